@@ -11,6 +11,7 @@ import click
 from adapters.methods import names
 from core.cli import examples
 from core.errors import CLI, RequestError, resumed_by, run
+from core.language import lang_option, tr
 
 if TYPE_CHECKING:
     from adapters.fuse import FusePlan
@@ -133,6 +134,7 @@ def _run(plan: "MergePlan | FusePlan", dry_run: bool) -> None:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print all of it as JSON, spectra and histograms included."
 )
+@lang_option
 def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     """Inspect adapters: modules, shapes, norms, spectra, cosine similarity."""
     import json
@@ -163,7 +165,7 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
         from adapters.plots import draw
 
         for path in draw(plot, measured, cosines):
-            click.echo(f"wrote {path}", err=True)
+            click.echo(tr("wrote {path}", path=path), err=True)
 
 
 @command(

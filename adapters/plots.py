@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from adapters.statistics import AdapterStatistics, Matrix
-from core.drawing import choose_typeface, save
+from core.drawing import plot_texts, save
 from core.errors import RequestError
+from core.language import tr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,25 +56,31 @@ def draw(target: Path, measured: list[AdapterStatistics], cosines: Matrix) -> li
 
     Names that no font can write are numbered.
     """
+    names = [adapter.name for adapter in measured]
+    with plot_texts(names) as typeface:
+        for name, number in typeface.numbered.items():
+            told = "plots: {number} is {name}, which no installed font can write"
+            click.echo(tr(told, number=number, name=name), err=True)
+        shown = [replace(adapter, name=typeface.show(adapter.name)) for adapter in measured]
+        pictures = _pictures(names, shown, cosines)
+        with typeface.used():
+            return _save(pictures, target)
+
+
+def _save(pictures: list[Picture], target: Path) -> list[Path]:
+    """Write the pictures as `draw` describes it, and return the paths."""
     from matplotlib.figure import Figure
 
-    names = [adapter.name for adapter in measured]
-    typeface = choose_typeface(names)
-    for name, number in typeface.numbered.items():
-        click.echo(f"plots: {number} is {name}, which no installed font can write", err=True)
-    shown = [replace(adapter, name=typeface.show(adapter.name)) for adapter in measured]
-    pictures = _pictures(names, shown, cosines)
-    with typeface.used():
-        if is_one_file(target):
-            save(_stacked(pictures), target)
-            return [target]
-        paths = []
-        for picture in pictures:
-            figure = Figure(figsize=(picture.width, picture.height))
-            picture.paint(figure)
-            path = target / f"{picture.name}.png"
-            save(figure, path)
-            paths.append(path)
+    if is_one_file(target):
+        save(_stacked(pictures), target)
+        return [target]
+    paths = []
+    for picture in pictures:
+        figure = Figure(figsize=(picture.width, picture.height))
+        picture.paint(figure)
+        path = target / f"{picture.name}.png"
+        save(figure, path)
+        paths.append(path)
     return paths
 
 
@@ -122,8 +129,9 @@ def _norms(measured: list[AdapterStatistics], figure: "FigureBase") -> None:
             axis.plot([p[0] for p in points], [p[1] for p in points], "o-", ms=3, color=f"C{i}", label=target)
         axis.set_ylim(bottom=0)
         largest = max(found.modules, key=lambda module: module.norm)
-        title = f"{found.name}: largest change in {largest.target}, layer {largest.layer}"
-        _label(axis, title, "layer", "norm of ΔW (Frobenius)")
+        told = "{name}: largest change in {target}, layer {layer}"
+        title = tr(told, name=found.name, target=largest.target, layer=largest.layer)
+        _label(axis, title, tr("layer"), tr("norm of ΔW (Frobenius)"))
 
 
 def _spectrum(measured: list[AdapterStatistics], figure: "FigureBase") -> None:
@@ -135,8 +143,8 @@ def _spectrum(measured: list[AdapterStatistics], figure: "FigureBase") -> None:
         axis.plot(range(1, longest + 1), middle, "o-", ms=3, color=f"C{i}", label=found.name)
     axis.set_ylim(0, 1.05)
     ranks = ", ".join(f"{f.name} {median(m.effective_rank for m in f.modules):.1f}" for f in measured)
-    title = f"effective rank (median): {ranks}"
-    _label(axis, title, "singular value of ΔW, largest first", "share of the largest (median)")
+    title = tr("effective rank (median): {ranks}", ranks=ranks)
+    _label(axis, title, tr("singular value of ΔW, largest first"), tr("share of the largest (median)"))
 
 
 def _values(found: AdapterStatistics, figure: "FigureBase") -> None:
@@ -147,7 +155,8 @@ def _values(found: AdapterStatistics, figure: "FigureBase") -> None:
             edges = [-shape.reach + step * k for k in range(bins + 1)]
             heights = [count / (sum(shape.counts) * step) for count in shape.counts]
             axis.stairs(heights, edges, color=f"C{i}", label=shape.target)
-        _label(axis, f"{found.name}: elements of {side}", "value", "density")
+        title = tr("{name}: elements of {side}", name=found.name, side=side)
+        _label(axis, title, tr("value"), tr("density"))
 
 
 def cosine_size(adapters: int) -> tuple[float, float]:
@@ -166,5 +175,5 @@ def _cosine(names: list[str], cosines: Matrix, figure: "FigureBase") -> None:
             axis.text(k, i, text, ha="center", va="center", color=colour)
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axis.set_yticks(range(len(names)), names)
-    axis.set_title("cosine similarity of ΔW")
+    axis.set_title(tr("cosine similarity of ΔW"))
     figure.colorbar(image, ax=axis)

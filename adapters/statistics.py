@@ -14,7 +14,9 @@ import numpy as np
 from adapters import lowrank
 from adapters.prefetch import prefetch
 from adapters.store import WRAPPED, Adapter, factors_by_expert, unwrapped
+from core.documents import text_width
 from core.errors import show_value
+from core.language import tr
 
 BINS = 61
 REACH = 4.0  # histograms end at this many root mean squares
@@ -23,6 +25,7 @@ SETTINGS = (
     ("type", "peft_type"), ("task", "task_type"), ("rank", "r"), ("alpha", "lora_alpha"),
     ("dropout", "lora_dropout"), ("bias", "bias"), ("target modules", "target_modules"),
 )  # fmt: skip
+COLUMNS = ("target", "modules", "rank", "scale", "A", "B", "parameters", "norm of ΔW", "effective rank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,67 +200,80 @@ def text(measured: list[AdapterStatistics], cosines: Matrix) -> Iterator[str]:
         yield ""
     if len(measured) > 1:
         names = [found.name for found in measured]
-        yield "cosine similarity of ΔW (1: same direction, 0: orthogonal)"
+        yield tr("cosine similarity of ΔW (1: same direction, 0: orthogonal)")
         rows = [[name, *(_number(v) for v in row)] for name, row in zip(names, cosines, strict=True)]
         yield from _table(["", *names], rows)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield aligned lines: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    widths = [max(map(text_width, column)) for column in zip(header, *rows, strict=True)]
     for first, *others in (header, *rows):
-        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
+        cells = [first + " " * (widths[0] - text_width(first))]
+        for cell, width in zip(others, widths[1:], strict=True):
+            cells.append(" " * (width - text_width(cell)) + cell)
         yield "  ".join(cells).rstrip()
 
 
 def _adapter(found: AdapterStatistics) -> Iterator[str]:
-    base = found.base or "not named"
+    base = found.base or tr("not named")
     base = base if base.isprintable() else show_value(base)  # a terminal obeys what control characters say
-    yield f"{found.name}  base {base}  {'+'.join(found.dtypes)}  sha256 {found.sha256}"
-    yield (
-        f"{len(found.modules)} modules  {found.tensors} tensors  {found.parameters:,} parameters  "
-        f"{found.bytes:,} bytes ({math.ceil(found.bytes / 2**20 * 10) / 10} MiB)  norm of ΔW {found.norm:.4g}"
+    dtypes = "+".join(found.dtypes)
+    told = "{name}  base {base}  {dtypes}  sha256 {sha256}"
+    yield tr(told, name=found.name, base=base, dtypes=dtypes, sha256=found.sha256)
+    told = (
+        "{modules:,} modules  {tensors:,} tensors  {parameters:,} parameters  "
+        "{bytes:,} bytes ({mebibytes} MiB)  norm of ΔW {norm:.4g}"
     )
-    config = {name: found.config.get(key) for name, key in SETTINGS}
-    yield f"config: {', '.join(f'{name} {_setting(value)}' for name, value in config.items())}"
-    if any(module.magnitude for module in found.modules):
-        low = min(module.magnitude[0] for module in found.modules if module.magnitude)
-        high = max(module.magnitude[1] for module in found.modules if module.magnitude)
-        yield (
-            f"DoRA: magnitudes from {low:.4g} to {high:.4g}. Norms and ranks below are of s·B·A. The whole "
+    yield tr(
+        told,
+        modules=len(found.modules),
+        tensors=found.tensors,
+        parameters=found.parameters,
+        bytes=found.bytes,
+        mebibytes=math.ceil(found.bytes / 2**20 * 10) / 10,
+        norm=found.norm,
+    )
+    settings = [f"{tr(name)} {_setting(found.config.get(key))}" for name, key in SETTINGS]
+    yield tr("config: {settings}", settings=tr(", ").join(settings))
+    magnitudes = [module.magnitude for module in found.modules if module.magnitude]
+    if magnitudes:
+        told = (
+            "DoRA: magnitudes from {low:.4g} to {high:.4g}. Norms and ranks below are of s·B·A. The whole "
             "ΔW needs the base (`tuneyard adapter fuse` is exact)."
         )
+        low = min(smallest for smallest, _ in magnitudes)
+        high = max(largest for _, largest in magnitudes)
+        yield tr(told, low=low, high=high)
     if found.full_tensors:
-        yield f"saved in full (modules_to_save, bias): {', '.join(found.full_tensors)}"
+        names = tr(", ").join(found.full_tensors)
+        yield tr("saved in full (modules_to_save, bias): {names}", names=names)
     yield ""
     groups: dict[tuple[str, int, int], list[ModuleStatistics]] = {}
     for module in found.modules:
         groups.setdefault((module.target, module.outputs, module.inputs), []).append(module)
-    yield from _table(
-        ["target", "modules", "rank", "scale", "A", "B", "parameters", "norm of ΔW", "effective rank"],
-        [_target(modules) for modules in groups.values()],
-    )
+    yield from _table([tr(name) for name in COLUMNS], [_target(modules) for modules in groups.values()])
     norms = {(m.layer, m.target): m.norm for m in found.modules if m.layer is not None}
     if norms:
         yield ""
-        yield "norm of ΔW by layer"
+        yield tr("norm of ΔW by layer")
         targets = list(dict.fromkeys(target for _, target in norms))
         layers = sorted({layer for layer, _ in norms})
         rows = [[str(i), *(_number(norms.get((i, target))) for target in targets)] for i in layers]
-        yield from _table(["layer", *targets], rows)
+        yield from _table([tr("layer"), *targets], rows)
 
 
 def _setting(value: object) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
-    return "not given" if value is None else str(value)
+    return tr("not given") if value is None else str(value)
 
 
 def _target(modules: list[ModuleStatistics]) -> list[str]:
     one, rank = modules[0], _range([m.rank for m in modules])
     kind = ""
     if one.kind == "embedding":
-        kind = " (embedding)"
+        kind = tr(" (embedding)")
     if one.experts:
         kind = f" × {one.experts}"
     return [

@@ -14,6 +14,7 @@ from compiler.spec import Spec, load_spec
 from core.cli import examples
 from core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
 from core.errors import CLI, ContentError, RequestError, one_line, resumed_by, summarise
+from core.language import lang_option
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]
@@ -251,6 +252,7 @@ def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: 
 @click.option("--model", type=click.Path(path_type=Path), help="A model folder: count lengths in its tokens.")
 @click.option("--plot", "drawn", type=_FILE, help="Draw the lengths there (.png, .svg, .pdf).")
 @_JSON
+@lang_option
 def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, as_json: bool) -> None:
     """Count what a dataset holds: lengths, labels, languages, duplicates."""
     from compiler.stats import plot, stats

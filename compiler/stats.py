@@ -11,6 +11,7 @@ from compiler.stored import MOST_LABELS, few, stored_examples
 from compiler.texts import speaks
 from compiler.tokens import load_tokenizer
 from core.errors import ContentError, RequestError
+from core.language import tr
 
 BATCH = 256
 NAMED = 3  # duplicates for people, of the first that --json names
@@ -112,15 +113,16 @@ def _tokens(model: Path) -> Measure:
 
 def plot(found: Stats, path: Path) -> None:
     """Draw how long prompts and answers are, as two histograms; the suffix decides the format."""
-    from core.drawing import choose_typeface, picture
+    from core.drawing import picture, plot_texts
 
-    face = choose_typeface([found.name])
     path = path if path.suffix else path.with_suffix(".png")
     try:
-        with picture((9, 3.5), path, face) as figure:
-            figure.suptitle(face.show(f"{found.name}: {found.examples} examples"))
+        with plot_texts([found.name]) as face, picture((9, 3.5), path, face) as figure:
+            title = tr("{name}: {n:,} examples", name=found.name, n=found.examples)
+            figure.suptitle(face.show(title))
             for axes, (what, counts) in zip(figure.subplots(1, 2), found.lengths.items(), strict=True):
                 axes.hist(list(counts), bins=40, weights=list(counts.values()))
-                axes.set(xlabel=f"{found.unit} of {what}", ylabel="examples")
+                label = tr("{unit} of {what}", unit=tr(found.unit), what=tr(what))
+                axes.set(xlabel=label, ylabel=tr("examples"))
     except ValueError as error:
         raise RequestError(f"--plot {path}: {error}") from error

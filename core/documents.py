@@ -86,16 +86,16 @@ def dump_yaml(value: Mapping[str, object]) -> str:
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, aligned: bool = False) -> str:
     """Return a table in Markdown with every `|` in it escaped; `aligned` reads well in a terminal too."""
     cells = [[text.replace("|", "\\|") for text in line] for line in (header, *rows)]
-    widths = [max(map(_width, column)) if aligned else 0 for column in zip(*cells, strict=True)]
+    widths = [max(map(text_width, column)) if aligned else 0 for column in zip(*cells, strict=True)]
     padded = (
-        (text + " " * (w - _width(text)) for text, w in zip(line, widths, strict=True)) for line in cells
+        (text + " " * (w - text_width(text)) for text, w in zip(line, widths, strict=True)) for line in cells
     )
     first, *others = (f"| {' | '.join(line)} |" for line in padded)
     rule = f"| {' | '.join('-' * width for width in widths)} |" if aligned else "|" + "---|" * len(widths)
     return "\n".join([first, rule, *others])
 
 
-def _width(text: str) -> int:
+def text_width(text: str) -> int:
     """How many columns of a terminal a text fills: wide letters fill two."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 

@@ -11,7 +11,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from core.files import atomic
+from core.language import ENGLISH, catalogue, current, in_language, tr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +32,11 @@ CJK = (
     "Noto Sans CJK JP", "Noto Serif CJK SC", "AR PL UMing CN", "AR PL UKai CN", "Arial Unicode MS",
     "Droid Sans Fallback",
 )  # fmt: skip
+
+NOT_WRITTEN = (
+    "The plots are in English: no installed font has Chinese letters; "
+    "install one (fonts-noto-cjk; see tuneyard doctor)."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,36 @@ def choose_typeface(labels: Sequence[str]) -> Typeface:
         families, known = _cover(letters)
     missing = [label for label in dict.fromkeys(labels) if set(label) - known]
     return Typeface(tuple(families), {label: f"#{number}" for number, label in enumerate(missing, 1)})
+
+
+def plot_language() -> str:
+    """Return the current language, or English if no installed font has the letters of its texts."""
+    if choose_typeface(list(catalogue(current()).values())).numbered:
+        return ENGLISH
+    return current()
+
+
+@contextlib.contextmanager
+def plot_texts(labels: Sequence[str]) -> Iterator[Typeface]:
+    """Use the language of plots inside the block, and yield the typeface for its texts and for `labels`.
+
+    Without a font for the current language the texts are in English, and stderr says so.
+    """
+    language = plot_language()
+    if language != current():
+        _note_english()
+    with in_language(language):
+        yield choose_typeface([*labels, *catalogue(language).values()])
+
+
+def _note_english() -> None:
+    """Print that the plots are in English, once in a command."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        click.echo(tr(NOT_WRITTEN), err=True)
+    elif NOT_WRITTEN not in context.meta:
+        context.meta[NOT_WRITTEN] = True
+        click.echo(tr(NOT_WRITTEN), err=True)
 
 
 def _cover(letters: set[str]) -> tuple[list[str], set[str]]:
@@ -132,6 +170,12 @@ def legend_below(axes: "Axes", columns: int) -> None:
 
 
 def wrapped(title: str, width: float) -> str:
-    """Return a title in lines that fit a plot of that many inches; a Chinese letter counts as two."""
-    wide = sum(ord(letter) > 0x2E80 for letter in title) / max(1, len(title))
-    return "\n".join(textwrap.wrap(title, int(width * 10.5 / (1 + wide))))
+    """Return a title in lines that fit a plot of that many inches; a Chinese letter counts as two.
+
+    Line breaks of the title stay.
+    """
+    lines: list[str] = []
+    for line in title.splitlines():
+        wide = sum(ord(letter) > 0x2E80 for letter in line) / max(1, len(line))
+        lines += textwrap.wrap(line, int(width * 10.5 / (1 + wide)))
+    return "\n".join(lines)

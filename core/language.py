@@ -11,10 +11,6 @@ import click
 
 ENGLISH, CHINESE = "en", "zh"
 _current: ContextVar[str] = ContextVar("language", default=ENGLISH)
-lang_option = click.option(
-    "--lang", type=click.Choice([ENGLISH, CHINESE]), default=ENGLISH, show_default=True,
-    help="The language of tables, plots and verdicts.",
-)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -25,6 +21,22 @@ def in_language(name: str) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def _write_in(context: click.Context, _: click.Parameter, name: str) -> None:
+    context.with_resource(in_language(name))
+
+
+lang_option = click.option(
+    "--lang",
+    type=click.Choice([ENGLISH, CHINESE]),
+    default=ENGLISH,
+    show_default=True,
+    expose_value=False,
+    callback=_write_in,
+    help="The language of tables, plots and verdicts.",
+)
+"""Sets the language for as long as the command runs; the command itself gets no value."""
 
 
 def current() -> str:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from core.language import catalogue, current, tr
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -48,7 +50,10 @@ def metric_of(name: str) -> Metric:
 def direction(name: str, metric: Metric | None = None) -> str:
     """Return in words which value of a figure is its best, e.g. `eval_loss (nats, lower is better)`."""
     metric = metric or metric_of(name)
-    return f"{name} ({metric.unit}, {'higher' if metric.higher else 'lower'} is better)"
+    unit = catalogue(current()).get(metric.unit, metric.unit)  # a plug-in's unit may have braces
+    if metric.higher:
+        return tr("{name} ({unit}, higher is better)", name=name, unit=unit)
+    return tr("{name} ({unit}, lower is better)", name=name, unit=unit)
 
 
 def read_metric(results: Mapping[str, object], name: str) -> tuple[object, Metric]:

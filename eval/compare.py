@@ -16,7 +16,7 @@ import click
 from core.cli import cli_command
 from core.errors import RequestError, run
 from core.files import write_json, write_text
-from core.language import in_language, lang_option, tr
+from core.language import ENGLISH, in_language, lang_option, tr
 
 if TYPE_CHECKING:
     from eval.reports.compared import ComparedRuns
@@ -87,18 +87,17 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
             "--metric"
         )
     share = None if margin is None else margin / 100
-    with in_language(asked["lang"]):
-        if metric:
-            write(compare_in_metric(results, metric, decide_on), out)
-            return
-        compared = compare_results(results, decide_on, share, replicates, by, choose)
-        facts = {"replicates": [asdict(one) for one in compared.recipes]}
-        facts["slices"] = [asdict(one) for one in compared.slices]
-        if asked["calibrate"]:
-            found = label_biases(compared.runs, compared.comparison.base)
-            facts["label_bias"] = [asdict(one) for one in found]
-            compared = replace(compared, tables={**compared.tables, tr(BIAS): bias_table(found)})
-        write(compared, out, facts)
+    if metric:
+        write(compare_in_metric(results, metric, decide_on), out)
+        return
+    compared = compare_results(results, decide_on, share, replicates, by, choose)
+    facts = {"replicates": [asdict(one) for one in compared.recipes]}
+    facts["slices"] = [asdict(one) for one in compared.slices]
+    if asked["calibrate"]:
+        found = label_biases(compared.runs, compared.comparison.base)
+        facts["label_bias"] = [asdict(one) for one in found]
+        compared = replace(compared, tables={**compared.tables, tr(BIAS): bias_table(found)})
+    write(compared, out, facts)
 
 
 def write(compared: "ComparedRuns", out: Path, facts: Mapping[str, object] | None = None) -> None:
@@ -119,7 +118,8 @@ def write(compared: "ComparedRuns", out: Path, facts: Mapping[str, object] | Non
         write_text(out / "changed.jsonl", changed_examples(compared))
     tables = [f"## {caption}\n\n{grid(table)}" for caption, table in compared.tables.items()]
     text = "\n\n".join([*tables, markdown(compared.comparison, numbered)])
-    told = to_json(compared.comparison, compared.runs, compared.warnings, plots)
+    with in_language(ENGLISH):  # programs read the same JSON in every language
+        told = to_json(compared.comparison, compared.runs, compared.warnings, plots)
     write_text(out / "table.md", text)
     write_json(out / "table.json", {**(facts or {}), **told})
     click.echo(text, nl=False)

@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from core.drawing import choose_typeface
+from core.drawing import plot_texts
 from core.errors import ContentError, run, show_value
 from core.files import write_json
+from core.language import lang_option, tr
 from eval.backends.scorers import Fields
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.labels import UNKNOWN, accuracy_line
 from eval.metrics.reports import Report, judge, parse_report, report_summary
+from eval.reports.numbers import percent
 from eval.reports.plots import draw_lying, kinds_chart
 from eval.runs.judgement import ScoredRun
 from eval.runs.logs.defect import DETAILED
@@ -33,6 +35,7 @@ PLOT = "subtype_accuracy.png"
     "tuneyard data compile defect --source tests/examples/good/defect --out build/defect",
     "tuneyard eval defect --model models/demo-base --data build/defect/defect/test.jsonl "
     "--limit 2 --max-new-tokens 4 --out results/defects",
+    own=[lang_option],
     longest=512,
 )
 def cli(request: ScoringRequest) -> Asked:
@@ -109,9 +112,10 @@ def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapp
     correct = hits(predictions)
     rows, subtypes = ([str(p[key]) for p in predictions] for key in ("row", "subtype"))
     run = ScoredRun(model, name, str(folder), rows, gold, predicted, correct, kinds={"subtype": subtypes})
-    title = f"{model} judges {figures['accuracy']:.1%} of the {figures['n']} reports of {name} rightly"
-    typeface = choose_typeface([model, name, *figures["subtypes"]])
-    draw_lying(replace(kinds_chart([run], "subtype", model), title=title), typeface, folder / PLOT)
+    with plot_texts([model, name, *figures["subtypes"]]) as typeface:
+        told = "{model} judges {share} of the {n:,} reports of {name} correctly"
+        title = tr(told, model=model, share=percent(figures["accuracy"]), n=figures["n"], name=name)
+        draw_lying(replace(kinds_chart([run], "subtype", model), title=title), typeface, folder / PLOT)
     details = {
         "model": model,
         "test_dataset": name,

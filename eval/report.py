@@ -14,7 +14,7 @@ import click
 from core.cli import cli_command, command_line
 from core.errors import RequestError, run
 from core.files import write_text
-from core.language import in_language, lang_option, tr
+from core.language import lang_option, tr
 
 if TYPE_CHECKING:
     from eval.reports.compared import ComparedRuns
@@ -33,7 +33,7 @@ OTHERS = "Differences in the other metrics of the examples; the verdict rests on
 @click.option("--errors", type=click.IntRange(0), default=MOST_ERRORS, show_default=True, metavar="N",
               help="The most examples to look through; of more, N are taken, evenly spread.")  # fmt: skip
 @lang_option
-def cli(results: tuple[str, ...], out: Path, errors: int, lang: str) -> None:
+def cli(results: tuple[str, ...], out: Path, errors: int) -> None:
     """Write a page with the verdict, tables, plots, incorrect examples and provenance of scored runs.
 
     RESULTS are named as for eval.compare: folders that eval.nli and the like wrote, or other tools' logs.
@@ -44,12 +44,11 @@ def cli(results: tuple[str, ...], out: Path, errors: int, lang: str) -> None:
 
     if out.is_dir():
         raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")
-    with in_language(lang):
-        title = tr("Report on {names}", names=", ".join(map(argument, results)))
-        compared = compare_results(results)
-        if found := compare_in_stated_metrics(results, compared):
-            compared = replace(compared, tables={**compared.tables, tr(OTHERS): metric_differences(found)})
-        write(render(compared, title, errors), out)
+    title = tr("Report on {names}", names=", ".join(map(argument, results)))
+    compared = compare_results(results)
+    if found := compare_in_stated_metrics(results, compared):
+        compared = replace(compared, tables={**compared.tables, tr(OTHERS): metric_differences(found)})
+    write(render(compared, title, errors), out)
 
 
 def write(text: str, out: Path) -> None:

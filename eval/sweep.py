@@ -17,6 +17,7 @@ from adapters.weighted import WeightedAdapter, parse_weight
 from core.cli import cli_command
 from core.errors import RequestError, resumed_by, run
 from core.files import read_object, write_text
+from core.language import lang_option
 from eval.backends import shards
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics import find_metric
@@ -61,6 +62,7 @@ RECIPE = "merge.yaml"
 @click.option("--metric", default=ACCURACY, show_default=True, metavar="NAME", help="What to choose by.")
 @click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
 @run_options
+@lang_option
 @resumed_by(lambda: resume_command(COMMAND))
 def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bool, **given: Any) -> None:
     """Find the best merge weights of one or two adapters, or the best checkpoint of a run.

@@ -13,6 +13,7 @@ import click
 
 from core.errors import ContentError, RequestError, run
 from core.files import write_json
+from core.language import lang_option
 from core.packages import need
 from core.supervision import SupervisedText, supervise, supervise_text
 from eval.backends.likelihood import reading_losses
@@ -72,6 +73,7 @@ SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # bes
             TOKENIZERS,
             "--rouge: what Chinese is cut into; jieba (an optional package) cuts it into words.",
         ),
+        lang_option,
     ],
     longest=512,
 )
@@ -212,7 +214,7 @@ class Text(Task):
         known = {name: one for name, one in figures.items() if isinstance(one, Measured)}
         metrics = {name: known[name].value if name in known else one for name, one in figures.items()}
         lengths = lengths_of(predictions)
-        draw_lengths(lengths, f"{job.candidate.name} on {job.dataset.name}", self.longest, job.folder / PLOT)
+        draw_lengths(lengths, job.candidate.name, job.dataset.name, self.longest, job.folder / PLOT)
         write_json(job.folder / METRICS, metrics)
         return {
             "scored": "texts" if self._plain(job) else "answers",

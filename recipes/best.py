@@ -12,9 +12,10 @@ from pathlib import Path
 import click
 
 from core.cli import cli_command
-from core.drawing import choose_typeface, picture
+from core.drawing import picture, plot_texts
 from core.errors import ContentError, RequestError
 from core.files import read_object, require
+from core.language import ENGLISH, in_language, lang_option, tr
 from core.metrics import Metric, direction, metric_of, read_metric
 from core.refusals import is_number
 from recipes.output import CHECKPOINT, checkpoints, find_flaw
@@ -50,6 +51,7 @@ class Best:
     help="Folder of an evaluation with models named checkpoint-N: choose by their results.json.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@lang_option
 def command(output_dir: Path, metric: str | None, results: Path | None, as_json: bool) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
     metric = metric or ("accuracy" if results else "eval_loss")
@@ -58,14 +60,17 @@ def command(output_dir: Path, metric: str | None, results: Path | None, as_json:
     else:
         curve, meaning = read_curve(output_dir, metric), metric_of(metric)
     best = find_best(curve, metric, output_dir, meaning)
-    said = direction(metric, meaning)
-    plot(curve, best, output_dir / "best.png", said)
+    plot(curve, best, output_dir / "best.png", meaning)
     if as_json:
         click.echo(json.dumps(asdict(best), ensure_ascii=False))
         return
-    found = f"{best.value:.4g} at step {best.step}, the best of {best.evaluations} evaluations"
-    kept = best.checkpoint or "not on the disk any more (save_total_limit)"
-    click.echo(f"{said}: {found}\ncheckpoint: {kept}\n{best.advice}\ncurve: {output_dir / 'best.png'}")
+    told = "{metric}: {value:.4g} at step {step}, the best of {count} evaluations"
+    figure = direction(metric, meaning)
+    click.echo(tr(told, metric=figure, value=best.value, step=best.step, count=best.evaluations))
+    kept = best.checkpoint or tr("not on the disk any more (save_total_limit)")
+    click.echo(tr("checkpoint: {path}", path=kept))
+    click.echo(_advice(curve, best.step))
+    click.echo(tr("curve: {path}", path=output_dir / "best.png"))
 
 
 def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
@@ -125,27 +130,32 @@ def find_best(curve: list[tuple[int, float]], metric: str, output_dir: Path, mea
     step, value = min(curve, key=lambda point: (meaning.rank(point[1]), point[0]))  # of equals the earlier
     folder = output_dir / f"checkpoint-{step}"
     kept = folder.is_dir() and not find_flaw(folder)
-    return Best(metric, step, value, len(curve), str(folder) if kept else None, _advice(curve, step))
+    with in_language(ENGLISH):  # programs read the same JSON in every language
+        advice = _advice(curve, step)
+    return Best(metric, step, value, len(curve), str(folder) if kept else None, advice)
 
 
 def _advice(curve: list[tuple[int, float]], step: int) -> str:
     if len(curve) == 1:
-        return "only one evaluation: nothing to compare with; a smaller eval_steps shows the course"
+        return tr("only one evaluation: nothing to compare with; a smaller eval_steps shows the course")
     if step == curve[-1][0]:
-        return "the best is the last: it was still getting better, train longer"
+        return tr("the best is the last: it was still getting better, train longer")
     if step == curve[0][0]:
-        mend = "fewer epochs, a smaller learning rate or rank"
-        return f"the best is the first: it overfits from the start; {mend}"
+        return tr(
+            "the best is the first: it overfits from the start; fewer epochs, a smaller learning rate or rank"
+        )
     after = sum(other > step for other, _ in curve)
-    return f"it got no better in the {after} evaluations that followed: later checkpoints overfit"
+    told = "it got no better in the {count} evaluations that followed: later checkpoints overfit"
+    return tr(told, count=after)
 
 
-def plot(curve: list[tuple[int, float]], best: Best, path: Path, label: str) -> None:
+def plot(curve: list[tuple[int, float]], best: Best, path: Path, meaning: Metric) -> None:
     """Draw the curve with its best point marked, as PNG."""
-    typeface = choose_typeface([label])
-    with picture((6.4, 4), path, typeface) as figure:
+    with plot_texts([best.metric]) as typeface, picture((6.4, 4), path, typeface) as figure:
         axes = figure.subplots()
         axes.plot(*zip(*curve, strict=True), marker="o", color="C0")
         axes.plot([best.step], [best.value], marker="*", markersize=16, color="C5", linestyle="none")
-        axes.set_title(f"Best at step {best.step}: {best.metric} {best.value:.4g}")
-        axes.set(xlabel="step", ylabel=typeface.show(label))
+        told = "Best at step {step}: {metric} {value:.4g}"
+        title = tr(told, step=best.step, metric=best.metric, value=best.value)
+        axes.set_title(typeface.show(title))
+        axes.set(xlabel=tr("step"), ylabel=typeface.show(direction(best.metric, meaning)))

@@ -21,9 +21,10 @@ import click
 
 from core.cli import cli_command
 from core.documents import markdown_table
-from core.drawing import choose_typeface, picture
+from core.drawing import picture, plot_texts
 from core.errors import ContentError, RequestError, resumed_by, show_value
 from core.files import read_object, write_json, write_text
+from core.language import lang_option, tr
 from core.metrics import Metric, direction, metric_of, read_metric
 from recipes.ask import LlamaFactory
 from recipes.best import DivergedError, read_curve
@@ -70,6 +71,7 @@ class Grid:
 )
 @click.option("--metric", help="What to read: eval_loss without --eval, accuracy with it.")
 @click.option("--dry-run", is_flag=True, help="Check every run and name its folder; train nothing.")
+@lang_option
 @resumed_by(lambda: "the same command resumes it: finished runs are skipped")
 def command(
     recipe: Path, grid: tuple[str, ...], out: Path | None, dry_run: bool, **scored: str | None
@@ -258,23 +260,25 @@ def table(rows: list[Row], grid: Grid, metric: str, meaning: Metric) -> str:
     lines = [markdown_table([*axes, metric], cells)]
     if grid.fixed:
         settings = ", ".join(f"{key}={value}" for key, value in grid.fixed.items())
-        lines.append(f"\nthe same in every run: {settings}")
+        lines.append("\n" + tr("the same in every run: {settings}", settings=settings))
     scores = [row[metric] for row in rows if not math.isnan(row[metric])]
     if axes == ["seed"] and len(scores) > 1:
         mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
-        lines.append(f"\nmean {mean:.4f}, standard deviation {deviation:.4f} over {len(scores)} seeds")
+        told = "mean {mean:.4f}, standard deviation {deviation:.4f} over {count} seeds"
+        lines.append("\n" + tr(told, mean=mean, deviation=deviation, count=len(scores)))
     return "\n".join(lines) + "\n"
 
 
 def plot(rows: list[Row], axes: dict[str, list[str]], metric: str, meaning: Metric, path: Path) -> None:
     """Draw a PNG: a line over one axis, a heat map over two, one row for each run over more."""
-    typeface = choose_typeface([*axes, *itertools.chain(*axes.values())])
     height = 4.2 if len(axes) < 3 else max(4.2, 1.6 + 0.24 * len(rows))
-    with picture((6.4, height), path, typeface) as figure:
+    names_and_values = [metric, *axes, *itertools.chain(*axes.values())]
+    with plot_texts(names_and_values) as typeface, picture((6.4, height), path, typeface) as figure:
         panel = figure.subplots()
         best = min(rows, key=lambda row: meaning.rank(row[metric]))
         point = ", ".join(f"{key} {best[key]}" for key in axes)
-        panel.set_title(f"Best {metric} {best[metric]:.4g} at {point}", wrap=True)
+        told = "Best {metric} {value:.4g} at {point}"
+        panel.set_title(tr(told, metric=metric, value=best[metric], point=point), wrap=True)
         if len(axes) == 1:
             names = [_point(row, axes) for row in rows]
             panel.plot(names, [row[metric] for row in rows], marker="o", color="C0")

@@ -14,13 +14,14 @@ from functools import partial
 from pathlib import Path
 
 from core import version
+from core.drawing import NOT_WRITTEN, plot_language
 from core.files import versions
 from core.language import catalogue, current, tr
 from eval.metrics.labels import MOST
 from eval.reports.compared import ComparedRuns
 from eval.reports.incorrect import IncorrectExamples
 from eval.reports.numbers import Table
-from eval.reports.plots import NOT_WRITTEN, caption, folder_name, plot_language
+from eval.reports.plots import caption, folder_name
 from eval.reports.tables import LEFT_OUT, NUMBERED, differences, figures, method, scores
 from eval.reports.verdict import headline, section_name, verdict
 from eval.runs.judgement import Comparison, ScoredRun

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from core.drawing import COLOURS, FAINT, Typeface, choose_typeface, picture, plot, wrapped
+from core.drawing import COLOURS, FAINT, Typeface, picture, plot, plot_texts, wrapped
 from core.language import tr
 from eval.metrics.calibration import Calibration
 from eval.metrics.text import percentiles
@@ -120,20 +120,25 @@ PLOT = "lengths.png"
 LINES = ("solid", "dashed", "dashdot", "dotted")  # distinct without colours too
 
 
-def draw_lengths(lengths: Mapping[str, Sequence[int]], title: str, limit: int, path: Path) -> None:
+def draw_lengths(
+    lengths: Mapping[str, Sequence[int]], model: str, dataset: str, limit: int, path: Path
+) -> None:
     """Write a curve for each part, up to 100 % of its rows; `limit` is where training cuts an example."""
-    typeface = choose_typeface([title])
-    with plot(f"Lengths in tokens: {title}", (7.0, 4.2), path, typeface) as axes:
-        for index, (name, values) in enumerate(lengths.items()):
-            found = percentiles(values)
-            told = f"{name}: median {found['p50']:,}, 95 % up to {found['p95']:,}"
-            axes.ecdf(values, label=told, color=COLOURS[index + 1], linestyle=LINES[index], linewidth=1.8)
-        axes.axvline(limit, color="black", linewidth=0.8, label=f"cut at {limit:,}")
-        axes.set_xscale("symlog", base=2, linthresh=1)
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set(
-            xlabel="tokens", ylabel="share of rows at most this long, %", xlim=(-0.1, None), ylim=(0, 1.02)
-        )
-        axes.set_yticks([0, 0.25, 0.5, 0.75, 0.95, 1], ["0", "25", "50", "75", "95", "100"], fontsize=8)
-        axes.grid(color=FAINT, linewidth=0.8)
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, ncols=2, fontsize=8)
+    with plot_texts([model, dataset]) as typeface:
+        title = tr("Lengths in tokens: {model} on {dataset}", model=model, dataset=dataset)
+        with plot(title, (7.0, 4.2), path, typeface) as axes:
+            for index, (name, values) in enumerate(lengths.items()):
+                found = percentiles(values)
+                told = "{part}: median {median:,}, 95 % up to {most:,}"
+                label = tr(told, part=tr(name), median=found["p50"], most=found["p95"])
+                axes.ecdf(
+                    values, label=label, color=COLOURS[index + 1], linestyle=LINES[index], linewidth=1.8
+                )
+            axes.axvline(limit, color="black", linewidth=0.8, label=tr("cut at {limit:,}", limit=limit))
+            axes.set_xscale("symlog", base=2, linthresh=1)
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+            axes.set(xlabel=tr("tokens"), ylabel=tr("share of rows at most this long, %"))
+            axes.set(xlim=(-0.1, None), ylim=(0, 1.02))
+            axes.set_yticks([0, 0.25, 0.5, 0.75, 0.95, 1], ["0", "25", "50", "75", "95", "100"], fontsize=8)
+            axes.grid(color=FAINT, linewidth=0.8)
+            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, ncols=2, fontsize=8)

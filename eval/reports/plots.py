@@ -14,10 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
-
-from core.drawing import COLOURS, Typeface, choose_typeface, legend_below, plot
-from core.language import ENGLISH, catalogue, current, in_language, tr
+from core.drawing import COLOURS, Typeface, legend_below, plot, plot_texts
+from core.language import tr
 from eval.metrics.labels import MOST
 from eval.reports.numbers import points, show_p
 from eval.reports.panels import draw_calibration, draw_confusion
@@ -26,10 +24,6 @@ from eval.runs.judgement import Comparison, ScoredRun, Section
 from eval.statistics.rates import rate_of
 
 STANDING = 8  # more places than this are drawn as lying bars
-NOT_WRITTEN = (
-    "The plots are in English: no installed font has Chinese letters; "
-    "install one (fonts-noto-cjk; see tuneyard doctor)."
-)
 KINDS = 25
 RARE = 5  # kinds of fewer rows are taken together
 DETAILED = 12  # of more sets than this, matrices and diagrams would be a pile that nobody looks through
@@ -71,22 +65,13 @@ def write_plots(
     """Write all plots that the runs allow, as PNG or SVG; return their paths below `out` and the typeface."""
     from tqdm import tqdm
 
-    language = plot_language()
-    if language != current():
-        click.echo(tr(NOT_WRITTEN), err=True)
-    with in_language(language):
-        typeface = choose_typeface([*_labels(comparison, runs), *catalogue(current()).values()])
+    with plot_texts(_labels(comparison, runs)) as typeface:
         plots = {
             f"{name.removesuffix('png')}{form}": draw for name, draw in _plots(comparison, runs, typeface)
         }
         for name, draw in tqdm(plots.items(), desc="plots", delay=2, leave=False):
             draw(out / name)
     return list(plots), typeface
-
-
-def plot_language() -> str:
-    """Return the current language, or English where no installed font has the letters of its texts."""
-    return ENGLISH if choose_typeface(list(catalogue(current()).values())).numbered else current()
 
 
 def caption(name: str, comparison: Comparison) -> str:

@@ -9,9 +9,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from core.documents import json_lines
-from core.drawing import COLOURS, choose_typeface, legend_below, plot
+from core.drawing import COLOURS, legend_below, plot, plot_texts
 from core.errors import ContentError
 from core.files import write_json, write_text
+from core.language import tr
 from core.metrics import Metric, metric_of
 from eval.metrics import find_metric
 from eval.reports.compared import BASE
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 TABLE = "table.md"
 MEAN = "all sets"
 ACCURACY = "accuracy"
+STEP = "step"  # the axis of a run's checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def _score(rows: Rows, name: str) -> Score:
 
 def _choosing(found: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, str]) -> str:
     """Return every model's accuracy on the half that was chosen on, the best marked."""
-    columns = [["chosen on", *next(iter(found.values()))]]
+    columns = [[tr("chosen on"), *next(iter(found.values()))]]
     for name, models in found.items():
         cells = [_shown(first) + " ←" * (chosen[name] == model) for model, (first, _) in models.items()]
         columns.append([f"{name}, n = {_any(models)[0].n}", *cells])
@@ -142,12 +144,15 @@ def _choosing(found: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, st
 
 def _reporting(found: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, str]) -> str:
     """Return the chosen models' accuracy on the other half, beside the base and the majority class there."""
-    named = {f"best on {name}: {model}": model for name, model in chosen.items()}
+    named = {}
+    for name, model in chosen.items():
+        where = tr(MEAN) if name == MEAN else name
+        named[tr("best on {name}: {model}", name=where, model=model)] = model
     named |= {BASE: BASE} if BASE in next(iter(found.values())) else {}
     rows = [[told, *(_shown(models[model][1]) for models in found.values())] for told, model in named.items()]
     majorities = (percent(_any(models)[1].majority) for models in found.values())
-    header = ["reported on", *(f"{name}, n = {_any(models)[1].n}" for name, models in found.items())]
-    return grid(Table(header, [*rows, ["majority-class baseline", *majorities]]))
+    header = [tr("reported on"), *(f"{name}, n = {_any(models)[1].n}" for name, models in found.items())]
+    return grid(Table(header, [*rows, [tr("majority-class baseline"), *majorities]]))
 
 
 def _any(models: Mapping[str, Halves]) -> Halves:
@@ -156,17 +161,22 @@ def _any(models: Mapping[str, Halves]) -> Halves:
 
 def _shown(found: Score) -> str:
     accuracy = interval((found.accuracy, found.low, found.high))
-    return accuracy if found.value is None else f"{found.value:.4g}, accuracy {accuracy}"
+    if found.value is None:
+        return accuracy
+    return tr("{value}, accuracy {accuracy}", value=f"{found.value:.4g}", accuracy=accuracy)
 
 
 Point = tuple[float, ...]
-DRAWN = "accuracy on the examples to choose on, %"
+DRAWN = "accuracy on the half that was chosen on, %"
 
 
 @dataclass(frozen=True, slots=True)
 class SweepPlot:
-    """The accuracies of a set by point of the sweep on the rows to choose on, the point chosen on them, and
-    the one to ship; `reported` is what the chosen point reached on the other rows."""
+    """What is drawn of a dataset: `scores` of every point on the half that was chosen on.
+
+    `chosen` is the best point of this dataset, `ship` that of all datasets; `reported` is the score of
+    `chosen` on the held-out half, which is not drawn.
+    """
 
     name: str
     axes: Sequence[str]
@@ -177,27 +187,29 @@ class SweepPlot:
 
     @property
     def title(self) -> str:
-        """The finding in a line: the figure to believe, which the choice had no part in."""
-        one, best = self.reported, self.scores[self.chosen]
-        at = ", ".join(f"{axis} {value:g}" for axis, value in zip(self.axes, self.chosen, strict=True))
-        share = interval((one.accuracy, one.low, one.high))
-        equal = sum(score.accuracy == best.accuracy for score in self.scores.values()) - 1
-        ties = f" (ties: {equal})" if equal else ""
-        return (
-            f"{self.name}: {share} of {one.n} held-out examples at {at}; "
-            f"chosen on {best.n} others, which are drawn here{ties}"
-        )
+        """Two lines: the chosen point on the half that is drawn, then on the held-out half."""
+        drawn, held_out = self.scores[self.chosen], self.reported
+        axes = [tr(STEP) if axis == STEP else axis for axis in self.axes]
+        point = tr(", ").join(f"{axis}={value:g}" for axis, value in zip(axes, self.chosen, strict=True))
+        told = "{name}, chosen on (drawn): {share} of {n:,} examples at {point}"
+        first = tr(told, name=self.name, share=percent(drawn.accuracy), point=point, n=drawn.n)
+        equal = sum(score.accuracy == drawn.accuracy for score in self.scores.values()) - 1
+        if equal:
+            first += tr(" (ties: {count})", count=equal)
+        share = interval((held_out.accuracy, held_out.low, held_out.high))
+        second = tr("Held out (the figure to report): {share} of {n:,} examples", share=share, n=held_out.n)
+        return f"{first}\n{second}"
 
 
 def draw(sweep: SweepPlot, path: Path) -> None:
     """Write the plot of a dataset: two axes as a heat map, one as a curve with its 95 % band."""
-    typeface = choose_typeface([sweep.name, *sweep.axes])
-    names = [typeface.show(name) for name in sweep.axes]
-    with plot(sweep.title, (7.0, 5.4 if len(names) == 2 else 4.4), path, typeface) as axes:
-        if len(names) == 2:
-            _heat(sweep, axes, names)
-        else:
-            _curve(sweep, axes, names[0])
+    with plot_texts([sweep.name, *sweep.axes]) as typeface:
+        names = [typeface.show(name) for name in sweep.axes]
+        with plot(sweep.title, (7.0, 5.4 if len(names) == 2 else 4.4), path, typeface) as axes:
+            if len(names) == 2:
+                _heat(sweep, axes, names)
+            else:
+                _curve(sweep, axes, names[0])
 
 
 def _heat(sweep: SweepPlot, axes: "Axes", names: Sequence[str]) -> None:
@@ -221,24 +233,28 @@ def _heat(sweep: SweepPlot, axes: "Axes", names: Sequence[str]) -> None:
     for (label, (point, style)), colour in zip(marks.items(), (COLOURS[6], "black"), strict=True):
         corner = (rights.index(point[1]) - 0.47, ups.index(point[0]) - 0.47)
         look: dict[str, Any] = {"fill": False, "edgecolor": colour, "linestyle": style, "linewidth": 2.5}
-        axes.add_patch(Rectangle(corner, 0.94, 0.94, label=label, **look))
+        axes.add_patch(Rectangle(corner, 0.94, 0.94, label=tr(label), **look))
     legend_below(axes, 2)
     axes.set_xticks(range(len(rights)), [f"{value:g}" for value in rights])
     axes.set_yticks(range(len(ups)), [f"{value:g}" for value in ups])
-    axes.set(xlabel=f"weight of {names[1]}", ylabel=f"weight of {names[0]}")
-    axes.figure.colorbar(image, ax=axes, label=f"{DRAWN} (its 95 % interval)")
+    axes.set(xlabel=tr("weight of {name}", name=names[1]), ylabel=tr("weight of {name}", name=names[0]))
+    axes.figure.colorbar(image, ax=axes, label=tr("{what} (its 95 % interval)", what=tr(DRAWN)))
 
 
 def _curve(sweep: SweepPlot, axes: "Axes", name: str) -> None:
     ordered = sorted(sweep.scores.items())
     places = [point[0] for point, _ in ordered]
     lows, highs = [100 * found.low for _, found in ordered], [100 * found.high for _, found in ordered]
-    axes.fill_between(places, lows, highs, color=COLOURS[1], alpha=0.2, label="95 % interval")
+    axes.fill_between(places, lows, highs, color=COLOURS[1], alpha=0.2, label=tr("95 % interval"))
     axes.plot(places, [100 * found.accuracy for _, found in ordered], color=COLOURS[1], marker="o")
     majority = 100 * ordered[0][1].majority
-    axes.axhline(majority, color="black", linestyle="dashed", linewidth=1.2, label="majority-class baseline")
+    axes.axhline(
+        majority, color="black", linestyle="dashed", linewidth=1.2, label=tr("majority-class baseline")
+    )
     best = sweep.scores[sweep.chosen]
     at = ([sweep.chosen[0]], [100 * best.accuracy])
-    axes.scatter(*at, s=170, facecolors="none", edgecolors=COLOURS[6], linewidths=2, label="chosen", zorder=3)
-    axes.set(xlabel=name if name == "step" else f"weight of {name}", ylabel=DRAWN)
+    axes.scatter(
+        *at, s=170, facecolors="none", edgecolors=COLOURS[6], linewidths=2, label=tr("chosen"), zorder=3
+    )
+    axes.set(xlabel=tr(STEP) if name == STEP else tr("weight of {name}", name=name), ylabel=tr(DRAWN))
     legend_below(axes, 3)

@@ -107,7 +107,9 @@ def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_
     assert kept == written
 
 
-def test_the_pictures_headline_is_the_figure_of_the_held_out_rows(tmp_path, monkeypatch) -> None:
+def test_the_title_begins_with_the_half_that_is_drawn_and_ends_with_the_held_out_half(
+    tmp_path, monkeypatch
+) -> None:
     """Chosen where it has 6 of 6 right, the first weight has 3 of 6 right on the other rows."""
     gold, drawn = ["yes", "no"] * 6, []
     for model, right in (("base", [0] * 6 + [1] * 6), ("r=1", [1] * 9 + [0] * 3)):
@@ -116,12 +118,12 @@ def test_the_pictures_headline_is_the_figure_of_the_held_out_rows(tmp_path, monk
     monkeypatch.setattr("eval.reports.sweep.draw", lambda sweep, _: drawn.append(sweep))
     report(Sweep(tmp_path, ["r"], {"base": (0.0,), "r=1": (1.0,)}, {"s": ([*range(6)], [*range(6, 12)])}))
     (sweep,) = drawn
-    assert sweep.title == (
-        "s: 50.0 % (18.8–81.2) of 6 held-out examples at r 1; chosen on 6 others, which are drawn here"
-    )
+    drawn_line, held_out_line = sweep.title.splitlines()
+    assert drawn_line == "s, chosen on (drawn): 100.0 % of 6 examples at r=1"
     assert sweep.scores[(1.0,)].accuracy == 1.0
+    assert held_out_line == "Held out (the figure to report): 50.0 % (18.8–81.2) of 6 examples"
     tied = replace(sweep, scores={**sweep.scores, (0.5,): sweep.scores[(1.0,)]})
-    assert tied.title == f"{sweep.title} (ties: 1)"
+    assert tied.title.splitlines() == [f"{drawn_line} (ties: 1)", held_out_line]
 
 
 def test_the_baseline_is_that_of_the_half_reported_on_as_compare_has_it(tmp_path, capsys) -> None:

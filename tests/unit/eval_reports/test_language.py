@@ -1,24 +1,44 @@
 """The Chinese of tables, plots, verdicts and the page: whole, used, with the fields of the English."""
 
 import ast
+import itertools
+import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from core import language
+from adapters import statistics
+from adapters.__main__ import show as show_command
+from adapters.plots import draw as draw_adapters
+from compiler import stats
+from compiler.cli import stats_command
+from core import drawing, language, metrics
 from core.drawing import Typeface
 from core.language import CHINESE, catalogue, in_language, listed, tr
-from eval import compare, report
-from eval.reports import plots
+from eval import compare, defect, report, text
+from eval import sweep as eval_sweep
+from eval.defect import write_defects
+from eval.metrics.text import TEXTS
+from eval.reports import sweep
 from eval.reports.compared import compare_in_metric, compare_results
 from eval.reports.html import GLOSSARY
+from eval.reports.panels import draw_lengths
 from eval.reports.tables import markdown
+from eval.runs.logs.defect import DETAILED
+from recipes import best
+from recipes import sweep as recipe_sweep
 from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, write_run
+from tests.unit.adapters.test_plots import adapter
 
+PACKAGES = ("core", "compiler", "recipes", "adapters", "eval")
 PAGE = ROOT / "eval/reports/page"
 CHINESE_LETTER = re.compile("[\u4e00-\u9fff]")
 FIELD = re.compile(r"\{\w+(?::[^}]*)?\}")
@@ -41,13 +61,25 @@ def strings(folder: Path) -> set[str]:
     return found
 
 
+def test_every_text_that_is_written_into_a_call_of_tr_has_its_chinese() -> None:
+    texts = set()
+    for package in PACKAGES:
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tr":
+                    (english, *_) = node.args
+                    if isinstance(english, ast.Constant):
+                        texts.add(english.value)
+    assert len(texts) > 100 and texts - {*catalogue(CHINESE)} == set()
+
+
 def test_the_fields_of_both_languages_are_the_same() -> None:
     for english, chinese in catalogue(CHINESE).items():
         assert sorted(FIELD.findall(english)) == sorted(FIELD.findall(chinese)), english
 
 
 def test_no_text_is_left_that_nothing_asks_for() -> None:
-    asked = strings(ROOT / "eval") | strings(ROOT / "core") | on_the_page()
+    asked = on_the_page().union(*(strings(ROOT / package) for package in PACKAGES))
     kinds = {key for key in catalogue(CHINESE) if "types, behind in" in key}  # put together by kind
     assert {*catalogue(CHINESE)} - asked - kinds == set()
 
@@ -70,11 +102,17 @@ class Asked(dict[str, str]):
         return super().get(key, default)
 
 
+def watch(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look all Chinese up in `asked`, in plots too, whatever fonts are installed."""
+    monkeypatch.setattr(language, "catalogue", lambda name: asked if name == CHINESE else {})
+    monkeypatch.setattr(metrics, "catalogue", language.catalogue)
+    monkeypatch.setattr(drawing, "choose_typeface", lambda _: Typeface(("DejaVu Sans",), {}))
+
+
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Asked(catalogue(CHINESE))
-    monkeypatch.setattr(language, "catalogue", lambda name: asked if name == CHINESE else {})
-    monkeypatch.setattr(plots, "choose_typeface", lambda _: Typeface(("DejaVu Sans",), {}))
+    watch(asked, monkeypatch)
     gold = ["yes", "no"] * 40
     kinds = {"type": ["x", "y"] * 40, "subtype": [f"k{n // 3}" for n in range(80)]}
     for seed, (model, right) in enumerate([("base", 50), ("a", 70), ("b", 72), ("c", 20)]):
@@ -125,6 +163,8 @@ def test_a_chinese_page_and_table(tmp_path: Path) -> None:
     )
     assert done.exit_code == 0 and "\n\n采用 mnli：83.5 %，base 为 41.7 %" in done.stdout
     assert "## 平均\n\nmnli、merge 和 rte 在 2 个数据集" in done.stdout
+    CliRunner().invoke(compare.cli, [str(tmp_path / "runs"), "--out", str(tmp_path / "en")])
+    assert (tmp_path / "en/table.json").read_bytes() == (tmp_path / "c/table.json").read_bytes()
 
 
 def test_a_warning_is_in_one_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +185,7 @@ def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     with in_language(CHINESE):
         found = compare_results([str(tmp_path / "runs")])
         page = report.render(found, "x")
-        assert language.current() == CHINESE and plots.plot_language() == "en"
+        assert language.current() == CHINESE and drawing.plot_language() == "en"
     said = "图中文字为英文：没有安装中文字体；请安装一种（如 fonts-noto-cjk，见 tuneyard doctor）。"
     assert said in capsys.readouterr().err
     assert re.findall("<p class=.note.>(.*?)</p>", page)[1:] == [said]
@@ -164,3 +204,131 @@ def test_a_metric_has_chinese_tables_and_a_verdict(tmp_path: Path) -> None:
         in done.stdout
     )
     assert "；默认：mnli（平均值最低）。\n\n采用 mnli：brier 0.3" in done.stdout
+
+
+LOSS = metrics.metric_of("eval_loss")
+CURVES = ([3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [2.0, 1.0, 3.0], [1.0])  # each has advice of its own
+
+
+def defect_files(folder: Path) -> list[object]:
+    """Write what eval.defect writes of a run, and return its detailed results."""
+    rows = []
+    for number in range(12):
+        right = number % 3 > 0
+        rows.append(
+            {
+                "row": number, "instruction": "x", "subtype": f"crack {number % 2}", "correct": right,
+                "expected_output": "bad", "predicted_output": "bad" if right else "good", "model_output": "y",
+            }
+        )  # fmt: skip
+    share = {"value": 0.5, "n": 6, "ci95": [0.2, 0.8]}
+    figures = {
+        "accuracy": 0.6667, "n": 12, "ci95": [0.4, 0.9], "unparsed": 0, "types": {},
+        "subtypes": {"crack 0": share, "crack 1": share},
+    }  # fmt: skip
+    target = folder / "mine" / "defect_test"
+    target.mkdir(parents=True)
+    write_defects(target, rows, figures)
+    return [json.loads((target / DETAILED).read_text(encoding="utf-8"))]
+
+
+def sweep_files(folder: Path) -> list[object]:
+    """Write what eval.sweep writes over weights and over steps, and return its sweep.json files."""
+    gold = ["yes", "no"] * 6
+    halves = ([*range(6)], [*range(6, 12)])
+    facts = []
+    for axes, points in (
+        (["r", "m"], {"base": (0.0, 0.0), "r=1,m=1": (1.0, 1.0), "r=1,m=0": (1.0, 0.0)}),
+        (["step"], {"base": (0.0,), "step-5": (5.0,), "step-9": (9.0,)}),
+    ):
+        out = folder / axes[0]
+        for seed, model in enumerate(points):
+            for name in "st":
+                write_run(out, model, name, gold, answers(gold, 6 + seed, seed))
+        for metric in ("accuracy", "brier"):
+            sweep.report(sweep.Sweep(out, axes, points, {"s": halves, "t": halves}, metric))
+        facts.append(json.loads((out / "sweep.json").read_text(encoding="utf-8")))
+    return facts
+
+
+def adapter_files(folder: Path) -> list[object]:
+    """Write and print what `adapter show` does of adapters of each kind."""
+    plain = adapter("one")
+    embedding = replace(plain.modules[0], kind="embedding", target="embed_tokens", magnitude=(0.5, 1.5))
+    full = replace(plain, name="two", modules=[embedding], full_tensors=["lm_head"], config={"r": 2})
+    draw_adapters(folder / "plots", [plain, full], [[1.0, 0.5], [0.5, 1.0]])
+    list(statistics.text([plain, full], [[1.0, None], [None, 1.0]]))
+    return [asdict(plain)]
+
+
+def recipe_files(folder: Path) -> list[object]:
+    """Write what `recipe sweep` and `recipe best` write, and return their figures."""
+    facts: list[object] = []
+    for values in CURVES:
+        curve = [(10 * number, value) for number, value in enumerate(values, 1)]
+        found = best.find_best(curve, "eval_loss", folder, LOSS)
+        best.plot(curve, found, folder / "best.png", LOSS)
+        facts.append(asdict(found))
+        (folder / "trainer_state.json").write_text(
+            json.dumps({"log_history": [{"step": step, "eval_loss": value} for step, value in curve]})
+        )
+        CliRunner().invoke(best.command, [str(folder), "--lang", language.current()], catch_exceptions=False)
+    for axes in ({"seed": ["1", "2"]}, {"lora_rank": ["4", "8"], "seed": ["1"]}):
+        grid = recipe_sweep.Grid(axes, {"max_steps": "9"})
+        rows: list[dict[str, Any]] = []
+        for point in itertools.product(*axes.values()):
+            rows.append({**dict(zip(axes, point, strict=True)), "eval_loss": float(len(rows))})
+        recipe_sweep.table(rows, grid, "eval_loss", LOSS)
+        recipe_sweep.plot(rows, axes, "eval_loss", LOSS, folder / "sweep.png")
+    return facts
+
+
+def text_files(folder: Path) -> list[object]:
+    """Write the plots of lengths that eval.text and `data stats` write."""
+    lengths = {name: [1, 2, 3] for name in TEXTS}
+    draw_lengths(lengths, "mine", "demo", 2, folder / "lengths.png")
+    for unit in ("tokens", "characters"):
+        counts = stats.Stats("demo", unit, examples=3)
+        counts.lengths = {"prompts": Counter({1: 3}), "answers": Counter({2: 3})}
+        stats.plot(counts, folder / "stats.png")
+    return []
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("write", [defect_files, sweep_files, adapter_files, recipe_files, text_files])
+def test_every_plot_and_table_has_its_chinese_and_the_same_figures(
+    write: Callable[[Path], list[object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(catalogue(CHINESE))
+    watch(asked, monkeypatch)
+    folders = {name: tmp_path / name for name in ("en", CHINESE)}
+    figures = {}
+    for name, folder in folders.items():
+        folder.mkdir()
+        with in_language(name):
+            figures[name] = write(folder)
+    assert asked.missing == set()
+    assert figures["en"] == figures[CHINESE]
+    written = [{path.relative_to(folder) for path in folder.rglob("*")} for folder in folders.values()]
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        compare.cli, report.cli, defect.cli, eval_sweep.cli, text.cli, show_command,
+        best.command, recipe_sweep.command, stats_command,
+    ],
+)  # fmt: skip
+def test_commands_that_draw_share_one_option(command: click.Command) -> None:
+    options = [option for option in command.params if "--lang" in option.opts]
+    assert len(options) == 1 and not options[0].expose_value
+
+
+def test_a_text_that_no_font_can_write_is_reported_once_in_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("core.drawing.CJK", ())
+    with click.Context(best.command), in_language(CHINESE):
+        text_files(tmp_path)
+    assert capsys.readouterr().err.count("fonts-noto-cjk") == 1
