@@ -31,6 +31,7 @@ from eval.statistics.spread import (
     Spread,
     lever,
     normal_deviate,
+    satterthwaite,
     spread_of,
     student_deviate,
     unskewed,
@@ -348,8 +349,8 @@ def replicated(units: Units, tests: int = 1) -> Replicated:
 
     Seeds and clusters (or rows) are crossed random factors, with a mean square each and a residual one
     (Judd, Westfall and Kenny 2012, doi:10.1037/a0028347). The error is the sum of the seeds' part, which has
-    Student's t with seeds - 1 degrees of freedom, and the clusters' (Behrens and Fisher): 100,000
-    draws, seed fixed. Few seeds that differ so give the wide interval that they should.
+    Student's t with seeds - 1 degrees of freedom, and the clusters', with those of `satterthwaite` (Behrens
+    and Fisher): 100,000 draws, seed fixed. Few seeds that differ so give the wide interval that they should.
     """
     count, seeds = units.sums.shape
     scaled = units.sums * count / units.sizes[:, 0].sum()
@@ -361,7 +362,8 @@ def replicated(units: Units, tests: int = 1) -> Replicated:
     of_row = seeds * float(rows.var(ddof=1))
     own = math.sqrt(max(0.0, of_row - float(residual)) / (count * seeds))
     generator = np.random.default_rng(SEED)
-    of_seeds, of_rows = generator.standard_t(seeds - 1, DRAWN), generator.standard_t(count - 1, DRAWN)
+    freedom = float(satterthwaite(units.sizes[:, :1] / units.sizes[:, 0].sum())[0])
+    of_seeds, of_rows = generator.standard_t(seeds - 1, DRAWN), generator.standard_t(freedom, DRAWN)
     errors = np.sort(np.abs(between / math.sqrt(seeds) * of_seeds + own * of_rows))
     half = float(errors[DRAWN - math.ceil(ALPHA * DRAWN / tests)])
     above = DRAWN - int(np.searchsorted(errors, abs(value)))
