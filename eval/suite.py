@@ -17,6 +17,7 @@ from core.cli import cli_command
 from core.documents import read_yaml
 from core.errors import ContentError, RequestError, TuneyardError, nearest, resumed_by, run, show_value
 from core.files import names_folder, read_object, write_json, write_text
+from core.language import lang_option, tr
 from eval import compare, report
 from eval.backends import shards
 from eval.reports.compared import compare_results
@@ -50,13 +51,14 @@ Found = dict[str, dict[str, dict[str, Figure]]]  # by step, then by figure, then
 @model_options
 @click.option("--skip", multiple=True, metavar="STEP", help="Leave this step out. Repeatable.")
 @run_options
+@lang_option
 @resumed_by(lambda: resume_command(COMMAND))
 def cli(suite: Path, skip: tuple[str, ...], **given: Any) -> None:
     """Score a base model and adapters with all commands that a suite's file names.
 
     What is wrong with any step is said before a model is loaded.
     """
-    steps = read_steps(suite, given.keys() - {"limit"}, skip)
+    steps = read_steps(suite, {*given, "lang"} - {"limit"}, skip)
     shared = {**given, "by": COMMAND}
     request = take(given)
     for folder in (request.out, *(request.out / step.name for step in steps)):
@@ -96,9 +98,9 @@ def tell(request: ScoringRequest, plans: Mapping[str, Prepared], models: Sequenc
         whole = compare_results(judged)
         each = [replace(section, decided_by="") for section in whole.comparison.sets]
         alone = replace(whole.comparison, sets=each, mean=None)  # different tasks have no mean
-        whole = replace(whole, comparison=alone, tables={CAPTION: table})
+        whole = replace(whole, comparison=alone, tables={tr(CAPTION): table})
         compare.write(whole, request.out, facts)
-        page = report.render(whole, f"Suite {request.out.name}", module=COMMAND)
+        page = report.render(whole, tr("Suite {name}", name=request.out.name), module=COMMAND)
         report.write(page, request.out / "report.html")
     else:
         write_text(request.out / "table.md", grid(table) + "\n")
@@ -111,13 +113,15 @@ def steps_table(found: Found, models: Sequence[str]) -> Table:
     rows = []
     for step, figures in found.items():
         if not figures:
-            rows.append([f"{step}: nothing to measure in the answers", "0", "", *[NONE for _ in models]])
+            nothing = tr("nothing to measure in the answers")
+            rows.append([f"{step}: {nothing}", "0", "", *[NONE for _ in models]])
         for name, by_model in figures.items():
             first = next(iter(by_model.values()))
             majority = "" if first.majority is None else percent(first.majority)
             cells = [_cell(by_model[model]) if model in by_model else NONE for model in models]
             rows.append([f"{step}: {name}", f"{first.n:,}", majority, *cells])
-    return Table(["figure (95 % interval)", "n", "majority-class baseline", *models], rows)
+    header = [tr("figure (95 % interval)"), "n", tr("majority-class baseline"), *models]
+    return Table(header, rows)
 
 
 def _cell(one: Figure) -> str:
@@ -183,11 +187,11 @@ def _step(name: str, place: str, options: object, beside: Path, shared: frozense
     try:
         arguments = list(_arguments(command, options, beside, shared))
         # what every command requires stands on the suite's command line
-        context = command.make_context(name, ["--model", "-", "--out", "-", *arguments])
+        with command.make_context(name, ["--model", "-", "--out", "-", *arguments]) as context:
+            return Step(name, place, command, context.params)
     except (click.UsageError, ContentError) as error:
         told = error.format_message() if isinstance(error, click.UsageError) else error
         raise ContentError(f"{place}: {told}") from error
-    return Step(name, place, command, context.params)
 
 
 def _arguments(

@@ -21,8 +21,9 @@ from compiler import stats
 from compiler.cli import stats_command
 from core import drawing, language, metrics
 from core.drawing import Typeface
+from core.errors import ContentError
 from core.language import CHINESE, catalogue, in_language, listed, tr
-from eval import compare, defect, report, text
+from eval import compare, defect, report, suite, text
 from eval import sweep as eval_sweep
 from eval.defect import write_defects
 from eval.metrics.text import TEXTS
@@ -316,7 +317,7 @@ def test_every_plot_and_table_has_its_chinese_and_the_same_figures(
 @pytest.mark.parametrize(
     "command",
     [
-        compare.cli, report.cli, defect.cli, eval_sweep.cli, text.cli, show_command,
+        compare.cli, report.cli, suite.cli, defect.cli, eval_sweep.cli, text.cli, show_command,
         best.command, recipe_sweep.command, stats_command,
     ],
 )  # fmt: skip
@@ -332,3 +333,38 @@ def test_a_text_that_no_font_can_write_is_reported_once_in_a_command(
     with click.Context(best.command), in_language(CHINESE):
         text_files(tmp_path)
     assert capsys.readouterr().err.count("fonts-noto-cjk") == 1
+
+
+def test_a_suite_has_one_language_for_all_steps(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text("loss:\n  command: text\n  data: rows.json\n")
+    with in_language(CHINESE):
+        (step,) = suite.read_steps(path, {"lang"}, [])
+        assert step.name == "loss" and language.current() == CHINESE
+        header = suite.steps_table({"loss": {}}, ["base"]).header
+    assert header[0] == catalogue(CHINESE)["figure (95 % interval)"]
+    path.write_text("loss:\n  command: text\n  data: rows.json\n  lang: zh\n")
+    with pytest.raises(ContentError, match="lang: the same for all steps"):
+        suite.read_steps(path, {"lang"}, [])
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_the_option_reaches_a_command_that_draws_and_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(catalogue(CHINESE))
+    watch(asked, monkeypatch)
+    languages: list[str] = []
+    monkeypatch.setattr(best, "plot", lambda *_: languages.append(language.current()))
+    state = {"log_history": [{"step": 5, "eval_loss": 1.0}]}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    outputs = {}
+    for name in ("en", CHINESE):
+        for form in ([], ["--json"]):
+            done = CliRunner().invoke(best.command, [str(tmp_path), "--lang", name, *form])
+            assert done.exit_code == 0
+            outputs[name, bool(form)] = done.stdout
+    assert languages == ["en", "en", CHINESE, CHINESE] and language.current() == "en"
+    assert outputs["en", True] == outputs[CHINESE, True]
+    assert outputs["en", False] != outputs[CHINESE, False]
+    assert CHINESE_LETTER.search(outputs[CHINESE, False])
