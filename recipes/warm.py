@@ -90,15 +90,26 @@ def _answer(request: Request, connection: Connection) -> None:
     datasets.disable_progress_bars()
     os.environ.update(CUDA_VISIBLE_DEVICES="", LLAMAFACTORY_VERBOSITY="ERROR")
     settings = request["settings"]
-    try:
+    with CrashReport(connection):
         if "weights" in request:
             answer: dict[str, Any] = {"rows": preview(settings, Path(request["weights"]), request["count"])}
         else:
             answer = inspect(settings, Launch(**request["launch"]))
-    except BaseException as error:
-        connection.send_bytes(json.dumps({"crashed": f"{type(error).__name__}: {error}"}).encode())
-        raise
     connection.send_bytes(json.dumps(answer).encode())
+
+
+class CrashReport:
+    """Tells the asking process why a question ended without an answer; the exception goes on."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is not None:
+            self.connection.send_bytes(json.dumps({"crashed": f"{kind.__name__}: {error}"}).encode())
 
 
 def _train(request: Request, log: int, lock: int) -> None:
