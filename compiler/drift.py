@@ -3,11 +3,11 @@
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from compiler.spec import MANIFEST
 from core.errors import Problem, show_value
-from core.files import read_object, sha256
+from core.files import read_json, sha256
 
 Entry = dict[str, object]
 Manifest = dict[str, Any]
@@ -17,8 +17,21 @@ _ABSENT = object()
 
 
 def read_manifests(folder: Path) -> dict[str, Manifest]:
-    """Read the manifests of the compiled datasets in a folder, by name; `ContentError` if one is broken."""
-    return {path.parent.name: read_object(path) for path in sorted(folder.glob(f"[!.]*/{MANIFEST}"))}
+    """Read the manifests of the compiled datasets in a folder, by name; `ContentError` if one is broken.
+
+    Other tools write files of this name too (next to images, say): those are left out.
+    """
+    paths = sorted(folder.glob(f"[!.]*/{MANIFEST}"))
+    contents = {path.parent.name: read_json(path) for path in paths}
+    return {name: content for name, content in contents.items() if _is_manifest(content)}
+
+
+def _is_manifest(content: object) -> TypeGuard[Manifest]:
+    """Whether the JSON value of a file called manifest.json is what a compile writes."""
+    if not isinstance(content, dict):
+        return False
+    made_from = content.get("made_from")
+    return isinstance(made_from, dict) and isinstance(made_from.get("sources"), list)
 
 
 def compiled_entries(folder: str, manifest: Manifest) -> dict[str, Entry]:

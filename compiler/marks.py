@@ -25,9 +25,13 @@ _LEARNED_AT_ZERO = (
 )
 LEARNED_AT = dict.fromkeys(_LEARNED_AT_ONE.split(), 1) | dict.fromkeys(_LEARNED_AT_ZERO.split(), 0)
 """The value with which a turn is learned, by the name of the mark; any other value masks it or a part."""
+_MEASURED = frozenset(("loss",))
+"""Names that a measured value goes by, too: `loss: 0.342` says how well a model knew the turn."""
 ROW_WEIGHTS = frozenset(("weight", "loss_weight", "sample_weight", "example_weight", "row_weight"))
 CORRECTNESS = frozenset(("is_correct", "is_right", "answer_is_correct", "is_answer_correct"))
-_WORDS = {"true": 1, "yes": 1, "y": 1, "on": 1, "false": 0, "no": 0, "n": 0, "off": 0}
+_TRUE = "true t yes y on 是 对 正确"
+_FALSE = "false f no n off 否 错 错误 不正确"
+_WORDS = dict.fromkeys(_TRUE.split(), 1) | dict.fromkeys(_FALSE.split(), 0)
 
 
 class MaskedAnswerError(WrongValueError):
@@ -80,7 +84,10 @@ def masks(key: str, value: object) -> bool:
         return False
     if isinstance(value, str) and not value.strip():
         return False
-    return as_number(value) != learned_at
+    number = as_number(value)
+    if snake_case(key) in _MEASURED and isinstance(number, float) and number not in (0, 1):
+        return False
+    return number != learned_at
 
 
 def as_number(value: object) -> object:
@@ -118,7 +125,10 @@ def refuse_masked(
     turns = f"{noun} {numbers}" if len(masked) == 1 else f"{noun}s {numbers}"
     weights = [as_number(value) for number in masked for value in marked[number].values()]
     in_part = any(weight not in (0, 1) for weight in weights)
-    meaning = "to be learned in part" if in_part else "as not to be learned"
+    more_than_once = any(isinstance(weight, int | float) and weight > 1 for weight in weights)
+    meaning = "as not to be learned"
+    if in_part:
+        meaning = "to be learned more than once" if more_than_once else "to be learned in part"
     message = f"{turns}: marked {meaning} ({shown}), and LLaMA-Factory would learn the whole answer"
     names = dict.fromkeys(key for number in masked for key in marked[number])
     ignore = f"`ignore: [{', '.join(names)}]` in a spec (`like: {keys.spec_name}`)"
@@ -154,6 +164,7 @@ class RowWeights:
     rows: int = 0
     low: float = 0.0
     high: float = 0.0
+    zeros: int = 0
     first_zero: str = ""
     first_other: str = ""
     numbers_only: bool = True
@@ -165,23 +176,25 @@ class RowWeights:
             self.numbers_only = False
             return
         weight = float(min(max(number, -1), 2))  # beyond 0 to 1 the size is of no interest
-        if weight == 0 and not self.first_zero:
-            self.first_zero = place
+        if weight == 0:
+            self.zeros += 1
+            self.first_zero = self.first_zero or place
         if self.rows and (weight != self.low or weight != self.high) and not self.first_other:
             self.first_other = place
         self.low = min(self.low, weight) if self.rows else weight
         self.high = max(self.high, weight) if self.rows else weight
         self.rows += 1
 
-    def finding(self) -> tuple[str, str]:
-        """Return what the weights mean and the first place of it, ("", "") if they change nothing."""
+    def finding(self) -> tuple[str, str, int]:
+        """Return what the weights mean, the first place and the rows; ("", "", 0) if they change nothing."""
         if not self.numbers_only:
-            return "", ""
-        if self.first_zero:
-            return "a weight of 0 (the row is not to be learned)", self.first_zero
+            return "", "", 0
+        if self.zeros:
+            return "a weight of 0 (the row is not to be learned)", self.first_zero, self.zeros
         if self.first_other and self.low >= 0 and self.high <= 1:
-            return f"weights that differ, from {self.low:g} to {self.high:g},", self.first_other
-        return "", ""
+            message = f"weights that differ, from {self.low:g} to {self.high:g},"
+            return message, self.first_other, self.rows
+        return "", "", 0
 
 
 def says_incorrect(value: object) -> bool:

@@ -112,5 +112,6 @@ def _no_collection() -> Iterator[None]:
 def _nothing_left(counts: Counts, inputs: list[Input]) -> Problem:
     shown = ", ".join(found.shown for found in inputs)
     why = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items())
-    message = f"no rows left of {counts.read}: {why}" if counts.read else "no rows: the source holds none"
+    reasons = f": {why}" if why else ""
+    message = f"no rows left of {counts.read}{reasons}" if counts.read else "no rows: the source holds none"
     return Problem("E013", shown, message)

@@ -164,7 +164,7 @@ class Registry:
                 stale = "a copied folder, not registered"
                 if not copied:
                     stale = _stale(manifest["made_from"], progress.move)
-                for dataset, rows in manifest["counts"]["records"].items():
+                for dataset, rows in manifest.get("counts", {}).get("records", {}).items():
                     parts = [dataset, f"{rows} rows", name, made]
                     if stale:
                         parts.append(f"stale: {stale}")

@@ -212,7 +212,10 @@ def _not_found(path: Path) -> str:
     if address is None:
         hint = ""
         if _REPOSITORY.fullmatch(str(path)) and suffix(path) not in (*readers(), ".zip"):
-            hint = f"; a dataset of the Hugging Face Hub is named --source hub:{path}"
+            hint = (
+                "; a dataset of the Hugging Face Hub is compiled by "
+                f"`tuneyard data compile SPEC --source hub:{path}`"
+            )
         return f"{path}: source not found{hint}"
     scheme, rest = address.groups()
     is_hub = scheme in ("hub", "modelscope")

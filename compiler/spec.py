@@ -352,6 +352,7 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
     parts, files = {}, {}
     for name, about in raw["parts"].items():
         own = load_spec(about["as"])
+        _check_part(name, own, spec.outputs)
         templates = {key: text for key, text in own.outputs[0].templates.items() if key != "system"}
         outputs = tuple(replace(o, templates={**templates, **o.templates}) for o in spec.outputs)
         given, base = about.get("source", {}), cast("dict[str, Any]", own.raw)
@@ -371,6 +372,23 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
             files[name] = paths
     mix = Mix(raw["total"], parts, raw.get("shuffle"))
     return replace(spec, source=replace(spec.source, files=files), group=None, mix=mix)
+
+
+def _check_part(name: str, part: Spec, outputs: tuple[Output, ...]) -> None:
+    """Refuse a part whose rows hold more than the records of the mixture: pairs, marks, media, history."""
+    for column in part.columns:
+        if column.kind not in RECORDED:
+            continue
+        if column.kind != HISTORY:
+            raise ValueError(
+                f"mix.parts.{name}: spec {part.name} reads {column.name} ({column.kind}), which no record of "
+                "a mixture holds: take another spec for it, or compile it as a dataset of its own"
+            )
+        _refuse(
+            any(output.turns != HISTORY for output in outputs),
+            f"mix.parts.{name}: spec {part.name} reads {column.name}, the earlier turns: add "
+            "`turns: history` to each entry of `write`, or take a spec without them (io)",
+        )
 
 
 def _check_names(spec: Spec) -> None:

@@ -234,9 +234,9 @@ class Unused:
         """Return an error for each column that changes what an answer means."""
         findings = dict(self._first)
         for name, weights in self._weights.items():
-            what, place = weights.finding()
+            what, place, count = weights.finding()
             if what:
-                findings[name] = ColumnFinding(what, place)
+                findings[name] = ColumnFinding(what, place, count)
         unused = [self._problem(spec, read, name, finding) for name, finding in findings.items()]
         return [*unused, *(_lost_problem(spec, read, source, lost) for source, lost in self._lost.items())]
 

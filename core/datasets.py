@@ -110,6 +110,12 @@ def not_registered(
     )
 
 
+def file_not_found(name: str, path: Path, folder: Path) -> RequestError:
+    """Error for a registered dataset without its file; an entry may be compiled or written by hand."""
+    fix = f"compile it again, or correct `file_name` in {folder / REGISTRY}"
+    return RequestError(f"{path}: file of dataset {name!r} not found; {fix}")
+
+
 def locate_dataset(name: str, folder: Path) -> Dataset:
     """Find a registered dataset (a file or a folder); `RequestError` lists the registered ones."""
     entries = read_registry(folder)
@@ -120,7 +126,7 @@ def locate_dataset(name: str, folder: Path) -> Dataset:
         raise ContentError(f"{folder / REGISTRY}: {name}: no file_name: only local files can be read here")
     path = folder / file_name
     if not path.exists():
-        raise RequestError(f"{path}: file of dataset {name!r} not found; compile it again")
+        raise file_not_found(name, path, folder)
     return Dataset(name, path, entries[name])
 
 

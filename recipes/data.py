@@ -9,6 +9,7 @@ from core.checkout import ROOT
 from core.datasets import (
     PARTS,
     REGISTRY,
+    file_not_found,
     filled,
     not_registered,
     other_folder,
@@ -87,7 +88,7 @@ def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, obje
         raise ContentError(f"{Path(folder) / REGISTRY}: {name}: names no file_name and no other source")
     path = Path(folder) / file_name
     if not path.exists():
-        raise RequestError(f"{path}: file of dataset {name!r} not found; compile it again")
+        raise file_not_found(name, path, Path(folder))
     return entry, path
 
 

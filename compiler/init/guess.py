@@ -18,6 +18,7 @@ PAIRS = (
 LABELS = ("gold_label", "label", "labels", "final_decision", "category", "class", "target", "label1",
           "sentiment", "标签", "标注", "类别", "分类")  # fmt: skip
 PARENTS = ("parent_id", "parent_message_id", "parent", "reply_to", "reply_to_id", "in_reply_to")
+REPLIES = ("replies", "children")
 OF_MESSAGES = ("role", "from", "speaker", "author_role", "message_id")
 CLASSES = ("type", "class", "category", "类型", "类别", "分类")  # how the name of a column of classes ends
 ASKED = ("instruction", "prompt", "question", "query", "problem", "task", "ask", "q",
@@ -258,6 +259,38 @@ def _plain(found: Found) -> Proposal | None:
     return Proposal("Plain text for pretraining", [_column("text", text)], write, prompts={"text": text})
 
 
+WRITE_THREADS = (
+    "Write each path from a first message to a last answer as one line: "
+    '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}. '
+    "Spec messages compiles that file."
+)
+
+
+def _trees(found: Found) -> Proposal | None:
+    """Refuse rows that are trees of messages, as OASST's: their first message alone is no example."""
+    if found.told:
+        return None
+    path = next(filter(None, (_path_to_replies(row) for row in found.first)), "")
+    if not path:
+        return None
+    raise ContentError(
+        f"{found.path}: each row is a tree of messages (the answers are under {path}), so no row is an "
+        f"example; expected one row for each conversation. {WRITE_THREADS}"
+    )
+
+
+def _path_to_replies(value: object, path: str = "") -> str:
+    """Return the path to the first list of messages that answer the object they are in, "" if none does."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        here = f"{path}.{key}" if path else str(key)
+        if key in REPLIES and isinstance(inner, list):
+            if any(isinstance(reply, dict) and not set(TEXT).isdisjoint(reply) for reply in inner):
+                return here
+        elif below := _path_to_replies(inner, here):
+            return below
+    return ""
+
+
 def _loose_messages(found: Found) -> Proposal | None:
     """Refuse rows that are single messages of threads, as OASST's: none of them is an example by itself."""
     leaves = found.leaves.values()
@@ -270,9 +303,8 @@ def _loose_messages(found: Found) -> Proposal | None:
     raise ContentError(
         f"{found.path}: each row is one message of a thread ({parent} names the message before it), so no "
         "row is an example; expected one row for each conversation. "
-        f"Follow {parent} from each last answer to the first message, and write each path as one line: "
-        '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}. '
-        "Spec messages compiles that file. To pretrain on single messages all the same: --text " + text.path
+        f"Follow {parent} from each last answer to the first message. {WRITE_THREADS} "
+        f"To pretrain on single messages all the same: --text {text.path}"
     )
 
 
@@ -285,6 +317,7 @@ SHAPES = (
     _preference,
     _choices,
     _exchange,
+    _trees,
     _loose_messages,
     _class,
     _plain,

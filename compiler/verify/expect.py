@@ -246,6 +246,8 @@ def _answer(record: Record, column: str) -> str:
 
 def _sharegpt(record: Record, meaning: Meaning) -> list[Turn]:
     column, tags = meaning.columns.get("messages", ""), meaning.tags
+    if not column:
+        raise ContentError("the entry names no column of messages (E402)")
     roles = {tags.get(f"{role}_tag"): role for role in ROLES}
     turns: list[Turn] = []
     for number, message in enumerate(_list(record, column), 1):

@@ -222,9 +222,9 @@ def _load_and_walk(
             has_tools = "tools" in expected.meaning.columns
             auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"), has_tools)
         _walk(data, rows, records, verdict, auditor)
-        cut_problem = _cut_problem(verdict, expected.path)
-        if cut_problem:
-            verdict.add(cut_problem)
+        for problem in (_cut_problem(verdict, expected.path), _no_block_problem(verdict, expected.path)):
+            if problem:
+                verdict.add(problem)
         verdict.records = expected.count
         if selection:
             order = selection.in_file_order()
@@ -365,6 +365,18 @@ def _cut_problem(verdict: Verdict, path: Path) -> Problem | None:
     longest = max(audit.lengths)
     message = f"cuts all {audit.rows} rows; the longest has {longest} tokens"
     return Problem("E353", str(path), message, "cutoff_len", f"cutoff_len: {longest} keeps them whole")
+
+
+def _no_block_problem(verdict: Verdict, path: Path) -> Problem | None:
+    """E411 if packing fills no block: LLaMA-Factory stops with "Cannot find sufficient samples"."""
+    audit = verdict.audit
+    if not audit or not audit.rows or verdict.stage != "pt" or not verdict.packing or audit.blocks:
+        return None
+    tokens = sum(length * rows for length, rows in audit.lengths.items())
+    message = (
+        f"no block of {verdict.cutoff} tokens is full: all {tokens} tokens are left over, none is trained"
+    )
+    return Problem("E411", str(path), message, "cutoff_len", "lower it, or write `packing: false`")
 
 
 def _auditor(

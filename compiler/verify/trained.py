@@ -1,5 +1,6 @@
 """How many rows of a dataset a recipe trains: counted by LLaMA-Factory's own mixing and splitting."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from core.runs import names_in
 
 COUNTING = (
     "dataset", "eval_dataset", "max_samples", "mix_strategy", "interleave_probs", "val_size", "seed",
-    "streaming", "buffer_size",
+    "streaming", "buffer_size", "max_steps",
 )  # fmt: skip
 """Keys of a recipe that decide how many rows of each dataset are trained."""
 LLAMAFACTORY_DATASET_DIR = "data"
@@ -216,7 +217,7 @@ def _as_number(value: object) -> object:
     """Return a number that YAML 1.1 takes for text (1e-1), and LLaMA-Factory's reader for a number."""
     if not isinstance(value, str):
         return value
-    try:
-        return float(value)
-    except ValueError:
-        return value
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(value)
+    return value

@@ -284,6 +284,15 @@ def test_texts_for_pretraining(sets, tiny_model, packing):
         assert verdict.counts == {"W419": sum(length > 16 for length in lengths)}
 
 
+def test_texts_that_fill_no_block_are_an_error(sets):
+    """LLaMA-Factory stops with "Cannot find sufficient samples"; of unpacked texts each is trained."""
+    rows = [{"text": "one two three"} for _ in range(4)]
+    settings = {"stage": "pt", "cutoff_len": 512, "template": "default"}
+    verdict = sets.audit(rows, TEXT, packing=True, **settings)
+    assert verdict.counts == {"E411": 1} and verdict.problems[0].field == "cutoff_len"
+    assert not sets.audit(rows, TEXT, packing=False, **settings).failed
+
+
 @pytest.mark.parametrize("template", ["qwen", "qwen3", "llama3", "alpaca", "default"])
 def test_show_writes_what_a_tokenizer_would_give_back(sets, template):
     """show --template beside the audit's first row, decoded from LLaMA-Factory's own labels."""

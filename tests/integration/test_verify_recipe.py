@@ -212,3 +212,10 @@ def test_num_samples_and_split_of_an_entry_are_no_findings(sets):
     verdict = sets.verify()
     assert (verdict.records, verdict.loaded, verdict.same, verdict.trained) == (MINE, 15, 15, 15)
     assert any("split" in note for note in verdict.notes) and not verdict.failed
+
+
+def test_a_streamed_dataset_with_max_steps_is_not_counted(sets):
+    """`max_steps` is what LLaMA-Factory wants there: its refusal was shown for recipes that have it."""
+    verdict = sets.verify(streaming=True, max_steps=5)
+    assert not verdict.failed and verdict.trained is None and "streaming" in verdict.notes[-1]
+    assert sets.verify(streaming=True).counts == {"E433": 1}

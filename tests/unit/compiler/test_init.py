@@ -416,6 +416,16 @@ def test_single_messages_of_threads_are_no_texts_for_pretraining(bench, name):
     assert "format: text" in text
 
 
+def test_trees_of_messages_are_no_texts_for_pretraining(bench):
+    """OASST's other form: the answers are inside the first message, and would be lost."""
+    reply = {"role": "assistant", "text": "Light scatters.", "replies": []}
+    for replies in ([reply], [reply, reply]):
+        first = {"role": "prompter", "text": "Why is the sky blue at noon?", "replies": replies}
+        rows = [{"message_tree_id": "a", "prompt": first | {"message_id": n}} for n in range(3)]
+        with pytest.raises(ContentError, match=r"a tree of messages .*prompt\.replies"):
+            propose(bench.rows("trees.jsonl", rows))
+
+
 def test_a_parent_beside_a_question_and_its_answer_is_no_thread(bench):
     rows = [row | {"parent_id": n, "role": "x"} for n, row in enumerate(QA)]
     text, _ = propose(bench.rows("qa.jsonl", rows))

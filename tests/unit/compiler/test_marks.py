@@ -25,13 +25,19 @@ MASKING = [
 LEARNING = [
     ("weight", 1), ("weight", 1.0), ("weight", "1"), ("weight", None), ("weight", ""), ("loss", True),
     ("loss", "true"), ("train", "True"), ("train", 1), ("loss_weight", 1.0), ("mask", 0), ("mask", False),
-    ("mask", "0"), ("mask", "false"), ("masked", None), ("learn", "yes"),
+    ("mask", "0"), ("mask", "false"), ("masked", None), ("learn", "yes"), ("loss", 0.342), ("loss", "2.5"),
 ]  # fmt: skip
 FORMS = {"sharegpt": ("from", "value", "human", "gpt"), "openai": ("role", "content", "user", "assistant")}
 EXTRA_SPECS = {
     "first": "{turns: first}",
     "history": "{turns: history}",
 }
+
+
+def test_a_weight_above_one_is_not_called_a_part(bench: Bench) -> None:
+    row = {"messages": talk("openai", {"text": "One.", "weight": 2})}
+    (problem,) = bench.compile("messages", bench.rows("t.jsonl", [row])).problems.errors
+    assert problem.code == "E113" and "more than once (weight: 2)" in problem.message
 
 
 def talk(form: str, *answers: dict[str, object]) -> list[dict[str, object]]:

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compiler.spec import load_spec
 from compiler.texts import HTML, without_html
+from core.errors import ContentError
 from core.splits import apportioned
 
 AI = "{share: 0.6, as: qa, filter: {keywords: [neural network, LLM]}}"
@@ -171,3 +173,25 @@ def test_the_rows_of_the_parts_add_up_to_the_total(total, shares, rows):
     named = {str(number): share for number, share in enumerate(shares)}
     assert list(apportioned(total, named).values()) == rows
     assert sum(rows) == total
+
+
+@pytest.mark.parametrize("spec", ["pairs", "pairs-chat", "kto", "media"])
+def test_a_part_with_more_than_a_record_of_a_mixture_holds_is_refused(bench, spec):
+    """Before, the compile ended with "came to the disk otherwise than it was made" or a traceback."""
+    path = bench.write("m.yaml", MIX.replace("as: qa", f"as: {spec}", 1))
+    with pytest.raises(ContentError, match=rf"mix\.parts\.ai: spec {spec} reads .*no record of a mixture"):
+        load_spec(str(path))
+
+
+def test_a_part_with_earlier_turns_needs_a_history(bench):
+    told = {"instruction": "b", "input": "", "output": "c", "history": [["a", "b"]]}
+    files = {"ai": bench.rows("a.jsonl", [told]), "ic": bench.rows("q.jsonl", questions("d"))}
+    text = MIX.replace("as: qa", "as: alpaca", 1).replace("keywords: [neural network, LLM]", "min: 0")
+    text = text.replace("keywords: [FPGA, CMOS]", "min: 0")
+    with pytest.raises(ContentError, match=r"mix\.parts\.ai: .*`turns: history`"):
+        load_spec(str(bench.write("m.yaml", text)))
+    spec = bench.write("m.yaml", text.replace("format: alpaca", "format: alpaca, turns: history"))
+    report = bench.compile(spec, *(f"{part}={path}" for part, path in files.items()))
+    assert not report.failed and report.kept == 2
+    histories = [record["history"] for record in bench.records("m.jsonl")]
+    assert sorted(histories) == [[], [["a", "b"]]]

@@ -277,3 +277,12 @@ def test_the_list_sees_a_missing_file(bench):
     bench.compile("rte", bench.rows("train.jsonl", ROWS))
     (bench.out / "rte" / "alpaca_rte-train.json").unlink()
     assert listed(bench)[0].endswith("changed: the compiled file is missing")
+
+
+@pytest.mark.parametrize("content", [{}, [1], {"images": 3}, {"made_from": 3, "counts": []}])
+def test_a_manifest_of_another_tool_is_no_compiled_dataset(bench, content):
+    """Folders of images next to `dataset_info.json` have files of that name; listing ended in a traceback."""
+    bench.compile("alpaca", bench.rows("a.jsonl", [{"instruction": "a", "input": "", "output": "b"}]))
+    bench.write("out/images/manifest.json", json.dumps(content))
+    assert list(read_manifests(bench.out)) == ["alpaca"]
+    assert len(listed(bench)) == 1

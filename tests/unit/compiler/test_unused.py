@@ -82,6 +82,8 @@ def test_parquet_columns_hold_something_where_their_values_do(bench):
         ("qa", QA | {"is_correct": False}, "answers marked as incorrect in 1 of 2 rows"),
         ("qa", QA | {"isCorrect": "false"}, "answers marked as incorrect"),
         ("messages", {"messages": TALK, "is_correct": 0}, "answers marked as incorrect"),
+        ("qa", QA | {"is_correct": "否"}, "answers marked as incorrect"),
+        ("qa", QA | {"is_correct": "F"}, "answers marked as incorrect"),
         ("qa", QA | {"weight": 0}, "a weight of 0"),
         ("qa", QA | {"weight": "0.0"}, "a weight of 0"),
         ("messages", {"messages": TALK, "loss_weight": False}, "a weight of 0"),
@@ -136,8 +138,8 @@ def test_what_is_empty_mapped_ignored_or_beside_no_answer_is_no_error(bench, spe
         ([float(10**300), 2], ""),
         ([0.5, 1], "weights that differ, from 0.5 to 1, in 2 of 2 rows"),
         (["0.2", "0.9", "0.2"], "weights that differ, from 0.2 to 0.9, in 3 of 3 rows"),
-        ([1, 1, 0], "a weight of 0 (the row is not to be learned) in 3 of 3 rows"),
-        ([5, 0], "a weight of 0 (the row is not to be learned) in 2 of 2 rows"),
+        ([1, 1, 0], "a weight of 0 (the row is not to be learned) in 1 of 3 rows"),
+        ([5, 0, 0], "a weight of 0 (the row is not to be learned) in 2 of 3 rows"),
     ],
 )
 def test_weights_of_rows_are_an_error_where_they_say_less_than_all(bench, weights, says):
