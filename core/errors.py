@@ -98,7 +98,9 @@ class ProblemsError(ContentError):
     def __init__(self, problems: Iterable[Problem], subject: str) -> None:
         self.problems = list(problems)
         self.subject = subject
-        super().__init__(f"{subject}: {summarise(self.problems)}")
+        text = summarise(self.problems)
+        names_subject = text.startswith((f"{subject}:", f"{subject} "))
+        super().__init__(text if names_subject else f"{subject}: {text}")
 
 
 def summarise(

@@ -165,17 +165,16 @@ def _refuse_unused(options: CheckOptions, show_weights: int | None, watch: bool)
 
 def watch_recipes(llamafactory: LlamaFactory, paths: list[Path], options: CheckOptions) -> NoReturn:
     """Check recipes, and each of them again whenever it or a file that it names changes; ends with Ctrl-C."""
-    for path in paths:
-        find_recipe(path)  # a missing one is a wrong argument
+    files = [find_recipe(path) for path in paths]  # a missing one is a wrong argument, later it is an edit
     states: dict[Path, FileStates] = {}
     while True:
-        for path in paths:
+        for path in files:
             before = states.get(path)
             if before is not None and before == states_of(before):
                 continue
             if before is not None:
                 click.echo(f"{path}: changed", err=True)
-            states[path] = states_of([find_recipe(path)])
+            states[path] = states_of([path])
             try:
                 recipe = read_recipe(path, options.overrides)
                 states[path] = states_of(files_named(recipe))

@@ -50,9 +50,7 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
         try:
             dataset, found = _read_dataset(recipe, key, name)
         except TuneyardError as error:
-            hint = (
-                "" if other_folder(name, Path(dataset_dir(recipe))) else f"compile it: {_compile_hint(name)}"
-            )
+            hint = "" if other_folder(name, Path(dataset_dir(recipe))) else _compile_hint(name)
             problems.append(recipe.problem("E320", key, str(error), hint))
         else:
             datasets.append(dataset)
@@ -61,10 +59,13 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
     return datasets, problems
 
 
-def _compile_hint(name: str) -> str:
+def _compile_hint(name: str, action: str = "compile it") -> str:
+    """Return the command that compiles a dataset of a bundled spec, else the one that lists what there is."""
     stem = name.removeprefix("alpaca_").rsplit("_", 1)[0]
     specs = {path.stem.replace("-", "_"): path.stem for path in (ROOT / "compiler/specs").glob("*.yaml")}
-    return f"tuneyard data compile {specs[stem]}" if stem in specs else "tuneyard data list"
+    if stem not in specs:
+        return "see what there is: tuneyard data list"
+    return f"{action}: tuneyard data compile {specs[stem]}"
 
 
 def dataset_dir(recipe: Recipe) -> str:

@@ -28,7 +28,7 @@ from core.language import lang_option, tr
 from core.metrics import Metric, direction, metric_of, read_metric
 from recipes.ask import LlamaFactory
 from recipes.best import DivergedError, read_curve
-from recipes.check import quick_check
+from recipes.check import ask_check, quick_check
 from recipes.hardware import machine
 from recipes.output import set_aside
 from recipes.recipe import Recipe, read_recipe
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", "eval_dataset")
+LIST = r"\[[^\[\]]*\]"  # one value of several words
+NOT_JUDGED = {"output_dir", "seed", "learning_rate"}  # settings that no answer of LLaMA-Factory depends on
 LONGEST_NAME = 120  # characters of a run's folder; file systems take 255 bytes, and checkpoints lie below it
 Run = tuple[dict[str, str], Recipe]  # a point of the grid, and its recipe
 Row = dict[str, Any]  # the settings of a run, its figure (NaN where it diverged) and its folder
@@ -128,7 +130,9 @@ def _values(key: str, text: str) -> list[str]:
     LLaMA-Factory reads some settings as comma-separated lists. Without brackets nobody can tell a list from
     the values of a grid, so that is a `RequestError`.
     """
-    pieces = re.findall(r"(?:\[[^\]]*\]|[^,\[\]])+", text)
+    if "[" in re.sub(LIST, "", text) or "]" in re.sub(LIST, "", text):
+        raise RequestError(f"{key}={text}: a bracket has no partner; a list is written as [q_proj,v_proj]")
+    pieces = re.findall(rf"(?:{LIST}|[^,\[\]])+", text)
     if key in LISTS and "," in text and "[" not in text:
         one, several = f"{key}=[{text}]", ",".join(f"[{piece}]" for piece in pieces)
         raise RequestError(
@@ -198,8 +202,13 @@ def _shortened(name: str) -> str:
 
 
 def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
-    """Refuse a grid of which a run cannot be trained or scored; each dataset is asked about once."""
+    """Refuse a grid of which a run cannot be trained or scored.
+
+    LLaMA-Factory is asked about each run that differs in more than rates and seeds. It remembers rows and
+    layout. What it could not check is printed once for each dataset.
+    """
     asked: set[tuple[str, ...]] = set()
+    judged = {key for recipe in recipes for key in recipe.settings} - NOT_JUDGED
     with LlamaFactory(several=True) as llamafactory:
         for recipe in recipes:
             known = quick_check(recipe, machine("this"))
@@ -211,6 +220,8 @@ def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
                 raise ContentError(f"{recipe.path}: {only}{evaluates}; or let a command score it: --eval")
             if rows not in asked:
                 problems = [*problems, *ask_first(llamafactory, known)]
+            elif any(recipe.settings.get(key) != recipes[0].settings.get(key) for key in judged):
+                problems = [*problems, *ask_check(llamafactory, known, None).refuse()]
             asked.add(rows)
             never = [problem for problem in problems if problem.field == "eval_steps"]
             if metric in evaluated(recipe) and never:

@@ -12,16 +12,16 @@ from recipes.recipe import Recipe
 
 # (lowest, highest) learning rate in published recipes, by stage: of adapters, and of the model's own weights.
 ADAPTER_RATES = {
-    "pt": (5e-5, 5e-4),
-    "sft": (5e-6, 5e-4),
-    "rm": (5e-5, 5e-4),
-    "dpo": (5e-6, 1e-4),
-    "kto": (5e-6, 1e-4),
+    "pt": (1e-4, 3e-4),
+    "sft": (5e-6, 3e-4),
+    "rm": (2e-5, 1e-4),
+    "dpo": (5e-7, 1e-4),
+    "kto": (5e-7, 1e-4),
 }
 WEIGHT_RATES = {
-    "pt": (1e-5, 6e-4),
+    "pt": (5e-5, 1e-3),
     "sft": (3e-6, 5e-5),
-    "rm": (3e-6, 5e-5),
+    "rm": (9e-6, 1e-4),
     "dpo": (3e-7, 1e-5),
     "kto": (3e-7, 1e-5),
 }

@@ -130,6 +130,14 @@ def test_twenty_problems_are_shown_and_all_are_counted() -> None:
     assert str(ProblemsError(problems[:1], "set")).endswith("1 problem (E2 1)")
 
 
+def test_problems_name_their_file_once() -> None:
+    problem = Problem("E302", "r.yaml:2", "wrong", "lora_rank")
+    assert str(ProblemsError([problem], "r.yaml")).startswith("r.yaml:2: E302 lora_rank")
+    override = Problem("E302", "r.yaml (override)", "wrong", "lora_rank")
+    assert str(ProblemsError([override], "r.yaml")).startswith("r.yaml (override): E302")
+    assert str(ProblemsError([problem], "demo")).startswith("demo: r.yaml:2: E302")
+
+
 @pytest.mark.parametrize(
     ("value", "shown"), [(None, "null"), (True, "true"), ("é", '"é"'), ("x" * 90, '"' + "x" * 58 + "…")]
 )

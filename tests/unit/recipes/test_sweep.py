@@ -51,6 +51,9 @@ def test_a_list_stands_in_brackets():
         (["rank=4,8", "rank=16"], "given twice"),
         (["rank=4,8", "lora_rank=16"], "given twice"),
         (["rank=4", "max_steps=2"], "no setting has several values.*recipe train"),
+        (["lora_target=[q_proj,v_proj"], "a bracket has no partner"),
+        (["lora_target=q_proj],[v_proj"], "a bracket has no partner"),
+        (["lora_target=[[q_proj],v_proj]"], "a bracket has no partner"),
     ],
 )
 def test_what_is_no_grid_is_refused(arguments, message):
@@ -265,21 +268,45 @@ def test_what_no_run_can_give_is_refused_before_the_first_is_trained(untrained, 
 
 
 def test_a_dry_run_checks_and_names_the_folders_and_trains_nothing(untrained, capsys):
-    path, asked, trained = untrained
+    path, _, trained = untrained
     swept(path, "rank=4,8", metric="train_loss", dry_run=True)
     runs = path.parent / "runs"
     assert capsys.readouterr().out.split() == [str(runs / "lora_rank-4"), str(runs / "lora_rank-8")]
-    assert len(asked) == 1 and trained == [] and not runs.exists()
+    assert trained == [] and not runs.exists()
     with pytest.raises(ContentError, match="E313 lora_rank"):
         swept(path, "rank=4,0", metric="train_loss", dry_run=True)
 
 
-def test_llamafactory_is_asked_once_for_each_dataset(untrained):
+def test_llamafactory_is_asked_about_each_run_that_it_may_refuse(untrained):
     path, asked, trained = untrained
-    swept(path, "rank=4,8", *EVALUATED, "eval_steps=2", "compute_accuracy=true", metric="eval_accuracy")
-    assert len(asked) == 1 and len(trained) == 2
+    swept(
+        path,
+        "seed=1,2",
+        "lr=1e-4,2e-4",
+        *EVALUATED,
+        "eval_steps=2",
+        "compute_accuracy=true",
+        metric="eval_accuracy",
+    )
+    assert len(asked) == 1
+    assert len(trained) == 4
     swept(path, "rank=4,8", "dataset=[a],[b]", judge="python -m anything", metric="f1")
-    assert [settings["dataset"] for settings in asked[1:]] == ["a", "b"] and len(trained) == 6
+    asked_about = [(settings["dataset"], settings["lora_rank"]) for settings in asked[1:]]
+    assert sorted(asked_about) == [("a", 4), ("a", 8), ("b", 4), ("b", 8)]
+    assert len(trained) == 8
+
+
+def test_a_refusal_of_the_last_run_comes_before_the_first_is_trained(untrained, monkeypatch):
+    path, _, trained = untrained
+
+    def answer(_process, recipe, *_):
+        name = recipe.settings["lora_target"]
+        return {"model": {"unfit": {"lora_target": [] if name == "q_proj" else [name]}}}
+
+    monkeypatch.setattr(check, "ask", answer)
+    with pytest.raises(ContentError, match="E351 lora_target"):
+        swept(path, "lora_target=[q_proj],[nope]", metric="train_loss")
+    assert trained == []
 
 
 def test_a_seed_that_diverged_ends_no_sweep(untrained, monkeypatch, capsys):

@@ -69,6 +69,12 @@ def test_half_an_edit_is_reported_and_watched_on(recipe, monkeypatch):
     assert "not YAML" in output and output.count("nothing wrong") == 2
 
 
+def test_a_recipe_that_an_editor_removes_for_a_moment_is_watched_on(recipe, monkeypatch):
+    text = recipe.read_text()
+    output = watched(monkeypatch, [recipe], [recipe.unlink, lambda: None, lambda: recipe.write_text(text)])
+    assert output.count("recipe not found") == 1 and output.count("nothing wrong") == 2
+
+
 def test_of_two_recipes_the_edited_one_is_checked(recipe, monkeypatch):
     other = recipe.with_name("other.yaml")
     other.write_text(recipe.read_text())
