@@ -78,6 +78,7 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
     from eval.reports.compared import compare_in_metric, compare_results
     from eval.reports.tables import BIAS, bias_table
     from eval.runs.questions import label_biases
+    from eval.runs.results import check_table
 
     margin, replicates, by = asked["margin"], asked["replicates"], asked["by"]
     choose = asked["choose_on"] == "half"
@@ -86,6 +87,7 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
             "--margin, --replicates, --by, --choose-on and --calibrate are of accuracy: leave them out, or "
             "--metric"
         )
+    check_table(out)
     share = None if margin is None else margin / 100
     if metric:
         write(compare_in_metric(results, metric, decide_on), out)

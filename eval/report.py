@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eval.reports.compared import ComparedRuns
 
 MOST_ERRORS = 2000
+PAGES = (".html", ".htm")
 OTHERS = "Differences in the other metrics of the examples; the verdict rests on accuracy"
 
 
@@ -44,6 +45,11 @@ def cli(results: tuple[str, ...], out: Path, errors: int) -> None:
 
     if out.is_dir():
         raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")
+    if out.is_file() and out.suffix.lower() not in PAGES:
+        raise RequestError(
+            f"--out {out}: this file exists and its name does not end in {' or '.join(PAGES)}; a page is not "
+            "written over it: choose another name"
+        )
     title = tr("Report on {names}", names=", ".join(map(argument, results)))
     compared = compare_results(results)
     if found := compare_in_stated_metrics(results, compared):

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
+SUMMARY = "sweep.json"  # all runs of a grid; it has the key "grid", which that of `tuneyard eval sweep` lacks
+RUN = "run.json"  # in a folder that a training or a scoring command has written
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", "eval_dataset")
 LIST = r"\[[^\[\]]*\]"  # one value of several words
@@ -86,7 +88,9 @@ def command(
     evaluation = scored["evaluation"]
     settings = parse_grid(grid)
     metric = scored["metric"] or ("accuracy" if evaluation else "eval_loss")
-    runs = plan_runs(recipe, settings, out or Path("saves") / f"sweep-{recipe.stem}")
+    folder = out or Path("saves") / f"sweep-{recipe.stem}"
+    check_folder(folder)
+    runs = plan_runs(recipe, settings, folder)
     check_first([recipe for _, recipe in runs], None if evaluation else metric)
     if dry_run:
         click.echo("\n".join(str(recipe.output_dir) for _, recipe in runs))
@@ -122,6 +126,16 @@ def parse_grid(arguments: Sequence[str]) -> Grid:
             "(one training: `tuneyard recipe train`)"
         )
     return Grid(axes, fixed)
+
+
+def check_folder(out: Path) -> None:
+    """Raise `RequestError` if OUT holds the results of another command: `tuneyard eval sweep` writes a
+    sweep.json too, and every scored or trained folder has a run.json."""
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"{out} is a file; expected a folder: choose another --out")
+    sweep_of_weights = (out / SUMMARY).is_file() and "grid" not in read_object(out / SUMMARY)
+    if sweep_of_weights or (out / RUN).is_file():
+        raise RequestError(f"{out} holds the results of another command: choose another --out")
 
 
 def _values(key: str, text: str) -> list[str]:
@@ -171,7 +185,7 @@ def sweep(runs: Sequence[Run], grid: Grid, evaluation: str | None, metric: str) 
         rows.append({**point, metric: value, "run": str(folder)})
         known = [{**row, metric: None if math.isnan(row[metric]) else row[metric]} for row in rows]
         record = {"metric": metric, "grid": grid.axes, "fixed": grid.fixed, "rows": known}
-        write_json(out / "sweep.json", record)
+        write_json(out / SUMMARY, record)
     text = table(rows, grid, metric, meaning)
     write_text(out / "sweep.md", text)
     plot(rows, grid.axes, metric, meaning, out / "sweep.png")

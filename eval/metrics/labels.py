@@ -11,6 +11,7 @@ from eval.statistics.rates import accuracy_of, groups_of, hits
 UNKNOWN = "unknown"
 LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
 MOST = 20  # more different answers than this are free text and no labels
+LONGEST_LABEL = 60  # characters of an expected text that are printed
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,12 @@ class LabelSet:
 
     labels: list[str]
     counts: Mapping[str, str]
+
+
+def short(text: str) -> str:
+    """Return an expected text for a cell or a sentence: in one line, cut at 60 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_LABEL else f"{line[: LONGEST_LABEL - 1]}…"
 
 
 def choose_labels(answers: Sequence[str], choices: str | None, counts: Sequence[str], place: str) -> LabelSet:

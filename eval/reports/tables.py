@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from core import version
 from core.files import versions
 from core.language import catalogue, current, tr
+from eval.metrics.labels import short
 from eval.reports.numbers import (
     NONE,
     Scale,
@@ -281,7 +282,8 @@ def _turned(columns: Sequence[Sequence[str]]) -> Table:
 def _majority(section: Section) -> str:
     if math.isnan(section.majority):
         return NONE
-    return percent(section.majority) + (f" ({section.majority_label})" if section.majority_label else "")
+    label = f" ({short(section.majority_label)})" if section.majority_label else ""
+    return percent(section.majority) + label
 
 
 def _score(figure: ModelScore | None, scale: Scale) -> str:
@@ -319,7 +321,7 @@ def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
     parts = [grid(table) for table in (scores(comparison), *figures(comparison).values())]
     parts += [_section(section, comparison) for section in comparison.sections]
     if numbered:
-        key = "\n".join(f"- {number} {label}" for label, number in numbered.items())
+        key = "\n".join(f"- {number} {short(label)}" for label, number in numbered.items())
         parts.append(f"{tr(NUMBERED)}\n\n{key}")
     return "\n\n".join([*parts, tr(LEFT_OUT)]) + "\n"
 

@@ -24,6 +24,7 @@ RESULTS = "results.json"
 CALLER = "by"  # in run.json: the module that called the scoring command, if one did
 REPEATS = "repeats"  # in OUT/MODEL/SET: a folder with one for each further repeat of sampled answers
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
+WITH_TABLE = ("eval.suite", "eval.sweep")  # commands that write a table.md of their own into OUT
 PARTS = ("settings", "models", "sets")  # what every run.json of ours holds, and a training's does not
 UNMERGED, MERGED = "unmerged", "merged"
 OLD_APPLY = {"live": UNMERGED, "fold": MERGED}
@@ -65,6 +66,18 @@ def _check_owner(out: Path, command: str) -> None:
         raise RequestError(
             f"{out}: found {_contents(out)} of `{shown_command(owner)}`; expected a folder of "
             f"`{shown_command(command)}` or none: choose another --out"
+        )
+
+
+def check_table(out: Path) -> None:
+    """Raise `RequestError` if a comparison in OUT would replace the table.md of a sweep or a suite."""
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"--out {out}: a file; expected a folder")
+    owner = _owner(out) if (out / RUN).is_file() else ""
+    if owner in WITH_TABLE:
+        raise RequestError(
+            f"--out {out}: this is the folder of `{shown_command(owner)}`, whose table.md a comparison would "
+            f"replace: choose another folder, e.g. {out / 'compared'}"
         )
 
 

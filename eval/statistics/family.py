@@ -117,7 +117,9 @@ def estimates(units: Units) -> list[Estimate]:
         p, reach = _judged(units, spread)
     floor = np.sqrt(units.squares / len(units.sums)) if units.bound == 1 else np.zeros(len(p))
     error = np.maximum(units.power, floor) / units.sizes.sum(axis=0)
-    smallest = np.minimum(units.bound, (reach + Z_POWER) * error)
+    bounded = np.isfinite(reach) & np.isfinite(spread.error)  # otherwise no difference can be shown
+    smallest = np.minimum(units.bound, (np.where(bounded, reach, 0) + Z_POWER) * error)
+    smallest = np.where(bounded, smallest, units.bound)
     found = []
     for column, value in enumerate(spread.value.tolist()):
         chance = float(p[column])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import RequestError
 from core.language import CHINESE, catalogue
 from eval.compare import cli
 from eval.reports.tables import BIAS, BIASES
@@ -89,9 +90,37 @@ def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_out(tmp_path: Path) -> None:
     demo(tmp_path / "runs")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(RequestError, match="file: a file; expected a folder"):
         cli.main([str(tmp_path / "runs"), "--out", str(tmp_path / "file")], standalone_mode=False)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "run_json",
+    [
+        {"settings": {"command": "eval.sweep"}, "models": {"base": ""}, "sets": {"rows": ""}},
+        {"by": "eval.suite", "steps": ["nli"]},
+    ],
+)
+def test_the_table_of_a_sweep_or_a_suite_is_not_replaced(tmp_path: Path, run_json: object) -> None:
+    demo(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps(run_json))
+    (tmp_path / "table.md").write_text("of all points")
+    with pytest.raises(RequestError, match="table.md"):
+        cli.main([str(tmp_path), "--out", str(tmp_path)], standalone_mode=False)
+    assert (tmp_path / "table.md").read_text() == "of all points"
+
+
+def test_expected_texts_of_many_words_are_cut_in_table_and_warnings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["One line\n| and another, " + "word " * 100 + end for end in "ab"]
+    write_run(tmp_path / "runs", "base", "texts", texts, texts)
+    cli.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")], standalone_mode=False)
+    printed = capsys.readouterr()
+    assert "One line" in printed.out and "One line" in printed.err
+    assert max(map(len, printed.out.splitlines()[:4])) < 160
+    assert max(map(len, printed.err.splitlines())) < 300
 
 
 def guide(folder: Path, right: list[bool], rows: bool = True, **changes: object) -> Path:

@@ -23,6 +23,7 @@ from eval.runs.judgement import ScoredExample, ScoredRun, assemble
 
 GROUP: Literal["tuneyard.logs"] = "tuneyard.logs"
 WITHOUT_NAME = "rows"  # the dataset of a log that does not name one
+LONGEST_CELL = 1 << 24  # characters: prompts and answers are longer than the 131,072 that csv allows
 DATE = re.compile(r"_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?$")
 """The time of a run at the end of a file's name: of several logs of one task the newest counts."""
 
@@ -126,13 +127,19 @@ def read_log(path: Path) -> list[ScoredRun]:
 def reader_of(path: Path) -> LogReader:
     """Find the reader that recognises a file by the most fields of its first record."""
     fields = _first_fields(path)
+    if fields is None:
+        raise ContentError(f"{path}: found no rows, expected one for each scored example")
     best = max(log_readers().values(), key=lambda reader: reader.recognised(path, fields))
     if best.recognised(path, fields):
         return best
-    shown = ", ".join(list(fields)[:8]) or "none"
+    raise _unknown(path, f"the fields {', '.join(fields[:8]) or 'none'}")
+
+
+def _unknown(path: Path, content: str) -> ContentError:
+    """Return the error of a file in no known format, with the list of those that can be read."""
     readable = "; ".join(reader.expected for reader in log_readers().values())
-    raise ContentError(
-        f"{path}: no results that can be read: found the fields {shown}; expected one of: {readable}. "
+    return ContentError(
+        f"{path}: no results that can be read: found {content}; expected one of: {readable}. "
         "A plug-in adds another format (docs/extending.md)"
     )
 
@@ -150,23 +157,39 @@ def logs_in(folder: Path, levels: Iterable[str]) -> list[Path]:
     return list(newest.values())
 
 
-def _first_fields(path: Path) -> list[str]:
-    """Fields of the first record: columns of a table, keys of a JSON object or of a first line."""
+def _first_fields(path: Path) -> list[str] | None:
+    """Fields of the first record: columns of a table, keys of a JSON object or of a first line.
+
+    None if a file of a known suffix has no record. `ContentError` for a JSON document that is no object.
+    """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return list(parquet_schema(path))
     if suffix == ".csv":
-        return next((list(record) for _, record in csv_records(path)), [])
+        return next((list(record) for _, record in csv_records(path)), None)
     if suffix == ".json":
-        document = read_json(path)
-        return list(document) if isinstance(document, Mapping) else []
+        return _fields_of_document(path)
     if suffix in (".jsonl", ".ndjson"):
-        return next((list(record) for _, record in json_lines(path)), [])
+        return next((list(record) for _, record in json_lines(path)), None)
     return []
+
+
+def _fields_of_document(path: Path) -> list[str]:
+    """Keys of the object in a .json file; `ContentError` for a list or several lines, with the fix."""
+    try:
+        document = read_json(path)
+    except ContentError as error:
+        raise ContentError(f"{error}; if it has one object a line, name it {path.stem}.jsonl") from error
+    if isinstance(document, Mapping):
+        return list(document)
+    if isinstance(document, list):
+        raise _unknown(path, f"a JSON list (write its {len(document):,} objects one a line: .jsonl)")
+    raise _unknown(path, show_value(document))
 
 
 def csv_records(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield (place, cells by column) of each row of a CSV in UTF-8; `ContentError` for a broken one."""
+    csv.field_size_limit(LONGEST_CELL)  # of the whole process, whatever another reader set
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True)
         try:
@@ -183,7 +206,9 @@ def csv_records(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
                 if len(cells) != len(header):
                     raise ContentError(f"{place}: found {len(cells)} cells, expected {len(header)}")
                 yield place, dict(zip(header, cells, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:  # the file is decoded in blocks: the line is not known
+            raise ContentError(f"{path}: not CSV in UTF-8: {error}") from error
+        except csv.Error as error:
             raise ContentError(f"{path}:{lines.line_num}: not CSV in UTF-8: {error}") from error
 
 

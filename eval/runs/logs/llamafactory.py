@@ -21,7 +21,7 @@ FIELDS = ("predict", "label")
 )
 def generated_predictions(path: Path) -> Iterator[LoggedRow]:
     """Read the predictions of one run; its model is called as the output_dir."""
-    model = path.parent.name if path.name == NAME else path.stem
+    model = path.absolute().parent.name if path.name == NAME else path.stem
     for number, record in json_lines(path):
         place = f"{path}:{number}"
         for name in FIELDS:

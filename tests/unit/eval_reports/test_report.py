@@ -231,6 +231,15 @@ def test_out_must_be_a_file(tmp_path: Path) -> None:
         cli.main([str(tmp_path), "--out", str(tmp_path)], standalone_mode=False)
 
 
+def test_a_page_is_not_written_over_results(tmp_path: Path) -> None:
+    demo(tmp_path)
+    results = tmp_path / "base" / "demo_rte_eval" / "results.json"
+    before = results.read_bytes()
+    with pytest.raises(RequestError, match="results.json: this file exists"):
+        cli.main([str(tmp_path), "--out", str(results)], standalone_mode=False)
+    assert results.read_bytes() == before
+
+
 def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page is mailed: a title, a command or a warning must not tell whose folder it was made in."""
     away, here = tmp_path / "jane doe" / "away", tmp_path / "jane doe" / "here"

@@ -83,8 +83,8 @@ def test_models_against_the_base_are_judged_together() -> None:
 def test_the_mean_decides_unless_a_dataset_is_named() -> None:
     old, new = flags(40, 5, 30, 25)
     runs = [make(model, right, name) for name in "st" for model, right in (("base", old), ("a", new))]
-    assert [section.decided_by for section in judge(*runs).sections] == ["mean", "mean", ""]
-    assert [section.decided_by for section in compare(runs, "base", "t").sections] == ["t", "", "t"]
+    assert [section.decided_by for section in judge(*runs).sections] == ["", "mean", "mean"]
+    assert [section.decided_by for section in compare(runs, "base", "t").sections] == ["", "t", "t"]
     assert only(judge(*runs[:2])).decided_by == ""
     with pytest.raises(RequestError, match="--decide-on x: no such dataset; expected one of s, t"):
         compare(runs, "base", "x")

@@ -48,6 +48,15 @@ def compared(folder, metric, **options):
     return compare_in_metric([str(folder)], metric, options.get("decide_on", "")).comparison
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_nothing_is_detectable_where_equal_values_are_of_too_few_clusters(tmp_path, rows):
+    equal = [{"score": 1.0, "cluster": "one"}] * rows
+    run(run(tmp_path, "base", equal), "mine", equal)
+    comparison = compared(tmp_path, "score")
+    assert comparison.sets[0].against_base[0].smallest == math.inf
+    assert "nan" not in markdown(comparison, {})
+
+
 def test_a_loss_is_that_of_all_tokens_together_and_lower_is_better(tmp_path):
     base, mine = losses(1), losses(2, shift=-0.5)
     run(run(tmp_path, "base", base), "mine", mine)

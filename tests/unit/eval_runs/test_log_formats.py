@@ -71,10 +71,13 @@ def test_a_row_that_lacks_a_field_is_named_with_its_place(tmp_path: Path, suffix
         ("x.csv", b"id,gold,gold,prediction\n1,a,b,c\n", r"x\.csv:1: found the column \"gold\" twice"),
         ("x.csv", b"id,gold,prediction\n1,\xff,yes\n", "not CSV in UTF-8"),
         ("x.csv", b'id,gold,prediction\n1,"yes,no\n', "not CSV"),
-        ("x.csv", b"", "found the fields none"),
+        ("x.csv", b"", "found no rows"),
+        ("x.csv", b"id,gold,prediction\n", "found no rows"),
+        ("x.jsonl", b"", "found no rows"),
         ("x.parquet", b"PAR1 and no more", "not Parquet, or cut off"),
         ("x.parquet", b"", "not Parquet, or cut off"),
-        ("x.json", b"[1, 2]", "found the fields none; expected one of"),
+        ("x.json", b"[1, 2]", r"found a JSON list \(.*2 objects.*\.jsonl\); expected one of"),
+        ("x.json", b'{"id": 1}\n{"id": 2}\n', r"one object a line, name it x\.jsonl"),
         ("x.json", b'{"answers": 1}', "found the fields answers; expected one of"),
         ("x.json", b"{", "x.json"),
         ("x.txt", b"id", "found the fields none"),
@@ -87,6 +90,11 @@ def test_a_broken_or_unknown_file_is_refused_in_words(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ContentError, match=message):
         read_log(tmp_path / name)
+
+
+def test_a_cell_may_be_as_long_as_a_prompt(tmp_path: Path) -> None:
+    (run,) = read_log(as_csv(tmp_path / "x.csv", [*ROWS, {**ROWS[0], "id": "c", "question": "x" * 200_000}]))
+    assert len(run.rows) == 3
 
 
 def test_an_unknown_file_is_told_every_format(tmp_path: Path) -> None:
@@ -102,6 +110,16 @@ def test_a_metric_is_not_read_from_a_table(tmp_path: Path) -> None:
     path = as_csv(tmp_path / "x.csv", ROWS)
     with pytest.raises(RequestError, match="--metric reads fields of our own runs"):
         read_runs([parse_source(str(path))], "loss")
+
+
+def test_llamafactorys_predictions_in_the_working_folder_are_called_as_that_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tuned").mkdir()
+    monkeypatch.chdir(tmp_path / "tuned")
+    as_lines(Path("generated_predictions.jsonl"), [{"prompt": "a", "predict": "b", "label": "b"}])
+    (run,) = read_log(Path("generated_predictions.jsonl"))
+    assert run.model == "tuned"
 
 
 def test_llamafactorys_predictions_are_found_in_an_output_dir_and_paired_by_line(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_unknown_logs_say_what_was_found(tmp_path: Path) -> None:
         ContentError, match="found the fields question, answer; expected one of: .*id, gold, prediction"
     ):
         read_log(path)
-    with pytest.raises(ContentError, match="found the fields none"):
+    with pytest.raises(ContentError, match="found no rows"):
         read_log(write(tmp_path / "empty.jsonl"))
     with pytest.raises(ContentError, match=r":2: expected id, gold, prediction in every row, found id"):
         read_log(write(tmp_path / "y.jsonl", {"id": 1, "gold": 1, "prediction": 1}, {"id": 2}))

@@ -289,6 +289,6 @@ def test_confidence_is_the_share_of_the_chosen_label(folder: Path) -> None:
 def test_few_groups_are_warned_of(tmp_path: Path) -> None:
     write_run(tmp_path, "base", "s", GOLD, GOLD, groups=list("abcde") * 4)
     (warning,) = check_rows(read(tmp_path)[0])
-    assert "s: 5 clusters cannot show any difference" in warning
+    assert "s: fewer than 6 clusters (5 here)" in warning
     write_run(tmp_path / "six", "base", "s", GOLD, GOLD, groups=(list("abcdef") * 4)[:20])
     assert check_rows(read(tmp_path / "six")[0]) == []

@@ -29,6 +29,20 @@ def test_only_settings_with_several_values_are_axes():
     assert grid.fixed == {"learning_rate": "1e-4", "max_steps": "2", "model_name_or_path": "m/base"}
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "refused"),
+    [
+        ("sweep.json", {"points": {}, "axes": [], "rows_to_choose_on": {}}, True),
+        ("run.json", {"settings": {"command": "eval.nli"}}, True),
+        ("sweep.json", {"metric": "eval_loss", "grid": AXES, "rows": []}, False),
+    ],
+)
+def test_a_grid_is_not_written_into_the_results_of_another_command(tmp_path, name, content, refused):
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(RequestError, match="another command") if refused else contextlib.nullcontext():
+        sweep.check_folder(tmp_path)
+
+
 @pytest.mark.parametrize("wrong", ["rank", "rank=", "rnk=4", "rank=,"])
 def test_a_setting_without_values_or_unknown_is_refused(wrong):
     with pytest.raises(RequestError, match="expected a setting and its values"):
