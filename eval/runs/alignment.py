@@ -18,7 +18,10 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
     first, *others = sorted(runs, key=lambda run: not run.rows)
     warnings = []
     if first.groups is not None and (count := len(set(first.groups))) < FEW_GROUPS:
-        told = "{dataset}: fewer than {few} clusters ({count} here) cannot show any difference; score examples of more"
+        told = (
+            "{dataset}: fewer than {few} clusters ({count} here) cannot show any difference; "
+            "score examples of more"
+        )
         warnings.append(tr(told, dataset=first.dataset, count=count, few=FEW_GROUPS))
     for run in others:
         if not run.rows:
