@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from compiler.column_names import snake_case
 from compiler.spec import Spec
+from compiler.specfile import where_to_write
 from core.calls import WrongValueError
 from core.datasets import filled
 from core.errors import show_value
@@ -46,7 +47,7 @@ class TurnKeys:
     """What a spec does with the keys of the turns in one source column."""
 
     def __init__(self, spec: Spec, source: str) -> None:
-        self.spec_name = spec.name
+        self.where_to_ignore = where_to_write(spec.name)
         self._source = source
         self._ignored = frozenset(spec.ignore)
         inside = [name for column in spec.columns if column.name in spec.used for name in column.names]
@@ -131,7 +132,7 @@ def refuse_masked(
         meaning = "to be learned more than once" if more_than_once else "to be learned in part"
     message = f"{turns}: marked {meaning} ({shown}), and LLaMA-Factory would learn the whole answer"
     names = dict.fromkeys(key for number in masked for key in marked[number])
-    ignore = f"`ignore: [{', '.join(names)}]` in a spec (`like: {keys.spec_name}`)"
+    ignore = f"`ignore: [{', '.join(names)}]` {keys.where_to_ignore}"
     fix = _fix(masked, answers, ignore, history_can_be_masked=history_can_be_masked)
     if in_part:
         fix = f"an answer is learned whole or not at all: write 1 or 0, or leave the mark out by {ignore}"

@@ -30,6 +30,7 @@ from compiler.progress import Progress
 from compiler.request import COUNTED, CompileReport, CompileRequest, Identity, Sources, own_hash
 from compiler.sources import Input
 from compiler.spec import MANIFEST, REJECTED, REJECTED_BEFORE, Output, Spec, load_spec
+from compiler.specfile import where_to_write
 from compiler.unused import Unused
 from core.checkout import version
 from core.datasets import REGISTRY, read_registry, wrong_folder
@@ -122,7 +123,7 @@ class Registry:
         before = _sources(old)
         if not before or {*before}.intersection(_sources(manifest)):
             return []
-        ways = f"a spec of your own (`like: {name}`, another `dataset:`) or another --out keeps both"
+        ways = f"another `dataset:` {where_to_write(name)} of another name, or another --out keeps both"
         return [f"{target}: replaced what was compiled from {', '.join(before[:3])}; {ways}"]
 
     def remove(self, name: str) -> list[str]:
@@ -254,8 +255,8 @@ class Registry:
         if not target.is_dir():
             raise RequestError(f"{target}: a file, where the dataset's folder has to be: give another --out")
         own: set[str] = set()
-        if target.name in self.manifests:
-            files = self.manifests[target.name].get("files")
+        if (target / MANIFEST).is_file():
+            files = self.manifests.get(target.name, {}).get("files")
             own = {MANIFEST, REJECTED, REJECTED_BEFORE, *written, *(files if isinstance(files, dict) else ())}
         foreign = sorted(path.name for path in target.iterdir() if path.name not in own)
         if foreign:

@@ -66,6 +66,11 @@ def known_specs() -> list[str]:
     return sorted(path.stem for path in SPECS.glob("*.yaml"))
 
 
+def where_to_write(name: str) -> str:
+    """Say where a user adds a key to a spec of this name: over a bundled one, or in his own."""
+    return f"in a spec (`like: {name}`)" if name in known_specs() else f"in the spec {name}"
+
+
 def find_spec(name: str) -> Path:
     """Return the file of a spec given by name or path; its name is that of the set's folder, too."""
     if name.endswith((".yaml", ".yml")):

@@ -8,6 +8,7 @@ from compiler.column_names import snake_case
 from compiler.marks import CORRECTNESS, ROW_WEIGHTS, RowWeights, says_incorrect
 from compiler.rows import MISSING, Rows
 from compiler.spec import Output, Spec
+from compiler.specfile import where_to_write
 from core.datasets import filled
 from core.errors import Problem, nearest, show_value
 
@@ -247,7 +248,7 @@ class Unused:
         if name in self._weights or snake_case(name) in CORRECTNESS:
             reader = "LLaMA-Factory learns every row alike: take out the rows that are not to be learned; or "
         ignore = f"`ignore: [{_shown(name)}]`"
-        fix = f"{reader}in a spec (`like: {spec.name}`) map it to a column, or leave it out by {ignore}"
+        fix = f"{reader}{where_to_write(spec.name)} map it to a column, or leave it out by {ignore}"
         return Problem("E108", finding.place, message, _shown(name), fix)
 
 

@@ -17,7 +17,7 @@ from compiler.drift import (
     read_manifests,
 )
 from compiler.kinds import PLACEHOLDERS
-from compiler.retyped import problems_of_file
+from compiler.retyped import problems_of_file, text_columns
 from compiler.verify.audit import FIRST, KINDS, Audit, AuditBatch, audits, workers_for
 from compiler.verify.expect import Expected, ExpectedRow, Meaning, column_problems, entry_problems, meaning_of
 from compiler.verify.learned import AnswersAuditor, PretrainingAuditor
@@ -66,6 +66,8 @@ class LoaderError(Exception):
 class Verdict:
     """What is known of one dataset after verifying it; `problems` holds the first of each code.
 
+    `why_no_answer` is what may keep the loader from reading the texts of answers.
+
     `trained` is how many rows the recipe trains, None without a recipe. `dropped` has the numbers (from 0, in
     LLaMA-Factory's order) of loaded rows that its processor passes over.
     """
@@ -84,6 +86,7 @@ class Verdict:
     notes: list[str] = field(default_factory=list)
     trained: int | None = None
     dropped: list[int] = field(default_factory=list)
+    why_no_answer: str = ""
 
     def note_training(self, training: Training, recipe: Path) -> None:
         """Add what a recipe trains of the dataset."""
@@ -221,6 +224,7 @@ def _load_and_walk(
         elif "E434" not in verdict.counts:
             has_tools = "tools" in expected.meaning.columns
             auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"), has_tools)
+        verdict.why_no_answer = _why_no_answer(verdict, expected)
         _walk(data, rows, records, verdict, auditor)
         for problem in (_cut_problem(verdict, expected.path), _no_block_problem(verdict, expected.path)):
             if problem:
@@ -440,6 +444,26 @@ def _compare_all(loaded: Any, starts: range, ours: Records, verdict: Verdict) ->
     return places
 
 
+def _why_no_answer(verdict: Verdict, expected: Expected) -> str:
+    """Return what makes the loader read something else than the text of an answer, "" if nothing is known."""
+    retyped = [problem.field for problem in verdict.problems if problem.code == "E430"]
+    if retyped:
+        return f"it reads {show_value(retyped[0])} as a time (E430)"
+    suffixes = {path.suffix for path in loaded_files(expected.path)}
+    if ".csv" in suffixes:
+        return "of a .csv it reads numbers as numbers, and an empty field or NA as nothing; write .jsonl"
+    dates = [column for column in text_columns(expected.meaning.columns) if _is_date_for_pandas(column)]
+    if dates and ".json" in suffixes:
+        return f"it may read {show_value(dates[0])} as a time, by the column's name: rename the column"
+    return ""
+
+
+def _is_date_for_pandas(column: str) -> bool:
+    """Whether pandas reads a column of a JSON array as dates by its name (`convert_dates` of `read_json`)."""
+    name = column.lower()
+    return name.endswith(("_at", "_time")) or name.startswith("timestamp") or name in ("modified", "date")
+
+
 def _is_dropped(rows: Mapping[str, Any], number: int, stage: str) -> bool:
     """Whether LLaMA-Factory's processor passes over a loaded row: it is not a question with its answers."""
     answers = ANSWERS.get(stage)
@@ -455,9 +479,8 @@ def _compare(
     prompt, answer = rows["_prompt"][number], rows["_response"][number]
     if isinstance(talk, str) or _is_dropped(rows, number, verdict.stage):
         why = talk if isinstance(talk, str) else "LLaMA-Factory finds no answer in it"
-        retyped = [problem.field for problem in verdict.problems if problem.code == "E430"]
-        if retyped and not isinstance(talk, str):
-            why = f"{why}: it reads {show_value(retyped[0])} as a time (E430)"
+        if verdict.why_no_answer and not isinstance(talk, str):
+            why = f"{why}: {verdict.why_no_answer}"
         verdict.add(Problem("E406", place, why))
         return
     turns = [(turn["role"], turn["content"]) for turn in prompt + answer]

@@ -106,6 +106,24 @@ def test_one_null_answer(sets):
     assert found(verdict) == [("E406", "a.jsonl:3")] and verdict.same == 5
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "value", "cause"),
+    [
+        ("a.csv", "output", "7", "numbers"),
+        ("a.csv", "output", "NA", "nothing"),
+        ("a.json", "date", "2023-05-02", "rename the column"),
+        ("a.json", "end_time", "10:30", "rename the column"),
+    ],
+)
+def test_what_pandas_makes_of_answers_is_named(sets, name, column, value, cause):
+    """A .csv and a .json array go through pandas, which guesses types by values and by names of columns."""
+    rows = [{"instruction": f"Question {n}?", column: value} for n in range(3)]
+    table = f"instruction,{column}\n" + "".join(",".join(row.values()) + "\n" for row in rows)
+    entry = {"file_name": name, "columns": {"prompt": "instruction", "response": column}}
+    verdict = sets.verify(table.encode() if name == "a.csv" else rows, name, entry)
+    assert verdict.counts == {"E406": 3} and cause in verdict.problems[0].message
+
+
 def test_answers_that_are_all_dates_are_one_finding_that_names_the_cause(sets):
     rows = [changed(n, output=f"2023-05-{n + 1:02} 10:00")[n] for n in range(6)]
     verdict = sets.audit(rows)

@@ -474,7 +474,10 @@ def test_another_source_in_the_place_of_the_first_is_said(bench):
     first, second = (bench.rows(name, [{"question": "q", "answer": name}]) for name in ("a.jsonl", "b.jsonl"))
     assert not any("replaced" in note for note in bench.compile("qa", first).problems.notes)
     (note,) = (note for note in bench.compile("qa", second).problems.notes if "replaced" in note)
-    assert f"replaced what was compiled from {first}; a spec of your own (`like: qa`" in note
+    assert (
+        f"replaced what was compiled from {first}; another `dataset:` in a spec (`like: qa`) of another name"
+        in note
+    )
     assert not any("replaced" in note for note in bench.compile("qa", second).problems.notes)  # up to date
     bench.rows("b.jsonl", [{"question": "q", "answer": "other"}])
     assert not any("replaced" in note for note in bench.compile("qa", second).problems.notes)
@@ -510,7 +513,7 @@ def test_only_a_folder_of_several_texts_is_warned_of(bench):
 
 @pytest.mark.parametrize("source", ["nyu-mll/glue", "train=nyu-mll/glue"])
 def test_a_name_of_the_hub_that_is_no_path_gets_the_hint(bench, source):
-    with pytest.raises(RequestError, match=r"nyu-mll/glue: source not found; .* --source hub:nyu-mll/glue$"):
+    with pytest.raises(RequestError, match=r"nyu-mll/glue: source not found; .* --source hub:nyu-mll/glue`$"):
         bench.compile("rte", source)
 
 

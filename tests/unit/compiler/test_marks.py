@@ -40,6 +40,19 @@ def test_a_weight_above_one_is_not_called_a_part(bench: Bench) -> None:
     assert problem.code == "E113" and "more than once (weight: 2)" in problem.message
 
 
+def test_the_fix_names_the_spec_of_the_user(bench: Bench) -> None:
+    """`like: own` is no way to a spec that is given by its path."""
+    columns = "columns: {turns: {names: [messages], is: turns}}\n"
+    write = "write: [{dataset: own, file: own.json, format: messages}]\n"
+    spec = bench.write("own.yaml", f"about: a\n{columns}{write}")
+    row = {"messages": talk("openai", {"text": "One.", "weight": 0})}
+    (problem,) = bench.compile(spec, bench.rows("t.jsonl", [row])).problems.errors
+    assert problem.hint.endswith("`ignore: [weight]` in the spec own")
+    rows = bench.rows("u.jsonl", [{"messages": talk("openai", {"text": "One."}), "is_correct": False}])
+    (problem,) = bench.compile(spec, rows).problems.errors
+    assert "in the spec own map it" in problem.hint and "`like" not in problem.hint
+
+
 def talk(form: str, *answers: dict[str, object]) -> list[dict[str, object]]:
     """Return a conversation with a question before each answer; an answer is its text and its marks."""
     role, content, user, assistant = FORMS[form]
