@@ -32,6 +32,10 @@ DEFAULT = "; default: {model} ({highest})."
 DEFAULT_NOT_TOP = (
     "; default: {model} ({value}). {top} has the {highest} ({top_value}), but is not shown to beat {base}."
 )
+DEFAULT_NOT_BELOW = (
+    "; default: {model} ({value}). {top} has the {highest} ({top_value}), but is worse than the "
+    "majority-class baseline."
+)
 DEFAULT_BASE = "; default: {base}."
 DEFAULT_NONE = "; default: none. Something is wrong with the labels, the parser or the template."
 BELOW = "{models} beats {base} on {where}, but is worse than the majority-class baseline"
@@ -43,6 +47,9 @@ NOT_BELOW = (
 WRONG = "Something is wrong with the labels, the parser or the template: read the incorrect examples."
 BASE_BELOW = " {base} is worse than the majority-class baseline ({share}, p {p}). {wrong}"
 HIGHER = " {top} has a better figure ({value}), but is not shown to be better than {base} ({gain}, p {p})."
+HIGHER_BELOW = (
+    " {top} has a better figure ({value}), but is worse than the majority-class baseline ({share}, p {p})."
+)
 MOST_NAMED = 6
 
 
@@ -81,9 +88,8 @@ def _default(section: Section, best: str, base: str) -> str:
     highest = _highest(section)
     if section.figures[best].value == section.figures[top].value:
         return tr(DEFAULT, model=best, highest=highest)
-    return tr(
-        DEFAULT_NOT_TOP, model=best, value=value, top=top, highest=highest, top_value=top_value, base=base
-    )
+    told = DEFAULT_NOT_BELOW if top in section.below_majority else DEFAULT_NOT_TOP
+    return tr(told, model=best, value=value, top=top, highest=highest, top_value=top_value, base=base)
 
 
 def _highest(section: Section) -> str:
@@ -167,13 +173,17 @@ def _against_base(section: Section, model: str) -> PairedTest:
 
 
 def _higher(section: Section, best: str, base: str) -> str:
-    """Name the model of the best figure if that is not the one to ship: it is not shown to be better."""
+    """Name the model of the best figure if that is not the one to ship: it is not shown to be better than
+    the base, or it is worse than the majority class."""
     top = section.ranked[0]
     known = top in {test.model for test in section.against_base}
     if not known or section.figures[top].value == section.figures[best].value:
         return ""
     test = _against_base(section, top)
     value = scale_of(section.metric).value(section.figures[top].value)
+    if top in section.below_majority:
+        p = show_p(section.over_majority[top].p)
+        return tr(HIGHER_BELOW, top=top, value=value, share=percent(section.majority), p=p)
     return tr(HIGHER, top=top, value=value, base=base, gain=_interval(section, test), p=show_p(test.p))
 
 

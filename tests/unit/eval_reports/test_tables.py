@@ -117,7 +117,13 @@ def test_a_model_above_the_majority_class_is_shipped_before_one_below() -> None:
     section = below()
     figures = {**section.figures, "b": ModelScore(0.26, 0.2, 0.3, 0.05, 100)}
     tests = [*section.against_base, replace(section.against_base[0], model="b", value=0.16)]
-    assert replace(section, figures=figures, against_base=tests).best == "b"
+    section = replace(section, figures=figures, against_base=tests)
+    assert section.best == "b"
+    text = verdict(section, "base")
+    assert "a has a better figure (26.7 %), but is worse than the majority-class baseline (50.0 %" in text
+    whole = headline(Comparison("base", ["base", "a", "b"], [section], None))
+    assert "default: b (26.0 %). a has the highest accuracy (26.7 %), but is worse than the majority" in whole
+    assert "not shown to" not in text + whole
 
 
 def test_a_base_that_is_worse_than_the_majority_class_is_not_kept_in_silence() -> None:
