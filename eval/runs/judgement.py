@@ -253,8 +253,13 @@ def text_field(record: Mapping[str, object], name: str, where: str) -> str:
 
 
 def optional_text(record: Mapping[str, object], name: str) -> str | None:
-    """Return a field as text (a number as its digits), None where it is absent or null."""
+    """Return a field as text (a number as its digits), None where it is absent or null.
+
+    1.0 is the text of 1: a table writes whole numbers as floats once a row of their column is empty.
+    """
     value = record.get(name)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     return None if value is None else str(value)
 
 

@@ -92,6 +92,13 @@ def test_a_broken_or_unknown_file_is_refused_in_words(
         read_log(tmp_path / name)
 
 
+def test_whole_numbers_equal_those_that_a_table_wrote_as_floats(tmp_path: Path) -> None:
+    rows = {"id": [1.0, 2.0], "gold": [1, 0], "prediction": [1.0, None]}
+    parquet.write_table(pa.table(rows), tmp_path / "x.parquet")
+    (run,) = read_log(tmp_path / "x.parquet")
+    assert (run.rows, run.correct) == (["1", "2"], [True, False])
+
+
 def test_a_cell_may_be_as_long_as_a_prompt(tmp_path: Path) -> None:
     (run,) = read_log(as_csv(tmp_path / "x.csv", [*ROWS, {**ROWS[0], "id": "c", "question": "x" * 200_000}]))
     assert len(run.rows) == 3
