@@ -129,8 +129,11 @@ def test_killed_merge_leaves_the_old_folder_or_the_new(run, tmp_path, delay):
     time.sleep(delay)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert open_adapter(out).digest == old or open_adapter(out).lora.rank == 16
+    published = open_adapter(out).digest
+    assert published == old or open_adapter(out).lora.rank == 16
     for path in out.parent.iterdir():
+        if path != out and published != old:
+            continue  # killed between the exchange and the removal: what is left may be the old folder, whole
         if path != out:
             with pytest.raises((TuneyardError, FileNotFoundError)):
                 open_adapter(path)

@@ -86,7 +86,7 @@ def test_training_sees_the_tokens_of_the_chat_template(base, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     tokens = json.loads(done.stdout)["facts"]["tokens"]
-    assert tokens["template"] == ""
+    assert tokens["template"] == []
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base)

@@ -110,7 +110,7 @@ def test_an_edit_of_the_learning_rate_counts_no_row_and_no_layout_again(folder, 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = inspect(settings(folder), Launch())
     with monkeypatch.context() as patched:
-        for name in ("look", "epoch", "_model", "_compare_templates"):
+        for name in ("look", "epoch", "_model", "with_fitted_template"):
             patched.setattr(f"recipes.inspect.{name}", lambda *_: pytest.fail("it was counted again"))
         assert inspect(settings(folder, learning_rate=0.02, logging_steps=3), Launch()) == first
     assert inspect(settings(folder, cutoff_len=16), Launch())["tokens"]["train"] != first["tokens"]["train"]

@@ -53,6 +53,8 @@ def findings(tokenizer: Any, name: str | None, **options: bool) -> list[Template
     tokenizer = copy.deepcopy(tokenizer)
     chat = ChatFormat.of(tokenizer)
     template = copy.copy(templates.TEMPLATES[name or "empty"])
+    if hasattr(template, "enable_thinking"):
+        template.enable_thinking = True  # whatever a test before has told the shared one
     if name is None and tokenizer.chat_template:
         template = templates.parse_template(tokenizer)
     template.fix_special_tokens(tokenizer)
