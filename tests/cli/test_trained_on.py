@@ -52,9 +52,8 @@ def test_training_accuracy_is_called_so_everywhere(tiny_model, capsys) -> None:
     table = json.loads(Path("table/table.json").read_text())
     section = table["sets"]["mine"]
     assert section["models"]["mine"]["trained_on"] == 12 and section["models"]["base"]["trained_on"] == 0
-    assert (
-        section["verdict"].endswith(f"{said}: this is training accuracy.") and said in table["warnings"][-1]
-    )
+    assert section["verdict"].endswith(f"{said}: this is training accuracy.")
+    assert [warning for warning in table["warnings"] if said in warning]
     call(report, "out", "--out", "page.html")
     html = Path("page.html").read_text()
     assert f"{said}: this is training accuracy." in html and "Warning: mine: mine was trained on 12" in html
@@ -118,9 +117,8 @@ def test_what_is_not_checked_is_said_once_for_a_model(tiny_model, capsys) -> Non
     assert f"warning: mine: training examples not checked: {reason}\n" in capsys.readouterr().err
     call(compare, "out", "--out", "table")
     assert capsys.readouterr().err.count("not checked") == 1
-    assert json.loads(Path("table/table.json").read_text())["warnings"] == [
-        f"mine: training examples not checked: {reason}"
-    ]
+    warnings = json.loads(Path("table/table.json").read_text())["warnings"]
+    assert warnings.count(f"mine: training examples not checked: {reason}") == 1
 
 
 def test_a_training_file_that_changed_leaves_the_name_to_go_by(tiny_model, capsys) -> None:

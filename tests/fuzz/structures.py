@@ -233,7 +233,7 @@ def histories(rng: random.Random) -> list[str]:
             none = outcome.code == 1 and not any(good)
             return wrong if wrong or none else [f"exit {outcome.code}: {outcome.err}"]
         wrong = miscounts(folder / "out", len(rows))
-        (path,) = (folder / "out").glob("*/alpaca.jsonl")
+        (path,) = (folder / "out").glob("*/alpaca.json")
         found = records_of(path)
         expected = [row for row, fine in zip(rows, good, strict=True) if fine]
         if len(found) != len(expected):

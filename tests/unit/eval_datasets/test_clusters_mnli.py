@@ -113,4 +113,5 @@ def test_models_of_the_same_truth_are_seldom_told_apart_by_cluster_and_often_as_
         found["clusters"] += sign_flip([net for net in nets.values() if net]) < 0.05
     assert 0.025 <= found["clusters"] / 600 <= 0.07 < 0.09 < found["alone"] / 600
     (told,) = estimates(units_of([np.array(steps, dtype=float)[:, None]], [clusters]))
-    assert told.p == pytest.approx(sign_flip([net for net in nets.values() if net]))
+    # Its flips are of a statistic in standard errors by cluster sizes, so both agree nearly, not exactly.
+    assert told.p == pytest.approx(sign_flip([net for net in nets.values() if net]), abs=0.05)
