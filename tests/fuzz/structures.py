@@ -213,6 +213,26 @@ def mixed(rng: random.Random) -> list[str]:
         return wrong[:2]
 
 
+def kept_records(
+    folder: Path, file: str, rows: list[Record], good: list[bool]
+) -> tuple[list[Record], list[Record], list[str]]:
+    """Compile `rows.jsonl` into `file`; returns the good rows, the written records, and what is wrong.
+
+    No records are written if no row is good.
+    """
+    outcome, wrong = compiled(folder, "--source", "rows.jsonl")
+    if wrong or outcome.code:
+        none = outcome.code == 1 and not any(good)
+        return [], [], wrong if wrong or none else [f"exit {outcome.code}: {outcome.err}"]
+    wrong = miscounts(folder / "out", len(rows))
+    (path,) = (folder / "out").glob(f"*/{file}")
+    records = records_of(path)
+    expected = [row for row, fine in zip(rows, good, strict=True) if fine]
+    if len(records) != len(expected):
+        wrong.append(f"wanted {len(expected)} records, found {len(records)}: {outcome.err}")
+    return expected, records, wrong
+
+
 def histories(rng: random.Random) -> list[str]:
     """Alpaca records with earlier turns and a system text, over the hostile alphabet."""
     rows: list[Record] = []
@@ -228,16 +248,7 @@ def histories(rng: random.Random) -> list[str]:
     with scratch() as folder:
         (folder / "s.yaml").write_text("about: a\nlike: alpaca\n")
         (folder / "rows.jsonl").write_bytes(lines(rows))
-        outcome, wrong = compiled(folder, "--source", "rows.jsonl")
-        if wrong or outcome.code:
-            none = outcome.code == 1 and not any(good)
-            return wrong if wrong or none else [f"exit {outcome.code}: {outcome.err}"]
-        wrong = miscounts(folder / "out", len(rows))
-        (path,) = (folder / "out").glob("*/alpaca.json")
-        found = records_of(path)
-        expected = [row for row, fine in zip(rows, good, strict=True) if fine]
-        if len(found) != len(expected):
-            wrong.append(f"wanted {len(expected)} records, found {len(found)}")
+        expected, found, wrong = kept_records(folder, "alpaca.json", rows, good)
         for row, record in zip(expected, found, strict=False):
             if any(record[key] != row[key] for key in row):
                 wrong.append(f"wanted {row}\n found {record}")
@@ -289,14 +300,7 @@ def pictured(rng: random.Random) -> list[str]:
         for name, data in files.items():
             (folder / name).write_bytes(data)
         (folder / "rows.jsonl").write_bytes(lines(rows))
-        outcome, wrong = compiled(folder, "--source", "rows.jsonl")
-        if wrong or outcome.code:
-            none = outcome.code == 1 and not any(good)
-            return wrong if wrong or none else [f"exit {outcome.code}: {outcome.err}"]
-        wrong = miscounts(folder / "out", len(rows))
-        (path,) = (folder / "out").glob("*/media.json")
-        found = records_of(path)
-        expected = [row for row, fine in zip(rows, good, strict=True) if fine]
+        expected, found, wrong = kept_records(folder, "media.json", rows, good)
         for row, record in zip(expected, found, strict=False):
             texts = [turn["value"] for turn in record["conversations"]]
             pictures = [Path(path).name for path in record["images"]]
@@ -304,8 +308,6 @@ def pictured(rng: random.Random) -> list[str]:
                 wrong.append(f"wanted {row}\n found {record}")
             if pictures != [Path(name).name for name in row["images"]]:
                 wrong.append(f"wanted the pictures {row['images']}, found {record['images']}")
-        if len(found) != len(expected):
-            wrong.append(f"wanted {len(expected)} records, found {len(found)}: {outcome.err}")
         return wrong[:1]
 
 
