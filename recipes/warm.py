@@ -12,6 +12,8 @@ import multiprocessing
 import os
 import socket
 import sys
+from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -90,7 +92,8 @@ def _answer(request: Request, connection: Connection) -> None:
     datasets.disable_progress_bars()
     os.environ.update(CUDA_VISIBLE_DEVICES="", LLAMAFACTORY_VERBOSITY="ERROR")
     settings = request["settings"]
-    with CrashReport(connection):
+    with ExitStack() as stack:
+        stack.push(partial(_report_crash, connection))
         if "weights" in request:
             answer: dict[str, Any] = {"rows": preview(settings, Path(request["weights"]), request["count"])}
         else:
@@ -98,18 +101,12 @@ def _answer(request: Request, connection: Connection) -> None:
     connection.send_bytes(json.dumps(answer).encode())
 
 
-class CrashReport:
-    """Tells the asking process why a question ended without an answer; the exception goes on."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if kind is not None:
-            self.connection.send_bytes(json.dumps({"crashed": f"{kind.__name__}: {error}"}).encode())
+def _report_crash(
+    connection: Connection, kind: type[BaseException] | None, error: BaseException | None, _: object
+) -> None:
+    """Tell the asking process why a question ended without an answer; the exception goes on."""
+    if kind is not None:
+        connection.send_bytes(json.dumps({"crashed": f"{kind.__name__}: {error}"}).encode())
 
 
 def _train(request: Request, log: int, lock: int) -> None:
