@@ -206,19 +206,34 @@ def llamafactory_template(
 
     Of no name (""), as a recipe without one: that of the tokenizer's chat template, or `empty`.
     """
-    from llamafactory.data.template import TEMPLATES, ReasoningTemplate, parse_template
+    from llamafactory.data.template import ReasoningTemplate, parse_template
 
     own = copy.deepcopy(tokenizer)
-    if not name and isinstance(own.chat_template, str):
-        template = parse_template(own)
-    elif (known := name or "empty") in TEMPLATES:
-        template = copy.copy(TEMPLATES[known])
+    if name or not isinstance(own.chat_template, str):
+        template = template_named(name or "empty", think)
     else:
-        raise RequestError(f"LLaMA-Factory has no template {name!r} {nearest(name, TEMPLATES)}".rstrip())
-    if isinstance(template, ReasoningTemplate):
-        template.enable_thinking = think
+        template = parse_template(own)
+        if isinstance(template, ReasoningTemplate):
+            template.enable_thinking = think
     template.fix_special_tokens(own)
     return template, own
+
+
+def template_named(name: str, think: bool) -> "Template":
+    """Return a copy of LLaMA-Factory's template `name`, which thinks or not whatever others were asked.
+
+    LLaMA-Factory writes `enable_thinking` of each training into the one template that all share.
+    """
+    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
+
+    if name not in TEMPLATES:
+        hint = nearest(name, TEMPLATES)
+        message = f"LLaMA-Factory has no template {name!r} (it has {len(TEMPLATES)}) {hint}"
+        raise RequestError(message.rstrip())
+    template = copy.copy(TEMPLATES[name])
+    if isinstance(template, ReasoningTemplate):
+        template.enable_thinking = think
+    return template
 
 
 def _found_columns(record: Mapping[str, object]) -> Mapping[str, str]:

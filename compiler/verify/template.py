@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from compiler.verify.expect import ExpectedRow, expected_row, meaning_of
-from core.errors import ContentError, RequestError, nearest
+from core.errors import ContentError
 from core.llamafactory import import_offline, refusals
+from core.prompt import template_named
 from core.template_fit import EOS, Writing
 
 
@@ -15,13 +16,8 @@ def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], nam
     `name` is one of LLaMA-Factory's templates (`RequestError` where it knows none of that name).
     """
     import_offline()
-    from llamafactory.data.template import TEMPLATES
-
-    if name not in TEMPLATES:
-        hint = nearest(name, TEMPLATES)
-        message = f"LLaMA-Factory has no template {name!r} (it has {len(TEMPLATES)}) {hint}"
-        raise RequestError(message.rstrip())
-    template, meaning = TEMPLATES[name], meaning_of(entry)
+    template = template_named(name, think=True)
+    meaning = meaning_of(entry)
     talk = expected_row(record, meaning)
     if isinstance(talk, str):
         raise ContentError(talk)

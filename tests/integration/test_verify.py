@@ -312,10 +312,16 @@ def test_texts_that_fill_no_block_are_an_error(sets):
 
 
 @pytest.mark.parametrize("template", ["qwen", "qwen3", "llama3", "alpaca", "default"])
-def test_show_writes_what_a_tokenizer_would_give_back(sets, template):
+def test_show_writes_what_a_tokenizer_would_give_back(sets, template, monkeypatch):
     """show --template beside the audit's first row, decoded from LLaMA-Factory's own labels."""
+    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
+
     row = {"instruction": "Is 2 even?", "input": "Say.", "output": "yes"}
     verdict = sets.audit([row], template=template)
+    shared = TEMPLATES[template]
+    if isinstance(shared, ReasoningTemplate):
+        # As a training in this process may have left the template that all share.
+        monkeypatch.setattr(shared, "enable_thinking", False)
     shown = seen_by_model(row, {"columns": COLUMNS}, template)
     learned = "".join(text for text, is_learned in verdict.audit.example if is_learned)
     every = "".join(text for text, _ in verdict.audit.example)
@@ -340,6 +346,8 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 def test_what_our_recipes_train_on(recipe, tiny_model, tmp_path):
     """Each recipe's stage, template, packing and cutoff_len on examples of its datasets."""
     settings = read_settings(recipe, {"model_name_or_path": str(tiny_model)})
+    if settings.get("packing"):
+        settings["cutoff_len"] = 16  # the examples are a few short texts, which fill no block of 1,024
     for name in str(settings["dataset"]).split(","):
         spec = SPECS[name]
         files = sorted((ROOT / "tests/examples/good" / spec.name).glob("*"))  # none: bundled samples
@@ -349,7 +357,7 @@ def test_what_our_recipes_train_on(recipe, tiny_model, tmp_path):
         assert not verdict.failed and not verdict.not_checked, verdict.problems
         assert verdict.stage == settings["stage"] and verdict.packing == bool(settings.get("packing"))
         assert verdict.same == verdict.loaded == verdict.audit.rows == report.datasets[name]
-        assert verdict.audit.learned or verdict.packing, "a few short texts fill no block"
+        assert verdict.audit.learned
 
 
 @pytest.mark.parametrize("masked", [False, True])
