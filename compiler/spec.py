@@ -324,16 +324,43 @@ def _output(writes: list[Any], number: int) -> Output:
         raw = {key: like[key] for key in like if key not in ("dataset", "field")} | raw
     templates = {key: raw[key] for key in TEMPLATES if key in raw}
     key = raw.get("field", FIELDS[raw["format"]])
-    pieces = filled_in(PieceRule, raw["pieces"]) if "pieces" in raw else None
-    if pieces:
+    pieces = None
+    if "pieces" in raw:
+        pieces = filled_in(PieceRule, raw["pieces"])
         plain = raw["format"] == "text"
         _refuse(not plain, f"write.{number}: `pieces` cuts plain texts: expected `format: text`")
-        repeats = pieces.overlap >= pieces.size
-        _refuse(
-            repeats, f"write.{number}: `overlap: {pieces.overlap}` must be less than {pieces.size}, a piece"
-        )
+        _check_pieces(pieces, f"write.{number}")
     roles = raw.get("roles", {})
     return filled_in(Output, raw, templates=templates, field=key, roles=roles, pieces=pieces)
+
+
+def _check_pieces(pieces: PieceRule, place: str) -> None:
+    """`ValueError` unless pieces have one unit, with what it needs and nothing else."""
+    neither = not pieces.characters and not pieces.tokens
+    _refuse(
+        neither,
+        f"{place}: `pieces` has no unit: add `characters: N`, or `tokens: N` with `tokenizer: FOLDER`",
+    )
+    _refuse(
+        pieces.characters and pieces.tokens,
+        f"{place}: `pieces` has both `characters: {pieces.characters}` and `tokens: {pieces.tokens}`, expected "
+        "one unit: remove one of them",
+    )
+    folder = "the folder with the model's tokenizer.json"
+    _refuse(
+        pieces.tokens and not pieces.tokenizer,
+        f"{place}: `pieces` has `tokens: {pieces.tokens}` and no tokenizer to count them: add `tokenizer: "
+        f"FOLDER`, {folder}, or use `characters`",
+    )
+    _refuse(
+        pieces.characters and pieces.tokenizer,
+        f"{place}: `pieces` counts characters, and `tokenizer: {pieces.tokenizer}` would have no effect: remove "
+        "it, or write `tokens` instead of `characters`",
+    )
+    _refuse(
+        pieces.overlap >= pieces.size,
+        f"{place}: `overlap: {pieces.overlap}` must be less than {pieces.size}, a piece",
+    )
 
 
 def _mixed(spec: Spec, whole: Any) -> Spec:

@@ -1,4 +1,9 @@
-"""Answers of LLaMA-Factory, kept in $XDG_CACHE_HOME/tuneyard/inspect by a hash of what they depend on."""
+"""Answers of LLaMA-Factory, kept in $XDG_CACHE_HOME/tuneyard/inspect by a hash of what they depend on.
+
+The folder never grows beyond `LARGEST` bytes by much: each new answer removes the ones that were not used for
+the longest time. Other processes may use the same folder at any moment. An answer is read in one piece, and one
+that is gone is computed again, so no process misses what another removed.
+"""
 
 import contextlib
 import hashlib
@@ -22,6 +27,8 @@ CODE = (
 """Answers of an older version of these files are not used again."""
 MODEL_WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx"}
 """Files of a model folder that no answer depends on."""
+LARGEST = 64 << 20
+"""Bytes of answers to keep. An answer takes some kilobytes."""
 
 
 def remembered(kind: str, depends_on: object, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -31,13 +38,45 @@ def remembered(kind: str, depends_on: object, compute: Callable[[], dict[str, An
     or cannot be written costs time only.
     """
     path = _folder() / f"{kind}-{_digest([kind, depends_on])}.json"
-    with contextlib.suppress(OSError, ContentError):
-        return read_object(path)
+    kept_answer = _read(path)
+    if kept_answer is not None:
+        return kept_answer
     answer = compute()
     text = json.dumps(answer)
     if '"error":' not in text:
         with contextlib.suppress(OSError):
             write_text(path, text)
+            remove_oldest(path.parent, LARGEST)
+    return answer
+
+
+def remove_oldest(folder: Path, largest: int) -> None:
+    """Remove the answers that were used least recently, until the rest takes at most `largest` bytes.
+
+    The newest answer stays even if it is larger. Files whose names begin with a dot stay: other processes are
+    writing them.
+    """
+    newest_first: list[tuple[float, int, Path]] = []
+    for path in folder.glob("[!.]*.json"):
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
+            status = path.stat()
+            newest_first.append((status.st_mtime, status.st_size, path))
+    newest_first.sort(reverse=True)
+    total = 0
+    for place, (_, size, path) in enumerate(newest_first):
+        total += size
+        if place > 0 and total > largest:
+            path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Read an answer and mark it as used now; None if it is missing or broken."""
+    try:
+        answer = read_object(path)
+    except (OSError, ContentError):
+        return None
+    with contextlib.suppress(OSError):  # another process removed it, or the folder is read-only
+        os.utime(path)
     return answer
 
 

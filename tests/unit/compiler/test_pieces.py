@@ -95,9 +95,17 @@ def test_pieces_of_a_row_stay_together_where_rows_are_arranged(bench, more):
     ("pieces", "message"),
     [
         ("{characters: 8, overlap: 8}", "`overlap: 8` must be less than 8"),
-        ("{tokens: 8}", "pieces"),
-        ("{characters: 8, tokens: 9, tokenizer: x}", "pieces"),
-        ("{characters: 0}", "pieces"),
+        ("{tokens: 8}", r"write\.0: .*`tokens: 8`.*add `tokenizer: FOLDER`"),
+        (
+            "{characters: 8, tokens: 9, tokenizer: x}",
+            r"write\.0: .*both `characters: 8` and `tokens: 9`.*remove one",
+        ),
+        ("{characters: 8, tokens: 9}", "both `characters: 8` and `tokens: 9`"),
+        ("{characters: 8, tokenizer: x}", "`tokenizer: x` would have no effect"),
+        ("{overlap: 8}", r"no unit: add `characters: N`, or `tokens: N` with `tokenizer: FOLDER`"),
+        ("{tokenizer: x}", "no unit"),
+        ("{}", "no unit"),
+        ("{characters: 0}", r"pieces\.characters: found 0, expected 1 or more"),
     ],
 )
 def test_what_pieces_cannot_mean_is_refused(bench, pieces, message):

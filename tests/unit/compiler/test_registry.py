@@ -279,6 +279,16 @@ def test_the_list_sees_a_missing_file(bench):
     assert listed(bench)[0].endswith("changed: the compiled file is missing")
 
 
+def test_verify_stops_at_a_missing_file_with_exit_code_2(bench, run):
+    """docs/verify.md (E431): a missing file is a wrong request, and no problem of the dataset's content."""
+    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    path = bench.out / "rte" / "alpaca_rte-train.json"
+    path.unlink()
+    done = run("-m", "compiler", "verify", "alpaca_rte_train", "--out", bench.out, code=2)
+    assert f"{path}: file of dataset 'alpaca_rte_train' not found; compile it again" in done.stderr
+    assert "E431" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("content", [{}, [1], {"images": 3}, {"made_from": 3, "counts": []}])
 def test_a_manifest_of_another_tool_is_no_compiled_dataset(bench, content):
     """Folders of images next to `dataset_info.json` have files of that name; listing ended in a traceback."""

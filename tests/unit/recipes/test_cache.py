@@ -1,8 +1,14 @@
 """Answers of LLaMA-Factory that are kept on disk, without asking it."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from recipes.cache import folder_hashes, remembered
+from recipes import cache
+from recipes.cache import folder_hashes, remembered, remove_oldest
 
 
 @pytest.fixture
@@ -54,6 +60,88 @@ def test_a_cache_that_cannot_be_written_costs_time_only(computed, tmp_path, monk
     for _ in range(2):
         assert remembered("rows", 1, compute({"rows": 3})) == {"rows": 3}
     assert len(calls) == 2
+
+
+def kept_answers(tmp_path):
+    return sorted(path.name for path in (tmp_path / "cache/tuneyard/inspect").iterdir())
+
+
+def test_a_new_answer_removes_those_that_were_used_least_recently(computed, tmp_path, monkeypatch):
+    compute, calls = computed
+    names = {}
+    for number in range(4):
+        before = set(kept_answers(tmp_path)) if names else set()
+        remembered("rows", number, compute({"rows": "x" * 100}))
+        (names[number],) = set(kept_answers(tmp_path)) - before
+        path = tmp_path / "cache/tuneyard/inspect" / names[number]
+        os.utime(path, (number, number))
+    remembered("rows", 0, compute({}))  # used again: now the newest
+    assert len(calls) == 4
+    size = path.stat().st_size
+    monkeypatch.setattr(cache, "LARGEST", 3 * size)
+    remembered("rows", 4, compute({"rows": "x" * 100}))
+    kept = kept_answers(tmp_path)
+    assert len(kept) == 3 and names[0] in kept and names[3] in kept
+    assert names[1] not in kept and names[2] not in kept
+
+
+def test_an_answer_larger_than_the_cache_is_still_kept_once(computed, tmp_path, monkeypatch):
+    compute, calls = computed
+    monkeypatch.setattr(cache, "LARGEST", 1)
+    for depends_on in (1, 1, 2, 2):
+        remembered("rows", depends_on, compute({"rows": depends_on}))
+    assert len(calls) == 2 and len(kept_answers(tmp_path)) == 1
+
+
+def test_files_that_another_process_is_writing_stay(tmp_path):
+    half_written = tmp_path / ".rows-1.json.abc"
+    other = tmp_path / "notes.txt"
+    for path in (half_written, other, tmp_path / "rows-1.json", tmp_path / "rows-2.json"):
+        path.write_text("{}")
+    os.utime(tmp_path / "rows-1.json", (1, 1))
+    remove_oldest(tmp_path, 2)
+    assert {path.name for path in tmp_path.iterdir()} == {half_written.name, other.name, "rows-2.json"}
+
+
+ANSWERS = """
+import sys
+from recipes import cache
+
+cache.LARGEST = 200
+for turn in range(300):
+    number = turn % 7
+    answer = cache.remembered("rows", number, lambda: {"rows": number, "text": "x" * 50})
+    assert answer == {"rows": number, "text": "x" * 50}, answer
+"""
+
+
+def test_processes_that_remove_each_others_answers_all_get_the_right_ones(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    root = Path(cache.__file__).parents[1]
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", ANSWERS], cwd=root, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    for run in runs:
+        _, errors = run.communicate(timeout=100)
+        assert (run.returncode, errors) == (0, "")
+
+
+def test_an_answer_that_another_process_reads_survives_its_removal(computed, tmp_path, monkeypatch):
+    """A reader that has opened the file sees all of it; the next one computes the answer again."""
+    compute, calls = computed
+    remembered("rows", 1, compute({"rows": 3}))
+    folder = tmp_path / "cache/tuneyard/inspect"
+    (path,) = folder.iterdir()
+    with path.open() as in_use:
+        os.utime(path, (1, 1))
+        monkeypatch.setattr(cache, "LARGEST", 1)
+        remembered("rows", 2, compute({"rows": 4}))
+        assert not path.exists() and in_use.read() == '{"rows": 3}'
+    assert remembered("rows", 1, compute({"rows": 3})) == {"rows": 3}
+    assert len(calls) == 3
 
 
 def test_a_model_is_known_by_every_file_but_its_weights(tmp_path):
