@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from compiler.request import CompileReport, CompileRequest
+from compiler.request import SEED, CompileReport, CompileRequest
 from compiler.spec import Spec, load_spec
 from core.cli import examples
 from core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
@@ -96,7 +97,10 @@ def _common(command: Any) -> Any:
         ),
         click.option("--limit", type=_COUNT, help="Read only so many rows of each split."),
         click.option(
-            "--seed", type=int, default=42, show_default=True, help="For sampling, shuffling and splitting."
+            "--seed",
+            type=int,
+            show_default=str(SEED),
+            help="For sampling and splitting. Refused if the spec draws no rows with it.",
         ),
         click.option(
             "--duplicates/--no-duplicates",
@@ -140,11 +144,24 @@ def check_command(name: str, **options: Any) -> None:
 
 
 def _report(
-    run: Run, name: str, columns: Texts, shares: Texts, every: bool, as_json: bool, **asked: Any
+    run: Run,
+    name: str,
+    columns: Texts,
+    shares: Texts,
+    seed: int | None,
+    every: bool,
+    as_json: bool,
+    **asked: Any,
 ) -> None:
     """Compile or check a spec as asked, and print the report; `ContentError` if nothing was written."""
     spec, over = _changed(name, columns, shares)
     request = CompileRequest(**asked, over=over, every_problem=every or as_json)
+    if seed is not None:
+        if spec.without_seed:
+            raise RequestError(
+                f"--seed {seed} has no effect on the spec {spec.name}: {spec.without_seed}; leave --seed out"
+            )
+        request = replace(request, seed=seed)
     report = run(spec, request)
     problems = report.problems
     if not as_json:

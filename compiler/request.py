@@ -21,6 +21,8 @@ from core.packages import after_setup
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow", "zstandard")
+SEED = 42
+"""The seed of samples and splits unless the user or the spec names another."""
 Identity = dict[str, Any]
 Sources = list[dict[str, str]]
 
@@ -32,7 +34,7 @@ class CompileRequest:
     sources: tuple[str, ...] = ()
     out: Path = DEFAULT_FOLDER
     limit: int | None = None
-    seed: int = 42
+    seed: int = SEED
     reject: bool = False
     strict: bool = False
     force: bool = False

@@ -160,6 +160,21 @@ class Spec:
         return [(number, o) for number, o in numbered if whole[number] == (split == WHOLE)]
 
     @property
+    def without_seed(self) -> str:
+        """Why the seed of a compile changes nothing, "" if rows are drawn with it."""
+        if self.sample is not None:
+            return ""
+        if self.mix and any(not part.source.hub.get("stream") for part in self.mix.parts.values()):
+            return ""
+        if self.split and self.split.by_hash:
+            return "its `split` goes by each row's hash (`by: hash`)"
+        if self.split and self.split.seed is not None:
+            return f"its `split` has `seed: {self.split.seed}`, which is to be changed there"
+        if self.split:
+            return ""
+        return "it has no `sample`, `split` or `mix`, so it draws no rows"
+
+    @property
     def kinds(self) -> dict[str, str]:
         """The kind of each column by name."""
         return {column.name: column.kind for column in self.columns}

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.conftest import ROOT
 
 GOOD = ROOT / "tests" / "examples" / "good"
@@ -84,6 +86,45 @@ def test_wrong_requests_exit_2_in_one_line(run, tmp_path):
     ):
         done = run("-m", "compiler", *args, code=2)
         assert says in done.stderr and len(done.stderr.splitlines()) <= 4
+
+
+PLAIN = """about: a
+columns: {q: [q], a: {names: [a], is: answer}}
+MORE
+write:
+  - {dataset: "s_{split}", file: "s-{split}.json", format: alpaca, instruction: "{q}", output: "{a}"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("", "it has no `sample`, `split` or `mix`"),
+        ("split: {test: 0.2, seed: 7}", "its `split` has `seed: 7`"),
+        ("split: {test: 0.2, by: hash}", "(`by: hash`)"),
+        ("split: {test: 0.2}", ""),
+        ("split: {test: 0.2, seed: 7}\nsample: 30", ""),
+        ("sample: 30", ""),
+    ],
+)
+def test_a_seed_is_refused_exactly_where_it_changes_nothing(run, tmp_path, more, reason):
+    spec, source = tmp_path / "s.yaml", tmp_path / "rows.jsonl"
+    spec.write_text(PLAIN.replace("MORE", more))
+    source.write_text(
+        "".join(json.dumps({"q": f"question {n}", "a": f"answer {n}"}) + "\n" for n in range(60))
+    )
+    written = []
+    for seed in (1, 2):
+        command = ("compile", spec, "--source", source, "--out", tmp_path / f"out{seed}", "--seed", seed)
+        done = run("-m", "compiler", *command, code=2 if reason else 0)
+        if reason:
+            assert f"--seed {seed} has no effect on the spec s: " in done.stderr and reason in done.stderr
+            assert not (tmp_path / f"out{seed}").exists()
+            run("-m", "compiler", "check", spec, "--source", source, "--seed", seed, code=2)
+            run("-m", "compiler", "check", spec, "--source", source)
+        else:
+            written.append((tmp_path / f"out{seed}/s/s-train.json").read_bytes())
+    assert bool(reason) or written[0] != written[1]
 
 
 def test_the_name_of_rejecting_rows_before_still_works(run, tmp_path):
