@@ -358,8 +358,8 @@ def _check_pieces(pieces: PieceRule, place: str) -> None:
     )
     _refuse(
         pieces.characters and pieces.tokens,
-        f"{place}: `pieces` has both `characters: {pieces.characters}` and `tokens: {pieces.tokens}`, expected "
-        "one unit: remove one of them",
+        f"{place}: `pieces` has both `characters: {pieces.characters}` and `tokens: {pieces.tokens}`, "
+        "expected one unit: remove one of them",
     )
     folder = "the folder with the model's tokenizer.json"
     _refuse(
@@ -369,8 +369,8 @@ def _check_pieces(pieces: PieceRule, place: str) -> None:
     )
     _refuse(
         pieces.characters and pieces.tokenizer,
-        f"{place}: `pieces` counts characters, and `tokenizer: {pieces.tokenizer}` would have no effect: remove "
-        "it, or write `tokens` instead of `characters`",
+        f"{place}: `pieces` counts characters, and `tokenizer: {pieces.tokenizer}` would have no effect: "
+        "remove it, or write `tokens` instead of `characters`",
     )
     _refuse(
         pieces.overlap >= pieces.size,

@@ -52,12 +52,45 @@ def catalogue(name: str) -> Mapping[str, str]:
     return found
 
 
+class Translated(str):
+    """A text in the language of its reader that keeps its English for JSON, which programs read."""
+
+    __slots__ = ("english",)
+    english: str
+
+    def __new__(cls, text: str, english: str) -> "Translated":
+        """Join both wordings of one text."""
+        translated = super().__new__(cls, text)
+        translated.english = english
+        return translated
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # a text has one wording
+        """Both wordings, for copies (`dataclasses.asdict`) and for other processes."""
+        return str(self), self.english
+
+
+def in_english(text: object) -> object:
+    """English wording of a text from `tr`; any other value as it is."""
+    if isinstance(text, Translated):
+        return text.english
+    return text
+
+
 def tr(english: str, **values: object) -> str:
-    """Return a text in the current language with its {fields} filled in."""
-    return catalogue(current()).get(english, english).format(**values)
+    """Return a text in the current language with its {fields} filled in; `in_english` has its English."""
+    text = catalogue(current()).get(english, english).format(**values)
+    english_values = {name: in_english(value) for name, value in values.items()}
+    return Translated(text, english.format(**english_values))
 
 
 def listed(names: Sequence[str]) -> str:
     """Return names as `a, b and c`."""
     *first, last = names
-    return tr("{first} and {last}", first=tr(", ").join(first), last=last) if first else last
+    if not first:
+        return last
+    return tr("{first} and {last}", first=joined(first), last=last)
+
+
+def joined(names: Sequence[str]) -> str:
+    """Return names with commas of the current language between them."""
+    return Translated(tr(", ").join(names), ", ".join(names))

@@ -1,8 +1,8 @@
 """Answers of LLaMA-Factory, kept in $XDG_CACHE_HOME/tuneyard/inspect by a hash of what they depend on.
 
-The folder never grows beyond `LARGEST` bytes by much: each new answer removes the ones that were not used for
-the longest time. Other processes may use the same folder at any moment. An answer is read in one piece, and one
-that is gone is computed again, so no process misses what another removed.
+The folder takes at most `LARGEST` bytes: each new answer removes those that were not used for the longest
+time. Other processes may use the folder at any moment. They read an answer in one piece and compute one that
+is gone again.
 """
 
 import contextlib

@@ -152,7 +152,11 @@ def _trained_on(runs: Sequence[ScoredRun], metric: str) -> list[str]:
     for run in runs:
         own = training_warnings(run.model, len(run.rows), run.trained_on, metric)
         reasons = tuple(run.trained_on.get("not_checked", ()))
-        told += [text if text.endswith(reasons) else f"{run.dataset}: {text}" for text in own]
+        for text in own:
+            if text.endswith(reasons):
+                told.append(text)
+            else:
+                told.append(tr("{dataset}: {text}", dataset=run.dataset, text=text))
     logged = dict.fromkeys(run.model for run in runs if run.model != BASE and Path(run.source).is_file())
     if logged:
         said = "training examples not checked: no log says what {models} was trained on"

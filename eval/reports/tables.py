@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from core import version
 from core.files import versions
-from core.language import catalogue, current, tr
+from core.language import catalogue, current, in_english, tr
 from eval.metrics.labels import short
 from eval.reports.numbers import (
     NONE,
@@ -349,7 +349,7 @@ def to_json(
         "mean": comparison.mean and _section_json(comparison.mean, comparison.base),
         "plots": list(plots),
         "left_out": LEFT_OUT,
-        "warnings": list(warnings),
+        "warnings": [in_english(warning) for warning in warnings],
         "runs": [run.source for run in runs],
         "versions": versions("numpy"),
         "tuneyard": version(),

@@ -16,7 +16,7 @@ from itertools import combinations
 import numpy as np
 
 from core.errors import RequestError
-from core.language import tr
+from core.language import joined, tr
 from core.metrics import Metric
 from eval.metrics.calibration import calibration
 from eval.metrics.labels import MOST, UNKNOWN, short
@@ -162,7 +162,7 @@ def _rare_labels(name: str, run: ScoredRun) -> list[str]:
     if not rare:
         return []
     told = "{dataset}: fewer than {count} examples of {labels}: the interval of macro-F1 may be too narrow"
-    return [tr(told, dataset=name, count=RARE, labels=tr(", ").join(map(short, rare)))]
+    return [tr(told, dataset=name, count=RARE, labels=joined([short(label) for label in rare]))]
 
 
 def _graded_section(

@@ -22,7 +22,7 @@ from compiler.cli import stats_command
 from core import drawing, language, metrics
 from core.drawing import Typeface
 from core.errors import ContentError
-from core.language import CHINESE, catalogue, in_language, listed, tr
+from core.language import CHINESE, ENGLISH, catalogue, in_language, listed, tr
 from eval import compare, defect, report, suite, text
 from eval import sweep as eval_sweep
 from eval.defect import write_defects
@@ -136,6 +136,43 @@ def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: 
         for metric in ("brier", "label_mass"):
             markdown(compare_in_metric([str(tmp_path / "runs")], metric, "").comparison, {})
     assert asked.missing <= {"n", "points", "x"} and "基线" in page
+
+
+def test_warnings_in_json_are_english_and_those_of_the_reader_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """table.json is for programs: the same bytes in every language, with warnings of every kind in it."""
+    gold = ["yes", "no"] * 20
+    for model, right in (("base", 20), ("a", 30), ("b", 33)):
+        trained = {"examples": 40, "sources": ["run.json"], "same_name": ["x"], "not_checked": ["why"]}
+        groups = [str(n // 10) for n in range(40)]
+        source = tmp_path / "runs"
+        write_run(
+            source, model, "s", gold, answers(gold, right, 1), groups,
+            trained_on=trained if model != "base" else None,
+        )  # fmt: skip
+    write_run(tmp_path / "runs", "b", "t", gold, gold)
+    next((tmp_path / "runs/b/t").glob("results.json")).unlink()
+    tables = {}
+    for name in (ENGLISH, CHINESE):
+        arguments = [tmp_path / "runs", "--replicates", "x=a,b", "--lang", name, "--out", tmp_path / name]
+        compare.cli.main([str(argument) for argument in arguments], standalone_mode=False)
+        tables[name] = (tmp_path / name / "table.json").read_text(encoding="utf-8")
+        printed = capsys.readouterr().err
+        for warning in json.loads(tables[name])["warnings"]:
+            assert warning.isascii()
+            assert (f"warning: {warning}\n" in printed) == (name == ENGLISH)
+    assert tables[ENGLISH] == tables[CHINESE]
+    warnings = "\n".join(json.loads(tables[CHINESE])["warnings"])
+    for part in (
+        "left out, unfinished",
+        "fewer than 6 clusters (4 here)",
+        "s: a was trained on 40 of these 40 examples (run.json): this is training accuracy",
+        "a: training examples not checked: why",
+        "the interval over 2 seeds",
+    ):
+        assert part in warnings
+    assert "警告：" in printed and "warning:" not in printed
 
 
 def test_names_are_listed() -> None:
