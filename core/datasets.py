@@ -1,6 +1,7 @@
 """The registry `dataset_info.json`: what LLaMA-Factory, recipes and eval know a dataset by."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,14 @@ REGISTRY = "dataset_info.json"
 NAMES = 10  # so many registered ones are named in a message
 PARTS = ("system", "history", "tools", "images", "videos", "audios", "kto_tag")
 """What LLaMA-Factory reads where an entry names it: filled in a record, it is no column kept for people."""
+INPUT_NAMES = (
+    "input", "inputs", "query", "question", "context", "contexts", "passage", "document", "article",
+    "paragraph", "background",
+)  # fmt: skip
+"""Names of columns with a text that a prompt goes with: LLaMA-Factory's slot for it is `query`."""
+RUNNING_WORDS = 5
+RUNNING_IDEOGRAPHS = 10
+_IDEOGRAPHS = re.compile("[\u3400-\u9fff]")
 # The texts are what a table has for the others.
 _BLANK: tuple[object, ...] = ("", None, "[]", "{}", "null", [], {})
 DEFAULT_FOLDER = Path("dataset_info")
@@ -161,24 +170,50 @@ def read_records(path: Path) -> list[dict[str, object]]:
     return rows
 
 
-def query_left_out(
+def left_out_texts(
     record: Mapping[str, object], columns: Mapping[str, str], formatting: object = "alpaca"
-) -> str:
-    """Return the column with an input that LLaMA-Factory leaves out of a record's prompt, "" without one.
+) -> list[str]:
+    """Columns with a text that LLaMA-Factory leaves out of a record's prompt because `query` maps nothing.
 
-    `columns` are those of the entry, which has some. A column counts if it is called `input` or `query`, the
-    entry maps nothing to it, and the prompt does not contain its text.
+    `columns` are those of the entry, which has some. A column counts if the entry maps nothing to it and the
+    prompt does not contain its text. Columns that are not called like an input (`is_input`) count if they
+    hold running text that is neither in the answer nor a copy of the whole example.
     """
     if formatting != "alpaca" or not columns or "query" in columns:
-        return ""
-    prompt = record.get(columns.get("prompt", ""))
-    for name in ("input", "query"):
-        text = record.get(name)
-        if name in columns.values() or not isinstance(text, str) or not text.strip():
+        return []
+    mapped = set(columns.values())
+    prompt = _text_of(record, columns.get("prompt", ""))
+    answers = [_text_of(record, columns.get(part, "")) for part in ("response", "chosen", "rejected")]
+    left_out = []
+    for name in record:
+        text = _text_of(record, name)
+        if name in mapped or name in PARTS or not text or text in prompt:
             continue
-        if not (isinstance(prompt, str) and text.strip() in prompt):
-            return name
-    return ""
+        if is_input(name):
+            left_out.append(name)
+            continue
+        repeats_answer = any(text in answer for answer in answers)
+        is_whole_example = (
+            bool(prompt) and prompt in text and any(answer and answer in text for answer in answers)
+        )
+        if _is_running_text(text) and not repeats_answer and not is_whole_example:
+            left_out.append(name)
+    return left_out
+
+
+def is_input(name: str) -> bool:
+    """Whether a column is called like the input that a prompt goes with."""
+    return name.lower() in INPUT_NAMES
+
+
+def _text_of(record: Mapping[str, object], name: str) -> str:
+    value = record.get(name)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _is_running_text(text: str) -> bool:
+    """Whether a text is more than an id, a label, an address or a few words."""
+    return len(text.split()) >= RUNNING_WORDS or len(_IDEOGRAPHS.findall(text)) >= RUNNING_IDEOGRAPHS
 
 
 def filled(values: Sequence[object]) -> list[int]:

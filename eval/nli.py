@@ -82,7 +82,7 @@ def cli(request: ScoringRequest, shots: int, shots_from: tuple[str, ...], **give
         _check_choice(request, given["parser"])
         if not given["check_generate"] and not request.rescore:
             fix = "nothing is generated here: give --mode generate, or --check-generate N"
-            refuse_explicit(("parser",), fix)
+            refuse_explicit(("parser", "max_new_tokens"), fix)
     else:
         fix = "it is for --mode choice: here every answer is generated"
         refuse_explicit(("check_generate", "variants"), fix)

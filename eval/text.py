@@ -39,6 +39,8 @@ from eval.scoring.task import Figure, Job, Task
 from eval.statistics.rates import Measured
 from eval.statistics.selection import held_out_rows
 
+GENERATING = ("max_new_tokens", "preset", "think")
+"""Options that only matter where answers are generated."""
 LONGEST = 2048  # tokens for the loss, unless the context is smaller
 SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # beside other commands' figures
 
@@ -92,7 +94,7 @@ def cli(request: ScoringRequest, **given: Any) -> Asked:
         need(JIEBA)
     if not given["generate"]:
         fix = "nothing is generated: leave it out, or leave out --no-generate"
-        refuse_explicit(("preset", "think"), fix)
+        refuse_explicit(GENERATING, fix)
     if given["eval_ratio"] is None:
         refuse_explicit(("seed",), "it is the seed of --eval-ratio R: give both")
     sets = read_datasets(request.datasets, request.data, request.cluster, images=not given["generate"])
@@ -101,6 +103,9 @@ def cli(request: ScoringRequest, **given: Any) -> Asked:
     if ratio:
         sets = [held_out(dataset, ratio, given["seed"]) for dataset in sets]
     texts = frozenset(dataset.name for dataset in sets if not any(dataset.answers))
+    if len(texts) == len(sets):
+        fix = "nothing is generated: these are plain texts, of which only the loss is measured; leave it out"
+        refuse_explicit((*GENERATING, "rouge"), fix)
     return Text(**given, texts=texts), sets
 
 

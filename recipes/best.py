@@ -6,6 +6,7 @@ Read from trainer_state.json, or with --results from what an evaluation of its c
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,16 +14,32 @@ import click
 
 from core.cli import cli_command
 from core.drawing import picture, plot_texts
-from core.errors import ContentError, RequestError
+from core.errors import ContentError, RequestError, nearest
 from core.files import read_object, require
 from core.language import ENGLISH, in_language, lang_option, tr
 from core.metrics import Metric, direction, metric_of, read_metric
 from core.refusals import is_number
 from recipes.output import CHECKPOINT, checkpoints, find_flaw
 
+COUNTS = ("n", "refused", "seconds")  # numbers of a results.json that say nothing of quality
+
 
 class DivergedError(ContentError):
     """A metric was measured and was never a finite number."""
+
+
+class NotMeasuredError(ContentError):
+    """No evaluation has the metric; `measured` are the numbers that there are."""
+
+    def __init__(self, place: Path, metric: str, measured: Sequence[str], hint: str) -> None:
+        super().__init__(f"{place}: no {metric}; found {', '.join(measured) or 'nothing'}; {hint}")
+        self.place, self.metric, self.measured = place, metric, measured
+
+    def as_wrong_option(self) -> RequestError:
+        """The same as the error of an explicit --metric, with the nearest name."""
+        numbers = f"found {', '.join(self.measured)}"
+        hint = nearest(self.metric, self.measured) or "name one of these, or leave --metric out"
+        return RequestError(f"--metric {self.metric}: {self.place} has no such number; {numbers}; {hint}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +71,18 @@ class Best:
 @lang_option
 def command(output_dir: Path, metric: str | None, results: Path | None, as_json: bool) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
-    metric = metric or ("accuracy" if results else "eval_loss")
-    if results:
-        curve, meaning = read_scores(results, metric)
-    else:
-        curve, meaning = read_curve(output_dir, metric), metric_of(metric)
+    is_explicit = metric is not None
+    if metric is None:
+        metric = "accuracy" if results else "eval_loss"
+    try:
+        if results:
+            curve, meaning = read_scores(results, metric)
+        else:
+            curve, meaning = read_curve(output_dir, metric), metric_of(metric)
+    except NotMeasuredError as error:
+        if is_explicit and error.measured:
+            raise error.as_wrong_option() from error
+        raise
     best = find_best(curve, metric, output_dir, meaning)
     plot(curve, best, output_dir / "best.png", meaning)
     if as_json:
@@ -74,7 +98,7 @@ def command(output_dir: Path, metric: str | None, results: Path | None, as_json:
 
 
 def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
-    """Return (step, value) of every evaluation; `ContentError` names what the run holds instead."""
+    """The (step, value) of every evaluation; `NotMeasuredError` names what the run has instead."""
     require(output_dir, "output_dir of a training")
     states = [folder / "trainer_state.json" for folder in [output_dir, *checkpoints(output_dir)][:2]]
     state = next((path for path in states if path.is_file()), None)
@@ -91,20 +115,24 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
         raise DivergedError(f"{state}: {metric} {told}")
     known = sorted({key for row in rows for key in row if is_number(row[key])} - {"step", "epoch"})
     hint = "the recipe has no eval_strategy" if "eval_loss" not in known else "choose one with --metric"
-    raise ContentError(f"{state}: no {metric}; found {', '.join(known) or 'nothing'}; {hint}")
+    raise NotMeasuredError(state, metric, known, hint)
 
 
 def read_scores(results: Path, metric: str) -> tuple[list[tuple[int, float]], Metric]:
     """Return (step, value) of every scored checkpoint, the mean over its datasets, and what a value means.
 
-    One that lacks a dataset of the others is left out, and named. `ContentError` without any.
+    One that lacks a dataset of the others is left out, and named. `NotMeasuredError` without any.
     """
     found: dict[int, dict[str, float]] = defaultdict(dict)
     meaning = metric_of(metric)
+    measured: set[str] = set()
     for path in sorted(require(results, "folder of results").rglob("results.json")):
         result = read_object(path)
         name, (value, meant) = CHECKPOINT.fullmatch(str(result.get("model"))), read_metric(result, metric)
-        if not name or not is_number(value):
+        if not name:
+            continue
+        if not is_number(value):
+            measured.update(_figures(result))
             continue
         meaning = meant
         scores, rows = found[int(name[1])], f" ({result['n']} rows)" if "n" in result else ""
@@ -113,8 +141,8 @@ def read_scores(results: Path, metric: str) -> tuple[list[tuple[int, float]], Me
             raise ContentError(f"{path}: {name[0]} was scored twice on {dataset}; keep one of its folders")
         scores[dataset] = float(value)
     if not found:
-        missing = "no results.json of a model named checkpoint-N with the number"
-        raise ContentError(f"{results}: {missing} {metric}")
+        hint = "score the checkpoints, each as a model named checkpoint-N"
+        raise NotMeasuredError(results, metric, sorted(measured), hint)
     sets = {dataset for scores in found.values() for dataset in scores}
     lacking = {step: sorted(sets - scores.keys()) for step, scores in sorted(found.items())}
     left_out = [f"checkpoint-{n} has no {metric} of {', '.join(no)}" for n, no in lacking.items() if no]
@@ -123,6 +151,14 @@ def read_scores(results: Path, metric: str) -> tuple[list[tuple[int, float]], Me
     for line in left_out:
         click.echo(f"left out: {line}", err=True)
     return [(n, statistics.fmean(found[n].values())) for n, no in lacking.items() if not no], meaning
+
+
+def _figures(result: dict[str, object]) -> list[str]:
+    """Names of the figures in a results.json, also those of its `metrics`."""
+    declared = result.get("metrics")
+    names = list(declared) if isinstance(declared, dict) else []
+    names += [key for key, value in result.items() if is_number(value) and key not in COUNTS]
+    return names
 
 
 def find_best(curve: list[tuple[int, float]], metric: str, output_dir: Path, meaning: Metric) -> Best:

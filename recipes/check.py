@@ -29,6 +29,8 @@ from core.errors import (
     size_words,
 )
 from core.files import existing
+from core.prompt import strings
+from core.refusals import is_number
 from core.runs import RUN, STARTED
 from recipes.ask import Answer, LlamaFactory, ask, ask_weights
 from recipes.asked_rules import asked_problems, packs
@@ -44,6 +46,10 @@ from recipes.token_weights import weights_file
 from recipes.watch import FileStates, files_named, states_of
 
 WATCHED_EVERY = 0.3  # seconds
+MARKS_FIX = (
+    'add "kto_tag": "<column of true and false>" to the entry\'s `columns`, or write `stage: sft` for '
+    "answers without marks"
+)
 HERE = {"E309", "E342", "E343", "E344"}  # what this machine lacks: a note on a recipe for another
 
 
@@ -302,21 +308,31 @@ def answer_problems(recipe: Recipe, answer: Answer, known: list[str]) -> Iterato
     rejected = answer.get("rejected")
     if rejected and "E30" not in known:
         message = f"LLaMA-Factory refuses it: {rejected}"
-        key = refused_key(recipe, rejected, answer.get("at_fault", []))
-        yield recipe.problem("E350", key, message) if key else Problem("E350", str(recipe.path), message)
+        yield refusal("E350", recipe, message, rejected, answer.get("at_fault", []))
     model = answer.get("model", {})
     unfit = [(key, name) for key, names in model.get("unfit", {}).items() for name in names]
     for key, name in unfit:
         yield recipe.problem("E351", key, f"{name} fits no layer of the model")
     if model.get("refused") and not unfit and not {"E30", "E31"} & {*known}:
-        yield Problem("E351", str(recipe.path), f"LLaMA-Factory cannot adapt it: {model['refused']}")
+        refused = model["refused"]
+        message = f"LLaMA-Factory cannot adapt it: {refused}"
+        yield refusal("E351", recipe, message, refused, model.get("at_fault", []))
+
+
+def refusal(code: str, recipe: Recipe, message: str, words: str, at_fault: Collection[str]) -> Problem:
+    """A refusal of LLaMA-Factory in its own `words`, at the line of the setting that it is about."""
+    key = refused_key(recipe, words, at_fault)
+    if key:
+        return recipe.problem(code, key, message)
+    return Problem(code, str(recipe.path), message)
 
 
 def refused_key(recipe: Recipe, message: str, at_fault: Collection[str]) -> str:
-    """Return the setting that a refusal of LLaMA-Factory is about, "" if none can be named.
+    """Name the setting that a refusal of LLaMA-Factory is about, "" if none can be named.
 
     `at_fault` are the settings without which it would not refuse. Of these, one that the message names is
-    best: PiSSA is `pissa_init`, Unsloth `use_unsloth`. A key that the recipe does not set has no line.
+    best (PiSSA is `pissa_init`, Unsloth `use_unsloth`), then one whose value it quotes ("Module x is not
+    found"). A setting that the recipe lacks is named if the message asks for it. It has no line.
     """
     words = set(re.findall(r"[a-z0-9_]+", message.lower()))
 
@@ -328,7 +344,21 @@ def refused_key(recipe: Recipe, message: str, at_fault: Collection[str]) -> str:
     named = [key for key in keys or recipe.settings if is_named(key)]
     if named:
         return max(named, key=len)
-    return keys[-1] if keys else ""
+    quoted = [key for key in keys if words & _values(recipe, key)]
+    if quoted:
+        return quoted[-1]
+    if keys:
+        return keys[-1]
+    missing = [key for key in re.findall(r"`([a-z0-9_]+)`", message) if key in known_keys()]
+    return missing[0] if missing else ""
+
+
+def _values(recipe: Recipe, key: str) -> set[str]:
+    """What a message may quote of a setting: its number, or each of its names."""
+    number = recipe.settings.get(key)
+    if is_number(number):
+        return {f"{number:g}"}
+    return {name.lower() for name in recipe.names(key)}
 
 
 def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
@@ -337,7 +367,11 @@ def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) 
         about = answer.get("data", {}).get(dataset.name, {})
         if dataset.rows == 0 or not about.get("bad"):
             continue
-        _, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
+        entry, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
+        if lacks_marks(recipe, entry) and about["bad"] >= about["rows"]:
+            message = f"stage kto drops all {about['rows']} rows: the entry names no column of marks"
+            yield Problem("E323", str(path), message, dataset.name, MARKS_FIX)
+            continue
         for row, why in about["problems"]:
             stages = 'stages rm and dpo want `"ranking": true`, no other' if "training stage" in why else ""
             yield Problem("E323", f"{path} row {row}" if row else str(path), why, dataset.name, stages)
@@ -346,6 +380,11 @@ def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) 
             if about["bad"] >= about["rows"]:
                 message = f"all {about['bad']} rows fail to convert"
             yield Problem("E323", str(path), message, dataset.name)
+
+
+def lacks_marks(recipe: Recipe, entry: dict[str, object]) -> bool:
+    """Whether stage kto trains a dataset whose entry has no column that marks answers as good or bad."""
+    return recipe.settings.get("stage") == "kto" and "kto_tag" not in strings(entry.get("columns"))
 
 
 def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule) -> Iterator[Problem]:

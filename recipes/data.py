@@ -11,9 +11,10 @@ from core.datasets import (
     REGISTRY,
     file_not_found,
     filled,
+    is_input,
+    left_out_texts,
     not_registered,
     other_folder,
-    query_left_out,
     read_records,
     read_registry,
 )
@@ -116,7 +117,7 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
             what = f"{name}: {part!r} is filled in {count} of {len(records)} records"
             hint = f'LLaMA-Factory leaves it out; add "{part}": "{part}" to the entry\'s `columns`'
             found.append(recipe.problem("W324", key, f"{what}, and the entry does not name it", hint))
-    found.extend(_query_problems(recipe, key, name, entry, records))
+    found.extend(_text_problems(recipe, key, name, entry, records))
     manifest = path.parent / "manifest.json"
     files = read_object(manifest).get("files") if manifest.is_file() else None
     about = files.get(path.name) if isinstance(files, dict) else None
@@ -126,23 +127,30 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
     return NamedDataset(key, name, sampled if isinstance(sampled, int) else len(records)), found
 
 
-def _query_problems(
+def _text_problems(
     recipe: Recipe, key: str, name: str, entry: dict[str, object], records: list[dict[str, object]]
 ) -> Iterator[Problem]:
-    """Yield an error if rows have an input that LLaMA-Factory leaves out of the prompt."""
+    """Yield the columns with a text that LLaMA-Factory leaves out of the prompt.
+
+    An input is an error (E327), any other running text a warning (W327).
+    """
     if recipe.settings.get("stage") == "pt":
         return
     columns, formatting = strings(entry.get("columns")), entry.get("formatting", "alpaca")
-    left_out = [query_left_out(record, columns, formatting) for record in records]
-    places = [number for number, column in enumerate(left_out, 1) if column]
-    if not places:
-        return
-    column = left_out[places[0] - 1]
-    message = (
-        f"{name}: {column!r} is filled in {len(places)} of {len(records)} records (first in row {places[0]}),"
-        " and the entry does not map `query`: LLaMA-Factory trains the prompt without it"
-    )
-    yield recipe.problem("E327", key, message, f'add "query": "{column}" to the entry\'s `columns`')
+    places: dict[str, list[int]] = {}
+    for number, record in enumerate(records, 1):
+        for column in left_out_texts(record, columns, formatting):
+            places.setdefault(column, []).append(number)
+    for column, numbers in places.items():
+        share = f"{len(numbers)} of {len(records)} records (first in row {numbers[0]})"
+        message = f"{name}: {column!r} is filled in {share}, and the entry does not map `query`"
+        fix = f'add "query": "{column}" to the entry\'s `columns`'
+        if is_input(column):
+            message = f"{message}: LLaMA-Factory trains the prompt without it"
+            yield recipe.problem("E327", key, message, fix)
+        else:
+            message = f"{message}: LLaMA-Factory leaves this text out"
+            yield recipe.problem("W327", key, message, f"if the prompt needs it, {fix}")
 
 
 def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:

@@ -49,7 +49,7 @@ def inspect(settings: dict[str, object], launch: Launch) -> Facts:
     except refusals() as error:
         message = words(error)
         return {"rejected": message, "at_fault": at_fault(settings, launch, message)}
-    return Inspection(arguments, settings.get("preprocessing_num_workers")).facts()
+    return Inspection(arguments, settings, launch).facts()
 
 
 def at_fault(settings: Mapping[str, object], launch: Launch, message: str) -> list[str]:
@@ -72,7 +72,13 @@ class Inspection:
     """The facts of one recipe, each remembered by the arguments and file contents that it depends on."""
 
     arguments: RecipeData
-    workers: object
+    settings: Mapping[str, object]
+    launch: Launch
+
+    @property
+    def workers(self) -> object:
+        """How many processes read the rows."""
+        return self.settings.get("preprocessing_num_workers")
 
     def facts(self) -> Facts:
         """Return `rejected`, `data`, `tokens` and `model`."""
@@ -117,15 +123,30 @@ class Inspection:
     def _layout(self) -> Facts:
         model_args = _without(vars(self.arguments.model_args), OF_NO_LAYOUT)
         finetuning_args = vars(self.arguments.finetuning_args)
+        finetuning_keys = [key for key in self.settings if key in finetuning_args]
 
         def lay_out() -> Facts:
             reader = self.reader  # LLaMA-Factory sets `resize_vocab` as it loads a tokenizer with new tokens
             try:
-                return _model(reader.model_args, reader.finetuning_args, reader.module.get("tokenizer"))
+                layout = _model(reader.model_args, reader.finetuning_args, reader.module.get("tokenizer"))
             except refusals() as error:
                 return {"error": words(error)}
+            if layout["refused"]:
+                layout["at_fault"] = [key for key in finetuning_keys if self._fits_without(key)]
+            return layout
 
-        return remembered("layout", [model_args, finetuning_args, self._model_hashes], lay_out)
+        key = [model_args, finetuning_args, sorted(finetuning_keys), self._model_hashes]
+        return remembered("layout", key, lay_out)
+
+    def _fits_without(self, key: str) -> bool:
+        """Whether LLaMA-Factory prepares the model once a setting is left out."""
+        rest = {name: value for name, value in self.settings.items() if name != key}
+        try:
+            arguments = _arguments(rest, self.launch)
+            layout = _model(arguments.model_args, arguments.finetuning_args, None)
+        except refusals():
+            return False
+        return not layout["refused"]
 
     def _rows(self, name: str) -> Facts:
         """Return what becomes of a dataset, without the lengths of its rows."""

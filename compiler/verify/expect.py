@@ -16,7 +16,7 @@ from compiler.problems import Problems
 from compiler.read import read
 from compiler.rows import Rows
 from compiler.specfile import Source
-from core.datasets import PARTS, loaded_files, query_left_out
+from core.datasets import PARTS, is_input, left_out_texts, loaded_files
 from core.documents import BOM
 from core.errors import ContentError, Problem, ProblemsError, counted, nearest, show_value
 from core.prompt import ALPACA, SHAREGPT_TAGS, strings
@@ -145,9 +145,14 @@ class Expected:
         for name, (place, count) in self._left_out.items():
             filled = f"{name!r} is filled in {counted(count, 'record')}"
             message = f"{filled}, and the entry does not name it: LLaMA-Factory leaves it out"
-            part = name if name in PARTS else "query"
-            hint = f'add "{part}": "{name}" to the entry\'s `columns`, or take it out of the file'
-            self.problems.append(Problem("E409", place, message, name, hint))
+            if name in PARTS or is_input(name):
+                code = "E409"
+                part = name if name in PARTS else "query"
+                hint = f'add "{part}": "{name}" to the entry\'s `columns`, or take it out of the file'
+            else:
+                code = "W409"
+                hint = f'if the prompt needs it, add "query": "{name}" to the entry\'s `columns`'
+            self.problems.append(Problem(code, place, message, name, hint))
 
     def _records_of(
         self, path: Path, selected: Container[int] | None
@@ -162,7 +167,7 @@ class Expected:
             for number, line in enumerate(rows.lines):
                 record, place = cast("Record", rows.row(number)), f"{rows.prefix}{line}"
                 self._note(record, place)
-                self._look_for_query(record, place)
+                self._look_for_texts(record, place)
                 if selected is None or self.count in selected:
                     yield place, expected_row(record, self.meaning)
                 self.count += 1
@@ -179,12 +184,11 @@ class Expected:
                 place, count = self._left_out.get(name, (f"{rows.prefix}{rows.lines[numbers[0]]}", 0))
                 self._left_out[name] = (place, count + len(numbers))
 
-    def _look_for_query(self, record: Record, place: str) -> None:
-        """Count the records with an input that the entry does not map to `query`."""
+    def _look_for_texts(self, record: Record, place: str) -> None:
+        """Count the records with a text that the entry does not map to `query`."""
         if self.meaning.text_only:
             return
-        column = query_left_out(record, self.meaning.columns, self.meaning.format)
-        if column:
+        for column in left_out_texts(record, self.meaning.columns, self.meaning.format):
             first_place, count = self._left_out.get(column, (place, 0))
             self._left_out[column] = (first_place, count + 1)
 

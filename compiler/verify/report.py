@@ -20,10 +20,11 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
     """Yield the report on one dataset, line by line; `every` shows all findings kept."""
     if verdict.problems:
         yield summarise(verdict.problems, every, verdict.counts)
-    yield (
-        f"{verdict.dataset}: {verdict.records} records in the file, {verdict.loaded} rows from "
-        f"LLaMA-Factory's loader, {verdict.same} with the same turns and text"
-    )
+    if verdict.is_read:
+        yield (
+            f"{verdict.dataset}: {verdict.records} records in the file, {verdict.loaded} rows from "
+            f"LLaMA-Factory's loader, {verdict.same} with the same turns and text"
+        )
     if (audit := verdict.audit) and audit.rows:
         yield from _audit_lines(audit, verdict.cutoff)
         yield from [_learned_pretraining(audit, verdict)] if verdict.stage == "pt" else _learned(audit)
@@ -35,6 +36,8 @@ def as_json(verdict: Verdict) -> dict[str, object]:
     """Return the report on one dataset as plain values."""
     same_keys = ("dataset", "records", "loaded", "same", "trained", "stage", "failed", "notes")
     report: dict[str, object] = {key: getattr(verdict, key) for key in same_keys}
+    if not verdict.is_read:
+        report |= {"records": None, "loaded": None, "same": None}
     report |= {
         "counts": dict(sorted(verdict.counts.items())),
         "problems": [asdict(problem) for problem in verdict.problems],

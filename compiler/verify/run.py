@@ -23,7 +23,7 @@ from compiler.verify.expect import Expected, ExpectedRow, Meaning, column_proble
 from compiler.verify.learned import AnswersAuditor, PretrainingAuditor
 from compiler.verify.selection import Selection, selection_problems, split_rows
 from compiler.verify.trained import RecipeFile, Training, training_of
-from core.answers import MESSAGES, code_for
+from core.answers import MESSAGES, PAIRED, code_for
 from core.datasets import REGISTRY, Dataset, loaded_files, locate_dataset, read_registry, wrong_folder
 from core.documents import read_mapping
 from core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
@@ -49,7 +49,6 @@ SETTINGS = (
 Settings = Mapping[str, object]
 Records = Iterator[tuple[str, ExpectedRow | str]]
 JSON = (".json", ".jsonl")
-PAIR_STAGES = ("rm", "dpo")
 STAGES = {
     "rm": ("preference pairs (`ranking: true`)", "write `stage: dpo` or `stage: rm`"),
     "kto": ("answers marked as wanted or not (`kto_tag`)", "write `stage: kto`"),
@@ -68,11 +67,14 @@ class Verdict:
 
     `why_no_answer` is what may keep the loader from reading the texts of answers.
 
+    `is_read` is false if LLaMA-Factory cannot load the rows, so that there are no counts.
+
     `trained` is how many rows the recipe trains, None without a recipe. `dropped` has the numbers (from 0, in
     LLaMA-Factory's order) of loaded rows that its processor passes over.
     """
 
     dataset: str
+    is_read: bool = True
     records: int = 0
     loaded: int = 0
     same: int = 0
@@ -186,6 +188,7 @@ def verify(
         verdict.add(problem)
     if unusable:
         verdict.not_checked.append("the rows: LLaMA-Factory cannot load them")
+        verdict.is_read = False
         return verdict
     verdict.stage = stage
     for path in loaded_files(dataset.path):
@@ -196,6 +199,8 @@ def verify(
     _load_and_walk(dataset, out, expected, verdict, {**settings, "stage": stage})
     if recipe and verdict.loaded:
         training = training_of(recipe, dataset, out, verdict.loaded, verdict.dropped, siblings)
+        if "E434" in verdict.counts and training.rows:
+            training = Training(rows=0, steps=["the data is for another stage, E434"])
         verdict.note_training(training, recipe.path)
     for problem in [*expected.problems, *column_problems(place, meaning, expected.keys)]:
         verdict.add(problem)
@@ -257,8 +262,8 @@ def _selection(dataset: Dataset, meaning: Meaning) -> Selection | None:
 
 def stage_fits(stage: str, meaning: Meaning) -> bool:
     """Whether LLaMA-Factory can train a dataset in a stage: only rm and dpo take pairs, only kto marks."""
-    if stage in PAIR_STAGES or meaning.ranking:
-        return stage in PAIR_STAGES and meaning.ranking
+    if stage in PAIRED or meaning.ranking:
+        return stage in PAIRED and meaning.ranking
     if stage == "kto" or meaning.stage == "kto":
         return stage in ("kto", "ppo") and meaning.stage == "kto"
     return True

@@ -10,6 +10,7 @@ from compiler.problems import Problems
 from compiler.read import read
 from compiler.specfile import Source
 from compiler.verify.selection import split_rows
+from core.answers import PAIRED
 from core.datasets import REGISTRY, Dataset, loaded_files, locate_dataset, read_registry
 from core.documents import read_yaml
 from core.errors import Problem, TuneyardError, show_value
@@ -69,8 +70,11 @@ def training_of(
     `folder` is that of its registry, `loaded` the rows that LLaMA-Factory reads of it before `num_samples`,
     `dropped` the numbers of those without an answer, which its processor passes over.
     `siblings` are the datasets of the same compile: if the recipe trains one of them, this one may be left
-    out. The problem is E433 if the recipe does not train this dataset.
+    out. The problem is E433 if the recipe does not train this dataset, E434 if LLaMA-Factory stops at another
+    one.
     """
+    if recipe.settings.get("do_train") is not True:
+        return _nothing_trained(recipe)
     if not names_in(recipe.settings.get("dataset")):
         return Training(not_counted=f"{recipe.path} names no dataset")
     if problem := _reads_something_else(recipe, dataset, folder):
@@ -78,6 +82,8 @@ def training_of(
     names = list(dict.fromkeys(names_in(recipe.settings.get("dataset"))))
     if dataset.name not in names:
         return _left_out(recipe, dataset, names, siblings)
+    if problem := _stops_at_another(recipe, dataset, folder):
+        return Training(rows=0, steps=["LLaMA-Factory stops before the training, E434"], problem=problem)
     try:
         training = _count(recipe, dataset, folder, loaded, dropped, names)
     except TuneyardError as error:
@@ -90,6 +96,41 @@ def training_of(
         why = "; ".join(training.steps)
         training.problem = recipe.problem("dataset", f"no row of {dataset.name} is trained: {why}")
     return training
+
+
+def _nothing_trained(recipe: RecipeFile) -> Training:
+    """No rows; E433 if the recipe does nothing else with them either."""
+    value = recipe.settings.get("do_train")
+    state = "is missing" if value is None else f"is {show_value(value)}"
+    training = Training(rows=0, steps=[f"do_train {state}: nothing is trained"])
+    uses = [key for key in ("do_eval", "do_predict") if recipe.settings.get(key) is True]
+    if not uses and not recipe.settings.get("tokenized_path"):
+        training.problem = recipe.problem(
+            "do_train", f"{state}: nothing is trained", "write `do_train: true`"
+        )
+    return training
+
+
+def _stops_at_another(recipe: RecipeFile, dataset: Dataset, folder: Path) -> Problem | None:
+    """E434 if LLaMA-Factory stops at another dataset of the recipe.
+
+    It loads all of them before the training, and takes preference pairs only in stages rm and dpo, where it
+    takes nothing else.
+    """
+    stage = str(recipe.settings.get("stage", "sft"))
+    entries = read_registry(folder)
+    for key in ("dataset", "eval_dataset"):
+        for name in names_in(recipe.settings.get(key)):
+            has_pairs = entries.get(name, {}).get("ranking") is True
+            if name == dataset.name or name not in entries or has_pairs == (stage in PAIRED):
+                continue
+            content = "preference pairs (`ranking: true`)" if has_pairs else "no preference pairs"
+            message = (
+                f"{name} holds {content}, at which stage {stage} stops: no row of {dataset.name} is trained"
+            )
+            hint = "train preference pairs and other datasets by recipes of their own"
+            return Problem("E434", recipe.place(key), message, key, hint)
+    return None
 
 
 def _reads_something_else(recipe: RecipeFile, dataset: Dataset, folder: Path) -> Problem | None:

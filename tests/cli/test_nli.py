@@ -250,7 +250,8 @@ def test_labels_are_found_once_and_in_the_whole_dataset(nli, data, monkeypatch) 
     for limit in (1, 5):
         for mode in ("choice", "generate"):
             reads.clear()
-            more = ("--mode", mode, "--max-new-tokens", "3", "--limit", limit, "--count", "maybe=no")
+            short = ("--max-new-tokens", "3") if mode == "generate" else ()
+            more = ("--mode", mode, *short, "--limit", limit, "--count", "maybe=no")
             out = nli("--data", data, *more, out=f"{mode}-{limit}")
             assert results(out)["labels"] == ["maybe", "no", "yes"]
             assert len(reads) <= 2  # for the labels, and for the baseline
@@ -455,6 +456,7 @@ def test_underscores_are_taken_for_hyphens() -> None:
     ("words", "flag"),
     [
         (["--parser", "substring"], "--parser"),
+        (["--max-new-tokens", "9"], "--max-new-tokens"),
         (["--mode", "generate", "--variants", "none"], "--variants"),
     ],
 )

@@ -51,8 +51,9 @@ def loaded(tiny_model: Path):
 def text(tiny_model: Path, tmp_path: Path):
     """`text("--data", x)` runs the command with the tiny model into OUT and returns OUT."""
 
-    def call(*arguments: object, out: str = "out") -> Path:
-        given = ["--model", tiny_model, "--max-new-tokens", 6, "--out", tmp_path / out, *arguments]
+    def call(*arguments: object, out: str = "out", generates: bool = True) -> Path:
+        short = ["--max-new-tokens", 6] if generates and "--no-generate" not in arguments else []
+        given = ["--model", tiny_model, *short, "--out", tmp_path / out, *arguments]
         cli.main(list(map(str, given)), standalone_mode=False)
         return tmp_path / out
 
@@ -156,7 +157,7 @@ def test_texts_are_read_whole_and_nothing_is_generated(text, tmp_path, loaded) -
     lines = ["A man is walking a dog.", "任务：判断", "yes"]
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([{"text": line} for line in lines]))
-    out = text("--data", path)
+    out = text("--data", path, generates=False)
     for row, line in zip(read(out, "predictions.jsonl"), lines, strict=True):
         ids = torch.tensor([loaded.tokenizer(f"{line}<|im_end|>")["input_ids"]])
         with torch.no_grad():
@@ -253,10 +254,21 @@ def test_bad_requests_leave_nothing(text, data, tmp_path, arguments, error, said
     [
         (["--no-generate", "--think"], "--think"),
         (["--no-generate", "--preset", "document"], "--preset"),
+        (["--no-generate", "--max-new-tokens", "6"], "--max-new-tokens"),
         (["--seed", "3"], "--seed"),
     ],
 )
 def test_an_option_without_effect_is_refused(text, data, tmp_path, words, flag) -> None:
     with pytest.raises(RequestError, match=f"^{flag}: "):
         text("--data", data, *words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [["--max-new-tokens", "6"], ["--think"], ["--rouge"]])
+def test_nothing_is_generated_to_plain_texts(tiny_model, tmp_path, words) -> None:
+    path = tmp_path / "plain.json"
+    path.write_text(json.dumps([{"text": "A dog is an animal."}]))
+    given = ["--model", str(tiny_model), "--data", str(path), "--out", str(tmp_path / "out"), *words]
+    with pytest.raises(RequestError, match=f"^{words[0]}: nothing is generated: these are plain texts"):
+        cli.main(given, standalone_mode=False)
     assert not (tmp_path / "out").exists()

@@ -36,7 +36,13 @@ class Folder:
 
     def recipe(self, **settings: object) -> Path:
         """Write a recipe that trains `mine`, with other settings."""
-        base = {"stage": "sft", "dataset": "mine", "dataset_dir": str(self.folder), "template": "qwen"}
+        base = {
+            "stage": "sft",
+            "do_train": True,
+            "dataset": "mine",
+            "dataset_dir": str(self.folder),
+            "template": "qwen",
+        }
         kept = {key: value for key, value in (base | settings).items() if value is not None}
         path = self.folder / "r.yaml"
         path.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in kept.items()))
@@ -130,6 +136,8 @@ def test_rows_that_llamafactory_drops_are_not_counted(sets, entry):
     ("settings", "key"),
     [
         ({"dataset": "other"}, "dataset"),
+        ({"do_train": False}, "do_train"),
+        ({"do_train": None}, "do_train"),
         ({"dataset_dir": None}, "dataset_dir"),
         ({"dataset_dir": "nowhere"}, "dataset_dir"),
         ({"dataset_dir": "ONLINE"}, "dataset_dir"),
@@ -181,8 +189,39 @@ def test_a_stage_that_does_not_fit_pairs_is_one_finding(sets, stage):
     verdict = sets.verify(stage=stage)
     (problem,) = verdict.problems
     assert (problem.code, problem.field) == ("E434", "stage") and verdict.same == 9
+    assert verdict.trained == 0
     assert stage in problem.message and "stage: dpo" in problem.hint and problem.place.endswith("r.yaml:1")
     assert sets.verify(stage="dpo", pref_beta=0.1).problems == []
+
+
+def test_a_recipe_that_only_evaluates_trains_nothing(sets):
+    verdict = sets.verify(do_train=False, do_predict=True)
+    assert not verdict.failed and verdict.trained == 0
+    assert "trains 0 of these 60 rows (do_train is false: nothing is trained)" in verdict.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "stops_at"),
+    [("sft", "dataset", "pairs"), ("sft", "eval_dataset", "pairs"), ("dpo", "dataset", "other")],
+)
+def test_llamafactory_stops_at_another_dataset_of_another_stage(sets, stage, key, stops_at):
+    """As LLaMA-Factory's own loader does, which raises for the mixture."""
+    rows = [{"instruction": f"{n}?", "input": "", "chosen": "a", "rejected": "b"} for n in range(9)]
+    (sets.folder / "pairs.json").write_text(json.dumps(rows))
+    columns = {"prompt": "instruction", "query": "input", "chosen": "chosen", "rejected": "rejected"}
+    pairs = {"file_name": "pairs.json", "ranking": True, "columns": columns}
+    sets.info["pairs"] = pairs
+    sets.register()
+    name = "pairs" if stage == "dpo" else "mine"
+    settings = {"dataset": f"{name},{stops_at}"} if key == "dataset" else {key: stops_at}
+    verdict = sets.verify(name, stage=stage, **settings)
+    (problem,) = verdict.problems
+    assert (problem.code, problem.field) == ("E434", key) and problem.message.startswith(stops_at)
+    assert verdict.failed and verdict.trained == 0
+    assert "trains 0 of these" in verdict.notes[-1]
+    if stage == "sft":
+        with pytest.raises(ValueError, match="not applicable in the current training stage"):
+            sets.trained_by_llamafactory(**settings)
 
 
 def test_settings_that_llamafactory_refuses_are_said(sets):
@@ -200,7 +239,10 @@ def test_a_folder_is_loaded_whole_as_llamafactory_does(sets, tmp_path):
     assert (verdict.records, verdict.same, verdict.trained) == (8, 8, 8) and not verdict.failed
     assert len(sets.trained_by_llamafactory()) == 8
     (tmp_path / "many" / "notes.md").write_text("x")
-    assert [problem.code for problem in sets.verify().problems] == ["E435"]
+    unread = sets.verify()
+    assert [problem.code for problem in unread.problems] == ["E435"]
+    assert not [line for line in lines(unread, every=False) if "records" in line]
+    assert as_json(unread)["records"] is None and as_json(unread)["loaded"] is None
 
 
 def test_num_samples_and_split_of_an_entry_are_no_findings(sets):

@@ -7,6 +7,7 @@ import pytest
 from compiler.verify.expect import Expected, meaning_of
 
 ROW = {"instruction": "And then?", "output": "We go home."}
+RUNNING = "The sun stands high at noon."
 NAMED = {"prompt": "instruction", "response": "output"}
 
 
@@ -22,6 +23,15 @@ NAMED = {"prompt": "instruction", "response": "output"}
         ({"input": "At noon."}, {"columns": {**NAMED, "query": "input"}}, []),
         ({"input": "then"}, {"columns": NAMED}, []),  # the prompt contains it
         ({"input": "At noon."}, {}, []),
+        ({"Context": "Noon."}, {"columns": NAMED}, [("E409", "a.jsonl:2", "Context")]),
+        ({"passage": "Noon."}, {"columns": {**NAMED, "query": "input"}, "formatting": "alpaca"}, []),
+        ({"passage": "Noon."}, {"columns": {"messages": "talk"}, "formatting": "sharegpt"}, []),
+        ({"facts": RUNNING}, {"columns": NAMED}, [("W409", "a.jsonl:2", "facts")]),
+        ({"facts": "我们中午一起回家吃饭吧好吗"}, {"columns": NAMED}, [("W409", "a.jsonl:2", "facts")]),
+        ({"facts": "https://example.org/a-long-address"}, {"columns": NAMED}, []),
+        ({"facts": "two words"}, {"columns": NAMED}, []),
+        ({"facts": "And then? So: We go home."}, {"columns": NAMED}, []),  # the whole example
+        ({"facts": RUNNING}, {}, []),  # `query` is mapped
         ({"system": "", "history": [], "tools": None, "images": [], "topic": "x"}, {}, []),
         ({"system": "Be short."}, {"columns": {"prompt": "instruction"}}, []),
     ],

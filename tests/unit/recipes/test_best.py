@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from core.errors import ContentError, RequestError
 from core.metrics import metric_of
-from recipes.best import DivergedError, command, find_best, read_curve, read_scores
+from recipes.best import DivergedError, NotMeasuredError, command, find_best, read_curve, read_scores
 from tests.unit.recipes.test_output import checkpoint
 
 LOSS, ACCURACY = metric_of("eval_loss"), metric_of("eval_accuracy")
@@ -108,9 +108,7 @@ def test_the_best_by_task_results_is_the_mean_over_sets(tmp_path):
         found = {"model": name.split("/")[0], "accuracy": accuracy}
         (tmp_path / name / "results.json").write_text(json.dumps(found))
     assert read_scores(tmp_path, "accuracy")[0] == [(4, pytest.approx(0.6)), (8, pytest.approx(0.55))]
-    with pytest.raises(
-        ContentError, match="no results.json of a model named checkpoint-N with the number f1"
-    ):
+    with pytest.raises(NotMeasuredError, match="no f1; found accuracy; score the checkpoints"):
         read_scores(tmp_path, "f1")
     done = CliRunner().invoke(command, [str(tmp_path), "--results", str(tmp_path)])
     assert done.output.startswith(
@@ -154,3 +152,27 @@ def test_checkpoints_that_share_no_rows_are_not_compared(tmp_path):
     scored(tmp_path / "again", "checkpoint-4", "a", accuracy=0.7, n=10)
     with pytest.raises(ContentError, match=r"checkpoint-4 was scored twice on a \(10 rows\)"):
         read_scores(tmp_path, "accuracy")
+
+
+def test_a_metric_that_is_not_there_is_a_wrong_option(tmp_path):
+    """Exit 2 with the nearest name; without --metric a run that was never evaluated is wrong content."""
+    run_with(tmp_path, [0.5, 0.9], "eval_accuracy")
+    with pytest.raises(RequestError, match=r"--metric eval_acuracy: .*did you mean \"eval_accuracy\"\?"):
+        command.main([str(tmp_path), "--metric", "eval_acuracy"], standalone_mode=False)
+    with pytest.raises(ContentError, match="no eval_loss; found eval_accuracy, loss"):
+        command.main([str(tmp_path)], standalone_mode=False)
+    folder = tmp_path / "results" / "checkpoint-4" / "a"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(
+        json.dumps({"model": "checkpoint-4", "accuracy": 0.5, "n": 9, "metrics": {"f1": {"value": 0.4}}})
+    )
+    with pytest.raises(RequestError, match=r"--metric acuracy: .*found accuracy, f1; did you mean"):
+        command.main(
+            [str(tmp_path), "--results", str(tmp_path / "results"), "--metric", "acuracy"],
+            standalone_mode=False,
+        )
+    (folder / "results.json").write_text(json.dumps({"model": "base", "accuracy": 0.5}))
+    with pytest.raises(ContentError, match="score the checkpoints"):
+        command.main(
+            [str(tmp_path), "--results", str(tmp_path / "results"), "--metric", "f1"], standalone_mode=False
+        )

@@ -51,6 +51,22 @@ def test_an_input_that_the_entry_does_not_map_is_an_error(tmp_path):
     assert look(tmp_path)[1] == []
 
 
+def test_any_input_is_an_error_and_any_other_text_a_warning(tmp_path):
+    columns = {"prompt": "instruction", "response": "output"}
+    facts = "Twelve is two times six."
+    rows = [
+        {"instruction": "Is it even?", "output": "yes", "context": "", "facts": facts, "source": "book"},
+        {"instruction": "Is it even?", "output": "yes", "context": "12", "facts": facts, "source": "book"},
+    ]
+    register(tmp_path, rows, {"columns": columns})
+    _, codes, messages = look(tmp_path)
+    assert codes == ["W327", "E327"]
+    assert "'facts' is filled in 2 of 2 records (first in row 1)" in messages[0]
+    assert "'context' is filled in 1 of 2 records (first in row 2)" in messages[1]
+    register(tmp_path, rows, {"columns": {**columns, "query": "context"}})
+    assert look(tmp_path)[1] == []
+
+
 def test_rows_that_are_trained_on_are_not_evaluated_on(tmp_path):
     register(tmp_path, GOOD)
     entries = {
