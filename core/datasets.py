@@ -11,6 +11,7 @@ import click
 from core.documents import BOM, json_lines
 from core.errors import ContentError, RequestError, nearest
 from core.files import no_folder, read_json, read_object
+from core.han import HAN
 
 REGISTRY = "dataset_info.json"
 NAMES = 10  # so many registered ones are named in a message
@@ -23,7 +24,7 @@ INPUT_NAMES = (
 """Names of columns with a text that a prompt goes with: LLaMA-Factory's slot for it is `query`."""
 RUNNING_WORDS = 5
 RUNNING_IDEOGRAPHS = 10
-_IDEOGRAPHS = re.compile("[\u3400-\u9fff]")
+_IDEOGRAPHS = re.compile(f"[{HAN}]")
 # The texts are what a table has for the others.
 _BLANK: tuple[object, ...] = ("", None, "[]", "{}", "null", [], {})
 DEFAULT_FOLDER = Path("dataset_info")
