@@ -18,7 +18,7 @@ import orjson
 from compiler.fingerprints import Fingerprints
 from compiler.kinds import PLACEHOLDERS
 from compiler.registry import entry_of
-from compiler.retyped import LINES, problems_of_file
+from compiler.retyped import LINES, problems_of_file, problems_of_kept, text_columns
 from compiler.spec import Output, Spec
 from compiler.spool import Spool
 from compiler.write import Checksum, RecordFile, not_as_made
@@ -67,12 +67,14 @@ class Written:
             file.forget()
 
     def retyped(self) -> list[Problem]:
-        """E430 for each text column of a dataset's file that LLaMA-Factory would read as times."""
+        """E430 for the columns of a dataset's file that LLaMA-Factory would read as times."""
         problems: list[Problem] = []
         for _, output, file in self.files:
             if output.dataset and file.path.suffix == LINES:
                 columns = entry_of(self.spec, output, file.path.name)["columns"]
                 problems += problems_of_file(file.path, file.path.name, columns)
+                kept = [column for column in output.keep if column not in text_columns(columns)]
+                problems += problems_of_kept(file.path, file.path.name, kept)
         return problems
 
     def account(self, kept: int) -> Accounts:

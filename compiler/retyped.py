@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import Problem
 from core.prompt import strings
-from core.timestamps import timestamps_in_file, timestamps_in_records
+from core.timestamps import texts_after_timestamps, timestamps_in_file, timestamps_in_records
 
 if TYPE_CHECKING:
     from compiler.render import Renderer
@@ -42,6 +42,18 @@ def problems_of_file(path: Path, place: str, columns: object) -> Iterator[Proble
     """Yield E430 for the text columns of a file; `columns` are those of its registry entry."""
     lines = timestamps_in_file(path, text_columns(columns))
     yield from retyped_problems(place, lines, lines)
+
+
+def problems_of_kept(path: Path, place: str, keep: Iterable[str]) -> Iterator[Problem]:
+    """Yield E430 for kept columns that stop LLaMA-Factory's loader: dates at first and texts after 10 MB."""
+    fixed = f"{Path(place).stem}.json"
+    hint = f"write {fixed} (`file: {fixed}` in the spec), or leave the column out of `keep`"
+    for column, line in texts_after_timestamps(path, list(keep)).items():
+        message = (
+            "every text in the first 10 MB is a date or time, and not every one in the 10 MB from line "
+            f"{line} on: LLaMA-Factory's loader expects times there, too, and stops"
+        )
+        yield Problem("E430", place, message, column, hint)
 
 
 class RetypedWatch:

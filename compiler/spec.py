@@ -12,6 +12,7 @@ from compiler.specfile import Raw, Source, filled_in, find_spec, read_spec, read
 from core.errors import ContentError, nearest, show_value
 from core.examples import examples_file
 from core.splits import REST
+from core.timestamps import is_date_by_name
 
 UNLABELLED = "unlabelled"
 ROW_NUMBER = "row number"
@@ -339,6 +340,13 @@ def _output(writes: list[Any], number: int) -> Output:
         raw = {key: like[key] for key in like if key not in ("dataset", "field")} | raw
     templates = {key: raw[key] for key in TEMPLATES if key in raw}
     key = raw.get("field", FIELDS[raw["format"]])
+    array_for_training = raw["file"].endswith(".json") and raw.get("dataset")
+    if raw["format"] == "text" and array_for_training:
+        _refuse(
+            is_date_by_name(key) or key[:1].isdigit(),
+            f"write.{number}: `field: {key}`: in an array (.json) LLaMA-Factory's loader takes this name for "
+            "a date or a number, and loses the text: use another name (`field: text`)",
+        )
     pieces = None
     if "pieces" in raw:
         pieces = filled_in(PieceRule, raw["pieces"])

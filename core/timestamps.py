@@ -34,27 +34,43 @@ def timestamps_in_file(path: Path, columns: Collection[str]) -> dict[str, int]:
     Of most batches only the first line is read. Holds one batch in memory.
     """
     first_lines: dict[str, int] = {}
-    with path.open("rb") as file:
-        if file.read(_HEAD).lstrip().startswith(b"["):
-            return {}
-        start = 0
-        while True:
-            file.seek(start)
-            first_line = file.readline()
-            if not first_line:
-                return first_lines
-            file.seek(start + BATCH)
-            file.readline()
-            end = file.tell()
-            suspects = [column for column in columns if column not in first_lines]
-            suspects = _suspects(first_line, suspects)
+    for start, end, first_line in _batches(path):
+        suspects = [column for column in columns if column not in first_lines]
+        suspects = _suspects(first_line, suspects)
+        if suspects:
+            timestamps = _read_as_timestamps(_bytes_of(path, start, end), suspects)
+            if timestamps:
+                line = _lines_before(path, start) + 1
+                first_lines |= dict.fromkeys(timestamps, line)
+    return first_lines
+
+
+def texts_after_timestamps(path: Path, columns: Collection[str]) -> dict[str, int]:
+    """Columns that are timestamps in the loader's first batch and texts in a later one, with the first line
+    (from 1) of that one. The loader gives every batch the types of the first, and stops at such a text.
+    """
+    timestamps: set[str] = set()
+    first_lines: dict[str, int] = {}
+    for start, end, first_line in _batches(path):
+        if start == 0:
+            suspects = _suspects(first_line, columns)
             if suspects:
-                file.seek(start)
-                found = _read_as_timestamps(file.read(end - start), suspects)
-                if found:
-                    line = _lines_before(path, start) + 1
-                    first_lines |= dict.fromkeys(found, line)
-            start = end
+                timestamps = _read_as_timestamps(_bytes_of(path, start, end), suspects)
+        else:
+            types = _types(_bytes_of(path, start, end))
+            texts = {column for column in timestamps if column in types and _has_text(types[column])}
+            if texts:
+                first_lines |= dict.fromkeys(texts, _lines_before(path, start) + 1)
+            timestamps -= texts
+        if not timestamps:
+            break
+    return first_lines
+
+
+def is_date_by_name(column: str) -> bool:
+    """Whether pandas reads a column of a JSON array as dates by its name (`convert_dates` of `read_json`)."""
+    name = column.lower()
+    return name.endswith(("_at", "_time")) or name.startswith("timestamp") or name in ("modified", "date")
 
 
 def timestamps_in_records(records: list[bytes], columns: Collection[str]) -> set[str]:
@@ -88,19 +104,57 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
+def _batches(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Start, end and first line of each part that the loader reads in one piece; nothing of an array."""
+    with path.open("rb") as file:
+        if file.read(_HEAD).lstrip().startswith(b"["):
+            return
+        start = 0
+        while True:
+            file.seek(start)
+            first_line = file.readline()
+            if not first_line:
+                return
+            file.seek(start + BATCH)
+            file.readline()
+            end = file.tell()
+            yield start, end, first_line
+            start = end
+
+
+def _bytes_of(path: Path, start: int, end: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(end - start)
+
+
 def _read_as_timestamps(lines: bytes, columns: Collection[str]) -> set[str]:
-    """Ask pyarrow, as the loader does; nothing if it cannot read the lines, which pandas then reads."""
+    """Columns that the loader reads as timestamps."""
     if not _QUOTED_TIMESTAMP.search(lines):
         return set()
+    types = _types(lines)
+    return {column for column in columns if column in types and _has_timestamp(types[column])}
+
+
+def _types(lines: bytes) -> "dict[str, pyarrow.DataType]":
+    """Ask pyarrow, as the loader does; {} if it cannot read the lines, which pandas then reads."""
     import pyarrow
     from pyarrow.json import ReadOptions, read_json
 
     try:
         table = read_json(io.BytesIO(lines), read_options=ReadOptions(block_size=len(lines) + 1))
     except pyarrow.ArrowException:
-        return set()
-    types = {field.name: field.type for field in table.schema}
-    return {column for column in columns if column in types and _has_timestamp(types[column])}
+        return {}
+    return {field.name: field.type for field in table.schema}
+
+
+def _has_text(type_: "pyarrow.DataType") -> bool:
+    import pyarrow
+
+    if pyarrow.types.is_string(type_):
+        return True
+    children = [type_.field(number).type for number in range(type_.num_fields)]
+    return any(_has_text(child) for child in children)
 
 
 def _has_timestamp(type_: "pyarrow.DataType") -> bool:

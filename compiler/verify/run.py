@@ -30,6 +30,7 @@ from core.errors import ContentError, Problem, ProblemsError, RequestError, near
 from core.files import no_folder
 from core.llamafactory import RecipeData, import_offline, quiet, read_arguments, refusals
 from core.template_fit import with_fitted_template
+from core.timestamps import is_date_by_name
 
 ANSWERS = {"sft": 1, "pt": 0, "rm": 2, "dpo": 2, "kto": 2}  # of a loaded row, by stage
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
@@ -457,16 +458,10 @@ def _why_no_answer(verdict: Verdict, expected: Expected) -> str:
     suffixes = {path.suffix for path in loaded_files(expected.path)}
     if ".csv" in suffixes:
         return "of a .csv it reads numbers as numbers, and an empty field or NA as nothing; write .jsonl"
-    dates = [column for column in text_columns(expected.meaning.columns) if _is_date_for_pandas(column)]
+    dates = [column for column in text_columns(expected.meaning.columns) if is_date_by_name(column)]
     if dates and ".json" in suffixes:
         return f"it may read {show_value(dates[0])} as a time, by the column's name: rename the column"
     return ""
-
-
-def _is_date_for_pandas(column: str) -> bool:
-    """Whether pandas reads a column of a JSON array as dates by its name (`convert_dates` of `read_json`)."""
-    name = column.lower()
-    return name.endswith(("_at", "_time")) or name.startswith("timestamp") or name in ("modified", "date")
 
 
 def _is_dropped(rows: Mapping[str, Any], number: int, stage: str) -> bool:

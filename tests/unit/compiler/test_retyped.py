@@ -1,11 +1,16 @@
 """Answers that are all dates: an error in JSON Lines, for a check and for a compile, and none in an array."""
 
+import json
+
 import pytest
+from datasets import Value
 
 from compiler.init.propose import propose
 from compiler.pipeline import check_spec
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
+from core.errors import ContentError
+from core.timestamps import BATCH
 
 SPEC = """about: a
 columns: {{q: [q], a: {{names: [a], is: answer}}}}
@@ -65,3 +70,55 @@ def test_init_proposes_an_array_for_dates(bench):
     assert "file: dates_{split}.json\n" in text.replace('"', "")
     text, _ = propose(bench.rows("texts.jsonl", [row | {"answer": "soon"} for row in rows]))
     assert "texts_{split}.jsonl" in text
+
+
+KEPT = """about: a
+columns: {q: [q], a: {names: [a], is: answer}, day: {names: [day], is: extra}}
+write:
+  - {dataset: s, file: s.ENDING, format: alpaca, instruction: "{q}", output: "{a}", keep: [day]}
+"""
+
+
+@pytest.mark.parametrize(("last", "stops"), [("soon", True), ("2024-01-01", False)])
+def test_a_kept_column_of_dates_in_the_first_batch_alone_stops_the_loader(bench, tmp_path, last, stops):
+    from datasets import disable_progress_bars, load_dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    count = BATCH // 1000 + 10
+    rows = [{"q": f"{n} {'x' * 1000}", "a": "yes", "day": "2023-05-02"} for n in range(count)]
+    rows.append({"q": "the last", "a": "yes", "day": last})
+    source = bench.rows("rows.jsonl", rows)
+    lines, array = bench.write("s.yaml", KEPT.replace("ENDING", "jsonl")), KEPT.replace("ENDING", "json")
+    report = bench.compile(lines, source)
+    assert found(report) == ([("E430", "s.jsonl", "day")] if stops else [])
+    if stops:
+        assert "from line" in report.problems.errors[0].message
+    disable_progress_bars()
+    loader = {"split": "train", "cache_dir": str(tmp_path / "cache")}
+    if stops:
+        with pytest.raises(DatasetGenerationError):
+            load_dataset("json", data_files=[str(source)], **loader)
+    else:
+        assert len(load_dataset("json", data_files=[str(source)], **loader)) == len(rows)
+    if stops:
+        assert not bench.compile(bench.write("s.yaml", array), source).failed
+
+
+@pytest.mark.parametrize("name", ["date", "Modified", "created_at", "start_time", "timestamps", "2023-05-02"])
+def test_a_text_field_whose_name_is_read_as_a_date_is_refused_in_an_array(bench, tmp_path, name):
+    from datasets import disable_progress_bars, load_dataset
+
+    spec = """about: a
+columns: {t: [t]}
+write:
+  - {dataset: s, file: s.ENDING, format: text, field: "NAME", text: "{t}"}
+""".replace("NAME", name)
+    source = bench.rows("rows.jsonl", [{"t": "2023-05-02"}, {"t": "2023-05-03"}])
+    with pytest.raises(ContentError, match=r"write\.0: `field: .*use another name"):
+        bench.compile(bench.write("s.yaml", spec.replace("ENDING", "json")), source)
+    disable_progress_bars()
+    array = bench.write("loaded.json", json.dumps([{name: "2023-05-02"}, {name: "2023-05-03"}]))
+    loaded = load_dataset("json", data_files=[str(array)], split="train", cache_dir=str(tmp_path / "c"))
+    assert loaded.features.get(name) != Value("string")
+    prose = bench.rows("prose.jsonl", [{"t": "a text"}])
+    assert not bench.compile(bench.write("s.yaml", spec.replace("ENDING", "jsonl")), prose).failed
