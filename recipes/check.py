@@ -368,7 +368,7 @@ def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) 
         if dataset.rows == 0 or not about.get("bad"):
             continue
         entry, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
-        if lacks_marks(recipe, entry) and about["bad"] >= about["rows"]:
+        if lacks_marks(recipe, entry) and about["bad"] >= about["rows"] > 0:
             message = f"stage kto drops all {about['rows']} rows: the entry names no column of marks"
             yield Problem("E323", str(path), message, dataset.name, MARKS_FIX)
             continue

@@ -204,6 +204,13 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
                 originals = _as_in_file(reader, attributes)
             yield f"LLaMA-Factory drops it: {turn_fault(originals[number], attributes)}"
             continue
+        if reader.stage == "kto" and attributes.kto_tag and len(row["_response"]) == 1:
+            if originals is None:
+                originals = _as_in_file(reader, attributes)
+            mark = show_value(originals[number][attributes.kto_tag])
+            column = show_value(attributes.kto_tag)
+            yield f"LLaMA-Factory drops it: its mark in column {column} is {mark}, expected true or false"
+            continue
         turns, answers = counted(len(row["_prompt"]), "turn"), counted(len(row["_response"]), "answer")
         wanted = f"expected an odd number of turns and {ANSWERS.get(reader.stage, 'one answer')}"
         yield f"LLaMA-Factory drops it: found {turns} before {answers}, {wanted}"

@@ -66,7 +66,8 @@ def lines(ours: dict[str, dict], name: str) -> str:
 
 SAID = {
     "E323-kto-one-null-tag": "/one_null_tag.jsonl row 2: E323 one_null_tag: LLaMA-Factory drops it: "
-    "found 1 turn before 1 answer, expected an odd number of turns and an answer with true or false",
+    'its mark in column "label" is null, expected true or false',
+    "E323-kto-text-tags": 'its mark in column "label" is "',
     "E323-kto-untagged": "stage kto drops all 4 rows: the entry names no column of marks; "
     'add "kto_tag": "<column of true and false>"',
     "E323-mixed-answer": "/mixed_answer.jsonl row 2: E323 mixed_answer: LLaMA-Factory cannot read it: column "

@@ -220,3 +220,16 @@ def test_a_refusal_has_a_line():
     answer = {"rejected": "not in streaming mode", "at_fault": ["streaming"]}
     (problem,) = check.answer_problems(recipe, answer, [])
     assert problem.line().startswith("r.yaml:7: E350 streaming: LLaMA-Factory refuses it")
+
+
+@pytest.mark.parametrize(("rows", "message"), [(4, "stage kto drops all 4 rows"), (0, "not applicable")])
+def test_data_without_marks_is_one_finding_unless_its_rows_cannot_be_read(tmp_path, rows, message):
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"plain": {"file_name": "plain.json"}}))
+    (tmp_path / "plain.json").write_text("[]")
+    recipe = Recipe(Path("r.yaml"), {"stage": "kto", "dataset_dir": str(tmp_path), "dataset": "plain"}, {})
+    reasons = [[number, "not applicable"] for number in range(max(1, rows))]
+    about = {"rows": rows, "bad": max(1, rows), "problems": reasons}
+    datasets = [NamedDataset("dataset", "plain", None)]
+    problems = list(check.data_problems(recipe, {"data": {"plain": about}}, datasets))
+    assert problems[0].code == "E323" and problems[0].message.startswith(message)
+    assert len(problems) == 1
