@@ -105,8 +105,8 @@ ask: $(BASE) .venv/.all ## one answer: make ask [TEXT='…'] [MODEL=…] [ADAPTE
 test: .venv/.all ## unit and command line tests and two tiny trainings (under 6 minutes on 2 cores)
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not peer"
 
-test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (about 45 minutes on 2 cores)
-	$(PY) -m pytest -m "(slow or peer) and not gpu"
+test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (about 30 minutes on 2 cores)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "(slow or peer) and not gpu"
 
 lint: .venv/.all ## ruff and mypy --strict
 	$(PY) -m ruff check .

@@ -15,9 +15,45 @@ from tests.tiny import make_tiny
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
+# The files that take longest, in the order in which workers begin them, so that both end at about one time.
+# test_demo.py comes first: others wait for its demo. test_docs.py comes after the rest that is long.
+LONGEST_FIRST = (
+    "integration/test_demo.py",
+    "integration/test_recipes_ranks.py",
+    "integration/test_recipes_train.py",
+    "integration/test_recipes_grid.py",
+    "integration/test_recipes_all.py",
+    "integration/test_verify.py",
+    "integration/test_verify_recipe.py",
+    "integration/test_nli_peer.py",
+    "integration/test_export_peer.py",
+    "integration/test_nli_runs.py",
+    "integration/test_suite_runs.py",
+    "integration/test_prove.py",
+    "integration/test_docs.py",
+)
 REAL = Path(os.environ.get("TUNEYARD_DATA", ROOT.parent / "shared" / "data"))
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
+
+
+def priority(item: pytest.Item) -> int:
+    """The place of a test's file in LONGEST_FIRST; all other files come after those."""
+    file = item.nodeid.partition("::")[0].removeprefix("tests/")
+    if file in LONGEST_FIRST:
+        return LONGEST_FIRST.index(file)
+    return len(LONGEST_FIRST)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For --dist loadgroup: a file is one group, since its tests share fixtures; longest files first."""
+    if not hasattr(config, "workerinput"):  # no worker of xdist
+        return
+    for item in items:
+        if item.get_closest_marker("spread") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=priority)
 
 
 @pytest.fixture(scope="module", autouse=True)

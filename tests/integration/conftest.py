@@ -1,11 +1,17 @@
-"""A clean copy of the checkout, and the demo run in it once, killed in the middle and run again."""
+"""A clean copy of the checkout, and the demo run in it once, killed in the middle and run again.
 
+Workers of pytest-xdist share that one demo: whichever needs it first runs it, each gets a copy of its end.
+"""
+
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,16 +26,16 @@ class Checkout:
 
     root: Path
 
-    def shell(self, command: str, *, code: int = 0, timeout: int = 1500) -> str:
+    def shell(self, command: str, *, code: int = 0, env: dict[str, str] | None = None) -> str:
         """Run a line of bash at the copy's root; the output of both streams is returned."""
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=self.root,
-            env=self.environment(),
+            env=env or self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=timeout,
+            timeout=1500,
         )
         assert done.returncode == code, f"$ {command}\nexit {done.returncode}\n{done.stdout[-4000:]}"
         return done.stdout
@@ -39,6 +45,12 @@ class Checkout:
         path = f"{self.root / '.venv/bin'}:{os.environ['PATH']}"
         return {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
 
+    def user_environment(self) -> dict[str, str]:
+        """The same with as many threads as a user has: `make test-slow` gives each worker one."""
+        environment = self.environment()
+        environment.pop("OMP_NUM_THREADS", None)
+        return environment
+
 
 @dataclass
 class Demo:
@@ -47,13 +59,11 @@ class Demo:
     checkout: Checkout
     said: str
     table: dict[str, object]
-    untouched: dict[str, bytes]
+    untouched: dict[str, str]
 
 
-@pytest.fixture(scope="session")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def copy_tracked_files(root: Path) -> Checkout:
     """Tracked and new files, copied with their times (make compares them); .venv is a link."""
-    root = tmp_path_factory.mktemp("checkout") / "tuneyard"
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -69,24 +79,62 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return Checkout(root)
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the kernel releases if this process is killed."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
-def demo(checkout: Checkout) -> Demo:
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tuneyard/`, a checkout with a finished demo that no test changes, and `said.txt`, `kept.json`.
+
+    The first worker that asks runs the demo; the others wait for it.
+    """
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent  # the folder of the whole run
+    folder = common / "finished-demo"
+    with locked(common / "finished-demo.lock"):
+        if not (folder / "kept.json").is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            finish_demo(folder)
+    return folder
+
+
+def finish_demo(folder: Path) -> None:
     """Run the demo beside a compiled rte: killed (SIGKILL) in the first training, then to its end."""
+    checkout = copy_tracked_files(folder / "tuneyard")
     rows = [{"premise": f"P {n}.", "hypothesis": f"H {n}.", "label": n % 2, "idx": n} for n in range(8)]
     (checkout.root / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     checkout.shell("python -m compiler compile rte --source train=own.jsonl")
-    kept = {path.name: path.read_bytes() for path in (checkout.root / "dataset_info" / "rte").iterdir()}
-    kept["entry"] = entry(checkout)
+    kept = user_dataset(checkout)
     kill_in_training(checkout)
-    said = checkout.shell("make demo")
-    table = json.loads((checkout.root / "results/demo/verdict/table.json").read_text())
-    return Demo(checkout, said, table, kept)
+    said = checkout.shell("make demo", env=checkout.user_environment())
+    (folder / "said.txt").write_text(said, encoding="utf-8")
+    (folder / "kept.json").write_text(json.dumps(kept))
 
 
-def entry(checkout: Checkout) -> bytes:
-    """The registry's entry of the user's own rte, as bytes."""
+def user_dataset(checkout: Checkout) -> dict[str, str]:
+    """The files of the user's own rte and its entry in the registry, as text by name."""
+    folder = checkout.root / "dataset_info" / "rte"
+    texts = {path.name: path.read_bytes().decode() for path in folder.iterdir()}
     registry = json.loads((checkout.root / "dataset_info/dataset_info.json").read_text())
-    return json.dumps(registry["alpaca_rte_train"]).encode()
+    texts["entry"] = json.dumps(registry["alpaca_rte_train"])
+    return texts
+
+
+@pytest.fixture(scope="session")
+def demo(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """This worker's own copy of the checkout with the finished demo, times of files included."""
+    root = tmp_path_factory.mktemp("checkout") / "tuneyard"
+    shutil.copytree(demo_folder / "tuneyard", root, symlinks=True)
+    said = (demo_folder / "said.txt").read_text(encoding="utf-8")
+    table = json.loads((root / "results/demo/verdict/table.json").read_text())
+    kept = json.loads((demo_folder / "kept.json").read_text())
+    return Demo(Checkout(root), said, table, kept)
 
 
 def kill_in_training(checkout: Checkout) -> None:
@@ -94,7 +142,7 @@ def kill_in_training(checkout: Checkout) -> None:
     process = subprocess.Popen(
         ["make", "demo"],
         cwd=checkout.root,
-        env=checkout.environment(),
+        env=checkout.user_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

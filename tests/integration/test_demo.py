@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.integration.conftest import Demo, entry
+from tests.integration.conftest import Demo, user_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -65,9 +65,7 @@ def test_it_ends_in_the_table_the_page_and_the_next_commands(demo: Demo) -> None
 
 
 def test_the_users_own_sets_stay_as_they_were(demo: Demo) -> None:
-    folder = demo.checkout.root / "dataset_info" / "rte"
-    now = {path.name: path.read_bytes() for path in folder.iterdir()} | {"entry": entry(demo.checkout)}
-    assert now == demo.untouched
+    assert user_dataset(demo.checkout) == demo.untouched
 
 
 def test_a_second_demo_reuses_everything(demo: Demo) -> None:

@@ -1,5 +1,7 @@
 """Every command in README and docs runs, in the order of the page, in a copy of the checkout.
 
+A page needs the finished demo and nothing of other pages, so two workers share the pages between them.
+
 Blocks fenced as ```console hold commands behind `$ `; a command may hold a text up to its EOF. What stands
 below a command must be in what it says, line by line. `cd` holds to the end of the page. Blocks marked
 ```console gpu need hardware or a hub that CI has not: of them the recipes that they name are put through
@@ -20,7 +22,7 @@ from core.cli import examples_of
 from tests.conftest import REAL, ROOT
 from tests.integration.conftest import Demo
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.spread]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "recipes/README.md", *sorted(DOCS.rglob("*.md"))]
 # A page and its translation have the same commands (tests/unit/test_pages.py): one of the two runs.
