@@ -14,7 +14,7 @@ from compiler.spool import Spool
 
 
 class Codes:
-    """One small number for each row in place of its value: label, class or group."""
+    """One small number for each row in place of its value: a label or a class, of which there are few."""
 
     def __init__(self) -> None:
         self.rows = Spool("I")
@@ -58,7 +58,7 @@ class Fingerprints:
     stable: Spool = field(default_factory=lambda: Spool("Q"))
     labels: Codes = field(default_factory=Codes)
     classes: Codes = field(default_factory=Codes)
-    units: Codes = field(default_factory=Codes)
+    units: Spool = field(default_factory=_keys)
     texts: list[str] = field(default_factory=list)
     _rows: int = 0
     _lengths: Counter[int] = field(default_factory=Counter)

@@ -106,12 +106,10 @@ class Lint:
         if split.stratify:
             seen.classes.note(batch.columns[split.stratify])
         if split.group:
-            seen.units.note(batch.columns[split.group])
+            seen.units.fromlist(list(map(unit_key, batch.columns[split.group])))
         if split.by_hash:
             values = batch.columns[split.group] if split.group else zip(*asked, strict=True)
-            texts = map(str.encode, map(repr, values))
-            stable = [int.from_bytes(blake2b(text, digest_size=8).digest()) for text in texts]
-            seen.stable.fromlist(stable)
+            seen.stable.fromlist([int.from_bytes(_digest(value)) for value in values])
 
     def _lengths(self, seen: Fingerprints, columns: list[Texts], batch: Batch) -> None:
         lengths = list(map(len, columns[0]))
@@ -141,6 +139,20 @@ def _keys(values: Sequence[object]) -> "array[int]":
         return array("q", values)  # type: ignore[arg-type]  # raises for anything but numbers of 8 bytes
     except (TypeError, OverflowError):
         return array("q", [v if type(v) is int and -_WORD <= v < _WORD else hash(v) for v in values])
+
+
+def unit_key(value: object) -> int:
+    """Hash a value that rows are grouped by: 8 bytes, in every run the same, equal for equal numbers."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool):
+        value = int(value)
+    return int.from_bytes(_digest(value), signed=True)
+
+
+def _digest(value: object) -> bytes:
+    """Hash a value to 8 bytes that are the same in every run."""
+    return blake2b(repr(value).encode(), digest_size=8).digest()
 
 
 def _together(keys: list[list[int]], rows: int) -> list[int]:

@@ -110,17 +110,23 @@ class Spool(Sequence[int]):
 
     def _read(self, start: int, stop: int) -> "array[int]":
         """Return the numbers from `start` to `stop`; `ContentError` if the file became shorter."""
-        numbers = array(self.typecode)
-        filed_stop = min(stop, self._filed)
-        if self._file is not None and start < filed_stop:
-            wanted = (filed_stop - start) * self._width
-            data = bytearray()
-            while len(data) < wanted:  # one call reads 2 GB at most
-                piece = pread(self._file.fileno(), wanted - len(data), start * self._width + len(data))
-                if not piece:
-                    raise ContentError("a temporary file became shorter; nothing was published")
-                data += piece
-            numbers.frombytes(data)
+        filed_stop = max(min(stop, self._filed), start)
+        numbers = array(self.typecode, [0]) * (filed_stop - start)
+        if self._file is not None and numbers:
+            with memoryview(numbers).cast("B") as room:
+                self._fill(room, start * self._width)
         if stop > self._filed:
             numbers.extend(self._recent[max(start - self._filed, 0) : stop - self._filed])
         return numbers
+
+    def _fill(self, room: memoryview, offset: int) -> None:
+        """Read bytes of the file from `offset` into `room`, a piece at a time: memory holds them once."""
+        if self._file is None:
+            return
+        filled = 0
+        while filled < len(room):
+            piece = pread(self._file.fileno(), min(len(room) - filled, IN_MEMORY), offset + filled)
+            if not piece:
+                raise ContentError("a temporary file became shorter; nothing was published")
+            room[filled : filled + len(piece)] = piece
+            filled += len(piece)

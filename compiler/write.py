@@ -3,13 +3,13 @@
 import contextlib
 import hashlib
 import io
-import mmap
 import os
 import signal
 import zlib
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -215,6 +215,8 @@ def not_as_made(path: Path, what: str) -> ContentError:
 def rearrange(staged: RecordFile, lines_there: int, order: Sequence[int], target: RecordFile) -> None:
     """Copy lines of a staged file by number, in this order (8 bytes a line).
 
+    Each is read by a call: of a mapped file, lines in random order would count many pages as memory of ours.
+
     `ContentError` if not so many lines are there, or if they are not what was staged.
     """
     starts, checksum = array("Q", [0]), 0
@@ -229,9 +231,11 @@ def rearrange(staged: RecordFile, lines_there: int, order: Sequence[int], target
             )
         if checksum != staged.encoded.value:
             raise not_as_made(target.path, f"one of the records 1 to {lines_there}")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as lines:
-            for block in range(0, len(order), BLOCK):
-                rows = order[block : block + BLOCK]
-                target.add([lines[starts[row] : starts[row + 1] - 1] for row in rows])
-                if hasattr(mmap, "MADV_DONTNEED"):  # else the whole file would count as memory of ours
-                    lines.madvise(mmap.MADV_DONTNEED)
+        for block in range(0, len(order), BLOCK):
+            rows = order[block : block + BLOCK]
+            lengths = [starts[row + 1] - starts[row] - 1 for row in rows]
+            offsets = [starts[row] for row in rows]
+            records = list(map(os.pread, repeat(file.fileno()), lengths, offsets))
+            if list(map(len, records)) != lengths:
+                raise not_as_made(target.path, f"one of the records 1 to {lines_there}")
+            target.add(records)

@@ -4,6 +4,7 @@ LLaMA-Factory trains on the split's own files, which compile registers. Who scor
 know which of its rows those are: the draw (core/splits.py) is repeated by what the manifest says of it.
 """
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from core.errors import RequestError
 from core.examples import read_examples
 from core.files import read_object, sha256
 from core.prompt import Conversation, conversation
-from core.splits import REST, draw_splits
+from core.splits import IN_REST, REST, draw_splits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,14 +29,20 @@ DRAWN_OTHERWISE = ("stratify", "group", "by")  # settings of a split that need c
 class Unsplit:
     """The split of a file of all rows: shares by split name, the seed, and each row's split.
 
-    `homes` is None if the file's rows alone do not tell it. `datasets` are registered, by split.
+    `homes` are the numbers of `draw_splits`, None if the file's rows alone do not tell them. `datasets` are
+    registered, by split.
     """
 
     path: Path
     shares: Mapping[str, float]
     seed: int
     datasets: Mapping[str, str]
-    homes: Sequence[str] | None
+    homes: Sequence[int] | None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits, at the place of their numbers in `homes`."""
+        return (REST, *self.shares)
 
     def held_out(self, ratio: float, seed: int) -> list[int]:
         """Return the rows of the split with this share and seed; `RequestError` names those there are."""
@@ -46,7 +53,8 @@ class Unsplit:
                 f"--eval-ratio {ratio:g} --seed {seed}: {self.path} is split already ({listed}, seed "
                 f"{self.seed}), and other rows would be rows of its training split; score {self._held_out()}"
             )
-        return [row for row, home in enumerate(self.homes) if home == names[0]]
+        number = self.splits.index(names[0])
+        return [row for row, home in enumerate(self.homes) if home == number]
 
     def _held_out(self) -> str:
         """Return the option that scores the rows of the first split that is not the training split."""
@@ -63,8 +71,8 @@ class Unsplit:
             return None
         homes = np.array(self.homes)
         found = np.zeros(len(homes), np.uint64)
-        for split in (REST, *self.shares):
-            rows = homes == split
+        for number, split in enumerate(self.splits):
+            rows = homes == number
             prints = self._trained(split)
             if prints is None or len(prints) != rows.sum():
                 return None
@@ -75,7 +83,7 @@ class Unsplit:
         """Return whether each row is one of the training split, None if that is not known."""
         import numpy as np
 
-        return None if self.homes is None else np.array([home == REST for home in self.homes])
+        return None if self.homes is None else np.array(self.homes) == IN_REST
 
     def other_prompts(self, conversations: Sequence[Conversation]) -> str:
         """Return the dataset that asks the held-out rows in other words, as training does, "" if none does.
@@ -83,7 +91,10 @@ class Unsplit:
         The file of a mixture has neither the prefix of an input nor the system text of its datasets.
         """
         held_out = next((split for split in self.datasets if split != REST), "")
-        if self.homes is None or held_out not in self.homes:
+        if self.homes is None or held_out not in self.splits:
+            return ""
+        number = self.splits.index(held_out)
+        if number not in self.homes:
             return ""
         name = self.datasets[held_out]
         manifest = read_object(self.path.parent / MANIFEST)
@@ -92,7 +103,7 @@ class Unsplit:
         if not file.is_file():
             return ""
         trained = conversation(read_records(file)[0], entry, f"{file}: record 1")
-        asked = conversations[list(self.homes).index(held_out)]
+        asked = conversations[self.homes.index(number)]
         return name if trained.messages != asked.messages else ""
 
     def _trained(self, split: str) -> "NDArray[np.uint64] | None":
@@ -122,7 +133,7 @@ def find_unsplit(path: Path, manifest: Mapping[str, object], rows: int) -> Unspl
     if not isinstance(seed, int) or not shares or len(shares) < len(given):
         return None
     alike = not definition.get("drop_leaks") and not any(name in split for name in DRAWN_OTHERWISE)
-    homes = draw_splits([1] * rows, None, shares, seed) if alike else None
+    homes = draw_splits(array("B", [1]) * rows, None, shares, seed) if alike else None
     return Unsplit(path, shares, seed, _datasets(definition, manifest, (REST, *shares)), homes)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from compiler.arrange import split_rows
 from compiler.fingerprints import Fingerprints
+from compiler.lint import unit_key
 from compiler.spec import Split
 from compiler.texts import speaks
 from tests.unit.compiler.conftest import ROWS
@@ -29,7 +30,7 @@ MANY = [
 def seen_of(classes, groups=None) -> Fingerprints:
     seen = Fingerprints()
     seen.classes.note(classes)
-    seen.units.note(groups or range(len(classes)))
+    seen.units.extend(map(unit_key, groups or range(len(classes))))
     seen.prompts.extend(range(len(classes)))
     return seen
 
@@ -60,6 +61,11 @@ def test_groups_stay_together(groups, stratified):
     homes = {groups[row]: name for name, rows in parts.items() for row in rows}
     assert all(homes[groups[row]] == name for name, rows in parts.items() for row in rows)
     assert parts["test"] and sum(map(len, parts.values())) == len(groups)
+
+
+def test_equal_numbers_are_one_group_and_a_number_as_text_is_another():
+    assert unit_key(1) == unit_key(1.0) == unit_key(True) and unit_key(0.0) == unit_key(-0.0)
+    assert len({unit_key(value) for value in (1, "1", 1.5, -1, -2, None, "None", float("inf"))}) == 8
 
 
 def test_a_hash_split_does_not_move_rows_when_others_are_appended(bench):

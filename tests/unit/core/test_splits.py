@@ -1,18 +1,21 @@
 """The draw that compile writes and eval repeats."""
 
+import random
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from core.splits import REST, draw_splits
+from core.splits import IN_REST, draw_sample, draw_splits
 
 
 @pytest.mark.parametrize(("count", "share"), [(2000, 0.1), (7, 0.5), (3, 0.01)])
 def test_a_share_of_single_rows_is_exact_and_the_same_in_every_draw(count, share) -> None:
     homes = draw_splits([1] * count, None, {"eval": share}, 42)
     assert homes == draw_splits([1] * count, None, {"eval": share}, 42)
-    assert Counter(homes)["eval"] == max(1, round(count * share))
-    assert set(homes) <= {REST, "eval"}
+    assert Counter(homes)[1] == max(1, round(count * share))
+    assert set(homes) <= {IN_REST, 1}
 
 
 def test_units_stay_whole_and_classes_keep_their_shares() -> None:
@@ -21,5 +24,33 @@ def test_units_stay_whole_and_classes_keep_their_shares() -> None:
     rows = Counter()
     for size, kind, home in zip(sizes, classes, homes, strict=True):
         rows[kind, home] += size
-    assert rows[0, "eval"] == 12 and rows[1, "eval"] == 4
-    assert rows[0, "test"] == 24 and rows[1, "test"] == 8
+    assert rows[0, 1] == 12 and rows[1, 1] == 4
+    assert rows[0, 2] == 24 and rows[1, 2] == 8
+
+
+@pytest.mark.parametrize(
+    ("sizes", "classes", "homes"),
+    [
+        ([1] * 40, None, "0001200001120000000002002200202020001000"),
+        ([1] * 40, [unit % 3 for unit in range(40)], "0001200001110000000000022200202020002000"),
+        ([1, 3, 2, 5] * 10, [unit % 3 for unit in range(40)], "0002200001110200000000022100200020202000"),
+    ],
+)
+def test_the_draw_of_a_seed_never_changes(sizes, classes, homes) -> None:
+    """A file of all rows is scored on the rows that a compile of an earlier version held out."""
+    drawn = draw_splits(sizes, classes, {"eval": 0.1, "test": 0.2}, 42)
+    assert "".join(map(str, drawn)) == homes
+
+
+def test_more_splits_than_a_byte_can_number() -> None:
+    shares = {f"part {number}": 0.002 for number in range(300)}
+    homes = draw_splits([1] * 1000, None, shares, 1)
+    assert Counter(homes) == Counter({IN_REST: 400} | dict.fromkeys(range(1, 301), 2))
+
+
+@given(st.integers(0, 500), st.floats(0, 1), st.integers(0, 99))
+def test_a_sample_is_the_rows_that_the_standard_library_draws(rows, share, seed) -> None:
+    size = round(rows * share)
+    marks = draw_sample(rows, size, seed)
+    expected = random.Random(seed).sample(range(rows), size)
+    assert [row for row, mark in enumerate(marks) if mark] == sorted(expected)

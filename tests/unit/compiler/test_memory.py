@@ -1,0 +1,109 @@
+"""Memory of a compile whose rows are split, sampled, mixed or dropped: a bounded number of bytes a row."""
+
+import random
+import tracemalloc
+
+import pytest
+
+from compiler import arrange, matching, spool, write
+from compiler.arrange import Context, write_splits
+from compiler.compare import compare
+from compiler.lint import unit_key
+from compiler.problems import Problems
+from compiler.progress import Progress
+from compiler.request import CompileRequest, Counts
+from compiler.sources import find_inputs
+from compiler.spec import load_spec
+from compiler.unused import Unused
+
+MOST = 24  # bytes a row
+FEW, MANY = 6_000, 21_000  # rows
+BATCH = 1000
+LIMITS = [  # of what is in memory at once: with these the smaller compile reaches them too
+    (matching, "NUMPY_PAYS", 1000),
+    (matching, "SHARE", 1 << 11),
+    (spool, "BLOCK", 1 << 10),
+    (spool, "IN_MEMORY", 1 << 12),
+    (write, "PIECE", 1 << 16),
+]
+COLUMNS = "columns: {question: [q], answer: {names: [a], is: answer}, kind: [kind], page: [page]}\n"
+FILES = """
+write: [{dataset: "t_{split}", file: "t-{split}.jsonl", format: alpaca,
+         instruction: "{question}", output: "{answer}"}]
+"""
+SPLIT = f"{COLUMNS}{FILES}"
+WHOLE = SPLIT.replace("_{split}", "").replace("-{split}", "")
+MIXED = """
+write:
+  - {dataset: "t_{split}", file: "t-{split}.jsonl", format: alpaca}
+  - {file: whole.jsonl, format: alpaca}
+"""
+SPECS = {
+    "split": f"{SPLIT}split: {{eval: 0.1, test: 0.1}}\n",
+    "stratified": f"{SPLIT}split: {{eval: 0.1, stratify: kind}}\n",
+    "groups": f"{SPLIT}split: {{eval: 0.1, group: page, stratify: kind}}\n",
+    "by hash": f"{SPLIT}split: {{eval: 0.1, by: hash}}\n",
+    "leaks": f"{SPLIT}split: {{eval: 0.1}}\ndrop_leaks: true\ndrop_duplicates: true\n",
+    "large sample": f"{WHOLE}sample: 0.9\n",
+    "small sample": f"{WHOLE}sample: 0.3\n",
+    "mixture": "mix: {total: TOTAL, shuffle: 1, parts: {train: {share: 1, as: PART}}}\n"
+    f"{MIXED}split: {{eval: 0.1}}\n",
+}
+
+
+class Rows:
+    """In place of `PartRun`: distinct rows that no file is read for."""
+
+    count = 0
+
+    def __init__(self, _spec, _name, _context, seen, _watch) -> None:
+        self.seen = seen
+
+    def run(self, _inputs, files, _enough) -> Counts:
+        draw = random.Random(1)
+        seen = self.seen
+        for start in range(0, self.count, BATCH):
+            rows = range(start, start + BATCH)
+            keys = [draw.getrandbits(63) for _ in rows]
+            seen.begin("file:", rows)
+            for column in (seen.prompts, seen.answers, seen.stable):
+                column.fromlist(keys)
+            seen.lengths.extend(key % 500 for key in keys)
+            seen.classes.note([f"kind {row % 5}" for row in rows])
+            seen.units.extend(unit_key(f"page {row // 2}") for row in rows)
+            for file in files:
+                file.add([b'{"instruction":"q%d","input":"","output":"a"}' % row for row in rows])
+        return Counts(read=self.count, kept=self.count)
+
+
+@pytest.mark.parametrize("setting", SPECS)
+def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
+    import numpy  # noqa: F401  # so that its import is not counted
+
+    for module, limit, least in LIMITS:
+        monkeypatch.setattr(module, limit, least)
+    monkeypatch.setattr(arrange, "PartRun", Rows)
+    part = bench.write("part.yaml", f"about: a part\n{WHOLE}")
+    source = bench.rows("a.jsonl", [{}])
+    peaks = {}
+    for rows in (BATCH, FEW, MANY):  # the first one fills caches
+        monkeypatch.setattr(Rows, "count", rows)
+        text = SPECS[setting].replace("PART", str(part)).replace("TOTAL", str(rows * 9 // 10))
+        spec = bench.write("t.yaml", f"about: a test\n{text}")
+        loaded = load_spec(str(spec))
+        inputs = find_inputs(loaded, [f"train={source}"])
+        problems = Problems(None, None)
+        context = Context(CompileRequest(sources=()), problems, Unused(), Progress([]))
+        staged = bench.folder / f"staged {rows}"
+        staged.mkdir()
+        tracemalloc.start()
+        try:
+            counts, written = write_splits(loaded, context, inputs, staged)
+            compare(written.splits, None, problems)
+            peaks[rows] = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert counts.read == counts.kept + counts.not_sampled == rows
+        assert sum(seen.rows for seen in written.splits.values()) == counts.kept >= rows * 0.3
+        written.forget()
+    assert (peaks[MANY] - peaks[FEW]) / (MANY - FEW) <= MOST
