@@ -38,6 +38,11 @@ def call(cli, *arguments: object) -> None:
     cli.main(list(map(str, arguments)), standalone_mode=False)
 
 
+def few_examples(dataset: str) -> str:
+    """The other warning: four of the twelve answers are no."""
+    return f"{dataset}: fewer than 5 examples of no: the interval of macro-F1 may be too narrow"
+
+
 def test_training_accuracy_is_called_so_everywhere(tiny_model, capsys) -> None:
     call(nli, "--model", tiny_model, "--adapter", "mine", "--dataset", "mine", "--out", "out")
     said = "mine was trained on 12 of these 12 examples"
@@ -53,7 +58,10 @@ def test_training_accuracy_is_called_so_everywhere(tiny_model, capsys) -> None:
     section = table["sets"]["mine"]
     assert section["models"]["mine"]["trained_on"] == 12 and section["models"]["base"]["trained_on"] == 0
     assert section["verdict"].endswith(f"{said}: this is training accuracy.")
-    assert [warning for warning in table["warnings"] if said in warning]
+    assert table["warnings"] == [
+        f"mine: {said} (saves/mine/run.json): this is training accuracy",
+        few_examples("mine"),
+    ]
     call(report, "out", "--out", "page.html")
     html = Path("page.html").read_text()
     assert f"{said}: this is training accuracy." in html and "Warning: mine: mine was trained on 12" in html
@@ -118,7 +126,11 @@ def test_what_is_not_checked_is_said_once_for_a_model(tiny_model, capsys) -> Non
     call(compare, "out", "--out", "table")
     assert capsys.readouterr().err.count("not checked") == 1
     warnings = json.loads(Path("table/table.json").read_text())["warnings"]
-    assert warnings.count(f"mine: training examples not checked: {reason}") == 1
+    assert warnings == [
+        f"mine: training examples not checked: {reason}",
+        few_examples("mine"),
+        few_examples("new"),
+    ]
 
 
 def test_a_training_file_that_changed_leaves_the_name_to_go_by(tiny_model, capsys) -> None:
