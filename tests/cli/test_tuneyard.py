@@ -162,21 +162,28 @@ def test_verify_in_a_folder_of_llamafactory_takes_data_and_says_so(foreign: Path
     ended = tuneyard("data", "verify", "identity", cwd=foreign)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("identity: 1 records in the file, 1 rows from LLaMA-Factory's loader")
-    said = "no dataset_info/dataset_info.json here: reading data/dataset_info.json"
-    assert said in ended.stderr
+    assert "no dataset_info/dataset_info.json here: reading data/dataset_info.json" in ended.stderr
     assert not (foreign / "dataset_info").exists()
-    for option in ("--dataset-dir", "--out"):
-        ended = tuneyard("data", "verify", "identity", option, "data", cwd=foreign)
-        assert ended.returncode == 0 and said not in ended.stderr
+
+
+@pytest.mark.slow  # starts LLaMA-Factory, 20 s each
+@pytest.mark.parametrize("option", ["--dataset-dir", "--out"])
+def test_a_registry_that_is_named_is_not_announced(foreign: Path, option: str) -> None:
+    ended = tuneyard("data", "verify", "identity", option, "data", cwd=foreign)
+    assert ended.returncode == 0 and "reading data/dataset_info.json" not in ended.stderr
 
 
 def test_a_registry_of_ours_is_taken_first(foreign: Path) -> None:
     (foreign / "dataset_info").mkdir()
-    registry = foreign / "dataset_info/dataset_info.json"
-    registry.write_text('{"identity": {"file_name": "gone.json"}}')
+    (foreign / "dataset_info/dataset_info.json").write_text('{"identity": {"file_name": "gone.json"}}')
     ended = tuneyard("data", "verify", "identity", cwd=foreign)
     assert ended.returncode == 2 and "dataset_info/gone.json: file of dataset" in ended.stderr
-    registry.write_text("{}")
+
+
+@pytest.mark.slow  # starts LLaMA-Factory, 20 s
+def test_a_dataset_that_our_registry_lacks_is_read_from_data(foreign: Path) -> None:
+    (foreign / "dataset_info").mkdir()
+    (foreign / "dataset_info/dataset_info.json").write_text("{}")
     ended = tuneyard("data", "verify", "identity", cwd=foreign)
     assert ended.returncode == 0 and "reading data/dataset_info.json" in ended.stderr
 
@@ -237,10 +244,12 @@ def test_bundled_specs_are_compiled_into_the_current_folder(foreign: Path) -> No
 
 
 @pytest.mark.parametrize("named", ["demo-rte", "recipes/demo-rte.yaml"])
-def test_bundled_recipes_are_found_from_anywhere(foreign: Path, named: str) -> None:
-    """LLaMA-Factory is asked too: in a process that must not import the packages of this folder."""
+@pytest.mark.parametrize("how", ["quick", pytest.param("asks", marks=pytest.mark.slow)])
+def test_bundled_recipes_are_found_from_anywhere(foreign: Path, named: str, how: str) -> None:
+    """Without --quick LLaMA-Factory is asked, in a process that must not import what lies in this folder."""
     tuneyard("data", "compile", "demo_rte", "--limit", "4", cwd=foreign)
-    ended = tuneyard("recipe", "check", named, "deepspeed=recipes/deepspeed/z2.json", cwd=foreign)
+    options = ["--quick"] if how == "quick" else []
+    ended = tuneyard("recipe", "check", named, "deepspeed=recipes/deepspeed/z2.json", *options, cwd=foreign)
     assert f"{ROOT}/recipes/demo-rte.yaml: " in ended.stdout
     assert "E343" not in ended.stdout and "E310" not in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr and "working folder" not in ended.stderr
@@ -252,12 +261,21 @@ def test_a_recipe_of_the_folder_goes_before_a_bundled_one(foreign: Path) -> None
     assert str(ROOT) not in ended.stdout and "recipes/demo-rte.yaml: " in ended.stdout
 
 
+@pytest.fixture
+def llamafactory_folder(real_data: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(real_data / "lf", tmp_path / "lf", copy_function=shutil.copyfile)
+
+
 @pytest.mark.parametrize("recipe", ["qwen3_lora_dpo", "qwen3_lora_sft"])
-def test_recipes_and_datasets_of_llamafactory_itself(real_data: Path, tmp_path: Path, recipe: str) -> None:
-    folder = shutil.copytree(real_data / "lf", tmp_path / "lf", copy_function=shutil.copyfile)
-    ended = tuneyard("recipe", "check", f"examples/train_lora/{recipe}.yaml", "--quick", cwd=folder)
+def test_recipes_of_llamafactory_itself(llamafactory_folder: Path, recipe: str) -> None:
+    path = f"examples/train_lora/{recipe}.yaml"
+    ended = tuneyard("recipe", "check", path, "--quick", cwd=llamafactory_folder)
     assert ended.returncode == 0 and "0 errors" in ended.stdout
-    ended = tuneyard("data", "verify", "identity", cwd=folder)
+
+
+@pytest.mark.slow  # starts LLaMA-Factory, 20 s
+def test_a_dataset_of_llamafactory_itself(llamafactory_folder: Path) -> None:
+    ended = tuneyard("data", "verify", "identity", cwd=llamafactory_folder)
     assert ended.returncode == 0 and "91 records in the file, 91 rows" in ended.stdout
 
 
