@@ -16,8 +16,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 # The files that take longest, in the order in which workers begin them, so that both end at about one time.
-# test_demo.py comes first: others wait for its demo. test_docs.py comes after the rest that is long.
+# The first two are of `make test`. test_demo.py is the first slow one, since others wait for its demo.
+# test_docs.py comes after the rest that is long: each of its cases goes to the worker that is free.
 LONGEST_FIRST = (
+    "unit/compiler/test_hub.py",
+    "integration/test_whole_way.py",
     "integration/test_demo.py",
     "integration/test_recipes_ranks.py",
     "integration/test_recipes_train.py",
@@ -31,6 +34,10 @@ LONGEST_FIRST = (
     "integration/test_suite_runs.py",
     "integration/test_prove.py",
     "integration/test_docs.py",
+    "cli/test_tuneyard.py",
+    "cli/test_compare.py",
+    "integration/test_recipes_examples.py",
+    "cli/test_adapters.py",
 )
 REAL = Path(os.environ.get("TUNEYARD_DATA", ROOT.parent / "shared" / "data"))
 Done = subprocess.CompletedProcess[str]
