@@ -1,3 +1,3 @@
 """Exact arithmetic on LoRA adapters, without loading their base model."""
 
-import core as core  # first: it says in one sentence which package is not installed
+from tuneyard import core as core  # first: it says in one sentence which package is not installed

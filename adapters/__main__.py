@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapters.methods import names
-from core.cli import examples
-from core.errors import CLI, RequestError, resumed_by, run
-from core.language import lang_option, tr
+from tuneyard.adapters.methods import names
+from tuneyard.core.cli import examples
+from tuneyard.core.errors import CLI, RequestError, resumed_by, run
+from tuneyard.core.language import lang_option, tr
 
 if TYPE_CHECKING:
-    from adapters.fuse import FusePlan
-    from adapters.merge import MergePlan
+    from tuneyard.adapters.fuse import FusePlan
+    from tuneyard.adapters.merge import MergePlan
 
 # The matrices are small: more BLAS threads gain little on an idle machine and spin on a busy one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -73,8 +73,8 @@ def command(*shown: str) -> Callable[[Callable[..., Any]], click.Command]:
 @click.option("--force", is_flag=True, help="Replace an adapter that merge wrote there, and nothing else.")
 def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
-    from adapters.merge import plan_merging
-    from adapters.request import merge_request
+    from tuneyard.adapters.merge import plan_merging
+    from tuneyard.adapters.request import merge_request
 
     _run(plan_merging(merge_request(adapters, options)), dry_run)
 
@@ -99,8 +99,8 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 @resumed_by(lambda: "the same command resumes it")
 def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the base with adapters added in as a full model, shard by shard."""
-    from adapters.fuse import plan_fusing
-    from adapters.request import fuse_request
+    from tuneyard.adapters.fuse import plan_fusing
+    from tuneyard.adapters.request import fuse_request
 
     _run(plan_fusing(fuse_request(adapters, options)), dry_run)
 
@@ -109,7 +109,7 @@ def _run(plan: "MergePlan | FusePlan", dry_run: bool) -> None:
     """Write what is planned, or say it whole and write nothing."""
     from tqdm import tqdm
 
-    from adapters.store import note
+    from tuneyard.adapters.store import note
 
     started, out, lines = time.monotonic(), plan.request.out, plan.lines()
     for text in plan.notes:
@@ -142,11 +142,11 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 
     from tqdm import tqdm
 
-    from adapters.statistics import measure, similarity, text
-    from adapters.store import open_adapter
+    from tuneyard.adapters.statistics import measure, similarity, text
+    from tuneyard.adapters.store import open_adapter
 
     if plot:
-        from adapters.plots import is_one_file
+        from tuneyard.adapters.plots import is_one_file
 
         is_one_file(plot)  # refuses a wrong path before anything is measured
     opened = [open_adapter(reference, with_base=True) for reference in adapters]
@@ -162,7 +162,7 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     else:
         click.echo("\n".join(text(measured, cosines)))
     if plot:
-        from adapters.plots import draw
+        from tuneyard.adapters.plots import draw
 
         for path in draw(plot, measured, cosines):
             click.echo(tr("wrote {path}", path=path), err=True)
@@ -196,7 +196,7 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
     """Upload to the hub with a card, or write a GGUF or an Ollama Modelfile."""
     import importlib
 
-    from adapters.export.source import open_source
+    from tuneyard.adapters.export.source import open_source
 
     for name, value in options.items():
         if value and target not in BELONGS[name]:
@@ -206,7 +206,7 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
         raise RequestError("no --out: the file to write")
     if target == "hub" and options["repo"] is None:
         raise RequestError("no --repo: OWNER/NAME of the repository on the hub")
-    module = importlib.import_module(f"adapters.export.{TARGETS[target]}")
+    module = importlib.import_module(f"tuneyard.adapters.export.{TARGETS[target]}")
     getattr(module, f"to_{target}")(open_source(reference, base), options)
 
 

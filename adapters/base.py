@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from adapters.prefetch import workers
-from core.base_models import INDEX, SINGLE, open_shards
-from core.errors import ContentError
-from core.files import flush_soon, read_object, require, sync, write_json
-from core.weights import SIZES, STORED, Array, Stored, Tensor, Weights, header_bytes
+from tuneyard.adapters.prefetch import workers
+from tuneyard.core.base_models import INDEX, SINGLE, open_shards
+from tuneyard.core.errors import ContentError
+from tuneyard.core.files import flush_soon, read_object, require, sync, write_json
+from tuneyard.core.weights import SIZES, STORED, Array, Stored, Tensor, Weights, header_bytes
 
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 HEADS = ("lm_head.weight",)

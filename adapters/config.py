@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.base import EMBEDDINGS, HEADS
-from core.errors import ContentError, RequestError, show_value
-from core.files import read_object
-from core.patterns import bounded
+from tuneyard.adapters.base import EMBEDDINGS, HEADS
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.files import read_object
+from tuneyard.core.patterns import bounded
 
 CONFIG = "adapter_config.json"
 LARGEST = sys.float_info.max  # JSON has whole numbers beyond it

@@ -12,9 +12,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.base import Piece
-from adapters.lowrank import Factor, Matrix
-from core.weights import Array, Stored, Tensor, blocks_of, from_fp32, require_finite, to_fp32
+from tuneyard.adapters.base import Piece
+from tuneyard.adapters.lowrank import Factor, Matrix
+from tuneyard.core.weights import Array, Stored, Tensor, blocks_of, from_fp32, require_finite, to_fp32
 
 BLOCK = 1 << 18  # elements in hand at once: what the second-level cache holds
 NEAR = 16  # fp32 units from a tie within which a sum is done again

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.delta import Change, Places, Product, base_blocks
-from adapters.lowrank import Matrix
-from core.errors import ContentError
-from core.weights import Array, Tensor
+from tuneyard.adapters.delta import Change, Places, Product, base_blocks
+from tuneyard.adapters.lowrank import Matrix
+from tuneyard.core.errors import ContentError
+from tuneyard.core.weights import Array, Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.base import Base
-from adapters.delta import Change, Places, Product
-from adapters.lowrank import Factor, Matrix
-from adapters.store import Adapter, factors_by_expert, unwrapped
-from adapters.weighted import WeightedAdapter
-from core.errors import ContentError
-from core.weights import Array
+from tuneyard.adapters.base import Base
+from tuneyard.adapters.delta import Change, Places, Product
+from tuneyard.adapters.lowrank import Factor, Matrix
+from tuneyard.adapters.store import Adapter, factors_by_expert, unwrapped
+from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core.errors import ContentError
+from tuneyard.core.weights import Array
 
 # How checkpoints keep a parameter of all experts, expert by expert: the last parts of the names whose rows
 # follow one another (transformers' conversion_mapping.py; Mixtral and its kin use w1, w3, w2).

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters import output
-from adapters.base import (
+from tuneyard.adapters import output
+from tuneyard.adapters.base import (
     EMBEDDINGS,
     HEADS,
     Base,
@@ -19,18 +19,18 @@ from adapters.base import (
     write_index,
     write_shard,
 )
-from adapters.delta import Change, Product, Retained, apply, total
-from adapters.dora import rescaled
-from adapters.experts import ExpertFactors, plan_experts
-from adapters.modules_to_save import FullTensor, plan_full_tensors
-from adapters.request import FuseRequest
-from adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
-from core.base_models import INDEX
-from core.documents import markdown_table
-from core.errors import ContentError
-from core.files import read_object, write_json, write_text
-from core.packages import need
-from core.weights import Stored, from_fp32, require_finite, to_fp32
+from tuneyard.adapters.delta import Change, Product, Retained, apply, total
+from tuneyard.adapters.dora import rescaled
+from tuneyard.adapters.experts import ExpertFactors, plan_experts
+from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
+from tuneyard.adapters.request import FuseRequest
+from tuneyard.adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
+from tuneyard.core.base_models import INDEX
+from tuneyard.core.documents import markdown_table
+from tuneyard.core.errors import ContentError
+from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.packages import need
+from tuneyard.core.weights import Stored, from_fp32, require_finite, to_fp32
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; below it bf16 rounding is as good as invisible in the adapters' own effect
 RECORD = "fuse.json"

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from core.weights import Array
+from tuneyard.core.weights import Array
 
 Matrix = NDArray[np.float64]
 Factor = Array | Matrix

@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from adapters import lowrank, output, vllm
-from adapters.base import Base, open_base
-from adapters.config import CONFIG
-from adapters.lowrank import Factor
-from adapters.methods import Method, find_method, methods
-from adapters.modules_to_save import FullTensor, plan_full_tensors
-from adapters.prefetch import prefetch, workers
-from adapters.request import DTYPES, MergeRequest
-from adapters.store import PAIRS, PREFIX, WEIGHTS, Module
-from adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
-from core.documents import markdown_table
-from core.errors import ContentError, RequestError
-from core.files import write_json, write_text
-from core.weights import SIZES, Array, Spec, from_fp32, require_finite, to_fp32, write_weights
+from tuneyard.adapters import lowrank, output, vllm
+from tuneyard.adapters.base import Base, open_base
+from tuneyard.adapters.config import CONFIG
+from tuneyard.adapters.lowrank import Factor
+from tuneyard.adapters.methods import Method, find_method, methods
+from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
+from tuneyard.adapters.prefetch import prefetch, workers
+from tuneyard.adapters.request import DTYPES, MergeRequest
+from tuneyard.adapters.store import PAIRS, PREFIX, WEIGHTS, Module
+from tuneyard.adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
+from tuneyard.core.documents import markdown_table
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import write_json, write_text
+from tuneyard.core.weights import SIZES, Array, Spec, from_fp32, require_finite, to_fp32, write_weights
 
 Norms = dict[str, tuple[float, float]]  # by module: ‖ΔW‖ (Frobenius), and of what the file misses of it
 

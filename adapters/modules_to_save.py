@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapters.base import EMBEDDINGS, HEADS, Base
-from adapters.store import PREFIX
-from adapters.weighted import WeightedAdapter
-from core.errors import ContentError, RequestError
-from core.weights import Array
+from tuneyard.adapters.base import EMBEDDINGS, HEADS, Base
+from tuneyard.adapters.store import PREFIX
+from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.weights import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapters.base import Base
-from adapters.store import SAVES, WEIGHTS, Adapter, find_folder, note, open_adapter
-from adapters.weighted import WeightedAdapter, parse_reference_weight
-from core.base_models import INDEX
-from core.documents import markdown_table, parse_yaml
-from core.errors import ContentError, RequestError, TuneyardError
-from core.files import (
+from tuneyard.adapters.base import Base
+from tuneyard.adapters.store import SAVES, WEIGHTS, Adapter, find_folder, note, open_adapter
+from tuneyard.adapters.weighted import WeightedAdapter, parse_reference_weight
+from tuneyard.core.base_models import INDEX
+from tuneyard.core.documents import markdown_table, parse_yaml
+from tuneyard.core.errors import ContentError, RequestError, TuneyardError
+from tuneyard.core.files import (
     OURS,
     abandoned,
     folder_size,

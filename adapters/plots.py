@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adapters.statistics import AdapterStatistics, Matrix
-from core.drawing import plot_texts, save
-from core.errors import RequestError
-from core.language import tr
+from tuneyard.adapters.statistics import AdapterStatistics, Matrix
+from tuneyard.core.drawing import plot_texts, save
+from tuneyard.core.errors import RequestError
+from tuneyard.core.language import tr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.methods import methods
-from adapters.weighted import parse_optional_weight, parse_reference_weight
-from core.checkout import ROOT, bundled
-from core.documents import read_mapping
-from core.errors import RequestError
-from core.files import read_object
-from core.refusals import check_file
+from tuneyard.adapters.methods import methods
+from tuneyard.adapters.weighted import parse_optional_weight, parse_reference_weight
+from tuneyard.core.checkout import ROOT, bundled
+from tuneyard.core.documents import read_mapping
+from tuneyard.core.errors import RequestError
+from tuneyard.core.files import read_object
+from tuneyard.core.refusals import check_file
 
 DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 SCHEMA = ROOT / "recipes/merge/schema.json"

@@ -11,12 +11,12 @@ from statistics import median
 
 import numpy as np
 
-from adapters import lowrank
-from adapters.prefetch import prefetch
-from adapters.store import WRAPPED, Adapter, factors_by_expert, unwrapped
-from core.documents import text_width
-from core.errors import show_value
-from core.language import tr
+from tuneyard.adapters import lowrank
+from tuneyard.adapters.prefetch import prefetch
+from tuneyard.adapters.store import WRAPPED, Adapter, factors_by_expert, unwrapped
+from tuneyard.core.documents import text_width
+from tuneyard.core.errors import show_value
+from tuneyard.core.language import tr
 
 BINS = 61
 REACH = 4.0  # histograms end at this many root mean squares

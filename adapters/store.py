@@ -17,12 +17,12 @@ from pathlib import Path
 
 import click
 
-from adapters.config import CONFIG, LoraConfig, read_config, require_text
-from adapters.lowrank import Factor
-from core.base_models import read_shards
-from core.errors import ContentError, RequestError, nearest
-from core.files import sha256
-from core.weights import Array, Weights, open_weights
+from tuneyard.adapters.config import CONFIG, LoraConfig, read_config, require_text
+from tuneyard.adapters.lowrank import Factor
+from tuneyard.core.base_models import read_shards
+from tuneyard.core.errors import ContentError, RequestError, nearest
+from tuneyard.core.files import sha256
+from tuneyard.core.weights import Array, Weights, open_weights
 
 SAVES = Path("saves")
 WEIGHTS = "adapter_model.safetensors"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from adapters.base import Base
-from adapters.lowrank import WeightedFactors
-from adapters.store import SAVES, Adapter, Module, open_adapter
-from core.base_models import check_base
-from core.errors import ContentError, RequestError, show_value
+from tuneyard.adapters.base import Base
+from tuneyard.adapters.lowrank import WeightedFactors
+from tuneyard.adapters.store import SAVES, Adapter, Module, open_adapter
+from tuneyard.core.base_models import check_base
+from tuneyard.core.errors import ContentError, RequestError, show_value
 
 
 @dataclass(frozen=True, slots=True)

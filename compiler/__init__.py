@@ -1,3 +1,3 @@
 """Raw files become datasets that LLaMA-Factory reads, every row accounted for."""
 
-import core as core  # first: it says in one sentence which package is not installed
+from tuneyard import core as core  # first: it says in one sentence which package is not installed

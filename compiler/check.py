@@ -6,15 +6,24 @@ from functools import lru_cache, partial
 from itertools import chain
 from typing import Any, cast
 
-from compiler.kinds import CLEANED, CODES, DIALOGUES, HISTORY, KTO, NESTED, PAIR, PLACEHOLDERS
-from compiler.marks import MaskedAnswerError, TurnKeys
-from compiler.media import Media
-from compiler.problems import Problems, some_of
-from compiler.rows import MISSING, Batch, Rows
-from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
-from compiler.specfile import read_schema
-from compiler.texts import cleaner, keys_of, label_keys, numbers_in, stand_ins, wrapped, writable, written
-from compiler.turns import (
+from tuneyard.compiler.kinds import CLEANED, CODES, DIALOGUES, HISTORY, KTO, NESTED, PAIR, PLACEHOLDERS
+from tuneyard.compiler.marks import MaskedAnswerError, TurnKeys
+from tuneyard.compiler.media import Media
+from tuneyard.compiler.problems import Problems, some_of
+from tuneyard.compiler.rows import MISSING, Batch, Rows
+from tuneyard.compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
+from tuneyard.compiler.specfile import read_schema
+from tuneyard.compiler.texts import (
+    cleaner,
+    keys_of,
+    label_keys,
+    numbers_in,
+    stand_ins,
+    wrapped,
+    writable,
+    written,
+)
+from tuneyard.compiler.turns import (
     ASSISTANT,
     CALL,
     Talks,
@@ -27,10 +36,10 @@ from compiler.turns import (
     unread_keys,
     wanted,
 )
-from compiler.unused import Unused, missing_fix, other_kind
-from core.calls import OPEN, WrongValueError, calls_of, misfits, tools_text
-from core.errors import Problem, nearest, show_value
-from core.refusals import refusals
+from tuneyard.compiler.unused import Unused, missing_fix, other_kind
+from tuneyard.core.calls import OPEN, WrongValueError, calls_of, misfits, tools_text
+from tuneyard.core.errors import Problem, nearest, show_value
+from tuneyard.core.refusals import refusals
 
 Types = dict[str, str]
 Values = list[object]

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from compiler.request import SEED, CompileReport, CompileRequest
-from compiler.spec import Spec, load_spec
-from core.cli import examples
-from core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
-from core.errors import CLI, ContentError, RequestError, one_line, resumed_by, summarise
-from core.language import lang_option
+from tuneyard.compiler.request import SEED, CompileReport, CompileRequest
+from tuneyard.compiler.spec import Spec, load_spec
+from tuneyard.core.cli import examples
+from tuneyard.core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
+from tuneyard.core.errors import CLI, ContentError, RequestError, one_line, resumed_by, summarise
+from tuneyard.core.language import lang_option
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]
@@ -129,7 +129,7 @@ def _common(command: Any) -> Any:
 @resumed_by(lambda: "what was compiled before is unchanged, and the same command starts again")
 def compile_command(name: str, **options: Any) -> None:
     """Compile a dataset and register it in dataset_info.json."""
-    from compiler.pipeline import compile_spec
+    from tuneyard.compiler.pipeline import compile_spec
 
     _report(compile_spec, name, **options)
 
@@ -138,7 +138,7 @@ def compile_command(name: str, **options: Any) -> None:
 @_common
 def check_command(name: str, **options: Any) -> None:
     """Find every problem that compile would find; nothing is written."""
-    from compiler.pipeline import check_spec
+    from tuneyard.compiler.pipeline import check_spec
 
     _report(check_spec, name, **options)
 
@@ -212,9 +212,9 @@ def _changed(name: str, columns: Texts, shares: Texts = ()) -> tuple[Spec, dict[
 @_REGISTRY
 def list_command(out: Path) -> None:
     """List specs and datasets; compiled ones with their rows, and whether they are stale or changed."""
-    from compiler.registry import Registry
-    from compiler.spec import load_spec
-    from compiler.specfile import known_specs
+    from tuneyard.compiler.registry import Registry
+    from tuneyard.compiler.spec import load_spec
+    from tuneyard.compiler.specfile import known_specs
 
     specs = [load_spec(name) for name in known_specs()]
     width = max(len(spec.name) for spec in specs)
@@ -235,7 +235,7 @@ def show_command(
     name: str, sources: Texts, columns: Texts, row: int, rows: int, template: str | None
 ) -> None:
     """Show rows on their way: raw, as checked columns, as records, as the text that a model sees."""
-    from compiler.trace import sources_before, trace
+    from tuneyard.compiler.trace import sources_before, trace
 
     spec, _ = _changed(name, columns)
     if not sources and (sources := sources_before(spec, DEFAULT_FOLDER)):
@@ -256,7 +256,7 @@ def show_command(
 @click.pass_context
 def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: bool, as_json: bool) -> None:
     """Compare two datasets, or files of records: examples added, removed, changed; 0 same, 1 different."""
-    from compiler.diff import diff
+    from tuneyard.compiler.diff import diff
 
     found = diff(first, second, out)
     _print(as_json, found.as_json, found.lines(every))
@@ -272,7 +272,7 @@ def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: 
 @lang_option
 def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, as_json: bool) -> None:
     """Count what a dataset holds: lengths, labels, languages, duplicates."""
-    from compiler.stats import plot, stats
+    from tuneyard.compiler.stats import plot, stats
 
     found = stats(name, out, model)
     _print(as_json, found.as_json, found.lines())
@@ -285,7 +285,7 @@ def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, 
 @_REGISTRY
 def remove_command(name: str, out: Path) -> None:
     """Unregister a compiled dataset and delete the files that compile made."""
-    from compiler.registry import Registry
+    from tuneyard.compiler.registry import Registry
 
     registry = Registry(out)
     for line in registry.restored:
@@ -310,9 +310,9 @@ def verify_command(
     name: str, recipe: Path | None, out: Path, every: bool, as_json: bool, **options: Any
 ) -> None:
     """Load a dataset with LLaMA-Factory's own loader and audit the loss tokens of each example."""
-    from compiler.verify import report
-    from compiler.verify.run import datasets_of, read_settings, require_tokenizer, verify
-    from compiler.verify.trained import read_recipe_file
+    from tuneyard.compiler.verify import report
+    from tuneyard.compiler.verify.run import datasets_of, read_settings, require_tokenizer, verify
+    from tuneyard.compiler.verify.trained import read_recipe_file
 
     settings = read_settings(recipe, options)
     recipe_file = read_recipe_file(recipe, settings) if recipe else None
@@ -348,8 +348,8 @@ def verify_command(
 @click.option("--out", type=_FILE, help="Write the spec there, not to stdout.")
 def init_command(file: Path, share: float | None, out: Path | None, **columns: str | None) -> None:
     """Look at a file or folder and propose a spec that compiles it: init data.csv --out mine.yaml."""
-    from compiler.init.propose import FailingSpecError, propose
-    from core.files import write_text
+    from tuneyard.compiler.init.propose import FailingSpecError, propose
+    from tuneyard.core.files import write_text
 
     told = {role: column for role, column in columns.items() if column}
     if out and out.exists():

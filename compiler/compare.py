@@ -13,11 +13,11 @@ from heapq import merge
 from itertools import groupby
 from typing import Any
 
-from compiler.fingerprints import Fingerprints
-from compiler.matching import Pairs, matches, repeated, shared_keys
-from compiler.problems import Problems
-from compiler.spec import PART
-from core.han import HAN
+from tuneyard.compiler.fingerprints import Fingerprints
+from tuneyard.compiler.matching import Pairs, matches, repeated, shared_keys
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.spec import PART
+from tuneyard.core.han import HAN
 
 THRESHOLD = 0.8
 PERMUTATIONS = 64

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
-from compiler.stored import Example, few, stored_examples
-from core.errors import counted
+from tuneyard.compiler.stored import Example, few, stored_examples
+from tuneyard.core.errors import counted
 
 SHOWN = 20
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard, cast
 
-from compiler.spec import MANIFEST
-from core.errors import Problem, show_value
-from core.files import read_json, sha256
+from tuneyard.compiler.spec import MANIFEST
+from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.files import read_json, sha256
 
 Entry = dict[str, object]
 Manifest = dict[str, Any]

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from core.prompt import PLACEHOLDERS as PLACEHOLDERS
+from tuneyard.core.prompt import PLACEHOLDERS as PLACEHOLDERS
 
 if TYPE_CHECKING:
-    from compiler.spec import Output
+    from tuneyard.compiler.spec import Output
 
 PAIR = ("chosen", "rejected")
 KTO = "kto"

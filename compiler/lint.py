@@ -7,13 +7,13 @@ from hashlib import blake2b
 from itertools import chain
 from operator import add
 
-from compiler.fingerprints import Fingerprints
-from compiler.kinds import KTO
-from compiler.problems import Problems
-from compiler.rows import Batch
-from compiler.spec import Spec
-from compiler.texts import HTML, TextColumns, Texts
-from core.errors import Problem, show_value
+from tuneyard.compiler.fingerprints import Fingerprints
+from tuneyard.compiler.kinds import KTO
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.spec import Spec
+from tuneyard.compiler.texts import HTML, TextColumns, Texts
+from tuneyard.core.errors import Problem, show_value
 
 LONG = 1_000_000
 _WORD = 1 << 63

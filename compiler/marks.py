@@ -8,12 +8,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from compiler.column_names import snake_case
-from compiler.spec import Spec
-from compiler.specfile import where_to_write
-from core.calls import WrongValueError
-from core.datasets import filled
-from core.errors import show_value
+from tuneyard.compiler.column_names import snake_case
+from tuneyard.compiler.spec import Spec
+from tuneyard.compiler.specfile import where_to_write
+from tuneyard.core.calls import WrongValueError
+from tuneyard.core.datasets import filled
+from tuneyard.core.errors import show_value
 
 _LEARNED_AT_ONE = (
     "weight weights loss_weight loss_scale loss_mask loss compute_loss calculate_loss has_loss with_loss "

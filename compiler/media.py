@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path, PurePath
 from typing import cast
 
-from compiler.kinds import PLACEHOLDERS
-from compiler.spec import Spec, placeholders
-from compiler.turns import USER, Turn
-from core.calls import WrongValueError
-from core.errors import counted, show_value
+from tuneyard.compiler.kinds import PLACEHOLDERS
+from tuneyard.compiler.spec import Spec, placeholders
+from tuneyard.compiler.turns import USER, Turn
+from tuneyard.core.calls import WrongValueError
+from tuneyard.core.errors import counted, show_value
 
 PIXELS = 768 * 768  # LLaMA-Factory's image_max_pixels: what has more is made smaller before it is trained on
 BROKEN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error)  # of Pillow's decoders

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compiler.tokens import TOKENIZER, load_tokenizer
-from core.files import require, sha256
+from tuneyard.compiler.tokens import TOKENIZER, load_tokenizer
+from tuneyard.core.files import require, sha256
 
 SEPARATOR = b"\x1e"
 """Between the records of one row on their way to the file: JSON escapes it inside a text."""

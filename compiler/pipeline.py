@@ -8,17 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from compiler.arrange import Context, write_splits
-from compiler.compare import compare, imbalance
-from compiler.problems import KEPT, Problems
-from compiler.progress import Progress
-from compiler.registry import Registry, manifest_of
-from compiler.request import CompileReport, CompileRequest, Counts
-from compiler.sources import Input, find_inputs, hashing, texts_by_line, unread
-from compiler.spec import PART, REJECTED, UNLABELLED, Spec
-from compiler.unused import Unused
-from core.errors import Problem, RequestError
-from core.files import staging
+from tuneyard.compiler.arrange import Context, write_splits
+from tuneyard.compiler.compare import compare, imbalance
+from tuneyard.compiler.problems import KEPT, Problems
+from tuneyard.compiler.progress import Progress
+from tuneyard.compiler.registry import Registry, manifest_of
+from tuneyard.compiler.request import CompileReport, CompileRequest, Counts
+from tuneyard.compiler.sources import Input, find_inputs, hashing, texts_by_line, unread
+from tuneyard.compiler.spec import PART, REJECTED, UNLABELLED, Spec
+from tuneyard.compiler.unused import Unused
+from tuneyard.core.errors import Problem, RequestError
+from tuneyard.core.files import staging
 
 
 def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:

@@ -13,8 +13,8 @@ from typing import Self
 
 import orjson
 
-from core.errors import Problem, show_value
-from core.files import named
+from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.files import named
 
 KEPT = 1000
 PLACES = 3

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from compiler.read.stream import Readable
+from tuneyard.compiler.read.stream import Readable
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from compiler.drift import (
+from tuneyard.compiler.drift import (
     COMPILED_KEYS,
     Entry,
     Manifest,
@@ -24,20 +24,20 @@ from compiler.drift import (
     folder_of,
     read_manifests,
 )
-from compiler.kinds import KTO, RECORDED
-from compiler.problems import Problems
-from compiler.progress import Progress
-from compiler.request import COUNTED, CompileReport, CompileRequest, Identity, Sources, own_hash
-from compiler.sources import Input
-from compiler.spec import MANIFEST, REJECTED, REJECTED_BEFORE, Output, Spec, load_spec
-from compiler.specfile import where_to_write
-from compiler.unused import Unused
-from core.checkout import version
-from core.datasets import REGISTRY, read_registry, wrong_folder
-from core.errors import ContentError, RequestError, nearest
-from core.examples import examples_file
-from core.files import OURS, publish, recovered, sha256, sync_folder, write_json
-from core.prompt import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
+from tuneyard.compiler.kinds import KTO, RECORDED
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.progress import Progress
+from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity, Sources, own_hash
+from tuneyard.compiler.sources import Input
+from tuneyard.compiler.spec import MANIFEST, REJECTED, REJECTED_BEFORE, Output, Spec, load_spec
+from tuneyard.compiler.specfile import where_to_write
+from tuneyard.compiler.unused import Unused
+from tuneyard.core.checkout import version
+from tuneyard.core.datasets import REGISTRY, read_registry, wrong_folder
+from tuneyard.core.errors import ContentError, RequestError, nearest
+from tuneyard.core.examples import examples_file
+from tuneyard.core.files import OURS, publish, recovered, sha256, sync_folder, write_json
+from tuneyard.core.prompt import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
 
 # what LLaMA-Factory's entries name beside `file_name`
 HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")

@@ -7,12 +7,12 @@ from typing import cast
 
 import orjson
 
-from compiler.kinds import HISTORY, PAIR, RECORDED
-from compiler.pieces import SEPARATOR
-from compiler.rows import Batch
-from compiler.spec import Output, Spec, placeholders
-from compiler.texts import as_texts, wrapped
-from compiler.turns import ASSISTANT, OPENAI, SHAREGPT, SYSTEM, USER, Turn
+from tuneyard.compiler.kinds import HISTORY, PAIR, RECORDED
+from tuneyard.compiler.pieces import SEPARATOR
+from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.spec import Output, Spec, placeholders
+from tuneyard.compiler.texts import as_texts, wrapped
+from tuneyard.compiler.turns import ASSISTANT, OPENAI, SHAREGPT, SYSTEM, USER, Turn
 
 Values = Iterable[object]
 

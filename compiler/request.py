@@ -10,14 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from compiler.problems import Problems
-from compiler.spec import REJECTED, Spec
-from compiler.specfile import PACKAGE
-from compiler.unused import Unused
-from core.datasets import DEFAULT_FOLDER, REGISTRY
-from core.errors import ContentError, counted
-from core.files import versions
-from core.packages import after_setup
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.spec import REJECTED, Spec
+from tuneyard.compiler.specfile import PACKAGE
+from tuneyard.compiler.unused import Unused
+from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
+from tuneyard.core.errors import ContentError, counted
+from tuneyard.core.files import versions
+from tuneyard.core.packages import after_setup
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow", "zstandard")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-from core.datasets import filled
+from tuneyard.core.datasets import filled
 
 Line = int | str
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from compiler.read import known_suffixes, readers
-from compiler.read.hub import HubFile, find_files
-from compiler.read.stream import suffix
-from compiler.spec import PART, Spec
-from core.checkout import bundled
-from core.errors import ContentError, Problem, RequestError, nearest
-from core.files import sha256
+from tuneyard.compiler.read import known_suffixes, readers
+from tuneyard.compiler.read.hub import HubFile, find_files
+from tuneyard.compiler.read.stream import suffix
+from tuneyard.compiler.spec import PART, Spec
+from tuneyard.core.checkout import bundled
+from tuneyard.core.errors import ContentError, Problem, RequestError, nearest
+from tuneyard.core.files import sha256
 
 RAW = Path("data/raw")
 HUBS = ("hub:", "modelscope:")

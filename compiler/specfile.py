@@ -14,10 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from core.datasets import REGISTRY
-from core.documents import read_yaml
-from core.errors import ContentError, RequestError, nearest, show_value
-from core.refusals import check_file
+from tuneyard.core.datasets import REGISTRY
+from tuneyard.core.documents import read_yaml
+from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
+from tuneyard.core.refusals import check_file
 
 PACKAGE = Path(__file__).parent
 SPECS = PACKAGE / "specs"

@@ -8,8 +8,8 @@ from os import pread
 from pathlib import Path
 from typing import BinaryIO, overload
 
-from core.errors import ContentError
-from core.files import named
+from tuneyard.core.errors import ContentError
+from tuneyard.core.files import named
 
 IN_MEMORY = 1 << 20  # bytes of one column: a dataset of 100,000 rows writes no temporary file
 BLOCK = 1 << 17  # numbers that are read at a time

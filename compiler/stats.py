@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from compiler.fingerprints import quantiles
-from compiler.stored import MOST_LABELS, few, stored_examples
-from compiler.texts import speaks
-from compiler.tokens import load_tokenizer
-from core.errors import ContentError, RequestError
-from core.language import tr
+from tuneyard.compiler.fingerprints import quantiles
+from tuneyard.compiler.stored import MOST_LABELS, few, stored_examples
+from tuneyard.compiler.texts import speaks
+from tuneyard.compiler.tokens import load_tokenizer
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.language import tr
 
 BATCH = 256
 NAMED = 3  # duplicates for people, of the first that --json names
@@ -113,7 +113,7 @@ def _tokens(model: Path) -> Measure:
 
 def plot(found: Stats, path: Path) -> None:
     """Draw how long prompts and answers are, as two histograms; the suffix decides the format."""
-    from core.drawing import picture, plot_texts
+    from tuneyard.core.drawing import picture, plot_texts
 
     path = path if path.suffix else path.with_suffix(".png")
     try:

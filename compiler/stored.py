@@ -8,14 +8,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from compiler.problems import Problems
-from compiler.progress import Progress
-from compiler.read import read
-from compiler.specfile import Source
-from compiler.turns import ASSISTANT, SYSTEM
-from core.datasets import find_dataset
-from core.errors import ContentError, ProblemsError, RequestError
-from core.prompt import conversation, strings
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.progress import Progress
+from tuneyard.compiler.read import read
+from tuneyard.compiler.specfile import Source
+from tuneyard.compiler.turns import ASSISTANT, SYSTEM
+from tuneyard.core.datasets import find_dataset
+from tuneyard.core.errors import ContentError, ProblemsError, RequestError
+from tuneyard.core.prompt import conversation, strings
 
 TURNS = ("conversations", "messages", "text")
 CONTENT = ("value", "content", "tool_calls")

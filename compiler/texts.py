@@ -14,11 +14,11 @@ from typing import cast
 
 import orjson
 
-from compiler.kinds import HISTORY, PAIR, PLACEHOLDERS
-from compiler.rows import MISSING, Batch
-from compiler.spec import TOOLS, Filter, Spec
-from compiler.turns import Turn
-from core.han import HAN
+from tuneyard.compiler.kinds import HISTORY, PAIR, PLACEHOLDERS
+from tuneyard.compiler.rows import MISSING, Batch
+from tuneyard.compiler.spec import TOOLS, Filter, Spec
+from tuneyard.compiler.turns import Turn
+from tuneyard.core.han import HAN
 
 Texts = list[str]
 TEXTUAL = ("text", "answer", "extra", "list", "best", "tools", *PAIR)

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from core.errors import ContentError, RequestError
-from core.files import read_object
-from core.packages import need
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import read_object
+from tuneyard.core.packages import need
 
 TOKENIZER = "tokenizer.json"
 

@@ -6,19 +6,19 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from compiler.check import Checker
-from compiler.pieces import SEPARATOR
-from compiler.problems import Problems
-from compiler.read import read, reading
-from compiler.registry import entry_of
-from compiler.render import Renderer
-from compiler.rows import Batch
-from compiler.sources import RAW, find_inputs, with_rivals
-from compiler.spec import MANIFEST, Spec
-from compiler.texts import Sieve
-from compiler.unused import Unused
-from core.errors import ProblemsError, RequestError, show_value
-from core.files import read_object
+from tuneyard.compiler.check import Checker
+from tuneyard.compiler.pieces import SEPARATOR
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read import read, reading
+from tuneyard.compiler.registry import entry_of
+from tuneyard.compiler.render import Renderer
+from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.sources import RAW, find_inputs, with_rivals
+from tuneyard.compiler.spec import MANIFEST, Spec
+from tuneyard.compiler.texts import Sieve
+from tuneyard.compiler.unused import Unused
+from tuneyard.core.errors import ProblemsError, RequestError, show_value
+from tuneyard.core.files import read_object
 
 
 class KeptRow(NamedTuple):
@@ -38,7 +38,7 @@ def trace(
     In a mixture those of all parts count, before shares are drawn. `template` is one of LLaMA-Factory's.
     `RequestError` where there is no such row, `ProblemsError` where rows before it cannot be read.
     """
-    from compiler.verify.template import seen_by_model
+    from tuneyard.compiler.verify.template import seen_by_model
 
     problems = Problems()
     number = 0

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
-from compiler.kinds import KTO, PAIR
-from compiler.marks import TurnKeys, refuse_masked
-from compiler.spec import Column, Output, Spec
-from compiler.unused import meaning
-from core.calls import (
+from tuneyard.compiler.kinds import KTO, PAIR
+from tuneyard.compiler.marks import TurnKeys, refuse_masked
+from tuneyard.compiler.spec import Column, Output, Spec
+from tuneyard.compiler.unused import meaning
+from tuneyard.core.calls import (
     RESULTS,
     WrongValueError,
     call_text,
@@ -24,8 +24,8 @@ from core.calls import (
     parse_calls,
     thought,
 )
-from core.datasets import filled
-from core.errors import Problem, show_value
+from tuneyard.core.datasets import filled
+from tuneyard.core.errors import Problem, show_value
 
 USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
 ROLES = {"human": USER, "user": USER, "gpt": ASSISTANT, "assistant": ASSISTANT, "system": SYSTEM}

@@ -4,13 +4,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from compiler.column_names import snake_case
-from compiler.marks import CORRECTNESS, ROW_WEIGHTS, RowWeights, says_incorrect
-from compiler.rows import MISSING, Rows
-from compiler.spec import Output, Spec
-from compiler.specfile import where_to_write
-from core.datasets import filled
-from core.errors import Problem, nearest, show_value
+from tuneyard.compiler.column_names import snake_case
+from tuneyard.compiler.marks import CORRECTNESS, ROW_WEIGHTS, RowWeights, says_incorrect
+from tuneyard.compiler.rows import MISSING, Rows
+from tuneyard.compiler.spec import Output, Spec
+from tuneyard.compiler.specfile import where_to_write
+from tuneyard.core.datasets import filled
+from tuneyard.core.errors import Problem, nearest, show_value
 
 MOST = 200  # of the columns without a meaning below: bounded, whatever keys the rows have
 SHOWN = 20

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from compiler.pieces import SEPARATOR
-from core.errors import ContentError
-from core.files import flush_soon, named
+from tuneyard.compiler.pieces import SEPARATOR
+from tuneyard.core.errors import ContentError
+from tuneyard.core.files import flush_soon, named
 
 BLOCK = 1000
 PIECE = 1 << 20

@@ -12,7 +12,7 @@ if sys.version_info < (3, 11):  # noqa: UP036  # whoever calls it with another P
     sys.stderr.write("error: Tuneyard needs Python 3.11 or newer, found " + found + "; run make setup\n")
     sys.exit(2)
 
-from core.checkout import version as version
-from core.packages import require_core
+from tuneyard.core.checkout import version as version
+from tuneyard.core.packages import require_core
 
 require_core()

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from core.errors import ContentError, RequestError, show_value
-from core.files import read_object
-from core.runs import RUN, model_sha256, run_of
-from core.weights import SIZES, STORED, Array, Tensor, Weights, from_fp32, open_weights
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.files import read_object
+from tuneyard.core.runs import RUN, model_sha256, run_of
+from tuneyard.core.weights import SIZES, STORED, Array, Tensor, Weights, from_fp32, open_weights
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

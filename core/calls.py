@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from core.errors import show_value
+from tuneyard.core.errors import show_value
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 RESULTS = "\n</tool_response>\n<tool_response>\n"

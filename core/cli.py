@@ -18,8 +18,8 @@ from typing import Any, NoReturn
 import click
 from click.exceptions import NoSuchCommand
 
-from core.checkout import ROOT, version
-from core.errors import CLI, run
+from tuneyard.core.checkout import ROOT, version
+from tuneyard.core.errors import CLI, run
 
 
 class LazyGroup(click.Group):
@@ -102,7 +102,8 @@ class LazyGroup(click.Group):
 
 def source(module: str) -> Path:
     """Return the file of a module of ours, which is not imported for it."""
-    return ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    _tuneyard, *parts = module.split(".")
+    return ROOT.joinpath(*parts).with_suffix(".py")
 
 
 def command_line(module: str, without: Collection[str] = ()) -> str:
@@ -138,11 +139,11 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
 
 GROUPS = {
-    "data": "compiler.cli:cli",
-    "recipe": "recipes.__main__:cli",
-    "adapter": "adapters.__main__:cli",
-    "eval": "eval.__main__:cli",
-    "doctor": "core.doctor:cli",
+    "data": "tuneyard.compiler.cli:cli",
+    "recipe": "tuneyard.recipes.__main__:cli",
+    "adapter": "tuneyard.adapters.__main__:cli",
+    "eval": "tuneyard.eval.__main__:cli",
+    "doctor": "tuneyard.core.doctor:cli",
 }
 OLD_NAMES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter"}
 """The packages of the groups, by which they were called (`python -m compiler`)."""

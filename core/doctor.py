@@ -12,10 +12,10 @@ from pathlib import Path
 
 import click
 
-from core.checkout import ROOT, version
-from core.cli import cli_command
-from core.files import existing, versions
-from core.packages import in_checkout
+from tuneyard.core.checkout import ROOT, version
+from tuneyard.core.cli import cli_command
+from tuneyard.core.files import existing, versions
+from tuneyard.core.packages import in_checkout
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
 AGAIN = "rm -f .venv/.core && make setup"  # which else takes what it installed once for installed
@@ -114,7 +114,7 @@ def _disk(folder: Path, name: str) -> Finding:
 
 
 def _fonts() -> Finding:
-    from core.drawing import choose_typeface
+    from tuneyard.core.drawing import choose_typeface
 
     chosen = choose_typeface(["中文"])
     if chosen.numbered:

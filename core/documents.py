@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import ContentError, show_value
-from core.files import parse_json, require
+from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.files import parse_json, require
 
 if TYPE_CHECKING:
     import yaml

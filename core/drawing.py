@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core.files import atomic
-from core.language import ENGLISH, catalogue, current, in_language, tr
+from tuneyard.core.files import atomic
+from tuneyard.core.language import ENGLISH, catalogue, current, in_language, tr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

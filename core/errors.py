@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import click
 
-from core.packages import missing
+from tuneyard.core.packages import missing
 
 SHOWN = 20
 _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
@@ -156,7 +156,7 @@ def _run(command: click.Command) -> int:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
     except ImportError as error:
-        if not error.name or (Path(__file__).parents[1] / error.name.partition(".")[0]).is_dir():
+        if not error.name or error.name.partition(".")[0] == "tuneyard":
             raise  # a module of ours: a defect, not something to install
         absent = isinstance(error, ModuleNotFoundError)
         click.echo(f"error: {missing(error.name) if absent else f'{error}; run make setup again'}", err=True)

@@ -13,8 +13,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import ContentError
-from core.files import atomic
+from tuneyard.core.errors import ContentError
+from tuneyard.core.files import atomic
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from core.errors import ContentError, RequestError, nearest
+from tuneyard.core.errors import ContentError, RequestError, nearest
 
 OURS = "tuneyard-"  # in the hidden names that recover may delete: nobody else's
 _AT_FDCWD = -100

@@ -9,7 +9,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from core.errors import TuneyardError
+from tuneyard.core.errors import TuneyardError
 
 DEEPSPEED = "deepspeed"
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from core.language import catalogue, current, tr
+from tuneyard.core.language import catalogue, current, tr
 
 
 @dataclass(frozen=True, slots=True)

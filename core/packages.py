@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from core.checkout import ROOT
+from tuneyard.core.checkout import ROOT
 
 CORE = (
     "click", "datasets", "httpx", "huggingface_hub", "jinja2", "jsonschema", "jsonschema_rs",
@@ -63,7 +63,7 @@ def install_command(distribution: str) -> str:
 
 def need(*modules: str) -> None:
     """Raise `RequestError` naming the first of these modules that is not installed; imports none of them."""
-    from core.errors import RequestError
+    from tuneyard.core.errors import RequestError
 
     for module in modules:
         if find_spec(module) is None:

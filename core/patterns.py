@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from core.errors import ContentError
+from tuneyard.core.errors import ContentError
 
 SECONDS = 5.0
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import click
 
-from core.errors import ContentError
+from tuneyard.core.errors import ContentError
 
 Group = Literal["tuneyard.metrics", "tuneyard.merge_methods", "tuneyard.readers", "tuneyard.logs"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from core.calls import RESULTS, WrongValueError, before_calls, calls_of, tools_text, wrapped_tools
-from core.errors import ContentError, RequestError, nearest, show_value
-from core.files import read_object
-from core.patterns import bounded
+from tuneyard.core.calls import RESULTS, WrongValueError, before_calls, calls_of, tools_text, wrapped_tools
+from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
+from tuneyard.core.files import read_object
+from tuneyard.core.patterns import bounded
 
 if TYPE_CHECKING:
     from llamafactory.data.template import Template

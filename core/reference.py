@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import click
 
-from core.cli import cli, examples_of
-from core.documents import markdown_table
+from tuneyard.core.cli import cli, examples_of
+from tuneyard.core.documents import markdown_table
 
 HEAD = """# Commands and options
 

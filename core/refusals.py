@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from core.errors import ContentError, nearest, show_value
+from tuneyard.core.errors import ContentError, nearest, show_value
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from core.files import read_object, sha256
+from tuneyard.core.files import read_object, sha256
 
 RUN = "run.json"  # written last: its existence means that the training is finished
 STARTED = "started.json"  # the inputs of the training that writes here, finished or not

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.errors import ContentError
-from core.prompt import ANSWERS, Message, Render, llamafactory_messages, llamafactory_template
+from tuneyard.core.errors import ContentError
+from tuneyard.core.prompt import ANSWERS, Message, Render, llamafactory_messages, llamafactory_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

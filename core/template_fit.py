@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.llamafactory import RecipeData, refusals
-from core.patterns import bounded
+from tuneyard.core.llamafactory import RecipeData, refusals
+from tuneyard.core.patterns import bounded
 
 USER = {"role": "user", "content": "Is 12 even?"}
 ANSWER = {"role": "assistant", "content": "yes"}

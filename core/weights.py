@@ -15,8 +15,8 @@ from typing import TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import ContentError, describe_os_error
-from core.files import flush_soon, require, sync
+from tuneyard.core.errors import ContentError, describe_os_error
+from tuneyard.core.files import flush_soon, require, sync
 
 FLUSHED_AT_ONCE = 1 << 25  # bytes that are written before the disk is told to begin with them
 MAX_HEADER = 100_000_000  # what the reference implementation accepts

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import click
 
-from core.cli import LazyGroup, examples
-from core.errors import CLI, run
+from tuneyard.core.cli import LazyGroup, examples
+from tuneyard.core.errors import CLI, run
 
 COMMANDS = {
-    path.stem: f"eval.{path.stem}:cli" for path in Path(__file__).parent.glob("*.py") if path.stem[0] != "_"
+    path.stem: f"tuneyard.eval.{path.stem}:cli"
+    for path in Path(__file__).parent.glob("*.py")
+    if path.stem[0] != "_"
 }
 
 

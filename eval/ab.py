@@ -13,14 +13,14 @@ from typing import Any
 
 import click
 
-from core.cli import cli_command
-from core.documents import json_lines
-from core.errors import CLI, RequestError, run
-from core.files import atomic, require, write_json, write_text
-from eval.backends.scorers import Fields
-from eval.datasets.dataset import read_datasets
-from eval.metrics.answers import cut_thought
-from eval.reports.sheet import (
+from tuneyard.core.cli import cli_command
+from tuneyard.core.documents import json_lines
+from tuneyard.core.errors import CLI, RequestError, run
+from tuneyard.core.files import atomic, require, write_json, write_text
+from tuneyard.eval.backends.scorers import Fields
+from tuneyard.eval.datasets.dataset import read_datasets
+from tuneyard.eval.metrics.answers import cut_thought
+from tuneyard.eval.reports.sheet import (
     Answered,
     check_key,
     check_unrated,
@@ -31,12 +31,12 @@ from eval.reports.sheet import (
     tally_json,
     tally_table,
 )
-from eval.runs.results import PREDICTIONS, Prediction
-from eval.scoring.candidates import Opened
-from eval.scoring.command import Asked, scoring_command
-from eval.scoring.options import ScoringRequest
-from eval.scoring.task import Job, Task
-from eval.statistics.rates import group_of
+from tuneyard.eval.runs.results import PREDICTIONS, Prediction
+from tuneyard.eval.scoring.candidates import Opened
+from tuneyard.eval.scoring.command import Asked, scoring_command
+from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.task import Job, Task
+from tuneyard.eval.statistics.rates import group_of
 
 SHEET, KEY, ANSWERS = "sheet.csv", "key.json", "answers.md"
 

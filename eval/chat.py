@@ -14,15 +14,15 @@ from typing import Any
 
 import click
 
-from core.cli import cli_command
-from core.errors import RequestError, TuneyardError, run, show_value
-from core.prompt import Encode, Message
-from eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
-from eval.backends.load import Model
-from eval.datasets.prompts import trained_system
-from eval.metrics.answers import cut_thought
-from eval.scoring.candidates import Candidate, open_models
-from eval.scoring.options import Finite, ScoringRequest, loading_options, number, take
+from tuneyard.core.cli import cli_command
+from tuneyard.core.errors import RequestError, TuneyardError, run, show_value
+from tuneyard.core.prompt import Encode, Message
+from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
+from tuneyard.eval.backends.load import Model
+from tuneyard.eval.datasets.prompts import trained_system
+from tuneyard.eval.metrics.answers import cut_thought
+from tuneyard.eval.scoring.candidates import Candidate, open_models
+from tuneyard.eval.scoring.options import Finite, ScoringRequest, loading_options, number, take
 
 WAYS_OUT = ("exit", "quit")
 USE = "/use"

@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from core.errors import RequestError, run
-from core.files import read_object, write_json, write_text
-from eval.backends.scorers import Fields, Scorer, choosing
-from eval.datasets.cmmlu import (
+from tuneyard.core.errors import RequestError, run
+from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.eval.backends.scorers import Fields, Scorer, choosing
+from tuneyard.eval.datasets.cmmlu import (
     HUB_ID,
     LETTERS,
     Exam,
@@ -25,15 +25,15 @@ from eval.datasets.cmmlu import (
     prompt,
     read_exam,
 )
-from eval.metrics.labels import accuracy_line, summary
-from eval.nli import mass_warnings, mean_mass
-from eval.reports.numbers import Table, grid, interval, percent
-from eval.runs.results import RESULTS, Prediction
-from eval.scoring.candidates import Opened
-from eval.scoring.command import Asked, scoring_command
-from eval.scoring.options import ScoringRequest
-from eval.scoring.task import Figure, Job, Task, line_of
-from eval.statistics.rates import Measured, average
+from tuneyard.eval.metrics.labels import accuracy_line, summary
+from tuneyard.eval.nli import mass_warnings, mean_mass
+from tuneyard.eval.reports.numbers import Table, grid, interval, percent
+from tuneyard.eval.runs.results import RESULTS, Prediction
+from tuneyard.eval.scoring.candidates import Opened
+from tuneyard.eval.scoring.command import Asked, scoring_command
+from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.task import Figure, Job, Task, line_of
+from tuneyard.eval.statistics.rates import Measured, average
 
 AVERAGE = "average over subjects"
 QUESTIONS = "all questions as one"

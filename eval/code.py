@@ -18,16 +18,16 @@ from typing import Any
 
 import click
 
-from core.errors import ContentError, RequestError, run, show_value
-from eval.backends.scorers import Fields, Scorer
-from eval.datasets.dataset import EvalDataset, read_datasets
-from eval.metrics.answers import cut_thought
-from eval.metrics.labels import accuracy_line
-from eval.runs.results import Prediction
-from eval.scoring.command import Asked, scoring_command
-from eval.scoring.options import ScoringRequest
-from eval.scoring.task import Job, Task, line_of
-from eval.statistics.rates import accuracy_of, groups_of
+from tuneyard.core.errors import ContentError, RequestError, run, show_value
+from tuneyard.eval.backends.scorers import Fields, Scorer
+from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
+from tuneyard.eval.metrics.answers import cut_thought
+from tuneyard.eval.metrics.labels import accuracy_line
+from tuneyard.eval.runs.results import Prediction
+from tuneyard.eval.scoring.command import Asked, scoring_command
+from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.task import Job, Task, line_of
+from tuneyard.eval.statistics.rates import accuracy_of, groups_of
 
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 SECONDS = 5  # of computing; twice that of waiting

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli import cli_command
-from core.errors import RequestError, run
-from core.files import write_json, write_text
-from core.language import ENGLISH, in_language, lang_option, tr
+from tuneyard.core.cli import cli_command
+from tuneyard.core.errors import RequestError, run
+from tuneyard.core.files import write_json, write_text
+from tuneyard.core.language import ENGLISH, in_language, lang_option, tr
 
 if TYPE_CHECKING:
-    from eval.reports.compared import ComparedRuns
+    from tuneyard.eval.reports.compared import ComparedRuns
 
 
 @cli_command(
@@ -75,10 +75,10 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
     Lines, CSV or Parquet with id, gold and prediction, or an evaluation_results.json.
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
-    from eval.reports.compared import compare_in_metric, compare_results
-    from eval.reports.tables import BIAS, bias_table
-    from eval.runs.questions import label_biases
-    from eval.runs.results import check_table
+    from tuneyard.eval.reports.compared import compare_in_metric, compare_results
+    from tuneyard.eval.reports.tables import BIAS, bias_table
+    from tuneyard.eval.runs.questions import label_biases
+    from tuneyard.eval.runs.results import check_table
 
     margin, replicates, by = asked["margin"], asked["replicates"], asked["by"]
     choose = asked["choose_on"] == "half"
@@ -105,14 +105,14 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
 def write(compared: "ComparedRuns", out: Path, facts: Mapping[str, object] | None = None) -> None:
     """Write the plots and changed.jsonl (of accuracy alone), table.md and, last, table.json (`facts` among
     it) into `out`, and print the table."""
-    from eval.reports.numbers import grid
-    from eval.reports.tables import markdown, to_json
+    from tuneyard.eval.reports.numbers import grid
+    from tuneyard.eval.reports.tables import markdown, to_json
 
     plots: Sequence[str] = []
     numbered: Mapping[str, str] = {}
     files = ["table.md", "table.json"]
     if not compared.comparison.metric:
-        from eval.reports.plots import write_plots
+        from tuneyard.eval.reports.plots import write_plots
 
         plots, typeface = write_plots(compared.comparison, compared.runs, out)
         numbered = typeface.numbered

@@ -10,23 +10,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from core.drawing import plot_texts
-from core.errors import ContentError, run, show_value
-from core.files import write_json
-from core.language import lang_option, tr
-from eval.backends.scorers import Fields
-from eval.datasets.dataset import EvalDataset, read_datasets
-from eval.metrics.labels import UNKNOWN, accuracy_line
-from eval.metrics.reports import Report, judge, parse_report, report_summary
-from eval.reports.numbers import percent
-from eval.reports.plots import draw_lying, kinds_chart
-from eval.runs.judgement import ScoredRun
-from eval.runs.logs.defect import DETAILED
-from eval.runs.results import Prediction
-from eval.scoring.command import Asked, scoring_command
-from eval.scoring.options import ScoringRequest
-from eval.scoring.task import Job, Task, line_of
-from eval.statistics.rates import hits
+from tuneyard.core.drawing import plot_texts
+from tuneyard.core.errors import ContentError, run, show_value
+from tuneyard.core.files import write_json
+from tuneyard.core.language import lang_option, tr
+from tuneyard.eval.backends.scorers import Fields
+from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
+from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
+from tuneyard.eval.metrics.reports import Report, judge, parse_report, report_summary
+from tuneyard.eval.reports.numbers import percent
+from tuneyard.eval.reports.plots import draw_lying, kinds_chart
+from tuneyard.eval.runs.judgement import ScoredRun
+from tuneyard.eval.runs.logs.defect import DETAILED
+from tuneyard.eval.runs.results import Prediction
+from tuneyard.eval.scoring.command import Asked, scoring_command
+from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.task import Job, Task, line_of
+from tuneyard.eval.statistics.rates import hits
 
 PLOT = "subtype_accuracy.png"
 

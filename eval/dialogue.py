@@ -12,19 +12,19 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from core.errors import ContentError, run
-from core.han import HAN
-from core.prompt import Conversation
-from eval.backends.scorers import Fields, Generator, Messages, Scorer
-from eval.backends.server import Server
-from eval.datasets.dataset import read_datasets
-from eval.metrics.answers import cut_thought
-from eval.metrics.text import ngrams, words
-from eval.runs.results import Prediction
-from eval.scoring.command import Asked, scoring_command
-from eval.scoring.options import ScoringRequest
-from eval.scoring.task import Figure, Job, Task
-from eval.statistics.rates import Measured, groups_of, mean_of
+from tuneyard.core.errors import ContentError, run
+from tuneyard.core.han import HAN
+from tuneyard.core.prompt import Conversation
+from tuneyard.eval.backends.scorers import Fields, Generator, Messages, Scorer
+from tuneyard.eval.backends.server import Server
+from tuneyard.eval.datasets.dataset import read_datasets
+from tuneyard.eval.metrics.answers import cut_thought
+from tuneyard.eval.metrics.text import ngrams, words
+from tuneyard.eval.runs.results import Prediction
+from tuneyard.eval.scoring.command import Asked, scoring_command
+from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.task import Figure, Job, Task
+from tuneyard.eval.statistics.rates import Measured, groups_of, mean_of
 
 FIGURES = ("carry_over", "chance", "repetition")
 SHORTEST = 4  # letters of a word that carries content: no list of stop words is needed

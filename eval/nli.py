@@ -11,16 +11,24 @@ from typing import Any
 
 import click
 
-from core.errors import RequestError, run
-from eval.backends.scorers import DIGITS, Fields, Prompts, Scorer, choosing, score_all
-from eval.datasets.dataset import EvalDataset, read_datasets
-from eval.datasets.shots import with_shots
-from eval.metrics.answers import PARSERS
-from eval.metrics.labels import LOW_MASS, UNKNOWN, LabelSet, accuracy_line, choose_labels, spellings, summary
-from eval.runs.results import Prediction
-from eval.scoring.command import Asked, scoring_command
-from eval.scoring.images import with_images
-from eval.scoring.options import (
+from tuneyard.core.errors import RequestError, run
+from tuneyard.eval.backends.scorers import DIGITS, Fields, Prompts, Scorer, choosing, score_all
+from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
+from tuneyard.eval.datasets.shots import with_shots
+from tuneyard.eval.metrics.answers import PARSERS
+from tuneyard.eval.metrics.labels import (
+    LOW_MASS,
+    UNKNOWN,
+    LabelSet,
+    accuracy_line,
+    choose_labels,
+    spellings,
+    summary,
+)
+from tuneyard.eval.runs.results import Prediction
+from tuneyard.eval.scoring.command import Asked, scoring_command
+from tuneyard.eval.scoring.images import with_images
+from tuneyard.eval.scoring.options import (
     ScoringRequest,
     choice,
     number,
@@ -28,7 +36,7 @@ from eval.scoring.options import (
     shots_options,
     together,
 )
-from eval.scoring.task import Job, Task
+from tuneyard.eval.scoring.task import Job, Task
 
 CHECKED = 100  # rows that generate mode also answers by choice: a forward pass each
 label_options = together(

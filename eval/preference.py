@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.documents import json_lines
-from core.errors import RequestError, run
-from core.prompt import Conversation
-from core.supervision import SupervisedText, Turns, supervise
-from eval.backends.likelihood import reading_answers
-from eval.backends.scorers import Fields, Scorer
-from eval.datasets.pairs import read_preferences
-from eval.metrics.labels import UNKNOWN, accuracy_line
-from eval.metrics.preference import (
+from tuneyard.core.documents import json_lines
+from tuneyard.core.errors import RequestError, run
+from tuneyard.core.prompt import Conversation
+from tuneyard.core.supervision import SupervisedText, Turns, supervise
+from tuneyard.eval.backends.likelihood import reading_answers
+from tuneyard.eval.backends.scorers import Fields, Scorer
+from tuneyard.eval.datasets.pairs import read_preferences
+from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
+from tuneyard.eval.metrics.preference import (
     ANSWER,
     AUC,
     CHOSEN,
@@ -27,11 +27,11 @@ from eval.metrics.preference import (
     marked_summary,
     preference_summary,
 )
-from eval.runs.results import PREDICTIONS, RESULTS, Prediction
-from eval.scoring.candidates import BASE
-from eval.scoring.command import Asked, scoring_command
-from eval.scoring.options import ScoringRequest
-from eval.scoring.task import Figure, Job, Task, figures_of, share_line
+from tuneyard.eval.runs.results import PREDICTIONS, RESULTS, Prediction
+from tuneyard.eval.scoring.candidates import BASE
+from tuneyard.eval.scoring.command import Asked, scoring_command
+from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.task import Figure, Job, Task, figures_of, share_line
 
 
 @scoring_command(

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from core.cli import cli_command, command_line
-from core.errors import ContentError, RequestError, counted, run, show_value
-from core.files import write_json, write_text
-from eval.reports.numbers import Table, grid
-from eval.scoring.options import PATH, Finite, ScoringRequest, data_options, dtype, number, same_base
-from eval.scoring.parity import AnswerProof, Compared, FirstDifference, Proof, prove
+from tuneyard.core.cli import cli_command, command_line
+from tuneyard.core.errors import ContentError, RequestError, counted, run, show_value
+from tuneyard.core.files import write_json, write_text
+from tuneyard.eval.reports.numbers import Table, grid
+from tuneyard.eval.scoring.options import PATH, Finite, ScoringRequest, data_options, dtype, number, same_base
+from tuneyard.eval.scoring.parity import AnswerProof, Compared, FirstDifference, Proof, prove
 
 COMPARED = ("template", "fused", "gguf", "modelfile")
 PROMPTS = ("prompts made by", "dataset", "examples", "different ids", "first")

@@ -12,18 +12,18 @@ from typing import Any
 
 import click
 
-from core.errors import ContentError, RequestError, run
-from core.runs import model_sha256
-from eval.backends.load import find_model, loading
-from eval.backends.scorers import Fields, score_all
-from eval.datasets.dataset import EvalDataset, read_datasets
-from eval.datasets.shots import with_shots
-from eval.metrics.answers import cut_thought
-from eval.metrics.qa import LEXICAL, SIMILAR, Lexical, exact_match, qa_summary, token_f1
-from eval.runs.results import Prediction
-from eval.scoring.command import Asked, scoring_command
-from eval.scoring.options import ScoringRequest, shots_options
-from eval.scoring.task import Figure, Job, Task, figures_of, line_of, share_line
+from tuneyard.core.errors import ContentError, RequestError, run
+from tuneyard.core.runs import model_sha256
+from tuneyard.eval.backends.load import find_model, loading
+from tuneyard.eval.backends.scorers import Fields, score_all
+from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
+from tuneyard.eval.datasets.shots import with_shots
+from tuneyard.eval.metrics.answers import cut_thought
+from tuneyard.eval.metrics.qa import LEXICAL, SIMILAR, Lexical, exact_match, qa_summary, token_f1
+from tuneyard.eval.runs.results import Prediction
+from tuneyard.eval.scoring.command import Asked, scoring_command
+from tuneyard.eval.scoring.options import ScoringRequest, shots_options
+from tuneyard.eval.scoring.task import Figure, Job, Task, figures_of, line_of, share_line
 
 TYPES = ("type", "subset", "category")
 DIGITS = 6  # of a similarity in the files: fp32 holds no more

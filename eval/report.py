@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core.cli import cli_command, command_line
-from core.errors import RequestError, run
-from core.files import write_text
-from core.language import lang_option, tr
+from tuneyard.core.cli import cli_command, command_line
+from tuneyard.core.errors import RequestError, run
+from tuneyard.core.files import write_text
+from tuneyard.core.language import lang_option, tr
 
 if TYPE_CHECKING:
-    from eval.reports.compared import ComparedRuns
+    from tuneyard.eval.reports.compared import ComparedRuns
 
 MOST_ERRORS = 2000
 PAGES = (".html", ".htm")
@@ -39,9 +39,9 @@ def cli(results: tuple[str, ...], out: Path, errors: int) -> None:
 
     RESULTS are named as for eval.compare: folders that eval.nli and the like wrote, or other tools' logs.
     """
-    from eval.reports.compared import compare_in_stated_metrics, compare_results
-    from eval.reports.html import argument
-    from eval.reports.tables import metric_differences
+    from tuneyard.eval.reports.compared import compare_in_stated_metrics, compare_results
+    from tuneyard.eval.reports.html import argument
+    from tuneyard.eval.reports.tables import metric_differences
 
     if out.is_dir():
         raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")
@@ -65,9 +65,9 @@ def write(text: str, out: Path) -> None:
 
 def render(compared: "ComparedRuns", title: str, most: int = MOST_ERRORS, module: str = "eval.report") -> str:
     """Return the page with at most `most` errors, made by the command line of `module`."""
-    from eval.reports.html import page
-    from eval.reports.incorrect import collect_incorrect
-    from eval.reports.plots import write_plots
+    from tuneyard.eval.reports.html import page
+    from tuneyard.eval.reports.incorrect import collect_incorrect
+    from tuneyard.eval.reports.plots import write_plots
 
     with tempfile.TemporaryDirectory() as folder:
         names, typeface = write_plots(compared.comparison, compared.runs, Path(folder), "svg")

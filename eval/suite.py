@@ -12,22 +12,30 @@ from typing import Any
 
 import click
 
-from core.checkout import bundled
-from core.cli import cli_command
-from core.documents import read_yaml
-from core.errors import ContentError, RequestError, TuneyardError, nearest, resumed_by, run, show_value
-from core.files import names_folder, read_object, write_json, write_text
-from core.language import lang_option, tr
-from eval import compare, report
-from eval.backends import shards
-from eval.reports.compared import compare_results
-from eval.reports.numbers import NONE, Table, grid, interval, percent
-from eval.runs.results import RESULTS, check_new, suite_run
-from eval.scoring.candidates import open_models
-from eval.scoring.command import Prepared, ScoringCommand
-from eval.scoring.options import ScoringRequest, model_options, resume_command, run_options, take
-from eval.scoring.pipeline import score_opened
-from eval.scoring.task import Figure
+from tuneyard.core.checkout import bundled
+from tuneyard.core.cli import cli_command
+from tuneyard.core.documents import read_yaml
+from tuneyard.core.errors import (
+    ContentError,
+    RequestError,
+    TuneyardError,
+    nearest,
+    resumed_by,
+    run,
+    show_value,
+)
+from tuneyard.core.files import names_folder, read_object, write_json, write_text
+from tuneyard.core.language import lang_option, tr
+from tuneyard.eval import compare, report
+from tuneyard.eval.backends import shards
+from tuneyard.eval.reports.compared import compare_results
+from tuneyard.eval.reports.numbers import NONE, Table, grid, interval, percent
+from tuneyard.eval.runs.results import RESULTS, check_new, suite_run
+from tuneyard.eval.scoring.candidates import open_models
+from tuneyard.eval.scoring.command import Prepared, ScoringCommand
+from tuneyard.eval.scoring.options import ScoringRequest, model_options, resume_command, run_options, take
+from tuneyard.eval.scoring.pipeline import score_opened
+from tuneyard.eval.scoring.task import Figure
 
 ALONE = {
     "--rescore": "prompts models:",
@@ -183,7 +191,7 @@ def _step(name: str, place: str, options: object, beside: Path, shared: frozense
     if not isinstance(options, dict) or options.get("command") not in COMMANDS:
         found = show_value(options.get("command") if isinstance(options, dict) else options)
         raise ContentError(f"{place}: command: found {found}, expected one of {', '.join(COMMANDS)}")
-    command: ScoringCommand = importlib.import_module(f"eval.{options['command']}").cli
+    command: ScoringCommand = importlib.import_module(f"tuneyard.eval.{options['command']}").cli
     try:
         arguments = list(_arguments(command, options, beside, shared))
         # what every command requires stands on the suite's command line

@@ -12,23 +12,30 @@ from typing import Any
 
 import click
 
-from adapters.config import CONFIG
-from adapters.weighted import WeightedAdapter, parse_weight
-from core.cli import cli_command
-from core.errors import RequestError, resumed_by, run
-from core.files import read_object, write_text
-from core.language import lang_option
-from eval.backends import shards
-from eval.datasets.dataset import EvalDataset, read_datasets
-from eval.metrics import find_metric
-from eval.nli import Nli, label_options, label_sets
-from eval.reports.sweep import ACCURACY, TABLE, Sweep, plot_name, report
-from eval.runs.find import SWEEP
-from eval.runs.results import RESULTS, check_new
-from eval.scoring.candidates import BASE, load_candidates, open_adapters
-from eval.scoring.options import ScoringRequest, model_options, resume_command, run_options, set_options, take
-from eval.scoring.pipeline import score_opened
-from eval.statistics.selection import split_halves
+from tuneyard.adapters.config import CONFIG
+from tuneyard.adapters.weighted import WeightedAdapter, parse_weight
+from tuneyard.core.cli import cli_command
+from tuneyard.core.errors import RequestError, resumed_by, run
+from tuneyard.core.files import read_object, write_text
+from tuneyard.core.language import lang_option
+from tuneyard.eval.backends import shards
+from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
+from tuneyard.eval.metrics import find_metric
+from tuneyard.eval.nli import Nli, label_options, label_sets
+from tuneyard.eval.reports.sweep import ACCURACY, TABLE, Sweep, plot_name, report
+from tuneyard.eval.runs.find import SWEEP
+from tuneyard.eval.runs.results import RESULTS, check_new
+from tuneyard.eval.scoring.candidates import BASE, load_candidates, open_adapters
+from tuneyard.eval.scoring.options import (
+    ScoringRequest,
+    model_options,
+    resume_command,
+    run_options,
+    set_options,
+    take,
+)
+from tuneyard.eval.scoring.pipeline import score_opened
+from tuneyard.eval.statistics.selection import split_halves
 
 COMMAND = "eval.sweep"
 STEPS = "trainer_state.json"

@@ -11,16 +11,16 @@ from typing import Any
 
 import click
 
-from core.errors import ContentError, RequestError, run
-from core.files import write_json
-from core.language import lang_option
-from core.packages import need
-from core.supervision import SupervisedText, supervise, supervise_text
-from eval.backends.likelihood import reading_losses
-from eval.backends.scorers import Fields, Scorer
-from eval.datasets.dataset import EvalDataset, read_datasets
-from eval.metrics.answers import cut_thought
-from eval.metrics.text import (
+from tuneyard.core.errors import ContentError, RequestError, run
+from tuneyard.core.files import write_json
+from tuneyard.core.language import lang_option
+from tuneyard.core.packages import need
+from tuneyard.core.supervision import SupervisedText, supervise, supervise_text
+from tuneyard.eval.backends.likelihood import reading_losses
+from tuneyard.eval.backends.scorers import Fields, Scorer
+from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
+from tuneyard.eval.metrics.answers import cut_thought
+from tuneyard.eval.metrics.text import (
     JIEBA,
     TOKENIZERS,
     generated_figures,
@@ -29,15 +29,15 @@ from eval.metrics.text import (
     read_figures,
     tokenizer_name,
 )
-from eval.reports.panels import PLOT, draw_lengths
-from eval.runs.results import METRICS, Prediction
-from eval.scoring.candidates import Opened
-from eval.scoring.command import Asked, scoring_command
-from eval.scoring.images import with_images
-from eval.scoring.options import Finite, ScoringRequest, choice, number, refuse_explicit
-from eval.scoring.task import Figure, Job, Task
-from eval.statistics.rates import Measured
-from eval.statistics.selection import held_out_rows
+from tuneyard.eval.reports.panels import PLOT, draw_lengths
+from tuneyard.eval.runs.results import METRICS, Prediction
+from tuneyard.eval.scoring.candidates import Opened
+from tuneyard.eval.scoring.command import Asked, scoring_command
+from tuneyard.eval.scoring.images import with_images
+from tuneyard.eval.scoring.options import Finite, ScoringRequest, choice, number, refuse_explicit
+from tuneyard.eval.scoring.task import Figure, Job, Task
+from tuneyard.eval.statistics.rates import Measured
+from tuneyard.eval.statistics.selection import held_out_rows
 
 GENERATING = ("max_new_tokens", "preset", "think")
 """Options that only matter where answers are generated."""

@@ -9,20 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.calls import WrongValueError, calls_of
-from core.errors import ContentError, run
-from core.prompt import ANSWERS, Conversation, Message
-from eval.backends.scorers import Fields
-from eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
-from eval.datasets.prompts import other_prompt
-from eval.metrics.labels import UNKNOWN, accuracy_line
-from eval.metrics.tools import judge, tool_summary
-from eval.runs.results import Prediction
-from eval.scoring.candidates import Opened
-from eval.scoring.command import Asked, scoring_command
-from eval.scoring.options import ScoringRequest
-from eval.scoring.pipeline import warn
-from eval.scoring.task import Figure, Job, Task, figures_of, line_of, share_line
+from tuneyard.core.calls import WrongValueError, calls_of
+from tuneyard.core.errors import ContentError, run
+from tuneyard.core.prompt import ANSWERS, Conversation, Message
+from tuneyard.eval.backends.scorers import Fields
+from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
+from tuneyard.eval.datasets.prompts import other_prompt
+from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
+from tuneyard.eval.metrics.tools import judge, tool_summary
+from tuneyard.eval.runs.results import Prediction
+from tuneyard.eval.scoring.candidates import Opened
+from tuneyard.eval.scoring.command import Asked, scoring_command
+from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.pipeline import warn
+from tuneyard.eval.scoring.task import Figure, Job, Task, figures_of, line_of, share_line
 
 COMPARED = 20  # turns whose prompts are held against those of training
 SHARES = {

@@ -1,3 +1,3 @@
 """Trainings as files that LLaMA-Factory takes as they are: checked, planned, launched, resumed."""
 
-import core as core  # first: it says in one sentence which package is not installed
+from tuneyard import core as core  # first: it says in one sentence which package is not installed

@@ -2,9 +2,9 @@
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, run
-from recipes import base, best, check, plan, sweep, train
+from tuneyard.core.cli import examples
+from tuneyard.core.errors import CLI, run
+from tuneyard.recipes import base, best, check, plan, sweep, train
 
 EXAMPLES = examples(
     "tuneyard recipe check recipes/demo-rte.yaml", "tuneyard recipe plan recipes/demo-rte.yaml --gpu A100"

@@ -14,16 +14,16 @@ from typing import Any, Self
 
 import click
 
-from core.errors import ContentError, TuneyardError
-from core.files import sha256
-from core.packages import need
-from core.prompt import PLACEHOLDERS
-from recipes.cache import folder_hashes, remembered
-from recipes.data import dataset_dir, files_of, locate
-from recipes.hardware import Gpu, is_set, uses_torchrun
-from recipes.launch import LOG, end, environment, follow, logged_until, supervised
-from recipes.recipe import Recipe
-from recipes.schema import known_keys
+from tuneyard.core.errors import ContentError, TuneyardError
+from tuneyard.core.files import sha256
+from tuneyard.core.packages import need
+from tuneyard.core.prompt import PLACEHOLDERS
+from tuneyard.recipes.cache import folder_hashes, remembered
+from tuneyard.recipes.data import dataset_dir, files_of, locate
+from tuneyard.recipes.hardware import Gpu, is_set, uses_torchrun
+from tuneyard.recipes.launch import LOG, end, environment, follow, logged_until, supervised
+from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.schema import known_keys
 
 Answer = dict[str, Any]  # LLaMA-Factory's, as recipes/inspect.py gives it
 PROGRESS = b"counting tokens"  # of recipes/rows.py, passed on to the user
@@ -120,7 +120,7 @@ class LlamaFactory:
         ours, theirs = socket.socketpair()
         with theirs:
             process = supervised(
-                [sys.executable, "-P", "-m", "recipes.warm", str(theirs.fileno()), *self._words],
+                [sys.executable, "-P", "-m", "tuneyard.recipes.warm", str(theirs.fileno()), *self._words],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=environment(),

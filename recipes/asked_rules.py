@@ -6,10 +6,10 @@ Each rule reads the answer of recipes/inspect.py (codes: docs/recipes.md).
 from collections.abc import Iterator
 from typing import Any
 
-from core.answers import MESSAGES, code_for
-from core.errors import Problem
-from recipes.data import NamedDataset, dataset_dir, locate
-from recipes.recipe import Recipe
+from tuneyard.core.answers import MESSAGES, code_for
+from tuneyard.core.errors import Problem
+from tuneyard.recipes.data import NamedDataset, dataset_dir, locate
+from tuneyard.recipes.recipe import Recipe
 
 Answer = dict[str, Any]
 FIRST_ROWS = 5

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core.cli import cli_command
-from core.errors import RequestError
-from core.files import publish, read_object, recovered, staging, versions, write_json, write_text
-from recipes.hardware import cpu_computes_bf16, find_gpus
+from tuneyard.core.cli import cli_command
+from tuneyard.core.errors import RequestError
+from tuneyard.core.files import publish, read_object, recovered, staging, versions, write_json, write_text
+from tuneyard.recipes.hardware import cpu_computes_bf16, find_gpus
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core.checkout import ROOT
-from core.errors import ContentError
-from core.files import read_object, sha256, versions, write_text
+from tuneyard.core.checkout import ROOT
+from tuneyard.core.errors import ContentError
+from tuneyard.core.files import read_object, sha256, versions, write_text
 
 CODE = (
     Path(__file__).with_name("inspect.py"),

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from core.errors import Problem, RequestError, counted
-from core.files import existing
-from recipes.hardware import GpuModel
-from recipes.recipe import Recipe
+from tuneyard.core.errors import Problem, RequestError, counted
+from tuneyard.core.files import existing
+from tuneyard.recipes.hardware import GpuModel
+from tuneyard.recipes.recipe import Recipe
 
 FP32, BF16 = 4, 2
 NF4 = 0.5 + 1 / 64 + 4 / 64 / 256  # 4 bits, a scale of 8 bits for 64 weights, one of 32 bits for 256 scales

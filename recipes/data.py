@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.checkout import ROOT
-from core.datasets import (
+from tuneyard.core.checkout import ROOT
+from tuneyard.core.datasets import (
     PARTS,
     REGISTRY,
     file_not_found,
@@ -18,11 +18,11 @@ from core.datasets import (
     read_records,
     read_registry,
 )
-from core.errors import ContentError, Problem, RequestError, TuneyardError
-from core.files import no_folder, read_object, sha256
-from core.prompt import strings
-from recipes.recipe import Recipe
-from recipes.rows import COUNTED
+from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
+from tuneyard.core.files import no_folder, read_object, sha256
+from tuneyard.core.prompt import strings
+from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.rows import COUNTED
 
 ELSEWHERE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 HELD_OUT = ("eval", "test", "dev", "validation", "val")

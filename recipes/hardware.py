@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from core.errors import RequestError
-from core.files import versions
-from recipes.recipe import Recipe
+from tuneyard.core.errors import RequestError
+from tuneyard.core.files import versions
+from tuneyard.recipes.recipe import Recipe
 
 
 class GpuModel(NamedTuple):

@@ -12,14 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from core.files import sha256
-from core.llamafactory import Launch, RecipeData, read_arguments
-from core.prompt import PLACEHOLDERS
-from core.template_fit import with_fitted_template
-from recipes.cache import folder_hashes, remembered
-from recipes.data import files_of
-from recipes.rows import RefusedEpochError, epoch, look, refusals, words
-from recipes.token_weights import read_weights, token_spans
+from tuneyard.core.files import sha256
+from tuneyard.core.llamafactory import Launch, RecipeData, read_arguments
+from tuneyard.core.prompt import PLACEHOLDERS
+from tuneyard.core.template_fit import with_fitted_template
+from tuneyard.recipes.cache import folder_hashes, remembered
+from tuneyard.recipes.data import files_of
+from tuneyard.recipes.rows import RefusedEpochError, epoch, look, refusals, words
+from tuneyard.recipes.token_weights import read_weights, token_spans
 
 # What only the machine that trains can be asked about; recipes/rules.py judges it.
 ELSEWHERE = ("fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")

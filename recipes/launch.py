@@ -20,8 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from core.checkout import ROOT
-from core.errors import ContentError, RequestError
+from tuneyard.core.checkout import ROOT
+from tuneyard.core.errors import ContentError, RequestError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -58,7 +58,7 @@ def torchrun_command(weights: Path | None) -> list[str]:
     where = ["--node_rank", given("NODE_RANK", "0"), "--master_addr", address, "--master_port", port]
     ranks = ["-m", "torch.distributed.run", "--nnodes", nodes, "--nproc_per_node", each]
     ranks += ["--standalone"] if nodes == "1" else where
-    return [sys.executable, *ranks, "-m", "recipes.token_weights", str(weights)]
+    return [sys.executable, *ranks, "-m", "tuneyard.recipes.token_weights", str(weights)]
 
 
 def launch(command: list[str], output_dir: Path, lock: int) -> None:
@@ -81,7 +81,7 @@ def launch(command: list[str], output_dir: Path, lock: int) -> None:
 def supervised(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
     """Start a command in a session of its own; its whole family ends with it, or with this process."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "recipes.launch", str(os.getpid()), *command],
+        [sys.executable, "-P", "-m", "tuneyard.recipes.launch", str(os.getpid()), *command],
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         **options,

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.errors import ContentError, Problem, RequestError
-from core.files import no_folder, read_object
-from recipes.recipe import Recipe
-from recipes.rules import HUB_ID
+from tuneyard.core.errors import ContentError, Problem, RequestError
+from tuneyard.core.files import no_folder, read_object
+from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.rules import HUB_ID
 
 ADAPTER_CONFIG = "adapter_config.json"
 # Settings that name adapters, and the setting that names the model below them.
@@ -60,7 +60,7 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
     base = recipe.settings.get(base_key) or recipe.settings.get("model_name_or_path")
     if not isinstance(base, str) or not base:
         return
-    from core.base_models import check_base  # imports numpy
+    from tuneyard.core.base_models import check_base  # imports numpy
 
     try:
         named = read_object(config).get("base_model_name_or_path")

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import click
 
-from core.checkout import version
-from core.errors import ContentError, RequestError, show_value
-from core.files import make_folder, opened, read_object, sha256, versions
-from core.runs import RUN, STARTED, files_sha256, model_sha256
-from recipes.data import dataset_dir, files_of, locate
-from recipes.recipe import Recipe
+from tuneyard.core.checkout import version
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.files import make_folder, opened, read_object, sha256, versions
+from tuneyard.core.runs import RUN, STARTED, files_sha256, model_sha256
+from tuneyard.recipes.data import dataset_dir, files_of, locate
+from tuneyard.recipes.recipe import Recipe
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 PACKAGES = (
@@ -67,7 +67,7 @@ def find_flaw(folder: Path) -> str:
 
 
 def _check_weights(folder: Path) -> None:
-    from core.weights import open_weights
+    from tuneyard.core.weights import open_weights
 
     index = folder / "model.safetensors.index.json"
     names = {path.name for path in folder.glob("*model.safetensors")} or {"model.safetensors"}

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.checkout import bundled
-from core.documents import read_yaml
-from core.errors import ContentError, Problem, RequestError, nearest, show_value
-from core.files import read_object, require
-from core.packages import need
-from core.refusals import is_number
-from core.runs import names_in
+from tuneyard.core.checkout import bundled
+from tuneyard.core.documents import read_yaml
+from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
+from tuneyard.core.files import read_object, require
+from tuneyard.core.packages import need
+from tuneyard.core.refusals import is_number
+from tuneyard.core.runs import names_in
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core import llamafactory
-from core.answers import answer_codes
-from core.datasets import read_records
-from core.errors import TuneyardError, counted, show_value
-from core.llamafactory import WHOLE, RecipeData, replaced
+from tuneyard.core import llamafactory
+from tuneyard.core.answers import answer_codes
+from tuneyard.core.datasets import read_records
+from tuneyard.core.errors import TuneyardError, counted, show_value
+from tuneyard.core.llamafactory import WHOLE, RecipeData, replaced
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
 SHOWN = 20  # so many of the rows that cannot be trained on are named

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from core.checkout import ROOT
-from core.errors import ContentError, Problem, nearest, problems_of_file, show_value
-from core.files import existing
-from core.metrics import UNKNOWN, direction, metric_of
-from core.packages import install_command
-from recipes.hardware import Gpu, Machine, is_set
-from recipes.recipe import Recipe
-from recipes.schema import known_keys, setting_problems
-from recipes.token_weights import read_weights, weights_file
-from recipes.training_rules import learning_rate, packing, ppo, value_head
+from tuneyard.core.checkout import ROOT
+from tuneyard.core.errors import ContentError, Problem, nearest, problems_of_file, show_value
+from tuneyard.core.files import existing
+from tuneyard.core.metrics import UNKNOWN, direction, metric_of
+from tuneyard.core.packages import install_command
+from tuneyard.recipes.hardware import Gpu, Machine, is_set
+from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.schema import known_keys, setting_problems
+from tuneyard.recipes.token_weights import read_weights, weights_file
+from tuneyard.recipes.training_rules import learning_rate, packing, ppo, value_head
 
 REQUIRED = {
     "model_name_or_path": "the model to train (a hub id or a folder)",

@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from core.errors import Problem, nearest
-from core.files import read_object, versions, write_text
-from core.refusals import refusals
-from recipes.recipe import Recipe
+from tuneyard.core.errors import Problem, nearest
+from tuneyard.core.files import read_object, versions, write_text
+from tuneyard.core.refusals import refusals
+from tuneyard.recipes.recipe import Recipe
 
 SCHEMA = Path(__file__).with_name("schema.json")
 TYPES: dict[object, str] = {

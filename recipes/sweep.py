@@ -19,22 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli import cli_command
-from core.documents import markdown_table
-from core.drawing import picture, plot_texts
-from core.errors import ContentError, RequestError, resumed_by, show_value
-from core.files import read_object, write_json, write_text
-from core.language import lang_option, tr
-from core.metrics import Metric, direction, metric_of, read_metric
-from recipes.ask import LlamaFactory
-from recipes.best import DivergedError, read_curve
-from recipes.check import ask_check, quick_check
-from recipes.hardware import machine
-from recipes.output import set_aside
-from recipes.recipe import Recipe, read_recipe
-from recipes.rules import evaluated, measured
-from recipes.schema import LISTS, known_keys
-from recipes.train import ask_first, train
+from tuneyard.core.cli import cli_command
+from tuneyard.core.documents import markdown_table
+from tuneyard.core.drawing import picture, plot_texts
+from tuneyard.core.errors import ContentError, RequestError, resumed_by, show_value
+from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.language import lang_option, tr
+from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
+from tuneyard.recipes.ask import LlamaFactory
+from tuneyard.recipes.best import DivergedError, read_curve
+from tuneyard.recipes.check import ask_check, quick_check
+from tuneyard.recipes.hardware import machine
+from tuneyard.recipes.output import set_aside
+from tuneyard.recipes.recipe import Recipe, read_recipe
+from tuneyard.recipes.rules import evaluated, measured
+from tuneyard.recipes.schema import LISTS, known_keys
+from tuneyard.recipes.train import ask_first, train
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

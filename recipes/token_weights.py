@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.documents import read_mapping
-from core.errors import ContentError, TuneyardError, show_value
-from core.files import read_object, versions
-from core.patterns import bounded
-from core.refusals import check_file
+from tuneyard.core.documents import read_mapping
+from tuneyard.core.errors import ContentError, TuneyardError, show_value
+from tuneyard.core.files import read_object, versions
+from tuneyard.core.patterns import bounded
+from tuneyard.core.refusals import check_file
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from recipes.recipe import Recipe
+from tuneyard.recipes.recipe import Recipe
 
 WANDB_SERVER = "https://api.wandb.ai"
 

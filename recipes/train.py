@@ -9,20 +9,28 @@ from pathlib import Path
 
 import click
 
-from core.cli import cli_command
-from core.documents import dump_yaml
-from core.errors import ContentError, Problem, resumed_by
-from core.files import locked, make_folder, write_json, write_text
-from core.runs import RUN, STARTED
-from recipes.ask import LlamaFactory
-from recipes.check import Checked, ask_check, not_checked, quick_check
-from recipes.data import require_model
-from recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
-from recipes.launch import launch, torchrun_command
-from recipes.output import inputs_of, other_run, other_world, reserved, resume_point, run_record, set_aside
-from recipes.recipe import Recipe, read_recipe
-from recipes.token_weights import weights_file
-from recipes.trackers import added_tracker
+from tuneyard.core.cli import cli_command
+from tuneyard.core.documents import dump_yaml
+from tuneyard.core.errors import ContentError, Problem, resumed_by
+from tuneyard.core.files import locked, make_folder, write_json, write_text
+from tuneyard.core.runs import RUN, STARTED
+from tuneyard.recipes.ask import LlamaFactory
+from tuneyard.recipes.check import Checked, ask_check, not_checked, quick_check
+from tuneyard.recipes.data import require_model
+from tuneyard.recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
+from tuneyard.recipes.launch import launch, torchrun_command
+from tuneyard.recipes.output import (
+    inputs_of,
+    other_run,
+    other_world,
+    reserved,
+    resume_point,
+    run_record,
+    set_aside,
+)
+from tuneyard.recipes.recipe import Recipe, read_recipe
+from tuneyard.recipes.token_weights import weights_file
+from tuneyard.recipes.trackers import added_tracker
 
 OF_NO_NEWS = {"W340", "W341", "N362"}  # what training itself prints, about output_dir and weights
 

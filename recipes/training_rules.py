@@ -6,9 +6,9 @@ Codes and the sources of the learning rates: docs/recipes.md.
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.errors import Problem
-from core.files import versions
-from recipes.recipe import Recipe
+from tuneyard.core.errors import Problem
+from tuneyard.core.files import versions
+from tuneyard.recipes.recipe import Recipe
 
 # (lowest, highest) learning rate in published recipes, by stage: of adapters, and of the model's own weights.
 ADAPTER_RATES = {

@@ -19,8 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from core.llamafactory import Launch
-from recipes.inspect import inspect, preview
+from tuneyard.core.llamafactory import Launch
+from tuneyard.recipes.inspect import inspect, preview
 
 Request = dict[str, Any]
 
@@ -117,7 +117,7 @@ def _train(request: Request, log: int, lock: int) -> None:
     os.set_inheritable(lock, True)
     recipe = request["train"]
     if request["weights"]:
-        from recipes.token_weights import train_weighted
+        from tuneyard.recipes.token_weights import train_weighted
 
         train_weighted(Path(request["weights"]), recipe)
         return

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from core.datasets import REGISTRY
-from core.errors import TuneyardError
-from recipes.cache import MODEL_WEIGHTS
-from recipes.data import dataset_dir, files_of, locate
-from recipes.recipe import Recipe
+from tuneyard.core.datasets import REGISTRY
+from tuneyard.core.errors import TuneyardError
+from tuneyard.recipes.cache import MODEL_WEIGHTS
+from tuneyard.recipes.data import dataset_dir, files_of, locate
+from tuneyard.recipes.recipe import Recipe
 
 FileStates = dict[
     Path, tuple[int, int, int] | None

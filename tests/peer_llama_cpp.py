@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.backends.load import Model, load_gguf, load_model
-from eval.backends.scorers import choosing
-from eval.datasets.dataset import read_datasets
-from eval.datasets.prompts import choose_prompting
-from eval.metrics.labels import find_labels, spellings
+from tuneyard.eval.backends.load import Model, load_gguf, load_model
+from tuneyard.eval.backends.scorers import choosing
+from tuneyard.eval.datasets.dataset import read_datasets
+from tuneyard.eval.datasets.prompts import choose_prompting
+from tuneyard.eval.metrics.labels import find_labels, spellings
 
 Scores = dict[int, dict[str, float]]  # row → label → log-probability
 

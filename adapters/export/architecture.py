@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.config import positive, positive_int
-from core.errors import ContentError, show_value
-from core.files import read_object, require
+from tuneyard.adapters.config import positive, positive_int
+from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.files import read_object, require
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter, TensorNameMap

@@ -19,15 +19,21 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.base import Base, open_base
-from adapters.export.architecture import Architecture, Vocabulary, read_architecture, read_vocabulary, reorder
-from adapters.export.source import GGUF, ExportSource, check_file, licence_of
-from adapters.output import require_space, staged_for
-from adapters.store import name_of, note
-from core.errors import ContentError, RequestError
-from core.files import read_object
-from core.packages import need
-from core.weights import STORED, Tensor, blocks_of, require_finite
+from tuneyard.adapters.base import Base, open_base
+from tuneyard.adapters.export.architecture import (
+    Architecture,
+    Vocabulary,
+    read_architecture,
+    read_vocabulary,
+    reorder,
+)
+from tuneyard.adapters.export.source import GGUF, ExportSource, check_file, licence_of
+from tuneyard.adapters.output import require_space, staged_for
+from tuneyard.adapters.store import name_of, note
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import read_object
+from tuneyard.core.packages import need
+from tuneyard.core.weights import STORED, Tensor, blocks_of, require_finite
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType

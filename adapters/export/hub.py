@@ -7,17 +7,17 @@ from typing import Any
 
 import click
 
-from adapters import vllm
-from adapters.base import open_base
-from adapters.config import CONFIG
-from adapters.export.source import ExportSource, front_matter, licence_of
-from adapters.output import CARD, MARK, TOKENIZER, made_from, read_card
-from adapters.store import WEIGHTS_INDEX, Adapter, name_of, note
-from core.base_models import INDEX
-from core.documents import dump_yaml, markdown_table
-from core.errors import ContentError, RequestError
-from core.files import read_json, read_object, require, sha256
-from core.runs import datasets_in_card, run_folders, run_of
+from tuneyard.adapters import vllm
+from tuneyard.adapters.base import open_base
+from tuneyard.adapters.config import CONFIG
+from tuneyard.adapters.export.source import ExportSource, front_matter, licence_of
+from tuneyard.adapters.output import CARD, MARK, TOKENIZER, made_from, read_card
+from tuneyard.adapters.store import WEIGHTS_INDEX, Adapter, name_of, note
+from tuneyard.core.base_models import INDEX
+from tuneyard.core.documents import dump_yaml, markdown_table
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import read_json, read_object, require, sha256
+from tuneyard.core.runs import datasets_in_card, run_folders, run_of
 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"

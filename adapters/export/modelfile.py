@@ -16,11 +16,11 @@ from typing import Any
 
 import click
 
-from adapters.export.source import GGUF, MODELFILE, ExportSource, begins_with, check_file
-from adapters.store import note
-from core.errors import ContentError, RequestError, show_value
-from core.files import read_object, write_text
-from core.prompt import Message, Render, chat_renderer, saved_chat_template
+from tuneyard.adapters.export.source import GGUF, MODELFILE, ExportSource, begins_with, check_file
+from tuneyard.adapters.store import note
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.files import read_object, write_text
+from tuneyard.core.prompt import Message, Render, chat_renderer, saved_chat_template
 
 PARAMETERS = {  # the key is generation_config.json's name, the value Ollama's
     "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",

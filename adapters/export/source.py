@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.config import CONFIG, checkpoints_in
-from adapters.output import CARD, check_free, read_card
-from adapters.store import Adapter, find_folder, open_adapter
-from core.documents import parse_yaml
-from core.errors import RequestError
-from core.files import read_object, require
+from tuneyard.adapters.config import CONFIG, checkpoints_in
+from tuneyard.adapters.output import CARD, check_free, read_card
+from tuneyard.adapters.store import Adapter, find_folder, open_adapter
+from tuneyard.core.documents import parse_yaml
+from tuneyard.core.errors import RequestError
+from tuneyard.core.files import read_object, require
 
 ORIGIN = "origin.json"  # written by `python -m recipes base` beside the embedded model
 GGUF, MODELFILE = b"GGUF", b"FROM "  # how the files begin that are written

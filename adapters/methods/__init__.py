@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from core.errors import RequestError
-from core.plugins import Plugin, registry
+from tuneyard.core.errors import RequestError
+from tuneyard.core.plugins import Plugin, registry
 
 if TYPE_CHECKING:
-    from adapters.lowrank import Pair, WeightedFactors
+    from tuneyard.adapters.lowrank import Pair, WeightedFactors
 
 Combine = Callable[["WeightedFactors", int], "Pair"]
 Rank = Literal["sum", "equal", "chosen"]

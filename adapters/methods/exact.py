@@ -1,7 +1,7 @@
 """`--method exact`: the factors side by side, so that the product is the sum itself, in rank Σrᵢ."""
 
-from adapters.lowrank import Pair, WeightedFactors
-from adapters.methods import method
+from tuneyard.adapters.lowrank import Pair, WeightedFactors
+from tuneyard.adapters.methods import method
 
 
 @method("exact", rank="sum")

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from adapters.lowrank import Pair, WeightedFactors
-from adapters.methods import method
+from tuneyard.adapters.lowrank import Pair, WeightedFactors
+from tuneyard.adapters.methods import method
 
 
 @method("linear", rank="equal")

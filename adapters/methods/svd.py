@@ -1,8 +1,8 @@
 """`--method svd --rank R | --energy E`: the product of a given rank that is nearest to the sum."""
 
-from adapters import lowrank
-from adapters.lowrank import Pair, WeightedFactors
-from adapters.methods import method
+from tuneyard.adapters import lowrank
+from tuneyard.adapters.lowrank import Pair, WeightedFactors
+from tuneyard.adapters.methods import method
 
 
 @method("svd", rank="chosen")

@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from compiler.init.look import MOST_VALUES, PROSE, Found, Leaf
-from compiler.kinds import PAIR, PLACEHOLDERS
-from compiler.turns import WORDS, transcript
-from core.errors import ContentError, RequestError, nearest
+from tuneyard.compiler.init.look import MOST_VALUES, PROSE, Found, Leaf
+from tuneyard.compiler.kinds import PAIR, PLACEHOLDERS
+from tuneyard.compiler.turns import WORDS, transcript
+from tuneyard.core.errors import ContentError, RequestError, nearest
 
 # The names by which columns go, in English and Chinese, and the words of the prompts in both.
 PAIRS = (

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from compiler.problems import Problems
-from compiler.read import find_reader, known_suffixes, read
-from compiler.read.scan import LOOKED_AT, is_rows, is_turn, layout_of
-from compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable, opened, suffix
-from compiler.read.zips import members
-from compiler.sources import data_files
-from compiler.spec import PART
-from compiler.specfile import Source
-from core.errors import ContentError
-from core.han import HAN
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read import find_reader, known_suffixes, read
+from tuneyard.compiler.read.scan import LOOKED_AT, is_rows, is_turn, layout_of
+from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable, opened, suffix
+from tuneyard.compiler.read.zips import members
+from tuneyard.compiler.sources import data_files
+from tuneyard.compiler.spec import PART
+from tuneyard.compiler.specfile import Source
+from tuneyard.core.errors import ContentError
+from tuneyard.core.han import HAN
 
 SPLITS = {
     "train": ("train", "training", "训练"),

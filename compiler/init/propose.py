@@ -15,24 +15,24 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeGuard
 
-from compiler.init.guess import Proposal, guess, quoted
-from compiler.init.look import CHINESE, MOST_VALUES, Found, Leaf, look
-from compiler.kinds import PAIR, PLACEHOLDERS, RECORDED
-from compiler.pipeline import check_spec
-from compiler.problems import Problems
-from compiler.registry import entry_of
-from compiler.render import Renderer
-from compiler.request import CompileRequest
-from compiler.rows import walker
-from compiler.spec import UNLABELLED, Column, Spec, load_spec
-from compiler.specfile import Source, known_specs
-from compiler.trace import KeptRow, kept_rows
-from core.checkout import bundled
-from core.documents import read_mapping
-from core.errors import ContentError, RequestError, counted
-from core.packages import after_setup
-from core.prompt import conversation
-from core.timestamps import looks_like_timestamp
+from tuneyard.compiler.init.guess import Proposal, guess, quoted
+from tuneyard.compiler.init.look import CHINESE, MOST_VALUES, Found, Leaf, look
+from tuneyard.compiler.kinds import PAIR, PLACEHOLDERS, RECORDED
+from tuneyard.compiler.pipeline import check_spec
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.registry import entry_of
+from tuneyard.compiler.render import Renderer
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.rows import walker
+from tuneyard.compiler.spec import UNLABELLED, Column, Spec, load_spec
+from tuneyard.compiler.specfile import Source, known_specs
+from tuneyard.compiler.trace import KeptRow, kept_rows
+from tuneyard.core.checkout import bundled
+from tuneyard.core.documents import read_mapping
+from tuneyard.core.errors import ContentError, RequestError, counted
+from tuneyard.core.packages import after_setup
+from tuneyard.core.prompt import conversation
+from tuneyard.core.timestamps import looks_like_timestamp
 
 USUAL_SHARE = 0.1
 FEWEST = 20  # rows that are worth a split

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Literal
 
-from compiler.problems import Problems
-from compiler.read.scan import row_of
-from compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable, opened, suffix
-from compiler.rows import Rows
-from compiler.spec import PART, Spec
-from compiler.specfile import Source
-from core.errors import Problem, RequestError
-from core.plugins import Plugin, load, own, warn
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read.scan import row_of
+from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable, opened, suffix
+from tuneyard.compiler.rows import Rows
+from tuneyard.compiler.spec import PART, Spec
+from tuneyard.compiler.specfile import Source
+from tuneyard.core.errors import Problem, RequestError
+from tuneyard.core.plugins import Plugin, load, own, warn
 
 GROUP: Literal["tuneyard.readers"] = "tuneyard.readers"
 

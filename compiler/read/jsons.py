@@ -10,12 +10,12 @@ from operator import ne
 
 import orjson
 
-from compiler.problems import Problems
-from compiler.read import OpenFile, reader
-from compiler.read.scan import LINES, LOOKED_AT, ROW, BrokenError, Scanner, Wrong, layout_of
-from compiler.read.stream import TooLongError, blocks, cut_off, too_long, whole_lines
-from compiler.rows import Line, ObjectRows
-from core.errors import Problem, show_value
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read import OpenFile, reader
+from tuneyard.compiler.read.scan import LINES, LOOKED_AT, ROW, BrokenError, Scanner, Wrong, layout_of
+from tuneyard.compiler.read.stream import TooLongError, blocks, cut_off, too_long, whole_lines
+from tuneyard.compiler.rows import Line, ObjectRows
+from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
 BATCH_BYTES = 1 << 22

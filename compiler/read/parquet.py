@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, BinaryIO, cast
 
-from compiler.problems import Problems
-from compiler.read import OpenFile, reader, refuse_twice
-from compiler.read.stream import BLOCK, RECORD, seekable, too_long
-from compiler.rows import TableRows
-from core.errors import Problem, show_value
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read import OpenFile, reader, refuse_twice
+from tuneyard.compiler.read.stream import BLOCK, RECORD, seekable, too_long
+from tuneyard.compiler.rows import TableRows
+from tuneyard.core.errors import Problem, show_value
 
 BATCH = 2048
 BATCH_BYTES = 1 << 22

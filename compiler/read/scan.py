@@ -13,11 +13,11 @@ from typing import TypeGuard
 
 import orjson
 
-from compiler.read.stream import CUT_OFF, RECORD, TOO_LONG
-from compiler.rows import MISSING, walker
-from compiler.spec import Column
-from compiler.specfile import no_row
-from core.errors import show_value
+from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG
+from tuneyard.compiler.rows import MISSING, walker
+from tuneyard.compiler.spec import Column
+from tuneyard.compiler.specfile import no_row
+from tuneyard.core.errors import show_value
 
 LOOKED_AT = 1 << 20
 TURNS = ({"from", "value"}, {"role", "content"})

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from compiler.problems import Problems
-from compiler.read import OpenFile, reader, refuse_twice
-from compiler.read.stream import seekable
-from compiler.rows import ObjectRows
-from core.errors import Problem, show_value
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read import OpenFile, reader, refuse_twice
+from tuneyard.compiler.read.stream import seekable
+from tuneyard.compiler.rows import ObjectRows
+from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
 

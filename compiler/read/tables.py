@@ -5,11 +5,19 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 
-from compiler.problems import Problems
-from compiler.read import OpenFile, reader, refuse_twice
-from compiler.read.stream import RECORD, TooLongError, blocks, cut_off, encoding_hint, too_long, whole_lines
-from compiler.rows import TableRows
-from core.errors import Problem
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read import OpenFile, reader, refuse_twice
+from tuneyard.compiler.read.stream import (
+    RECORD,
+    TooLongError,
+    blocks,
+    cut_off,
+    encoding_hint,
+    too_long,
+    whole_lines,
+)
+from tuneyard.compiler.rows import TableRows
+from tuneyard.core.errors import Problem
 
 BATCH = 1000
 BATCH_SIZE = 1 << 20

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, cast
 
-from compiler.problems import Problems
-from compiler.read import OpenFile, read, reader, readers
-from compiler.read.stream import DamagedError, seekable, suffix
-from compiler.rows import Rows
-from core.errors import Problem
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read import OpenFile, read, reader, readers
+from tuneyard.compiler.read.stream import DamagedError, seekable, suffix
+from tuneyard.compiler.rows import Rows
+from tuneyard.core.errors import Problem
 
 
 @dataclass(frozen=True, slots=True)

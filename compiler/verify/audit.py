@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from core import answers
-from core.errors import RequestError
+from tuneyard.core import answers
+from tuneyard.core.errors import RequestError
 
 FIRST = 1000  # places kept of each finding
 MANY = 4_000_000  # bytes of rows from which on a second process is worth its start

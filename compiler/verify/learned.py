@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from compiler.kinds import PLACEHOLDERS
-from compiler.verify.audit import Audit, Row
-from core.answers import SAME, answer_codes
-from core.llamafactory import WHOLE, RecipeData, refusals
-from core.supervision import IGNORED
+from tuneyard.compiler.kinds import PLACEHOLDERS
+from tuneyard.compiler.verify.audit import Audit, Row
+from tuneyard.core.answers import SAME, answer_codes
+from tuneyard.core.llamafactory import WHOLE, RecipeData, refusals
+from tuneyard.core.supervision import IGNORED
 
 PAIRED = ("chosen_", "rejected_")
 SAMPLE = 100

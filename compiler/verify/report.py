@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from math import ceil
 
-from compiler.fingerprints import quantiles
-from compiler.verify.audit import Audit
-from compiler.verify.run import Verdict
-from core.errors import summarise
+from tuneyard.compiler.fingerprints import quantiles
+from tuneyard.compiler.verify.audit import Audit
+from tuneyard.compiler.verify.run import Verdict
+from tuneyard.core.errors import summarise
 
 BARS = 8
 REPEATED = re.compile(r"(<\|[^|<>]+\|>)\1{3,}")

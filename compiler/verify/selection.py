@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.datasets import Dataset, loaded_files
-from core.errors import Problem, show_value
+from tuneyard.core.datasets import Dataset, loaded_files
+from tuneyard.core.errors import Problem, show_value
 
 LOADERS = {
     ".arrow": "arrow",

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from compiler.verify.expect import ExpectedRow, expected_row, meaning_of
-from core.errors import ContentError
-from core.llamafactory import import_offline, refusals
-from core.prompt import template_named
-from core.template_fit import EOS, Writing
+from tuneyard.compiler.verify.expect import ExpectedRow, expected_row, meaning_of
+from tuneyard.core.errors import ContentError
+from tuneyard.core.llamafactory import import_offline, refusals
+from tuneyard.core.prompt import template_named
+from tuneyard.core.template_fit import EOS, Writing
 
 
 def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], name: str) -> str:

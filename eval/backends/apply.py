@@ -9,10 +9,10 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from adapters.store import Adapter
-from adapters.weighted import WeightedAdapter, factors_of
-from core.errors import ContentError
-from eval.backends.load import Model
+from tuneyard.adapters.store import Adapter
+from tuneyard.adapters.weighted import WeightedAdapter, factors_of
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.backends.load import Model
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ shows it: such a model reads the answer before it is scored on it, so each of it
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import ContentError
+from tuneyard.core.errors import ContentError
 
 if TYPE_CHECKING:
     import torch

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.vllm import RANKS, max_rank
-from adapters.weighted import WeightedAdapter
-from core.errors import RequestError
-from core.packages import missing
-from core.prompt import Encode
-from eval.backends.load import DTYPES, loading
-from eval.backends.scorers import Messages, Plan, refuse
+from tuneyard.adapters.vllm import RANKS, max_rank
+from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core.errors import RequestError
+from tuneyard.core.packages import missing
+from tuneyard.core.prompt import Encode
+from tuneyard.eval.backends.load import DTYPES, loading
+from tuneyard.eval.backends.scorers import Messages, Plan, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.errors import ContentError, RequestError
-from core.prompt import Encode
-from eval.backends.load import Model
-from eval.backends.scorers import Messages, Plan, plan_batches, refuse
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.prompt import Encode
+from tuneyard.eval.backends.load import Model
+from tuneyard.eval.backends.scorers import Messages, Plan, plan_batches, refuse
 
 if TYPE_CHECKING:
     import torch

@@ -7,10 +7,10 @@ neither batch size nor padding. The head is applied to the positions before thes
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from core.errors import ContentError
-from core.supervision import SupervisedText
-from eval.backends.load import Model
-from eval.backends.scorers import DIGITS, Fields, Scorer, head_only_at, plan_batches
+from tuneyard.core.errors import ContentError
+from tuneyard.core.supervision import SupervisedText
+from tuneyard.eval.backends.load import Model
+from tuneyard.eval.backends.scorers import DIGITS, Fields, Scorer, head_only_at, plan_batches
 
 AnswerTexts = Mapping[str, SupervisedText]  # a row's answers by name
 LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32

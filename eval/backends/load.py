@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import ContentError, RequestError
-from core.files import from_hub
-from eval.backends.causality import check_causal
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import from_hub
+from tuneyard.eval.backends.causality import check_causal
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from eval.backends.vision import Vision
+    from tuneyard.eval.backends.vision import Vision
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WEIGHTS = "*.safetensors"

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import ContentError, show_value
-from core.files import require
-from core.patterns import bounded
-from core.prompt import Message
+from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.files import require
+from tuneyard.core.patterns import bounded
+from tuneyard.core.prompt import Message
 
 INSTRUCTION = re.compile(r'^[ \t]*([A-Za-z]+)[ \t]+("""(?:.*?)"""|[^\n]*)', re.M | re.S)
 ACTION = re.compile(r'\{\{(-\s)?\s*((?:"(?:[^"\\]|\\.)*"|[^"}])*?)\s*(\s-)?\}\}', re.S)

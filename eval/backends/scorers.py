@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from core.errors import ContentError, RequestError
-from core.prompt import Message
-from eval.backends.load import Model
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.prompt import Message
+from tuneyard.eval.backends.load import Model
 
 if TYPE_CHECKING:
     import torch

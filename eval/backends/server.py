@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.errors import RequestError
-from core.prompt import openai_messages
-from eval.backends.scorers import Messages, Plan
+from tuneyard.core.errors import RequestError
+from tuneyard.core.prompt import openai_messages
+from tuneyard.eval.backends.scorers import Messages, Plan
 
 if TYPE_CHECKING:
     import httpx

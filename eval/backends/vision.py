@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import ContentError, RequestError
-from core.files import sha256
-from core.prompt import Message, llamafactory_template
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import sha256
+from tuneyard.core.prompt import Message, llamafactory_template
 
 if TYPE_CHECKING:
     import torch
 
-    from eval.backends.load import Model
+    from tuneyard.eval.backends.load import Model
 
 MODELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # by model_type, those that tests hold against training
 PIXELS = {"image_max_pixels": 768 * 768, "image_min_pixels": 32 * 32}  # LLaMA-Factory's own

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.documents import read_mapping
-from core.errors import ContentError, RequestError, nearest, show_value
-from core.files import from_hub
-from core.prompt import Conversation
-from eval.datasets.dataset import EvalDataset
+from tuneyard.core.documents import read_mapping
+from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
+from tuneyard.core.files import from_hub
+from tuneyard.core.prompt import Conversation
+from tuneyard.eval.datasets.dataset import EvalDataset
 
 HUB_ID = "haonan-li/cmmlu"
 REVISION = "refs/convert/parquet"  # SUBJECT/SPLIT/0000.parquet: no dataset's own code is run

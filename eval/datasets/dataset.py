@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.datasets import Dataset, find_dataset, read_records, registry_folder
-from core.errors import ContentError, RequestError
-from core.examples import Examples, examples_file, read_examples
-from core.files import names_folder, read_json, require, sha256
-from core.prompt import Conversation, Message, conversation, refuse_media
-from eval.datasets.unsplit import MANIFEST, Unsplit, find_unsplit
+from tuneyard.core.datasets import Dataset, find_dataset, read_records, registry_folder
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.examples import Examples, examples_file, read_examples
+from tuneyard.core.files import names_folder, read_json, require, sha256
+from tuneyard.core.prompt import Conversation, Message, conversation, refuse_media
+from tuneyard.eval.datasets.unsplit import MANIFEST, Unsplit, find_unsplit
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.datasets import Dataset
-from core.errors import ContentError, RequestError, show_value
-from core.prompt import Conversation, conversation
-from eval.datasets.dataset import EvalDataset, find_sets, make_set, read_rows
+from tuneyard.core.datasets import Dataset
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.prompt import Conversation, conversation
+from tuneyard.eval.datasets.dataset import EvalDataset, find_sets, make_set, read_rows
 
 PAIR = ("chosen", "rejected")
 MARK = "kto_tag"

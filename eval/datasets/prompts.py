@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.datasets import find_dataset, registry_folder
-from core.documents import read_yaml
-from core.errors import ContentError, RequestError
-from core.prompt import (
+from tuneyard.core.datasets import find_dataset, registry_folder
+from tuneyard.core.documents import read_yaml
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.prompt import (
     Encode,
     Message,
     chat_encoder,
@@ -21,9 +21,9 @@ from core.prompt import (
     llamafactory_encoder,
     saved_chat_template,
 )
-from core.runs import names_in, run_folders, run_of
-from core.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
-from eval.datasets.dataset import trained_conversations
+from tuneyard.core.runs import names_in, run_folders, run_of
+from tuneyard.core.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
+from tuneyard.eval.datasets.dataset import trained_conversations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

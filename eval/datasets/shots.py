@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from core.datasets import Dataset, find_dataset, read_records, read_registry, registry_folder
-from core.errors import RequestError
-from core.prompt import Conversation, conversation, refuse_media
-from eval.datasets.dataset import EvalDataset, Shots
-from eval.datasets.training import fingerprint_of
+from tuneyard.core.datasets import Dataset, find_dataset, read_records, read_registry, registry_folder
+from tuneyard.core.errors import RequestError
+from tuneyard.core.prompt import Conversation, conversation, refuse_media
+from tuneyard.eval.datasets.dataset import EvalDataset, Shots
+from tuneyard.eval.datasets.training import fingerprint_of
 
 SEED = 42
 LOOKED_AT = 1000  # rows drawn to choose from: a training split may have hundreds of thousands

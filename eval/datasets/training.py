@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.config import CONFIG
-from adapters.output import CARD, made_from
-from adapters.store import Adapter
-from core.datasets import find_dataset, registry_folder
-from core.errors import ContentError, RequestError, TuneyardError
-from core.examples import fingerprint
-from core.files import sha256
-from core.prompt import Conversation
-from core.runs import RUN, STARTED, datasets_in_card, names_in, record_of, run_folders, run_of
-from core.splits import REST
-from eval.datasets.dataset import EvalDataset, examples_of, trained_conversations
-from eval.statistics.selection import held_out_rows
+from tuneyard.adapters.config import CONFIG
+from tuneyard.adapters.output import CARD, made_from
+from tuneyard.adapters.store import Adapter
+from tuneyard.core.datasets import find_dataset, registry_folder
+from tuneyard.core.errors import ContentError, RequestError, TuneyardError
+from tuneyard.core.examples import fingerprint
+from tuneyard.core.files import sha256
+from tuneyard.core.prompt import Conversation
+from tuneyard.core.runs import RUN, STARTED, datasets_in_card, names_in, record_of, run_folders, run_of
+from tuneyard.core.splits import REST
+from tuneyard.eval.datasets.dataset import EvalDataset, examples_of, trained_conversations
+from tuneyard.eval.statistics.selection import held_out_rows
 
 Prints = NDArray[np.uint64]
 UNKNOWN = f"no {RUN}, and no {CARD} that names its datasets"  # of an adapter

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from core.errors import RequestError
-from core.metrics import METRICS, Metric
-from core.plugins import Plugin, PluginError, registry, warn
-from eval.statistics.rates import Rows, groups_of, mean_of, rate_of
+from tuneyard.core.errors import RequestError
+from tuneyard.core.metrics import METRICS, Metric
+from tuneyard.core.plugins import Plugin, PluginError, registry, warn
+from tuneyard.eval.statistics.rates import Rows, groups_of, mean_of, rate_of
 
 Function = Callable[[Mapping[str, Any]], float]
 GROUP: Literal["tuneyard.metrics"] = "tuneyard.metrics"

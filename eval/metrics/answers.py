@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from eval.metrics.labels import UNKNOWN
+from tuneyard.eval.metrics.labels import UNKNOWN
 
 Parse = Callable[[str, Sequence[str]], str]
 

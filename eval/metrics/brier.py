@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from eval.metrics import metric
+from tuneyard.eval.metrics import metric
 
 
 @metric("brier", unit="squared error", higher=False, needs=("choices", "expected_output"))

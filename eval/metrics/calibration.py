@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.statistics.rates import DRAWS, SEED, rate_of
+from tuneyard.eval.statistics.rates import DRAWS, SEED, rate_of
 
 BINS = 10
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.errors import ContentError, RequestError
-from eval.statistics.rates import accuracy_of, groups_of, hits
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.statistics.rates import accuracy_of, groups_of, hits
 
 UNKNOWN = "unknown"
 LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little

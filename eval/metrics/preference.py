@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.statistics.rates import Rows, accuracy_of, groups_of, hits, mean_of, rate
+from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, mean_of, rate
 
 AUC = "auc"
 CHOSEN, REJECTED = "chosen", "rejected"

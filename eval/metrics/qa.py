@@ -18,8 +18,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from core.han import HAN
-from eval.statistics.rates import Rows, accuracy_of, groups_of, hits, rate
+from tuneyard.core.han import HAN
+from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, rate
 
 LEXICAL = "lexical"  # begins the name of a similarity that sees no meaning
 SIMILAR = 0.7  # the 0.5B toolkit's: an answer matches partly above this

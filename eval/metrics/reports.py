@@ -10,9 +10,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.metrics.answers import cut_thought
-from eval.metrics.labels import UNKNOWN, summary
-from eval.statistics.rates import Rows, groups_of, hits, rate
+from tuneyard.eval.metrics.answers import cut_thought
+from tuneyard.eval.metrics.labels import UNKNOWN, summary
+from tuneyard.eval.statistics.rates import Rows, groups_of, hits, rate
 
 LEAD = r"^[\s>#*_•·-]*(?:\d+[.．、)]\s*)?[*_【\[「\"“]*"
 COLON = r"[\s*_】\]」\"”]*[:：]"

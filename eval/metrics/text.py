@@ -15,8 +15,17 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from core.han import HAN
-from eval.statistics.rates import Measured, Rows, by_cluster, groups_of, mean_of, rate_of, ratio, resample
+from tuneyard.core.han import HAN
+from tuneyard.eval.statistics.rates import (
+    Measured,
+    Rows,
+    by_cluster,
+    groups_of,
+    mean_of,
+    rate_of,
+    ratio,
+    resample,
+)
 
 CHARACTERS, JIEBA = "characters", "jieba"
 TOKENIZERS = (CHARACTERS, JIEBA)

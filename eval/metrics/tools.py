@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from core.calls import OPEN, Call, WrongValueError, declared, parse_calls
-from eval.metrics.answers import cut_thought
-from eval.metrics.labels import UNKNOWN
-from eval.statistics.rates import Rows, accuracy_of, groups_of, hits, rate
+from tuneyard.core.calls import OPEN, Call, WrongValueError, declared, parse_calls
+from tuneyard.eval.metrics.answers import cut_thought
+from tuneyard.eval.metrics.labels import UNKNOWN
+from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, rate
 
 NONE = "no call"
 _BLOCK = re.compile(rf"{OPEN}(.*?)(?:</tool_call>|\Z)", re.DOTALL)

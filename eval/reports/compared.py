@@ -6,18 +6,18 @@ from pathlib import Path
 
 import click
 
-from core.errors import RequestError
-from core.language import tr
-from core.metrics import METRICS
-from eval.reports.numbers import Table
-from eval.reports.repeats import CAPTION, repeats_table
-from eval.reports.tables import choice_table, replicate_table, slice_table
-from eval.runs.alignment import check_rows
-from eval.runs.comparison import compare
-from eval.runs.find import parse_source, read_runs
-from eval.runs.judgement import Comparison, ScoredRun
-from eval.runs.measured import meaning, measurable
-from eval.runs.questions import (
+from tuneyard.core.errors import RequestError
+from tuneyard.core.language import tr
+from tuneyard.core.metrics import METRICS
+from tuneyard.eval.reports.numbers import Table
+from tuneyard.eval.reports.repeats import CAPTION, repeats_table
+from tuneyard.eval.reports.tables import choice_table, replicate_table, slice_table
+from tuneyard.eval.runs.alignment import check_rows
+from tuneyard.eval.runs.comparison import compare
+from tuneyard.eval.runs.find import parse_source, read_runs
+from tuneyard.eval.runs.judgement import Comparison, ScoredRun
+from tuneyard.eval.runs.measured import meaning, measurable
+from tuneyard.eval.runs.questions import (
     ReplicatedRecipe,
     Slice,
     choose_on_half,
@@ -25,8 +25,8 @@ from eval.runs.questions import (
     compare_slices,
     parse_replicates,
 )
-from eval.runs.results import PREDICTIONS
-from eval.runs.training import training_warnings
+from tuneyard.eval.runs.results import PREDICTIONS
+from tuneyard.eval.runs.training import training_warnings
 
 BASE = "base"
 # Student's 97.5 % point with seeds - 1 degrees of freedom over √seeds, as a multiple of that of five

@@ -13,18 +13,18 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from core import version
-from core.drawing import NOT_WRITTEN, plot_language
-from core.files import versions
-from core.language import catalogue, current, tr
-from eval.metrics.labels import MOST
-from eval.reports.compared import ComparedRuns
-from eval.reports.incorrect import IncorrectExamples
-from eval.reports.numbers import Table
-from eval.reports.plots import caption, folder_name
-from eval.reports.tables import LEFT_OUT, NUMBERED, differences, figures, method, scores
-from eval.reports.verdict import headline, section_name, verdict
-from eval.runs.judgement import Comparison, ScoredRun
+from tuneyard.core import version
+from tuneyard.core.drawing import NOT_WRITTEN, plot_language
+from tuneyard.core.files import versions
+from tuneyard.core.language import catalogue, current, tr
+from tuneyard.eval.metrics.labels import MOST
+from tuneyard.eval.reports.compared import ComparedRuns
+from tuneyard.eval.reports.incorrect import IncorrectExamples
+from tuneyard.eval.reports.numbers import Table
+from tuneyard.eval.reports.plots import caption, folder_name
+from tuneyard.eval.reports.tables import LEFT_OUT, NUMBERED, differences, figures, method, scores
+from tuneyard.eval.reports.verdict import headline, section_name, verdict
+from tuneyard.eval.runs.judgement import Comparison, ScoredRun
 
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

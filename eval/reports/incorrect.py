@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.documents import json_lines
-from core.language import tr
-from eval.runs.judgement import KINDS, ScoredRun, by_dataset, optional_text
-from eval.runs.logs import reader_of
-from eval.runs.results import PREDICTIONS
+from tuneyard.core.documents import json_lines
+from tuneyard.core.language import tr
+from tuneyard.eval.runs.judgement import KINDS, ScoredRun, by_dataset, optional_text
+from tuneyard.eval.runs.logs import reader_of
+from tuneyard.eval.runs.results import PREDICTIONS
 
 LONGEST = 2000  # characters of a question or an answer that are shown
 MOST_LETTERS = 12_000_000  # of all rows on a page, which a browser still opens at once

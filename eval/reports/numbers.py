@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from core.documents import markdown_table
-from core.language import tr
+from tuneyard.core.documents import markdown_table
+from tuneyard.core.language import tr
 
 NONE = "–"
 SIGNIFICANT = 0.05  # a p is printed with as many digits as show its side of this

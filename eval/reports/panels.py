@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from core.drawing import COLOURS, FAINT, Typeface, picture, plot, plot_texts, wrapped
-from core.language import tr
-from eval.metrics.calibration import Calibration
-from eval.metrics.text import percentiles
-from eval.runs.judgement import ScoredRun
+from tuneyard.core.drawing import COLOURS, FAINT, Typeface, picture, plot, plot_texts, wrapped
+from tuneyard.core.language import tr
+from tuneyard.eval.metrics.calibration import Calibration
+from tuneyard.eval.metrics.text import percentiles
+from tuneyard.eval.runs.judgement import ScoredRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.drawing import COLOURS, Typeface, legend_below, plot, plot_texts
-from core.language import tr
-from eval.metrics.labels import MOST
-from eval.reports.numbers import points, show_p
-from eval.reports.panels import draw_calibration, draw_confusion
-from eval.reports.verdict import section_name
-from eval.runs.judgement import Comparison, ScoredRun, Section
-from eval.statistics.rates import rate_of
+from tuneyard.core.drawing import COLOURS, Typeface, legend_below, plot, plot_texts
+from tuneyard.core.language import tr
+from tuneyard.eval.metrics.labels import MOST
+from tuneyard.eval.reports.numbers import points, show_p
+from tuneyard.eval.reports.panels import draw_calibration, draw_confusion
+from tuneyard.eval.reports.verdict import section_name
+from tuneyard.eval.runs.judgement import Comparison, ScoredRun, Section
+from tuneyard.eval.statistics.rates import rate_of
 
 STANDING = 8  # more places than this are drawn as lying bars
 KINDS = 25

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from core.language import tr
-from eval.reports.numbers import Table, number
-from eval.runs.judgement import ScoredRun
+from tuneyard.core.language import tr
+from tuneyard.eval.reports.numbers import Table, number
+from tuneyard.eval.runs.judgement import ScoredRun
 
 CAPTION = "Repeated generation (the comparison reads the first repeat)"
 HEADER = ("model", "dataset", "figure", "repeats", "mean", "95 % interval", "standard deviation")

@@ -17,11 +17,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import SHOWN, ContentError, RequestError, show_value
-from core.files import read_object
-from eval.reports.numbers import NONE, Table, grid, interval, p_cell, show_p
-from eval.statistics.family import ALPHA
-from eval.statistics.ratings import CRITERIA, OVERALL, Outcome, Rating, agreement, mean_marks, outcomes
+from tuneyard.core.errors import SHOWN, ContentError, RequestError, show_value
+from tuneyard.core.files import read_object
+from tuneyard.eval.reports.numbers import NONE, Table, grid, interval, p_cell, show_p
+from tuneyard.eval.statistics.family import ALPHA
+from tuneyard.eval.statistics.ratings import (
+    CRITERIA,
+    OVERALL,
+    Outcome,
+    Rating,
+    agreement,
+    mean_marks,
+    outcomes,
+)
 
 COLUMNS = ("id", "prompt", "reference", "answer", *CRITERIA, "comment")
 # OWASP's list of what begins a formula, full-width forms included: East Asian spreadsheets take them too.

@@ -8,19 +8,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from core.documents import json_lines
-from core.drawing import COLOURS, legend_below, plot, plot_texts
-from core.errors import ContentError
-from core.files import write_json, write_text
-from core.language import tr
-from core.metrics import Metric, metric_of
-from eval.metrics import find_metric
-from eval.reports.compared import BASE
-from eval.reports.numbers import Table, grid, interval, percent
-from eval.runs.find import SWEEP
-from eval.runs.results import PREDICTIONS
-from eval.statistics.rates import Rows, groups_of, hits, rate_of
-from eval.statistics.selection import Split
+from tuneyard.core.documents import json_lines
+from tuneyard.core.drawing import COLOURS, legend_below, plot, plot_texts
+from tuneyard.core.errors import ContentError
+from tuneyard.core.files import write_json, write_text
+from tuneyard.core.language import tr
+from tuneyard.core.metrics import Metric, metric_of
+from tuneyard.eval.metrics import find_metric
+from tuneyard.eval.reports.compared import BASE
+from tuneyard.eval.reports.numbers import Table, grid, interval, percent
+from tuneyard.eval.runs.find import SWEEP
+from tuneyard.eval.runs.results import PREDICTIONS
+from tuneyard.eval.statistics.rates import Rows, groups_of, hits, rate_of
+from tuneyard.eval.statistics.selection import Split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

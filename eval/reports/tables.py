@@ -4,11 +4,11 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from core import version
-from core.files import versions
-from core.language import catalogue, current, in_english, tr
-from eval.metrics.labels import short
-from eval.reports.numbers import (
+from tuneyard.core import version
+from tuneyard.core.files import versions
+from tuneyard.core.language import catalogue, current, in_english, tr
+from tuneyard.eval.metrics.labels import short
+from tuneyard.eval.reports.numbers import (
     NONE,
     Scale,
     Table,
@@ -22,9 +22,9 @@ from eval.reports.numbers import (
     points_interval,
     scale_of,
 )
-from eval.reports.verdict import headline, section_name, verdict
-from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
-from eval.runs.questions import Choice, LabelBias, ReplicatedRecipe, Slice
+from tuneyard.eval.reports.verdict import headline, section_name, verdict
+from tuneyard.eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
+from tuneyard.eval.runs.questions import Choice, LabelBias, ReplicatedRecipe, Slice
 
 LEFT_OUT = (
     "The intervals are for these examples and these weights. They leave out what another training seed, "

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from core.language import listed, tr
-from eval.reports.numbers import limits, percent, scale_of, show_p
-from eval.runs.judgement import MEAN, Comparison, PairedTest, Section
-from eval.runs.training import contamination
+from tuneyard.core.language import listed, tr
+from tuneyard.eval.reports.numbers import limits, percent, scale_of, show_p
+from tuneyard.eval.runs.judgement import MEAN, Comparison, PairedTest, Section
+from tuneyard.eval.runs.training import contamination
 
 SHIP = "Ship {best}: {ours} against {theirs} of {base}, {gain}, p {p}."
 AHEAD = "Better than {base} here: {best}, {ours} against {theirs}, {gain}, p {p}."

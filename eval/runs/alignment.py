@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from core.errors import RequestError, show_value
-from core.language import tr
-from eval.runs.judgement import ScoredRun
-from eval.runs.results import current_settings
+from tuneyard.core.errors import RequestError, show_value
+from tuneyard.core.language import tr
+from tuneyard.eval.runs.judgement import ScoredRun
+from tuneyard.eval.runs.results import current_settings
 
 OWN = ("model", "batch_tokens")  # settings that differ for good reason, or change no answer
 FEW_GROUPS = 6  # of fewer, 2 of at most 32 flips are as far as the data themselves: p is 0.0625 at least

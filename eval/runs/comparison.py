@@ -15,12 +15,12 @@ from itertools import combinations
 
 import numpy as np
 
-from core.errors import RequestError
-from core.language import joined, tr
-from core.metrics import Metric
-from eval.metrics.calibration import calibration
-from eval.metrics.labels import MOST, UNKNOWN, short
-from eval.runs.judgement import (
+from tuneyard.core.errors import RequestError
+from tuneyard.core.language import joined, tr
+from tuneyard.core.metrics import Metric
+from tuneyard.eval.metrics.calibration import calibration
+from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
+from tuneyard.eval.runs.judgement import (
     ACCURACY,
     MEAN,
     Comparison,
@@ -30,10 +30,10 @@ from eval.runs.judgement import (
     Section,
     by_dataset,
 )
-from eval.statistics.f1 import LabelCounts, count_labels, f1_differences, macro_f1
-from eval.statistics.family import Estimate, Units, estimates, shrunk, skewness, units_of
-from eval.statistics.rates import Measured, average, rate_of, ratio
-from eval.statistics.spread import Floats
+from tuneyard.eval.statistics.f1 import LabelCounts, count_labels, f1_differences, macro_f1
+from tuneyard.eval.statistics.family import Estimate, Units, estimates, shrunk, skewness, units_of
+from tuneyard.eval.statistics.rates import Measured, average, rate_of, ratio
+from tuneyard.eval.statistics.spread import Floats
 
 Families = tuple[list[PairedTest], list[PairedTest]]
 RARE = 5  # examples of a label; of fewer, F1 is hardly known

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from core.documents import json_lines
-from core.errors import ContentError, RequestError, show_value
-from core.files import read_object, require
-from core.language import tr
-from eval.runs.judgement import (
+from tuneyard.core.documents import json_lines
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.files import read_object, require
+from tuneyard.core.language import tr
+from tuneyard.eval.runs.judgement import (
     ScoredExample,
     ScoredRun,
     assemble,
@@ -20,11 +20,11 @@ from eval.runs.judgement import (
     optional_text,
     text_field,
 )
-from eval.runs.logs import log_readers, logs_in, read_log
-from eval.runs.logs.defect import DETAILED
-from eval.runs.measured import measurable, measured_examples
-from eval.runs.results import PREDICTIONS, REPEATS, RESULTS
-from eval.statistics.rates import group_of
+from tuneyard.eval.runs.logs import log_readers, logs_in, read_log
+from tuneyard.eval.runs.logs.defect import DETAILED
+from tuneyard.eval.runs.measured import measurable, measured_examples
+from tuneyard.eval.runs.results import PREDICTIONS, REPEATS, RESULTS
+from tuneyard.eval.statistics.rates import group_of
 
 ANSWERS = ("expected_output", "predicted_output")
 SWEEP = "sweep.json"

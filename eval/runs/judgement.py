@@ -10,10 +10,10 @@ from itertools import compress, pairwise
 from pathlib import Path
 from typing import Any
 
-from core.errors import ContentError, RequestError, show_value
-from core.metrics import Metric, metric_of
-from eval.metrics.calibration import Calibration
-from eval.statistics.family import ALPHA, Estimate
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.metrics import Metric, metric_of
+from tuneyard.eval.metrics.calibration import Calibration
+from tuneyard.eval.statistics.family import ALPHA, Estimate
 
 MEAN = "mean"
 ACCURACY = metric_of("accuracy")

@@ -5,16 +5,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.documents import json_lines
-from core.errors import ContentError, RequestError, show_value
-from core.files import read_object
-from core.metrics import Metric, direction, metric_of, read_metric
-from eval.metrics import metrics
-from eval.metrics.preference import ANSWER, AUC, auc_of
-from eval.metrics.text import CHARACTERS, bleu_parts, rouge
-from eval.runs.judgement import ScoredExample, ScoredRun, kinds_of, optional_text
-from eval.runs.results import RESULTS
-from eval.statistics.rates import group_of
+from tuneyard.core.documents import json_lines
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.files import read_object
+from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
+from tuneyard.eval.metrics import metrics
+from tuneyard.eval.metrics.preference import ANSWER, AUC, auc_of
+from tuneyard.eval.metrics.text import CHARACTERS, bleu_parts, rouge
+from tuneyard.eval.runs.judgement import ScoredExample, ScoredRun, kinds_of, optional_text
+from tuneyard.eval.runs.results import RESULTS
+from tuneyard.eval.statistics.rates import group_of
 
 LOSS = "eval_loss"
 IDS = ("row", "id", "doc_id")

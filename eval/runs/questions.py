@@ -15,16 +15,16 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from core.documents import json_lines
-from core.errors import ContentError, RequestError
-from eval.metrics.labels import MOST
-from eval.runs.comparison import paired_tests
-from eval.runs.find import without
-from eval.runs.judgement import MEAN, PairedTest, ScoredRun, by_dataset
-from eval.runs.results import PREDICTIONS
-from eval.statistics.family import Estimate, Replicated, estimates, replicated, sliced, units_of
-from eval.statistics.rates import Measured, rate_of
-from eval.statistics.selection import split_halves
+from tuneyard.core.documents import json_lines
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.metrics.labels import MOST
+from tuneyard.eval.runs.comparison import paired_tests
+from tuneyard.eval.runs.find import without
+from tuneyard.eval.runs.judgement import MEAN, PairedTest, ScoredRun, by_dataset
+from tuneyard.eval.runs.results import PREDICTIONS
+from tuneyard.eval.statistics.family import Estimate, Replicated, estimates, replicated, sliced, units_of
+from tuneyard.eval.statistics.rates import Measured, rate_of
+from tuneyard.eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core import version
-from core.documents import json_lines
-from core.errors import ContentError, RequestError, TuneyardError, counted, show_value
-from core.files import atomic, read_object, write_json
+from tuneyard.core import version
+from tuneyard.core.documents import json_lines
+from tuneyard.core.errors import ContentError, RequestError, TuneyardError, counted, show_value
+from tuneyard.core.files import atomic, read_object, write_json
 
 RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.language import tr
+from tuneyard.core.language import tr
 
 
 def training_warnings(model: str, n: int, found: Mapping[str, Any] | None, metric: str = "") -> list[str]:

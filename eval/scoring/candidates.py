@@ -9,31 +9,31 @@ from pathlib import Path
 
 import click
 
-from adapters.config import CONFIG
-from adapters.store import open_adapter
-from adapters.weighted import (
+from tuneyard.adapters.config import CONFIG
+from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.weighted import (
     WeightedAdapter,
     check_adapter_base,
     open_weighted,
     parse_optional_weight,
     parse_reference_weight,
 )
-from core.errors import RequestError, counted
-from core.files import names_folder
-from core.runs import model_sha256
-from core.supervision import Turns
-from eval.backends import shards
-from eval.backends.apply import applied, check_fits
-from eval.backends.engine import Engine, EngineGenerator, load_engine
-from eval.backends.generate import LocalGenerator
-from eval.backends.load import Model, find_model, load_model
-from eval.backends.scorers import Generator
-from eval.backends.server import Server, check_url
-from eval.backends.vision import with_vision
-from eval.datasets.dataset import EvalDataset
-from eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
-from eval.runs.results import MERGED
-from eval.scoring.options import ScoringRequest
+from tuneyard.core.errors import RequestError, counted
+from tuneyard.core.files import names_folder
+from tuneyard.core.runs import model_sha256
+from tuneyard.core.supervision import Turns
+from tuneyard.eval.backends import shards
+from tuneyard.eval.backends.apply import applied, check_fits
+from tuneyard.eval.backends.engine import Engine, EngineGenerator, load_engine
+from tuneyard.eval.backends.generate import LocalGenerator
+from tuneyard.eval.backends.load import Model, find_model, load_model
+from tuneyard.eval.backends.scorers import Generator
+from tuneyard.eval.backends.server import Server, check_url
+from tuneyard.eval.backends.vision import with_vision
+from tuneyard.eval.datasets.dataset import EvalDataset
+from tuneyard.eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
+from tuneyard.eval.runs.results import MERGED
+from tuneyard.eval.scoring.options import ScoringRequest
 
 BASE = "base"
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "vllm": 0}

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, resumed_by
-from eval.datasets.dataset import EvalDataset
-from eval.runs.results import check_new
-from eval.scoring.candidates import open_models
-from eval.scoring.options import (
+from tuneyard.core.cli import examples
+from tuneyard.core.errors import CLI, resumed_by
+from tuneyard.eval.datasets.dataset import EvalDataset
+from tuneyard.eval.runs.results import check_new
+from tuneyard.eval.scoring.candidates import open_models
+from tuneyard.eval.scoring.options import (
     Option,
     ScoringRequest,
     generate_options,
@@ -25,8 +25,8 @@ from eval.scoring.options import (
     take,
     together,
 )
-from eval.scoring.pipeline import rescore, score_opened
-from eval.scoring.task import Task
+from tuneyard.eval.scoring.pipeline import rescore, score_opened
+from tuneyard.eval.scoring.task import Task
 
 Asked = tuple[Task, Sequence[EvalDataset]]
 """What a command makes of its options before any model is loaded: what it does, and with which datasets."""

@@ -10,16 +10,16 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from core.datasets import REGISTRY
-from core.errors import ContentError, RequestError, show_value
-from core.files import read_json
-from core.prompt import PLACEHOLDERS, Conversation
-from eval.backends.vision import PIXELS
-from eval.datasets.dataset import EvalDataset
-from eval.datasets.prompts import trained_template, training_settings
-from eval.datasets.unsplit import MANIFEST
-from eval.scoring.candidates import open_adapters
-from eval.scoring.options import ScoringRequest
+from tuneyard.core.datasets import REGISTRY
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.files import read_json
+from tuneyard.core.prompt import PLACEHOLDERS, Conversation
+from tuneyard.eval.backends.vision import PIXELS
+from tuneyard.eval.datasets.dataset import EvalDataset
+from tuneyard.eval.datasets.prompts import trained_template, training_settings
+from tuneyard.eval.datasets.unsplit import MANIFEST
+from tuneyard.eval.scoring.candidates import open_adapters
+from tuneyard.eval.scoring.options import ScoringRequest
 
 MARKS = tuple(PLACEHOLDERS.values())
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error)  # of Pillow's decoders

@@ -9,10 +9,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from core.cli import command_line
-from core.errors import RequestError
-from eval.backends.generate import PRESET_TOKENS, PRESETS
-from eval.runs.results import MERGED, OLD_APPLY, UNMERGED, read_identity
+from tuneyard.core.cli import command_line
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.backends.generate import PRESET_TOKENS, PRESETS
+from tuneyard.eval.runs.results import MERGED, OLD_APPLY, UNMERGED, read_identity
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Gives a command an option, or several."""

@@ -11,19 +11,19 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core import version
-from core.errors import RequestError
-from core.files import sha256, versions
-from core.prompt import Encode, Message, chat_encoder, llamafactory_encoder, saved_chat_template
-from eval.backends.load import check_gguf, find_model, load_gguf, load_gguf_tokenizer, load_model
-from eval.backends.modelfile import ServedModelfile, read_modelfile
-from eval.backends.scorers import choosing, refuse, score_all
-from eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
-from eval.datasets.prompts import trained_template
-from eval.metrics.labels import MOST, spellings
-from eval.scoring.candidates import Candidate, Opened, open_models
-from eval.scoring.options import ScoringRequest
-from eval.scoring.task import Job
+from tuneyard.core import version
+from tuneyard.core.errors import RequestError
+from tuneyard.core.files import sha256, versions
+from tuneyard.core.prompt import Encode, Message, chat_encoder, llamafactory_encoder, saved_chat_template
+from tuneyard.eval.backends.load import check_gguf, find_model, load_gguf, load_gguf_tokenizer, load_model
+from tuneyard.eval.backends.modelfile import ServedModelfile, read_modelfile
+from tuneyard.eval.backends.scorers import choosing, refuse, score_all
+from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
+from tuneyard.eval.datasets.prompts import trained_template
+from tuneyard.eval.metrics.labels import MOST, spellings
+from tuneyard.eval.scoring.candidates import Candidate, Opened, open_models
+from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.task import Job
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -13,19 +13,19 @@ from typing import Any
 
 import click
 
-from core import version
-from core.cli import command_line
-from core.documents import json_lines
-from core.errors import ContentError, RequestError, show_value
-from core.files import read_object, sha256, versions, write_json
-from core.supervision import Turns
-from eval.backends import shards
-from eval.backends.scorers import score_in_halves
-from eval.datasets.dataset import EvalDataset
-from eval.datasets.prompts import WITHOUT_BOS, Prompting
-from eval.datasets.training import fingerprints_of, trained_on, training_rows_of
-from eval.metrics import measure
-from eval.runs.results import (
+from tuneyard.core import version
+from tuneyard.core.cli import command_line
+from tuneyard.core.documents import json_lines
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.files import read_object, sha256, versions, write_json
+from tuneyard.core.supervision import Turns
+from tuneyard.eval.backends import shards
+from tuneyard.eval.backends.scorers import score_in_halves
+from tuneyard.eval.datasets.dataset import EvalDataset
+from tuneyard.eval.datasets.prompts import WITHOUT_BOS, Prompting
+from tuneyard.eval.datasets.training import fingerprints_of, trained_on, training_rows_of
+from tuneyard.eval.metrics import measure
+from tuneyard.eval.runs.results import (
     PREDICTIONS,
     RESULTS,
     Identity,
@@ -35,12 +35,12 @@ from eval.runs.results import (
     scoring_run,
     shown_command,
 )
-from eval.runs.training import training_rows_warning, training_warnings
-from eval.scoring.candidates import Candidate, Opened
-from eval.scoring.options import ScoringRequest
-from eval.scoring.repeats import repeated, repeats_lines
-from eval.scoring.task import Job, Task
-from eval.statistics.rates import groups_of
+from tuneyard.eval.runs.training import training_rows_warning, training_warnings
+from tuneyard.eval.scoring.candidates import Candidate, Opened
+from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.repeats import repeated, repeats_lines
+from tuneyard.eval.scoring.task import Job, Task
+from tuneyard.eval.statistics.rates import groups_of
 
 SETTINGS = ("template", "bos", "apply", "quantize", "limit", "think", "cluster", "preset")
 PACKAGES = ("torch", "transformers", "tokenizers")

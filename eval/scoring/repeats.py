@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from eval.scoring.task import Figure
-from eval.statistics.rates import Z95, wilson
+from tuneyard.eval.scoring.task import Figure
+from tuneyard.eval.statistics.rates import Z95, wilson
 
 Repeats = Mapping[str, Any]
 """What results.json says of repeats: `n`, and under `figures` each one's values, mean, sd and ci95."""

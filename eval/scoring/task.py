@@ -7,15 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from core.errors import RequestError
-from core.prompt import Conversation
-from eval.backends.load import Model
-from eval.backends.scorers import Fields, Generator, Messages, Scorer, generating
-from eval.datasets.dataset import EvalDataset, Shots
-from eval.metrics.labels import UNKNOWN
-from eval.runs.results import REPEATS, Prediction
-from eval.scoring.candidates import Candidate, Opened
-from eval.scoring.options import ScoringRequest
+from tuneyard.core.errors import RequestError
+from tuneyard.core.prompt import Conversation
+from tuneyard.eval.backends.load import Model
+from tuneyard.eval.backends.scorers import Fields, Generator, Messages, Scorer, generating
+from tuneyard.eval.datasets.dataset import EvalDataset, Shots
+from tuneyard.eval.metrics.labels import UNKNOWN
+from tuneyard.eval.runs.results import REPEATS, Prediction
+from tuneyard.eval.scoring.candidates import Candidate, Opened
+from tuneyard.eval.scoring.options import ScoringRequest
 
 RAW = ("model_output", "transcript", "cut_short", "choices", "label_mass", "refused")
 """What a scorer returns of a row, as predictions.jsonl keeps it."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.statistics.family import Units
-from eval.statistics.rates import Z95, by_cluster, wilson
-from eval.statistics.spread import Floats, spread_of, student_deviate
+from tuneyard.eval.statistics.family import Units
+from tuneyard.eval.statistics.rates import Z95, by_cluster, wilson
+from tuneyard.eval.statistics.spread import Floats, spread_of, student_deviate
 
 Counts = NDArray[np.int64]
 

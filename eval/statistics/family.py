@@ -25,8 +25,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.statistics.rates import AT_ONCE, SEED, Z95, by_cluster
-from eval.statistics.spread import (
+from tuneyard.eval.statistics.rates import AT_ONCE, SEED, Z95, by_cluster
+from tuneyard.eval.statistics.spread import (
     Floats,
     Spread,
     lever,

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.statistics.spread import satterthwaite, spread_of, student_deviate
+from tuneyard.eval.statistics.spread import satterthwaite, spread_of, student_deviate
 
 DRAWS = 10_000
 Number = TypeVar("Number", bound=np.generic)

@@ -11,8 +11,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from eval.statistics.family import null_sums
-from eval.statistics.rates import by_cluster, rate_of
+from tuneyard.eval.statistics.family import null_sums
+from tuneyard.eval.statistics.rates import by_cluster, rate_of
 
 CRITERIA = ("correctness", "relevance", "completeness", "depth", "usefulness")
 OVERALL = "overall"  # the mean of the criteria that a rater marked in both answers

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.errors import ContentError
+from tuneyard.core.errors import ContentError
 
 Split = tuple[list[int], list[int]]
 

@@ -22,9 +22,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.base import open_base
-from adapters.store import open_adapter
-from core.weights import Array, from_fp32, header_bytes, write_weights
+from tuneyard.adapters.base import open_base
+from tuneyard.adapters.store import open_adapter
+from tuneyard.core.weights import Array, from_fp32, header_bytes, write_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "base_model.model.model.layers"

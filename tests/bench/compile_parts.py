@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from compiler import arrange, pipeline, readback
-from compiler.fingerprints import Fingerprints
-from compiler.request import CompileRequest
-from compiler.spec import load_spec
+from tuneyard.compiler import arrange, pipeline, readback
+from tuneyard.compiler.fingerprints import Fingerprints
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec import load_spec
 
 PARTS = {
     "check": (arrange.Checker, "check"),

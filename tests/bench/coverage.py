@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from eval.runs.comparison import RARE, SKEWED
-from eval.statistics import family
-from eval.statistics.f1 import LabelCounts, f1_differences, macro_f1
-from eval.statistics.family import Estimate, Units, estimates, skewness, units_of
-from eval.statistics.rates import mean_of, rate_of
+from tuneyard.eval.runs.comparison import RARE, SKEWED
+from tuneyard.eval.statistics import family
+from tuneyard.eval.statistics.f1 import LabelCounts, f1_differences, macro_f1
+from tuneyard.eval.statistics.family import Estimate, Units, estimates, skewness, units_of
+from tuneyard.eval.statistics.rates import mean_of, rate_of
 
 LARGEST_CLUSTER = 60
 LEAST = 0.93

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import norm
 
-from eval.metrics.preference import auc_parts
-from eval.metrics.text import bleu_parts
-from eval.statistics import family
+from tuneyard.eval.metrics.preference import auc_parts
+from tuneyard.eval.metrics.text import bleu_parts
+from tuneyard.eval.statistics import family
 
 Drawn = tuple[np.ndarray, np.ndarray | None]  # values [n, base and candidates], what each example weighs
 WORDS = [

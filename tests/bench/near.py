@@ -10,8 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-from compiler.compare import PERMUTATIONS, THRESHOLD, near_rows, shingles
 from tests.peers import installed
+from tuneyard.compiler.compare import PERMUTATIONS, THRESHOLD, near_rows, shingles
 
 DEV = 10_000
 

@@ -12,16 +12,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from adapters.store import open_adapter
-from adapters.weighted import WeightedAdapter
-from core.prompt import conversation
-from eval.backends.apply import applied
-from eval.backends.generate import generate
-from eval.backends.load import Model, load_model
-from eval.backends.scorers import choosing, shared_prefix
-from eval.datasets.prompts import choose_prompting
-from eval.metrics.labels import spellings
 from tests.conftest import ROOT
+from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core.prompt import conversation
+from tuneyard.eval.backends.apply import applied
+from tuneyard.eval.backends.generate import generate
+from tuneyard.eval.backends.load import Model, load_model
+from tuneyard.eval.backends.scorers import choosing, shared_prefix
+from tuneyard.eval.datasets.prompts import choose_prompting
+from tuneyard.eval.metrics.labels import spellings
 
 BUDGET = 2048
 SLOW_ROWS = 6  # the plain loop is timed on these

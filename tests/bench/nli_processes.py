@@ -14,10 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from eval.backends.load import load_model
 from tests.bench.nli import as_record, random_adapter
 from tests.conftest import ROOT
 from tests.peer_lm_eval import lm_eval, lm_eval_environment
+from tuneyard.eval.backends.load import load_model
 
 TASK = """task: own
 dataset_path: json

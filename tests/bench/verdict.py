@@ -14,8 +14,8 @@ import sys
 import numpy as np
 from scipy.stats import binom
 
-from eval.statistics import family
-from eval.statistics.ratings import holm
+from tuneyard.eval.statistics import family
+from tuneyard.eval.statistics.ratings import holm
 
 DISCORDANCE = 0.25
 LARGEST_CLUSTER = 60

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from compiler.pipeline import compile_spec
-from compiler.request import CompileRequest
-from compiler.spec import load_spec
-from compiler.verify.run import verify
-from core.datasets import read_records
 from tests.conftest import REAL
 from tests.tiny import make_tiny
+from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.verify.run import verify
+from tuneyard.core.datasets import read_records
 
 QWEN = REAL.parent / "tokenizers" / "qwen2.5"
 MNLI = 392_702
@@ -63,7 +63,7 @@ def make_rows(path: Path, rows: int) -> Path:
 
 def import_all() -> None:
     """Import what verify needs of LLaMA-Factory."""
-    from core.llamafactory import import_offline
+    from tuneyard.core.llamafactory import import_offline
 
     import_offline()
     from llamafactory.data import loader, processor  # noqa: F401

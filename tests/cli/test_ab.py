@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 import pytest
 
-from core.errors import ContentError, RequestError
-from eval.ab import cli
-from eval.statistics.ratings import CRITERIA
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.ab import cli
+from tuneyard.eval.statistics.ratings import CRITERIA
 
 PROMPTS = ["什么是 LoRA？", "=1+1", "A man is walking a dog.", "Explain <b>HTML</b>."]
 

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from adapters.store import open_adapter
-from core.errors import TuneyardError
 from tests.conftest import ROOT
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.adapters.test_export_gguf import tensors, write
+from tuneyard.adapters.store import open_adapter
+from tuneyard.core.errors import TuneyardError
 
 SHAPES = {"q_proj": (1024, 1024), "v_proj": (1024, 1024)}
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import RequestError
-from eval.cmmlu import cli as cmmlu
-from eval.datasets.prompts import choose_prompting
-from eval.nli import cli as nli
 from tests.cli.test_nli import ROWS
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.cmmlu import cli as cmmlu
+from tuneyard.eval.datasets.prompts import choose_prompting
+from tuneyard.eval.nli import cli as nli
 
 TALK = [{"role": "user", "content": "A dog?"}]
 

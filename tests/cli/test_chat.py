@@ -16,14 +16,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from core.errors import RequestError
-from eval.backends.generate import generate
-from eval.backends.load import load_model
-from eval.chat import Chat, cli
-from eval.datasets.prompts import choose_prompting
-from eval.scoring.options import ScoringRequest
 from tests.conftest import ROOT
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.backends.generate import generate
+from tuneyard.eval.backends.load import load_model
+from tuneyard.eval.chat import Chat, cli
+from tuneyard.eval.datasets.prompts import choose_prompting
+from tuneyard.eval.scoring.options import ScoringRequest
 
 REQUEST = ScoringRequest("model", Path(), max_new_tokens=8)
 
@@ -70,7 +70,7 @@ def test_once_answers_and_leaves(talk, model, encode) -> None:
 
 def test_a_preset_and_options_reach_the_model(talk, monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr("eval.chat.stream", lambda *given: asked.append(given[3]))
+    monkeypatch.setattr("tuneyard.eval.chat.stream", lambda *given: asked.append(given[3]))
     talk("", "--once", "Q", "--preset", "document", "--top-p", "0.5")
     talk("", "--once", "Q", "--repetition-penalty", "1.2")
     assert asked == [
@@ -142,7 +142,7 @@ def test_an_adapter_is_told_what_its_training_told_it(
 ) -> None:
     asked = []
     monkeypatch.setattr(
-        "eval.chat.stream", lambda model, prompt, *_: asked.append(model.tokenizer.decode(prompt))
+        "tuneyard.eval.chat.stream", lambda model, prompt, *_: asked.append(model.tokenizer.decode(prompt))
     )
     done = talk("", "--once", "Q", "--adapter", f"t={trained(tmp_path / 't', **systems)}", *given)
     told = [text for text in ("no", "yes", "maybe") if text in asked[0].partition("Q")[0]]
@@ -164,7 +164,7 @@ def test_adapters_are_combined_and_switched_between(talk, tmp_path, monkeypatch)
     assert len({talk("A dog?").stdout, *(answered.stdout for answered in alone.values())}) == 3
     asked = []
     monkeypatch.setattr(
-        "eval.chat.stream", lambda model, prompt, *_: asked.append(model.tokenizer.decode(prompt))
+        "tuneyard.eval.chat.stream", lambda model, prompt, *_: asked.append(model.tokenizer.decode(prompt))
     )
     talk("A dog?\n/use base\noutside\n", *options)
     assert "A dog?" in asked[1] and "outside" in asked[1]
@@ -215,7 +215,7 @@ def test_ctrl_c_leaves_once_with_130_and_a_conversation_not_at_all(talk, tiny_mo
         show("Par")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("eval.chat.stream", interrupted)
+    monkeypatch.setattr("tuneyard.eval.chat.stream", interrupted)
     with pytest.raises(click.Abort):  # what core.errors.run ends with 130
         cli.main(["--model", str(tiny_model), "--once", "Q"], standalone_mode=False)
     done = talk("Q\nR\n")
@@ -228,7 +228,7 @@ def test_thoughts_are_hidden_or_shown_and_never_remembered(model, encode, monkey
         for piece in ("<thi", "nk>hm", "</think>\n\nPar", "is."):
             show(piece)
 
-    monkeypatch.setattr("eval.chat.stream", thinking)
+    monkeypatch.setattr("tuneyard.eval.chat.stream", thinking)
     for think, shown in ((False, "Paris.\n"), (True, "<think>hm</think>\n\nParis.\n")):
         chat = Chat(replace(REQUEST, think=think), model, encode, {})
         chat.answer("Q")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import RequestError, TuneyardError
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.core.errors import RequestError, TuneyardError
 
 ANSWERS = ["判断:yes"] * 3 + ["判断:no", "判断:yes", "判断:no", "判断:maybe", "判断:yes"]
 ROWS = [
@@ -44,7 +44,7 @@ def call(tmp_path: Path, tiny_model: Path):
 
     def run(name: str, *more: str) -> Path:
         given = ["--model", tiny_model, "--adapter", f"one={adapter}", "--data", tmp_path / "s.jsonl"]
-        cli = importlib.import_module(f"eval.{name}").cli
+        cli = importlib.import_module(f"tuneyard.eval.{name}").cli
         cli.main(list(map(str, [*given, "--out", tmp_path / "out", *more])), standalone_mode=False)
         return tmp_path / "out"
 
@@ -85,7 +85,7 @@ def test_rows_are_independent_unless_a_column_is_named(call) -> None:
 def test_compare_pairs_by_cluster_without_the_data(call, tmp_path) -> None:
     out = call("nli", "--cluster", "premise")
     (tmp_path / "s.jsonl").unlink()
-    compare = importlib.import_module("eval.compare").cli
+    compare = importlib.import_module("tuneyard.eval.compare").cli
     compare.main([str(out), "--out", str(tmp_path / "table")], standalone_mode=False)
     table = json.loads((tmp_path / "table" / "table.json").read_text())["sets"]["s"]
     assert table["groups"] == 3
@@ -101,7 +101,7 @@ def test_a_limit_leaves_labels_and_the_baseline_to_the_whole_set(call, tmp_path)
     assert (found["n"], found["majority"], found["majority_label"]) == (3, 5 / 8, "判断:yes")
     lines = (out / "base" / "s" / "predictions.jsonl").read_text().splitlines()
     assert all(set(json.loads(line)["choices"]) == set(found["labels"]) for line in lines)
-    compare = importlib.import_module("eval.compare").cli
+    compare = importlib.import_module("tuneyard.eval.compare").cli
     compare.main([str(out), "--out", str(tmp_path / "table")], standalone_mode=False)
     table = json.loads((tmp_path / "table" / "table.json").read_text())["sets"]["s"]
     assert (table["n"], table["majority"], table["majority_label"]) == (3, 5 / 8, "判断:yes")
@@ -113,7 +113,7 @@ def test_other_commands_baselines_are_the_whole_sets_too(call, command) -> None:
 
 
 def test_prove_which_compares_answers_one_by_one_takes_no_clusters(tmp_path, tiny_model) -> None:
-    from eval.prove import cli
+    from tuneyard.eval.prove import cli
 
     (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     adapter = write_adapter(tmp_path / "saved")

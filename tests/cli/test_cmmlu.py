@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import RequestError
-from eval.cmmlu import cli
-from eval.datasets.cmmlu import read_subjects
 from tests.tiny import make_tiny
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.cmmlu import cli
+from tuneyard.eval.datasets.cmmlu import read_subjects
 
 SUBJECTS = ("anatomy", "chinese_history", "logical")
 LETTERS = "ABCD"

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ContentError, RequestError
-from eval.code import cli, program_of
-from eval.compare import cli as compare
-from eval.statistics.rates import wilson
 from tests.conftest import ROOT
 from tests.serving import answering
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.code import cli, program_of
+from tuneyard.eval.compare import cli as compare
+from tuneyard.eval.statistics.rates import wilson
 
 TASKS = ROOT / "eval/suites/toolkit-code.jsonl"
 ROWS = [json.loads(line) for line in TASKS.read_text().splitlines()]

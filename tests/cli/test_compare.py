@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import RequestError
-from core.language import CHINESE, catalogue
-from eval.compare import cli
-from eval.reports.tables import BIAS, BIASES
 from tests.conftest import ROOT, Run
 from tests.fake_runs import answers, demo, write_run
+from tuneyard.core.errors import RequestError
+from tuneyard.core.language import CHINESE, catalogue
+from tuneyard.eval.compare import cli
+from tuneyard.eval.reports.tables import BIAS, BIASES
 
 GOLDEN = ROOT / "tests" / "golden" / "compare" / "demo.md"
 PLOTS = [

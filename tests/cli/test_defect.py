@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from compiler.cli import cli as compiler
-from core.errors import ContentError
-from eval.compare import cli as compare
-from eval.defect import cli
-from eval.statistics.rates import wilson
 from tests.conftest import ROOT
 from tests.serving import answering
+from tuneyard.compiler.cli import cli as compiler
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.compare import cli as compare
+from tuneyard.eval.defect import cli
+from tuneyard.eval.statistics.rates import wilson
 
 REPORTS = [  # subtype, event, judgement, what the server answers
     ("内存溢出", "甲", "主机", "判断:主机\n\n原因：溢出"),

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ContentError
-from eval.dialogue import cli, conversing
 from tests.cli.test_text import read, tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.dialogue import cli, conversing
 
 
 def talk(*texts: str) -> dict[str, object]:

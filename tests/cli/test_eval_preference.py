@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ContentError, RequestError
-from eval.compare import cli as compare
-from eval.datasets.pairs import read_preferences
-from eval.metrics.preference import preference_summary
-from eval.preference import cli
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.compare import cli as compare
+from tuneyard.eval.datasets.pairs import read_preferences
+from tuneyard.eval.metrics.preference import preference_summary
+from tuneyard.eval.preference import cli
 
 PAIRS = [
     {"instruction": "2 + 2?", "input": "", "chosen": "4", "rejected": "five, I think"},
@@ -151,7 +151,7 @@ def test_a_column_without_an_answer_is_named_as_the_entry_names_it(tmp_path, mon
     }
     (tmp_path / "dataset_info.json").write_text(json.dumps({"a": entry}))
     (tmp_path / "a.json").write_text('[{"q": "a", "up": "b"}]')
-    monkeypatch.setattr("eval.datasets.dataset.registry_folder", lambda **_: tmp_path)
+    monkeypatch.setattr("tuneyard.eval.datasets.dataset.registry_folder", lambda **_: tmp_path)
     with pytest.raises(ContentError, match="record 1: down: found null, expected an answer"):
         read_preferences(("a",), (), None)
 
@@ -159,7 +159,7 @@ def test_a_column_without_an_answer_is_named_as_the_entry_names_it(tmp_path, mon
 def test_a_dataset_without_ranking_and_a_server_are_refused(tmp_path, tiny_model, monkeypatch, data):
     (tmp_path / "dataset_info.json").write_text('{"qa": {"file_name": "qa.json"}}')
     (tmp_path / "qa.json").write_text('[{"instruction": "a", "output": "b"}]')
-    monkeypatch.setattr("eval.datasets.dataset.registry_folder", lambda **_: tmp_path)
+    monkeypatch.setattr("tuneyard.eval.datasets.dataset.registry_folder", lambda **_: tmp_path)
     with pytest.raises(RequestError, match='qa: no preferences: .* neither "ranking": true nor a kto_tag'):
         read_preferences(("qa",), (), None)
     with pytest.raises(RequestError, match="which a server does not show"):

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.errors import ContentError
-from eval import tools
-from eval.datasets.dataset import read_datasets
-from eval.tools import cli, turns_of
 from tests.serving import answering
+from tuneyard.core.errors import ContentError
+from tuneyard.eval import tools
+from tuneyard.eval.datasets.dataset import read_datasets
+from tuneyard.eval.tools import cli, turns_of
 
 TOOLS = json.dumps([{"name": "add", "parameters": {"properties": {"a": {"type": "integer"}}}}])
 CALL = '{"name": "add", "arguments": {"a": 1}}'

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from compiler.verify.run import load
-from core.errors import ContentError, RequestError, TuneyardError
-from core.examples import fingerprint
-from core.prompt import conversation
-from eval import compare, nli, report, text
-from eval.backends.vision import PIXELS
-from eval.datasets.training import fingerprint_of
 from tests.runs_cut import tree
 from tests.tiny import make_seeing
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.compiler.verify.run import load
+from tuneyard.core.errors import ContentError, RequestError, TuneyardError
+from tuneyard.core.examples import fingerprint
+from tuneyard.core.prompt import conversation
+from tuneyard.eval import compare, nli, report, text
+from tuneyard.eval.backends.vision import PIXELS
+from tuneyard.eval.datasets.training import fingerprint_of
 
 TEMPLATES = [("qwen2_5_vl", "qwen2_vl"), ("qwen2_vl", "qwen2_vl")]
 TEMPLATES += [("qwen3_vl", "qwen3_vl_nothink"), ("qwen3_vl", "qwen3_vl")]
@@ -133,7 +133,7 @@ def trained(model: Path, cache: Path, **settings: object):
 @pytest.fixture
 def passes(monkeypatch) -> list[dict]:
     """What went into every model, pass by pass."""
-    from eval.scoring import candidates
+    from tuneyard.eval.scoring import candidates
 
     seen: list[dict] = []
     loading = candidates.load_model

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from eval.backends.generate import PRESETS
-from eval.chat import cli as chat
 from tests.conftest import ROOT
+from tuneyard.eval.backends.generate import PRESETS
+from tuneyard.eval.chat import cli as chat
 
 
 def _make(folder: Path, python: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 import pytest
 
-from core.errors import CLI, ContentError, RequestError, ResumableError
-from eval.nli import cli
 from tests.conftest import ROOT
 from tests.runs_cut import tree
 from tests.serving import answering
 from tests.tiny import make_tiny
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.core.errors import CLI, ContentError, RequestError, ResumableError
+from tuneyard.eval.nli import cli
 
 ROWS = [
     {"instruction": f'Does "{a}" imply that "{b}"?', "input": "", "output": output, "idx": n + 10}
@@ -215,7 +215,7 @@ def test_generated_answers_are_compared_with_the_chosen_ones(nli, data) -> None:
 
 
 def test_generating_says_how_often_choosing_agrees(nli, data, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("eval.nli.CHECKED", 3)
+    monkeypatch.setattr("tuneyard.eval.nli.CHECKED", 3)
     chosen = predictions(nli("--data", data, out="c"))
     out = nli("--data", data, "--mode", "generate", "--max-new-tokens", "4")
     said = predictions(out)
@@ -246,7 +246,7 @@ def test_labels_are_found_once_and_in_the_whole_dataset(nli, data, monkeypatch) 
         reads.append(questions.name)
         return [c.answer for c in questions.conversations]
 
-    monkeypatch.setattr("eval.datasets.dataset.EvalDataset.answers", property(answers))
+    monkeypatch.setattr("tuneyard.eval.datasets.dataset.EvalDataset.answers", property(answers))
     for limit in (1, 5):
         for mode in ("choice", "generate"):
             reads.clear()
@@ -470,7 +470,7 @@ def test_ctrl_c_names_the_command_that_resumes(nli, data, tmp_path, monkeypatch)
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("eval.scoring.command.open_models", interrupt)
+    monkeypatch.setattr("tuneyard.eval.scoring.command.open_models", interrupt)
     monkeypatch.setattr("sys.argv", ["tuneyard", "eval", "nli", "--data", "a b.json", "--force"])
     with pytest.raises(ResumableError, match=r"^resume it with: .* --data 'a b\.json' --resume$"):
         nli("--data", data, "--force")
@@ -481,7 +481,7 @@ def test_sweep_and_suite_name_it_too(tmp_path, monkeypatch, command) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    module = importlib.import_module(command)
+    module = importlib.import_module(f"tuneyard.{command}")
     monkeypatch.setattr(module, "take", interrupt)
     monkeypatch.setattr("sys.argv", ["x", "--out", "here"])
     suite = [str(ROOT / "eval/suites/toolkit.yaml")] if command == "eval.suite" else []

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import RequestError
-from eval.backends import server as serving
-from eval.nli import cli
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.backends import server as serving
+from tuneyard.eval.nli import cli
 
 ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes", "idx": n} for n in range(20)]
 

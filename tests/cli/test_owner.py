@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import RequestError
-from eval import ab, nli, suite, sweep
-from eval.scoring.command import ScoringCommand
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.core.errors import RequestError
+from tuneyard.eval import ab, nli, suite, sweep
+from tuneyard.eval.scoring.command import ScoringCommand
 
 NAMES = ("ab", "cmmlu", "code", "defect", "dialogue", "nli", "preference", "qa", "text", "tools")
 ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes", "idx": n} for n in range(6)]
@@ -38,7 +38,7 @@ def scored_by(command: str, out: Path) -> Path:
 
 def test_every_scoring_command_is_covered() -> None:
     modules = {path.stem for path in Path(nli.__file__).parent.glob("*.py")} - {"__init__", "__main__"}
-    commands = {name: importlib.import_module(f"eval.{name}").cli for name in modules}
+    commands = {name: importlib.import_module(f"tuneyard.eval.{name}").cli for name in modules}
     commands["ab"] = ab.ask
     scoring = {name: one for name, one in commands.items() if isinstance(one, ScoringCommand)}
     assert sorted(scoring) == sorted(NAMES)
@@ -50,7 +50,7 @@ def test_force_over_another_commands_run_is_refused(name, tmp_path) -> None:
     owner = "qa" if name == "nli" else "nli"
     out = scored_by(f"eval.{owner}", tmp_path / "out")
     before = tree(out)
-    command = importlib.import_module(f"eval.{name}").cli
+    command = importlib.import_module(f"tuneyard.eval.{name}").cli
     arguments = ["--model", tmp_path, "--out", out, "--force"]
     if name == "suite":
         steps = tmp_path / "suite.yaml"

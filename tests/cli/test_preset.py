@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 import pytest
 
-from core.errors import RequestError
-from eval.nli import cli as nli
-from eval.qa import cli as qa
 from tests.runs_cut import tree
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.nli import cli as nli
+from tuneyard.eval.qa import cli as qa
 
 ROWS = [{"question": f"{n} + 1?", "answer": "yes" if n % 2 else "no"} for n in range(5)]
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ContentError
-from eval.compare import cli as compare
-from eval.datasets.dataset import read_datasets
-from eval.qa import PROMPTS, check_references, cli
-from eval.statistics.rates import wilson
 from tests.serving import answering
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.compare import cli as compare
+from tuneyard.eval.datasets.dataset import read_datasets
+from tuneyard.eval.qa import PROMPTS, check_references, cli
+from tuneyard.eval.statistics.rates import wilson
 
 ROWS = [
     {"question": "Capital of France?", "answer": "Paris", "subset": "factual"},

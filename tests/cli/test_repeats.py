@@ -9,13 +9,13 @@ import jsonschema
 import numpy as np
 import pytest
 
-from core.errors import RequestError
-from eval import ab, compare, nli, qa, suite, text
-from eval.scoring.repeats import repeated
-from eval.scoring.task import Figure
-from eval.statistics.rates import rate_of
 from tests.conftest import ROOT
 from tests.runs_cut import tree
+from tuneyard.core.errors import RequestError
+from tuneyard.eval import ab, compare, nli, qa, suite, text
+from tuneyard.eval.scoring.repeats import repeated
+from tuneyard.eval.scoring.task import Figure
+from tuneyard.eval.statistics.rates import rate_of
 
 REFERENCE = "yes no maybe a man dog is walking only one word explanation entailment user system assistant"
 ROWS = [{"instruction": f"Say {n}.", "output": f"{n % 2} {REFERENCE}"} for n in range(6)]

@@ -8,19 +8,19 @@ from pathlib import Path
 import click
 import pytest
 
-from core.errors import ContentError, RequestError
-from core.files import sha256
-from eval.code import cli as code
-from eval.defect import cli as defect
-from eval.dialogue import cli as dialogue
-from eval.nli import cli as nli
-from eval.qa import cli as qa
-from eval.text import cli as text
-from eval.tools import cli as tools
 from tests.cli.test_nli import ROWS
 from tests.cli.test_text import ROWS as TEXTS
 from tests.runs_cut import tree
 from tests.serving import answering
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import sha256
+from tuneyard.eval.code import cli as code
+from tuneyard.eval.defect import cli as defect
+from tuneyard.eval.dialogue import cli as dialogue
+from tuneyard.eval.nli import cli as nli
+from tuneyard.eval.qa import cli as qa
+from tuneyard.eval.text import cli as text
+from tuneyard.eval.tools import cli as tools
 
 SAID = ["I know nothing", "No.", "maybe", "Yes, he eats.", "no"]
 
@@ -114,7 +114,7 @@ def test_of_chosen_labels_fewer_can_be_taken_and_others_not(chosen, data, tmp_pa
 def test_a_run_scored_again_as_it_was_has_the_same_bytes(chosen, data, tmp_path) -> None:
     """In a process of its own, which says whether torch was imported."""
     program = (
-        "import sys\nfrom eval.nli import cli\n"
+        "import sys\nfrom tuneyard.eval.nli import cli\n"
         "cli.main(sys.argv[1:], standalone_mode=False)\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )

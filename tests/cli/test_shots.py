@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ContentError, RequestError
-from eval.compare import cli as compare
-from eval.datasets.dataset import read_datasets
-from eval.datasets.shots import with_shots
-from eval.nli import cli as nli
-from eval.qa import cli as qa
-from eval.suite import read_steps
 from tests.serving import answering
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.compare import cli as compare
+from tuneyard.eval.datasets.dataset import read_datasets
+from tuneyard.eval.datasets.shots import with_shots
+from tuneyard.eval.nli import cli as nli
+from tuneyard.eval.qa import cli as qa
+from tuneyard.eval.suite import read_steps
 
 SYSTEM = {"system": "Be brief."}
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from core.errors import ContentError, RequestError
-from eval import cmmlu, dialogue, nli, qa, text
-from eval.scoring import candidates
-from eval.suite import cli
 from tests.conftest import ROOT
 from tests.runs_cut import tree
 from tests.serving import answering
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval import cmmlu, dialogue, nli, qa, text
+from tuneyard.eval.scoring import candidates
+from tuneyard.eval.suite import cli
 
 SUMS = [
     {"question": "1 + 1?", "answer": "2", "type": "reasoning"},

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 import pytest
 
-from core.errors import ContentError, RequestError
-from eval.text import cli
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.text import cli
 
 ROWS = [
     {"instruction": "A man is walking a dog.", "input": "Outside?", "output": "yes, he is outside"},
@@ -42,7 +42,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def loaded(tiny_model: Path):
-    from eval.backends.load import load_model
+    from tuneyard.eval.backends.load import load_model
 
     return load_model(tiny_model, "fp32")
 

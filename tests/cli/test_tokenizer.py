@@ -7,11 +7,11 @@ from statistics import fmean
 
 import pytest
 
-from core import packages
-from core.errors import RequestError
-from eval.metrics.text import JIEBA, bleu, bleu_parts, jieba_words, rouge
-from eval.runs.measured import measured_examples
-from eval.text import cli
+from tuneyard.core import packages
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.metrics.text import JIEBA, bleu, bleu_parts, jieba_words, rouge
+from tuneyard.eval.runs.measured import measured_examples
+from tuneyard.eval.text import cli
 
 REFERENCE, ANSWER = "我们在北京大学学习，很好。", "他们在北京大学工作。"
 ROWS = [{"instruction": f"任务 {n}", "output": REFERENCE} for n in range(3)]

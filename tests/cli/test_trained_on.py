@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from core.files import sha256
-from eval.compare import cli as compare
-from eval.nli import cli as nli
-from eval.report import cli as report
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.core.files import sha256
+from tuneyard.eval.compare import cli as compare
+from tuneyard.eval.nli import cli as nli
+from tuneyard.eval.report import cli as report
 
 ROWS = [{"instruction": f"Is it {n}?", "input": "", "output": "yes" if n % 3 else "no"} for n in range(12)]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from core import doctor, version
-from core.cli import GROUPS, LazyGroup, cli, source
 from tests.conftest import ROOT, Done
+from tuneyard.core import doctor, version
+from tuneyard.core.cli import GROUPS, LazyGroup, cli, source
 
-ENTRY = "import sys; sys.argv[0] = 'tuneyard'; from core.cli import main; main()"
+ENTRY = "import sys; sys.argv[0] = 'tuneyard'; from tuneyard.core.cli import main; main()"
 
 
 def tuneyard(*words: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> Done:
@@ -28,7 +28,7 @@ def tuneyard(*words: object, cwd: Path = ROOT, env: dict[str, str] | None = None
 
 def test_the_script_that_is_installed_is_this_command() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert declared["scripts"] == {"tuneyard": "core.cli:main"}
+    assert declared["scripts"] == {"tuneyard": "tuneyard.core.cli:main"}
 
 
 def test_version_and_commit() -> None:
@@ -73,7 +73,12 @@ def test_lists_of_commands_import_no_command() -> None:
         code = f"{ENTRY.replace('; main()', '')}\ntry: main()\nexcept SystemExit: print(*sys.modules)"
         ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
         loaded = ended.stdout.split()
-        assert "click" in loaded and not {"numpy", "eval.nli", "compiler.cli", "core.doctor"} & set(loaded)
+        assert "click" in loaded and not {
+            "numpy",
+            "tuneyard.eval.nli",
+            "tuneyard.compiler.cli",
+            "tuneyard.core.doctor",
+        } & set(loaded)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +292,7 @@ def test_a_recorded_command_can_be_typed_again(
 ) -> None:
     import click
 
-    from core.cli import command_line
+    from tuneyard.core.cli import command_line
 
     words = (
         ["eval", "nli", "--out", "a b", "--resume"] if program == "tuneyard" else ["--out", "a b", "--resume"]

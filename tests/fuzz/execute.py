@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
-from compiler.cli import cli
-from core.errors import run
+from tuneyard.compiler.cli import cli
+from tuneyard.core.errors import run
 
 SECONDS = 20
 MEGABYTES = 400

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from compiler.media import looked_at
 from tests.fuzz.differential import ALPHABET
 from tests.fuzz.execute import Outcome, execute, scratch
 from tests.fuzz.invariants import leftovers, miscounts, records_of
+from tuneyard.compiler.media import looked_at
 
 SPLITS = (
     "",

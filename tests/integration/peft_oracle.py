@@ -5,8 +5,8 @@ import copy
 import peft
 import torch
 
-from adapters.merge import merge, plan_merging
-from adapters.request import MergeRequest
+from tuneyard.adapters.merge import merge, plan_merging
+from tuneyard.adapters.request import MergeRequest
 
 
 def save_adapter(base, model, folder, *, seed=1, config=peft.LoraConfig, **fields):

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import yaml
 
-from core.errors import TuneyardError
-from recipes.ask import LlamaFactory
-from recipes.check import ask_check, not_checked, not_local, quick_check
-from recipes.hardware import machine
-from recipes.plan import _lines, make_plan
-from recipes.recipe import Recipe, read_recipe
 from tests.tiny import make_base, make_experts, make_llama3, make_seeing
+from tuneyard.core.errors import TuneyardError
+from tuneyard.recipes.ask import LlamaFactory
+from tuneyard.recipes.check import ask_check, not_checked, not_local, quick_check
+from tuneyard.recipes.hardware import machine
+from tuneyard.recipes.plan import _lines, make_plan
+from tuneyard.recipes.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "tests/examples/recipes"

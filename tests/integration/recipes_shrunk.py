@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from recipes.recipe import read_recipe
 from tests.tiny import make_seeing
+from tuneyard.recipes.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [f"Is {n} even? Answer yes or no." for n in range(24)]

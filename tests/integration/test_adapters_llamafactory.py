@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.weights import open_weights
 from tests.integration.weighted_losses import register, settings
 from tests.unit.adapters.make import factors, make
 from tests.unit.adapters.test_commands import call
+from tuneyard.core.weights import open_weights
 
 pytestmark = pytest.mark.slow
 SHAPES = {"q_proj": (64, 64), "v_proj": (32, 64)}  # of tests.tiny

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adapters.fuse import fuse, plan_fusing
-from adapters.merge import merge, plan_merging
-from adapters.request import FuseRequest, MergeRequest
-from adapters.store import open_adapter
-from core.errors import ContentError, TuneyardError
 from tests.integration.peft_oracle import deltas, error, exact, load, ours, peft_merge, save_adapter
+from tuneyard.adapters.fuse import fuse, plan_fusing
+from tuneyard.adapters.merge import merge, plan_merging
+from tuneyard.adapters.request import FuseRequest, MergeRequest
+from tuneyard.adapters.store import open_adapter
+from tuneyard.core.errors import ContentError, TuneyardError
 
 IDS = torch.arange(60).reshape(3, 20)
 

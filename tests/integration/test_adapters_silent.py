@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adapters.fuse import plan_fusing
-from adapters.request import FuseRequest
-from adapters.store import open_adapter
-from core.errors import ContentError, TuneyardError
 from tests.integration.peft_oracle import deltas, error, exact, load, ours, save_adapter
+from tuneyard.adapters.fuse import plan_fusing
+from tuneyard.adapters.request import FuseRequest
+from tuneyard.adapters.store import open_adapter
+from tuneyard.core.errors import ContentError, TuneyardError
 
 IDS = torch.arange(60).reshape(3, 20)
 WEIGHTS = "adapter_model.safetensors"

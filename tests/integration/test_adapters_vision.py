@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adapters.base import STORED_AS, Base
-from core.weights import Tensor, Weights
 from tests.tiny import make_tiny
 from tests.unit.adapters.test_commands import call
+from tuneyard.adapters.base import STORED_AS, Base
+from tuneyard.core.weights import Tensor, Weights
 
 QWEN = ("model.layers.0.mlp.up_proj", "model.embed_tokens", "visual.blocks.0.attn.qkv", "lm_head")
 # Whose names are more than renamed, or that wrap another model: their adapters are refused as before.

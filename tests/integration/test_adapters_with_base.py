@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adapters.base import open_base
-from adapters.experts import plan_experts
-from adapters.fuse import fuse, plan_fusing
-from adapters.request import FuseRequest
-from adapters.statistics import measure, similarity, text
-from adapters.store import open_adapter
-from adapters.weighted import WeightedAdapter
-from core.errors import ContentError
 from tests.integration.peft_oracle import exact, load, ours, save_adapter
+from tuneyard.adapters.base import open_base
+from tuneyard.adapters.experts import plan_experts
+from tuneyard.adapters.fuse import fuse, plan_fusing
+from tuneyard.adapters.request import FuseRequest
+from tuneyard.adapters.statistics import measure, similarity, text
+from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core.errors import ContentError
 
 IDS = torch.arange(60).reshape(3, 20)
 EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

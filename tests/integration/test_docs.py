@@ -17,10 +17,10 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from core import reference
-from core.cli import examples_of
 from tests.conftest import REAL, ROOT
 from tests.integration.conftest import Demo
+from tuneyard.core import reference
+from tuneyard.core.cli import examples_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.spread]
 DOCS = ROOT / "docs"

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from adapters.__main__ import cli
-from adapters.export.architecture import _REST, _WORDS, Architecture, reorder
 from tests.tiny import CHATML, make_tiny
 from tests.unit.adapters.make import delta, make
+from tuneyard.adapters.__main__ import cli
+from tuneyard.adapters.export.architecture import _REST, _WORDS, Architecture, reorder
 
 pytestmark = pytest.mark.slow
 HARD = [
@@ -212,7 +212,7 @@ def test_a_lora_beside_llama_is_the_same_change(models, tmp_path):
     alpha = fields(out)["adapter.lora.alpha"]
     assert (fields(out)["general.type"], fields(out)["adapter.type"]) == ("adapter", "lora")
 
-    from adapters.store import open_adapter
+    from tuneyard.adapters.store import open_adapter
 
     opened = open_adapter(adapter)
     architecture = Architecture(Path("x"), "llama", json.loads((folder / "config.json").read_text()))

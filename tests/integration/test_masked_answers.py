@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from compiler.verify.template import seen_by_model
 from tests.unit.compiler.conftest import Bench
 from tests.unit.compiler.test_marks import (
     FORMS,
@@ -14,6 +13,7 @@ from tests.unit.compiler.test_marks import (
     records_of,
     specs_that_read_turns,
 )
+from tuneyard.compiler.verify.template import seen_by_model
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ContentError, RequestError
-from core.prompt import chat_encoder, conversation, llamafactory_encoder, saved_chat_template
 from tests.conftest import ROOT
 from tests.tiny import CHATML
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.prompt import chat_encoder, conversation, llamafactory_encoder, saved_chat_template
 
 pytestmark = pytest.mark.slow  # importing LLaMA-Factory takes 10 s
 QWEN = Path(os.environ.get("TUNEYARD_TOKENIZERS", ROOT.parent / "shared" / "tokenizers")) / "qwen2.5"
@@ -206,8 +206,8 @@ TOOL_TURNS = [
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_calls_results_and_tools_are_asked_and_taught_as_in_training(tokenizer, system, wrapped) -> None:
     """A chat template with `tools=` beside LLaMA-Factory's template, prompt by prompt and label by label."""
-    from core.prompt import chat_renderer
-    from core.supervision import chat_turns, llamafactory_turns
+    from tuneyard.core.prompt import chat_renderer
+    from tuneyard.core.supervision import chat_turns, llamafactory_turns
 
     tools = json.dumps([{"type": "function", "function": ADD} if wrapped else ADD], ensure_ascii=False)
     turns = [{"from": role, "value": text} for role, text in TOOL_TURNS]

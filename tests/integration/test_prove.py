@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from adapters.__main__ import cli as adapters
-from core.errors import ContentError, RequestError
-from eval.prove import cli
 from tests.integration.test_prompt import TEMPLATES
 from tests.tiny import make_tiny
 from tests.unit.adapters.make import make
+from tuneyard.adapters.__main__ import cli as adapters
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.prove import cli
 
 pytestmark = pytest.mark.slow
 WAYS = ["chat template of", "chat template and tokenizer of", "chat template and tokenizer in", "TEMPLATE of"]

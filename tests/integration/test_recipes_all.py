@@ -68,6 +68,6 @@ def test_the_weighted_loss_is_the_plain_reference(losses):
 
 
 def test_the_schema_of_recipes_is_current():
-    code = "import sys; from recipes.schema import *; sys.exit(schema_text() != SCHEMA.read_text())"
+    code = "import sys; from tuneyard.recipes.schema import *; sys.exit(schema_text() != SCHEMA.read_text())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=OFFLINE, capture_output=True)
     assert done.returncode == 0, "run `python -m recipes.schema`"

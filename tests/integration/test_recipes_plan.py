@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from core.llamafactory import Launch
-from recipes.inspect import _arguments, inspect
 from tests.tiny import make_tiny
+from tuneyard.core.llamafactory import Launch
+from tuneyard.recipes.inspect import _arguments, inspect
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 RANK = 4
@@ -111,7 +111,9 @@ def test_an_edit_of_the_learning_rate_counts_no_row_and_no_layout_again(folder, 
     first = inspect(settings(folder), Launch())
     with monkeypatch.context() as patched:
         for name in ("look", "epoch", "_model", "with_fitted_template"):
-            patched.setattr(f"recipes.inspect.{name}", lambda *_: pytest.fail("it was counted again"))
+            patched.setattr(
+                f"tuneyard.recipes.inspect.{name}", lambda *_: pytest.fail("it was counted again")
+            )
         assert inspect(settings(folder, learning_rate=0.02, logging_steps=3), Launch()) == first
     assert inspect(settings(folder, cutoff_len=16), Launch())["tokens"]["train"] != first["tokens"]["train"]
     assert inspect(settings(folder, lora_rank=8), Launch())["model"] != first["model"]

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from core.language import in_language
-from eval.report import render
-from eval.reports.compared import compare_results
 from tests.fake_runs import answers, demo, write_run
+from tuneyard.core.language import in_language
+from tuneyard.eval.report import render
+from tuneyard.eval.reports.compared import compare_results
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from core.errors import ContentError
-from core.prompt import chat_renderer
-from core.supervision import _fit, chat_turns, llamafactory_turns, supervise, supervise_text
-from eval.text import held_out
 from tests.integration.test_prompt import TALKS, TEMPLATES, tokenizer  # noqa: F401
+from tuneyard.core.errors import ContentError
+from tuneyard.core.prompt import chat_renderer
+from tuneyard.core.supervision import _fit, chat_turns, llamafactory_turns, supervise, supervise_text
+from tuneyard.eval.text import held_out
 
 pytestmark = pytest.mark.slow  # importing LLaMA-Factory takes 10 s
 ANSWER = {"role": "assistant", "content": "Yes: 不确定, all of it. " * 3}
@@ -82,8 +82,8 @@ def test_texts_are_learned_as_in_pretraining(tokenizer, cutoff) -> None:  # noqa
 def test_held_out_rows_are_those_of_val_size(count, ratio, seed, tmp_path) -> None:
     from datasets import Dataset
 
-    from core.prompt import Conversation
-    from eval.datasets.dataset import EvalDataset
+    from tuneyard.core.prompt import Conversation
+    from tuneyard.eval.datasets.dataset import EvalDataset
 
     rows = [{"n": n} for n in range(count)]
     asked = [Conversation([], str(n)) for n in range(count)]

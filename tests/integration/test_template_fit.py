@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from core.llamafactory import RecipeData, import_offline
-from core.template_fit import ChatFormat, TemplateFinding, template_findings
 from tests.tiny import CHATML, make_base, make_llama3, make_tiny
+from tuneyard.core.llamafactory import RecipeData, import_offline
+from tuneyard.core.template_fit import ChatFormat, TemplateFinding, template_findings
 
 pytestmark = pytest.mark.slow
 # As Zephyr's: the marks of turns are plain text to its tokenizer.

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.prompt import Conversation
-from eval.datasets.training import fingerprint_of, trained_on
 from tests.integration.test_recipes_train import recipe, train  # noqa: F401  # a fixture
+from tuneyard.core.prompt import Conversation
+from tuneyard.eval.datasets.training import fingerprint_of, trained_on
 
 pytestmark = pytest.mark.slow
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from compiler.pipeline import compile_spec
-from compiler.request import CompileRequest
-from compiler.spec import load_spec
-from compiler.specfile import known_specs
-from compiler.verify import audit, learned
-from compiler.verify.report import as_json, lines
-from compiler.verify.run import Verdict, read_settings, verify
-from compiler.verify.template import seen_by_model
-from core.errors import ContentError, RequestError
 from tests.conftest import ROOT
 from tests.tiny import make_seeing
+from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.specfile import known_specs
+from tuneyard.compiler.verify import audit, learned
+from tuneyard.compiler.verify.report import as_json, lines
+from tuneyard.compiler.verify.run import Verdict, read_settings, verify
+from tuneyard.compiler.verify.template import seen_by_model
+from tuneyard.core.errors import ContentError, RequestError
 
 pytestmark = pytest.mark.slow
 COLUMNS = {"prompt": "instruction", "query": "input", "response": "output"}

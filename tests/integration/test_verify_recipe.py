@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from compiler.verify.report import as_json, lines
-from compiler.verify.run import Verdict, read_settings, verify
-from compiler.verify.trained import read_recipe_file
-from core.errors import ContentError
-from core.llamafactory import import_offline, quiet, read_arguments
+from tuneyard.compiler.verify.report import as_json, lines
+from tuneyard.compiler.verify.run import Verdict, read_settings, verify
+from tuneyard.compiler.verify.trained import read_recipe_file
+from tuneyard.core.errors import ContentError
+from tuneyard.core.llamafactory import import_offline, quiet, read_arguments
 
 pytestmark = pytest.mark.slow
 ENTRY = {"columns": {"prompt": "instruction", "query": "input", "response": "output"}}

@@ -83,7 +83,7 @@ def main(folder: Path, model: str) -> None:
     from llamafactory.train.sft import workflow
     from llamafactory.train.tuner import run_exp
 
-    from recipes.token_weights import TokenWeights, install, read_weights
+    from tuneyard.recipes.token_weights import TokenWeights, install, read_weights
 
     register(folder)
     parent = workflow.CustomSeq2SeqTrainer

@@ -44,7 +44,8 @@ class Notes:
         if id(code) not in self.known:
             self.known[id(code)] = code
             if code.co_filename.startswith(self.root):
-                self.write("entered", self.test, code.co_filename[len(self.root) :], code.co_firstlineno)
+                file = code.co_filename.removeprefix(self.root).removeprefix("tuneyard/")
+                self.write("entered", self.test, file, code.co_firstlineno)
 
 
 if NOTES in os.environ and __name__ == "sitecustomize":

@@ -10,8 +10,6 @@ import pytest
 
 from tests.mutate.entered import Notes
 
-PACKAGES = ("core", "compiler", "recipes", "adapters", "eval")
-
 
 class Plugin:
     """For pytest: what is entered while a fixture of many tests is made belongs to all that use it."""
@@ -46,7 +44,7 @@ class Plugin:
 
 def clear_caches() -> None:
     """Empty the caches of our functions; what functions they call is entered by each test then."""
-    ours = [one for name, one in sys.modules.items() if name.split(".")[0] in PACKAGES]
+    ours = [one for name, one in sys.modules.items() if name.startswith("tuneyard.")]
     for value in (value for module in ours for value in vars(module).values()):
         if isinstance(value, _lru_cache_wrapper):
             value.cache_clear()

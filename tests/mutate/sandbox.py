@@ -50,6 +50,9 @@ class Sandbox:
         for name in tracked():
             (self.copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, self.copy / name)
+        for package in (ROOT / "tuneyard").iterdir():
+            if package.is_symlink():
+                (self.copy / "tuneyard" / package.name).symlink_to(package.readlink())
         os.environ.setdefault("TUNEYARD_DATA", str(ROOT.parent / "shared" / "data"))
         os.environ |= dict.fromkeys(("HOME", "XDG_CACHE_HOME", "TMPDIR"), str(folder))
         os.environ["OMP_NUM_THREADS"] = "1"

@@ -16,7 +16,7 @@ settings.load_profile("steady")
 def model(tiny_model: Path):
     import torch
 
-    from eval.backends.load import load_model
+    from tuneyard.eval.backends.load import load_model
 
     torch.set_num_threads(1)
     return load_model(tiny_model, "fp32")

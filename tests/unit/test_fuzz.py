@@ -6,12 +6,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from compiler.render import Filled, Renderer
-from compiler.rows import Batch
 from tests.fuzz import differential, mutations, structures
 from tests.fuzz.execute import Outcome, execute, scratch
 from tests.fuzz.invariants import leftovers, miscounts, records_of, rows_of
 from tests.fuzz.structures import KINDS
+from tuneyard.compiler.render import Filled, Renderer
+from tuneyard.compiler.rows import Batch
 
 FILES = sorted(
     path for path in mutations.CORPUS.glob("*-*/*") if path.parent.name.startswith(("good", "bad"))

@@ -80,7 +80,7 @@ def test_the_example_of_a_gate_runs_the_commands_of_the_readme() -> None:
 
 def test_completion_is_clicks() -> None:
     made = subprocess.run(
-        [sys.executable, "-c", "from core.cli import cli; cli(prog_name='tuneyard')"],
+        [sys.executable, "-c", "from tuneyard.core.cli import cli; cli(prog_name='tuneyard')"],
         env={"_TUNEYARD_COMPLETE": "bash_source", "PATH": "/usr/bin:/bin"},
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from core.reference import commands
 from tests.conftest import ROOT
+from tuneyard.core.reference import commands
 
 INSTEAD = {
     r"told apart|told from": "statistically tied with; no significant difference from",

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from core.documents import json_lines
-from core.errors import ContentError, show_value
-from core.files import read_json
-from core.plugins import Plugin, registry
-from eval.runs.judgement import ScoredExample, ScoredRun, assemble
+from tuneyard.core.documents import json_lines
+from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.files import read_json
+from tuneyard.core.plugins import Plugin, registry
+from tuneyard.eval.runs.judgement import ScoredExample, ScoredRun, assemble
 
 GROUP: Literal["tuneyard.logs"] = "tuneyard.logs"
 WITHOUT_NAME = "rows"  # the dataset of a log that does not name one

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from core.errors import ContentError, show_value
-from core.files import read_object
-from eval.runs.judgement import KINDS, ScoredExample, ScoredRun, kinds_of, optional_text
-from eval.runs.logs import WITHOUT_NAME, LoggedRow, LogReader
+from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.files import read_object
+from tuneyard.eval.runs.judgement import KINDS, ScoredExample, ScoredRun, kinds_of, optional_text
+from tuneyard.eval.runs.logs import WITHOUT_NAME, LoggedRow, LogReader
 
 DETAILED = "evaluation_results.json"
 

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from core.documents import json_lines
-from core.errors import ContentError, show_value
-from eval.runs.judgement import ScoredExample, confidence_of, optional_text
-from eval.runs.logs import DATE, LoggedRow, log_reader
+from tuneyard.core.documents import json_lines
+from tuneyard.core.errors import ContentError, show_value
+from tuneyard.eval.runs.judgement import ScoredExample, confidence_of, optional_text
+from tuneyard.eval.runs.logs import DATE, LoggedRow, log_reader
 
 HARNESS = ("doc_id", "target", "filtered_resps")
 JUDGED_BY = ("acc", "exact_match")

@@ -7,10 +7,10 @@ order of the dataset. An answer is correct that equals the label, blanks at both
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.documents import json_lines
-from core.errors import ContentError, show_value
-from eval.runs.judgement import ScoredExample, optional_text
-from eval.runs.logs import LoggedRow, log_reader
+from tuneyard.core.documents import json_lines
+from tuneyard.core.errors import ContentError, show_value
+from tuneyard.eval.runs.judgement import ScoredExample, optional_text
+from tuneyard.eval.runs.logs import LoggedRow, log_reader
 
 NAME = "generated_predictions.jsonl"
 FIELDS = ("predict", "label")

@@ -7,11 +7,11 @@ that equals `gold`.
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from core.documents import json_lines
-from core.errors import ContentError
-from eval.runs.judgement import ScoredExample, kinds_of, optional_text
-from eval.runs.logs import LoggedRow, csv_records, log_reader
-from eval.statistics.rates import group_of
+from tuneyard.core.documents import json_lines
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.runs.judgement import ScoredExample, kinds_of, optional_text
+from tuneyard.eval.runs.logs import LoggedRow, csv_records, log_reader
+from tuneyard.eval.statistics.rates import group_of
 
 FIELDS = ("id", "gold", "prediction")
 QUESTIONS = ("question", "prompt", "instruction", "user", "input")

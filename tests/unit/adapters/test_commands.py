@@ -10,12 +10,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from adapters.__main__ import cli
-from adapters.request import MergeRequest, merge_request
-from adapters.store import open_adapter
-from core.errors import TuneyardError
 from tests.conftest import ROOT
 from tests.unit.adapters.make import base_tensors, delta, dense, factors, make, make_base
+from tuneyard.adapters.__main__ import cli
+from tuneyard.adapters.request import MergeRequest, merge_request
+from tuneyard.adapters.store import open_adapter
+from tuneyard.core.errors import TuneyardError
 
 
 @pytest.fixture(autouse=True)
@@ -154,7 +154,7 @@ def test_a_recipe_is_a_command_line_and_options_override_it():
 def test_a_recipe_may_leave_values_open(monkeypatch):
     text = "adapters: [rte=1]\nmethod: mine\nrank: null\nenergy: null\nbase: null\nout: null\n"
     Path("r.yaml").write_text(text)
-    monkeypatch.setattr("adapters.request.methods", lambda: {"mine": None})
+    monkeypatch.setattr("tuneyard.adapters.request.methods", lambda: {"mine": None})
     assert merge_request(["r.yaml"], {"out": Path("x")}) == MergeRequest(
         [("rte", 1.0)], Path("x"), method="mine"
     )

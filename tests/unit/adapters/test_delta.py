@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.base import Piece
-from adapters.delta import Product, apply, nf4
-from core.weights import open_weights, to_fp32
 from tests.unit.adapters.make import write_file
+from tuneyard.adapters.base import Piece
+from tuneyard.adapters.delta import Product, apply, nf4
+from tuneyard.core.weights import open_weights, to_fp32
 
 BITS = {"BF16": 8, "F16": 11, "F32": 24}  # of a significand
 
@@ -75,7 +75,7 @@ def test_nf4_is_the_same_by_pieces(tmp_path, monkeypatch):
     """Blocks of scales are larger than the rows worked on at once: the tensor is quantised as one."""
     weight = (np.random.default_rng(5).standard_normal((96, 40)) * 0.03).astype(np.float32)
     whole = nf4(weight, "F32", double=True)
-    monkeypatch.setattr("adapters.delta.BLOCK", 700)
+    monkeypatch.setattr("tuneyard.adapters.delta.BLOCK", 700)
     stored = list(apply(piece(tmp_path, weight, "F32"), [], "nf4-double", []))
     assert len(stored) > 1
     assert np.concatenate(stored).tolist() == whole.tolist()

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.export.architecture import _REST, _WORDS, read_vocabulary, reorder
 from tests.unit.adapters.make import factors, make, make_base, tensors_of
 from tests.unit.adapters.test_commands import call
+from tuneyard.adapters.export.architecture import _REST, _WORDS, read_vocabulary, reorder
 
 CONFIG = {
     "model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1,

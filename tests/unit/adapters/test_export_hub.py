@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adapters.store import open_adapter
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.adapters.test_commands import call
 from tests.unit.eval_backends.test_apply import SHAPES
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.adapters.store import open_adapter
 
 HUB = ("--to", "hub", "--repo", "org/rte-lora", "--dry-run")
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from adapters.export.modelfile import find_wrapping, go_template, quoted, renderer
-from core.errors import ContentError
 from tests.conftest import ROOT
 from tests.tiny import CHATML
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.adapters.test_commands import call
+from tuneyard.adapters.export.modelfile import find_wrapping, go_template, quoted, renderer
+from tuneyard.core.errors import ContentError
 
 GOLDEN = ROOT / "tests/golden/adapters/export"
 LLAMA3 = (
@@ -280,7 +280,7 @@ def test_three_quotes_have_no_way_into_a_modelfile():
 
 
 def test_a_template_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr("core.patterns.SECONDS", 0.1)
+    monkeypatch.setattr("tuneyard.core.patterns.SECONDS", 0.1)
     loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
     with pytest.raises(ContentError, match="the chat template: stopped after 0.1 s"):
         renderer(loops, {})([{"role": "user", "content": "x"}], True)

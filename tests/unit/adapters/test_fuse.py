@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from adapters.base import copy_tensor
-from adapters.delta import nf4, total
-from adapters.fuse import RECORD, fuse, plan_fusing, retained_lines
-from adapters.request import FuseRequest
-from adapters.store import open_adapter
-from core.errors import ContentError, RequestError
-from core.weights import Tensor, open_weights, to_fp32
 from tests.unit.adapters.make import base_tensors, bf16_bits, delta, factors, make, make_base
+from tuneyard.adapters.base import copy_tensor
+from tuneyard.adapters.delta import nf4, total
+from tuneyard.adapters.fuse import RECORD, fuse, plan_fusing, retained_lines
+from tuneyard.adapters.request import FuseRequest
+from tuneyard.adapters.store import open_adapter
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.weights import Tensor, open_weights, to_fp32
 
 BIG = {"q_proj": (256, 192), "v_proj": (64, 192)}
 

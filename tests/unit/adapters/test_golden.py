@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.files import versions
 from tests.conftest import ROOT
 from tests.unit.adapters.make import make, make_base
 from tests.unit.adapters.test_commands import call
+from tuneyard.core.files import versions
 
 GOLDEN = ROOT / "tests/golden/adapters"
 FILES = (

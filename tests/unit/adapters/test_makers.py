@@ -6,9 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.base import open_base
-from adapters.store import open_adapter
-from core.errors import ContentError
 from tests.unit.adapters.make import (
     PREFIX,
     base_tensors,
@@ -19,6 +16,9 @@ from tests.unit.adapters.make import (
     write_file,
 )
 from tests.unit.adapters.test_commands import at_home, call, delta  # noqa: F401  # a fixture
+from tuneyard.adapters.base import open_base
+from tuneyard.adapters.store import open_adapter
+from tuneyard.core.errors import ContentError
 
 HEAD = np.arange(50 * 24, dtype=np.float32).reshape(50, 24) / 1024
 Q_OF_LAYER_0 = "model.layers.0.self_attn.q_proj"

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters import lowrank
-from adapters.merge import error_lines, merge, plan_merging, relative
-from adapters.request import MergeRequest
-from adapters.store import open_adapter
-from core.errors import ContentError, RequestError
 from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make, tensors_of
+from tuneyard.adapters import lowrank
+from tuneyard.adapters.merge import error_lines, merge, plan_merging, relative
+from tuneyard.adapters.request import MergeRequest
+from tuneyard.adapters.store import open_adapter
+from tuneyard.core.errors import ContentError, RequestError
 
 
 def merged(wanted, out, **how):

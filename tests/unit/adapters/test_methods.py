@@ -6,14 +6,14 @@ import sys
 import numpy as np
 import pytest
 
-from adapters import methods
-from adapters.store import open_adapter
-from core import plugins
 from tests.conftest import ROOT
 from tests.unit.adapters.make import delta, dense, factors, make
 from tests.unit.adapters.test_commands import call
+from tuneyard.adapters import methods
+from tuneyard.adapters.store import open_adapter
+from tuneyard.core import plugins
 
-HEAD = "import numpy as np\nfrom adapters.methods import method\n"
+HEAD = "import numpy as np\nfrom tuneyard.adapters.methods import method\n"
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_the_files_of_the_folder_are_the_methods():
 
 def test_the_example_of_the_docs_is_a_method(install):
     text = (ROOT / "docs/extending.md").read_text()
-    (code,) = re.findall(r"```python\n(from adapters.*?)```", text, re.DOTALL)
+    (code,) = re.findall(r"```python\n(from tuneyard.adapters.*?)```", text, re.DOTALL)
     install("balanced", code)
     out, _ = call("merge", "./a=0.5", "./b=0.5", "--out", "out", "--method", "balanced")
     assert out.startswith("balanced  ./a=0.5  ./b=0.5")

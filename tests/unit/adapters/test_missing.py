@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.config import LoraConfig
-from adapters.store import find_missing
+from tuneyard.adapters.config import LoraConfig
+from tuneyard.adapters.store import find_missing
 
 
 def config(**fields: object) -> LoraConfig:

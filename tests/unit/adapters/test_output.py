@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from adapters import fuse as fusing
-from adapters import merge as merging
-from adapters.export.gguf_files import to_gguf, write_gguf
-from adapters.export.source import open_source
-from adapters.request import fuse_request, merge_request
-from adapters.store import open_adapter
-from core.errors import RequestError
-from core.files import staging
 from tests.unit.adapters import test_export_gguf
 from tests.unit.adapters.make import factors, make
 from tests.unit.adapters.test_commands import at_home, call, names  # noqa: F401  # a fixture
+from tuneyard.adapters import fuse as fusing
+from tuneyard.adapters import merge as merging
+from tuneyard.adapters.export.gguf_files import to_gguf, write_gguf
+from tuneyard.adapters.export.source import open_source
+from tuneyard.adapters.request import fuse_request, merge_request
+from tuneyard.adapters.store import open_adapter
+from tuneyard.core.errors import RequestError
+from tuneyard.core.files import staging
 
 MERGE = {**dict.fromkeys(("method", "rank", "energy", "dtype", "base", "same_base")), "out": Path("out")}
 FUSE = {
@@ -115,7 +115,7 @@ def test_a_file_that_comes_while_a_gguf_is_written_is_kept(monkeypatch):
         Path("m.gguf").write_text("mine")
 
     with monkeypatch.context() as patch:
-        patch.setattr("adapters.export.gguf_files.write_gguf", interrupted)
+        patch.setattr("tuneyard.adapters.export.gguf_files.write_gguf", interrupted)
         with pytest.raises(RequestError, match=r"m.gguf: already there; .* kept as .*/m-2.gguf$"):
             to_gguf(open_source("./model", None), options)
     assert Path("m.gguf").read_text() == "mine"

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from adapters.plots import _cosine, cosine_size, draw, is_one_file
-from adapters.statistics import AdapterStatistics, Histogram, ModuleStatistics
-from core.drawing import choose_typeface
-from core.errors import RequestError
+from tuneyard.adapters.plots import _cosine, cosine_size, draw, is_one_file
+from tuneyard.adapters.statistics import AdapterStatistics, Histogram, ModuleStatistics
+from tuneyard.core.drawing import choose_typeface
+from tuneyard.core.errors import RequestError
 
 
 def adapter(name: str) -> AdapterStatistics:
@@ -36,7 +36,7 @@ def test_cosines_are_readable_on_dark_cells_and_the_colour_bar_is_whole() -> Non
 def test_names_that_no_font_has_are_numbered_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("core.drawing.CJK", ())
+    monkeypatch.setattr("tuneyard.core.drawing.CJK", ())
     written = draw(tmp_path, [adapter("适配器")], [[1.0]])
     assert [path.name for path in written] == ["norms.png", "spectrum.png", "values-适配器.png"]
     assert "plots: #1 is 适配器, which no installed font can write" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 import pytest
 
-from adapters.prefetch import PREFETCHED, prefetch
+from tuneyard.adapters.prefetch import PREFETCHED, prefetch
 
 
 def test_results_come_in_order_and_few_are_worked_out_before_they_are_asked_for():

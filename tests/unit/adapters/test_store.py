@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.request import parse_size
-from adapters.store import open_adapter
-from adapters.weighted import (
+from tests.unit.adapters.make import CONFIG, PREFIX, factors, make
+from tuneyard.adapters.request import parse_size
+from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.weighted import (
     check_bases,
     open_weighted,
     parse_optional_weight,
     parse_reference_weight,
 )
-from core.errors import ContentError, RequestError
-from tests.unit.adapters.make import CONFIG, PREFIX, factors, make
+from tuneyard.core.errors import ContentError, RequestError
 
 Q0 = "model.layers.0.self_attn.q_proj"
 A0, B0 = f"{PREFIX}{Q0}.lora_A.weight", f"{PREFIX}{Q0}.lora_B.weight"
@@ -426,6 +426,6 @@ FOR_EVER = "(.*.*)*.*.*.*.*.*.*.*x"
     ids=lambda fields: next(iter(fields)),
 )
 def test_an_expression_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch, fields):
-    monkeypatch.setattr("core.patterns.SECONDS", 0.1)
+    monkeypatch.setattr("tuneyard.core.patterns.SECONDS", 0.1)
     with pytest.raises(ContentError, match="its regular expressions .* stopped after 0.1 s"):
         open_adapter(make(tmp_path / "a", **fields))

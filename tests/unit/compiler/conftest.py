@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from compiler.pipeline import compile_spec
-from compiler.request import CompileReport, CompileRequest
-from compiler.spec import load_spec
-from core.datasets import read_records
+from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.request import CompileReport, CompileRequest
+from tuneyard.compiler.spec import load_spec
+from tuneyard.core.datasets import read_records
 
 ROWS = [
     {"sentence1": 'A "red" fox ran.', "sentence2": "An animal ran.", "label": 0, "idx": 0},

@@ -8,15 +8,15 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from compiler import arrange
-from compiler.pipeline import compile_spec
-from compiler.registry import Registry
-from compiler.request import CompileRequest
-from compiler.spec import load_spec
-from core.checkout import version
-from core.errors import ContentError, RequestError
 from tests.conftest import ROOT
 from tests.unit.compiler.conftest import ROWS, layouts
+from tuneyard.compiler import arrange
+from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.registry import Registry
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec import load_spec
+from tuneyard.core.checkout import version
+from tuneyard.core.errors import ContentError, RequestError
 
 HAND = {"mine": {"file_name": "mine.json", "columns": {"prompt": "a"}}}
 
@@ -447,7 +447,7 @@ def test_leaks_cannot_be_dropped_from_a_split_of_another_name(bench):
 
 def test_a_limit_beyond_the_first_block_is_kept_to_the_row(bench, monkeypatch):
     for size in ("jsons.LOOKED_AT", "stream.BLOCK"):
-        monkeypatch.setattr(f"compiler.read.{size}", 50_000)  # bytes: some hundred rows
+        monkeypatch.setattr(f"tuneyard.compiler.read.{size}", 50_000)  # bytes: some hundred rows
     source = bench.rows("train.jsonl", [ROWS[0] | {"idx": n, "sentence1": f"{n}"} for n in range(5000)])
     for limit in (1, 2049, 4500):
         assert bench.compile("rte", source, limit=limit, force=True).read == limit

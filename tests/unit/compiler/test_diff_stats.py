@@ -5,13 +5,13 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from compiler.cli import cli
-from compiler.diff import diff
-from compiler.stats import stats
-from compiler.stored import stored_examples
-from core.errors import ContentError, RequestError
 from tests.conftest import ROOT
 from tests.unit.compiler.conftest import as_parquet
+from tuneyard.compiler.cli import cli
+from tuneyard.compiler.diff import diff
+from tuneyard.compiler.stats import stats
+from tuneyard.compiler.stored import stored_examples
+from tuneyard.core.errors import ContentError, RequestError
 
 
 def record(number, answer="yes", **more):

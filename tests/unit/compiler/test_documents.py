@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from compiler.problems import Problems
-from compiler.read.jsons import read_array
-from compiler.read.scan import Scanner
-from compiler.read.stream import RECORD
 from tests.conftest import ROOT
 from tests.unit.compiler.conftest import as_csv, as_parquet, as_zst
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read.jsons import read_array
+from tuneyard.compiler.read.scan import Scanner
+from tuneyard.compiler.read.stream import RECORD
 
 COLUMNS = 'columns: {q: [question], a: [answer, "answers.0.text"], t: {names: [title], is: extra}}'
 WRITE = 'write: [{file: t.jsonl, format: alpaca, instruction: "{q}", input: "{t}", output: "{a}"}]\n'
@@ -168,8 +168,8 @@ LARGE = {
 
 PEAK = """
 import sys, pathlib
-from compiler.cli import cli
-from core.errors import run
+from tuneyard.compiler.cli import cli
+from tuneyard.core.errors import run
 try:
     run(cli)
 finally:
@@ -192,8 +192,8 @@ def test_memory_is_bounded_whatever_the_layout(bench, name):
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 def test_where_a_document_is_cut_into_pieces_changes_nothing(bench, monkeypatch, size):
-    monkeypatch.setattr("compiler.read.jsons.LOOKED_AT", size)
-    monkeypatch.setattr("compiler.read.stream.BLOCK", size)
+    monkeypatch.setattr("tuneyard.compiler.read.jsons.LOOKED_AT", size)
+    monkeypatch.setattr("tuneyard.compiler.read.stream.BLOCK", size)
     text = json.dumps({"é\\": ["]}", {"[": '{"'}], **SQUAD}, indent=size % 2 or None, ensure_ascii=False)
     report = bench.compile(spec(bench, "{rows: [data, paragraphs, qas]}"), bench.write("t.json", text))
     expected = [(f"{t}{n}{m}?", f"A{m}") for t in "XY" for n in (0, 1) for m in (0, 1)]
@@ -210,15 +210,15 @@ def test_where_a_document_is_cut_into_pieces_changes_nothing(bench, monkeypatch,
     ],
 )
 def test_broken_json_is_named_by_its_line_and_column(bench, monkeypatch, size, text, place):
-    monkeypatch.setattr("compiler.read.stream.BLOCK", size)
+    monkeypatch.setattr("tuneyard.compiler.read.stream.BLOCK", size)
     report = bench.compile("qa", bench.write("t.json", text))
     assert any(f"broken JSON at {place}: " in problem.message for problem in report.problems.errors)
 
 
 @pytest.mark.parametrize(("rows", "size"), [(2, 1 << 20), (100, 40)])
 def test_rows_of_a_list_come_in_blocks_bounded_by_rows_and_by_bytes(monkeypatch, rows, size):
-    monkeypatch.setattr("compiler.read.jsons.BATCH", rows)
-    monkeypatch.setattr("compiler.read.jsons.BATCH_BYTES", size)
+    monkeypatch.setattr("tuneyard.compiler.read.jsons.BATCH", rows)
+    monkeypatch.setattr("tuneyard.compiler.read.jsons.BATCH_BYTES", size)
     text = json.dumps([{"n": number} for number in range(20)])  # of 10 bytes and a blank each
     scanner = Scanner((text[at : at + 1].encode() for at in range(len(text))), 1)
     blocks = [len(block.rows) for block in read_array(scanner, "t", (), False, Problems(), set())]
@@ -268,7 +268,7 @@ def test_lists_of_the_objects_around_a_row_are_kept_or_named(bench):
 
 def test_a_record_is_measured_from_where_it_begins(monkeypatch):
     """What was walked over before it, in the same piece of the file, does not count."""
-    monkeypatch.setattr("compiler.read.scan.RECORD", 130)
+    monkeypatch.setattr("tuneyard.compiler.read.scan.RECORD", 130)
     scanner = Scanner([b'["' + b"a" * 100 + b'","' + b"b" * 60, b'"]'], 1)
     scanner.next_sign()
     assert [len(str(scanner.value())) for _ in scanner.items("]")] == [100, 60]

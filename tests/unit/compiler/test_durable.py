@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from compiler.registry import Registry
-from compiler.write import RecordFile
-from core import files
-from core.files import atomic, publish, write_text
 from tests.conftest import ROOT
 from tests.unit.compiler.conftest import ROWS
+from tuneyard.compiler.registry import Registry
+from tuneyard.compiler.write import RecordFile
+from tuneyard.core import files
+from tuneyard.core.files import atomic, publish, write_text
 
 
 @pytest.fixture

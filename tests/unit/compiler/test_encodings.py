@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from compiler.spec import load_spec
-from core.errors import ContentError
 from tests.unit.compiler.conftest import ROWS, as_csv, as_parquet
+from tuneyard.compiler.spec import load_spec
+from tuneyard.core.errors import ContentError
 
 SPEC = """
 about: a test

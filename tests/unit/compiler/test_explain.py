@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.specfile import read_schema
-from core.refusals import refusals
+from tuneyard.compiler.specfile import read_schema
+from tuneyard.core.refusals import refusals
 
 GOOD = {"about": "a", "columns": {"q": ["q"]}, "write": [{"file": "t.jsonl", "format": "alpaca"}]}
 
@@ -129,8 +129,8 @@ def test_every_nested_value_that_is_refused_is_explained(kind, value):
 
 def test_jsonschema_is_loaded_only_where_something_is_wrong(bench, run):
     script = (
-        "import sys; from pathlib import Path; from compiler.pipeline import check_spec; "
-        "from compiler.request import CompileRequest; from compiler.spec import load_spec; "
+        "import sys; from pathlib import Path; from tuneyard.compiler.pipeline import check_spec; "
+        "from tuneyard.compiler.request import CompileRequest; from tuneyard.compiler.spec import load_spec; "
         "report = check_spec(load_spec('messages'), CompileRequest(sources=(sys.argv[1],))); "
         "print(report.kept, 'jsonschema' in sys.modules)"
     )

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from core.datasets import read_registry
 from tests.conftest import ROOT
 from tests.unit.compiler.conftest import ROWS
+from tuneyard.core.datasets import read_registry
 
 COMPILE = [sys.executable, "-m", "compiler", "compile"]
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from compiler.compare import imbalance
-from core.errors import RequestError
 from tests.unit.compiler.conftest import ROWS
+from tuneyard.compiler.compare import imbalance
+from tuneyard.core.errors import RequestError
 
 
 def row(number=0, **changes):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from core.errors import ContentError
 from tests.unit.compiler.conftest import as_zst
+from tuneyard.core.errors import ContentError
 
 
 def report(number, subtype="过热"):

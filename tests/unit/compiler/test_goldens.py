@@ -7,11 +7,11 @@ from collections import Counter
 
 import pytest
 
-from compiler.pipeline import compile_spec
-from compiler.request import CompileRequest
-from compiler.spec import load_spec
-from core.datasets import read_records
 from tests.unit.compiler.test_specs import GOLDEN, GOOD, sources
+from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec import load_spec
+from tuneyard.core.datasets import read_records
 
 ONE_WORD = "You only need to answer one word, no explanation"
 EXPERT = "你是一位跨领域的专家，熟悉人工智能、集成电路与生物医学，请准确、有条理地回答问题。"

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from compiler.spec import load_spec
-from compiler.stored import stored_examples
-from core.errors import ContentError
+from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.stored import stored_examples
+from tuneyard.core.errors import ContentError
 
 ASKED = {"instruction": "And then?", "output": "We go home."}
 EARLIER = [["Where are we?", "In town."]]

@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from core.datasets import read_records
 from tests.unit.compiler.conftest import ROWS, as_parquet
+from tuneyard.core.datasets import read_records
 
 SPLITS = ("train", "validation", "test")
 MAIN, OLD = "main", "v1"
@@ -247,8 +247,9 @@ def test_a_dataset_of_the_hub_is_fetched_once_and_compiled(check, hub, tmp_path)
 
 def test_torch_is_not_imported_for_the_hub(run, hub):
     code = (
-        "import sys; from compiler.pipeline import check_spec; from compiler.request import CompileRequest\n"
-        "from compiler.spec import load_spec\n"
+        "import sys; from tuneyard.compiler.pipeline import check_spec\n"
+        "from tuneyard.compiler.request import CompileRequest\n"
+        "from tuneyard.compiler.spec import load_spec\n"
         "print(check_spec(load_spec('rte'), CompileRequest()).read, 'torch' in sys.modules)"
     )
     assert run("-c", code, env=hub.env).stdout == "9 False\n"

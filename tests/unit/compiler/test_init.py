@@ -8,9 +8,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compiler.init.propose import propose
-from core.errors import ContentError, RequestError
 from tests.unit.compiler.conftest import ROWS, as_csv, layouts
+from tuneyard.compiler.init.propose import propose
+from tuneyard.core.errors import ContentError, RequestError
 
 NLI = [{"premise": "P.", "hypothesis": "H.", "label": name} for name in ("entailment", "neutral", "-")]
 QA = [{"Question": "Why?", "Answer": "So, and so."}, {"Question": "Who?", "Answer": 'A "she".'}]

@@ -6,11 +6,11 @@ import re
 import pytest
 from PIL import Image
 
-from compiler.init.propose import propose
-from compiler.pipeline import compile_spec
-from compiler.request import CompileRequest
-from compiler.spec import load_spec
 from tests.conftest import REAL
+from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec import load_spec
 
 ASK = [{"role": "user", "content": "Name a river."}]
 GOOD, BAD = ([{"role": "assistant", "content": text}] for text in ("The Rhine.", "A river."))

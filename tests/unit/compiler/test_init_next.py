@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from compiler.cli import cli
-from core.errors import ContentError, RequestError
-from recipes.check import quick_check
-from recipes.hardware import machine
-from recipes.recipe import read_recipe
 from tests.conftest import ROOT
+from tuneyard.compiler.cli import cli
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.recipes.check import quick_check
+from tuneyard.recipes.hardware import machine
+from tuneyard.recipes.recipe import read_recipe
 
 GOOD = ROOT / "tests/examples/good"
 PAIRS = [{"question": f"Question {n}?", "answer": f"Answer {n}."} for n in range(40)]
@@ -146,7 +146,9 @@ def test_other_numbers_are_refused_without_that_hint(share: str) -> None:
 
 def test_after_setup_core_the_set_up_command_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """The core has no LLaMA-Factory, which the commands after a compile need."""
-    monkeypatch.setattr("core.packages.find_spec", lambda name: None if name == "llamafactory" else name)
+    monkeypatch.setattr(
+        "tuneyard.core.packages.find_spec", lambda name: None if name == "llamafactory" else name
+    )
     result = init(write(Path("rows.jsonl"), PAIRS), "--out", "mine.yaml")
     assert re.search(r"^then: .*make setup\)? && tuneyard recipe check ", result.stderr, re.M)
     assert "make setup" not in next(line for line in result.stderr.splitlines() if line.startswith("next: "))

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from compiler.init.propose import propose
-from core.errors import TuneyardError
 from tests.conftest import ROOT
+from tuneyard.compiler.init.propose import propose
+from tuneyard.core.errors import TuneyardError
 
 DATA = ROOT.parent / "shared/data"
 PAIRS = "Pairs of texts with a judgement"

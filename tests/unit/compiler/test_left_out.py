@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from compiler.verify.expect import Expected, meaning_of
+from tuneyard.compiler.verify.expect import Expected, meaning_of
 
 ROW = {"instruction": "And then?", "output": "We go home."}
 RUNNING = "The sun stands high at noon."

@@ -8,11 +8,11 @@ import json
 
 import pytest
 
-from compiler.registry import entries_of
-from compiler.spec import load_spec
-from compiler.specfile import known_specs
-from core.datasets import read_records
 from tests.unit.compiler.conftest import Bench, as_parquet
+from tuneyard.compiler.registry import entries_of
+from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.specfile import known_specs
+from tuneyard.core.datasets import read_records
 
 MASKING = [
     ("weight", 0), ("weight", 0.0), ("weight", "0"), ("weight", False), ("weight", 0.5), ("weight", 2),

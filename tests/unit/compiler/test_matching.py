@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler import matching, spool
-from compiler.fingerprints import Fingerprints
-from compiler.matching import matches, numbered, repeated, shared_keys
-from compiler.spool import Spool
-from core.examples import write_examples
+from tuneyard.compiler import matching, spool
+from tuneyard.compiler.fingerprints import Fingerprints
+from tuneyard.compiler.matching import matches, numbered, repeated, shared_keys
+from tuneyard.compiler.spool import Spool
+from tuneyard.core.examples import write_examples
 
 KEYS = st.lists(st.one_of(st.integers(-3, 6), st.integers(-(2**63), 2**63 - 1)), max_size=40)
 MOST = 24  # bytes of memory a row

@@ -5,13 +5,13 @@ import json
 import pytest
 from PIL import Image
 
-from compiler.pipeline import compile_spec
-from compiler.registry import entries_of
-from compiler.request import CompileRequest
-from compiler.spec import load_spec
-from compiler.verify.expect import expected_row, meaning_of
-from core.errors import ContentError
 from tests.conftest import REAL
+from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.registry import entries_of
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.verify.expect import expected_row, meaning_of
+from tuneyard.core.errors import ContentError
 
 ALPACA = """
 about: Questions about pictures

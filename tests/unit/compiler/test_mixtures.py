@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.spec import load_spec
-from compiler.texts import HTML, without_html
-from core.errors import ContentError
-from core.splits import apportioned
+from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.texts import HTML, without_html
+from tuneyard.core.errors import ContentError
+from tuneyard.core.splits import apportioned
 
 AI = "{share: 0.6, as: qa, filter: {keywords: [neural network, LLM]}}"
 IC = "{share: 0.4, as: qa, filter: {keywords: [FPGA, CMOS]}}"

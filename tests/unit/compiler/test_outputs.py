@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from compiler.registry import entries_of
-from compiler.spec import load_spec
-from core.errors import ContentError
 from tests.unit.compiler.conftest import Bench
+from tuneyard.compiler.registry import entries_of
+from tuneyard.compiler.spec import load_spec
+from tuneyard.core.errors import ContentError
 
 TEMPLATES = {
     "alpaca": 'format: alpaca, instruction: "{question}", output: "{answer}"',

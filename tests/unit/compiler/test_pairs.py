@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from compiler.pipeline import compile_spec
-from compiler.registry import entries_of
-from compiler.request import CompileRequest
-from compiler.spec import load_spec
-from compiler.stored import stored_examples
-from compiler.verify.expect import entry_problems, expected_row, meaning_of
-from core.errors import ContentError
 from tests.conftest import REAL
+from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.registry import entries_of
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.stored import stored_examples
+from tuneyard.compiler.verify.expect import entry_problems, expected_row, meaning_of
+from tuneyard.core.errors import ContentError
 
 ASK = [{"role": "user", "content": "2+2?"}]
 

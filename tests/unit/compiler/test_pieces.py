@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.pieces import PieceRule
-from compiler.spec import load_spec
-from compiler.trace import trace
-from compiler.write import RecordFile
-from core.errors import ContentError, RequestError
+from tuneyard.compiler.pieces import PieceRule
+from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.trace import trace
+from tuneyard.compiler.write import RecordFile
+from tuneyard.core.errors import ContentError, RequestError
 
 SPEC = """
 about: long texts

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from compiler.pipeline import check_spec
-from compiler.problems import NAMES, PLACES, WARNINGS, Problems, some_of
-from compiler.request import CompileRequest
-from compiler.spec import load_spec
-from core.errors import Problem
 from tests.conftest import ROOT
+from tuneyard.compiler.pipeline import check_spec
+from tuneyard.compiler.problems import NAMES, PLACES, WARNINGS, Problems, some_of
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec import load_spec
+from tuneyard.core.errors import Problem
 
 BAD = ROOT / "tests" / "examples" / "bad"
 EXAMPLES = sorted(path for path in BAD.iterdir() if path.suffix != ".message")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from compiler import pipeline, progress
 from tests.unit.compiler.conftest import ROWS, layouts
+from tuneyard.compiler import pipeline, progress
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,16 @@ import re
 
 import pytest
 
-from compiler.problems import Problems
-from compiler.read import read
-from compiler.read.parquet import BATCH_BYTES
-from compiler.specfile import Source
 from tests.conftest import ROOT
 from tests.unit.compiler.conftest import ROWS, as_parquet
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read import read
+from tuneyard.compiler.read.parquet import BATCH_BYTES
+from tuneyard.compiler.specfile import Source
 
 PLUGIN = '''
-from compiler.read import OpenFile, reader
-from compiler.rows import ObjectRows
+from tuneyard.compiler.read import OpenFile, reader
+from tuneyard.compiler.rows import ObjectRows
 
 
 @reader(".pairs")
@@ -59,7 +59,7 @@ def test_a_plugin_reads_files_of_its_kind(plugin, pairs):
 
 def test_the_example_of_the_docs_is_a_reader(plugin, run, tmp_path):
     text = (ROOT / "docs/extending.md").read_text()
-    (code,) = re.findall(r"```python\n(from compiler.*?)```", text, re.DOTALL)
+    (code,) = re.findall(r"```python\n(from tuneyard.compiler.*?)```", text, re.DOTALL)
     plugin("chatlog", code, "chatlog")
     file = tmp_path / "talk.chatlog"
     file.write_text("How many? => Three.\nnothing\n")

@@ -7,14 +7,14 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from compiler.cli import cli
-from compiler.drift import read_manifests
-from compiler.registry import Registry
-from compiler.verify.run import since_compiled
-from core.datasets import find_dataset
-from core.errors import ContentError, RequestError
-from core.files import staging
 from tests.unit.compiler.conftest import ROWS
+from tuneyard.compiler.cli import cli
+from tuneyard.compiler.drift import read_manifests
+from tuneyard.compiler.registry import Registry
+from tuneyard.compiler.verify.run import since_compiled
+from tuneyard.core.datasets import find_dataset
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import staging
 
 
 def registry(bench):

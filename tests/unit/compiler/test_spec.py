@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from compiler.registry import Registry
-from compiler.spec import load_spec, placeholders
-from compiler.specfile import known_specs
-from core.errors import ContentError, RequestError
+from tuneyard.compiler.registry import Registry
+from tuneyard.compiler.spec import load_spec, placeholders
+from tuneyard.compiler.specfile import known_specs
+from tuneyard.core.errors import ContentError, RequestError
 
 GOOD = """
 about: a test

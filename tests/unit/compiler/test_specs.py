@@ -6,11 +6,11 @@ import os
 import jsonschema_rs
 import pytest
 
-from compiler.pipeline import compile_spec
-from compiler.request import CompileRequest
-from compiler.spec import load_spec
-from compiler.specfile import known_specs, read_schema
 from tests.conftest import ROOT
+from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.specfile import known_specs, read_schema
 
 GOOD = ROOT / "tests" / "examples" / "good"
 GOLDEN = ROOT / "tests" / "golden" / "compiler"

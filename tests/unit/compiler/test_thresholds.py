@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from compiler.compare import near_rows, similarity
-from compiler.pipeline import check_spec
-from compiler.request import CompileRequest
-from compiler.rows import Batch
-from compiler.spec import Filter, load_spec
-from compiler.texts import Sieve, speaks
 from tests.unit.compiler.conftest import Bench
+from tuneyard.compiler.compare import near_rows, similarity
+from tuneyard.compiler.pipeline import check_spec
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.spec import Filter, load_spec
+from tuneyard.compiler.texts import Sieve, speaks
 
 CONTROLS = {*range(9), 11, 12, *range(14, 32), 127}  # all of ASCII's but tab and the ends of lines
 QA = "{dataset: t, file: t.jsonl, format: alpaca, instruction: '{q}', output: '{a}'}"

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from compiler.init.propose import propose
 from tests.unit.compiler.conftest import Bench
+from tuneyard.compiler.init.propose import propose
 
 ASK = {"role": "user", "content": "Sum 2 and 3."}
 CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": '{"a": 2}'}}]}

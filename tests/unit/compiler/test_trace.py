@@ -5,11 +5,11 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from compiler.cli import cli
-from compiler.spec import load_spec
-from compiler.trace import trace
-from core.datasets import DEFAULT_FOLDER
-from core.errors import ProblemsError, RequestError
+from tuneyard.compiler.cli import cli
+from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.trace import trace
+from tuneyard.core.datasets import DEFAULT_FOLDER
+from tuneyard.core.errors import ProblemsError, RequestError
 
 
 def row(n, **more):

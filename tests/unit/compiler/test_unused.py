@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from compiler.registry import Registry
-from compiler.rows import filled
-from compiler.spec import load_spec
 from tests.unit.compiler.conftest import ROWS, Bench, layouts
+from tuneyard.compiler.registry import Registry
+from tuneyard.compiler.rows import filled
+from tuneyard.compiler.spec import load_spec
 
 TALK = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
 QA = {"question": "Why?", "answer": "So."}

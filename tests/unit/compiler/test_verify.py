@@ -6,15 +6,15 @@ from collections import Counter
 import pytest
 from click.testing import CliRunner
 
-from compiler.cli import cli
-from compiler.fingerprints import quantiles
-from compiler.verify.audit import Audit
-from compiler.verify.expect import Expected, ExpectedRow, column_problems, entry_problems, meaning_of
-from compiler.verify.report import as_json, histogram, lines
-from compiler.verify.run import Verdict, datasets_of, read_settings, stage_fits
-from compiler.verify.selection import Selection, selection_problems, split_rows
-from core.datasets import Dataset
-from core.errors import ContentError, Problem, ProblemsError, RequestError
+from tuneyard.compiler.cli import cli
+from tuneyard.compiler.fingerprints import quantiles
+from tuneyard.compiler.verify.audit import Audit
+from tuneyard.compiler.verify.expect import Expected, ExpectedRow, column_problems, entry_problems, meaning_of
+from tuneyard.compiler.verify.report import as_json, histogram, lines
+from tuneyard.compiler.verify.run import Verdict, datasets_of, read_settings, stage_fits
+from tuneyard.compiler.verify.selection import Selection, selection_problems, split_rows
+from tuneyard.core.datasets import Dataset
+from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
 
 ALPACA = {"file_name": "x", "columns": {"prompt": "instruction", "query": "input", "response": "output"}}
 TAGS = {
@@ -221,8 +221,8 @@ def test_what_an_explicit_model_leaves_unchecked_is_an_error(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tokenizer.json").touch()
     verdict = Verdict("set", records=1, loaded=1, same=1, not_checked=["rows with media"])
-    monkeypatch.setattr("compiler.verify.run.datasets_of", lambda *_: ["set"])
-    monkeypatch.setattr("compiler.verify.run.verify", lambda *_: verdict)
+    monkeypatch.setattr("tuneyard.compiler.verify.run.datasets_of", lambda *_: ["set"])
+    monkeypatch.setattr("tuneyard.compiler.verify.run.verify", lambda *_: verdict)
     ended = CliRunner().invoke(cli, ["verify", "set", *model])
     assert "not checked: rows with media" in ended.stdout
     if model:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.answers import answer_codes, code_for
+from tuneyard.core.answers import answer_codes, code_for
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from core.datasets import find_dataset, read_records, read_registry, registry_folder
-from core.errors import ContentError, RequestError
+from tuneyard.core.datasets import find_dataset, read_records, read_registry, registry_folder
+from tuneyard.core.errors import ContentError, RequestError
 
 
 def registry(folder: Path, text: str) -> Path:

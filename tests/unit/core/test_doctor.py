@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from core import doctor, drawing
+from tuneyard.core import doctor, drawing
 
 torch = pytest.importorskip("torch")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from core.documents import json_lines, parse_yaml, read_mapping, read_yaml
-from core.errors import ContentError, RequestError
+from tuneyard.core.documents import json_lines, parse_yaml, read_mapping, read_yaml
+from tuneyard.core.errors import ContentError, RequestError
 
 NINE = range(9)
 ALIASES = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(

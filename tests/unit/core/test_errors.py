@@ -13,7 +13,8 @@ import time
 import click
 import pytest
 
-from core.errors import (
+from tests.conftest import ROOT
+from tuneyard.core.errors import (
     CLI,
     ContentError,
     Problem,
@@ -25,7 +26,6 @@ from core.errors import (
     show_value,
     summarise,
 )
-from tests.conftest import ROOT
 
 
 def outcome(error: BaseException | None) -> int:
@@ -101,7 +101,7 @@ def test_underscores_are_taken_for_hyphens() -> None:
 
 def test_sigterm_is_143_and_runs_the_clean_up() -> None:
     script = (
-        "import click, time, contextlib; from core.errors import run\n"
+        "import click, time, contextlib; from tuneyard.core.errors import run\n"
         "@click.command()\n"
         "def c():\n"
         "    try: print('ready', flush=True); time.sleep(60)\n"
@@ -148,7 +148,7 @@ def test_values_are_shown_as_json_and_cut(value: object, shown: str) -> None:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_bars_are_drawn_on_a_terminal_only(terminal: bool) -> None:
     code = (
-        "import click\nfrom core.errors import run\n@click.command()\ndef slow():\n"
+        "import click\nfrom tuneyard.core.errors import run\n@click.command()\ndef slow():\n"
         "    from tqdm import tqdm\n    list(tqdm(range(3), mininterval=0))\nrun(slow)"
     )
     here, there = pty.openpty() if terminal else os.pipe()

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.errors import ContentError
-from core.examples import examples_file, fingerprint, read_examples, write_examples
+from tuneyard.core.errors import ContentError
+from tuneyard.core.examples import examples_file, fingerprint, read_examples, write_examples
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from core import files
-from core.errors import ContentError, RequestError
+from tuneyard.core import files
+from tuneyard.core.errors import ContentError, RequestError
 
 
 def test_an_atomic_file_appears_whole_with_the_usual_mode(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 import re
 
-from core.han import HAN
 from tests.conftest import ROOT
+from tuneyard.core.han import HAN
 
 OTHERS = {"compiler/init/look.py"}  # counts punctuation and full-width forms as Chinese too
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.metrics import UNKNOWN, direction, metric_of
+from tuneyard.core.metrics import UNKNOWN, direction, metric_of
 
 
 @pytest.mark.parametrize(

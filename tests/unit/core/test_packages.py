@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from core import packages
-from core.packages import CORE, after_setup, missing
+from tuneyard.core import packages
+from tuneyard.core.packages import CORE, after_setup, missing
 
 ROOT = Path(__file__).parents[3]
 IMPORTED_AS = {"scikit-learn": "sklearn", "pillow": "PIL", "pyyaml": "yaml"}
@@ -156,7 +156,7 @@ def test_help_into_a_closed_pipe_says_nothing() -> None:
 
 
 def test_native_windows_is_named_before_anything_is_imported() -> None:
-    code = "import sys; sys.platform = 'win32'; sys.modules['fcntl'] = None; import core"
+    code = "import sys; sys.platform = 'win32'; sys.modules['fcntl'] = None; import tuneyard.core"
     done = subprocess.run((sys.executable, "-c", code), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "WSL" in done.stderr and "Traceback" not in done.stderr
 

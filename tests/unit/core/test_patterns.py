@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from core.errors import ContentError
-from core.patterns import bounded
+from tuneyard.core.errors import ContentError
+from tuneyard.core.patterns import bounded
 
 
 def catastrophic() -> None:

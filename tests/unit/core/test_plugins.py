@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core import plugins
-from core.errors import TuneyardError
+from tuneyard.core import plugins
+from tuneyard.core.errors import TuneyardError
 
 
 def package(site: Path, name: str, entries: str, code: str) -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from core import prompt
-from core.errors import ContentError
-from core.prompt import OPENAI, chat_renderer, conversation
+from tuneyard.core import prompt
+from tuneyard.core.errors import ContentError
+from tuneyard.core.prompt import OPENAI, chat_renderer, conversation
 
 USER, ANSWER = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 
@@ -81,7 +81,7 @@ def test_a_chat_template_that_would_take_for_ever_is_stopped(monkeypatch) -> Non
         def apply_chat_template(self, messages: object, chat_template: str, **_options: object) -> str:
             return ImmutableSandboxedEnvironment().from_string(chat_template).render(messages=messages)
 
-    monkeypatch.setattr("core.patterns.SECONDS", 0.1)
+    monkeypatch.setattr("tuneyard.core.patterns.SECONDS", 0.1)
     loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
     with pytest.raises(ContentError, match="the chat template: stopped after 0.1 s"):
         chat_renderer(Tokenizer(), loops)([USER], True)

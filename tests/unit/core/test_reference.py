@@ -3,9 +3,9 @@
 import click
 import pytest
 
-from core.cli import examples_of
-from core.reference import commands, reference
 from tests.conftest import ROOT
+from tuneyard.core.cli import examples_of
+from tuneyard.core.reference import commands, reference
 
 CONTEXTS = list(commands())
 COMMANDS = {context.command_path: context.command for context in CONTEXTS}

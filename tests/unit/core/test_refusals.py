@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.errors import ContentError
-from core.refusals import check_file, refusals
+from tuneyard.core.errors import ContentError
+from tuneyard.core.refusals import check_file, refusals
 
 SCHEMA = {
     "type": "object",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.supervision import IGNORED, SupervisedText, Turns, supervise, supervise_text
+from tuneyard.core.supervision import IGNORED, SupervisedText, Turns, supervise, supervise_text
 
 
 def turn(asked: int, answered: int) -> tuple[list[int], list[int]]:

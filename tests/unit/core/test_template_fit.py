@@ -3,9 +3,9 @@
 import pytest
 from jinja2 import Template
 
-from core import patterns
-from core.errors import ContentError
-from core.template_fit import USER, ChatFormat, template_findings
+from tuneyard.core import patterns
+from tuneyard.core.errors import ContentError
+from tuneyard.core.template_fit import USER, ChatFormat, template_findings
 
 
 class Tokenizer:

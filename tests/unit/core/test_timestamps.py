@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.timestamps import BATCH, looks_like_timestamp, timestamps_in_file, timestamps_in_records
+from tuneyard.core.timestamps import BATCH, looks_like_timestamp, timestamps_in_file, timestamps_in_records
 
 TIMES = [
     "2023-05-02", "0000-01-01", "2023-05-02 10", "2023-05-02T10Z", "2023-05-02 10:11", "2023-05-02T10:11:12",

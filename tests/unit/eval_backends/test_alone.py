@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from eval.backends.load import load_model
-from eval.nli import cli
 from tests.unit.eval_backends.test_score import one_by_one
+from tuneyard.eval.backends.load import load_model
+from tuneyard.eval.nli import cli
 
 ROWS = [
     {"instruction": f'Does "{text}" imply that "A person is outside."?', "output": output}

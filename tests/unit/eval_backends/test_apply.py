@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from adapters.store import open_adapter
-from adapters.weighted import WeightedAdapter
-from core.errors import ContentError
-from eval.backends.apply import applied, check_fits
+from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.backends.apply import applied, check_fits
 
 SHAPES = {  # of the tiny model: outputs, inputs
     "model.layers.0.self_attn.q_proj": (64, 64),

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ContentError
-from eval.backends.causality import check_causal
-from eval.backends.load import load_model
-from eval.nli import cli
 from tests.tiny import SIZES
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.backends.causality import check_causal
+from tuneyard.eval.backends.load import load_model
+from tuneyard.eval.nli import cli
 
 ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(4)]
 

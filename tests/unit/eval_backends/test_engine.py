@@ -14,11 +14,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from packaging.requirements import Requirement
 
-from core.errors import RequestError
-from eval.backends.engine import RANKS
-from eval.nli import cli
 from tests.conftest import ROOT
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.backends.engine import RANKS
+from tuneyard.eval.nli import cli
 
 ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(5)]
 

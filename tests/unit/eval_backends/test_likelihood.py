@@ -2,10 +2,10 @@
 
 import pytest
 
-from core.errors import ContentError
-from core.supervision import IGNORED, SupervisedText
-from eval.backends import likelihood
-from eval.backends.likelihood import losses
+from tuneyard.core.errors import ContentError
+from tuneyard.core.supervision import IGNORED, SupervisedText
+from tuneyard.eval.backends import likelihood
+from tuneyard.eval.backends.likelihood import losses
 
 I = IGNORED  # noqa: E741
 LESSONS = {

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ContentError
-from eval.backends.load import load_model
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.backends.load import load_model
 
 
 def test_a_model_with_code_of_its_own_is_refused_and_nobody_is_asked(tiny_model, tmp_path, monkeypatch):

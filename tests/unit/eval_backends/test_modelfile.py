@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.export.modelfile import find_wrapping, modelfile_text, renderer
-from core.errors import ContentError, RequestError
-from eval.backends.modelfile import compile_template, read_modelfile
 from tests.unit.adapters.test_export_ollama import BRACES, CHATML, CONVERSATIONS, LLAMA3, LLAMAFACTORY
+from tuneyard.adapters.export.modelfile import find_wrapping, modelfile_text, renderer
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.backends.modelfile import compile_template, read_modelfile
 
 PARTS = [
     '{{ "{{" }}', "{{ end }}", "{{ else }}", "{{ if .Role }}", "{{ .Role }}", "{{ range .Messages }}",
@@ -93,6 +93,6 @@ def test_any_template_renders_or_is_refused(parts: list[str]) -> None:
 
 
 def test_a_modelfile_that_would_be_read_for_hours_is_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("core.patterns.SECONDS", 0.1)
+    monkeypatch.setattr("tuneyard.core.patterns.SECONDS", 0.1)
     with pytest.raises(ContentError, match="Modelfile: reading it: stopped after 0.1 s"):
         read_modelfile(write(tmp_path / "Modelfile", "TEMPLATE {{" + " " * 20_000 + "x"))

@@ -2,11 +2,11 @@
 
 import pytest
 
-from adapters.store import open_adapter
-from adapters.weighted import WeightedAdapter
-from eval.backends.apply import applied, check_fits
-from eval.backends.load import load_model
 from tests.unit.eval_backends.test_apply import SHAPES, write
+from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.eval.backends.apply import applied, check_fits
+from tuneyard.eval.backends.load import load_model
 
 pytest.importorskip("bitsandbytes")
 

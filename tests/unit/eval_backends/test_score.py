@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.backends.scorers import LogProbabilities, beginnings, plan_batches, shared_prefix
+from tuneyard.eval.backends.scorers import LogProbabilities, beginnings, plan_batches, shared_prefix
 
 IDS = st.lists(st.integers(0, 5), min_size=1, max_size=12)
 

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from core.errors import ContentError, RequestError
-from core.prompt import chat_encoder
-from eval.backends.generate import LocalGenerator
-from eval.backends.scorers import (
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.prompt import chat_encoder
+from tuneyard.eval.backends.generate import LocalGenerator
+from tuneyard.eval.backends.scorers import (
     LogProbabilities,
     choosing,
     generating,
@@ -42,7 +42,7 @@ def test_where_one_label_begins_another_the_end_decides(tiny_model) -> None:
     """Taught both ways: the longer label must be able to lose, and the shorter one too."""
     import torch
 
-    from eval.backends.load import load_model
+    from tuneyard.eval.backends.load import load_model
 
     taught = load_model(tiny_model, "fp32")
     ask = [taught.tokenizer(text)["input_ids"] for text in ("A man is walking a dog.", "entailment")]

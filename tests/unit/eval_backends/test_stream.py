@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import ContentError
-from eval.backends.generate import choose_sampling, draw, drawing, generate, stream, without_thoughts
-from eval.backends.load import load_model
-from eval.metrics.answers import cut_thought
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.backends.generate import choose_sampling, draw, drawing, generate, stream, without_thoughts
+from tuneyard.eval.backends.load import load_model
+from tuneyard.eval.metrics.answers import cut_thought
 
 GREEDY = {"temperature": 0.0, "top_p": 0.9, "repetition_penalty": 1.0}
 HOT = {"temperature": 5.0, "top_p": 1.0}

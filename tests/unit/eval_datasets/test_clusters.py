@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ContentError, RequestError
-from core.examples import examples_file, write_examples
-from core.files import sha256
-from eval.datasets.dataset import EvalDataset, read_datasets
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.examples import examples_file, write_examples
+from tuneyard.core.files import sha256
+from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 
 ROWS = [{"instruction": f"Q{n}", "output": "A", "topic": f"t{n % 2}"} for n in range(4)]
 

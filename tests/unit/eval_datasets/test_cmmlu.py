@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from core.errors import ContentError, RequestError
-from eval.datasets.cmmlu import choose_subjects, fetch, in_groups, prompt, read_exam, read_subjects
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.datasets.cmmlu import choose_subjects, fetch, in_groups, prompt, read_exam, read_subjects
 
 HEAD = ",Question,A,B,C,D,Answer\n"
 ROW = "0,1+1=?,1,2,3,4,B\n"
@@ -185,7 +185,7 @@ def hub(tmp_path):
 
 
 READ = (
-    "from eval.datasets.cmmlu import *; s = read_subjects()['logical'];"
+    "from tuneyard.eval.datasets.cmmlu import *; s = read_subjects()['logical'];"
     "e = read_exam(fetch('haonan-li/cmmlu', ['logical']), s, 5);"
     "print(len(e.dataset.records), len(e.examples), e.dataset.path.name)"
 )

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from core.errors import ContentError, RequestError
-from eval.datasets.dataset import read_datasets
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.datasets.dataset import read_datasets
 
 
 def test_a_text_file_has_a_prompt_in_every_line(tmp_path) -> None:

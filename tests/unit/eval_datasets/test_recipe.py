@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ContentError
-from eval.datasets.prompts import choose_prompting, other_prompt
 from tests.tiny import CHATML
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.datasets.prompts import choose_prompting, other_prompt
 
 OTHER = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.examples import examples_file, write_examples
-from core.files import sha256
-from core.prompt import Conversation
-from eval.datasets.training import fingerprint_of, trained_on
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.core.examples import examples_file, write_examples
+from tuneyard.core.files import sha256
+from tuneyard.core.prompt import Conversation
+from tuneyard.eval.datasets.training import fingerprint_of, trained_on
 
 NOWHERE = Path("nowhere")
 ROWS = [{"instruction": f"Q{n}", "input": "", "output": "A"} for n in range(20)]
@@ -169,7 +169,7 @@ def test_a_merge_is_told_by_the_adapters_that_it_names() -> None:
 
 
 def merge(*parts: str) -> None:
-    from adapters.__main__ import cli
+    from tuneyard.adapters.__main__ import cli
 
     cli.main(["merge", *parts, "--out", "saves/both"], standalone_mode=False)
 

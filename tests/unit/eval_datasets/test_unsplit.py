@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import yaml
 
-from compiler.pipeline import compile_spec
-from compiler.request import CompileRequest
-from compiler.spec import load_spec
-from core.errors import RequestError
-from core.examples import read_examples
-from eval import text
-from eval.datasets.dataset import EvalDataset, read_datasets
-from eval.datasets.training import fingerprints_of
+from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec import load_spec
+from tuneyard.core.errors import RequestError
+from tuneyard.core.examples import read_examples
+from tuneyard.eval import text
+from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
+from tuneyard.eval.datasets.training import fingerprints_of
 
 SPEC = {
     "about": "Two parts",

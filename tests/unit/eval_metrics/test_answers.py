@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.metrics.answers import cut_thought, parse_substring, parse_word
+from tuneyard.eval.metrics.answers import cut_thought, parse_substring, parse_word
 
 ENGLISH = ["yes", "no", "maybe"]
 CHINESE = ["是", "否", "不确定"]

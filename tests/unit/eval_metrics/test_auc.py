@@ -6,8 +6,8 @@ import statistics
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from eval.metrics.preference import auc_parts
-from eval.statistics.rates import mean_of
+from tuneyard.eval.metrics.preference import auc_parts
+from tuneyard.eval.statistics.rates import mean_of
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.errors import ContentError, RequestError
-from eval.metrics.labels import (
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.metrics.labels import (
     check_labels,
     choose_labels,
     confusion,
@@ -13,7 +13,7 @@ from eval.metrics.labels import (
     spellings,
     summary,
 )
-from eval.statistics.rates import wilson
+from tuneyard.eval.statistics.rates import wilson
 
 EXPECTED = ["yes", "yes", "yes", "no", "no", "maybe"]
 PREDICTED = ["yes", "yes", "no", "no", "unknown", "yes"]

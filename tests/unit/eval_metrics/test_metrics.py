@@ -8,18 +8,18 @@ from dataclasses import asdict
 
 import pytest
 
-from core import plugins
-from core.errors import ContentError, RequestError
-from core.metrics import Metric
-from eval import metrics
-from eval.compare import cli as compare
-from eval.metrics.brier import brier
-from eval.report import cli as report
-from eval.reports.sweep import Sweep
-from eval.reports.sweep import report as choose
-from recipes.best import read_scores
 from tests.conftest import ROOT
 from tests.fake_runs import write_run
+from tuneyard.core import plugins
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.metrics import Metric
+from tuneyard.eval import metrics
+from tuneyard.eval.compare import cli as compare
+from tuneyard.eval.metrics.brier import brier
+from tuneyard.eval.report import cli as report
+from tuneyard.eval.reports.sweep import Sweep
+from tuneyard.eval.reports.sweep import report as choose
+from tuneyard.recipes.best import read_scores
 
 LENGTHS = {"base": "a long answer", "one": "short"}
 
@@ -52,7 +52,7 @@ def forget():
 
 def example():
     text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(from eval.metrics.*?)```", text, re.DOTALL)
+    (code,) = re.findall(r"```python\n(from tuneyard.eval.metrics.*?)```", text, re.DOTALL)
     return code
 
 
@@ -115,7 +115,7 @@ def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install,
 def test_a_metric_that_fails_is_named_with_its_package_and_takes_no_other_with_it(
     install, capsys, unit, body, said
 ):
-    head = f"from eval.metrics import metric\n@metric('bad', unit={unit!r}, higher=True, needs=())\n"
+    head = f"from tuneyard.eval.metrics import metric\n@metric('bad', unit={unit!r}, higher=True, needs=())\n"
     install("bad", f"{head}def bad(prediction):\n    {body}\n")
     install("answer_length", example())
     found = metrics.measure([{"model_output": "abc"}])
@@ -132,14 +132,14 @@ def test_a_metric_that_fails_is_named_with_its_package_and_takes_no_other_with_i
     ],
 )
 def test_a_metric_that_is_declared_wrongly_is_left_out_with_its_package(install, capsys, declared, said):
-    install("bad", f"from eval.metrics import metric\n@metric({declared})\ndef bad(_): return 1\n")
+    install("bad", f"from tuneyard.eval.metrics import metric\n@metric({declared})\ndef bad(_): return 1\n")
     assert "bad" not in metrics.metrics()
     told = capsys.readouterr().err
     assert "plug_bad 1.2" in told and said in told
 
 
 def test_a_name_that_is_taken_is_left_out(install, capsys):
-    head = "from eval.metrics import metric\n"
+    head = "from tuneyard.eval.metrics import metric\n"
     for name in ("brier", "loss"):
         install(
             name, f"{head}@metric({name!r}, unit='points', higher=True, needs=())\ndef {name}(_): return 1\n"

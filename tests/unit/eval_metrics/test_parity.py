@@ -5,8 +5,9 @@ import json
 
 import jsonschema_rs
 
-from eval.prove import Tolerance, holds, markdown, to_json, verdict
-from eval.scoring.parity import (
+from tests.conftest import ROOT
+from tuneyard.eval.prove import Tolerance, holds, markdown, to_json, verdict
+from tuneyard.eval.scoring.parity import (
     Answers,
     FirstDifference,
     Proof,
@@ -14,7 +15,6 @@ from eval.scoring.parity import (
     prove_answers,
     prove_prompts,
 )
-from tests.conftest import ROOT
 
 VALID = jsonschema_rs.validator_for(json.loads((ROOT / "core/schemas/prove.json").read_text()))
 NONE = Tolerance(0, 0.1)

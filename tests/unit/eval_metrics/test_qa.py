@@ -2,8 +2,8 @@
 
 import pytest
 
-from eval.metrics.qa import Lexical, exact_match, qa_summary, token_f1
-from eval.statistics.rates import clustered_stderr, wilson
+from tuneyard.eval.metrics.qa import Lexical, exact_match, qa_summary, token_f1
+from tuneyard.eval.statistics.rates import clustered_stderr, wilson
 
 
 def row(expected: str, given: str, similarity: float, **more: object) -> dict[str, object]:

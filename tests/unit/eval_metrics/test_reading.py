@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from eval.metrics.text import generated_figures, percentiles, read_figures
-from eval.statistics.rates import Measured
+from tuneyard.eval.metrics.text import generated_figures, percentiles, read_figures
+from tuneyard.eval.statistics.rates import Measured
 
 READ = [
     {"loss": 6.0, "tokens": 2, "truncated": False},

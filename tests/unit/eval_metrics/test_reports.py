@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.metrics.reports import Report, canonical, judge, parse_report, report_summary
-from eval.statistics.rates import wilson
+from tuneyard.eval.metrics.reports import Report, canonical, judge, parse_report, report_summary
+from tuneyard.eval.statistics.rates import wilson
 
 PARSED = {
     "the document's form": ("判断:主机\n\n原因：内存溢出。", "主机", "内存溢出。"),

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import RequestError
-from eval import code as sandbox
-from eval.code import run_tests
 from tests.conftest import ROOT
+from tuneyard.core.errors import RequestError
+from tuneyard.eval import code as sandbox
+from tuneyard.eval.code import run_tests
 
 TASKS = [json.loads(line) for line in (ROOT / "eval/suites/toolkit-code.jsonl").read_text().splitlines()]
 

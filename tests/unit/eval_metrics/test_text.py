@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.metrics.text import bleu, distinct, ngrams, rouge, words
-from eval.statistics.rates import ratio
+from tuneyard.eval.metrics.text import bleu, distinct, ngrams, rouge, words
+from tuneyard.eval.statistics.rates import ratio
 
 CHINESE = ["模型在训练集上过拟合了。", "该设备的电源模块损坏,需要更换。"]
 SAID = ["模型在训练集上出现过拟合。", "电源模块坏了,应当更换设备的电源。"]

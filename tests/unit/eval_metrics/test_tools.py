@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from core.calls import Call
-from eval.metrics.tools import NONE, judge, read_answer, tool_summary, written
-from eval.statistics.rates import wilson
+from tuneyard.core.calls import Call
+from tuneyard.eval.metrics.tools import NONE, judge, read_answer, tool_summary, written
+from tuneyard.eval.statistics.rates import wilson
 
 ADD, SUB = Call("add", {"a": 1}), Call("sub", {})
 ONE = '{"name": "add", "arguments": {"a": 1}}'

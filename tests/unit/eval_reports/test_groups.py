@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.cmmlu import group_score
-from eval.statistics.rates import wilson
+from tuneyard.eval.cmmlu import group_score
+from tuneyard.eval.statistics.rates import wilson
 
 counts = st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 

@@ -14,30 +14,30 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from adapters import statistics
-from adapters.__main__ import show as show_command
-from adapters.plots import draw as draw_adapters
-from compiler import stats
-from compiler.cli import stats_command
-from core import drawing, language, metrics
-from core.drawing import Typeface
-from core.errors import ContentError
-from core.language import CHINESE, ENGLISH, catalogue, in_language, listed, tr
-from eval import compare, defect, report, suite, text
-from eval import sweep as eval_sweep
-from eval.defect import write_defects
-from eval.metrics.text import TEXTS
-from eval.reports import sweep
-from eval.reports.compared import compare_in_metric, compare_results
-from eval.reports.html import GLOSSARY
-from eval.reports.panels import draw_lengths
-from eval.reports.tables import markdown
-from eval.runs.logs.defect import DETAILED
-from recipes import best
-from recipes import sweep as recipe_sweep
 from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, write_run
 from tests.unit.adapters.test_plots import adapter
+from tuneyard.adapters import statistics
+from tuneyard.adapters.__main__ import show as show_command
+from tuneyard.adapters.plots import draw as draw_adapters
+from tuneyard.compiler import stats
+from tuneyard.compiler.cli import stats_command
+from tuneyard.core import drawing, language, metrics
+from tuneyard.core.drawing import Typeface
+from tuneyard.core.errors import ContentError
+from tuneyard.core.language import CHINESE, ENGLISH, catalogue, in_language, listed, tr
+from tuneyard.eval import compare, defect, report, suite, text
+from tuneyard.eval import sweep as eval_sweep
+from tuneyard.eval.defect import write_defects
+from tuneyard.eval.metrics.text import TEXTS
+from tuneyard.eval.reports import sweep
+from tuneyard.eval.reports.compared import compare_in_metric, compare_results
+from tuneyard.eval.reports.html import GLOSSARY
+from tuneyard.eval.reports.panels import draw_lengths
+from tuneyard.eval.reports.tables import markdown
+from tuneyard.eval.runs.logs.defect import DETAILED
+from tuneyard.recipes import best
+from tuneyard.recipes import sweep as recipe_sweep
 
 PACKAGES = ("core", "compiler", "recipes", "adapters", "eval")
 PAGE = ROOT / "eval/reports/page"
@@ -218,7 +218,7 @@ def test_a_warning_is_in_one_language(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("core.drawing.CJK", ())
+    monkeypatch.setattr("tuneyard.core.drawing.CJK", ())
     demo(tmp_path / "runs")
     with in_language(CHINESE):
         found = compare_results([str(tmp_path / "runs")])
@@ -366,7 +366,7 @@ def test_commands_that_draw_share_one_option(command: click.Command) -> None:
 def test_a_text_that_no_font_can_write_is_reported_once_in_a_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("core.drawing.CJK", ())
+    monkeypatch.setattr("tuneyard.core.drawing.CJK", ())
     with click.Context(best.command), in_language(CHINESE):
         text_files(tmp_path)
     assert capsys.readouterr().err.count("fonts-noto-cjk") == 1

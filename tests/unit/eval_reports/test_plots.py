@@ -11,10 +11,12 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from core import drawing as faces
-from core.drawing import CJK, Typeface, choose_typeface
-from eval.reports.panels import _commonest_error, _matrix
-from eval.reports.plots import (
+from tests.conftest import ROOT
+from tests.unit.eval_runs.test_comparison import flags, make
+from tuneyard.core import drawing as faces
+from tuneyard.core.drawing import CJK, Typeface, choose_typeface
+from tuneyard.eval.reports.panels import _commonest_error, _matrix
+from tuneyard.eval.reports.plots import (
     STUB,
     Chart,
     _seen,
@@ -25,11 +27,9 @@ from eval.reports.plots import (
     kinds_chart,
     write_plots,
 )
-from eval.runs.comparison import compare
-from eval.runs.judgement import ScoredRun
-from eval.statistics.rates import wilson
-from tests.conftest import ROOT
-from tests.unit.eval_runs.test_comparison import flags, make
+from tuneyard.eval.runs.comparison import compare
+from tuneyard.eval.runs.judgement import ScoredRun
+from tuneyard.eval.statistics.rates import wilson
 
 CHINESE = Chart(
     "网络 ahead",
@@ -71,7 +71,7 @@ def test_an_installed_cjk_font_is_used(tmp_path: Path, recwarn: pytest.WarningsR
 
 def test_a_font_installed_after_matplotlib_cached_its_list_is_found(tmp_path: Path) -> None:
     letters = "\ue5a0\ue5a1"  # for private use: in no other font
-    program = f"from core.drawing import choose_typeface as c; print(ascii(c(['a', {letters!r}])))"
+    program = f"from tuneyard.core.drawing import choose_typeface as c; print(ascii(c(['a', {letters!r}])))"
     places = {"XDG_DATA_HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path / "cache")}
 
     def chosen() -> str:

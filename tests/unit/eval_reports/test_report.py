@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import version
-from core.errors import ContentError, RequestError
-from eval.report import cli, render
-from eval.reports.compared import compare_in_metric, compare_results
-from eval.reports.html import GLOSSARY, LEFT_OUT, POLICY, explained, inline, provenance
-from eval.reports.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
-from eval.runs.judgement import ScoredRun
 from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, write_run
+from tuneyard.core import version
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.report import cli, render
+from tuneyard.eval.reports.compared import compare_in_metric, compare_results
+from tuneyard.eval.reports.html import GLOSSARY, LEFT_OUT, POLICY, explained, inline, provenance
+from tuneyard.eval.reports.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
+from tuneyard.eval.runs.judgement import ScoredRun
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -279,7 +279,7 @@ def test_answers_of_megabytes_are_cut_and_right_to_left_texts_keep_their_directi
 def test_examples_of_too_many_letters_are_thinned_out_and_the_page_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eval.reports.incorrect.MOST_LETTERS", 12_000)
+    monkeypatch.setattr("tuneyard.eval.reports.incorrect.MOST_LETTERS", 12_000)
     gold = ["yes", "no"] * 50
     write_run(tmp_path, "base", "s", gold, gold[::-1], kinds={"type": gold})
     found = compare_results([str(tmp_path)])

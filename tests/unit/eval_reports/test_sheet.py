@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from core.errors import ContentError, RequestError
-from eval.reports.sheet import (
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.reports.sheet import (
     COLUMNS,
     CONTROL,
     LONGEST,
@@ -27,7 +27,7 @@ from eval.reports.sheet import (
     tally_json,
     tally_table,
 )
-from eval.statistics.ratings import CRITERIA, Rating
+from tuneyard.eval.statistics.ratings import CRITERIA, Rating
 
 ASKED = [
     Answered(f"Frage {n}\nzwei Zeilen, 中文", "", {"base": f"nein {n}", "tuned": f"ja; {n}"})

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import RequestError
-from core.language import in_language
-from eval.reports.numbers import number, percent, points, points_interval, show_p
-from eval.reports.plots import accuracy_chart
-from eval.reports.tables import differences, markdown, method, scores, to_json
-from eval.reports.verdict import headline, verdict
-from eval.runs.comparison import compare
-from eval.runs.judgement import Comparison, ModelScore, PairedTest, ScoredRun, Section
 from tests.conftest import ROOT
 from tests.unit.eval_runs.test_comparison import flags, make
+from tuneyard.core.errors import RequestError
+from tuneyard.core.language import in_language
+from tuneyard.eval.reports.numbers import number, percent, points, points_interval, show_p
+from tuneyard.eval.reports.plots import accuracy_chart
+from tuneyard.eval.reports.tables import differences, markdown, method, scores, to_json
+from tuneyard.eval.reports.verdict import headline, verdict
+from tuneyard.eval.runs.comparison import compare
+from tuneyard.eval.runs.judgement import Comparison, ModelScore, PairedTest, ScoredRun, Section
 
 SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
 VALID = jsonschema_rs.validator_for(SCHEMA).is_valid

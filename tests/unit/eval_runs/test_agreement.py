@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.metrics import Metric
-from eval.reports.tables import differences
-from eval.reports.verdict import headline, verdict
-from eval.runs.comparison import compare
-from eval.runs.judgement import Comparison, PairedTest, ScoredRun, Section
-from eval.statistics import family
-from eval.statistics.family import Estimate
+from tuneyard.core.metrics import Metric
+from tuneyard.eval.reports.tables import differences
+from tuneyard.eval.reports.verdict import headline, verdict
+from tuneyard.eval.runs.comparison import compare
+from tuneyard.eval.runs.judgement import Comparison, PairedTest, ScoredRun, Section
+from tuneyard.eval.statistics import family
+from tuneyard.eval.statistics.family import Estimate
 
 LABELS = ["yes", "no", "maybe"]
 MODELS = ["base", "a", "b", "c"]

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from core.errors import RequestError
-from eval.runs.comparison import compare
-from eval.runs.judgement import ScoredRun
-from eval.runs.questions import choose_on_half
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.runs.comparison import compare
+from tuneyard.eval.runs.judgement import ScoredRun
+from tuneyard.eval.runs.questions import choose_on_half
 
 
 def run(model, correct, dataset="s", groups=None):

@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core.errors import RequestError
-from core.metrics import Metric
-from eval.metrics.labels import summary
-from eval.metrics.qa import qa_summary
-from eval.metrics.reports import report_summary
-from eval.reports.plots import kinds_chart
-from eval.runs.comparison import compare
-from eval.runs.judgement import Comparison, ScoredRun, Section
-from eval.statistics.family import estimates, units_of
-from eval.statistics.rates import critical, wilson
+from tuneyard.core.errors import RequestError
+from tuneyard.core.metrics import Metric
+from tuneyard.eval.metrics.labels import summary
+from tuneyard.eval.metrics.qa import qa_summary
+from tuneyard.eval.metrics.reports import report_summary
+from tuneyard.eval.reports.plots import kinds_chart
+from tuneyard.eval.runs.comparison import compare
+from tuneyard.eval.runs.judgement import Comparison, ScoredRun, Section
+from tuneyard.eval.statistics.family import estimates, units_of
+from tuneyard.eval.statistics.rates import critical, wilson
 
 
 def make(model: str, right: list[bool], dataset: str = "s", groups: list[str] | None = None) -> ScoredRun:

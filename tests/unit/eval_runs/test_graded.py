@@ -10,16 +10,16 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import permutation_test
 
-from core.errors import ContentError, RequestError
-from eval.compare import cli
-from eval.metrics.text import bleu, bleu_parts
-from eval.reports.compared import compare_in_metric
-from eval.reports.numbers import number
-from eval.reports.tables import markdown
-from eval.reports.verdict import verdict
-from eval.statistics.family import estimates, units_of
-from eval.statistics.rates import ratio
 from tests.conftest import ROOT
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.compare import cli
+from tuneyard.eval.metrics.text import bleu, bleu_parts
+from tuneyard.eval.reports.compared import compare_in_metric
+from tuneyard.eval.reports.numbers import number
+from tuneyard.eval.reports.tables import markdown
+from tuneyard.eval.reports.verdict import verdict
+from tuneyard.eval.statistics.family import estimates, units_of
+from tuneyard.eval.statistics.rates import ratio
 
 N = 60
 SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from core.errors import ContentError
-from eval.reports.compared import compare_results
 from tests.fake_runs import write_run
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.reports.compared import compare_results
 
 GOLD = ["yes", "no", "yes", "no", "yes", "no"]
 CHOSE = [0, 1, 2]

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.errors import ContentError, RequestError
-from eval.runs.find import read_run
-from eval.runs.questions import SEED, fit_bias, label_biases
-from eval.statistics.selection import split_halves
 from tests.fake_runs import write_run
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.runs.find import read_run
+from tuneyard.eval.runs.questions import SEED, fit_bias, label_biases
+from tuneyard.eval.statistics.selection import split_halves
 
 LABELS = ["maybe", "no", "yes"]
 

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from core import plugins
-from core.errors import ContentError, RequestError
-from eval.compare import cli as compare
-from eval.reports.incorrect import collect_incorrect
-from eval.runs.find import parse_source, read_runs
-from eval.runs.logs import log_readers, read_log
 from tests.conftest import ROOT
 from tests.peers import installed
+from tuneyard.core import plugins
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.compare import cli as compare
+from tuneyard.eval.reports.incorrect import collect_incorrect
+from tuneyard.eval.runs.find import parse_source, read_runs
+from tuneyard.eval.runs.logs import log_readers, read_log
 
 ROWS = [
     {"id": "b", "gold": "yes", "prediction": "yes", "cluster": "x", "question": "Is 2 even?"},
@@ -221,7 +221,7 @@ def test_the_worked_example_reads_inspect_ai(
 @pytest.mark.parametrize("body", ["raise KeyError('samples')", "yield 3"])
 def test_a_plug_in_that_fails_is_named(plug_in: Callable[[str], None], tmp_path: Path, body: str) -> None:
     code = f"""
-        from eval.runs.logs import log_reader
+        from tuneyard.eval.runs.logs import log_reader
 
         @log_reader("inspect_ai", "logs", ".json", fields=(("eval", "samples"),))
         def inspect_ai(path):

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.errors import ContentError
-from eval.runs.alignment import check_rows
-from eval.runs.comparison import compare
-from eval.runs.find import parse_source, read_runs
-from eval.runs.logs import read_log
-from eval.runs.logs.harness import HARNESS as HARNESS_FIELDS
-from eval.runs.logs.plain import FIELDS as PLAIN
 from tests.conftest import ROOT
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.runs.alignment import check_rows
+from tuneyard.eval.runs.comparison import compare
+from tuneyard.eval.runs.find import parse_source, read_runs
+from tuneyard.eval.runs.logs import read_log
+from tuneyard.eval.runs.logs.harness import HARNESS as HARNESS_FIELDS
+from tuneyard.eval.runs.logs.plain import FIELDS as PLAIN
 
 HARNESS = ROOT / "tests" / "golden" / "compare" / "harness"
 

@@ -8,14 +8,14 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import t as student
 
-from core.errors import RequestError
-from eval.compare import cli
-from eval.reports.compared import few_seeds
-from eval.runs.judgement import ScoredRun
-from eval.runs.questions import compare_replicates, parse_replicates
 from tests.conftest import ROOT
 from tests.fake_runs import answers, write_run
 from tests.unit.eval_runs.test_comparison import make
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.compare import cli
+from tuneyard.eval.reports.compared import few_seeds
+from tuneyard.eval.runs.judgement import ScoredRun
+from tuneyard.eval.runs.questions import compare_replicates, parse_replicates
 
 SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from core import version
-from core.errors import ContentError, RequestError
-from eval.runs.results import PREDICTIONS, RUN, PredictionLog, begin_run, check_new
+from tuneyard.core import version
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.runs.results import PREDICTIONS, RUN, PredictionLog, begin_run, check_new
 
 IDENTITY = {
     "settings": {"command": "eval.nli", "dtype": "fp32"},

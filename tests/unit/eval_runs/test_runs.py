@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ContentError, RequestError
-from eval.runs.alignment import check_rows
-from eval.runs.find import parse_source, read_runs
-from eval.runs.judgement import ScoredRun
 from tests.fake_runs import answers, demo, write_run
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.runs.alignment import check_rows
+from tuneyard.eval.runs.find import parse_source, read_runs
+from tuneyard.eval.runs.judgement import ScoredRun
 
 GOLD = ["yes", "no"] * 10
 

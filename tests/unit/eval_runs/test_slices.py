@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from core.errors import RequestError
-from eval.compare import cli
-from eval.runs.judgement import ScoredRun
-from eval.runs.questions import compare_slices
-from eval.statistics.family import estimates, sliced, units_of
 from tests.conftest import ROOT
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.compare import cli
+from tuneyard.eval.runs.judgement import ScoredRun
+from tuneyard.eval.runs.questions import compare_slices
+from tuneyard.eval.statistics.family import estimates, sliced, units_of
 
 SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
 

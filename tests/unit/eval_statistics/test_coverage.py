@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from eval.statistics import family
 from tests.bench.coverage import designs
+from tuneyard.eval.statistics import family
 
 FORMERLY = (
     "accuracy | 5 clusters, ICC 0.3",

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar
 
-from eval.statistics import family
-from eval.statistics.family import (
+from tuneyard.eval.statistics import family
+from tuneyard.eval.statistics.family import (
     Estimate,
     Units,
     _Flips,
@@ -21,7 +21,7 @@ from eval.statistics.family import (
     sliced,
     units_of,
 )
-from eval.statistics.spread import normal_deviate
+from tuneyard.eval.statistics.spread import normal_deviate
 
 
 def one(better: int, worse: int, n: int, groups: list[int] | None = None) -> Estimate:

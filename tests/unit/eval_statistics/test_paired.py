@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
-from eval.statistics.f1 import count_labels, f1_differences, macro_f1
-from eval.statistics.family import Estimate, estimates
-from eval.statistics.ratings import holm, sign_flip
-from eval.statistics.spread import spread_of
+from tuneyard.eval.statistics.f1 import count_labels, f1_differences, macro_f1
+from tuneyard.eval.statistics.family import Estimate, estimates
+from tuneyard.eval.statistics.ratings import holm, sign_flip
+from tuneyard.eval.statistics.spread import spread_of
 
 COUNTS = st.integers(0, 400)
 

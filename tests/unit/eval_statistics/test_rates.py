@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.metrics.labels import summary
-from eval.statistics.rates import clustered_stderr, groups_of, rate, rate_of, wilson
+from tuneyard.eval.metrics.labels import summary
+from tuneyard.eval.statistics.rates import clustered_stderr, groups_of, rate, rate_of, wilson
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=50))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.statistics.ratings import (
+from tuneyard.eval.statistics.ratings import (
     CRITERIA,
     OVERALL,
     Rating,

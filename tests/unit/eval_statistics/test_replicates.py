@@ -7,7 +7,7 @@ from scipy.stats import t, ttest_1samp
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from eval.statistics.family import Replicated, replicated, units_of
+from tuneyard.eval.statistics.family import Replicated, replicated, units_of
 
 
 def of(steps: np.ndarray, groups: list[int] | None = None, tests: int = 1) -> Replicated:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from core.errors import ContentError
-from core.metrics import METRICS
-from eval.reports.sweep import choose
-from eval.statistics.selection import split_halves
+from tuneyard.core.errors import ContentError
+from tuneyard.core.metrics import METRICS
+from tuneyard.eval.reports.sweep import choose
+from tuneyard.eval.statistics.selection import split_halves
 
 KEYS = [f"question {n // 2}" for n in range(400)]
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
-from eval.metrics.calibration import calibration
-from eval.statistics.f1 import count_labels, macro_f1
-from eval.statistics.rates import clustered_stderr, design_effect, wilson
+from tuneyard.eval.metrics.calibration import calibration
+from tuneyard.eval.statistics.f1 import count_labels, macro_f1
+from tuneyard.eval.statistics.rates import clustered_stderr, design_effect, wilson
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

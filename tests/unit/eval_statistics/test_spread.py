@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm, ttest_1samp
 from scipy.stats import t as student
 
-from eval.statistics.rates import Z95, critical, ratio
-from eval.statistics.spread import (
+from tuneyard.eval.statistics.rates import Z95, critical, ratio
+from tuneyard.eval.statistics.spread import (
     normal_deviate,
     satterthwaite,
     skewed,

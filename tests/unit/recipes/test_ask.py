@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from core.errors import ContentError
-from recipes import ask
-from recipes.ask import LlamaFactory
-from recipes.hardware import Gpu
-from recipes.launch import LOG
-from recipes.recipe import Recipe
+from tuneyard.core.errors import ContentError
+from tuneyard.recipes import ask
+from tuneyard.recipes.ask import LlamaFactory
+from tuneyard.recipes.hardware import Gpu
+from tuneyard.recipes.launch import LOG
+from tuneyard.recipes.recipe import Recipe
 
 STAND_IN = """
 import json, os, socket, sys

@@ -3,8 +3,8 @@
 import pytest
 from click.testing import CliRunner
 
-from core.errors import RequestError
-from recipes import base
+from tuneyard.core.errors import RequestError
+from tuneyard.recipes import base
 
 
 def test_already_there_at_once(tmp_path):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes import cache
-from recipes.cache import folder_hashes, remembered, remove_oldest
+from tuneyard.recipes import cache
+from tuneyard.recipes.cache import folder_hashes, remembered, remove_oldest
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_files_that_another_process_is_writing_stay(tmp_path):
 
 ANSWERS = """
 import sys
-from recipes import cache
+from tuneyard.recipes import cache
 
 cache.LARGEST = 200
 for turn in range(300):

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from core.errors import ContentError, RequestError
-from recipes import check
-from recipes.check import Checked, disk_problems
-from recipes.costs import schedule_of
-from recipes.data import ELSEWHERE, NamedDataset
-from recipes.hardware import machine
-from recipes.recipe import Recipe
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.recipes import check
+from tuneyard.recipes.check import Checked, disk_problems
+from tuneyard.recipes.costs import schedule_of
+from tuneyard.recipes.data import ELSEWHERE, NamedDataset
+from tuneyard.recipes.hardware import machine
+from tuneyard.recipes.recipe import Recipe
 
 SHAPES = {
     "parameters": 3_000, "trainable": 1_000, "linear": 2_000, "hidden": 10, "intermediate": 20, "layers": 2,
@@ -186,7 +186,7 @@ def test_what_is_not_checked_is_named_by_the_method():
 
 
 def test_small_checkpoints_have_a_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("recipes.costs.shutil.disk_usage", lambda _: SimpleNamespace(free=5))
+    monkeypatch.setattr("tuneyard.recipes.costs.shutil.disk_usage", lambda _: SimpleNamespace(free=5))
     (line,) = disk_lines(tmp_path, 1_000, save_steps=1000)
     assert "1 checkpoint takes 12.0 kB, 5 bytes are free" in line
 

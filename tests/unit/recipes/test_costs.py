@@ -6,7 +6,8 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from recipes.costs import (
+from tests.conftest import ROOT
+from tuneyard.recipes.costs import (
     BF16,
     FP32,
     NF4,
@@ -20,8 +21,7 @@ from recipes.costs import (
     estimate,
     flops,
 )
-from recipes.hardware import GPUS
-from tests.conftest import ROOT
+from tuneyard.recipes.hardware import GPUS
 
 PUBLISHED = yaml.safe_load((ROOT / "tests/golden/recipes/published.yaml").read_text(encoding="utf-8"))
 A100 = GPUS["A100-80"]

@@ -4,8 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from recipes.data import read_datasets
-from recipes.recipe import Recipe
+from tuneyard.recipes.data import read_datasets
+from tuneyard.recipes.recipe import Recipe
 
 GOOD = [{"instruction": "a", "input": "", "output": "b"}]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ContentError
-from recipes.launch import LOG, failure, launch
+from tuneyard.core.errors import ContentError
+from tuneyard.recipes.launch import LOG, failure, launch
 
 ROOT = Path(__file__).resolve().parents[3]
 ROWS = [{"current_steps": n, "total_steps": 3, "loss": 2.0 / n} for n in (1, 2, 3)]
@@ -106,7 +106,7 @@ def start(folder: Path, training: str) -> tuple[subprocess.Popen, int]:
     """Start a python that launches a sleeping training; return it and the training's process id."""
     code = f"""
 import os, pathlib, signal, sys
-from recipes.launch import launch
+from tuneyard.recipes.launch import launch
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 launch({python(training, folder)!r}, pathlib.Path({str(folder)!r}), os.open({str(folder)!r}, 0))
 """

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from core.errors import RequestError
-from recipes import output
+from tuneyard.core.errors import RequestError
+from tuneyard.recipes import output
 
 
 def checkpoint(folder: Path, step: int = 4, *, ranks: int = 1, deepspeed: bool = False) -> Path:

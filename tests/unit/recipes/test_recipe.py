@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from core import packages
-from core.errors import ContentError, RequestError
-from recipes.recipe import read_recipe
+from tuneyard.core import packages
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.recipes.recipe import read_recipe
 
 
 def write(folder: Path, text: str, name: str = "r.yaml") -> Path:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from recipes.output import inputs_of, run_record
-from recipes.recipe import read_recipe
+from tuneyard.recipes.output import inputs_of, run_record
+from tuneyard.recipes.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 

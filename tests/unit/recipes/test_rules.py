@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recipes.hardware import Gpu, Machine, world_size
-from recipes.recipe import Recipe, read_recipe
-from recipes.rules import measured, problems_of
+from tuneyard.recipes.hardware import Gpu, Machine, world_size
+from tuneyard.recipes.recipe import Recipe, read_recipe
+from tuneyard.recipes.rules import measured, problems_of
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -154,13 +154,13 @@ def test_usual_rates_and_packing_kept_apart_pass(settings):
 
 @pytest.mark.parametrize(("trl", "found"), [("0.24.0", [("E334", "stage")]), ("0.9.6", []), ("0.8.6", [])])
 def test_ppo_is_refused_with_a_trl_that_its_trainer_refuses(monkeypatch, trl, found):
-    monkeypatch.setattr("recipes.training_rules.versions", lambda _: {"trl": trl})
+    monkeypatch.setattr("tuneyard.recipes.training_rules.versions", lambda _: {"trl": trl})
     server = {"reward_model": "http://reward.example", "reward_model_type": "api"}
     assert codes(stage="ppo", learning_rate=1e-5, **server) == found
 
 
 def test_a_model_that_judges_answers_has_a_value_head(tmp_path, monkeypatch):
-    monkeypatch.setattr("recipes.training_rules.versions", lambda _: {})
+    monkeypatch.setattr("tuneyard.recipes.training_rules.versions", lambda _: {})
     (tmp_path / "config.json").write_text("{}")
     model, judges = str(tmp_path), {"stage": "rm", "do_train": False, "do_predict": True}
     assert codes(stage="rm", model_name_or_path=model) == []  # which makes one
@@ -276,7 +276,9 @@ def test_datasets_of_recipes_have_specs(path):
 
 
 def test_every_tracker_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr("recipes.rules.find_spec", lambda name: None if name in ("wandb", "mlflow") else name)
+    monkeypatch.setattr(
+        "tuneyard.recipes.rules.find_spec", lambda name: None if name in ("wandb", "mlflow") else name
+    )
     assert codes(report_to=["tensorboard", "wandb", "mlflow"]) == [("E309", "report_to")] * 2
 
 
@@ -285,14 +287,14 @@ def test_a_package_is_installed_by_our_extra_or_without_pip_in_a_uv_environment(
         problems = problems_of(Recipe(Path("r.yaml"), settings, {}), Machine((HOPPER,)))
         return [problem.hint for problem in problems if problem.code == "E309"]
 
-    monkeypatch.setattr("recipes.rules.find_spec", lambda _: None)
-    monkeypatch.setattr("core.packages.shutil.which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr("tuneyard.recipes.rules.find_spec", lambda _: None)
+    monkeypatch.setattr("tuneyard.core.packages.shutil.which", lambda name: f"/bin/{name}")
     (hint,) = hints(report_to="wandb")
     assert "make setup-wandb" in hint and "pip" not in hint
     (hint,) = hints(quantization_bit=4)
     assert "make setup" in hint
     assert hints(enable_liger_kernel=True) == ["uv pip install liger-kernel"]
-    monkeypatch.setattr("core.packages.shutil.which", lambda _: None)
+    monkeypatch.setattr("tuneyard.core.packages.shutil.which", lambda _: None)
     assert hints(enable_liger_kernel=True) == ["python -m pip install liger-kernel"]
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes.costs import schedule_of, schedule_problems
-from recipes.recipe import Recipe
+from tuneyard.recipes.costs import schedule_of, schedule_problems
+from tuneyard.recipes.recipe import Recipe
 
 EACH = "per_device_train_batch_size"
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from core.documents import read_yaml
-from core.errors import ContentError
-from core.refusals import refusals
-from recipes.schema import known_keys
-from recipes.token_weights import read_weights
 from tests.conftest import ROOT
+from tuneyard.core.documents import read_yaml
+from tuneyard.core.errors import ContentError
+from tuneyard.core.refusals import refusals
+from tuneyard.recipes.schema import known_keys
+from tuneyard.recipes.token_weights import read_weights
 
 FILES = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "compiler/specs").glob("*.yaml")])
 FIRST = "# yaml-language-server: $schema="

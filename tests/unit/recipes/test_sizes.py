@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from recipes.costs import Shapes, setup_of, unmodelled
-from recipes.plan import fits
-from recipes.recipe import Recipe
+from tuneyard.recipes.costs import Shapes, setup_of, unmodelled
+from tuneyard.recipes.plan import fits
+from tuneyard.recipes.recipe import Recipe
 
 SHAPES = Shapes(1_000_000, 10_000, 800_000, 100, 400, 4, 1000)
 

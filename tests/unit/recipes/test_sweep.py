@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from core import drawing
-from core.errors import ContentError, RequestError
-from core.metrics import UNKNOWN, metric_of
-from recipes import check, sweep
-from recipes.schema import known_keys
 from tests.unit.recipes.test_best import scored
+from tuneyard.core import drawing
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.metrics import UNKNOWN, metric_of
+from tuneyard.recipes import check, sweep
+from tuneyard.recipes.schema import known_keys
 
 AXES = {"lora_rank": ["4", "8"], "lora_alpha": ["8", "16"]}
 GRID = sweep.Grid(AXES, {})

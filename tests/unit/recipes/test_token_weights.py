@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import ContentError
-from recipes.token_weights import TokenWeights, read_weights, token_spans, weights_file
+from tuneyard.core.errors import ContentError
+from tuneyard.recipes.token_weights import TokenWeights, read_weights, token_spans, weights_file
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -135,7 +135,7 @@ def test_mistakes_are_named(tmp_path, text, message):
 
 def test_a_step_in_which_nothing_weighs_teaches_nothing():
     torch = pytest.importorskip("torch")
-    from recipes.token_weights import weighted_loss
+    from tuneyard.recipes.token_weights import weighted_loss
 
     logits = torch.zeros(1, 3, 4, requires_grad=True)
     nothing = torch.zeros(1, 3)
@@ -160,7 +160,7 @@ def test_shipped_weights_belong_to_a_recipe(path):
 
 
 def test_a_rule_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr("core.patterns.SECONDS", 0.1)
+    monkeypatch.setattr("tuneyard.core.patterns.SECONDS", 0.1)
     weights = read(tmp_path, "rules: [{regex: '(a+)+b', weight: 2}]")
     with pytest.raises(ContentError, match=r'the rule "\(a\+\)\+b" on an answer: stopped after 0.1 s'):
         weigh(weights, "a" * 60)

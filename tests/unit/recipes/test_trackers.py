@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from recipes import trackers
-from recipes.recipe import Recipe
-from recipes.trackers import added_tracker, is_wandb_configured
+from tuneyard.recipes import trackers
+from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.trackers import added_tracker, is_wandb_configured
 
 
 @pytest.fixture(autouse=True)

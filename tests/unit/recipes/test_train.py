@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from core.errors import ContentError, ProblemsError, RequestError
-from core.runs import RUN, STARTED
-from recipes import check, output
-from recipes import train as training
-from recipes.data import require_model
-from recipes.hardware import machine
-from recipes.output import inputs_of
-from recipes.recipe import read_recipe
-from recipes.train import train
+from tuneyard.core.errors import ContentError, ProblemsError, RequestError
+from tuneyard.core.runs import RUN, STARTED
+from tuneyard.recipes import check, output
+from tuneyard.recipes import train as training
+from tuneyard.recipes.data import require_model
+from tuneyard.recipes.hardware import machine
+from tuneyard.recipes.output import inputs_of
+from tuneyard.recipes.recipe import read_recipe
+from tuneyard.recipes.train import train
 
 
 @pytest.fixture

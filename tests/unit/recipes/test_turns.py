@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from recipes.rows import turn_fault
+from tuneyard.recipes.rows import turn_fault
 
 SHAREGPT = {
     "messages": "conversations", "role_tag": "from", "user_tag": "human", "assistant_tag": "gpt",

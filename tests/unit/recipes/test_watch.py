@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from core.errors import RequestError
-from recipes import check
-from recipes.recipe import read_recipe
-from recipes.watch import files_named, states_of
+from tuneyard.core.errors import RequestError
+from tuneyard.recipes import check
+from tuneyard.recipes.recipe import read_recipe
+from tuneyard.recipes.watch import files_named, states_of
 
 
 @pytest.fixture
