@@ -1,12 +1,8 @@
 """Kinds of columns: which stand in a record beside its texts, what a value of each may be."""
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
 
 from tuneyard.core.prompt import PLACEHOLDERS as PLACEHOLDERS
-
-if TYPE_CHECKING:
-    from tuneyard.compiler.spec import Output
 
 PAIR = ("chosen", "rejected")
 KTO = "kto"
@@ -42,16 +38,3 @@ def check_kinds(kinds: Mapping[str, str], *, texts: bool, answered: bool, format
         raise ValueError(
             "chosen and rejected: expected a column of each, in place of `output` and `assistant`"
         )
-
-
-def check_texts(output: "Output", turns: Collection[str]) -> None:
-    """Refuse an output that no text would be written into, and columns of `turns` where a text is due."""
-    if lone := [name for name in output.columns if name in turns]:
-        raise ValueError(f"column {lone[0]}: turns are no text for a template or `keep`; give them `roles`")
-    due, written = TEXTS[output.format], bool(turns)
-    if output.format == "text":
-        written = bool(turns and output.roles)
-    if not written and (output.roles or not any(key in output.templates for key in due)):
-        roles = " with `roles`" if output.format == "text" else ""
-        wanted = f"expected {' or '.join(f'`{key}`' for key in due)}, or a column `is: turns`{roles}"
-        raise ValueError(f"nothing says what the text of a record ({output.format}) is; {wanted}")

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import from_hub
 from tuneyard.eval.backends.causality import check_causal
+from tuneyard.eval.backends.vision import Vision
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-    from tuneyard.eval.backends.vision import Vision
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WEIGHTS = "*.safetensors"
@@ -38,7 +37,7 @@ class Model:
     context: int
     alone: bool = False
     sampling: Mapping[str, float] = field(default_factory=dict)
-    vision: "Vision | None" = None
+    vision: Vision | None = None
 
 
 def find_model(reference: str) -> Path:

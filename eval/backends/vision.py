@@ -8,7 +8,7 @@ tests/cli/test_images.py holds what goes into the model against a training's own
 import contextlib
 import io
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,7 @@ from tuneyard.core.prompt import Message, llamafactory_template
 
 if TYPE_CHECKING:
     import torch
-
-    from tuneyard.eval.backends.load import Model
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MODELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # by model_type, those that tests hold against training
 PIXELS = {"image_max_pixels": 768 * 768, "image_min_pixels": 32 * 32}  # LLaMA-Factory's own
@@ -72,13 +71,20 @@ class Vision:
         return list(ids).count(self.image_id) < due
 
 
-def with_vision(model: "Model", template: str, think: bool, pixels: Mapping[str, Any]) -> "Model":
-    """Return a model that is shown images by LLaMA-Factory's template, each row by itself.
+def open_vision(
+    net: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    template: str,
+    think: bool,
+    pixels: Mapping[str, Any],
+) -> Vision:
+    """Open what LLaMA-Factory's template shows images to a model with.
 
     `pixels` are the image_max_pixels and image_min_pixels of a recipe, or `PIXELS`.
     `RequestError` where model or template take none; `ContentError` where the folder has no processor.
     """
-    kind, folder = model.net.config.model_type, Path(model.net.name_or_path)
+    kind = net.config.model_type
+    folder = Path(net.name_or_path)
     if kind not in MODELS:
         raise RequestError(
             f"{folder}: rows with images are scored with models of the types {', '.join(MODELS)}; "
@@ -88,8 +94,9 @@ def with_vision(model: "Model", template: str, think: bool, pixels: Mapping[str,
     from llamafactory.data.mm_plugin import Qwen2VLPlugin, Qwen3VLPlugin
     from llamafactory.hparams import ModelArguments
 
-    found, tokenizer = llamafactory_template(model.tokenizer, template, think)
-    plugin, image_id = found.mm_plugin, model.net.config.image_token_id
+    written, tokenizer = llamafactory_template(tokenizer, template, think)
+    plugin = written.mm_plugin
+    image_id = net.config.image_token_id
     token = plugin.image_token if type(plugin) in (Qwen2VLPlugin, Qwen3VLPlugin) else None
     if token is None or tokenizer.convert_tokens_to_ids(token) != image_id:
         name = "qwen3_vl_nothink" if kind == "qwen3_vl" else "qwen2_vl"
@@ -102,14 +109,13 @@ def with_vision(model: "Model", template: str, think: bool, pixels: Mapping[str,
         ) from error
     processor = _processor(arguments, folder)
     collator = MultiModalDataCollatorForSeq2Seq(
-        tokenizer=tokenizer, model=model.net, template=found, processor=processor
+        tokenizer=tokenizer, model=net, template=written, processor=processor
     )
     settings = {
         **pixels,
         "processor": next(sha256(folder / name) for name in PROCESSORS if (folder / name).is_file()),
     }
-    vision = Vision(plugin, processor, collator, model.device, image_id, settings)
-    return replace(model, alone=True, vision=vision)
+    return Vision(plugin, processor, collator, str(net.device), image_id, settings)
 
 
 def _processor(arguments: Any, folder: Path) -> Any:

@@ -29,7 +29,7 @@ from tuneyard.eval.backends.generate import LocalGenerator
 from tuneyard.eval.backends.load import Model, find_model, load_model
 from tuneyard.eval.backends.scorers import Generator
 from tuneyard.eval.backends.server import Server, check_url
-from tuneyard.eval.backends.vision import with_vision
+from tuneyard.eval.backends.vision import open_vision
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
 from tuneyard.eval.runs.results import MERGED
@@ -83,8 +83,10 @@ class Opened:
         pixels = next((one.pixels for one in sets if one.images), None)
         if pixels is None:
             return self
-        model = with_vision(self.local, request.template or "", request.think, pixels)
-        return replace(self, model=model, budget=1)
+        model = self.local
+        vision = open_vision(model.net, model.tokenizer, request.template or "", request.think, pixels)
+        seeing = replace(model, alone=True, vision=vision)
+        return replace(self, model=seeing, budget=1)
 
     def with_shots(self, sets: Sequence[EvalDataset]) -> "Opened":
         """Return the models and, after the base, the base with the sets' examples before each question."""

@@ -31,6 +31,8 @@ TESTS = [
 FEW = 20  # tests that are run first
 HEAVY = ("pytest", "hypothesis", "numpy", "scipy.stats", "pyarrow.parquet", "matplotlib.figure", "torch")
 SECONDS = 400  # a test that takes longer hangs, which nobody overlooks
+HANGS = 120  # seconds after which one test is ended
+NOTED = 6  # times as long may a test take while every function that it enters is noted
 PROCESSES = 60  # an error that starts more than so many at once would soon have taken the whole machine
 LIMITS = {resource.RLIMIT_FSIZE: 2 << 30, resource.RLIMIT_DATA: 6 << 30}  # bytes, since errors have no bounds
 
@@ -168,10 +170,11 @@ class Sandbox:
                 del sys.modules[name]
             import pytest
 
-            options, plugins = ["-x"], []
+            options, plugins = ["-x", f"--timeout={HANGS}"], []
             if entered.NOTES in os.environ:  # all tests, also those behind one that fails
-                options, plugins = [], [Plugin(entered.Notes(str(self.notes)))]
-            options += ["-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--timeout=120"]
+                options = [f"--timeout={NOTED * HANGS}"]
+                plugins = [Plugin(entered.Notes(str(self.notes)))]
+            options += ["-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
             code = int(
                 pytest.main([*options, "-m", "not slow and not gpu and not peer", *tests], plugins=plugins)
             )

@@ -1,5 +1,7 @@
 """Plug-ins by entry points: a broken package is named with its version and takes nothing with it."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +36,34 @@ def test_plugins_are_loaded_by_name_with_their_package(site: Path) -> None:
     found = plugins.load("tuneyard.metrics")["words"]
     assert found.package == "plug_words 1.2"
     assert found.value() == 3
+
+
+SHADOWED = ("core", "compiler", "recipes", "adapters", "eval")
+
+
+def test_a_plugin_keeps_its_own_core_and_eval(tmp_path: Path) -> None:
+    """`tuneyard` imports nothing by the bare names of its folders, and puts nothing on the path."""
+    for name in SHADOWED:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"WHOSE = 'the plug-in, {name}'\n")
+    imports = "\n".join(f"import {name}" for name in SHADOWED)
+    whose = ", ".join(f"{name}.WHOSE" for name in SHADOWED)
+    package(tmp_path, "plug_words", "words = plug_words:words", f"{imports}\nwords = [{whose}]\n")
+    program = (
+        "from tuneyard.core import plugins\n"
+        "from tuneyard.compiler import spec\n"
+        "from tuneyard.eval import metrics\n"
+        "print(*plugins.load('tuneyard.metrics')['words'].value, sep='\\n')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines() == [f"the plug-in, {name}" for name in SHADOWED]
 
 
 @pytest.mark.parametrize(
