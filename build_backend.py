@@ -1,7 +1,7 @@
 """What `pip install` of this checkout runs (PEP 517): an editable install works, every other one is refused.
 
-The packages are top-level folders and are in no wheel yet. An installation from a wheel would end without an
-error, and then no command would find its code.
+No wheel is built yet: it would lack the files beside the code (specs, schemas, suites).
+The installation would end without an error, and commands would fail long after it.
 """
 
 import sys
@@ -12,7 +12,7 @@ from setuptools import build_meta
 ConfigSettings = dict[str, str | list[str] | None]
 
 REFUSAL = """\
-error: Tuneyard cannot be installed as a wheel yet: the wheel would contain no code.
+error: Tuneyard cannot be installed as a wheel yet: the wheel would lack specs, schemas and suites.
 Install it as a checkout that stays where it is: clone the repository, run "make setup" in the clone (or
 "make setup-core" for compiling, merging and comparing only), then "source .venv/bin/activate".
 In an environment of your own: pip install -e CLONE
@@ -33,7 +33,7 @@ def build_wheel(
     _config_settings: ConfigSettings | None = None,
     _metadata_directory: str | None = None,
 ) -> NoReturn:
-    """Refuse: the wheel would contain no code."""
+    """Refuse: the wheel would lack the files beside the code."""
     _refuse()
 
 

@@ -1,5 +1,6 @@
-"""An installation other than an editable one is refused: its wheel would contain no code."""
+"""An installation other than an editable one is refused: its wheel would lack the files beside the code."""
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -40,11 +41,25 @@ def test_a_wheel_is_refused_and_the_set_up_command_named(checkout: Path, call: s
     assert not (checkout / "wheels").exists()
 
 
-def test_the_editable_install_of_the_makefile_still_works(checkout: Path) -> None:
+def test_the_editable_install_finds_tuneyard_alone(checkout: Path) -> None:
+    """What it adds to an environment names the packages under `tuneyard`, and puts no folder on sys.path."""
+    shutil.copytree(ROOT / "tuneyard", checkout / "tuneyard", symlinks=True)
+    (checkout / "core").mkdir()
+    (checkout / "core/__init__.py").write_text("HERE = 1\n")
     (checkout / "wheels").mkdir()
     ended = call_hook(checkout, "build_editable('wheels')")
     assert ended.returncode == 0, ended.stderr
     (wheel,) = (checkout / "wheels").glob("*.whl")
+    installed = checkout.parent / "installed"
     with zipfile.ZipFile(wheel) as archive:
-        (link,) = [name for name in archive.namelist() if name.endswith(".pth")]
-        assert archive.read(link).decode().strip() == str(checkout)
+        archive.extractall(installed)
+    program = (
+        f"import site, sys; before = list(sys.path); site.addsitedir({str(installed)!r})\n"
+        "from tuneyard.core import HERE\n"
+        f"assert HERE and {str(checkout)!r} not in sys.path, sys.path\n"
+        "try:\n    import core\nexcept ImportError:\n    print('only tuneyard')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program], cwd=installed, capture_output=True, text=True
+    )
+    assert ran.stdout == "only tuneyard\n", ran.stderr

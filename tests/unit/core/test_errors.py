@@ -78,7 +78,7 @@ def test_a_package_that_is_not_there_is_named_and_a_module_of_ours_is_a_defect(
     assert capsys.readouterr().err.startswith("error: tqdm is not installed in ")
     assert outcome(ImportError("cannot import name 'a' from 'tqdm'", name="tqdm")) == 2
     assert capsys.readouterr().err == "error: cannot import name 'a' from 'tqdm'; run make setup again\n"
-    for name in ("core.nothing", None):
+    for name in ("tuneyard.core.nothing", None):
         with pytest.raises(ImportError, match="nothing here"):
             outcome(ImportError("nothing here", name=name))
 
@@ -167,9 +167,14 @@ def test_bars_are_drawn_on_a_terminal_only(terminal: bool) -> None:
 @pytest.mark.parametrize(
     ("module", "name", "words", "hint"),
     [
-        ("recipes.train", "command", ["r.yaml"], "newest complete checkpoint"),
-        ("recipes.sweep", "command", ["r.yaml", "lora_rank=4,8"], "finished runs are skipped"),
-        ("adapters.__main__", "fuse", ["a", "--base", "b", "--out", "o"], "the same command resumes it"),
+        ("tuneyard.recipes.train", "command", ["r.yaml"], "newest complete checkpoint"),
+        ("tuneyard.recipes.sweep", "command", ["r.yaml", "lora_rank=4,8"], "finished runs are skipped"),
+        (
+            "tuneyard.adapters.__main__",
+            "fuse",
+            ["a", "--base", "b", "--out", "o"],
+            "the same command resumes it",
+        ),
     ],
 )
 def test_long_commands_say_how_they_resume(
@@ -179,9 +184,9 @@ def test_long_commands_say_how_they_resume(
         raise KeyboardInterrupt
 
     for first_call in (
-        "recipes.train.read_recipe",
-        "recipes.sweep.parse_grid",
-        "adapters.request.fuse_request",
+        "tuneyard.recipes.train.read_recipe",
+        "tuneyard.recipes.sweep.parse_grid",
+        "tuneyard.adapters.request.fuse_request",
     ):
         monkeypatch.setattr(first_call, interrupt)
     command = getattr(importlib.import_module(module), name)

@@ -23,7 +23,7 @@ def test_the_core_packages_are_those_of_pyproject() -> None:
     assert set(CORE) == {IMPORTED_AS.get(name, name).replace("-", "_") for name in names}
 
 
-ROOMS = ("core", "compiler", "recipes", "adapters", "eval", "samples")
+ROOMS = ("tuneyard", "core", "compiler", "recipes", "adapters", "eval", "samples")
 NOT_IMPORTED = {
     "torchaudio": "llamafactory wants the one that fits this torch",
     "torchvision": "llamafactory wants the one that fits this torch",
