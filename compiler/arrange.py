@@ -14,30 +14,30 @@ from itertools import chain, compress
 from pathlib import Path
 from typing import cast
 
-from compiler.check import Checker
-from compiler.compare import leaks
-from compiler.fingerprints import Fingerprints
-from compiler.kinds import KTO
-from compiler.lint import Lint
-from compiler.matching import numbered
-from compiler.problems import Problems
-from compiler.progress import Progress
-from compiler.read import read, reading
-from compiler.readback import Written
-from compiler.registry import entry_of
-from compiler.render import Renderer
-from compiler.request import CompileRequest, Counts
-from compiler.retyped import LINES, RetypedWatch
-from compiler.rows import Batch
-from compiler.sources import Input, with_rivals
-from compiler.spec import PART, WHOLE, Spec, Split
-from compiler.spool import Spool
-from compiler.texts import Sieve
-from compiler.turns import one_class
-from compiler.unused import Unused
-from compiler.write import RecordFile, rearrange
-from core.errors import ContentError, Problem
-from core.splits import IN_REST, ROW_TYPE, apportioned, draw_sample, draw_splits
+from tuneyard.compiler.check import Checker
+from tuneyard.compiler.compare import leaks
+from tuneyard.compiler.fingerprints import Fingerprints
+from tuneyard.compiler.kinds import KTO
+from tuneyard.compiler.lint import Lint
+from tuneyard.compiler.matching import numbered
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.progress import Progress
+from tuneyard.compiler.read import read, reading
+from tuneyard.compiler.readback import Written
+from tuneyard.compiler.registry import entry_of
+from tuneyard.compiler.render import Renderer
+from tuneyard.compiler.request import CompileRequest, Counts
+from tuneyard.compiler.retyped import LINES, RetypedWatch
+from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.sources import Input, with_rivals
+from tuneyard.compiler.spec import PART, WHOLE, Spec, Split
+from tuneyard.compiler.spool import Spool
+from tuneyard.compiler.texts import Sieve
+from tuneyard.compiler.turns import one_class
+from tuneyard.compiler.unused import Unused
+from tuneyard.compiler.write import RecordFile, rearrange
+from tuneyard.core.errors import ContentError, Problem
+from tuneyard.core.splits import IN_REST, ROW_TYPE, apportioned, draw_sample, draw_splits
 
 Order = Sequence[int]
 

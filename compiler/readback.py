@@ -15,16 +15,16 @@ from typing import Any, BinaryIO, cast
 
 import orjson
 
-from compiler.fingerprints import Fingerprints
-from compiler.kinds import PLACEHOLDERS
-from compiler.registry import entry_of
-from compiler.retyped import LINES, problems_of_file, problems_of_kept, text_columns
-from compiler.spec import Output, Spec
-from compiler.spool import Spool
-from compiler.write import Checksum, RecordFile, not_as_made
-from core.errors import ContentError, Problem
-from core.examples import SEPARATOR, examples_file, fingerprints, write_examples
-from core.files import named, sha256
+from tuneyard.compiler.fingerprints import Fingerprints
+from tuneyard.compiler.kinds import PLACEHOLDERS
+from tuneyard.compiler.registry import entry_of
+from tuneyard.compiler.retyped import LINES, problems_of_file, problems_of_kept, text_columns
+from tuneyard.compiler.spec import Output, Spec
+from tuneyard.compiler.spool import Spool
+from tuneyard.compiler.write import Checksum, RecordFile, not_as_made
+from tuneyard.core.errors import ContentError, Problem
+from tuneyard.core.examples import SEPARATOR, examples_file, fingerprints, write_examples
+from tuneyard.core.files import named, sha256
 
 BLOCK = 1 << 18
 Record = dict[str, Any]

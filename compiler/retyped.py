@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import Problem
-from core.prompt import strings
-from core.timestamps import texts_after_timestamps, timestamps_in_file, timestamps_in_records
+from tuneyard.core.errors import Problem
+from tuneyard.core.prompt import strings
+from tuneyard.core.timestamps import texts_after_timestamps, timestamps_in_file, timestamps_in_records
 
 if TYPE_CHECKING:
-    from compiler.render import Renderer
-    from compiler.rows import Batch
+    from tuneyard.compiler.render import Renderer
+    from tuneyard.compiler.rows import Batch
 
 TEXT_PARTS = ("prompt", "query", "response", "history", "messages", "system", "tools", "chosen", "rejected")
 """Parts of a registry entry's `columns` whose columns hold texts."""

@@ -1,18 +1,26 @@
 """A dataset as one YAML file: what it reads, what its rows must be, what it writes."""
 
 import string
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from compiler.kinds import HISTORY, RECORDED, check_kinds, check_texts
-from compiler.pieces import PieceRule
-from compiler.specfile import Raw, Source, filled_in, find_spec, read_spec, reads_piece_by_piece, source_of
-from core.errors import ContentError, nearest, show_value
-from core.examples import examples_file
-from core.splits import REST
-from core.timestamps import is_date_by_name
+from tuneyard.compiler.kinds import HISTORY, RECORDED, TEXTS, check_kinds
+from tuneyard.compiler.pieces import PieceRule
+from tuneyard.compiler.specfile import (
+    Raw,
+    Source,
+    filled_in,
+    find_spec,
+    read_spec,
+    reads_piece_by_piece,
+    source_of,
+)
+from tuneyard.core.errors import ContentError, nearest, show_value
+from tuneyard.core.examples import examples_file
+from tuneyard.core.splits import REST
+from tuneyard.core.timestamps import is_date_by_name
 
 UNLABELLED = "unlabelled"
 ROW_NUMBER = "row number"
@@ -456,7 +464,7 @@ def _check_names(spec: Spec) -> None:
             there = f"(columns: {', '.join(known)}) {nearest(name, known)}".rstrip()
             raise ValueError(f"{where}: no column {name!r} {there}")
     for output in () if spec.mix else spec.outputs:
-        check_texts(output, spec.named("turns"))
+        _check_texts(output, spec.named("turns"))
     _refuse(spec.labels and "label" not in known, "`labels` needs a column `label`")
     strange = any(name != "label" or not spec.labels for name in spec.named("label"))
     _refuse(strange, "`is: label` is for the column `label`, and needs `labels`")
@@ -464,6 +472,19 @@ def _check_names(spec: Spec) -> None:
     if twice := [raw for number, (_, raw) in enumerate(raws) if raws[number] in raws[:number]]:
         raise ValueError(f"labels: {show_value(twice[0])} stands under two of them")
     _refuse(not known and not spec.mix, "expected `columns` or `mix`")
+
+
+def _check_texts(output: Output, turns: Collection[str]) -> None:
+    """Refuse an output that no text would be written into, and columns of `turns` where a text is due."""
+    if lone := [name for name in output.columns if name in turns]:
+        raise ValueError(f"column {lone[0]}: turns are no text for a template or `keep`; give them `roles`")
+    due, written = TEXTS[output.format], bool(turns)
+    if output.format == "text":
+        written = bool(turns and output.roles)
+    if not written and (output.roles or not any(key in output.templates for key in due)):
+        roles = " with `roles`" if output.format == "text" else ""
+        wanted = f"expected {' or '.join(f'`{key}`' for key in due)}, or a column `is: turns`{roles}"
+        raise ValueError(f"nothing says what the text of a record ({output.format}) is; {wanted}")
 
 
 def _check_files(spec: Spec) -> None:

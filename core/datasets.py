@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from core.documents import BOM, json_lines
-from core.errors import ContentError, RequestError, nearest
-from core.files import no_folder, read_json, read_object
-from core.han import HAN
+from tuneyard.core.documents import BOM, json_lines
+from tuneyard.core.errors import ContentError, RequestError, nearest
+from tuneyard.core.files import no_folder, read_json, read_object
+from tuneyard.core.han import HAN
 
 REGISTRY = "dataset_info.json"
 NAMES = 10  # so many registered ones are named in a message

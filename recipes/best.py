@@ -12,14 +12,14 @@ from pathlib import Path
 
 import click
 
-from core.cli import cli_command
-from core.drawing import picture, plot_texts
-from core.errors import ContentError, RequestError, nearest
-from core.files import read_object, require
-from core.language import ENGLISH, in_language, lang_option, tr
-from core.metrics import Metric, direction, metric_of, read_metric
-from core.refusals import is_number
-from recipes.output import CHECKPOINT, checkpoints, find_flaw
+from tuneyard.core.cli import cli_command
+from tuneyard.core.drawing import picture, plot_texts
+from tuneyard.core.errors import ContentError, RequestError, nearest
+from tuneyard.core.files import read_object, require
+from tuneyard.core.language import ENGLISH, in_language, lang_option, tr
+from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
+from tuneyard.core.refusals import is_number
+from tuneyard.recipes.output import CHECKPOINT, checkpoints, find_flaw
 
 COUNTS = ("n", "refused", "seconds")  # numbers of a results.json that say nothing of quality
 

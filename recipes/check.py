@@ -17,8 +17,8 @@ from typing import NoReturn
 
 import click
 
-from core.cli import cli_command
-from core.errors import (
+from tuneyard.core.cli import cli_command
+from tuneyard.core.errors import (
     SHOWN,
     ContentError,
     Problem,
@@ -28,22 +28,22 @@ from core.errors import (
     counted,
     size_words,
 )
-from core.files import existing
-from core.prompt import strings
-from core.refusals import is_number
-from core.runs import RUN, STARTED
-from recipes.ask import Answer, LlamaFactory, ask, ask_weights
-from recipes.asked_rules import asked_problems, packs
-from recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
-from recipes.data import NamedDataset, dataset_dir, locate, read_datasets
-from recipes.hardware import Machine, machine, world_size
-from recipes.loaded import loaded_problems
-from recipes.output import inputs_of, other_run, other_world
-from recipes.recipe import Recipe, find_recipe, read_recipe
-from recipes.rules import problems_of
-from recipes.schema import known_keys
-from recipes.token_weights import weights_file
-from recipes.watch import FileStates, files_named, states_of
+from tuneyard.core.files import existing
+from tuneyard.core.prompt import strings
+from tuneyard.core.refusals import is_number
+from tuneyard.core.runs import RUN, STARTED
+from tuneyard.recipes.ask import Answer, LlamaFactory, ask, ask_weights
+from tuneyard.recipes.asked_rules import asked_problems, packs
+from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
+from tuneyard.recipes.data import NamedDataset, dataset_dir, locate, read_datasets
+from tuneyard.recipes.hardware import Machine, machine, world_size
+from tuneyard.recipes.loaded import loaded_problems
+from tuneyard.recipes.output import inputs_of, other_run, other_world
+from tuneyard.recipes.recipe import Recipe, find_recipe, read_recipe
+from tuneyard.recipes.rules import problems_of
+from tuneyard.recipes.schema import known_keys
+from tuneyard.recipes.token_weights import weights_file
+from tuneyard.recipes.watch import FileStates, files_named, states_of
 
 WATCHED_EVERY = 0.3  # seconds
 MARKS_FIX = (

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from compiler.kinds import PAIR, PLACEHOLDERS
-from compiler.problems import Problems
-from compiler.read import read
-from compiler.rows import Rows
-from compiler.specfile import Source
-from core.datasets import PARTS, is_input, left_out_texts, loaded_files
-from core.documents import BOM
-from core.errors import ContentError, Problem, ProblemsError, counted, nearest, show_value
-from core.prompt import ALPACA, SHAREGPT_TAGS, strings
+from tuneyard.compiler.kinds import PAIR, PLACEHOLDERS
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read import read
+from tuneyard.compiler.rows import Rows
+from tuneyard.compiler.specfile import Source
+from tuneyard.core.datasets import PARTS, is_input, left_out_texts, loaded_files
+from tuneyard.core.documents import BOM
+from tuneyard.core.errors import ContentError, Problem, ProblemsError, counted, nearest, show_value
+from tuneyard.core.prompt import ALPACA, SHAREGPT_TAGS, strings
 
 SHAREGPT = {"messages": "conversations"}
 EXTRAS = ("history", "system", "tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag")

@@ -8,7 +8,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from compiler.drift import (
+from tuneyard.compiler.drift import (
     Manifest,
     changed_entry,
     changed_file,
@@ -16,21 +16,35 @@ from compiler.drift import (
     compiled_entries,
     read_manifests,
 )
-from compiler.kinds import PLACEHOLDERS
-from compiler.retyped import problems_of_file, text_columns
-from compiler.verify.audit import FIRST, KINDS, Audit, AuditBatch, audits, workers_for
-from compiler.verify.expect import Expected, ExpectedRow, Meaning, column_problems, entry_problems, meaning_of
-from compiler.verify.learned import AnswersAuditor, PretrainingAuditor
-from compiler.verify.selection import Selection, selection_problems, split_rows
-from compiler.verify.trained import RecipeFile, Training, training_of
-from core.answers import MESSAGES, PAIRED, code_for
-from core.datasets import REGISTRY, Dataset, loaded_files, locate_dataset, read_registry, wrong_folder
-from core.documents import read_mapping
-from core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
-from core.files import no_folder
-from core.llamafactory import RecipeData, import_offline, quiet, read_arguments, refusals
-from core.template_fit import with_fitted_template
-from core.timestamps import is_date_by_name
+from tuneyard.compiler.kinds import PLACEHOLDERS
+from tuneyard.compiler.retyped import problems_of_file, text_columns
+from tuneyard.compiler.verify.audit import FIRST, KINDS, Audit, AuditBatch, audits, workers_for
+from tuneyard.compiler.verify.expect import (
+    Expected,
+    ExpectedRow,
+    Meaning,
+    column_problems,
+    entry_problems,
+    meaning_of,
+)
+from tuneyard.compiler.verify.learned import AnswersAuditor, PretrainingAuditor
+from tuneyard.compiler.verify.selection import Selection, selection_problems, split_rows
+from tuneyard.compiler.verify.trained import RecipeFile, Training, training_of
+from tuneyard.core.answers import MESSAGES, PAIRED, code_for
+from tuneyard.core.datasets import (
+    REGISTRY,
+    Dataset,
+    loaded_files,
+    locate_dataset,
+    read_registry,
+    wrong_folder,
+)
+from tuneyard.core.documents import read_mapping
+from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
+from tuneyard.core.files import no_folder
+from tuneyard.core.llamafactory import RecipeData, import_offline, quiet, read_arguments, refusals
+from tuneyard.core.template_fit import with_fitted_template
+from tuneyard.core.timestamps import is_date_by_name
 
 ANSWERS = {"sft": 1, "pt": 0, "rm": 2, "dpo": 2, "kto": 2}  # of a loaded row, by stage
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compiler.problems import Problems
-from compiler.read import read
-from compiler.specfile import Source
-from compiler.verify.selection import split_rows
-from core.answers import PAIRED
-from core.datasets import REGISTRY, Dataset, loaded_files, locate_dataset, read_registry
-from core.documents import read_yaml
-from core.errors import Problem, TuneyardError, show_value
-from core.llamafactory import quiet, read_arguments, refusals
-from core.runs import names_in
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read import read
+from tuneyard.compiler.specfile import Source
+from tuneyard.compiler.verify.selection import split_rows
+from tuneyard.core.answers import PAIRED
+from tuneyard.core.datasets import REGISTRY, Dataset, loaded_files, locate_dataset, read_registry
+from tuneyard.core.documents import read_yaml
+from tuneyard.core.errors import Problem, TuneyardError, show_value
+from tuneyard.core.llamafactory import quiet, read_arguments, refusals
+from tuneyard.core.runs import names_in
 
 COUNTING = (
     "dataset", "eval_dataset", "max_samples", "mix_strategy", "interleave_probs", "val_size", "seed",

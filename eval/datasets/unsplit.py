@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.datasets import read_records
-from core.errors import RequestError
-from core.examples import read_examples
-from core.files import read_object, sha256
-from core.prompt import Conversation, conversation
-from core.splits import IN_REST, REST, draw_splits
+from tuneyard.core.datasets import read_records
+from tuneyard.core.errors import RequestError
+from tuneyard.core.examples import read_examples
+from tuneyard.core.files import read_object, sha256
+from tuneyard.core.prompt import Conversation, conversation
+from tuneyard.core.splits import IN_REST, REST, draw_splits
 
 if TYPE_CHECKING:
     import numpy as np

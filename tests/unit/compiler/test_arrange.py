@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.arrange import split_rows
-from compiler.fingerprints import Fingerprints
-from compiler.lint import unit_key
-from compiler.spec import Split
-from compiler.texts import speaks
 from tests.unit.compiler.conftest import ROWS
+from tuneyard.compiler.arrange import split_rows
+from tuneyard.compiler.fingerprints import Fingerprints
+from tuneyard.compiler.lint import unit_key
+from tuneyard.compiler.spec import Split
+from tuneyard.compiler.texts import speaks
 
 SPEC = """
 about: a test

@@ -5,16 +5,16 @@ import tracemalloc
 
 import pytest
 
-from compiler import arrange, matching, spool, write
-from compiler.arrange import Context, write_splits
-from compiler.compare import compare
-from compiler.lint import unit_key
-from compiler.problems import Problems
-from compiler.progress import Progress
-from compiler.request import CompileRequest, Counts
-from compiler.sources import find_inputs
-from compiler.spec import load_spec
-from compiler.unused import Unused
+from tuneyard.compiler import arrange, matching, spool, write
+from tuneyard.compiler.arrange import Context, write_splits
+from tuneyard.compiler.compare import compare
+from tuneyard.compiler.lint import unit_key
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.progress import Progress
+from tuneyard.compiler.request import CompileRequest, Counts
+from tuneyard.compiler.sources import find_inputs
+from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.unused import Unused
 
 MOST = 24  # bytes a row
 FEW, MANY = 6_000, 21_000  # rows

@@ -5,12 +5,12 @@ import json
 import pytest
 from datasets import Value
 
-from compiler.init.propose import propose
-from compiler.pipeline import check_spec
-from compiler.request import CompileRequest
-from compiler.spec import load_spec
-from core.errors import ContentError
-from core.timestamps import BATCH
+from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.pipeline import check_spec
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec import load_spec
+from tuneyard.core.errors import ContentError
+from tuneyard.core.timestamps import BATCH
 
 SPEC = """about: a
 columns: {{q: [q], a: {{names: [a], is: answer}}}}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.splits import IN_REST, draw_sample, draw_splits
+from tuneyard.core.splits import IN_REST, draw_sample, draw_splits
 
 
 @pytest.mark.parametrize(("count", "share"), [(2000, 0.1), (7, 0.5), (3, 0.01)])

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from core.examples import read_examples
-from core.files import sha256
-from eval.datasets.dataset import EvalDataset, read_datasets
-from eval.datasets.training import fingerprint_of, fingerprints_of, trained_on
-from eval.metrics.labels import summary
-from eval.statistics.family import _random_bits, estimates, units_of
-from eval.statistics.rates import rate_of
-from eval.statistics.ratings import sign_flip
-from eval.statistics.spread import satterthwaite, unskewed
 from tests.conftest import Run
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.core.examples import read_examples
+from tuneyard.core.files import sha256
+from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
+from tuneyard.eval.datasets.training import fingerprint_of, fingerprints_of, trained_on
+from tuneyard.eval.metrics.labels import summary
+from tuneyard.eval.statistics.family import _random_bits, estimates, units_of
+from tuneyard.eval.statistics.rates import rate_of
+from tuneyard.eval.statistics.ratings import sign_flip
+from tuneyard.eval.statistics.spread import satterthwaite, unskewed
 
 SIZES = [3] * 260 + [2] * 50 + [1] * 24  # about as MNLI's premises have hypotheses
 

@@ -5,10 +5,10 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from core.errors import ContentError, RequestError
-from core.metrics import metric_of
-from recipes.best import DivergedError, NotMeasuredError, command, find_best, read_curve, read_scores
 from tests.unit.recipes.test_output import checkpoint
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.metrics import metric_of
+from tuneyard.recipes.best import DivergedError, NotMeasuredError, command, find_best, read_curve, read_scores
 
 LOSS, ACCURACY = metric_of("eval_loss"), metric_of("eval_accuracy")
 
