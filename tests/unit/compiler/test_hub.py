@@ -7,11 +7,13 @@ import random
 import re
 import threading
 from collections import Counter
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.forks import Forks
 from tests.unit.compiler.conftest import ROWS, as_parquet
 from tuneyard.core.datasets import read_records
 
@@ -207,13 +209,14 @@ class Hub(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture
-def hub(tmp_path):
+@contextmanager
+def serving(home):
+    """A server that stands in for the hub, and the environment of a command that asks it."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.sent = Counter()
     server.env = {
         "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-        "HF_HOME": str(tmp_path / "home"),
+        "HF_HOME": str(home),
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1",
     }
@@ -224,11 +227,36 @@ def hub(tmp_path):
 
 
 @pytest.fixture
+def hub(tmp_path):
+    with serving(tmp_path / "home") as server:
+        yield server
+
+
+@pytest.fixture
 def check(run, hub):
     """Compile or check as a command of its own, with the stand-in for the hub; returns what it printed."""
 
     def run_it(*command, code=0):
         return run("-m", "compiler", *command, code=code, env=hub.env)
+
+    return run_it
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    with (
+        serving(tmp_path_factory.mktemp("hub") / "home") as server,
+        Forks("datasets", env=server.env) as process,
+    ):
+        yield process
+
+
+@pytest.fixture
+def read(forks):
+    """The same with one hub and one cache for all tests that do not count what is fetched: no import each."""
+
+    def run_it(*command, code=0):
+        return forks.run("compiler", *command, code=code)
 
     return run_it
 
@@ -303,33 +331,33 @@ def test_rows_of_a_stream_have_places(check):
         (f"hub:our/own@{OLD}", "Old?"),
     ],
 )
-def test_a_dataset_of_the_hub_for_any_spec(check, tmp_path, source, asked):
-    check("compile", "qa", "--source", source, "--out", tmp_path / "o")
+def test_a_dataset_of_the_hub_for_any_spec(read, tmp_path, source, asked):
+    read("compile", "qa", "--source", source, "--out", tmp_path / "o")
     (record,) = read_records(tmp_path / "o" / "qa" / "qa.json")
     assert record["instruction"] == asked
 
 
-def test_a_dataset_of_the_hub_for_splits_and_parts(check, tmp_path):
+def test_a_dataset_of_the_hub_for_splits_and_parts(read, tmp_path):
     """All splits by their usual names, one of them by its name, and a part of a mixture."""
     mnli = ("check", "mnli", "--out", tmp_path, "--source")
-    assert "read 9 " in check(*mnli, "hub:nyu-mll/glue:rte").stdout
-    assert "read 3 " in check(*mnli, "hub:nyu-mll/glue:rte:validation").stdout
-    assert "validation." in check("show", "rte", "--source", "eval=hub:nyu-mll/glue:rte").stdout
+    assert "read 9 " in read(*mnli, "hub:nyu-mll/glue:rte").stdout
+    assert "read 3 " in read(*mnli, "hub:nyu-mll/glue:rte:validation").stdout
+    assert "validation." in read("show", "rte", "--source", "eval=hub:nyu-mll/glue:rte").stdout
     spec = tmp_path / "mix.yaml"
     parts = "{a: {share: 0.5, as: qa}, b: {share: 0.5, as: qa}}"
     write = "[{dataset: m, file: m.jsonl, format: alpaca}]"
     spec.write_text(f"about: m\nmix: {{total: 2, parts: {parts}}}\nwrite: {write}\n")
     both = ("--source", "a=hub:our/pairs", "--source", "b=hub:our/pairs:zh:validation")
-    check("compile", spec, *both, "--out", tmp_path / "o")
+    read("compile", spec, *both, "--out", tmp_path / "o")
     asked = [record["instruction"] for record in lines_of(tmp_path / "o" / "mix" / "m.jsonl")]
     assert asked == ["default train?", "zh validation?"]
 
 
-def test_a_spec_names_files_and_a_revision_of_the_hub(check, tmp_path):
+def test_a_spec_names_files_and_a_revision_of_the_hub(read, tmp_path):
     spec = tmp_path / "own.yaml"
     hub = "{path: our/own, name: default, revision: main, data_files: {train: data/train*, dev: [data/dev*]}}"
     spec.write_text(f"like: mnli\nabout: Our own\nsource: {{hub: {hub}}}\n")
-    done = check("compile", spec, "--out", tmp_path / "out")
+    done = read("compile", spec, "--out", tmp_path / "out")
     assert "alpaca_mnli_train 3  alpaca_mnli_eval 1" in done.stdout
 
 
@@ -351,16 +379,16 @@ def test_a_spec_names_files_and_a_revision_of_the_hub(check, tmp_path):
         ("mix-small", "hub:our/pairs", "say for which part"),
     ],
 )
-def test_what_the_hub_has_not(check, tmp_path, spec, source, said):
-    error = check("compile", spec, "--source", source, "--out", tmp_path / "o", code=2).stderr
+def test_what_the_hub_has_not(read, tmp_path, spec, source, said):
+    error = read("compile", spec, "--source", source, "--out", tmp_path / "o", code=2).stderr
     assert said in error and not (tmp_path / "o").exists() and "Traceback" not in error
 
 
-def test_files_of_the_hub_are_read_as_any_other(check):
+def test_files_of_the_hub_are_read_as_any_other(read):
     """`datasets` would refuse the whole file, or alter it: 007 would be 7, and NA null."""
-    error = check("check", "qa", "--source", "hub:our/own@v3", code=1).stderr
+    error = read("check", "qa", "--source", "hub:our/own@v3", code=1).stderr
     assert "mixed.jsonl:2: E105 question: found 1 (a number), expected text" in error
-    assert '"007"' in check("show", "qa", "--source", "hub:our/own@v5").stdout
+    assert '"007"' in read("show", "qa", "--source", "hub:our/own@v5").stdout
 
 
 def test_modelscope_is_read_by_its_own_package(run, tmp_path):
