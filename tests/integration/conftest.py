@@ -63,7 +63,7 @@ class Demo:
 
 
 def copy_tracked_files(root: Path) -> Checkout:
-    """Tracked and new files, copied with their times (make compares them); .venv is a link."""
+    """Tracked and new files and links, copied with their times (make compares them); .venv is a link."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -72,9 +72,9 @@ def copy_tracked_files(root: Path) -> Checkout:
         check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() or (ROOT / name).is_symlink():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name)
+            shutil.copy2(ROOT / name, root / name, follow_symlinks=False)  # tuneyard/core is a link to core
     (root / ".venv").symlink_to(ROOT / ".venv")
     return Checkout(root)
 
