@@ -17,7 +17,7 @@ from typing import Any
 from tuneyard.adapters.base import EMBEDDINGS, HEADS
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object
-from tuneyard.core.patterns import bounded
+from tuneyard.core.time_limit import bounded
 
 CONFIG = "adapter_config.json"
 LARGEST = sys.float_info.max  # JSON has whole numbers beyond it

@@ -27,9 +27,8 @@ from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
 from tuneyard.core.base_models import INDEX
 from tuneyard.core.documents import markdown_table
-from tuneyard.core.errors import ContentError
+from tuneyard.core.errors import ContentError, need
 from tuneyard.core.files import read_object, write_json, write_text
-from tuneyard.core.packages import need
 from tuneyard.core.weights import Stored, from_fp32, require_finite, to_fp32
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; below it bf16 rounding is as good as invisible in the adapters' own effect

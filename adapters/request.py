@@ -13,7 +13,7 @@ from tuneyard.core.checkout import ROOT, bundled
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
-from tuneyard.core.refusals import check_file
+from tuneyard.core.schema_errors import check_file
 
 DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 SCHEMA = ROOT / "recipes/merge/schema.json"

@@ -39,7 +39,7 @@ from tuneyard.compiler.turns import (
 from tuneyard.compiler.unused import Unused, missing_fix, other_kind
 from tuneyard.core.calls import OPEN, WrongValueError, calls_of, misfits, tools_text
 from tuneyard.core.errors import Problem, nearest, show_value
-from tuneyard.core.refusals import refusals
+from tuneyard.core.schema_errors import violations
 
 Types = dict[str, str]
 Values = list[object]
@@ -337,7 +337,7 @@ class Checker:
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
             return Problem("E106", place, f"found {found}, expected text that is not blank", field)
         if isinstance(value, list) and kind in NESTED:
-            wrong = next(refusals(_schema(kind), value))
+            wrong = next(violations(_schema(kind), value))
             return Problem("E105", place, wrong.message, f"{field} {wrong.place}".rstrip())
         fix = other_kind(value, self.spec.name) if kind in CLEANED else ""
         return Problem("E105", place, f"found {found} ({_type(value)}), expected {expected}", field, fix)

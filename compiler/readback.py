@@ -23,8 +23,8 @@ from tuneyard.compiler.spec import Output, Spec
 from tuneyard.compiler.spool import Spool
 from tuneyard.compiler.write import Checksum, RecordFile, not_as_made
 from tuneyard.core.errors import ContentError, Problem
-from tuneyard.core.examples import SEPARATOR, examples_file, fingerprints, write_examples
 from tuneyard.core.files import named, sha256
+from tuneyard.core.row_index import SEPARATOR, fingerprints, row_index_file, write_row_index
 
 BLOCK = 1 << 18
 Record = dict[str, Any]
@@ -105,11 +105,11 @@ class Written:
             if checksum != file.encoded.value:
                 raise not_as_made(file.path, f"one of the records 1 to {rows}")
             if found is not None:
-                beside, group = examples_file(file.path), self.spec.group
+                beside, group = row_index_file(file.path), self.spec.group
                 read_back_prints = Spool.of_file(found, "Q")
                 found.unlink()
                 clusters = {group: self.splits[split].clusters()} if group else {}
-                write_examples(beside, read_back_prints, clusters)
+                write_row_index(beside, read_back_prints, clusters)
                 files[beside.name] = {"rows": len(read_back_prints), "sha256": sha256(beside)}
         return datasets, files
 

@@ -35,9 +35,9 @@ from tuneyard.compiler.unused import Unused
 from tuneyard.core.checkout import version
 from tuneyard.core.datasets import REGISTRY, read_registry, wrong_folder
 from tuneyard.core.errors import ContentError, RequestError, nearest
-from tuneyard.core.examples import examples_file
 from tuneyard.core.files import OURS, publish, recovered, sha256, sync_folder, write_json
 from tuneyard.core.prompt import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
+from tuneyard.core.row_index import row_index_file
 
 # what LLaMA-Factory's entries name beside `file_name`
 HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
@@ -65,7 +65,7 @@ class Registry:
             if isinstance(found.path, Path) and Path(real(found.path)).is_relative_to(real(target)):
                 raise RequestError(f"{found.shown}: the source lies inside the output folder {target}")
         files = [Path(str(entry["file_name"])) for entry in entries.values()]
-        self._refuse_foreign(target, [path.name for file in files for path in (file, examples_file(file))])
+        self._refuse_foreign(target, [path.name for file in files for path in (file, row_index_file(file))])
         self._refuse_taken(spec.name, entries)
         given = {found.split for found in inputs}
         stay = force or spec.split or spec.mix

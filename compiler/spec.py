@@ -18,7 +18,7 @@ from tuneyard.compiler.specfile import (
     source_of,
 )
 from tuneyard.core.errors import ContentError, nearest, show_value
-from tuneyard.core.examples import examples_file
+from tuneyard.core.row_index import row_index_file
 from tuneyard.core.splits import REST
 from tuneyard.core.timestamps import is_date_by_name
 
@@ -508,7 +508,7 @@ def _check_files(spec: Spec) -> None:
             _refuse("{split}" not in text, fix)
     outputs += [(WHOLE, number, output) for number, output in spec.outputs_of(WHOLE)]
     files = [(output.file.format(split=split), output) for split, _, output in outputs]
-    beside = [str(examples_file(Path(file))) for file, output in files if output.dataset]
+    beside = [str(row_index_file(Path(file))) for file, output in files if output.dataset]
     _refuse_same([file for file, _ in files] + beside)
     _refuse_same([output.dataset.format(split=split) for split, _, output in outputs if output.dataset])
     encoding = spec.source.encoding

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
-from tuneyard.core.refusals import check_file
+from tuneyard.core.schema_errors import check_file
 
 PACKAGE = Path(__file__).parent
 SPECS = PACKAGE / "specs"

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
-from tuneyard.core.packages import need
 
 TOKENIZER = "tokenizer.json"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object
-from tuneyard.core.runs import RUN, model_sha256, run_of
+from tuneyard.core.training_run import RUN, model_sha256, run_of
 from tuneyard.core.weights import SIZES, STORED, Array, Tensor, Weights, from_fp32, open_weights
 
 SINGLE = "model.safetensors"

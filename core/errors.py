@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from operator import methodcaller
 from pathlib import Path
 from typing import NoReturn
@@ -41,6 +42,16 @@ class RequestError(TuneyardError):
     """Wrong arguments, a missing path or dataset, no permission, a missing extra, no network."""
 
     exit_code = 2
+
+
+def need(*modules: str) -> None:
+    """Check that these modules are installed without importing them.
+
+    `RequestError` names the first that is missing and the command that installs it.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise RequestError(missing(module))
 
 
 class ResumableError(click.Abort):

@@ -160,7 +160,7 @@ def replaced(owner: Any, **values: Any) -> Iterator[None]:
                 setattr(owner, name, before[name])
 
 
-def refusals() -> tuple[type[Exception], ...]:
+def expected_errors() -> tuple[type[Exception], ...]:
     """Return what LLaMA-Factory, datasets, pyarrow and transformers raise for what they cannot use."""
     from datasets.exceptions import DatasetsError
     from jinja2.exceptions import TemplateError

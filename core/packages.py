@@ -61,15 +61,6 @@ def install_command(distribution: str) -> str:
     return f"uv pip install {wanted}" if shutil.which("uv") else f"python -m pip install {wanted}"
 
 
-def need(*modules: str) -> None:
-    """Raise `RequestError` naming the first of these modules that is not installed; imports none of them."""
-    from tuneyard.core.errors import RequestError
-
-    for module in modules:
-        if find_spec(module) is None:
-            raise RequestError(missing(module))
-
-
 def require_core() -> None:
     """Leave with exit code 2 and one sentence where a package is missing that every command needs."""
     absent = [name for name in CORE if find_spec(name) is None]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.core.calls import RESULTS, WrongValueError, before_calls, calls_of, tools_text, wrapped_tools
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.files import read_object
-from tuneyard.core.patterns import bounded
+from tuneyard.core.time_limit import bounded
 
 if TYPE_CHECKING:
     from llamafactory.data.template import Template

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuneyard.core.llamafactory import RecipeData, refusals
-from tuneyard.core.patterns import bounded
+from tuneyard.core.llamafactory import RecipeData, expected_errors
+from tuneyard.core.time_limit import bounded
 
 USER = {"role": "user", "content": "Is 12 even?"}
 ANSWER = {"role": "assistant", "content": "yes"}
@@ -210,7 +210,7 @@ def _fitting_hint(tokenizer: Any, chat: ChatFormat) -> str:
         try:
             prompt = _template_prompt(template, tokenizer)
             system_prompt = _template_prompt(template, tokenizer, SYSTEM_TEXT)
-        except refusals():  # a template that writes tokens which this tokenizer has no ids for
+        except expected_errors():  # a template that writes tokens which this tokenizer has no ids for
             continue
         if prompt in chat.prompts:
             same_prompt.append(name)
@@ -285,7 +285,7 @@ def _optional_prompts(tokenizer: Any, messages: list[dict[str, str]], **options:
     """Return the prompt with thinking off and on, [] if the chat template refuses these messages."""
     try:
         return [_prompt(tokenizer, messages, thinks, **options) for thinks in (False, True)]
-    except refusals():
+    except expected_errors():
         return []
 
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import click
 
-from tuneyard.core.errors import ContentError, RequestError, run
+from tuneyard.core.errors import ContentError, RequestError, need, run
 from tuneyard.core.files import write_json
 from tuneyard.core.language import lang_option
-from tuneyard.core.packages import need
 from tuneyard.core.supervision import SupervisedText, supervise, supervise_text
 from tuneyard.eval.backends.likelihood import reading_losses
 from tuneyard.eval.backends.scorers import Fields, Scorer

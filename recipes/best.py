@@ -18,8 +18,8 @@ from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import read_object, require
 from tuneyard.core.language import ENGLISH, in_language, lang_option, tr
 from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
-from tuneyard.core.refusals import is_number
-from tuneyard.recipes.output import CHECKPOINT, checkpoints, find_flaw
+from tuneyard.core.schema_errors import is_number
+from tuneyard.recipes.output_dir import CHECKPOINT, checkpoints, find_flaw
 
 COUNTS = ("n", "refused", "seconds")  # numbers of a results.json that say nothing of quality
 

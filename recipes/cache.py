@@ -18,7 +18,7 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object, sha256, versions, write_text
 
 CODE = (
-    Path(__file__).with_name("inspect.py"),
+    Path(__file__).with_name("inspection.py"),
     Path(__file__).with_name("rows.py"),
     ROOT / "core/llamafactory.py",
     ROOT / "core/template_fit.py",

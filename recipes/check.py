@@ -30,20 +30,20 @@ from tuneyard.core.errors import (
 )
 from tuneyard.core.files import existing
 from tuneyard.core.prompt import strings
-from tuneyard.core.refusals import is_number
-from tuneyard.core.runs import RUN, STARTED
-from tuneyard.recipes.ask import Answer, LlamaFactory, ask, ask_weights
-from tuneyard.recipes.asked_rules import asked_problems, packs
+from tuneyard.core.schema_errors import is_number
+from tuneyard.core.training_run import RUN, STARTED
+from tuneyard.recipes.answer_rules import asked_problems, packs
 from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
 from tuneyard.recipes.data import NamedDataset, dataset_dir, locate, read_datasets
 from tuneyard.recipes.hardware import Machine, machine, world_size
-from tuneyard.recipes.loaded import loaded_problems
-from tuneyard.recipes.output import inputs_of, other_run, other_world
+from tuneyard.recipes.llamafactory_client import Answer, LlamaFactory, ask, ask_weights
+from tuneyard.recipes.output_dir import inputs_of, other_run, other_world
 from tuneyard.recipes.recipe import Recipe, find_recipe, read_recipe
 from tuneyard.recipes.rules import problems_of
 from tuneyard.recipes.schema import known_keys
+from tuneyard.recipes.starting_weights import loaded_problems
 from tuneyard.recipes.token_weights import weights_file
-from tuneyard.recipes.watch import FileStates, files_named, states_of
+from tuneyard.recipes.watched_files import FileStates, files_named, states_of
 
 WATCHED_EVERY = 0.3  # seconds
 MARKS_FIX = (

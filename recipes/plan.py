@@ -9,9 +9,9 @@ import click
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.recipes import costs
-from tuneyard.recipes.ask import LlamaFactory
 from tuneyard.recipes.check import ask_check, quick_check
 from tuneyard.recipes.hardware import GPUS, find_gpus, machine, world_size
+from tuneyard.recipes.llamafactory_client import LlamaFactory
 from tuneyard.recipes.recipe import Recipe, read_recipe
 
 OF_THE_DISK = {"E340", "E342", "E343", "E344"}  # what the plan says itself, or has nothing to do with it

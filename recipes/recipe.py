@@ -7,11 +7,10 @@ from pathlib import Path
 
 from tuneyard.core.checkout import bundled
 from tuneyard.core.documents import read_yaml
-from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
+from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, need, show_value
 from tuneyard.core.files import read_object, require
-from tuneyard.core.packages import need
-from tuneyard.core.refusals import is_number
-from tuneyard.core.runs import names_in
+from tuneyard.core.schema_errors import is_number
+from tuneyard.core.training_run import names_in
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What LLaMA-Factory makes of the rows of a dataset, asked of its own loader, converter and processor.
 
-Runs in the process of recipes/inspect.py, restates no rule of theirs, and names bad rows by their number.
+Runs in the process of recipes/inspection.py, restates no rule of theirs, and names bad rows by their number.
 """
 
 import bisect
@@ -25,9 +25,9 @@ ANSWERS = {"rm": "two answers", "kto": "an answer with true or false"}
 Lengths = list[list[int]]  # for each row the tokens of each of its sequences
 
 
-def refusals() -> tuple[type[Exception], ...]:
+def expected_errors() -> tuple[type[Exception], ...]:
     """Return what LLaMA-Factory and the libraries below it raise for what they cannot use or import."""
-    return (ImportError, *llamafactory.refusals())
+    return (ImportError, *llamafactory.expected_errors())
 
 
 def words(error: BaseException) -> str:
@@ -55,7 +55,7 @@ def look(reader: RecipeData, name: str) -> dict[str, Any]:
         if attributes.load_from != "file":
             return {}
         rows = _aligned(reader, attributes)
-    except refusals() as error:
+    except expected_errors() as error:
         count, bad = _locate(reader, attributes) if attributes else (0, [])
         if not bad and isinstance(error, OSError | RuntimeError):  # no room, no threads: no fault of the data
             return {"error": words(error)}
@@ -142,13 +142,13 @@ def _locate(reader: RecipeData, attributes: Any) -> tuple[int, list[tuple[int, s
     try:
         rows = _as_in_file(reader, attributes)
         convert = get_dataset_converter(attributes.formatting, attributes, reader.data_args)
-    except refusals():
+    except expected_errors():
         return 0, list(_clashes(Path(reader.data_args.dataset_dir) / attributes.dataset_name))
     bad = []
     for number, row in enumerate(rows, 1):
         try:
             convert(row)
-        except refusals() as error:
+        except expected_errors() as error:
             bad.append((number, f"LLaMA-Factory stops at it: {words(error)}; found {show_value(row)}"))
     return len(rows), bad
 
@@ -193,7 +193,7 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
             continue
         try:
             found = processor.preprocess_dataset({key: [value] for key, value in row.items()})
-        except refusals() as error:
+        except expected_errors() as error:
             yield f"LLaMA-Factory stops at it: {words(error)}"
             continue
         if sequences := [ids[0] for key, ids in found.items() if key.endswith("input_ids")]:
@@ -279,11 +279,11 @@ def epoch(
     whole.streaming = False
     try:
         merged = merge_dataset([Dataset.from_dict({"lengths": rows}) for rows in sets], whole, seed)
-    except refusals() as error:
+    except expected_errors() as error:
         raise RefusedEpochError(words(error), "interleave_probs") from error
     try:
         kept, held = split_dataset(merged, None, whole, seed)
-    except refusals() as error:
+    except expected_errors() as error:
         raise RefusedEpochError(words(error), "val_size") from error
     train, cutoff = kept["train"], int(whole.cutoff_len)
     if not whole.packing:

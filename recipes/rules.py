@@ -13,10 +13,10 @@ from tuneyard.core.files import existing
 from tuneyard.core.metrics import UNKNOWN, direction, metric_of
 from tuneyard.core.packages import install_command
 from tuneyard.recipes.hardware import Gpu, Machine, is_set
+from tuneyard.recipes.method_rules import learning_rate, packing, ppo, value_head
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.schema import known_keys, setting_problems
 from tuneyard.recipes.token_weights import read_weights, weights_file
-from tuneyard.recipes.training_rules import learning_rate, packing, ppo, value_head
 
 REQUIRED = {
     "model_name_or_path": "the model to train (a hub id or a folder)",

@@ -14,7 +14,7 @@ from typing import Any
 
 from tuneyard.core.errors import Problem, nearest
 from tuneyard.core.files import read_object, versions, write_text
-from tuneyard.core.refusals import refusals
+from tuneyard.core.schema_errors import violations
 from tuneyard.recipes.recipe import Recipe
 
 SCHEMA = Path(__file__).with_name("schema.json")
@@ -55,7 +55,7 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
         if key not in known_keys():
             hint = nearest(key, known_keys()) or "LLaMA-Factory has no such setting"
             yield recipe.problem("E301", key, "unknown key", hint)
-        elif value is not None and (wrong := next(refusals(known_keys()[key], value, exact=True), None)):
+        elif value is not None and (wrong := next(violations(known_keys()[key], value, exact=True), None)):
             code = CODES.get(wrong.keyword, "E313")
             named = key == "template" and code == "E303"
             yield recipe.problem("E305" if named else code, key, wrong.message, wrong.hint)

@@ -26,11 +26,11 @@ from tuneyard.core.errors import ContentError, RequestError, resumed_by, show_va
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language import lang_option, tr
 from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
-from tuneyard.recipes.ask import LlamaFactory
 from tuneyard.recipes.best import DivergedError, read_curve
 from tuneyard.recipes.check import ask_check, quick_check
 from tuneyard.recipes.hardware import machine
-from tuneyard.recipes.output import set_aside
+from tuneyard.recipes.llamafactory_client import LlamaFactory
+from tuneyard.recipes.output_dir import set_aside
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.rules import evaluated, measured
 from tuneyard.recipes.schema import LISTS, known_keys

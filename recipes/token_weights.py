@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, TuneyardError, show_value
 from tuneyard.core.files import read_object, versions
-from tuneyard.core.patterns import bounded
-from tuneyard.core.refusals import check_file
+from tuneyard.core.schema_errors import check_file
+from tuneyard.core.time_limit import bounded
 
 if TYPE_CHECKING:
     import torch

@@ -13,13 +13,13 @@ from tuneyard.core.cli import cli_command
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.files import locked, make_folder, write_json, write_text
-from tuneyard.core.runs import RUN, STARTED
-from tuneyard.recipes.ask import LlamaFactory
+from tuneyard.core.training_run import RUN, STARTED
 from tuneyard.recipes.check import Checked, ask_check, not_checked, quick_check
 from tuneyard.recipes.data import require_model
 from tuneyard.recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
 from tuneyard.recipes.launch import launch, torchrun_command
-from tuneyard.recipes.output import (
+from tuneyard.recipes.llamafactory_client import LlamaFactory
+from tuneyard.recipes.output_dir import (
     inputs_of,
     other_run,
     other_world,

@@ -30,9 +30,8 @@ from tuneyard.adapters.export.architecture import (
 from tuneyard.adapters.export.source import GGUF, ExportSource, check_file, licence_of
 from tuneyard.adapters.output import require_space, staged_for
 from tuneyard.adapters.store import name_of, note
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
-from tuneyard.core.packages import need
 from tuneyard.core.weights import STORED, Tensor, blocks_of, require_finite
 
 if TYPE_CHECKING:

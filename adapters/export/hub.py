@@ -17,7 +17,7 @@ from tuneyard.core.base_models import INDEX
 from tuneyard.core.documents import dump_yaml, markdown_table
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import read_json, read_object, require, sha256
-from tuneyard.core.runs import datasets_in_card, run_folders, run_of
+from tuneyard.core.training_run import datasets_in_card, run_folders, run_of
 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"

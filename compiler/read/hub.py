@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tuneyard.core.errors import RequestError
-from tuneyard.core.packages import need
+from tuneyard.core.errors import RequestError, need
 
 BLOCK = 1 << 20
 OPTIONS = ("name", "revision", "data_files")  # of a `source.hub`, beside its path

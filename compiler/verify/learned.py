@@ -13,7 +13,7 @@ from typing import Any
 from tuneyard.compiler.kinds import PLACEHOLDERS
 from tuneyard.compiler.verify.audit import Audit, Row
 from tuneyard.core.answers import SAME, answer_codes
-from tuneyard.core.llamafactory import WHOLE, RecipeData, refusals
+from tuneyard.core.llamafactory import WHOLE, RecipeData, expected_errors
 from tuneyard.core.supervision import IGNORED
 
 PAIRED = ("chosen_", "rejected_")
@@ -105,7 +105,7 @@ class AnswersAuditor:
         """Return the ids and labels of rows before the cut, None where LLaMA-Factory stops at one."""
         try:
             made: Row = self.whole.preprocess_dataset(rows)
-        except refusals():
+        except expected_errors():
             return None
         return made
 

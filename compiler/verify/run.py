@@ -42,7 +42,7 @@ from tuneyard.core.datasets import (
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
 from tuneyard.core.files import no_folder
-from tuneyard.core.llamafactory import RecipeData, import_offline, quiet, read_arguments, refusals
+from tuneyard.core.llamafactory import RecipeData, expected_errors, import_offline, quiet, read_arguments
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.core.timestamps import is_date_by_name
 
@@ -331,13 +331,13 @@ def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) 
     with quiet():
         try:
             data = read_arguments(asked, preprocessing_num_workers=workers if workers > 1 else None)
-        except refusals() as error:
+        except expected_errors() as error:
             raise ContentError(f"LLaMA-Factory refuses the settings: {error}") from error
         try:
             return data, data.rows(name, num_samples=None)
-        except refusals() as error:
+        except expected_errors() as error:
             cause = error.__cause__  # of a forked process it is a whole traceback in one text
-            inner = cause if isinstance(cause, refusals()) else error
+            inner = cause if isinstance(cause, expected_errors()) else error
             said = (str(inner).strip() or repr(inner)).splitlines()[0]
             raise LoaderError(f"{type(inner).__name__}: {said[:200]}") from error
 
@@ -418,7 +418,7 @@ def _auditor(
     try:
         with quiet():
             data, template = with_fitted_template(data, has_tools)
-    except refusals() as error:
+    except expected_errors() as error:
         message = f"{Path(str(model))}: LLaMA-Factory cannot use this tokenizer or template: {error}"
         raise RequestError(message) from error
     for finding in template:

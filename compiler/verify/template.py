@@ -5,7 +5,7 @@ from typing import Any
 
 from tuneyard.compiler.verify.expect import ExpectedRow, expected_row, meaning_of
 from tuneyard.core.errors import ContentError
-from tuneyard.core.llamafactory import import_offline, refusals
+from tuneyard.core.llamafactory import expected_errors, import_offline
 from tuneyard.core.prompt import template_named
 from tuneyard.core.template_fit import EOS, Writing
 
@@ -28,7 +28,7 @@ def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], nam
         if meaning.stage != "sft":
             return _answers(template, messages, talk, meaning.ranking)
         pairs = template.encode_multiturn(Writing(), messages, talk.system, talk.tools)
-    except refusals() as error:
+    except expected_errors() as error:
         what = f"the template {name!r} cannot write the row's tools or calls: {error!r}"
         raise ContentError(f"{what}; training would stop at it") from error
     end = EOS if template.efficient_eos else ""

@@ -14,8 +14,8 @@ from tuneyard.core.answers import PAIRED
 from tuneyard.core.datasets import REGISTRY, Dataset, loaded_files, locate_dataset, read_registry
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import Problem, TuneyardError, show_value
-from tuneyard.core.llamafactory import quiet, read_arguments, refusals
-from tuneyard.core.runs import names_in
+from tuneyard.core.llamafactory import expected_errors, quiet, read_arguments
+from tuneyard.core.training_run import names_in
 
 COUNTING = (
     "dataset", "eval_dataset", "max_samples", "mix_strategy", "interleave_probs", "val_size", "seed",
@@ -88,7 +88,7 @@ def training_of(
         training = _count(recipe, dataset, folder, loaded, dropped, names)
     except TuneyardError as error:
         return Training(not_counted=str(error))
-    except refusals() as error:
+    except expected_errors() as error:
         return Training(
             problem=recipe.problem("dataset", f"LLaMA-Factory stops before the training: {error}")
         )

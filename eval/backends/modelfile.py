@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import require
-from tuneyard.core.patterns import bounded
 from tuneyard.core.prompt import Message
+from tuneyard.core.time_limit import bounded
 
 INSTRUCTION = re.compile(r'^[ \t]*([A-Za-z]+)[ \t]+("""(?:.*?)"""|[^\n]*)', re.M | re.S)
 ACTION = re.compile(r'\{\{(-\s)?\s*((?:"(?:[^"\\]|\\.)*"|[^"}])*?)\s*(\s-)?\}\}', re.S)

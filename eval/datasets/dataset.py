@@ -1,7 +1,7 @@
 """What a model is prompted with: examples of a registered dataset or of a file, as conversations.
 
 Those that share a premise, say, are not independent, by a column of that name: one of the records, or of the
-file that compile writes beside them (core/examples.py).
+file that compile writes beside them (core/row_index.py).
 """
 
 import hashlib
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, registry_folder
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.examples import Examples, examples_file, read_examples
 from tuneyard.core.files import names_folder, read_json, require, sha256
 from tuneyard.core.prompt import Conversation, Message, conversation, refuse_media
+from tuneyard.core.row_index import RowIndex, read_row_index, row_index_file
 from tuneyard.eval.datasets.unsplit import MANIFEST, Unsplit, find_unsplit
 
 if TYPE_CHECKING:
@@ -228,20 +228,20 @@ def _manifest(path: Path) -> tuple[Record, Record]:
     return (found, own) if isinstance(found, dict) and isinstance(own, dict) else ({}, {})
 
 
-def examples_of(path: Path) -> Examples | None:
+def examples_of(path: Path) -> RowIndex | None:
     """Return what compile wrote beside a file of records, None where the file is another one by now."""
-    found = read_examples(path)
+    found = read_row_index(path)
     return found if found and _manifest(path)[1].get("sha256") in (None, sha256(path)) else None
 
 
 def _beside(path: Path, count: int) -> dict[str, list[str]]:
     """The clusters beside a file, by column; `ContentError` where they are of other records."""
-    if not examples_file(path).is_file():
+    if not row_index_file(path).is_file():
         return {}
     found = examples_of(path)
     if found is None or len(found.fingerprints) != count:
         raise ContentError(
-            f"{path}: changed since it was compiled, {examples_file(path).name} is of other records: compile "
-            f"it again, or take every example as independent with --cluster {INDEPENDENT}"
+            f"{path}: changed since it was compiled, {row_index_file(path).name} is of other records: "
+            f"compile it again, or take every example as independent with --cluster {INDEPENDENT}"
         )
     return {name: [str(number) for number in numbers] for name, numbers in found.clusters.items()}

@@ -21,8 +21,8 @@ from tuneyard.core.prompt import (
     llamafactory_encoder,
     saved_chat_template,
 )
-from tuneyard.core.runs import names_in, run_folders, run_of
 from tuneyard.core.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
+from tuneyard.core.training_run import names_in, run_folders, run_of
 from tuneyard.eval.datasets.dataset import trained_conversations
 
 if TYPE_CHECKING:

@@ -18,11 +18,19 @@ from tuneyard.adapters.output import CARD, made_from
 from tuneyard.adapters.store import Adapter
 from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
-from tuneyard.core.examples import fingerprint
 from tuneyard.core.files import sha256
 from tuneyard.core.prompt import Conversation
-from tuneyard.core.runs import RUN, STARTED, datasets_in_card, names_in, record_of, run_folders, run_of
+from tuneyard.core.row_index import fingerprint
 from tuneyard.core.splits import REST
+from tuneyard.core.training_run import (
+    RUN,
+    STARTED,
+    datasets_in_card,
+    names_in,
+    record_of,
+    run_folders,
+    run_of,
+)
 from tuneyard.eval.datasets.dataset import EvalDataset, examples_of, trained_conversations
 from tuneyard.eval.statistics.selection import held_out_rows
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.datasets import read_records
 from tuneyard.core.errors import RequestError
-from tuneyard.core.examples import read_examples
 from tuneyard.core.files import read_object, sha256
 from tuneyard.core.prompt import Conversation, conversation
+from tuneyard.core.row_index import read_row_index
 from tuneyard.core.splits import IN_REST, REST, draw_splits
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Unsplit:
         """Return the fingerprints of a split's registered dataset, None without one."""
         name = self.datasets.get(split)
         file = _files(read_object(self.path.parent / MANIFEST)).get(name or "")
-        examples = read_examples(self.path.parent / file) if file else None
+        examples = read_row_index(self.path.parent / file) if file else None
         return None if examples is None else examples.fingerprints
 
 

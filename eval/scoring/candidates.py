@@ -20,8 +20,8 @@ from tuneyard.adapters.weighted import (
 )
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import names_folder
-from tuneyard.core.runs import model_sha256
 from tuneyard.core.supervision import Turns
+from tuneyard.core.training_run import model_sha256
 from tuneyard.eval.backends import shards
 from tuneyard.eval.backends.apply import applied, check_fits
 from tuneyard.eval.backends.engine import Engine, EngineGenerator, load_engine

@@ -25,7 +25,7 @@ PARTS = {
     "read back, with what follows": (readback.Written, "account"),
     "  fingerprints": (readback, "fingerprints"),
     "  clusters": (Fingerprints, "clusters"),
-    "  write beside": (readback, "write_examples"),
+    "  write beside": (readback, "write_row_index"),
     "publish": (pipeline.Registry, "publish"),
 }
 seconds: dict[str, float] = {}

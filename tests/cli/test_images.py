@@ -13,8 +13,8 @@ from tests.tiny import make_seeing
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.compiler.verify.run import load
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
-from tuneyard.core.examples import fingerprint
 from tuneyard.core.prompt import conversation
+from tuneyard.core.row_index import fingerprint
 from tuneyard.eval import compare, nli, report, text
 from tuneyard.eval.backends.vision import PIXELS
 from tuneyard.eval.datasets.training import fingerprint_of

@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from tuneyard.core import packages
+from tuneyard.core import errors
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.metrics.text import JIEBA, bleu, bleu_parts, jieba_words, rouge
 from tuneyard.eval.runs.measured import measured_examples
@@ -69,7 +69,7 @@ def test_results_and_screen_name_the_tokenizer_and_a_comparison_uses_it(text, tm
 
 
 def test_without_the_package_the_message_has_the_install_line(text, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(packages, "find_spec", lambda _: None)
+    monkeypatch.setattr(errors, "find_spec", lambda _: None)
     with pytest.raises(RequestError, match=r"jieba is not installed.*pip install jieba"):
         text("--rouge", "--tokenizer", "jieba")
     assert not (tmp_path / "out").exists()

@@ -13,9 +13,9 @@ import yaml
 
 from tests.tiny import make_base, make_experts, make_llama3, make_seeing
 from tuneyard.core.errors import TuneyardError
-from tuneyard.recipes.ask import LlamaFactory
 from tuneyard.recipes.check import ask_check, not_checked, not_local, quick_check
 from tuneyard.recipes.hardware import machine
+from tuneyard.recipes.llamafactory_client import LlamaFactory
 from tuneyard.recipes.plan import _lines, make_plan
 from tuneyard.recipes.recipe import Recipe, read_recipe
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.tiny import make_tiny
 from tuneyard.core.llamafactory import Launch
-from tuneyard.recipes.inspect import _arguments, inspect
+from tuneyard.recipes.inspection import _arguments, inspect
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 RANK = 4
@@ -112,7 +112,7 @@ def test_an_edit_of_the_learning_rate_counts_no_row_and_no_layout_again(folder, 
     with monkeypatch.context() as patched:
         for name in ("look", "epoch", "_model", "with_fitted_template"):
             patched.setattr(
-                f"tuneyard.recipes.inspect.{name}", lambda *_: pytest.fail("it was counted again")
+                f"tuneyard.recipes.inspection.{name}", lambda *_: pytest.fail("it was counted again")
             )
         assert inspect(settings(folder, learning_rate=0.02, logging_steps=3), Launch()) == first
     assert inspect(settings(folder, cutoff_len=16), Launch())["tokens"]["train"] != first["tokens"]["train"]

@@ -30,7 +30,7 @@ SCOPE = [
 NOT = (
     "*/__main__.py",
     "compiler/cli.py",
-    "core/refusals.py",
+    "core/schema_errors.py",
     "compiler/read/hub.py",
     "compiler/progress.py",
     "compiler/init/*",

@@ -426,6 +426,6 @@ FOR_EVER = "(.*.*)*.*.*.*.*.*.*.*x"
     ids=lambda fields: next(iter(fields)),
 )
 def test_an_expression_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch, fields):
-    monkeypatch.setattr("tuneyard.core.patterns.SECONDS", 0.1)
+    monkeypatch.setattr("tuneyard.core.time_limit.SECONDS", 0.1)
     with pytest.raises(ContentError, match="its regular expressions .* stopped after 0.1 s"):
         open_adapter(make(tmp_path / "a", **fields))

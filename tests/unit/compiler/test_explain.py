@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneyard.compiler.specfile import read_schema
-from tuneyard.core.refusals import refusals
+from tuneyard.core.schema_errors import violations
 
 GOOD = {"about": "a", "columns": {"q": ["q"]}, "write": [{"file": "t.jsonl", "format": "alpaca"}]}
 
@@ -56,7 +56,7 @@ GOOD = {"about": "a", "columns": {"q": ["q"]}, "write": [{"file": "t.jsonl", "fo
     ],
 )
 def test_words(change, expected):
-    found = refusals(read_schema("spec"), GOOD | change)
+    found = violations(read_schema("spec"), GOOD | change)
     assert [
         (one.place, f"{one.message}; {one.hint}" if one.hint else one.message) for one in found
     ] == expected
@@ -80,7 +80,7 @@ JSON = st.recursive(
 )
 def test_what_the_fast_validator_refuses_is_explained_without_python(key, value):
     spec = GOOD | {key: value}
-    said = list(refusals(read_schema("spec"), spec))
+    said = list(violations(read_schema("spec"), spec))
     assert bool(said) != jsonschema_rs.validator_for(read_schema("spec")).is_valid(spec)
     for words in [one.line("the spec") for one in said]:
         assert "None" not in words and "True" not in words and "False" not in words and len(words) < 400
@@ -124,7 +124,7 @@ def test_the_place_inside_a_row_is_named(bench, name, row, field, message):
 @given(JSON)
 def test_every_nested_value_that_is_refused_is_explained(kind, value):
     schema = read_schema("columns")["$defs"][kind]
-    assert bool(list(refusals(schema, value))) != jsonschema_rs.validator_for(schema).is_valid(value)
+    assert bool(list(violations(schema, value))) != jsonschema_rs.validator_for(schema).is_valid(value)
 
 
 def test_jsonschema_is_loaded_only_where_something_is_wrong(bench, run):

@@ -12,7 +12,7 @@ from tuneyard.compiler import matching, spool
 from tuneyard.compiler.fingerprints import Fingerprints
 from tuneyard.compiler.matching import matches, numbered, repeated, shared_keys
 from tuneyard.compiler.spool import Spool
-from tuneyard.core.examples import write_examples
+from tuneyard.core.row_index import write_row_index
 
 KEYS = st.lists(st.one_of(st.integers(-3, 6), st.integers(-(2**63), 2**63 - 1)), max_size=40)
 MOST = 24  # bytes of memory a row
@@ -143,7 +143,7 @@ def test_memory_grows_by_few_bytes_a_row(tmp_path, monkeypatch, compared):
                     seen.fold()
             assert seen.repeats() == ([], []) and repeated(seen.ids) == []
             assert seen.summary()["rows"] == rows
-            write_examples(tmp_path / "examples", range(rows), {"premise": seen.clusters()})
+            write_row_index(tmp_path / "examples", range(rows), {"premise": seen.clusters()})
             peaks[rows] = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -18,8 +18,8 @@ from tuneyard.compiler.spool import Spool
 from tuneyard.compiler.write import Checksum, RecordFile
 from tuneyard.core.datasets import find_dataset, read_records
 from tuneyard.core.errors import ContentError
-from tuneyard.core.examples import fingerprint, read_examples
 from tuneyard.core.prompt import conversation
+from tuneyard.core.row_index import fingerprint, read_row_index
 
 MANY = [
     ROWS[0] | {"sentence1": f"Premise {n % 70}.", "sentence2": f"Of {n}.", "label": n % 2, "idx": n}
@@ -223,7 +223,7 @@ def test_fingerprints_are_those_of_the_prompts_that_eval_makes(name, tmp_path):
     assert registered
     for dataset in registered:
         found = find_dataset(dataset, tmp_path)
-        examples = read_examples(found.path)
+        examples = read_row_index(found.path)
         records = read_records(found.path)
         if name in ("messages", "tools"):  # hold calls of tools, which no conversation of ours has
             talks = [record.get("conversations") or record["messages"] for record in records]
@@ -276,7 +276,7 @@ def test_row_i_of_the_clusters_is_record_i_of_the_file(bench, spec, options):
             )
             continue
         premises = [record["instruction"].split('"')[1] for record in read_records(file)]
-        numbers = read_examples(file).clusters["premise"].tolist()
+        numbers = read_row_index(file).clusters["premise"].tolist()
         first = {premise: number for number, premise in enumerate(dict.fromkeys(premises))}
         assert numbers == [first[premise] for premise in premises] and premises
 
@@ -290,7 +290,7 @@ def test_numbers_are_clusters_by_their_value(bench):
     docs = [-1, -2, 1, True, -1, "1", [1]]
     bench.compile(spec, bench.rows("x.jsonl", [{"q": f"{n}", "doc": doc} for n, doc in enumerate(docs)]))
     file = bench.out / "n" / "n.json"
-    assert read_examples(file).clusters["doc"].tolist() == [0, 1, 2, 3, 0, 4, 5]
+    assert read_row_index(file).clusters["doc"].tolist() == [0, 1, 2, 3, 0, 4, 5]
 
 
 def test_a_file_beside_the_records_may_have_no_other_output_s_name(bench):
@@ -304,7 +304,7 @@ def test_the_clusters_of_mnli_dev_are_its_premises(bench, real_data):
     report = bench.compile("mnli", f"eval={file}")
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     kept = [row["premise"] for row in rows if row["label"] != "-"]
-    examples = read_examples(bench.out / "mnli" / "alpaca_mnli-eval.json")
+    examples = read_row_index(bench.out / "mnli" / "alpaca_mnli-eval.json")
     assert report.kept == len(examples.fingerprints) == len(kept) == 9815
     assert len(set(examples.clusters["premise"].tolist())) == len(set(kept)) == 3334
 

@@ -93,6 +93,6 @@ def test_any_template_renders_or_is_refused(parts: list[str]) -> None:
 
 
 def test_a_modelfile_that_would_be_read_for_hours_is_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tuneyard.core.patterns.SECONDS", 0.1)
+    monkeypatch.setattr("tuneyard.core.time_limit.SECONDS", 0.1)
     with pytest.raises(ContentError, match="Modelfile: reading it: stopped after 0.1 s"):
         read_modelfile(write(tmp_path / "Modelfile", "TEMPLATE {{" + " " * 20_000 + "x"))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.examples import examples_file, write_examples
 from tuneyard.core.files import sha256
+from tuneyard.core.row_index import row_index_file, write_row_index
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 
 ROWS = [{"instruction": f"Q{n}", "output": "A", "topic": f"t{n % 2}"} for n in range(4)]
@@ -17,7 +17,7 @@ def compiled(folder: Path, cluster: str | None = "premise", rows: list[dict] = R
     """A dataset as compile leaves it: records, what lies beside them, and the manifest."""
     path = folder / "d-eval.json"
     path.write_text(json.dumps(rows))
-    write_examples(examples_file(path), range(len(rows)), {"premise": [7, 7, 8, 9][: len(rows)]})
+    write_row_index(row_index_file(path), range(len(rows)), {"premise": [7, 7, 8, 9][: len(rows)]})
     files = {path.name: {"rows": len(rows), "sha256": sha256(path)}}
     (folder / "manifest.json").write_text(json.dumps({"files": files, "cluster": cluster}))
     return path
@@ -59,7 +59,7 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path) -> 
     with pytest.raises(RequestError, match=said) as error:
         read(path, "story")
     assert error.value.exit_code == 2
-    examples_file(path).unlink()
+    row_index_file(path).unlink()
     with pytest.raises(RequestError, match=r"no column 'premise' \(which manifest.json names\)"):
         read(path)
 

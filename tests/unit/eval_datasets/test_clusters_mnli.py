@@ -11,8 +11,8 @@ from scipy.stats import t as student
 
 from tests.conftest import Run
 from tests.unit.eval_backends.test_apply import write as write_adapter
-from tuneyard.core.examples import read_examples
 from tuneyard.core.files import sha256
+from tuneyard.core.row_index import read_row_index
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.training import fingerprint_of, fingerprints_of, trained_on
 from tuneyard.eval.metrics.labels import summary
@@ -70,7 +70,7 @@ def test_mnli_has_3334_premises_and_a_wider_interval_by_them(mnli: Path, questio
 def test_the_fingerprints_that_compile_wrote_are_those_that_eval_asks_by(
     mnli: Path, questions: EvalDataset, tmp_path: Path
 ) -> None:
-    beside = read_examples(mnli)
+    beside = read_row_index(mnli)
     assert beside is not None
     assert [fingerprint_of(one) for one in questions.conversations] == beside.fingerprints.tolist()
     adapter = write_adapter(tmp_path / "mine")

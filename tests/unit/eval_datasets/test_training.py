@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.unit.eval_backends.test_apply import write as write_adapter
-from tuneyard.core.examples import examples_file, write_examples
 from tuneyard.core.files import sha256
 from tuneyard.core.prompt import Conversation
+from tuneyard.core.row_index import row_index_file, write_row_index
 from tuneyard.eval.datasets.training import fingerprint_of, trained_on
 
 NOWHERE = Path("nowhere")
@@ -80,7 +80,7 @@ def test_a_checkpoint_is_told_by_the_run_that_it_lies_in() -> None:
 def test_fingerprints_beside_the_records_are_taken_where_they_are_of_them() -> None:
     path = Path("dataset_info/one.json")
     other = [fingerprint_of(one) for one in asked(70)]
-    write_examples(examples_file(path), other, {})
+    write_row_index(row_index_file(path), other, {})
     assert found(ran("mine", "one"), 3, 70)["examples"] == 1
     files = {"one.json": {"rows": 10, "sha256": "0" * 64}}
     Path("dataset_info/manifest.json").write_text(json.dumps({"files": files}))

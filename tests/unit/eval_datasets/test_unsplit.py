@@ -11,7 +11,7 @@ from tuneyard.compiler.pipeline import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec import load_spec
 from tuneyard.core.errors import RequestError
-from tuneyard.core.examples import read_examples
+from tuneyard.core.row_index import read_row_index
 from tuneyard.eval import text
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.training import fingerprints_of
@@ -80,7 +80,7 @@ def test_its_rows_have_the_fingerprints_of_what_is_trained(tmp_path) -> None:
     """The file has no prefix before an input, what LLaMA-Factory reads has: they are the same examples."""
     folder = compiled(tmp_path)
     dataset = whole(folder)
-    trained = read_examples(folder / "both-train.jsonl")
+    trained = read_row_index(folder / "both-train.jsonl")
     assert trained is not None and dataset.training_rows is not None
     prints = fingerprints_of(dataset, 60)
     assert list(np.isin(prints, trained.fingerprints)) == list(dataset.training_rows)

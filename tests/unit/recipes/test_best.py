@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from tests.unit.recipes.test_output import checkpoint
+from tests.unit.recipes.test_output_dir import checkpoint
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.metrics import metric_of
 from tuneyard.recipes.best import DivergedError, NotMeasuredError, command, find_best, read_curve, read_scores

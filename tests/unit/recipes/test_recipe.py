@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tuneyard.core import packages
+from tuneyard.core import errors
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.recipes.recipe import read_recipe
 
@@ -98,6 +98,6 @@ def test_a_bomb_of_aliases_is_refused_at_once(tmp_path):
 
 def test_without_omegaconf_one_sentence_says_what_to_install(tmp_path, monkeypatch):
     path = write(tmp_path, "lora_rank: 4\n")
-    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "omegaconf" else object())
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "omegaconf" else object())
     with pytest.raises(RequestError, match='omegaconf is not installed in .*; run "make setup"'):
         read_recipe(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from tuneyard.recipes.output import inputs_of, run_record
+from tuneyard.recipes.output_dir import inputs_of, run_record
 from tuneyard.recipes.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import ContentError
-from tuneyard.core.refusals import refusals
+from tuneyard.core.schema_errors import violations
 from tuneyard.recipes.schema import known_keys
 from tuneyard.recipes.token_weights import read_weights
 
@@ -67,5 +67,5 @@ def test_the_schema_of_weights_accepts_what_the_reader_reads(tmp_path, text):
     ],
 )
 def test_a_refused_value_is_told_what_is_expected(key, value, expected):
-    found = next(refusals(known_keys()[key], value, exact=True))
+    found = next(violations(known_keys()[key], value, exact=True))
     assert f", expected {expected}" in found.message

@@ -160,7 +160,7 @@ def test_shipped_weights_belong_to_a_recipe(path):
 
 
 def test_a_rule_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuneyard.core.patterns.SECONDS", 0.1)
+    monkeypatch.setattr("tuneyard.core.time_limit.SECONDS", 0.1)
     weights = read(tmp_path, "rules: [{regex: '(a+)+b', weight: 2}]")
     with pytest.raises(ContentError, match=r'the rule "\(a\+\)\+b" on an answer: stopped after 0.1 s'):
         weigh(weights, "a" * 60)

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
-from tuneyard.core.runs import RUN, STARTED
-from tuneyard.recipes import check, output
+from tuneyard.core.training_run import RUN, STARTED
+from tuneyard.recipes import check, output_dir
 from tuneyard.recipes import train as training
 from tuneyard.recipes.data import require_model
 from tuneyard.recipes.hardware import machine
-from tuneyard.recipes.output import inputs_of
+from tuneyard.recipes.output_dir import inputs_of
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.train import train
 
@@ -87,15 +87,15 @@ def test_a_run_that_was_cut_off_is_not_resumed_on_another_world_size(recipe, mon
     world = {"world_size": 2, "global_batch": 16}
     (recipe.output_dir / STARTED).write_text(json.dumps({**inputs_of(recipe, None), **world}))
     checkpoint = recipe.output_dir / "checkpoint-3"
-    monkeypatch.setattr(output, "checkpoints", lambda _: {checkpoint: ""})
+    monkeypatch.setattr(output_dir, "checkpoints", lambda _: {checkpoint: ""})
     monkeypatch.setattr(training, "require_model", lambda _: None)
     monkeypatch.setattr(training.LlamaFactory, "train", lambda *_: pytest.fail("it was resumed"))
     with pytest.raises(ContentError, match=r"world size 2 \(global batch 16\) → world size 1"):
         train(recipe, ask=False)
     now = {"world_size": 1, "global_batch": 8}
-    assert output.other_world(recipe.output_dir, world) == ""
-    monkeypatch.setattr(output, "checkpoints", lambda _: {checkpoint: "cut off"})
-    assert output.other_world(recipe.output_dir, now) == ""  # nothing to resume from
+    assert output_dir.other_world(recipe.output_dir, world) == ""
+    monkeypatch.setattr(output_dir, "checkpoints", lambda _: {checkpoint: "cut off"})
+    assert output_dir.other_world(recipe.output_dir, now) == ""  # nothing to resume from
 
 
 def test_a_run_json_of_before_world_sizes_is_left_alone(recipe, capsys, monkeypatch):

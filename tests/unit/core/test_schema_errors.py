@@ -3,7 +3,7 @@
 import pytest
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.refusals import check_file, refusals
+from tuneyard.core.schema_errors import check_file, violations
 
 SCHEMA = {
     "type": "object",
@@ -15,10 +15,10 @@ LARGE = "a number of at most 9,007,199,254,740,992"
 
 @pytest.mark.parametrize("large", [2**70, 1e99, float("inf"), float("nan")])
 def test_a_huge_number_is_told_of_its_size_only_where_a_number_is_expected(large):
-    assert [one.message.partition(", ")[2] for one in refusals(SCHEMA, {"name": large}, exact=True)] == [
+    assert [one.message.partition(", ")[2] for one in violations(SCHEMA, {"name": large}, exact=True)] == [
         "expected text"
     ]
-    assert [one.message.partition(", ")[2] for one in refusals(SCHEMA, {"rank": large}, exact=True)] == [
+    assert [one.message.partition(", ")[2] for one in violations(SCHEMA, {"rank": large}, exact=True)] == [
         f"expected {LARGE}"
     ]
 
@@ -32,7 +32,7 @@ def test_a_huge_number_is_told_of_its_size_only_where_a_number_is_expected(large
     ],
 )
 def test_a_refusal_is_a_line(value, line):
-    assert [one.line("the file") for one in refusals(SCHEMA, value)] == [line]
+    assert [one.line("the file") for one in violations(SCHEMA, value)] == [line]
 
 
 def test_two_keywords_that_say_the_same_are_told_once(tmp_path):

@@ -1,6 +1,6 @@
 """What can be wrong with a recipe that shows once LLaMA-Factory was asked: template, answers, cuts, layers.
 
-Each rule reads the answer of recipes/inspect.py (codes: docs/recipes.md).
+Each rule reads the answer of recipes/inspection.py (codes: docs/recipes.md).
 """
 
 from collections.abc import Iterator

@@ -14,9 +14,8 @@ from typing import Any, Self
 
 import click
 
-from tuneyard.core.errors import ContentError, TuneyardError
+from tuneyard.core.errors import ContentError, TuneyardError, need
 from tuneyard.core.files import sha256
-from tuneyard.core.packages import need
 from tuneyard.core.prompt import PLACEHOLDERS
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.data import dataset_dir, files_of, locate
@@ -25,12 +24,12 @@ from tuneyard.recipes.launch import LOG, end, environment, follow, logged_until,
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.schema import known_keys
 
-Answer = dict[str, Any]  # LLaMA-Factory's, as recipes/inspect.py gives it
+Answer = dict[str, Any]  # LLaMA-Factory's, as recipes/inspection.py gives it
 PROGRESS = b"counting tokens"  # of recipes/rows.py, passed on to the user
 
 
 class LlamaFactory:
-    """The process of recipes/warm.py: started by the first question, ended with the `with` block.
+    """A process of recipes/llamafactory_server.py: the first question starts it, the `with` block ends it.
 
     It imports LLaMA-Factory once, however many recipes are asked about. `train` makes it the trainer.
     """
@@ -67,7 +66,7 @@ class LlamaFactory:
             process.stderr.close()
 
     def inspect(self, settings: dict[str, object], launch: dict[str, object]) -> Answer:
-        """Return what recipes/inspect.py finds; `ContentError` if it crashes."""
+        """Return what recipes/inspection.py finds; `ContentError` if it crashes."""
         return self._ask({"settings": settings, "launch": launch})
 
     def preview(self, settings: dict[str, object], weights: Path, count: int) -> Answer:
@@ -119,8 +118,9 @@ class LlamaFactory:
         click.echo("starting LLaMA-Factory …", err=True)
         ours, theirs = socket.socketpair()
         with theirs:
+            server = [sys.executable, "-P", "-m", "tuneyard.recipes.llamafactory_server"]
             process = supervised(
-                [sys.executable, "-P", "-m", "tuneyard.recipes.warm", str(theirs.fileno()), *self._words],
+                [*server, str(theirs.fileno()), *self._words],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=environment(),

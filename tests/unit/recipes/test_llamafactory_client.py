@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tuneyard.core.errors import ContentError
-from tuneyard.recipes import ask
-from tuneyard.recipes.ask import LlamaFactory
+from tuneyard.recipes import llamafactory_client
 from tuneyard.recipes.hardware import Gpu
 from tuneyard.recipes.launch import LOG
+from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
 from tuneyard.recipes.recipe import Recipe
 
 STAND_IN = """
@@ -58,8 +58,8 @@ class Starter:
 @pytest.fixture
 def starter(monkeypatch, tmp_path):
     starter = Starter()
-    monkeypatch.setattr(ask, "supervised", starter)
-    monkeypatch.setattr(ask, "need", lambda *_: None)
+    monkeypatch.setattr(llamafactory_client, "supervised", starter)
+    monkeypatch.setattr(llamafactory_client, "need", lambda *_: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return starter
 
@@ -71,7 +71,7 @@ def recipe(folder: Path, **settings: object) -> Recipe:
 def test_one_process_answers_for_all_recipes_of_a_command(starter, tmp_path, capfd):
     with LlamaFactory() as llamafactory:
         assert not starter.processes  # nothing was asked yet
-        answers = [ask.ask(llamafactory, recipe(tmp_path, lora_rank=n), "a/b", ()) for n in (4, 8)]
+        answers = [ask(llamafactory, recipe(tmp_path, lora_rank=n), "a/b", ()) for n in (4, 8)]
     assert answers[0]["pid"] == answers[1]["pid"]
     assert [answer["settings"]["lora_rank"] for answer in answers] == [4, 8]
     (process,) = starter.processes
@@ -82,7 +82,7 @@ def test_one_process_answers_for_all_recipes_of_a_command(starter, tmp_path, cap
 def test_an_unchanged_recipe_is_not_asked_about_again(starter, tmp_path):
     for _ in range(2):
         with LlamaFactory() as llamafactory:
-            ask.ask(llamafactory, recipe(tmp_path), "a/b", ())
+            ask(llamafactory, recipe(tmp_path), "a/b", ())
     assert len(starter.processes) == 1
 
 
@@ -91,7 +91,7 @@ def test_a_row_that_changed_is_asked_about_again(starter, tmp_path):
     with LlamaFactory() as llamafactory:
         for text in ("[]", "[{}]", "[{}]"):
             (tmp_path / "a.json").write_text(text)
-            ask.ask(llamafactory, recipe(tmp_path, dataset="a"), "a/b", ())
+            ask(llamafactory, recipe(tmp_path, dataset="a"), "a/b", ())
     assert len(list((tmp_path / "cache/tuneyard/inspect").iterdir())) == 2
 
 
@@ -100,23 +100,23 @@ def test_rows_with_media_are_never_remembered(starter, tmp_path):
     (tmp_path / "a.json").write_text("[]")
     (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json", "columns": {"images": "x"}}}')
     with LlamaFactory() as llamafactory:
-        ask.ask(llamafactory, recipe(tmp_path, dataset="a"), "a/b", ())
+        ask(llamafactory, recipe(tmp_path, dataset="a"), "a/b", ())
     assert not (tmp_path / "cache").exists()
 
 
 def test_a_recipe_that_crashes_does_not_end_the_process(starter, tmp_path):
     with LlamaFactory() as llamafactory:
         with pytest.raises(ContentError, match=r"could not be asked: ValueError: odd"):
-            ask.ask(llamafactory, recipe(tmp_path, stage="crash"), "a/b", ())
-        ask.ask(llamafactory, recipe(tmp_path), "a/b", ())
+            ask(llamafactory, recipe(tmp_path, stage="crash"), "a/b", ())
+        ask(llamafactory, recipe(tmp_path), "a/b", ())
     assert len(starter.processes) == 1
 
 
 def test_a_process_that_dies_is_started_again(starter, tmp_path):
     with LlamaFactory() as llamafactory:
         with pytest.raises(ContentError, match="could not be asked: Killed"):
-            ask.ask(llamafactory, recipe(tmp_path, stage="die"), "a/b", ())
-        ask.ask(llamafactory, recipe(tmp_path), "a/b", ())
+            ask(llamafactory, recipe(tmp_path, stage="die"), "a/b", ())
+        ask(llamafactory, recipe(tmp_path), "a/b", ())
     assert len(starter.processes) == 2
 
 
@@ -126,12 +126,12 @@ def test_a_failed_import_gives_its_reason(starter, tmp_path):
         LlamaFactory() as llamafactory,
         pytest.raises(ContentError, match="could not be asked: ImportError: no torch"),
     ):
-        ask.ask(llamafactory, recipe(tmp_path), "a/b", ())
+        ask(llamafactory, recipe(tmp_path), "a/b", ())
 
 
 def test_a_setting_that_json_does_not_know_is_asked_about_as_text(starter, tmp_path):
     with LlamaFactory() as llamafactory:
-        answer = ask.ask(llamafactory, recipe(tmp_path, run_name=b"!!binary of YAML"), "a/b", ())
+        answer = ask(llamafactory, recipe(tmp_path, run_name=b"!!binary of YAML"), "a/b", ())
     assert answer["settings"]["run_name"] == "b'!!binary of YAML'"
 
 
@@ -139,7 +139,7 @@ def test_a_setting_that_json_does_not_know_is_asked_about_as_text(starter, tmp_p
 def test_the_process_that_answered_becomes_the_trainer(starter, tmp_path, code):
     starter.mode = code
     with LlamaFactory() as llamafactory, (tmp_path / "lock").open("w") as lock:
-        ask.ask(llamafactory, recipe(tmp_path), "a/b", ())
+        ask(llamafactory, recipe(tmp_path), "a/b", ())
         (tmp_path / LOG).write_text("before\n")
         if code == "0":
             llamafactory.train(tmp_path / "recipe.yaml", None, tmp_path, lock.fileno())
@@ -161,7 +161,7 @@ def test_llamafactory_learns_how_the_training_is_launched(starter, tmp_path, mon
     }
     with LlamaFactory() as llamafactory:
         for gpus, launch in launches.items():
-            assert ask.ask(llamafactory, recipe(tmp_path), "a/b", gpus)["launch"] == launch
+            assert ask(llamafactory, recipe(tmp_path), "a/b", gpus)["launch"] == launch
         deepspeed = recipe(tmp_path, deepspeed=str(tmp_path / "z3.json"))
         launch = {"distributed": True, "zero_stage": 3}
-        assert ask.ask(llamafactory, deepspeed, "a/b", one)["launch"] == launch
+        assert ask(llamafactory, deepspeed, "a/b", one)["launch"] == launch

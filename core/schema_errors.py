@@ -34,7 +34,7 @@ YES_OR_NO = "YAML reads a bare yes or no as true or false: write it in quotes (i
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Violation:
     """Where a value fails its schema (`rules.0.weight`, "" for itself) and by which keyword; the fix."""
 
     place: str
@@ -56,12 +56,12 @@ def check_file(
     path: Path, schema: Mapping[str, Any], value: object, whole: str = "the file", *, exact: bool = True
 ) -> None:
     """Raise `ContentError` with a line for everything that a schema refuses in a file's value, each once."""
-    lines = [f"{path}: {one.line(whole)}" for one in refusals(schema, value, exact=exact)]
+    lines = [f"{path}: {one.line(whole)}" for one in violations(schema, value, exact=exact)]
     if lines:
         raise ContentError("\n".join(dict.fromkeys(lines)))
 
 
-def refusals(schema: Mapping[str, Any], value: object, *, exact: bool = False) -> Iterator[Refusal]:
+def violations(schema: Mapping[str, Any], value: object, *, exact: bool = False) -> Iterator[Violation]:
     """Yield everything that a schema refuses; if `exact`, 8.0 is no integer, and NaN and 1e99 no numbers."""
     for error in _validator(exact)(schema).iter_errors(value):
         for inner in _innermost(error):
@@ -104,7 +104,7 @@ def _of_another_kind(error: "ValidationError") -> bool:
     return error.validator in ("type", "const") or (bool(error.context) and not _meant(error))
 
 
-def _in_words(error: "ValidationError") -> Iterator[Refusal]:
+def _in_words(error: "ValidationError") -> Iterator[Violation]:
     place, keyword = ".".join(map(str, error.absolute_path)), str(error.validator)
     schema, bound = cast("dict[str, Any]", error.schema), cast("Any", error.validator_value)
     value, hint = cast("Any", error.instance), ""
@@ -113,7 +113,7 @@ def _in_words(error: "ValidationError") -> Iterator[Refusal]:
         for name in [name for name in value if name not in known]:
             hint = nearest(str(name), known) or (f"the keys are {', '.join(known)}" if known else "")
             shown = repr(name) if isinstance(name, str) else show_value(name)
-            yield Refusal(place, keyword, f"unknown key {shown}", hint)
+            yield Violation(place, keyword, f"unknown key {shown}", hint)
         return
     if keyword == "required":
         lacking = [key for key in bound if key not in value]
@@ -121,7 +121,7 @@ def _in_words(error: "ValidationError") -> Iterator[Refusal]:
             unknown = [str(name) for name in value if name not in schema.get("properties", {})]
             lacking = [key for key in lacking if not any(nearest(name, [key]) for name in unknown)]
         if lacking:
-            yield Refusal(place, keyword, f"{', '.join(map(repr, lacking))} is missing")
+            yield Violation(place, keyword, f"{', '.join(map(repr, lacking))} is missing")
         return
     kind = schema.get("type", [])
     kinds = {kind} if isinstance(kind, str) else set(kind)
@@ -142,4 +142,4 @@ def _in_words(error: "ValidationError") -> Iterator[Refusal]:
         expected = str(schema.get("description") or f"{keyword} {show_value(bound)}")
     if keyword == "type" and kinds & {"array", "object"} and "description" in schema:
         expected += f" ({schema['description']})"
-    yield Refusal(place, keyword, f"found {show_value(value)}, expected {expected}", hint)
+    yield Violation(place, keyword, f"found {show_value(value)}, expected {expected}", hint)

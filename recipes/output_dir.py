@@ -18,7 +18,7 @@ import click
 from tuneyard.core.checkout import version
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import make_folder, opened, read_object, sha256, versions
-from tuneyard.core.runs import RUN, STARTED, files_sha256, model_sha256
+from tuneyard.core.training_run import RUN, STARTED, files_sha256, model_sha256
 from tuneyard.recipes.data import dataset_dir, files_of, locate
 from tuneyard.recipes.recipe import Recipe
 

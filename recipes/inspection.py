@@ -1,4 +1,4 @@
-"""What LLaMA-Factory itself finds in a recipe; runs in a process of recipes/warm.py.
+"""What LLaMA-Factory itself finds in a recipe; runs in a process of recipes/llamafactory_server.py.
 
 Its argument classes judge the settings. Its loader, converter and processor read the rows (recipes/rows.py).
 The model with its adapter is laid out on the meta device, from its config alone. Nothing is trained, no
@@ -18,7 +18,7 @@ from tuneyard.core.prompt import PLACEHOLDERS
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.data import files_of
-from tuneyard.recipes.rows import RefusedEpochError, epoch, look, refusals, words
+from tuneyard.recipes.rows import RefusedEpochError, epoch, expected_errors, look, words
 from tuneyard.recipes.token_weights import read_weights, token_spans
 
 # What only the machine that trains can be asked about; recipes/rules.py judges it.
@@ -46,7 +46,7 @@ def inspect(settings: dict[str, object], launch: Launch) -> Facts:
     """Return LLaMA-Factory's view: `rejected`, else `data`, `tokens`, `model`; {"error": why} for a lack."""
     try:
         arguments = _arguments(settings, launch)
-    except refusals() as error:
+    except expected_errors() as error:
         message = words(error)
         return {"rejected": message, "at_fault": at_fault(settings, launch, message)}
     return Inspection(arguments, settings, launch).facts()
@@ -59,7 +59,7 @@ def at_fault(settings: Mapping[str, object], launch: Launch, message: str) -> li
         rest = {name: value for name, value in settings.items() if name != key}
         try:
             _arguments(rest, launch)
-        except refusals() as error:
+        except expected_errors() as error:
             if words(error) != message:
                 changed.append(key)
         else:
@@ -105,7 +105,7 @@ class Inspection:
         """The arguments with tokenizer and template, or without them if they are not at hand."""
         try:
             return self.arguments.with_tokenizer().with_template()
-        except refusals():
+        except expected_errors():
             return self.arguments
 
     def _template(self) -> Facts:
@@ -114,7 +114,7 @@ class Inspection:
         def compare() -> Facts:
             try:
                 _, findings = with_fitted_template(self.arguments, tools)
-            except refusals() as error:
+            except expected_errors() as error:
                 return {"error": words(error)}
             return {"template": [asdict(finding) for finding in findings]}
 
@@ -129,7 +129,7 @@ class Inspection:
             reader = self.reader  # LLaMA-Factory sets `resize_vocab` as it loads a tokenizer with new tokens
             try:
                 layout = _model(reader.model_args, reader.finetuning_args, reader.module.get("tokenizer"))
-            except refusals() as error:
+            except expected_errors() as error:
                 return {"error": words(error)}
             if layout["refused"]:
                 layout["at_fault"] = [key for key in finetuning_keys if self._fits_without(key)]
@@ -144,7 +144,7 @@ class Inspection:
         try:
             arguments = _arguments(rest, self.launch)
             layout = _model(arguments.model_args, arguments.finetuning_args, None)
-        except refusals():
+        except expected_errors():
             return False
         return not layout["refused"]
 
@@ -213,7 +213,7 @@ class Inspection:
         """What the rows of a dataset depend on; None if other files or services are part of it."""
         try:
             attributes = self.arguments.attributes(name)
-        except refusals():
+        except expected_errors():
             return None
         if attributes.load_from != "file" or any(getattr(attributes, kind) for kind in PLACEHOLDERS):
             return None
@@ -240,7 +240,7 @@ def _arguments(settings: Mapping[str, object], launch: Launch | None = None, **c
 def _has_tools(reader: RecipeData) -> bool:
     try:
         tools = [reader.attributes(name).tools for name in reader.data_args.dataset or []]
-    except refusals():
+    except expected_errors():
         return False
     return any(tools)
 
@@ -315,7 +315,7 @@ def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> 
     try:
         with torch.device("meta"):
             model = init_adapter(config, model, model_args, finetuning_args, is_trainable=True)
-    except refusals() as error:
+    except expected_errors() as error:
         return {"trainable": None, "unfit": unfit, "refused": words(error)}
     trainable = {name: one for name, one in model.named_parameters() if one.requires_grad}
     trained = sum(parameter.numel() for parameter in trainable.values())

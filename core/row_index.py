@@ -26,14 +26,14 @@ ROWS = 1 << 16  # that are written at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
+class RowIndex:
     """Fingerprints (uint64) of a dataset's examples and its clusters by column (uint32), in its row order."""
 
     fingerprints: "NDArray[np.uint64]"
     clusters: "dict[str, NDArray[np.uint32]]"
 
 
-def examples_file(records: Path) -> Path:
+def row_index_file(records: Path) -> Path:
     """Return the file beside a dataset's records: `train.json` → `train.examples.npy`."""
     return records.with_suffix(".examples.npy")
 
@@ -55,7 +55,7 @@ def fingerprints(joined: Sequence[str]) -> "array[int]":
     return found
 
 
-def write_examples(path: Path, fingerprints: Sequence[int], clusters: Mapping[str, Sequence[int]]) -> None:
+def write_row_index(path: Path, fingerprints: Sequence[int], clusters: Mapping[str, Sequence[int]]) -> None:
     """Write all examples' fingerprints and, by column, their clusters' numbers; `ValueError` unless as many.
 
     The bytes are numpy's format 3.0, made without numpy, whose import takes longer than a small compile.
@@ -89,11 +89,11 @@ def _interleaved(columns: "Sequence[array[int]]") -> bytearray:
     return rows
 
 
-def read_examples(records: Path) -> Examples | None:
+def read_row_index(records: Path) -> RowIndex | None:
     """Return what lies beside a dataset's records, None where nothing does; `ContentError` if it is none."""
     import numpy as np
 
-    path = examples_file(records)
+    path = row_index_file(records)
     if not path.is_file():
         return None
     try:
@@ -103,4 +103,4 @@ def read_examples(records: Path) -> Examples | None:
     names = rows.dtype.names or ()
     if rows.ndim != 1 or FINGERPRINT not in names:
         raise ContentError(f"{path}: found {rows.dtype}, expected a field {FINGERPRINT!r}; compile again")
-    return Examples(rows[FINGERPRINT], {name: rows[name] for name in names if name != FINGERPRINT})
+    return RowIndex(rows[FINGERPRINT], {name: rows[name] for name in names if name != FINGERPRINT})

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.patterns import bounded
+from tuneyard.core.time_limit import bounded
 
 
 def catastrophic() -> None:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes import check
 from tuneyard.recipes.recipe import read_recipe
-from tuneyard.recipes.watch import files_named, states_of
+from tuneyard.recipes.watched_files import files_named, states_of
 
 
 @pytest.fixture

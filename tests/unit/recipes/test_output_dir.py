@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tuneyard.core.errors import RequestError
-from tuneyard.recipes import output
+from tuneyard.recipes import output_dir
 
 
 def checkpoint(folder: Path, step: int = 4, *, ranks: int = 1, deepspeed: bool = False) -> Path:
@@ -36,7 +36,7 @@ def checkpoint(folder: Path, step: int = 4, *, ranks: int = 1, deepspeed: bool =
 
 @pytest.mark.parametrize(("ranks", "deepspeed"), [(1, False), (2, False), (1, True), (2, True)])
 def test_whole(tmp_path, ranks, deepspeed):
-    assert output.find_flaw(checkpoint(tmp_path, ranks=ranks, deepspeed=deepspeed)) == ""
+    assert output_dir.find_flaw(checkpoint(tmp_path, ranks=ranks, deepspeed=deepspeed)) == ""
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_whole(tmp_path, ranks, deepspeed):
 def test_a_file_is_missing(tmp_path, name, flaw):
     path = checkpoint(tmp_path)
     (path / name).unlink()
-    assert output.find_flaw(path) == flaw
+    assert output_dir.find_flaw(path) == flaw
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_a_file_is_missing(tmp_path, name, flaw):
 def test_a_file_is_cut_off(tmp_path, name, share):
     path = checkpoint(tmp_path) / name
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    assert name in output.find_flaw(path.parent)
+    assert name in output_dir.find_flaw(path.parent)
 
 
 @pytest.mark.parametrize("step", [None, 3, "4"])
 def test_the_state_of_another_step(tmp_path, step):
     path = checkpoint(tmp_path)
     (path / "trainer_state.json").write_text(json.dumps({} if step is None else {"global_step": step}))
-    assert "found global_step" in output.find_flaw(path)
+    assert "found global_step" in output_dir.find_flaw(path)
 
 
 @pytest.mark.parametrize("name", ["trainer_state.json", "optimizer.pt", "adapter_model.safetensors"])
@@ -75,19 +75,19 @@ def test_a_folder_where_a_file_should_be(tmp_path, name):
     path = checkpoint(tmp_path)
     (path / name).unlink()
     (path / name).mkdir()
-    assert output.find_flaw(path)
+    assert output_dir.find_flaw(path)
 
 
 def test_files_that_are_no_text_or_no_names(tmp_path):
     path = checkpoint(tmp_path, deepspeed=True)
     (path / "latest").write_bytes(b"\xff")
-    assert "cannot be read" in output.find_flaw(path)
+    assert "cannot be read" in output_dir.find_flaw(path)
     path = checkpoint(tmp_path, 8)
     (path / "model.safetensors.index.json").write_text('{"weight_map": {"a": 5}}')
-    assert "cannot be read" in output.find_flaw(path)
+    assert "cannot be read" in output_dir.find_flaw(path)
     path = checkpoint(tmp_path, 9)
     (path / "trainer_state.json").write_text('{"global_step": ' + "9" * 5000 + "}")
-    assert "too many digits" in output.find_flaw(path)
+    assert "too many digits" in output_dir.find_flaw(path)
 
 
 def test_a_shard_that_the_index_names_is_missing(tmp_path):
@@ -95,15 +95,15 @@ def test_a_shard_that_the_index_names_is_missing(tmp_path):
     (path / "adapter_model.safetensors").rename(path / "model-1.safetensors")
     index = {"weight_map": {"w": "model-1.safetensors", "v": "model-2.safetensors"}}
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert output.find_flaw(path) == "model-2.safetensors is missing"
+    assert output_dir.find_flaw(path) == "model-2.safetensors is missing"
 
 
 def test_deepspeed_needs_every_rank_and_latest(tmp_path):
     path = checkpoint(tmp_path, ranks=2, deepspeed=True)
     next(path.glob("global_step4/*rank_1*optim*")).unlink()
-    assert "optimizer states of 1 ranks, expected 2" in output.find_flaw(path)
+    assert "optimizer states of 1 ranks, expected 2" in output_dir.find_flaw(path)
     (path / "latest").unlink()
-    assert "latest is missing" in output.find_flaw(path)
+    assert "latest is missing" in output_dir.find_flaw(path)
 
 
 def test_newest_first_and_broken_ones_out_of_the_way(tmp_path):
@@ -111,13 +111,13 @@ def test_newest_first_and_broken_ones_out_of_the_way(tmp_path):
         checkpoint(tmp_path, step)
     (tmp_path / "checkpoint-12" / "optimizer.pt").unlink()
     (tmp_path / "checkpoint-best").mkdir()
-    found = output.checkpoints(tmp_path)
+    found = output_dir.checkpoints(tmp_path)
     assert [(path.name, bool(flaw)) for path, flaw in found.items()] == [
         ("checkpoint-100", False),
         ("checkpoint-12", True),
         ("checkpoint-4", False),
     ]
-    assert output.resume_point(tmp_path) == tmp_path / "checkpoint-100"
+    assert output_dir.resume_point(tmp_path) == tmp_path / "checkpoint-100"
     assert not (tmp_path / "checkpoint-12").exists()
     assert (tmp_path / "incomplete-checkpoint-12").is_dir()
 
@@ -132,33 +132,33 @@ def inputs(rate=1e-4, data="aa", **settings):
 
 
 def test_runs_told_apart(tmp_path):
-    assert output.other_run(tmp_path, inputs()) == ""
+    assert output_dir.other_run(tmp_path, inputs()) == ""
     checkpoint(tmp_path)
-    assert output.other_run(tmp_path, inputs()) == "not started by `recipes train`"
-    (tmp_path / output.STARTED).write_text(json.dumps(inputs()))
-    assert output.other_run(tmp_path, inputs()) == ""
-    assert output.other_run(tmp_path, inputs(rate=2e-4)) == "learning_rate 0.0001 → 0.0002"
-    assert output.other_run(tmp_path, inputs(data="cc", a=1)) == "a unset → 1, data"
+    assert output_dir.other_run(tmp_path, inputs()) == "not started by `recipes train`"
+    (tmp_path / output_dir.STARTED).write_text(json.dumps(inputs()))
+    assert output_dir.other_run(tmp_path, inputs()) == ""
+    assert output_dir.other_run(tmp_path, inputs(rate=2e-4)) == "learning_rate 0.0001 → 0.0002"
+    assert output_dir.other_run(tmp_path, inputs(data="cc", a=1)) == "a unset → 1, data"
     moved = inputs()
     moved["data"][0]["file"] = "elsewhere"
-    assert output.other_run(tmp_path, moved) == ""
+    assert output_dir.other_run(tmp_path, moved) == ""
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_run_whose_inputs_cannot_be_read_is_another(tmp_path, text):
-    (tmp_path / output.STARTED).write_text(text)
-    assert output.other_run(tmp_path, inputs()).startswith("its started.json")
+    (tmp_path / output_dir.STARTED).write_text(text)
+    assert output_dir.other_run(tmp_path, inputs()).startswith("its started.json")
 
 
 def test_set_aside_takes_the_first_free_name(tmp_path):
     for expected in ("run.1", "run.2"):
         (tmp_path / "run").mkdir()
-        assert output.set_aside(tmp_path / "run").name == expected
+        assert output_dir.set_aside(tmp_path / "run").name == expected
 
 
 def test_reserved_only_once(tmp_path):
     busy = pytest.raises(RequestError, match="another training is writing there")
-    with output.reserved(tmp_path / "out"), busy, output.reserved(tmp_path / "out"):
+    with output_dir.reserved(tmp_path / "out"), busy, output_dir.reserved(tmp_path / "out"):
         pass
-    with output.reserved(tmp_path / "out"):
+    with output_dir.reserved(tmp_path / "out"):
         pass

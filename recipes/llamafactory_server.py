@@ -1,8 +1,9 @@
-"""python -m recipes.warm DESCRIPTOR [several]: LLaMA-Factory, imported once for all questions of a command.
+"""python -m recipes.llamafactory_server DESCRIPTOR [several]: answers all questions of a command.
 
-Reads one JSON object a line from a Unix socket and writes one back. Each question is answered in a forked
-process, so that the devices and seeds of one recipe never reach the next. The last request may be a training:
-then this process, which has answered nothing itself, becomes the trainer without a second import.
+It imports LLaMA-Factory once. It reads one JSON object a line from a Unix socket and writes one back. Each
+question is answered in a forked process, so that the devices and seeds of one recipe never reach the next.
+The last request may be a training. The process, which has answered nothing itself, then becomes the trainer
+without a second import.
 """
 
 import gc
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.llamafactory import Launch
-from tuneyard.recipes.inspect import inspect, preview
+from tuneyard.recipes.inspection import inspect, preview
 
 Request = dict[str, Any]
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.examples import examples_file, fingerprint, read_examples, write_examples
+from tuneyard.core.row_index import fingerprint, read_row_index, row_index_file, write_row_index
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     records = tmp_path / "train.json"
-    assert read_examples(records) is None
-    write_examples(examples_file(records), [2**64 - 1, 0, 7], {"premise": [0, 1, 0]})
-    found = read_examples(records)
+    assert read_row_index(records) is None
+    write_row_index(row_index_file(records), [2**64 - 1, 0, 7], {"premise": [0, 1, 0]})
+    found = read_row_index(records)
     assert found is not None
     assert found.fingerprints.tolist() == [2**64 - 1, 0, 7]
     assert {name: numbers.tolist() for name, numbers in found.clusters.items()} == {"premise": [0, 1, 0]}
@@ -22,7 +22,7 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 def test_equal_rows_are_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write_examples(tmp_path / name, [1, 2], {"premise": [0, 0]})
+        write_row_index(tmp_path / name, [1, 2], {"premise": [0, 0]})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -35,38 +35,38 @@ def test_a_fingerprint_is_of_the_turns_in_their_order() -> None:
 def test_a_broken_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "train.examples.npy").write_bytes(content)
     with pytest.raises(ContentError, match=r"train\.examples\.npy: .*compile the dataset again"):
-        read_examples(tmp_path / "train.json")
+        read_row_index(tmp_path / "train.json")
 
 
 def test_pickles_are_not_opened_and_other_arrays_not_taken(tmp_path: Path) -> None:
     np.save(tmp_path / "a.examples.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(ContentError, match="no file of examples"):
-        read_examples(tmp_path / "a.json")
+        read_row_index(tmp_path / "a.json")
     np.save(tmp_path / "b.examples.npy", np.zeros(3))
     with pytest.raises(ContentError, match="expected a field 'fingerprint'"):
-        read_examples(tmp_path / "b.json")
+        read_row_index(tmp_path / "b.json")
 
 
 def test_columns_of_another_length_are_refused(tmp_path: Path) -> None:
     for numbers in ([0], [0, 1, 2]):
         with pytest.raises(ValueError, match="clusters of 2 fingerprints"):
-            write_examples(tmp_path / "a", [1, 2], {"premise": numbers})
+            write_row_index(tmp_path / "a", [1, 2], {"premise": numbers})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_any_number_of_clusters_and_any_name_of_theirs(tmp_path: Path) -> None:
     clusters = {"前提": [3, 2**32 - 1, 0], "doc": [0, 0, 258]}
-    write_examples(examples_file(tmp_path / "a.json"), [1, 2**63, 515], clusters)
-    found = read_examples(tmp_path / "a.json")
+    write_row_index(row_index_file(tmp_path / "a.json"), [1, 2**63, 515], clusters)
+    found = read_row_index(tmp_path / "a.json")
     assert found is not None and found.fingerprints.tolist() == [1, 2**63, 515]
     assert {name: numbers.tolist() for name, numbers in found.clusters.items()} == clusters
     assert found.fingerprints.dtype == np.uint64 and found.clusters["doc"].dtype == np.uint32
-    write_examples(examples_file(tmp_path / "b.json"), [], {})
-    empty = read_examples(tmp_path / "b.json")
+    write_row_index(row_index_file(tmp_path / "b.json"), [], {})
+    empty = read_row_index(tmp_path / "b.json")
     assert empty is not None and len(empty.fingerprints) == 0 and empty.clusters == {}
 
 
 def test_rows_begin_where_they_can_be_mapped(tmp_path: Path) -> None:
     for clusters in ({}, {"p": [1, 2, 3]}, {"premise": [1, 2, 3], "a longer name": [0, 0, 0]}):
-        write_examples(tmp_path / "a", [1, 2, 3], clusters)
+        write_row_index(tmp_path / "a", [1, 2, 3], clusters)
         assert ((tmp_path / "a").stat().st_size - 3 * (8 + 4 * len(clusters))) % 64 == 0

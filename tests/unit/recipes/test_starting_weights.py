@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tuneyard.recipes.loaded import loaded_problems
 from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.starting_weights import loaded_problems
 
 
 def model(folder: Path, value: float) -> Path:
