@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 from tests.unit.compiler.conftest import as_csv, as_parquet, as_zst
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.jsons import read_array
-from tuneyard.compiler.read.scan import Scanner
+from tuneyard.compiler.read.scan import LINES, Layout, Scanner, layout_of
 from tuneyard.compiler.read.stream import RECORD
 
 COLUMNS = 'columns: {q: [question], a: [answer, "answers.0.text"], t: {names: [title], is: extra}}'
@@ -281,3 +281,16 @@ def test_one_bad_row_of_a_large_wrapped_list_is_named(bench, indent):
     report = bench.compile(spec(bench), source)
     (problem,) = report.problems.errors
     assert problem.place.endswith(" data[2]") and problem.code == "E005" and report.read >= 12_000
+
+
+@pytest.mark.parametrize(
+    ("head", "whole", "layout"),
+    [
+        (b'{\n  "text": "a text that goes on', False, Layout((), "")),
+        (b'{"text": "a text that goes on', False, LINES),
+        (b'{\n  "text": "short"\n}', True, Layout((), "")),
+    ],
+)
+def test_a_first_value_that_is_cut_off_tells_a_document_from_lines(head, whole, layout):
+    """A document that is written over several lines is one, however long its first value is."""
+    assert layout_of(head, whole) == layout

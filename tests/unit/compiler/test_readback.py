@@ -1,6 +1,7 @@
 """What is written is counted on the disk: a compile that loses a row or a field of it publishes nothing."""
 
 import json
+import multiprocessing
 import os
 import random
 from functools import partial
@@ -347,6 +348,20 @@ def test_a_look_that_nobody_asks_for_leaves_no_process(tmp_path, monkeypatch):
         raise KeyError
     with pytest.raises(ChildProcessError):
         os.waitpid(child, 0)
+
+
+def test_a_compile_that_stops_leaves_no_process_that_looks_back(bench, monkeypatch):
+    """E430 is found when all files are written and looked at."""
+    monkeypatch.setattr("tuneyard.compiler.write.FOLLOWED", 0)
+    monkeypatch.setattr("tuneyard.compiler.write.PIECE", 1)
+    before = set(multiprocessing.active_children())
+    rows = [{"question": f"When was {number}?", "answer": f"2023-05-{number:02}"} for number in range(1, 20)]
+    columns = "{question: [question], answer: {names: [answer], is: answer}}"
+    output = "{dataset: t, file: t.jsonl, format: alpaca, instruction: '{question}', output: '{answer}'}"
+    spec = bench.write("dates.yaml", f"about: dates\ncolumns: {columns}\nwrite: [{output}]\n")
+    report = bench.compile(spec, bench.rows("rows.jsonl", rows))
+    assert [problem.code for problem in report.problems.errors] == ["E430"]
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_a_look_that_fails_otherwise_says_so_without_a_traceback(tmp_path, monkeypatch, capfd):

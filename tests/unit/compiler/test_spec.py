@@ -124,6 +124,11 @@ def test_what_is_wrong_in_a_spec_is_said(bench, change, says):
     assert says in refused(bench, GOOD.replace(*change))
 
 
+def test_a_spec_with_neither_columns_nor_mix_is_refused(bench):
+    output = "{dataset: t, file: t.jsonl, format: alpaca, instruction: hello, output: world}"
+    assert "expected `columns` or `mix`" in refused(bench, f"about: a test\nwrite: [{output}]\n")
+
+
 def test_what_is_missing_is_said_once(bench):
     said = refused(bench, "columns: {q: [q]}").splitlines()
     assert [line.partition(": ")[2] for line in said] == ["the spec: 'about', 'write' is missing"]
