@@ -4,6 +4,7 @@ Workers of pytest-xdist share that one demo: whichever needs it first runs it, e
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -118,12 +119,12 @@ def finish_demo(folder: Path) -> None:
 
 
 def user_dataset(checkout: Checkout) -> dict[str, str]:
-    """The files of the user's own rte and its entry in the registry, as text by name."""
+    """The SHA-256 of each file of the user's own rte by name, and its entry in the registry as text."""
     folder = checkout.root / "dataset_info" / "rte"
-    texts = {path.name: path.read_bytes().decode() for path in folder.iterdir()}
+    kept = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     registry = json.loads((checkout.root / "dataset_info/dataset_info.json").read_text())
-    texts["entry"] = json.dumps(registry["alpaca_rte_train"])
-    return texts
+    kept["entry"] = json.dumps(registry["alpaca_rte_train"])
+    return kept
 
 
 @pytest.fixture(scope="session")
