@@ -20,7 +20,12 @@ from tuneyard.core.files import atomic, require, write_json, write_text
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import read_datasets
 from tuneyard.eval.metrics.answers import cut_thought
-from tuneyard.eval.reports.sheet import (
+from tuneyard.eval.read.results import PREDICTIONS, Prediction
+from tuneyard.eval.scoring.candidates import Opened
+from tuneyard.eval.scoring.command import Asked, scoring_command
+from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.task import Job, Task
+from tuneyard.eval.show.sheet import (
     Answered,
     check_key,
     check_unrated,
@@ -31,11 +36,6 @@ from tuneyard.eval.reports.sheet import (
     tally_json,
     tally_table,
 )
-from tuneyard.eval.runs.results import PREDICTIONS, Prediction
-from tuneyard.eval.scoring.candidates import Opened
-from tuneyard.eval.scoring.command import Asked, scoring_command
-from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.task import Job, Task
 from tuneyard.eval.statistics.rates import group_of
 
 SHEET, KEY, ANSWERS = "sheet.csv", "key.json", "answers.md"

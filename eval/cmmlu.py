@@ -27,12 +27,12 @@ from tuneyard.eval.datasets.cmmlu import (
 )
 from tuneyard.eval.metrics.labels import accuracy_line, summary
 from tuneyard.eval.nli import mass_warnings, mean_mass
-from tuneyard.eval.reports.numbers import Table, grid, interval, percent
-from tuneyard.eval.runs.results import RESULTS, Prediction
+from tuneyard.eval.read.results import RESULTS, Prediction
 from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.command import Asked, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Figure, Job, Task, line_of
+from tuneyard.eval.show.numbers import Table, grid, interval, percent
 from tuneyard.eval.statistics.rates import Measured, average
 
 AVERAGE = "average over subjects"

@@ -23,7 +23,7 @@ from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.labels import accuracy_line
-from tuneyard.eval.runs.results import Prediction
+from tuneyard.eval.read.results import Prediction
 from tuneyard.eval.scoring.command import Asked, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, line_of

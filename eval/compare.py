@@ -16,10 +16,11 @@ import click
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import RequestError, run
 from tuneyard.core.files import write_json, write_text
-from tuneyard.core.language import ENGLISH, in_language, lang_option, tr
+from tuneyard.core.language import ENGLISH, in_language, lang_option
 
 if TYPE_CHECKING:
-    from tuneyard.eval.reports.compared import ComparedRuns
+    from tuneyard.eval.judge.compared import ComparedRuns
+    from tuneyard.eval.show.numbers import Table
 
 
 @cli_command(
@@ -75,10 +76,9 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
     Lines, CSV or Parquet with id, gold and prediction, or an evaluation_results.json.
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
-    from tuneyard.eval.reports.compared import compare_in_metric, compare_results
-    from tuneyard.eval.reports.tables import BIAS, bias_table
-    from tuneyard.eval.runs.questions import label_biases
-    from tuneyard.eval.runs.results import check_table
+    from tuneyard.eval.judge.compared import compare_in_metric, compare_results
+    from tuneyard.eval.judge.questions import label_biases
+    from tuneyard.eval.read.results import check_table
 
     margin, replicates, by = asked["margin"], asked["replicates"], asked["by"]
     choose = asked["choose_on"] == "half"
@@ -96,30 +96,37 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
     facts = {"replicates": [asdict(one) for one in compared.recipes]}
     facts["slices"] = [asdict(one) for one in compared.slices]
     if asked["calibrate"]:
-        found = label_biases(compared.runs, compared.comparison.base)
-        facts["label_bias"] = [asdict(one) for one in found]
-        compared = replace(compared, tables={**compared.tables, tr(BIAS): bias_table(found)})
+        biases = label_biases(compared.runs, compared.comparison.base)
+        facts["label_bias"] = [asdict(bias) for bias in biases]
+        compared = replace(compared, label_biases=biases)
     write(compared, out, facts)
 
 
-def write(compared: "ComparedRuns", out: Path, facts: Mapping[str, object] | None = None) -> None:
+def write(
+    compared: "ComparedRuns",
+    out: Path,
+    facts: Mapping[str, object] | None = None,
+    tables: "Mapping[str, Table] | None" = None,
+) -> None:
     """Write the plots and changed.jsonl (of accuracy alone), table.md and, last, table.json (`facts` among
-    it) into `out`, and print the table."""
-    from tuneyard.eval.reports.numbers import grid
-    from tuneyard.eval.reports.tables import markdown, to_json
+    it) into `out`, and print the table. `tables` by caption come first, by default those of the questions."""
+    from tuneyard.eval.show.numbers import grid
+    from tuneyard.eval.show.tables import markdown, question_tables, to_json
 
     plots: Sequence[str] = []
     numbered: Mapping[str, str] = {}
     files = ["table.md", "table.json"]
     if not compared.comparison.metric:
-        from tuneyard.eval.reports.plots import write_plots
+        from tuneyard.eval.show.plots import write_plots
 
         plots, typeface = write_plots(compared.comparison, compared.runs, out)
         numbered = typeface.numbered
         files.insert(1, "changed.jsonl")
         write_text(out / "changed.jsonl", changed_examples(compared))
-    tables = [f"## {caption}\n\n{grid(table)}" for caption, table in compared.tables.items()]
-    text = "\n\n".join([*tables, markdown(compared.comparison, numbered)])
+    if tables is None:
+        tables = question_tables(compared)
+    parts = [f"## {caption}\n\n{grid(table)}" for caption, table in tables.items()]
+    text = "\n\n".join([*parts, markdown(compared.comparison, numbered)])
     with in_language(ENGLISH):  # programs read the same JSON in every language
         told = to_json(compared.comparison, compared.runs, compared.warnings, plots)
     write_text(out / "table.md", text)

@@ -18,14 +18,14 @@ from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
 from tuneyard.eval.metrics.reports import Report, judge, parse_report, report_summary
-from tuneyard.eval.reports.numbers import percent
-from tuneyard.eval.reports.plots import draw_lying, kinds_chart
-from tuneyard.eval.runs.judgement import ScoredRun
-from tuneyard.eval.runs.logs.defect import DETAILED
-from tuneyard.eval.runs.results import Prediction
+from tuneyard.eval.read.logs.defect import DETAILED
+from tuneyard.eval.read.results import Prediction
+from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.scoring.command import Asked, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, line_of
+from tuneyard.eval.show.numbers import percent
+from tuneyard.eval.show.plots import draw_lying, kinds_chart
 from tuneyard.eval.statistics.rates import hits
 
 PLOT = "subtype_accuracy.png"

@@ -20,7 +20,7 @@ from tuneyard.eval.backends.server import Server
 from tuneyard.eval.datasets.dataset import read_datasets
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.text import ngrams, words
-from tuneyard.eval.runs.results import Prediction
+from tuneyard.eval.read.results import Prediction
 from tuneyard.eval.scoring.command import Asked, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Figure, Job, Task

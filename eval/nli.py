@@ -25,7 +25,7 @@ from tuneyard.eval.metrics.labels import (
     spellings,
     summary,
 )
-from tuneyard.eval.runs.results import Prediction
+from tuneyard.eval.read.results import Prediction
 from tuneyard.eval.scoring.command import Asked, scoring_command
 from tuneyard.eval.scoring.images import with_images
 from tuneyard.eval.scoring.options import (

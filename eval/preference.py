@@ -27,7 +27,7 @@ from tuneyard.eval.metrics.preference import (
     marked_summary,
     preference_summary,
 )
-from tuneyard.eval.runs.results import PREDICTIONS, RESULTS, Prediction
+from tuneyard.eval.read.results import PREDICTIONS, RESULTS, Prediction
 from tuneyard.eval.scoring.candidates import BASE
 from tuneyard.eval.scoring.command import Asked, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest

@@ -20,7 +20,7 @@ from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.shots import with_shots
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.qa import LEXICAL, SIMILAR, Lexical, exact_match, qa_summary, token_f1
-from tuneyard.eval.runs.results import Prediction
+from tuneyard.eval.read.results import Prediction
 from tuneyard.eval.scoring.command import Asked, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest, shots_options
 from tuneyard.eval.scoring.task import Figure, Job, Task, figures_of, line_of, share_line

@@ -5,6 +5,7 @@ and no other file. Needs no model and no torch. docs/eval-report.md describes th
 """
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +18,11 @@ from tuneyard.core.files import write_text
 from tuneyard.core.language import lang_option, tr
 
 if TYPE_CHECKING:
-    from tuneyard.eval.reports.compared import ComparedRuns
+    from tuneyard.eval.judge.compared import ComparedRuns
+    from tuneyard.eval.show.numbers import Table
 
 MOST_ERRORS = 2000
 PAGES = (".html", ".htm")
-OTHERS = "Differences in the other metrics of the examples; the verdict rests on accuracy"
 
 
 @cli_command(
@@ -39,9 +40,8 @@ def cli(results: tuple[str, ...], out: Path, errors: int) -> None:
 
     RESULTS are named as for eval.compare: folders that eval.nli and the like wrote, or other tools' logs.
     """
-    from tuneyard.eval.reports.compared import compare_in_stated_metrics, compare_results
-    from tuneyard.eval.reports.html import argument
-    from tuneyard.eval.reports.tables import metric_differences
+    from tuneyard.eval.judge.compared import compare_in_stated_metrics, compare_results
+    from tuneyard.eval.show.html import argument
 
     if out.is_dir():
         raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")
@@ -52,8 +52,7 @@ def cli(results: tuple[str, ...], out: Path, errors: int) -> None:
         )
     title = tr("Report on {names}", names=", ".join(map(argument, results)))
     compared = compare_results(results)
-    if found := compare_in_stated_metrics(results, compared):
-        compared = replace(compared, tables={**compared.tables, tr(OTHERS): metric_differences(found)})
+    compared = replace(compared, other_metrics=compare_in_stated_metrics(results, compared))
     write(render(compared, title, errors), out)
 
 
@@ -63,17 +62,27 @@ def write(text: str, out: Path) -> None:
     click.echo(f"{out}  {len(text.encode()) / 1e6:.1f} MB")
 
 
-def render(compared: "ComparedRuns", title: str, most: int = MOST_ERRORS, module: str = "eval.report") -> str:
-    """Return the page with at most `most` errors, made by the command line of `module`."""
-    from tuneyard.eval.reports.html import page
-    from tuneyard.eval.reports.incorrect import collect_incorrect
-    from tuneyard.eval.reports.plots import write_plots
+def render(
+    compared: "ComparedRuns",
+    title: str,
+    most: int = MOST_ERRORS,
+    module: str = "eval.report",
+    tables: "Mapping[str, Table] | None" = None,
+) -> str:
+    """Return the page with at most `most` errors, made by the command line of `module`. `tables` by caption
+    come before the plots, by default those of the questions."""
+    from tuneyard.eval.show.html import page
+    from tuneyard.eval.show.incorrect import collect_incorrect
+    from tuneyard.eval.show.plots import write_plots
+    from tuneyard.eval.show.tables import question_tables
 
     with tempfile.TemporaryDirectory() as folder:
         names, typeface = write_plots(compared.comparison, compared.runs, Path(folder), "svg")
         plots = {name: (Path(folder) / name).read_text(encoding="utf-8") for name in names}
     errors = collect_incorrect(compared.runs, compared.comparison.models, most)
-    return page(title, compared, plots, typeface.numbered, errors, command_line(module))
+    if tables is None:
+        tables = question_tables(compared)
+    return page(title, compared, tables, plots, typeface.numbered, errors, command_line(module))
 
 
 if __name__ == "__main__":

@@ -28,14 +28,14 @@ from tuneyard.core.files import names_folder, read_object, write_json, write_tex
 from tuneyard.core.language import lang_option, tr
 from tuneyard.eval import compare, report
 from tuneyard.eval.backends import shards
-from tuneyard.eval.reports.compared import compare_results
-from tuneyard.eval.reports.numbers import NONE, Table, grid, interval, percent
-from tuneyard.eval.runs.results import RESULTS, check_new, suite_run
+from tuneyard.eval.judge.compared import compare_results
+from tuneyard.eval.read.results import RESULTS, check_new, suite_run
 from tuneyard.eval.scoring.candidates import open_models
 from tuneyard.eval.scoring.command import Prepared, ScoringCommand
 from tuneyard.eval.scoring.options import ScoringRequest, model_options, resume_command, run_options, take
 from tuneyard.eval.scoring.pipeline import score_opened
 from tuneyard.eval.scoring.task import Figure
+from tuneyard.eval.show.numbers import NONE, Table, grid, interval, percent
 
 ALONE = {
     "--rescore": "prompts models:",
@@ -106,9 +106,11 @@ def tell(request: ScoringRequest, plans: Mapping[str, Prepared], models: Sequenc
         whole = compare_results(judged)
         each = [replace(section, decided_by="") for section in whole.comparison.sets]
         alone = replace(whole.comparison, sets=each, mean=None)  # different tasks have no mean
-        whole = replace(whole, comparison=alone, tables={tr(CAPTION): table})
-        compare.write(whole, request.out, facts)
-        page = report.render(whole, tr("Suite {name}", name=request.out.name), module=COMMAND)
+        whole = replace(whole, comparison=alone)
+        tables = {tr(CAPTION): table}
+        compare.write(whole, request.out, facts, tables)
+        title = tr("Suite {name}", name=request.out.name)
+        page = report.render(whole, title, module=COMMAND, tables=tables)
         report.write(page, request.out / "report.html")
     else:
         write_text(request.out / "table.md", grid(table) + "\n")

@@ -28,13 +28,13 @@ from tuneyard.eval.metrics.text import (
     read_figures,
     tokenizer_name,
 )
-from tuneyard.eval.reports.panels import PLOT, draw_lengths
-from tuneyard.eval.runs.results import METRICS, Prediction
+from tuneyard.eval.read.results import METRICS, Prediction
 from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.command import Asked, scoring_command
 from tuneyard.eval.scoring.images import with_images
 from tuneyard.eval.scoring.options import Finite, ScoringRequest, choice, number, refuse_explicit
 from tuneyard.eval.scoring.task import Figure, Job, Task
+from tuneyard.eval.show.panels import PLOT, draw_lengths
 from tuneyard.eval.statistics.rates import Measured
 from tuneyard.eval.statistics.selection import held_out_rows
 

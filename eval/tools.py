@@ -17,7 +17,7 @@ from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datase
 from tuneyard.eval.datasets.prompts import other_prompt
 from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
 from tuneyard.eval.metrics.tools import judge, tool_summary
-from tuneyard.eval.runs.results import Prediction
+from tuneyard.eval.read.results import Prediction
 from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.command import Asked, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest

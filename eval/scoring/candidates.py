@@ -32,7 +32,7 @@ from tuneyard.eval.backends.server import Server, check_url
 from tuneyard.eval.backends.vision import open_vision
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
-from tuneyard.eval.runs.results import MERGED
+from tuneyard.eval.read.results import MERGED
 from tuneyard.eval.scoring.options import ScoringRequest
 
 BASE = "base"

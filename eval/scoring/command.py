@@ -10,7 +10,7 @@ import click
 from tuneyard.core.cli import examples
 from tuneyard.core.errors import CLI, resumed_by
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.runs.results import check_new
+from tuneyard.eval.read.results import check_new
 from tuneyard.eval.scoring.candidates import open_models
 from tuneyard.eval.scoring.options import (
     Option,

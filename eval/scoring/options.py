@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from tuneyard.core.cli import command_line
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends.generate import PRESET_TOKENS, PRESETS
-from tuneyard.eval.runs.results import MERGED, OLD_APPLY, UNMERGED, read_identity
+from tuneyard.eval.read.results import MERGED, OLD_APPLY, UNMERGED, read_identity
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Gives a command an option, or several."""

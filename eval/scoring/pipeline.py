@@ -25,7 +25,8 @@ from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import WITHOUT_BOS, Prompting
 from tuneyard.eval.datasets.training import fingerprints_of, trained_on, training_rows_of
 from tuneyard.eval.metrics import measure
-from tuneyard.eval.runs.results import (
+from tuneyard.eval.read.contamination import training_rows_warning, training_warnings
+from tuneyard.eval.read.results import (
     PREDICTIONS,
     RESULTS,
     Identity,
@@ -35,7 +36,6 @@ from tuneyard.eval.runs.results import (
     scoring_run,
     shown_command,
 )
-from tuneyard.eval.runs.training import training_rows_warning, training_warnings
 from tuneyard.eval.scoring.candidates import Candidate, Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.repeats import repeated, repeats_lines

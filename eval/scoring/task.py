@@ -13,7 +13,7 @@ from tuneyard.eval.backends.load import Model
 from tuneyard.eval.backends.scorers import Fields, Generator, Messages, Scorer, generating
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
 from tuneyard.eval.metrics.labels import UNKNOWN
-from tuneyard.eval.runs.results import REPEATS, Prediction
+from tuneyard.eval.read.results import REPEATS, Prediction
 from tuneyard.eval.scoring.candidates import Candidate, Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 

@@ -11,7 +11,7 @@ from tests.fake_runs import answers, demo, write_run
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language import CHINESE, catalogue
 from tuneyard.eval.compare import cli
-from tuneyard.eval.reports.tables import BIAS, BIASES
+from tuneyard.eval.show.tables import BIAS, BIASES
 
 GOLDEN = ROOT / "tests" / "golden" / "compare" / "demo.md"
 PLOTS = [

@@ -15,7 +15,7 @@ from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.nli import cli as nli
-from tuneyard.eval.reports.sweep import Sweep, report
+from tuneyard.eval.show.sweep import Sweep, report
 from tuneyard.eval.sweep import cli
 
 WORDS = [
@@ -116,7 +116,7 @@ def test_the_title_begins_with_the_half_that_is_drawn_and_ends_with_the_held_out
     for model, right in (("base", [0] * 6 + [1] * 6), ("r=1", [1] * 9 + [0] * 3)):
         said = [g if r else "unknown" for g, r in zip(gold, right, strict=True)]
         write_run(tmp_path, model, "s", gold, said, majority=0.5)
-    monkeypatch.setattr("tuneyard.eval.reports.sweep.draw", lambda sweep, _: drawn.append(sweep))
+    monkeypatch.setattr("tuneyard.eval.show.sweep.draw", lambda sweep, _: drawn.append(sweep))
     report(Sweep(tmp_path, ["r"], {"base": (0.0,), "r=1": (1.0,)}, {"s": ([*range(6)], [*range(6, 12)])}))
     (sweep,) = drawn
     drawn_line, held_out_line = sweep.title.splitlines()

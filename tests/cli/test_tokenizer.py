@@ -10,7 +10,7 @@ import pytest
 from tuneyard.core import errors
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.metrics.text import JIEBA, bleu, bleu_parts, jieba_words, rouge
-from tuneyard.eval.runs.measured import measured_examples
+from tuneyard.eval.read.measured import measured_examples
 from tuneyard.eval.text import cli
 
 REFERENCE, ANSWER = "我们在北京大学学习，很好。", "他们在北京大学工作。"

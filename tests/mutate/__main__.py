@@ -23,7 +23,8 @@ from tests.mutate.sandbox import ROOT, Sandbox, tracked
 
 SCOPE = [
     "core/*.py", "compiler/*.py", "compiler/read/*.py", "eval/dialogue.py", "eval/metrics/*.py",
-    "eval/runs/alignment.py", "eval/runs/comparison.py", "eval/runs/judgement.py", "eval/statistics/*.py",
+    "eval/judge/alignment.py", "eval/judge/comparison.py", "eval/judge/conclusions.py", "eval/read/run.py",
+    "eval/statistics/*.py",
     "adapters/delta.py", "adapters/lowrank.py", "adapters/merge.py",
     "adapters/methods/*.py", "adapters/store.py", "adapters/weighted.py",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ from tests.mutate.notes import Entered, Plugin
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = [
     "tests/unit/core", "tests/unit/compiler", "tests/unit/adapters", "tests/unit/eval_metrics",
-    "tests/unit/eval_statistics", "tests/unit/eval_runs", "tests/unit/eval_reports",
+    "tests/unit/eval_statistics", "tests/unit/eval_read", "tests/unit/eval_judge", "tests/unit/eval_show",
     "tests/unit/eval_datasets/test_clusters_mnli.py", "tests/unit/eval_backends/test_stream.py",
     "tests/cli/test_compiler.py", "tests/cli/test_tuneyard.py",
 ]  # fmt: skip

@@ -15,9 +15,10 @@ EVAL = {
     "metrics": {"statistics"},
     "datasets": {"statistics"},
     "backends": {"metrics"},
-    "runs": {"metrics", "statistics"},
-    "scoring": {"backends", "datasets", "metrics", "runs", "statistics"},
-    "reports": {"metrics", "runs", "statistics"},
+    "read": {"metrics", "statistics"},
+    "judge": {"metrics", "read", "statistics"},
+    "show": {"judge", "metrics", "read", "statistics"},
+    "scoring": {"backends", "datasets", "metrics", "read", "statistics"},
 }
 ALLOWED = {"core": set(), "eval": {"core", "adapters"}}
 HEAVY = {
@@ -86,7 +87,7 @@ def test_our_modules_go_by_the_name_tuneyard() -> None:
 
 
 def test_inside_eval_imports_go_one_way() -> None:
-    """Statistics are lowest, reports and scoring highest and apart; only commands, on top, use both."""
+    """Runs are read, then judged, then shown. Scoring reads, and neither judges nor shows: commands do."""
     offenders = []
     for path in FILES:
         if not name(path.parent).startswith("eval/"):

@@ -17,8 +17,8 @@ from tuneyard.eval import metrics
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.metrics.brier import brier
 from tuneyard.eval.report import cli as report
-from tuneyard.eval.reports.sweep import Sweep
-from tuneyard.eval.reports.sweep import report as choose
+from tuneyard.eval.show.sweep import Sweep
+from tuneyard.eval.show.sweep import report as choose
 from tuneyard.recipes.best import read_scores
 
 LENGTHS = {"base": "a long answer", "one": "short"}

@@ -4,7 +4,7 @@ import pytest
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.metrics import METRICS
-from tuneyard.eval.reports.sweep import choose
+from tuneyard.eval.show.sweep import choose
 from tuneyard.eval.statistics.selection import split_halves
 
 KEYS = [f"question {n // 2}" for n in range(400)]

@@ -1,0 +1,1 @@
+"""Judgement on scored runs: pure functions from rows to figures, paired tests and a decision."""

@@ -1,0 +1,1 @@
+"""Scored runs: the files of a run, other tools' results, and the values of a metric."""

@@ -1,0 +1,224 @@
+"""Results of other tools: a file here, or an entry point `tuneyard.logs`, reads one format.
+
+A reader is one function with `@log_reader` that gets a path and yields a `LoggedRow` for each scored example.
+It names the suffixes that it reads, and the fields by which it recognises the format in the first record.
+`eval compare`, the page and `eval.read.find` know formats from here alone (docs/extending.md).
+"""
+
+import contextlib
+import csv
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tuneyard.core.documents import json_lines
+from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.files import read_json
+from tuneyard.core.plugins import Plugin, registry
+from tuneyard.eval.read.run import ScoredExample, ScoredRun, assemble
+
+GROUP: Literal["tuneyard.logs"] = "tuneyard.logs"
+WITHOUT_NAME = "rows"  # the dataset of a log that does not name one
+LONGEST_CELL = 1 << 24  # characters: prompts and answers are longer than the 131,072 that csv allows
+DATE = re.compile(r"_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?$")
+"""The time of a run at the end of a file's name: of several logs of one task the newest counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRow:
+    """One scored example of a log.
+
+    Equal `fingerprint`s mean the same example in two logs ("" if the log has none). `question` and `output`
+    are for people to read on the page.
+    """
+
+    example: ScoredExample
+    model: str
+    dataset: str = WITHOUT_NAME
+    fingerprint: str = ""
+    question: str = ""
+    output: str = ""
+
+
+Rows = Callable[[Path], Iterator[LoggedRow]]
+Counts = Callable[[Path], ScoredRun]
+
+
+@dataclass(frozen=True, slots=True)
+class LogReader:
+    """A format: `about` names it for people, `fields` are the sets of fields of which one must be there.
+
+    `files` are the names under which its tool writes logs into folders, as glob patterns. `counts` reads
+    files that have totals without rows.
+    """
+
+    name: str
+    about: str
+    suffixes: tuple[str, ...]
+    fields: tuple[tuple[str, ...], ...]
+    function: Rows
+    files: tuple[str, ...] = ()
+    counts: Counts | None = None
+    plugin: Plugin | None = None
+
+    def recognised(self, path: Path, fields: Iterable[str]) -> int:
+        """Count the fields by which a file is of the format; 0 if it is not."""
+        present = set(fields)
+        if path.suffix.lower() not in self.suffixes:
+            return 0
+        return max(len(one) if present.issuperset(one) else 0 for one in self.fields)
+
+    def rows(self, path: Path) -> Iterator[LoggedRow]:
+        """Yield the rows of a file; `PluginError` for a plug-in that raises or yields something else."""
+        with self.plugin.guarded() if self.plugin else contextlib.nullcontext():
+            for row in self.function(path):
+                if not isinstance(row, LoggedRow):
+                    raise TypeError(f"found {show_value(row)}, expected a LoggedRow")
+                yield row
+
+    @property
+    def expected(self) -> str:
+        """The format in words: its suffixes, what it is, and its fields."""
+        fields = " or ".join(", ".join(one) for one in self.fields)
+        return f"{'/'.join(self.suffixes)} {self.about} ({fields})"
+
+
+def log_reader(
+    name: str, about: str, *suffixes: str, fields: tuple[tuple[str, ...], ...], files: tuple[str, ...] = ()
+) -> Callable[[Rows], LogReader]:
+    """Declare a function as the reader of a format; for the arguments see `LogReader`."""
+    return lambda function: LogReader(name, about, suffixes, fields, function, files)
+
+
+@functools.cache
+def log_readers() -> dict[str, LogReader]:
+    """Every reader by name; a plug-in that cannot be used is left out with a warning."""
+    return registry(GROUP, __name__, LogReader, "log_reader")
+
+
+def read_log(path: Path) -> list[ScoredRun]:
+    """Read the runs of a file, one for each model and dataset in it.
+
+    `ContentError` for a format that no reader recognises, with the list of those that can be read.
+    """
+    reader = reader_of(path)
+    logged: dict[tuple[str, str], list[LoggedRow]] = {}
+    for row in reader.rows(path):
+        logged.setdefault((row.model, row.dataset), []).append(row)
+    if not logged and reader.counts:
+        return [reader.counts(path)]
+    if not logged:
+        raise ContentError(f"{path}: found no rows; expected {reader.about}")
+    runs = []
+    for (model, dataset), rows in logged.items():
+        facts: dict[str, object] = {}
+        if all(row.fingerprint for row in rows):
+            lines = sorted(f"{row.example.row} {row.fingerprint}" for row in rows)
+            digest = hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
+            facts = {"hashes": {"data": f"{reader.name} {digest}"}}
+        runs.append(assemble(model, dataset, path, (row.example for row in rows), facts))
+    return runs
+
+
+def reader_of(path: Path) -> LogReader:
+    """Find the reader that recognises a file by the most fields of its first record."""
+    fields = _first_fields(path)
+    if fields is None:
+        raise ContentError(f"{path}: found no rows, expected one for each scored example")
+    best = max(log_readers().values(), key=lambda reader: reader.recognised(path, fields))
+    if best.recognised(path, fields):
+        return best
+    raise _unknown(path, f"the fields {', '.join(fields[:8]) or 'none'}")
+
+
+def _unknown(path: Path, content: str) -> ContentError:
+    """Return the error of a file in no known format, with the list of those that can be read."""
+    readable = "; ".join(reader.expected for reader in log_readers().values())
+    return ContentError(
+        f"{path}: no results that can be read: found {content}; expected one of: {readable}. "
+        "A plug-in adds another format (docs/extending.md)"
+    )
+
+
+def logs_in(folder: Path, levels: Iterable[str]) -> list[Path]:
+    """Find the logs of other tools in a folder, at glob prefixes `levels`; the newest of each name."""
+    logs: list[Path] = []
+    for reader in log_readers().values():
+        for pattern in reader.files:
+            for level in levels:
+                logs += folder.glob(level + pattern)
+    newest: dict[tuple[Path, str], Path] = {}
+    for log in sorted(logs):  # dates in names sort as they follow one another
+        newest[log.parent, DATE.sub("", log.stem)] = log
+    return list(newest.values())
+
+
+def _first_fields(path: Path) -> list[str] | None:
+    """Fields of the first record: columns of a table, keys of a JSON object or of a first line.
+
+    None if a file of a known suffix has no record. `ContentError` for a JSON document that is no object.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return list(parquet_schema(path))
+    if suffix == ".csv":
+        return next((list(record) for _, record in csv_records(path)), None)
+    if suffix == ".json":
+        return _fields_of_document(path)
+    if suffix in (".jsonl", ".ndjson"):
+        return next((list(record) for _, record in json_lines(path)), None)
+    return []
+
+
+def _fields_of_document(path: Path) -> list[str]:
+    """Keys of the object in a .json file; `ContentError` for a list or several lines, with the fix."""
+    try:
+        document = read_json(path)
+    except ContentError as error:
+        raise ContentError(f"{error}; if it has one object a line, name it {path.stem}.jsonl") from error
+    if isinstance(document, Mapping):
+        return list(document)
+    if isinstance(document, list):
+        raise _unknown(path, f"a JSON list (write its {len(document):,} objects one a line: .jsonl)")
+    raise _unknown(path, show_value(document))
+
+
+def csv_records(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield (place, cells by column) of each row of a CSV in UTF-8; `ContentError` for a broken one."""
+    csv.field_size_limit(LONGEST_CELL)  # of the whole process, whatever another reader set
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file, strict=True)
+        try:
+            header = next(lines, [])
+            if len(set(header)) != len(header):
+                twice = next(name for name in header if header.count(name) > 1)
+                raise ContentError(
+                    f"{path}:1: found the column {show_value(twice)} twice, expected each once"
+                )
+            for cells in lines:
+                place = f"{path}:{lines.line_num}"
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise ContentError(f"{place}: found {len(cells)} cells, expected {len(header)}")
+                yield place, dict(zip(header, cells, strict=True))
+        except UnicodeDecodeError as error:  # the file is decoded in blocks: the line is not known
+            raise ContentError(f"{path}: not CSV in UTF-8: {error}") from error
+        except csv.Error as error:
+            raise ContentError(f"{path}:{lines.line_num}: not CSV in UTF-8: {error}") from error
+
+
+def parquet_schema(path: Path) -> list[str]:
+    """Column names of a Parquet file; `ContentError` if it is none."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        names: list[str] = parquet.read_schema(path).names
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ContentError(f"{path}: not Parquet, or cut off: {str(error).splitlines()[0]}") from error
+    return names

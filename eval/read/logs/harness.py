@@ -1,0 +1,103 @@
+"""lm-evaluation-harness's samples_*.jsonl (`--log_samples`): a run for each filter that it applied."""
+
+import contextlib
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tuneyard.core.documents import json_lines
+from tuneyard.core.errors import ContentError, show_value
+from tuneyard.eval.read.logs import DATE, LoggedRow, log_reader
+from tuneyard.eval.read.run import ScoredExample, confidence_of, optional_text
+
+HARNESS = ("doc_id", "target", "filtered_resps")
+JUDGED_BY = ("acc", "exact_match")
+
+Line = tuple[str, dict[str, object]]
+
+
+@log_reader(
+    "harness", "lm-evaluation-harness's samples", ".jsonl", fields=(HARNESS,), files=("samples_*.jsonl",)
+)
+def harness(path: Path) -> Iterator[LoggedRow]:
+    """Read one task; the harness logs every row once for each filter, and each filter is a dataset."""
+    by_filter: defaultdict[str, list[Line]] = defaultdict(list)
+    for number, record in json_lines(path):
+        place = f"{path}:{number}"
+        missing = [name for name in HARNESS if name not in record]
+        if missing:
+            raise ContentError(f"{place}: no {missing[0]}, as the rows before it have")
+        by_filter[optional_text(record, "filter") or "none"].append((place, record))
+    task = DATE.sub("", path.stem).removeprefix("samples_")
+    for name, lines in by_filter.items():
+        dataset = task if name == "none" else f"{task},{name}"
+        metric = _metric(lines)
+        fixed = len({tuple(_choices(record)) for _, record in lines}) == 1
+        for place, record in lines:
+            example = _sample(place, record, metric, fixed)
+            fingerprint = f"doc_hash {record.get('doc_hash')}"
+            yield LoggedRow(example, path.parent.name, dataset, fingerprint, _prompt(record))
+
+
+def _prompt(record: Mapping[str, object]) -> str:
+    arguments = record.get("arguments")
+    if not isinstance(arguments, dict):
+        return ""
+    first = next(iter(arguments.values()), None)
+    return str(first.get("arg_0", "")) if isinstance(first, dict) else ""
+
+
+def _metric(lines: Sequence[Line]) -> str:
+    """The first metric that says right or wrong of every row; `ContentError` where none does."""
+    where, first = lines[0]
+    listed = first.get("metrics")
+    for name in (*JUDGED_BY, *(map(str, listed) if isinstance(listed, list) else [])):
+        if all(record.get(name) in (0, 1) for _, record in lines):
+            return name
+    raise ContentError(
+        f"{where}: no metric that is 0 or 1 in every row (found {show_value(listed)}); "
+        "only correct or incorrect answers can be paired"
+    )
+
+
+def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) -> ScoredExample:
+    """A row of the harness; labels are the choices' texts where all rows share them, else their places."""
+    responses, choices, target = record["filtered_resps"], _choices(record), str(record["target"])
+    if not isinstance(responses, list) or len(responses) < max(1, len(choices)):
+        raise ContentError(
+            f"{where}: filtered_resps: found {show_value(responses)}, expected an answer or more"
+        )
+    gold, predicted, sure = target, str(_first(responses)), None
+    if choices:
+        scores = [_score(where, response) for response in responses[: len(choices)]]
+        names = choices if fixed else [str(place) for place in range(len(choices))]
+        predicted, sure = names[scores.index(max(scores))], confidence_of(scores)
+        place = int(target) if target.isdecimal() and len(target) < 9 else -1
+        gold = dict(enumerate(names)).get(place, target.strip())
+    right = record[metric] == 1
+    return ScoredExample(str(record["doc_id"]), gold, predicted, right, where, confidence=sure)
+
+
+def _first(value: object) -> object:
+    """The first answer of lists within lists: repeated generations are logged so."""
+    return _first(value[0]) if isinstance(value, list) and value else value
+
+
+def _score(where: str, response: object) -> float:
+    """The log-probability of [log-probability, is greedy], written as texts or numbers."""
+    first = _first(response)
+    if isinstance(first, str | int | float):
+        with contextlib.suppress(ValueError):
+            if not math.isnan(number := float(first)):
+                return number
+    raise ContentError(f"{where}: filtered_resps: found {show_value(response)}, expected a log-probability")
+
+
+def _choices(record: Mapping[str, object]) -> list[str]:
+    """The texts that were compared in a multiple-choice row, none in a generated one."""
+    arguments = record.get("arguments")
+    pairs = list(arguments.values()) if isinstance(arguments, dict) else []
+    texts = [pair.get("arg_1") if isinstance(pair, dict) else None for pair in pairs]
+    named = [text.strip() for text in texts if isinstance(text, str)]
+    return named if len(named) == len(texts) else []

@@ -1,1 +1,0 @@
-"""How results are shown: tables, plots, the page, rating sheets."""

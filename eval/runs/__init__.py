@@ -1,1 +1,0 @@
-"""Scored runs: written and read back, other tools' logs, and their comparison on the same rows."""

@@ -1,0 +1,1 @@
+"""Comparisons as tables, plots, sentences and a page; rating sheets."""

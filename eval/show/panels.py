@@ -1,0 +1,144 @@
+"""Plots with a panel for each model of a set: where its answers went, and whether it is as sure as right;
+and how long texts are, in tokens: for each kind of text the share of rows that are at most so long."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tuneyard.core.drawing import COLOURS, FAINT, Typeface, picture, plot, plot_texts, wrapped
+from tuneyard.core.language import tr
+from tuneyard.eval.metrics.calibration import Calibration
+from tuneyard.eval.metrics.text import percentiles
+from tuneyard.eval.read.run import ScoredRun
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+IN_A_ROW = 4
+DARK = 0.7  # a cell of a larger share has white letters
+ON_DARK, ON_LIGHT = "#fafafa", "#111111"  # black and white themselves follow the reader's colours on a page
+FLOOR = -14  # below 0 % stand the rows of each bin
+Panel = TypeVar("Panel")
+
+
+def draw_confusion(runs: Sequence[ScoredRun], typeface: Typeface, path: Path) -> None:
+    """Write the confusion matrices of one set's runs: counts, and shares of the row (of what is expected)."""
+    said = [label for run in runs for label in run.predicted]
+    rows = sorted(set(runs[0].gold))
+    columns = rows + sorted(set(said) - set(rows))
+    n = len(runs[0].gold)
+    title = tr("{name}: predicted (columns) by actual (rows); n = {n:,}", name=runs[0].dataset, n=n)
+    size = max(2.6, 0.45 * len(columns)) + 0.5, max(2.2, 0.4 * len(rows)) + 1.2
+    draw = partial(_matrix, rows=rows, columns=columns, typeface=typeface)
+    _panels({run.model: run for run in runs}, draw, title, size, path, typeface)
+
+
+def _matrix(
+    axes: "Axes", run: ScoredRun, rows: Sequence[str], columns: Sequence[str], typeface: Typeface
+) -> str:
+    counts = Counter(zip(run.gold, run.predicted, strict=True))
+    expected = Counter(run.gold)
+    shares = [[counts[right, said] / expected[right] for said in columns] for right in rows]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    small = 8 if len(columns) <= 6 else 5
+    for y, right in enumerate(rows):
+        for x, said in enumerate(columns):
+            count = counts[right, said]
+            text = f"{count:,}\n{100 * shares[y][x]:.0f} %" if count else "0"
+            colour = ON_DARK if shares[y][x] > DARK else ON_LIGHT
+            axes.text(x, y, text, ha="center", va="center", fontsize=small, color=colour)
+    for ticks, labels in ((axes.set_xticks, columns), (axes.set_yticks, rows)):
+        ticks(range(len(labels)), [_short(typeface.show(label)) for label in labels], fontsize=small)
+    axes.set(xlabel=tr("predicted"), ylabel=tr("actual (shares are of its row)"))
+    axes.tick_params(length=0)
+    return _commonest_error(counts)
+
+
+def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
+    errors = {pair: count for pair, count in sorted(counts.items()) if pair[0] != pair[1]}
+    if not errors:
+        return tr("no error")
+    (right, said), count = max(errors.items(), key=lambda item: item[1])
+    return tr("{said} for {right} {count:,} times", said=said, right=right, count=count)
+
+
+def draw_calibration(dataset: str, found: Mapping[str, Calibration], typeface: Typeface, path: Path) -> None:
+    """Write the reliability diagrams of one set's models: accuracy by confidence, rows of each bin."""
+    n = next(iter(found.values())).n
+    told = "{name}: accuracy (whiskers: 95 % interval) by confidence; n = {n:,}"
+    title = tr(told, name=dataset, n=n)
+    _panels(found, _reliability, title, (3.3, 3.2), path, typeface)
+
+
+def _reliability(axes: "Axes", found: Calibration) -> str:
+    axes.plot([0, 100], [0, 100], color="black", linestyle="dashed", linewidth=1)
+    most = max(one.n for one in found.bins)
+    sure, right = [100 * one.confidence for one in found.bins], [100 * one.accuracy for one in found.bins]
+    axes.bar(sure, [12 * one.n / most for one in found.bins], 5, FLOOR, color=FAINT)
+    for at, one in zip(sure, found.bins, strict=True):
+        axes.text(at, FLOOR + 1, f"{one.n:,}", ha="center", fontsize=6)
+    below = [100 * (one.accuracy - one.low) for one in found.bins]
+    above = [100 * (one.high - one.accuracy) for one in found.bins]
+    look: dict[str, Any] = {"ecolor": "black", "capsize": 2, "markersize": 4, "clip_on": False}
+    axes.errorbar(sure, right, [below, above], fmt="o-", color=COLOURS[1], **look)
+    axes.set(xlim=(0, 100), ylim=(FLOOR, 100), yticks=range(0, 101, 20))
+    axes.set(xlabel=tr("confidence, %"), ylabel=tr("accuracy, %"))
+    told = "ECE {error:.1f} points, if calibrated up to {chance:.1f}"
+    return tr(told, error=100 * found.error, chance=100 * found.chance)
+
+
+def _panels(
+    panels: Mapping[str, Panel],
+    draw: Callable[["Axes", Panel], str],
+    title: str,
+    size: tuple[float, float],
+    path: Path,
+    typeface: Typeface,
+) -> None:
+    """Write panels of `size` inches, each under its model's name and the finding that `draw` returns."""
+    across = min(IN_A_ROW, len(panels))
+    down = math.ceil(len(panels) / across)
+    width = max(5.0, across * size[0])
+    with picture((width, down * size[1] + 0.5), path, typeface) as figure:
+        figure.suptitle(wrapped(typeface.show(title), width), x=0.01, ha="left", fontsize=11)
+        places = list(figure.subplots(down, across, squeeze=False).flat)
+        for axes, (name, panel) in zip(places, panels.items(), strict=False):
+            lines = (_short(typeface.show(line), 44) for line in (name, draw(axes, panel)))
+            axes.set_title("\n".join(lines), fontsize=9, pad=8)
+        for axes in places[len(panels) :]:
+            axes.remove()
+
+
+def _short(text: str, most: int = 16) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+PLOT = "lengths.png"
+LINES = ("solid", "dashed", "dashdot", "dotted")  # distinct without colours too
+
+
+def draw_lengths(
+    lengths: Mapping[str, Sequence[int]], model: str, dataset: str, limit: int, path: Path
+) -> None:
+    """Write a curve for each part, up to 100 % of its rows; `limit` is where training cuts an example."""
+    with plot_texts([model, dataset]) as typeface:
+        title = tr("Lengths in tokens: {model} on {dataset}", model=model, dataset=dataset)
+        with plot(title, (7.0, 4.2), path, typeface) as axes:
+            for index, (name, values) in enumerate(lengths.items()):
+                found = percentiles(values)
+                told = "{part}: median {median:,}, 95 % up to {most:,}"
+                label = tr(told, part=tr(name), median=found["p50"], most=found["p95"])
+                axes.ecdf(
+                    values, label=label, color=COLOURS[index + 1], linestyle=LINES[index], linewidth=1.8
+                )
+            axes.axvline(limit, color="black", linewidth=0.8, label=tr("cut at {limit:,}", limit=limit))
+            axes.set_xscale("symlog", base=2, linthresh=1)
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+            axes.set(xlabel=tr("tokens"), ylabel=tr("share of rows at most this long, %"))
+            axes.set(xlim=(-0.1, None), ylim=(0, 1.02))
+            axes.set_yticks([0, 0.25, 0.5, 0.75, 0.95, 1], ["0", "25", "50", "75", "95", "100"], fontsize=8)
+            axes.grid(color=FAINT, linewidth=0.8)
+            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, ncols=2, fontsize=8)

@@ -1,0 +1,112 @@
+"""The whole promise: p, interval and verdict of a page agree as they are printed, whatever the design."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tuneyard.core.metrics import Metric
+from tuneyard.eval.judge.comparison import compare
+from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
+from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.show.tables import differences
+from tuneyard.eval.show.verdict import headline, verdict
+from tuneyard.eval.statistics import family
+from tuneyard.eval.statistics.family import Estimate
+
+LABELS = ["yes", "no", "maybe"]
+MODELS = ["base", "a", "b", "c"]
+METRICS = {"score": Metric("share", True), "loss": Metric("nats", False), "points": Metric("points", True)}
+
+
+@pytest.fixture
+def few_flips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family, "FLIPS", 500)
+
+
+def page(
+    generator: np.random.Generator, clusters: int, models: int, metric: str, dataset: str
+) -> list[ScoredRun]:
+    """Runs on clusters of 1 to 60 rows that are answered more or less alike, with values in a metric."""
+    keys = np.repeat(np.arange(clusters), generator.integers(1, 61, clusters))
+    gold = generator.choice(LABELS, len(keys), p=generator.dirichlet([2, 2, 1])).tolist()
+    alike = generator.choice([0.0, 0.5, 0.95])
+    runs = []
+    for name in MODELS[:models]:
+        whole = generator.random(clusters)[keys]
+        chance = np.where(generator.random(len(keys)) < alike, whole, generator.random(len(keys)))
+        said = np.where(chance < generator.random(), gold, generator.choice(LABELS, len(keys))).tolist()
+        values = {
+            "score": chance, "loss": np.exp(2 * chance), "points": 10 * chance - 5, "": chance,
+        }[metric]  # fmt: skip
+        right = [one == other for one, other in zip(said, gold, strict=True)]
+        run = ScoredRun(
+            name, dataset, name, [str(row) for row in range(len(keys))], gold, said, right,
+            [str(key) for key in keys], values=values.tolist(),
+            weights=np.ceil(np.exp(chance * 5)).tolist() if metric == "loss" else [1.0] * len(keys),
+        )  # fmt: skip
+        runs.append(replace(run, weights=runs[0].weights) if runs else run)
+    return runs
+
+
+def agree(one: PairedTest | Estimate) -> bool:
+    return (one.p < 0.05) == (one.low > 0 or one.high < 0)
+
+
+def printed_number(text: str) -> float:
+    return float(text.replace("−", "-").replace("∞", "inf").replace(",", "").replace("< ", ""))
+
+
+def check(section: Section, base: str) -> None:
+    tests = [*section.against_base, *section.between]
+    for test in tests:
+        assert agree(test) and test.shown == (test.p < 0.05)
+        assert test.macro_f1 is None or agree(test.macro_f1)
+    for table in differences(section).values():
+        place = table.header.index("p")
+        assert len(table.rows) == len(tests)
+        for row in table.rows:
+            low, high = map(printed_number, re.search(r"\((\S+) to (\S+)\)", row[1]).groups())
+            assert (printed_number(row[place]) < 0.05) == (low > 0 or high < 0), row
+    text = verdict(section, base)
+    sign = 1 if section.meaning.higher else -1
+    better = {test.model for test in section.against_base if test.shown and sign * test.value > 0}
+    assert text.startswith(("Ship", "Better than")) == bool(better)
+    if section.best is not None:
+        assert section.best in better and section.best not in section.below_majority
+
+
+def check_headline(comparison: Comparison) -> None:
+    text = headline(comparison)
+    (section,) = [one for one in comparison.sections if not one.decided_by]
+    named = re.search(r"default: (\w+) \((highest|lowest) (mean|accuracy|\w+)\)", text)
+    assert (
+        named is None
+        or named[1] == section.ranked[0]
+        or (section.figures[named[1]].value == section.figures[section.ranked[0]].value)
+    )
+
+
+@pytest.mark.usefixtures("few_flips")
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32),
+    clusters=st.integers(3, 20),
+    models=st.integers(2, 4),
+    metric=st.sampled_from(["", "", *METRICS]),
+    several=st.booleans(),
+)
+def test_p_interval_and_verdict_of_a_page_agree_as_they_are_printed(
+    seed: int, clusters: int, models: int, metric: str, several: bool
+) -> None:
+    generator = np.random.default_rng(seed)
+    runs = page(generator, clusters, models, metric, "s")
+    if several:
+        runs += page(generator, 23 - clusters, models, metric, "t")
+    comparison = compare(runs, "base", metric=metric, **({"meaning": METRICS[metric]} if metric else {}))
+    for section in comparison.sections:
+        check(section, "base")
+    check_headline(comparison)

@@ -1,0 +1,71 @@
+"""Choosing on one half: what is chosen, what the other half holds, that luck in choosing earns nothing."""
+
+import random
+
+import pytest
+
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.judge.comparison import compare
+from tuneyard.eval.judge.questions import choose_on_half
+from tuneyard.eval.read.run import ScoredRun
+
+
+def run(model, correct, dataset="s", groups=None):
+    n = len(correct)
+    said = ["y" if good else "n" for good in correct]
+    return ScoredRun(model, dataset, model, [str(i) for i in range(n)], ["y"] * n, said, correct, groups)
+
+
+def test_the_best_there_is_compared_on_the_rows_that_it_was_not_chosen_on():
+    groups = [str(i // 2) for i in range(80)]
+    runs = [
+        run("base", [i % 3 == 0 for i in range(80)], groups=groups),
+        run("good", [i % 8 != 0 for i in range(80)], groups=groups),
+        run("bad", [False] * 80, groups=groups),
+    ]
+    kept, choice = choose_on_half(runs, "base")
+    assert choice.model == "good" and choice.scores["bad"] == 0
+    assert [one.model for one in kept] == ["base", "good"]
+    held = set(kept[0].rows)
+    assert kept[1].rows == kept[0].rows and len(held) + choice.n == 80 and 20 < len(held) < 60
+    inside = {groups[int(row)] for row in held}
+    assert not inside & {groups[i] for i in range(80) if str(i) not in held}
+    seen = [i for i in range(80) if str(i) not in held]
+    assert choice.scores["good"] == pytest.approx(sum(i % 8 != 0 for i in seen) / len(seen))
+
+
+def test_luck_in_choosing_earns_nothing():
+    draw, gains = random.Random(1), []
+    for _ in range(60):
+        runs = [run(name, [draw.random() < 0.5 for _ in range(100)]) for name in ("base", *"abcdefgh")]
+        kept, _ = choose_on_half(runs, "base")
+        gains.append(compare(kept, "base").sets[0].against_base[0].value)
+    assert abs(sum(gains) / len(gains)) < 0.035
+
+
+def test_datasets_count_alike_and_each_has_its_halves():
+    many, few = [True] * 200, [False] * 20
+    runs = [run("base", many, "a"), run("base", few, "b")]
+    runs += [run("x", [True] * 120 + [False] * 80, "a"), run("x", [True] * 20, "b")]
+    runs += [run("y", many, "a"), run("y", few, "b")]
+    kept, choice = choose_on_half(runs, "base")
+    assert choice.model == "x" and 0.75 < choice.scores["x"] < 0.85 and choice.scores["y"] == 0.5
+    assert {one.dataset for one in kept} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        (["base", "x"], "found base, x, expected base and two others"),
+        (["x", "y", "z"], "expected base and"),
+    ],
+)
+def test_nothing_to_choose_from_is_refused(models, said):
+    with pytest.raises(RequestError, match=said):
+        choose_on_half([run(model, [True] * 9) for model in models], "base")
+
+
+def test_a_model_without_rows_on_a_dataset_is_refused():
+    runs = [run(model, [True] * 9) for model in ("base", "x", "y")] + [run("base", [True] * 9, "t")]
+    with pytest.raises(RequestError, match="no rows of x, y on t"):
+        choose_on_half(runs, "base")

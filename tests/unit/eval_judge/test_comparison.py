@@ -1,0 +1,283 @@
+"""The judgement of fake runs whose truth is known: figures, families, decisions."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tuneyard.core.errors import RequestError
+from tuneyard.core.metrics import Metric
+from tuneyard.eval.judge.comparison import compare
+from tuneyard.eval.judge.conclusions import Comparison, Section
+from tuneyard.eval.metrics.labels import summary
+from tuneyard.eval.metrics.qa import qa_summary
+from tuneyard.eval.metrics.reports import report_summary
+from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.show.plots import kinds_chart
+from tuneyard.eval.statistics.family import estimates, units_of
+from tuneyard.eval.statistics.rates import critical, wilson
+
+
+def make(model: str, right: list[bool], dataset: str = "s", groups: list[str] | None = None) -> ScoredRun:
+    gold = ["yes"] * len(right)
+    predicted = ["yes" if x else "unknown" for x in right]
+    rows = [str(i) for i in range(len(right))]
+    return ScoredRun(model, dataset, f"{model}/{dataset}", rows, gold, predicted, right, groups)
+
+
+def flags(both: int, first: int, second: int, neither: int) -> tuple[list[bool], list[bool]]:
+    """Right answers of two models from the four counts of a 2 x 2 table."""
+    return (
+        [True] * (both + first) + [False] * (second + neither),
+        [True] * both + [False] * first + [True] * second + [False] * neither,
+    )
+
+
+def judge(*runs: ScoredRun) -> Comparison:
+    return compare(runs, "base")
+
+
+def only(comparison: Comparison) -> Section:
+    (section,) = comparison.sets
+    assert comparison.mean is None
+    return section
+
+
+def test_figures_of_one_set() -> None:
+    old, new = flags(40, 5, 30, 25)
+    section = only(judge(make("base", old), make("a", new)))
+    figure = section.figures["base"]
+    assert (figure.value, figure.n, figure.unparsed) == (0.45, 100, 55)
+    assert (figure.low, figure.high) == wilson(45, 100)
+    assert figure.stderr == pytest.approx(math.sqrt(0.45 * 0.55 / 99))
+    (test,) = section.against_base
+    assert (test.value, test.better, test.worse) == (0.25, 30, 5)
+    steps = np.array(new, dtype=float)[:, None] - np.array(old, dtype=float)[:, None]
+    (wanted,) = estimates(units_of([steps], [None]))
+    assert (test.low, test.high, test.p, test.smallest) == (
+        wanted.low, wanted.high, wanted.p, wanted.smallest,
+    )  # fmt: skip
+    assert test.shown and test.shrunk is None
+    assert (section.best, section.rivals) == ("a", [])
+
+
+def test_rows_that_were_trained_on_are_counted_where_they_are_known() -> None:
+    runs = [make(name, [True, False]) for name in ("base", "a", "b")]
+    known, unknown = {"trained_on": {"examples": 2}}, {"trained_on": {"not checked": "no run.json"}}
+    section = only(judge(runs[0], replace(runs[1], facts=known), replace(runs[2], facts=unknown)))
+    assert [figure.trained_on for figure in section.figures.values()] == [0, 2, 0]
+
+
+def test_models_against_the_base_are_judged_together() -> None:
+    base, better = flags(20, 5, 14, 61)
+    (alone,) = only(judge(make("base", base), make("a", better))).against_base
+    others = [
+        make(name, [not x if i % 7 == k else x for i, x in enumerate(base)]) for k, name in enumerate("bc")
+    ]
+    section = only(judge(make("base", base), make("a", better), *others))
+    a = next(test for test in section.against_base if test.model == "a")
+    assert alone.p < 0.05 < a.p and alone.low > 0 > a.low and a.shrunk is not None
+    assert section.best is None and all(test.shrunk is None for test in section.between)
+
+
+def test_the_mean_decides_unless_a_dataset_is_named() -> None:
+    old, new = flags(40, 5, 30, 25)
+    runs = [make(model, right, name) for name in "st" for model, right in (("base", old), ("a", new))]
+    assert [section.decided_by for section in judge(*runs).sections] == ["", "mean", "mean"]
+    assert [section.decided_by for section in compare(runs, "base", "t").sections] == ["", "t", "t"]
+    assert only(judge(*runs[:2])).decided_by == ""
+    with pytest.raises(RequestError, match="--decide-on x: no such dataset; expected one of s, t"):
+        compare(runs, "base", "x")
+
+
+def test_a_model_is_paired_with_the_constant_answer() -> None:
+    """45 of 100 are `no`: a model that is right on 20 more examples than `yes` is shown to beat it."""
+    gold = ["yes"] * 55 + ["no"] * 45
+    said = ["yes"] * 50 + ["no"] * 30 + ["yes"] * 20
+    rows = [str(i) for i in range(100)]
+    right = [a == b for a, b in zip(gold, said, strict=True)]
+    over = only(judge(ScoredRun("base", "s", "", rows, gold, said, right))).over_majority["base"]
+    assert (over.better, over.worse, over.value) == (25, 5, pytest.approx(0.2)) and over.shown
+
+
+def test_no_difference_is_none_shown() -> None:
+    base, same = flags(20, 5, 5, 20)
+    (test,) = only(judge(make("base", base), make("a", same))).against_base
+    assert test.value == 0 and not test.shown
+
+
+def test_the_best_is_named_with_those_it_cannot_be_told_from() -> None:
+    base = [False] * 60 + [True] * 40
+    a = [True] * 60 + [True] * 40
+    b = [True] * 58 + [False] * 2 + [True] * 40
+    c = [True] * 30 + [False] * 30 + [True] * 40
+    section = only(judge(make("base", base), make("c", c), make("b", b), make("a", a)))
+    assert section.best == "a"
+    (rival,) = section.rivals
+    assert (rival.model, rival.against, rival.value) == ("a", "b", pytest.approx(0.02))
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_a_rival_is_seen_from_the_best(order: tuple[str, str]) -> None:
+    right = {"a": [True] * 100, "b": [True] * 58 + [False] * 2 + [True] * 40}
+    base = make("base", [False] * 60 + [True] * 40)
+    (rival,) = only(judge(base, *(make(model, right[model]) for model in order))).rivals
+    assert (rival.model, rival.against, rival.better, rival.worse) == ("a", "b", 2, 0)
+    assert rival.value == pytest.approx(0.02) and rival.low < rival.value < rival.high
+
+
+def test_what_could_be_shown_allows_for_the_comparisons_of_the_family() -> None:
+    old, new = flags(40, 5, 30, 25)
+    other = flags(40, 30, 5, 25)[1][::-1]
+    alone = only(judge(make("base", old), make("a", new))).against_base[0].smallest
+    two = only(judge(make("base", old), make("a", new), make("b", other))).against_base[0].smallest
+    assert alone == pytest.approx((1.96 + 0.8416) * math.sqrt(0.35 / 100), rel=0.02) and two > alone
+
+
+def test_worse_models_are_no_choice() -> None:
+    base, worse = flags(20, 30, 2, 48)
+    section = only(judge(make("base", base), make("a", worse)))
+    assert section.best is None and section.against_base[0].shown and section.against_base[0].value < 0
+
+
+def test_the_mean_takes_models_that_have_every_set() -> None:
+    old, new = flags(40, 5, 30, 25)
+    first = [make("base", old, "s"), make("a", new, "s"), make("b", new, "s")]
+    comparison = judge(*first, make("base", old, "t"), make("a", new, "t"))
+    assert comparison.mean is not None
+    assert list(comparison.mean.figures) == ["base", "a"]
+    figure, single = comparison.mean.figures["a"], comparison.sets[0].figures["a"]
+    assert figure.value == single.value and figure.n == 200
+    assert figure.value - figure.low == pytest.approx((single.value - single.low) / math.sqrt(2))
+    (test,) = comparison.mean.against_base
+    assert test.value == pytest.approx(0.25) and test.shown
+    single = only(judge(*first[:2])).against_base[0]
+    assert test.high - test.low == pytest.approx((single.high - single.low) / math.sqrt(2), rel=0.05)
+
+
+def test_what_the_mean_could_show_is_never_less_than_if_a_row_differed() -> None:
+    """Two sets of 100 rows, 35 of which differ in the first and none in the second, judged by hand."""
+    old, new = flags(40, 5, 30, 25)
+    runs = [make(*run) for run in (("base", old), ("a", new), ("base", old, "t"), ("a", old, "t"))]
+    mean = judge(*runs).mean
+    assert mean is not None
+    error = math.sqrt(0.35 / 100 + 0.01 / 100) / 2
+    assert mean.against_base[0].smallest == pytest.approx((1.959964 + 0.841621) * error, rel=0.03)
+    same = judge(*(make(model, old, name) for name in "st" for model in ("base", "a"))).mean
+    assert same is not None
+    assert same.against_base[0].smallest == pytest.approx((1.959964 + 0.841621) * 0.01 / 2, rel=0.03)
+
+
+def test_opposite_effects_cancel_in_the_mean() -> None:
+    old, new = flags(40, 5, 30, 25)
+    comparison = judge(
+        make("base", old, "s"), make("a", new, "s"), make("base", new, "t"), make("a", old, "t")
+    )
+    assert comparison.mean is not None
+    assert comparison.mean.against_base[0].value == 0 and comparison.mean.against_base[0].p > 0.9
+    assert [section.best for section in comparison.sets] == ["a", None]
+
+
+def test_groups_widen_the_intervals() -> None:
+    old, new = flags(60, 10, 20, 30)
+    plain = only(judge(make("base", old), make("a", new)))
+    groups = [str(i // 10) for i in range(120)]
+    grouped = only(judge(make("base", old, groups=groups), make("a", new, groups=groups)))
+    assert (plain.groups, grouped.groups) == (None, 12)
+    assert grouped.figures["a"].high - grouped.figures["a"].low > 1.5 * (
+        plain.figures["a"].high - plain.figures["a"].low
+    )
+    assert grouped.against_base[0].p > plain.against_base[0].p
+    assert grouped.against_base[0].smallest > plain.against_base[0].smallest
+
+
+def test_a_run_has_one_interval_wherever_it_is_told() -> None:
+    """Four groups, all about half right: more even than chance, which must not narrow an interval."""
+    right = ([True, False] * 25 + [True] * 1 + [False] * 1) * 4
+    groups = [str(i // 52) for i in range(208)]
+    run = make("base", right, groups=groups)
+    rows = [
+        {"expected_output": g, "predicted_output": p, "group": x, "subtype": "k", "type": "t",
+         "similarity": 0.0, "token_f1": 0.0}
+        for g, p, x in zip(run.gold, run.predicted, groups, strict=True)
+    ]  # fmt: skip
+    figure = only(judge(run)).figures["base"]
+    told = summary(rows, run.gold)
+    chart = kinds_chart([replace(run, kinds={"type": ["t"] * 208})], "type", "base").series["base"][0]
+    assert (
+        [figure.low, figure.high]
+        == told["ci95"]
+        == qa_summary(rows, run.gold)["ci95"]
+        == list(wilson(104, 208, critical(208, groups)))
+    )
+    assert figure.stderr == told["stderr"]
+    assert chart == (figure.value, figure.low, figure.high)
+
+
+def test_kinds_have_their_intervals_by_group() -> None:
+    right = [i % 40 < 30 for i in range(400)]
+    groups = [str(i // 10) for i in range(400)]
+    run = make("base", right, groups=groups)
+    rows = [
+        {"expected_output": g, "predicted_output": p, "group": x, "subtype": "k"}
+        for g, p, x in zip(run.gold, run.predicted, groups, strict=True)
+    ]
+    figure = only(judge(run)).figures["base"]
+    low, high = wilson(300, 400)
+    assert figure.high - figure.low > 2.5 * (high - low)
+    told = report_summary(rows, run.gold)
+    chart = kinds_chart([replace(run, kinds={"type": ["t"] * 400})], "type", "base").series["base"][0]
+    for found in (told["subtypes"]["k"], told["types"]["yes"], qa_types(rows)):
+        assert found["ci95"] == [figure.low, figure.high]
+    assert chart == (figure.value, figure.low, figure.high)
+
+
+def qa_types(rows: list[dict]) -> dict:
+    one = {"type": "t", "similarity": 0.0, "token_f1": 0.0}
+    return qa_summary([{**row, **one} for row in rows], ["yes"])["types"]["t"]["exact_match"]
+
+
+def test_without_the_base_only_the_others_are_compared() -> None:
+    old, new = flags(40, 5, 30, 25)
+    section = only(judge(make("a", old), make("b", new)))
+    assert section.against_base == [] and len(section.between) == 1 and section.best is None
+
+
+@pytest.mark.parametrize(("labels", "compared"), [(1, False), (2, True), (20, True), (21, False)])
+def test_macro_f1_is_compared_where_there_are_labels_and_not_free_texts(labels, compared) -> None:
+    gold = [f"label {n % labels}" for n in range(63)]
+    rows = [str(n) for n in range(63)]
+    base, tuned = (
+        ScoredRun(
+            model, "s", model, rows, gold, said, [a == b for a, b in zip(gold, said, strict=True)], None
+        )
+        for model, said in (("base", gold[1:] + gold[:1]), ("tuned", gold))
+    )
+    assert (only(judge(base, tuned)).against_base[0].macro_f1 is not None) == compared
+
+
+def labelled(model: str, gold: list[str], said: list[str]) -> ScoredRun:
+    right = [one == other for one, other in zip(gold, said, strict=True)]
+    return ScoredRun(model, "s", model, [str(row) for row in range(len(gold))], gold, said, right)
+
+
+def test_labels_of_few_examples_are_named_in_a_caution() -> None:
+    gold = ["yes"] * 30 + ["no"] * 30 + ["maybe"] * 4
+    runs = [labelled("base", gold, gold[::-1]), labelled("a", gold, gold)]
+    (caution,) = only(judge(*runs)).cautions
+    assert "s: fewer than 5 examples of maybe" in caution
+    enough = [labelled(run.model, [*run.gold, "maybe"], [*run.predicted, "maybe"]) for run in runs]
+    assert only(judge(*enough)).cautions == []
+
+
+@pytest.mark.parametrize(("tail", "warned"), [(0.3, False), (2.0, True)])
+def test_very_skewed_differences_are_named_in_a_caution(tail: float, warned: bool) -> None:
+    generator = np.random.default_rng(8)
+    base = generator.normal(size=100)
+    runs = [
+        replace(make(model, [False] * 100), values=values.tolist(), weights=[1.0] * 100)
+        for model, values in (("base", base), ("a", base + np.exp(tail * generator.normal(size=100))))
+    ]
+    section = only(compare(runs, "base", metric="score", meaning=Metric("points", True)))
+    assert ["very skewed" in caution for caution in section.cautions] == [True] * warned

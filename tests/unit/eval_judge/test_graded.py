@@ -1,0 +1,298 @@
+"""Comparisons in any metric: figures and p against scipy, sacrebleu and plain loops; what is refused."""
+
+import json
+import math
+import random
+
+import jsonschema
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.stats import permutation_test
+
+from tests.conftest import ROOT
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.compare import cli
+from tuneyard.eval.judge.compared import compare_in_metric
+from tuneyard.eval.metrics.text import bleu, bleu_parts
+from tuneyard.eval.show.numbers import number
+from tuneyard.eval.show.tables import markdown
+from tuneyard.eval.show.verdict import verdict
+from tuneyard.eval.statistics.family import estimates, units_of
+from tuneyard.eval.statistics.rates import ratio
+
+N = 60
+SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
+
+
+def run(folder, model, rows, dataset="talks"):
+    place = folder / model / dataset
+    place.mkdir(parents=True)
+    (place / "results.json").write_text(json.dumps({"model": model, "set": dataset, "eval_loss": 1.0}))
+    lines = [json.dumps({"row": number, **row}) + "\n" for number, row in enumerate(rows)]
+    (place / "predictions.jsonl").write_text("".join(lines))
+    return folder
+
+
+def losses(seed, shift=0.0, n=N):
+    draw = random.Random(seed)
+    tokens = [random.Random(7).randrange(1, 30) for _ in range(n)]
+    spent = [of * (2 + shift + draw.gauss(0, 0.4)) for of in tokens]
+    return [
+        {"loss": loss, "tokens": of, "reference": f"r{i}", "cluster": f"{i // 2}"}
+        for i, (loss, of) in enumerate(zip(spent, tokens, strict=True))
+    ]
+
+
+def compared(folder, metric, **options):
+    return compare_in_metric([str(folder)], metric, options.get("decide_on", "")).comparison
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_nothing_is_detectable_where_equal_values_are_of_too_few_clusters(tmp_path, rows):
+    equal = [{"score": 1.0, "cluster": "one"}] * rows
+    run(run(tmp_path, "base", equal), "mine", equal)
+    comparison = compared(tmp_path, "score")
+    assert comparison.sets[0].against_base[0].smallest == math.inf
+    assert "nan" not in markdown(comparison, {})
+
+
+def test_a_loss_is_that_of_all_tokens_together_and_lower_is_better(tmp_path):
+    base, mine = losses(1), losses(2, shift=-0.5)
+    run(run(tmp_path, "base", base), "mine", mine)
+    (section,) = compared(tmp_path, "eval_loss").sections
+    for model, rows in (("base", base), ("mine", mine)):
+        plain = sum(row["loss"] for row in rows) / sum(row["tokens"] for row in rows)
+        assert section.figures[model].value == pytest.approx(plain)
+    (test,) = section.against_base
+    assert test.value == pytest.approx(section.figures["mine"].value - section.figures["base"].value)
+    assert test.better == sum(a["loss"] < b["loss"] for a, b in zip(mine, base, strict=True))
+    assert verdict(section, "base").startswith("Ship mine: eval_loss 1.")
+
+
+def test_p_of_one_candidate_is_scipys_permutation_test(tmp_path):
+    draw = np.random.default_rng(3)
+    scores = [draw.normal(0.55 + shift, 0.3, size=N) for shift in (0, 0.12)]
+    for model, own in zip(("base", "mine"), scores, strict=True):
+        run(tmp_path, model, [{"reference": "", "chrf": float(value)} for value in own])
+    (section,) = compared(tmp_path, "chrf").sections
+    theirs = permutation_test(
+        (scores[1], scores[0]), lambda a, b: (a - b).mean(), permutation_type="samples", n_resamples=50_000,
+        vectorized=False, rng=np.random.default_rng(1),
+    )  # fmt: skip
+    assert 0.001 < theirs.pvalue < 0.2
+    assert section.against_base[0].p == pytest.approx(theirs.pvalue, abs=0.01)
+
+
+@pytest.mark.parametrize("bound", [1.0, math.inf])
+def test_an_interval_leaves_nought_out_exactly_where_p_is_below_five_percent(bound):
+    draw, seen = np.random.default_rng(5), set()
+    for _ in range(60):
+        steps = draw.normal(draw.normal(0, 0.06), 0.2, size=(40, 3)).clip(-1, 1)
+        counts = draw.integers(1, 9, size=40).astype(float)
+        for one in estimates(units_of([steps], [[i // 2 for i in range(40)]], [counts], bound)):
+            assert (one.low > 0 or one.high < 0) == (one.p < 0.05)
+            assert one.low <= one.value <= one.high
+            seen.add(one.p < 0.05)
+    assert seen == {True, False}
+
+
+def test_rows_counted_by_weight_are_rows_repeated_as_often():
+    steps = np.array([[0.5], [-0.25], [0.75], [0.1]])
+    counts = np.array([3.0, 1.0, 2.0, 4.0])
+    groups = [0, 1, 2, 3]
+    (weighted,) = estimates(units_of([steps], [groups], [counts], math.inf))
+    again = np.repeat(np.arange(4), counts.astype(int))
+    (repeated,) = estimates(units_of([steps[again]], [[groups[i] for i in again]], None, math.inf))
+    assert (weighted.value, weighted.p) == pytest.approx((repeated.value, repeated.p))
+    assert (weighted.low, weighted.high) == pytest.approx((repeated.low, repeated.high))
+
+
+def test_the_parts_of_corpus_bleu_have_its_value_and_its_spread():
+    draw = random.Random(2)
+    words = ["the", "cat", "dog", "sat", "ran", "on", "under", "a", "mat", "house", "tree"]
+    expected = [" ".join(draw.choices(words, k=draw.randrange(6, 15))) for _ in range(150)]
+    said = [
+        " ".join(w if draw.random() < 0.8 else draw.choice(words) for w in text.split()) for text in expected
+    ]
+    whole, _ = bleu(expected, said, range(150))
+    parts = bleu_parts(expected, said)
+    assert sum(parts) / 150 == pytest.approx(whole.value, abs=1e-9)
+    assert ratio(parts, [1] * 150, range(150)).stderr == pytest.approx(whole.stderr, rel=0.08)
+
+
+def test_several_datasets_count_alike_and_one_may_decide(tmp_path):
+    for dataset, shift, n in (("a", -0.4, 40), ("b", -0.8, 80)):
+        run(tmp_path, "base", losses(1, n=n), dataset)
+        run(tmp_path, "mine", losses(2, shift, n), dataset)
+    mean, first, second = compared(tmp_path, "eval_loss").sections
+    figures = [section.figures["mine"].value for section in (first, second)]
+    assert mean.name == "mean" and not mean.decided_by and first.decided_by == "mean"
+    assert mean.figures["mine"].value == pytest.approx(sum(figures) / 2)
+    gains = [section.against_base[0].value for section in (first, second)]
+    assert mean.against_base[0].value == pytest.approx(sum(gains) / 2)
+    asked = compared(tmp_path, "eval_loss", decide_on="b").sections
+    assert [(section.name, section.decided_by) for section in asked] == [("b", ""), ("a", "b"), ("mean", "b")]
+
+
+def test_where_lower_is_better_the_lowest_is_shipped_and_higher_ones_are_worse(tmp_path):
+    for dataset in "ab":
+        for seed, (model, shift) in enumerate(
+            (("base", 0.0), ("mine", -0.5), ("other", -0.28), ("bad", 0.9))
+        ):
+            run(tmp_path, model, losses(seed, shift), dataset)
+    found = compared(tmp_path, "eval_loss")
+    assert found.mean.better == found.mean.ranked[:2] and found.mean.best in ("mine", "other")
+    (rival,) = found.mean.rivals
+    assert f"Statistically tied with {rival.against} (" in verdict(found.mean, "base")
+    told = markdown(found, {})
+    assert f"; default: {found.mean.best} (lowest mean).\n" in told and "average eval_loss of 2" in told
+    assert "majority" not in told and "points" not in told
+
+
+def test_a_model_of_a_higher_loss_is_not_shipped(tmp_path):
+    run(run(tmp_path, "base", losses(1)), "mine", losses(2, 0.9))
+    (section,) = compared(tmp_path, "eval_loss").sections
+    assert verdict(section, "base").startswith("Keep base: all others are worse (mine +")
+    assert section.best is None and section.ranked == ["base", "mine"]
+
+
+def test_rows_without_a_value_are_left_out_and_counted(tmp_path):
+    base, mine = losses(1), losses(2)
+    mine[3] = {"reference": "r3", "refused": "too long", "cluster": "1"}
+    base[5] = {**base[5], "loss": None}
+    run(run(tmp_path, "base", base), "mine", mine)
+    graded = compared(tmp_path, "eval_loss")
+    assert (graded.sections[0].n, graded.sections[0].left_out) == (N - 2, 2)
+    assert "Left out: 2 rows without a value." in verdict(graded.sections[0], "base")
+
+
+def test_anybodys_numbers_in_json_lines(tmp_path):
+    for name, shift in (("old", 0.0), ("new", 0.3)):
+        draw = random.Random(1)
+        rows = [{"id": f"q{i}", "grade": draw.random() + shift + 0.01 * (i % 3)} for i in range(30)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = [f"{name}={tmp_path / name}.jsonl" for name in ("old", "new")]
+    graded = compare_in_metric(named, "grade", "").comparison
+    assert graded.base == "old" and graded.sections[0].against_base[0].value == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        (lambda rows: rows[:-1], RequestError, "59 and 60 rows; only one has row 59"),
+        (
+            lambda rows: [{**rows[0], "loss": "x"}, *rows[1:]],
+            ContentError,
+            'loss: found "x", expected a number',
+        ),
+        (lambda rows: [{**row, "loss": None} for row in rows], RequestError, "no row has eval_loss"),
+        (lambda rows: [{**rows[0], "loss": math.inf}, *rows[1:]], ContentError, "JSON|expected a number"),
+        (
+            lambda rows: [{**row, "reference": "?"} for row in rows],
+            RequestError,
+            "different expected answers",
+        ),
+    ],
+)
+def test_what_cannot_be_paired_or_is_no_number_is_refused(tmp_path, change, error, said):
+    run(run(tmp_path, "base", losses(1)), "mine", change(losses(2)))
+    with pytest.raises(error, match=said):
+        compared(tmp_path, "eval_loss")
+
+
+def test_a_run_without_an_accuracy_is_refused_with_the_metrics_that_it_has(tmp_path):
+    run(run(tmp_path / "runs", "base", losses(1)), "mine", losses(2, -0.5))
+    runs, out = str(tmp_path / "runs"), ["--out", str(tmp_path / "t")]
+    done = CliRunner().invoke(cli, [runs, *out])
+    assert "--metric: eval_loss, loss, tokens" in str(done.exception)
+    done = CliRunner().invoke(
+        cli, [str(tmp_path / "runs"), "--metric", "eval_loss", "--out", str(tmp_path / "t")]
+    )
+    assert done.exit_code == 0, done.output
+    table = json.loads((tmp_path / "t/table.json").read_text())
+    assert (table["metric"], table["higher_is_better"], table["unit"]) == ("eval_loss", False, "nats")
+    assert table["sets"]["talks"]["verdict"] in done.output and table["plots"] == []
+    assert (
+        table["sets"]["talks"]["models"]["mine"]["value"] < table["sets"]["talks"]["models"]["base"]["value"]
+    )
+    assert "30 clusters. p and intervals come from one test, which takes clusters whole" in done.output
+    assert {path.name for path in (tmp_path / "t").iterdir()} == {"table.md", "table.json"}
+    done = CliRunner().invoke(
+        cli, [str(tmp_path), "--metric", "x", "--margin", "1", "--out", str(tmp_path / "t")]
+    )
+    assert "--choose-on and --calibrate are of accuracy" in str(done.exception)
+
+
+def table(folder, metric, out):
+    done = CliRunner().invoke(cli, [str(folder), "--metric", metric, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    told = json.loads((out / "table.json").read_text(encoding="utf-8"))
+    jsonschema.validate(told, SCHEMA)
+    return told, done.stdout
+
+
+def test_its_table_fits_the_schema_and_one_row_leaves_the_limits_open(tmp_path):
+    run(run(tmp_path / "many", "base", losses(1)), "mine", losses(2, shift=-0.5))
+    told, _ = table(tmp_path / "many", "eval_loss", tmp_path / "a")
+    assert told["sets"]["talks"]["models"]["mine"].keys() == {
+        "value", "low", "high", "stderr", "n", "trained_on", "trained_on_at_most",
+    }  # fmt: skip
+    run(run(tmp_path / "one", "base", losses(1, n=1)), "mine", losses(2, n=1))
+    told, shown = table(tmp_path / "one", "eval_loss", tmp_path / "b")
+    (test,) = told["sets"]["talks"]["comparisons"]
+    assert (test["low"], test["high"]) == (None, None)
+    assert "(−∞ to ∞)" in shown
+
+
+def test_what_a_model_was_trained_on_is_told_of_any_metric(tmp_path):
+    run(run(tmp_path / "runs", "base", losses(1)), "mine", losses(2, shift=-0.5))
+    place = tmp_path / "runs" / "mine" / "talks" / "results.json"
+    seen = {"examples": 30, "sources": ["rte"], "same_name": [], "not_checked": []}
+    place.write_text(json.dumps({**json.loads(place.read_text()), "trained_on": seen}))
+    told, shown = table(tmp_path / "runs", "eval_loss", tmp_path / "out")
+    assert told["sets"]["talks"]["models"]["mine"]["trained_on"] == 30
+    assert "trained on 30" in shown and "its eval_loss on them is that of training" in shown
+    assert "accuracy" not in shown
+
+
+def test_two_that_never_differ_have_no_minus_nought(tmp_path):
+    for model, shift in (("base", 0), ("x", -0.5), ("y", -0.5)):
+        run(tmp_path / "runs", model, losses(2, shift))
+    _, shown = table(tmp_path / "runs", "eval_loss", tmp_path / "out")
+    assert "Statistically tied with" in shown and "−0 " not in shown and "−0)" not in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(-0.0, "0"), (0.12345, "+0.123"), (999.6, "+1,000"), (-9999.6, "−10,000"), (2e7, "+2e+07")],
+)
+def test_a_number_has_three_digits_or_all_before_the_point(value, shown):
+    assert number(value, "+") == shown
+
+
+def costs(folder, **higher):
+    for model, most in (("base", 2), ("cheap", 1), ("dear", 3)):
+        run(folder, model, [{"cost": most + i % 2 / 10} for i in range(N)])
+        facts = {"value": most, "unit": "dollars", "higher_is_better": higher.get(model, False)}
+        place = folder / model / "talks" / "results.json"
+        place.write_text(json.dumps({**json.loads(place.read_text()), "metrics": {"cost": facts}}))
+    return folder
+
+
+def test_a_field_has_the_direction_that_its_runs_declare(tmp_path):
+    _, shown = table(costs(tmp_path / "runs"), "cost", tmp_path / "out")
+    assert "cost (dollars, lower is better)" in shown and "Ship cheap" in shown
+    with pytest.raises(RequestError, match="declare different metrics .*cheap.*lower.*dear.*higher"):
+        compared(costs(tmp_path / "odd", dear=True), "cost")
+
+
+def test_what_no_metric_can_be_made_of_is_refused(tmp_path):
+    run(tmp_path / "marks", "base", [
+        {"expected_output": mark, "answer_logp": -2.0, "answer_tokens": 2} for mark in ("good", "bad")
+    ])  # fmt: skip
+    with pytest.raises(RequestError, match="no row has auc"):
+        compared(tmp_path / "marks", "auc")
+    run(tmp_path / "huge", "base", [{"gain": 1e300}])
+    with pytest.raises(ContentError, match="gain: found 1e\\+300, expected a number below 1e100"):
+        compared(tmp_path / "huge", "gain")

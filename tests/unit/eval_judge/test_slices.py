@@ -1,0 +1,104 @@
+"""Slices: one family over slices and models, counts by hand, what cannot be parted."""
+
+import json
+
+import jsonschema
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tests.conftest import ROOT
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.compare import cli
+from tuneyard.eval.judge.questions import compare_slices
+from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.statistics.family import estimates, sliced, units_of
+
+SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
+
+
+def run(model, correct, kinds, groups=None):
+    n = len(correct)
+    return ScoredRun(
+        model, "s", model, [str(i) for i in range(n)], ["y"] * n, ["y" if c else "n" for c in correct],
+        correct, groups, {"kind": kinds},
+    )  # fmt: skip
+
+
+def test_counts_and_accuracies_by_hand():
+    kinds = ["a", "a", "b", "b", "b"]
+    base = run("base", [True, False, False, False, True], kinds)
+    mine = run("mine", [True, True, True, False, False], kinds)
+    b, a = compare_slices([base, mine], "base", "kind")
+    assert (a.value, a.n, a.accuracy) == ("a", 2, {"base": 0.5, "mine": 1.0})
+    assert (b.value, b.n) == ("b", 3)
+    assert [(t.value, t.better, t.worse, t.n) for t in (*a.tests, *b.tests)] == [
+        (0.5, 1, 0, 2),
+        (0.0, 1, 1, 3),
+    ]
+
+
+def test_one_slice_is_the_plain_family():
+    draw = np.random.default_rng(1)
+    steps = draw.integers(-1, 2, size=(80, 2)).astype(float)
+    groups = [i // 2 for i in range(80)]
+    assert sliced(steps, ["all"] * 80, groups)["all"] == estimates(units_of([steps], [groups]))
+
+
+def test_more_slices_need_more_evidence_and_agree_with_their_intervals():
+    draw = np.random.default_rng(2)
+    told = {True: 0, False: 0}
+    for _ in range(40):
+        steps = (draw.random((120, 1)) < 0.3).astype(float) - (draw.random((120, 1)) < 0.2)
+        labels = [str(i % 4) for i in range(120)]
+        for label, (one,) in sliced(steps, labels, None).items():
+            alone = sliced(steps[[other == label for other in labels]], ["x"] * 30, None)["x"][0]
+            assert one.value == pytest.approx(alone.value) and one.p >= alone.p - 0.02
+            assert (one.low > 0 or one.high < 0) == (one.p < 0.05)
+            told[one.p < 0.05] += 1
+    assert told[True] > 3 and told[False] > 100
+
+
+def test_nothing_but_chance_is_found_in_few_families():
+    """Of 8 slices of equal models, some slice is significant in about 5 of 100 datasets, not in 30."""
+    draw, found = np.random.default_rng(3), 0
+    for _ in range(200):
+        steps = draw.choice([-1.0, 0.0, 1.0], p=[0.2, 0.6, 0.2], size=(160, 1))
+        found += (
+            min(one.p for (one,) in sliced(steps, [str(i % 8) for i in range(160)], None).values()) < 0.05
+        )
+    assert found <= 18
+
+
+def test_a_field_that_cannot_part_the_rows_is_refused():
+    with pytest.raises(RequestError, match=r"--by colour: no dataset's rows have it \(fields .*: kind\)"):
+        compare_slices([run("base", [True], ["a"])], "base", "colour")
+    many = [str(i) for i in range(21)]
+    runs = [run(model, [True] * 21, many) for model in ("base", "mine")]
+    with pytest.raises(RequestError, match="21 values on s, expected at most 20"):
+        compare_slices(runs, "base", "kind")
+
+
+def test_the_command_reads_any_field_and_writes_what_its_schema_says(tmp_path):
+    for model, right in (("base", "no"), ("mine", "yes")):
+        place = tmp_path / "runs" / model / "s"
+        place.mkdir(parents=True)
+        rows = [
+            {
+                "row": i,
+                "expected_output": "yes",
+                "predicted_output": right if i % 2 else "yes",
+                "source": "ab"[i % 2],
+            }
+            for i in range(24)
+        ]
+        facts = {"model": model, "set": "s", "n": 24, "accuracy": 1.0 if right == "yes" else 0.5}
+        (place / "results.json").write_text(json.dumps(facts))
+        (place / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "t"
+    done = CliRunner().invoke(cli, [str(tmp_path / "runs"), "--by", "source", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    table = json.loads((out / "table.json").read_text())
+    jsonschema.validate(table, SCHEMA)
+    assert [(one["value"], one["tests"][0]["better"]) for one in table["slices"]] == [("a", 0), ("b", 12)]
+    assert "## By source" in done.output and "b of s, n = 12" in done.output

@@ -1,0 +1,281 @@
+"""Results of other tools: CSV, Parquet, LLaMA-Factory, and inspect_ai by the plug-in of the docs."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from tests.conftest import ROOT
+from tests.peers import installed
+from tuneyard.core import plugins
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.compare import cli as compare
+from tuneyard.eval.read.find import parse_source, read_runs
+from tuneyard.eval.read.logs import log_readers, read_log
+from tuneyard.eval.show.incorrect import collect_incorrect
+
+ROWS = [
+    {"id": "b", "gold": "yes", "prediction": "yes", "cluster": "x", "question": "Is 2 even?"},
+    {"id": "a", "gold": "no", "prediction": "yes", "cluster": "y", "question": "Is 1 even?"},
+]
+
+
+def as_csv(path: Path, rows: list[dict[str, str]]) -> Path:
+    lines = [",".join(rows[0]), *(",".join(f'"{cell}"' for cell in row.values()) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
+    return path
+
+
+def as_parquet(path: Path, rows: list[dict[str, str]]) -> Path:
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def as_lines(path: Path, rows: list[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+WRITERS = {".csv": as_csv, ".parquet": as_parquet, ".jsonl": as_lines}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_table_is_the_same_run_in_each_format(tmp_path: Path, suffix: str) -> None:
+    (run,) = read_log(WRITERS[suffix](tmp_path / f"tuned{suffix}", ROWS))
+    assert (run.model, run.dataset, run.rows) == ("tuned", "rows", ["a", "b"])
+    assert (run.gold, run.predicted, run.correct) == (["no", "yes"], ["yes", "yes"], [False, True])
+    assert run.groups == ["y", "x"]
+    (incorrect,) = collect_incorrect([run], ["tuned"], 10)
+    assert [row["question"] for row in incorrect.rows] == ["Is 1 even?"]
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_row_that_lacks_a_field_is_named_with_its_place(tmp_path: Path, suffix: str) -> None:
+    path = WRITERS[suffix](tmp_path / f"x{suffix}", [*ROWS, {**ROWS[0], "id": ""}])
+    place = {".csv": f"{path}:4", ".parquet": f"{path} row 3", ".jsonl": f"{path}:3"}[suffix]
+    with pytest.raises(ContentError, match=re.escape(place)):
+        read_log(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", b"id,gold,prediction\n1,yes\n", r"x\.csv:2: found 2 cells, expected 3"),
+        ("x.csv", b"id,gold,gold,prediction\n1,a,b,c\n", r"x\.csv:1: found the column \"gold\" twice"),
+        ("x.csv", b"id,gold,prediction\n1,\xff,yes\n", "not CSV in UTF-8"),
+        ("x.csv", b'id,gold,prediction\n1,"yes,no\n', "not CSV"),
+        ("x.csv", b"", "found no rows"),
+        ("x.csv", b"id,gold,prediction\n", "found no rows"),
+        ("x.jsonl", b"", "found no rows"),
+        ("x.parquet", b"PAR1 and no more", "not Parquet, or cut off"),
+        ("x.parquet", b"", "not Parquet, or cut off"),
+        ("x.json", b"[1, 2]", r"found a JSON list \(.*2 objects.*\.jsonl\); expected one of"),
+        ("x.json", b'{"id": 1}\n{"id": 2}\n', r"one object a line, name it x\.jsonl"),
+        ("x.json", b'{"answers": 1}', "found the fields answers; expected one of"),
+        ("x.json", b"{", "x.json"),
+        ("x.txt", b"id", "found the fields none"),
+        ("generated_predictions.jsonl", b'{"predict": "a", "label": 3}\n', r"jsonl:1: label: found 3"),
+    ],
+)
+def test_a_broken_or_unknown_file_is_refused_in_words(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ContentError, match=message):
+        read_log(tmp_path / name)
+
+
+def test_whole_numbers_equal_those_that_a_table_wrote_as_floats(tmp_path: Path) -> None:
+    rows = {"id": [1.0, 2.0], "gold": [1, 0], "prediction": [1.0, None]}
+    parquet.write_table(pa.table(rows), tmp_path / "x.parquet")
+    (run,) = read_log(tmp_path / "x.parquet")
+    assert (run.rows, run.correct) == (["1", "2"], [True, False])
+
+
+def test_a_cell_may_be_as_long_as_a_prompt(tmp_path: Path) -> None:
+    (run,) = read_log(as_csv(tmp_path / "x.csv", [*ROWS, {**ROWS[0], "id": "c", "question": "x" * 200_000}]))
+    assert len(run.rows) == 3
+
+
+def test_an_unknown_file_is_told_every_format(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"answers": 1}')
+    with pytest.raises(ContentError) as refused:
+        read_log(tmp_path / "x.json")
+    for reader in log_readers().values():
+        assert reader.about in str(refused.value)
+    assert len(log_readers()) >= 6
+
+
+def test_a_metric_is_not_read_from_a_table(tmp_path: Path) -> None:
+    path = as_csv(tmp_path / "x.csv", ROWS)
+    with pytest.raises(RequestError, match="--metric reads fields of our own runs"):
+        read_runs([parse_source(str(path))], "loss")
+
+
+def test_llamafactorys_predictions_in_the_working_folder_are_called_as_that_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tuned").mkdir()
+    monkeypatch.chdir(tmp_path / "tuned")
+    as_lines(Path("generated_predictions.jsonl"), [{"prompt": "a", "predict": "b", "label": "b"}])
+    (run,) = read_log(Path("generated_predictions.jsonl"))
+    assert run.model == "tuned"
+
+
+def test_llamafactorys_predictions_are_found_in_an_output_dir_and_paired_by_line(tmp_path: Path) -> None:
+    answers = {"before": ["no", "yes\n", "maybe"], "after": ["yes", "yes", "no"]}
+    for name, predictions in answers.items():
+        (tmp_path / name).mkdir()
+        rows = [
+            {"prompt": f"user\nIs {n} even?", "predict": text, "label": "yes"}
+            for n, text in enumerate(predictions)
+        ]
+        as_lines(tmp_path / name / "generated_predictions.jsonl", rows)
+        (tmp_path / name / "all_results.json").write_text('{"predict_loss": 1}')
+    runs, _ = read_runs([parse_source(str(tmp_path / name)) for name in answers])
+    assert [(run.model, run.correct) for run in runs] == [
+        ("before", [False, True, False]),
+        ("after", [True, True, False]),
+    ]
+    arguments = [str(tmp_path / "before"), str(tmp_path / "after"), "--out", str(tmp_path / "out")]
+    compare.main(arguments, standalone_mode=False)
+    table = json.loads((tmp_path / "out/table.json").read_text())
+    assert table["base"] == "before" and table["sets"]["rows"]["n"] == 3
+    (incorrect,) = collect_incorrect(runs, ["before", "after"], 10)
+    assert "Is 2 even?" in incorrect.rows[-1]["question"]
+    assert incorrect.rows[-1]["answers"][0]["output"] == "maybe"
+
+
+def example() -> str:
+    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n((?:(?!```).)*@log_reader.*?)```", text, re.DOTALL)
+    return code
+
+
+@pytest.fixture
+def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Install the worked example, or other code, as a package with an entry point."""
+    site = tmp_path / "site"
+
+    def install(code: str) -> None:
+        info = site / "plug_logs-1.2.dist-info"
+        info.mkdir(parents=True)
+        (site / "plug_logs.py").write_text(code)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug_logs\nVersion: 1.2\n")
+        (info / "entry_points.txt").write_text("[tuneyard.logs]\ninspect_ai = plug_logs:inspect_ai\n")
+
+    monkeypatch.syspath_prepend(site)
+    plugins.load.cache_clear()
+    log_readers.cache_clear()
+    yield install
+    plugins.load.cache_clear()
+    log_readers.cache_clear()
+    sys.modules.pop("plug_logs", None)
+
+
+def inspect_log(path: Path, values: list[str], **fields: object) -> Path:
+    samples = [
+        {
+            "id": f"q{n}", "epoch": 1, "input": f"Is {n} even?", "target": "yes",
+            "output": {"completion": "yes, it is"}, "scores": {"match": {"value": value, "answer": "yes"}},
+        }
+        for n, value in enumerate(values)
+    ]  # fmt: skip
+    log = {
+        "status": "success",
+        "results": {"total_samples": len(values)},
+        "eval": {"task": "even", "model": f"org/{path.stem}"},
+        "samples": samples,
+    }
+    path.write_text(json.dumps(log | fields))
+    return path
+
+
+def test_the_worked_example_reads_inspect_ai(
+    plug_in: Callable[[str], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plug_in(example())
+    before = inspect_log(tmp_path / "before.json", ["I", "C", "I"])
+    after = inspect_log(tmp_path / "after.json", ["C", "C", "I"])
+    (run,) = read_log(after)
+    assert (run.model, run.dataset, run.rows) == ("org-after", "even", ["q0", "q1", "q2"])
+    assert run.correct == [True, True, False]
+    compare.main([str(before), str(after), "--out", str(tmp_path / "out")], standalone_mode=False)
+    assert json.loads((tmp_path / "out/table.json").read_text())["base"] == "org-before"
+    assert "even, n = 3" in capsys.readouterr().out
+    (incorrect,) = collect_incorrect([run], ["org-after"], 10)
+    assert incorrect.rows[0]["answers"][0]["output"] == "yes, it is"
+    with pytest.raises(ContentError, match="status error, expected success"):
+        read_log(inspect_log(tmp_path / "failed.json", ["C"], status="error"))
+    with pytest.raises(ContentError, match="found the score 'P', expected C or I"):
+        read_log(inspect_log(tmp_path / "partial.json", ["P"]))
+
+
+@pytest.mark.parametrize("body", ["raise KeyError('samples')", "yield 3"])
+def test_a_plug_in_that_fails_is_named(plug_in: Callable[[str], None], tmp_path: Path, body: str) -> None:
+    code = f"""
+        from tuneyard.eval.read.logs import log_reader
+
+        @log_reader("inspect_ai", "logs", ".json", fields=(("eval", "samples"),))
+        def inspect_ai(path):
+            {body}
+            yield
+    """
+    plug_in(dedent(code))
+    with pytest.raises(plugins.PluginError, match="plug-in 'inspect_ai' of plug_logs 1.2"):
+        read_log(inspect_log(tmp_path / "x.json", ["C"]))
+
+
+REAL = """
+import sys
+import tiktoken
+
+
+class Words:
+    \"\"\"Counts tokens without the vocabulary that tiktoken downloads.\"\"\"
+
+    def encode(self, text, **_):
+        return text.split()
+
+
+tiktoken.get_encoding = tiktoken.encoding_for_model = lambda *_: Words()
+from inspect_ai import Task, eval
+from inspect_ai.dataset import Sample
+from inspect_ai.model import ModelOutput, get_model
+from inspect_ai.scorer import match
+from inspect_ai.solver import generate
+
+samples = [Sample(id=f"q{n}", input=f"Is {n} even?", target="no" if n % 2 else "yes") for n in range(4)]
+outputs = [ModelOutput.from_content("mockllm/model", "yes")] * 4
+task = Task(name="even", dataset=samples, solver=generate(), scorer=match(location="exact"))
+eval(task, model=get_model("mockllm/model", custom_outputs=outputs), log_dir=sys.argv[1], log_format="json",
+     display="none")
+"""
+
+
+@pytest.mark.peer
+def test_the_worked_example_reads_what_inspect_ai_writes(
+    plug_in: Callable[[str], None], tmp_path: Path
+) -> None:
+    folder = installed("inspect", "inspect_ai==0.3.285", alone=True)
+    (tmp_path / "task.py").write_text(REAL)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "task.py", tmp_path / "logs"],
+        env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    (log,) = (tmp_path / "logs").glob("*.json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    plug_in(example())
+    (run,) = read_log(log)
+    assert (run.model, run.dataset) == ("mockllm-model", "even")
+    assert run.gold == ["yes", "no", "yes", "no"] and run.correct == [True, False, True, False]

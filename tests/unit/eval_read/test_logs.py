@@ -1,0 +1,202 @@
+"""Other tools' logs. tests/golden/compare/harness was written by lm-evaluation-harness 0.4.13 itself
+(its dummy model on two tasks of our own sentences), so that its form is the real one."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import ROOT
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.judge.alignment import check_rows
+from tuneyard.eval.judge.comparison import compare
+from tuneyard.eval.read.find import parse_source, read_runs
+from tuneyard.eval.read.logs import read_log
+from tuneyard.eval.read.logs.harness import HARNESS as HARNESS_FIELDS
+from tuneyard.eval.read.logs.plain import FIELDS as PLAIN
+
+HARNESS = ROOT / "tests" / "golden" / "compare" / "harness"
+
+
+def write(path: Path, *records: dict[str, object]) -> Path:
+    path.write_text(
+        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8"
+    )
+    return path
+
+
+def harness(row: int, **fields: object) -> dict[str, object]:
+    record = {
+        "doc_id": row,
+        "target": "yes",
+        "filtered_resps": ["yes"],
+        "filter": "none",
+        "metrics": ["exact_match"],
+    }
+    return record | {"arguments": {"gen_args_0": {"arg_0": "q", "arg_1": {}}}, "exact_match": 1.0} | fields
+
+
+PLAIN_ROW: dict[str, object] = {"id": 1, "gold": "yes", "prediction": "no"}
+
+
+def test_a_folder_of_the_harness_is_read_whole() -> None:
+    runs, _ = read_runs([parse_source(str(HARNESS))])
+    assert [(run.model, run.dataset) for run in runs] == [
+        ("base", "gen2,strict"), ("base", "gen2,loose"), ("base", "nli3"),
+        ("tuned", "gen2,strict"), ("tuned", "gen2,loose"), ("tuned", "nli3"),
+    ]  # fmt: skip
+    for run in runs:
+        twin = next(other for other in runs if other.dataset == run.dataset)
+        assert twin is run or check_rows([twin, run]) == []
+
+
+def test_choices_are_read_by_their_text_and_judged_by_the_harness() -> None:
+    (path,) = (HARNESS / "base").glob("samples_nli3_*")
+    (run,) = read_log(path)
+    assert run.rows == [str(row) for row in range(8)]
+    assert run.gold == ["yes", "maybe", "no", "yes", "maybe", "no", "yes", "maybe"]
+    assert sum(run.correct) == 2  # acc 0.25 in the harness's own table
+    assert run.correct == [a == b for a, b in zip(run.gold, run.predicted, strict=True)]
+
+
+def test_accuracies_are_those_that_the_harness_printed() -> None:
+    comparison = compare(read_runs([parse_source(str(HARNESS))])[0], "base")
+    figures = {section.name: {m: f.value for m, f in section.figures.items()} for section in comparison.sets}
+    assert figures["nli3"] == {"base": 0.25, "tuned": 0.5}
+    assert figures["gen2,strict"] == figures["gen2,loose"] == {"base": 0.0, "tuned": 0.0}
+
+
+def test_the_newest_log_of_a_task_counts(tmp_path: Path) -> None:
+    write(tmp_path / "samples_t_2026-01-01T10-00-00.000001.jsonl", harness(0, exact_match=0.0))
+    write(tmp_path / "samples_t_2026-01-02T10-00-00.000001.jsonl", harness(0))
+    (run,) = read_runs([parse_source(str(tmp_path))])[0]
+    assert run.correct == [True] and (run.model, run.dataset) == (tmp_path.name, "t")
+
+
+def test_choices_that_differ_by_row_are_told_by_their_place(tmp_path: Path) -> None:
+    def row(number: int, texts: list[str], scores: list[float], target: str) -> dict[str, object]:
+        arguments = {f"gen_args_{i}": {"arg_0": "q", "arg_1": f" {text}"} for i, text in enumerate(texts)}
+        responses = [[str(score), "False"] for score in scores]
+        return harness(
+            number, arguments=arguments, filtered_resps=responses, target=target, metrics=["acc"], acc=1.0
+        )
+
+    path = write(
+        tmp_path / "samples_t.jsonl",
+        row(0, ["sun", "moon"], [-1, -2], "0"),
+        row(1, ["a", "b"], [-3, -2], "1"),
+    )
+    (run,) = read_log(path)
+    assert (run.gold, run.predicted) == (["0", "1"], ["0", "1"])
+
+
+def test_the_harness_decides_what_is_right(tmp_path: Path) -> None:
+    path = write(tmp_path / "samples_t.jsonl", harness(0, target="Yes."), harness(1, exact_match=0.0))
+    assert read_log(path)[0].correct == [True, False]
+
+
+def test_other_documents_under_the_same_task_are_refused(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", harness(0, doc_hash="1"))
+    second = write(tmp_path / "b.jsonl", harness(0, doc_hash="2"))
+    runs, _ = read_runs([parse_source(f"a/t={first}"), parse_source(f"b/t={second}")])
+    with pytest.raises(Exception, match="were scored on different data"):
+        check_rows(runs)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"metrics": ["f1"], "exact_match": 0.5},
+            r"samples_t\.jsonl:1: no metric that is 0 or 1 in every row \(found \[\"f1\"\]\)",
+        ),
+        ({"filtered_resps": []}, r"filtered_resps: found \[\], expected an answer or more"),
+        (
+            {"filtered_resps": [["x", "y"]], "arguments": {"g": {"arg_1": " yes"}}},
+            "expected a log-probability",
+        ),
+        ({"exact_match": float("nan")}, "no metric that is 0 or 1"),
+        ({"exact_match": None, "metrics": [["f1"], 3]}, "no metric that is 0 or 1"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(tmp_path: Path, fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ContentError, match=message):
+        read_log(write(tmp_path / "samples_t.jsonl", harness(0, **fields), harness(1, **fields)))
+
+
+def test_a_row_that_lacks_a_field_is_named(tmp_path: Path) -> None:
+    second = harness(1)
+    del second["target"]
+    with pytest.raises(ContentError, match=r"samples_t\.jsonl:2: no target, as the rows before it have"):
+        read_log(write(tmp_path / "samples_t.jsonl", harness(0), second))
+
+
+KEYS = st.sampled_from(["arg_0", "arg_1", "x"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=2),
+    max_leaves=5,
+)
+FIELDS = [
+    *PLAIN,
+    *HARNESS_FIELDS,
+    "group",
+    "type",
+    "subtype",
+    "filter",
+    "metrics",
+    "acc",
+    "arguments",
+    "doc_hash",
+]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.dictionaries(st.sampled_from(FIELDS), JSON), max_size=3),
+    st.sampled_from([{}, harness(9), PLAIN_ROW]),
+)
+def test_whatever_a_log_holds_it_is_read_or_refused_in_words(
+    tmp_path: Path, changes: list[dict[str, object]], start: dict[str, object]
+) -> None:
+    path = write(tmp_path / "x.jsonl", *({**start, **change} for change in changes))
+    try:
+        for run in read_log(path):
+            assert len(run.rows) == len(run.gold) == len(run.predicted) == len(run.correct) > 0
+    except ContentError as error:
+        assert str(path) in str(error)
+
+
+def test_plain_lines(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "tuned.jsonl",
+        {"id": "b", "gold": 1, "prediction": 1, "group": 7, "type": "网络"},
+        {"id": "a", "gold": 0, "prediction": None, "group": 7, "type": "主机"},
+    )
+    (run,) = read_log(path)
+    assert (run.model, run.dataset, run.rows) == ("tuned", "rows", ["a", "b"])
+    assert (run.gold, run.predicted, run.correct) == (["0", "1"], ["", "1"], [False, True])
+    assert run.groups == ["7", "7"] and run.kinds == {"type": ["主机", "网络"]}
+
+
+def test_unknown_logs_say_what_was_found(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", {"question": 1, "answer": 2})
+    with pytest.raises(
+        ContentError, match="found the fields question, answer; expected one of: .*id, gold, prediction"
+    ):
+        read_log(path)
+    with pytest.raises(ContentError, match="found no rows"):
+        read_log(write(tmp_path / "empty.jsonl"))
+    with pytest.raises(ContentError, match=r":2: expected id, gold, prediction in every row, found id"):
+        read_log(write(tmp_path / "y.jsonl", {"id": 1, "gold": 1, "prediction": 1}, {"id": 2}))
+
+
+def test_logs_without_hashes_are_paired_with_a_warning(tmp_path: Path) -> None:
+    rows = [{"id": n, "gold": "yes", "prediction": "yes"} for n in range(3)]
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.jsonl", *rows)
+    runs, _ = read_runs([parse_source(str(tmp_path / "a.jsonl")), parse_source(str(tmp_path / "b.jsonl"))])
+    (warning,) = check_rows(runs)
+    assert "paired by row and expected answer alone" in warning

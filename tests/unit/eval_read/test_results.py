@@ -1,0 +1,227 @@
+"""What a run leaves behind, and what it takes up again."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tuneyard.core import version
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.read.results import PREDICTIONS, RUN, PredictionLog, begin_run, check_new
+
+IDENTITY = {
+    "settings": {"command": "eval.nli", "dtype": "fp32"},
+    "models": {"base": "a" * 64},
+    "sets": {"rte": "b" * 64},
+}
+BATCHES = [[3, 1], [0, 2], [4]]
+
+
+def predictions(rows):
+    return [{"idx": row, "row": row, "text": "是"} for row in rows]
+
+
+def finished(folder: Path) -> bytes:
+    log = PredictionLog(folder, BATCHES)
+    for batch in log.pending:
+        log.append(predictions(batch))
+    log.finish([])
+    return (folder / PREDICTIONS).read_bytes()
+
+
+def test_predictions_end_in_the_order_of_the_data(tmp_path) -> None:
+    assert [json.loads(x)["row"] for x in finished(tmp_path).splitlines()] == [0, 1, 2, 3, 4]
+
+
+def test_a_log_cut_at_any_byte_ends_with_the_same_bytes(tmp_path) -> None:
+    whole = finished(tmp_path / "whole")
+    log = PredictionLog(tmp_path / "grown", BATCHES)
+    for batch in BATCHES:
+        log.append(predictions(batch))
+    grown = (tmp_path / "grown" / PREDICTIONS).read_bytes()
+    for cut in range(len(grown) + 1):
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        (folder / PREDICTIONS).write_bytes(grown[:cut])
+        assert finished(folder) == whole, cut
+
+
+def test_whole_batches_are_kept_and_torn_ones_asked_again(tmp_path) -> None:
+    log = PredictionLog(tmp_path, BATCHES)
+    log.append(predictions([3, 1]))
+    log.append(predictions([0]))
+    assert PredictionLog(tmp_path, BATCHES).pending == [[0, 2], [4]]
+
+
+def test_a_log_that_is_no_json_is_named_with_its_line(tmp_path) -> None:
+    (tmp_path / PREDICTIONS).write_text('{"row": 3}\nnot json\n')
+    with pytest.raises(ContentError, match=r"predictions.jsonl:2: not JSON.*--force"):
+        PredictionLog(tmp_path, BATCHES)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"), [("[1]", "found .1., expected"), ("[" * 100_000, "nested too deep")]
+)
+def test_a_log_of_other_things_is_named_with_its_line(tmp_path, line, said) -> None:
+    (tmp_path / PREDICTIONS).write_text(f"{line}\n")
+    with pytest.raises(ContentError, match=f"predictions.jsonl:1: {said}.*--force starts anew"):
+        PredictionLog(tmp_path, BATCHES)
+
+
+def test_a_run_that_an_older_version_began_is_resumed_and_says_what_resumed_it(tmp_path) -> None:
+    """`--apply live` is called unmerged since, and run.json held no version."""
+    old = {**IDENTITY, "settings": {"apply": "live"}}
+    (tmp_path / RUN).write_text(json.dumps(old))
+    begin_run(tmp_path, {**IDENTITY, "settings": {"apply": "unmerged"}}, force=False)
+    found = json.loads((tmp_path / RUN).read_text())
+    assert found["settings"] == {"apply": "unmerged"} and found["tuneyard"] == version()
+    with pytest.raises(RequestError, match='settings apply: was "unmerged", is "merged"'):
+        begin_run(tmp_path, {**IDENTITY, "settings": {"apply": "merged"}}, force=False)
+
+
+def test_rows_that_the_set_does_not_have_are_dropped(tmp_path) -> None:
+    whole = finished(tmp_path)
+    with (tmp_path / PREDICTIONS).open("a") as file:
+        file.write('{"row": 99}\n')
+    assert finished(tmp_path) == whole
+
+
+def test_an_existing_folder_needs_a_word(tmp_path) -> None:
+    begin_run(tmp_path / "r", IDENTITY, force=False)
+    with pytest.raises(RequestError, match="--resume resumes it, --force starts it anew"):
+        check_new(tmp_path / "r", "eval.nli", resume=False, force=False)
+    with pytest.raises(RequestError, match="give one of them"):
+        check_new(tmp_path / "r", "eval.nli", resume=True, force=True)
+    check_new(tmp_path / "r", "eval.nli", resume=True, force=False)
+    check_new(tmp_path / "new", "eval.nli", resume=True, force=False)
+
+
+WAYS = {"none": (False, False), "resume": (True, False), "force": (False, True)}
+
+
+@pytest.mark.parametrize(("resume", "force"), WAYS.values(), ids=WAYS)
+def test_another_commands_run_is_named_and_no_option_is_offered_for_it(tmp_path, resume, force) -> None:
+    begin_run(tmp_path, {**IDENTITY, "settings": {"command": "eval.sweep"}}, force=False)
+    for name in ("base/rte", "l=1/rte"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "results.json").touch()
+    with pytest.raises(RequestError, match="2 scored datasets of `tuneyard eval sweep`") as refused:
+        check_new(tmp_path, "eval.nli", resume=resume, force=force)
+    assert "--out" in str(refused.value)
+    assert "--force" not in str(refused.value) and "--resume" not in str(refused.value)
+
+
+def test_a_step_of_a_suite_is_the_suites(tmp_path) -> None:
+    begin_run(tmp_path, IDENTITY, force=False, caller="eval.suite")
+    with pytest.raises(RequestError, match="`tuneyard eval suite`"):
+        check_new(tmp_path, "eval.nli", resume=False, force=True)
+    check_new(tmp_path, "eval.suite", resume=False, force=True)
+
+
+def test_force_removes_the_commands_own_summaries(tmp_path) -> None:
+    begin_run(tmp_path, IDENTITY, force=False)
+    for name in ("sweep.json", "notes.md"):
+        (tmp_path / name).touch()
+    begin_run(tmp_path, IDENTITY, force=True, summaries=["sweep.json", "merge.yaml"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.md", RUN]
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, force) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RequestError, match="no results folder"):
+        check_new(tmp_path, "eval.nli", resume=not force, force=force)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "said"),
+    [
+        ("settings", "dtype", 'settings dtype: was "fp32", is "bf16"'),
+        ("models", "base", 'models base: was "aaaaaaaaaaaa…, is "bf16"'),
+        ("sets", "rte", 'sets rte: was "bbbbbbbbbbbb…, is "bf16"'),
+    ],
+)
+def test_what_changed_is_named_and_nothing_is_written(tmp_path, part, name, said) -> None:
+    begin_run(tmp_path, IDENTITY, force=False)
+    before = (tmp_path / RUN).read_bytes()
+    with pytest.raises(RequestError, match=said):
+        begin_run(tmp_path, {**IDENTITY, part: {name: "bf16"}}, force=False)
+    assert (tmp_path / RUN).read_bytes() == before
+
+
+def test_another_adapter_joins_a_run(tmp_path) -> None:
+    begin_run(tmp_path, IDENTITY, force=False)
+    begin_run(tmp_path, {**IDENTITY, "models": {"new": "c"}}, force=False)
+    assert json.loads((tmp_path / RUN).read_text())["models"] == {"base": "a" * 64, "new": "c"}
+
+
+def test_force_removes_the_old_runs_models_and_nothing_else(tmp_path) -> None:
+    begin_run(tmp_path, IDENTITY, force=False)
+    for name in ("base/rte", "base/mine", "other"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "x").touch()
+    begin_run(tmp_path, {**IDENTITY, "models": {"new": "c"}}, force=True)
+    assert not (tmp_path / "base" / "rte").exists()
+    assert (tmp_path / "base" / "mine" / "x").exists()
+    assert (tmp_path / "other" / "x").exists()
+
+
+def test_what_a_killed_write_left_is_swept_away(tmp_path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / f".{RUN}.x7").touch()
+    check_new(out, "eval.nli", resume=True, force=False)
+    begin_run(out, IDENTITY, force=False)
+    folder = out / "base" / "rte"
+    folder.mkdir(parents=True)
+    for name in (PREDICTIONS, "metrics.json", "results.json"):
+        (folder / f".{name}.x7").touch()
+    finished(folder)
+    assert sorted(p.name for p in out.rglob("*") if p.is_file()) == [PREDICTIONS, RUN]
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_the_folder_of_a_training_is_left_alone(tmp_path, force) -> None:
+    (tmp_path / RUN).write_text('{"recipe": "recipes/rte.yaml", "inputs": {"settings": {}}, "result": {}}')
+    with pytest.raises(RequestError, match=r"its run\.json is not of eval"):
+        check_new(tmp_path, "eval.nli", resume=not force, force=force)
+
+
+@pytest.mark.parametrize(
+    ("models", "sets"),
+    [
+        (["base", "../other"], ["rte"]),
+        (["base"], ["rte", "../../other"]),
+        ([".."], ["other"]),
+        (["/nowhere"], ["x"]),
+    ],
+)
+def test_a_forged_run_json_deletes_nothing_outside(tmp_path, models, sets) -> None:
+    out, precious = tmp_path / "out", tmp_path / "other" / "rte" / "keep"
+    own = out / "base" / "rte"
+    for folder in (precious, own):
+        folder.mkdir(parents=True)
+    forged = {"settings": {}, "models": dict.fromkeys(models, "x"), "sets": dict.fromkeys(sets, "x")}
+    (out / RUN).write_text(json.dumps(forged))
+    with pytest.raises(ContentError, match="which no run of ours would"):
+        begin_run(out, IDENTITY, force=True)
+    assert precious.is_dir()
+    assert own.is_dir()
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path) -> None:
+    out, precious = tmp_path / "out", tmp_path / "other" / "rte"
+    precious.mkdir(parents=True)
+    begin_run(out, IDENTITY, force=False)
+    (out / "base").symlink_to(tmp_path / "other")
+    with pytest.raises(ContentError, match="which no run of ours would"):
+        begin_run(out, IDENTITY, force=True)
+    assert precious.is_dir()
+
+
+def test_force_removes_what_the_run_made(tmp_path) -> None:
+    begin_run(tmp_path, IDENTITY, force=False)
+    for name in ("base/rte", "base/mine", "other/rte"):
+        (tmp_path / name).mkdir(parents=True)
+    begin_run(tmp_path, IDENTITY, force=True)
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("*/*")) == ["base/mine", "other/rte"]

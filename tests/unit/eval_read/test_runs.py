@@ -1,0 +1,294 @@
+"""Finding and reading runs: levels, names, order, and everything that a damaged folder can be."""
+
+import hashlib
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.fake_runs import answers, demo, write_run
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.judge.alignment import check_rows
+from tuneyard.eval.read.find import parse_source, read_runs
+from tuneyard.eval.read.run import ScoredRun
+
+GOLD = ["yes", "no"] * 10
+
+
+def read(*texts: object) -> tuple[list[ScoredRun], list[str]]:
+    return read_runs([parse_source(str(text)) for text in texts])
+
+
+def names(runs: list[ScoredRun]) -> list[tuple[str, str]]:
+    return [(run.model, run.dataset) for run in runs]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """results/base/s and results/a/s, twenty rows."""
+    write_run(tmp_path / "results", "a", "s", GOLD, answers(GOLD, 15, 1))
+    write_run(tmp_path / "results", "base", "s", GOLD, answers(GOLD, 11, 2))
+    return tmp_path / "results"
+
+
+def test_any_level_is_read(folder: Path) -> None:
+    assert names(read(folder)[0]) == [("base", "s"), ("a", "s")]
+    assert names(read(folder / "a")[0]) == names(read(folder / "a" / "s")[0]) == [("a", "s")]
+
+
+def test_a_run_that_is_named_twice_counts_once(folder: Path) -> None:
+    assert names(read(folder, folder / "a", folder)[0]) == [("base", "s"), ("a", "s")]
+
+
+def test_order_is_that_of_run_json(tmp_path: Path) -> None:
+    demo(tmp_path)
+    models, sets = ["base", "rte", "mnli", "merge"], ["demo_rte_eval", "demo_mnli_eval"]
+    asked = {"settings": {}, "models": {model: {} for model in models}, "sets": {name: {} for name in sets}}
+    (tmp_path / "run.json").write_text(json.dumps(asked))
+    runs = read(tmp_path)[0]
+    assert list(dict.fromkeys(run.model for run in runs)) == models
+    assert list(dict.fromkeys(run.dataset for run in runs)) == sets
+
+
+def test_names_can_be_given(folder: Path) -> None:
+    assert names(read(f"before={folder}/base", f"after/t={folder}/a/s")[0]) == [
+        ("before", "s"),
+        ("after", "t"),
+    ]
+
+
+def test_a_path_with_an_equals_sign_is_a_path(tmp_path: Path) -> None:
+    write_run(tmp_path / "lr=1e-4", "a", "s", GOLD, GOLD)
+    assert names(read(tmp_path / "lr=1e-4")[0]) == [("a", "s")]
+
+
+def test_one_name_for_several_models_is_refused(folder: Path) -> None:
+    with pytest.raises(RequestError, match=r"one name \(x\) for several: base, a"):
+        read(f"x={folder}")
+
+
+def test_the_same_answers_of_two_folders_count_once_and_others_get_their_folder(tmp_path: Path) -> None:
+    same = answers(GOLD, 11, 1)
+    for out, model, predicted in [("one", "base", same), ("one", "a", GOLD), ("two", "base", same)]:
+        write_run(tmp_path / out, model, "s", GOLD, predicted)
+    write_run(tmp_path / "two", "a", "s", GOLD, answers(GOLD, 3, 4))
+    assert [model for model, _ in names(read(tmp_path / "one", tmp_path / "two")[0])] == [
+        "base",
+        "one/a",
+        "two/a",
+    ]
+
+
+def test_two_folders_of_one_name_need_names(tmp_path: Path) -> None:
+    for parent, right in [("x", 12), ("y", 13)]:
+        write_run(tmp_path / parent / "run", "a", "s", GOLD, answers(GOLD, right, right))
+    with pytest.raises(RequestError, match=r"are both run/a on s; name them: first="):
+        read(tmp_path / "x" / "run", tmp_path / "y" / "run")
+
+
+def test_unfinished_runs_are_left_out_and_named(folder: Path) -> None:
+    (folder / "a" / "s" / "results.json").unlink()
+    runs, warnings = read(folder)
+    assert names(runs) == [("base", "s")]
+    assert warnings == [f"{folder}/a/s: left out, unfinished; resume with --resume"]
+
+
+@pytest.mark.parametrize("path", ["nothing", "results/c"])
+def test_a_missing_path_is_refused(folder: Path, path: str) -> None:
+    with pytest.raises(RequestError, match="results not found"):
+        read(folder.parent / path)
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"no results\.json here or two levels below"):
+        read(tmp_path)
+
+
+def change_line(path: Path, number: int, **fields: object) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines[number - 1] = json.dumps({**json.loads(lines[number - 1]), **fields})
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_truncated_predictions_are_refused(folder: Path) -> None:
+    path = folder / "a" / "s" / "predictions.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ContentError, match=r"predictions\.jsonl:20: not JSON"):
+        read(folder)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:19]))
+    with pytest.raises(ContentError, match=r"a/s: 19 predictions, but n in results\.json is 20"):
+        read(folder)
+    path.write_text("")
+    with pytest.raises(ContentError, match="no rows in it"):
+        read(folder)
+    path.unlink()
+    with pytest.raises(ContentError, match=r"predictions\.jsonl: not found beside results\.json"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"row": 0}, r"predictions\.jsonl:3: row 0 stands in .*predictions\.jsonl:1 already"),
+        ({"row": "2"}, r":3: row: found \"2\", expected a whole number"),
+        ({"row": True}, r":3: row: found true, expected a whole number"),
+        ({"row": float("nan")}, r":3: row: found NaN, expected a whole number"),
+        ({"expected_output": None}, r":3: expected_output: found null, expected a text"),
+        ({"predicted_output": 3}, r":3: predicted_output: found 3, expected a text"),
+        ({"predicted_output": "none of them"}, r"accuracy 0\.\d+, but results\.json says 0\.75"),
+        ({"choices": {"yes": 10**400, "no": -1.0}}, r":3: choices: found .*, expected log-probabilities"),
+        ({"group": "p"}, r"predictions\.jsonl:1: no group, but 1 other rows have one"),
+    ],
+)
+def test_a_damaged_prediction_is_named(folder: Path, fields: dict[str, object], message: str) -> None:
+    path = folder / "a" / "s" / "predictions.jsonl"
+    right = json.loads((path).read_text().splitlines()[2])
+    if (
+        fields == {"predicted_output": "none of them"}
+        and right["predicted_output"] != right["expected_output"]
+    ):
+        fields = {"predicted_output": right["expected_output"]}
+    change_line(path, 3, **fields)
+    with pytest.raises(ContentError, match=message):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1]\n", "found list, expected a JSON object"),
+        ("{", "not JSON"),
+        ("{}", "model: found null, expected a text"),
+        ('{"model": "a", "set": "s", "n": 20, "accuracy": NaN}', "results.json says NaN"),
+        ('{"model": "a", "set": "s", "n": 20, "accuracy": "0.75"}', 'results.json says "0.75"'),
+        (json.dumps({"model": "a", "set": "s", "n": 20, "accuracy": 10**400}), "results.json says 1000"),
+        ('{"model": "a", "set": "s", "n": null, "accuracy": 0.75}', "n in results.json is null"),
+    ],
+)
+def test_damaged_results_are_named(folder: Path, text: str, message: str) -> None:
+    (folder / "a" / "s" / "results.json").write_text(text)
+    with pytest.raises(ContentError, match=message):
+        read(folder)
+
+
+def test_a_line_that_is_no_object_is_named(folder: Path) -> None:
+    path = folder / "a" / "s" / "predictions.jsonl"
+    path.write_text("3\n" + path.read_text())
+    with pytest.raises(ContentError, match=r"predictions\.jsonl:1: found 3, expected an object"):
+        read(folder)
+    path.write_text("[" * 100_000 + "\n")
+    with pytest.raises(ContentError, match="nested too deep"):
+        read(folder)
+
+
+def test_other_data_is_refused_by_name(folder: Path) -> None:
+    hashes = {"hashes": {"data": "b" * 64}}
+    shutil.rmtree(folder / "a")
+    write_run(folder, "a", "s", GOLD, GOLD, **hashes)
+    with pytest.raises(RequestError, match=r"a/s and .*base/s were scored on different data \(bbbb"):
+        check_rows(read(folder)[0])
+
+
+def test_other_rows_are_refused_by_number(folder: Path) -> None:
+    shutil.rmtree(folder / "a")
+    hashes = json.loads((folder / "base" / "s" / "results.json").read_text())["hashes"]
+    write_run(folder, "a", "s", GOLD[:12], GOLD[:12], hashes=hashes)
+    with pytest.raises(
+        RequestError, match=r"12 and 20 rows; only one has row 12, 13, 14, 15, 16, …; score both"
+    ):
+        check_rows(read(folder)[0])
+
+
+def test_other_expected_answers_are_refused(folder: Path) -> None:
+    path = folder / "a" / "s" / "predictions.jsonl"
+    record = json.loads(path.read_text().splitlines()[4])
+    change_line(
+        path, 5, expected_output=record["predicted_output"], predicted_output=record["expected_output"]
+    )
+    if record["predicted_output"] == record["expected_output"]:
+        change_line(path, 5, expected_output="no", predicted_output="no")
+    with pytest.raises(
+        (RequestError, ContentError), match="row 4 has different expected answers|predictions give"
+    ):
+        check_rows(read(folder)[0])
+
+
+def test_as_many_but_other_rows_are_refused(folder: Path) -> None:
+    change_line(folder / "a" / "s" / "predictions.jsonl", 20, row=20)
+    with pytest.raises(RequestError, match="20 and 20 rows; only one has row 19, 20; score both"):
+        check_rows(read(folder)[0])
+
+
+def test_other_groups_are_refused(tmp_path: Path) -> None:
+    for model, groups in [("base", list("ab") * 10), ("a", list("ba") * 10)]:
+        write_run(tmp_path, model, "s", GOLD, GOLD, groups)
+    with pytest.raises(RequestError, match="the same rows are in different groups"):
+        check_rows(read(tmp_path)[0])
+
+
+def test_other_ways_of_asking_are_warned_of(folder: Path) -> None:
+    shutil.rmtree(folder / "a")
+    write_run(folder, "a", "s", GOLD, GOLD, mode="generate", dtype="bf16")
+    warnings = check_rows(read(folder)[0])
+    (warning,) = warnings
+    assert warning.endswith('prompted differently: mode "generate" and "choice"; dtype "bf16" and "fp32"')
+
+
+def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(folder: Path) -> None:
+    path = folder / "a" / "s" / "results.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"hashes": {**told["hashes"], "data": None}}))
+    (warning,) = check_rows(read(folder)[0])
+    assert warning.endswith("paired by row and expected answer alone (not both name their data)")
+
+
+def test_settings_and_chat_templates_that_differ_are_named(folder: Path) -> None:
+    shutil.rmtree(folder / "a")
+    hashes = {"data": hashlib.sha256("".join(GOLD).encode()).hexdigest(), "chat_template": "u"}
+    asked = {"template": "qwen", "batch_tokens": 1, "model": "other", "torch": "2.11.0"}
+    write_run(folder, "a", "s", GOLD, GOLD, hashes=hashes, settings=asked)
+    path = folder / "base" / "s" / "results.json"
+    before = {"template": None, "batch_tokens": 2, "model": "m", "torch": "2.10.0"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": before}))
+    (warning,) = check_rows(read(folder)[0])
+    assert warning.endswith(
+        'template "qwen" and null; torch "2.11.0" and "2.10.0"; chat template "u" and "t"'
+    )
+
+
+def test_what_is_right_may_be_said_row_by_row(folder: Path) -> None:
+    rows = [{"row": n, "correct": n < 3, "model_output": "free text"} for n in range(4)]
+    place = folder / "a" / "qa"
+    place.mkdir()
+    (place / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "results.json").write_text(json.dumps({"model": "a", "set": "qa", "n": 4, "accuracy": 0.75}))
+    (run,) = read(place)[0]
+    assert list(run.correct) == [True, True, True, False] and run.gold == [""] * 4
+
+
+def test_what_has_no_accuracy_is_refused(folder: Path) -> None:
+    path = folder / "a" / "s" / "results.json"
+    path.write_text(json.dumps({"model": "a", "set": "s", "perplexity": 3.1}))
+    with pytest.raises(RequestError, match="no accuracy in results.json .found model, set, perplexity."):
+        read(folder)
+
+
+def test_confidence_is_the_share_of_the_chosen_label(folder: Path) -> None:
+    path = folder / "a" / "s" / "predictions.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    logs = {"yes": math.log(0.6), "no": math.log(0.2)}
+    path.write_text("".join(json.dumps(row | {"choices": logs}) + "\n" for row in rows))
+    assert read(folder / "a")[0][0].confidence == pytest.approx([0.75] * 20)
+    path.write_text("".join(json.dumps(row | {"choices": {"yes": float("nan")}}) + "\n" for row in rows))
+    with pytest.raises(ContentError, match=r"jsonl:1: choices: found .*NaN.*expected log-probabilities"):
+        read(folder / "a")
+
+
+def test_few_groups_are_warned_of(tmp_path: Path) -> None:
+    write_run(tmp_path, "base", "s", GOLD, GOLD, groups=list("abcde") * 4)
+    (warning,) = check_rows(read(tmp_path)[0])
+    assert "s: fewer than 6 clusters (5 here)" in warning
+    write_run(tmp_path / "six", "base", "s", GOLD, GOLD, groups=(list("abcdef") * 4)[:20])
+    assert check_rows(read(tmp_path / "six")[0]) == []

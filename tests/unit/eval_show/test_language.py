@@ -1,0 +1,407 @@
+"""The Chinese of tables, plots, verdicts and the page: whole, used, with the fields of the English."""
+
+import ast
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from tests.conftest import ROOT
+from tests.fake_runs import answers, demo, write_run
+from tests.unit.adapters.test_plots import adapter
+from tuneyard.adapters import statistics
+from tuneyard.adapters.__main__ import show as show_command
+from tuneyard.adapters.plots import draw as draw_adapters
+from tuneyard.compiler import stats
+from tuneyard.compiler.cli import stats_command
+from tuneyard.core import drawing, language, metrics
+from tuneyard.core.drawing import Typeface
+from tuneyard.core.errors import ContentError
+from tuneyard.core.language import CHINESE, ENGLISH, catalogue, in_language, listed, tr
+from tuneyard.eval import compare, defect, report, suite, text
+from tuneyard.eval import sweep as eval_sweep
+from tuneyard.eval.defect import write_defects
+from tuneyard.eval.judge.compared import compare_in_metric, compare_results
+from tuneyard.eval.metrics.text import TEXTS
+from tuneyard.eval.read.logs.defect import DETAILED
+from tuneyard.eval.show import sweep
+from tuneyard.eval.show.html import GLOSSARY
+from tuneyard.eval.show.panels import draw_lengths
+from tuneyard.eval.show.tables import markdown
+from tuneyard.recipes import best
+from tuneyard.recipes import sweep as recipe_sweep
+
+PACKAGES = ("core", "compiler", "recipes", "adapters", "eval")
+PAGE = ROOT / "eval/show/page"
+CHINESE_LETTER = re.compile("[\u4e00-\u9fff]")
+FIELD = re.compile(r"\{\w+(?::[^}]*)?\}")
+
+
+def on_the_page() -> set[str]:
+    """Return the texts that the template and the script ask for."""
+    template, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.html", "script.js"))
+    asked = re.findall(r'tr\("(.*?)"', template + script)
+    return {*asked, *re.findall(r'"([✓✗] \w+)"', script)}
+
+
+def strings(folder: Path) -> set[str]:
+    """Return every string of a folder's code, those in pieces put together."""
+    found = set()
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return found
+
+
+def test_every_text_that_is_written_into_a_call_of_tr_has_its_chinese() -> None:
+    texts = set()
+    for package in PACKAGES:
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tr":
+                    (english, *_) = node.args
+                    if isinstance(english, ast.Constant):
+                        texts.add(english.value)
+    assert len(texts) > 100 and texts - {*catalogue(CHINESE)} == set()
+
+
+def test_the_fields_of_both_languages_are_the_same() -> None:
+    for english, chinese in catalogue(CHINESE).items():
+        assert sorted(FIELD.findall(english)) == sorted(FIELD.findall(chinese)), english
+
+
+def test_no_text_is_left_that_nothing_asks_for() -> None:
+    asked = on_the_page().union(*(strings(ROOT / package) for package in PACKAGES))
+    kinds = {key for key in catalogue(CHINESE) if "types, behind in" in key}  # put together by kind
+    assert {*catalogue(CHINESE)} - asked - kinds == set()
+
+
+def test_every_text_of_the_page_and_the_glossary_is_there() -> None:
+    assert on_the_page() <= {*catalogue(CHINESE)}
+    assert {*GLOSSARY, *GLOSSARY.values()} <= {*catalogue(CHINESE)}
+
+
+class Asked(dict[str, str]):
+    """A catalogue that remembers what it lacks."""
+
+    def __init__(self, words: Mapping[str, str]) -> None:
+        super().__init__(words)
+        self.missing: set[str] = set()
+
+    def get(self, key: str, default: str = "") -> str:  # type: ignore[override]  # no other default is asked
+        if key not in self:
+            self.missing.add(key)
+        return super().get(key, default)
+
+
+def watch(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look all Chinese up in `asked`, in plots too, whatever fonts are installed."""
+    monkeypatch.setattr(language, "catalogue", lambda name: asked if name == CHINESE else {})
+    monkeypatch.setattr(metrics, "catalogue", language.catalogue)
+    monkeypatch.setattr(drawing, "choose_typeface", lambda _: Typeface(("DejaVu Sans",), {}))
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(catalogue(CHINESE))
+    watch(asked, monkeypatch)
+    gold = ["yes", "no"] * 40
+    kinds = {"type": ["x", "y"] * 40, "subtype": [f"k{n // 3}" for n in range(80)]}
+    for seed, (model, right) in enumerate([("base", 50), ("a", 70), ("b", 72), ("c", 20)]):
+        for name in "st":
+            groups = [str(n // 2) for n in range(80)] if name == "s" else None
+            metric = {"brier": {"value": 0.5, "n": 80, "unit": "points", "higher_is_better": name == "s"}}
+            one = {"mean": 0.5, "sd": 0.1, "ci95": [0.4, 0.6], "values": [0.4, 0.6]}
+            repeats = {"n": 2, "figures": {"accuracy": one}}
+            trained = {"examples": 80 - seed, "sources": [], "same_name": ["x"], "not_checked": ["why"]}
+            write_run(
+                tmp_path / "runs", model, name, gold, answers(gold, right, seed), groups, kinds,
+                metrics=metric, trained_on=trained if seed in (0, 1) else None, repeats=repeats,
+            )  # fmt: skip
+    with in_language(CHINESE):
+        for choose in (False, True):
+            recipes = [] if choose else ["x=a,b"]
+            found = compare_results([str(tmp_path / "runs")], "", 0.05, recipes, "type", choose)
+            page = report.render(found, "x")
+            markdown(found.comparison, {"a": "#1"})
+        for metric in ("brier", "label_mass"):
+            markdown(compare_in_metric([str(tmp_path / "runs")], metric, "").comparison, {})
+    assert asked.missing <= {"n", "points", "x"} and "基线" in page
+
+
+def test_warnings_in_json_are_english_and_those_of_the_reader_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """table.json is for programs: the same bytes in every language, with warnings of every kind in it."""
+    gold = ["yes", "no"] * 20
+    for model, right in (("base", 20), ("a", 30), ("b", 33)):
+        trained = {"examples": 40, "sources": ["run.json"], "same_name": ["x"], "not_checked": ["why"]}
+        groups = [str(n // 10) for n in range(40)]
+        source = tmp_path / "runs"
+        write_run(
+            source, model, "s", gold, answers(gold, right, 1), groups,
+            trained_on=trained if model != "base" else None,
+        )  # fmt: skip
+    write_run(tmp_path / "runs", "b", "t", gold, gold)
+    next((tmp_path / "runs/b/t").glob("results.json")).unlink()
+    tables = {}
+    for name in (ENGLISH, CHINESE):
+        arguments = [tmp_path / "runs", "--replicates", "x=a,b", "--lang", name, "--out", tmp_path / name]
+        compare.cli.main([str(argument) for argument in arguments], standalone_mode=False)
+        tables[name] = (tmp_path / name / "table.json").read_text(encoding="utf-8")
+        printed = capsys.readouterr().err
+        for warning in json.loads(tables[name])["warnings"]:
+            assert warning.isascii()
+            assert (f"warning: {warning}\n" in printed) == (name == ENGLISH)
+    assert tables[ENGLISH] == tables[CHINESE]
+    warnings = "\n".join(json.loads(tables[CHINESE])["warnings"])
+    for part in (
+        "left out, unfinished",
+        "fewer than 6 clusters (4 here)",
+        "s: a was trained on 40 of these 40 examples (run.json): this is training accuracy",
+        "a: training examples not checked: why",
+        "the interval over 2 seeds",
+    ):
+        assert part in warnings
+    assert "警告：" in printed and "warning:" not in printed
+
+
+def test_names_are_listed() -> None:
+    assert listed(["a"]) == "a" and listed(["a", "b", "c"]) == "a, b and c"
+    with in_language(CHINESE):
+        assert listed(["a", "b", "c"]) == "a、b 和 c" and tr("no such text") == "no such text"
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_a_chinese_page_and_table(tmp_path: Path) -> None:
+    demo(tmp_path / "runs")
+    done = CliRunner().invoke(
+        report.cli, [str(tmp_path / "runs"), "--lang", "zh", "--out", str(tmp_path / "x.html")]
+    )
+    page = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert done.exit_code == 0 and '<html lang="zh-CN">' in page
+    plain = re.sub("<.*?>", "", page)
+    assert "mnli、merge 和 rte 在 2 个数据集（demo_mnli_eval、demo_rte_eval）的平均准确率上优于 base" in plain
+    for term in ("置信区间", "配对检验", "多数类基线", "错误样本", "由错变对", "由对变错", "术语表"):
+        assert term in plain
+    page = re.sub("<svg.*?</svg>", "", page, flags=re.S)  # in English where no font has Chinese letters
+    for english in (">Verdict<", "interval)", "majority-class", "examples that"):
+        assert english not in page[: page.index('<script type="application/json"')]
+    done = CliRunner().invoke(
+        compare.cli, [str(tmp_path / "runs"), "--lang", "zh", "--out", str(tmp_path / "c")]
+    )
+    assert done.exit_code == 0 and "\n\n采用 mnli：83.5 %，base 为 41.7 %" in done.stdout
+    assert "## 平均\n\nmnli、merge 和 rte 在 2 个数据集" in done.stdout
+    CliRunner().invoke(compare.cli, [str(tmp_path / "runs"), "--out", str(tmp_path / "en")])
+    assert (tmp_path / "en/table.json").read_bytes() == (tmp_path / "c/table.json").read_bytes()
+
+
+def test_a_warning_is_in_one_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demo(tmp_path / "runs")
+    unfinished = next(tmp_path.rglob("results.json"))
+    unfinished.unlink()
+    with in_language(CHINESE):
+        compare_results([str(tmp_path / "runs")])
+    told = capsys.readouterr().err
+    assert f"警告：{unfinished.parent}：未完成" in told and "warning:" not in told
+
+
+def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tuneyard.core.drawing.CJK", ())
+    demo(tmp_path / "runs")
+    with in_language(CHINESE):
+        found = compare_results([str(tmp_path / "runs")])
+        page = report.render(found, "x")
+        assert language.current() == CHINESE and drawing.plot_language() == "en"
+    said = "图中文字为英文：没有安装中文字体；请安装一种（如 fonts-noto-cjk，见 tuneyard doctor）。"
+    assert said in capsys.readouterr().err
+    assert re.findall("<p class=.note.>(.*?)</p>", page)[1:] == [said]
+
+
+def test_a_metric_has_chinese_tables_and_a_verdict(tmp_path: Path) -> None:
+    demo(tmp_path / "runs")
+    done = CliRunner().invoke(
+        compare.cli,
+        [str(tmp_path / "runs"), "--lang", "zh", "--metric", "brier", "--out", str(tmp_path / "c")],
+    )
+    assert done.exit_code == 0
+    assert "| brier（平方误差，越低越好），95 % 置信区间 |" in done.stdout
+    assert (
+        "## 平均\n\nmnli、merge 和 rte 在 2 个数据集（demo_mnli_eval、demo_rte_eval）的平均 brier 上"
+        in done.stdout
+    )
+    assert "；默认：mnli（平均值最低）。\n\n采用 mnli：brier 0.3" in done.stdout
+
+
+LOSS = metrics.metric_of("eval_loss")
+CURVES = ([3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [2.0, 1.0, 3.0], [1.0])  # each has advice of its own
+
+
+def defect_files(folder: Path) -> list[object]:
+    """Write what eval.defect writes of a run, and return its detailed results."""
+    rows = []
+    for number in range(12):
+        right = number % 3 > 0
+        rows.append(
+            {
+                "row": number, "instruction": "x", "subtype": f"crack {number % 2}", "correct": right,
+                "expected_output": "bad", "predicted_output": "bad" if right else "good", "model_output": "y",
+            }
+        )  # fmt: skip
+    share = {"value": 0.5, "n": 6, "ci95": [0.2, 0.8]}
+    figures = {
+        "accuracy": 0.6667, "n": 12, "ci95": [0.4, 0.9], "unparsed": 0, "types": {},
+        "subtypes": {"crack 0": share, "crack 1": share},
+    }  # fmt: skip
+    target = folder / "mine" / "defect_test"
+    target.mkdir(parents=True)
+    write_defects(target, rows, figures)
+    return [json.loads((target / DETAILED).read_text(encoding="utf-8"))]
+
+
+def sweep_files(folder: Path) -> list[object]:
+    """Write what eval.sweep writes over weights and over steps, and return its sweep.json files."""
+    gold = ["yes", "no"] * 6
+    halves = ([*range(6)], [*range(6, 12)])
+    facts = []
+    for axes, points in (
+        (["r", "m"], {"base": (0.0, 0.0), "r=1,m=1": (1.0, 1.0), "r=1,m=0": (1.0, 0.0)}),
+        (["step"], {"base": (0.0,), "step-5": (5.0,), "step-9": (9.0,)}),
+    ):
+        out = folder / axes[0]
+        for seed, model in enumerate(points):
+            for name in "st":
+                write_run(out, model, name, gold, answers(gold, 6 + seed, seed))
+        for metric in ("accuracy", "brier"):
+            sweep.report(sweep.Sweep(out, axes, points, {"s": halves, "t": halves}, metric))
+        facts.append(json.loads((out / "sweep.json").read_text(encoding="utf-8")))
+    return facts
+
+
+def adapter_files(folder: Path) -> list[object]:
+    """Write and print what `adapter show` does of adapters of each kind."""
+    plain = adapter("one")
+    embedding = replace(plain.modules[0], kind="embedding", target="embed_tokens", magnitude=(0.5, 1.5))
+    full = replace(plain, name="two", modules=[embedding], full_tensors=["lm_head"], config={"r": 2})
+    draw_adapters(folder / "plots", [plain, full], [[1.0, 0.5], [0.5, 1.0]])
+    list(statistics.text([plain, full], [[1.0, None], [None, 1.0]]))
+    return [asdict(plain)]
+
+
+def recipe_files(folder: Path) -> list[object]:
+    """Write what `recipe sweep` and `recipe best` write, and return their figures."""
+    facts: list[object] = []
+    for values in CURVES:
+        curve = [(10 * number, value) for number, value in enumerate(values, 1)]
+        found = best.find_best(curve, "eval_loss", folder, LOSS)
+        best.plot(curve, found, folder / "best.png", LOSS)
+        facts.append(asdict(found))
+        (folder / "trainer_state.json").write_text(
+            json.dumps({"log_history": [{"step": step, "eval_loss": value} for step, value in curve]})
+        )
+        CliRunner().invoke(best.command, [str(folder), "--lang", language.current()], catch_exceptions=False)
+    for axes in ({"seed": ["1", "2"]}, {"lora_rank": ["4", "8"], "seed": ["1"]}):
+        grid = recipe_sweep.Grid(axes, {"max_steps": "9"})
+        rows: list[dict[str, Any]] = []
+        for point in itertools.product(*axes.values()):
+            rows.append({**dict(zip(axes, point, strict=True)), "eval_loss": float(len(rows))})
+        recipe_sweep.table(rows, grid, "eval_loss", LOSS)
+        recipe_sweep.plot(rows, axes, "eval_loss", LOSS, folder / "sweep.png")
+    return facts
+
+
+def text_files(folder: Path) -> list[object]:
+    """Write the plots of lengths that eval.text and `data stats` write."""
+    lengths = {name: [1, 2, 3] for name in TEXTS}
+    draw_lengths(lengths, "mine", "demo", 2, folder / "lengths.png")
+    for unit in ("tokens", "characters"):
+        counts = stats.Stats("demo", unit, examples=3)
+        counts.lengths = {"prompts": Counter({1: 3}), "answers": Counter({2: 3})}
+        stats.plot(counts, folder / "stats.png")
+    return []
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("write", [defect_files, sweep_files, adapter_files, recipe_files, text_files])
+def test_every_plot_and_table_has_its_chinese_and_the_same_figures(
+    write: Callable[[Path], list[object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(catalogue(CHINESE))
+    watch(asked, monkeypatch)
+    folders = {name: tmp_path / name for name in ("en", CHINESE)}
+    figures = {}
+    for name, folder in folders.items():
+        folder.mkdir()
+        with in_language(name):
+            figures[name] = write(folder)
+    assert asked.missing == set()
+    assert figures["en"] == figures[CHINESE]
+    written = [{path.relative_to(folder) for path in folder.rglob("*")} for folder in folders.values()]
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        compare.cli, report.cli, suite.cli, defect.cli, eval_sweep.cli, text.cli, show_command,
+        best.command, recipe_sweep.command, stats_command,
+    ],
+)  # fmt: skip
+def test_commands_that_draw_share_one_option(command: click.Command) -> None:
+    options = [option for option in command.params if "--lang" in option.opts]
+    assert len(options) == 1 and not options[0].expose_value
+
+
+def test_a_text_that_no_font_can_write_is_reported_once_in_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tuneyard.core.drawing.CJK", ())
+    with click.Context(best.command), in_language(CHINESE):
+        text_files(tmp_path)
+    assert capsys.readouterr().err.count("fonts-noto-cjk") == 1
+
+
+def test_a_suite_has_one_language_for_all_steps(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text("loss:\n  command: text\n  data: rows.json\n")
+    with in_language(CHINESE):
+        (step,) = suite.read_steps(path, {"lang"}, [])
+        assert step.name == "loss" and language.current() == CHINESE
+        header = suite.steps_table({"loss": {}}, ["base"]).header
+    assert header[0] == catalogue(CHINESE)["figure (95 % interval)"]
+    path.write_text("loss:\n  command: text\n  data: rows.json\n  lang: zh\n")
+    with pytest.raises(ContentError, match="lang: the same for all steps"):
+        suite.read_steps(path, {"lang"}, [])
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_the_option_reaches_a_command_that_draws_and_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(catalogue(CHINESE))
+    watch(asked, monkeypatch)
+    languages: list[str] = []
+    monkeypatch.setattr(best, "plot", lambda *_: languages.append(language.current()))
+    state = {"log_history": [{"step": 5, "eval_loss": 1.0}]}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    outputs = {}
+    for name in ("en", CHINESE):
+        for form in ([], ["--json"]):
+            done = CliRunner().invoke(best.command, [str(tmp_path), "--lang", name, *form])
+            assert done.exit_code == 0
+            outputs[name, bool(form)] = done.stdout
+    assert languages == ["en", "en", CHINESE, CHINESE] and language.current() == "en"
+    assert outputs["en", True] == outputs[CHINESE, True]
+    assert outputs["en", False] != outputs[CHINESE, False]
+    assert CHINESE_LETTER.search(outputs[CHINESE, False])

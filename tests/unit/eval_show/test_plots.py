@@ -1,0 +1,226 @@
+"""Plots: the pixels are looked at by people; what is tested is what stands on them and in which letters."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+
+from tests.conftest import ROOT
+from tests.unit.eval_judge.test_comparison import flags, make
+from tuneyard.core import drawing as faces
+from tuneyard.core.drawing import CJK, Typeface, choose_typeface
+from tuneyard.eval.judge.comparison import compare
+from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.show.panels import _commonest_error, _matrix
+from tuneyard.eval.show.plots import (
+    STUB,
+    Chart,
+    _seen,
+    accuracy_chart,
+    draw_lying,
+    draw_standing,
+    folder_name,
+    kinds_chart,
+    write_plots,
+)
+from tuneyard.eval.statistics.rates import wilson
+
+CHINESE = Chart(
+    "网络 ahead",
+    ["网络 (n = 2)", "主机"],
+    {"基座": [(0.5, 0.1, 0.9), None], "b": [(1, 0.3, 1), (0, 0, 0.4)]},
+    [0.5, 0.6],
+)
+
+
+def draw(chart: Chart, folder: Path, typeface: Typeface) -> None:
+    for number, draw_one in enumerate((draw_standing, draw_lying)):
+        draw_one(chart, typeface, folder / f"{number}.png")
+        assert (folder / f"{number}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plain_labels_need_one_font() -> None:
+    assert choose_typeface(["base", "rte–50 %"]) == Typeface(("DejaVu Sans",), {})
+
+
+def test_without_a_cjk_font_labels_are_numbered_and_no_box_is_drawn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(faces, "CJK", ())
+    typeface = choose_typeface(["base", "网络", "网络故障", "网络", "主机", "基座"])
+    assert typeface.numbered == {"网络": "#1", "网络故障": "#2", "主机": "#3", "基座": "#4"}
+    assert typeface.show("网络故障 beats base, 网络") == "#2 beats base, #1"
+    draw(CHINESE, tmp_path, typeface)
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+
+
+def test_an_installed_cjk_font_is_used(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    if not {font.name for font in font_manager.fontManager.ttflist} & set(CJK):
+        pytest.skip("no CJK font is installed")
+    typeface = choose_typeface(["网络", "主机", "基座"])
+    assert typeface.numbered == {} and len(typeface.families) == 2
+    draw(CHINESE, tmp_path, typeface)
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+
+
+def test_a_font_installed_after_matplotlib_cached_its_list_is_found(tmp_path: Path) -> None:
+    letters = "\ue5a0\ue5a1"  # for private use: in no other font
+    program = f"from tuneyard.core.drawing import choose_typeface as c; print(ascii(c(['a', {letters!r}])))"
+    places = {"XDG_DATA_HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path / "cache")}
+
+    def chosen() -> str:
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, env={**os.environ, **places}, cwd=ROOT, text=True, stdout=-1).stdout
+
+    assert "numbered={'\\ue5a0\\ue5a1': '#1'}" in chosen()
+    (tmp_path / "fonts").mkdir()
+    font = FontBuilder(1000)
+    font.setupGlyphOrder([".notdef", "one", "two"])
+    font.setupCharacterMap(dict(zip(map(ord, letters), ("one", "two"), strict=True)))
+    font.setupGlyf(dict.fromkeys([".notdef", "one", "two"], TTGlyphPen(None).glyph()))
+    font.setupHorizontalMetrics(dict.fromkeys([".notdef", "one", "two"], (500, 0)))
+    font.setupHorizontalHeader()
+    font.setupNameTable({"familyName": "SimHei", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(tmp_path / "fonts" / "simhei.ttf")
+    assert chosen() == "Typeface(families=('DejaVu Sans', 'SimHei'), numbered={})\n"
+
+
+def test_dollars_are_no_mathematics(tmp_path: Path) -> None:
+    chart = Chart("$x_", ["a$b$ \\frac"], {"$\\nonsense{$": [(0.5, 0.1, 0.9)]})
+    draw(chart, tmp_path, choose_typeface(["a"]))
+
+
+def test_the_title_says_the_finding() -> None:
+    old, new = flags(40, 5, 30, 25)
+    found = compare([make("base", old), make("a", new)], "base")
+    chart = accuracy_chart(found, found.sections)
+    assert chart.title == "a beats base by 25.0 points on s (p < 0.001)"
+    assert chart.places == ["s\nn = 100"] and chart.baselines == [1.0]
+    assert chart.series == {"base": [(0.45, *wilson(45, 100))], "a": [(0.7, *wilson(70, 100))]}
+    none = compare([make("base", old), make("a", old)], "base")
+    assert accuracy_chart(none, none.sections).title == "No model is shown to be better than base (s)"
+
+
+def test_the_title_of_several_sets_is_on_their_mean() -> None:
+    old, new = flags(40, 5, 30, 25)
+    runs = [
+        make("base", old),
+        make("a", new),
+        make("base", old, "t"),
+        make("a", new, "t"),
+        make("b", new, "t"),
+    ]
+    chart = accuracy_chart(found := compare(runs, "base"), found.sections)
+    assert chart.title == "a beats base by 25.0 points on average over 2 datasets (p < 0.001)"
+    assert [len(shares) for shares in chart.series.values()] == [3, 3, 3] and chart.series["b"][0] is None
+
+
+def test_the_title_is_on_what_was_compared() -> None:
+    old, new = flags(40, 5, 30, 25)
+    runs = [make("base", old), make("a", new), make("base", old, "t")]
+    chart = accuracy_chart(found := compare(runs, "base"), found.sections)
+    assert chart.title == "a beats base by 25.0 points on s (p < 0.001)"
+    alone = compare(runs[:1], "base")
+    assert accuracy_chart(alone, alone.sections).title == "Accuracy; nothing was compared with base"
+
+
+def typed(model: str, right: list[bool], **kinds: list[str]) -> ScoredRun:
+    plain = make(model, right)
+    return ScoredRun(model, "s", "", plain.rows, plain.gold, plain.predicted, right, None, kinds)
+
+
+def test_kinds_are_counted_and_the_rare_ones_taken_together() -> None:
+    kinds = ["a"] * 5 + ["b"] * 3 + [f"rare {n:02}" for n in range(30)]
+    chart = kinds_chart([typed("m", [True] * 4 + [False] * 34, subtype=kinds)], "subtype", "base")
+    assert chart.places == ["a (n = 5)", "others (n = 33)"] and chart.title == "Accuracy by subtype"
+    assert chart.series["m"] == [(0.8, *wilson(4, 5)), (0.0, *wilson(0, 33))]
+
+
+def test_beyond_25_kinds_the_rest_is_taken_together_and_one_rare_kind_keeps_its_name() -> None:
+    many = [f"kind {n:02}" for n in range(30) for _ in range(5)]
+    chart = kinds_chart([typed("m", [True] * 150, subtype=many)], "subtype", "base")
+    assert len(chart.places) == 25 and chart.places[-1] == "others (n = 30)"
+    chart = kinds_chart([typed("m", [True] * 9, subtype=["a"] * 8 + ["b"])], "subtype", "base")
+    assert chart.places == ["a (n = 8)", "b (n = 1)"]
+
+
+def test_a_bar_of_nothing_is_seen() -> None:
+    assert _seen([0.0, 0.2, 50.0]) == [STUB, 0.2, 50.0]
+
+
+def test_the_title_by_kind_counts_kinds() -> None:
+    kinds = list("aabbcc")
+    base = typed("base", [True, False, True, True, False, False], type=kinds)
+    better = typed("m", [True, True, True, False, False, False], type=kinds)
+    assert (
+        kinds_chart([base, better], "type", "base").title == "m is ahead of base in 1 of 3 types, behind in 1"
+    )
+
+
+@pytest.mark.parametrize("sets", [["s"], ["s", "../t"]])
+def test_which_plots_are_written(tmp_path: Path, sets: list[str]) -> None:
+    kinds = {"type": ["x", "y"] * 10}
+    gold = ["yes", "no"] * 10
+    runs = [
+        ScoredRun(model, name, "", list(map(str, range(20))), gold, said,
+            [g == p for g, p in zip(gold, said, strict=True)], None, kinds, sure)
+        for name in sets
+        for model, said, sure in [("base", ["no"] * 20, None), ("a", gold, [0.9] * 20)]
+    ]  # fmt: skip
+    written, _ = write_plots(compare(runs, "base"), runs, tmp_path / "out")
+    folders = ["" if len(sets) == 1 else f"{folder_name(name)}/" for name in sets]
+    names = [
+        "overall_accuracy_comparison.png", "type_accuracy_comparison.png",  # there is no subtype
+        "confusion.png", "calibration.png",
+    ]  # fmt: skip
+    assert written == ["accuracy.png", *(folder + name for folder in folders for name in names)]
+    found = [str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("*.png")]
+    assert sorted(written) == sorted(found)
+
+
+def test_free_text_and_many_sets_have_no_matrix(tmp_path: Path) -> None:
+    gold = [f"text {n}" for n in range(21)]
+    free = ScoredRun("base", "s", "", list(map(str, range(21))), gold, gold, [True] * 21)
+    assert write_plots(compare([free], "base"), [free], tmp_path)[0] == ["accuracy.png"]
+    many = [make("base", [True, False], f"set {n}") for n in range(13)]
+    assert write_plots(compare(many, "base"), many, tmp_path)[0] == ["accuracy.png"]
+
+
+def test_a_matrix_names_the_commonest_error() -> None:
+    assert _commonest_error({("yes", "no"): 2, ("no", "yes"): 1, ("no", "no"): 9}) == "no for yes 2 times"
+    assert _commonest_error({("no", "no"): 9}) == "no error"
+
+
+@pytest.mark.parametrize("name", ["..", "", "a/b", "/etc", "集 合", ".hidden"])
+def test_a_set_names_a_folder_inside_out(name: str) -> None:
+    assert len(Path(folder_name(name)).parts) == 1 and not folder_name(name).startswith((".", "/"))
+
+
+def test_a_matrix_names_its_axes_and_gives_no_share_to_an_empty_cell() -> None:
+    gold, said = ["yes", "yes", "no"], ["yes", "no", "no"]
+    run = ScoredRun("m", "s", "", ["0", "1", "2"], gold, said, [True, False, True])
+    axes = Figure((4, 4)).add_subplot()
+    _matrix(axes, run, ["no", "yes"], ["no", "yes"], choose_typeface(["m"]))
+    assert [text.get_text() for text in axes.texts] == ["1\n100 %", "0", "1\n50 %", "1\n50 %"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "actual (shares are of its row)")
+
+
+def test_all_plots_have_one_style_whatever_the_readers_matplotlib_is_set_to() -> None:
+    import matplotlib
+
+    with matplotlib.rc_context({"axes.spines.top": True, "savefig.dpi": 30}), choose_typeface([]).used():
+        assert not matplotlib.rcParams["axes.spines.top"] and matplotlib.rcParams["savefig.dpi"] == 150
+        assert matplotlib.rcParams["axes.prop_cycle"].by_key()["color"][0] == "#0072B2"
+    rooms = ("compiler", "recipes", "adapters", "eval")
+    drawing = [
+        path for room in rooms for path in (ROOT / room).rglob("*.py") if "savefig(" in path.read_text()
+    ]
+    assert drawing == []  # one place writes plots, and wants a typeface

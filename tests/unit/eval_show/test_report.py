@@ -1,0 +1,344 @@
+"""The report: what is on the page, that nothing of a run becomes HTML, and how errors are chosen."""
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import ROOT
+from tests.fake_runs import answers, demo, write_run
+from tuneyard.core import version
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.judge.compared import compare_in_metric, compare_results
+from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.report import cli, render
+from tuneyard.eval.show.html import GLOSSARY, LEFT_OUT, POLICY, explained, inline, provenance
+from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(2)>",
+    "\"'><b>&amp;",
+    "<!-- <script ",
+    "]]>\u2028{{7*7}}",
+]
+VOID = {"meta", "img", "input"}
+
+
+class Outline(HTMLParser):
+    """The elements of a page, those that were left open, and every attribute that could fetch something."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.open += [] if tag in VOID else [tag]
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "action", "srcset")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        assert not [name for name, _ in attrs if name.startswith("on")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def data_of(page: str) -> dict:
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert not set("<>&") & set(found)  # whatever stands in it, no letter of it ends or opens an element
+    return json.loads(found)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("runs")
+    demo(folder)
+    return render(compare_results([str(folder)]), "Report on <runs>", 100)
+
+
+def test_the_page_stands_alone_and_is_whole(page: str) -> None:
+    outline = Outline(page)
+    assert outline.open == [] and len(outline.ids) == len(set(outline.ids))
+    assert all(fetched.startswith(("#", "data:image/png;base64,")) for fetched in outline.fetched)
+    assert POLICY.startswith("default-src 'none'") and f'content="{POLICY}"' in page
+    assert "Report on &lt;runs&gt;" in page
+
+
+def test_the_verdict_comes_first_then_a_table_a_plot_and_what_the_intervals_leave_out(page: str) -> None:
+    whole = (
+        "mnli, merge and rte beat base on the average of 2 datasets (demo_mnli_eval, demo_rte_eval); best "
+        "per dataset: mnli (98.3 %) on demo_mnli_eval, rte (100.0 %) on demo_rte_eval; default: mnli ("
+    )
+    said = page.index(f'<p class="verdict">{whole}')
+    ship = page.index("<strong>mean</strong>: Ship mnli: 83.5 % against 41.7 % of base")
+    assert said < ship < page.index("<table") < page.index("<figure>") < page.index(LEFT_OUT)
+    assert page.index(LEFT_OUT) < page.index('<section id="figures">') < page.index("<h3>demo_rte_eval</h3>")
+    assert "<h3>demo_rte_eval</h3><p>Better than base here: rte, 100.0 %" in page
+    assert "majority-class baseline" in page and "n = 300" in page and "50.0 % (44.4–55.6)" in page
+
+
+def test_what_the_page_is_of_stands_at_its_top(page: str) -> None:
+    head = page[: page.index("<nav")]
+    for told in (version()["version"], "base, merge, mnli, rte", "demo_mnli_eval (n = 300)"):
+        assert f"{told}" in head
+    assert re.search(r"<dd>20\d\d-\d\d-\d\d</dd>", head)
+
+
+def test_captions_are_sentences(page: str) -> None:
+    captions = re.findall("<(?:figcaption|caption><span)>(.*?)</", page)
+    assert len(captions) > 10 and all(re.match(r"[A-Z].{20,}\.$", one) for one in captions)
+
+
+def test_terms_have_their_meaning_as_hover_text_and_in_one_list() -> None:
+    told = explained("p & mean, maps; macro-F1")
+    assert [re.sub("<.*?>", "", told), told.count("<abbr")] == ["p &amp; mean, maps; macro-F1", 3]
+    assert f'<abbr title="{GLOSSARY["macro-F1"]}">macro-F1</abbr>' in told
+
+
+def test_a_fact_that_runs_share_is_one_row_of_the_provenance() -> None:
+    runs = [
+        ScoredRun(
+            model, "s", f"/srv/x/{model}", [], [], [], [],
+            facts={"dtype": "fp32", "seed": seed, "ci95": [0, 1]},
+        )
+        for model, seed in [("a", 1), ("b", 1), ("c", 2)]
+    ]  # fmt: skip
+    rows = provenance(runs, "python -m eval.report /srv/x").rows
+    assert ["dtype", "fp32", "all"] in rows and ["seed", "1", "a on s, b on s"] in rows
+    assert ["seed", "2", "c on s"] in rows and ["source", "a", "a on s"] in rows
+    assert ["command", "python -m eval.report x", "this page"] in rows and "ci95" not in [
+        row[0] for row in rows
+    ]
+
+
+def test_provenance_is_on_the_page(page: str) -> None:
+    for told in (
+        "base on demo_mnli_eval",
+        "chat_template t",
+        "fp32",
+        f"version {version()['version']}",
+        "python -m eval.report",
+    ):
+        assert told in page
+
+
+def test_the_errors_are_those_rows_that_a_model_has_wrong(page: str) -> None:
+    data = data_of(page)
+    assert data["models"] == ["base", "merge", "mnli", "rte"] and len(data["rows"]) == 100
+    assert [one["name"] for one in data["sets"]] == ["demo_mnli_eval", "demo_rte_eval"]
+    assert (
+        f"{data['sets'][0]['total']:,} examples that at least one model has incorrect; 50 of them, evenly"
+        in page
+    )
+    for row in data["rows"]:
+        assert any(not answer["right"] for answer in row["answers"])
+        for answer in row["answers"]:
+            assert answer["right"] == (answer["predicted"] == row["expected"])
+            assert 0.3 < answer["confidence"] <= 1
+
+
+def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
+    gold = [HOSTILE[n % 5] for n in range(20)]
+    for model in ("base", HOSTILE[0].replace("/", "")):
+        write_run(tmp_path, model, "s<b>", gold, gold[::-1], kinds={"subtype": gold}, note=HOSTILE)
+    page = render(compare_results([str(tmp_path)]), HOSTILE[0], 100)
+    outline = Outline(page)
+    assert outline.tags.count("script") == 2 and outline.open == []
+    assert {"b", "img src=x"}.isdisjoint(outline.tags) and "onerror=alert(2)>" not in page
+    assert [row["expected"] for row in data_of(page)["rows"]] == [
+        text for text, said in zip(gold, gold[::-1], strict=True) if text != said
+    ]
+
+
+def test_the_script_makes_no_html() -> None:
+    script = (ROOT / "eval/show/page/script.js").read_text(encoding="utf-8")
+    for danger in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "fetch(",
+        "http",
+    ):
+        assert danger not in script
+
+
+def test_other_tools_logs_have_their_questions() -> None:
+    folder = ROOT / "tests/golden/compare/harness"
+    judged = compare_results([str(folder / "base"), str(folder / "tuned")])
+    assert "training examples not checked: no log says what tuned was trained on" in judged.warnings
+    errors = collect_incorrect(judged.runs, judged.comparison.models, 1000)
+    nli = next(one for one in errors if one.dataset == "nli3")
+    assert "imply An animal is outside." in str(nli.rows[0]["question"])
+    assert {len(row["answers"]) for one in errors for row in one.rows} == {2}
+
+
+def test_a_plain_log_may_have_a_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"id": "a", "gold": "yes", "prediction": "no", "prompt": "Is it?"}\n')
+    judged = compare_results([str(path)])
+    (found,) = collect_incorrect(judged.runs, judged.comparison.models, 9)
+    answer = {"model": 0, "predicted": "no", "output": "no", "right": False, "confidence": None}
+    row = {"row": "a", "question": "Is it?", "expected": "yes", "answers": [answer]}
+    assert found == IncorrectExamples("rows", 1, [row])
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers(0, 50), min_size=1, max_size=8), st.integers(0, 200))
+def test_shares_are_fair_and_use_what_there_is(counts: dict[str, int], most: int) -> None:
+    shares = fair_shares(counts, most)
+    assert sum(shares.values()) == min(most, sum(counts.values()))
+    assert all(shares[name] <= count for name, count in counts.items())
+    short = [share for name, share in shares.items() if share < counts[name]]
+    assert not short or (max(short) - min(short) <= 1 and max(shares.values()) <= max(short) + 1)
+
+
+def test_errors_are_spread_evenly() -> None:
+    assert spread(range(100), 4) == [0, 25, 50, 75] and spread([7, 8], 2) == [7, 8] and spread([], 0) == []
+
+
+def test_long_texts_say_what_is_left_out() -> None:
+    assert cut("x" * 2000) == "x" * 2000 and cut("x" * 3001).endswith("x… (1,001 more characters)")
+
+
+def test_models_that_lack_a_set_are_left_out_of_its_rows(tmp_path: Path) -> None:
+    gold = ["yes", "no"] * 5
+    write_run(tmp_path, "base", "s", gold, answers(gold, 4, 1))
+    write_run(tmp_path, "base", "t", gold, answers(gold, 4, 1))
+    write_run(tmp_path, "a", "t", gold, answers(gold, 4, 2))
+    rows = data_of(render(compare_results([str(tmp_path)]), "x", 99))["rows"]
+    assert {(row["set"], len(row["answers"])) for row in rows} == {(0, 1), (1, 2)}
+
+
+def test_half_a_character_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"id": 1, "gold": "\\ud800", "prediction": "a"}\n')
+    with pytest.raises(ContentError, match="half a character"):
+        compare_results([str(tmp_path / "x.jsonl")])
+
+
+def test_out_must_be_a_file(tmp_path: Path) -> None:
+    demo(tmp_path)
+    with pytest.raises(RequestError, match="a folder; expected the name of a file, e.g. .*report.html"):
+        cli.main([str(tmp_path), "--out", str(tmp_path)], standalone_mode=False)
+
+
+def test_a_page_is_not_written_over_results(tmp_path: Path) -> None:
+    demo(tmp_path)
+    results = tmp_path / "base" / "demo_rte_eval" / "results.json"
+    before = results.read_bytes()
+    with pytest.raises(RequestError, match="results.json: this file exists"):
+        cli.main([str(tmp_path), "--out", str(results)], standalone_mode=False)
+    assert results.read_bytes() == before
+
+
+def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is mailed: a title, a command or a warning must not tell whose folder it was made in."""
+    away, here = tmp_path / "jane doe" / "away", tmp_path / "jane doe" / "here"
+    gold = ["yes", "no"] * 10
+    trained = {"examples": 20, "sources": [f"{away}/mine/run.json"], "same_name": [], "not_checked": []}
+    facts = {
+        "command": f"python -m eval.nli --model '{away}/my base' --adapter m=/srv/x/mine --out '{here}/runs'",
+        "prompt": f"{away}/base/chat_template.jinja",
+        "weights": {f"{away}/mine": 0.5},
+        "note": [f"see {away}", "~/secret/base", "and/or", "http://localhost:8000/v1"],
+        "trained_on": {**trained, "sources": ["/srv/x/mine/run.json"]},
+    }
+    for model in ("base", "mine"):
+        write_run(here / "runs", model, "s", gold, answers(gold, 12, 3), **facts)
+    monkeypatch.chdir(here)
+    out = here / "page.html"
+    monkeypatch.setattr("sys.argv", ["report", str(here / "runs"), f"b={away}/x y/z", "--out", str(out)])
+    cli.main([str(here / "runs"), "--out", str(out)], standalone_mode=False)
+    page = out.read_text(encoding="utf-8")
+    page = re.sub('base64,[^"]*', "", page)  # letters of a plot may spell anything
+    for told in (str(tmp_path), str(Path.home()) + "/", "jane", "/srv", "secret"):
+        assert told not in page, page[page.index(told) - 200 :][:400]
+    assert "<title>Report on runs</title>" in page and "(run.json): this is training accuracy" in page
+    assert "python -m eval.report runs b=z --out page.html" in page
+    command = "python -m eval.nli --model &#39;my base&#39; --adapter m=mine --out runs"
+    assert command in page and "and/or" in page and "http://localhost:8000/v1" in page
+
+
+def test_answers_of_megabytes_are_cut_and_right_to_left_texts_keep_their_direction(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps({"id": 1, "gold": "a", "prediction": "א" * 3_000_000, "prompt": "هل؟"}) + "\n")
+    page = render(compare_results([str(path)]), "x")
+    assert len(page) < 500_000 and "… (2,998,000 more characters)" in page
+    assert '<div class="question" dir="auto">هل؟</div>' in page and "<bdi>אא" in page
+
+
+def test_examples_of_too_many_letters_are_thinned_out_and_the_page_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuneyard.eval.show.incorrect.MOST_LETTERS", 12_000)
+    gold = ["yes", "no"] * 50
+    write_run(tmp_path, "base", "s", gold, gold[::-1], kinds={"type": gold})
+    found = compare_results([str(tmp_path)])
+    (errors,) = collect_incorrect(found.runs, ["base"], 1000)
+    assert errors.total == 100 and 0 < len(errors.rows) < 100 and len(json.dumps(errors.rows)) < 12_500
+    places = [int(row["row"]) for row in errors.rows]
+    assert places[-1] > 90 and max(b - a for a, b in pairwise(places)) <= 3
+    assert f"{len(errors.rows)} of them, evenly spread, are here" in render(found, "x")
+
+
+def test_a_plot_in_the_page_has_no_id_that_another_has_and_no_colour_of_its_own_for_ink() -> None:
+    path, text_style = (
+        '<path id="{id}m1" style="stroke: {ink}"/>',
+        "font-family: 'DejaVu Sans'{more}; fill: #0072b2",
+    )
+    label = ' id="m1" : #000000 &lt;b&gt;</text></svg>'
+    svg = (
+        '<?xml version="1.0"?><!DOCTYPE svg>\n<svg width="1pt"><metadata>x</metadata><defs>'
+        f'<style type="text/css">*{{}}</style>{path.format(id="", ink="#000000")}</defs>'
+        f'<g id="axes_1"><use xlink:href="#m1"/></g><text style="{text_style.format(more="")}">{label}'
+    )
+    assert inline(svg, "2024_x-", "a &amp; b") == (
+        '<svg role="img" aria-label="a &amp; b" width="1pt"><defs>'
+        f"{path.format(id='2024_x-', ink='currentColor')}</defs>"
+        '<g><use xlink:href="#2024_x-m1"/></g>'
+        f'<text style="{text_style.format(more=", Verdana, var(--font)")}">{label}'
+    )
+
+
+def test_the_same_runs_have_the_same_plots(tmp_path: Path) -> None:
+    demo(tmp_path)
+    found = compare_results([str(tmp_path)])
+    one, other = ([*re.findall("<svg.*?</svg>", render(found, "x"), re.S)] for _ in range(2))
+    assert one == other and len(one) == 5
+
+
+def test_names_of_digits_and_units_of_braces(tmp_path: Path) -> None:
+    gold = ["yes", "no"] * 10
+    metric = {"brier": {"value": 0.5, "n": 20, "unit": "{x}", "higher_is_better": True}}
+    for name in ("2024", "1"):
+        write_run(tmp_path, "{base}", name, gold, answers(gold, 12, 3), metrics=metric)
+    page = render(compare_results([str(tmp_path)]), "{x}")
+    assert "brier on 2024 ({x}, higher is better)" in page and 'id="2024_confusion.svg-' in page
+    assert Outline(page).open == []
+
+
+def test_the_page_compares_models_in_the_other_metrics_that_all_of_them_state(tmp_path: Path) -> None:
+    gold = ["yes", "no"] * 30
+    stated = {"brier": {"value": 0.5, "n": 60, "unit": "squared error", "higher_is_better": False}}
+    for model, right in (("base", 20), ("rte", 50)):
+        write_run(tmp_path / "runs", model, "d1", gold, answers(gold, right, 3), metrics=stated, label_mass=1)
+        write_run(tmp_path / "more", model, "d1", gold, answers(gold, right, 3), label_mass=1)
+    for folder in ("runs", "more"):
+        given = [str(tmp_path / folder), "--out", str(tmp_path / f"{folder}.html")]
+        cli.main(given, standalone_mode=False)
+    page = (tmp_path / "runs.html").read_text()
+    (section,) = compare_in_metric([str(tmp_path / "runs")], "brier", "").comparison.sections
+    gain = section.against_base[0]
+    row = re.search(r"brier on d1 \(squared error, lower is better\)</th><td>rte − base</td><td>(\S+)", page)
+    assert row and float(row[1].replace("−", "-")) == pytest.approx(gain.value, rel=0.01)
+    assert "the verdict rests on accuracy" in page and "label_mass on d1" not in page
+    assert "the verdict rests on accuracy" not in (tmp_path / "more.html").read_text()

@@ -1,0 +1,275 @@
+"""Rating sheets: blind, safe in spreadsheets, and read back however a spreadsheet saved them."""
+
+import csv
+import io
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.show.sheet import (
+    COLUMNS,
+    CONTROL,
+    LONGEST,
+    Answered,
+    check_unrated,
+    make_sheet,
+    read_key,
+    read_rows,
+    read_sheet,
+    safe_cell,
+    side_by_side,
+    tally_json,
+    tally_table,
+)
+from tuneyard.eval.statistics.ratings import CRITERIA, Rating
+
+ASKED = [
+    Answered(f"Frage {n}\nzwei Zeilen, 中文", "", {"base": f"nein {n}", "tuned": f"ja; {n}"})
+    for n in range(1, 31)
+]
+
+
+@pytest.fixture
+def key(tmp_path: Path):
+    (tmp_path / "key.json").write_text(
+        json.dumps({"models": ["base", "tuned"], "answers": make_sheet(ASKED, 42)[1]})
+    )
+    return read_key(tmp_path / "key.json")
+
+
+def rows_of(sheet: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(sheet.decode("utf-8-sig"), newline="")))
+
+
+def filled(marks="3", **saved) -> bytes:
+    """The sheet with the same mark everywhere, saved as a spreadsheet would."""
+    rows = rows_of(make_sheet(ASKED, 42)[0])
+    return save([{**row, **dict.fromkeys(CRITERIA, marks)} for row in rows], **saved)
+
+
+def save(rows, encoding="utf-8-sig", delimiter=",") -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode(encoding)
+
+
+def test_the_sheet_is_blind_and_in_random_order() -> None:
+    sheet, key = make_sheet(ASKED, 42)
+    rows = rows_of(sheet)
+    assert sheet.startswith(b"\xef\xbb\xbf") and tuple(rows[0]) == COLUMNS and len(rows) == 60
+    assert b"tuned" not in sheet and b"base" not in sheet
+    for row in rows:
+        of = key[row["id"]]
+        one = ASKED[of["prompt"] - 1]
+        assert (row["prompt"], row["answer"]) == (one.prompt, one.answers[of["model"]])
+    first = [key[row["id"]]["model"] for row in rows[::2]]
+    assert 5 < first.count("base") < 25
+    assert [key[row["id"]]["prompt"] for row in rows] == [n for n in range(1, 31) for _ in "ab"]
+
+
+def test_the_seed_alone_decides_the_order() -> None:
+    assert make_sheet(ASKED, 42) == make_sheet(ASKED, 42)
+    one, other = make_sheet(ASKED, 42)[1], make_sheet(ASKED, 43)[1]
+    assert list(one.values()) != list(other.values())
+    assert not set(one) & set(other)
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\n=1", "＝1", "－1", "\x00=1"]
+)
+def test_no_cell_begins_a_formula(text) -> None:
+    cell = safe_cell(text)
+    assert cell[0] in "'\N{REPLACEMENT CHARACTER}" and cell.endswith(text.lstrip("\x00\t\r\n "))
+
+
+HOSTILE = st.text(st.sampled_from("=+-@＝'\";,\t\n a；|") | st.characters(codec="utf-8"), max_size=12)
+
+
+@given(HOSTILE)
+def test_every_cell_is_safe_and_plain_text_is_left_alone(text) -> None:
+    cell = safe_cell(text)
+    assert not any(ord(letter) < 32 and letter not in "\n\t" for letter in cell)
+    if text.isalnum():
+        assert cell == text
+
+
+def begins_a_formula(cell: str) -> bool:
+    return cell[:1] in ("\t", "\r") or cell.lstrip(' "\u3000\xa0')[:1] in tuple("=+-@＝＋－＠")
+
+
+@given(st.lists(HOSTILE, min_size=3, max_size=3))
+@example(["", "", "\r\t"])
+@example(["", ';"\t', "a\n'\t"])
+def test_no_delimiter_makes_a_formula_of_a_part_of_a_cell(texts) -> None:
+    """Spreadsheets whose language has ; or tab open the sheet with it: quotes then stand in mid-cell."""
+    prompt, reference, answer = texts
+    sheet = make_sheet([Answered(prompt, reference, {"base": answer})], 42)[0].decode("utf-8-sig")
+    for delimiter in ",;\t":
+        rows = csv.reader(io.StringIO(sheet, newline=""), delimiter=delimiter)
+        assert not [cell for row in rows for cell in row if cell and begins_a_formula(cell)]
+    lines = [cell for line in sheet.splitlines() for cell in re.split("[;\t]", line)]
+    assert not [cell for cell in lines if cell and begins_a_formula(cell)]
+
+
+@given(HOSTILE)
+def test_a_cell_is_its_text_and_apostrophes(text) -> None:
+    plain = CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
+    assert safe_cell(text).replace("'", "") == plain.replace("'", "")
+
+
+def test_neutralising_takes_no_time_that_grows_faster_than_the_text() -> None:
+    before = time.monotonic()
+    for text in ("\n" * 30_000, "; " * 15_000, " " * 30_000, "'" * 30_000, ";=" * 15_000):
+        safe_cell(text)
+    assert time.monotonic() - before < 2
+
+
+def test_a_sheet_saved_with_semicolons_holds_every_id_and_neutral_texts(tmp_path) -> None:
+    asked = [Answered("a;=1+1\n- b", "", {"base": "=HYPERLINK(1)", "tuned": "x;+2"})]
+    sheet, key = make_sheet(asked, 42)
+    (tmp_path / "s.csv").write_bytes(save(rows_of(sheet), delimiter=";"))
+    read = {row["id"]: row for _, row in read_rows(tmp_path / "s.csv")}
+    assert {row["prompt"] for row in read.values()} == {"a;'=1+1\n'- b"}
+    told = {key[name]["model"]: row["answer"] for name, row in read.items()}
+    assert told == {"base": "'=HYPERLINK(1)", "tuned": "x;'+2"}
+
+
+def test_a_cell_ends_where_a_spreadsheets_does() -> None:
+    cell = safe_cell("x" * 40_000)
+    assert len(cell) < 32_767 and cell.startswith("x" * LONGEST) and "answers.md" in cell
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [{}, {"delimiter": ";"}, {"delimiter": "\t"}, {"encoding": "gb18030"}, {"marks": "３"}, {"marks": "3.0"}],
+)
+def test_a_sheet_is_read_however_it_was_saved(tmp_path, key, saved) -> None:
+    (tmp_path / "anna.csv").write_bytes(filled(**saved))
+    ratings = read_sheet(tmp_path / "anna.csv", key, "anna")
+    assert len(ratings) == 60
+    assert Rating("anna", 1, "base", dict.fromkeys(CRITERIA, 3)) in ratings
+
+
+def test_wrong_marks_and_ids_are_named_by_row(tmp_path, key) -> None:
+    rows = rows_of(filled())
+    rows[0]["depth"], rows[1]["usefulness"], rows[2]["id"], rows[4]["id"] = (
+        "6",
+        "good",
+        "s000000-3",
+        rows[3]["id"],
+    )
+    (tmp_path / "s.csv").write_bytes(save(rows))
+    with pytest.raises(ContentError) as error:
+        read_sheet(tmp_path / "s.csv", key, "a")
+    first, second, third, fourth = str(error.value).splitlines()
+    assert 's.csv row 2: depth: found "6", expected 1, 2, 3, 4, 5 or nothing' in first
+    assert 's.csv row 3: usefulness: found "good"' in second
+    assert 's.csv row 4: id "s000000-3" is not in the key' in third
+    assert "s.csv row 6: id" in fourth and "stands twice" in fourth
+
+
+def test_many_problems_are_cut(tmp_path, key) -> None:
+    (tmp_path / "s.csv").write_bytes(filled("0"))
+    with pytest.raises(ContentError, match="… 280 more"):
+        read_sheet(tmp_path / "s.csv", key, "a")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "row 1: no column id, correctness"),
+        (b"id,correctness\n", "row 1: no column relevance, completeness, depth, usefulness"),
+        (b"PK\x03\x04rest", "not CSV: save the sheet as CSV"),
+        ("id".encode("utf-16"), "not CSV: save the sheet as CSV"),
+        (make_sheet(ASKED, 42)[0], "no marks in it"),
+        (filled().replace(b'"', b"") + b'"' + b"x" * 200_000, "not CSV: field larger"),
+    ],
+)
+def test_what_is_no_filled_sheet(tmp_path, key, data, said) -> None:
+    (tmp_path / "s.csv").write_bytes(data)
+    with pytest.raises(ContentError, match=said):
+        read_sheet(tmp_path / "s.csv", key, "a")
+
+
+@pytest.mark.parametrize(
+    "value", [{}, {"models": [], "answers": {"s-1": {"prompt": 1}}}, {"models": ["a"], "answers": 3}]
+)
+def test_what_is_no_key(tmp_path, value) -> None:
+    (tmp_path / "key.json").write_text(json.dumps(value))
+    with pytest.raises(ContentError, match="key.json: no key of a rating sheet"):
+        read_key(tmp_path / "key.json")
+
+
+def test_a_sheet_with_marks_or_comments_is_never_overwritten(tmp_path) -> None:
+    path = tmp_path / "sheet.csv"
+    check_unrated(path)
+    path.write_bytes(make_sheet(ASKED, 42)[0])
+    check_unrated(path)
+    rows = rows_of(path.read_bytes())
+    for column in ("depth", "comment"):
+        path.write_bytes(save([{**rows[0], column: "1"}, *rows[1:]]))
+        with pytest.raises(RequestError, match="sheet.csv holds somebody's marks"):
+            check_unrated(path)
+
+
+def test_the_key_keeps_which_prompts_are_not_independent(tmp_path) -> None:
+    asked = [Answered(f"Q{n}", "", {"base": "a", "tuned": "b"}, f"set/{n // 3}") for n in range(5)]
+    asked.append(Answered("Q5", "", {"base": "a", "tuned": "b"}))
+    answers = make_sheet(asked, 42)[1]
+    (tmp_path / "key.json").write_text(json.dumps({"models": ["base", "tuned"], "answers": answers}))
+    clusters = read_key(tmp_path / "key.json").clusters
+    assert clusters == {1: "set/0", 2: "set/0", 3: "set/0", 4: "set/1", 5: "set/1"}
+    ratings = [
+        Rating("anna", n, model, dict.fromkeys(CRITERIA, mark))
+        for n in range(1, 7)
+        for model, mark in (("base", 2), ("tuned", 4))
+    ]
+    alone, together = (
+        tally_json(ratings, ["base", "tuned"], given)["outcomes"][0] for given in ({}, clusters)
+    )
+    # six prompts won; by cluster there are three, of which a fair coin wins all or none in 2 of 8 cases
+    assert (alone["p"], together["p"]) == (pytest.approx(2 / 64), pytest.approx(2 / 8))
+    assert (alone["wins"], together["wins"]) == (6, 6)
+
+
+def test_answers_side_by_side_are_left_as_they_are() -> None:
+    answer = "<b>x</b>\n````\ncode\n````\n# no heading"
+    page = side_by_side(
+        [Answered("Q", "", {"base": answer}), Answered("R", "the reference", {"base": "``` in a line"})]
+    )
+    assert f"**base**\n\n`````text\n{answer}\n`````\n" in page
+    assert page.count("**Reference**") == 1 and "\n\n````text\n``` in a line\n````\n" in page
+
+
+def test_the_tally_says_who_won() -> None:
+    ratings = [
+        Rating(rater, n, model, dict.fromkeys(CRITERIA, mark + (n == 7)))
+        for rater in ("anna", "ben")
+        for n in range(1, 9)
+        for model, mark in (("base", 2), ("tuned", 4 if n < 8 else 2))
+    ]
+    text = tally_table(tally_json(ratings, ["base", "tuned"], {}))
+    assert text.startswith(
+        "tuned is rated better than base: for tuned 7 prompts won, 0 lost, 1 tied (p = 0.016).\n"
+    )
+    assert "| tuned − base | overall      | 7   | 1    | 0    | 100.0 % (64.6–100.0)" in text
+    assert "| agreement | 1.00" in text
+    found = tally_json(ratings, ["base", "tuned"], {})
+    assert (found["raters"], found["prompts"]) == (["anna", "ben"], 8)
+    json.dumps(found, allow_nan=False)
+    text = tally_table(tally_json(ratings[-2:], ["base", "tuned"], {}))
+    assert (
+        text.startswith("No difference between tuned and base: 0 prompts won, 0 lost, 1 tied.")
+        and "agreement" not in text
+    )
+    assert tally_table(tally_json(ratings[:2], ["base", "tuned"], {})).startswith(
+        "No evidence of a difference"
+    )

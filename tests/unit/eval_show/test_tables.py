@@ -1,0 +1,391 @@
+"""What people and programs read: a golden page, verdicts for each decision, numbers as shown."""
+
+import json
+import re
+from dataclasses import replace
+
+import jsonschema_rs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import ROOT
+from tests.unit.eval_judge.test_comparison import flags, make
+from tuneyard.core.errors import RequestError
+from tuneyard.core.language import in_language
+from tuneyard.eval.judge.comparison import compare
+from tuneyard.eval.judge.conclusions import Comparison, ModelScore, PairedTest, Section
+from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.show.numbers import number, percent, points, points_interval, show_p
+from tuneyard.eval.show.plots import accuracy_chart
+from tuneyard.eval.show.tables import differences, markdown, method, scores, to_json
+from tuneyard.eval.show.verdict import headline, verdict
+
+SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
+VALID = jsonschema_rs.validator_for(SCHEMA).is_valid
+
+
+def told(*runs: ScoredRun) -> str:
+    comparison = compare(runs, "base")
+    return verdict(comparison.mean or comparison.sets[0], "base")
+
+
+def test_numbers_as_shown() -> None:
+    assert (percent(0.9333), points(0.4333), points(-0.01), points(0.0)) == (
+        "93.3 %",
+        "+43.3",
+        "−1.0",
+        "0.0",
+    )
+    assert [show_p(p) for p in (0.0004, 0.0321, 0.0999, 0.48, 1.0)] == [
+        "< 0.001", "= 0.032", "= 0.100", "= 0.48", "= 1.00",
+    ]  # fmt: skip
+
+
+@given(st.floats(0.001, 1), st.floats(-1, 1))
+def test_no_rounding_contradicts_what_it_rounds(p: float, share: float) -> None:
+    """p is printed on its side of 0.05, an end of an interval on its side of 0, and 0 has no sign."""
+    if abs(p - 0.05) > 1e-6:
+        assert (float(show_p(p).removeprefix("= ")) < 0.05) == (p < 0.05)
+    text = points(share)
+    if abs(share) > 1e-8:
+        assert text.startswith("+" if share > 0 else "−") and float(text.replace("−", "-")) != 0
+    assert float(text.replace("−", "-")) == pytest.approx(100 * share, abs=0.0501)
+
+
+def test_near_5_percent_and_near_0_there_is_a_digit_more() -> None:
+    assert [show_p(p) for p in (0.0496, 0.04996, 0.05, 0.0504, 0.063)] == [
+        "= 0.0496", "= 0.04996", "= 0.050", "= 0.050", "= 0.063",
+    ]  # fmt: skip
+    assert points_interval(-0.02, -0.04, -0.0003) == "−2.0 (−4.0 to −0.03)"
+    assert points_interval(0.058, 0.0, 0.118) == "+5.8 (0.0 to +11.8)"
+    assert (points(-1e-12), number(-0.0, "+"), number(0.0), number(1e-4, "+")) == ("0.0", "0", "0", "+0.0001")
+
+
+def test_ship() -> None:
+    old, new = flags(40, 5, 30, 25)
+    assert told(make("base", old), make("a", new)) == (
+        "Ship a: 70.0 % against 45.0 % of base, +25.0 points (+14.3 to +35.7), p < 0.001. "
+        "But it is not shown to beat the majority-class baseline (100.0 %)."
+    )
+
+
+@pytest.mark.parametrize(("value", "p", "told"), [(0.1, 0.06, True), (-0.1, 0.06, True), (0.1, 0.04, False)])
+def test_a_model_beats_the_majority_class_only_if_their_paired_test_shows_it(
+    value: float, p: float, told: bool
+) -> None:
+    figures = {"base": ModelScore(0.4, 0.3, 0.5, 0.05, 100, 0), "a": ModelScore(0.7, 0.6, 0.8, 0.05, 100, 0)}
+    test = PairedTest("a", "base", 0.3, 0.2, 0.4, 100, 40, 10, 0.1, 0.001)
+    over = PairedTest("a", "majority", value, -0.2, 0.2, 100, 40, 30, 0.1, p)
+    section = Section("s", 100, None, 0.6, "yes", figures, [test], [], {"a": over})
+    caveat = " But it is not shown to beat the majority-class baseline (60.0 %)."
+    assert verdict(section, "base").endswith(caveat) == told
+    assert (caveat in markdown(Comparison("base", ["base", "a"], [section], None), {})) == told
+
+
+def below(base_p: float = 0.4) -> Section:
+    """A model that is better than the base, and both worse than the majority class."""
+    figures = {"base": ModelScore(0.1, 0.0, 0.2, 0.05, 100), "a": ModelScore(0.267, 0.2, 0.3, 0.05, 100)}
+    test = PairedTest("a", "base", 0.167, 0.1, 0.2, 100, 20, 3, 0.1, 0.001)
+    over = {
+        "a": PairedTest("a", "majority", -0.233, -0.3, -0.1, 100, 10, 33, 0.1, 6e-9),
+        "base": PairedTest("base", "majority", -0.4, -0.5, -0.3, 100, 0, 40, 0.1, base_p),
+    }
+    return Section("s", 100, None, 0.5, "yes", figures, [test], [], over)
+
+
+def test_a_model_that_is_worse_than_the_majority_class_is_never_shipped() -> None:
+    section = below()
+    assert (section.best, section.better, section.below_majority) == (None, ["a"], ["a"])
+    text = verdict(section, "base")
+    assert text.startswith("Ship none: a is better than base (26.7 % against 10.0 %")
+    assert "worse than the majority-class baseline (50.0 %, p < 0.001)" in text
+    assert "the labels, the parser or the template" in text
+    comparison = Comparison("base", ["base", "a"], [section], None)
+    assert headline(comparison) == (
+        "a beats base on s, but is worse than the majority-class baseline; default: none. Something is wrong "
+        "with the labels, the parser or the template."
+    )
+    assert to_json(comparison, [], [], [])["sets"]["s"]["ship"] is None
+    assert "worse than the majority class (s)" in accuracy_chart(comparison, [section]).title
+    with in_language("zh"):
+        assert verdict(section, "base").startswith("都不采用：a") and "默认：无" in headline(comparison)
+    one_answer = replace(section, majority=1.0, majority_label="yes")
+    assert one_answer.best == "a"  # where every expected answer is the same, nothing is a guess
+
+
+def test_a_model_above_the_majority_class_is_shipped_before_one_below() -> None:
+    section = below()
+    figures = {**section.figures, "b": ModelScore(0.26, 0.2, 0.3, 0.05, 100)}
+    tests = [*section.against_base, replace(section.against_base[0], model="b", value=0.16)]
+    section = replace(section, figures=figures, against_base=tests)
+    assert section.best == "b"
+    text = verdict(section, "base")
+    assert "a has a better figure (26.7 %), but is worse than the majority-class baseline (50.0 %" in text
+    whole = headline(Comparison("base", ["base", "a", "b"], [section], None))
+    assert "default: b (26.0 %). a has the highest accuracy (26.7 %), but is worse than the majority" in whole
+    assert "not shown to" not in text + whole
+
+
+def test_a_base_that_is_worse_than_the_majority_class_is_not_kept_in_silence() -> None:
+    worse = [PairedTest("a", "base", -0.1, -0.2, -0.05, 100, 3, 20, 0.1, 0.001)]
+    text = verdict(replace(below(base_p=0.001), against_base=worse), "base")
+    assert text.startswith("Keep base") and "base is worse than the majority-class baseline" in text
+    assert "majority" not in verdict(replace(below(base_p=0.4), against_base=worse), "base")
+
+
+@pytest.mark.parametrize("name", ["mean", "s"])
+def test_no_model_is_called_the_highest_that_is_not(name: str) -> None:
+    """B is 1.3 points ahead of A, but only A is shown to beat the base: the sentence names both."""
+    means = {"base": 0.41, "A": 0.547, "B": 0.56}
+    figures = {model: ModelScore(value, 0.4, 0.6, 0.05, 100) for model, value in means.items()}
+    tests = [
+        PairedTest("A", "base", 0.137, 0.1, 0.2, 100, 20, 3, 0.1, 0.001),
+        PairedTest("B", "base", 0.15, -0.02, 0.3, 100, 40, 25, 0.1, 0.09),
+    ]
+    section = Section(name, 100, None, 0.3, "yes", figures, tests, [])
+    sets = [section] if name == "s" else [replace(section, name="s", decided_by="mean")]
+    comparison = Comparison("base", ["base", "A", "B"], sets, section if name == "mean" else None)
+    text = headline(comparison)
+    highest = "highest mean" if name == "mean" else "highest accuracy"
+    assert text.endswith(f"default: A (54.7 %). B has the {highest} (56.0 %), but is not shown to beat base.")
+    assert f"A ({highest})" not in text
+    assert "B has a better figure (56.0 %), but is not shown" in verdict(section, "base")
+    first = replace(section, figures={**figures, "B": ModelScore(0.54, 0.4, 0.6, 0.05, 100)})
+    assert (
+        f"default: A ({highest})." in headline(replace(comparison, sets=[first], mean=None)) or name == "mean"
+    )
+    assert "better figure" not in verdict(first, "base")
+
+
+def test_every_pair_of_a_family_is_in_the_table() -> None:
+    """Three candidates: three pairs among them are corrected for, and three are shown."""
+    old, new = flags(40, 5, 30, 25)
+    comparison = compare([make("base", old), make("a", new), make("b", old), make("c", old[::-1])], "base")
+    page = markdown(comparison, {})
+    assert "3 among the others (max statistic)" in page
+    (table, *_) = differences(comparison.sets[0]).values()
+    assert [row[0] for row in table.rows] == ["a − base", "b − base", "c − base", "a − b", "a − c", "c − b"]
+    assert all(f"| {row[0]}" in page for row in table.rows)
+
+
+def test_ship_with_a_rival() -> None:
+    base, a, b = [False] * 60 + [True] * 40, [True] * 100, [True] * 58 + [False] * 2 + [True] * 40
+    text = told(make("base", base), make("b", b), make("a", a))
+    assert text.startswith("Ship a: 100.0 %")
+    assert text.endswith("Statistically tied with b (+2.0 points, p = 0.25).")
+
+
+def test_the_headline_says_what_it_is_about_and_who_is_tied() -> None:
+    base, a, b = [False] * 60 + [True] * 40, [True] * 100, [True] * 58 + [False] * 2 + [True] * 40
+
+    def said(**answers: list[bool]) -> str:
+        return headline(compare([make(model, right) for model, right in answers.items()], "base"))
+
+    assert (
+        said(base=base, a=a, b=b)
+        == "a and b beat base on s and are statistically tied; default: a (highest accuracy)."
+    )
+    assert said(base=base, a=a) == "a beats base on s; default: a (highest accuracy)."
+    assert said(base=base, a=base) == "No model is shown to beat base on s; default: base."
+    assert said(base=base) == "Nothing to compare: only base was scored."
+    two = [
+        make(model, right, name)
+        for name in "st"
+        for model, right in [("base", base), ("a", a), ("b", a[:-9] + [False] * 9)]
+    ]
+    assert headline(compare(two, "base")) == (
+        "a and b beat base on the average of 2 datasets (s, t); best per dataset: a (100.0 %) on s, "
+        "a (100.0 %) on t; default: a (highest mean)."
+    )
+
+
+def test_a_headline_of_many_models_names_six_and_says_how_many_more() -> None:
+    runs = [make("base", [False] * 100), *(make(f"m{n}", [True] * 100) for n in range(8))]
+    assert "m0, m1, m2, m3, m4, m5 and 2 more beat base on s" in headline(compare(runs, "base"))
+
+
+def test_different_tasks_have_no_headline() -> None:
+    found = compare(
+        [make(model, [right] * 50, name) for name in "st" for model, right in [("base", False), ("a", True)]],
+        "base",
+    )
+    assert headline(replace(found, mean=None)) == ""
+
+
+def test_no_evidence() -> None:
+    old, new = flags(60, 10, 14, 16)
+    assert told(make("base", old), make("a", new)) == (
+        "No evidence of a difference from base: a is at +4.0 points (−5.7 to +13.7), p = 0.42; "
+        "minimum detectable effect at n = 100: 13.8 points."
+    )
+
+
+def test_no_difference_seen() -> None:
+    same = flags(60, 10, 10, 20)
+    assert "0.0 points (−8.9 to +8.9), p = 0.91; minimum detectable effect at n = 100" in told(
+        make("base", same[0]), make("a", same[1])
+    )
+
+
+def test_keep_the_base() -> None:
+    old, new = flags(40, 30, 5, 25)
+    assert told(make("base", old), make("a", new)) == (
+        "Keep base: all others are worse (a −25.0 points; p < 0.001)."
+    )
+
+
+def test_some_worse_none_better() -> None:
+    base, worse = flags(40, 30, 5, 25)
+    text = told(make("base", base), make("a", worse), make("b", base))
+    assert text.startswith("No evidence of a difference from base: b is at 0.0")
+    assert text.endswith("a is worse (−25.0 points, p < 0.001).")
+
+
+def test_nothing_to_compare() -> None:
+    assert told(make("base", [True])) == "Nothing to compare: only base was scored."
+    assert told(make("a", [True]), make("b", [False])) == "Nothing to compare: base was not scored on s."
+    two = [make("base", [True] * 9), make("a", [True] * 9, "t")]
+    assert "| –" in markdown(compare(two, "base"), {})
+
+
+def test_wide_letters_are_aligned() -> None:
+    old, new = flags(40, 5, 30, 25)
+    lines = markdown(compare([make("base", old), make("缺陷", new)], "base"), {"缺陷": "#1"}).splitlines()
+    assert lines[4].startswith("| 缺陷                     | 70.0 %")
+    assert "- #1 缺陷" in lines
+
+
+def test_no_page_tells_how_many_more_rows_the_difference_seen_would_need() -> None:
+    """Power at the difference that was seen says no more than p does; Hoenig and Heisey 2001."""
+    old, new = flags(60, 10, 14, 16)
+    comparison = compare([make("base", old), make("a", new)], "base")
+    page = markdown(comparison, {}) + json.dumps(to_json(comparison, [], [], []))
+    assert "more rows" not in page and "more_rows" not in page and "minimum detectable effect" in page
+
+
+def test_json_holds_what_the_page_says() -> None:
+    old, new = flags(40, 5, 30, 25)
+    runs = [make("base", old), make("a", new), make("base", old, "t"), make("a", new, "t")]
+    found = json.loads(
+        json.dumps(to_json(compare(runs, "base"), runs, ["careful"], ["accuracy.png"]), allow_nan=False)
+    )
+    assert VALID(found)
+    section = found["sets"]["s"]
+    assert section["models"]["a"]["accuracy"] == 0.7 and section["n"] == 100
+    assert section["comparisons"][0]["value"] == 0.25 and section["ship"] == "a"
+    assert found["mean"]["ship"] == "a" and found["mean"]["verdict"].startswith("Ship a: 70.0 %")
+    assert found["runs"] == ["base/s", "a/s", "base/t", "a/t"] and found["warnings"] == ["careful"]
+
+
+def test_many_sets_are_rows() -> None:
+    runs = [make(model, [True, False], f"set {n}") for n in range(9) for model in ("base", "a")]
+    lines = markdown(compare(runs, "base"), {}).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[2:5]] == ["majority-class baseline", "base", "a"]
+    assert lines[2].startswith("| mean, n = 18 ") and lines[3].startswith("| set 0, n = 2 ")
+
+
+def test_macro_f1_stands_beside_accuracy_where_there_are_labels() -> None:
+    gold = ["yes", "no", "no", "no"]
+    run = ScoredRun("base", "s", "", list("0123"), gold, ["no"] * 4, [g == "no" for g in gold])
+    page = markdown(compare([run], "base"), {})
+    assert "| base                     | 75.0 % (" in page and "| base                     | 42.9 % (" in page
+
+
+def test_the_method_is_named() -> None:
+    old, new = flags(40, 5, 30, 25)
+    groups = [str(i // 4) for i in range(100)]
+    plain = markdown(compare([make("base", old), make("a", new)], "base"), {})
+    grouped = markdown(compare([make("base", old, groups=groups), make("a", new, groups=groups)], "base"), {})
+    assert (
+        "100 examples in 25 clusters. p and intervals come from one test, which takes clusters whole."
+        in grouped
+    )
+    assert "100 independent examples. p is that of the mid-p McNemar test." in plain
+
+
+def test_the_method_is_plain_sentences_in_both_languages() -> None:
+    old, new = flags(40, 5, 30, 25)
+    models = {"base": old, "a": new, "b": new[::-1], "c": old[::-1]}
+    for groups in (None, [str(i // 4) for i in range(100)]):
+        for count in (2, 3, 4):
+            chosen = list(models.items())[:count]
+            runs = [make(name, right, set_, groups) for name, right in chosen for set_ in "st"]
+            comparison = compare(runs, "base")
+            for section in comparison.sections:
+                assert ":" not in method(section)
+                with in_language("zh"):
+                    text = method(section)
+                assert "：" not in text and not re.search("[a-z]{2,}", text.replace("mid-p McNemar", ""))
+    assert "3 comparisons with the base and 3 among the others" in method(comparison.sections[0])
+
+
+def test_the_section_that_decides_is_the_first_column() -> None:
+    old, new = flags(40, 5, 30, 25)
+    runs = [make(model, right, name) for name in "st" for model, right in (("base", old), ("a", new))]
+    for decide_on, names in (("", ["mean", "s", "t"]), ("t", ["t", "s", "mean"])):
+        header = scores(compare(runs, "base", decide_on)).header
+        assert [cell.partition(",")[0] for cell in header[1:]] == names
+
+
+def test_a_bar_in_a_name_does_not_break_the_table() -> None:
+    page = markdown(compare([make("a|b", [True, False])], "base"), {})
+    assert "| a\\|b " in page
+
+
+@pytest.mark.parametrize("groups", [None, [str(i // 5) for i in range(100)]])
+def test_json_has_no_nan(groups: list[str] | None) -> None:
+    for one, other in [flags(100, 0, 0, 0), flags(0, 0, 0, 100), flags(0, 0, 100, 0)]:
+        runs = [make("base", one, groups=groups), make("a", other, groups=groups)]
+        found = json.dumps(to_json(compare(runs, "base"), runs, [], []), allow_nan=False)
+        assert VALID(json.loads(found))
+        markdown(compare(runs, "base"), {})
+
+
+def test_one_section_decides_and_the_others_describe() -> None:
+    old, new = flags(40, 5, 30, 25)
+    runs = [make(model, right, name) for name in "st" for model, right in (("base", old), ("a", new))]
+    page = markdown(compare(runs, "base"), {})
+    assert page.count("Ship a") == 1 and page.index("## mean") < page.index("## s\n")
+    assert page.count("Better than base here: a, 70.0 % against 45.0 %") == 2
+    assert page.count("This describes; the verdict is the one on mean.") == 2
+    worse = [make(model, right, name) for name in "st" for model, right in (("base", new), ("a", old))]
+    assert markdown(compare(worse, "base"), {}).count("Worse than base here: all others") == 2
+
+
+def test_the_best_of_many_has_a_figure_without_its_luck() -> None:
+    old, new = flags(40, 5, 30, 25)
+    text = told(make("base", old), make("a", new), make("b", old), make("c", old[::-1]))
+    assert "The best of 3 candidates is partly lucky: drawn towards their mean it is at +" in text
+    assert "partly lucky" not in told(make("base", old), make("a", new), make("b", old))
+
+
+def test_a_model_is_within_a_margin_if_its_lower_limit_is() -> None:
+    """1,000 examples: `a` and `b` differ on 10, so that `b` is shown to lose less than 2 points."""
+    base, a = [True] * 500 + [False] * 500, [True] * 900 + [False] * 100
+    b = [False] * 6 + [True] * 894 + [True] * 4 + [False] * 96
+    runs = [make("base", base), make("a", a), make("b", b)]
+    (section,) = (two := compare(runs, "base", margin=0.02)).sets
+    (test,) = (test for test in section.against_top if test.model == "b")
+    assert test.against == "a" and -0.02 < test.low < -0.005 < test.value == pytest.approx(-0.002)
+    assert "b is shown to be within 2 points of a: −0.2 points (−0.8 to +0.4)." in verdict(section, "base")
+    assert "base is not shown to be within 2 points of a: −40.0 points (" in verdict(section, "base")
+    found = to_json(two, runs, [], [])
+    assert VALID(found) and found["sets"]["s"]["within_margin"] == ["b"]
+    (tight,) = compare(runs, "base", margin=0.005).sets
+    assert "b is not shown to be within 0.5 points of a" in verdict(tight, "base")
+    assert "within" not in verdict(compare(runs, "base").sets[0], "base")
+    with pytest.raises(RequestError, match="--margin: only base was given; expected a model"):
+        compare(runs[:1], "base", margin=0.01)
+
+
+def test_a_model_that_gives_one_answer_to_every_example_is_marked() -> None:
+    gold = ["yes", "no", "no", "no"]
+    rows = list("0123")
+    base = ScoredRun("base", "s", "", rows, gold, ["no"] * 4, [g == "no" for g in gold])
+    tuned = ScoredRun("a", "s", "", rows, gold, gold, [True] * 4)
+    comparison = compare([base, tuned], "base")
+    lines = markdown(comparison, {}).splitlines()
+    assert ', always "no"' in lines[3] and "always" not in lines[4]
+    assert VALID(to_json(comparison, [base, tuned], [], []))
+    assert "always" not in markdown(compare([make("base", [True] * 4)], "base"), {})

@@ -1,0 +1,101 @@
+"""Where token ids and answers first differ, what a tolerance allows, and what the page says of it."""
+
+import dataclasses
+import json
+
+import jsonschema_rs
+
+from tests.conftest import ROOT
+from tuneyard.eval.prove import (
+    Answers,
+    FirstDifference,
+    Proof,
+    Tolerance,
+    first_difference,
+    holds,
+    markdown,
+    prove_answers,
+    prove_prompts,
+    to_json,
+    verdict,
+)
+
+VALID = jsonschema_rs.validator_for(json.loads((ROOT / "core/schemas/prove.json").read_text()))
+NONE = Tolerance(0, 0.1)
+
+
+def decode(ids: list[int]) -> str:
+    return "".join(chr(i) for i in ids)
+
+
+def ids(text: str) -> list[int]:
+    return [ord(letter) for letter in text]
+
+
+def proof(prompts=(), answers=()) -> Proof:
+    facts = {
+        "model": "m", "adapters": [], "dtype": "fp32", "device": "cpu", "limit": 9, "max_new_tokens": 4,
+        "hashes": {}, "versions": {},
+    }  # fmt: skip
+    return Proof("qwen", prompts, answers, ["no --gguf"], facts)
+
+
+def test_the_first_difference_and_both_texts() -> None:
+    found = first_difference(3, ids("a cat sat on a mat"), ids("a car"), decode)
+    assert found == FirstDifference(3, 4, ord("t"), ord("r"), "t sat on", "r")
+    assert first_difference(0, ids("ab"), ids("a"), decode) == FirstDifference(0, 1, ord("b"), None, "b", "")
+    assert first_difference(0, ids("ab"), ids("ab"), decode) is None
+
+
+def test_prompts_are_equal_or_counted() -> None:
+    expected = {0: ids("ab"), 1: ids("cd"), 2: ids("ef")}
+    assert prove_prompts("w", "s", expected, expected, decode).equal
+    one = prove_prompts("w", "s", expected, {**expected, 1: ids("cx"), 2: ids("xf")}, decode)
+    assert (one.n, one.differing, one.equal) == (3, 2, False)
+    assert one.first == FirstDifference(1, 1, ord("d"), ord("x"), "d", "x")
+
+
+def test_flips_are_of_labels_where_there_are_some() -> None:
+    live = Answers({0: ids("y"), 1: ids("n")}, {0: {"yes": -0.1, "no": -2.0}, 1: {"yes": -1.0, "no": -0.9}})
+    served = Answers({0: ids("Y"), 1: ids("n")}, {0: {"yes": -0.2, "no": -2.0}, 1: {"yes": -0.8, "no": -0.9}})
+    one = prove_answers("fused", "s", live, served, decode)
+    assert (one.flips, one.differing, one.largest_row) == ([1], 1, 1)
+    assert one.largest is not None and abs(one.largest - 0.2) < 1e-12
+    free = prove_answers(
+        "f", "s", dataclasses.replace(live, labels=None), dataclasses.replace(served, labels=None), decode
+    )
+    assert (free.flips, free.largest) == ([0], None)
+
+
+def test_what_a_tolerance_allows() -> None:
+    live = Answers({0: [1]}, {0: {"yes": -1.0, "no": -1.1}})
+    near = prove_answers("f", "s", live, Answers({0: [2]}, {0: {"yes": -1.05, "no": -1.1}}), decode)
+    flip = prove_answers("f", "s", live, Answers({0: [1]}, {0: {"yes": -1.15, "no": -1.1}}), decode)
+    far = prove_answers("f", "s", live, Answers({0: [1]}, {0: {"yes": -0.5, "no": -1.1}}), decode)
+    assert [NONE.allows(one) for one in (near, flip, far)] == [True, False, False]
+    assert Tolerance(1, 0.2).allows(flip) and Tolerance(0, 0.5).allows(far)
+
+
+def test_the_verdict_and_the_page() -> None:
+    same = prove_prompts("chat template", "s", {0: [1]}, {0: [1]}, decode)
+    other = prove_prompts("TEMPLATE of M|F", "s", {0: ids("a")}, {0: ids("b")}, decode)
+    live = Answers({0: [1]}, {0: {"yes": -1.0, "no": -1.1}})
+    near = prove_answers("fused", "s", live, live, decode)
+    flip = prove_answers("x.gguf", "s", live, Answers({0: [2]}, {0: {"yes": -3.0, "no": -1.1}}), decode)
+    good, bad = proof([same], [near]), proof([same, other], [near, flip])
+    assert holds(good, NONE) and not holds(bad, NONE)
+    assert verdict(good, NONE) == (
+        "Equal on 1 examples: 2 ways of making prompts give the same token ids, "
+        "and the answers of 1 served model are the unmerged adapter's "
+        "(0 flips, labels' log-probabilities within 0 nats)."
+    )
+    assert verdict(bad, NONE) == (
+        "Not equal: TEMPLATE of M|F gives other token ids in 1 of 1 rows of s; "
+        "x.gguf flips 1 of 1 answers of s, a label's log-probability differs by 2 nats."
+    )
+    page = markdown(bad, NONE)
+    assert 'row 0, token 0: 97 "a" became 98 "b"' in page and "TEMPLATE of M\\|F" in page
+    assert "- not checked: no --gguf" in page and "Allowed: 0 flips, 0.1 nats." in page
+    for one in (good, bad):
+        VALID.validate(json.loads(json.dumps(to_json(one, NONE, "python -m eval.prove"), allow_nan=False)))
+    assert to_json(good, NONE, "c")["proved"] is True and to_json(bad, NONE, "c")["proved"] is False
