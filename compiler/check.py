@@ -37,7 +37,7 @@ from tuneyard.compiler.turns import (
     wanted,
 )
 from tuneyard.compiler.unused import Unused, missing_fix, other_kind
-from tuneyard.core.calls import OPEN, WrongValueError, calls_of, misfits, tools_text
+from tuneyard.core.calls import OPEN, WrongValueError, call_errors, calls_of, tools_text
 from tuneyard.core.errors import Problem, nearest, show_value
 from tuneyard.core.schema_errors import violations
 
@@ -212,7 +212,7 @@ class Checker:
         """Hold the calls in turns against the tools declared beside them; the third is the row's place."""
         talk, tools, place = row
         calls = [(turn.number, call) for turn in talk if turn.role == CALL for call in calls_of(turn.text)]
-        found = dict.fromkeys(misfits(calls, tools))
+        found = dict.fromkeys(call_errors(calls, tools))
         strict = self.held["tools"].arguments == "error"
         if wrong := [one.message for one in found if one.error or strict]:
             raise WrongValueError(*wrong)

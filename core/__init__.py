@@ -1,4 +1,7 @@
-"""What all packages share: errors, files, prompts, weights. Importing it says what is not installed."""
+"""Shared by all packages: errors, files, prompts, weights.
+
+Importing it exits with code 2 if a required package is not installed.
+"""
 
 import sys
 
@@ -7,9 +10,11 @@ if sys.platform == "win32":  # no fcntl, no fork, no make
         "error: Tuneyard does not run on native Windows, but in WSL: `wsl --install`, then make setup there\n"
     )
     sys.exit(2)
-if sys.version_info < (3, 11):  # noqa: UP036  # whoever calls it with another Python is told so
-    found = ".".join(map(str, sys.version_info[:2]))
-    sys.stderr.write("error: Tuneyard needs Python 3.11 or newer, found " + found + "; run make setup\n")
+if sys.version_info < (3, 11):  # noqa: UP036  # an older Python gets a message, not a traceback
+    version_here = ".".join(map(str, sys.version_info[:2]))
+    sys.stderr.write(
+        "error: Tuneyard needs Python 3.11 or newer, found " + version_here + "; run make setup\n"
+    )
     sys.exit(2)
 
 from tuneyard.core.checkout import version as version

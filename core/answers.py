@@ -1,4 +1,4 @@
-"""What is wrong with a row's answers: one rule for `recipe check` and `data verify`.
+"""Checks of a row's answers, shared by `recipe check` and `data verify`.
 
 A finding is a warning (W417, W422) with a count. If it is true of every row, it is the error of the same
 number (E417, E422).
@@ -15,7 +15,7 @@ PAIRED = ("rm", "dpo")  # stages whose rows have a chosen and a rejected answer
 
 
 def answer_codes(stage: str, answers: Sequence[Mapping[str, str]]) -> set[str]:
-    """Return the findings on the answers of one row, as LLaMA-Factory's converter makes them.
+    """Codes of the findings on the answers of one row, as LLaMA-Factory's converter makes them.
 
     Pairs need both answers. Of a KTO row one answer is empty, and of other rows there is one answer.
     """
@@ -32,5 +32,7 @@ def answer_codes(stage: str, answers: Sequence[Mapping[str, str]]) -> set[str]:
 
 
 def code_for(warning: str, count: int, rows: int) -> str:
-    """Return the code of a finding in `count` of `rows` rows: an error if every row is affected."""
-    return f"E{warning[1:]}" if count >= rows > 0 else warning
+    """Turn a warning into the error of the same number if all `rows` rows are affected."""
+    if count >= rows > 0:
+        return f"E{warning[1:]}"
+    return warning

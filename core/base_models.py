@@ -16,71 +16,81 @@ SAME_BASE = "where both are the same model, say so with --same-base"
 
 
 def check_base(
-    adapter: Path, named: str | None, folder: Path, reference: str, *, same: bool, fix: str = SAME_BASE
+    adapter: Path,
+    trained_on: str | None,
+    folder: Path,
+    reference: str,
+    *,
+    same: bool,
+    fix: str = SAME_BASE,
 ) -> str:
     """Refuse an adapter whose config names another base than `folder`, which the user named `reference`.
 
-    If the named one is a folder here, the weights decide. Otherwise, unless the user says that both are the
-    `same`, the model's hash that the training recorded decides. Without one the last part of the name does,
-    and the text that is returned says that no more could be checked. A 4-bit copy by Unsloth counts as the
-    model that it was made from. `folder` may be missing for a hub model, of which the name alone counts.
+    `trained_on` is the base in the adapter's config. If it is a folder here, the weights decide. Otherwise
+    the model's hash that the training recorded decides, unless the user states that both are the `same`.
+    Without a hash the last part of the name decides, and the result is a warning that nothing more could be
+    checked (otherwise ""). A 4-bit copy by Unsloth counts as the model that it was made from. `folder` may be
+    missing for a hub model, of which the name alone counts.
     """
-    if named is None or named == reference:
+    if trained_on is None or trained_on == reference:
         return ""
-    here, wrong = Path(named), f"adapter {adapter}: trained on {named}"
+    recorded_folder = Path(trained_on)
+    wrong = f"adapter {adapter}: trained on {trained_on}"
     is_local = folder.is_dir()
-    if is_local and (here / "config.json").is_file():
-        if here.resolve() != folder.resolve() and not same_weights(open_shards(here), open_shards(folder)):
+    if is_local and (recorded_folder / "config.json").is_file():
+        is_same_folder = recorded_folder.resolve() == folder.resolve()
+        if not is_same_folder and not same_weights(open_shards(recorded_folder), open_shards(folder)):
             raise ContentError(f"{wrong}, whose weights are not those of {reference}")
         return ""
     if same:
         return ""
     model = run_of(adapter).get("model")
-    trained = model.get("sha256") if isinstance(model, dict) else None
-    if is_local and isinstance(trained, str):
-        if trained != model_sha256(folder):
+    recorded_hash = model.get("sha256") if isinstance(model, dict) else None
+    if is_local and isinstance(recorded_hash, str):
+        if recorded_hash != model_sha256(folder):
             raise ContentError(
-                f"{wrong}, whose files had another hash ({trained[:16]}… in {RUN}) than those of "
+                f"{wrong}, whose files had another hash ({recorded_hash[:16]}… in {RUN}) than those of "
                 f"{reference}; {fix}"
             )
         return ""
     published = folder.resolve()
     if published.parent.name == "snapshots":  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
         published = Path(published.parent.parent.name.rpartition("--")[2])
-    if _plain(named) not in (_plain(reference), _plain(published.name)):
-        absent = named if is_local else reference
+    if _plain(trained_on) not in (_plain(reference), _plain(published.name)):
+        absent = trained_on if is_local else reference
         raise ContentError(
             f"{wrong}, not on {reference}, and {absent} is no folder here whose weights could be compared; "
             f"{fix}"
         )
     return (
-        f"adapter {adapter}: trained on {named}, which is not here: whether {reference} holds "
+        f"adapter {adapter}: trained on {trained_on}, which is not here: whether {reference} holds "
         f"the same weights could not be checked, only its name (no hash of the model in {RUN})"
     )
 
 
 def _plain(name: str) -> str:
-    """Return the last part of a model's name, without what Unsloth adds for its copies in 4 bits."""
+    """Last part of a model's name, without the suffix of Unsloth's 4-bit copies."""
     return re.sub("(-unsloth)?-bnb-4bit$", "", name.rstrip("/").rpartition("/")[2].casefold())
 
 
 def same_weights(one: Mapping[str, Weights], other: Mapping[str, Weights]) -> bool:
-    """Return whether two models hold the same tensors; one in a narrower dtype may be the other rounded."""
+    """Whether two models have the same tensors. A narrower dtype may be the other one rounded."""
     import numpy as np
 
-    mine, theirs = _tensors(one), _tensors(other)
-    if {name: tensor.shape for name, tensor in mine.items()} != {
-        name: tensor.shape for name, tensor in theirs.items()
-    }:
+    tensors, other_tensors = _tensors(one), _tensors(other)
+    if tensors.keys() != other_tensors.keys():
         return False
-    for name, tensor in mine.items():
-        kinds = {tensor.dtype, theirs[name].dtype}
-        if len(kinds) == 1:
-            pieces = zip(_bytes_of(tensor), _bytes_of(theirs[name]), strict=True)
+    for name, tensor in tensors.items():
+        other_tensor = other_tensors[name]
+        if tensor.shape != other_tensor.shape:
+            return False
+        dtypes = {tensor.dtype, other_tensor.dtype}
+        if len(dtypes) == 1:
+            pieces = zip(_bytes_of(tensor), _bytes_of(other_tensor), strict=True)
             same = all(a == b for a, b in pieces)
         else:
-            narrow = min(kinds, key=SIZES.__getitem__)
-            same = kinds <= STORED.keys() and np.array_equal(
+            narrow = min(dtypes, key=SIZES.__getitem__)
+            same = dtypes <= STORED.keys() and np.array_equal(
                 from_fp32(_read(one, name), narrow), from_fp32(_read(other, name), narrow)
             )
         if not same:
@@ -114,15 +124,17 @@ def open_shards(folder: Path) -> dict[str, Weights]:
 
 
 def read_shards(index: Path) -> dict[str, Weights]:
-    """Open the files that an index of safetensors names, by name; `ContentError` where the two disagree."""
+    """Open the files that a safetensors index names, by name. `ContentError` if index and files disagree."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places:
-        found = show_value(places)
-        raise ContentError(f"{index}: weight_map: found {found}, expected names with their files")
+        raise ContentError(
+            f"{index}: weight_map: found {show_value(places)}, expected names with their files"
+        )
     for place in places.values():
         if not isinstance(place, str) or Path(place).name != place or not place.endswith(".safetensors"):
-            found = show_value(place)
-            raise ContentError(f"{index}: file {found}: expected a .safetensors name without folders")
+            raise ContentError(
+                f"{index}: file {show_value(place)}: expected a .safetensors name without folders"
+            )
     shards = {}
     for file in sorted(set(places.values())):
         shard = shards[file] = open_weights(index.parent / file)

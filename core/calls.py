@@ -1,7 +1,7 @@
-"""Calls of tools, in the JSON that LLaMA-Factory's function turns hold, and the tools that a row declares.
+"""Tool calls as JSON in LLaMA-Factory's function turns, and the tools that a row declares.
 
 LLaMA-Factory 0.9.5 (data/formatter.py, FunctionFormatter) takes one call {"name", "arguments"} or a list of
-them, after a thought in <think> tags; after other text where the JSON stands in <tool_call> tags. Both train.
+them. A thought in <think> tags may precede the JSON, other text only if <tool_call> tags enclose it.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 class WrongValueError(Exception):
-    """A nested value that cannot be used: the message says what was found and expected."""
+    """A nested value that cannot be used. The message names the value and the expected form."""
 
 
 class Call(NamedTuple):
@@ -31,67 +31,80 @@ class Call(NamedTuple):
     arguments: dict[str, Any]
 
 
-class Misfit(NamedTuple):
-    """What is wrong between a row's calls and its tools; an error, or a warning unless the spec is strict."""
+class CallError(NamedTuple):
+    """A tool call that does not fit the row's tools. Without `error` it is a warning (an error if strict)."""
 
     message: str
     error: bool
 
 
 def thought(text: str) -> str:
-    """Return reasoning as Qwen3's chat template and LLaMA-Factory have it before an answer."""
+    """Wrap reasoning as Qwen3's chat template and LLaMA-Factory write it before an answer; "" if blank."""
     inner = text.strip("\n")
-    return f"<think>\n{inner}\n</think>\n\n" if inner.strip() else ""
+    if not inner.strip():
+        return ""
+    return f"<think>\n{inner}\n</think>\n\n"
 
 
 def call_text(calls: list[Call], before: str = "") -> str:
-    """Return calls as the value of a function turn, with the thought or text that stands before them."""
-    plain = [call._asdict() for call in calls]
+    """Value of a function turn: the thought or text `before`, then the calls as JSON."""
+    objects = [call._asdict() for call in calls]
+    value = objects if len(objects) > 1 else objects[0]
     try:
-        text = json.dumps(plain if len(plain) > 1 else plain[0], ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         read_strict(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise WrongValueError(f"a call that JSON cannot hold: {error}") from error
-    if only := only_thought(before):
-        return only + text
-    return f"{before}\n{OPEN}{text}{CLOSE}" if before.strip() else text
+    reasoning = only_thought(before)
+    if reasoning:
+        return reasoning + text
+    if before.strip():
+        return f"{before}\n{OPEN}{text}{CLOSE}"
+    return text
 
 
 def only_thought(text: str) -> str:
-    """Return a text that is a thought and nothing else, in the form of `thought`; "" for any other."""
-    found = _THOUGHT.fullmatch(text.strip())
-    return thought(found[1]) if found else ""
+    """Normalise a text that consists of one thought, as `thought` does; "" for any other text."""
+    match = _THOUGHT.fullmatch(text.strip())
+    if match is None:
+        return ""
+    return thought(match[1])
 
 
 def function_text(text: str) -> str:
-    """Return a function turn as LLaMA-Factory takes it; `WrongValueError` names a fault."""
+    """Rewrite a function turn in the form that LLaMA-Factory reads. `WrongValueError` if it has none."""
     before, body = _parted(text)
     calls = parse_calls(body)
-    plain = [call._asdict() for call in calls]
-    found = json.loads(body)
+    objects = [call._asdict() for call in calls]
+    is_canonical = json.loads(body) in (objects, objects[0])
     if (only_thought(before) or not before.strip()) and OPEN not in text:
-        kept = found in (plain, plain[0])
-        return only_thought(before) + body.strip() if kept else call_text(calls, before)
-    return text if found in (plain, plain[0]) else f"{before}{OPEN}{call_text(calls)}{CLOSE}"
+        if is_canonical:
+            return only_thought(before) + body.strip()
+        return call_text(calls, before)
+    if is_canonical:
+        return text
+    return f"{before}{OPEN}{call_text(calls)}{CLOSE}"
 
 
 def calls_of(text: str) -> list[Call]:
-    """Return the calls in the value of a function turn."""
+    """Parse the calls in the value of a function turn."""
     return parse_calls(_parted(text)[1])
 
 
 def before_calls(text: str) -> str:
-    """Return the thought or text before the calls of a function turn, without the line break between them."""
+    """Thought or text before the calls of a function turn, without the line break between them."""
     before = _parted(text)[0]
     return (only_thought(before) or before).removesuffix("\n")
 
 
 def _parted(text: str) -> tuple[str, str]:
-    """Return what stands before the calls of a function turn, and their JSON, as LLaMA-Factory finds them."""
+    """Split a function turn into the text before its calls and their JSON, as LLaMA-Factory does."""
     start, opened, rest = text.partition(OPEN)
     if not opened:
-        found = _THOUGHT.match(text.lstrip())
-        return (found[0], text.lstrip()[found.end() :]) if found else ("", text)
+        match = _THOUGHT.match(text.lstrip())
+        if match is None:
+            return "", text
+        return match[0], text.lstrip()[match.end() :]
     body, _, after = rest.partition(CLOSE)
     if after.strip():
         raise WrongValueError(
@@ -102,12 +115,13 @@ def _parted(text: str) -> tuple[str, str]:
 
 
 def read_strict(text: str) -> Any:
-    """Return what JSON text holds; `ValueError` for NaN, equal keys, half a character, too many levels."""
+    """Parse JSON. `ValueError` for NaN, duplicate keys, half a character or too many levels."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(found := dict(pairs)) < len(pairs):
+        values = dict(pairs)
+        if len(values) < len(pairs):
             raise ValueError("a key stands twice")
-        return found
+        return values
 
     def refused(name: str) -> None:
         raise ValueError(f"{name} is not JSON")
@@ -121,14 +135,19 @@ def read_strict(text: str) -> Any:
     while level:
         if depth > DEEPEST:
             raise ValueError("nested too deep")
-        outer = [one for one in level if isinstance(one, dict | list)]
-        level = [inner for one in outer for inner in (one.values() if isinstance(one, dict) else one)]
+        next_level: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                next_level.extend(item.values())
+            elif isinstance(item, list):
+                next_level.extend(item)
+        level = next_level
         depth += 1
     return value
 
 
 def parse_calls(value: object) -> list[Call]:
-    """Return the calls in JSON text or its value, out of OpenAI's wrappers and arguments as text."""
+    """Parse calls from JSON text or its value. OpenAI's wrappers and arguments as text are unwrapped."""
     if isinstance(value, str):
         try:
             value = read_strict(value)
@@ -136,7 +155,8 @@ def parse_calls(value: object) -> list[Call]:
             raise WrongValueError(
                 f'found {show_value(value)}, expected JSON, {{"name": …, "arguments": {{…}}}} ({error})'
             ) from error
-    calls = [_call(each) for each in (value if isinstance(value, list) else [value])]
+    items = value if isinstance(value, list) else [value]
+    calls = [_call(item) for item in items]
     if not calls:
         raise WrongValueError("found no call, expected at least one")
     return calls
@@ -150,52 +170,64 @@ def _call(value: object) -> Call:
     if isinstance(arguments, str):  # encoded twice
         arguments = _decoded(arguments)
     if not isinstance(arguments, dict):
-        found = f"the call of {show_value(name)}: found the arguments {show_value(arguments)}"
-        raise WrongValueError(f"{found}, expected an object of them as JSON")
+        raise WrongValueError(
+            f"the call of {show_value(name)}: found the arguments {show_value(arguments)}, "
+            "expected an object of them as JSON"
+        )
     return Call(name, arguments)
 
 
 def encoded_twice(value: object) -> list[str]:
-    """Return the names of the tools whose calls have arguments that are JSON inside JSON text.
+    """Names of the tools whose calls have arguments that are JSON inside JSON text.
 
     `value` is the text of a function turn or OpenAI's `tool_calls`, whose calls were read without an error.
     """
     if isinstance(value, str):
         value = read_strict(_parted(value)[1])
-    calls = [_named(each) for each in (value if isinstance(value, list) else [value])]
+    items = value if isinstance(value, list) else [value]
+    calls = [_named(item) for item in items]
     return [name for name, inner in calls if isinstance(_decoded(inner.get("arguments")), str)]
 
 
 def _decoded(arguments: object) -> object:
-    """Return the value of JSON text ({} of blank text); anything else as it is."""
+    """Parse arguments that are JSON text, {} if blank. Other values and invalid JSON stay unchanged."""
     if not isinstance(arguments, str):
         return arguments
     with contextlib.suppress(ValueError):
-        return read_strict(arguments) if arguments.strip() else {}
+        if not arguments.strip():
+            return {}
+        return read_strict(arguments)
     return arguments
 
 
 def _named(value: object) -> tuple[str, dict[str, Any]]:
-    """Return the name of a call or a tool ("" without) and itself, out of OpenAI's {"function": {…}}."""
+    """Name of a call or a tool ("" without one) and its object, unwrapped from OpenAI's {"function": {…}}."""
     inner = value.get("function", value) if isinstance(value, dict) else {}
-    inner = inner if isinstance(inner, dict) else {}
+    if not isinstance(inner, dict):
+        return "", {}
     name = inner.get("name")
-    return (name if isinstance(name, str) and name.strip() else ""), inner
+    if not isinstance(name, str) or not name.strip():
+        return "", inner
+    return name, inner
 
 
 def tools_text(value: object) -> str:
-    """Return a row's tools as a JSON list in text, "" for none; `WrongValueError` for anything else."""
+    """Serialise a row's tools as a JSON list, "" for none. `WrongValueError` for anything else."""
+    text = ""
     try:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) if value else ""
+        if isinstance(value, str):
+            text = value
+        elif value:
+            text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
         message = f"found {show_value(value)}, expected a list of tools that JSON can hold ({error})"
         raise WrongValueError(message) from error
     return text if declared(text) else ""
 
 
-@lru_cache(1000)  # the same tools often stand in many rows
+@lru_cache(1000)  # many rows declare the same tools
 def declared(text: str) -> dict[str, dict[str, Any]]:
-    """Return the JSON Schema of each tool's arguments by its name; {} where a tool has none."""
+    """JSON Schema of each tool's arguments by the tool's name, {} for a tool without a schema."""
     try:
         tools = read_strict(text) if text.strip() else []
     except ValueError as error:
@@ -207,7 +239,7 @@ def declared(text: str) -> dict[str, dict[str, Any]]:
 
 
 def wrapped_tools(text: str) -> list[dict[str, Any]]:
-    """Return declared tools as chat templates take them: {"type": "function", "function": {…}} each."""
+    """Wrap declared tools as chat templates read them: {"type": "function", "function": {…}} each."""
     tools = json.loads(text) if declared(text) else []
     return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
 
@@ -228,21 +260,26 @@ def _tool(number: int, tool: object) -> tuple[str, dict[str, Any]]:
     return name, schema
 
 
-def misfits(calls: list[tuple[int, Call]], tools: str) -> Iterator[Misfit]:
-    """Yield what is wrong with the tools of a row, and between them and its calls (by number of the turn)."""
-    known = declared(tools)
+def call_errors(calls: list[tuple[int, Call]], tools: str) -> Iterator[CallError]:
+    """Check a row's calls, each with the number of its turn, against the tools that the row declares."""
+    schemas = declared(tools)
     for name in _declared_twice(tools):
-        yield Misfit(f"the tool {show_value(name)} is declared twice: calls are held to the last", False)
+        yield CallError(f"the tool {show_value(name)} is declared twice: calls are held to the last", False)
     for turn, (name, arguments) in calls:
-        if name not in known:
-            there = f"the row has {', '.join(map(show_value, known))}" if known else "the row declares none"
-            yield Misfit(f"turn {turn}: the tool {show_value(name)} is not declared: {there}", bool(known))
-        elif said := _refused(json.dumps(known[name], sort_keys=True), arguments):
-            yield Misfit(f"turn {turn}: the call of {show_value(name)}: {said}", False)
+        if name not in schemas:
+            declared_names = "the row declares none"
+            if schemas:
+                declared_names = f"the row has {', '.join(map(show_value, schemas))}"
+            message = f"turn {turn}: the tool {show_value(name)} is not declared: {declared_names}"
+            yield CallError(message, bool(schemas))
+            continue
+        fault = _refused(json.dumps(schemas[name], sort_keys=True), arguments)
+        if fault:
+            yield CallError(f"turn {turn}: the call of {show_value(name)}: {fault}", False)
 
 
 def _refused(schema: str, arguments: dict[str, Any]) -> str:
-    """Return the first thing that a tool's JSON Schema refuses of arguments, "" where they fit."""
+    """First violation of a tool's JSON Schema by these arguments, "" if they are valid."""
     validator = _validator(schema)
     if isinstance(validator, str):
         return validator
@@ -254,7 +291,7 @@ def _refused(schema: str, arguments: dict[str, Any]) -> str:
 
 @lru_cache(1000)
 def _validator(schema: str) -> Any:
-    """Return the compiled validator of a schema, or in words why it is none; nothing is fetched for it."""
+    """Compile a schema without fetching references. For an invalid schema the result is the reason."""
     import jsonschema_rs
 
     try:

@@ -1,4 +1,4 @@
-"""Where Tuneyard itself lies, and which version of it runs: written into everything that it makes."""
+"""Location and version of this Tuneyard. Every file that it writes records the version."""
 
 import functools
 from collections.abc import Mapping
@@ -9,44 +9,56 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def bundled(path: Path) -> Path:
-    """Return a path as it is where it exists, else the file of that name in the checkout, if there is one."""
-    ours = ROOT / path
-    return ours if not path.exists() and ours.is_file() else path
+    """Fall back to the bundled file of this name if `path` does not exist."""
+    bundled_path = ROOT / path
+    if not path.exists() and bundled_path.is_file():
+        return bundled_path
+    return path
 
 
 def version() -> dict[str, str]:
-    """Return `{"version": "0.1.0", "commit": "<40 hex digits>"}`; no commit where this is no checkout."""
+    """`{"version": "0.1.0", "commit": "<40 hex digits>"}`, without a commit outside of a checkout."""
     return dict(_version())
 
 
-@functools.cache  # of a process that runs for hours: the commit that it began with
+@functools.cache  # a process that runs for hours keeps the commit that it started with
 def _version() -> Mapping[str, str]:
-    commit, declared = head(ROOT), ROOT / "pyproject.toml"
+    commit = head(ROOT)
+    declared = ROOT / "pyproject.toml"
     if declared.is_file():
         import tomllib  # 20 ms that most commands do not need
 
         release = str(tomllib.loads(declared.read_text(encoding="utf-8"))["project"]["version"])
-    else:  # the installed one
+    else:  # installed
         from importlib import metadata  # 30 ms that a checkout does not need
 
         release = metadata.version("tuneyard")
-    return {"version": release, **({"commit": commit} if commit else {})}
+    if commit is None:
+        return {"version": release}
+    return {"version": release, "commit": commit}
 
 
 def head(root: Path) -> str | None:
-    """Return the commit checked out in `root` by gitrepository-layout(5), None where there is none."""
+    """Commit that is checked out in `root`, None outside of a repository (gitrepository-layout(5))."""
     try:
         git = root / ".git"
         if git.is_file():  # a worktree or submodule: "gitdir: PATH"
             git = root / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
-        found = (git / "HEAD").read_text(encoding="utf-8").strip()
-        if not found.startswith("ref: "):
-            return found
-        name, shared = found.removeprefix("ref: "), git / "commondir"
-        folders = [git, git / shared.read_text(encoding="utf-8").strip()] if shared.is_file() else [git]
-        if there := next((folder / name for folder in folders if (folder / name).is_file()), None):
-            return there.read_text(encoding="utf-8").strip()
+        commit_or_ref = (git / "HEAD").read_text(encoding="utf-8").strip()
+        if not commit_or_ref.startswith("ref: "):
+            return commit_or_ref
+        ref = commit_or_ref.removeprefix("ref: ")
+        folders = [git]
+        shared = git / "commondir"
+        if shared.is_file():
+            folders.append(git / shared.read_text(encoding="utf-8").strip())
+        for folder in folders:
+            if (folder / ref).is_file():
+                return (folder / ref).read_text(encoding="utf-8").strip()
         packed = (folders[-1] / "packed-refs").read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return None
-    return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)
+    for line in packed:
+        if line.endswith(f" {ref}"):
+            return line.split()[0]
+    return None

@@ -51,17 +51,17 @@ class LazyGroup(click.Group):
             raise NoSuchCommand(name, message, ctx=ctx) from None
 
     def _suggestion(self, ctx: click.Context, name: str) -> str:
-        """Return `Did you mean …?` with the commands nearest to `name`, here and in the groups of this group.
+        """Compose `Did you mean …?` with the commands nearest to `name`, in this group and its subgroups.
 
-        This imports every command, which only an error pays for.
+        It imports every command. Only an error costs that time.
         """
         commands_by_name: dict[str, list[str]] = {}
-        for own_name in self.list_commands(ctx):
-            commands_by_name.setdefault(own_name, []).append(own_name)
-            command = self.get_command(ctx, own_name)
+        for command_name in self.list_commands(ctx):
+            commands_by_name.setdefault(command_name, []).append(command_name)
+            command = self.get_command(ctx, command_name)
             if isinstance(command, click.Group):
                 for inner_name in command.list_commands(ctx):
-                    commands_by_name.setdefault(inner_name, []).append(f"{own_name} {inner_name}")
+                    commands_by_name.setdefault(inner_name, []).append(f"{command_name} {inner_name}")
         if name in commands_by_name:
             similar_names = [name]
         else:
@@ -74,11 +74,11 @@ class LazyGroup(click.Group):
         return f"Did you mean {' or '.join(similar)}?"
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands, imported or not."""
+        """Names of all commands, imported or not."""
         return sorted({*self.lazy, *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command; None where there is none of that name."""
+        """Import a command; None if no command has this name."""
         if cmd_name not in self.lazy:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = self.lazy[cmd_name].partition(":")
@@ -101,13 +101,13 @@ class LazyGroup(click.Group):
 
 
 def source(module: str) -> Path:
-    """Return the file of a module of ours, which is not imported for it."""
+    """File of one of our modules, without importing it."""
     _tuneyard, *parts = module.split(".")
     return ROOT.joinpath(*parts).with_suffix(".py")
 
 
 def command_line(module: str, without: Collection[str] = ()) -> str:
-    """Return the command as it was called (`tuneyard …`, `python -m MODULE …`) without some of its words."""
+    """Command line of this process (`tuneyard …`, `python -m MODULE …`), minus the words in `without`."""
     context = click.get_current_context(silent=True)
     name = context.find_root().info_name if context else None
     program = "tuneyard" if name == "tuneyard" else f"python -m {module}"
@@ -115,26 +115,29 @@ def command_line(module: str, without: Collection[str] = ()) -> str:
 
 
 def cli_command(name: str, *commands: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Return the decorator of a command of ours, whose `--help` ends in `examples` of it."""
+    """Decorator of a command whose `--help` ends with examples."""
     return click.command(name, context_settings=CLI, epilog=examples(*commands))
 
 
 def examples(*commands: str) -> str:
-    """Return the end of a `--help`: what to type, each command run by the tests, a long one in two lines."""
-    lines = (textwrap.wrap(one, 74, break_long_words=False, break_on_hyphens=False) for one in commands)
-    return "\n".join(("\b", "Examples:", *("  " + " \\\n      ".join(wrapped) for wrapped in lines)))
+    """Format the examples at the end of a `--help`; long commands are wrapped. The tests run each example."""
+    lines = ["\b", "Examples:"]
+    for command in commands:
+        wrapped = textwrap.wrap(command, 74, break_long_words=False, break_on_hyphens=False)
+        lines.append("  " + " \\\n      ".join(wrapped))
+    return "\n".join(lines)
 
 
 def examples_of(command: click.Command) -> list[str]:
-    """Return the commands at the end of a `--help`, each as one line."""
+    """Commands at the end of a `--help`, each as one line."""
     text = (command.epilog or "").partition("Examples:\n")[2]
     return [line.strip() for line in re.sub(r" \\\n +", " ", text).splitlines()]
 
 
-def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:
-        known = version()
-        click.echo(f"tuneyard {known['version']} {known.get('commit', '')[:12]}".rstrip())
+def _print_version(ctx: click.Context, _: click.Parameter, is_set: bool) -> None:
+    if is_set and not ctx.resilient_parsing:
+        release = version()
+        click.echo(f"tuneyard {release['version']} {release.get('commit', '')[:12]}".rstrip())
         ctx.exit()
 
 
@@ -146,7 +149,7 @@ GROUPS = {
     "doctor": "tuneyard.core.doctor:cli",
 }
 OLD_NAMES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter"}
-"""The packages of the groups, by which they were called (`python -m compiler`)."""
+"""Package names (`python -m compiler`) that also work as names of the groups."""
 EXAMPLES = examples("tuneyard doctor", "tuneyard data compile demo_rte")
 
 

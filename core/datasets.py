@@ -1,4 +1,4 @@
-"""The registry `dataset_info.json`: what LLaMA-Factory, recipes and eval know a dataset by."""
+"""The registry `dataset_info.json`, in which LLaMA-Factory, recipes and eval look datasets up."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from tuneyard.core.files import no_folder, read_json, read_object
 from tuneyard.core.han import HAN
 
 REGISTRY = "dataset_info.json"
-NAMES = 10  # so many registered ones are named in a message
+NAMES = 10  # most registered names in a message
 PARTS = ("system", "history", "tools", "images", "videos", "audios", "kto_tag")
 """What LLaMA-Factory reads where an entry names it: filled in a record, it is no column kept for people."""
 INPUT_NAMES = (
@@ -25,7 +25,7 @@ INPUT_NAMES = (
 RUNNING_WORDS = 5
 RUNNING_IDEOGRAPHS = 10
 _IDEOGRAPHS = re.compile(f"[{HAN}]")
-# The texts are what a table has for the others.
+# A table has the texts in place of the other values.
 _BLANK: tuple[object, ...] = ("", None, "[]", "{}", "null", [], {})
 DEFAULT_FOLDER = Path("dataset_info")
 LLAMAFACTORY_FOLDER = Path("data")
@@ -40,40 +40,47 @@ class Dataset:
     entry: dict[str, object]
 
 
-def registry_folder(given: Path | None = None, name: str = "") -> Path:
-    """Return the folder given, else dataset_info/, or data/ where that alone has `name` (stderr says so).
+def registry_folder(option: Path | None = None, name: str = "") -> Path:
+    """Choose the folder of the registry: that of the option, dataset_info/, or data/ if only that has `name`.
 
-    `RequestError` if the folder given does not exist.
+    stderr reports when data/ is used. `RequestError` if the folder of the option does not exist.
     """
-    if given is not None:
-        if not given.is_dir():
-            raise RequestError(no_folder(str(given), f"expected the folder of {REGISTRY}"))
-        return given
-    ours, theirs, why = DEFAULT_FOLDER / REGISTRY, LLAMAFACTORY_FOLDER / REGISTRY, ""
-    if not ours.exists() and theirs.is_file():
-        why = f"no {ours} here"
+    if option is not None:
+        if not option.is_dir():
+            raise RequestError(no_folder(str(option), f"expected the folder of {REGISTRY}"))
+        return option
+    default_registry = DEFAULT_FOLDER / REGISTRY
+    other_registry = LLAMAFACTORY_FOLDER / REGISTRY
+    why = ""
+    if not default_registry.exists() and other_registry.is_file():
+        why = f"no {default_registry} here"
     elif name and not (DEFAULT_FOLDER / name).exists() and other_folder(name, DEFAULT_FOLDER):
-        why = f"{name} is not in {ours}"
+        why = f"{name} is not in {default_registry}"
     if not why:
         return DEFAULT_FOLDER
-    click.echo(f"{why}: reading {theirs}", err=True)
+    click.echo(f"{why}: reading {other_registry}", err=True)
     return LLAMAFACTORY_FOLDER
 
 
 def other_folder(name: str, folder: Path) -> Path | None:
-    """Return the other one of dataset_info/ and data/ where it registers a name that `folder` does not."""
-    other = LLAMAFACTORY_FOLDER if folder.resolve() != LLAMAFACTORY_FOLDER.resolve() else DEFAULT_FOLDER
+    """Look a name up in the other one of dataset_info/ and data/; None if `folder` has it or neither does."""
+    other = LLAMAFACTORY_FOLDER
+    if folder.resolve() == LLAMAFACTORY_FOLDER.resolve():
+        other = DEFAULT_FOLDER
     try:
-        return other if name in read_registry(other) and name not in read_registry(folder) else None
-    except ContentError:  # a broken one registers nothing
+        is_only_there = name in read_registry(other) and name not in read_registry(folder)
+    except ContentError:  # a broken registry registers nothing
         return None
+    if not is_only_there:
+        return None
+    return other
 
 
 def read_registry(folder: Path) -> dict[str, dict[str, object]]:
-    """Return all entries by name ({} where there is no registry yet); `ContentError` if it is broken."""
+    """Read all entries by name, {} without a registry. `ContentError` if it is broken."""
     path = folder / REGISTRY
     try:
-        path.stat()  # which names a loop of links, where `exists` would say that there is nothing
+        path.stat()  # unlike `exists`, it raises for a loop of links
     except (FileNotFoundError, NotADirectoryError):
         return {}
     entries: dict[str, dict[str, object]] = {}
@@ -85,12 +92,12 @@ def read_registry(folder: Path) -> dict[str, dict[str, object]]:
 
 
 def wrong_folder(folder: Path) -> str:
-    """Return the sentence for a current folder without any folder of datasets, "" where there is one.
+    """Message for a current folder without dataset_info/ and data/, "" if it has one of them.
 
-    Only for the folders that are looked in without an option: one that an option names is somewhere else.
+    It is "" as well if an option names another `folder`.
     """
     usual = (DEFAULT_FOLDER, LLAMAFACTORY_FOLDER)
-    if folder not in usual or any(each.is_dir() for each in usual):
+    if folder not in usual or any(path.is_dir() for path in usual):
         return ""
     return (
         f"there is no {DEFAULT_FOLDER}/ or {LLAMAFACTORY_FOLDER}/ here: cd to your LLaMA-Factory folder, or "
@@ -101,20 +108,24 @@ def wrong_folder(folder: Path) -> str:
 def not_registered(
     name: str, folder: Path, entries: Iterable[str], alike: Iterable[str] | None = None
 ) -> RequestError:
-    """Return the error for a name that `folder` lacks, with the nearest, of `alike` the one meant."""
+    """Error for a name that is not registered in `folder`. Suggestions come from `alike` (default: all)."""
     import difflib
 
     nowhere = wrong_folder(folder)
     if nowhere:
         return RequestError(f"dataset {name!r} not found: {nowhere}")
 
-    known = sorted(entries)
-    shown = known if len(known) <= NAMES else difflib.get_close_matches(name, known, NAMES, 0)
-    more = f", … and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
-    hint = nearest(name, known if alike is None else alike)
-    if other := other_folder(name, folder):
+    names = sorted(entries)
+    listed_names = names
+    more = ""
+    if len(names) > NAMES:
+        listed_names = difflib.get_close_matches(name, names, NAMES, 0)
+        more = f", … and {len(names) - len(listed_names)} more"
+    hint = nearest(name, names if alike is None else alike)
+    other = other_folder(name, folder)
+    if other:
         hint = f"it is in {other / REGISTRY}: in a recipe `dataset_dir: {other}`, else --dataset-dir {other}"
-    listed = f"{', '.join(shown) or 'none'}{more}"
+    listed = f"{', '.join(listed_names) or 'none'}{more}"
     return RequestError(
         f"dataset {name!r} is not in {folder / REGISTRY} (registered: {listed}); {hint}".rstrip("; ")
     )
@@ -159,10 +170,10 @@ def loaded_files(path: Path) -> list[Path]:
 
 
 def read_records(path: Path) -> list[dict[str, object]]:
-    """Return the records of a JSON array or a JSON Lines file; the content decides which it is."""
+    """Read the records of a JSON array or a JSON Lines file. The content decides, not the file name."""
     with path.open("rb") as file:
-        array = file.read(1 << 16).removeprefix(BOM).lstrip().startswith(b"[")
-    rows = read_json(path) if array else [record for _, record in json_lines(path)]
+        is_array = file.read(1 << 16).removeprefix(BOM).lstrip().startswith(b"[")
+    rows: object = read_json(path) if is_array else [record for _, record in json_lines(path)]
     if not isinstance(rows, list):
         raise ContentError(f"{path}: found {type(rows).__name__}, expected a JSON array")
     for number, row in enumerate(rows, 1):
@@ -218,5 +229,5 @@ def _is_running_text(text: str) -> bool:
 
 
 def filled(values: Sequence[object]) -> list[int]:
-    """Return the numbers of the values that hold something: not null, nor an empty text, list or object."""
+    """Positions of the values that are not null and no empty text, list or object."""
     return [number for number, value in enumerate(values) if value not in _BLANK]

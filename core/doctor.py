@@ -1,4 +1,4 @@
-"""`tuneyard doctor`: what is installed, what it runs on, and the command that mends each lack."""
+"""`tuneyard doctor`: check the installation and the machine, with a fix for every problem."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from tuneyard.core.files import existing, versions
 from tuneyard.core.packages import in_checkout
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
-AGAIN = "rm -f .venv/.core && make setup"  # which else takes what it installed once for installed
+AGAIN = "rm -f .venv/.core && make setup"  # without rm, make skips what it installed once
 GB = 10**9
 DISK_LOW, DISK_NONE, MEMORY_LOW = 20 * GB, GB, 4 * GB
 TIMEOUT = 3.0
@@ -27,7 +27,7 @@ HUB = "https://huggingface.co"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at: `ok`, `warning` (some commands will miss it) or `missing` (exit code 1)."""
+    """Result of one check: `ok`, `warning` (some commands need it) or `missing` (exit code 1)."""
 
     name: str
     status: str
@@ -43,18 +43,19 @@ def cli(ctx: click.Context, as_json: bool) -> None:
     findings = list(examine())
     healthy = all(finding.status != "missing" for finding in findings)
     if as_json:
-        click.echo(json.dumps({"ok": healthy, "checks": [asdict(one) for one in findings]}))
-    for finding in [] if as_json else findings:
-        click.echo(f"{finding.status:<8} {finding.name:<13} {finding.found}")
-        if finding.fix:
-            click.echo(f"{'':<22} fix: {finding.fix}")
+        click.echo(json.dumps({"ok": healthy, "checks": [asdict(finding) for finding in findings]}))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.status:<8} {finding.name:<13} {finding.found}")
+            if finding.fix:
+                click.echo(f"{'':<22} fix: {finding.fix}")
     ctx.exit(0 if healthy else 1)
 
 
 def examine() -> Iterator[Finding]:
-    """Yield what was found, each independent of the others."""
-    known = version()
-    yield Finding("tuneyard", "ok", f"{known['version']} {known.get('commit', '')[:12]} in {ROOT}")
+    """Run every check. A failed check does not stop the next."""
+    release = version()
+    yield Finding("tuneyard", "ok", f"{release['version']} {release.get('commit', '')[:12]} in {ROOT}")
     yield Finding("python", "ok", f"{sys.version.split()[0]} ({sys.executable})")
     yield from _libraries()
     yield _gpu()
@@ -66,7 +67,7 @@ def examine() -> Iterator[Finding]:
 
 
 def tested() -> dict[str, str]:
-    """Return the versions of the lock file, with which the tests are run, by distribution."""
+    """Versions in the lock file, which the tests use, by distribution."""
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", lock, re.MULTILINE))
 
@@ -90,8 +91,8 @@ def _gpu() -> Finding:
     if torch.cuda.is_available():
         count = range(torch.cuda.device_count())
         cards = [torch.cuda.get_device_properties(index) for index in count]
-        told = ", ".join(f"{card.name} {card.total_memory / GB:.0f} GB" for card in cards)
-        return Finding("gpu", "ok", f"{told} (CUDA {torch.version.cuda})")
+        listed_cards = ", ".join(f"{card.name} {card.total_memory / GB:.0f} GB" for card in cards)
+        return Finding("gpu", "ok", f"{listed_cards} (CUDA {torch.version.cuda})")
     if shutil.which("nvidia-smi") is None:
         return Finding("gpu", "ok", "none: training and scoring run on the CPU")
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs alone"
@@ -101,16 +102,19 @@ def _gpu() -> Finding:
 
 def _memory() -> Finding:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    fix = "take a smaller model, or a machine with more memory" if total < MEMORY_LOW else ""
-    found = f"{total / GB:.0f} GB, {os.cpu_count()} CPU cores"
-    return Finding("memory", "warning" if fix else "ok", found, fix)
+    amount = f"{total / GB:.0f} GB, {os.cpu_count()} CPU cores"
+    if total < MEMORY_LOW:
+        return Finding("memory", "warning", amount, "take a smaller model, or a machine with more memory")
+    return Finding("memory", "ok", amount)
 
 
 def _disk(folder: Path, name: str) -> Finding:
     free = shutil.disk_usage(existing(folder)).free
-    status = "missing" if free < DISK_NONE else "warning" if free < DISK_LOW else "ok"
-    fix = "free some space, or set HF_HOME to a folder on a larger disk" if status != "ok" else ""
-    return Finding(name, status, f"{free / GB:.0f} GB free in {folder}", fix)
+    amount = f"{free / GB:.0f} GB free in {folder}"
+    if free >= DISK_LOW:
+        return Finding(name, "ok", amount)
+    status = "missing" if free < DISK_NONE else "warning"
+    return Finding(name, status, amount, "free some space, or set HF_HOME to a folder on a larger disk")
 
 
 def _fonts() -> Finding:

@@ -25,21 +25,21 @@ BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Yaml:
-    """What a YAML text says, and the line (from 1) of each key of its outermost mapping."""
+    """Value of a YAML text, and the line (from 1) of each key of its outermost mapping."""
 
     value: object
     lines: dict[str, int]
 
 
 def read_yaml(path: Path, what: str) -> Yaml:
-    """Read a YAML file, `what` in messages; `RequestError` without it, `ContentError` if broken."""
+    """Read a YAML file, called `what` in messages. `RequestError` if missing, `ContentError` if broken."""
     require(path, what)
     with path.open("rb") as file:
         return parse_yaml(file.read(MOST_BYTES + 1), str(path))
 
 
 def read_mapping(path: Path, what: str) -> dict[str, object]:
-    """Read a YAML file that must hold a mapping whose keys are texts; `ContentError` otherwise."""
+    """Read a YAML file that must be a mapping with text keys; `ContentError` otherwise."""
     value = read_yaml(path, what).value
     if not isinstance(value, dict):
         raise ContentError(f"{path}: found {show_value(value)}, expected a mapping (`key: value` lines)")
@@ -50,7 +50,7 @@ def read_mapping(path: Path, what: str) -> dict[str, object]:
 
 
 def parse_yaml(text: bytes | str, place: str) -> Yaml:
-    """Return what a YAML text says (None of an empty one); `ContentError` opens with `place`, with a line."""
+    """Parse YAML (None for an empty text). `ContentError` begins with `place` and the line."""
     import yaml
 
     if len(text) > MOST_BYTES:
@@ -71,37 +71,43 @@ def parse_yaml(text: bytes | str, place: str) -> Yaml:
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
         # a number of 5,000 digits; !!int "", !!bool maybe, !!timestamp x, a mapping as a key
         raise ContentError(f"{place}: not YAML: a value that does not fit: {error}") from error
-    pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    lines = {key.value: key.start_mark.line + 1 for key, _ in pairs if isinstance(key, yaml.ScalarNode)}
+    lines: dict[str, int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                lines[key.value] = key.start_mark.line + 1
     return Yaml(value, lines)
 
 
 def dump_yaml(value: Mapping[str, object]) -> str:
-    """Return a mapping as YAML, its keys in their order, other letters than ASCII as they are."""
+    """Serialise a mapping as YAML. Keys keep their order, and letters outside of ASCII are not escaped."""
     import yaml
 
     return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True)
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, aligned: bool = False) -> str:
-    """Return a table in Markdown with every `|` in it escaped; `aligned` reads well in a terminal too."""
+    """Format a Markdown table. Every `|` in a cell is escaped; `aligned` pads columns for a terminal."""
     cells = [[text.replace("|", "\\|") for text in line] for line in (header, *rows)]
-    widths = [max(map(text_width, column)) if aligned else 0 for column in zip(*cells, strict=True)]
-    padded = (
-        (text + " " * (w - text_width(text)) for text, w in zip(line, widths, strict=True)) for line in cells
-    )
-    first, *others = (f"| {' | '.join(line)} |" for line in padded)
-    rule = f"| {' | '.join('-' * width for width in widths)} |" if aligned else "|" + "---|" * len(widths)
-    return "\n".join([first, rule, *others])
+    rule = ["---"] * len(header)
+    if aligned:
+        widths = [max(map(text_width, column)) for column in zip(*cells, strict=True)]
+        for line in cells:
+            for number, width in enumerate(widths):
+                line[number] += " " * (width - text_width(line[number]))
+        rule = ["-" * width for width in widths]
+    lines = [f"| {' | '.join(line)} |" for line in cells]
+    rule_line = f"| {' | '.join(rule)} |" if aligned else f"|{'|'.join(rule)}|"
+    return "\n".join([lines[0], rule_line, *lines[1:]])
 
 
 def text_width(text: str) -> int:
-    """How many columns of a terminal a text fills: wide letters fill two."""
+    """Width of a text in terminal columns. Wide letters take two."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def _check_depth(place: str, text: str) -> None:
-    """Refuse what is nested too deep by its events, which come one by one: the C reader's stack would end."""
+    """Refuse deep nesting by the parser's events, before the C reader's recursion overflows the stack."""
     import yaml
 
     depth = 0
@@ -128,7 +134,7 @@ def _loader() -> "type[yaml.SafeLoader]":
 def _check(
     place: str, node: "yaml.Node | None", room: Iterator[int], above: "tuple[yaml.Node, ...]" = ()
 ) -> None:
-    """Refuse equal keys, and aliases that lead back or stand for more values than there is room for."""
+    """Refuse duplicate keys, aliases that lead back to themselves, and more than `MOST_VALUES` values."""
     import yaml
 
     if next(room, None) is None:
@@ -142,7 +148,9 @@ def _check(
     parts = list(node.value)
     if isinstance(node, yaml.MappingNode):
         keys: set[str] = set()
-        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
             if key.value in keys:
                 raise ContentError(f"{place}:{key.start_mark.line + 1}: the key {key.value!r} stands twice")
             keys.add(key.value)
@@ -154,17 +162,21 @@ def _check(
 def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict[str, object]]]:
     """Yield (line number from 1, object) of each line that is not blank; `ContentError` names `path:line`.
 
-    Of a file that is still `growing`, a last line without its end is left out: its writer was killed.
+    If the file is still `growing`, a last line without line break is skipped: its writer was killed.
     """
     with path.open("rb") as file:
         number = 0
-        while line := file.readline(MOST_LINE + 1):
+        while True:
+            line = file.readline(MOST_LINE + 1)
+            if not line:
+                break
             number += 1
             place = f"{path}:{number}"
             if len(line) > MOST_LINE:
                 raise ContentError(f"{place}: a line of more than {MOST_LINE >> 20} MB, expected one record")
-            torn, line = not line.endswith(b"\n"), line.strip()
-            if not line or line == BOM or (growing and torn):
+            is_cut_off = not line.endswith(b"\n")
+            line = line.strip()
+            if not line or line == BOM or (growing and is_cut_off):
                 continue
             value = parse_json(line, str(path), number)
             if not isinstance(value, dict):

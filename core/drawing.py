@@ -1,6 +1,6 @@
-"""Plots in one style, written as a whole or not at all.
+"""Plots in one style, written atomically.
 
-Letters are those of an installed CJK font where labels need one; without, labels are numbers, not boxes.
+Labels with Chinese letters use an installed CJK font. Without one, numbers replace these labels.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ class Typeface:
     numbered: Mapping[str, str]
 
     def show(self, text: str) -> str:
-        """Return the text with every label that cannot be drawn replaced by its number (`#1`)."""
+        """Replace every label that cannot be drawn by its number (`#1`)."""
         for label in sorted(self.numbered, key=len, reverse=True):
             text = text.replace(label, self.numbered[label])
         return text
@@ -64,15 +64,15 @@ class Typeface:
 def choose_typeface(labels: Sequence[str]) -> Typeface:
     """Choose the installed CJK fonts that the labels need, and number the labels that no font can show."""
     letters = set("".join(labels))
-    families, known = _cover(letters)
-    if letters - known and _add_fonts():
-        families, known = _cover(letters)
-    missing = [label for label in dict.fromkeys(labels) if set(label) - known]
+    families, drawable = _cover(letters)
+    if letters - drawable and _add_fonts():
+        families, drawable = _cover(letters)
+    missing = [label for label in dict.fromkeys(labels) if set(label) - drawable]
     return Typeface(tuple(families), {label: f"#{number}" for number, label in enumerate(missing, 1)})
 
 
 def plot_language() -> str:
-    """Return the current language, or English if no installed font has the letters of its texts."""
+    """Current language, or English if no installed font has the letters of its texts."""
     if choose_typeface(list(catalogue(current()).values())).numbered:
         return ENGLISH
     return current()
@@ -82,7 +82,7 @@ def plot_language() -> str:
 def plot_texts(labels: Sequence[str]) -> Iterator[Typeface]:
     """Use the language of plots inside the block, and yield the typeface for its texts and for `labels`.
 
-    Without a font for the current language the texts are in English, and stderr says so.
+    Without a font for the current language the texts are in English, and stderr reports it.
     """
     language = plot_language()
     if language != current():
@@ -102,20 +102,27 @@ def _note_english() -> None:
 
 
 def _cover(letters: set[str]) -> tuple[list[str], set[str]]:
-    """Return the families that are needed of those that matplotlib knows, and the letters that they have."""
+    """Choose font families that cover the letters, as far as matplotlib's list goes, with their letters."""
     from matplotlib import font_manager
 
-    families, known = [LATIN], _letters(LATIN)
+    families = [LATIN]
+    drawable = _letters(LATIN)
     installed = {font.name for font in font_manager.fontManager.ttflist}
     for family in CJK:
-        if letters - known and family in installed and (own := _letters(family)) & (letters - known):
+        missing = letters - drawable
+        if not missing:
+            break
+        if family not in installed:
+            continue
+        family_letters = _letters(family)
+        if family_letters & missing:
             families.append(family)
-            known |= own
-    return families, known
+            drawable |= family_letters
+    return families, drawable
 
 
 def _add_fonts() -> bool:
-    """Take in fonts that were installed after matplotlib cached its list; return whether there are any."""
+    """Register fonts that were installed after matplotlib cached its list. True if there are any."""
     from matplotlib import font_manager
 
     listed = {font.fname for font in font_manager.fontManager.ttflist}
@@ -155,8 +162,10 @@ def plot(title: str, size: tuple[float, float], path: Path, typeface: Typeface) 
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure in the format that its path ends in, atomically; the same figure gives the same bytes of
-    PNG and SVG. `ValueError` for a format that there is not."""
+    """Write a figure atomically, in the format of the path's suffix. `ValueError` for an unknown format.
+
+    The same figure gives the same bytes of PNG and SVG.
+    """
     form = path.suffix[1:].lower()
     buffer = BytesIO()
     figure.savefig(buffer, format=form, metadata=UNSAID.get(form))
@@ -170,7 +179,7 @@ def legend_below(axes: "Axes", columns: int) -> None:
 
 
 def wrapped(title: str, width: float) -> str:
-    """Return a title in lines that fit a plot of that many inches; a Chinese letter counts as two.
+    """Break a title into lines that fit a plot of `width` inches. A Chinese letter counts as two.
 
     Line breaks of the title stay.
     """

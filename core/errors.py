@@ -1,7 +1,7 @@
-"""Errors that a user can act on, and the one door through which every command leaves.
+"""User-facing errors, and the wrapper that turns them into exit codes.
 
-Exit codes: 0 clean, 1 wrong content of data, recipe, adapter or registry (or a program of ours failed),
-2 the request cannot be served as asked, 130/143 interrupted.
+Exit codes: 0 clean, 1 wrong content of data, recipe, adapter or registry (or a subprocess failed),
+2 wrong request, 130/143 interrupted, 141 closed pipe.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 
 
 class TuneyardError(Exception):
-    """What a user did or gave cannot be used; the message says what was found and what to do."""
+    """Error that a user can fix. The message names the place, the value and the fix."""
 
     exit_code = 1
 
 
 class ContentError(TuneyardError):
-    """The content of data, recipe, adapter or registry is wrong, or a program we started failed."""
+    """The content of data, recipe, adapter or registry is wrong, or a subprocess failed."""
 
 
 class RequestError(TuneyardError):
@@ -55,12 +55,12 @@ def need(*modules: str) -> None:
 
 
 class ResumableError(click.Abort):
-    """Ctrl-C in a command that can say how its work is resumed; `str()` is that sentence."""
+    """Ctrl-C in a command that can be resumed. `str()` is the sentence on how to resume it."""
 
 
 @contextlib.contextmanager
 def resumed_by(describe: Callable[[], str]) -> Iterator[None]:
-    """Say after Ctrl-C how the work of this block, or of the function so decorated, is resumed."""
+    """Print after Ctrl-C how the work of this block, or of the decorated function, is resumed."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -70,7 +70,7 @@ def resumed_by(describe: Callable[[], str]) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, as one line: place, code, field, found, expected, fix.
+    """One problem, printed as one line: place, code, field, found, expected, fix.
 
     `place` is `file:line`, `file row N` or the like; codes are E… and W…, see docs/problems.md.
     """
@@ -83,28 +83,31 @@ class Problem:
 
     @property
     def is_error(self) -> bool:
-        """Whether it is an error, no warning or note."""
+        """True for an error, False for a warning or note."""
         return self.code.startswith("E")
 
     def line(self) -> str:
-        """Return `place: code field: message; hint` in one line, the form of every problem that we print."""
+        """Format as `place: code field: message; hint`, the form of every printed problem."""
         field = f" {self.field}" if self.field else ""
         hint = f"; {self.hint}" if self.hint else ""
         return one_line(f"{self.place}: {self.code}{field}: {self.message}{hint}")
 
 
 def problems_of_file(error: ContentError, code: str, path: Path) -> list[Problem]:
-    """Return each line of an error about a file (`FILE:LINE: message`) as a problem at its place."""
+    """Turn each line of an error about a file (`FILE:LINE: message`) into a problem at its place."""
     problems = []
     for line in str(error).splitlines():
         place, separator, message = line.partition(": ")
         is_place = separator and (place == str(path) or place.startswith(f"{path}:"))
-        problems.append(Problem(code, place, message) if is_place else Problem(code, str(path), line))
+        if is_place:
+            problems.append(Problem(code, place, message))
+        else:
+            problems.append(Problem(code, str(path), line))
     return problems
 
 
 class ProblemsError(ContentError):
-    """Several problems found in one pass; `str()` gives the first 20, the total and the counts."""
+    """All problems of one pass. `str()` shows the first 20, the total and the counts by code."""
 
     def __init__(self, problems: Iterable[Problem], subject: str) -> None:
         self.problems = list(problems)
@@ -117,17 +120,23 @@ class ProblemsError(ContentError):
 def summarise(
     problems: list[Problem], show_all: bool = False, counts: Mapping[str, int] | None = None
 ) -> str:
-    """Return problems (20 unless `show_all`) above a total with counts by code, `counts` if given."""
-    counts = Counter(p.code for p in problems) if counts is None else counts
-    shown = problems if show_all else problems[:SHOWN]
-    by_code = ", ".join(f"{code} {n}" for code, n in sorted(counts.items()))
+    """List problems (20 unless `show_all`), then the total with counts by code.
+
+    `counts` are given if `problems` is only the beginning of a longer list.
+    """
+    if counts is None:
+        counts = Counter(problem.code for problem in problems)
+    lines = [problem.line() for problem in (problems if show_all else problems[:SHOWN])]
     total = sum(counts.values())
-    rest = total - len(shown)
-    more = f"\n… {rest} more (--all shows every one)" if rest else ""
-    return "\n".join(p.line() for p in shown) + f"{more}\n{counted(total, 'problem')} ({by_code})"
+    rest = total - len(lines)
+    if rest:
+        lines.append(f"… {rest} more (--all shows every one)")
+    by_code = ", ".join(f"{code} {count}" for code, count in sorted(counts.items()))
+    lines.append(f"{counted(total, 'problem')} ({by_code})")
+    return "\n".join(lines)
 
 
-# --max_new_tokens, as scripts with argparse write it, is --max-new-tokens: Click normalises every name so.
+# Click reads --max_new_tokens, the spelling of argparse scripts, as --max-new-tokens.
 CLI: dict[str, object] = {
     "token_normalize_func": methodcaller("replace", "_", "-"),
     "help_option_names": ["-h", "--help"],
@@ -136,17 +145,19 @@ CLI: dict[str, object] = {
 
 
 def run(command: click.Command) -> NoReturn:
-    """Run a Click command and leave with the exit codes of all commands; a user's mistake is one message."""
+    """Run a Click command and exit with its code. A user's mistake prints one message, no traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if not sys.stderr.isatty():  # no bars in files and pipes, nor of what we start: tqdm reads it at import
+    if (
+        not sys.stderr.isatty()
+    ):  # no progress bars in files and pipes; tqdm reads it at import, also in subprocesses
         os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         code = _run(command)
-        if sys.stdout:  # None where who started us closed it
+        if sys.stdout:  # None if the parent process closed it
             sys.stdout.flush()
     except OSError as error:
         if error.errno == errno.EPIPE and _reader_is_gone():
-            for stream in (1, 2):  # what is still buffered goes nowhere: Python's exit has nothing to say
+            for stream in (1, 2):  # drops the buffers, so that Python's exit does not fail on them
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
             sys.exit(141)
         click.echo(f"error: {describe_os_error(error)}", err=True)
@@ -168,19 +179,23 @@ def _run(command: click.Command) -> int:
         return error.exit_code
     except ImportError as error:
         if not error.name or error.name.partition(".")[0] == "tuneyard":
-            raise  # a module of ours: a defect, not something to install
-        absent = isinstance(error, ModuleNotFoundError)
-        click.echo(f"error: {missing(error.name) if absent else f'{error}; run make setup again'}", err=True)
+            raise  # a module of ours: a defect, not a missing package
+        message = f"{error}; run make setup again"
+        if isinstance(error, ModuleNotFoundError):
+            message = missing(error.name)
+        click.echo(f"error: {message}", err=True)
         return 2
     except SystemExit:
-        if type(sys.stdout).__name__ == "_PacifyFlushWrapper":  # Click leaves so at any broken pipe
+        if type(sys.stdout).__name__ == "_PacifyFlushWrapper":  # Click exits this way at any broken pipe
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
         raise
-    return code if isinstance(code, int) else 0
+    if isinstance(code, int):
+        return code
+    return 0
 
 
 def _reader_is_gone() -> bool:
-    """Whether who read our output went away (`… | head`): then poll(2) reports an error of the pipe."""
+    """Whether the reader of our output is gone (`… | head`): poll(2) then reports an error of the pipe."""
     poll = select.poll()
     for stream in (1, 2):
         poll.register(stream, 0)
@@ -188,35 +203,39 @@ def _reader_is_gone() -> bool:
 
 
 def describe_os_error(error: OSError) -> str:
-    """Return `path: reason` for an operating system error, e.g. `out/x: No space left on device`."""
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
+    """Format an operating system error as `path: reason`, e.g. `out/x: No space left on device`."""
+    reason = str(error.strerror or error)
+    if error.filename:
+        return f"{error.filename}: {reason}"
+    return reason
 
 
 def show_value(value: object) -> str:
-    """Return a value as JSON (`null`, `true`, `"text"`), cut at 60 characters, for messages."""
+    """Format a value for a message: JSON (`null`, `true`, `"text"`), cut at 60 characters."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except TypeError:
         text = str(value)
     except (ValueError, RecursionError):  # more than 4300 digits, nested too deep
         text = f"a {type(value).__name__} too large to show"
-    text = text.encode(errors="backslashreplace").decode()  # halves of characters, which no output takes
-    return text if len(text) <= 60 else f"{text[:59]}…"
+    text = text.encode(errors="backslashreplace").decode()  # halves of characters cannot be encoded
+    if len(text) > 60:
+        return f"{text[:59]}…"
+    return text
 
 
 def one_line(text: str) -> str:
-    """Return a text with its line breaks and control characters escaped: a file name may contain them."""
+    """Escape line breaks and control characters, which a file name may contain."""
     return _LINE_ENDS.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 def counted(number: int, noun: str) -> str:
-    """Return `1 error`, `2 errors`."""
+    """Format a number with its noun: `1 error`, `2 errors`."""
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def size_words(size: float) -> str:
-    """Return bytes in the largest decimal unit that leaves a whole number before the point: `3.6 MB`."""
+    """Format bytes in the largest decimal unit of which there is at least one: `3.6 MB`."""
     units = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "kB": 1e3}
     for unit, scale in units.items():
         if size >= scale:
@@ -224,9 +243,11 @@ def size_words(size: float) -> str:
     return counted(round(size), "byte")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `did you mean "x"?` for the known name nearest to `name`, or an empty string."""
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Suggest the choice nearest to `name` as `did you mean "x"?`, "" if none is similar."""
     import difflib
 
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f'did you mean "{close[0]}"?' if close else ""
+    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    if not close:
+        return ""
+    return f'did you mean "{close[0]}"?'

@@ -1,7 +1,7 @@
-"""Files that are either the old ones or the new ones: atomic writes, locks, staged folders, hashes.
+"""Atomic writes, locks, staged folders and hashes.
 
-A staged folder lies beside its target as `.NAME.tuneyard-XXXX`, locked while its writer lives. `publish`
-exchanges the two (RENAME_EXCHANGE, renameat2(2)); where the file system cannot, it renames twice, and
+A staged folder lies next to its target as `.NAME.tuneyard-XXXX`, locked while its writer lives. `publish`
+exchanges the two (RENAME_EXCHANGE, renameat2(2)). On a file system that cannot, it renames twice, and
 `.NAME.tuneyard-new` is the journal that `recovered` finishes.
 """
 
@@ -21,14 +21,14 @@ from typing import Any, BinaryIO
 
 from tuneyard.core.errors import ContentError, RequestError, nearest
 
-OURS = "tuneyard-"  # in the hidden names that recover may delete: nobody else's
+OURS = "tuneyard-"  # marks the hidden names that `recovered` may delete
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder with those above it; `RequestError` names a link among them that leads nowhere."""
+    """Make a folder and its parents. `RequestError` for a dangling link among them."""
     for part in (folder, *folder.parents):
         if part.is_symlink() and not part.exists():
             leads = f"a link to {part.readlink()}, which does not exist"
@@ -38,9 +38,9 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path` (of a link, what it points to), synced, only on success."""
+    """Open a temporary file that replaces `path`, or the target of a link, on success. It is synced first."""
     if path.is_symlink():
-        path = Path(os.path.realpath(path))  # Path.resolve fails at a loop of links, which this replaces
+        path = Path(os.path.realpath(path))  # Path.resolve fails at a loop of links
     make_folder(path.parent)
     with named(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -101,9 +101,9 @@ def read_json(path: Path, *, unique_keys: bool = False) -> object:
 
 
 def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: bool = False) -> object:
-    """Return the value of JSON text (UTF-8) from `line` of the file `place`; `ContentError` names the place.
+    """Parse JSON text (UTF-8) that begins at `line` of the file `place`. `ContentError` names the place.
 
-    `unique_keys` refuses an object with equal keys, of which Python's reader keeps the last only.
+    `unique_keys` refuses duplicate keys, of which Python's parser keeps only the last.
     """
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -129,7 +129,7 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
 
 
 def read_object(path: Path, *, unique_keys: bool = False) -> dict[str, object]:
-    """Read a JSON file that must hold an object; `ContentError` otherwise."""
+    """Read a JSON file that must be an object; `ContentError` otherwise."""
     value = read_json(path, unique_keys=unique_keys)
     if not isinstance(value, dict):
         raise ContentError(f"{path}: found {type(value).__name__}, expected a JSON object")
@@ -137,38 +137,45 @@ def read_object(path: Path, *, unique_keys: bool = False) -> dict[str, object]:
 
 
 def require(path: Path, what: str) -> Path:
-    """Return `path` if it exists, else raise `RequestError` naming what was looked for."""
+    """Check that a path exists. `RequestError` names it and `what` it should be."""
     if not path.exists():
         raise RequestError(f"{path}: {what} not found")
     return path
 
 
 def names_folder(name: str) -> bool:
-    """Return whether a folder can have this name: one part of a path, and not hidden."""
+    """Whether a name can be that of a folder: one part of a path, and not hidden."""
     return bool(name) and Path(name).name == name and not name.startswith(".")
 
 
 def existing(path: Path) -> Path:
-    """Return a path where it exists, else the nearest folder above it that does."""
-    return next(one for one in [path.absolute(), *path.absolute().parents] if one.exists())
+    """Nearest existing path: itself, or the first of its parents that exists."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 def no_folder(reference: str, otherwise: str) -> str:
-    """Return `REFERENCE: no such folder; did you mean …?`, or `otherwise` where none beside it is like it."""
+    """Message `REFERENCE: no such folder; did you mean …?`, or `otherwise` without a similar sibling."""
     path = Path(reference)
-    beside = [each.name for each in path.parent.iterdir() if each.is_dir()] if path.parent.is_dir() else []
-    return f"{reference}: no such folder; {nearest(path.name, beside) or otherwise}"
+    siblings = []
+    if path.parent.is_dir():
+        siblings = [sibling.name for sibling in path.parent.iterdir() if sibling.is_dir()]
+    return f"{reference}: no such folder; {nearest(path.name, siblings) or otherwise}"
 
 
-def from_hub(reference: str, fix: str, **wanted: Any) -> Path:
-    """Return the cached folder of what is `wanted` of a repository on the hub, as `snapshot_download` takes
-    it; `RequestError` with the `fix` where it is not there or the hub cannot be reached."""
+def from_hub(reference: str, fix: str, **options: Any) -> Path:
+    """Download a repository of the hub with these options of `snapshot_download`. Result: the cached folder.
+
+    `RequestError` with the `fix` if the repository is missing or the hub cannot be reached.
+    """
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(snapshot_download(reference, **wanted))
+        return Path(snapshot_download(reference, **options))
     except (OSError, HfHubHTTPError, HFValidationError, httpx.HTTPError, ValueError) as error:
         why = str(error).strip().splitlines() or [repr(error)]
         hub = f"not found on, or cannot reach, the Hugging Face Hub: {why[0]}; {fix}"
@@ -179,7 +186,10 @@ def sha256(path: Path, moved: Callable[[int], None] | None = None) -> str:
     """SHA-256 of a file's bytes as hex. `moved` gets the number of bytes read, for a progress bar."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
-        while piece := file.read(1 << 20):  # large ones, since a thread waits for the interpreter after each
+        while True:
+            piece = file.read(1 << 20)  # large: a thread waits for the interpreter after each piece
+            if not piece:
+                break
             digest.update(piece)
             if moved:
                 moved(len(piece))
@@ -187,14 +197,14 @@ def sha256(path: Path, moved: Callable[[int], None] | None = None) -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Return the installed version of each distribution that is there, without importing any."""
+    """Versions of the distributions that are installed, without importing them."""
     from importlib import metadata  # 30 ms that most commands do not need
 
-    found = {}
+    installed = {}
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+            installed[package] = metadata.version(package)
+    return installed
 
 
 def sync(file: BinaryIO) -> None:
@@ -226,9 +236,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """Yield a new locked folder beside `target` to write into, removed unless published, as are its parents.
+    """Yield a new locked folder next to `target` to write into. It is removed unless published.
 
-    It is made under `locked(target.parent)`, which the caller must not hold: nobody takes it for dead.
+    Parents that were made for it are removed as well. The folder is made under `locked(target.parent)`, which
+    the caller must not hold, so that nobody takes it for abandoned.
     """
     made = [folder for folder in target.parents if not folder.exists()]
     with named(target), contextlib.ExitStack() as stack:
@@ -249,7 +260,7 @@ def _drop_empty(folders: Sequence[Path]) -> None:
 
 
 def publish(staged: Path, target: Path) -> None:
-    """Put a staged folder or file, synced, in the place of `target`; under `locked(target.parent)`."""
+    """Replace `target` by a staged folder or file, synced. The caller holds `locked(target.parent)`."""
     for path in (staged, *staged.rglob("*")):
         if path.is_file():
             with named(path), path.open("rb") as file:
@@ -269,9 +280,9 @@ def publish(staged: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def recovered(parent: Path) -> Iterator[dict[str, int]]:
-    """Hold the lock on a folder whose interrupted publications are finished; a missing folder has none.
+    """Lock a folder and finish its interrupted publications. A missing folder has none.
 
-    Yields the stages of dead writers that were dropped, {name: bytes}.
+    Yields the removed folders of dead writers as {name: bytes}.
     """
     if not parent.is_dir():
         yield {}
@@ -287,9 +298,9 @@ def recovered(parent: Path) -> Iterator[dict[str, int]]:
 
 
 def abandoned(parent: Path) -> Iterator[Path]:
-    """Yield the staged folders in `parent` that no living writer holds; each is locked while it is used."""
+    """Yield the staged folders in `parent` without a living writer. Each stays locked during its turn."""
     for folder in sorted(parent.glob(f".*.{OURS}*")):
-        if folder.is_symlink():  # nobody's stage: what a link leads to would be emptied
+        if folder.is_symlink():  # never one of ours; deleting it would empty its target
             continue
         with contextlib.suppress(FileNotFoundError, BlockingIOError), opened(folder) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -297,7 +308,7 @@ def abandoned(parent: Path) -> Iterator[Path]:
 
 
 def folder_size(folder: Path) -> int:
-    """Return the bytes of all files in a folder."""
+    """Size of all files in a folder, in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -311,7 +322,7 @@ def _finish(journal: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two paths atomically; False where kernel or file system has no RENAME_EXCHANGE."""
+    """Swap two paths atomically. False if kernel or file system lacks RENAME_EXCHANGE."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
         return False

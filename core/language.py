@@ -40,16 +40,18 @@ lang_option = click.option(
 
 
 def current() -> str:
-    """Return the language that texts are written in now."""
+    """Language in which texts are written now."""
     return _current.get()
 
 
 @functools.cache
 def catalogue(name: str) -> Mapping[str, str]:
-    """Return the texts of a language by their English; of English none."""
+    """Texts of a language by their English; {} for English."""
+    if name == ENGLISH:
+        return {}
     file = Path(__file__).with_name(f"{name}.json")
-    found: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if name != ENGLISH else {}
-    return found
+    texts: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    return texts
 
 
 class Translated(str):
@@ -70,21 +72,21 @@ class Translated(str):
 
 
 def in_english(text: object) -> object:
-    """English wording of a text from `tr`; any other value as it is."""
+    """English wording of a text from `tr`. Any other value is returned unchanged."""
     if isinstance(text, Translated):
         return text.english
     return text
 
 
 def tr(english: str, **values: object) -> str:
-    """Return a text in the current language with its {fields} filled in; `in_english` has its English."""
+    """Translate a text into the current language and fill in its {fields}; see `in_english`."""
     text = catalogue(current()).get(english, english).format(**values)
     english_values = {name: in_english(value) for name, value in values.items()}
     return Translated(text, english.format(**english_values))
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as `a, b and c`."""
+    """Join names as `a, b and c`."""
     *first, last = names
     if not first:
         return last
@@ -92,5 +94,5 @@ def listed(names: Sequence[str]) -> str:
 
 
 def joined(names: Sequence[str]) -> str:
-    """Return names with commas of the current language between them."""
+    """Join names with commas of the current language."""
     return Translated(tr(", ").join(names), ", ".join(names))

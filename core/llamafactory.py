@@ -1,4 +1,4 @@
-"""LLaMA-Factory 0.9.5's own functions on data, called as its trainer calls them, none of it copied."""
+"""LLaMA-Factory 0.9.5's own functions on data, called as its trainer calls them."""
 
 import contextlib
 import io
@@ -14,12 +14,12 @@ from tuneyard.core.errors import TuneyardError
 DEEPSPEED = "deepspeed"
 
 WHOLE: dict[str, Any] = {"cutoff_len": 1 << 30, "packing": False, "neat_packing": False}
-"""Data arguments by which each row stays by itself and whole."""
+"""Data arguments that neither cut nor pack rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeData:
-    """How a recipe reads its data: LLaMA-Factory's arguments, its template and tokenizer where at hand."""
+    """How a recipe reads its data: LLaMA-Factory's arguments, and template and tokenizer once loaded."""
 
     model_args: Any
     data_args: Any
@@ -30,12 +30,14 @@ class RecipeData:
 
     @property
     def stage(self) -> str:
-        """The stage as its loader calls it: dpo reads what rm reads."""
+        """Stage as the loader calls it: dpo reads the same rows as rm."""
         stage: str = self.finetuning_args.stage
-        return "rm" if stage == "dpo" else stage
+        if stage == "dpo":
+            return "rm"
+        return stage
 
     def attributes(self, name: str) -> Any:
-        """Return what its registry says of a dataset."""
+        """LLaMA-Factory's attributes of a dataset in the registry."""
         from llamafactory.data.parser import get_dataset_list
 
         return get_dataset_list([name], self.data_args.dataset_dir)[0]
@@ -51,13 +53,13 @@ class RecipeData:
         return _load_single_dataset(attributes, self.model_args, self.data_args, self.training_args)
 
     def with_tokenizer(self) -> Self:
-        """Return this with the tokenizer and the processor (None where the model reads text alone)."""
+        """Load the tokenizer and the processor, which is None for models that read text alone."""
         from llamafactory.model import load_tokenizer
 
         return replace(self, module=load_tokenizer(self.model_args))
 
     def with_template(self) -> Self:
-        """Return this with the template, which mends the tokenizer.
+        """Add the template, which changes the tokenizer's special tokens.
 
         LLaMA-Factory writes `default_system` and `tool_format` of a recipe into the template that all recipes
         of the process share, so it gets copies.
@@ -70,11 +72,12 @@ class RecipeData:
         return replace(self, template=template)
 
     def encoder(self, tokenizer: Any = None, generates: bool = False, **changes: object) -> Any:
-        """Return the processor that makes ids and labels of rows, with its data arguments changed so."""
+        """Processor that turns rows into ids and labels. `changes` replace data arguments."""
         from llamafactory.data.loader import _get_dataset_processor
 
-        arguments, module = copy(self.data_args), {"tokenizer": None, "processor": None, **self.module}
+        arguments = copy(self.data_args)
         vars(arguments).update(changes)
+        module = {"tokenizer": None, "processor": None, **self.module}
         module["tokenizer"] = tokenizer or module["tokenizer"]
         return _get_dataset_processor(arguments, self.stage, self.template, do_generate=generates, **module)
 
@@ -127,7 +130,7 @@ def read_arguments(
 
 
 def import_offline() -> None:
-    """Import LLaMA-Factory without a network and without its chatter."""
+    """Import LLaMA-Factory without using the network or printing its logs."""
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", LLAMAFACTORY_VERBOSITY="ERROR")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     with quiet():
@@ -138,14 +141,14 @@ def import_offline() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what LLaMA-Factory prints on its way from our own output."""
+    """Suppress the output of LLaMA-Factory."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 
 
 @contextlib.contextmanager
 def replaced(owner: Any, **values: Any) -> Iterator[None]:
-    """Give a module or class of LLaMA-Factory other functions or attributes for a while."""
+    """Replace functions or attributes of a module or class of LLaMA-Factory inside the block."""
     before = {name: vars(owner).get(name) for name in values}
     inherited = [name for name in values if name not in vars(owner)]
     for name, value in values.items():
@@ -161,7 +164,7 @@ def replaced(owner: Any, **values: Any) -> Iterator[None]:
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
-    """Return what LLaMA-Factory, datasets, pyarrow and transformers raise for what they cannot use."""
+    """Errors that LLaMA-Factory, datasets, pyarrow and transformers raise for unusable input."""
     from datasets.exceptions import DatasetsError
     from jinja2.exceptions import TemplateError
 

@@ -1,4 +1,4 @@
-"""What the figures of trainings and evaluations mean: the unit of each, and whether more of it is better."""
+"""Meaning of the figures of trainings and evaluations: unit, and whether higher is better."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -15,11 +15,14 @@ class Metric:
     higher: bool
 
     def rank(self, value: float) -> tuple[bool, float]:
-        """Return what sorts values of this figure: the best first, NaN last."""
-        return value != value, -value if self.higher else value
+        """Sort key for values of this figure: the best first, NaN last."""
+        is_nan = value != value
+        if self.higher:
+            return is_nan, -value
+        return is_nan, value
 
     def best(self, values: Iterable[float]) -> float:
-        """Return the best of some values of this figure."""
+        """Best of some values of this figure."""
         return min(values, key=self.rank)
 
 
@@ -41,14 +44,18 @@ _PREFIX = re.compile(r"^(?:eval|train|test|predict)_")
 
 
 def metric_of(name: str) -> Metric:
-    """Return what a figure means (`eval_loss`, `eval_DATASET_loss` too); `UNKNOWN` if nobody here knows."""
+    """Look a figure up, also as `eval_loss` or `eval_DATASET_loss`; `UNKNOWN` if it is not listed."""
     plain = _PREFIX.sub("", name)
-    known = METRICS.get(plain)
-    return known or next((METRICS[one] for one in METRICS if plain.endswith(f"_{one}")), UNKNOWN)
+    if plain in METRICS:
+        return METRICS[plain]
+    for suffix, metric in METRICS.items():
+        if plain.endswith(f"_{suffix}"):
+            return metric
+    return UNKNOWN
 
 
 def direction(name: str, metric: Metric | None = None) -> str:
-    """Return in words which value of a figure is its best, e.g. `eval_loss (nats, lower is better)`."""
+    """Describe a figure with its direction, e.g. `eval_loss (nats, lower is better)`."""
     metric = metric or metric_of(name)
     unit = catalogue(current()).get(metric.unit, metric.unit)  # a plug-in's unit may have braces
     if metric.higher:
@@ -57,7 +64,7 @@ def direction(name: str, metric: Metric | None = None) -> str:
 
 
 def read_metric(results: Mapping[str, object], name: str) -> tuple[object, Metric]:
-    """Return a figure's value in a results.json, its `metrics` too (None without it), and what it means."""
+    """Read a figure of a results.json or of its `metrics`: its value (None if missing) and meaning."""
     declared = results.get("metrics")
     figure = declared.get(name) if isinstance(declared, Mapping) else None
     if name in results or not isinstance(figure, Mapping):

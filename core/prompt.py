@@ -43,17 +43,17 @@ OPENAI_TAGS = SHAREGPT_TAGS | {
 OPENAI = {"formatting": "sharegpt", "tags": OPENAI_TAGS}
 BARE = {name: name for name in ("system", "history", "tools")}  # columns of a record without a registry entry
 PLACEHOLDERS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
-"""What stands in a text for each file of these columns, as LLaMA-Factory has it."""
+"""Placeholder in a text for each file of these columns, as in LLaMA-Factory."""
 ANSWERS = ("assistant", "function")  # the roles of what a model writes
 MESSAGES = ("messages", "text")  # where records keep messages as OpenAI has them
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What is asked (`messages`, the user's turn last), the answer that the data expects, or "", its role.
+    """Prompt (`messages`, the user's turn last), expected answer ("" without one) and its role.
 
-    Calls of tools are messages of the role `function`, what they return of `observation`, both as
-    LLaMA-Factory holds them; the first message has the `tools` (a JSON list as text) where there are any.
+    Tool calls are messages of role `function`, their results of role `observation`, as in LLaMA-Factory. The
+    first message has the `tools` (a JSON list as text) if there are any.
     `images` are paths as the record has them, one for each `<image>` in the messages.
     """
 
@@ -64,8 +64,11 @@ class Conversation:
 
 
 def conversation(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> Conversation:
-    """Return a record as messages and answer, by its entry ({}: its keys); `ContentError` names `place`."""
-    images = tuple(one for one in _images(record, entry) if isinstance(one, str))
+    """Convert a record to messages and answer by its registry entry, or by its own keys if that is {}.
+
+    `ContentError` begins with `place`.
+    """
+    images = tuple(path for path in _images(record, entry) if isinstance(path, str))
     field = next((name for name in MESSAGES if isinstance(record.get(name), list)), None)
     if not entry and field:
         entry = {**OPENAI, "columns": {"messages": field, **BARE}}
@@ -75,77 +78,89 @@ def conversation(record: Mapping[str, object], entry: Mapping[str, object], plac
         entry = {"columns": {"prompt": "text"}}
     if entry.get("formatting", "alpaca") == "alpaca":
         default = ALPACA if entry else {**_found_columns(record), **BARE}
-        found = _from_alpaca(record, strings(entry.get("columns")) or default, place)
+        result = _from_alpaca(record, strings(entry.get("columns")) or default, place)
     else:
-        found = _from_sharegpt(record, entry, place)
-    return replace(found, images=images) if images else found
+        result = _from_sharegpt(record, entry, place)
+    if images:
+        return replace(result, images=images)
+    return result
 
 
 def refuse_media(
     record: Mapping[str, object], entry: Mapping[str, object], place: str, images: bool = False
 ) -> None:
-    """Refuse a record with images, videos or audios: its text is not all that the model is asked.
+    """Refuse a record with images, videos or audios, since its text is not the whole prompt.
 
-    With `images` these are let through, where the entry names their column: else training leaves them out.
+    With `images`, images pass if the entry names their column. Otherwise training leaves them out.
     """
     columns = strings(entry.get("columns"))
-    named = columns or {kind: kind for kind in PLACEHOLDERS}
+    media_columns = columns or {kind: kind for kind in PLACEHOLDERS}
     for kind in PLACEHOLDERS:
-        if kind not in named or not record.get(named[kind]):
+        if kind not in media_columns or not record.get(media_columns[kind]):
             continue
         if kind == "images" and images and (columns or not entry):
             for path in _images(record, entry):
                 if not (isinstance(path, str) and path):
-                    found = f"found {show_value(path)}, expected the path of an image"
-                    raise ContentError(f"{place}: {named[kind]}: {found}")
+                    message = f"found {show_value(path)}, expected the path of an image"
+                    raise ContentError(f"{place}: {media_columns[kind]}: {message}")
             continue
         hint = "images are, by eval.text --no-generate and eval.nli --mode choice without --check-generate"
         if images and kind == "images":
             hint = "the registry's entry does not name the column, so that training leaves them out: name it"
-        raise ContentError(f"{place}: {named[kind]}: rows with {kind} are not scored here ({hint})")
+        raise ContentError(f"{place}: {media_columns[kind]}: rows with {kind} are not scored here ({hint})")
 
 
 def saved_chat_template(folder: Path) -> str | None:
-    """Return the chat template saved in a model or adapter folder, None where there is none."""
+    """Read the chat template saved in a model or adapter folder, None without one."""
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
     config = folder / "tokenizer_config.json"
-    template = read_object(config).get("chat_template") if config.is_file() else None
-    return template if isinstance(template, str) else None
+    if not config.is_file():
+        return None
+    template = read_object(config).get("chat_template")
+    if not isinstance(template, str):
+        return None
+    return template
 
 
 def chat_renderer(
     tokenizer: "PreTrainedTokenizerBase | SimpleNamespace", template: str | None, think: bool = False
 ) -> Render:
-    """Return messages → text by a Jinja chat template, up to where an answer begins if one is asked for.
+    """Renderer by a Jinja chat template: messages → text, up to the begin of an answer if `ask`.
 
-    Without a template texts stand line by line, as LLaMA-Factory's `empty` has one turn. Models that can
-    think get an empty thought unless `think`.
+    Without a template the texts are joined by line breaks, as LLaMA-Factory's `empty` does for one turn.
+    Models that can think get an empty thought unless `think`.
     """
     from jinja2 import TemplateError
 
     def render(messages: list[Message], ask: bool) -> str:
         if template is None:
-            contents = [m["content"] for m in messages]
-            return "\n".join(contents) if ask else "\n".join(contents[:-1]) + contents[-1]
+            contents = [message["content"] for message in messages]
+            if ask:
+                return "\n".join(contents)
+            return "\n".join(contents[:-1]) + contents[-1]
         try:
             with bounded("the chat template"):
                 plain, tools = openai_messages(messages)
-                asked: dict[str, Any] = {"add_generation_prompt": ask, "enable_thinking": think}
-                asked |= {"tools": tools} if tools else {}
+                options: dict[str, Any] = {"add_generation_prompt": ask, "enable_thinking": think}
+                if tools:
+                    options["tools"] = tools
                 text: str = tokenizer.apply_chat_template(
-                    plain, chat_template=template, tokenize=False, **asked
+                    plain, chat_template=template, tokenize=False, **options
                 )
         except (TemplateError, TypeError, ArithmeticError, LookupError, ValueError) as error:  # of its code
-            roles = ", ".join(m["role"] for m in messages)
+            roles = ", ".join(message["role"] for message in messages)
             raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
-        called = [call for message in plain for call in message.get("tool_calls", ())]
-        named = [one["function"]["name"] for one in (*tools, *called)]
-        if lost := next((name for name in named if name not in text), ""):
-            mend = "it knows none; name LLaMA-Factory's template with --template NAME"
-            raise ContentError(f"the chat template leaves out the tool {lost!r}: {mend}")
-        if ask and not think and text.rstrip().endswith("<think>"):  # it begins the thought by itself
+        functions = list(tools)
+        for message in plain:
+            functions += message.get("tool_calls", ())
+        for function in functions:
+            name = function["function"]["name"]
+            if name not in text:
+                fix = "it knows none; name LLaMA-Factory's template with --template NAME"
+                raise ContentError(f"the chat template leaves out the tool {name!r}: {fix}")
+        if ask and not think and text.rstrip().endswith("<think>"):  # the template itself begins a thought
             text = f"{text.rstrip()}\n\n</think>\n\n"
         return text
 
@@ -153,7 +168,7 @@ def chat_renderer(
 
 
 def openai_messages(messages: list[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return messages and tools as chat templates take them; `ContentError` where calls are broken."""
+    """Convert messages and tools to the form of chat templates. `ContentError` for broken calls."""
     plain: list[dict[str, Any]] = []
     try:
         for message in messages:
@@ -171,7 +186,7 @@ def openai_messages(messages: list[Message]) -> tuple[list[dict[str, Any]], list
 
 
 def chat_encoder(tokenizer: "PreTrainedTokenizerBase", template: str | None, think: bool = False) -> Encode:
-    """Return messages → prompt ids by a Jinja chat template, generation prompt included."""
+    """Encoder by a Jinja chat template: messages → prompt ids, with the generation prompt."""
     render = chat_renderer(tokenizer, template, think)
 
     def encode(messages: list[Message]) -> list[int]:
@@ -181,46 +196,47 @@ def chat_encoder(tokenizer: "PreTrainedTokenizerBase", template: str | None, thi
 
 
 def llamafactory_encoder(tokenizer: "PreTrainedTokenizerBase", name: str, think: bool = False) -> Encode:
-    """Return messages → prompt ids as `llamafactory_template` has them (imported in about 10 s)."""
-    template, own = llamafactory_template(tokenizer, name, think)
+    """Encoder by `llamafactory_template`: messages → prompt ids. The import takes about 10 s."""
+    template, adapted_tokenizer = llamafactory_template(tokenizer, name, think)
 
     def encode(messages: list[Message]) -> list[int]:
         turns, system, tools = llamafactory_messages(messages)
         answer = {"role": "assistant", "content": ""}
-        return list(template.encode_oneturn(own, [*turns, answer], system, tools)[0])
+        return list(template.encode_oneturn(adapted_tokenizer, [*turns, answer], system, tools)[0])
 
     return encode
 
 
 def llamafactory_messages(messages: list[Message]) -> tuple[list[Message], str | None, str | None]:
-    """Return the turns, the system text and the tools, as LLaMA-Factory's templates take them."""
+    """Split messages into turns, system text and tools, the arguments of LLaMA-Factory's templates."""
     system = messages[0]["content"] if messages[0]["role"] == "system" else None
-    turns = [{"role": m["role"], "content": m["content"]} for m in messages if m["role"] != "system"]
+    turns = [message for message in messages if message["role"] != "system"]
+    turns = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
     return turns, system, messages[0].get("tools")
 
 
 def llamafactory_template(
     tokenizer: "PreTrainedTokenizerBase", name: str, think: bool
 ) -> "tuple[Template, PreTrainedTokenizerBase]":
-    """Return LLaMA-Factory's template `name` and a copy of the tokenizer with the tokens that it sets.
+    """LLaMA-Factory's template `name`, and a copy of the tokenizer with the special tokens that it sets.
 
-    Of no name (""), as a recipe without one: that of the tokenizer's chat template, or `empty`.
+    Without a name ("") it is parsed from the tokenizer's chat template, or `empty`, as for a recipe.
     """
     from llamafactory.data.template import ReasoningTemplate, parse_template
 
-    own = copy.deepcopy(tokenizer)
-    if name or not isinstance(own.chat_template, str):
+    adapted_tokenizer = copy.deepcopy(tokenizer)
+    if name or not isinstance(adapted_tokenizer.chat_template, str):
         template = template_named(name or "empty", think)
     else:
-        template = parse_template(own)
+        template = parse_template(adapted_tokenizer)
         if isinstance(template, ReasoningTemplate):
             template.enable_thinking = think
-    template.fix_special_tokens(own)
-    return template, own
+    template.fix_special_tokens(adapted_tokenizer)
+    return template, adapted_tokenizer
 
 
 def template_named(name: str, think: bool) -> "Template":
-    """Return a copy of LLaMA-Factory's template `name`, which thinks or not whatever others were asked.
+    """Copy LLaMA-Factory's template `name` and set whether it thinks.
 
     LLaMA-Factory writes `enable_thinking` of each training into the one template that all share.
     """
@@ -238,14 +254,18 @@ def template_named(name: str, think: bool) -> "Template":
 
 def _found_columns(record: Mapping[str, object]) -> Mapping[str, str]:
     answers = {pair["response"] for pair in (ALPACA, *PAIRS)} & record.keys()
-    found = (pair for pair in PAIRS if pair["prompt"] in record and answers <= {pair["response"]})
-    return ALPACA if ALPACA["prompt"] in record else next(found, ALPACA)
+    if ALPACA["prompt"] in record:
+        return ALPACA
+    for pair in PAIRS:
+        if pair["prompt"] in record and answers <= {pair["response"]}:
+            return pair
+    return ALPACA
 
 
 def _from_alpaca(record: Mapping[str, object], columns: Mapping[str, str], place: str) -> Conversation:
     if columns.get("prompt") not in record:
-        found = ", ".join(record) or "none"
-        raise ContentError(f"{place}: no column {columns.get('prompt')!r} (found: {found})")
+        names = ", ".join(record) or "none"
+        raise ContentError(f"{place}: no column {columns.get('prompt')!r} (found: {names})")
     system = _text(record, columns.get("system"), place)
     messages = [{"role": "system", "content": system}] if system else []
     history = record.get(columns["history"]) if "history" in columns else None
@@ -254,8 +274,9 @@ def _from_alpaca(record: Mapping[str, object], columns: Mapping[str, str], place
             column = columns["history"]
             raise ContentError(f"{place}: {column}: found {show_value(pair)}, expected [question, answer]")
         messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
-    asked = [_text(record, columns.get(part), place) for part in ("prompt", "query")]
-    messages.append({"role": "user", "content": "\n".join(text for text in asked if text)})
+    prompt = _text(record, columns.get("prompt"), place)
+    query = _text(record, columns.get("query"), place)
+    messages.append({"role": "user", "content": "\n".join(filter(None, [prompt, query]))})
     answer = _text(record, columns.get("response"), place)
     return Conversation(_with_tools(messages, record, columns, place), answer)
 
@@ -270,17 +291,19 @@ def _from_sharegpt(record: Mapping[str, object], entry: Mapping[str, object], pl
     names = ("user", "assistant", "system", "function", "observation")
     roles = {tags[f"{name}_tag"]: name for name in names}
     messages = [_message(turn, tags, roles, f"{place}: {column}") for turn in turns]
-    late = [number for number, m in enumerate(messages[1:], 2) if m["role"] == "system"]
-    if late:  # LLaMA-Factory drops such a record
-        raise ContentError(f"{place}: {column}: message {late[0]} is a system's, expected it first")
+    for number, message in enumerate(messages[1:], 2):
+        if message["role"] == "system":  # LLaMA-Factory drops such a record
+            raise ContentError(f"{place}: {column}: message {number} is a system's, expected it first")
     system = _text(record, columns.get("system"), place)
     if system and messages and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system})
-    answers = messages and messages[-1]["role"] in ANSWERS
-    answer = messages.pop() if answers else {"role": "assistant", "content": ""}
+    answer = {"role": "assistant", "content": ""}
+    if messages and messages[-1]["role"] in ANSWERS:
+        answer = messages.pop()
     if not messages or messages[-1]["role"] not in ("user", "observation"):
-        found = f"found {len(turns)} messages"
-        raise ContentError(f"{place}: {column}: {found}, expected a user's as the last before the answer")
+        raise ContentError(
+            f"{place}: {column}: found {len(turns)} messages, expected a user's as the last before the answer"
+        )
     return Conversation(_with_tools(messages, record, columns, place), answer["content"], answer["role"])
 
 
@@ -298,16 +321,22 @@ def _message(turn: object, tags: Mapping[str, str], roles: Mapping[str, str], pl
     fields = turn if isinstance(turn, dict) else {}
     role = fields.get(tags["role_tag"])
     if not isinstance(role, str) or role not in roles:
-        known = ", ".join(roles)
-        raise ContentError(f"{place}: {tags['role_tag']} {show_value(role)}, expected one of {known}")
+        expected = ", ".join(roles)
+        raise ContentError(f"{place}: {tags['role_tag']} {show_value(role)}, expected one of {expected}")
     return {"role": roles[role], "content": _text(fields, tags["content_tag"], place)}
 
 
 def _images(record: Mapping[str, object], entry: Mapping[str, object]) -> list[object]:
-    """Return what a record has in the column of images that its entry ({}: its keys) names."""
-    column = strings(entry.get("columns")).get("images") if entry else "images"
+    """Values in a record's column of images, which the entry names (without an entry: `images`)."""
+    column: str | None = "images"
+    if entry:
+        column = strings(entry.get("columns")).get("images")
     value = record.get(column) if column else None
-    return value if isinstance(value, list) else [value] if value else []
+    if isinstance(value, list):
+        return value
+    if value:
+        return [value]
+    return []
 
 
 def _text(record: Mapping[str, object], column: str | None, place: str) -> str:
@@ -318,6 +347,7 @@ def _text(record: Mapping[str, object], column: str | None, place: str) -> str:
 
 
 def strings(value: object) -> dict[str, str]:
-    """Return the texts of an object by key, {} of anything else."""
-    items = value.items() if isinstance(value, dict) else ()
-    return {key: text for key, text in items if isinstance(text, str)}
+    """Keep the text values of an object; {} for any other value."""
+    if not isinstance(value, dict):
+        return {}
+    return {key: text for key, text in value.items() if isinstance(text, str)}

@@ -18,7 +18,7 @@ from the root of the checkout after `make demo`.
 
 
 def reference() -> str:
-    """Return the reference as Markdown: a section for each command, with a table of its options."""
+    """The reference as Markdown: a section for each command, with a table of its options."""
     return "\n".join([HEAD, *(_section(context) for context in commands())])
 
 
@@ -38,8 +38,13 @@ def commands(context: click.Context | None = None) -> Iterator[click.Context]:
 def _section(context: click.Context) -> str:
     command = context.command
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    rows = [row for parameter in command.params if (row := parameter.get_help_record(context))]
-    table = markdown_table(["option", "meaning"], [[f"`{_cell(name)}`", _cell(text)] for name, text in rows])
+    rows = []
+    for parameter in command.params:
+        record = parameter.get_help_record(context)
+        if record:
+            name, text = record
+            rows.append([f"`{_cell(name)}`", _cell(text)])
+    table = markdown_table(["option", "meaning"], rows)
     parts = [f"## {context.command_path}", inspect.cleandoc(command.help or "").replace("\b\n", "")]
     parts += [f"```\n{usage}\n```", table if rows else ""]
     parts.append("\n".join(["```", *examples_of(command), "```"]))

@@ -1,7 +1,8 @@
-"""What lies beside the records of a dataset, row by row: fingerprints of its examples, and their clusters.
+"""Index of a dataset by row: fingerprints of its examples, and their clusters.
 
-`NAME/train.examples.npy` goes with `NAME/train.json`: a numpy array of as many rows, with a field
-`fingerprint` and one named as the cluster column, if any. Records keep the keys that their format fixes.
+`NAME/train.examples.npy` belongs to `NAME/train.json`. It is a numpy array of as many rows, with a field
+`fingerprint` and one named after the cluster column, if any. Records cannot have it: their format fixes
+their keys.
 """
 
 import struct
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 FINGERPRINT = "fingerprint"
 SEPARATOR = "\x1e"
-ROWS = 1 << 16  # that are written at a time
+ROWS = 1 << 16  # written at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,38 +35,40 @@ class RowIndex:
 
 
 def row_index_file(records: Path) -> Path:
-    """Return the file beside a dataset's records: `train.json` → `train.examples.npy`."""
+    """File next to a dataset's records: `train.json` → `train.examples.npy`."""
     return records.with_suffix(".examples.npy")
 
 
 def fingerprint(texts: Iterable[str]) -> int:
-    """Return 8 bytes of BLAKE2 over what an example asks: its turns' texts before the last answer.
+    """8 bytes of BLAKE2 over the prompt of an example: the texts of its turns before the last answer.
 
-    The system text is left out: it is the same example under another one. Other prompts share one by 2^-64.
+    The system text is left out, since it does not make another example. Two other prompts have the same
+    fingerprint with probability 2^-64.
     """
     return fingerprints([SEPARATOR.join(texts)])[0]
 
 
 def fingerprints(joined: Sequence[str]) -> "array[int]":
-    """Return the fingerprint of each example, whose texts are joined by `SEPARATOR`: many in one call."""
+    """Fingerprints of many examples. The texts of each are joined by `SEPARATOR`."""
     digests = [blake2b(text, digest_size=8).digest() for text in map(str.encode, joined)]
-    found = array("Q", b"".join(digests))
+    numbers = array("Q", b"".join(digests))
     if sys.byteorder == "big":
-        found.byteswap()
-    return found
+        numbers.byteswap()
+    return numbers
 
 
 def write_row_index(path: Path, fingerprints: Sequence[int], clusters: Mapping[str, Sequence[int]]) -> None:
-    """Write all examples' fingerprints and, by column, their clusters' numbers; `ValueError` unless as many.
+    """Write fingerprints and, by column, cluster numbers of all rows. `ValueError` if their lengths differ.
 
-    The bytes are numpy's format 3.0, made without numpy, whose import takes longer than a small compile.
+    The file has numpy's format 3.0. It is written without numpy, whose import takes longer than a small
+    compile.
     """
     for name, numbers in clusters.items():
         if len(numbers) != len(fingerprints):
             raise ValueError(f"{name}: {len(numbers)} clusters of {len(fingerprints)} fingerprints")
     fields = [(FINGERPRINT, "<u8"), *((name, "<u4") for name in clusters)]
     about = repr({"descr": fields, "fortran_order": False, "shape": (len(fingerprints),)}).encode()
-    about += b" " * (-(len(about) + 13) % 64) + b"\n"  # so that the rows begin at a multiple of 64 bytes
+    about += b" " * (-(len(about) + 13) % 64) + b"\n"  # aligns the rows to 64 bytes
     with atomic(path) as file:
         file.write(b"\x93NUMPY\x03\x00" + struct.pack("<I", len(about)) + about)
         for start in range(0, len(fingerprints), ROWS):
@@ -76,10 +79,10 @@ def write_row_index(path: Path, fingerprints: Sequence[int], clusters: Mapping[s
 
 
 def _interleaved(columns: "Sequence[array[int]]") -> bytearray:
-    """Return rows of little-endian numbers, one of each column after the other."""
+    """Interleave columns into rows of little-endian numbers."""
     width, at = sum(column.itemsize for column in columns), 0
     rows = bytearray(width * len(columns[0]))
-    for column in columns:  # its first byte of every row, its second, …: a fortieth of the time of row by row
+    for column in columns:  # byte by byte of all rows: 40 times as fast as row by row
         if sys.byteorder == "big":
             column.byteswap()
         data = column.tobytes()
@@ -90,7 +93,7 @@ def _interleaved(columns: "Sequence[array[int]]") -> bytearray:
 
 
 def read_row_index(records: Path) -> RowIndex | None:
-    """Return what lies beside a dataset's records, None where nothing does; `ContentError` if it is none."""
+    """Read the row index of a dataset's records, None if it has none. `ContentError` for a broken file."""
     import numpy as np
 
     path = row_index_file(records)

@@ -1,7 +1,7 @@
-"""What JSON Schema refuses, in plain words: the place, what was found, what is expected, and the fix.
+"""JSON Schema violations in plain words: place, value, expected value and fix.
 
-jsonschema walks over the value and tells each keyword that failed, with its place and the schema around it.
-It is imported only where that is asked: whether a value is valid jsonschema-rs says much faster.
+jsonschema reports each failed keyword with its place and the schema around it. It is imported only for a
+report: jsonschema-rs checks much faster whether a value is valid.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,7 +35,7 @@ YES_OR_NO = "YAML reads a bare yes or no as true or false: write it in quotes (i
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Where a value fails its schema (`rules.0.weight`, "" for itself) and by which keyword; the fix."""
+    """One violation: its place (`rules.0.weight`, "" for the whole value), the failed keyword and the fix."""
 
     place: str
     keyword: str
@@ -43,26 +43,29 @@ class Violation:
     hint: str = ""
 
     def line(self, whole: str) -> str:
-        """Return `place: message; hint`, with a name for the whole value."""
-        return f"{self.place or whole}: {self.message}{f'; {self.hint}' if self.hint else ''}"
+        """Format as `place: message; hint`. `whole` names the whole value."""
+        line = f"{self.place or whole}: {self.message}"
+        if self.hint:
+            line += f"; {self.hint}"
+        return line
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Return whether a value is a number to calculate with: no truth value, no NaN, none too large."""
+    """Whether a value is a number to calculate with: no boolean, no NaN, not too large."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def check_file(
     path: Path, schema: Mapping[str, Any], value: object, whole: str = "the file", *, exact: bool = True
 ) -> None:
-    """Raise `ContentError` with a line for everything that a schema refuses in a file's value, each once."""
-    lines = [f"{path}: {one.line(whole)}" for one in violations(schema, value, exact=exact)]
+    """Validate a file's value. `ContentError` has a line for each violation."""
+    lines = [f"{path}: {violation.line(whole)}" for violation in violations(schema, value, exact=exact)]
     if lines:
         raise ContentError("\n".join(dict.fromkeys(lines)))
 
 
 def violations(schema: Mapping[str, Any], value: object, *, exact: bool = False) -> Iterator[Violation]:
-    """Yield everything that a schema refuses; if `exact`, 8.0 is no integer, and NaN and 1e99 no numbers."""
+    """Yield every violation. If `exact`, 8.0 is no integer, and NaN and 1e99 are no numbers."""
     for error in _validator(exact)(schema).iter_errors(value):
         for inner in _innermost(error):
             yield from _in_words(inner)
@@ -73,23 +76,28 @@ def _validator(exact: bool) -> Any:
     from jsonschema import Draft202012Validator as Validator
     from jsonschema.validators import extend
 
-    kinds = {"integer": lambda _, one: is_number(one) and isinstance(one, int)}
-    checker = Validator.TYPE_CHECKER.redefine_many({**kinds, "number": lambda _, one: is_number(one)})
-    return extend(Validator, type_checker=checker) if exact else Validator  # type: ignore[no-untyped-call]
+    if not exact:
+        return Validator
+    checks = {
+        "integer": lambda _, value: is_number(value) and isinstance(value, int),
+        "number": lambda _, value: is_number(value),
+    }
+    checker = Validator.TYPE_CHECKER.redefine_many(checks)
+    return extend(Validator, type_checker=checker)  # type: ignore[no-untyped-call]
 
 
 def _innermost(error: "ValidationError") -> "Iterator[ValidationError]":
-    """Go into the one branch of a `oneOf` that was meant; any other error stands for itself."""
-    meant = _meant(error)
-    if len(meant) != 1:
+    """Descend into the one branch of a `oneOf` that is for this kind of value. Other errors are final."""
+    branches = _branches_of_this_kind(error)
+    if len(branches) != 1:
         yield error
         return
-    for inner in meant[0]:
+    for inner in branches[0]:
         yield from _innermost(inner)
 
 
-def _meant(error: "ValidationError") -> "list[list[ValidationError]]":
-    """Return the errors of each branch that is for values of this kind."""
+def _branches_of_this_kind(error: "ValidationError") -> "list[list[ValidationError]]":
+    """Errors of each branch that is for values of this kind."""
     branches: dict[str | int, list[ValidationError]] = {}
     for inner in error.context or ():
         branches.setdefault(inner.schema_path[0], []).append(inner)
@@ -101,19 +109,26 @@ def _of_another_kind(error: "ValidationError") -> bool:
         return False
     if error.validator == "enum":  # choices are texts and numbers
         return isinstance(error.instance, list | dict)
-    return error.validator in ("type", "const") or (bool(error.context) and not _meant(error))
+    return error.validator in ("type", "const") or (bool(error.context) and not _branches_of_this_kind(error))
 
 
 def _in_words(error: "ValidationError") -> Iterator[Violation]:
-    place, keyword = ".".join(map(str, error.absolute_path)), str(error.validator)
-    schema, bound = cast("dict[str, Any]", error.schema), cast("Any", error.validator_value)
-    value, hint = cast("Any", error.instance), ""
+    place = ".".join(map(str, error.absolute_path))
+    keyword = str(error.validator)
+    schema = cast("dict[str, Any]", error.schema)
+    bound = cast("Any", error.validator_value)
+    value = cast("Any", error.instance)
+    hint = ""
     if keyword == "additionalProperties":
-        known = schema.get("properties", {})
-        for name in [name for name in value if name not in known]:
-            hint = nearest(str(name), known) or (f"the keys are {', '.join(known)}" if known else "")
-            shown = repr(name) if isinstance(name, str) else show_value(name)
-            yield Violation(place, keyword, f"unknown key {shown}", hint)
+        keys = schema.get("properties", {})
+        for name in value:
+            if name in keys:
+                continue
+            hint = nearest(str(name), keys)
+            if not hint and keys:
+                hint = f"the keys are {', '.join(keys)}"
+            name_text = repr(name) if isinstance(name, str) else show_value(name)
+            yield Violation(place, keyword, f"unknown key {name_text}", hint)
         return
     if keyword == "required":
         lacking = [key for key in bound if key not in value]
@@ -129,15 +144,25 @@ def _in_words(error: "ValidationError") -> Iterator[Violation]:
     if keyword == "type" and too_large and kinds & {"integer", "number"}:
         keyword, expected = "maximum", f"a number of at most {LARGEST:,.0f}"
     elif keyword == "type":
-        expected = " or ".join(words for one, words in _TYPES.items() if one in kinds) or "null"
-        hint = YES_OR_NO if isinstance(value, bool) and "string" in kinds else ""
+        expected = " or ".join(words for name, words in _TYPES.items() if name in kinds) or "null"
+        if isinstance(value, bool) and "string" in kinds:
+            hint = YES_OR_NO
     elif keyword == "enum":
-        known = [one if isinstance(one, str) else show_value(one) for one in bound if one is not None]
-        expected = f"one of {', '.join(known[:20])}{', …' * (len(known) > 20)}"
-        hint = nearest(value, known) if isinstance(value, str) else ""
+        choices = [
+            choice if isinstance(choice, str) else show_value(choice)
+            for choice in bound
+            if choice is not None
+        ]
+        expected = f"one of {', '.join(choices[:20])}"
+        if len(choices) > 20:
+            expected += ", …"
+        if isinstance(value, str):
+            hint = nearest(value, choices)
     elif keyword in _BOUNDS:
-        said = [one for one in _BOUNDS if one in schema] if keyword.endswith("imum") else [keyword]
-        expected = " and ".join(_BOUNDS[one].format(schema[one]) for one in said)
+        bounds = [keyword]
+        if keyword.endswith("imum"):  # a range is reported with both of its ends
+            bounds = [name for name in _BOUNDS if name in schema]
+        expected = " and ".join(_BOUNDS[name].format(schema[name]) for name in bounds)
     else:
         expected = str(schema.get("description") or f"{keyword} {show_value(bound)}")
     if keyword == "type" and kinds & {"array", "object"} and "description" in schema:

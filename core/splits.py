@@ -18,7 +18,7 @@ ROW_TYPE = "I"  # typecode of an array of row numbers: 4 bytes each
 def draw_splits(
     sizes: Sequence[int], classes: Sequence[int] | None, shares: Mapping[str, float], seed: int
 ) -> "array[int]":
-    """Draw the split of each unit, a row or rows that stay together: exact shares of rows by a seed.
+    """Draw the split of each unit (a row, or rows that stay together) in exact shares of rows.
 
     A unit's entry is 0 for `REST`, else the number of its split among `shares`, counted from 1.
     `sizes` are the units' numbers of rows. `classes` are numbers too: each share is taken of every class,

@@ -1,4 +1,4 @@
-"""What training teaches from a conversation: token ids, and which of them carry loss.
+"""Supervision of a conversation: its token ids, and the labels with the loss mask.
 
 As LLaMA-Factory 0.9.5 (data/processor): question and answer of each turn are tokenised by themselves, answers
 carry loss with their end of turn, both are cut to `cutoff_len` (tests/integration/test_supervision.py).
@@ -19,7 +19,7 @@ IGNORED = -100  # PyTorch's cross-entropy leaves these labels out
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """Question and answer of every turn as ids; `stop` is taught after an answer and not in the history."""
+    """Question and answer of every turn as ids. `stop` follows the last answer and is not in the history."""
 
     pairs: list[tuple[list[int], list[int]]]
     stop: int | None = None
@@ -27,9 +27,9 @@ class Turns:
 
 @dataclass(frozen=True, slots=True)
 class SupervisedText:
-    """Ids and labels of one record, `IGNORED` where nothing is learned; `length` before the cut.
+    """Ids and labels of one record. Masked labels are `IGNORED`; `length` counts tokens before the cut.
 
-    `images` are the files that the ids have placeholders for.
+    `images` are the files of the placeholders in the ids.
     """
 
     ids: list[int]
@@ -44,45 +44,45 @@ class SupervisedText:
 
     @property
     def learned(self) -> list[int]:
-        """The positions whose token is predicted from those before it and carries loss."""
-        return [i for i, label in enumerate(self.labels) if i and label != IGNORED]
+        """Positions of the loss tokens. The first token has no token before it and carries no loss."""
+        return [place for place, label in enumerate(self.labels) if place and label != IGNORED]
 
 
 ToTurns = Callable[[list[Message]], Turns]  # of messages that end with an answer
 
 
 def chat_turns(tokenizer: "PreTrainedTokenizerBase", render: Render) -> ToTurns:
-    """Return messages → turns by a renderer; `ContentError` where an answer changes what was asked."""
+    """Converter by a renderer: messages → turns. `ContentError` if an answer changes its prompt."""
 
     def turns(messages: list[Message]) -> Turns:
         pairs, before = [], ""
         for place, message in enumerate(messages):
             if message["role"] in ANSWERS:
-                asked = render(messages[:place], True)
-                answered = render(messages[: place + 1], False)
-                pieces = (_after(before, asked), _after(asked, answered))
-                source, target = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in pieces)
-                pairs.append((list(source), list(target)))
-                before = answered
+                prompt = render(messages[:place], True)
+                with_answer = render(messages[: place + 1], False)
+                question = tokenizer(_after(before, prompt), add_special_tokens=False)
+                answer = tokenizer(_after(prompt, with_answer), add_special_tokens=False)
+                pairs.append((list(question["input_ids"]), list(answer["input_ids"])))
+                before = with_answer
         return Turns(pairs)
 
     return turns
 
 
 def llamafactory_turns(tokenizer: "PreTrainedTokenizerBase", name: str, think: bool = False) -> ToTurns:
-    """Return messages → turns by LLaMA-Factory's own template `name` (imports it: about 10 s)."""
-    template, own = llamafactory_template(tokenizer, name, think)
+    """Converter by LLaMA-Factory's template `name`: messages → turns. The import takes about 10 s."""
+    template, adapted_tokenizer = llamafactory_template(tokenizer, name, think)
 
     def turns(messages: list[Message]) -> Turns:
-        talk, system, tools = llamafactory_messages(messages)
-        stop = own.eos_token_id if template.efficient_eos else None
-        return Turns(template.encode_multiturn(own, talk, system, tools), stop)
+        turn_messages, system, tools = llamafactory_messages(messages)
+        stop = adapted_tokenizer.eos_token_id if template.efficient_eos else None
+        return Turns(template.encode_multiturn(adapted_tokenizer, turn_messages, system, tools), stop)
 
     return turns
 
 
 def supervise(turns: Turns, cutoff: int) -> SupervisedText:
-    """Return what is learned of the turns within `cutoff` tokens."""
+    """Join turns to ids and labels of at most `cutoff` tokens, as LLaMA-Factory does."""
     ids: list[int] = []
     labels: list[int] = []
     end = [] if turns.stop is None else [turns.stop]
@@ -90,16 +90,16 @@ def supervise(turns: Turns, cutoff: int) -> SupervisedText:
         room = cutoff - len(ids) - len(end)
         if room <= 0:
             break
-        asked, answered = _fit(len(source), len(target), room)
-        ended = end if ids else []
-        labels += [*ended, *[IGNORED] * asked][:asked] + target[:answered]
-        ids += source[:asked] + target[:answered]
+        source_length, target_length = _fit(len(source), len(target), room)
+        stop_of_last_turn = end if ids else []
+        labels += [*stop_of_last_turn, *[IGNORED] * source_length][:source_length] + target[:target_length]
+        ids += source[:source_length] + target[:target_length]
     length = sum(len(source) + len(target) for source, target in turns.pairs) + len(end)
     return SupervisedText(ids + end, labels + end, length)
 
 
 def supervise_text(tokenizer: "PreTrainedTokenizerBase", text: str, cutoff: int) -> SupervisedText:
-    """Return what pretraining learns of a text within `cutoff` tokens: all of it, and where it ends."""
+    """Ids and labels of a pretraining text cut to `cutoff` tokens. Every token and the end carry loss."""
     begin = tokenizer.bos_token if getattr(tokenizer, "add_bos_token", False) else ""
     whole = f"{begin}{text}{tokenizer.eos_token or ''}"
     ids = list(tokenizer(whole, add_special_tokens=False)["input_ids"])
@@ -107,7 +107,7 @@ def supervise_text(tokenizer: "PreTrainedTokenizerBase", text: str, cutoff: int)
 
 
 def _fit(source: int, target: int, room: int) -> tuple[int, int]:
-    """Return how many tokens of question and answer stay: the shorter one whole, else both by share."""
+    """Lengths of question and answer after the cut to `room`: the shorter one whole, otherwise by share."""
     most = int(room * (target / max(source + target, 1)))
     if target * 2 < room or source * 2 < room:
         most = room if target * 2 < room else room - source

@@ -29,26 +29,26 @@ NAMES = 3
 
 
 class Writing:
-    """A tokenizer of which each text is its own id; the model's own first and last are <bos> and <eos>.
+    """Stand-in for a tokenizer: each text is its own id, begin and end of text are <bos> and <eos>.
 
-    A template asks its tokenizer for ids and joins them, so that it writes a list of texts with this one.
+    A template joins the ids of its tokenizer, so that this one yields the list of texts that it writes.
     """
 
     bos_token = bos_token_id = BOS
     eos_token = eos_token_id = EOS
 
     def encode(self, text: str, **_: bool) -> list[str]:
-        """Return a text as the one id of it."""
+        """The text itself as its only id."""
         return [text]
 
     def convert_tokens_to_ids(self, token: str) -> str:
-        """Return a token as its id."""
+        """The token itself as its id."""
         return token
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateFinding:
-    """What is wrong with a template: E325, E326, W352 or N352 (docs/recipes.md)."""
+    """Mismatch of template and model: E325, E326, W352 or N352 (docs/recipes.md)."""
 
     code: str
     message: str
@@ -96,9 +96,9 @@ class ChatFormat:
 
 
 def with_fitted_template(data: RecipeData, has_tools: bool) -> tuple[RecipeData, list[TemplateFinding]]:
-    """Return the data with tokenizer and template, and what keeps the template from fitting the model.
+    """Load tokenizer and template, and report why the template does not fit the model.
 
-    `has_tools`: whether rows of the data come with tools. Stage pt writes no template, so it has no findings.
+    `has_tools`: whether rows of the data have tools. Stage pt writes no template, so it has no findings.
     """
     data = data.with_tokenizer()
     tokenizer = data.module["tokenizer"]
@@ -113,7 +113,7 @@ def with_fitted_template(data: RecipeData, has_tools: bool) -> tuple[RecipeData,
 def template_findings(
     template: Any, name: str | None, tokenizer: Any, chat: ChatFormat, resizes: bool = False
 ) -> list[TemplateFinding]:
-    """Return what keeps a template from fitting a model: errors, or else one warning or note.
+    """Report why a template does not fit a model: errors, otherwise at most one warning or note.
 
     `tokenizer` is the mended one, `chat` the format before that, `resizes` the recipe's `resize_vocab`.
     """
@@ -158,7 +158,7 @@ def _wrong_end(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> 
 
 
 def end_token(template: Any, tokenizer: Any) -> str:
-    """Return the token with which an answer ends in training, "" if the template ends none."""
+    """Token that ends an answer in training, "" if the template ends none."""
     if template.efficient_eos:
         return str(tokenizer.eos_token)
     _, answer_ids = template.encode_oneturn(tokenizer, [USER, ANSWER])
@@ -217,20 +217,25 @@ def _fitting_hint(tokenizer: Any, chat: ChatFormat) -> str:
         elif system_prompt in chat.system_prompts:
             same_with_system.append(name)
     names = (same_prompt or same_with_system)[:NAMES]
-    own = "leave `template` out to train the model's own chat template"
-    return f"take the template {' or '.join(names)}, or {own}" if names else own
+    hint = "leave `template` out to train the model's own chat template"
+    if names:
+        hint = f"take the template {' or '.join(names)}, or {hint}"
+    return hint
 
 
 def _reads_media(named_template: tuple[str, Any]) -> bool:
-    """Whether a template is one of a model for images, videos or audios."""
+    """Whether a template is for models that read images, videos or audios."""
     return type(named_template[1].mm_plugin).__name__ != "BasePlugin"
 
 
 def _written_tokens(template: Any, tokenizer: Any) -> list[str]:
-    """Return the special tokens that a template writes in an exchange with a system text, in their order."""
+    """Special tokens that a template writes in an exchange with a system text, in their order."""
     prompt, answer = template.encode_oneturn(Writing(), [USER, ANSWER], SYSTEM_TEXT)
+    texts = [*prompt, *answer]
+    if template.efficient_eos:
+        texts.append(EOS)
     tokens = []
-    for text in [*prompt, *answer, *([EOS] if template.efficient_eos else [])]:
+    for text in texts:
         if text == EOS:
             tokens.append(tokenizer.eos_token)
         elif text in _token_slots(template):
@@ -241,7 +246,7 @@ def _written_tokens(template: Any, tokenizer: Any) -> list[str]:
 
 
 def _token_slots(template: Any) -> set[str]:
-    """Return the tokens that a template asks the tokenizer for by name."""
+    """Tokens that a template looks up in the tokenizer by name."""
     formatters = (
         template.format_prefix,
         template.format_system,
@@ -276,13 +281,13 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> s
 
 
 def _prompt(tokenizer: Any, messages: list[dict[str, str]], thinks: bool, **options: Any) -> list[int]:
-    """Return the ids of a prompt as the chat template writes it."""
+    """Ids of a prompt as the chat template writes it."""
     options |= {"add_generation_prompt": True, "enable_thinking": thinks}
     return _encode(tokenizer, _render(tokenizer, messages, **options))
 
 
 def _optional_prompts(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> list[list[int]]:
-    """Return the prompt with thinking off and on, [] if the chat template refuses these messages."""
+    """Prompts with thinking off and on, [] if the chat template refuses these messages."""
     try:
         return [_prompt(tokenizer, messages, thinks, **options) for thinks in (False, True)]
     except expected_errors():
@@ -304,10 +309,11 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 
 def _difference(prompt: Sequence[int], expected: Sequence[int], tokenizer: Any) -> str:
-    """Return the place where two prompts part, with the text around it."""
+    """Describe the first difference of two prompts with the text around it."""
     place = 0
     while place < min(len(prompt), len(expected)) and prompt[place] == expected[place]:
         place += 1
     around = slice(max(0, place - 3), place + 8)
-    trained, own = tokenizer.decode(prompt[around]), tokenizer.decode(expected[around])
-    return f"at token {place + 1} it trains {trained!r}, the model's own has {own!r}"
+    trained_text = tokenizer.decode(prompt[around])
+    model_text = tokenizer.decode(expected[around])
+    return f"at token {place + 1} it trains {trained_text!r}, the model's own has {model_text!r}"

@@ -1,4 +1,4 @@
-"""A bound on the time of what a user wrote and we run: regular expressions (`(a+)+b`), chat templates.
+"""Time limit for code from users: regular expressions such as `(a+)+b`, and chat templates.
 
 Both `re` and Jinja's compiled templates let signals through while they work, so a timer ends either.
 """
@@ -16,7 +16,7 @@ SECONDS = 5.0
 
 @contextlib.contextmanager
 def bounded(what: str, seconds: float | None = None) -> Iterator[None]:
-    """Let a block compute for at most `seconds` (5) of CPU time, else `ContentError`, which `what` opens.
+    """Stop the block with `ContentError` after `seconds` (5) of CPU time. The message begins with `what`.
 
     Blocks may be nested. Only the main thread gets signals: in another one the block runs without a bound.
     """

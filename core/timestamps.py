@@ -1,9 +1,9 @@
-"""Columns of JSON Lines that LLaMA-Factory reads as times instead of texts.
+"""Find columns of JSON Lines that LLaMA-Factory would read as timestamps instead of texts.
 
 Its loader gives files of lines to pyarrow, which takes a column for timestamps if every text of it is one:
 `2023-05-02`, also with a time and a zone. Such an answer is no text any more, and the row is dropped. The
 `datasets` library (4.0.0, packaged_modules/json) reads `BATCH` bytes and the rest of the line at a time, and
-each of these batches gets types of its own. A JSON array goes through pandas, which leaves texts as they are.
+each of these batches gets its types separately. A JSON array goes through pandas, which keeps texts.
 """
 
 import io
@@ -100,8 +100,9 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | dict):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _texts(each)
+        items = value.values() if isinstance(value, dict) else value
+        for item in items:
+            yield from _texts(item)
 
 
 def _batches(path: Path) -> Iterator[tuple[int, int, bytes]]:
@@ -169,7 +170,10 @@ def _has_timestamp(type_: "pyarrow.DataType") -> bool:
 def _lines_before(path: Path, offset: int) -> int:
     count = 0
     with path.open("rb") as file:
-        while offset > 0 and (piece := file.read(min(offset, 1 << 20))):
+        while offset > 0:
+            piece = file.read(min(offset, 1 << 20))
+            if not piece:
+                break
             count += piece.count(b"\n")
             offset -= len(piece)
     return count

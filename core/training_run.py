@@ -1,4 +1,4 @@
-"""What a training recorded beside its weights, and the hash by which it told its base model."""
+"""Records of a training run next to its weights, and the hash of its base model."""
 
 import hashlib
 import re
@@ -16,44 +16,56 @@ OF_A_MODEL = {".json", ".jinja", ".safetensors", ".model", ".txt"}
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """Return where a training's records may lie: a folder of its weights, and the run of a checkpoint."""
-    return [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
+    """Folders that may contain the records: that of the weights, and the output_dir of a checkpoint."""
+    if folder.name.startswith("checkpoint-"):
+        return [folder, folder.parent]
+    return [folder]
 
 
 def record_of(folder: Path) -> Path | None:
-    """Return run.json, else started.json, of the training that left a folder's weights; None without one."""
-    places = (place / name for place in run_folders(folder.resolve()) for name in (RUN, STARTED))
-    return next((path for path in places if path.is_file()), None)
+    """Find run.json, otherwise started.json, of the training run that wrote these weights; None without."""
+    for run_folder in run_folders(folder.resolve()):
+        for name in (RUN, STARTED):
+            if (run_folder / name).is_file():
+                return run_folder / name
+    return None
 
 
 def run_of(folder: Path) -> dict[str, Any]:
-    """Return the inputs that the record of a training holds, {} where there is none."""
+    """Inputs in the record of a training run, {} without a record."""
     record = record_of(folder)
-    found = read_object(record) if record else {}
-    inputs = found.get("inputs") if record and record.name == RUN else found
-    return inputs if isinstance(inputs, dict) else {}
+    if record is None:
+        return {}
+    inputs: object = read_object(record)
+    if record.name == RUN and isinstance(inputs, dict):
+        inputs = inputs.get("inputs")
+    if not isinstance(inputs, dict):
+        return {}
+    return inputs
 
 
 def datasets_in_card(text: str) -> list[str]:
-    """Return the datasets that the model card (README.md) of a plain LLaMA-Factory training names."""
+    """Datasets in the model card (README.md) of a plain LLaMA-Factory training."""
     sentence = CARD_SENTENCE.search(text)
-    return re.findall(r"the (\S+?)(?=,|$| and )", sentence[1]) if sentence else []
+    if sentence is None:
+        return []
+    return re.findall(r"the (\S+?)(?=,|$| and )", sentence[1])
 
 
 def names_in(value: object) -> list[str]:
-    """Return a setting of names (datasets, modules), a list or text with commas, as a list; [] of none."""
+    """Split a setting of names (datasets, modules): a list, or a text with commas. [] if it is unset."""
     items = value if isinstance(value, list) else str(value or "").split(",")
     return [str(item).strip() for item in items if str(item).strip()]
 
 
 def model_sha256(folder: Path) -> str:
-    """Return one hash over the names and bytes of a model folder's config, tokenizer and weights."""
+    """One hash over the names and bytes of a model folder's config, tokenizer and weights."""
     files = (path for path in sorted(folder.iterdir()) if path.suffix in OF_A_MODEL and path.is_file())
     return files_sha256(files)
 
 
 def files_sha256(paths: Iterable[Path]) -> str:
-    """Return one hash over the names and bytes of files."""
+    """One hash over the names and bytes of files."""
     total = hashlib.sha256()
     for path in paths:
         total.update(f"{path.name}\0{sha256(path)}\n".encode())

@@ -51,7 +51,7 @@ class Weights:
     metadata: dict[str, str]
 
     def stored(self, name: str) -> Stored:
-        """Return a floating-point tensor as it is stored; BF16 comes as uint16 bit patterns."""
+        """Read a floating-point tensor without converting it. BF16 comes as uint16 bit patterns."""
         tensor = self.tensors[name]
         where, count = f"{self.path}: tensor {name!r}", math.prod(tensor.shape)
         try:
@@ -60,7 +60,7 @@ class Weights:
             raise ContentError(f"{where}: {describe_os_error(error)}") from error
 
     def read(self, name: str) -> Array:
-        """Return a tensor as fp32; `ContentError` where it is no float or holds NaN or infinity."""
+        """Read a tensor as fp32. `ContentError` if it is no float or has NaN or infinity."""
         tensor = self.tensors[name]
         values = to_fp32(self.stored(name), tensor.dtype)
         require_finite(values, f"{self.path}: tensor {name!r}")
@@ -70,7 +70,7 @@ class Weights:
 def blocks_of(tensor: Tensor, elements: int) -> Iterator[tuple[int, Array]]:
     """Yield (first row, rows as fp32 [rows, columns]) of a tensor, some `elements` at a time.
 
-    A vector has one column. `ContentError` where it is no float or holds NaN or infinity.
+    A vector has one column. `ContentError` if it is no float or has NaN or infinity.
     """
     rows, columns = math.prod(tensor.shape[:1]), math.prod(tensor.shape[1:])
     step = max(elements // max(columns, 1), 1)
@@ -83,7 +83,7 @@ def blocks_of(tensor: Tensor, elements: int) -> Iterator[tuple[int, Array]]:
 
 
 def _read(tensor: Tensor, first: int, count: int, where: str) -> Stored:
-    """Return `count` elements from the `first` on as they are stored; `where` opens the `ContentError`."""
+    """Read `count` elements from the `first` on without converting. `where` begins the `ContentError`."""
     if tensor.dtype not in STORED:
         raise ContentError(f"{where}: dtype {tensor.dtype}, expected {' or '.join(STORED)}")
     kind = np.dtype(STORED[tensor.dtype])
@@ -94,7 +94,7 @@ def _read(tensor: Tensor, first: int, count: int, where: str) -> Stored:
 
 
 def open_weights(path: Path) -> Weights:
-    """Read and check the header of a safetensors file; `ContentError` says what is wrong with it."""
+    """Read and check the header of a safetensors file. `ContentError` if it is damaged."""
     require(path, "safetensors file")
     size = path.stat().st_size
     if size < 8:
@@ -102,8 +102,9 @@ def open_weights(path: Path) -> Weights:
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > MAX_HEADER:
-            most = f"at most {MAX_HEADER} are accepted"
-            raise ContentError(f"{path}: no safetensors: header of {length} bytes, {most}")
+            raise ContentError(
+                f"{path}: no safetensors: header of {length} bytes, at most {MAX_HEADER} are accepted"
+            )
         start = 8 + length
         if start > size:
             ends = f"header ends at byte {start}, the file at {size}"
@@ -114,8 +115,8 @@ def open_weights(path: Path) -> Weights:
     except (ValueError, RecursionError) as error:
         raise ContentError(f"{path}: damaged safetensors: header is not JSON: {error}") from error
     if not isinstance(header, dict):
-        found = type(header).__name__
-        raise ContentError(f"{path}: damaged safetensors: header is {found}, expected an object")
+        header_type = type(header).__name__
+        raise ContentError(f"{path}: damaged safetensors: header is {header_type}, expected an object")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ContentError(f"{path}: damaged safetensors: __metadata__ is no map of strings")
@@ -125,10 +126,10 @@ def open_weights(path: Path) -> Weights:
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    header = dict(pairs)
+    if len(header) != len(pairs):
         raise ValueError("a name stands in it twice")
-    return found
+    return header
 
 
 def _tensor(name: str, entry: object, start: int, path: Path) -> Tensor:
@@ -142,9 +143,10 @@ def _tensor(name: str, entry: object, start: int, path: Path) -> Tensor:
         raise ContentError(f"{where}: shape {shape!r}, expected a list of sizes")
     if not _counts(offsets) or len(offsets) != 2:
         raise ContentError(f"{where}: data_offsets {offsets!r}, expected two byte positions")
-    expected, found = math.prod(shape) * SIZES[dtype], offsets[1] - offsets[0]
-    if found != expected:
-        raise ContentError(f"{where}: {found} bytes, but {dtype} of shape {shape} takes {expected}")
+    expected = math.prod(shape) * SIZES[dtype]
+    size = offsets[1] - offsets[0]
+    if size != expected:
+        raise ContentError(f"{where}: {size} bytes, but {dtype} of shape {shape} takes {expected}")
     return Tensor(path, name, dtype, tuple(shape), start + offsets[0], start + offsets[1])
 
 
@@ -177,7 +179,7 @@ def require_finite(values: Array, where: str) -> None:
 
 
 def to_fp32(values: Stored, dtype: str) -> Array:
-    """Return stored values as fp32: exact for F32, F16 and BF16, rounded to nearest for F64."""
+    """Convert stored values to fp32: exact for F32, F16 and BF16, rounded to nearest for F64."""
     if dtype == "BF16":
         bits = values.astype(np.uint32)
         bits <<= 16
@@ -206,7 +208,7 @@ def from_fp32(values: Array, dtype: str) -> Stored:
 
 
 def header_bytes(tensors: Iterable[Spec], metadata: Mapping[str, str]) -> bytes:
-    """Return the opening bytes of a safetensors file with these tensors in this order, padded to 8 bytes."""
+    """Header of a safetensors file with these tensors in this order, padded to 8 bytes."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     position = 0
     for name, dtype, shape in tensors:

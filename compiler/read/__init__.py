@@ -16,7 +16,7 @@ from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.spec import PART, Spec
 from tuneyard.compiler.specfile import Source
 from tuneyard.core.errors import Problem, RequestError
-from tuneyard.core.plugins import Plugin, load, own, warn
+from tuneyard.core.plugins import Plugin, bundled_with, load, warn
 
 GROUP: Literal["tuneyard.readers"] = "tuneyard.readers"
 
@@ -56,7 +56,7 @@ def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
 
 @cache
 def _own() -> dict[str, Reader]:
-    return {kind: each for each in own(__name__, Reader) for kind in each.suffixes}
+    return {kind: each for each in bundled_with(__name__, Reader) for kind in each.suffixes}
 
 
 @cache
