@@ -181,10 +181,10 @@ def _by_part(raw: Any, otherwise: str) -> dict[str, tuple[str, ...]]:
 
 def reads_piece_by_piece(encoding: str) -> bool:
     """Whether an encoding is one of text files that can be read in pieces (not hex, unicode_escape)."""
-    if encoding.lower().replace("-", "_") in PYTHON_ONLY:
-        return False
     text = 'a\t"b",{}[]:\r\n' * 9
     try:
+        if codecs.lookup(encoding).name.replace("-", "_") in PYTHON_ONLY:
+            return False
         data, decoder = text.encode(encoding), codecs.getincrementaldecoder(encoding)()
         pieces = [decoder.decode(data[at : at + 1]) for at in range(len(data))]
         return "".join(pieces) + decoder.decode(b"", True) == text

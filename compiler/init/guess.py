@@ -78,8 +78,17 @@ def guess(found: Found) -> Proposal:
 
 
 def quoted(value: object) -> str:
-    """Return a value as YAML and JSON both read it."""
-    return json.dumps(value, ensure_ascii=False)
+    """JSON that YAML reads as the same value.
+
+    YAML folds line separators inside a text and refuses control characters. They are escaped. Characters
+    above U+FFFF stay: YAML does not read the two escapes that JSON needs for one of them.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    characters = []
+    for character in text:
+        is_safe = character.isprintable() or ord(character) > 0xFFFF
+        characters.append(character if is_safe else f"\\u{ord(character):04x}")
+    return "".join(characters)
 
 
 def _told(found: Found) -> tuple[Shape, ...]:

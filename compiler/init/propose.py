@@ -29,7 +29,7 @@ from tuneyard.compiler.specfile import Source, known_specs
 from tuneyard.compiler.trace import KeptRow, kept_rows
 from tuneyard.core.checkout import bundled
 from tuneyard.core.documents import read_mapping
-from tuneyard.core.errors import ContentError, RequestError, counted
+from tuneyard.core.errors import ContentError, RequestError, counted, one_line
 from tuneyard.core.packages import after_setup
 from tuneyard.core.prompt import conversation
 from tuneyard.core.timestamps import looks_like_timestamp
@@ -196,8 +196,9 @@ def _guessed(path: Path, told: dict[str, str]) -> tuple[Found, Proposal]:
 def _written(found: Found, proposal: Proposal, share: float) -> str:
     split = _split_lines(found, proposal, share)
     name = _stem(found.path) + ("_{split}" if found.source.splits or split else "")
+    path_in_comment = one_line(shlex.quote(str(found.path)))
     lines = [
-        f"# Proposed by `tuneyard data init {shlex.quote(str(found.path))}` after {found.rows} rows.",
+        f"# Proposed by `tuneyard data init {path_in_comment}` after {found.rows} rows.",
         "# What its comments say was guessed: look at it before you trust it.",
         f"about: {proposal.about}",
         "source:",

@@ -52,6 +52,7 @@ def test_any_name_of_an_encoding_reads_or_is_refused(bench, encoding):
         "unicode_escape",
         "Unicode-Escape",
         "raw_unicode_escape",
+        "raw unicode escape",
     ],
 )
 def test_what_is_no_encoding_of_text_is_refused(bench, encoding):

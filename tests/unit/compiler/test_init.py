@@ -38,6 +38,18 @@ def test_labels_by_name_and_without_gold(bench):
     assert "by their names" in text
 
 
+@pytest.mark.parametrize("odd", ["\n", "\r", "\x85", "\u2028", "\x7f", "\x1b", "🎬", '"'])
+def test_any_sign_in_names_of_files_and_columns_is_quoted(bench, odd):
+    column = f"a{odd}b"
+    text, records = proposed(
+        bench, bench.rows(f"qa{odd}.jsonl", [{"question": "Why?", "answer": "So.", column: 1}])
+    )
+    assert [record["output"] for record in records] == ["So."]
+    assert yaml.safe_load(text)["source"]["files"].endswith(f"qa{odd}.jsonl")
+    by_column, _ = propose(bench.rows("labels.jsonl", [{column: "Why?", "answer": "So."}]), text=column)
+    assert yaml.safe_load(by_column)["columns"]
+
+
 @pytest.mark.parametrize(
     ("delimiter", "encoding", "said"),
     [
