@@ -1,5 +1,6 @@
 """Texts longer than the cutoff become several records: nothing is lost, every row is accounted for."""
 
+import hashlib
 import json
 
 import pytest
@@ -30,6 +31,17 @@ def spec(bench, pieces, more="", dataset="x"):
 def joined(pieces, overlap):
     """The text that pieces were cut from."""
     return pieces[0] + "".join(piece[overlap:] for piece in pieces[1:])
+
+
+def test_another_tokenizer_makes_other_pieces(tmp_path):
+    """A compile is up to date only while the tokenizer is the same."""
+    file = tmp_path / "tokenizer.json"
+    identities = []
+    for content in (b"{}", b"{} "):
+        file.write_bytes(content)
+        identities.append(PieceRule(tokens=5, tokenizer=str(tmp_path)).identity())
+    assert identities == [hashlib.sha256(content).hexdigest() for content in (b"{}", b"{} ")]
+    assert PieceRule(characters=5).identity() == ""
 
 
 @given(st.text(max_size=60), st.integers(1, 9), st.integers(0, 8))

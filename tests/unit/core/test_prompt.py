@@ -66,6 +66,25 @@ def test_models_that_can_think_are_asked_not_to_unless_they_shall() -> None:
     assert texts == ["False <think>\n\n</think>\n\n", "False <think>\n", "True <think>\n", "True <think>\n"]
 
 
+class ToolTokenizer:
+    """Writes the names of tools, as a chat template does that knows them, or leaves them out."""
+
+    def __init__(self, knows_tools: bool) -> None:
+        self.knows_tools = knows_tools
+
+    def apply_chat_template(
+        self, _: object, *, tools: list[dict[str, dict[str, str]]], **_options: object
+    ) -> str:
+        return "".join(tool["function"]["name"] for tool in tools) if self.knows_tools else "Q"
+
+
+def test_a_chat_template_that_leaves_tools_out_is_refused_and_one_that_writes_them_is_not() -> None:
+    messages = [{**USER, "tools": '[{"name": "weather"}]'}]
+    assert chat_renderer(ToolTokenizer(knows_tools=True), "x")(messages, True) == "weather"
+    with pytest.raises(ContentError, match="leaves out the tool 'weather'"):
+        chat_renderer(ToolTokenizer(knows_tools=False), "x")(messages, True)
+
+
 def test_without_a_template_texts_stand_line_by_line_and_the_answer_right_after() -> None:
     render = chat_renderer(object(), None)
     assert render([USER, ANSWER, USER], True) == "Q\nA\nQ"

@@ -3,7 +3,7 @@
 import pytest
 from jinja2 import Template
 
-from tuneyard.core import time_limit
+from tuneyard.core import template_fit, time_limit
 from tuneyard.core.errors import ContentError
 from tuneyard.core.template_fit import USER, ChatFormat, template_findings
 
@@ -22,7 +22,7 @@ class Tokenizer:
         return {chr(number): number for number in range(1000)}
 
     def apply_chat_template(self, messages: list[dict[str, str]], **options: object) -> str:
-        return Template(str(self.chat_template)).render(messages=messages, tools=options.get("tools"))
+        return Template(str(self.chat_template)).render(messages=messages, **options)
 
     def encode(self, text: str, **_: object) -> list[int]:
         return [ord(letter) for letter in text]
@@ -90,3 +90,18 @@ def test_prompts_with_tools_are_compared_if_the_data_has_some(chat_template, has
     findings = template_findings(Trained(), "mine", tokenizer, chat)
     assert [finding.code for finding in findings] == codes
     assert all("with tools and no system text" in finding.message for finding in findings)
+
+
+def test_a_chat_template_is_asked_with_thinking_off_and_on() -> None:
+    written = ChatFormat.of(
+        Tokenizer("{{ messages[0].content }}{% if enable_thinking %}T{% else %}F{% endif %}")
+    )
+    assert [chr(prompt[-1]) for prompt in written.prompts] == ["F", "T"]
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_the_place_where_prompts_part_is_the_first_other_token(place: int) -> None:
+    prompt = [10, 11, 12, 13, 14, 15]
+    other = [*prompt[:place], 99, *prompt[place + 1 :]]
+    difference = template_fit._difference(prompt, other, Tokenizer(None))
+    assert difference.startswith(f"at token {place + 1} ")

@@ -267,3 +267,14 @@ def test_other_rows_are_refused() -> None:
         units_of([np.zeros((2, 1))], [["a"]])
     with pytest.raises(ValueError, match="as many"):
         units_of([np.zeros((0, 1))], [None])
+
+
+@given(st.lists(st.sampled_from([-1, 0, 1]), min_size=2, max_size=12).filter(any))
+def test_the_statistic_of_differences_is_that_of_the_t_test(differences: list[int]) -> None:
+    """That of scipy; beyond all limits where the differences are all the same."""
+    power = math.sqrt(sum(value**2 for value in differences))
+    statistic = family._student(sum(differences), power, len(differences))
+    if len(set(differences)) == 1:
+        assert statistic > 1e6  # infinite but for the rounding of `power`
+    else:
+        assert statistic == pytest.approx(abs(ttest_1samp(differences, 0).statistic), abs=1e-9)
