@@ -17,7 +17,7 @@ from typing import cast
 from tuneyard.compiler.check import Checker
 from tuneyard.compiler.compare import leaks
 from tuneyard.compiler.fingerprints import Fingerprints
-from tuneyard.compiler.kinds import KTO
+from tuneyard.compiler.kinds.kto import one_class
 from tuneyard.compiler.lint import Lint
 from tuneyard.compiler.matching import numbered
 from tuneyard.compiler.problems import Problems
@@ -33,7 +33,6 @@ from tuneyard.compiler.sources import Input, with_rivals
 from tuneyard.compiler.spec import PART, WHOLE, Spec, Split
 from tuneyard.compiler.spool import Spool
 from tuneyard.compiler.texts import Sieve
-from tuneyard.compiler.turns import one_class
 from tuneyard.compiler.unused import Unused
 from tuneyard.compiler.write import RecordFile, rearrange
 from tuneyard.core.errors import ContentError, Problem
@@ -131,7 +130,7 @@ class PartRun:
         self.sieve = Sieve(spec)
         self.source = reading(spec)
         self.types: dict[str, str] = {}
-        self.kto = next(iter(spec.named(KTO)), None)
+        self.kto = next(iter(spec.named("kto")), None)
         self.classes: Counter[object] = Counter()
         self.limit = context.request.limit or sys.maxsize
         self.read = self.kept = 0

@@ -2,17 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
-from tuneyard.compiler.kinds import CLEANED, CODES, DIALOGUES, HISTORY, KTO, NESTED, PAIR, PLACEHOLDERS
+from tuneyard.compiler.kinds import ColumnReader, FileContext, kind_of
+from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.marks import MaskedAnswerError, TurnKeys
-from tuneyard.compiler.media import Media
 from tuneyard.compiler.problems import Problems, some_of
 from tuneyard.compiler.rows import MISSING, Batch, Rows
 from tuneyard.compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
-from tuneyard.compiler.specfile import read_schema
 from tuneyard.compiler.texts import (
     cleaner,
     keys_of,
@@ -23,21 +22,8 @@ from tuneyard.compiler.texts import (
     writable,
     written,
 )
-from tuneyard.compiler.turns import (
-    ASSISTANT,
-    CALL,
-    Talks,
-    Turn,
-    best_of,
-    checked_pair,
-    encoded_calls,
-    reply_of,
-    transcript,
-    unread_keys,
-    wanted,
-)
 from tuneyard.compiler.unused import Unused, missing_fix, other_kind
-from tuneyard.core.calls import OPEN, WrongValueError, call_errors, calls_of, tools_text
+from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import Problem, nearest, show_value
 from tuneyard.core.schema_errors import violations
 
@@ -58,16 +44,17 @@ class Checker:
     ) -> None:
         """`types` is what the kept columns hold in the rows before, those of other files of a split, too."""
         self.spec, self.shown, self.problems, self.unused = spec, shown, problems, unused
-        self.media = Media(spec, shown)
-        self.pair = spec.named(*PAIR)
-        self.held = {column.kind: column for column in spec.columns if column.kind in ("turns", "tools")}
         self.stand_ins = stand_ins(spec)
         self.used, self.lost_in = spec.used, spec.lost_in
         self.sources: dict[str, str] = {}
         self.turn_keys: dict[str, TurnKeys] = {}
         self.lookup = label_keys(spec)
         self.clean = cleaner(spec.clean)
-        self.talks = Talks(spec, self.clean)
+        file = FileContext(
+            spec, shown, self.clean, problems.warn, self.sources, lambda column: self._keys(column.name)
+        )
+        self.readers = [kind_of(column.kind).reader(column, file) for column in spec.columns]
+        self.reader_of = {reader.column.name: reader for reader in self.readers}
         self.ids = spec.named("id")
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
@@ -96,36 +83,31 @@ class Checker:
         if any(wrong.values()):
             batch = batch.keep(self._sort_out(rows, columns, wrong))
         self.number += len(rows.lines)
-        for column in self.spec.columns:
-            batch = self._shape(column, batch, rows)
-        if len(self.held) > 1:
-            talks, tools = (batch.columns[self.held[kind].name] for kind in ("turns", "tools"))
-            each = zip(talks, tools, map(batch.place, range(len(batch))), strict=True)
-            batch, _ = self._read_each(batch, rows, each, self._held_to_tools, "E109")
-        if self.media.columns:
-            batch = self._each_row(batch, rows, "E110", self.media.place)
-        if self.talks.doubtful:
-            both = zip(batch.columns[self.spec.turns], batch.columns["system"], strict=True)
-            batch, _ = self._read_each(batch, rows, both, self.talks.one_system, "E107")
-        if self.pair:
-            check = partial(checked_pair, pair=self.pair, turns=self.spec.turns)
-            batch = self._each_row(batch, rows, "E111", check)
+        for reader in self.readers:
+            batch = self._shape(reader, batch, rows)
+        for reader in self.readers:
+            if reader.checks_rows:
+                batch = self._check_rows(reader, batch, rows)
         self.problems.settle()
         return self._label(batch) if self.lookup else batch
 
     def _count_inside_turns(self, columns: dict[str, Values]) -> None:
         """Count the keys of turns that reading leaves out, once for each source column."""
-        turns = [column for column in self.spec.columns if column.kind in DIALOGUES and not column.best]
+        turns = [column for column in self.spec.columns if kind_of(column.kind).has_turns and not column.best]
         values = {self.sources[c.name]: columns[c.name] for c in turns if c.name in self.sources}
         for source, talks in values.items():
             counts = Counter(chain.from_iterable(map(unread_keys, talks)))
-            keys = self._keys(source)
+            keys = self._keys_of_source(source)
             for key, rows in counts.items():
                 if not keys.is_mapped(key):
                     self.unused.add(f"{source}.{key}", rows, ignored=keys.is_ignored(key))
 
-    def _keys(self, source: str) -> TurnKeys:
-        """Return what the spec does with the keys of the turns in a source column."""
+    def _keys(self, column: str) -> TurnKeys:
+        """What the spec does with the keys of the turns in a column."""
+        return self._keys_of_source(self.sources.get(column, column))
+
+    def _keys_of_source(self, source: str) -> TurnKeys:
+        """What the spec does with the keys of the turns in a source column."""
         if source not in self.turn_keys:
             self.turn_keys[source] = TurnKeys(self.spec, source)
         return self.turn_keys[source]
@@ -139,55 +121,22 @@ class Checker:
         none = [column.name for column in several if self.spec.anyones and column.name not in self.sources]
         using = ", ".join(f"column {show_value(self.sources[name])} as {name}" for name in taken)
         said = [f"using {using}" + (f", no column for {', '.join(none)}" if none else "")] if taken else []
-        said += self.media.notes() + self.talks.notes()
-        return [f"{self.shown}: {each}" for each in said]
+        for reader in self.readers:
+            said += reader.notes()
+        return [f"{self.shown}: {each}" for each in dict.fromkeys(said)]
 
-    def _shape(self, column: Column, batch: Batch, rows: Rows) -> Batch:
+    def _shape(self, reader: ColumnReader, batch: Batch, rows: Rows) -> Batch:
         """Bring the values of a column that passed into the one form that rendering knows."""
-        if reader := self._reader(column):
-            code, field = CODES.get(column.kind, "E107"), self._field(column.name)
-            batch, read = self._read_each(batch, rows, batch.columns[column.name], reader, code, field)
-            if column.kind == "turns":
-                self._warn_of_calls(batch, cast("Sequence[Any]", batch.columns[column.name]), read)
-            batch.columns[column.name] = read
-            return batch
+        column = reader.column
         values = batch.columns[column.name]
-        if column.kind == "list":
-            values = self.clean(["\n".join(cast("list[str]", value)) for value in values])
-        elif column.kind == "extra" and None in values:
-            values = ["" if value is None else value for value in values]
-        batch.columns[column.name] = wrapped(column.wrap, values)
+        if not reader.reads_each:
+            batch.columns[column.name] = wrapped(column.wrap, reader.settle(values))
+            return batch
+        code = kind_of(column.kind).code
+        batch, read = self._read_each(batch, rows, values, reader.read, code, self._field(column.name))
+        reader.look_at(batch.columns[column.name], read, batch.place)
+        batch.columns[column.name] = read
         return batch
-
-    def _warn_of_calls(self, batch: Batch, raw: Sequence[Any], talks: Sequence[list[Turn]]) -> None:
-        """Warn of calls whose arguments were unwrapped; `raw` are the turns as the rows have them."""
-        for number, talk in enumerate(talks):
-            if not any(turn.role == CALL for turn in talk):
-                continue
-            for turn, item in enumerate(raw[number], 1):
-                names = encoded_calls(item)
-                if names:
-                    called = ", ".join(map(show_value, names))
-                    message = f"turn {turn}: the arguments of {called} are JSON inside JSON text: unwrapped"
-                    self.problems.warn(Problem("W220", batch.place(number), message))
-
-    def _reader(self, column: Column) -> Reader | None:
-        """Return what reads a value of a nested column, or raises `WrongValueError`; None for any other."""
-        if column.kind in PLACEHOLDERS:
-            return partial(self.media.paths, column.kind)
-        source = self.sources.get(column.name)
-        of_pair = self.sources.get(self.pair[0]) if self.pair else None
-        answered = source is not None and source == of_pair  # the turns stand after the prompt
-        keys = self._keys(source or column.name)
-        readers: dict[str, Reader] = {
-            "turns": partial(self.talks.read, answered, keys),
-            "tools": tools_text,
-            **dict.fromkeys(PAIR, partial(reply_of, column, self.clean, keys)),
-            KTO: partial(wanted, column),
-            HISTORY: self.talks.earlier,
-            "best": partial(best_of, column, self.clean, keys),
-        }
-        return readers.get(column.kind)
 
     def _read_each(
         self, batch: Batch, rows: Rows, values: Iterable[Any], read: Reader, code: str, field: str = ""
@@ -208,28 +157,22 @@ class Checker:
                 self.bad += 1
         return batch.keep(good) if len(good) < len(batch) else batch, found
 
-    def _held_to_tools(self, row: tuple[list[Turn], str, str]) -> None:
-        """Hold the calls in turns against the tools declared beside them; the third is the row's place."""
-        talk, tools, place = row
-        calls = [(turn.number, call) for turn in talk if turn.role == CALL for call in calls_of(turn.text)]
-        found = dict.fromkeys(call_errors(calls, tools))
-        strict = self.held["tools"].arguments == "error"
-        if wrong := [one.message for one in found if one.error or strict]:
-            raise WrongValueError(*wrong)
-        for one in found:
-            self.problems.warn(Problem("W215", place, one.message))
-        for turn in [turn.number for turn in talk if turn.role == ASSISTANT and OPEN in turn.text]:
-            message = f"turn {turn}: {OPEN} in an answer: neither checked nor scored as a call"
-            self.problems.warn(Problem("W216", place, message, "", "give the turn the role function_call"))
+    def _check_rows(self, reader: ColumnReader, batch: Batch, rows: Rows) -> Batch:
+        """Check a column against the rest of each row, and change the row by it. Refused rows are bad."""
 
-    def _each_row(
-        self, batch: Batch, rows: Rows, code: str, change: Callable[[dict[str, Any]], dict[str, object]]
-    ) -> Batch:
-        """Change values of each row by all of them together; a row that this refuses is a bad one."""
+        def check(row_and_place: tuple[dict[str, object], str]) -> dict[str, object]:
+            row, place = row_and_place
+            return row | reader.check_row(row, place)
+
+        names = list(batch.columns)
         each = zip(*batch.columns.values(), strict=True)
-        every = (dict(zip(batch.columns, values, strict=True)) for values in each)
-        batch, changed = self._read_each(batch, rows, every, lambda row: row | change(row), code)
-        batch.columns |= {name: [row[name] for row in changed] for name in batch.columns}
+        row_values = (dict(zip(names, values, strict=True)) for values in each)
+        places = map(batch.place, range(len(batch)))
+        code = kind_of(reader.column.kind).row_code
+        pairs = zip(row_values, places, strict=True)
+        batch, changed = self._read_each(batch, rows, pairs, check, code)
+        for name in names:
+            batch.columns[name] = [row[name] for row in changed]
         return batch
 
     def _resolve(self, rows: Rows) -> bool:
@@ -269,9 +212,10 @@ class Checker:
             return list(range(self.number, self.number + len(rows.lines)))
         if source is None:
             return ["" if column.default is None else column.default] * len(rows.lines)
-        values = self.clean(rows.column(source)) if column.kind in CLEANED else rows.column(source)
-        if column.kind in DIALOGUES:
-            values = [transcript(value) for value in values]
+        values = rows.column(source)
+        if kind_of(column.kind).is_cleaned:
+            values = self.clean(values)
+        values = self.reader_of[column.name].unfold(values)
         if not column.required and column.kind != "id":
             values = [column.default if value is MISSING else value for value in values]
         if column.kind == "id" and not rows.typed:
@@ -325,7 +269,8 @@ class Checker:
             near = _nearest(value, options) if isinstance(value, str) else ""
             message = f"found {show_value(value)}, expected one of {', '.join(options)}"
             return Problem("E104", place, message, field, near)
-        expected = _schema(kind)["description"]
+        schema = kind_of(kind).schema
+        expected = schema["description"]
         if value is None:
             return Problem("E103", place, f"found null, expected {expected}", field)
         found = show_value(value)
@@ -336,10 +281,10 @@ class Checker:
             return Problem("E105", place, message, field, fix)
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
             return Problem("E106", place, f"found {found}, expected text that is not blank", field)
-        if isinstance(value, list) and kind in NESTED:
-            wrong = next(violations(_schema(kind), value))
+        if isinstance(value, list) and kind_of(kind).takes_lists:
+            wrong = next(violations(schema, value))
             return Problem("E105", place, wrong.message, f"{field} {wrong.place}".rstrip())
-        fix = other_kind(value, self.spec.name) if kind in CLEANED else ""
+        fix = other_kind(value, self.spec.name) if kind_of(kind).is_cleaned else ""
         return Problem("E105", place, f"found {found} ({_type(value)}), expected {expected}", field, fix)
 
     def _field(self, name: str) -> str:
@@ -374,13 +319,8 @@ def _validators(kind: str) -> tuple[Validator, Validator]:
 
     if kind == "any":
         return writable, writable
-    schema = _schema(kind)
+    schema = dict(kind_of(kind).schema)
     return validator_for(schema).is_valid, validator_for({"type": "array", "items": schema}).is_valid
-
-
-def _schema(kind: str) -> dict[str, Any]:
-    schemas = cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])
-    return schemas["media" if kind in PLACEHOLDERS else "reply" if kind in PAIR else kind]
 
 
 def _type(value: object) -> str:

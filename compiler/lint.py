@@ -8,7 +8,7 @@ from itertools import chain
 from operator import add
 
 from tuneyard.compiler.fingerprints import Fingerprints
-from tuneyard.compiler.kinds import KTO
+from tuneyard.compiler.kinds import MARK, kind_of
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec import Spec
@@ -44,6 +44,7 @@ class Lint:
         self.spec = spec
         self.problems = problems
         self.texts = TextColumns(spec)
+        self.marks = [column.name for column in spec.columns if kind_of(column.kind).compared == MARK]
 
     def see(self, seen: Fingerprints, batch: Batch, numbered: bool) -> None:
         """Take in a batch; `numbered`: its ids come from the file, so that they should differ."""
@@ -54,7 +55,7 @@ class Lint:
         answers = [keys[name] for name in self.texts.answered]
         if self.texts.label_is_learned:
             answers.append(list(map(hash, batch.columns["label"])))
-        answers += [list(map(hash, batch.columns[name])) for name in self.spec.named(KTO)]
+        answers += [list(map(hash, batch.columns[name])) for name in self.marks]
         if self.spec.group:
             # of texts as compared elsewhere; numbers by what they look like, since -1 and -2 have one hash
             groups = keys.get(self.spec.group) or list(map(hash, map(repr, batch.columns[self.spec.group])))

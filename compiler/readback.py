@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, cast
 import orjson
 
 from tuneyard.compiler.fingerprints import Fingerprints
-from tuneyard.compiler.kinds import PLACEHOLDERS
 from tuneyard.compiler.registry import entry_of
 from tuneyard.compiler.retyped import LINES, problems_of_file, problems_of_kept, text_columns
 from tuneyard.compiler.spec import Output, Spec
@@ -24,6 +23,7 @@ from tuneyard.compiler.spool import Spool
 from tuneyard.compiler.write import Checksum, RecordFile, not_as_made
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import named, sha256
+from tuneyard.core.prompt import PLACEHOLDERS
 from tuneyard.core.row_index import SEPARATOR, fingerprints, row_index_file, write_row_index
 
 BLOCK = 1 << 18

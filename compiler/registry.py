@@ -24,7 +24,6 @@ from tuneyard.compiler.drift import (
     folder_of,
     read_manifests,
 )
-from tuneyard.compiler.kinds import KTO, RECORDED
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity, Sources, own_hash
@@ -33,14 +32,11 @@ from tuneyard.compiler.spec import MANIFEST, REJECTED, REJECTED_BEFORE, Output, 
 from tuneyard.compiler.specfile import where_to_write
 from tuneyard.compiler.unused import Unused
 from tuneyard.core.checkout import version
-from tuneyard.core.datasets import REGISTRY, read_registry, wrong_folder
+from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES, read_registry, wrong_folder
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import OURS, publish, recovered, sha256, sync_folder, write_json
 from tuneyard.core.prompt import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
 from tuneyard.core.row_index import row_index_file
-
-# what LLaMA-Factory's entries name beside `file_name`
-HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 
 
 class Registry:
@@ -174,7 +170,7 @@ class Registry:
                     yield "  ".join(parts)
                     others.pop(dataset, None)
         for dataset, entry in others.items():
-            where = next((entry[key] for key in ("file_name", *HUBS) if entry.get(key)), "no file")
+            where = next((entry[key] for key in ("file_name", *REMOTE_SOURCES) if entry.get(key)), "no file")
             yield f"{dataset}  {where}  not compiled here"
 
     def _changes(self, dataset: str, name: str, moved: Callable[[int], None]) -> list[str]:
@@ -271,9 +267,9 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     """Return the registry entry of a dataset, with complete `columns` (and `tags`) for LLaMA-Factory."""
     if output.format == "text":
         return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
-    kinds = {name: kind for name, kind in spec.kinds.items() if kind in RECORDED}
-    beside = {"kto_tag" if kind == KTO else kind: name for name, kind in kinds.items()}
-    ranking = {"ranking": True} if "chosen" in beside else {}
+    recorded = spec.recorded
+    beside = {kind.part: name for name, kind in recorded.items()}
+    ranking = {"ranking": True} if any(kind.is_pair for kind in recorded.values()) else {}
     if output.format == "alpaca":
         columns = ALPACA | ({"system": "system"} if "system" in output.templates else {})
         columns |= ({"history": "history"} if output.turns == "history" else {}) | beside

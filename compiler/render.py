@@ -7,14 +7,14 @@ from typing import cast
 
 import orjson
 
-from tuneyard.compiler.kinds import HISTORY, PAIR, RECORDED
+from tuneyard.compiler.kinds.turns import ASSISTANT, OPENAI, SHAREGPT, SYSTEM, USER, Turn
 from tuneyard.compiler.pieces import SEPARATOR
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec import Output, Spec, placeholders
 from tuneyard.compiler.texts import as_texts, wrapped
-from tuneyard.compiler.turns import ASSISTANT, OPENAI, SHAREGPT, SYSTEM, USER, Turn
 
 Values = Iterable[object]
+HISTORY = "history"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Renderer:
         self.turns = spec.turns
         self.from_turns = spec.writes_turns(output)
         self.columns = spec.kinds
-        self.beside = {name: kind for name, kind in spec.kinds.items() if kind in RECORDED}
+        self.beside = spec.recorded
         self.cut = output.pieces.cutter() if output.pieces else None
 
     def render(self, batch: Batch) -> list[bytes]:
@@ -94,9 +94,10 @@ class Renderer:
             return [*self._alpaca(batch), *system, *kept]
         if out.format == "alpaca":
             history: list[Field] = [(HISTORY, repeat([], len(batch)))]  # other parts of a mixture have one
-            if out.turns != HISTORY or HISTORY in self.beside.values():
+            if out.turns != HISTORY or any(kind.part == HISTORY for kind in self.beside.values()):
                 history = []
-            due = ("instruction", "input", *(() if "chosen" in self.beside.values() else ("output",)))
+            is_pair = any(kind.is_pair for kind in self.beside.values())
+            due = ("instruction", "input") if is_pair else ("instruction", "input", "output")
             texts = {name: self._text(batch, name) for name in due}
             if out.wrap_input != "{}":
                 given = wrapped(out.wrap_input, list(texts["input"].texts(len(batch))))
@@ -127,14 +128,9 @@ class Renderer:
         return map(self._told, self._with_system(batch))
 
     def _beside(self, batch: Batch) -> Iterator[Field]:
-        """Yield what stands beside the texts of a record; in conversations answers are turns."""
-        who = {"sharegpt": ("from", "gpt", "value"), "messages": ("role", "assistant", "content")}
+        """Yield the columns beside the texts of a record, as their kinds write them."""
         for name, kind in self.beside.items():
-            values = batch.columns[name]
-            if kind in PAIR and self.output.format in who:
-                role, assistant, content = who[self.output.format]
-                values = [{role: assistant, content: text} for text in values]
-            yield name, values
+            yield name, kind.recorded(batch.columns[name], self.output.format)
 
     def _alpaca(self, batch: Batch) -> list[Field]:
         """Return turns as alpaca: the first exchange, or the last with those before it as history."""

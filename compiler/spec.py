@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from tuneyard.compiler.kinds import HISTORY, RECORDED, TEXTS, check_kinds
+from tuneyard.compiler.kinds import Kind, Layout, check_kinds, kind_of
 from tuneyard.compiler.pieces import PieceRule
 from tuneyard.compiler.specfile import (
     Raw,
@@ -31,6 +31,8 @@ REJECTED = "rejected.jsonl"
 REJECTED_BEFORE = "quarantine.jsonl"  # what compiles before version 0.2 called it
 TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")
 TOOLS = "tools"
+TEXTS = {"alpaca": ("instruction", "input"), "sharegpt": ("user",), "messages": ("user",), "text": ("text",)}
+"""Templates that write the texts of an output, if no column of turns does."""
 FIELDS = {"alpaca": "", "sharegpt": "conversations", "messages": "messages", "text": "text"}
 
 
@@ -51,7 +53,7 @@ class Column:
     @property
     def required(self) -> bool:
         """Whether every row must have it."""
-        return self.default is None and self.kind not in ("extra", "tools")
+        return self.default is None and not kind_of(self.kind).is_optional
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,12 @@ class Spec:
         return [column.name for kind in kinds for column in self.columns if column.kind == kind]
 
     @property
+    def recorded(self) -> dict[str, Kind]:
+        """The kinds, by column, of the columns that stand beside the texts of every record."""
+        by_name = {name: kind_of(kind) for name, kind in self.kinds.items()}
+        return {name: kind for name, kind in by_name.items() if kind.part}
+
+    @property
     def turns(self) -> str:
         """The name of the column of turns, "" where there is none."""
         return next(iter(self.named("turns")), "")
@@ -218,7 +226,7 @@ class Spec:
         """Return the columns whose values reach the records of one output."""
         from_turns = self.writes_turns(output)
         names = {*output.columns_of(*output.reads_templates(from_turns)), *output.keep}
-        names.update(self.named(*RECORDED))
+        names.update(self.recorded)
         if from_turns:
             names.add(self.turns)
         conversation = output.format in ("sharegpt", "messages")
@@ -324,7 +332,7 @@ def _column(name: str, value: Any, raw: Raw) -> Column:
     full = value if isinstance(value, dict) else {"names": value}
     usual = "label" if name == "label" and "labels" in raw else "id" if name == "idx" else "text"
     kind = full.get("is", usual)
-    default = full.get("default", {"id": ROW_NUMBER, HISTORY: []}.get(kind))
+    default = full.get("default", kind_of(kind).default)
     return filled_in(Column, full, name=name, kind=kind, default=default)
 
 
@@ -434,17 +442,15 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
 
 def _check_part(name: str, part: Spec, outputs: tuple[Output, ...]) -> None:
     """Refuse a part whose rows hold more than the records of the mixture: pairs, marks, media, history."""
-    for column in part.columns:
-        if column.kind not in RECORDED:
-            continue
-        if column.kind != HISTORY:
+    for column, kind in part.recorded.items():
+        if kind.part != "history":
             raise ValueError(
-                f"mix.parts.{name}: spec {part.name} reads {column.name} ({column.kind}), which no record of "
+                f"mix.parts.{name}: spec {part.name} reads {column} ({kind.name}), which no record of "
                 "a mixture holds: take another spec for it, or compile it as a dataset of its own"
             )
         _refuse(
-            any(output.turns != HISTORY for output in outputs),
-            f"mix.parts.{name}: spec {part.name} reads {column.name}, the earlier turns: add "
+            any(output.turns != "history" for output in outputs),
+            f"mix.parts.{name}: spec {part.name} reads {column}, the earlier turns: add "
             "`turns: history` to each entry of `write`, or take a spec without them (io)",
         )
 
@@ -453,7 +459,7 @@ def _check_names(spec: Spec) -> None:
     """Refuse what the schema cannot see: names that no column has."""
     known, formats = spec.kinds, {output.format for output in spec.outputs}
     texts = bool(spec.mix) or "text" in formats
-    check_kinds(known, texts=texts, answered=spec.answered, formats=formats)
+    check_kinds(Layout(known, texts, spec.answered, formats))
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses += [("split.stratify", spec.split.stratify), ("split.group", spec.split.group)]

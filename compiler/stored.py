@@ -8,11 +8,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tuneyard.compiler.kinds.turns import ASSISTANT, SYSTEM
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.read import read
 from tuneyard.compiler.specfile import Source
-from tuneyard.compiler.turns import ASSISTANT, SYSTEM
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.core.prompt import conversation, strings

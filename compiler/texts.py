@@ -14,14 +14,13 @@ from typing import cast
 
 import orjson
 
-from tuneyard.compiler.kinds import HISTORY, PAIR, PLACEHOLDERS
+from tuneyard.compiler.kinds import ANSWERED, ASKED, kind_of
+from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.rows import MISSING, Batch
 from tuneyard.compiler.spec import TOOLS, Filter, Spec
-from tuneyard.compiler.turns import Turn
 from tuneyard.core.han import HAN
 
 Texts = list[str]
-TEXTUAL = ("text", "answer", "extra", "list", "best", "tools", *PAIR)
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1  # what orjson writes
 Values = list[object]
 _TAGS = "a|p|b|i|em|strong|ul|ol|li|code|pre|blockquote|div|span|h[1-6]|table|tr|td|th|sub|sup"
@@ -49,10 +48,11 @@ class TextColumns:
             self.asked, self.answered, self.may_be_blank = ["asked"], ["answered"], ["answered"]
         beside = [name for name in kinds if name in ("system", TOOLS) and name not in self.asked]
         self.asked += [name for name in beside if self.turns or name in spec.written_by(spec.outputs[0])]
-        self.pair = spec.named(*PAIR)
+        compared = {name: kind_of(kind).compared for name, kind in kinds.items()}
+        self.pair = [name for name, part in compared.items() if part == ANSWERED]
         if self.pair:
             self.answered, self.may_be_blank = self.pair, []
-        self.asked += [name for name, kind in kinds.items() if kind in (*PLACEHOLDERS, HISTORY)]
+        self.asked += [name for name, part in compared.items() if part == ASKED]
 
     def of(self, batch: Batch) -> dict[str, Texts]:
         """Return the texts of a batch by name: what is asked, then what is to be learned."""
@@ -81,7 +81,7 @@ def stand_ins(spec: Spec) -> dict[str, str]:
 def as_texts(spec: Spec, name: str, values: list[object]) -> Texts:
     """Return a column as texts, whatever is in it."""
     kind = spec.kinds[name]
-    checked = kind in TEXTUAL or (kind == "label" and spec.labels)
+    checked = kind_of(kind).is_text or (kind == "label" and spec.labels)
     return cast("Texts", values) if checked else list(map(written, values))
 
 

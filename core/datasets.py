@@ -15,6 +15,8 @@ from tuneyard.core.han import HAN
 
 REGISTRY = "dataset_info.json"
 NAMES = 10  # most registered names in a message
+REMOTE_SOURCES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+"""Keys of an entry that name where its rows are, other than `file_name`."""
 PARTS = ("system", "history", "tools", "images", "videos", "audios", "kto_tag")
 """What LLaMA-Factory reads where an entry names it: filled in a record, it is no column kept for people."""
 INPUT_NAMES = (

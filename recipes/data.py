@@ -9,6 +9,7 @@ from tuneyard.core.checkout import ROOT
 from tuneyard.core.datasets import (
     PARTS,
     REGISTRY,
+    REMOTE_SOURCES,
     file_not_found,
     filled,
     is_input,
@@ -24,7 +25,6 @@ from tuneyard.core.prompt import strings
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rows import COUNTED
 
-ELSEWHERE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 HELD_OUT = ("eval", "test", "dev", "validation", "val")
 WEIGHTS = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
@@ -83,7 +83,7 @@ def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, obje
         alike = [one for one in entries if key == "eval_dataset" or not one.endswith(HELD_OUT)]
         raise not_registered(name, Path(folder), entries, alike)
     entry = entries[name]
-    if source := next((source for source in ELSEWHERE if source in entry), ""):
+    if source := next((source for source in REMOTE_SOURCES if source in entry), ""):
         return entry, f"{source}: {entry[source]}"
     file_name = entry.get("file_name")
     if not isinstance(file_name, str):

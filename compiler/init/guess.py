@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tuneyard.compiler.init.look import MOST_VALUES, PROSE, Found, Leaf
-from tuneyard.compiler.kinds import PAIR, PLACEHOLDERS
-from tuneyard.compiler.turns import WORDS, transcript
+from tuneyard.compiler.kinds.kto import WORDS
+from tuneyard.compiler.kinds.pair import PAIR
+from tuneyard.compiler.kinds.turns import transcript
 from tuneyard.core.errors import ContentError, RequestError, nearest
+from tuneyard.core.prompt import PLACEHOLDERS
 
 # The names by which columns go, in English and Chinese, and the words of the prompts in both.
 PAIRS = (

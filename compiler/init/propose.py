@@ -17,7 +17,8 @@ from typing import TypeGuard
 
 from tuneyard.compiler.init.guess import Proposal, guess, quoted
 from tuneyard.compiler.init.look import CHINESE, MOST_VALUES, Found, Leaf, look
-from tuneyard.compiler.kinds import PAIR, PLACEHOLDERS, RECORDED
+from tuneyard.compiler.kinds import kind_of
+from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.pipeline import check_spec
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.registry import entry_of
@@ -31,7 +32,7 @@ from tuneyard.core.checkout import bundled
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, RequestError, counted, one_line
 from tuneyard.core.packages import after_setup
-from tuneyard.core.prompt import conversation
+from tuneyard.core.prompt import PLACEHOLDERS, conversation
 from tuneyard.core.timestamps import looks_like_timestamp
 
 USUAL_SHARE = 0.1
@@ -359,7 +360,7 @@ def _fits(spec: Spec, found: Found, proposed: Spec) -> bool:
     needed = [column for column in spec.columns if column.required and column.kind != "id"]
     if not (turns or len(there) > 2) or any(column not in there for column in needed):
         return False
-    if {c.kind for c in proposed.columns} & set(RECORDED) - {c.kind for c in there}:
+    if {c.kind for c in proposed.columns if kind_of(c.kind).part} - {c.kind for c in there}:
         return False
     if "system" in {c.name for c in proposed.columns} - {c.name for c in there}:
         return False

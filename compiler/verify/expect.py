@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from tuneyard.compiler.kinds import PAIR, PLACEHOLDERS
+from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.specfile import Source
-from tuneyard.core.datasets import PARTS, is_input, left_out_texts, loaded_files
+from tuneyard.core.datasets import PARTS, REMOTE_SOURCES, is_input, left_out_texts, loaded_files
 from tuneyard.core.documents import BOM
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, counted, nearest, show_value
-from tuneyard.core.prompt import ALPACA, SHAREGPT_TAGS, strings
+from tuneyard.core.prompt import ALPACA, PLACEHOLDERS, SHAREGPT_TAGS, strings
 
 SHAREGPT = {"messages": "conversations"}
 EXTRAS = ("history", "system", "tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag")
@@ -28,7 +28,7 @@ FORMATS = ("alpaca", "sharegpt")
 OPENAI = "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
 KEYS = {
     "file_name", "formatting", "columns", "tags", "ranking", "subset", "split", "folder", "num_samples",
-    "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name",
+    *REMOTE_SOURCES,
 }  # fmt: skip
 Record = Mapping[str, object]
 Turn = tuple[str, str]

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from tuneyard.compiler.kinds import PLACEHOLDERS
 from tuneyard.compiler.verify.audit import Audit, Row
 from tuneyard.core.answers import SAME, answer_codes
 from tuneyard.core.llamafactory import WHOLE, RecipeData, expected_errors
+from tuneyard.core.prompt import PLACEHOLDERS
 from tuneyard.core.supervision import IGNORED
 
 PAIRED = ("chosen_", "rejected_")

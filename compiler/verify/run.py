@@ -16,7 +16,6 @@ from tuneyard.compiler.drift import (
     compiled_entries,
     read_manifests,
 )
-from tuneyard.compiler.kinds import PLACEHOLDERS
 from tuneyard.compiler.retyped import problems_of_file, text_columns
 from tuneyard.compiler.verify.audit import FIRST, KINDS, Audit, AuditBatch, audits, workers_for
 from tuneyard.compiler.verify.expect import (
@@ -43,6 +42,7 @@ from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
 from tuneyard.core.files import no_folder
 from tuneyard.core.llamafactory import RecipeData, expected_errors, import_offline, quiet, read_arguments
+from tuneyard.core.prompt import PLACEHOLDERS
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.core.timestamps import is_date_by_name
 

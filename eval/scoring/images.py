@@ -4,7 +4,6 @@ What cannot be is refused before anything is scored, by its place in the data.
 """
 
 import contextlib
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -13,6 +12,7 @@ from pathlib import Path
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_json
+from tuneyard.core.images import BROKEN_IMAGE
 from tuneyard.core.prompt import PLACEHOLDERS, Conversation
 from tuneyard.eval.backends.vision import PIXELS
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -22,7 +22,6 @@ from tuneyard.eval.scoring.candidates import open_adapters
 from tuneyard.eval.scoring.options import ScoringRequest
 
 MARKS = tuple(PLACEHOLDERS.values())
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error)  # of Pillow's decoders
 
 
 def with_images(request: ScoringRequest, sets: Sequence[EvalDataset], shots: int = 0) -> list[EvalDataset]:
@@ -138,5 +137,5 @@ def _check_image(path: Path, place: str) -> None:
     try:
         with Image.open(path) as opened:
             opened.load()
-    except (*BROKEN, Image.DecompressionBombError) as error:
+    except (*BROKEN_IMAGE, Image.DecompressionBombError) as error:
         raise ContentError(f"{place}: {path}: no image that can be opened: {error}") from error

@@ -17,7 +17,7 @@ from typing import Any
 from tests.fuzz.differential import ALPHABET
 from tests.fuzz.execute import Outcome, execute, scratch
 from tests.fuzz.invariants import leftovers, miscounts, records_of
-from tuneyard.compiler.media import looked_at
+from tuneyard.compiler.kinds.media import looked_at
 
 SPLITS = (
     "",

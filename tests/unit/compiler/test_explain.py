@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuneyard.compiler.kinds import kind_of, kinds
 from tuneyard.compiler.specfile import read_schema
 from tuneyard.core.schema_errors import violations
 
@@ -120,10 +121,10 @@ def test_the_place_inside_a_row_is_named(bench, name, row, field, message):
     assert [(p.code, p.field, p.message) for p in report.problems.errors] == [("E105", field, message)]
 
 
-@pytest.mark.parametrize("kind", ["list", "turns", "best"])
+@pytest.mark.parametrize("kind", [kind.name for kind in kinds().values() if kind.takes_lists])
 @given(JSON)
 def test_every_nested_value_that_is_refused_is_explained(kind, value):
-    schema = read_schema("columns")["$defs"][kind]
+    schema = kind_of(kind).schema
     assert bool(list(violations(schema, value))) != jsonschema_rs.validator_for(schema).is_valid(value)
 
 

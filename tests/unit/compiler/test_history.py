@@ -31,9 +31,17 @@ def test_history_is_cleaned_as_the_question_is(bench):
 @pytest.mark.parametrize(
     ("write", "turns", "expected"),
     [
-        ("{format: sharegpt, user: '{q}', assistant: '{a}'}", "", "alpaca record alone"),
-        ("{format: alpaca, turns: history}", "  t: {names: [t], is: turns}\n", "alpaca record alone"),
-        ("{format: text, text: '{q}'}", "", "text for pretraining holds history"),
+        (
+            "{format: sharegpt, user: '{q}', assistant: '{a}'}",
+            "",
+            "history goes with the question of an alpaca record",
+        ),
+        (
+            "{format: alpaca, turns: history}",
+            "  t: {names: [t], is: turns}\n",
+            "history goes with the question of an alpaca record",
+        ),
+        ("{format: text, text: '{q}'}", "", "text for pretraining can contain history"),
     ],
 )
 def test_other_records_have_no_place_for_it(bench, write, turns, expected):

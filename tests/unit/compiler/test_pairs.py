@@ -88,7 +88,10 @@ def test_what_llamafactory_should_read_of_a_record():
     ("write", "said"),
     [
         ('format: alpaca, instruction: "{q}", output: "{c}"', "in place of `output` and `assistant`"),
-        ('format: text, text: "{q}"', "column c: neither a mixture nor a text for pretraining holds chosen"),
+        (
+            'format: text, text: "{q}"',
+            "column c: neither a mixture nor a text for pretraining can contain chosen",
+        ),
     ],
 )
 def test_an_output_that_cannot_hold_pairs_is_refused(tmp_path, write, said):
@@ -204,7 +207,7 @@ def test_a_call_at_the_end_of_a_pair_is_not_made_plain_text(tmp_path):
 
 @pytest.mark.parametrize("name", ["pairs-chat", "media", "kto"])
 def test_what_stands_beside_turns_is_not_written_as_alpaca(name):
-    with pytest.raises(ContentError, match="alpaca leaves turns out"):
+    with pytest.raises(ContentError, match="alpaca leaves out turns"):
         load_spec(name, {"write": [{"dataset": "a", "file": "a.json", "format": "alpaca"}]})
 
 

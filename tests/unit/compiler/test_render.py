@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tuneyard.compiler.kinds.turns import ASSISTANT, SYSTEM, USER, Turn
 from tuneyard.compiler.render import Renderer
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec import load_spec
-from tuneyard.compiler.turns import ASSISTANT, SYSTEM, USER, Turn
 
 ALPACA = """
 about: hostile texts

@@ -1,8 +1,4 @@
-"""Turns of conversations (ShareGPT, OpenAI messages) as outputs need them, and the answers beside them.
-
-Those are the best of several, two to one prompt (chosen, rejected), or one that is wanted or not (KTO): what
-LLaMA-Factory 0.9.5 reads as `ranking` (stages rm, dpo) and `kto_tag` (stage kto): data/converter.py.
-"""
+"""Turns of conversations (ShareGPT, OpenAI messages) as outputs need them."""
 
 import re
 from collections import Counter
@@ -10,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
-from tuneyard.compiler.kinds import KTO, PAIR
+from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Values, kind_of
 from tuneyard.compiler.marks import TurnKeys, refuse_masked
 from tuneyard.compiler.spec import Column, Output, Spec
 from tuneyard.compiler.unused import meaning
@@ -37,8 +33,6 @@ CALL_MARKUP = re.compile(r"tool_call|<function|python_tag|^Action:", re.IGNORECA
 """What models write where they call a tool: an answer that is a call already, as text."""
 SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 TEXT_PARTS = ("text", "input_text", "output_text")
-WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-Clean = Callable[[list[object]], list[object]]
 
 
 class Turn(NamedTuple):
@@ -47,13 +41,6 @@ class Turn(NamedTuple):
     role: str
     text: str
     number: int = 0
-
-
-class Reply(NamedTuple):
-    """An answer, and the turns before it where it stood at the end of a whole conversation."""
-
-    before: list[Turn]
-    text: str
 
 
 def keeps(output: Output, *roles: str) -> bool:
@@ -277,103 +264,17 @@ def answers_learned(spec: Spec, output: Output, talk: list[Turn]) -> list[int]:
     Of LLaMA-Factory 0.9.5: data/processor/supervised.py learns every answer and call, feedback.py (KTO) the
     last one, pairwise.py none of the turns before the two answers. Pretraining learns each turn in the text.
     """
-    answers = [turn for turn in talk if turn.role in (ASSISTANT, CALL)]
-    if spec.named(*PAIR) or not spec.writes_turns(output):
+    if not spec.writes_turns(output):
         return []
+    answers = [turn for turn in talk if turn.role in (ASSISTANT, CALL)]
     if output.format == "text":
         answers = [turn for turn in answers if turn.role in output.roles]
-    elif spec.named(KTO):
-        answers = answers[-1:]
     elif output.format == "alpaca" and output.turns == "first":
         answers = answers[:1]
-    return [turn.number for turn in answers]
-
-
-def best_of(column: Column, clean: Clean, keys: TurnKeys, value: object) -> str:
-    """Return the cleaned text of the highest number, for `rejected` the lowest; a pair has no ties."""
-    by, take = column.best.get("by", ""), column.best.get("take", "")
-    scored: list[tuple[float, str, int]] = []
-    marked: dict[int, dict[str, object]] = {}
-    for number, item in enumerate(value if isinstance(value, list) else [value], 1):
-        fields = item if isinstance(item, dict) else {}
-        score, text = fields.get(by), fields.get(take)
-        if isinstance(score, bool) or not isinstance(score, int | float) or not isinstance(text, str):
-            expected = f"a number {by!r} and a text {take!r}"
-            raise WrongValueError(f"item {number}: found {show_value(item)}, expected {expected}")
-        scored.append((score, text, number))
-        marks = keys.masking({key: each for key, each in fields.items() if key not in (by, take)})
-        if marks:
-            marked[number] = marks
-    if column.kind in PAIR and len({score for score, *_ in scored}) == 1:
-        alike = f"{by} is {scored[0][0]} for all of {len(scored)} answers"
-        raise WrongValueError(f"{alike}: none is preferred")
-    _, best, place = (min if column.kind == PAIR[1] else max)(scored, key=lambda one: one[0])
-    refuse_masked(marked, [place], keys, "item", history_can_be_masked=False)
-    text = str(clean([best])[0])
-    if not text.strip():
-        raise WrongValueError("the best of them has no text")
-    return text
-
-
-def reply_of(column: Column, clean: Clean, keys: TurnKeys, value: object) -> Reply:
-    """Return the cleaned answer in a text or messages, of rated ones the best (`rejected`: the worst)."""
-    if column.best.get("by"):
-        return Reply([], best_of(column, clean, keys, value))
-    if isinstance(value, dict):
-        value = [value]
-    if isinstance(value, list):
-        refuse_masked(masking_marks(value, keys), [len(value)], keys, history_can_be_masked=False)
-    if isinstance(value, str):
-        reply = Reply([], value)
-    elif isinstance(value, list) and len(value) == 1:
-        reply = Reply([], read_answer(value[0], keys))
-    else:
-        *before, last = read_turns(cast("list[dict[str, object]]", value), keys)
-        reply = Reply(cleaned(before, clean), last.text)
-        if last.role != ASSISTANT:
-            raise WrongValueError(f"the last turn is a {last.role}, which a pair would make plain text")
-    if not reply.text.strip():
-        raise WrongValueError(f"found {show_value(reply.text)}, expected an answer that is not blank")
-    return reply._replace(text=str(clean([reply.text])[0]))
-
-
-def wanted(column: Column, value: object) -> bool:
-    """Return whether an answer is wanted: a truth value, or a number from the column's `at_least` on."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if column.at_least is not None:
-        if not number:
-            raise WrongValueError(f"found {show_value(value)}, expected a number: `at_least` is given")
-        return float(cast("float", value)) >= column.at_least
-    known = value if isinstance(value, bool) else WORDS.get(str(value).strip().lower())
-    if known is None:
-        what = f"found {show_value(value)}, expected true or false"
-        raise WrongValueError(f"{what} (`at_least` at the column takes ratings)")
-    return known
-
-
-def checked_pair(row: Mapping[str, Any], pair: Sequence[str], turns: str | None) -> dict[str, object]:
-    """Return the texts of a row's two answers; `WrongValueError` unless they differ and have one prompt."""
-    chosen, rejected = (cast("Reply", row[name]) for name in pair)
-    if chosen.text == rejected.text:
-        raise WrongValueError(f"chosen and rejected are the same: {show_value(chosen.text)}")
-    told = [[(turn.role, turn.text) for turn in reply.before] for reply in (chosen, rejected)]
-    if told[0] != told[1]:
-        what = "chosen and rejected do not answer the same prompt"
-        raise WrongValueError(f"{what}: the turns before them differ")
-    asked = [(turn.role, turn.text) for turn in row[turns]] if turns else []
-    if told[0] and told[0] != asked:
-        raise WrongValueError(
-            f"the turns before chosen are not those of the prompt: found {show_value(told[0][-1][1])}; "
-            "expected the same (`--column turns=chosen` takes the prompt from there)"
-        )
-    return {name: reply.text for name, reply in zip(pair, (chosen, rejected), strict=True)}
-
-
-def one_class(counts: Counter[object], place: str) -> Problem:
-    """Return the error of a KTO set in which every answer is wanted, or none is."""
-    found = "wanted" if counts[True] else "unwanted"
-    message = f"all {counts.total()} answers are {found}: KTO learns from both kinds"
-    return Problem("E112", place, message, "", "`at_least` at the column says which ratings are wanted")
+    numbers = [turn.number for turn in answers]
+    for column in spec.columns:
+        numbers = kind_of(column.kind).learned_answers(numbers)
+    return numbers
 
 
 def transcript(value: object) -> object:
@@ -385,18 +286,21 @@ def transcript(value: object) -> object:
     return [{"from": names[who], "value": said} for who, said in zip(pieces[::2], pieces[1::2], strict=True)]
 
 
-class Talks:
+class TurnsReader(ColumnReader):
     """Reads the turns of one file's rows.
 
     `shortened` counts those of which one exchange alone is kept, `without_their_system` those whose system
     turn an output leaves out because the spec says so.
     """
 
-    def __init__(self, spec: Spec, clean: Clean) -> None:
+    reads_each = True
+
+    def __init__(self, column: Column, file: FileContext) -> None:
+        super().__init__(column, file)
+        spec = file.spec
         self.spec = spec
-        self.clean = clean if spec.clean else None
-        self.beside = any(column.calls == "text" for column in spec.columns)
-        self.asks = bool(spec.named(*PAIR))
+        self.keeps_text_with_calls = any(column.calls == "text" for column in spec.columns)
+        self.pair = [column for column in spec.columns if kind_of(column.kind).is_pair]
         self.without_tools = _files(o for o in spec.outputs if not keeps(o, CALL, OBSERVATION))
         # as a system text anything may stand there: none is kept, and the spec says so
         anything = spec.has_one_system or "system" in spec.ignore
@@ -406,14 +310,20 @@ class Talks:
         leave_out = [o for o in spec.outputs if spec.has_own_system(o) or not keeps(o, SYSTEM)]
         self.may_leave_out = _files(leave_out) if anything else ""
         self.without_their_system = 0
-        self.doubtful = bool(spec.turns) and "system" in spec.kinds and not anything
+        self.checks_rows = "system" in spec.kinds and not anything
         self.first = any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs)
         self.shortened = 0
 
-    def read(self, answered: bool, keys: TurnKeys, value: list[dict[str, object]]) -> list[Turn]:
-        """Return the turns of one row, without the answer if it is `answered`; refuses what gets lost."""
-        value = value[:-1] if answered else value
-        talk = read_turns(value, keys, self.without_tools, self.beside, asks=self.asks)
+    def unfold(self, values: Values) -> Values:
+        """Take apart dialogues that are one text."""
+        return [transcript(value) for value in values]
+
+    def read(self, value: list[dict[str, object]]) -> list[Turn]:
+        """The turns of one row, without the answer that is chosen. `WrongValueError` if a part is lost."""
+        keys = self.file.keys_of(self.column)
+        if self._ends_with_chosen():
+            value = value[:-1]
+        talk = read_turns(value, keys, self.without_tools, self.keeps_text_with_calls, asks=bool(self.pair))
         marked = masking_marks(value, keys)
         if marked:
             self._refuse_masked(marked, talk, keys)
@@ -421,7 +331,14 @@ class Talks:
             self._refuse_system()
             self.without_their_system += bool(self.may_leave_out)
         self.shortened += self.first and len(talk) - (talk[0].role == SYSTEM) > 2
-        return cleaned(talk, self.clean) if self.clean else talk
+        return cleaned(talk, self.file.clean) if self.spec.clean else talk
+
+    def _ends_with_chosen(self) -> bool:
+        """Whether the turns are taken from the column of the chosen answer, and end with it."""
+        if not self.pair:
+            return False
+        source = self.file.sources.get(self.column.name)
+        return source is not None and source == self.file.sources.get(self.spec.named("chosen")[0])
 
     def _refuse_system(self) -> None:
         """Refuse a system turn that an output would leave out, or that would take the place of its own."""
@@ -446,24 +363,43 @@ class Talks:
                 history_can_be_masked = False
         refuse_masked(marked, sorted(answers), keys, history_can_be_masked=history_can_be_masked)
 
-    def earlier(self, value: list[list[object]] | None) -> list[list[object]]:
-        """Return the pairs of a question and its answer that stand before the question of one row."""
-        pairs = value or []
-        return [self.clean(pair) for pair in pairs] if self.clean else pairs
+    def look_at(self, raw: Sequence[Any], values: Sequence[Any], place: Callable[[int], str]) -> None:
+        """Warn of calls whose arguments were JSON inside JSON text."""
+        for number, talk in enumerate(values):
+            if not any(turn.role == CALL for turn in talk):
+                continue
+            for turn, item in enumerate(raw[number], 1):
+                names = encoded_calls(item)
+                if names:
+                    called = ", ".join(map(show_value, names))
+                    message = f"turn {turn}: the arguments of {called} are JSON inside JSON text: unwrapped"
+                    self.file.warn(Problem("W220", place(number), message))
 
-    def one_system(self, row: tuple[list[Turn], object]) -> None:
-        """Refuse by `WrongValueError` a row with two system texts that differ: as a turn, and beside them."""
-        first, beside = row[0][0], row[1]
-        if first.role == SYSTEM and beside and str(beside).strip() not in ("", first.text.strip()):
-            both = f"{show_value(first.text)} as a turn and {show_value(beside)} beside the turns"
+    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+        """Refuse a row with two system texts that differ: as a turn, and in a column."""
+        del place
+        first, text = row[self.column.name][0], row["system"]
+        if first.role == SYSTEM and text and str(text).strip() not in ("", first.text.strip()):
+            both = f"{show_value(first.text)} as a turn and {show_value(text)} beside the turns"
             raise WrongValueError(f"found two system texts, {both}; a record holds one")
+        return {}
 
     def notes(self) -> list[str]:
-        """Return, for people, of how many conversations a part is left out."""
-        said = "have more than the first exchange, which alone is written (`turns: history` keeps the others)"
-        lines = [f"{self.shortened} conversations {said}"] if self.shortened else []
+        """How many conversations a part is left out of."""
+        lines = []
+        if self.shortened:
+            message = "have more than the first exchange, which alone is written"
+            lines.append(f"{self.shortened} conversations {message} (`turns: history` keeps the others)")
         if self.without_their_system:
             why = "the mixture has its own" if self.spec.has_one_system else "`ignore: [system]`"
             left_out = f"whose system turn {self.may_leave_out} leaves out ({why})"
             lines.append(f"{self.without_their_system} conversations {left_out}")
         return lines
+
+
+TURNS = Kind(
+    "turns",
+    {"description": "a list of turns", "type": "array", "minItems": 1, "items": {"type": "object"}},
+    has_turns=True,
+    reader=TurnsReader,
+)

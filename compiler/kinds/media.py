@@ -5,28 +5,34 @@ turns have placeholders (data/mm_plugin.py); it opens them only while it trains.
 """
 
 import contextlib
-import struct
 from functools import cache
 from pathlib import Path, PurePath
-from typing import cast
+from typing import Any, cast
 
-from tuneyard.compiler.kinds import PLACEHOLDERS
-from tuneyard.compiler.spec import Spec, placeholders
-from tuneyard.compiler.turns import USER, Turn
+from tuneyard.compiler.kinds import ASKED, ColumnReader, FileContext, Kind
+from tuneyard.compiler.kinds.turns import USER, Turn
+from tuneyard.compiler.spec import Column, placeholders
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import counted, show_value
+from tuneyard.core.images import BROKEN_IMAGE
+from tuneyard.core.prompt import PLACEHOLDERS
 
 PIXELS = 768 * 768  # LLaMA-Factory's image_max_pixels: what has more is made smaller before it is trained on
-BROKEN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error)  # of Pillow's decoders
 
 
-class Media:
-    """Reads the media columns of a spec's rows; counts what LLaMA-Factory will change or not find."""
+class MediaReader(ColumnReader):
+    """Reads paths of images, videos or audios; counts what LLaMA-Factory will change or not find.
 
-    def __init__(self, spec: Spec, shown: str) -> None:
-        """`shown` is the source file as the user gave it: media lie beside it, or in `media_dir`."""
-        self.folder = Path(spec.source.media_dir) if spec.source.media_dir else Path(shown).parent
-        self.columns = [column for column in spec.columns if column.kind in PLACEHOLDERS]
+    Files are below the spec's `media_dir`, or next to the source file.
+    """
+
+    reads_each = True
+
+    def __init__(self, column: Column, file: FileContext) -> None:
+        super().__init__(column, file)
+        spec = file.spec
+        self.folder = Path(spec.source.media_dir) if spec.source.media_dir else Path(file.shown).parent
+        self.checks_rows = True
         self.turns = spec.turns
         asking, output = ("instruction", "input", "user"), spec.outputs[0]
         self.asked = output.columns_of(*asking)
@@ -35,10 +41,10 @@ class Media:
         self.absolute: set[str] = set()
         self.large: set[str] = set()
 
-    def paths(self, kind: str, value: object) -> list[str]:
-        """Return the paths in a cell, one as text or a list; `WrongValueError` names what is wrong."""
-        found = [value] if isinstance(value, str) and value else value or []
-        for path in cast("list[object]", found):
+    def read(self, value: object) -> list[str]:
+        """The paths in a cell, which is one text or a list; `WrongValueError` names the one that is wrong."""
+        paths = [value] if isinstance(value, str) and value else value or []
+        for path in cast("list[object]", paths):
             expected = f"found {show_value(path)}, expected the path of a file"
             if not isinstance(path, str) or not path.strip():
                 raise WrongValueError(expected)
@@ -46,31 +52,32 @@ class Media:
                 raise WrongValueError(f"{path}: leads out of the folder; expected a path below it")
             if "://" in path or path.startswith("data:"):
                 raise WrongValueError(f"{expected}: save it as one")
-            pixels = looked_at(self.folder / path, kind == "images")
+            pixels = looked_at(self.folder / path, self.column.kind == "images")
             if PurePath(path).is_absolute():
                 self.absolute.add(path)
             if pixels > PIXELS:
                 self.large.add(path)
-        return cast("list[str]", found)
+        return cast("list[str]", paths)
 
-    def place(self, row: dict[str, object]) -> dict[str, object]:
-        """Return a row with a placeholder for each file, added where it has none; else `WrongValueError`."""
-        for column in self.columns:
-            paths, mark = cast("list[str]", row[column.name]), PLACEHOLDERS[column.kind]
-            talk = cast("list[Turn]", row[self.turns]) if self.turns else []
-            texts = [turn.text for turn in talk] or [self.literal, *(str(row[name]) for name in self.asked)]
-            count = sum(text.count(mark) for text in texts)
-            if count == len(paths):
-                continue
-            if count:
-                raise WrongValueError(
-                    f"{count} of {mark} in the texts, and {len(paths)} {column.kind}: expected one for each"
-                )
-            row = row | self._marked(row, talk, mark * len(paths))
-        return row
+    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+        """Put placeholders before the first question if the row has none.
 
-    def _marked(self, row: dict[str, object], talk: list[Turn], marks: str) -> dict[str, object]:
-        """Return what changes where the first question begins with placeholders."""
+        `WrongValueError` if there are more or fewer of them than files.
+        """
+        del place
+        paths: list[str] = row[self.column.name]
+        placeholder = PLACEHOLDERS[self.column.kind]
+        talk: list[Turn] = row[self.turns] if self.turns else []
+        texts = [turn.text for turn in talk] or [self.literal, *(str(row[name]) for name in self.asked)]
+        count = sum(text.count(placeholder) for text in texts)
+        if count == len(paths):
+            return {}
+        if count:
+            raise WrongValueError(
+                f"{count} of {placeholder} in the texts, and {len(paths)} {self.column.kind}: "
+                "expected one for each"
+            )
+        marks = placeholder * len(paths)
         if not self.turns:
             return {self.asked[0]: f"{marks}{row[self.asked[0]]}"}
         first = next(number for number, turn in enumerate(talk) if turn.role == USER)
@@ -78,15 +85,34 @@ class Media:
         return {self.turns: [*talk[:first], question, *talk[first + 1 :]]}
 
     def notes(self) -> list[str]:
-        """Return, for people, what the records do not show: where the files are looked for."""
-        large, absolute = counted(len(self.large), "image"), counted(len(self.absolute), "absolute path")
-        shrunk = f"{large} of more than {PIXELS} pixels: LLaMA-Factory shrinks them (image_max_pixels)"
-        said = {
-            f"media are looked for in {self.folder}: a recipe names it as media_dir": self.columns,
-            shrunk: self.large,
-            f"{absolute}: they hold on this machine only": self.absolute,
-        }
-        return [note for note, found in said.items() if found]
+        """Where the files are looked for, and what the records do not show of them."""
+        lines = [f"media are looked for in {self.folder}: a recipe names it as media_dir"]
+        if self.large:
+            images = counted(len(self.large), "image")
+            lines.append(
+                f"{images} of more than {PIXELS} pixels: LLaMA-Factory shrinks them (image_max_pixels)"
+            )
+        if self.absolute:
+            paths = counted(len(self.absolute), "absolute path")
+            lines.append(f"{self.column.kind}: {paths}, which are valid on this machine only")
+        return lines
+
+
+_PATHS = {
+    "description": "a list of paths, or one as text",
+    "type": ["string", "array", "null"],
+    "items": {"type": "string"},
+}
+
+
+def _media(name: str) -> Kind:
+    """A kind of files that LLaMA-Factory knows by this name."""
+    return Kind(name, _PATHS, code="E110", row_code="E110", part=name, compared=ASKED, reader=MediaReader)
+
+
+IMAGES = _media("images")
+VIDEOS = _media("videos")
+AUDIOS = _media("audios")
 
 
 @cache

@@ -1,0 +1,55 @@
+"""The best of several rated answers in a list of objects."""
+
+from tuneyard.compiler.kinds import ColumnReader, Kind
+from tuneyard.compiler.marks import refuse_masked
+from tuneyard.core.calls import WrongValueError
+from tuneyard.core.errors import show_value
+
+
+class BestReader(ColumnReader):
+    """Reads the text of the answer with the highest number."""
+
+    reads_each = True
+
+    def read(self, value: object) -> str:
+        """The cleaned text under `take` of the item with the highest `by`."""
+        return best_of(self, value)
+
+
+def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pair: bool = False) -> str:
+    """The cleaned text of the item with the highest (or `lowest`) number by the column's `best`.
+
+    `in_pair`: the items must differ in their numbers, since no answer is preferred otherwise.
+    `WrongValueError` for an item without number or text, and for an answer that is marked as not learned.
+    """
+    by, take = reader.column.best.get("by", ""), reader.column.best.get("take", "")
+    keys = reader.file.keys_of(reader.column)
+    scored: list[tuple[float, str, int]] = []
+    marked: dict[int, dict[str, object]] = {}
+    for number, item in enumerate(value if isinstance(value, list) else [value], 1):
+        fields = item if isinstance(item, dict) else {}
+        score, text = fields.get(by), fields.get(take)
+        if isinstance(score, bool) or not isinstance(score, int | float) or not isinstance(text, str):
+            expected = f"a number {by!r} and a text {take!r}"
+            raise WrongValueError(f"item {number}: found {show_value(item)}, expected {expected}")
+        scored.append((score, text, number))
+        marks = keys.masking({key: each for key, each in fields.items() if key not in (by, take)})
+        if marks:
+            marked[number] = marks
+    if in_pair and len({score for score, *_ in scored}) == 1:
+        alike = f"{by} is {scored[0][0]} for all of {len(scored)} answers"
+        raise WrongValueError(f"{alike}: none is preferred")
+    _, best, place = (min if lowest else max)(scored, key=lambda answer: answer[0])
+    refuse_masked(marked, [place], keys, "item", history_can_be_masked=False)
+    text = str(reader.file.clean([best])[0])
+    if not text.strip():
+        raise WrongValueError("the best of them has no text")
+    return text
+
+
+BEST = Kind(
+    "best",
+    {"description": "a list of objects", "type": "array", "minItems": 1, "items": {"type": "object"}},
+    is_text=True,
+    reader=BestReader,
+)

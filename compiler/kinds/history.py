@@ -1,0 +1,44 @@
+"""Earlier turns of an alpaca record: pairs of a question and its answer."""
+
+from typing import cast
+
+from tuneyard.compiler.kinds import ASKED, ColumnReader, Kind, Layout, Values
+
+
+class HistoryReader(ColumnReader):
+    """Reads the pairs before the question of a row."""
+
+    reads_each = True
+
+    def read(self, value: list[Values] | None) -> list[Values]:
+        """Clean the texts of each pair."""
+        return [self.file.clean(pair) for pair in value or []]
+
+
+class HistoryKind(Kind):
+    """The column `history` of LLaMA-Factory's alpaca format."""
+
+    def check(self, column: str, layout: Layout) -> None:
+        """Refuse it without an alpaca record that it can go before."""
+        if layout.texts:
+            super().check(column, layout)
+        if layout.has_turns or set(layout.formats) != {"alpaca"}:
+            raise ValueError(
+                f"column {column}: history goes with the question of an alpaca record. "
+                "Write alpaca, or read the whole conversation as turns."
+            )
+
+
+_TEXT = {"description": "text that is not blank", "type": "string", "pattern": "\\S"}
+HISTORY = HistoryKind(
+    "history",
+    {
+        "description": "a list of pairs, each a question and its answer",
+        "type": ["array", "null"],
+        "items": {"type": "array", "minItems": 2, "maxItems": 2, "items": _TEXT},
+    },
+    default=cast("object", []),
+    part="history",
+    compared=ASKED,
+    reader=HistoryReader,
+)

@@ -1,0 +1,145 @@
+"""Preference pairs: two answers to one prompt (`ranking` in LLaMA-Factory 0.9.5, stages rm and dpo)."""
+
+from typing import Any, NamedTuple, cast
+
+from tuneyard.compiler.kinds import ANSWERED, ColumnReader, FileContext, Kind, Layout, Values
+from tuneyard.compiler.kinds.best import best_of
+from tuneyard.compiler.kinds.turns import (
+    ASSISTANT,
+    OPENAI,
+    SHAREGPT,
+    Turn,
+    cleaned,
+    masking_marks,
+    read_answer,
+    read_turns,
+    transcript,
+)
+from tuneyard.compiler.marks import refuse_masked
+from tuneyard.compiler.spec import Column
+from tuneyard.core.calls import WrongValueError
+from tuneyard.core.errors import show_value
+
+PAIR = ("chosen", "rejected")
+
+
+class Reply(NamedTuple):
+    """An answer, and the turns before it if it stood at the end of a whole conversation."""
+
+    before: list[Turn]
+    text: str
+
+
+class ReplyReader(ColumnReader):
+    """Reads one of the two answers: a text, a message, messages that end with it, or rated answers."""
+
+    reads_each = True
+
+    def __init__(self, column: Column, file: FileContext) -> None:
+        super().__init__(column, file)
+        self.checks_rows = column.kind == PAIR[1]  # the pair is checked once
+
+    def unfold(self, values: Values) -> Values:
+        """Take apart dialogues that are one text."""
+        return [transcript(value) for value in values]
+
+    def read(self, value: object) -> Reply:
+        """The cleaned answer; of rated ones the best, for `rejected` the worst."""
+        if self.column.best.get("by"):
+            return Reply([], best_of(self, value, lowest=self.column.kind == PAIR[1], in_pair=True))
+        keys, clean = self.file.keys_of(self.column), self.file.clean
+        if isinstance(value, dict):
+            value = [value]
+        if isinstance(value, list):
+            refuse_masked(masking_marks(value, keys), [len(value)], keys, history_can_be_masked=False)
+        if isinstance(value, str):
+            reply = Reply([], value)
+        elif isinstance(value, list) and len(value) == 1:
+            reply = Reply([], read_answer(value[0], keys))
+        else:
+            *before, last = read_turns(cast("list[dict[str, object]]", value), keys)
+            reply = Reply(cleaned(before, clean), last.text)
+            if last.role != ASSISTANT:
+                raise WrongValueError(f"the last turn is a {last.role}, which a pair would make plain text")
+        if not reply.text.strip():
+            raise WrongValueError(f"found {show_value(reply.text)}, expected an answer that is not blank")
+        return reply._replace(text=str(clean([reply.text])[0]))
+
+    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+        """The texts of both answers; `WrongValueError` unless they differ and have one prompt."""
+        del place
+        spec = self.file.spec
+        names = spec.named(*PAIR)
+        chosen, rejected = (cast("Reply", row[name]) for name in names)
+        if chosen.text == rejected.text:
+            raise WrongValueError(f"chosen and rejected are the same: {show_value(chosen.text)}")
+        before_chosen = _texts_of(chosen.before)
+        if before_chosen != _texts_of(rejected.before):
+            raise WrongValueError(
+                "chosen and rejected do not answer the same prompt: the turns before them differ"
+            )
+        prompt = _texts_of(row[spec.turns]) if spec.turns else []
+        if before_chosen and before_chosen != prompt:
+            raise WrongValueError(
+                "the turns before chosen are not those of the prompt: found "
+                f"{show_value(before_chosen[-1][1])}; expected the same "
+                "(`--column turns=chosen` takes the prompt from there)"
+            )
+        return {names[0]: chosen.text, names[1]: rejected.text}
+
+
+def _texts_of(turns: list[Turn]) -> list[tuple[str, str]]:
+    """The role and the text of each turn, without its number."""
+    return [(turn.role, turn.text) for turn in turns]
+
+
+class ReplyKind(Kind):
+    """One of the two answers. In alpaca it is a text, in a conversation a turn."""
+
+    def check(self, column: str, layout: Layout) -> None:
+        """Refuse one answer without the other, and beside an answer of a template."""
+        super().check(column, layout)
+        answers = sorted(kind for kind in layout.kinds.values() if kind in PAIR)
+        if answers != [*PAIR] or layout.answered:
+            raise ValueError(
+                "chosen and rejected: expected a column of each, in place of `output` and `assistant`"
+            )
+
+    def learned_answers(self, answers: list[int]) -> list[int]:
+        """None of the turns before the pair (data/processor/pairwise.py)."""
+        del answers
+        return []
+
+    def recorded(self, values: Values, output_format: str) -> Values:
+        """Texts in alpaca, turns of the assistant in a conversation."""
+        if output_format == "sharegpt":
+            return [{"from": SHAREGPT[ASSISTANT], "value": text} for text in values]
+        if output_format == "messages":
+            return [{"role": OPENAI[ASSISTANT], "content": text} for text in values]
+        return values
+
+
+def _reply(name: str) -> Kind:
+    """One of the two kinds, which differ in their names alone."""
+    schema = {
+        "description": "an answer: text, a message, or messages that end with it",
+        "type": ["string", "object", "array"],
+        "minItems": 1,
+        "items": {"type": "object"},
+    }
+    return ReplyKind(
+        name,
+        schema,
+        code="E111",
+        row_code="E111",
+        is_text=True,
+        has_turns=True,
+        part=name,
+        is_pair=True,
+        compared=ANSWERED,
+        reader=ReplyReader,
+    )
+
+
+CHOSEN = _reply("chosen")
+REJECTED = _reply("rejected")

@@ -1,0 +1,65 @@
+"""Tools that a row declares, and the calls of them in its turns."""
+
+from typing import Any
+
+from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, Layout
+from tuneyard.compiler.kinds.turns import ASSISTANT, CALL, Turn
+from tuneyard.compiler.spec import TOOLS, Column
+from tuneyard.core.calls import OPEN, WrongValueError, calls_of, misfits, tools_text
+from tuneyard.core.errors import Problem
+
+
+class ToolsReader(ColumnReader):
+    """Reads a row's tools as JSON text, and checks the calls in its turns against them."""
+
+    reads_each = True
+
+    def __init__(self, column: Column, file: FileContext) -> None:
+        super().__init__(column, file)
+        self.checks_rows = bool(file.spec.turns)
+
+    def read(self, value: object) -> str:
+        """The tools as a JSON list in text, "" without any."""
+        return tools_text(value)
+
+    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+        """Refuse calls that do not fit the tools; warn of those that may."""
+        talk: list[Turn] = row[self.file.spec.turns]
+        tools: str = row[self.column.name]
+        calls = [(turn.number, call) for turn in talk if turn.role == CALL for call in calls_of(turn.text)]
+        errors = dict.fromkeys(misfits(calls, tools))
+        is_strict = self.column.arguments == "error"
+        messages = [error.message for error in errors if error.error or is_strict]
+        if messages:
+            raise WrongValueError(*messages)
+        for error in errors:
+            self.file.warn(Problem("W215", place, error.message))
+        for turn in talk:
+            if turn.role == ASSISTANT and OPEN in turn.text:
+                message = f"turn {turn.number}: {OPEN} in an answer: neither checked nor scored as a call"
+                self.file.warn(Problem("W216", place, message, "", "give the turn the role function_call"))
+        return {}
+
+
+class ToolsKind(Kind):
+    """LLaMA-Factory reads tools from one column for all turns of a row."""
+
+    def check(self, column: str, layout: Layout) -> None:
+        """Refuse another name of the column, since records call it so."""
+        del layout
+        if column != TOOLS:
+            raise ValueError(f"column {column}: `is: tools` is for the column `{TOOLS}`: rename it")
+
+
+TOOL_LIST = ToolsKind(
+    TOOLS,
+    {
+        "description": "a list of tools, or one as JSON text",
+        "type": ["string", "array", "null"],
+        "items": {"type": "object"},
+    },
+    is_optional=True,
+    row_code="E109",
+    is_text=True,
+    reader=ToolsReader,
+)
