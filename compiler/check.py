@@ -212,10 +212,9 @@ class Checker:
             return list(range(self.number, self.number + len(rows.lines)))
         if source is None:
             return ["" if column.default is None else column.default] * len(rows.lines)
-        values = rows.column(source)
+        values = self.reader_of[column.name].unfold(rows.column(source))
         if kind_of(column.kind).is_cleaned:
             values = self.clean(values)
-        values = self.reader_of[column.name].unfold(values)
         if not column.required and column.kind != "id":
             values = [column.default if value is MISSING else value for value in values]
         if column.kind == "id" and not rows.typed:

@@ -69,12 +69,8 @@ class TurnKeys:
         return self.is_mapped(key) or self.is_ignored(key)
 
     def masking(self, turn: Mapping[str, object]) -> dict[str, object]:
-        """Return the marks that keep a turn, or a part of its content, from being learned whole."""
+        """Return the marks that keep a turn from being learned whole."""
         marks = {key: value for key, value in turn.items() if masks(key, value)}
-        parts = turn.get("content")
-        for part in parts if isinstance(parts, list) else ():
-            if isinstance(part, dict):
-                marks |= {key: value for key, value in part.items() if masks(key, value)}
         return {key: value for key, value in marks.items() if not self.is_left_out(key)}
 
 

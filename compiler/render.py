@@ -7,7 +7,8 @@ from typing import cast
 
 import orjson
 
-from tuneyard.compiler.kinds.turns import ASSISTANT, OPENAI, SHAREGPT, SYSTEM, USER, Turn
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER
+from tuneyard.compiler.kinds.turns import OPENAI, SHAREGPT, Turn
 from tuneyard.compiler.pieces import SEPARATOR
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec import Output, Spec, placeholders

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from tuneyard.compiler.kinds import Kind, Layout, check_kinds, kind_of
+from tuneyard.compiler.kinds import Kind, RecordLayout, check_kinds, kind_of
 from tuneyard.compiler.pieces import PieceRule
 from tuneyard.compiler.specfile import (
     Raw,
@@ -49,6 +49,7 @@ class Column:
     at_least: float | None = None
     calls: str = ""
     arguments: str = ""
+    roles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def required(self) -> bool:
@@ -459,7 +460,7 @@ def _check_names(spec: Spec) -> None:
     """Refuse what the schema cannot see: names that no column has."""
     known, formats = spec.kinds, {output.format for output in spec.outputs}
     texts = bool(spec.mix) or "text" in formats
-    check_kinds(Layout(known, texts, spec.answered, formats))
+    check_kinds(RecordLayout(known, texts, spec.answered, formats))
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses += [("split.stratify", spec.split.stratify), ("split.group", spec.split.group)]

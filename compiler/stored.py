@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuneyard.compiler.kinds.turns import ASSISTANT, SYSTEM
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.read import read

@@ -33,7 +33,7 @@ _TALKS = {"conversations", "messages"}
 _OTHERS = {
     "a label beside the answer (KTO marks a rejected one so)": "label",
     "choices of a question": "choices options option_a option_b option_c option_d A B C D",
-    "a system text": "system system_prompt system_message",
+    "a system text": "system system_prompt system_message system_instruction",
     "earlier turns": "history",
     "tools or calls of them": "tools functions tool_calls tool_call function_call function_calls",
     "reasoning before the answer": "reasoning_content reasoning think thinking thought thoughts cot",

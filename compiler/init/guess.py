@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tuneyard.compiler.init.look import MOST_VALUES, PROSE, Found, Leaf
 from tuneyard.compiler.kinds.kto import WORDS
 from tuneyard.compiler.kinds.pair import PAIR
-from tuneyard.compiler.kinds.turns import transcript
+from tuneyard.compiler.kinds.turn_forms import is_transcript
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.prompt import PLACEHOLDERS
 
@@ -169,7 +169,7 @@ def _answering(
 def _dialogues(found: Found) -> Proposal | None:
     """Two whole dialogues to choose from, each one text: HH-RLHF's form."""
     rows = found.first
-    if not rows or any(transcript(row.get(kind)) is row.get(kind) for row in rows for kind in PAIR):
+    if not rows or any(not is_transcript(row.get(kind)) for row in rows for kind in PAIR):
         return None
     columns = ["  turns: {names: [chosen], is: turns} # the prompt stands before the chosen answer"]
     return Proposal("Preference pairs of dialogues", [*columns, *map(_by_name, PAIR)], ["format: sharegpt"])

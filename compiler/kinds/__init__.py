@@ -23,7 +23,7 @@ ASKED, ANSWERED, MARK = "asked", "answered", "mark"
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class RecordLayout:
     """The columns of a spec (kind by name), and the outputs that hold them.
 
     `texts` if an output is plain text or a mixture, `answered` if a template writes an answer.
@@ -130,7 +130,7 @@ class Kind:
         types = self.schema.get("type")
         return types == "array" or (isinstance(types, list) and "array" in types)
 
-    def check(self, column: str, layout: Layout) -> None:
+    def check(self, column: str, layout: RecordLayout) -> None:
         """Refuse a column of this kind if the outputs cannot hold it; `ValueError` says why."""
         if not self.part:
             return
@@ -165,7 +165,7 @@ def kind_of(name: str) -> Kind:
     return kinds()[name]
 
 
-def check_kinds(layout: Layout) -> None:
+def check_kinds(layout: RecordLayout) -> None:
     """Refuse columns that the outputs of a spec cannot hold; `ValueError` names the first."""
     for column, kind in layout.kinds.items():
         kind_of(kind).check(column, layout)

@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from tuneyard.compiler.kinds import ASKED, ColumnReader, Kind, Layout, Values
+from tuneyard.compiler.kinds import ASKED, ColumnReader, Kind, RecordLayout, Values
 
 
 class HistoryReader(ColumnReader):
@@ -18,7 +18,7 @@ class HistoryReader(ColumnReader):
 class HistoryKind(Kind):
     """The column `history` of LLaMA-Factory's alpaca format."""
 
-    def check(self, column: str, layout: Layout) -> None:
+    def check(self, column: str, layout: RecordLayout) -> None:
         """Refuse it without an alpaca record that it can go before."""
         if layout.texts:
             super().check(column, layout)

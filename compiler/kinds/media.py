@@ -10,7 +10,8 @@ from pathlib import Path, PurePath
 from typing import Any, cast
 
 from tuneyard.compiler.kinds import ASKED, ColumnReader, FileContext, Kind
-from tuneyard.compiler.kinds.turns import USER, Turn
+from tuneyard.compiler.kinds.turn_forms import USER
+from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.spec import Column, placeholders
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import counted, show_value
@@ -68,10 +69,17 @@ class MediaReader(ColumnReader):
         paths: list[str] = row[self.column.name]
         placeholder = PLACEHOLDERS[self.column.kind]
         talk: list[Turn] = row[self.turns] if self.turns else []
+        in_turns = [path for turn in talk for path in turn.images] if self.column.kind == "images" else []
+        if in_turns:
+            if paths and paths != in_turns:
+                raise WrongValueError(
+                    f"found images in the turns ({show_value(in_turns[0])}) and others beside them"
+                )
+            paths = self.read(in_turns)
         texts = [turn.text for turn in talk] or [self.literal, *(str(row[name]) for name in self.asked)]
         count = sum(text.count(placeholder) for text in texts)
         if count == len(paths):
-            return {}
+            return {self.column.name: paths}
         if count:
             raise WrongValueError(
                 f"{count} of {placeholder} in the texts, and {len(paths)} {self.column.kind}: "

@@ -2,10 +2,10 @@
 
 from typing import Any, NamedTuple, cast
 
-from tuneyard.compiler.kinds import ANSWERED, ColumnReader, FileContext, Kind, Layout, Values
+from tuneyard.compiler.kinds import ANSWERED, ColumnReader, FileContext, Kind, RecordLayout, Values
 from tuneyard.compiler.kinds.best import best_of
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns
 from tuneyard.compiler.kinds.turns import (
-    ASSISTANT,
     OPENAI,
     SHAREGPT,
     Turn,
@@ -13,7 +13,7 @@ from tuneyard.compiler.kinds.turns import (
     masking_marks,
     read_answer,
     read_turns,
-    transcript,
+    refuse_images,
 )
 from tuneyard.compiler.marks import refuse_masked
 from tuneyard.compiler.spec import Column
@@ -40,8 +40,8 @@ class ReplyReader(ColumnReader):
         self.checks_rows = column.kind == PAIR[1]  # the pair is checked once
 
     def unfold(self, values: Values) -> Values:
-        """Take apart dialogues that are one text."""
-        return [transcript(value) for value in values]
+        """Bring messages into OpenAI's form."""
+        return [common_turns(value, self.column.roles, whole=False) for value in values]
 
     def read(self, value: object) -> Reply:
         """The cleaned answer; of rated ones the best, for `rejected` the worst."""
@@ -58,6 +58,7 @@ class ReplyReader(ColumnReader):
             reply = Reply([], read_answer(value[0], keys))
         else:
             *before, last = read_turns(cast("list[dict[str, object]]", value), keys)
+            refuse_images((*before, last))
             reply = Reply(cleaned(before, clean), last.text)
             if last.role != ASSISTANT:
                 raise WrongValueError(f"the last turn is a {last.role}, which a pair would make plain text")
@@ -96,7 +97,7 @@ def _texts_of(turns: list[Turn]) -> list[tuple[str, str]]:
 class ReplyKind(Kind):
     """One of the two answers. In alpaca it is a text, in a conversation a turn."""
 
-    def check(self, column: str, layout: Layout) -> None:
+    def check(self, column: str, layout: RecordLayout) -> None:
         """Refuse one answer without the other, and beside an answer of a template."""
         super().check(column, layout)
         answers = sorted(kind for kind in layout.kinds.values() if kind in PAIR)

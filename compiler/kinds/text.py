@@ -2,8 +2,9 @@
 
 from typing import cast
 
-from tuneyard.compiler.kinds import ColumnReader, Kind, Values
-from tuneyard.compiler.spec import ROW_NUMBER
+from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, Values
+from tuneyard.compiler.spec import ROW_NUMBER, Column
+from tuneyard.core.errors import counted
 
 
 class ExtraReader(ColumnReader):
@@ -24,9 +25,39 @@ class ListReader(ColumnReader):
         return self.file.clean(["\n".join(cast("list[str]", value)) for value in values])
 
 
+class AnswerReader(ColumnReader):
+    """Reads an answer. Of a list of right answers the first one is learned."""
+
+    def __init__(self, column: Column, file: FileContext) -> None:
+        super().__init__(column, file)
+        self.rows_with_others = 0
+
+    def unfold(self, values: Values) -> Values:
+        """Take the first of the texts in a list."""
+        if list not in set(map(type, values)):
+            return values
+        return [self._first(value) for value in values]
+
+    def _first(self, value: object) -> object:
+        if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+            return value
+        if len(set(value)) > 1:
+            self.rows_with_others += 1
+        return value[0]
+
+    def notes(self) -> list[str]:
+        """How many rows have answers that are not learned."""
+        if not self.rows_with_others:
+            return []
+        rows = counted(self.rows_with_others, "row")
+        return [f"{self.column.name}: {rows} with several different answers, of which the first is learned"]
+
+
 _NOT_BLANK = {"description": "text", "type": "string", "pattern": "\\S"}
 TEXT = Kind("text", _NOT_BLANK, is_text=True, is_cleaned=True)
-ANSWER = Kind("answer", {"description": "text", "type": "string"}, is_text=True, is_cleaned=True)
+ANSWER = Kind(
+    "answer", {"description": "text", "type": "string"}, is_text=True, is_cleaned=True, reader=AnswerReader
+)
 EXTRA = Kind(
     "extra",
     {"description": "text or nothing", "type": ["string", "null"]},

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, Layout
-from tuneyard.compiler.kinds.turns import ASSISTANT, CALL, Turn
+from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayout
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
+from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.spec import TOOLS, Column
 from tuneyard.core.calls import OPEN, WrongValueError, calls_of, misfits, tools_text
 from tuneyard.core.errors import Problem
@@ -20,6 +21,8 @@ class ToolsReader(ColumnReader):
 
     def read(self, value: object) -> str:
         """The tools as a JSON list in text, "" without any."""
+        if isinstance(value, list):
+            value = [tool for item in value for tool in common_tools(item)]
         return tools_text(value)
 
     def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
@@ -41,10 +44,25 @@ class ToolsReader(ColumnReader):
         return {}
 
 
+def common_tools(item: object) -> list[object]:
+    """The tools in an item of a list, in OpenAI's form: Gemini's item has several, Anthropic names the schema
+    `input_schema`."""
+    if not isinstance(item, dict):
+        return [item]
+    for key in ("functionDeclarations", "function_declarations"):
+        if item.keys() == {key} and isinstance(item[key], list):
+            tools: list[object] = item[key]
+            return tools
+    if "input_schema" in item and "parameters" not in item:
+        rest = {key: value for key, value in item.items() if key != "input_schema"}
+        return [{**rest, "parameters": item["input_schema"]}]
+    return [item]
+
+
 class ToolsKind(Kind):
     """LLaMA-Factory reads tools from one column for all turns of a row."""
 
-    def check(self, column: str, layout: Layout) -> None:
+    def check(self, column: str, layout: RecordLayout) -> None:
         """Refuse another name of the column, since records call it so."""
         del layout
         if column != TOOLS:

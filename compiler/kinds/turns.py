@@ -2,11 +2,22 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Values, kind_of
+from tuneyard.compiler.kinds.turn_forms import (
+    ASSISTANT,
+    CALL,
+    IMAGES,
+    OBSERVATION,
+    ROLES,
+    SYSTEM,
+    USER,
+    common_turns,
+    role_and_content,
+)
 from tuneyard.compiler.marks import TurnKeys, refuse_masked
 from tuneyard.compiler.spec import Column, Output, Spec
 from tuneyard.compiler.unused import meaning
@@ -23,24 +34,22 @@ from tuneyard.core.calls import (
 from tuneyard.core.datasets import filled
 from tuneyard.core.errors import Problem, show_value
 
-USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
-ROLES = {"human": USER, "user": USER, "gpt": ASSISTANT, "assistant": ASSISTANT, "system": SYSTEM}
-ROLES |= dict.fromkeys(("function_call", "tool_call"), CALL)
-ROLES |= dict.fromkeys(("observation", "tool", "function"), OBSERVATION)
 OPENAI = {role: role for role in (USER, ASSISTANT, SYSTEM, OBSERVATION)} | {CALL: "function_call"}
 SHAREGPT = OPENAI | {USER: "human", ASSISTANT: "gpt"}
 CALL_MARKUP = re.compile(r"tool_call|<function|python_tag|^Action:", re.IGNORECASE | re.MULTILINE)
 """What models write where they call a tool: an answer that is a call already, as text."""
-SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
-TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 class Turn(NamedTuple):
-    """One turn: who speaks (user, assistant, system, call, observation), the text, its number in the row."""
+    """One turn: who speaks (user, assistant, system, call, observation), the text, its number in the row.
+
+    `images` are the paths of images that the content has, one for each `<image>` that they put in the text.
+    """
 
     role: str
     text: str
     number: int = 0
+    images: tuple[str, ...] = ()
 
 
 def keeps(output: Output, *roles: str) -> bool:
@@ -97,6 +106,7 @@ def read_turns(
 def read_answer(item: dict[str, object], keys: TurnKeys) -> str:
     """Return the text of one turn alone; `WrongValueError` unless it is the assistant's."""
     turn = _turn(1, item, keys, False)
+    refuse_images([turn])
     if turn.role != ASSISTANT:
         raise WrongValueError(f"found {turn.role}, expected an answer of the assistant")
     return turn.text
@@ -137,14 +147,10 @@ def _order_results(value: list[dict[str, object]], turns: list[Turn]) -> None:
 
 def _turn(number: int, item: dict[str, object], keys: TurnKeys, beside: bool) -> Turn:
     try:
-        return Turn(*_said(item, keys, beside), number)
+        role, text = _said(item, keys, beside)
+        return Turn(role, text, number, tuple(cast("list[str]", item.get(IMAGES, ()))))
     except WrongValueError as error:
         raise WrongValueError(f"turn {number}: {error}") from error
-
-
-def _role_and_content(item: Mapping[str, object]) -> tuple[str, str]:
-    """Return the keys of a turn's speaker and of its text."""
-    return ("from", "value") if "from" in item else ("role", "content")
 
 
 def unread_keys(value: object) -> set[str]:
@@ -157,9 +163,9 @@ def unread_keys(value: object) -> set[str]:
     for turn in turns:
         if not isinstance(turn, dict) or len(turn) <= 2:
             continue
-        name, content = _role_and_content(turn)
+        name, content = role_and_content(turn)
         role = ROLES.get(str(turn.get(name)).lower())
-        read = {name, content}
+        read = {name, content, IMAGES}
         if role == ASSISTANT:
             read.add("tool_calls")
         if role == OBSERVATION:
@@ -172,16 +178,19 @@ def unread_keys(value: object) -> set[str]:
 
 def _said(item: dict[str, object], keys: TurnKeys, beside: bool) -> tuple[str, str]:
     """Return the speaker and the text of a turn; `WrongValueError` for what would be lost of it."""
-    name, key = _role_and_content(item)
+    name, key = role_and_content(item)
     role, known = ROLES.get(str(item.get(name)).lower()), ", ".join(ROLES)
     if role is None:
-        raise WrongValueError(f"found the role {show_value(item.get(name))}, expected one of {known}")
+        raise WrongValueError(
+            f"found the role {show_value(item.get(name))}, expected one of {known} "
+            "(`roles:` at the column says who another one is)"
+        )
     calls = item.get("tool_calls") if role == ASSISTANT else None
     reasons = _reasons(item) if role in (ASSISTANT, CALL) else {}
     if len(item) > 2:
         _refuse_loss(item, (name, key, *reasons), keys, bool(calls))
-    thoughts, text = _content(item.get(key), key, bool(calls))
-    before = thought("\n".join([*dict.fromkeys(reasons.values()), *thoughts]))
+    text = _content(item.get(key), key, bool(calls))
+    before = thought("\n".join(dict.fromkeys(reasons.values())))
     if before and "<think>" in text:
         raise WrongValueError(f"found reasoning both in {key!r} and beside it, expected it in one place")
     if not calls:
@@ -190,6 +199,16 @@ def _said(item: dict[str, object], keys: TurnKeys, beside: bool) -> tuple[str, s
         keep = "`calls: text` at the spec's column of turns keeps both"
         raise WrongValueError(f"{key} beside tool_calls would be lost; {keep}")
     return CALL, call_text(parse_calls(calls), before + text)
+
+
+def refuse_images(turns: Iterable[Turn]) -> None:
+    """Refuse turns with images in their content; `WrongValueError` names the first."""
+    for turn in turns:
+        if turn.images:
+            image = show_value(turn.images[0])
+            raise WrongValueError(
+                f"turn {turn.number}: found the image {image}, which no column takes; spec media reads images"
+            )
 
 
 def encoded_calls(item: dict[str, object]) -> list[str]:
@@ -209,21 +228,16 @@ def _reasons(item: dict[str, object]) -> dict[str, str]:
     return {key: text for key, text in found.items() if text == next(iter(found.values()))}
 
 
-def _content(content: object, key: str, called: bool) -> tuple[list[str], str]:
-    """Return the thoughts and the text in a turn's content, which may be OpenAI's list of parts."""
+def _content(content: object, key: str, called: bool) -> str:
+    """The text of a turn's content, whose parts are joined already (`common_turns`) if all are known."""
     if content is None and called:
-        return [], ""
+        return ""
     if isinstance(content, list) and content and all(isinstance(part, dict) for part in content):
-        parts = [(str(part.get("type")), part) for part in content]
-        texts = [part.get("text") for kind, part in parts if kind in TEXT_PARTS]
-        thoughts = [part.get("thinking") for kind, part in parts if kind == "thinking"]
-        if len(texts) + len(thoughts) == len(parts) and all(isinstance(x, str) for x in (*texts, *thoughts)):
-            return cast("list[str]", thoughts), "".join(cast("list[str]", texts))
-        kinds = ", ".join(dict.fromkeys(kind for kind, _ in parts))
-        raise WrongValueError(f"found parts ({kinds}), expected text in {key!r}")
+        types = ", ".join(dict.fromkeys(str(part.get("type")) for part in content))
+        raise WrongValueError(f"found parts ({types}), expected text in {key!r}")
     if not isinstance(content, str):
         raise WrongValueError(f"found {show_value(content)}, expected text in {key!r}")
-    return [], content
+    return content
 
 
 def _refuse_loss(item: dict[str, object], own: tuple[str, ...], keys: TurnKeys, called: bool) -> None:
@@ -251,8 +265,7 @@ def masking_marks(value: list[dict[str, object]], keys: TurnKeys) -> dict[int, d
     """Return the marks that keep turns out of the loss, by the number of the turn."""
     marked = {}
     for number, item in enumerate(value, 1):
-        has_more = len(item) > 2 or isinstance(item.get("content"), list)
-        marks = keys.masking(item) if has_more else {}
+        marks = keys.masking(item) if len(item) > 2 else {}
         if marks:
             marked[number] = marks
     return marked
@@ -275,15 +288,6 @@ def answers_learned(spec: Spec, output: Output, talk: list[Turn]) -> list[int]:
     for column in spec.columns:
         numbers = kind_of(column.kind).learned_answers(numbers)
     return numbers
-
-
-def transcript(value: object) -> object:
-    """Return the turns of a dialogue in one text (`Human: …`, blank line, `Assistant: …`), or the value."""
-    if not isinstance(value, str) or not value.lstrip().startswith("Human:") or "\n\nAssistant:" not in value:
-        return value
-    _, *pieces = SPEAKERS.split(value.lstrip())
-    names = {"Human": "human", "Assistant": "gpt"}
-    return [{"from": names[who], "value": said} for who, said in zip(pieces[::2], pieces[1::2], strict=True)]
 
 
 class TurnsReader(ColumnReader):
@@ -313,10 +317,11 @@ class TurnsReader(ColumnReader):
         self.checks_rows = "system" in spec.kinds and not anything
         self.first = any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs)
         self.shortened = 0
+        self.reads_images = bool(spec.named("images"))
 
     def unfold(self, values: Values) -> Values:
-        """Take apart dialogues that are one text."""
-        return [transcript(value) for value in values]
+        """Bring conversations into OpenAI's form."""
+        return [common_turns(value, self.column.roles) for value in values]
 
     def read(self, value: list[dict[str, object]]) -> list[Turn]:
         """The turns of one row, without the answer that is chosen. `WrongValueError` if a part is lost."""
@@ -327,6 +332,8 @@ class TurnsReader(ColumnReader):
         marked = masking_marks(value, keys)
         if marked:
             self._refuse_masked(marked, talk, keys)
+        if not self.reads_images:
+            refuse_images(talk)
         if talk[0].role == SYSTEM and talk[0].text.strip():
             self._refuse_system()
             self.without_their_system += bool(self.may_leave_out)

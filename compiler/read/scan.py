@@ -20,7 +20,7 @@ from tuneyard.compiler.specfile import no_row
 from tuneyard.core.errors import show_value
 
 LOOKED_AT = 1 << 20
-TURNS = ({"from", "value"}, {"role", "content"})
+TURNS = ({"from", "value"}, {"role", "content"}, {"role", "parts"})
 _BLANK = re.compile(r"[ \t\r\n]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _STEP = 1 << 22  # characters: so many more, at most, are read for a value that has not ended

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuneyard.compiler.kinds import Layout, check_kinds, kinds
+from tuneyard.compiler.kinds import RecordLayout, check_kinds, kinds
 from tuneyard.compiler.specfile import read_schema
 
 
@@ -15,4 +15,4 @@ def test_specs_can_name_every_kind():
 @pytest.mark.parametrize("name", [kind.name for kind in kinds().values() if kind.part])
 def test_no_plain_text_contains_what_goes_beside_texts(name):
     with pytest.raises(ValueError, match="column c: neither a mixture nor a text"):
-        check_kinds(Layout({"c": name}, texts=True, answered=False, formats={"text"}))
+        check_kinds(RecordLayout({"c": name}, texts=True, answered=False, formats={"text"}))

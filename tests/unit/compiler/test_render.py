@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tuneyard.compiler.kinds.turns import ASSISTANT, SYSTEM, USER, Turn
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER
+from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.render import Renderer
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec import load_spec

@@ -1,0 +1,245 @@
+"""Turns as other tools write them, brought into OpenAI's form: role, content, tool_calls.
+
+These are Gemini's `parts`, Anthropic's blocks, the parts of LLaMA-Factory's v1 files, images of OpenAI's
+requests, dialogues in one text and conversations as JSON text. A part of another type stays, and reading its
+turn refuses it. Unused keys of a part move to its turn, where they are counted or checked as marks.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+from tuneyard.compiler.marks import masks
+from tuneyard.core.calls import read_strict
+
+USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
+ROLES = {
+    "human": USER,
+    "user": USER,
+    "gpt": ASSISTANT,
+    "assistant": ASSISTANT,
+    "model": ASSISTANT,
+    "bot": ASSISTANT,
+    "bard": ASSISTANT,
+    "chatgpt": ASSISTANT,
+    "bing": ASSISTANT,
+    "system": SYSTEM,
+    "developer": SYSTEM,
+    "function_call": CALL,
+    "tool_call": CALL,
+    "observation": OBSERVATION,
+    "tool": OBSERVATION,
+    "function": OBSERVATION,
+}
+"""Who speaks, by the name of a role in lower case."""
+IMAGES = "paths of images in the content"
+"""The key of a turn under which its images are passed on."""
+IMAGE_PLACEHOLDER = "<image>"
+_SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
+_TEXTS = ("text", "input_text", "output_text")
+_THOUGHTS = {"thinking": "thinking", "reasoning": "value"}
+"""The key of the text in a part of reasoning, by the type of the part."""
+
+
+def role_and_content(turn: Mapping[str, object]) -> tuple[str, str]:
+    """The keys of a turn's speaker and of its text."""
+    return ("from", "value") if "from" in turn else ("role", "content")
+
+
+def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True) -> object:
+    """Bring a conversation into OpenAI's form. Any other value stays, and is refused where it is checked.
+
+    `roles` maps further names of roles to those of `ROLES`. `whole`: a text that is a JSON list of turns is a
+    conversation, too (otherwise only if each of its turns has a known role: an answer may be JSON itself).
+    """
+    if isinstance(value, str):
+        value = _from_text(value, whole=whole)
+    turns = [value] if isinstance(value, dict) else value
+    if not isinstance(turns, list) or all(_is_common(turn, roles) for turn in turns):
+        return value
+    changed = [each for turn in turns for each in _common(turn, roles)]
+    return changed if isinstance(value, list) or len(changed) != 1 else changed[0]
+
+
+def is_transcript(value: object) -> bool:
+    """Whether a value is a dialogue in one text: `Human: …`, a blank line, `Assistant: …`."""
+    return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
+
+
+def _from_text(text: str, *, whole: bool) -> object:
+    """The turns in a text, or the text itself."""
+    if is_transcript(text):
+        _, *pieces = _SPEAKERS.split(text.lstrip())
+        names = {"Human": "human", "Assistant": "gpt"}
+        speakers = zip(pieces[::2], pieces[1::2], strict=True)
+        return [{"from": names[speaker], "value": words} for speaker, words in speakers]
+    if not text.lstrip().startswith("["):
+        return text
+    try:
+        turns = read_strict(text)
+    except ValueError:
+        return text
+    if not turns or not all(isinstance(turn, dict) for turn in turns):
+        return text
+    has_roles = all(str(turn.get(role_and_content(turn)[0])).lower() in ROLES for turn in turns)
+    return turns if whole or has_roles else text
+
+
+def _is_common(turn: object, roles: Mapping[str, str]) -> bool:
+    """Whether a turn needs no change."""
+    if not isinstance(turn, dict):
+        return True
+    if "parts" in turn:
+        return False
+    name, content = role_and_content(turn)
+    return not isinstance(turn.get(content), list) and not (roles and turn.get(name) in roles)
+
+
+def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
+    """One turn in OpenAI's form, after the results of tools that it begins with."""
+    if not isinstance(turn, dict):
+        return [turn]
+    name, content = role_and_content(turn)
+    if turn.get(name) in roles:
+        turn = {**turn, name: roles[str(turn[name])]}
+    if "parts" in turn and content not in turn:
+        parts = turn["parts"]
+        rest = {key: value for key, value in turn.items() if key != "parts"}
+        if isinstance(parts, list):
+            parts = [_gemini_part(part) for part in parts]
+    else:
+        parts = turn.get(content)
+        rest = {key: value for key, value in turn.items() if key != content}
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
+        return [turn]
+    form = _Parts()
+    if not all(form.add(part) for part in parts):
+        return [turn]
+    return form.turns(rest, name, content)
+
+
+class _Parts:
+    """What the parts of one turn contain."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.thoughts: list[str] = []
+        self.calls: list[Any] = []
+        self.results: list[dict[str, object]] = []
+        self.images: list[str] = []
+        self.other_keys: dict[str, object] = {}
+
+    def add(self, part: Mapping[str, Any]) -> bool:
+        """Take in a part; False if it is not known."""
+        kind = part.get("type")
+        text_key = "value" if "value" in part else "text"
+        if kind in _TEXTS and isinstance(part.get(text_key), str):
+            self.texts.append(part[text_key])
+            used = {text_key}
+        elif kind in _THOUGHTS and isinstance(part.get(_THOUGHTS[kind]), str):
+            self.thoughts.append(part[_THOUGHTS[kind]])
+            used = {_THOUGHTS[kind]}
+        elif kind == "tool_call" and "value" in part:
+            self.calls += _calls(part["value"])
+            used = {"value"}
+        elif kind == "tool_use" and "name" in part:
+            call = {"name": part["name"], "arguments": part.get("input") or {}}
+            self.calls.append({"id": part.get("id"), "function": call})
+            used = {"id", "name", "input"}
+        elif kind == "tool_result":
+            text = _result(part.get("content"))
+            if text is None:
+                return False
+            others = {key: part[key] for key in part.keys() - {"type", "content", "tool_use_id"}}
+            turn = {"role": "tool", "content": text, "tool_call_id": part.get("tool_use_id")}
+            self.results.append(turn | others)
+            return True
+        elif kind in ("image_url", "image", "input_image"):
+            path, used = _image(part)
+            if not path:
+                return False
+            self.images.append(path)
+            self.texts.append(IMAGE_PLACEHOLDER)
+        else:
+            return False
+        for key in part.keys() - used - {"type"}:
+            if key not in self.other_keys or masks(key, part[key]):
+                self.other_keys[key] = part[key]
+        return True
+
+    def turns(self, rest: dict[str, object], name: str, content: str) -> list[dict[str, object]]:
+        """The results of tools, and the turn unless it has nothing else; `rest` are the turn's other keys."""
+        if self.results and not (self.texts or self.thoughts or self.calls):
+            first, *others = self.results
+            beside = {key: value for key, value in rest.items() if key != name}
+            return [{**beside, **first, **self.other_keys}, *others]
+        turn = {**self.other_keys, **rest, content: "".join(self.texts)}
+        turn |= {key: value for key, value in self.other_keys.items() if masks(key, value)}
+        if self.thoughts:
+            key = "thinking" if "reasoning_content" in rest else "reasoning_content"
+            turn[key] = "\n".join(self.thoughts)
+        if self.calls:
+            before = rest.get("tool_calls")
+            turn["tool_calls"] = [*(before if isinstance(before, list) else ()), *self.calls]
+        if self.images:
+            turn[IMAGES] = self.images
+        return [*self.results, turn]
+
+
+def _calls(value: object) -> list[Any]:
+    """The calls in a part of a v1 file, which has them as JSON text; a wrong one is refused with its turn."""
+    if isinstance(value, str):
+        try:
+            value = read_strict(value)
+        except ValueError:
+            return [value]
+    return value if isinstance(value, list) else [value]
+
+
+def _result(content: object) -> str | None:
+    """The text of a tool's result in Anthropic's form; None if it contains more than text."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        return None
+    texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    if len(texts) != len(content) or not all(isinstance(text, str) for text in texts):
+        return None
+    return "\n".join(cast("list[str]", texts))
+
+
+def _image(part: Mapping[str, Any]) -> tuple[str, set[str]]:
+    """The path of an image in a part ("" if there is none), and the keys that it takes."""
+    for key in ("image_url", "image", "path", "url", "value"):
+        place = part.get(key)
+        if isinstance(place, dict) and place.keys() <= {"url", "detail"}:
+            place = place.get("url")
+        if isinstance(place, str) and place:
+            return place.removeprefix("file://"), {key}
+    return "", set()
+
+
+def _gemini_part(part: object) -> object:
+    """A part of Gemini's as one of Anthropic's; any other stays."""
+    if not isinstance(part, dict) or "type" in part:
+        return part
+    rest = dict(part)
+    if isinstance(part.get("text"), str):
+        if rest.get("thought") is not True:
+            return {"type": "text", **rest}
+        del rest["text"], rest["thought"]
+        return {"type": "thinking", "thinking": part["text"], **rest}
+    for spelling in ("functionCall", "function_call"):
+        call = rest.get(spelling)
+        if isinstance(call, dict):
+            del rest[spelling]
+            use = {"id": call.get("id"), "name": call.get("name"), "input": call.get("args")}
+            return {"type": "tool_use", **use, **rest}
+    for spelling in ("functionResponse", "function_response"):
+        answer = rest.get(spelling)
+        if isinstance(answer, dict):
+            del rest[spelling]
+            text = json.dumps(answer.get("response"), ensure_ascii=False)
+            return {"type": "tool_result", "tool_use_id": answer.get("id"), "content": text, **rest}
+    return part
