@@ -230,6 +230,7 @@ class Spec:
         names.update(self.recorded)
         if from_turns:
             names.add(self.turns)
+            names.update(column.name for column in self.columns if kind_of(column.kind).joins_turns)
         conversation = output.format in ("sharegpt", "messages")
         if conversation:
             names.add(TOOLS)

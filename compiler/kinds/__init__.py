@@ -105,6 +105,7 @@ class Kind:
     - `code`: the problem of a value that cannot be read. `row_code`: of a value that does not fit its row.
     - `is_text`: values are texts once they are read. `is_cleaned`: `clean:` changes values before that.
     - `has_turns`: a value may be turns of a conversation.
+    - `joins_turns`: values become part of the turns.
     - `part`: the key of the column in `columns` of a registry entry. Every record contains such a column.
     - `is_pair`: one of two answers, which LLaMA-Factory reads by `ranking: true`.
     - `compared`: how the lint compares rows by it, as `ASKED`, `ANSWERED` or a `MARK` of the answer.
@@ -119,6 +120,7 @@ class Kind:
     is_text: bool = False
     is_cleaned: bool = False
     has_turns: bool = False
+    joins_turns: bool = False
     part: str = ""
     is_pair: bool = False
     compared: str = ""

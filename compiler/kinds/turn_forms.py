@@ -115,7 +115,7 @@ def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
         return [turn]
     form = _Parts()
     if not all(form.add(part) for part in parts):
-        return [turn]
+        return [{**rest, content: parts}]
     return form.turns(rest, name, content)
 
 

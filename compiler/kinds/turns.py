@@ -96,7 +96,9 @@ def read_turns(
     if not talk:
         raise WrongValueError("found a system turn alone, expected a conversation")
     if asks and len(talk) % 2 == 0:
-        raise WrongValueError("the last turn is the assistant's, and so are chosen and rejected")
+        raise WrongValueError(
+            "the last turn is the assistant's, but the answer is in another column; expected the user's"
+        )
     if not asks and len(talk) % 2:
         last = f"the last turn is the {talk[-1].role}'s"
         raise WrongValueError(f"{last}: nothing to learn; expected an assistant's")
@@ -233,7 +235,7 @@ def _content(content: object, key: str, called: bool) -> str:
     if content is None and called:
         return ""
     if isinstance(content, list) and content and all(isinstance(part, dict) for part in content):
-        types = ", ".join(dict.fromkeys(str(part.get("type")) for part in content))
+        types = ", ".join(dict.fromkeys(str(part.get("type") or next(iter(part), "")) for part in content))
         raise WrongValueError(f"found parts ({types}), expected text in {key!r}")
     if not isinstance(content, str):
         raise WrongValueError(f"found {show_value(content)}, expected text in {key!r}")
@@ -318,17 +320,27 @@ class TurnsReader(ColumnReader):
         self.first = any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs)
         self.shortened = 0
         self.reads_images = bool(spec.named("images"))
+        self.completions = [column.name for column in spec.columns if kind_of(column.kind).joins_turns]
 
     def unfold(self, values: Values) -> Values:
-        """Bring conversations into OpenAI's form."""
-        return [common_turns(value, self.column.roles) for value in values]
+        """Bring conversations into OpenAI's form. A text with a completion is the user's turn."""
+        talks = [common_turns(value, self.column.roles) for value in values]
+        if self._has_completion():
+            talks = [[{"role": USER, "content": talk}] if isinstance(talk, str) else talk for talk in talks]
+        return talks
 
     def read(self, value: list[dict[str, object]]) -> list[Turn]:
         """The turns of one row, without the answer that is chosen. `WrongValueError` if a part is lost."""
         keys = self.file.keys_of(self.column)
         if self._ends_with_chosen():
             value = value[:-1]
-        talk = read_turns(value, keys, self.without_tools, self.keeps_text_with_calls, asks=bool(self.pair))
+        talk = read_turns(
+            value,
+            keys,
+            self.without_tools,
+            self.keeps_text_with_calls,
+            asks=bool(self.pair) or self._has_completion(),
+        )
         marked = masking_marks(value, keys)
         if marked:
             self._refuse_masked(marked, talk, keys)
@@ -339,6 +351,10 @@ class TurnsReader(ColumnReader):
             self.without_their_system += bool(self.may_leave_out)
         self.shortened += self.first and len(talk) - (talk[0].role == SYSTEM) > 2
         return cleaned(talk, self.file.clean) if self.spec.clean else talk
+
+    def _has_completion(self) -> bool:
+        """Whether the answer is in a column of its own."""
+        return any(name in self.file.sources for name in self.completions)
 
     def _ends_with_chosen(self) -> bool:
         """Whether the turns are taken from the column of the chosen answer, and end with it."""

@@ -1,0 +1,63 @@
+"""An answer in a column of its own that ends the turns of its row: TRL's `prompt` and `completion`."""
+
+from typing import Any
+
+from tuneyard.compiler.kinds import FileContext, Kind, RecordLayout
+from tuneyard.compiler.kinds.pair import Reply, ReplyReader
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT
+from tuneyard.compiler.kinds.turns import Turn
+from tuneyard.compiler.spec import Column
+from tuneyard.core.calls import WrongValueError
+
+
+class CompletionReader(ReplyReader):
+    """Reads the answer, and puts it after the turns."""
+
+    def __init__(self, column: Column, file: FileContext) -> None:
+        super().__init__(column, file)
+        self.checks_rows = True
+
+    def read(self, value: object) -> Reply:
+        """The answer; it has no text if the file has no such column."""
+        if self.column.name not in self.file.sources:
+            return Reply([], "")
+        reply = super().read(value)
+        if reply.before:
+            raise WrongValueError(f"found {len(reply.before) + 1} turns, expected the answer alone")
+        return reply
+
+    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+        """The turns with the answer after them."""
+        del place
+        reply: Reply = row[self.column.name]
+        if self.column.name not in self.file.sources:
+            return {}
+        turns = self.file.spec.turns
+        talk: list[Turn] = row[turns]
+        return {turns: [*talk, Turn(ASSISTANT, reply.text, talk[-1].number + 1)]}
+
+
+class CompletionKind(Kind):
+    """It is no column of a record: the answer becomes a turn."""
+
+    def check(self, column: str, layout: RecordLayout) -> None:
+        """Refuse it without turns."""
+        if not layout.has_turns:
+            raise ValueError(f"column {column}: a completion ends turns, and no column has `is: turns`")
+
+
+COMPLETION = CompletionKind(
+    "completion",
+    {
+        "description": "an answer: text, or a message",
+        "type": ["string", "object", "array"],
+        "minItems": 1,
+        "items": {"type": "object"},
+    },
+    default="",
+    code="E107",
+    row_code="E107",
+    has_turns=True,
+    joins_turns=True,
+    reader=CompletionReader,
+)

@@ -1,0 +1,160 @@
+"""Conversations as other tools write them are read whole, or refused with the reason."""
+
+import json
+import shutil
+
+import pytest
+
+from tuneyard.compiler.kinds.turn_forms import ROLES, common_turns
+from tuneyard.core.checkout import ROOT
+
+ASK, ANSWER = {"role": "user", "content": "Name a river."}, {"role": "assistant", "content": "The Rhine."}
+IMAGE = ROOT / "tests" / "examples" / "good" / "media"
+
+
+def answered(parts):
+    return {"messages": [ASK, ANSWER | {"content": parts}]}
+
+
+def test_a_common_conversation_is_not_copied():
+    talk = [ASK, ANSWER]
+    assert common_turns(talk, {}) is talk
+
+
+@pytest.mark.parametrize("role", ["model", "bot", "bard", "chatgpt", "bing"])
+def test_models_of_other_names_are_the_assistant(role):
+    assert ROLES[role] == ROLES["assistant"]
+
+
+def test_a_spec_says_who_speaks_under_other_roles(bench):
+    roles = "{names: [messages], is: turns, roles: {patient: user, doctor: assistant}}"
+    spec = bench.write("own.yaml", f"about: own\nlike: messages\ncolumns:\n  turns: {roles}\n")
+    row = {"messages": [{"role": "patient", "content": "It hurts."}, {"role": "doctor", "content": "Where?"}]}
+    bench.compile(spec, bench.rows("a.jsonl", [row]))
+    turns = bench.records("messages.jsonl")[0]["conversations"]
+    assert [turn["from"] for turn in turns] == ["human", "gpt"]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "text", "value": "The Rhine.", "loss_weight": 0},
+        {"type": "text", "text": "The Rhine.", "train": False},
+    ],
+)
+def test_a_mark_in_a_part_is_one_of_its_turn(bench, part):
+    report = bench.compile(
+        "messages", bench.rows("a.jsonl", [{"messages": [ASK, ANSWER | {"content": [part]}]}])
+    )
+    assert [problem.code for problem in report.problems.errors] == ["E113"]
+
+
+def test_the_masked_part_counts_among_several(bench):
+    parts = [{"type": "text", "value": text, "loss_weight": weight} for text, weight in (("a", 0), ("b", 1))]
+    report = bench.compile(
+        "messages", bench.rows("a.jsonl", [{"messages": [ASK, ANSWER | {"content": parts}]}])
+    )
+    assert [problem.code for problem in report.problems.errors] == ["E113"]
+
+
+def test_unused_keys_of_parts_are_counted(bench):
+    parts = [{"type": "text", "text": "The Rhine.", "cache_control": {"type": "ephemeral"}}]
+    report = bench.compile(
+        "messages", bench.rows("a.jsonl", [{"messages": [ASK, ANSWER | {"content": parts}]}])
+    )
+    assert report.unused.counts() == {"messages.cache_control": 1}
+
+
+def test_images_in_the_turns_go_to_the_column_of_images(bench, tmp_path):
+    picture = next(IMAGE.rglob("*.png"))
+    shutil.copy(picture, tmp_path / "a.png")
+    parts = [{"type": "text", "text": "What is "}, {"type": "image_url", "image_url": {"url": "a.png"}}]
+    row = {"messages": [ASK | {"content": parts}, ANSWER]}
+    bench.compile("media", bench.rows("a.jsonl", [row]))
+    (record,) = bench.records("media.json")
+    assert record["images"] == ["a.png"]
+    assert record["conversations"][0]["value"] == "What is <image>"
+
+
+@pytest.mark.parametrize("url", ["https://example.org/a.png", "data:image/png;base64,iVBO", "gone.png"])
+def test_an_image_that_is_no_file_is_refused(bench, url):
+    row = {"messages": [ASK | {"content": [{"type": "image_url", "image_url": {"url": url}}]}, ANSWER]}
+    report = bench.compile("media", bench.rows("a.jsonl", [row]))
+    assert [problem.code for problem in report.problems.errors] == ["E110"]
+
+
+def test_results_of_several_calls_are_read_in_the_order_of_the_calls(bench):
+    use = [{"type": "tool_use", "id": name, "name": name, "input": {}} for name in ("a", "b")]
+    results = [
+        {"type": "tool_result", "tool_use_id": name, "content": text}
+        for name, text in (("b", "2"), ("a", "1"))
+    ]
+    row = {"messages": [ASK, ANSWER | {"content": use}, ASK | {"content": results}, ANSWER]}
+    bench.compile("messages", bench.rows("a.jsonl", [row]))
+    turns = bench.records("messages.jsonl")[0]["conversations"]
+    assert turns[2] == {"from": "observation", "value": "1\n</tool_response>\n<tool_response>\n2"}
+
+
+def test_an_answer_that_is_json_stays_text(bench):
+    answers = {"chosen": json.dumps([{"a": 1}]), "rejected": "none"}
+    bench.compile("pairs-chat", bench.rows("a.jsonl", [{"prompt": [ASK], **answers}]))
+    assert bench.records("pairs-chat.json")[0]["chosen"]["value"] == '[{"a": 1}]'
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [None],
+        [1],
+        [{}],
+        [{"type": 1}],
+        [{"type": "text"}],
+        [{"type": "text", "text": None}],
+        {"a": 1},
+        [],
+    ],
+)
+@pytest.mark.parametrize("key", ["content", "parts"])
+def test_hostile_parts_are_refused_with_their_turn(bench, parts, key):
+    turn = {"role": "user", key: parts}
+    report = bench.compile("messages", bench.rows("a.jsonl", [{"messages": [turn, ANSWER]}]))
+    assert [problem.code for problem in report.problems.errors] == ["E107"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "learned", "notes"),
+    [
+        (["The Rhine."], "The Rhine.", 0),
+        (["Rhine", "Rhine"], "Rhine", 0),
+        (["Rhine", "The Rhine"], "Rhine", 1),
+    ],
+)
+def test_of_several_right_answers_the_first_is_learned(bench, answers, learned, notes):
+    report = bench.compile("qa", bench.rows("a.jsonl", [{"question": "A river?", "answers.text": answers}]))
+    assert bench.records("qa.json")[0]["output"] == learned
+    assert sum("of which the first is learned" in note for note in report.problems.notes) == notes
+
+
+def test_a_completion_ends_the_turns_of_its_prompt(bench):
+    """TRL's KTO, conversational and plain."""
+    wanted = {"prompt": [ASK], "completion": [ANSWER], "label": True}
+    unwanted = {"prompt": "Name a river.", "completion": "A hill.", "label": False}
+    bench.compile("kto", bench.rows("a.jsonl", [wanted, unwanted]))
+    talks = [[turn["value"] for turn in record["conversations"]] for record in bench.records("kto.json")]
+    assert talks == [["Name a river.", "The Rhine."], ["Name a river.", "A hill."]]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "code"),
+    [
+        ([ASK, ANSWER], [ANSWER], "E107"),
+        ([ASK], [ANSWER | {"weight": 0}], "E113"),
+        ([ASK], [ASK, ANSWER], "E107"),
+        ([ASK], "", "E107"),
+        ([ASK], None, "E103"),
+    ],
+)
+def test_a_completion_that_does_not_fit_is_refused(bench, prompt, completion, code):
+    rows = [{"prompt": prompt, "completion": completion, "label": True}]
+    report = bench.compile("kto", bench.rows("a.jsonl", rows))
+    assert [problem.code for problem in report.problems.errors] == [code]
