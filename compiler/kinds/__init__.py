@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import Problem
-from tuneyard.core.plugins import own
+from tuneyard.core.plugins import bundled_with
 
 if TYPE_CHECKING:
     from tuneyard.compiler.marks import TurnKeys
@@ -159,7 +159,7 @@ class Kind:
 @cache
 def kinds() -> dict[str, Kind]:
     """All kinds by name, in the order of the files of this folder."""
-    return {kind.name: kind for kind in own(__name__, Kind)}
+    return {kind.name: kind for kind in bundled_with(__name__, Kind)}
 
 
 def kind_of(name: str) -> Kind:

@@ -6,7 +6,7 @@ from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayou
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.spec import TOOLS, Column
-from tuneyard.core.calls import OPEN, WrongValueError, calls_of, misfits, tools_text
+from tuneyard.core.calls import OPEN, WrongValueError, call_errors, calls_of, tools_text
 from tuneyard.core.errors import Problem
 
 
@@ -30,7 +30,7 @@ class ToolsReader(ColumnReader):
         talk: list[Turn] = row[self.file.spec.turns]
         tools: str = row[self.column.name]
         calls = [(turn.number, call) for turn in talk if turn.role == CALL for call in calls_of(turn.text)]
-        errors = dict.fromkeys(misfits(calls, tools))
+        errors = dict.fromkeys(call_errors(calls, tools))
         is_strict = self.column.arguments == "error"
         messages = [error.message for error in errors if error.error or is_strict]
         if messages:
