@@ -26,7 +26,7 @@ class ListReader(ColumnReader):
 
 
 class AnswerReader(ColumnReader):
-    """Reads an answer. Of a list of right answers the first one is learned."""
+    """Reads an answer. Of a list of accepted answers the first one is learned."""
 
     def __init__(self, column: Column, file: FileContext) -> None:
         super().__init__(column, file)
