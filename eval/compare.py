@@ -7,7 +7,7 @@ docs/eval-compare.md explains the figures.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from tuneyard.core.language import ENGLISH, in_language, lang_option
 
 if TYPE_CHECKING:
     from tuneyard.eval.judge.compared import ComparedRuns
+    from tuneyard.eval.judge.question import Question
     from tuneyard.eval.show.numbers import Table
 
 
@@ -77,7 +78,10 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
     from tuneyard.eval.judge.compared import compare_in_metric, compare_results
-    from tuneyard.eval.judge.questions import label_biases
+    from tuneyard.eval.judge.questions.choice import HeldOutChoice
+    from tuneyard.eval.judge.questions.label_bias import Calibrate
+    from tuneyard.eval.judge.questions.replicates import Replicates, parse_replicates
+    from tuneyard.eval.judge.questions.slices import BySlices
     from tuneyard.eval.read.results import check_table
 
     margin, replicates, by = asked["margin"], asked["replicates"], asked["by"]
@@ -92,14 +96,16 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
     if metric:
         write(compare_in_metric(results, metric, decide_on), out)
         return
-    compared = compare_results(results, decide_on, share, replicates, by, choose)
-    facts = {"replicates": [asdict(one) for one in compared.recipes]}
-    facts["slices"] = [asdict(one) for one in compared.slices]
+    questions: list[Question] = []
+    if choose:
+        questions.append(HeldOutChoice())
+    if replicates:
+        questions.append(Replicates(parse_replicates(replicates)))
+    if by:
+        questions.append(BySlices(by))
     if asked["calibrate"]:
-        biases = label_biases(compared.runs, compared.comparison.base)
-        facts["label_bias"] = [asdict(bias) for bias in biases]
-        compared = replace(compared, label_biases=biases)
-    write(compared, out, facts)
+        questions.append(Calibrate())
+    write(compare_results(results, questions, decide_on, share), out)
 
 
 def write(
@@ -130,7 +136,10 @@ def write(
     with in_language(ENGLISH):  # programs read the same JSON in every language
         told = to_json(compared.comparison, compared.runs, compared.warnings, plots)
     write_text(out / "table.md", text)
-    write_json(out / "table.json", {**(facts or {}), **told})
+    records: dict[str, object] = {}
+    for answer in compared.answers:
+        records[answer.question.key] = [asdict(record) for record in answer.records]
+    write_json(out / "table.json", {**(facts or {}), **records, **told})
     click.echo(text, nl=False)
     click.echo(f"\n{out}: {', '.join([*plots, *files])}", err=True)
 

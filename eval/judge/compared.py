@@ -12,16 +12,10 @@ from tuneyard.core.metrics import METRICS
 from tuneyard.eval.judge.alignment import check_rows
 from tuneyard.eval.judge.comparison import compare
 from tuneyard.eval.judge.conclusions import Comparison
-from tuneyard.eval.judge.questions import (
-    Choice,
-    LabelBias,
-    ReplicatedRecipe,
-    Slice,
-    choose_on_half,
-    compare_replicates,
-    compare_slices,
-    parse_replicates,
-)
+from tuneyard.eval.judge.question import AnsweredQuestion, Question
+from tuneyard.eval.judge.questions.choice import HeldOutChoice
+from tuneyard.eval.judge.questions.replicates import Replicates
+from tuneyard.eval.judge.questions.slices import BySlices
 from tuneyard.eval.read.contamination import training_warnings
 from tuneyard.eval.read.find import parse_source, read_runs
 from tuneyard.eval.read.measured import meaning, measurable
@@ -29,8 +23,6 @@ from tuneyard.eval.read.results import PREDICTIONS
 from tuneyard.eval.read.run import ScoredRun
 
 BASE = "base"
-# Student's 97.5 % point with seeds - 1 degrees of freedom over √seeds, as a multiple of that of five
-WIDER = {2: 7.2, 3: 2.0, 4: 1.3}
 MASS = "label_mass"  # how much of the probability any label has: says nothing of which model to ship
 
 
@@ -41,41 +33,36 @@ class ComparedRuns:
     comparison: Comparison
     runs: Sequence[ScoredRun]
     warnings: Sequence[str]
-    choice: Choice | None = None
-    recipes: Sequence[ReplicatedRecipe] = ()
-    sliced_by: str = ""
-    slices: Sequence[Slice] = ()
-    label_biases: Sequence[LabelBias] = ()
+    answers: Sequence[AnsweredQuestion] = ()
     other_metrics: Sequence[Comparison] = ()
 
 
 def compare_results(
     results: Sequence[str],
+    questions: Sequence[Question] = (),
     decide_on: str = "",
     margin: float | None = None,
-    replicates: Sequence[str] = (),
-    by: str = "",
-    choose: bool = False,
 ) -> ComparedRuns:
     """Read and compare the runs named by `[NAME=]RESULTS`; the base is the model `base`, else the first.
 
-    The verdict is on the mean, or on the dataset `decide_on`; `margin` is a share, `replicates` names the
-    models of a recipe (`NAME=MODEL,MODEL`), `by` a field to part the rows by. With `choose`, the best model
-    is chosen on one half of the rows and compared with the base on the other. Warnings go to stderr too.
+    The questions are asked in their order. The verdict is on the mean, or on the dataset `decide_on`;
+    `margin` is a share. Warnings go to stderr too.
     """
-    recipes = parse_replicates(replicates)
-    if choose and recipes:
+    kinds = {type(question) for question in questions}
+    if {HeldOutChoice, Replicates} <= kinds:
         raise RequestError("--choose-on half leaves one model beside the base: leave it out, or --replicates")
-    runs, warnings = _read(results, by=by)
+    fields = [question.field for question in questions if isinstance(question, BySlices)]
+    runs, warnings = _read(results, by=fields[0] if fields else "")
     base = _base(runs)
-    choice = None
-    if choose:
-        runs, choice = choose_on_half(runs, base)
+    answers = []
+    for question in questions:
+        answer = question.answer(runs, base)
+        runs = list(answer.runs)
+        answers.append(answer)
     comparison = compare(runs, base, decide_on, margin)
-    replicated = compare_replicates(runs, base, recipes)
-    slices = compare_slices(runs, base, by) if by else []
-    warnings += _warned([*few_seeds(recipes), *cautions(comparison)])
-    return ComparedRuns(comparison, runs, warnings, choice, replicated, by, slices)
+    limits = [warning for question in questions for warning in question.warnings]
+    warnings += _warned([*limits, *cautions(comparison)])
+    return ComparedRuns(comparison, runs, warnings, answers)
 
 
 def compare_in_metric(results: Sequence[str], metric: str, decide_on: str) -> ComparedRuns:
@@ -89,19 +76,6 @@ def compare_in_metric(results: Sequence[str], metric: str, decide_on: str) -> Co
 def cautions(comparison: Comparison) -> list[str]:
     """Return what makes some of a comparison's intervals too narrow, as warnings."""
     return [caution for section in comparison.sections for caution in section.cautions]
-
-
-def few_seeds(recipes: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a warning for each recipe of fewer than five trainings: what so few are worth."""
-    told = (
-        "--replicates {name}: the interval over {count} seeds is about {times:g} times as wide as over five; "
-        "train five"
-    )
-    return [
-        tr(told, name=name, count=len(models), times=WIDER[len(models)])
-        for name, models in recipes.items()
-        if len(models) in WIDER
-    ]
 
 
 def compare_in_stated_metrics(results: Sequence[str], compared: ComparedRuns) -> list[Comparison]:

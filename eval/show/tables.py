@@ -9,7 +9,11 @@ from tuneyard.core.files import versions
 from tuneyard.core.language import catalogue, current, in_english, tr
 from tuneyard.eval.judge.compared import ComparedRuns
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
-from tuneyard.eval.judge.questions import Choice, LabelBias, ReplicatedRecipe, Slice
+from tuneyard.eval.judge.question import AnsweredQuestion
+from tuneyard.eval.judge.questions.choice import Choice, HeldOutChoice
+from tuneyard.eval.judge.questions.label_bias import Calibrate, LabelBias
+from tuneyard.eval.judge.questions.replicates import ReplicatedRecipe, Replicates
+from tuneyard.eval.judge.questions.slices import BySlices, Slice
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.show.numbers import (
@@ -117,22 +121,33 @@ def _example_metrics(comparison: Comparison) -> Table:
 def question_tables(compared: ComparedRuns) -> dict[str, Table]:
     """Tables that come before the comparison, by caption: repeats, and every question that was asked."""
     tables: dict[str, Table] = {}
-    if compared.choice:
-        caption = tr("Chosen on {n:,} examples, compared on the others", n=compared.choice.n)
-        tables[caption] = choice_table(compared.choice)
-    if compared.recipes:
-        tables[tr("Replicates")] = replicate_table(compared.recipes)
     repeats = repeats_table(compared.runs)
     if repeats:
         tables[tr(CAPTION)] = repeats
-    if compared.slices:
-        caption = tr("By {field}", field=compared.sliced_by)
-        tables[caption] = slice_table(compared.slices, compared.comparison.base)
-    if compared.label_biases:
-        tables[tr(BIAS)] = bias_table(compared.label_biases)
+    for answer in compared.answers:
+        if answer.records:
+            caption, table = answer_table(answer, compared.comparison.base)
+            tables[caption] = table
     if compared.other_metrics:
         tables[tr(OTHERS)] = metric_differences(compared.other_metrics)
     return tables
+
+
+def answer_table(answer: AnsweredQuestion, base: str) -> tuple[str, Table]:
+    """The caption and table of one answered question."""
+    match answer.question:
+        case HeldOutChoice():
+            (choice,) = answer.records
+            caption = tr("Chosen on {n:,} examples, compared on the others", n=choice.n)
+            return caption, choice_table(choice)
+        case Replicates():
+            return tr("Replicates"), replicate_table(answer.records)
+        case BySlices(field):
+            return tr("By {field}", field=field), slice_table(answer.records, base)
+        case Calibrate():
+            return tr(BIAS), bias_table(answer.records)
+        case question:
+            raise TypeError(f"{type(question).__name__} has no table")
 
 
 def metric_differences(found: Sequence[Comparison]) -> Table:

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from tests.conftest import ROOT, Run
@@ -225,3 +226,6 @@ def test_label_bias_is_of_accuracy_and_has_halves_of_its_own(run: Run, tmp_path:
     assert "--choose-on half leaves one model beside the base" in done.stderr
     found = json.loads((tmp_path / "out" / "table.json").read_text())
     assert 0 < found["label_bias"][0]["raw"]["n"] < found["sets"]["demo_rte_eval"]["n"] < 300
+    jsonschema.validate(found, json.loads((ROOT / "core/schemas/comparison.json").read_text()))
+    (choice,) = found["choice"]
+    assert choice["model"] == max(choice["scores"], key=choice["scores"].get) in found["models"]

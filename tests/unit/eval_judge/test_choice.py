@@ -6,7 +6,7 @@ import pytest
 
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.judge.comparison import compare
-from tuneyard.eval.judge.questions import choose_on_half
+from tuneyard.eval.judge.questions.choice import HeldOutChoice, choose_on_half
 from tuneyard.eval.read.run import ScoredRun
 
 
@@ -69,3 +69,11 @@ def test_a_model_without_rows_on_a_dataset_is_refused():
     runs = [run(model, [True] * 9) for model in ("base", "x", "y")] + [run("base", [True] * 9, "t")]
     with pytest.raises(RequestError, match="no rows of x, y on t"):
         choose_on_half(runs, "base")
+
+
+def test_the_question_leaves_the_held_out_rows_to_the_comparison() -> None:
+    runs = [run("base", [False] * 40), run("good", [True] * 40), run("bad", [False] * 40)]
+    answer = HeldOutChoice().answer(runs, "base")
+    (choice,) = answer.records
+    assert [one.model for one in answer.runs] == ["base", choice.model] == ["base", "good"]
+    assert len(answer.runs[0].rows) == 40 - choice.n

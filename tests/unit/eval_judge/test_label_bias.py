@@ -8,7 +8,7 @@ import pytest
 
 from tests.fake_runs import write_run
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.judge.questions import SEED, fit_bias, label_biases
+from tuneyard.eval.judge.questions.label_bias import SEED, fit_bias, label_biases
 from tuneyard.eval.read.find import read_run
 from tuneyard.eval.statistics.selection import split_halves
 

@@ -13,8 +13,7 @@ from tests.fake_runs import answers, write_run
 from tests.unit.eval_judge.test_comparison import make
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
-from tuneyard.eval.judge.compared import few_seeds
-from tuneyard.eval.judge.questions import compare_replicates, parse_replicates
+from tuneyard.eval.judge.questions.replicates import Replicates, compare_replicates, parse_replicates
 from tuneyard.eval.read.run import ScoredRun
 
 SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
@@ -72,7 +71,7 @@ def test_replicates_need_the_base_on_their_dataset() -> None:
 @pytest.mark.parametrize(("seeds", "times"), [(2, "7.2"), (3, "2"), (4, "1.3"), (5, ""), (8, "")])
 def test_few_seeds_are_told_what_they_are_worth(seeds: int, times: str) -> None:
     """Student's 97.5 % point of seeds - 1 degrees of freedom over the root of their number, to that of 5."""
-    found = few_seeds({"rte": [f"s{n}" for n in range(seeds)]})
+    found = Replicates({"rte": [f"s{n}" for n in range(seeds)]}).warnings
     assert len(found) == bool(times)
     if times:
         assert f"over {seeds} seeds is about {times} times as wide" in found[0] and "train five" in found[0]

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from tests.conftest import ROOT
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
-from tuneyard.eval.judge.questions import compare_slices
+from tuneyard.eval.judge.questions.slices import compare_slices
 from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.statistics.family import estimates, sliced, units_of
 

@@ -30,6 +30,9 @@ from tuneyard.eval import compare, defect, report, suite, text
 from tuneyard.eval import sweep as eval_sweep
 from tuneyard.eval.defect import write_defects
 from tuneyard.eval.judge.compared import compare_in_metric, compare_results
+from tuneyard.eval.judge.questions.choice import HeldOutChoice
+from tuneyard.eval.judge.questions.replicates import Replicates
+from tuneyard.eval.judge.questions.slices import BySlices
 from tuneyard.eval.metrics.text import TEXTS
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.show import sweep
@@ -129,8 +132,8 @@ def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: 
             )  # fmt: skip
     with in_language(CHINESE):
         for choose in (False, True):
-            recipes = [] if choose else ["x=a,b"]
-            found = compare_results([str(tmp_path / "runs")], "", 0.05, recipes, "type", choose)
+            first = HeldOutChoice() if choose else Replicates({"x": ["a", "b"]})
+            found = compare_results([str(tmp_path / "runs")], [first, BySlices("type")], margin=0.05)
             page = report.render(found, "x")
             markdown(found.comparison, {"a": "#1"})
         for metric in ("brier", "label_mass"):

@@ -1,0 +1,1 @@
+"""Questions beside which model is best: one file each, from runs to records."""
