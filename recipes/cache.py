@@ -1,4 +1,4 @@
-"""Answers of LLaMA-Factory, kept in $XDG_CACHE_HOME/tuneyard/inspect by a hash of what they depend on.
+"""Cache of LLaMA-Factory's answers in $XDG_CACHE_HOME/tuneyard/inspect, by a hash of their inputs.
 
 The folder takes at most `LARGEST` bytes: each new answer removes those that were not used for the longest
 time. Other processes may use the folder at any moment. They read an answer in one piece and compute one that
@@ -32,10 +32,10 @@ LARGEST = 64 << 20
 
 
 def remembered(kind: str, depends_on: object, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return an answer from the cache, or compute it and keep it.
+    """Read an answer from the cache, or compute and store it.
 
-    An answer with an "error" is not kept: what was missing may be there the next time. A cache that is broken
-    or cannot be written costs time only.
+    An answer with an "error" is not stored, since a missing file may exist the next time. A cache that is
+    broken or cannot be written only costs time.
     """
     path = _folder() / f"{kind}-{_digest([kind, depends_on])}.json"
     kept_answer = _read(path)
@@ -81,7 +81,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def folder_hashes(folder: Path) -> dict[str, str]:
-    """Return {name: SHA-256} of the files of a model folder that are not weights; {} for a hub id."""
+    """SHA-256 by name of the files of a model folder that are not weights; {} for a hub id."""
     if not folder.is_dir():
         return {}
     files = [path for path in sorted(folder.iterdir()) if path.suffix not in MODEL_WEIGHTS and path.is_file()]

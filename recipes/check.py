@@ -1,7 +1,7 @@
-"""tuneyard recipe check R.yaml … [key=value …]: every problem of a recipe, before it takes a GPU.
+"""tuneyard recipe check R.yaml … [key=value …]: report every problem of a recipe without a GPU.
 
-Our own rules at once; then LLaMA-Factory answers in a process of its own. It takes about 10 s to import, once
-for all recipes of the command. With --watch that process stays, and each edit is checked at once.
+Our rules run first. Then LLaMA-Factory answers in a subprocess. Its import takes about 10 s, once for all
+recipes of the command. With --watch the subprocess stays, so that each edit is checked at once.
 """
 
 import itertools
@@ -50,12 +50,12 @@ MARKS_FIX = (
     'add "kto_tag": "<column of true and false>" to the entry\'s `columns`, or write `stage: sft` for '
     "answers without marks"
 )
-HERE = {"E309", "E342", "E343", "E344"}  # what this machine lacks: a note on a recipe for another
+HERE = {"E309", "E342", "E343", "E344"}  # lacks of this machine: notes for a recipe that trains on another
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What is known of a recipe on the machine that is to train it, and LLaMA-Factory's answer once asked."""
+    """Findings about a recipe on its target machine, with LLaMA-Factory's answer if there is one."""
 
     recipe: Recipe
     target: Machine
@@ -65,20 +65,32 @@ class Checked:
 
     @property
     def schedule(self) -> Schedule:
-        """Return the schedule over the recipe's rows (0 where not all of them are counted)."""
-        recipe, world = self.recipe, world_size(self.recipe, self.target.gpus)
-        if train := self.answer.get("tokens", {}).get("train"):  # merged, split and packed
+        """Schedule over the recipe's rows, which are 0 if not all of them are counted."""
+        recipe = self.recipe
+        world = world_size(recipe, self.target.gpus)
+        train = self.answer.get("tokens", {}).get("train")  # merged, split and packed
+        if train:
             return schedule_of(recipe.with_settings({"val_size": 0}), train["rows"], world)
-        asked, trained = self.answer.get("data", {}), [one for one in self.datasets if one.key == "dataset"]
-        rows = [asked.get(one.name, {}).get("rows") if one.rows is None else one.rows for one in trained]
-        if regroups(recipe) or None in rows:
+        if regroups(recipe):
             return schedule_of(recipe, 0, world)
+        answers = self.answer.get("data", {})
         limit = recipe.number("max_samples", math.inf)
-        return schedule_of(recipe, int(sum(min(n, limit) for n in rows)), world)
+        total = 0.0
+        for dataset in self.datasets:
+            if dataset.key != "dataset":
+                continue
+            rows = dataset.rows
+            if rows is None:
+                rows = answers.get(dataset.name, {}).get("rows")
+            if rows is None:
+                return schedule_of(recipe, 0, world)
+            total += min(rows, limit)
+        return schedule_of(recipe, int(total), world)
 
     def refuse(self, but: Collection[str] = ()) -> list[Problem]:
-        """Return the problems as they are; `ProblemsError` with the errors, `but` for some codes, if any."""
-        if errors := [one for one in self.problems if one.is_error and one.code not in but]:
+        """Raise `ProblemsError` for errors, except for codes in `but`. Otherwise return all problems."""
+        errors = [problem for problem in self.problems if problem.is_error and problem.code not in but]
+        if errors:
             raise ProblemsError(errors, str(self.recipe.path))
         return self.problems
 
@@ -108,7 +120,7 @@ class CheckOptions:
     default="gpu",
     show_default=True,
     metavar="gpu|cpu|this|4xA100-80",
-    help="The machine that is to train it; what this one lacks is a note, unless it is this.",
+    help="Target machine. Problems of this machine are notes, unless you choose `this`.",
 )
 @click.option("--show-weights", type=click.IntRange(1), metavar="N", help="Show N rows with their weights.")
 @click.option("--quick", is_flag=True, help="Only what is found at once, without asking LLaMA-Factory.")
@@ -123,7 +135,7 @@ def command(
     watch: bool,
     **output: bool,
 ) -> None:
-    """Say everything that is wrong with recipes, before you reserve a GPU."""
+    """Report every problem in recipes, before you reserve a GPU."""
     overrides = tuple(argument for argument in arguments if "=" in argument)
     paths = [Path(argument) for argument in arguments if "=" not in argument]
     if not paths:
@@ -191,30 +203,34 @@ def watch_recipes(llamafactory: LlamaFactory, paths: list[Path], options: CheckO
 
 
 def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> bool:
-    """Print what is wrong with one recipe as it is found; return whether it cannot be trained."""
+    """Print the problems of one recipe as they appear. True if it has errors."""
     model, as_json = options.model, options.as_json
-    known = quick_check(recipe, options.target)
-    problems = known.problems
-    shown = 0 if as_json else _show(problems, SHOWN if not options.show_all else len(problems))
+    checked = quick_check(recipe, options.target)
+    problems = checked.problems
+    printed = 0
+    if not as_json:
+        printed = _show(problems, len(problems) if options.show_all else SHOWN)
     if not options.quick:
-        known = ask_check(llamafactory, known, model)
+        checked = ask_check(llamafactory, checked, model)
         if model is not None:
-            _require_read(model, known.answer)
+            _require_read(model, checked.answer)
         if not as_json:
-            _show(known.problems, SHOWN - shown if not options.show_all else len(known.problems))
-        problems = [*problems, *known.problems]
-    asked = model or str(recipe.settings.get("model_name_or_path"))
-    unchecked = [*not_local(known.datasets), *not_checked(recipe, known.answer, asked)]
+            _show(checked.problems, len(checked.problems) if options.show_all else SHOWN - printed)
+        problems = [*problems, *checked.problems]
+    model_name = model or str(recipe.settings.get("model_name_or_path"))
+    unchecked = [*not_local(checked.datasets), *not_checked(recipe, checked.answer, model_name)]
     if as_json:
         report = {"recipe": str(recipe.path), "problems": [asdict(problem) for problem in problems]}
         click.echo(
-            json.dumps({**report, "not_checked": unchecked, "facts": known.answer}, ensure_ascii=False)
+            json.dumps({**report, "not_checked": unchecked, "facts": checked.answer}, ensure_ascii=False)
         )
     else:
         for line in unchecked:
             click.echo(f"not checked: {line}")
-        course = f"; {known.schedule.line()}" if known.schedule.rows else ""
-        click.echo(f"{recipe.path}: {_verdict(problems)}{course}")
+        summary = f"{recipe.path}: {_verdict(problems)}"
+        if checked.schedule.rows:
+            summary += f"; {checked.schedule.line()}"
+        click.echo(summary)
     return any(problem.is_error for problem in problems)
 
 
@@ -234,10 +250,10 @@ def print_weights(llamafactory: LlamaFactory, recipe: Recipe, model: str | None,
 
 
 def quick_check(recipe: Recipe, target: Machine) -> Checked:
-    """Return a recipe's datasets and everything that is wrong with it without asking LLaMA-Factory."""
+    """Check a recipe and its datasets without LLaMA-Factory."""
     problems = [*problems_of(recipe, target), *loaded_problems(recipe)]
-    datasets, found = read_datasets(recipe)
-    problems += found
+    datasets, dataset_problems = read_datasets(recipe)
+    problems += dataset_problems
     schedule = Checked(recipe, target, datasets, problems).schedule
     counted = datasets and all(dataset.rows is not None for dataset in datasets) and not regroups(recipe)
     if recipe.settings.get("do_train") is True and counted:
@@ -247,19 +263,20 @@ def quick_check(recipe: Recipe, target: Machine) -> Checked:
     return Checked(recipe, target, datasets, _noted(problems, target))
 
 
-def ask_check(llamafactory: LlamaFactory, known: Checked, model: str | None) -> Checked:
-    """Return what LLaMA-Factory answers about a recipe, and the problems that this adds to those `known`."""
-    recipe, target, before = known.recipe, known.target, [problem.code[:3] for problem in known.problems]
+def ask_check(llamafactory: LlamaFactory, checked: Checked, model: str | None) -> Checked:
+    """Ask LLaMA-Factory about a recipe. The result has its answer and the problems that this adds."""
+    recipe, target = checked.recipe, checked.target
+    codes = [problem.code[:3] for problem in checked.problems]
     model = model or str(recipe.settings.get("model_name_or_path"))
     answer = ask(llamafactory, recipe, model, target.gpus)
-    schedule = replace(known, answer=answer).schedule
-    found = [*answer_problems(recipe, answer, before), *data_problems(recipe, answer, known.datasets)]
-    found += asked_problems(recipe, answer, known.datasets)
+    schedule = replace(checked, answer=answer).schedule
+    problems = [*answer_problems(recipe, answer, codes), *data_problems(recipe, answer, checked.datasets)]
+    problems += asked_problems(recipe, answer, checked.datasets)
     if regroups(recipe) and schedule.rows and recipe.settings.get("do_train") is True:
-        found += schedule_problems(recipe, schedule)
-    if not {"E30", "E31"} & {*before}:  # it reads paths and numbers
-        found += disk_problems(recipe, answer, schedule)
-    return replace(known, answer=answer, problems=_noted(found, target))
+        problems += schedule_problems(recipe, schedule)
+    if not {"E30", "E31"} & {*codes}:  # it reads paths and numbers
+        problems += disk_problems(recipe, answer, schedule)
+    return replace(checked, answer=answer, problems=_noted(problems, target))
 
 
 def _require_read(model: str, answer: Answer) -> None:
@@ -272,28 +289,35 @@ def _require_read(model: str, answer: Answer) -> None:
 
 
 def _noted(problems: list[Problem], target: Machine) -> list[Problem]:
-    """Return problems for a training on `target`: what another machine than that lacks is a note (N…)."""
+    """Turn problems of this machine into notes (N…) if the training runs on another one."""
     if target.here:
         return problems
-    return [replace(one, code=f"N{one.code[1:]}") if one.code in HERE else one for one in problems]
+    noted = []
+    for problem in problems:
+        if problem.code in HERE:
+            problem = replace(problem, code=f"N{problem.code[1:]}")
+        noted.append(problem)
+    return noted
 
 
 def not_local(datasets: list[NamedDataset]) -> list[str]:
-    """Return which datasets could not be looked at, since they lie elsewhere."""
-    return [f"{one.key} {one.name}: no local file ({one.elsewhere})" for one in datasets if one.elsewhere]
+    """Lines for the datasets that are not local and so were not checked."""
+    remote = [dataset for dataset in datasets if dataset.elsewhere]
+    return [f"{dataset.key} {dataset.name}: no local file ({dataset.elsewhere})" for dataset in remote]
 
 
 def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Problem]:
-    """Yield what an output_dir that is there means for a training in this `world`, {} on another machine."""
+    """Check an existing output_dir for a training in this `world`, which is {} on another machine."""
     folder = recipe.output_dir
     differs = other_run(folder, inputs_of(recipe, weights_file(recipe.path)))
+    grown = other_world(folder, world) if world and not differs else ""
     another = f"{folder} holds another run ({differs})"
     if differs and recipe.settings.get("overwrite_output_dir") is True:
         yield recipe.problem("W340", "output_dir", f"{another}; `recipes train` sets it aside")
     elif differs:
         hint = "another output_dir, or overwrite_output_dir: true to set the old one aside"
         yield recipe.problem("E340", "output_dir", another, hint)
-    elif world and (grown := other_world(folder, world)):
+    elif grown:
         message = f"{folder} was trained with {grown}: other steps"
         yield recipe.problem("W341", "output_dir", message, "`recipes train --force` trains it again")
     elif (folder / RUN).is_file():
@@ -303,17 +327,17 @@ def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Proble
         yield recipe.problem("W341", "output_dir", message)
 
 
-def answer_problems(recipe: Recipe, answer: Answer, known: list[str]) -> Iterator[Problem]:
-    """Yield what LLaMA-Factory's view of a recipe shows; its refusal only where none is `known` to us."""
+def answer_problems(recipe: Recipe, answer: Answer, codes: list[str]) -> Iterator[Problem]:
+    """Yield LLaMA-Factory's refusals that our rules do not explain yet (`codes`: begins such as E30)."""
     rejected = answer.get("rejected")
-    if rejected and "E30" not in known:
+    if rejected and "E30" not in codes:
         message = f"LLaMA-Factory refuses it: {rejected}"
         yield refusal("E350", recipe, message, rejected, answer.get("at_fault", []))
     model = answer.get("model", {})
     unfit = [(key, name) for key, names in model.get("unfit", {}).items() for name in names]
     for key, name in unfit:
         yield recipe.problem("E351", key, f"{name} fits no layer of the model")
-    if model.get("refused") and not unfit and not {"E30", "E31"} & {*known}:
+    if model.get("refused") and not unfit and not {"E30", "E31"} & {*codes}:
         refused = model["refused"]
         message = f"LLaMA-Factory cannot adapt it: {refused}"
         yield refusal("E351", recipe, message, refused, model.get("at_fault", []))
@@ -341,9 +365,9 @@ def refused_key(recipe: Recipe, message: str, at_fault: Collection[str]) -> str:
         return key in words or stem in words
 
     keys = [key for key in recipe.settings if key in at_fault]
-    named = [key for key in keys or recipe.settings if is_named(key)]
-    if named:
-        return max(named, key=len)
+    candidates = [key for key in keys or recipe.settings if is_named(key)]
+    if candidates:
+        return max(candidates, key=len)
     quoted = [key for key in keys if words & _values(recipe, key)]
     if quoted:
         return quoted[-1]
@@ -354,7 +378,7 @@ def refused_key(recipe: Recipe, message: str, at_fault: Collection[str]) -> str:
 
 
 def _values(recipe: Recipe, key: str) -> set[str]:
-    """What a message may quote of a setting: its number, or each of its names."""
+    """Values of a setting that a message may quote: its number, or each of its names."""
     number = recipe.settings.get(key)
     if is_number(number):
         return {f"{number:g}"}
@@ -422,18 +446,22 @@ def not_checked(recipe: Recipe, answer: Answer, model: str) -> Iterator[str]:
 
 
 def _show(problems: list[Problem], limit: int) -> int:
-    """Print the first problems, say how many more there are, and return how many were printed."""
-    shown = problems[: max(0, limit)]
-    for problem in shown:
+    """Print the first problems and the number of the others. The result is how many were printed."""
+    first_problems = problems[: max(0, limit)]
+    for problem in first_problems:
         click.echo(problem.line())
-    if more := len(problems) - len(shown):
+    more = len(problems) - len(first_problems)
+    if more:
         click.echo(f"… {more} more (--all shows every one)")
-    return len(shown)
+    return len(first_problems)
 
 
 def _verdict(problems: list[Problem]) -> str:
     kinds = {"E": "error", "W": "warning", "N": "note"}
-    found = Counter(problem.code[0] for problem in problems)
-    counts = ", ".join(f"{code} {n}" for code, n in sorted(Counter(p.code for p in problems).items()))
-    shown = [counted(found[kind], word) for kind, word in kinds.items() if kind != "N" or found[kind]]
-    return f"{', '.join(shown)} ({counts})" if counts else "nothing wrong"
+    if not problems:
+        return "nothing wrong"
+    by_kind = Counter(problem.code[0] for problem in problems)
+    totals = [counted(by_kind[kind], word) for kind, word in kinds.items() if kind != "N" or by_kind[kind]]
+    by_code = Counter(problem.code for problem in problems)
+    counts = ", ".join(f"{code} {count}" for code, count in sorted(by_code.items()))
+    return f"{', '.join(totals)} ({counts})"

@@ -1,4 +1,4 @@
-"""What a training takes: steps, as the trainer has them, and memory, time and disk from a model's shapes.
+"""Costs of a training: the trainer's steps, and memory, time and disk from a model's shapes.
 
 Memory is a range (terms: docs/recipes.md), up to the most measured (tests/golden/recipes/published.yaml). In
 LLaMA-Factory 0.9.5 stages dpo and rm put both sides of a pair through the model in one batch; kto also reads
@@ -145,7 +145,7 @@ class Setup:
 
 
 class Memory(NamedTuple):
-    """Bytes per GPU by what they are for."""
+    """Bytes per GPU by purpose."""
 
     weights: float
     gradients: float
@@ -160,7 +160,7 @@ class Memory(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """What a training waits for beside matrix products; `python -m tests.bench.plan_time` fits the values.
+    """Costs of a training besides matrix products. `python -m tests.bench.plan_time` fits the values.
 
     `moved` is in bytes that the GPU's memory moves for each activation of a layer, `unpacked` in bytes for
     each quantised weight and micro batch. The others are in seconds for each micro batch: `launched` for a
@@ -316,20 +316,20 @@ def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
 
 
 def unmodelled(recipe: Recipe, shapes: Shapes, quantised: bool) -> list[str]:
-    """Return what of a recipe and its model, which may come `quantised`, no term of the plan stands for."""
+    """List the parts of a recipe and its model (perhaps `quantised`) that the plan does not model."""
     settings = recipe.settings
-    found = [key for key in UNMODELLED if settings.get(key)]
+    parts = [key for key in UNMODELLED if settings.get(key)]
     if settings.get("stage", "sft") not in MODELLED:
-        found.append(f"stage {settings['stage']} (more than one pass, or a second model)")
+        parts.append(f"stage {settings['stage']} (more than one pass, or a second model)")
     if settings.get("ref_model"):
-        found.append("ref_model (taken to be as large as the model)")
+        parts.append("ref_model (taken to be as large as the model)")
     if quantised:
-        found.append("a model that is quantised as it is (counted in 16 bits)")
+        parts.append("a model that is quantised as it is (counted in 16 bits)")
     if settings.get("pure_bf16") is True and settings.get("deepspeed"):
-        found.append("pure_bf16 under DeepSpeed")
+        parts.append("pure_bf16 under DeepSpeed")
     if shapes.parameters - shapes.linear > 2.1 * shapes.hidden * shapes.vocabulary:
-        found.append("weights outside of linear layers and vocabulary (experts?)")
-    return found
+        parts.append("weights outside of linear layers and vocabulary (experts?)")
+    return parts
 
 
 def disk_of(recipe: Recipe, shapes: Shapes, setup: Setup, schedule: Schedule) -> tuple[int, int, int]:

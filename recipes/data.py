@@ -35,7 +35,7 @@ OTHER_HUBS = ("USE_MODELSCOPE_HUB", "USE_OPENMIND_HUB")  # LLaMA-Factory's switc
 
 @dataclass(frozen=True, slots=True)
 class NamedDataset:
-    """A dataset of a recipe: its key there, its rows (None: not counted), what it is if no local file."""
+    """A dataset of a recipe. `rows` is None if not counted, `elsewhere` is its source if it is not local."""
 
     key: str
     name: str
@@ -44,24 +44,24 @@ class NamedDataset:
 
 
 def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
-    """Return the datasets of a recipe that can be trained on, and what is wrong with the others."""
+    """Read the datasets of a recipe that can be trained on, and the problems of all of them."""
     datasets, problems = [], []
-    wanted = [(key, name) for key in ("dataset", "eval_dataset") for name in recipe.names(key)]
-    for key, name in wanted:
+    keys_and_names = [(key, name) for key in ("dataset", "eval_dataset") for name in recipe.names(key)]
+    for key, name in keys_and_names:
         try:
-            dataset, found = _read_dataset(recipe, key, name)
+            dataset, dataset_problems = _read_dataset(recipe, key, name)
         except TuneyardError as error:
             hint = "" if other_folder(name, Path(dataset_dir(recipe))) else _compile_hint(name)
             problems.append(recipe.problem("E320", key, str(error), hint))
         else:
             datasets.append(dataset)
-            problems.extend(found)
+            problems.extend(dataset_problems)
     problems.extend(evaluated_on_training_rows(recipe))
     return datasets, problems
 
 
 def _compile_hint(name: str, action: str = "compile it") -> str:
-    """Return the command that compiles a dataset of a bundled spec, else the one that lists what there is."""
+    """Hint with the command that compiles a dataset, or lists all if no bundled spec makes it."""
     stem = name.removeprefix("alpaca_").rsplit("_", 1)[0]
     specs = {path.stem.replace("-", "_"): path.stem for path in (ROOT / "compiler/specs").glob("*.yaml")}
     if stem not in specs:
@@ -70,21 +70,22 @@ def _compile_hint(name: str, action: str = "compile it") -> str:
 
 
 def dataset_dir(recipe: Recipe) -> str:
-    """Return the folder of a recipe's registry, or ONLINE or REMOTE:… where it lies on a hub."""
+    """Folder of a recipe's registry, or ONLINE or REMOTE:… if it is on a hub."""
     return str(recipe.settings.get("dataset_dir", "data"))
 
 
 def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, object], Path | str]:
-    """Return a dataset's entry and its file or folder, or its source elsewhere; `RequestError` for none."""
+    """Find a dataset's entry, and its path or a text with its remote source. `RequestError` if missing."""
     if folder == "ONLINE" or folder.startswith("REMOTE:"):
         return {}, f"dataset_dir: {folder}"
     entries = read_registry(Path(folder))
     if name not in entries:  # held-out datasets are not trained on: none of them is meant
-        alike = [one for one in entries if key == "eval_dataset" or not one.endswith(HELD_OUT)]
+        alike = [entry for entry in entries if key == "eval_dataset" or not entry.endswith(HELD_OUT)]
         raise not_registered(name, Path(folder), entries, alike)
     entry = entries[name]
-    if source := next((source for source in REMOTE_SOURCES if source in entry), ""):
-        return entry, f"{source}: {entry[source]}"
+    for source in REMOTE_SOURCES:
+        if source in entry:
+            return entry, f"{source}: {entry[source]}"
     file_name = entry.get("file_name")
     if not isinstance(file_name, str):
         raise ContentError(f"{Path(folder) / REGISTRY}: {name}: names no file_name and no other source")
@@ -95,7 +96,7 @@ def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, obje
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the files of a dataset: itself, or those of its folder."""
+    """Files of a dataset: the file itself, or those in its folder."""
     return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
 
 
@@ -106,25 +107,27 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
     if path.suffix not in COUNTED or path.is_dir():
         return NamedDataset(key, name, None), []
     records, sampled = read_records(path), entry.get("num_samples")
-    found = []
+    problems = []
     if not records:
-        found.append(recipe.problem("E321", key, f"{path}: holds no records"))
+        problems.append(recipe.problem("E321", key, f"{path}: holds no records"))
     columns = entry.get("columns")
-    named = columns.values() if isinstance(columns, dict) else ()
-    parts = [part for part in PARTS if part not in named and recipe.settings.get("stage") != "pt"]
-    for part in parts:
-        if count := len(filled([record.get(part) for record in records])):
-            what = f"{name}: {part!r} is filled in {count} of {len(records)} records"
+    mapped = columns.values() if isinstance(columns, dict) else ()
+    for part in PARTS:
+        if part in mapped or recipe.settings.get("stage") == "pt":
+            continue
+        count = len(filled([record.get(part) for record in records]))
+        if count:
+            message = f"{name}: {part!r} is filled in {count} of {len(records)} records"
             hint = f'LLaMA-Factory leaves it out; add "{part}": "{part}" to the entry\'s `columns`'
-            found.append(recipe.problem("W324", key, f"{what}, and the entry does not name it", hint))
-    found.extend(_text_problems(recipe, key, name, entry, records))
+            problems.append(recipe.problem("W324", key, f"{message}, and the entry does not name it", hint))
+    problems.extend(_text_problems(recipe, key, name, entry, records))
     manifest = path.parent / "manifest.json"
     files = read_object(manifest).get("files") if manifest.is_file() else None
     about = files.get(path.name) if isinstance(files, dict) else None
     if isinstance(about, dict) and about.get("sha256") != sha256(path):
         hint = f"compile it again: {_compile_hint(name)}"
-        found.append(recipe.problem("W322", key, f"{path}: changed since it was compiled", hint))
-    return NamedDataset(key, name, sampled if isinstance(sampled, int) else len(records)), found
+        problems.append(recipe.problem("W322", key, f"{path}: changed since it was compiled", hint))
+    return NamedDataset(key, name, sampled if isinstance(sampled, int) else len(records)), problems
 
 
 def _text_problems(
@@ -205,5 +208,5 @@ def require_model(recipe: Recipe) -> None:
     except (OSError, httpx.HTTPError, HfHubHTTPError, HFValidationError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         hub = f"not in the hub's cache; not found on, or cannot reach, the Hugging Face Hub: {reason[:200]}"
-        told = no_folder(name, f"{hub}; give a local folder: model_name_or_path=DIR")
-        raise RequestError(f"{recipe.place('model_name_or_path')}: {told}") from error
+        message = no_folder(name, f"{hub}; give a local folder: model_name_or_path=DIR")
+        raise RequestError(f"{recipe.place('model_name_or_path')}: {message}") from error

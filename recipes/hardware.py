@@ -1,4 +1,4 @@
-"""What a training runs on: this machine, asked without importing torch (which takes seconds), or another."""
+"""Machines to train on: this one, inspected without importing torch (which takes seconds), or another."""
 
 import ctypes
 import os
@@ -66,8 +66,9 @@ def machine(name: str) -> Machine:
     parts = re.fullmatch(r"(?:([1-9]\d{0,3})x)?(.+)", "A100-80" if name == "gpu" else name, re.IGNORECASE)
     model = parts[2].upper() if parts else ""
     if parts is None or model not in GPUS:
-        known = f"(known are {', '.join(GPUS)})"
-        raise RequestError(f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 {known}")
+        raise RequestError(
+            f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {', '.join(GPUS)})"
+        )
     return Machine((Gpu(model, GPUS[model].generation),) * int(parts[1] or 1))
 
 
@@ -85,14 +86,14 @@ def find_gpus() -> list[Gpu]:
     count = ctypes.c_int()
     if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
         return []
-    found = []
+    gpus = []
     for index in range(count.value):
         device, major, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(128)
         cuda.cuDeviceGet(ctypes.byref(device), index)
         cuda.cuDeviceGetName(name, len(name), device)
         cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-        found.append(Gpu(name.value.decode(errors="replace"), major.value))
-    return found
+        gpus.append(Gpu(name.value.decode(errors="replace"), major.value))
+    return gpus
 
 
 def cpu_computes_bf16() -> bool:
@@ -124,5 +125,7 @@ def world_size(recipe: Recipe, gpus: Sequence[Gpu]) -> int:
 
 
 def _count(value: object) -> int:
-    """Return a number of processes, 1 where it is none."""
-    return max(1, int(str(value))) if str(value).isdigit() else 1
+    """Read a number of processes; 1 if it is not a whole number."""
+    if not str(value).isdigit():
+        return 1
+    return max(1, int(str(value)))

@@ -1,4 +1,4 @@
-"""What LLaMA-Factory itself finds in a recipe; runs in a process of recipes/llamafactory_server.py.
+"""LLaMA-Factory's findings about a recipe, in a subprocess of recipes/llamafactory_server.py.
 
 Its argument classes judge the settings. Its loader, converter and processor read the rows (recipes/rows.py).
 The model with its adapter is laid out on the meta device, from its config alone. Nothing is trained, no
@@ -22,7 +22,7 @@ from tuneyard.recipes.rows import RefusedEpochError, epoch, expected_errors, loo
 from tuneyard.recipes.token_weights import read_weights, token_spans
 
 # What only the machine that trains can be asked about; recipes/rules.py judges it.
-ELSEWHERE = ("fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
+MACHINE_SETTINGS = ("fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
 # Model arguments that LLaMA-Factory's load_tokenizer, patch_tokenizer and patch_processor read.
 OF_TOKENIZER = (
     "model_name_or_path", "model_revision", "use_fast_tokenizer", "split_special_tokens", "add_tokens",
@@ -149,13 +149,15 @@ class Inspection:
         return not layout["refused"]
 
     def _rows(self, name: str) -> Facts:
-        """Return what becomes of a dataset, without the lengths of its rows."""
+        """Findings about a dataset, without the lengths of its rows."""
         key = self._rows_key(name)
 
         def count() -> Facts:
             return _without(self._look(name), ("lengths",))
 
-        return count() if key is None else remembered("rows", key, count)
+        if key is None:
+            return count()
+        return remembered("rows", key, count)
 
     def _lengths(self, name: str) -> list[list[int]] | None:
         key = self._rows_key(name)
@@ -168,7 +170,7 @@ class Inspection:
         return lengths
 
     def _look(self, name: str) -> Facts:
-        """Return what becomes of a dataset, read once."""
+        """Findings about a dataset. It is read once."""
         if name not in self._looked_at:
             self._looked_at[name] = look(self.reader, name)
         return self._looked_at[name]
@@ -233,7 +235,7 @@ def _without(values: Mapping[str, Any], names: tuple[str, ...]) -> Facts:
 
 
 def _arguments(settings: Mapping[str, object], launch: Launch | None = None, **changes: object) -> RecipeData:
-    here = {key: settings[key] for key in settings if key not in ELSEWHERE}
+    here = {key: settings[key] for key in settings if key not in MACHINE_SETTINGS}
     return read_arguments(here, launch, **changes)
 
 
@@ -250,15 +252,18 @@ def preview(settings: dict[str, object], weights: Path, count: int) -> list[list
     arguments = _arguments(settings, Launch(distributed=True), max_samples=count)
     reader = arguments.with_tokenizer().with_template()
     tokenizer, rules = reader.module["tokenizer"], read_weights(weights)
-    shown: list[list[tuple[str, float]]] = []
+    weighted_rows: list[list[tuple[str, float]]] = []
     for row in reader.rows(reader.data_args.dataset[0]):
-        shown.append([])
-        talk = (row["_prompt"] + row["_response"][:1], row["_system"], row["_tools"])
-        for asked, answer in reader.template.encode_multiturn(tokenizer, *talk):
+        weighted_texts: list[tuple[str, float]] = []
+        turns = row["_prompt"] + row["_response"][:1]
+        pairs = reader.template.encode_multiturn(tokenizer, turns, row["_system"], row["_tools"])
+        for question, answer in pairs:
             texts = [text for _, _, text in token_spans(answer, tokenizer.decode)]
-            weighed = zip(texts, rules.of_answer(answer, tokenizer.decode), strict=True)
-            shown[-1] += [(tokenizer.decode(asked), 0.0), *weighed]
-    return shown
+            weights_of_answer = rules.of_answer(answer, tokenizer.decode)
+            weighted_texts.append((tokenizer.decode(question), 0.0))
+            weighted_texts += zip(texts, weights_of_answer, strict=True)
+        weighted_rows.append(weighted_texts)
+    return weighted_rows
 
 
 def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, object]:
@@ -267,11 +272,13 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, o
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     config = AutoConfig.from_pretrained(model_args.model_name_or_path, trust_remote_code=False)
-    sees = type(config) in AutoModelForImageTextToText._model_mapping
+    auto_model = AutoModelForCausalLM
+    if type(config) in AutoModelForImageTextToText._model_mapping:
+        auto_model = AutoModelForImageTextToText
     with torch.device("meta"):
-        model = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_config(config)
-        known = len(model.get_input_embeddings().weight)
-        if model_args.resize_vocab and tokenizer and len(tokenizer) > known:
+        model = auto_model.from_config(config)
+        vocabulary = len(model.get_input_embeddings().weight)
+        if model_args.resize_vocab and tokenizer and len(tokenizer) > vocabulary:
             model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
     text = config.get_text_config()
     linear = [m for name, m in model.named_modules() if not name.endswith("lm_head")]
@@ -320,5 +327,5 @@ def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> 
     trainable = {name: one for name, one in model.named_parameters() if one.requires_grad}
     trained = sum(parameter.numel() for parameter in trainable.values())
     moe = {"experts": experts, "trains_experts": any(EXPERTS in name for name in trainable)}
-    known = finetuning_args.finetuning_type in ("full", "lora")  # what recipes/costs.py can plan
-    return {"trainable": int(trained) if known else None, "unfit": unfit, "refused": "", **moe}
+    is_planned = finetuning_args.finetuning_type in ("full", "lora")  # recipes/costs.py plans these
+    return {"trainable": int(trained) if is_planned else None, "unfit": unfit, "refused": "", **moe}

@@ -52,12 +52,16 @@ def torchrun_command(weights: Path | None) -> list[str]:
         if cli is None:
             raise RequestError("llamafactory-cli not found; install it with `make setup`")
         return [cli, "train"]
-    given = os.environ.get
-    nodes, each = given("NNODES", "1"), given("NPROC_PER_NODE") or "gpu"
-    address, port = given("MASTER_ADDR", "127.0.0.1"), given("MASTER_PORT", "29500")
-    where = ["--node_rank", given("NODE_RANK", "0"), "--master_addr", address, "--master_port", port]
-    ranks = ["-m", "torch.distributed.run", "--nnodes", nodes, "--nproc_per_node", each]
-    ranks += ["--standalone"] if nodes == "1" else where
+    variable = os.environ.get
+    nodes = variable("NNODES", "1")
+    ranks = ["-m", "torch.distributed.run", "--nnodes", nodes]
+    ranks += ["--nproc_per_node", variable("NPROC_PER_NODE") or "gpu"]
+    if nodes == "1":
+        ranks.append("--standalone")
+    else:
+        ranks += ["--node_rank", variable("NODE_RANK", "0")]
+        ranks += ["--master_addr", variable("MASTER_ADDR", "127.0.0.1")]
+        ranks += ["--master_port", variable("MASTER_PORT", "29500")]
     return [sys.executable, *ranks, "-m", "tuneyard.recipes.token_weights", str(weights)]
 
 
@@ -79,7 +83,7 @@ def launch(command: list[str], output_dir: Path, lock: int) -> None:
 
 
 def supervised(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
-    """Start a command in a session of its own; its whole family ends with it, or with this process."""
+    """Start a command in a new session. Its descendants end with it, or with this process."""
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "tuneyard.recipes.launch", str(os.getpid()), *command],
         stdin=subprocess.DEVNULL,
@@ -154,11 +158,14 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def failure(code: int, log: Path, start: int = 0) -> str:
-    """Return why a training failed: the last errors in its log from byte `start`, or the signal."""
+    """Explain why a training failed: the last errors in its log from byte `start`, or the signal."""
     text = log.read_bytes()[start:].decode("utf-8", errors="replace").replace("\r", "\n")
     lines = [line for line in text.splitlines() if line.strip()]
-    errors = [match[1] for line in lines if (match := _ERROR.match(line))]
-    reasons = [error for error in errors if not any(name in error for name in _STARTERS)]
+    reasons = []
+    for line in lines:
+        match = _ERROR.match(line)
+        if match and not any(name in match[1] for name in _STARTERS):
+            reasons.append(match[1])
     reason = "\n".join(dict.fromkeys(reasons[-3:])) or "\n".join(lines)[-500:]
     ranks = _RANK.findall(text) if code > 0 else []
     ended = int(ranks[-1]) if ranks else -code

@@ -1,4 +1,4 @@
-"""LLaMA-Factory in a process of its own, which answers about recipes and may then train one."""
+"""Client of a LLaMA-Factory subprocess that answers questions about recipes and may then train one."""
 
 import contextlib
 import json
@@ -66,7 +66,7 @@ class LlamaFactory:
             process.stderr.close()
 
     def inspect(self, settings: dict[str, object], launch: dict[str, object]) -> Answer:
-        """Return what recipes/inspection.py finds; `ContentError` if it crashes."""
+        """Run recipes/inspection.py on settings. `ContentError` if it crashes."""
         return self._ask({"settings": settings, "launch": launch})
 
     def preview(self, settings: dict[str, object], weights: Path, count: int) -> Answer:
@@ -116,21 +116,21 @@ class LlamaFactory:
             return self._channel, self._process
         need("llamafactory")
         click.echo("starting LLaMA-Factory …", err=True)
-        ours, theirs = socket.socketpair()
-        with theirs:
+        client_end, server_end = socket.socketpair()
+        with server_end:
             server = [sys.executable, "-P", "-m", "tuneyard.recipes.llamafactory_server"]
             process = supervised(
-                [*server, str(theirs.fileno()), *self._words],
+                [*server, str(server_end.fileno()), *self._words],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=environment(),
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(server_end.fileno(),),
             )
-        self._channel, self._process = ours, process
+        self._channel, self._process = client_end, process
         self._reader = threading.Thread(target=self._copy_errors, args=(process,), daemon=True)
         self._reader.start()
-        self._read(ours)
-        return ours, process
+        self._read(client_end)
+        return client_end, process
 
     def _copy_errors(self, process: "subprocess.Popen[bytes]") -> None:
         """Collect what the process prints on stderr, and show its progress."""
@@ -155,7 +155,7 @@ class LlamaFactory:
 
 
 def ask(llamafactory: LlamaFactory, recipe: Recipe, model: str, gpus: Sequence[Gpu]) -> Answer:
-    """Return what LLaMA-Factory finds in a recipe for a machine with `gpus`; `ContentError` if it crashes.
+    """Ask LLaMA-Factory about a recipe for a machine with `gpus`. `ContentError` if it crashes.
 
     An answer about the same settings, data and model comes from the cache.
     """

@@ -1,4 +1,4 @@
-"""What can be wrong with how a recipe trains, by its settings: learning rate, PPO, value head, packing.
+"""Rules on the training method of a recipe: learning rate, PPO, value head, packing.
 
 Codes and the sources of the learning rates: docs/recipes.md.
 """
@@ -35,7 +35,7 @@ PPO_TRL = ((0, 8, 6), (0, 9, 6))
 
 
 def learning_rate(recipe: Recipe) -> Iterator[Problem]:
-    """Warn about a learning rate that is far outside what is published for the stage."""
+    """Warn about a learning rate far outside of the published range for the stage."""
     settings = recipe.settings
     stage, method = str(settings.get("stage", "sft")), settings.get("finetuning_type", "lora")
     rates = ADAPTER_RATES if method in ("lora", "oft") else WEIGHT_RATES

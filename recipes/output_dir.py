@@ -1,7 +1,7 @@
-"""What is in an output_dir: complete and incomplete checkpoints, the run that made them, who writes there.
+"""Contents of an output_dir: complete and incomplete checkpoints, the run that made them, the lock.
 
-The trainer writes trainer_state.json last, but not everything before it is synced: each file is looked at.
-In run.json `inputs` decides whether two runs are the same; versions, times and hardware decide nothing.
+The trainer writes trainer_state.json last, but not everything before it is synced, so each file is checked.
+Two runs are the same if the `inputs` in run.json are equal. Versions, times and hardware do not count.
 """
 
 import contextlib
@@ -38,18 +38,21 @@ MARKS = ("checkpoint-*", "*.safetensors", "*.bin", "trainer_*.json*", STARTED, R
 
 
 def checkpoints(output_dir: Path) -> dict[Path, str]:
-    """Return why each folder `checkpoint-STEP` cannot be resumed from, "" where it can, the newest first."""
-    folders = [path for path in output_dir.glob("checkpoint-*") if path.is_dir()]
-    steps = {path: int(name[1]) for path in folders if (name := CHECKPOINT.fullmatch(path.name))}
+    """Reason why each folder `checkpoint-STEP` cannot be resumed from, or "", the newest first."""
+    steps = {}
+    for path in output_dir.glob("checkpoint-*"):
+        name = CHECKPOINT.fullmatch(path.name)
+        if name and path.is_dir():
+            steps[path] = int(name[1])
     return {path: find_flaw(path) for path in sorted(steps, key=lambda path: -steps[path])}
 
 
 def find_flaw(folder: Path) -> str:
-    """Return why training cannot go on from a checkpoint folder, or an empty string where it can."""
+    """Reason why training cannot resume from a checkpoint folder, or ""."""
     name = CHECKPOINT.fullmatch(folder.name)
     try:
         step = read_object(folder / "trainer_state.json").get("global_step")
-        if name and step != int(name[1]):  # training would go on as if at that one
+        if name and step != int(name[1]):  # training would resume at that step
             return f"trainer_state.json: found global_step {show_value(step)}, expected {name[1]}"
         _check_weights(folder)
         for path in _torch_files(folder):
@@ -86,9 +89,9 @@ def _torch_files(folder: Path) -> Iterator[Path]:
     if latest.is_file():
         states = folder / latest.read_text(encoding="utf-8").strip()
         ranks = max(1, len(list(folder.glob("rng_state_*.pth"))))
-        found = list(states.glob("*_optim_states.pt"))
-        if len(found) != ranks:
-            raise ContentError(f"{states.name}: optimizer states of {len(found)} ranks, expected {ranks}")
+        count = len(list(states.glob("*_optim_states.pt")))
+        if count != ranks:
+            raise ContentError(f"{states.name}: optimizer states of {count} ranks, expected {ranks}")
         yield from states.glob("*.pt")
     elif any(folder.glob("global_step*")):
         raise ContentError("latest is missing (DeepSpeed)")
@@ -112,13 +115,17 @@ def resume_point(output_dir: Path) -> Path | None:
 
 def set_aside(path: Path, name: str = "") -> Path:
     """Rename a folder to `name`, or to the first free `NAME.1`, `NAME.2`, …, and return the new path."""
-    wanted = path.with_name(name or path.name)
-    numbered = (wanted.with_name(f"{wanted.name}.{number}") for number in itertools.count(1))
-    return path.rename(next(one for one in itertools.chain([wanted], numbered) if not one.exists()))
+    target = path.with_name(name or path.name)
+    free = target
+    for number in itertools.count(1):
+        if not free.exists():
+            break
+        free = target.with_name(f"{target.name}.{number}")
+    return path.rename(free)
 
 
 def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
-    """Return how the run in a folder differs from the one with these inputs, "" for the same or none."""
+    """Describe how the run in a folder differs from one with these inputs; "" for the same run or none."""
     if not any(any(output_dir.glob(mark)) for mark in MARKS):
         return ""
     if not (output_dir / STARTED).is_file():
@@ -127,18 +134,21 @@ def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
         then = read_object(output_dir / STARTED)
     except ContentError as error:
         return f"its {str(error).removeprefix(f'{output_dir}/')}"
-    found, before, after = [], then.get("settings"), inputs.get("settings")
+    differences = []
+    before, after = then.get("settings"), inputs.get("settings")
     if isinstance(before, dict) and isinstance(after, dict):
         changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
-        found = [f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}" for key in changed]
+        differences = [f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}" for key in changed]
     parts = ("data", "model", "weights")
-    found += [part for part in parts if _hashes(then.get(part)) != _hashes(inputs.get(part))]
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return ", ".join(found[:3]) + more
+    differences += [part for part in parts if _hashes(then.get(part)) != _hashes(inputs.get(part))]
+    text = ", ".join(differences[:3])
+    if len(differences) > 3:
+        text += f" and {len(differences) - 3} more"
+    return text
 
 
 def other_world(output_dir: Path, world: dict[str, object]) -> str:
-    """Return the world sizes of a folder's run and of this one, "" where nothing is lost by them."""
+    """Describe the world sizes of a folder's run and of this one; "" if the run can resume or has none."""
     finished = (output_dir / RUN).is_file()
     if not finished and all(checkpoints(output_dir).values()):
         return ""
@@ -150,7 +160,7 @@ def other_world(output_dir: Path, world: dict[str, object]) -> str:
 
 
 def _hashes(part: object) -> object:
-    """Return what of an input decides: names and content hashes, not where files lie or who compiled them."""
+    """Parts of an input that decide: names and content hashes, not the paths and versions of compile."""
     if isinstance(part, list):
         return [_hashes(item) for item in part]
     if isinstance(part, dict):
@@ -172,14 +182,16 @@ def reserved(output_dir: Path) -> Iterator[int]:
 
 
 def inputs_of(recipe: Recipe, weights: Path | None) -> dict[str, object]:
-    """Return what decides the result of a recipe: settings, data, model, weights, each with its hash."""
+    """Inputs that decide the result of a recipe: settings, data, model, weights, each with its hash."""
     names = [*recipe.names("dataset"), *recipe.names("eval_dataset")]
     model = recipe.text("model_name_or_path")
-    known = model_sha256(Path(model)) if Path(model).is_dir() else None  # of a hub id
+    model_hash = None  # for a hub id
+    if Path(model).is_dir():
+        model_hash = model_sha256(Path(model))
     return {
         "settings": {key: recipe.settings[key] for key in sorted(recipe.settings) if key not in INCIDENTAL},
         "data": [_data(name, dataset_dir(recipe)) for name in names],
-        "model": {"name": model, "sha256": known},
+        "model": {"name": model, "sha256": model_hash},
         "weights": None if weights is None else {"file": str(weights), "sha256": sha256(weights)},
     }
 

@@ -31,7 +31,7 @@ OF_THE_DISK = {"E340", "E342", "E343", "E344"}  # what the plan says itself, or 
 def command(
     recipe: Path, overrides: tuple[str, ...], gpu: str, gpus: int | None, model: str | None, as_json: bool
 ) -> None:
-    """Say what a training takes: steps, tokens, memory, time, disk."""
+    """Estimate steps, tokens, memory, time and disk of a training."""
     plan = make_plan(read_recipe(recipe, overrides), gpu, gpus, model)
     click.echo(json.dumps(plan, ensure_ascii=False) if as_json else "\n".join(_lines(plan)))
 
@@ -41,12 +41,12 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
     if recipe.settings.get("do_train") is not True:
         raise RequestError(f"{recipe.place('do_train')}: do_train is not true: there is no training to plan")
     ranks = gpus or world_size(recipe, find_gpus())
-    known = quick_check(recipe, machine(f"{ranks}x{gpu}"))
-    known.refuse(OF_THE_DISK)
+    checked = quick_check(recipe, machine(f"{ranks}x{gpu}"))
+    checked.refuse(OF_THE_DISK)
     with LlamaFactory() as llamafactory:
-        known = ask_check(llamafactory, known, model)
-    known.refuse(OF_THE_DISK)
-    answer, schedule = known.answer, known.schedule
+        checked = ask_check(llamafactory, checked, model)
+    checked.refuse(OF_THE_DISK)
+    answer, schedule = checked.answer, checked.schedule
     shapes = costs.shapes_of(answer["model"])
     unknown = {"rows": 0, "seen": 0, "longest": recipe.settings.get("cutoff_len") or 2048}
     train = answer["tokens"].get("train", unknown)

@@ -39,28 +39,30 @@ class Recipe:
         return names_in(self.settings.get(key))
 
     def number(self, key: str, default: float) -> float:
-        """Return a setting as a number, `default` where it is none or too large (E302 and E313 say so)."""
+        """Read a setting as a number; `default` if it is not one or too large (E302 and E313 report it)."""
         value = self.settings.get(key)
-        return float(value) if is_number(value) else default
+        if not is_number(value):
+            return default
+        return float(value)
 
     def place(self, key: str) -> str:
-        """Return `file:line` of a key, or `file (key=value)` where an override set it."""
+        """Place of a key: `file:line`, or `file (override)`."""
         if any(override.partition("=")[0] == key for override in self.overrides):
             return f"{self.path} (override)"
         return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
 
     def problem(self, code: str, key: str, message: str, hint: str = "") -> Problem:
-        """Return what is wrong with the setting `key`."""
+        """Make a problem at the place of the setting `key`."""
         return Problem(code, self.place(key), message, key, hint)
 
     def zero(self) -> dict[str, object]:
-        """Return what the DeepSpeed file says of ZeRO, {} without one; `ContentError` where that is wrong."""
+        """ZeRO settings in the DeepSpeed file, {} without a file. `ContentError` for an invalid stage."""
         name = self.settings.get("deepspeed")
         zero = read_object(Path(name)).get("zero_optimization", {}) if isinstance(name, str) else {}
         stage = zero.get("stage", 0) if isinstance(zero, dict) else zero
         if not isinstance(zero, dict) or stage not in (0, 1, 2, 3):
-            found = f"found stage {show_value(stage)}, expected 0, 1, 2 or 3"
-            raise ContentError(f"{name}: zero_optimization: {found}")
+            message = f"found stage {show_value(stage)}, expected 0, 1, 2 or 3"
+            raise ContentError(f"{name}: zero_optimization: {message}")
         return zero
 
     def with_settings(self, settings: dict[str, object]) -> "Recipe":
@@ -69,7 +71,7 @@ class Recipe:
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe through OmegaConf, as LLaMA-Factory does, so that `1e-4` means the same to both.
+    """Read a recipe through OmegaConf, as LLaMA-Factory does, so that both read `1e-4` as a number.
 
     `RequestError` for a missing file or an override that is no `key=value`, `ContentError` for bad content.
     """
@@ -86,8 +88,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     parsed = read_yaml(path, "recipe")  # refuses what OmegaConf would work on for ever
     expected = "expected keys with values (learning_rate: 1.0e-4)"
     if not isinstance(parsed.value, dict):
-        found = "is empty" if parsed.value is None else f"found {show_value(parsed.value)}"
-        raise ContentError(f"{path}: {found}, {expected}")
+        fault = "is empty" if parsed.value is None else f"found {show_value(parsed.value)}"
+        raise ContentError(f"{path}: {fault}, {expected}")
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or not key.isidentifier():
@@ -109,11 +111,11 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def find_recipe(path: Path) -> Path:
-    """Return the file of a recipe; a bare name means recipes/NAME.yaml. `RequestError` if it is missing."""
-    named = bundled(Path("recipes") / f"{path}.yaml")
+    """Find the file of a recipe. A bare name is recipes/NAME.yaml. `RequestError` if it is missing."""
+    by_name = bundled(Path("recipes") / f"{path}.yaml")
     if path.exists() or path.suffix in {".yaml", ".yml"} or len(path.parts) != 1:  # qwen0.5b-qa has no suffix
         return require(bundled(path), "recipe")
-    if not named.is_file():
-        hint = nearest(str(path), sorted(file.stem for file in named.parent.glob("*.yaml")))
-        raise RequestError(f"recipe not found: {path}; neither is {named} {hint}".rstrip())
-    return named
+    if not by_name.is_file():
+        hint = nearest(str(path), sorted(file.stem for file in by_name.parent.glob("*.yaml")))
+        raise RequestError(f"recipe not found: {path}; neither is {by_name} {hint}".rstrip())
+    return by_name

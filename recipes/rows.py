@@ -1,6 +1,6 @@
-"""What LLaMA-Factory makes of the rows of a dataset, asked of its own loader, converter and processor.
+"""Run LLaMA-Factory's own loader, converter and processor on a dataset, and report the bad rows.
 
-Runs in the process of recipes/inspection.py, restates no rule of theirs, and names bad rows by their number.
+Runs in the subprocess of recipes/inspection.py. It repeats none of their rules, and gives row numbers.
 """
 
 import bisect
@@ -26,12 +26,12 @@ Lengths = list[list[int]]  # for each row the tokens of each of its sequences
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
-    """Return what LLaMA-Factory and the libraries below it raise for what they cannot use or import."""
+    """Errors that LLaMA-Factory and its libraries raise for unusable input or a failed import."""
     return (ImportError, *llamafactory.expected_errors())
 
 
 def words(error: BaseException) -> str:
-    """Return in one line what an error of LLaMA-Factory or of a library below it is about."""
+    """Message of an error of LLaMA-Factory or its libraries, in one line."""
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     while error.__cause__ is not None:  # "an error occurred while generating the dataset"
@@ -45,9 +45,9 @@ def words(error: BaseException) -> str:
 
 
 def look(reader: RecipeData, name: str) -> dict[str, Any]:
-    """Return what becomes of a dataset: `rows`, `bad` (how many cannot be trained on), `problems`, `tokens`.
+    """Report on a dataset: `rows`, `bad` (how many fail), `problems`, `tokens`, `lengths`.
 
-    `problems` are (row in the file, or 0; why), `lengths` those of the rows drawn; {} for no local file.
+    `problems` are (row in the file or 0, reason), `lengths` belong to the drawn rows. {}: not local.
     """
     attributes = None
     try:
@@ -61,13 +61,13 @@ def look(reader: RecipeData, name: str) -> dict[str, Any]:
             return {"error": words(error)}
         return _answer(count, bad or [(0, f"LLaMA-Factory cannot read it: {words(error)}")], {})
     bad, lengths = [], []
-    for number, found in enumerate(_encoded(reader, rows, attributes, name), 1):
-        if isinstance(found, str):
-            bad.append((number, found))
+    for number, lengths_or_reason in enumerate(_encoded(reader, rows, attributes, name), 1):
+        if isinstance(lengths_or_reason, str):
+            bad.append((number, lengths_or_reason))
         else:
-            lengths.append(found)
+            lengths.append(lengths_or_reason)
     answers = _answer_findings(reader, rows, name)
-    drawn = attributes.num_samples or len(rows)  # any row of the file may be among them
+    drawn = attributes.num_samples or len(rows)  # any row of the file may be drawn
     if not reader.module:
         return {**_answer(drawn, bad, {}), "answers": answers}
     again = -(-drawn // max(1, len(lengths)))
@@ -175,8 +175,8 @@ def _clashes(path: Path) -> Iterator[tuple[int, str]]:
         values = [record.get(key) for record in records]
         if mixed(values):
             row = bisect.bisect_left(range(len(values)), True, key=lambda last: mixed(values[: last + 1]))
-            found = f"column {show_value(key)} holds {show_value(values[row])}, another kind of value"
-            yield row + 1, f"LLaMA-Factory cannot read it: {found} than in the rows above"
+            message = f"column {show_value(key)} holds {show_value(values[row])}, another kind of value"
+            yield row + 1, f"LLaMA-Factory cannot read it: {message} than in the rows above"
 
 
 def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Iterator[list[int] | str]:
@@ -184,7 +184,7 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
     from tqdm import tqdm
 
     processor = reader.encoder(generates=_generates(reader, name), **WHOLE)
-    if not reader.module:  # it still tells which rows it drops
+    if not reader.module:  # it still reports the rows that it drops
         processor._encode_data_example = lambda **_: ([],) * SEQUENCES.get(reader.stage, 2)
     originals: Any = None
     for number, row in enumerate(tqdm(rows, desc="counting tokens", unit="row", delay=2, file=sys.stderr)):
@@ -192,11 +192,12 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
             yield []
             continue
         try:
-            found = processor.preprocess_dataset({key: [value] for key, value in row.items()})
+            encoded = processor.preprocess_dataset({key: [value] for key, value in row.items()})
         except expected_errors() as error:
             yield f"LLaMA-Factory stops at it: {words(error)}"
             continue
-        if sequences := [ids[0] for key, ids in found.items() if key.endswith("input_ids")]:
+        sequences = [ids[0] for key, ids in encoded.items() if key.endswith("input_ids")]
+        if sequences:
             yield [len(ids) for ids in sequences]
             continue
         if attributes.formatting != "alpaca" and not row["_prompt"] and not row["_response"]:
@@ -212,8 +213,8 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
             yield f"LLaMA-Factory drops it: its mark in column {column} is {mark}, expected true or false"
             continue
         turns, answers = counted(len(row["_prompt"]), "turn"), counted(len(row["_response"]), "answer")
-        wanted = f"expected an odd number of turns and {ANSWERS.get(reader.stage, 'one answer')}"
-        yield f"LLaMA-Factory drops it: found {turns} before {answers}, {wanted}"
+        expected = f"expected an odd number of turns and {ANSWERS.get(reader.stage, 'one answer')}"
+        yield f"LLaMA-Factory drops it: found {turns} before {answers}, {expected}"
 
 
 def turn_fault(row: dict[str, Any], attributes: Any) -> str:
@@ -282,17 +283,18 @@ def epoch(
     except expected_errors() as error:
         raise RefusedEpochError(words(error), "interleave_probs") from error
     try:
-        kept, held = split_dataset(merged, None, whole, seed)
+        training_parts, held_out_parts = split_dataset(merged, None, whole, seed)
     except expected_errors() as error:
         raise RefusedEpochError(words(error), "val_size") from error
-    train, cutoff = kept["train"], int(whole.cutoff_len)
+    train, cutoff = training_parts["train"], int(whole.cutoff_len)
     if not whole.packing:
         cut = [[min(length, cutoff) for length in row] for row in train["lengths"]]
         return {"rows": len(cut), "seen": sum(map(sum, cut)), "longest": max(map(max, cut), default=0)}
     held_out = others if whole.eval_on_each_dataset else [list(itertools.chain(*others))]
     held_out = held_out if others and all(others) else []
     blocks, size = [], whole.preprocessing_batch_size
-    for rows in [train, *held.values(), *(Dataset.from_dict({"lengths": each}) for each in held_out)]:
+    validation_sets = [Dataset.from_dict({"lengths": lengths}) for lengths in held_out]
+    for rows in [train, *held_out_parts.values(), *validation_sets]:
         count = max(1, min(workers if isinstance(workers, int) else 1, len(rows)))
         shares = (rows.shard(count, number, contiguous=True) for number in range(count))
         batches = (itertools.chain(*batch["lengths"]) for share in shares for batch in share.iter(size))

@@ -1,4 +1,4 @@
-"""What can be wrong with the settings of a recipe, found without LLaMA-Factory (codes: docs/recipes.md)."""
+"""Rules on the settings of a recipe that need no LLaMA-Factory (codes: docs/recipes.md)."""
 
 import contextlib
 import os
@@ -114,12 +114,12 @@ def _best(recipe: Recipe) -> Iterator[Problem]:
         hint = f"greater_is_better: {not highest}".lower()
         yield recipe.problem("E308", "greater_is_better", message, hint)
     if isinstance(name, str) and computed and f"eval_{name.removeprefix('eval_')}" not in computed:
-        known = ", ".join(one for one in computed if not one.endswith(TIMES))
-        yield recipe.problem("E314", key, f"found {show_value(name)}, which no evaluation computes: {known}")
+        names = ", ".join(figure for figure in computed if not figure.endswith(TIMES))
+        yield recipe.problem("E314", key, f"found {show_value(name)}, which no evaluation computes: {names}")
 
 
 def evaluates(recipe: Recipe) -> bool:
-    """Return whether a recipe evaluates as it trains."""
+    """Whether a recipe evaluates while it trains."""
     return recipe.settings.get("eval_strategy", "no") not in ("no", False)
 
 
@@ -145,10 +145,11 @@ def measured(recipe: Recipe) -> list[str]:
 
 
 def _packages(recipe: Recipe) -> Iterator[Problem]:
-    wanted = [(key, name) for key, name in PACKAGES.items() if recipe.settings.get(key)]
-    wanted += [("optim", "bitsandbytes")] if "8bit" in str(recipe.settings.get("optim", "")) else []
-    wanted += [("report_to", tool) for tool in TRACKERS if tool in recipe.names("report_to")]
-    for key, package in wanted:
+    needed = [(key, name) for key, name in PACKAGES.items() if recipe.settings.get(key)]
+    if "8bit" in str(recipe.settings.get("optim", "")):
+        needed.append(("optim", "bitsandbytes"))
+    needed += [("report_to", tool) for tool in TRACKERS if tool in recipe.names("report_to")]
+    for key, package in needed:
         if find_spec(package) is None:
             hint = install_command(package.replace("_", "-"))
             yield recipe.problem("E309", key, f"needs the package {package}, which is not installed", hint)
@@ -161,8 +162,8 @@ def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
     except ContentError as error:
         yield recipe.problem("E310", "deepspeed", str(error))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        known = ", ".join(sorted(f"{folder}/{path.name}" for path in (ROOT / folder).glob("*.json")))
-        yield recipe.problem("E310", "deepspeed", f"{name}: file not found", f"there are {known}")
+        files = ", ".join(sorted(f"{folder}/{path.name}" for path in (ROOT / folder).glob("*.json")))
+        yield recipe.problem("E310", "deepspeed", f"{name}: file not found", f"there are {files}")
 
 
 def _paths(recipe: Recipe) -> Iterator[Problem]:
@@ -184,7 +185,7 @@ def _paths(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _output_dir(recipe: Recipe) -> Iterator[Problem]:
-    """Refuse a folder that cannot be written, or holds what is needed: a run's may be set aside with it."""
+    """Refuse a folder that cannot be written, or has files that the run needs and a rename would move."""
     out = recipe.settings.get("output_dir")
     if not isinstance(out, str) or not out.strip() or not out.isprintable():
         return
@@ -195,10 +196,11 @@ def _output_dir(recipe: Recipe) -> Iterator[Problem]:
         return
     needed = {"the current folder": Path(), "the recipe": recipe.path}
     needed |= {key: Path(name) for key in KEPT for name in recipe.names(key) if name.isprintable()}
-    held = (what for what, path in needed.items() if path.exists() and path.resolve().is_relative_to(folder))
-    if what := next(held, ""):
-        message = f"{recipe.output_dir} holds {what}, so it cannot be a run's own"
-        yield recipe.problem("E341", "output_dir", message, CHOOSE)
+    for label, path in needed.items():
+        if path.exists() and path.resolve().is_relative_to(folder):
+            message = f"{recipe.output_dir} holds {label}, so it cannot be a run's own"
+            yield recipe.problem("E341", "output_dir", message, CHOOSE)
+            return
 
 
 def _weights(recipe: Recipe) -> Iterator[Problem]:

@@ -55,10 +55,15 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
         if key not in known_keys():
             hint = nearest(key, known_keys()) or "LLaMA-Factory has no such setting"
             yield recipe.problem("E301", key, "unknown key", hint)
-        elif value is not None and (wrong := next(violations(known_keys()[key], value, exact=True), None)):
-            code = CODES.get(wrong.keyword, "E313")
-            named = key == "template" and code == "E303"
-            yield recipe.problem("E305" if named else code, key, wrong.message, wrong.hint)
+            continue
+        if value is None:
+            continue
+        violation = next(violations(known_keys()[key], value, exact=True), None)
+        if violation is not None:
+            code = CODES.get(violation.keyword, "E313")
+            if key == "template" and code == "E303":
+                code = "E305"
+            yield recipe.problem(code, key, violation.message, violation.hint)
 
 
 def schema_text() -> str:
@@ -109,10 +114,10 @@ def _schema_of(hint: object) -> dict[str, Any]:
         choices += values
     if "other" in kinds:
         return {}
-    found: dict[str, Any] = {"type": sorted(kinds) if len(kinds) > 1 else kinds.pop()}
-    if choices and found["type"] in ("string", ["null", "string"]):
-        found["enum"] = [*choices, None] if "null" in found["type"] else choices
-    return found
+    schema: dict[str, Any] = {"type": sorted(kinds) if len(kinds) > 1 else kinds.pop()}
+    if choices and schema["type"] in ("string", ["null", "string"]):
+        schema["enum"] = [*choices, None] if "null" in schema["type"] else choices
+    return schema
 
 
 if __name__ == "__main__":

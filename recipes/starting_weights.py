@@ -63,9 +63,9 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
     from tuneyard.core.base_models import check_base  # imports numpy
 
     try:
-        named = read_object(config).get("base_model_name_or_path")
+        base_name = read_object(config).get("base_model_name_or_path")
         fix = f"set `{base_key}` to that base; if both are the same model, name {base} in {config}"
-        trained_on = named if isinstance(named, str) and named else None
+        trained_on = base_name if isinstance(base_name, str) and base_name else None
         unchecked = check_base(folder, trained_on, Path(base).expanduser(), base, same=False, fix=fix)
         if unchecked:
             yield recipe.problem("N345", key, unchecked)

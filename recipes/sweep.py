@@ -101,8 +101,8 @@ def command(
 def parse_grid(arguments: Sequence[str]) -> Grid:
     """Split `key=v1,v2` arguments into axes and fixed settings.
 
-    `RequestError` for an unknown key, a key without values, a key that comes twice, `output_dir` (each run
-    has a folder of its own), a list without brackets, and a grid in which no setting has several values.
+    `RequestError` for an unknown key, a key without values, a duplicate key, `output_dir` (each run gets its
+    folder), a list without brackets, and a grid in which no setting has several values.
     """
     axes: dict[str, list[str]] = {}
     fixed: dict[str, str] = {}
@@ -163,7 +163,7 @@ def _values(key: str, text: str) -> list[str]:
 
 
 def plan_runs(path: Path, grid: Grid, out: Path) -> list[Run]:
-    """Return each point of the grid with its recipe, whose output_dir is a folder of its own in `out`."""
+    """Combine each point of the grid with its recipe, whose output_dir is a new folder in `out`."""
     fixed = [f"{key}={value}" for key, value in grid.fixed.items()]
     runs = []
     for name, values in zip(run_names(grid.axes), itertools.product(*grid.axes.values()), strict=True):
@@ -183,8 +183,8 @@ def sweep(runs: Sequence[Run], grid: Grid, evaluation: str | None, metric: str) 
         train(recipe, ask=False)
         value, meaning = score(folder, evaluation, metric)
         rows.append({**point, metric: value, "run": str(folder)})
-        known = [{**row, metric: None if math.isnan(row[metric]) else row[metric]} for row in rows]
-        record = {"metric": metric, "grid": grid.axes, "fixed": grid.fixed, "rows": known}
+        json_rows = [{**row, metric: None if math.isnan(row[metric]) else row[metric]} for row in rows]
+        record = {"metric": metric, "grid": grid.axes, "fixed": grid.fixed, "rows": json_rows}
         write_json(out / SUMMARY, record)
     text = table(rows, grid, metric, meaning)
     write_text(out / "sweep.md", text)
@@ -216,34 +216,34 @@ def _shortened(name: str) -> str:
 
 
 def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
-    """Refuse a grid of which a run cannot be trained or scored.
+    """Refuse a grid if one of its runs cannot be trained or scored.
 
     LLaMA-Factory is asked about each run that differs in more than rates and seeds. It remembers rows and
     layout. What it could not check is printed once for each dataset.
     """
-    asked: set[tuple[str, ...]] = set()
+    checked_settings: set[tuple[str, ...]] = set()
     judged = {key for recipe in recipes for key in recipe.settings} - NOT_JUDGED
     with LlamaFactory(several=True) as llamafactory:
         for recipe in recipes:
-            known = quick_check(recipe, machine("this"))
-            problems = known.refuse()
+            checked = quick_check(recipe, machine("this"))
+            problems = checked.refuse()
             rows = tuple(str(recipe.settings.get(key)) for key in OF_ROWS)
             if metric and metric not in measured(recipe):
                 evaluates = "" if evaluated(recipe) else "; hold rows out: val_size=0.1 eval_strategy=epoch"
                 only = f"a run of it does not write {metric}, only {', '.join(measured(recipe))}"
                 raise ContentError(f"{recipe.path}: {only}{evaluates}; or let a command score it: --eval")
-            if rows not in asked:
-                problems = [*problems, *ask_first(llamafactory, known)]
+            if rows not in checked_settings:
+                problems = [*problems, *ask_first(llamafactory, checked)]
             elif any(recipe.settings.get(key) != recipes[0].settings.get(key) for key in judged):
-                problems = [*problems, *ask_check(llamafactory, known, None).refuse()]
-            asked.add(rows)
+                problems = [*problems, *ask_check(llamafactory, checked, None).refuse()]
+            checked_settings.add(rows)
             never = [problem for problem in problems if problem.field == "eval_steps"]
             if metric in evaluated(recipe) and never:
                 raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
 
 
 def score(folder: Path, evaluation: str | None, metric: str) -> tuple[float, Metric]:
-    """Return a run's best figure of that name, or the mean of what the command wrote, and what it means."""
+    """A run's best value of the metric, or the mean over the command's results, and the metric's meaning."""
     if evaluation is None:
         meaning = metric_of(metric)
         try:
@@ -253,8 +253,11 @@ def score(folder: Path, evaluation: str | None, metric: str) -> tuple[float, Met
     if not (folder / SCORED).is_file() or read_object(folder / SCORED).get("command") != evaluation:
         _evaluate(folder, evaluation)
     results = folder / "results"
-    found = {path: read_object(path) for path in sorted(results.rglob("results.json"))}
-    figures = {path: read_metric(one, metric) for path, one in found.items() if one.get("model") != "base"}
+    figures = {}
+    for path in sorted(results.rglob("results.json")):
+        result = read_object(path)
+        if result.get("model") != "base":
+            figures[path] = read_metric(result, metric)
     numbers = [float(value) for value, _ in figures.values() if isinstance(value, int | float)]
     if not numbers:
         raise ContentError(f"{results}: no results.json with the number {show_value(metric)}")
@@ -289,8 +292,8 @@ def table(rows: list[Row], grid: Grid, metric: str, meaning: Metric) -> str:
     scores = [row[metric] for row in rows if not math.isnan(row[metric])]
     if axes == ["seed"] and len(scores) > 1:
         mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
-        told = "mean {mean:.4f}, standard deviation {deviation:.4f} over {count} seeds"
-        lines.append("\n" + tr(told, mean=mean, deviation=deviation, count=len(scores)))
+        text = "mean {mean:.4f}, standard deviation {deviation:.4f} over {count} seeds"
+        lines.append("\n" + tr(text, mean=mean, deviation=deviation, count=len(scores)))
     return "\n".join(lines) + "\n"
 
 
@@ -302,8 +305,8 @@ def plot(rows: list[Row], axes: dict[str, list[str]], metric: str, meaning: Metr
         panel = figure.subplots()
         best = min(rows, key=lambda row: meaning.rank(row[metric]))
         point = ", ".join(f"{key} {best[key]}" for key in axes)
-        told = "Best {metric} {value:.4g} at {point}"
-        panel.set_title(tr(told, metric=metric, value=best[metric], point=point), wrap=True)
+        title = "Best {metric} {value:.4g} at {point}"
+        panel.set_title(tr(title, metric=metric, value=best[metric], point=point), wrap=True)
         if len(axes) == 1:
             names = [_point(row, axes) for row in rows]
             panel.plot(names, [row[metric] for row in rows], marker="o", color="C0")

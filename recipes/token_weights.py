@@ -30,13 +30,13 @@ Decode = Callable[[list[int]], str]
 
 @dataclass(frozen=True, slots=True)
 class TokenWeights:
-    """The rules of one file over a default: what a pattern (its first group, if any) finds weighs so."""
+    """Rules of one weights file: a pattern (its first group, if any) and the weight of its matches."""
 
     default: float
     rules: tuple[tuple[re.Pattern[str], float], ...]
 
     def of_answer(self, ids: Sequence[int], decode: Decode) -> list[float]:
-        """Return one weight for each token of an answer; a token counts when it shares a character."""
+        """One weight for each token of an answer. One shared character counts as a match."""
         spans = list(token_spans(ids, decode))
         text = "".join(piece for _, _, piece in spans)
         weights = [self.default] * len(ids)
@@ -60,7 +60,7 @@ class TokenWeights:
 
 
 def token_spans(ids: Sequence[int], decode: Decode) -> Iterator[tuple[int, int, str]]:
-    """Yield each token's first and last character in the decoded text, and what it adds to the text.
+    """Yield each token's begin and end in the decoded text, and the characters that it adds.
 
     Parts of one character (UTF-8) share its span, and the last adds it. Decoding starts one token back,
     since some tokenizers drop the space of the first token.
@@ -70,12 +70,12 @@ def token_spans(ids: Sequence[int], decode: Decode) -> Iterator[tuple[int, int, 
         if index < waiting:
             continue
         stop = index + 1
-        known = decode(list(ids[before:index]))
+        text_before = decode(list(ids[before:index]))
         text = decode(list(ids[before:stop]))
         while text.endswith("\ufffd") and stop < min(len(ids), index + 4):
             stop += 1
             text = decode(list(ids[before:stop]))
-        added = text[len(known) :]
+        added = text[len(text_before) :]
         for part in range(index, stop):
             yield position, position + len(added), added if part == stop - 1 else ""
         position += len(added)
@@ -83,13 +83,15 @@ def token_spans(ids: Sequence[int], decode: Decode) -> Iterator[tuple[int, int, 
 
 
 def weights_file(recipe: Path) -> Path | None:
-    """Return recipes/weights/NAME.yaml of a recipe (beside it), None where there is none."""
+    """Find the weights of a recipe, weights/NAME.yaml next to it. None without."""
     path = recipe.parent / "weights" / recipe.name
-    return path if path.is_file() else None
+    if not path.is_file():
+        return None
+    return path
 
 
 def read_weights(path: Path) -> TokenWeights:
-    """Read a weights file; `ContentError` says which rule is wrong, what was found and expected."""
+    """Read a weights file. `ContentError` names the wrong rule, its value and the expected value."""
     value: dict[str, Any] = read_mapping(path, "weights file")
     check_file(path, read_object(SCHEMA), value)
     rules = [
@@ -133,9 +135,9 @@ def weighted_trainer(parent: type[Any], weights: TokenWeights) -> type[Any]:
     class WeightedTrainer(parent):  # type: ignore[misc]  # the parent is found at run time
         data_collator: Any
 
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            super().__init__(*arguments, **named)
-            collate, tokenizer = self.data_collator, named["tokenizer"]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            collate, tokenizer = self.data_collator, options["tokenizer"]
 
             def weigh(features: list[dict[str, Any]]) -> dict[str, Any]:
                 batch: dict[str, Any] = collate(features)
@@ -154,18 +156,18 @@ def weighted_trainer(parent: type[Any], weights: TokenWeights) -> type[Any]:
                 total = self.accelerator.gather(total).sum()
             return total
 
-        def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+        def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
             token_weights = weights_of(inputs)
             inputs = {key: value for key, value in inputs.items() if key != "token_weights"}
             if not model.training or bool((token_weights == inputs["labels"].ne(IGNORED)).all()):
-                return super().compute_loss(model, inputs, *arguments, **named)
+                return super().compute_loss(model, inputs, *arguments, **options)
             labels = inputs.pop("labels")
             outputs = model(**inputs)
-            items = named.get("num_items_in_batch")
+            items = options.get("num_items_in_batch")
             loss = weighted_loss(outputs.logits, labels, token_weights, items)
             if self.args.average_tokens_across_devices and items is not None:
                 loss = loss * self.accelerator.num_processes
-            return (loss, outputs) if named.get("return_outputs") else loss
+            return (loss, outputs) if options.get("return_outputs") else loss
 
     return WeightedTrainer
 
@@ -200,9 +202,9 @@ def install(weights: TokenWeights) -> None:
     """Put the weighted trainer where LLaMA-Factory looks it up; `ContentError` for a version not proved."""
     from llamafactory.train.sft import workflow
 
-    found = versions("llamafactory").get("llamafactory")
-    if found != PROVED:
-        proved = f"key-token weights are proved with LLaMA-Factory {PROVED}, found {found}"
+    installed = versions("llamafactory").get("llamafactory")
+    if installed != PROVED:
+        proved = f"key-token weights are proved with LLaMA-Factory {PROVED}, found {installed}"
         raise ContentError(f"{proved}; install that version, or train without recipes/weights")
     workflow.CustomSeq2SeqTrainer = weighted_trainer(workflow.CustomSeq2SeqTrainer, weights)
 

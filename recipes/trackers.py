@@ -32,8 +32,9 @@ def is_wandb_configured() -> bool:
 
 def _has_netrc_entry() -> bool:
     host = urlsplit(os.environ.get("WANDB_BASE_URL") or WANDB_SERVER).hostname
-    named = os.environ.get("NETRC")
-    paths = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    paths = [Path.home() / ".netrc", Path.home() / "_netrc"]
+    if os.environ.get("NETRC"):
+        paths = [Path(os.environ["NETRC"])]
     for path in paths:
         try:
             logins = netrc.netrc(str(path))

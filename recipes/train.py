@@ -58,9 +58,9 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     `force` sets a run of another number of processes aside; `ask` is false where it was asked before.
     """
     target = machine("this")
-    known = quick_check(recipe, target)
-    _show_warnings(known.refuse())
-    world = known.schedule.world
+    checked = quick_check(recipe, target)
+    _show_warnings(checked.refuse())
+    world = checked.schedule.world
     weights = weights_file(recipe.path)
     ranks = uses_torchrun(recipe, target.gpus)
     if ranks and not target.gpus:
@@ -73,7 +73,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         if force or other_run(output_dir, inputs) or not (output_dir / RUN).is_file():
             require_model(recipe)  # before anything is renamed or written
             if ask:
-                _show_warnings(ask_first(llamafactory, known))
+                _show_warnings(ask_first(llamafactory, checked))
         lock = _reserve(recipe, inputs, world, force, stack)
         if (output_dir / RUN).is_file():
             click.echo(f"{output_dir}: up to date")
@@ -105,12 +105,12 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     click.echo(f"{output_dir}: trained in {seconds} s")
 
 
-def ask_first(llamafactory: LlamaFactory, known: Checked) -> list[Problem]:
-    """Return what LLaMA-Factory adds to a quick check; `ProblemsError` for its errors."""
-    asked = ask_check(llamafactory, known, None)
-    for line in not_checked(known.recipe, asked.answer, known.recipe.text("model_name_or_path")):
+def ask_first(llamafactory: LlamaFactory, quick: Checked) -> list[Problem]:
+    """Add LLaMA-Factory's findings to a quick check. `ProblemsError` for its errors."""
+    checked = ask_check(llamafactory, quick, None)
+    for line in not_checked(quick.recipe, checked.answer, quick.recipe.text("model_name_or_path")):
         click.echo(f"not checked: {line}", err=True)
-    return asked.refuse()
+    return checked.refuse()
 
 
 def _show_warnings(problems: list[Problem]) -> None:
@@ -136,8 +136,9 @@ def _reserve(
             if differs and recipe.settings.get("overwrite_output_dir") is not True:
                 mend = "give another output_dir=…, or overwrite_output_dir=true to set the old one aside"
                 raise ContentError(f"{output_dir} holds another run ({differs}); {mend}")
-            if run := differs or grown:
-                click.echo(f"{output_dir} held another run ({run}); it is now {set_aside(output_dir)}")
+            difference = differs or grown
+            if difference:
+                click.echo(f"{output_dir} held another run ({difference}); it is now {set_aside(output_dir)}")
         return stack.enter_context(reserved(output_dir))
 
 

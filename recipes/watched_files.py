@@ -42,7 +42,7 @@ def _datasets(recipe: Recipe) -> list[Path]:
 
 
 def states_of(paths: Iterable[Path]) -> FileStates:
-    """Return what of each file changes when its content does."""
+    """Identify the content of each file: (inode, size, time of change), None if missing."""
     states: FileStates = {}
     for path in paths:
         try:

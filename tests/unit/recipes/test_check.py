@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+from tuneyard.core.datasets import REMOTE_SOURCES
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.recipes import check
 from tuneyard.recipes.check import Checked, disk_problems
 from tuneyard.recipes.costs import schedule_of
-from tuneyard.recipes.data import ELSEWHERE, NamedDataset
+from tuneyard.recipes.data import NamedDataset
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.recipe import Recipe
 
@@ -69,7 +70,7 @@ def test_without_an_output_dir_every_other_problem_is_still_said(tmp_path, monke
 def quick(folder: Path, *words: object) -> str:
     """What `check --quick` prints about a sound recipe for LLaMA-Factory's loop, with these words added."""
     (folder / "a.json").write_text(json.dumps([{"instruction": "a", "output": "b"}] * 40))
-    hub = {source: {source: f"someone/{source}"} for source in ELSEWHERE}
+    hub = {source: {source: f"someone/{source}"} for source in REMOTE_SOURCES}
     registry = {"a": {"file_name": "a.json"}, "texts": {"file_name": "t.txt"}, **hub}
     (folder / "dataset_info.json").write_text(json.dumps(registry))
     (folder / "t.txt").write_text("one text\n")
@@ -103,7 +104,7 @@ def test_recipes_are_checked_for_the_machine_that_trains_them(tmp_path):
 
 
 def test_datasets_that_are_no_local_files_are_said_to_be_unchecked(tmp_path):
-    for source in ELSEWHERE:
+    for source in REMOTE_SOURCES:
         found = quick(tmp_path, f"dataset=a,{source}")
         assert f"not checked: dataset {source}: no local file ({source}: someone/{source})" in found
         assert "nothing wrong" in found and "rows" not in found  # how many it has is not known
