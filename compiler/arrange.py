@@ -33,7 +33,7 @@ from tuneyard.compiler.sources import Input, with_rivals
 from tuneyard.compiler.spec import PART, WHOLE, Spec, Split
 from tuneyard.compiler.spool import Spool
 from tuneyard.compiler.texts import Sieve
-from tuneyard.compiler.unused import Unused
+from tuneyard.compiler.unused_columns import Unused
 from tuneyard.compiler.write import RecordFile, rearrange
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.splits import IN_REST, ROW_TYPE, apportioned, draw_sample, draw_splits

@@ -6,6 +6,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
+from tuneyard.compiler.column_meanings import missing_fix, other_kind
 from tuneyard.compiler.kinds import ColumnReader, FileContext, kind_of
 from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.marks import MaskedAnswerError, TurnKeys
@@ -22,7 +23,7 @@ from tuneyard.compiler.texts import (
     writable,
     written,
 )
-from tuneyard.compiler.unused import Unused, missing_fix, other_kind
+from tuneyard.compiler.unused_columns import Unused
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import Problem, nearest, show_value
 from tuneyard.core.schema_errors import violations

@@ -336,7 +336,13 @@ def verify_command(
     "init samples/rte/train.jsonl", "init samples/rte/train.jsonl --text premise --label label --split 0.2"
 )
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--text", metavar="COLUMN", help="The column that the model reads.")
+@click.option(
+    "--text",
+    "texts",
+    metavar="COLUMN",
+    multiple=True,
+    help="The column that the model reads. Twice for a pair of texts.",
+)
 @click.option("--label", metavar="COLUMN", help="The column of the classes to answer with.")
 @click.option("--answer", metavar="COLUMN", help="The column of the answers, as free text.")
 @click.option(
@@ -346,16 +352,21 @@ def verify_command(
     help="The share of rows for evaluation; 0 for no split.  [default: 0.1 from 20 rows on]",
 )
 @click.option("--out", type=_FILE, help="Write the spec there, not to stdout.")
-def init_command(file: Path, share: float | None, out: Path | None, **columns: str | None) -> None:
+def init_command(
+    file: Path, share: float | None, out: Path | None, texts: tuple[str, ...], **columns: str | None
+) -> None:
     """Look at a file or folder and propose a spec that compiles it: init data.csv --out mine.yaml."""
     from tuneyard.compiler.init.propose import FailingSpecError, propose
     from tuneyard.core.files import write_text
 
-    told = {role: column for role, column in columns.items() if column}
+    if len(texts) > 2:
+        raise RequestError(f"--text is given {len(texts)} times, expected one column, or two for a pair")
+    user_columns = dict(zip(("text", "text2"), texts, strict=False))
+    user_columns |= {role: column for role, column in columns.items() if column}
     if out and out.exists():
         raise RequestError(f"--out {out}: it exists; name another file, or delete it first")
     try:
-        spec, said = propose(file, share, out, **told)
+        spec, report = propose(file, share, out, **user_columns)
     except FailingSpecError as error:
         if out is None:  # to be corrected by hand
             click.echo(error.spec, nl=False)
@@ -364,4 +375,4 @@ def init_command(file: Path, share: float | None, out: Path | None, **columns: s
         write_text(out, spec)
     else:
         click.echo(spec, nl=False)
-    click.echo(said, err=True)
+    click.echo(report, err=True)

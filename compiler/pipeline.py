@@ -16,7 +16,7 @@ from tuneyard.compiler.registry import Registry, manifest_of
 from tuneyard.compiler.request import CompileReport, CompileRequest, Counts
 from tuneyard.compiler.sources import Input, find_inputs, hashing, texts_by_line, unread
 from tuneyard.compiler.spec import PART, REJECTED, UNLABELLED, Spec
-from tuneyard.compiler.unused import Unused
+from tuneyard.compiler.unused_columns import Unused
 from tuneyard.core.errors import Problem, RequestError
 from tuneyard.core.files import staging
 

@@ -30,7 +30,7 @@ from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Id
 from tuneyard.compiler.sources import Input
 from tuneyard.compiler.spec import MANIFEST, REJECTED, REJECTED_BEFORE, Output, Spec, load_spec
 from tuneyard.compiler.specfile import where_to_write
-from tuneyard.compiler.unused import Unused
+from tuneyard.compiler.unused_columns import Unused
 from tuneyard.core.checkout import version
 from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES, read_registry, wrong_folder
 from tuneyard.core.errors import ContentError, RequestError, nearest

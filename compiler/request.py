@@ -13,7 +13,7 @@ from typing import Any
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.spec import REJECTED, Spec
 from tuneyard.compiler.specfile import PACKAGE
-from tuneyard.compiler.unused import Unused
+from tuneyard.compiler.unused_columns import Unused
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.files import versions

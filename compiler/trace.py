@@ -16,7 +16,7 @@ from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.sources import RAW, find_inputs, with_rivals
 from tuneyard.compiler.spec import MANIFEST, Spec
 from tuneyard.compiler.texts import Sieve
-from tuneyard.compiler.unused import Unused
+from tuneyard.compiler.unused_columns import Unused
 from tuneyard.core.errors import ProblemsError, RequestError, show_value
 from tuneyard.core.files import read_object
 

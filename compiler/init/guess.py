@@ -1,273 +1,464 @@
-"""What a file's values are for, by the names in circulation: turns, pairs, answers, classes, text."""
+"""The roles of a file's columns, by the vocabulary of column names and by the types of their values."""
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from tuneyard.compiler.init.look import MOST_VALUES, PROSE, Found, Leaf
+from tuneyard.compiler.column_meanings import CLASS_ENDINGS, PAIRS, USUAL_NAMES, meaning
+from tuneyard.compiler.column_names import snake_case
+from tuneyard.compiler.init.look import FEWEST_ROWS, MOST_VALUES, PROSE, FileProfile, Leaf
 from tuneyard.compiler.kinds.kto import WORDS
 from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.kinds.turn_forms import is_transcript
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.prompt import PLACEHOLDERS
 
-# The names by which columns go, in English and Chinese, and the words of the prompts in both.
-PAIRS = (
-    ("premise", "hypothesis"), ("sentence1", "sentence2"), ("text_a", "text_b"), ("text1", "text2"),
-    ("前提", "假设"), ("句子1", "句子2"), ("文本1", "文本2"),
-)  # fmt: skip
-LABELS = ("gold_label", "label", "labels", "final_decision", "category", "class", "target", "label1",
-          "sentiment", "标签", "标注", "类别", "分类")  # fmt: skip
-PARENTS = ("parent_id", "parent_message_id", "parent", "reply_to", "reply_to_id", "in_reply_to")
-REPLIES = ("replies", "children")
-OF_MESSAGES = ("role", "from", "speaker", "author_role", "message_id")
-CLASSES = ("type", "class", "category", "类型", "类别", "分类")  # how the name of a column of classes ends
-ASKED = ("instruction", "prompt", "question", "query", "problem", "task", "ask", "q",
-         "指令", "提示", "问题", "提问", "题目")  # fmt: skip
-CONTEXT = ("input", "context", "contexts", "passage", "event", "输入", "上下文", "背景", "补充信息")
-ANSWERED = ("output", "response", "answer", "long_answer", "completion", "solution", "response_chosen",
-            "answers.text", "chosen", "a", "judgement", "reply",
-            "输出", "回答", "答案", "回复", "答复")  # fmt: skip
-MARKS = ("kto_tag", "label", "desirable", "is_desirable")  # of KTO: whether an answer is wanted
-RATINGS = ("overall_score", "score", "rating", "reward", "votes", "pm_score", "评分", "得分")
-CHOSEN = ("answer", "答案", "正确答案")  # the letter of a choice
-TEXT = ("text", "content", "body", "document", "文本", "内容", "正文", "句子", "评论")
-MEANINGS: dict[object, str] = {
+LABEL_KINDS = ("text", "number", "truth value", "fraction")
+NLI_MEANINGS: dict[object, str] = {
     "entailment": "yes", "not_entailment": "no", "neutral": "maybe", "contradiction": "no", "蕴含": "yes",
     "中立": "maybe", "矛盾": "no", "-": "unlabelled", -1: "unlabelled",
 }  # fmt: skip
-GLUE = {2: ("yes", "no"), 3: ("yes", "maybe", "no")}
+GLUE_ORDER = {2: ("yes", "no"), 3: ("yes", "maybe", "no")}
+NLI_PAIRS = tuple(zip(USUAL_NAMES["premise"], USUAL_NAMES["hypothesis"], strict=True))
 IN_CHINESE = {"yes": "是", "no": "否", "maybe": "可能", "unlabelled": "unlabelled"}
-JUDGE = {
+# The prompts in English (False) and Chinese (True).
+IMPLY = {
     False: 'Does "{{premise}}" imply that "{{hypothesis}}"? Please answer {}.',
     True: "由“{{premise}}”能否推出“{{hypothesis}}”？请只用一个词回答：{}。",
 }
+SAME = {
+    False: 'Do "{{premise}}" and "{{hypothesis}}" mean the same? Please answer {}.',
+    True: "“{{premise}}”和“{{hypothesis}}”意思相同吗？请只用一个词回答：{}。",
+}
+JUDGE = {
+    False: "{{premise}}\n\n{{hypothesis}}\n\nPlease answer {}.",
+    True: "{{premise}}\n\n{{hypothesis}}\n\n请只用一个词回答：{}。",
+}
 CLASSIFY = {False: "{{text}}\n\nPlease answer {}.", True: "{{text}}\n\n请只用一个词回答：{}。"}
+DECIDE = {False: "{{question}}\n\nPlease answer {}.", True: "{{question}}\n\n请只用一个词回答：{}。"}
+SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}
 OR = {False: " or ", True: "、"}
+_NUMBERED = re.compile(r"(?:^|_)[12ab](?=_|$)|[12]$")
+
+Column = list[str] | dict[str, object]
 
 
 @dataclass(slots=True)
 class Proposal:
-    """The lines of a spec: what it is about, its columns, its one output, its labels.
+    """A spec in parts: what it is about, its columns, the templates of its one output, its labels.
 
-    `prompts` are the leaves of the texts that the model reads, by our column; `answer` is that of the answer.
+    `prompts` are the leaves of the texts that the model reads, by target column. `answer` is the leaf of the
+    answer. `guesses` are sentences about choices that the file does not prove.
     """
 
     about: str
-    columns: list[str]
-    write: list[str]
-    labels: list[str] = field(default_factory=list)
+    columns: dict[str, Column]
+    write: dict[str, str]
+    labels: dict[str, list[object]] = field(default_factory=dict)
     prompts: dict[str, Leaf] = field(default_factory=dict)
     answer: Leaf | None = None
+    guesses: list[str] = field(default_factory=list)
 
 
-Shape = Callable[[Found], Proposal | None]
+Shape = Callable[[FileProfile], Proposal | None]
 
 
-def guess(found: Found) -> Proposal:
-    """Return the first proposal that fits; `ContentError` says what was found where none does."""
-    for shape in _told(found) if found.told else SHAPES:
-        if proposal := shape(found):
+def guess(profile: FileProfile) -> Proposal:
+    """Propose by the first shape that fits; `ContentError` lists the columns if none does."""
+    for shape in _shapes(profile):
+        proposal = shape(profile)
+        if proposal is not None:
             return proposal
-    kinds = ", ".join(f"{leaf.path} ({leaf.kind})" for leaf in found.leaves.values())
-    shown = kinds if len(kinds) < 400 else f"{kinds[:400]}…"
+    columns = ", ".join(f"{leaf.path} ({leaf.kind})" for leaf in profile.leaves.values())
+    if len(columns) >= 400:
+        columns = f"{columns[:400]}…"
     raise ContentError(
-        f"{found.path}: nothing in it looks like turns, question and answer, a labelled text or plain text; "
-        f"found {shown or 'no named fields'}; name its columns with --text and --label or "
-        "--answer, or write a spec by hand, as compiler/specs/qa.yaml"
+        f"{profile.path}: nothing in it looks like turns, question and answer, a labelled text or plain "
+        f"text; found {columns or 'no named fields'}; name its columns with --text and --label or "
+        "--answer (--text twice for a pair of texts), or write a spec by hand, as compiler/specs/qa.yaml"
     )
 
 
-def quoted(value: object) -> str:
-    """JSON that YAML reads as the same value.
-
-    YAML folds line separators inside a text and refuses control characters. They are escaped. Characters
-    above U+FFFF stay: YAML does not read the two escapes that JSON needs for one of them.
-    """
-    text = json.dumps(value, ensure_ascii=False)
-    characters = []
-    for character in text:
-        is_safe = character.isprintable() or ord(character) > 0xFFFF
-        characters.append(character if is_safe else f"\\u{ord(character):04x}")
-    return "".join(characters)
-
-
-def _told(found: Found) -> tuple[Shape, ...]:
-    """Return the shapes that use the columns that the user named; `RequestError` where one is not there."""
-    for option, path in found.told.items():
-        if path not in found.leaves:
-            there = f"(columns: {', '.join(found.leaves) or 'none'}) {nearest(path, found.leaves)}"
-            raise RequestError(f"--{option} {path}: no such column in {found.path} {there}".rstrip())
-    if "answer" in found.told:
+def _shapes(profile: FileProfile) -> tuple[Shape, ...]:
+    """The shapes to try; those that use the columns that the user named, if there are any."""
+    user_columns = profile.user_columns
+    if not user_columns:
+        return SHAPES
+    _check_user_columns(profile)
+    if "answer" in user_columns:
         return (_exchange,)
-    if "label" in found.told:
-        count = len(found.leaves[found.told["label"]].values)
-        if not 2 <= count <= MOST_VALUES:
-            many = f"more than {MOST_VALUES}" if count > MOST_VALUES else str(count)
-            wrong = f"--label {found.told['label']}: {many} values, expected 2 to {MOST_VALUES}"
-            raise RequestError(f"{wrong}; name a column of free text with --answer")
-        return (_class,) if "text" in found.told else (_pair, _class)
-    return (_class, _plain)
+    if "text2" in user_columns:
+        return (_pair,)
+    if "label" not in user_columns:
+        return (_class, _plain)
+    return (_class,) if "text" in user_columns else (_pair, _class)
 
 
-def _talk(found: Found) -> Proposal | None:
-    turns = next((leaf for leaf in found.leaves.values() if leaf.kind == "turns"), None)
+def _check_user_columns(profile: FileProfile) -> None:
+    """Raise `RequestError` if a column is missing, or has too few or too many values for a label."""
+    for role, path in profile.user_columns.items():
+        if path not in profile.leaves:
+            columns = f"(columns: {', '.join(profile.leaves) or 'none'}) {nearest(path, profile.leaves)}"
+            option = role.removesuffix("2")
+            message = f"--{option} {path}: no such column in {profile.path} {columns}"
+            raise RequestError(message.rstrip())
+    label = profile.user_leaf("label")
+    if label is None:
+        if "text2" in profile.user_columns:
+            raise RequestError("--text twice is a pair of texts: name the column of its labels with --label")
+        return
+    count = len(label.values)
+    if not 2 <= count <= MOST_VALUES:
+        values = f"more than {MOST_VALUES}" if count > MOST_VALUES else str(count)
+        raise RequestError(
+            f"--label {label.path}: {values} values, expected 2 to {MOST_VALUES}; "
+            "name a column of free text with --answer"
+        )
+
+
+def _talk(profile: FileProfile) -> Proposal | None:
+    """Conversations in a column of turns, with what is next to them: tools, media, a pair, KTO marks."""
+    turns = next((leaf for leaf in profile.leaves.values() if leaf.kind == "turns"), None)
     if turns is None:
         return None
-    talks = (talk for row in found.first if isinstance(talk := row.get(turns.path), list))
-    messages = (turn for talk in talks for turn in talk if isinstance(turn, dict))
-    said = any(turn.get("tool_calls") and turn.get("content") for turn in messages)
-    beside, why = (", calls: text", ", some with text beside a call of a tool") if said else ("", "")
-    columns = [f"  turns: {{names: [{quoted(turns.path)}], is: turns{beside}}} # its values are turns{why}"]
-    columns += _system(found)
-    columns += [_by_name("tools")] if any(row.get("tools") for row in found.first) else []
-    named = {key for row in found.first for key, value in row.items() if value not in (None, "", [])}
-    media = [(kind, name) for kind in PLACEHOLDERS for name in (kind, kind[:-1]) if name in named]
-    columns += [_by_name(kind, name, ", default: []") for kind, name in media]
-    columns += map(_by_name, PAIR) if named >= set(PAIR) else _marks(found)
-    return Proposal("Conversations", columns, ["format: sharegpt"])
+    column: dict[str, object] = {"names": [turns.path], "is": "turns"}
+    if _has_text_with_calls(profile, turns.path):
+        column["calls"] = "text"
+    columns: dict[str, Column] = {"turns": column, **_system(profile)}
+    if any(row.get("tools") for row in profile.first):
+        columns["tools"] = {"names": ["tools"], "is": "tools"}
+    filled_names = {key for row in profile.first for key, value in row.items() if value not in (None, "", [])}
+    for kind in PLACEHOLDERS:
+        for name in (kind, kind[:-1]):
+            if name in filled_names:
+                columns[kind] = {"names": [name], "is": kind, "default": []}
+                break
+    if filled_names >= set(PAIR):
+        columns |= {kind: {"names": [kind], "is": kind} for kind in PAIR}
+    else:
+        columns |= _marks(profile)
+    return Proposal("Conversations", columns, {"format": "sharegpt"})
 
 
-def _marks(found: Found) -> list[str]:
-    rows = found.first
-    marks = [key for key in MARKS if rows and all(_is_mark(key, row.get(key)) for row in rows)]
-    return [f"  kto_tag: {{names: [{key}], is: kto}} # true or false in every row" for key in marks[:1]]
+def _has_text_with_calls(profile: FileProfile, path: str) -> bool:
+    """True if a turn has both text and a tool call."""
+    for row in profile.first:
+        turns = row.get(path)
+        for turn in turns if isinstance(turns, list) else ():
+            if isinstance(turn, dict) and turn.get("tool_calls") and turn.get("content"):
+                return True
+    return False
+
+
+def _marks(profile: FileProfile) -> dict[str, Column]:
+    """The column of KTO marks: true or false in every row."""
+    rows = profile.first
+    for name in (*USUAL_NAMES["kto_tag"], "label"):
+        if rows and all(_is_mark(name, row.get(name)) for row in rows):
+            return {"kto_tag": {"names": [name], "is": "kto"}}
+    return {}
 
 
 def _is_mark(name: str, value: object) -> bool:
-    """Whether a value says true or false: in a `label` only as a truth value: 0 and 1 are classes too."""
-    return isinstance(value, bool) or (name != "label" and str(value).strip().lower() in WORDS)
+    """True for true or false. In a `label`, 0 and 1 may be classes, so only truth values count."""
+    if isinstance(value, bool):
+        return True
+    return name != "label" and str(value).strip().lower() in WORDS
 
 
-def _preference(found: Found) -> Proposal | None:
-    asked = _asked(found)
-    answers = [(kind, leaf) for kind in PAIR if (leaf := _named(found, [kind]))]
-    if asked is None or len(answers) < len(PAIR):
+def _preference(profile: FileProfile) -> Proposal | None:
+    """A question with a chosen and a rejected answer."""
+    question = _question(profile)
+    answers = {kind: _named(profile, USUAL_NAMES[kind]) for kind in PAIR}
+    columns: dict[str, Column] = {}
+    for kind, leaf in answers.items():
+        if question is None or leaf is None:
+            return None
+        columns["question"] = [question.path]
+        columns[kind] = {"names": [leaf.path], "is": kind}
+    if question is None:
         return None
-    columns = [_column("question", asked), *(_column(kind, leaf, kind) for kind, leaf in answers)]
-    return _answering(found, "Preference pairs", asked, columns)
+    return _answering(profile, "Preference pairs", question, columns)
 
 
 def _answering(
-    found: Found, about: str, asked: Leaf, columns: list[str], answer: Leaf | None = None
+    profile: FileProfile, about: str, question: Leaf, columns: dict[str, Column], answer: Leaf | None = None
 ) -> Proposal:
-    """Return the proposal for a question with its context, the system's words and an answer, or a pair."""
-    context = _named(found, CONTEXT) or (_named(found, CONTEXT, "texts") if answer else None)
-    if context:
-        columns.append(_column("context", context, "list" if context.kind == "texts" else "extra"))
-    columns += _marks(found) if answer else []
-    columns += (system := _system(found))
-    if answer and any(row.get("history") for row in found.first):
-        columns.append(_by_name("history"))
+    """Add the context, the system text, earlier turns and marks to a question with an answer or a pair."""
+    guesses = []
+    context = _context(profile, with_lists=answer is not None)
+    if context is question or context is answer:
+        context = None
+    if context is not None:
+        columns["context"] = {"names": [context.path], "is": "list" if context.kind == "texts" else "extra"}
+        if not any(context.goes_by(name) for name in USUAL_NAMES["context"]):
+            guesses.append(f"{context.path} is used as the input of {question.path}")
+    system = _system(profile)
+    if answer is not None:
+        columns |= _marks(profile)
+    columns |= system
+    if answer is not None and any(row.get("history") for row in profile.first):
+        columns["history"] = {"names": ["history"], "is": "history"}
     write = _alpaca("{question}", "{answer}" if answer else "", "{context}" if context else "")
-    write += ['system: "{system}"'] if system else []
-    prompts = {"question": asked, **({"context": context} if context else {})}
-    return Proposal(about, columns, write, prompts=prompts, answer=answer)
+    if system:
+        write["system"] = "{system}"
+    prompts = {"question": question}
+    if context is not None:
+        prompts["context"] = context
+    return Proposal(about, columns, write, prompts=prompts, answer=answer, guesses=guesses)
 
 
-def _dialogues(found: Found) -> Proposal | None:
-    """Two whole dialogues to choose from, each one text: HH-RLHF's form."""
-    rows = found.first
-    if not rows or any(not is_transcript(row.get(kind)) for row in rows for kind in PAIR):
+def _context(profile: FileProfile, *, with_lists: bool) -> Leaf | None:
+    """The text that a question is about; without a usual name, prose in a column of texts."""
+    context = _named(profile, USUAL_NAMES["context"])
+    if context is None and with_lists:
+        context = _named(profile, USUAL_NAMES["context"], "texts")
+    if context is None and not profile.user_columns:
+        context = _named(profile, (*USUAL_NAMES["text"], *USUAL_NAMES["summarized"]))
+        if context is not None and context.characters < PROSE * profile.rows:
+            return None
+    return context
+
+
+def _dialogues(profile: FileProfile) -> Proposal | None:
+    """Two whole dialogues to choose from, each in one text: HH-RLHF's form."""
+    rows = profile.first
+    if not rows or not all(is_transcript(row.get(kind)) for row in rows for kind in PAIR):
         return None
-    columns = ["  turns: {names: [chosen], is: turns} # the prompt stands before the chosen answer"]
-    return Proposal("Preference pairs of dialogues", [*columns, *map(_by_name, PAIR)], ["format: sharegpt"])
+    columns: dict[str, Column] = {"turns": {"names": ["chosen"], "is": "turns"}}
+    columns |= {kind: {"names": [kind], "is": kind} for kind in PAIR}
+    return Proposal("Preference pairs of dialogues", columns, {"format": "sharegpt"})
 
 
-def _ranked(found: Found) -> Proposal | None:
-    """A question and rated answers to it in a list: the best and the worst are a pair."""
-    asked, rows = _asked(found), found.first
-    answers = next((key for row in rows[:1] for key, value in row.items() if _rated(value)), None)
-    if asked is None or answers is None or not all(_rated(row.get(answers)) for row in rows):
+def _ranked(profile: FileProfile) -> Proposal | None:
+    """A question with rated answers in a list: the best and the worst are a pair."""
+    question, rows = _question(profile), profile.first
+    if question is None or not rows:
+        return None
+    answers = next((key for key, value in rows[0].items() if _rated(value)), None)
+    if answers is None or not all(_rated(row.get(answers)) for row in rows):
         return None
     by, take = _rated(rows[0][answers])
-    best = f"best: {{by: {quoted(by)}, take: {quoted(take)}}}"
-    columns = [_column("question", asked)]
-    columns += [
-        f"  {kind}: {{names: [{quoted(answers)}], is: {kind}, {best}}} # its {end} {by}"
-        for kind, end in zip(PAIR, ("highest", "lowest"), strict=True)
-    ]
-    about, write = "Preference pairs from ratings", _alpaca("{question}")
-    return Proposal(about, columns, write, prompts={"question": asked})
+    columns: dict[str, Column] = {"question": [question.path]}
+    for kind in PAIR:
+        columns[kind] = {"names": [answers], "is": kind, "best": {"by": by, "take": take}}
+    about = "Preference pairs from ratings"
+    return Proposal(about, columns, _alpaca("{question}"), prompts={"question": question})
 
 
 def _rated(value: object) -> tuple[str, ...]:
-    """Return the keys of the rating and of the text in a list of rated answers, () for anything else."""
+    """The keys of the rating and of the text in a list of rated answers, () for anything else."""
     if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
         return ()
-    rated = (name for name in RATINGS if all(type(item.get(name)) in (int, float) for item in value))
-    by = next(rated, None)
-    texts = (name for name in (*ANSWERED, *TEXT) if all(isinstance(item.get(name), str) for item in value))
-    take = next(texts, None)
-    return (by, take) if by and take else ()
+    for by in USUAL_NAMES["rating"]:
+        if not all(type(item.get(by)) in (int, float) for item in value):
+            continue
+        for take in (*USUAL_NAMES["answer"], *USUAL_NAMES["text"]):
+            if all(isinstance(item.get(take), str) for item in value):
+                return (by, take)
+    return ()
 
 
-def _pair(found: Found) -> Proposal | None:
-    label = _label(found)
-    pairs = [(_named(found, [one]), _named(found, [two])) for one, two in PAIRS]
-    first, second = next(((one, two) for one, two in pairs if one and two), (None, None))
-    if first is None or second is None or label is None:
+def _pair(profile: FileProfile) -> Proposal | None:
+    """Two texts that one label judges."""
+    label, texts = _label(profile), _two_texts(profile)
+    if label is None or texts is None:
         return None
+    first, second, is_nli = texts
     chinese = first.in_chinese
-    labels, words = _labels(label, judgement=True, chinese=chinese)
-    columns = [_column("premise", first), _column("hypothesis", second), _column("label", label)]
-    write = _alpaca(JUDGE[chinese].format(words), "{label}")
+    labels, template, guesses = _judgement(label, is_nli, chinese)
+    words = OR[chinese].join(name for name in labels if name != "unlabelled")
+    columns: dict[str, Column] = {
+        "premise": [first.path],
+        "hypothesis": [second.path],
+        "label": [label.path],
+    }
+    write = _alpaca(template[chinese].format(_escaped(words)), "{label}")
     prompts = {"premise": first, "hypothesis": second}
-    return Proposal("Pairs of texts with a judgement", columns, write, labels, prompts, label)
+    return Proposal("Pairs of texts with a judgement", columns, write, labels, prompts, label, guesses)
 
 
-def _choices(found: Found) -> Proposal | None:
-    """A question, its choices in columns of one letter each, and the letter that is right."""
-    asked, answered = _named(found, ASKED), _named(found, CHOSEN)
-    letters = [leaf for name in "abcdef" if (leaf := _named(found, [name]))]
-    if asked is None or answered is None or len(letters) < 3:
+def _two_texts(profile: FileProfile) -> tuple[Leaf, Leaf, bool] | None:
+    """The two texts of a pair, and True if their names are usual for inference (premise, hypothesis)."""
+    first, second = profile.user_leaf("text"), profile.user_leaf("text2")
+    if first is not None and second is not None:
+        return first, second, False
+    for names in PAIRS:
+        first, second = _named(profile, names[:1]), _named(profile, names[1:])
+        if first is not None and second is not None:
+            return first, second, names in NLI_PAIRS
+    by_base: dict[str, list[Leaf]] = {}
+    for leaf in profile.leaves.values():
+        base = _NUMBERED.sub("_", snake_case(leaf.path)).strip("_")
+        if leaf.kind == "text" and base != snake_case(leaf.path) and base and not meaning(leaf.path):
+            by_base.setdefault(base, []).append(leaf)
+    pairs = [leaves for leaves in by_base.values() if len(leaves) == 2]
+    pairs = [pair for pair in pairs if all(leaf.characters >= PROSE * profile.rows for leaf in pair)]
+    if not pairs:
         return None
-    columns = [_column("question", asked), *(_column(leaf.name, leaf) for leaf in letters)]
-    columns.append(_column("answer", answered, "answer"))
+    longest = max(pairs, key=lambda pair: pair[0].characters + pair[1].characters)
+    return longest[0], longest[1], False
+
+
+def _judgement(
+    label: Leaf, is_nli: bool, chinese: bool
+) -> tuple[dict[str, list[object]], dict[bool, str], list[str]]:
+    """The labels of a pair of texts, the prompt by language, and what is guessed about them."""
+    values = _label_values(label)
+    real = [value for value in values if value not in (-1, "-", "")]
+    if all(value in NLI_MEANINGS for value in values):
+        meanings = {value: NLI_MEANINGS[value] for value in [*real, *values]}
+        return _named_labels(meanings, values, chinese), IMPLY, []
+    if any(label.goes_by(name) for name in USUAL_NAMES["same meaning"]) and real in ([0, 1], [False, True]):
+        guesses = [f"{label.path}: 1 means that the two texts mean the same (yes), 0 that they differ (no)"]
+        return _named_labels({real[1]: "yes", real[0]: "no"}, values, chinese), SAME, guesses
+    if is_nli and label.kind == "truth value":
+        guesses = [f"{label.path}: true means yes, the first text implies the second"]
+        return _named_labels({True: "yes", False: "no"}, values, chinese), IMPLY, guesses
+    if is_nli and real == list(range(len(real))) and len(real) in GLUE_ORDER:
+        order = GLUE_ORDER[len(real)]
+        numbers = ", ".join(f"{number} is {name}" for number, name in enumerate(order))
+        guesses = [
+            f"{label.path}: GLUE numbers them so ({numbers}), and this file may not: in PAWS, AFQMC or QQP "
+            "1 means the same. Compare some rows, and change `labels` and the prompt if it is wrong"
+        ]
+        return _named_labels(dict(zip(real, order, strict=True)), values, chinese), IMPLY, guesses
+    labels, guesses = _labels(label, chinese)
+    return (
+        labels,
+        JUDGE,
+        [*guesses, f"the prompt shows both texts and asks for {label.path}: add the question"],
+    )
+
+
+def _choices(profile: FileProfile) -> Proposal | None:
+    """A question, its choices in columns of one letter each, and the correct letter."""
+    question = _named(profile, USUAL_NAMES["question"])
+    answer = _named(profile, USUAL_NAMES["chosen letter"])
+    letters = [leaf for name in "abcdef" if (leaf := _named(profile, [name]))]
+    if question is None or answer is None or len(letters) < 3:
+        return None
+    columns: dict[str, Column] = {"question": [question.path]}
+    columns |= {leaf.name: [leaf.path] for leaf in letters}
+    columns["answer"] = {"names": [answer.path], "is": "answer"}
     choices = "\n".join(f"{leaf.name.upper()}. {{{leaf.name}}}" for leaf in letters)
     write = _alpaca(f"{{question}}\n{choices}", "{answer}")
-    return Proposal("Questions with choices", columns, write, prompts={"question": asked}, answer=answered)
+    return Proposal("Questions with choices", columns, write, prompts={"question": question}, answer=answer)
 
 
-def _exchange(found: Found) -> Proposal | None:
-    asked = _asked(found) or _named(found, TEXT if found.told else ())
-    answered = found.leaf_told("answer") or _named(found, ANSWERED)
-    if asked is None or answered is None or asked is answered:
+def _exchange(profile: FileProfile) -> Proposal | None:
+    """A question and its answer: text, a number, or true and false."""
+    answer = profile.user_leaf("answer") or _answer(profile)
+    if answer is None:
         return None
-    columns = [_column("question", asked), _column("answer", answered, "answer")]
-    return _answering(found, "Questions and answers", asked, columns, answered)
+    question = _question(profile)
+    if question is None and profile.user_columns:
+        question = _named(profile, USUAL_NAMES["text"])
+    guesses = []
+    if question is None:
+        question = _named(profile, USUAL_NAMES["context"])
+        if question is not None:
+            guesses.append(f"{question.path} is used as the question: no column is named as one")
+    if question is None or question is answer:
+        return None
+    if answer.kind == "truth value":
+        return _yes_or_no(profile, question, answer)
+    kind = "answer" if answer.kind == "text" else "any"
+    columns: dict[str, Column] = {
+        "question": [question.path],
+        "answer": {"names": [answer.path], "is": kind},
+    }
+    proposal = _answering(profile, "Questions and answers", question, columns, answer)
+    proposal.guesses += guesses
+    if kind == "any" and len(answer.values) <= MOST_VALUES < profile.rows:
+        proposal.guesses.append(f"{answer.path} has few values, all numbers: they may stand for labels")
+    return proposal
 
 
-def _class(found: Found) -> Proposal | None:
-    named, labelled = found.leaf_told("text") or _named(found, TEXT), _label(found)
-    asked = _question(found, labelled) if labelled and not named else None
-    text, label = named or asked or _longest(found), labelled or _class_by_ending(found)
+def _answer(profile: FileProfile) -> Leaf | None:
+    """The answer by its name: text if there is one, else truth values or numbers."""
+    for kind in LABEL_KINDS:
+        answer = _named(profile, USUAL_NAMES["answer"], kind)
+        if answer is not None and not (answer.goes_by("target") and answer is _label(profile)):
+            return answer
+    return None
+
+
+def _yes_or_no(profile: FileProfile, question: Leaf, answer: Leaf) -> Proposal:
+    """A question that true and false answer, with the text that it is about (BoolQ)."""
+    chinese = question.in_chinese
+    labels = _named_labels({True: "yes", False: "no"}, [], chinese)
+    columns: dict[str, Column] = {"question": [question.path]}
+    prompts = {"question": question}
+    context = _context(profile, with_lists=True)
+    if context is not None and context is not question:
+        columns["context"] = {"names": [context.path], "is": "list" if context.kind == "texts" else "extra"}
+        prompts["context"] = context
+    columns["label"] = [answer.path]
+    instruction = DECIDE[chinese].format(OR[chinese].join(labels))
+    write = _alpaca(instruction, "{label}", "{context}" if "context" in columns else "")
+    return Proposal("Yes-no questions", columns, write, labels, prompts, answer)
+
+
+def _summary(profile: FileProfile) -> Proposal | None:
+    """A text and its summary."""
+    text = _named(profile, USUAL_NAMES["summarized"])
+    summary = _named(profile, USUAL_NAMES["summary"])
+    if text is None or summary is None or profile.user_columns:
+        return None
+    columns: dict[str, Column] = {
+        "text": [text.path],
+        "answer": {"names": [summary.path], "is": "answer"},
+    }
+    write = _alpaca(SUMMARIZE[text.in_chinese], "{answer}")
+    return Proposal("Texts with a summary", columns, write, prompts={"text": text}, answer=summary)
+
+
+def _class(profile: FileProfile) -> Proposal | None:
+    """A text with a label of few values."""
+    label = _label(profile)
+    text = profile.user_leaf("text") or _named(profile, USUAL_NAMES["text"])
+    if text is None and label is not None:
+        text = _question_with_label(profile, label)
+    guesses = []
+    if text is None:
+        text = _longest(profile)
+        if text is not None:
+            guesses.append(f"{text.path} is used as the text: it is the longest. --text names another")
+    if label is None:
+        label = _class_by_ending(profile)
+        if label is not None:
+            guesses.append(f"{label.path} is used as the label: it has few values. --label names another")
     if text is None or label is None or text is label:
         return None
-    labels, words = _labels(label, judgement=False, chinese=text.in_chinese)
-    ask = CLASSIFY[text.in_chinese].format(words)
-    columns = [
-        _column("text", text, why="by its name" if named or asked else "guessed: the longest of its texts"),
-        _column("label", label, why="by its name" if labelled else "guessed: few values, a class's name"),
-    ]
-    write = _alpaca(ask, "{label}")
-    return Proposal("Texts with a class", columns, write, labels, {"text": text}, label)
+    chinese = text.in_chinese
+    labels, label_guesses = _labels(label, chinese)
+    words = OR[chinese].join(name for name in labels if name != "unlabelled")
+    columns: dict[str, Column] = {"text": [text.path], "label": [label.path]}
+    write = _alpaca(CLASSIFY[chinese].format(_escaped(words)), "{label}")
+    about, guesses = "Texts with a class", [*guesses, *label_guesses]
+    return Proposal(about, columns, write, labels, {"text": text}, label, guesses)
 
 
-def _question(found: Found, label: Leaf) -> Leaf | None:
-    """Return the question that a label is of, be it short: where nothing answers it or stands beside it."""
-    asked, beside = _named(found, ASKED), _named(found, (*ANSWERED, *CONTEXT))
-    # of fewer values than the label it decides nothing: an instruction that all rows share
-    return asked if asked and not beside and len(asked.hashes) >= len(label.values) else None
-
-
-def _plain(found: Found) -> Proposal | None:
-    text = found.leaf_told("text") or _named(found, TEXT)
-    if text is None or (_named(found, ASKED) and not found.told):  # a text beside a question is its answer
+def _question_with_label(profile: FileProfile, label: Leaf) -> Leaf | None:
+    """The question that a label decides, even a short one, unless the file has an answer or a context."""
+    question = _named(profile, USUAL_NAMES["question"])
+    other = _named(profile, (*USUAL_NAMES["answer"], *USUAL_NAMES["context"]))
+    if question is None or other is not None:
         return None
-    write = ["format: text", 'text: "{text}"']
-    return Proposal("Plain text for pretraining", [_column("text", text)], write, prompts={"text": text})
+    # with fewer values than the label it decides nothing: an instruction that all rows share
+    return question if len(question.hashes) >= len(label.values) else None
+
+
+def _plain(profile: FileProfile) -> Proposal | None:
+    """Texts for pretraining. A text next to a question is its answer, so it is none."""
+    text = profile.user_leaf("text") or _named(profile, USUAL_NAMES["text"])
+    if text is None:
+        return None
+    if not profile.user_columns and _named(profile, USUAL_NAMES["question"]):
+        return None
+    write = {"format": "text", "text": "{text}"}
+    return Proposal("Plain text for pretraining", {"text": [text.path]}, write, prompts={"text": text})
 
 
 WRITE_THREADS = (
@@ -277,42 +468,47 @@ WRITE_THREADS = (
 )
 
 
-def _trees(found: Found) -> Proposal | None:
+def _trees(profile: FileProfile) -> Proposal | None:
     """Refuse rows that are trees of messages, as OASST's: their first message alone is no example."""
-    if found.told:
+    if profile.user_columns:
         return None
-    path = next(filter(None, (_path_to_replies(row) for row in found.first)), "")
+    path = next(filter(None, map(_path_to_replies, profile.first)), "")
     if not path:
         return None
     raise ContentError(
-        f"{found.path}: each row is a tree of messages (the answers are under {path}), so no row is an "
+        f"{profile.path}: each row is a tree of messages (the answers are under {path}), so no row is an "
         f"example; expected one row for each conversation. {WRITE_THREADS}"
     )
 
 
 def _path_to_replies(value: object, path: str = "") -> str:
-    """Return the path to the first list of messages that answer the object they are in, "" if none does."""
-    for key, inner in value.items() if isinstance(value, dict) else ():
-        here = f"{path}.{key}" if path else str(key)
-        if key in REPLIES and isinstance(inner, list):
-            if any(isinstance(reply, dict) and not set(TEXT).isdisjoint(reply) for reply in inner):
-                return here
-        elif below := _path_to_replies(inner, here):
-            return below
+    """The path to the first list of messages that answer the object they are in, "" if there is none."""
+    if not isinstance(value, dict):
+        return ""
+    for key, inner in value.items():
+        inner_path = f"{path}.{key}" if path else str(key)
+        if key in USUAL_NAMES["replies"] and isinstance(inner, list):
+            for reply in inner:
+                if isinstance(reply, dict) and not set(USUAL_NAMES["text"]).isdisjoint(reply):
+                    return inner_path
+            continue
+        deeper_path = _path_to_replies(inner, inner_path)
+        if deeper_path:
+            return deeper_path
     return ""
 
 
-def _loose_messages(found: Found) -> Proposal | None:
+def _loose_messages(profile: FileProfile) -> Proposal | None:
     """Refuse rows that are single messages of threads, as OASST's: none of them is an example by itself."""
-    leaves = found.leaves.values()
-    parents = [leaf.path for name in PARENTS for leaf in leaves if leaf.goes_by(name)]
-    own = [leaf.path for name in OF_MESSAGES for leaf in leaves if leaf.goes_by(name)]
-    text = _named(found, TEXT)
-    if not parents or not own or text is None:
+    leaves = profile.leaves.values()
+    parents = [leaf.path for name in USUAL_NAMES["parent message"] for leaf in leaves if leaf.goes_by(name)]
+    is_message = any(leaf.goes_by(name) for name in USUAL_NAMES["message"] for leaf in leaves)
+    text = _named(profile, USUAL_NAMES["text"])
+    if not parents or not is_message or text is None:
         return None
     parent = parents[0]
     raise ContentError(
-        f"{found.path}: each row is one message of a thread ({parent} names the message before it), so no "
+        f"{profile.path}: each row is one message of a thread ({parent} names the message before it), so no "
         "row is an example; expected one row for each conversation. "
         f"Follow {parent} from each last answer to the first message. {WRITE_THREADS} "
         f"To pretrain on single messages all the same: --text {text.path}"
@@ -330,94 +526,123 @@ SHAPES = (
     _exchange,
     _trees,
     _loose_messages,
+    _summary,
     _class,
     _plain,
 )
 
 
-def _asked(found: Found) -> Leaf | None:
-    return found.leaf_told("text") or _named(found, ASKED)
+def _question(profile: FileProfile) -> Leaf | None:
+    return profile.user_leaf("text") or _named(profile, USUAL_NAMES["question"])
 
 
-def _named(found: Found, names: Iterable[str], kind: str = "text") -> Leaf | None:
-    """Return the first leaf of this type that goes by one of the names."""
-    leaves = found.leaves.values()
-    return next((leaf for name in names for leaf in leaves if leaf.goes_by(name) and leaf.kind == kind), None)
+def _named(profile: FileProfile, names: Iterable[str], kind: str = "text") -> Leaf | None:
+    """The first leaf of this type that goes by one of the names, in the order of the names."""
+    for name in names:
+        for leaf in profile.leaves.values():
+            if leaf.kind == kind and leaf.goes_by(name):
+                return leaf
+    return None
 
 
-def _longest(found: Found) -> Leaf | None:
-    """Return the leaf of the most text, where it is prose and no word or number."""
-    texts = [leaf for leaf in found.leaves.values() if leaf.kind == "text"]
+def _longest(profile: FileProfile) -> Leaf | None:
+    """The leaf with the most text, if it is prose and not a word or a number."""
+    texts = [leaf for leaf in profile.leaves.values() if leaf.kind == "text"]
     longest = max(texts, key=lambda leaf: leaf.characters, default=None)
-    return longest if longest and longest.characters >= PROSE * found.rows else None
+    if longest is None or longest.characters < PROSE * profile.rows:
+        return None
+    return longest
 
 
-def _class_by_ending(found: Found) -> Leaf | None:
-    """Return the first leaf of few texts whose name ends as one of classes does; a blank one is none."""
-    few = (leaf for leaf in found.leaves.values() if 2 <= len(leaf.values) <= MOST_VALUES)
-    return next((leaf for leaf in few if leaf.kind == "text" and leaf.name.endswith(CLASSES)), None)
-
-
-def _label(found: Found) -> Leaf | None:
-    """Return the label's leaf: at least two values and not many, whole numbers, truth values or texts."""
-    if told := found.leaf_told("label"):
-        return told
-    for name in LABELS:
-        leaves = (_named(found, [name], kind) for kind in ("text", "number", "truth value", "fraction"))
-        leaf = next(filter(None, leaves), None)
-        if leaf and 2 <= len(leaf.values) <= MOST_VALUES and "" not in leaf.values:
+def _class_by_ending(profile: FileProfile) -> Leaf | None:
+    """The first leaf of few texts whose name ends as the name of classes does."""
+    for leaf in profile.leaves.values():
+        is_short_list = leaf.kind == "text" and 2 <= len(leaf.values) <= MOST_VALUES
+        if is_short_list and leaf.name.endswith(CLASS_ENDINGS):
             return leaf
     return None
 
 
-def _labels(leaf: Leaf, judgement: bool, chinese: bool) -> tuple[list[str], str]:
-    """Return the lines of the label map, and the words to answer with."""
-    values = list(dict.fromkeys(_number(value) for value in leaf.values))
+def _label(profile: FileProfile) -> Leaf | None:
+    """The leaf of the labels: at least two values and not many, none of them blank.
+
+    Texts of which most are different are answers, not labels (Firefly's `target`).
+    """
+    user_leaf = profile.user_leaf("label")
+    if user_leaf is not None:
+        return user_leaf
+    for name in USUAL_NAMES["label"]:
+        leaf = next(filter(None, (_named(profile, [name], kind) for kind in LABEL_KINDS)), None)
+        if leaf is None or not 2 <= len(leaf.values) <= MOST_VALUES or "" in leaf.values:
+            continue
+        if profile.rows < FEWEST_ROWS or 2 * len(leaf.values) <= leaf.filled:
+            return leaf
+    return None
+
+
+def _label_values(leaf: Leaf) -> list[object]:
+    """The distinct values of a label, sorted, those that stand for no label last."""
+    values = list(dict.fromkeys(map(_number, leaf.values)))
     real = sorted((value for value in values if value not in (-1, "-", "")), key=str)
-    truths = leaf.kind == "truth value"
-    if judgement and all(value in MEANINGS for value in values):
-        meanings, why = {value: MEANINGS[value] for value in [*real, *values]}, "by their names"
-    elif judgement and not truths and real == list(range(len(real))) and len(real) in GLUE:
-        meanings = dict(zip(real, GLUE[len(real)], strict=True))
-        why = "guessed: GLUE numbers them so; look whether this file does"
-    elif truths:
-        meanings, why = {True: "yes", False: "no"}, "a truth value"
-    else:
-        meanings, why = {value: str(value) for value in real}, "each label as it stands"
-    if chinese and why != "each label as it stands":
-        meanings = {value: IN_CHINESE[name] for value, name in meanings.items()}
-    meanings |= {value: "unlabelled" for value in values if value not in real}
-    ours: dict[str, list[object]] = {}
+    return [*real, *(value for value in values if value in (-1, "-", ""))]
+
+
+def _labels(leaf: Leaf, chinese: bool) -> tuple[dict[str, list[object]], list[str]]:
+    """The label map: yes and no for truth values, each other label under its own text."""
+    values = _label_values(leaf)
+    if leaf.kind == "truth value":
+        return _named_labels({True: "yes", False: "no"}, values, chinese), []
+    labels: dict[str, list[object]] = {}
+    for value in values:
+        name = "unlabelled" if value in (-1, "-", "") else str(value)
+        labels.setdefault(name, []).append(value)
+    numbers = [name for name in labels if re.fullmatch(r"[\d.]+", name)]
+    guesses = []
+    if len(numbers) == len(labels.keys() - {"unlabelled"}):
+        guesses = [
+            f"{leaf.path} holds numbers ({', '.join(numbers)}), and the model learns to answer with them: "
+            "write words for them under `labels` and in the prompt"
+        ]
+    return labels, guesses
+
+
+def _named_labels(
+    meanings: dict[object, str], values: Iterable[object], chinese: bool
+) -> dict[str, list[object]]:
+    """The label map by meaning, in Chinese for Chinese texts. `values` without a meaning are unlabelled."""
+    labels: dict[str, list[object]] = {}
     for value, name in meanings.items():
-        ours.setdefault(name, []).append(value)
-    lines = [f"  {quoted(name)}: {quoted(raws)}" for name, raws in ours.items()]
-    words = OR[chinese].join(name for name in ours if name != "unlabelled")
-    return [f"{lines[0]} # {why}", *lines[1:]], words.replace("{", "{{").replace("}", "}}")
+        labels.setdefault(IN_CHINESE[name] if chinese else name, []).append(value)
+    unlabelled = [value for value in values if value not in meanings]
+    if unlabelled:
+        labels.setdefault("unlabelled", []).extend(unlabelled)
+    return labels
 
 
 def _number(value: object) -> object:
-    """Return digits, and 1.0, as the whole number that they are: the cells of a table have no other way."""
+    """The whole number that digits or 1.0 are: cells of a table hold only text."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return int(value) if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value) else value
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value):
+        return int(value)
+    return value
 
 
-def _system(found: Found) -> list[str]:
-    leaf = _named(found, ["system"])
-    return [_column("system", leaf, "extra")] if leaf else []
+def _escaped(words: str) -> str:
+    """Words for a template that `format` is going to read once more."""
+    return words.replace("{", "{{").replace("}", "}}")
 
 
-def _column(name: str, leaf: Leaf, kind: str = "", why: str = "by its name") -> str:
-    """Return the line of a column; a type other than text is named."""
-    names = f"[{quoted(leaf.path)}]"
-    return f"  {name}: {f'{{names: {names}, is: {kind}}}' if kind else names} # {why}"
+def _system(profile: FileProfile) -> dict[str, Column]:
+    leaf = _named(profile, USUAL_NAMES["system"])
+    return {"system": {"names": [leaf.path], "is": "extra"}} if leaf else {}
 
 
-def _by_name(kind: str, name: str = "", rest: str = "") -> str:
-    """Return the line of a column that goes by its kind, or by another name of it."""
-    return f"  {kind}: {{names: [{name or kind}], is: {kind}{rest}}} # by its name"
-
-
-def _alpaca(instruction: str, output: str = "", context: str = "") -> list[str]:
-    texts = {"instruction": instruction, "input": context, "output": output}
-    return ["format: alpaca", *(f"{part}: {quoted(text)}" for part, text in texts.items() if text)]
+def _alpaca(instruction: str, output: str = "", context: str = "") -> dict[str, str]:
+    """The format and the templates of an output; a part without a template is left out."""
+    write = {"format": "alpaca", "instruction": instruction}
+    if context:
+        write["input"] = context
+    if output:
+        write["output"] = output
+    return write

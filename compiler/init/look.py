@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
+from tuneyard.compiler.column_meanings import goes_by, usual_steps
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.scan import LOOKED_AT, is_rows, is_turn, layout_of
@@ -31,6 +32,7 @@ SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
 MOST_VALUES = 30
 KEPT = 1000
 FEW = 0.01
+FEWEST_ROWS = 20  # that are worth a split, or prove that a label repeats
 PROSE = 15  # characters that a text has on average, at least
 SCALARS = ("text", "number", "truth value", "fraction")
 CHINESE = re.compile(f"[{HAN}]")
@@ -56,19 +58,18 @@ class Leaf:
         return self.chinese > 0.3 * self.characters
 
     @property
-    def steps(self) -> list[str]:
-        """The steps of the path that are no numbers, in small letters."""
-        return [step for step in self.path.lower().split(".") if not step.isdigit()]
+    def steps(self) -> tuple[str, ...]:
+        """The steps of the path in the vocabulary's spelling, without positions in lists."""
+        return usual_steps(self.path)
 
     @property
     def name(self) -> str:
-        """The last step of the path that is no number, in small letters."""
+        """The last step of the path in the vocabulary's spelling."""
         return self.steps[-1] if self.steps else ""
 
     def goes_by(self, name: str) -> bool:
-        """Whether the path ends in a name, which may be of several steps (`answers.text`)."""
-        wanted = name.split(".")
-        return self.steps[-len(wanted) :] == wanted
+        """True if the path ends in a name of the vocabulary."""
+        return goes_by(self.path, name)
 
     @property
     def kind(self) -> str:
@@ -78,10 +79,10 @@ class Leaf:
 
 
 @dataclass(slots=True)
-class Found:
+class FileProfile:
     """A file looked at: how it is read, the rows looked at, the leaves by path, what was wrong.
 
-    `told` are the columns that the user named, by role; `first` the first thousand rows.
+    `user_columns` are the paths that the user named, by role; `first` the first thousand rows.
     """
 
     path: Path
@@ -89,15 +90,15 @@ class Found:
     rows: int = 0
     leaves: dict[str, Leaf] = field(default_factory=dict)
     problems: Problems = field(default_factory=lambda: Problems(1))
-    told: dict[str, str] = field(default_factory=dict)
+    user_columns: dict[str, str] = field(default_factory=dict)
     first: list[dict[str, object]] = field(default_factory=list)
 
-    def leaf_told(self, role: str) -> Leaf | None:
-        """Return the leaf that the user named for a role (text, label, answer)."""
-        return self.leaves.get(self.told.get(role, ""))
+    def user_leaf(self, role: str) -> Leaf | None:
+        """The leaf that the user named for a role (text, text2, label, answer)."""
+        return self.leaves.get(self.user_columns.get(role, ""))
 
 
-def look(path: Path) -> Iterator[Found]:
+def look(path: Path) -> Iterator[FileProfile]:
     """Read the first 20,000 rows, for each list that may hold them, the outermost first.
 
     Of a folder or an archive the first data file (of train, where one is) tells how all are written.
@@ -140,11 +141,11 @@ def _parts(files: list[Path]) -> dict[str, tuple[str, ...]]:
     return {split: tuple(paths) for split, paths in parts.items()} if len(parts) > 1 else {}
 
 
-def _best_reading(path: Path, file: Readable, ways: Iterable[Source]) -> Found:
+def _best_reading(path: Path, file: Readable, ways: Iterable[Source]) -> FileProfile:
     """Read a file in each way that it may be written; the one with the fewest problems wins."""
     readings = []
     for source in ways:
-        readings.append(found := Found(path, source))
+        readings.append(found := FileProfile(path, source))
         several: set[str] = set()
         for split in source.splits or (PART,):
             for rows in read(file, str(file), source, found.problems, split):

@@ -1,6 +1,6 @@
 """From a file to the spec that compiles it: look, guess, write, and try it on the whole file.
 
-What is said beside it: the split, what gives the answer away, the bundled spec that fits.
+Next to the spec: warnings about guesses, columns that are left out and answers that are given away.
 """
 
 import json
@@ -9,24 +9,24 @@ import shlex
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TypeGuard
 
-from tuneyard.compiler.init.guess import Proposal, guess, quoted
-from tuneyard.compiler.init.look import CHINESE, MOST_VALUES, Found, Leaf, look
-from tuneyard.compiler.kinds import kind_of
+from tuneyard.compiler.column_meanings import USUAL_NAMES
+from tuneyard.compiler.init.guess import Proposal, guess
+from tuneyard.compiler.init.like import BundledSpec, find_bundled_spec
+from tuneyard.compiler.init.look import CHINESE, FEWEST_ROWS, MOST_VALUES, PROSE, FileProfile, Leaf, look
 from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.pipeline import check_spec
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.registry import entry_of
 from tuneyard.compiler.render import Renderer
-from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.rows import walker
-from tuneyard.compiler.spec import UNLABELLED, Column, Spec, load_spec
-from tuneyard.compiler.specfile import Source, known_specs
+from tuneyard.compiler.spec import Output, Spec, load_spec
+from tuneyard.compiler.specfile import Source
 from tuneyard.compiler.trace import KeptRow, kept_rows
 from tuneyard.core.checkout import bundled
 from tuneyard.core.documents import read_mapping
@@ -36,14 +36,17 @@ from tuneyard.core.prompt import PLACEHOLDERS, conversation
 from tuneyard.core.timestamps import looks_like_timestamp
 
 USUAL_SHARE = 0.1
-FEWEST = 20  # rows that are worth a split
 REPEATED = 0.01
 GIVEN_AWAY = 0.5
 SAME = 0.95
-_KEY = re.compile(r"(?:^|[_ .-])(?:id|key|uid|group|title)$|编号$|标题$", re.IGNORECASE)
 SHOWN = 3
+SHOWN_COLUMNS = 8
+LOOKED_AT_ROWS = 50
 LONGEST = 400  # characters of a text that are shown
 ENDINGS = re.compile(r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|arrow|xlsx|zip))?(\.(gz|zst))?$")
+_KEY = re.compile(r"(?:^|[_ .-])(?:id|key|uid|group|title)$|编号$|标题$", re.IGNORECASE)
+_FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
+_ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices")
 
 
 class FailingSpecError(ContentError):
@@ -54,65 +57,128 @@ class FailingSpecError(ContentError):
         super().__init__(message)
 
 
-def propose(path: Path, share: float | None = None, out: Path | None = None, **told: str) -> tuple[str, str]:
-    """Return (spec as YAML, what is said of it: warnings, examples, a try on all rows, the next commands).
+def propose(
+    path: Path, share: float | None = None, out: Path | None = None, **user_columns: str
+) -> tuple[str, str]:
+    """The spec as YAML, and what to print next to it: warnings, examples, the try on all rows, commands.
 
-    `share` is that of eval (None: a tenth, if there are rows enough), `out` the spec's file, `told` are the
-    columns by role (text, label, answer). `RequestError` where the file cannot be read as rows, or not be
-    split as asked; `ContentError` where no role can be guessed; `FailingSpecError` where no row compiles.
+    `share` is that of eval (None: a tenth, if there are rows enough). `out` is the spec's file.
+    `user_columns` are paths by role: text, text2 (the second of a pair), label, answer.
+
+    Raises `RequestError` if the file has no rows or cannot be split as requested, `ContentError` if no role
+    can be guessed, and `FailingSpecError` if no row compiles.
     """
-    if {"label", "answer"} <= told.keys():
+    if {"label", "answer"} <= user_columns.keys():
         raise RequestError("--label and --answer: give one; --label is for classes, --answer for free text")
-    found, proposal = _guessed(path, told)
-    _check_split(found, share)
-    text = _written(found, proposal, USUAL_SHARE if share is None else share)
+    profile, proposal, base = _guessed(path, user_columns)
+    _check_split(profile, share)
+    if base is not None and base.spec.split and share is not None and proposal.columns:
+        base = None  # it would split otherwise than requested
+    spec_as_dict = _spec_dict(profile, proposal, base, USUAL_SHARE if share is None else share)
     name = out.stem if out else _stem(path)
     with tempfile.TemporaryDirectory(prefix="tuneyard-init-") as folder:
         file = Path(folder) / f"{name}.yaml"
-        file.write_text(text, encoding="utf-8")
+        file.write_text(_as_yaml(spec_as_dict), encoding="utf-8")
         spec = load_spec(str(file))
         report = check_spec(spec, CompileRequest())
-        said = [*_warnings(found, proposal), *_preview(spec)]
-    options = {**told, **({} if share is None else {"split": f"{share:g}"})}
-    next_commands = _next(path, spec, out, options, report.rejected > 0)
+        warnings = list(dict.fromkeys(map(_printable, _warnings(profile, proposal, spec))))
+        examples = _preview(spec)
+    text = "".join(f"# {line}\n" for line in _comments(profile, warnings)) + _as_yaml(spec_as_dict)
+    outcome = _outcome(path, report, text)
+    lines = [f"warning: {warning}" for warning in warnings] + examples
+    if base is not None:
+        lines.append(f"this is what spec {base.spec.name} reads: the proposal changes what differs")
+    options = dict(user_columns)
+    if share is not None:
+        options["split"] = f"{share:g}"
+    lines += [f"tried on the whole file: {outcome}"]
+    lines += _next(path, spec, profile, out, options, report.rejected > 0)
+    return text, "\n".join(lines)
+
+
+def _outcome(path: Path, report: CompileReport, text: str) -> str:
+    """How the spec does on the whole file; `FailingSpecError` if it compiles no row."""
     errors = report.problems.errors
     if not errors:
-        fitting = _bundled_spec(found, proposal, spec)
-        if fitting:
-            compile_command = f"tuneyard data compile {fitting} --source {shlex.quote(str(path))}"
-            said.append(f"this is what spec {fitting} reads: {compile_command}")
-        return text, "\n".join([*said, f"tried on the whole file: {report.line()}", *next_commands])
+        return report.line()
     first_error = errors[0].line()
-    if report.problems.fatal or report.rejected >= report.read:
-        how = "does not compile"
-        if not report.problems.fatal:
-            how = f"compiles none of {counted(report.read, 'row')}"
-        raise FailingSpecError(
-            f"{path}: the proposed spec {how}: {first_error}; name the columns with --text and --label or "
-            "--answer, or save the spec, edit it and run `tuneyard data check SPEC.yaml`",
-            text,
+    if not report.problems.fatal and report.rejected < report.read:
+        rejected = f"{report.rejected} of {counted(report.read, 'row')} would be rejected"
+        return f"{rejected}; the first: {first_error}"
+    failure = "does not compile"
+    if not report.problems.fatal:
+        failure = f"compiles none of {counted(report.read, 'row')}"
+    fix = (
+        "name the columns with --text and --label or --answer, or save the spec, edit it and run "
+        "`tuneyard data check SPEC.yaml`"
+    )
+    if errors[0].code in ("E003", "E014"):
+        fix = "no spec can mend that: repair the file or get it again"
+    raise FailingSpecError(f"{path}: the proposed spec {failure}: {first_error}; {fix}", text)
+
+
+def _comments(profile: FileProfile, warnings: list[str]) -> list[str]:
+    """The comment at the head of the spec: where it is from, and what to look at."""
+    source = profile.source
+    lines = [f"Proposed by `tuneyard data init {shlex.quote(str(profile.path))}` after {profile.rows} rows."]
+    if source.header:
+        lines.append("guessed: the first row is a row, `header` names the columns by their content")
+    if source.encoding != "utf-8":
+        lines.append(f"guessed from the bytes: encoding {source.encoding}")
+    lines += [f"guessed, look at it: {warning}" for warning in warnings]
+    return list(map(_printable, lines))
+
+
+def _printable(line: str) -> str:
+    """A line without line breaks and control characters: a comment in YAML holds none."""
+    return "".join(character if character.isprintable() else " " for character in one_line(line))
+
+
+def _as_yaml(spec: Mapping[str, object]) -> str:
+    """A spec as YAML: short lists and mappings on one line each, outputs with one setting a line."""
+    import yaml
+
+    class SpecDumper(yaml.SafeDumper):
+        """Writes a text of several lines in double quotes, with its line breaks as \\n."""
+
+    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        style = '"' if "\n" in text else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    SpecDumper.add_representer(str, represent_text)
+    parts = []
+    for key, value in spec.items():
+        flow_style = None if isinstance(value, dict) else False  # None: only the innermost are on one line
+        part = yaml.dump(
+            {key: value},
+            Dumper=SpecDumper,
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=flow_style,
+            width=100_000,
         )
-    rejected = f"{report.rejected} of {counted(report.read, 'row')} would be rejected"
-    tried = f"tried on the whole file: {rejected}; the first: {first_error}"
-    return text, "\n".join([*said, tried, *next_commands])
+        parts.append(part)
+    return "".join(parts)
 
 
-def _check_split(found: Found, share: float | None) -> None:
+def _check_split(profile: FileProfile, share: float | None) -> None:
     """Raise `RequestError` if rows are to be split (`--split` above 0) and cannot be."""
     if not share:
         return
-    if found.source.splits:
-        splits = ", ".join(found.source.splits)
-        raise RequestError(f"--split {share:g}: {found.path} is split already ({splits}): leave --split out")
-    if found.rows < FEWEST:
+    if profile.source.splits:
+        splits = ", ".join(profile.source.splits)
         raise RequestError(
-            f"--split {share:g}: {found.path} has {counted(found.rows, 'row')}, a split needs {FEWEST}: "
-            "leave --split out, or give --split 0"
+            f"--split {share:g}: {profile.path} is split already ({splits}): leave --split out"
+        )
+    if profile.rows < FEWEST_ROWS:
+        raise RequestError(
+            f"--split {share:g}: {profile.path} has {counted(profile.rows, 'row')}, a split needs "
+            f"{FEWEST_ROWS}: leave --split out, or give --split 0"
         )
 
 
 def _preview(spec: Spec) -> list[str]:
-    """Return the first three examples as the model will read them, or why there are none."""
+    """The first three examples as the model will read them, or why there are none."""
     try:
         rows = enumerate(islice(kept_rows(spec, (), Problems()), SHOWN), 1)
         return [line for number, row in rows for line in _example(number, row)]
@@ -122,7 +188,7 @@ def _preview(spec: Spec) -> list[str]:
 
 def _example(number: int, row: KeptRow) -> Iterator[str]:
     yield f"example {number}, {row.batch.place(0)}"
-    output = row.spec.outputs[0]
+    output = _trained_output(row.spec)
     record = json.loads(Renderer(row.spec, output).render(row.batch)[0])
     if output.format == "text":
         yield f"  text: {_short(record[output.field])}"
@@ -141,40 +207,50 @@ def _short(text: str) -> str:
     return shown.replace("\n", "\n    ")
 
 
-def _next(path: Path, spec: Spec, out: Path | None, options: dict[str, str], rejecting: bool) -> list[str]:
-    """Return the two commands that follow; the first writes the spec where it was only printed.
+def _next(
+    path: Path, spec: Spec, profile: FileProfile, out: Path | None, options: dict[str, str], rejecting: bool
+) -> list[str]:
+    """The two commands that follow. The first writes the spec if it was only printed.
 
     `options` are those that init was given, by name: without them init would propose another spec.
     """
     file = out or Path(f"{spec.name}.yaml")
     commands = []
     if not out:
-        given = [word for name, value in options.items() for word in (f"--{name}", value)]
-        commands.append(shlex.join(["tuneyard", "data", "init", str(path), *given, "--out", str(file)]))
+        words = [str(path)]
+        for name, value in options.items():
+            words += [f"--{name.removesuffix('2')}", value]
+        commands.append(shlex.join(["tuneyard", "data", "init", *words, "--out", str(file)]))
     on_error = ["--on-error", "reject"] if rejecting else []
     commands.append(shlex.join(["tuneyard", "data", "compile", str(file), *on_error]))
-    check = shlex.join(["tuneyard", "recipe", "check", *_recipe_words(path, spec)])
+    check = shlex.join(["tuneyard", "recipe", "check", *_recipe_words(path, spec, profile)])
     return [f"next: {' && '.join(commands)}", f"then: {after_setup(check, 'llamafactory')}"]
 
 
-def _recipe_words(path: Path, spec: Spec) -> list[str]:
-    """Return the bundled recipe for records of this kind, and the settings that make it one for this dataset.
+def _recipe_words(path: Path, spec: Spec, profile: FileProfile) -> list[str]:
+    """The bundled recipe for records of this kind, and the settings that make it one for this dataset.
 
     Its output_dir is another: a training must not overwrite that of the bundled recipe.
     """
-    kinds = {column.kind for column in spec.columns}
-    recipe = "text-lora" if spec.outputs[0].format == "text" else "sft-lora"
+    output = _trained_output(spec)
+    kinds = {column.kind for column in spec.columns if column.kind not in PLACEHOLDERS}
+    tops = {path.partition(".")[0] for path in profile.leaves}
+    kinds |= {c.kind for c in spec.columns if not tops.isdisjoint(c.names)}
+    if not any(row.get("tools") for row in profile.first):
+        kinds.discard("tools")
+    recipe = "text-lora" if output.format == "text" else "sft-lora"
     for kind, fitting_recipe in {"chosen": "dpo-lora", "kto": "kto-lora", "tools": "tools-lora"}.items():
         if kind in kinds:
             recipe = fitting_recipe
             break
-    dataset = str(spec.outputs[0].dataset)
-    words = [f"dataset={dataset.format(split=spec.splits[0])}"]
+    dataset = str(output.dataset)
+    splits = tuple(profile.source.splits) or (spec.split and spec.splits) or spec.splits[:1]
+    words = [f"dataset={dataset.format(split=splits[0])}"]
     if kinds & set(PLACEHOLDERS):
         recipe = "vl-lora"
         words.append(f"media_dir={path if path.is_dir() else path.parent}")
     file = Path("recipes") / f"{recipe}.yaml"
-    if "eval" in spec.splits:  # instead of the share that the recipe holds out of the training rows
+    if "eval" in splits:  # instead of the share that the recipe holds out of the training rows
         words += [f"eval_dataset={dataset.format(split='eval')}", "val_size=0"]
     elif "eval_dataset" in read_mapping(bundled(file), "recipe"):
         words += ["eval_dataset=null", "val_size=0.1"]
@@ -182,191 +258,271 @@ def _recipe_words(path: Path, spec: Spec) -> list[str]:
     return [str(file), *words, f"output_dir=saves/{name}", "model_name_or_path=MODEL"]
 
 
-def _guessed(path: Path, told: dict[str, str]) -> tuple[Found, Proposal]:
-    """Return what is proposed for the outermost list of rows in which the roles can be guessed."""
-    refused: ContentError | RequestError
-    for found in look(path):
-        found.told = told
+def _trained_output(spec: Spec) -> Output:
+    """The first output that LLaMA-Factory reads."""
+    return next((output for output in spec.outputs if output.dataset), spec.outputs[0])
+
+
+def _guessed(path: Path, user_columns: dict[str, str]) -> tuple[FileProfile, Proposal, BundledSpec | None]:
+    """What fits the outermost list of rows: first a bundled spec, then the roles of its columns."""
+    refusal: ContentError | RequestError
+    for profile in look(path):
+        profile.user_columns = user_columns
         try:
-            return found, guess(found)
+            proposal = guess(profile)
         except (ContentError, RequestError) as error:
-            refused = error
-    raise refused
+            refusal = error
+            base = None if user_columns else find_bundled_spec(profile, None)
+            if base is not None:
+                write = {"format": base.spec.outputs[0].format}
+                return profile, Proposal(base.spec.about, {}, write), base
+            continue
+        base = find_bundled_spec(profile, proposal)
+        return profile, proposal, base
+    raise refusal
 
 
-def _written(found: Found, proposal: Proposal, share: float) -> str:
-    split = _split_lines(found, proposal, share)
-    name = _stem(found.path) + ("_{split}" if found.source.splits or split else "")
-    path_in_comment = one_line(shlex.quote(str(found.path)))
-    lines = [
-        f"# Proposed by `tuneyard data init {path_in_comment}` after {found.rows} rows.",
-        "# What its comments say was guessed: look at it before you trust it.",
-        f"about: {proposal.about}",
-        "source:",
-        *_source(str(found.path), found.source),
-        "columns:",
-        *proposal.columns,
-        *(["labels:", *proposal.labels] if proposal.labels else []),
-        *split,
-        "write:",
-        f"  - dataset: {quoted(name)}",
-        f"    file: {quoted(name + _ending(proposal))}",
-        *(f"    {line}" for line in proposal.write),
-    ]
-    return "\n".join(lines) + "\n"
+def _spec_dict(
+    profile: FileProfile, proposal: Proposal, base: BundledSpec | None, share: float
+) -> dict[str, object]:
+    """The spec as a mapping in the order of its lines."""
+    columns = dict(proposal.columns if base is None else base.changes)
+    names = {} if base is None else {path: name for name, path in base.paths.items()}
+    split, group = _split(profile, proposal, share, names)
+    if base is not None and base.spec.split:
+        split, group = {}, {}
+    if group:
+        columns["group"] = group
+    stem = _stem(profile.path)
+    spec: dict[str, object] = {"about": proposal.about}
+    if base is not None:
+        spec["like"] = base.spec.name
+    spec["source"] = _source(str(profile.path), profile.source)
+    if columns:
+        spec["columns"] = columns
+    if base is None and proposal.labels:
+        spec["labels"] = proposal.labels
+    if split:
+        spec["split"] = split
+    has_splits = bool(profile.source.splits or split)
+    if base is None:
+        name = f"{stem}_{{split}}" if has_splits else stem
+        spec["write"] = [{"dataset": name, "file": name + _ending(proposal), **proposal.write}]
+    else:
+        has_splits = has_splits or len(base.spec.splits) > 1 or base.spec.split is not None
+        spec["write"] = _renamed_outputs(base.spec, stem, has_splits, _ending(proposal))
+    return spec
+
+
+def _renamed_outputs(spec: Spec, stem: str, has_splits: bool, ending: str) -> list[dict[str, object]]:
+    """New names for the datasets of a bundled spec; an output that is no dataset keeps its name.
+
+    Several datasets keep what tells them apart: messages, messages_openai become talk, talk_openai.
+    """
+    first = _dataset_stem(_trained_output(spec))
+    outputs: list[dict[str, object]] = []
+    for output in spec.outputs:
+        if not output.dataset:
+            outputs.append({})
+            continue
+        name = stem + _dataset_stem(output).removeprefix(first)
+        if has_splits:
+            name += "_{split}"
+        outputs.append({"dataset": name, "file": name + ending})
+    return outputs
+
+
+def _dataset_stem(output: Output) -> str:
+    return str(output.dataset).replace("{split}", "").strip("_-")
 
 
 def _ending(proposal: Proposal) -> str:
     """End of the file's name: an array if a text may be dates alone, which LLaMA-Factory reads as times."""
-    leaves = [*proposal.prompts.values(), *([proposal.answer] if proposal.answer else [])]
+    leaves = list(proposal.prompts.values())
+    if proposal.answer is not None:
+        leaves.append(proposal.answer)
     if any(leaf.values and all(map(looks_like_timestamp, leaf.values)) for leaf in leaves):
         return ".json"
     return ".jsonl"
 
 
-def _source(path: str, source: Source) -> list[str]:
-    files: object = source.files or dict.fromkeys(source.splits, (path,)) or path
-    lines = [f"  files: {quoted(files)}"]
-    lines += [f"  splits: {quoted(source.splits)}"] if source.splits else []
+def _source(path: str, source: Source) -> dict[str, object]:
+    """Where the rows are and how their text is written, as a spec has it."""
+    settings: dict[str, object] = {"files": path}
+    if source.files or source.splits:
+        files = source.files or dict.fromkeys(source.splits, (path,))
+        settings["files"] = {split: list(paths) for split, paths in files.items()}
+    if source.splits:
+        settings["splits"] = {split: list(names) for split, names in source.splits.items()}
     if source.rows:
-        lines.append(f"  rows: {quoted(source.rows.get('', source.rows))} # the keys that lead to them")
-    lines += [f"  encoding: {source.encoding} # guessed from the bytes"] if source.encoding != "utf-8" else []
-    for name, value, why in (
-        ("delimiter", source.delimiter, "guessed from the header"),
-        ("header", source.header or None, "guessed: its first row is a row, these name the columns"),
-        ("quoted", source.quoted, "guessed: otherwise rows differ in fields"),
-    ):
-        lines += [f"  {name}: {quoted(value)} # {why}"] if value is not None else []
-    return lines
+        rows = {split: list(steps) for split, steps in source.rows.items()}
+        settings["rows"] = rows.get("", rows)
+    if source.encoding != "utf-8":
+        settings["encoding"] = source.encoding
+    if source.delimiter is not None:
+        settings["delimiter"] = source.delimiter
+    if source.header:
+        settings["header"] = list(source.header)
+    if source.quoted is not None:
+        settings["quoted"] = source.quoted
+    return settings
 
 
 def _stem(path: Path) -> str:
-    """Return a file's name as a dataset's: small letters, digits and low lines, a letter first."""
+    """A dataset's name from a file's: small letters, digits and low lines, a letter first."""
     plain = unicodedata.normalize("NFC", ENDINGS.sub("", path.name)).lower()
     name = re.sub(r"[\W_]+", "_", plain).strip("_")
     return name if name[:1].isalpha() else f"data_{name}".rstrip("_")
 
 
-def _split_lines(found: Found, proposal: Proposal, share: float) -> list[str]:
-    """Return the lines of a spec that split its rows: by group, whose column is added, else by label."""
-    if found.source.splits or found.rows < FEWEST or not share:
-        return []
-    name, leaf = _group(found, proposal)
-    settings = [f"eval: {share:g}"]
-    why = f"{share:.0%} of the rows"
-    if leaf:
+def _split(
+    profile: FileProfile, proposal: Proposal, share: float, names: Mapping[str, str]
+) -> tuple[dict[str, object], dict[str, object]]:
+    """The `split` of a spec, and the column of ids that it goes by, if one is to be added.
+
+    Rows with the same prompt or id stay on one side; otherwise each label has its share on both sides.
+    `names` are the columns of a bundled spec by their path.
+    """
+    if profile.source.splits or profile.rows < FEWEST_ROWS or not share:
+        return {}, {}
+    split: dict[str, object] = {"eval": float(f"{share:g}")}
+    column: dict[str, object] = {}
+    name, leaf = _group(profile, proposal)
+    if leaf is not None:
+        split["group"] = name if name == "group" else names.get(leaf.path, name)
         if name == "group":
-            kind = "any" if leaf.kind == "number" else "extra"
-            line = f'  group: {{names: ["{leaf.path}"], is: {kind}}} # rows that belong together'
-            proposal.columns.append(line)
-        settings.append(f"group: {name}")
-        why += f"; {leaf.path} repeats: its rows stay on one side"
+            column = {"names": [leaf.path], "is": "any" if leaf.kind == "number" else "extra"}
     elif proposal.labels:
-        settings.append("stratify: label")
-        why += ", of each label"
-    return [f"split: {{{', '.join(settings)}, seed: 42}} # {why}"]
+        split["stratify"] = "label"
+    return {**split, "seed": 42}, column
 
 
-def _group(found: Found, proposal: Proposal) -> tuple[str, Leaf | None]:
-    """Return the column of the prompt that repeats, else one of ids, which is to be a column named group."""
+def _group(profile: FileProfile, proposal: Proposal) -> tuple[str, Leaf | None]:
+    """The column of the prompt that repeats, otherwise one of ids under the new name `group`."""
     prompts = [(name, leaf) for name, leaf in proposal.prompts.items() if leaf.kind == "text"]
-    used = {leaf.path for _, leaf in prompts} | ({proposal.answer.path} if proposal.answer else set())
-    keys = [
-        ("group", leaf)
-        for leaf in found.leaves.values()
-        if leaf.path not in used and _KEY.search(leaf.path) and leaf.kind in ("text", "number")
-    ]
-    for name, leaf in [*prompts, *keys]:
+    used_paths = {leaf.path for _, leaf in prompts}
+    if proposal.answer is not None:
+        used_paths.add(proposal.answer.path)
+    candidates = list(prompts)
+    for leaf in profile.leaves.values():
+        is_key = _KEY.search(leaf.path) and leaf.kind in ("text", "number")
+        if is_key and leaf.path not in used_paths:
+            candidates.append(("group", leaf))
+    for name, leaf in candidates:
         distinct = len(leaf.hashes)
-        whole = leaf.filled == found.rows and distinct > MOST_VALUES
-        if whole and found.rows - distinct > REPEATED * found.rows:
+        is_complete = leaf.filled == profile.rows and distinct > MOST_VALUES
+        if is_complete and profile.rows - distinct > REPEATED * profile.rows:
             return name, leaf
     return "", None
 
 
-def _warnings(found: Found, proposal: Proposal) -> Iterator[str]:
-    """Yield what gives the answer away: a text of the prompt that holds it, or from which it follows."""
+def _warnings(profile: FileProfile, proposal: Proposal, spec: Spec) -> Iterator[str]:
+    """What to look at before a compile: guesses, columns left out, fields in lines, answers given away."""
+    if profile.source.header:
+        yield f"the file has no header: the columns {', '.join(profile.source.header)} are named by content"
+    yield from proposal.guesses
+    yield from _fields_in_lines(profile)
+    yield from _columns_left_out(profile, spec)
+    yield from _answers_given_away(profile, proposal)
+
+
+def _fields_in_lines(profile: FileProfile) -> Iterator[str]:
+    """Warn of a .txt file whose lines are rows of a table."""
+    if not profile.path.name.removesuffix(".gz").endswith(".txt"):
+        return
+    lines = [str(row.get("text", "")) for row in profile.first]
+    for sign in _FIELD_SIGNS:
+        counts = Counter(line.count(sign) for line in lines)
+        count, lines_with_it = counts.most_common(1)[0]
+        if count and lines_with_it >= SAME * len(lines):
+            yield (
+                f"each line holds {count + 1} fields with {json.dumps(sign)} between them, and the spec "
+                "learns whole lines: rename the file to .csv, or write .jsonl with a key for each field"
+            )
+            return
+
+
+def _columns_left_out(profile: FileProfile, spec: Spec) -> Iterator[str]:
+    """Name the columns that hold prose, lists or a known role and that the spec does not use."""
+    used_paths = {name.lower() for column in spec.columns for name in column.names}
+    used_paths |= {name.lower() for name in spec.ignore}
+    left_out = []
+    for leaf in profile.leaves.values():
+        steps = leaf.path.lower().split(".")
+        prefixes = {".".join(steps[:count]) for count in range(1, len(steps) + 1)}
+        if prefixes.isdisjoint(used_paths) and _may_matter(profile, leaf):
+            left_out.append(f"{leaf.path} ({leaf.kind})")
+    if not left_out:
+        return
+    names = ", ".join(left_out[:SHOWN_COLUMNS])
+    if len(left_out) > SHOWN_COLUMNS:
+        names += f" and {len(left_out) - SHOWN_COLUMNS} more"
+    yield (
+        f"not used: {names}. If the model should read or answer with one of them, name it with --text, "
+        "--label or --answer, or add it to the spec"
+    )
+
+
+def _may_matter(profile: FileProfile, leaf: Leaf) -> bool:
+    """True if a column may be a part of an example: by its name, as a list, or as prose."""
+    if leaf.kind in ("texts", "turns", "several objects"):
+        return True
+    if not leaf.filled:
+        return False
+    if any(leaf.goes_by(name) for role in _ROLES_TO_REPORT for name in USUAL_NAMES[role]):
+        return True
+    if leaf.kind != "text" or leaf.characters < PROSE * leaf.filled:
+        return False
+    text_of = walker(leaf.path)
+    values = [text_of(row) for row in profile.first[:LOOKED_AT_ROWS]]
+    texts = [value for value in values if isinstance(value, str) and value]
+    prose = [
+        text for text in texts if (" " in text or CHINESE.search(text)) and not looks_like_timestamp(text)
+    ]
+    return 2 * len(prose) > len(texts)
+
+
+def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:
+    """Warn of a text of the prompt that holds the answer, or from which the answer follows."""
     if proposal.answer is None:
         return
     answer_of = walker(proposal.answer.path)
     for name, leaf in proposal.prompts.items():
-        if name == "context" or leaf.kind != "text":  # where an answer is looked for
-            continue
+        if name == "context" or leaf.kind != "text" or proposal.about == "Texts with a summary":
+            continue  # an answer is looked for in a context
         text_of = walker(leaf.path)
-        pairs = [(text_of(row), answer_of(row)) for row in found.first]
-        texts = [(x.lower(), y.lower()) for x, y in pairs if isinstance(x, str) and _says(y)]
-        every = {answer for _, answer in texts}
-        choices = every if 1 < len(every) <= MOST_VALUES else ()  # a text that names each gives none away
-        inside = [t for t, y in texts if y in t and not (choices and all(one in t for one in choices))]
-        if texts and len(inside) > GIVEN_AWAY * len(texts):
-            rows = f"in {len(inside)} of {len(texts)} rows"
+        pairs = [(text_of(row), answer_of(row)) for row in profile.first]
+        texts = [(x.lower(), y.lower()) for x, y in pairs if isinstance(x, str) and _is_telling(y)]
+        answers = {answer for _, answer in texts}
+        choices = answers if 1 < len(answers) <= MOST_VALUES else set()
+        contained = 0
+        for text, answer in texts:
+            lists_every_choice = bool(choices) and all(choice in text for choice in choices)
+            if answer in text and not lists_every_choice:
+                contained += 1
+        share = _share_that_follows(pairs) if proposal.labels else 0.0
+        if texts and contained > GIVEN_AWAY * len(texts):
             yield (
-                f"warning: {leaf.path} contains {proposal.answer.path} {rows}: "
+                f"{leaf.path} contains {proposal.answer.path} in {contained} of {len(texts)} rows: "
                 "the model would only copy it; leave the column out, or cut the answer from it"
             )
-        elif proposal.labels and (share := _follows(pairs)) > SAME:
+        elif share > SAME:
             yield (
-                f"warning: {leaf.path} takes few values, and {proposal.answer.path} follows from it in "
+                f"{leaf.path} takes few values, and {proposal.answer.path} follows from it in "
                 f"{share:.0%} of rows: it may be the label under another name"
             )
 
 
-def _says(answer: object) -> TypeGuard[str]:
-    """Whether an answer is a text that does not stand in others by chance, as yes and 1 do."""
+def _is_telling(answer: object) -> TypeGuard[str]:
+    """True for a text that is not in others by chance, as yes and 1 are."""
     return isinstance(answer, str) and len(answer) > (1 if CHINESE.search(answer) else 3)
 
 
-def _follows(pairs: list[tuple[object, object]]) -> float:
-    """Return the share of rows whose label is the most frequent one of their text; 0 where texts are many."""
+def _share_that_follows(pairs: list[tuple[object, object]]) -> float:
+    """The share of rows whose label is the most frequent one of their text; 0 if texts are many."""
     by_text: dict[str, Counter[str]] = {}
     for text, answer in pairs:
         by_text.setdefault(str(text), Counter())[str(answer)] += 1
     if 2 * len(by_text) > len(pairs):
         return 0.0
     return sum(max(counts.values()) for counts in by_text.values()) / len(pairs)
-
-
-def _bundled_spec(found: Found, proposal: Proposal, proposed: Spec) -> str:
-    """Return the name of the bundled spec that reads just this, with the most columns, or ""."""
-    if found.told or replace(found.source, quoted=None) != Source({}, {}, {}):  # a spec has to say it
-        return ""
-    chinese = any(leaf.in_chinese for leaf in proposal.prompts.values())
-
-    def worth(spec: Spec) -> tuple[int, bool, bool]:
-        output = spec.outputs[0]
-        same_language = chinese == bool(CHINESE.search("".join(output.templates.values())))
-        return len(_there(spec, found)), output.format != "text", same_language
-
-    specs = [load_spec(name) for name in known_specs()]
-    fits = [spec for spec in specs if not spec.mix and not spec.source.files and _fits(spec, found, proposed)]
-    return max(fits, key=worth).name if fits else ""
-
-
-def _there(spec: Spec, found: Found) -> list[Column]:
-    """Return the columns of a spec that the file has, turns where the spec reads turns and nowhere else."""
-    tops = {path.partition(".")[0]: "object" for path in found.leaves}  # of a message: `chosen.value`
-    kinds = {**tops, **{path: leaf.kind for path, leaf in found.leaves.items()}}
-
-    def read(column: Column, name: str) -> bool:
-        return name in kinds and (column.kind in PAIR or (kinds[name] == "turns") == (column.kind == "turns"))
-
-    return [c for c in spec.columns if c.kind != "id" and any(read(c, name) for name in c.names)]
-
-
-def _fits(spec: Spec, found: Found, proposed: Spec) -> bool:
-    """Whether three columns or turns, and all that a row must have, are there, and just the spec's labels."""
-    there = _there(spec, found)
-    turns = any(column.kind == "turns" for column in there)
-    needed = [column for column in spec.columns if column.required and column.kind != "id"]
-    if not (turns or len(there) > 2) or any(column not in there for column in needed):
-        return False
-    if {c.kind for c in proposed.columns if kind_of(c.kind).part} - {c.kind for c in there}:
-        return False
-    if "system" in {c.name for c in proposed.columns} - {c.name for c in there}:
-        return False
-    label = next((column for column in there if column.kind == "label"), None)
-    if label is None:
-        return True
-    leaf = next(found.leaves[name] for name in label.names if name in found.leaves)
-    ours = {str(raw): name for name, raws in spec.labels.items() for raw in raws}
-    return {ours.get(str(value)) for value in leaf.values} | {UNLABELLED} == {*spec.labels, UNLABELLED}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
+from tuneyard.compiler.column_meanings import meaning
 from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Values, kind_of
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
@@ -20,7 +21,6 @@ from tuneyard.compiler.kinds.turn_forms import (
 )
 from tuneyard.compiler.marks import TurnKeys, refuse_masked
 from tuneyard.compiler.spec import Column, Output, Spec
-from tuneyard.compiler.unused import meaning
 from tuneyard.core.calls import (
     RESULTS,
     WrongValueError,

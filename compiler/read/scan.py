@@ -69,14 +69,15 @@ class Scanner:
         if sign == closing:
             return sign
         if sign != ",":
-            found = "the end of the file" if not sign else show_value(sign)
-            raise BrokenError("E003", f"found {found}, expected a comma or {closing}")
+            if not sign:
+                raise BrokenError("E003", f"the file is cut off: expected a comma or {closing}")
+            raise BrokenError("E003", f"found {show_value(sign)}, expected a comma or {closing}")
         self.at += 1
         sign = self.next_sign()
         if sign == closing:
             raise BrokenError("E003", f"found a comma before the closing {closing}")
         if not sign:
-            raise BrokenError("E003", "the file ends after a comma")
+            raise BrokenError("E003", "the file is cut off after a comma")
         return sign
 
     def key(self) -> str:

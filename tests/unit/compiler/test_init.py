@@ -29,13 +29,13 @@ def test_a_labelled_pair_in_every_layout(bench, name):
     text, records = proposed(bench, bench.write(name, layouts(ROWS)[name]))
     assert [record["output"] for record in records] == ["yes", "no", "no"]
     assert records[0]["instruction"].startswith('Does "A "red" fox ran." imply that "An animal ran."?')
-    assert "guessed: GLUE numbers them so" in text
+    assert "GLUE numbers them so" in text and yaml.safe_load(text)["like"] == "rte"
 
 
 def test_labels_by_name_and_without_gold(bench):
     text, records = proposed(bench, bench.rows("nli.jsonl", NLI))
     assert [record["output"] for record in records] == ["yes", "maybe"]
-    assert "by their names" in text
+    assert "guessed" not in text
 
 
 @pytest.mark.parametrize("odd", ["\n", "\r", "\x85", "\u2028", "\x7f", "\x1b", "🎬", '"'])
@@ -53,7 +53,7 @@ def test_any_sign_in_names_of_files_and_columns_is_quoted(bench, odd):
 @pytest.mark.parametrize(
     ("delimiter", "encoding", "said"),
     [
-        (";", "utf-8", 'delimiter: ";"'),
+        (";", "utf-8", "delimiter: ;"),
         (",", "gb18030", "encoding: gb18030"),
         (",", "utf-16", "encoding: utf-16"),
     ],
@@ -122,7 +122,7 @@ def test_the_longest_text_with_a_column_of_classes(bench):
     text, records = proposed(bench, bench.write("faults.csv", as_csv(rows)))
     assert [record["output"] for record in records] == ["Display", "Power"], "without a class, no label"
     assert records[0]["instruction"] == "The screen stays black.\n\nPlease answer Display or Power."
-    assert "guessed: the longest of its texts" in text and "unlabelled" in text
+    assert "it is the longest" in text and "unlabelled" in text
 
 
 def test_names_that_yaml_would_take_for_something_else(bench):
@@ -265,7 +265,7 @@ MANY = [{"问题": f"第{n // 2}个问题怎么办？", "回答": f"第{n}个答
 def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_read(bench):
     source = bench.rows("问答.jsonl", MANY)
     text, said = propose(source)
-    assert "split: {eval: 0.1, group: question, seed: 42}" in text and "问题 repeats" in text
+    assert yaml.safe_load(text)["split"] == {"eval": 0.1, "group": "question", "seed": 42}
     report = bench.compile(bench.write("mine.yaml", text))
     assert report.datasets == {"问答_train": 108, "问答_eval": 12}
     train, other = (
@@ -283,7 +283,8 @@ def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_re
 def test_rows_that_share_an_id_are_a_group(bench):
     rows = [{"patient_id": f"p{n % 40}", "question": f"Q{n}?", "answer": f"A{n}."} for n in range(100)]
     text, _ = propose(bench.rows("qa.jsonl", rows))
-    assert 'group: {names: ["patient_id"], is: extra}' in text and "group: group" in text
+    assert yaml.safe_load(text)["columns"]["group"] == {"names": ["patient_id"], "is": "extra"}
+    assert yaml.safe_load(text)["split"]["group"] == "group"
     assert "split" not in propose(bench.rows("qa.jsonl", rows), share=0)[0]
 
 
@@ -294,10 +295,11 @@ def test_chinese_pairs_get_a_chinese_prompt_and_the_bundled_spec_is_named(bench)
     ]
     source = bench.rows("对.jsonl", rows)
     text, said = propose(source)
-    assert "请只用一个词回答：否、是、可能。" in text
-    assert f"this is what spec ocnli reads: tuneyard data compile ocnli --source '{source}'" in said
+    assert "this is what spec ocnli reads" in said and yaml.safe_load(text)["like"] == "ocnli"
     bench.compile(bench.write("mine.yaml", text))
-    assert {record["output"] for record in bench.records("*_train.jsonl")} == {"是", "否", "可能"}
+    records = bench.records("*_train.jsonl")
+    assert {record["output"] for record in records} == {"是", "否", "可能"}
+    assert "请只用一个词回答：是、否或可能。" in records[0]["instruction"]
 
 
 @pytest.mark.parametrize(
@@ -331,7 +333,7 @@ def test_columns_that_the_user_names_are_taken(bench):
     source = bench.rows("own.jsonl", rows)
     text, _ = propose(source, 0.2, text="remark", label="kind")
     assert "Texts with a class" in text and "split: {eval: 0.2, stratify: label, seed: 42}" in text
-    assert '"remark"' in text and '"kind"' in text
+    assert yaml.safe_load(text)["columns"] == {"text": ["remark"], "label": ["kind"]}
     assert "Questions and answers" in propose(source, text="body", answer="remark")[0]
     with pytest.raises(RequestError, match="--label kinds: no such column.*columns: body, remark, kind"):
         propose(source, label="kinds")
@@ -360,7 +362,8 @@ def test_a_table_without_a_header_gets_names_by_what_is_in_it(bench):
     names = ("entailment", "not_entailment")
     lines = [f"{n}\tA man number {n} walks his dog.\tSome man is outside.\t{names[n % 2]}" for n in range(30)]
     text, records = proposed(bench, bench.write("pairs.tsv", "\n".join(lines) + "\n"))
-    assert 'header: ["idx", "premise", "hypothesis", "label"]' in text and len(records) == 27
+    assert yaml.safe_load(text)["source"]["header"] == ["idx", "premise", "hypothesis", "label"]
+    assert len(records) == 27
     assert records[0]["output"] == "yes" and "A man number 0" in records[0]["instruction"]
     said = [f"What is number {n} in words?;It is the number {n}, as it says." for n in range(30)]
     text, _ = propose(bench.write("asked.csv", "\n".join(said)))
@@ -387,8 +390,8 @@ def test_a_short_question_beside_a_label_is_the_text(bench, names, question, sai
     rows = [{"id": f"{n}", asked: question.format(n % 40), label: ("售前", "售后")[n % 2]} for n in range(60)]
     source = bench.write("kefu.csv", as_csv(rows))
     text, told = propose(source)
-    assert "about: Texts with a class" in text and f'text: ["{asked}"] # by its name' in text
-    assert "split: {eval: 0.1, group: text, seed: 42}" in text and f"{asked} repeats" in text
+    assert "about: Texts with a class" in text and yaml.safe_load(text)["columns"]["text"] == [asked]
+    assert yaml.safe_load(text)["split"] == {"eval": 0.1, "group": "text", "seed": 42}
     assert "tried on the whole file: kefu" in told and "warning" not in told
     assert bench.compile(bench.write("mine.yaml", text)).kept == 60
     assert bench.records("*_train.jsonl")[0]["instruction"] == f"{question.format(0)}\n\n{said}"
@@ -404,7 +407,7 @@ def test_a_short_question_beside_a_label_is_the_text(bench, names, question, sai
 )
 def test_a_question_that_does_not_decide_a_label_alone_is_not_the_text(bench, rows):
     source = bench.rows("set.jsonl", [row | {"label": "ab"[n % 2]} for n, row in enumerate(rows)])
-    assert "guessed: the longest of its texts" in propose(source)[0]
+    assert "it is the longest" in propose(source)[0]
 
 
 def messages_of_threads() -> list[dict]:
@@ -425,7 +428,7 @@ def test_single_messages_of_threads_are_no_texts_for_pretraining(bench, name):
     assert "Spec messages compiles that file" in str(refused.value)
     assert "--text text" in str(refused.value)
     text, _ = propose(source, text="text")
-    assert "format: text" in text
+    assert "Plain text for pretraining" in text
 
 
 def test_trees_of_messages_are_no_texts_for_pretraining(bench):

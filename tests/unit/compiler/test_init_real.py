@@ -5,13 +5,14 @@ that finds no problem, or only rows that are themselves bad (a blank text, no an
 """
 
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.conftest import ROOT
 from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.spec import load_spec
 from tuneyard.core.errors import TuneyardError
 
 DATA = ROOT.parent / "shared/data"
@@ -59,14 +60,20 @@ FILES: dict[str, tuple[str, tuple[str, ...]]] = {
 def is_right(path: Path, about: str, columns: tuple[str, ...]) -> bool:
     """Whether the first proposal has the shape and the columns, and reads the file."""
     try:
-        text, said = propose(path)
+        text, report = propose(path)
     except TuneyardError:
         return False
-    spec = yaml.safe_load(text)
-    found = [value["names"] if isinstance(value, dict) else value for value in spec["columns"].values()]
-    named = {name for names in found for name in names}
-    fails = re.search(r"^tried on the whole file: problems .* (E\d+)", said, re.M)
-    return spec["about"] == about and named >= set(columns) and (not fails or fails[1] in ("E106", "E107"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "mine.yaml"
+        file.write_text(text, encoding="utf-8")
+        spec = load_spec(str(file))
+    named = {name.lower() for column in spec.columns for name in column.names}
+    fails = re.search(r"^tried on the whole file: problems .* (E\d+)", report, re.M)
+    return (
+        spec.about == about
+        and named >= {name.lower() for name in columns}
+        and (not fails or fails[1] in ("E106", "E107"))
+    )
 
 
 def test_the_first_proposal_for_thirty_real_files() -> None:

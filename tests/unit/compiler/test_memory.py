@@ -14,7 +14,7 @@ from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.request import CompileRequest, Counts
 from tuneyard.compiler.sources import find_inputs
 from tuneyard.compiler.spec import load_spec
-from tuneyard.compiler.unused import Unused
+from tuneyard.compiler.unused_columns import Unused
 
 MOST = 24  # bytes a row
 FEW, MANY = 6_000, 21_000  # rows

@@ -1,90 +1,27 @@
 """Source columns that nothing in a spec uses: counted, and refused where they change what an answer means."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tuneyard.compiler.column_meanings import (
+    EARLIER_TURNS,
+    SYSTEM_TEXT,
+    meaning,
+    says_nothing_without_answer,
+    usual_name,
+)
 from tuneyard.compiler.column_names import snake_case
 from tuneyard.compiler.marks import CORRECTNESS, ROW_WEIGHTS, RowWeights, says_incorrect
 from tuneyard.compiler.rows import MISSING, Rows
 from tuneyard.compiler.spec import Output, Spec
 from tuneyard.compiler.specfile import where_to_write
 from tuneyard.core.datasets import filled
-from tuneyard.core.errors import Problem, nearest, show_value
+from tuneyard.core.errors import Problem, show_value
 
 MOST = 200  # of the columns without a meaning below: bounded, whatever keys the rows have
 SHOWN = 20
-_MEDIA = {
-    "images": "image images image_path image_paths image_url image_urls image_file image_files img imgs "
-    "picture pictures photo photos",
-    "videos": "video videos video_path video_paths video_url video_urls",
-    "audios": "audio audios audio_path audio_paths audio_url audio_urls speech",
-}
-_RANKING = {
-    "preference data (a chosen answer and a rejected one)": "chosen rejected preferred dispreferred "
-    "response_chosen response_rejected chosen_response rejected_response answer_chosen answer_rejected "
-    "chosen_messages rejected_messages response_j response_k response_0 response_1 response_good "
-    "response_bad better_response_id winner chosen_answer rejected_answer is_chosen is_rejected",
-    "feedback (KTO marks a rejected answer so)": "kto_tag kto_label desirable is_desirable is_preferred",
-}
-_READERS = dict(zip(_RANKING, ("pairs", "kto"), strict=True))
-_QUESTIONS = {"instruction", "prompt", "question", "query"}
-_TALKS = {"conversations", "messages"}
-_OTHERS = {
-    "a label beside the answer (KTO marks a rejected one so)": "label",
-    "choices of a question": "choices options option_a option_b option_c option_d A B C D",
-    "a system text": "system system_prompt system_message system_instruction",
-    "earlier turns": "history",
-    "tools or calls of them": "tools functions tool_calls tool_call function_call function_calls",
-    "reasoning before the answer": "reasoning_content reasoning think thinking thought thoughts cot",
-}
-_ALL = _MEDIA | _RANKING | _OTHERS
-MEANINGS = {name: meaning for meaning, names in _ALL.items() for name in names.split()}
-_BESIDE_AN_ANSWER = {name for name in MEANINGS if MEANINGS[name] in (MEANINGS["label"], MEANINGS["choices"])}
 _ANSWERS = ("answer", "turns", "best", "label")
-_IN_ALPACA = ("a system text", "earlier turns")
-
-
-def meaning(name: str) -> str:
-    """Return what a source column (or a key of a message) of this name says of an answer, "" if nothing."""
-    return MEANINGS.get(_usual(name), "")
-
-
-def _usual(name: str) -> str:
-    """Return a name (of a path, its end) as `MEANINGS` has it: `systemPrompt` is `system_prompt`."""
-    last_step = name.rpartition(".")[2]
-    return last_step if last_step in MEANINGS else snake_case(name)
-
-
-def _looks_like(names: Collection[str], spec: str) -> str:
-    """Return what ranked or media data such columns are and which other spec reads it, "" if none."""
-    found = [what for what in dict.fromkeys(map(meaning, names)) if what in _MEDIA or what in _RANKING]
-    reader = next((_READERS.get(what, "media") for what in found), "")
-    if reader == "pairs" and not _QUESTIONS.intersection(names):
-        reader = "pairs-chat" if _TALKS.intersection(names) else "pairs-chat with --column turns=chosen"
-    told = f"the columns look like {' and '.join(found)}: spec {reader} reads them"
-    return "" if reader in ("", spec) else told
-
-
-def missing_fix(name: str, names: list[str], typed: bool, spec: str) -> str:
-    """Return what to do about a column that is not there: a header of one field has another delimiter."""
-    if told := _looks_like(names, spec):
-        return told
-    sign = next((sign for sign in ";\t|," if not typed and len(names) == 1 and sign in names[0]), None)
-    if sign:
-        return f"name the delimiter in a spec under `source:`: `delimiter: {show_value(sign)}`"
-    near = nearest(name, names)
-    return f"{near} --column {name}=NAME says which it is" if near else ""
-
-
-def other_kind(value: object, spec: str) -> str:
-    """Return what reads a value that is no text where one should be: a number, or turns (TRL's prompt)."""
-    if isinstance(value, int | float):
-        return "in a spec, `is: any` writes it as JSON has it, and `labels` maps it"
-    turns = isinstance(value, list) and value and all(isinstance(x, dict) and len(x) > 1 for x in value)
-    if not turns:
-        return ""
-    return "spec pairs-chat reads turns" if spec == "pairs" else "in a spec, `is: turns` reads turns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +181,11 @@ class Unused:
     def _problem(self, spec: Spec, read: int, name: str, finding: ColumnFinding) -> Problem:
         rows = self.rows[name] if finding.rows is None else finding.rows
         message = f"{finding.what} in {rows} of {read} rows, and the spec uses no such column"
-        reader = "spec alpaca reads it; or " if spec.name == "io" and finding.what in _IN_ALPACA else ""
+        reader = (
+            "spec alpaca reads it; or "
+            if spec.name == "io" and finding.what in (EARLIER_TURNS, SYSTEM_TEXT)
+            else ""
+        )
         if name in self._weights or snake_case(name) in CORRECTNESS:
             reader = "LLaMA-Factory learns every row alike: take out the rows that are not to be learned; or "
         ignore = f"`ignore: [{_shown(name)}]`"
@@ -278,9 +219,12 @@ def _alias(spec: Spec, name: str, used: set[str]) -> tuple[str, str] | None:
 
 
 def _harmless(spec: Spec, name: str) -> bool:
-    """Whether a column says nothing here: no answer stands beside it, or the spec has labels of its own."""
-    answered, key = spec.answered or spec.named(*_ANSWERS), _usual(name)
-    return key in _BESIDE_AN_ANSWER and (not answered or (key == "label" and bool(spec.labels)))
+    """True if a label or choices change nothing: the spec writes no answer, or has labels of its own."""
+    if not says_nothing_without_answer(name):
+        return False
+    if not spec.answered and not spec.named(*_ANSWERS):
+        return True
+    return usual_name(name) == "label" and bool(spec.labels)
 
 
 def _others(value: object, paths: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -1,0 +1,173 @@
+"""The vocabulary of source columns: the names that datasets use, and what a column of that name means.
+
+`data init` finds its roles here. The report on unused columns reads here which of them change an answer. A
+test checks that the bundled specs use no name that is missing here.
+"""
+
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+
+from tuneyard.compiler.column_names import snake_case
+from tuneyard.core.errors import nearest, show_value
+
+# By role, in snake case and by preference: if a file has several, the first one is used.
+_USUAL_NAMES = {
+    "question": "instruction prompt question query problem task ask q question_title "
+    "指令 提示 问题 提问 题目",
+    "context": "input context contexts instances.input passage event paragraph question_content "
+    "输入 上下文 背景 补充信息",
+    "answer": "output response answer long_answer completion solution response_chosen answers.text chosen a "
+    "judgement reply best_answer target instances.output 输出 回答 答案 回复 答复",
+    "text": "text content body document 文本 内容 正文 句子 评论",
+    "summary": "summary highlights 摘要",
+    "summarized": "article document dialogue text 文章 正文 对话",
+    "premise": "premise sentence1 text_a 前提",
+    "hypothesis": "hypothesis sentence2 text_b 假设",
+    "label": "gold_label label_text label_name label labels final_decision category class target label1 "
+    "sentiment class_index quality is_duplicate duplicate paraphrase is_paraphrase 标签 标注 类别 分类",
+    "same meaning": "quality is_duplicate duplicate paraphrase is_paraphrase",
+    "chosen letter": "answer 答案 正确答案",
+    "rating": "overall_score score rating reward votes pm_score 评分 得分",
+    "idx": "idx index id",
+    "turns": "conversations messages contents",
+    "system": "system system_prompt system_message system_instruction",
+    "history": "history",
+    "tools": "tools functions tool_calls tool_call function_call function_calls",
+    "images": "images image image_path image_paths image_url image_urls image_file image_files img imgs "
+    "picture pictures photo photos",
+    "videos": "videos video video_path video_paths video_url video_urls",
+    "audios": "audios audio audio_path audio_paths audio_url audio_urls speech",
+    "chosen": "chosen response_chosen chosen_response preferred preferred_output answer_chosen "
+    "chosen_messages response_j response_good chosen_answer",
+    "rejected": "rejected response_rejected rejected_response dispreferred non_preferred_output "
+    "answer_rejected rejected_messages response_k response_bad rejected_answer",
+    "ranking": "response_0 response_1 better_response_id winner is_chosen is_rejected",
+    "kto_tag": "kto_tag desirable is_desirable kto_label is_preferred",
+    "choices": "choices options endings option_a option_b option_c option_d A B C D option1 option2 choice1 "
+    "choice2 sol1 sol2 opa opb opc opd distractor1 distractor2 distractor3",
+    "reasoning": "reasoning_content reasoning think thinking thought thoughts cot",
+    "parent message": "parent_id parent_message_id parent reply_to reply_to_id in_reply_to",
+    "replies": "replies children",
+    "message": "role from speaker author_role message_id",
+}
+USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
+    role: tuple(names.split()) for role, names in _USUAL_NAMES.items()
+}
+PAIRS = (
+    *zip(USUAL_NAMES["premise"], USUAL_NAMES["hypothesis"], strict=True),
+    ("question", "sentence"),
+    ("claim", "evidence"),
+)
+"""Names of two texts that one label judges. Names that differ by their number alone need no entry."""
+CLASS_ENDINGS = ("type", "class", "category", "类型", "类别", "分类")
+"""How the name of a column of classes ends."""
+
+_PREFERENCE = "preference data (a chosen answer and a rejected one)"
+_FEEDBACK = "feedback (KTO marks a rejected answer so)"
+_LABEL = "a label beside the answer (KTO marks a rejected one so)"
+_CHOICES = "choices of a question"
+SYSTEM_TEXT = "a system text"
+EARLIER_TURNS = "earlier turns"
+_MEDIA = ("images", "videos", "audios")
+_MEANING_BY_ROLE = {
+    **{role: role for role in _MEDIA},
+    "chosen": _PREFERENCE,
+    "rejected": _PREFERENCE,
+    "ranking": _PREFERENCE,
+    "kto_tag": _FEEDBACK,
+    "choices": _CHOICES,
+    "system": SYSTEM_TEXT,
+    "history": EARLIER_TURNS,
+    "tools": "tools or calls of them",
+    "reasoning": "reasoning before the answer",
+}
+MEANINGS = {name: meaning for role, meaning in _MEANING_BY_ROLE.items() for name in USUAL_NAMES[role]}
+MEANINGS["label"] = _LABEL
+"""What a column of this name says about an answer. A column that is missing here changes no answer."""
+
+_SPEC_READING = {_PREFERENCE: "pairs", _FEEDBACK: "kto", **dict.fromkeys(_MEDIA, "media")}
+_QUESTIONS_OF_PAIRS = {"instruction", "prompt", "question", "query"}
+
+
+def meaning(name: str) -> str:
+    """What a source column, or a key of a turn, says about an answer by its name; "" if nothing."""
+    return MEANINGS.get(usual_name(name), "")
+
+
+def usual_name(name: str) -> str:
+    """The last step of a path in the vocabulary's spelling: `meta.systemPrompt` becomes `system_prompt`."""
+    last_step = name.rpartition(".")[2]
+    if last_step in MEANINGS:
+        return last_step
+    return snake_case(name)
+
+
+def says_nothing_without_answer(name: str) -> bool:
+    """True for labels and choices: they matter only next to an answer that a spec writes."""
+    return meaning(name) in (_LABEL, _CHOICES)
+
+
+@lru_cache(10_000)
+def usual_steps(path: str) -> tuple[str, ...]:
+    """The steps of a path in the vocabulary's spelling, without positions in lists."""
+    return tuple(snake_case(step) for step in path.split(".") if not step.isdigit())
+
+
+def goes_by(path: str, name: str) -> bool:
+    """True if a path ends in a name of the vocabulary, which may have several steps (`answers.text`)."""
+    name_steps = usual_steps(name)
+    return usual_steps(path)[-len(name_steps) :] == name_steps
+
+
+def role_of_names(names: Collection[str]) -> str:
+    """The role that lists the first of a spec's column names, "" if the vocabulary lacks it.
+
+    >>> role_of_names(["prompt", "question"])
+    'question'
+    """
+    first_name = next(iter(names))
+    for role, usual_names in USUAL_NAMES.items():
+        if any(goes_by(first_name, name) for name in usual_names):
+            return role
+    return ""
+
+
+def missing_fix(name: str, names: list[str], typed: bool, spec: str) -> str:
+    """Suggest a fix for a missing column. A header with one field usually means another delimiter.
+
+    `names` are the columns of the file, `typed` is False if its cells are all text (csv, tsv).
+    """
+    other_spec = _other_spec(names, spec)
+    if other_spec:
+        return other_spec
+    if not typed and len(names) == 1:
+        for delimiter in ";\t|,":
+            if delimiter in names[0]:
+                return f"name the delimiter in a spec under `source:`: `delimiter: {show_value(delimiter)}`"
+    near = nearest(name, names)
+    return f"{near} --column {name}=NAME says which it is" if near else ""
+
+
+def _other_spec(names: Collection[str], spec: str) -> str:
+    """A hint at the spec that reads columns of preference data or media, "" if `spec` does."""
+    meanings = [text for text in dict.fromkeys(map(meaning, names)) if text in _SPEC_READING]
+    if not meanings:
+        return ""
+    reader = _SPEC_READING[meanings[0]]
+    if reader == "pairs" and not _QUESTIONS_OF_PAIRS.intersection(names):
+        has_turns = not set(USUAL_NAMES["turns"]).isdisjoint(names)
+        reader = "pairs-chat" if has_turns else "pairs-chat with --column turns=chosen"
+    if reader == spec:
+        return ""
+    return f"the columns look like {' and '.join(meanings)}: spec {reader} reads them"
+
+
+def other_kind(value: object, spec: str) -> str:
+    """Suggest how to read a value that should be text and is a number, or turns (TRL's prompt)."""
+    if isinstance(value, int | float):
+        return "in a spec, `is: any` writes it as JSON has it, and `labels` maps it"
+    if not isinstance(value, list) or not value:
+        return ""
+    if not all(isinstance(item, dict) and len(item) > 1 for item in value):
+        return ""
+    return "spec pairs-chat reads turns" if spec == "pairs" else "in a spec, `is: turns` reads turns"

@@ -1,0 +1,142 @@
+"""init on small files in the shape of public datasets: right, refused with the reason, or with a warning."""
+
+import pytest
+import yaml
+
+from tests.unit.compiler.conftest import as_csv
+from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.spec import load_spec
+from tuneyard.core.errors import ContentError
+
+ROWS = 30
+TOPICS = ("rivers", "copper", "windmills", "glaciers", "violins", "harbours", "lichens")
+
+
+def story(n):
+    return f"Report number {n} describes {TOPICS[n % 7]} in some detail."
+
+
+def ask(n):
+    return f"What does report {n} say about {TOPICS[n % 7]}?"
+
+
+def reply(n):
+    return f"It says that they were counted {n} times in the north."
+
+
+def columns_of(bench, name, make_row):
+    """Propose for 30 rows; return (target column: source column, warnings, the spec)."""
+    rows = [make_row(n) for n in range(ROWS)]
+    if name.endswith(".tsv"):
+        source = bench.write(name, as_csv(rows, delimiter="\t"))
+    else:
+        source = bench.rows(name, rows)
+    text, report = propose(source)
+    spec = load_spec(str(bench.write("mine.yaml", text)))
+    assert bench.compile(str(bench.folder / "mine.yaml")).kept == ROWS
+    top = rows[0].keys()
+    columns = {}
+    for column in spec.columns:
+        names = [key for key in top if key.lower() in {each.lower() for each in column.names}]
+        if names and column.kind != "id":
+            columns[column.name] = names[0]
+    warnings = [line for line in report.splitlines() if line.startswith("warning: ")]
+    return columns, warnings, yaml.safe_load(text)
+
+
+def test_a_question_with_true_or_false_is_a_yes_no_question(bench):
+    columns, warnings, spec = columns_of(
+        bench, "boolq.jsonl", lambda n: {"question": ask(n), "answer": n % 2 == 0, "passage": story(n)}
+    )
+    assert columns == {"question": "question", "context": "passage", "label": "answer"}
+    assert spec["labels"] == {"yes": [True], "no": [False]} and warnings == []
+
+
+@pytest.mark.parametrize("options", [{}, {"text": "#1 String", "text2": "#2 String", "label": "Quality"}])
+def test_two_numbered_texts_are_a_pair(bench, options):
+    rows = [
+        {"Quality": n % 2, "#1 ID": 1000 + n, "#1 String": story(n), "#2 String": story(n + 1)}
+        for n in range(ROWS)
+    ]
+    text, report = propose(bench.write("mrpc.tsv", as_csv(rows, delimiter="\t")), **options)
+    spec = yaml.safe_load(text)
+    assert spec["columns"]["premise"] == ["#1 String"] and spec["columns"]["hypothesis"] == ["#2 String"]
+    assert spec["labels"] == {"yes": [1], "no": [0]}
+    assert "warning: Quality: 1 means that the two texts mean the same" in report
+
+
+def test_a_body_next_to_question_and_answer_is_the_input(bench):
+    columns, warnings, _ = columns_of(
+        bench,
+        "svamp.jsonl",
+        lambda n: {"Body": story(n), "Question": ask(n), "Answer": n / 2, "Type": ("sum", "product")[n % 2]},
+    )
+    assert columns == {"question": "Question", "context": "Body", "answer": "Answer"}
+    assert any("Body is used as the input" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("make_row", "like", "expected"),
+    [
+        (
+            lambda n: {"Question": ask(n), "Answer": reply(n)},
+            "qa",
+            {"question": "Question", "answer": "Answer"},
+        ),
+        (
+            lambda n: {"instruction": ask(n), "context": story(n), "response": reply(n)},
+            "io",
+            {"instruction": "instruction", "input": "context", "output": "response"},
+        ),
+        (
+            lambda n: {"system_prompt": "Be brief." * (n % 2), "question": ask(n), "response": reply(n)},
+            "alpaca",
+            {"system": "system_prompt", "instruction": "question", "output": "response"},
+        ),
+        (lambda n: {"ask": ask(n), "answer": reply(n)}, "qa", {"question": "ask", "answer": "answer"}),
+        (lambda n: {"input": ask(n), "target": reply(n)}, "io", {"instruction": "input", "output": "target"}),
+    ],
+    ids=["headers in capitals", "dolly", "openorca", "ask", "firefly"],
+)
+def test_a_bundled_spec_with_what_differs(bench, make_row, like, expected):
+    columns, _, spec = columns_of(bench, "rows.jsonl", make_row)
+    assert spec["like"] == like
+    assert {name: columns.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("make_row", "warning"),
+    [
+        (lambda n: {"text": story(n), "label": n % 2}, "label holds numbers"),
+        (lambda n: {"sentence1": story(n), "sentence2": ask(n), "label": n % 2}, "GLUE numbers them so"),
+        (lambda n: {"tweet": story(n), "label": "ab"[n % 2]}, "tweet is used as the text"),
+        (lambda n: {"text": story(n), "code": f"def add(x): return x + {n}"}, "not used: code"),
+        (lambda n: {"problem": ask(n), "answer": str(n), "solution": reply(n)}, "not used: solution"),
+    ],
+    ids=["imdb", "paws", "tweets", "mbpp", "openr1"],
+)
+def test_a_proposal_that_may_be_wrong_warns(bench, make_row, warning):
+    assert any(warning in line for line in columns_of(bench, "rows.jsonl", make_row)[1])
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"goal": ask(1), "sol1": reply(1), "sol2": reply(2)}, "nothing in it looks like"),
+        ({"question": ask(1), "answer": "A", "options": [reply(1), reply(2)]}, "choices of a question"),
+        ({"sentence1": story(1), "sentence2": story(2), "score": 2.5}, "nothing in it looks like"),
+    ],
+    ids=["piqa", "race", "stsb"],
+)
+def test_a_shape_that_no_spec_holds_is_refused_with_the_reason(bench, row, reason):
+    with pytest.raises(ContentError, match=reason):
+        propose(bench.rows("rows.jsonl", [row] * 3))
+
+
+@pytest.mark.parametrize("end", ["", ",", ", "])
+def test_a_list_that_is_cut_off_after_a_record_is_reported_as_cut_off(bench, end):
+    source = bench.write(
+        "cut.json", f'[{{"question": "a", "answer": "b"}}, {{"question": "c", "answer": "d"}}{end}'
+    )
+    with pytest.raises(ContentError, match="E003: the file is cut off.*get it again"):
+        propose(source)
