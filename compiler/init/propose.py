@@ -139,10 +139,10 @@ def _as_yaml(spec: Mapping[str, object]) -> str:
     import yaml
 
     class SpecDumper(yaml.SafeDumper):
-        """Writes a text of several lines in double quotes, with its line breaks as \\n."""
+        """Writes a text with line breaks or control characters in double quotes, which escape them."""
 
     def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        style = '"' if "\n" in text else None
+        style = None if text.isprintable() else '"'
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     SpecDumper.add_representer(str, represent_text)
