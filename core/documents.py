@@ -86,6 +86,36 @@ def dump_yaml(value: Mapping[str, object]) -> str:
     return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True)
 
 
+def dump_short_yaml(value: Mapping[str, object]) -> str:
+    """YAML as people write it: the innermost lists and mappings below a key are on one line each.
+
+    Lists of mappings keep one setting a line. Texts are never folded.
+    """
+    import yaml
+
+    class ShortDumper(yaml.SafeDumper):
+        """Writes a text with line breaks or control characters in double quotes, which escape them."""
+
+    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        style = None if text.isprintable() else '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    ShortDumper.add_representer(str, represent_text)
+    parts = []
+    for key, inner in value.items():
+        flow_style = None if isinstance(inner, dict) else False  # None: only the innermost are on one line
+        part = yaml.dump(
+            {key: inner},
+            Dumper=ShortDumper,
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=flow_style,
+            width=100_000,
+        )
+        parts.append(part)
+    return "".join(parts)
+
+
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, aligned: bool = False) -> str:
     """Format a Markdown table. Every `|` in a cell is escaped; `aligned` pads columns for a terminal."""
     cells = [[text.replace("|", "\\|") for text in line] for line in (header, *rows)]

@@ -29,7 +29,7 @@ from tuneyard.compiler.spec import Output, Spec, load_spec
 from tuneyard.compiler.specfile import Source
 from tuneyard.compiler.trace import KeptRow, kept_rows
 from tuneyard.core.checkout import bundled
-from tuneyard.core.documents import read_mapping
+from tuneyard.core.documents import dump_short_yaml, read_mapping
 from tuneyard.core.errors import ContentError, RequestError, counted, one_line
 from tuneyard.core.packages import after_setup
 from tuneyard.core.prompt import PLACEHOLDERS, conversation
@@ -78,12 +78,12 @@ def propose(
     name = out.stem if out else _stem(path)
     with tempfile.TemporaryDirectory(prefix="tuneyard-init-") as folder:
         file = Path(folder) / f"{name}.yaml"
-        file.write_text(_as_yaml(spec_as_dict), encoding="utf-8")
+        file.write_text(dump_short_yaml(spec_as_dict), encoding="utf-8")
         spec = load_spec(str(file))
         report = check_spec(spec, CompileRequest())
         warnings = list(dict.fromkeys(map(_printable, _warnings(profile, proposal, spec))))
         examples = _preview(spec)
-    text = "".join(f"# {line}\n" for line in _comments(profile, warnings)) + _as_yaml(spec_as_dict)
+    text = "".join(f"# {line}\n" for line in _comments(profile, warnings)) + dump_short_yaml(spec_as_dict)
     outcome = _outcome(path, report, text)
     lines = [f"warning: {warning}" for warning in warnings] + examples
     if base is not None:
@@ -132,33 +132,6 @@ def _comments(profile: FileProfile, warnings: list[str]) -> list[str]:
 def _printable(line: str) -> str:
     """A line without line breaks and control characters: a comment in YAML holds none."""
     return "".join(character if character.isprintable() else " " for character in one_line(line))
-
-
-def _as_yaml(spec: Mapping[str, object]) -> str:
-    """A spec as YAML: short lists and mappings on one line each, outputs with one setting a line."""
-    import yaml
-
-    class SpecDumper(yaml.SafeDumper):
-        """Writes a text with line breaks or control characters in double quotes, which escape them."""
-
-    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        style = None if text.isprintable() else '"'
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-    SpecDumper.add_representer(str, represent_text)
-    parts = []
-    for key, value in spec.items():
-        flow_style = None if isinstance(value, dict) else False  # None: only the innermost are on one line
-        part = yaml.dump(
-            {key: value},
-            Dumper=SpecDumper,
-            sort_keys=False,
-            allow_unicode=True,
-            default_flow_style=flow_style,
-            width=100_000,
-        )
-        parts.append(part)
-    return "".join(parts)
 
 
 def _check_split(profile: FileProfile, share: float | None) -> None:
