@@ -62,7 +62,7 @@ models/demo-base/config.json: .venv/.all
 
 # Named one by one: a file that only a pattern names is an intermediate one, which make deletes, or does not miss.
 SETS := dataset_info/demo_rte/manifest.json dataset_info/demo_mnli/manifest.json
-ADAPTERS := saves/demo-rte/run.json saves/demo-mnli/run.json
+ADAPTERS := saves/demo-rte/training.json saves/demo-mnli/training.json
 
 $(SETS): dataset_info/demo_%/manifest.json: samples/%/train.jsonl samples/%/eval.jsonl compiler/specs/demo_%.yaml | .venv/.core
 	$(PY) -m compiler compile demo_$*
@@ -74,7 +74,7 @@ saves/demo-model: .FORCE
 	@echo '$(MODEL)' | cmp --silent - $@ || echo '$(MODEL)' > $@
 .FORCE:
 
-$(ADAPTERS): saves/demo-%/run.json: dataset_info/demo_%/manifest.json recipes/demo-%.yaml saves/demo-model $(BASE) | .venv/.all
+$(ADAPTERS): saves/demo-%/training.json: dataset_info/demo_%/manifest.json recipes/demo-%.yaml saves/demo-model $(BASE) | .venv/.all
 	$(PY) -m recipes train recipes/demo-$*.yaml model_name_or_path=$(MODEL)
 	@touch $@
 	@rm -rf $(DEMO)

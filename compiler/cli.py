@@ -44,10 +44,10 @@ _SPEC = click.argument("name", metavar="NAME|SPEC.yaml")
 
 
 class _OnError(click.Choice[str]):
-    """fail (False) or reject (True); `quarantine`, the name of the latter before, is still taken."""
+    """fail (False) or reject (True)."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert("reject" if value == "quarantine" else value, param, ctx) == "reject"
+        return super().convert(value, param, ctx) == "reject"
 
 
 class _Share(click.FloatRange):

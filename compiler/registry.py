@@ -28,7 +28,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity, Sources, own_hash
 from tuneyard.compiler.sources import Input
-from tuneyard.compiler.spec import MANIFEST, REJECTED, REJECTED_BEFORE, Output, Spec, load_spec
+from tuneyard.compiler.spec import MANIFEST, REJECTED, Output, Spec, load_spec
 from tuneyard.compiler.specfile import where_to_write
 from tuneyard.compiler.unused_columns import Unused
 from tuneyard.core.checkout import version
@@ -253,7 +253,7 @@ class Registry:
         own: set[str] = set()
         if (target / MANIFEST).is_file():
             files = self.manifests.get(target.name, {}).get("files")
-            own = {MANIFEST, REJECTED, REJECTED_BEFORE, *written, *(files if isinstance(files, dict) else ())}
+            own = {MANIFEST, REJECTED, *written, *(files if isinstance(files, dict) else ())}
         foreign = sorted(path.name for path in target.iterdir() if path.name not in own)
         if foreign:
             shown = ", ".join(foreign[:3]) + (" …" if len(foreign) > 3 else "")

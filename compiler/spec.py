@@ -28,7 +28,6 @@ PART = REST
 WHOLE = ""  # stands for all splits together
 MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
-REJECTED_BEFORE = "quarantine.jsonl"  # what compiles before version 0.2 called it
 TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")
 TOOLS = "tools"
 TEXTS = {"alpaca": ("instruction", "input"), "sharegpt": ("user",), "messages": ("user",), "text": ("text",)}

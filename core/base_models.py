@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object
-from tuneyard.core.training_run import RUN, model_sha256, run_of
+from tuneyard.core.training_run import TRAINING, model_sha256, run_of
 from tuneyard.core.weights import SIZES, STORED, Array, Tensor, Weights, from_fp32, open_weights
 
 SINGLE = "model.safetensors"
@@ -49,7 +49,7 @@ def check_base(
     if is_local and isinstance(recorded_hash, str):
         if recorded_hash != model_sha256(folder):
             raise ContentError(
-                f"{wrong}, whose files had another hash ({recorded_hash[:16]}… in {RUN}) than those of "
+                f"{wrong}, whose files had another hash ({recorded_hash[:16]}… in {TRAINING}) than those of "
                 f"{reference}; {fix}"
             )
         return ""
@@ -64,7 +64,7 @@ def check_base(
         )
     return (
         f"adapter {adapter}: trained on {trained_on}, which is not here: whether {reference} holds "
-        f"the same weights could not be checked, only its name (no hash of the model in {RUN})"
+        f"the same weights could not be checked, only its name (no hash of the model in {TRAINING})"
     )
 
 

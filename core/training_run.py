@@ -8,7 +8,7 @@ from typing import Any
 
 from tuneyard.core.files import read_object, sha256
 
-RUN = "run.json"  # written last: its existence means that the training is finished
+TRAINING = "training.json"  # written last: its existence means that the training is finished
 STARTED = "started.json"  # the inputs of the training that writes here, finished or not
 # Of the model card that transformers writes.
 CARD_SENTENCE = re.compile(r"fine-tuned version of .* on (the .+?) datasets?\.")
@@ -23,9 +23,9 @@ def run_folders(folder: Path) -> list[Path]:
 
 
 def record_of(folder: Path) -> Path | None:
-    """Find run.json, otherwise started.json, of the training run that wrote these weights; None without."""
+    """Find training.json, otherwise started.json, of the training run that wrote these weights; None without."""
     for run_folder in run_folders(folder.resolve()):
-        for name in (RUN, STARTED):
+        for name in (TRAINING, STARTED):
             if (run_folder / name).is_file():
                 return run_folder / name
     return None
@@ -37,7 +37,7 @@ def run_of(folder: Path) -> dict[str, Any]:
     if record is None:
         return {}
     inputs: object = read_object(record)
-    if record.name == RUN and isinstance(inputs, dict):
+    if record.name == TRAINING and isinstance(inputs, dict):
         inputs = inputs.get("inputs")
     if not isinstance(inputs, dict):
         return {}

@@ -145,7 +145,9 @@ class Tolerance:
 @click.option("--model", required=True, metavar="DIR|ID", help="The base (or a LoRA folder that names it).")
 @click.option("--adapter", metavar="NAME[=DIR]", help="The adapter; NAME alone means saves/NAME.")
 @same_base
-@click.option("--template", metavar="NAME", help="LLaMA-Factory's template of the training. [its run.json]")
+@click.option(
+    "--template", metavar="NAME", help="LLaMA-Factory's template of the training. [its training.json]"
+)
 @click.option("--fused", type=PATH, metavar="DIR", help="The model that `tuneyard adapter fuse` wrote.")
 @click.option("--gguf", type=PATH, metavar="FILE", help="The model that adapters export --to gguf made.")
 @click.option("--modelfile", type=PATH, metavar="FILE", help="What adapters export --to ollama made.")

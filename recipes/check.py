@@ -31,7 +31,7 @@ from tuneyard.core.errors import (
 from tuneyard.core.files import existing
 from tuneyard.core.prompt import strings
 from tuneyard.core.schema_errors import is_number
-from tuneyard.core.training_run import RUN, STARTED
+from tuneyard.core.training_run import STARTED, TRAINING
 from tuneyard.recipes.answer_rules import asked_problems, packs
 from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
 from tuneyard.recipes.data import NamedDataset, dataset_dir, locate, read_datasets
@@ -320,7 +320,7 @@ def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Proble
     elif grown:
         message = f"{folder} was trained with {grown}: other steps"
         yield recipe.problem("W341", "output_dir", message, "`recipes train --force` trains it again")
-    elif (folder / RUN).is_file():
+    elif (folder / TRAINING).is_file():
         yield recipe.problem("W341", "output_dir", f"{folder}: this run already finished here")
     elif (folder / STARTED).is_file():
         message = f"{folder} holds this run, cut off; `recipes train` resumes it"

@@ -52,7 +52,7 @@ class Schedule:
 
     @property
     def world(self) -> dict[str, object]:
-        """Return over how many processes and rows a step goes, as run.json has it."""
+        """Return over how many processes and rows a step goes, as training.json has it."""
         return {"world_size": self.world_size, "global_batch": self.batch}
 
     def line(self) -> str:

@@ -1,7 +1,7 @@
 """Contents of an output_dir: complete and incomplete checkpoints, the run that made them, the lock.
 
 The trainer writes trainer_state.json last, but not everything before it is synced, so each file is checked.
-Two runs are the same if the `inputs` in run.json are equal. Versions, times and hardware do not count.
+Two runs are the same if the `inputs` in training.json are equal. Versions, times and hardware do not count.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import click
 from tuneyard.core.checkout import version
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import make_folder, opened, read_object, sha256, versions
-from tuneyard.core.training_run import RUN, STARTED, files_sha256, model_sha256
+from tuneyard.core.training_run import STARTED, TRAINING, files_sha256, model_sha256
 from tuneyard.recipes.data import dataset_dir, files_of, locate
 from tuneyard.recipes.recipe import Recipe
 
@@ -34,7 +34,14 @@ INCIDENTAL = {
     "preprocessing_num_workers", "preprocessing_batch_size", "project", "report_to", "resume_from_checkpoint",
     "run_name", "save_steps", "save_total_limit", "use_cpu",
 }  # fmt: skip
-MARKS = ("checkpoint-*", "*.safetensors", "*.bin", "trainer_*.json*", STARTED, RUN)  # a training was here
+MARKS = (
+    "checkpoint-*",
+    "*.safetensors",
+    "*.bin",
+    "trainer_*.json*",
+    STARTED,
+    TRAINING,
+)  # a training was here
 
 
 def checkpoints(output_dir: Path) -> dict[Path, str]:
@@ -149,10 +156,10 @@ def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
 
 def other_world(output_dir: Path, world: dict[str, object]) -> str:
     """Describe the world sizes of a folder's run and of this one; "" if the run can resume or has none."""
-    finished = (output_dir / RUN).is_file()
+    finished = (output_dir / TRAINING).is_file()
     if not finished and all(checkpoints(output_dir).values()):
         return ""
-    then = read_object(output_dir / (RUN if finished else STARTED))
+    then = read_object(output_dir / (TRAINING if finished else STARTED))
     if then.get("world_size") in (None, world["world_size"]):
         return ""
     sizes = [f"{one['world_size']} (global batch {one.get('global_batch')})" for one in (then, world)]
@@ -210,7 +217,7 @@ def _data(name: str, folder: str) -> dict[str, object]:
 
 
 def run_record(recipe: Recipe, inputs: dict[str, object], facts: dict[str, object]) -> dict[str, object]:
-    """Return the content of run.json: the inputs, the facts of this run, versions, commit and result."""
+    """Return the content of training.json: the inputs, the facts of this run, versions, commit and result."""
     results = recipe.output_dir / "all_results.json"
     return {
         "recipe": str(recipe.path),

@@ -26,6 +26,7 @@ from tuneyard.core.errors import ContentError, RequestError, resumed_by, show_va
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language import lang_option, tr
 from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
+from tuneyard.core.training_run import TRAINING
 from tuneyard.recipes.best import DivergedError, read_curve
 from tuneyard.recipes.check import ask_check, quick_check
 from tuneyard.recipes.hardware import machine
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
 SUMMARY = "sweep.json"  # all runs of a grid; it has the key "grid", which that of `tuneyard eval sweep` lacks
-RUN = "run.json"  # in a folder that a training or a scoring command has written
+SCORING_RUN = "run.json"  # in a folder that a scoring command has written
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", "eval_dataset")
 LIST = r"\[[^\[\]]*\]"  # one value of several words
@@ -130,11 +131,11 @@ def parse_grid(arguments: Sequence[str]) -> Grid:
 
 def check_folder(out: Path) -> None:
     """Raise `RequestError` if OUT holds the results of another command: `tuneyard eval sweep` writes a
-    sweep.json too, and every scored or trained folder has a run.json."""
+    sweep.json too, a scored folder has a run.json, a trained one a training.json."""
     if out.exists() and not out.is_dir():
         raise RequestError(f"{out} is a file; expected a folder: choose another --out")
     sweep_of_weights = (out / SUMMARY).is_file() and "grid" not in read_object(out / SUMMARY)
-    if sweep_of_weights or (out / RUN).is_file():
+    if sweep_of_weights or (out / SCORING_RUN).is_file() or (out / TRAINING).is_file():
         raise RequestError(f"{out} holds the results of another command: choose another --out")
 
 

@@ -13,7 +13,7 @@ from tuneyard.core.cli import cli_command
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.files import locked, make_folder, write_json, write_text
-from tuneyard.core.training_run import RUN, STARTED
+from tuneyard.core.training_run import STARTED, TRAINING
 from tuneyard.recipes.check import Checked, ask_check, not_checked, quick_check
 from tuneyard.recipes.data import require_model
 from tuneyard.recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
@@ -53,7 +53,7 @@ def command(recipe: Path, overrides: tuple[str, ...], force: bool) -> None:
 
 
 def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
-    """Bring a recipe's output_dir to a finished run; run.json is written last.
+    """Bring a recipe's output_dir to a finished run; training.json is written last.
 
     `force` sets a run of another number of processes aside; `ask` is false where it was asked before.
     """
@@ -70,12 +70,12 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     output_dir = recipe.output_dir
     with ExitStack() as stack:
         llamafactory = stack.enter_context(LlamaFactory())
-        if force or other_run(output_dir, inputs) or not (output_dir / RUN).is_file():
+        if force or other_run(output_dir, inputs) or not (output_dir / TRAINING).is_file():
             require_model(recipe)  # before anything is renamed or written
             if ask:
                 _show_warnings(ask_first(llamafactory, checked))
         lock = _reserve(recipe, inputs, world, force, stack)
-        if (output_dir / RUN).is_file():
+        if (output_dir / TRAINING).is_file():
             click.echo(f"{output_dir}: up to date")
             return
         newest = resume_point(output_dir)
@@ -101,7 +101,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         facts = {"hardware": f"{len(target.gpus)} × {target.gpus[0].name}" if target.gpus else "CPU"}
         facts |= {"started": started.isoformat(timespec="seconds")}
         record = run_record(recipe, inputs, {**world, "added": added, **facts, "seconds": seconds})
-        write_json(output_dir / RUN, record)
+        write_json(output_dir / TRAINING, record)
     click.echo(f"{output_dir}: trained in {seconds} s")
 
 

@@ -137,7 +137,7 @@ def make_card(source: ExportSource, name: str, licence: str | None, results: lis
     settings: dict[str, Any] = next(iter(recipes.values()), {})
     template = f" --template {settings['template']}" if settings.get("template") else ""
     if not recipes:
-        notes.append("recipe not recorded beside the weights (run.json of `tuneyard recipe train`)")
+        notes.append("recipe not recorded beside the weights (training.json of `tuneyard recipe train`)")
     trained = ", ".join(dict.fromkeys(str(one["dataset"]) for one in data))
     rows = [["base", base or "not recorded"], ["licence of the base", terms], *_sizes(adapter)]
     sections = [
@@ -235,7 +235,7 @@ def _usage(source: ExportSource, repo: str, base: str, template: str) -> str:
 
 def _data(listed: list[dict[str, Any]], notes: list[str]) -> str:
     if not listed:
-        notes.append("data not recorded beside the weights (run.json of `tuneyard recipe train`)")
+        notes.append("data not recorded beside the weights (training.json of `tuneyard recipe train`)")
         return ""
     used = {entry["dataset"]: entry for entry in listed}.values()
     rows = []

@@ -1,6 +1,6 @@
 """Which examples a model was trained on, as far as the folders of its weights tell.
 
-A training of ours left run.json (started.json while it ran), plain LLaMA-Factory names its datasets in
+A training of ours left training.json (started.json while it ran), plain LLaMA-Factory names its datasets in
 README.md, and a merge or a fused model of ours names its adapters there, which are followed.
 """
 
@@ -23,8 +23,8 @@ from tuneyard.core.prompt import Conversation
 from tuneyard.core.row_index import fingerprint
 from tuneyard.core.splits import REST
 from tuneyard.core.training_run import (
-    RUN,
     STARTED,
+    TRAINING,
     datasets_in_card,
     names_in,
     record_of,
@@ -35,7 +35,7 @@ from tuneyard.eval.datasets.dataset import EvalDataset, examples_of, trained_con
 from tuneyard.eval.statistics.selection import held_out_rows
 
 Prints = NDArray[np.uint64]
-UNKNOWN = f"no {RUN}, and no {CARD} that names its datasets"  # of an adapter
+UNKNOWN = f"no {TRAINING}, and no {CARD} that names its datasets"  # of an adapter
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from tuneyard.core.errors import RequestError, show_value
 from tuneyard.core.language import tr
-from tuneyard.eval.read.results import current_settings
 from tuneyard.eval.read.run import ScoredRun
 
 OWN = ("model", "batch_tokens")  # settings that differ for good reason, or change no answer
@@ -93,7 +92,7 @@ def _asked(run: ScoredRun) -> dict[str, object]:
     settings = run.facts.get("settings")
     found = {key: run.facts[key] for key in ("mode", "device", "dtype") if key in run.facts}
     if isinstance(settings, dict):
-        found |= {key: value for key, value in current_settings(settings).items() if key not in OWN}
+        found |= {key: value for key, value in settings.items() if key not in OWN}
     if template := _hash(run, "chat_template"):
         found["chat template"] = template[:13]
     return found

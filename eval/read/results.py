@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,8 @@ CALLER = "by"  # in run.json: the module that called the scoring command, if one
 REPEATS = "repeats"  # in OUT/MODEL/SET: a folder with one for each further repeat of sampled answers
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 WITH_TABLE = ("eval.suite", "eval.sweep")  # commands that write a table.md of their own into OUT
-PARTS = ("settings", "models", "sets")  # what every run.json of ours holds, and a training's does not
+PARTS = ("settings", "models", "sets")  # what every run.json holds
 UNMERGED, MERGED = "unmerged", "merged"
-OLD_APPLY = {"live": UNMERGED, "fold": MERGED}
-"""What runs before 0.2 call how adapters are applied."""
 Prediction = dict[str, Any]
 Identity = dict[str, dict[str, Any]]  # settings, models and sets, each by name
 
@@ -61,7 +59,7 @@ def _check_owner(out: Path, command: str) -> None:
         return
     owner = _owner(out)
     if not owner:
-        raise RequestError(f"{out}: its {RUN} is not of eval (of a training?): choose another --out")
+        raise RequestError(f"{out}: its {RUN} is not of a scoring command: choose another --out")
     if owner != command:
         raise RequestError(
             f"{out}: found {_contents(out)} of `{shown_command(owner)}`; expected a folder of "
@@ -286,13 +284,7 @@ def _read(out: Path) -> Identity:
     """What run.json says, each part {} where there is none."""
     run = read_object(out / RUN) if (out / RUN).is_file() else {}
     parts = ((name, run.get(name)) for name in (*PARTS, "prompts"))
-    return {name: current_settings(part) if isinstance(part, dict) else {} for name, part in parts}
-
-
-def current_settings(settings: Mapping[str, object]) -> dict[str, object]:
-    """Return settings with the values of today in place of those of older runs."""
-    current = OLD_APPLY.get(str(settings.get("apply")))
-    return {**settings, **({"apply": current} if current else {})}
+    return {name: part if isinstance(part, dict) else {} for name, part in parts}
 
 
 def _shown(value: object) -> str:

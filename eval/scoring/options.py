@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from tuneyard.core.cli import command_line
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends.generate import PRESET_TOKENS, PRESETS
-from tuneyard.eval.read.results import MERGED, OLD_APPLY, UNMERGED, read_identity
+from tuneyard.eval.read.results import MERGED, UNMERGED, read_identity
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Gives a command an option, or several."""
@@ -21,14 +21,6 @@ RESCORED = frozenset(
     | {"embedding_model", "rouge", "tokenizer", "run_code"}
 )
 """The options that --rescore goes with: where outputs are, and what they are taken for."""
-
-
-class ApplyChoice(click.Choice[str]):
-    """unmerged or merged; their names before 0.2, `live` and `fold`, still work."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the value under its name of today."""
-        return super().convert(OLD_APPLY.get(value, value), param, ctx)
 
 
 class Finite(click.FloatRange):
@@ -212,7 +204,7 @@ model_options = together(
     loading_options,
     click.option(
         "--apply",
-        type=ApplyChoice([UNMERGED, MERGED]),
+        type=click.Choice([UNMERGED, MERGED]),
         default=UNMERGED,
         show_default=True,
         help="Adapters exact beside the base, or added into its weights and rounded.",

@@ -111,7 +111,7 @@ def test_an_adapter_is_talked_to_alone(talk, tmp_path, tiny_model) -> None:
 
 
 def trained(folder: Path, **systems: list[str]) -> Path:
-    """An adapter with the run.json of a training on one dataset for each list of system texts."""
+    """An adapter with the training.json of a training on one dataset for each list of system texts."""
     info, data = {}, folder / "data"
     write_adapter(folder)
     data.mkdir()
@@ -122,7 +122,7 @@ def trained(folder: Path, **systems: list[str]) -> Path:
         info[name] = {"file_name": f"{name}.json", "columns": columns}
     (data / "dataset_info.json").write_text(json.dumps(info))
     settings = {"dataset": ", ".join(systems), "dataset_dir": str(data), "default_system": "yes"}
-    (folder / "run.json").write_text(json.dumps({"inputs": {"settings": settings}}))
+    (folder / "training.json").write_text(json.dumps({"inputs": {"settings": settings}}))
     return folder
 
 

@@ -125,14 +125,3 @@ def test_a_seed_is_refused_exactly_where_it_changes_nothing(run, tmp_path, more,
         else:
             written.append((tmp_path / f"out{seed}/s/s-train.json").read_bytes())
     assert bool(reason) or written[0] != written[1]
-
-
-def test_the_name_of_rejecting_rows_before_still_works(run, tmp_path):
-    """`--on-error quarantine`, and a folder with the quarantine.jsonl that it wrote then."""
-    bad = tmp_path / "train.jsonl"
-    bad.write_text('{"sentence1": "A.", "sentence2": "B.", "label": 0, "idx": 0}\n{"sentence1": "A."}\n')
-    command = ("compile", "rte", "--source", bad, "--out", tmp_path / "out", "--on-error")
-    assert "rejected 1" in run("-m", "compiler", *command, "quarantine").stdout
-    (tmp_path / "out/rte/rejected.jsonl").rename(tmp_path / "out/rte/quarantine.jsonl")
-    run("-m", "compiler", *command, "reject", "--force")
-    assert {path.name for path in (tmp_path / "out/rte").glob("*.jsonl")} == {"rejected.jsonl"}

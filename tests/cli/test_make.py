@@ -71,7 +71,7 @@ made() { mkdir -p "$(dirname "$1")"; touch "$1"; }
 case "$2 $3" in
   "recipes base") made models/demo-base/config.json;;
   "compiler compile") made "dataset_info/$4/manifest.json";;
-  "recipes train") made "saves/$(basename "$4" .yaml)/run.json";;
+  "recipes train") made "saves/$(basename "$4" .yaml)/training.json";;
   eval.sweep*) made results/demo/sweep.json;;
   "adapters merge") made saves/demo-merge/adapter_config.json;;
   eval.compare*) made results/demo/verdict/table.json; made results/demo/verdict/table.md;;

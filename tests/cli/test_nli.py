@@ -374,11 +374,6 @@ BAD = {
         RequestError,
         "--apply merged adds into plain weights",
     ),
-    "folding by the name before 0.2": (
-        ["--data", "DATA", "--quantize", "4", "--apply", "fold"],
-        RequestError,
-        "--apply merged adds into plain weights",
-    ),
     "thinking about labels": (["--data", "DATA", "--think"], RequestError, "--think needs --mode generate"),
     "no such label": (
         ["--data", "DATA", "--count", "perhaps=no"],

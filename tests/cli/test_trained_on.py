@@ -29,7 +29,7 @@ def here(tmp_path, monkeypatch) -> None:
         "file": "dataset_info/mine.json",
         "sha256": sha256(Path("dataset_info/mine.json")),
     }
-    Path("saves/mine/run.json").write_text(
+    Path("saves/mine/training.json").write_text(
         json.dumps({"inputs": {"settings": {"dataset": "mine"}, "data": [data]}})
     )
 
@@ -46,20 +46,22 @@ def few_examples(dataset: str) -> str:
 def test_training_accuracy_is_called_so_everywhere(tiny_model, capsys) -> None:
     call(nli, "--model", tiny_model, "--adapter", "mine", "--dataset", "mine", "--out", "out")
     said = "mine was trained on 12 of these 12 examples"
-    assert f"warning: {said} (saves/mine/run.json): this is training accuracy\n" in capsys.readouterr().err
+    assert (
+        f"warning: {said} (saves/mine/training.json): this is training accuracy\n" in capsys.readouterr().err
+    )
     told = json.loads(Path("out/mine/mine/results.json").read_text())["trained_on"]
-    assert (told["examples"], told["sources"]) == (12, ["saves/mine/run.json"])
+    assert (told["examples"], told["sources"]) == (12, ["saves/mine/training.json"])
     assert json.loads(Path("out/base/mine/results.json").read_text())["trained_on"] is None
     call(compare, "out", "--out", "table")
     page, err = capsys.readouterr()
     assert f"{said}: this is training accuracy." in page and ", trained on 12 |" in page
-    assert f"warning: mine: {said} (saves/mine/run.json): this is training accuracy" in err
+    assert f"warning: mine: {said} (saves/mine/training.json): this is training accuracy" in err
     table = json.loads(Path("table/table.json").read_text())
     section = table["sets"]["mine"]
     assert section["models"]["mine"]["trained_on"] == 12 and section["models"]["base"]["trained_on"] == 0
     assert section["verdict"].endswith(f"{said}: this is training accuracy.")
     assert table["warnings"] == [
-        f"mine: {said} (saves/mine/run.json): this is training accuracy",
+        f"mine: {said} (saves/mine/training.json): this is training accuracy",
         few_examples("mine"),
     ]
     call(report, "out", "--out", "page.html")
@@ -77,7 +79,7 @@ This model is a fine-tuned version of [base](https://huggingface.co/base) on the
 
 def test_a_record_without_max_samples_makes_the_count_an_upper_bound(tiny_model, capsys) -> None:
     """LLaMA-Factory's card names the dataset, and not how many of its rows the training read."""
-    Path("saves/mine/run.json").unlink()
+    Path("saves/mine/training.json").unlink()
     Path("saves/mine/README.md").write_text(CARD)
     call(nli, "--model", tiny_model, "--adapter", "mine", "--dataset", "mine", "--out", "out")
     said = "mine was trained on up to 12 of these 12 examples"
@@ -94,7 +96,7 @@ def test_a_record_without_max_samples_makes_the_count_an_upper_bound(tiny_model,
 def test_examples_of_another_dataset_of_the_same_questions_are_counted(tiny_model, capsys) -> None:
     Path("new.json").write_text(json.dumps([*ROWS[:3], {**ROWS[3], "instruction": "Is it new?"}]))
     call(nli, "--model", tiny_model, "--adapter", "mine", "--data", "new.json", "--out", "out")
-    said = "mine was trained on 3 of these 4 examples (saves/mine/run.json): its accuracy on them is training"
+    said = "mine was trained on 3 of these 4 examples (saves/mine/training.json): its accuracy on them"
     assert said in capsys.readouterr().err
 
 
@@ -106,7 +108,7 @@ def test_new_examples_need_no_word(tiny_model, capsys) -> None:
 
 
 def test_what_is_not_checked_is_said_once_for_a_model(tiny_model, capsys) -> None:
-    Path("saves/mine/run.json").unlink()
+    Path("saves/mine/training.json").unlink()
     Path("new.json").write_text(json.dumps(ROWS))
     call(
         nli,
@@ -121,7 +123,7 @@ def test_what_is_not_checked_is_said_once_for_a_model(tiny_model, capsys) -> Non
         "--out",
         "out",
     )
-    reason = "saves/mine: no run.json, and no README.md that names its datasets"
+    reason = "saves/mine: no training.json, and no README.md that names its datasets"
     assert f"warning: mine: training examples not checked: {reason}\n" in capsys.readouterr().err
     call(compare, "out", "--out", "table")
     assert capsys.readouterr().err.count("not checked") == 1
@@ -137,5 +139,5 @@ def test_a_training_file_that_changed_leaves_the_name_to_go_by(tiny_model, capsy
     Path("dataset_info/mine.json").write_text(json.dumps(ROWS[:6]))
     call(nli, "--model", tiny_model, "--adapter", "mine", "--dataset", "mine", "--out", "out")
     err = capsys.readouterr().err
-    assert "warning: mine was trained on a dataset of this name (saves/mine/run.json)\n" in err
-    assert "not checked: mine (saves/mine/run.json): dataset_info/mine.json changed since" in err
+    assert "warning: mine was trained on a dataset of this name (saves/mine/training.json)\n" in err
+    assert "not checked: mine (saves/mine/training.json): dataset_info/mine.json changed since" in err

@@ -42,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     lora = make(home / "lora", pairs, r=4, base_model_name_or_path=str(base))
     shutil.copy(base / "chat_template.jinja", lora)
-    (lora / "run.json").write_text(json.dumps({"inputs": {"settings": {"template": "qwen"}}}))
+    (lora / "training.json").write_text(json.dumps({"inputs": {"settings": {"template": "qwen"}}}))
     run_adapters("fuse", lora, "--base", base, "--out", home / "fused")
     run_adapters("export", home / "fused", "--to", "gguf", "--out", home / "model.gguf")
     run_adapters("export", base, "--to", "gguf", "--out", home / "base.gguf")
@@ -102,7 +102,7 @@ def test_all_is_equal(home: Path) -> None:
 
 
 def test_a_recipe_without_a_template_trained_with_what_llamafactory_reads_of_the_bases(home: Path) -> None:
-    (home / "lora" / "run.json").write_text(json.dumps({"inputs": {"settings": {"stage": "sft"}}}))
+    (home / "lora" / "training.json").write_text(json.dumps({"inputs": {"settings": {"stage": "sft"}}}))
     found = prove(home, "--data", home / "free.json")
     assert found["reference"].startswith("LLaMA-Factory's reading of the base's chat template")
     assert found["not_checked"] == [] and len(found["prompts"]) == 2 * len(WAYS)
@@ -112,7 +112,7 @@ def test_a_recipe_without_a_template_trained_with_what_llamafactory_reads_of_the
 
 
 def test_of_plain_texts_no_template_was_trained(home: Path) -> None:
-    (home / "lora" / "run.json").write_text(json.dumps({"inputs": {"settings": {"stage": "pt"}}}))
+    (home / "lora" / "training.json").write_text(json.dumps({"inputs": {"settings": {"stage": "pt"}}}))
     found = prove(home)
     assert found["not_checked"][0].startswith("training's template: no recipe")
     assert found["reference"].startswith("chat template of")
@@ -168,7 +168,7 @@ def test_a_wrong_modelfile_is_found(home: Path, old: str, new: str) -> None:
 
 
 def test_prompts_alone_need_no_answers(home: Path) -> None:
-    (home / "lora" / "run.json").unlink()
+    (home / "lora" / "training.json").unlink()
     words = ["--model", home / "lora", "--modelfile", home / "Modelfile", "--data", home / "rows.json"]
     cli.main([*map(str, words), "--out", str(home / "proof")], standalone_mode=False)
     found = json.loads((home / "proof" / "prove.json").read_text())

@@ -43,10 +43,10 @@ def test_a_grid_judged_by_an_evaluation_and_continued(recipe, tiny_model):
     short = [row for row in rows if row["output"] in ("yes", "no")]
     (recipe.parent / "even.json").write_text(json.dumps(short))
     first = recipes("train", recipe, "lora_rank=2", f"output_dir={out / 'lora_rank-2'}")
-    made = (out / "lora_rank-2" / "run.json").stat().st_mtime_ns
+    made = (out / "lora_rank-2" / "training.json").stat().st_mtime_ns
     both = recipes("sweep", recipe, "rank=2,4", "--out", out, "--eval", judge)
     assert "up to date" in both and "up to date" not in first
-    assert (out / "lora_rank-2" / "run.json").stat().st_mtime_ns == made
+    assert (out / "lora_rank-2" / "training.json").stat().st_mtime_ns == made
     found = json.loads((out / "sweep.json").read_text())
     assert [row["lora_rank"] for row in found["rows"]] == ["2", "4"]
     for row in found["rows"]:

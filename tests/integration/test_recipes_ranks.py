@@ -139,14 +139,14 @@ def test_another_world_size_is_another_run(trainings):
         return int(re.findall(r"Total train batch size .* = (\d+)", log.read_text())[0])
 
     train(0, {})
-    one = json.loads((out / "run.json").read_text())
+    one = json.loads((out / "training.json").read_text())
     assert (one["world_size"], one["global_batch"]) == (1, batch(out / "train.log"))
     assert "world size 1 (global batch 2) → world size 2 (global batch 4)" in train(1, RANKS)
-    assert json.loads((out / "run.json").read_text()) == one
+    assert json.loads((out / "training.json").read_text()) == one
     train(0, RANKS, "--force")
-    two = json.loads((out / "run.json").read_text())
+    two = json.loads((out / "training.json").read_text())
     assert (two["world_size"], two["global_batch"]) == (2, batch(out / "train.log"))
-    assert json.loads((out.with_name("world.1") / "run.json").read_text()) == one
+    assert json.loads((out.with_name("world.1") / "training.json").read_text()) == one
     steps = [
         json.loads((folder / "trainer_state.json").read_text())["global_step"]
         for folder in (out, out.with_name("world.1"))

@@ -81,7 +81,7 @@ def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe):
     unbroken, broken = recipe.parent / "unbroken", recipe.parent / "broken"
     assert "trained in" in train(recipe, f"output_dir={unbroken}")
     assert json.loads((unbroken / "trainer_state.json").read_text())["global_step"] == 16
-    record = json.loads((unbroken / "run.json").read_text())
+    record = json.loads((unbroken / "training.json").read_text())
     assert record["inputs"]["settings"]["lora_rank"] == 4
     assert record["result"]["train_loss"] > 0
 
@@ -90,7 +90,7 @@ def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe):
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(1)
-    assert not (broken / "run.json").exists()
+    assert not (broken / "training.json").exists()
     newest = max((int(path.name[11:]), path) for path in broken.glob("checkpoint-*"))[1]
     weights = newest / "adapter_model.safetensors"
     if newest.name != "checkpoint-4" and weights.exists():
@@ -118,7 +118,7 @@ def test_two_at_once_and_sigint(recipe):
     assert "another training is writing there" in train(recipe, f"output_dir={folder}", code=2)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
-    assert not (folder / "run.json").exists()
+    assert not (folder / "training.json").exists()
 
 
 def test_what_llamafactory_would_drop_or_refuse_is_said_before_anything_is_trained(recipe):
@@ -146,4 +146,4 @@ def test_a_training_that_fails_says_why(recipe, tiny_model):
     said = train(recipe, f"output_dir={folder}", f"model_name_or_path={broken}", code=1)
     assert "LLaMA-Factory failed" in said and f"its output is in {folder / 'train.log'}" in said
     assert "SafetensorError" in said
-    assert not (folder / "run.json").exists()
+    assert not (folder / "training.json").exists()

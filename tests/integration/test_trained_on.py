@@ -28,7 +28,7 @@ def test_run_json_and_llamafactorys_own_card_name_the_examples(recipe: Path, mon
     assert (told["examples"], told["at_most"], told["not_checked"]) == (48, True, []), (
         "two steps: not all of 48"
     )
-    (out / "run.json").unlink()
+    (out / "training.json").unlink()
     (folder / "dataset_info").mkdir()
     for name in ("even.json", "dataset_info.json"):
         (folder / name).rename(folder / "dataset_info" / name)

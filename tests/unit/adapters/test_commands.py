@@ -303,7 +303,7 @@ def test_the_hash_in_run_json_decides_where_the_named_base_is_not_here():
     make("saves/a/checkpoint-5", factors(1), base_model_name_or_path="gone/two")
     words = ["fuse", "saves/a/checkpoint-5", "--out", "x", "--dry-run", "--base"]
     assert "could not be checked, only its name" in call(*words, "models/two")[1]
-    Path("saves/a/run.json").write_text(json.dumps({"inputs": {"model": trained}}))
+    Path("saves/a/training.json").write_text(json.dumps({"inputs": {"model": trained}}))
     assert "checked" not in call(*words, "models/one")[1]
     assert f"another hash ({trained['sha256'][:16]}…" in call(*words, "models/two", code=1)[1]
     call(*words, "models/two", "--same-base")

@@ -34,7 +34,7 @@ def at_home(tmp_path, monkeypatch):
         "dataset": "rte_train", "file": str(data / "rte.json"), "sha256": "a" * 64, "manifest_sha256": digest,
     }  # fmt: skip
     inputs = {"settings": {"learning_rate": 0.001, "lora_rank": 8}, "data": [used]}
-    Path("saves/rte/run.json").write_text(json.dumps({"inputs": inputs}))
+    Path("saves/rte/training.json").write_text(json.dumps({"inputs": inputs}))
 
 
 def result(folder, model, adapters):
@@ -90,7 +90,7 @@ def test_what_is_not_known_is_said_so():
 
 
 def test_the_card_of_a_plain_training_names_its_datasets():
-    """llamafactory-cli leaves no run.json; transformers' card beside the weights names the data."""
+    """llamafactory-cli leaves no training.json; transformers' card beside the weights names the data."""
     folder = make("saves/plain", factors(), base_model_name_or_path="org/elsewhere")
     text = "It is a fine-tuned version of [base](org/base) on the faq_train and the rte_train datasets."
     Path("saves/plain/README.md").write_text(text)
@@ -144,7 +144,7 @@ def test_the_card_describes_and_says_how_to_load_and_where_the_licence_is():
     make("saves/plain", factors(), base_model_name_or_path="org/elsewhere")
     settings = {"template": "qwen", "lora_rank": 8}
     inputs = {"settings": settings, "data": [{"dataset": "rte_train", "file": "gone", "sha256": "a" * 64}]}
-    Path("saves/plain/run.json").write_text(json.dumps({"inputs": inputs}))
+    Path("saves/plain/training.json").write_text(json.dumps({"inputs": inputs}))
     card = parts(call("export", "plain", *HUB, "--license", "mit")[0])[1]
     assert "\nA LoRA adapter for org/elsewhere, trained on rte_train.\n" in card
     assert "mit (as stated at export), [stated there](https://huggingface.co/org/elsewhere) |" in card
@@ -158,7 +158,7 @@ def test_the_card_describes_and_says_how_to_load_and_where_the_licence_is():
 
 def test_a_fused_model_has_data_and_recipe_of_its_adapters():
     make("saves/half", factors(1), base_model_name_or_path="models/base")
-    Path("saves/half/run.json").write_text(json.dumps({"inputs": {"settings": {"lora_rank": 4}}}))
+    Path("saves/half/training.json").write_text(json.dumps({"inputs": {"settings": {"lora_rank": 4}}}))
     make("saves/plain", factors(2), base_model_name_or_path="models/base")
     call("merge", "half=1", "plain=1", "--out", "saves/both")
     call("fuse", "saves/rte/checkpoint-50", "both=0.5", "--base", "models/base", "--out", "fused")

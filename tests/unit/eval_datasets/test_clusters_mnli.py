@@ -76,7 +76,7 @@ def test_the_fingerprints_that_compile_wrote_are_those_that_eval_asks_by(
     adapter = write_adapter(tmp_path / "mine")
     data = {"dataset": "alpaca_mnli_eval", "file": str(mnli), "sha256": sha256(mnli)}
     settings = {"dataset": "alpaca_mnli_eval", "max_samples": 79}
-    (adapter / "run.json").write_text(json.dumps({"inputs": {"settings": settings, "data": [data]}}))
+    (adapter / "training.json").write_text(json.dumps({"inputs": {"settings": settings, "data": [data]}}))
     told = trained_on([adapter], Path("none"), "other", fingerprints_of(questions, 100))
     assert (told["examples"], told["not_checked"]) == (79, [])
 

@@ -17,7 +17,7 @@ def trained(folder: Path, where: str, **settings: str) -> Path:
     """A run's folder, or a checkpoint in it, with the recipe where one of our tools or theirs leaves it."""
     checkpoint = folder / "checkpoint-3"
     checkpoint.mkdir(parents=True)
-    text = json.dumps({"inputs": {"settings": settings}} if where == "run.json" else settings)
+    text = json.dumps({"inputs": {"settings": settings}} if where == "training.json" else settings)
     (folder / where).write_text(text)
     return checkpoint
 
@@ -27,7 +27,7 @@ def tokenizer(model):
     return model.tokenizer
 
 
-@pytest.mark.parametrize("where", ["run.json", "recipe.yaml", "training_args.yaml"])
+@pytest.mark.parametrize("where", ["training.json", "recipe.yaml", "training_args.yaml"])
 def test_an_adapter_asked_as_it_was_trained_is_no_news(tokenizer, tmp_path, where) -> None:
     folder = trained(tmp_path / "run", where, stage="sft")
     assert other_prompt(tokenizer, folder, choose_prompting(tokenizer, [folder], None), None) is None
@@ -36,7 +36,7 @@ def test_an_adapter_asked_as_it_was_trained_is_no_news(tokenizer, tmp_path, wher
     )  # no recipe
 
 
-@pytest.mark.parametrize("where", ["run.json", "recipe.yaml", "training_args.yaml"])
+@pytest.mark.parametrize("where", ["training.json", "recipe.yaml", "training_args.yaml"])
 def test_another_prompt_than_in_training_is_told(tokenizer, tmp_path, where) -> None:
     folder = trained(tmp_path / "run", where, stage="sft")
     (tmp_path / "chat_template.jinja").write_text(OTHER)
@@ -50,7 +50,7 @@ def test_another_prompt_than_in_training_is_told(tokenizer, tmp_path, where) -> 
 
 @pytest.mark.slow  # imports LLaMA-Factory
 def test_the_template_that_a_recipe_names_is_compared_by_its_ids(tokenizer, tmp_path) -> None:
-    folder = trained(tmp_path / "run", "run.json", template="chatml")
+    folder = trained(tmp_path / "run", "training.json", template="chatml")
     (folder / "chat_template.jinja").write_text(CHATML)  # which has a system text of its own
     asked = choose_prompting(tokenizer, [folder], None)
     assert other_prompt(tokenizer, folder, asked, None).endswith(": --template chatml prompts with it")

@@ -1,4 +1,4 @@
-"""Which examples a model was trained on: by run.json, LLaMA-Factory's card, and our cards of merges."""
+"""Which examples a model was trained on: by training.json, LLaMA-Factory's card, and our cards of merges."""
 
 import json
 from pathlib import Path
@@ -43,14 +43,14 @@ def asked(*numbers: int) -> list[Conversation]:
     return [Conversation([{"role": "user", "content": f"Q{n}"}], "A") for n in numbers]
 
 
-def ran(name: str, *datasets: str, file: str = "run.json", **settings: object) -> Path:
+def ran(name: str, *datasets: str, file: str = "training.json", **settings: object) -> Path:
     """An adapter of a training of ours, whose eval_dataset stands among its data too."""
     folder = write_adapter(Path("saves") / name, seed=len(name))
     named = {"dataset": ",".join(datasets), "eval_dataset": "two", **settings}
     files = {one: Path(f"dataset_info/{one}.json") for one in dict.fromkeys([*datasets, "two"])}
     data = [{"dataset": n, "file": str(path), "sha256": sha256(path)} for n, path in files.items()]
     inputs = {"settings": named, "data": data}
-    (folder / file).write_text(json.dumps({"inputs": inputs} if file == "run.json" else inputs))
+    (folder / file).write_text(json.dumps({"inputs": inputs} if file == "training.json" else inputs))
     return folder
 
 
@@ -62,7 +62,7 @@ def prints(conversations: list[Conversation]) -> np.ndarray:
     return np.array([fingerprint_of(one) for one in conversations], np.uint64)
 
 
-@pytest.mark.parametrize("file", ["run.json", "started.json"])
+@pytest.mark.parametrize("file", ["training.json", "started.json"])
 def test_examples_are_found_in_what_run_json_names_and_not_in_its_eval_dataset(file) -> None:
     told = found(ran("mine", "one", file=file), 3, 5, 5, 12)
     unfinished = file == "started.json"
@@ -143,7 +143,7 @@ def test_plain_llamafactory_names_its_datasets_in_readme_md(datasets, numbers) -
     assert told["examples"] == len(numbers)
     assert told["at_most"] == bool(numbers), "a card does not name max_samples, val_size or max_steps"
     assert told["sources"] == (["saves/mine/README.md"] if numbers else [])
-    missing = ["saves/mine: no run.json, and no README.md that names its datasets"]
+    missing = ["saves/mine: no training.json, and no README.md that names its datasets"]
     assert told["not_checked"] == ([] if numbers else missing)
 
 
@@ -158,8 +158,8 @@ def test_a_merge_is_told_by_the_adapters_that_it_names() -> None:
     first, second = ran("first", "one"), write_adapter(Path("saves/second"), seed=9)
     merge("first=0.5", "./saves/second=0.5")
     told = found(Path("saves/both"), 1, 12)
-    assert (told["examples"], told["sources"]) == (1, ["saves/first/run.json"])
-    assert told["not_checked"] == ["saves/second: no run.json, and no README.md that names its datasets"]
+    assert (told["examples"], told["sources"]) == (1, ["saves/first/training.json"])
+    assert told["not_checked"] == ["saves/second: no training.json, and no README.md that names its datasets"]
     write_adapter(Path("saves/other"), seed=77)
     Path("saves/other/adapter_model.safetensors").replace(first / "adapter_model.safetensors")
     merged = Path("saves/both").rename("saves/again")
@@ -179,8 +179,8 @@ def test_a_base_without_a_record_says_nothing_and_one_with_one_counts_for_every_
     assert trained_on([], Path("base"), "x", prints([])) is None
     assert trained_on([], NOWHERE, "x", prints([])) is None
     Path("full").mkdir()
-    (ran("mine", "one") / "run.json").replace("full/run.json")
-    assert trained_on([], Path("full"), "x", prints(asked(3)))["sources"] == ["full/run.json"]
+    (ran("mine", "one") / "training.json").replace("full/training.json")
+    assert trained_on([], Path("full"), "x", prints(asked(3)))["sources"] == ["full/training.json"]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_base_without_a_record_says_nothing_and_one_with_one_counts_for_every_
     [
         (
             lambda path: path.unlink(),
-            "one (saves/mine/run.json): dataset_info/one.json is not there any more",
+            "one (saves/mine/training.json): dataset_info/one.json is not there any more",
         ),
         (lambda path: path.write_text("[]"), "dataset_info/one.json changed since it was trained on"),
     ],
@@ -198,7 +198,7 @@ def test_what_cannot_be_compared_is_said_and_a_dataset_of_the_same_name_is_named
     folder = ran("mine", "one")
     spoil(Path("dataset_info/one.json"))
     told = found(folder, 3, name="one")
-    assert (told["examples"], told["same_name"]) == (0, ["saves/mine/run.json"])
+    assert (told["examples"], told["same_name"]) == (0, ["saves/mine/training.json"])
     assert reason in told["not_checked"][0] and len(told["not_checked"]) == 1
     assert found(folder, 3, name="other")["same_name"] == []
 
@@ -206,8 +206,8 @@ def test_what_cannot_be_compared_is_said_and_a_dataset_of_the_same_name_is_named
 @pytest.mark.parametrize("record", ["{}", '{"inputs": 3}', '{"inputs": {"data": [3, {}], "settings": []}}'])
 def test_a_record_without_data_is_not_checked(record) -> None:
     folder = write_adapter(Path("saves/mine"))
-    (folder / "run.json").write_text(record)
-    assert found(folder, 3)["not_checked"] == ["saves/mine/run.json: names no dataset"]
+    (folder / "training.json").write_text(record)
+    assert found(folder, 3)["not_checked"] == ["saves/mine/training.json: names no dataset"]
 
 
 def test_many_examples_are_found_by_their_fingerprints() -> None:

@@ -68,15 +68,12 @@ def test_a_log_of_other_things_is_named_with_its_line(tmp_path, line, said) -> N
         PredictionLog(tmp_path, BATCHES)
 
 
-def test_a_run_that_an_older_version_began_is_resumed_and_says_what_resumed_it(tmp_path) -> None:
-    """`--apply live` is called unmerged since, and run.json held no version."""
-    old = {**IDENTITY, "settings": {"apply": "live"}}
-    (tmp_path / RUN).write_text(json.dumps(old))
-    begin_run(tmp_path, {**IDENTITY, "settings": {"apply": "unmerged"}}, force=False)
-    found = json.loads((tmp_path / RUN).read_text())
-    assert found["settings"] == {"apply": "unmerged"} and found["tuneyard"] == version()
-    with pytest.raises(RequestError, match='settings apply: was "unmerged", is "merged"'):
-        begin_run(tmp_path, {**IDENTITY, "settings": {"apply": "merged"}}, force=False)
+def test_a_resumed_run_records_the_tuneyard_that_resumed_it(tmp_path) -> None:
+    (tmp_path / RUN).write_text(json.dumps({**IDENTITY, "tuneyard": {"version": "0.0"}}))
+    begin_run(tmp_path, IDENTITY, force=False)
+    assert json.loads((tmp_path / RUN).read_text())["tuneyard"] == version()
+    with pytest.raises(RequestError, match='settings dtype: was "fp32", is "bf16"'):
+        begin_run(tmp_path, {**IDENTITY, "settings": {"dtype": "bf16"}}, force=False)
 
 
 def test_rows_that_the_set_does_not_have_are_dropped(tmp_path) -> None:
@@ -182,8 +179,10 @@ def test_what_a_killed_write_left_is_swept_away(tmp_path) -> None:
 
 @pytest.mark.parametrize("force", [True, False])
 def test_the_folder_of_a_training_is_left_alone(tmp_path, force) -> None:
-    (tmp_path / RUN).write_text('{"recipe": "recipes/rte.yaml", "inputs": {"settings": {}}, "result": {}}')
-    with pytest.raises(RequestError, match=r"its run\.json is not of eval"):
+    (tmp_path / "training.json").write_text(
+        '{"recipe": "recipes/rte.yaml", "inputs": {"settings": {}}, "result": {}}'
+    )
+    with pytest.raises(RequestError, match=r"no results folder \(it has no run\.json"):
         check_new(tmp_path, "eval.nli", resume=not force, force=force)
 
 

@@ -147,7 +147,7 @@ def test_warnings_in_json_are_english_and_those_of_the_reader_are_not(
     """table.json is for programs: the same bytes in every language, with warnings of every kind in it."""
     gold = ["yes", "no"] * 20
     for model, right in (("base", 20), ("a", 30), ("b", 33)):
-        trained = {"examples": 40, "sources": ["run.json"], "same_name": ["x"], "not_checked": ["why"]}
+        trained = {"examples": 40, "sources": ["training.json"], "same_name": ["x"], "not_checked": ["why"]}
         groups = [str(n // 10) for n in range(40)]
         source = tmp_path / "runs"
         write_run(
@@ -170,7 +170,7 @@ def test_warnings_in_json_are_english_and_those_of_the_reader_are_not(
     for part in (
         "left out, unfinished",
         "fewer than 6 clusters (4 here)",
-        "s: a was trained on 40 of these 40 examples (run.json): this is training accuracy",
+        "s: a was trained on 40 of these 40 examples (training.json): this is training accuracy",
         "a: training examples not checked: why",
         "the interval over 2 seeds",
     ):

@@ -244,13 +244,13 @@ def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pyte
     """The page is mailed: a title, a command or a warning must not tell whose folder it was made in."""
     away, here = tmp_path / "jane doe" / "away", tmp_path / "jane doe" / "here"
     gold = ["yes", "no"] * 10
-    trained = {"examples": 20, "sources": [f"{away}/mine/run.json"], "same_name": [], "not_checked": []}
+    trained = {"examples": 20, "sources": [f"{away}/mine/training.json"], "same_name": [], "not_checked": []}
     facts = {
         "command": f"python -m eval.nli --model '{away}/my base' --adapter m=/srv/x/mine --out '{here}/runs'",
         "prompt": f"{away}/base/chat_template.jinja",
         "weights": {f"{away}/mine": 0.5},
         "note": [f"see {away}", "~/secret/base", "and/or", "http://localhost:8000/v1"],
-        "trained_on": {**trained, "sources": ["/srv/x/mine/run.json"]},
+        "trained_on": {**trained, "sources": ["/srv/x/mine/training.json"]},
     }
     for model in ("base", "mine"):
         write_run(here / "runs", model, "s", gold, answers(gold, 12, 3), **facts)
@@ -262,7 +262,7 @@ def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pyte
     page = re.sub('base64,[^"]*', "", page)  # letters of a plot may spell anything
     for told in (str(tmp_path), str(Path.home()) + "/", "jane", "/srv", "secret"):
         assert told not in page, page[page.index(told) - 200 :][:400]
-    assert "<title>Report on runs</title>" in page and "(run.json): this is training accuracy" in page
+    assert "<title>Report on runs</title>" in page and "(training.json): this is training accuracy" in page
     assert "python -m eval.report runs b=z --out page.html" in page
     command = "python -m eval.nli --model &#39;my base&#39; --adapter m=mine --out runs"
     assert command in page and "and/or" in page and "http://localhost:8000/v1" in page

@@ -34,6 +34,7 @@ def test_only_settings_with_several_values_are_axes():
     [
         ("sweep.json", {"points": {}, "axes": [], "rows_to_choose_on": {}}, True),
         ("run.json", {"settings": {"command": "eval.nli"}}, True),
+        ("training.json", {"inputs": {}}, True),
         ("sweep.json", {"metric": "eval_loss", "grid": AXES, "rows": []}, False),
     ],
 )

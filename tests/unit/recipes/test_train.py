@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
-from tuneyard.core.training_run import RUN, STARTED
+from tuneyard.core.training_run import STARTED, TRAINING
 from tuneyard.recipes import check, output_dir
 from tuneyard.recipes import train as training
 from tuneyard.recipes.data import require_model
@@ -48,7 +48,7 @@ def test_without_its_model_a_training_renames_and_writes_nothing(recipe, tmp_pat
 def test_a_finished_run_needs_no_model(recipe, capsys):
     recipe.output_dir.mkdir()
     (recipe.output_dir / STARTED).write_text(json.dumps(inputs_of(recipe, None)))
-    (recipe.output_dir / RUN).write_text("{}")
+    (recipe.output_dir / TRAINING).write_text("{}")
     train(recipe)
     assert "up to date" in capsys.readouterr().out
 
@@ -56,7 +56,7 @@ def test_a_finished_run_needs_no_model(recipe, capsys):
 def finished(recipe, **world):
     recipe.output_dir.mkdir()
     (recipe.output_dir / STARTED).write_text(json.dumps(inputs_of(recipe, None)))
-    (recipe.output_dir / RUN).write_text(json.dumps(world))
+    (recipe.output_dir / TRAINING).write_text(json.dumps(world))
 
 
 def test_a_run_of_another_world_size_is_not_this_one(recipe, tmp_path, monkeypatch, capsys):
