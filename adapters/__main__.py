@@ -1,5 +1,6 @@
 """`tuneyard adapter merge|fuse|show|export`: exact arithmetic on adapters; no torch, no base in memory."""
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.adapters.methods import names
+from tuneyard.adapters.methods import names, parameters_by_name
 from tuneyard.core.cli import examples
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run
 from tuneyard.core.language import lang_option, tr
@@ -28,6 +29,7 @@ BELONGS = {  # options that only some targets take
 }  # fmt: skip
 TARGETS = {"hub": "hub", "ollama": "modelfile", "gguf": "gguf_files"}  # and the module of each
 FOLDER = click.Path(path_type=Path)
+Decorator = Callable[[Callable[..., Any]], click.Command]
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 SAME_BASE = click.option(
     "--same-base", is_flag=True, help="The base that an adapter names and --base are the same model."
@@ -48,20 +50,47 @@ def cli() -> None:
     """
 
 
-def command(*shown: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Return the decorator of a command whose `--help` ends in `examples` of it."""
-    return cli.command(context_settings=CLI, epilog=examples(*shown))
+def command(*lines: str, kind: type[click.Command] = click.Command) -> Decorator:
+    """Decorator of a command whose `--help` ends with these example lines."""
+    return cli.command(cls=kind, context_settings=CLI, epilog=examples(*lines))
+
+
+class MergeCommand(click.Command):
+    """`merge` with an option for every parameter that a merge method declares, of plug-ins too."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Put the options of the methods behind `--method`."""
+        params: list[click.Parameter] = []
+        for param in super().get_params(ctx):
+            params.append(param)
+            if param.name == "method":
+                params += _method_options()
+        return params
+
+
+@functools.cache
+def _method_options() -> list[click.Option]:
+    """The values stay text: the chosen method's declaration checks them."""
+    options = []
+    for name, declarations in parameters_by_name().items():
+        sentences = []
+        for method, parameter in declarations:
+            default = "" if parameter.default is None else f"  [default: {parameter.default:g}]"
+            sentences.append(f"{method.name}: {parameter.help}{default}")
+        parameter = declarations[0][1]
+        metavar = "INTEGER" if parameter.kind is int else "FLOAT"
+        options.append(click.Option([parameter.option, name], metavar=metavar, help=" ".join(sentences)))
+    return options
 
 
 @command(
     "tuneyard adapter merge demo-rte=0.5 demo-mnli=0.5 --out saves/both-halves",
     "tuneyard adapter merge demo-rte=1 demo-mnli=-0.5 --out saves/less --dry-run",
+    kind=MergeCommand,
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR=WEIGHT…|RECIPE.yaml")
 @click.option("--out", type=FOLDER, help="Folder of the merged adapter.")
 @click.option("--method", help=f"{', '.join(names())}, or a plug-in's.  [default: exact]")
-@click.option("--rank", type=int, help="svd: rank of the result.")
-@click.option("--energy", type=float, help="svd: share of the squared singular values to keep, e.g. 0.99.")
 @click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="[default: fp32]")
 @click.option(
     "--base",
@@ -106,7 +135,7 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # C
 
 
 def _run(plan: "MergePlan | FusePlan", dry_run: bool) -> None:
-    """Write what is planned, or say it whole and write nothing."""
+    """Write a plan, or print all of it and write nothing (`--dry-run`)."""
     from tqdm import tqdm
 
     from tuneyard.adapters.store import note

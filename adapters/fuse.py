@@ -19,14 +19,15 @@ from tuneyard.adapters.base import (
     write_index,
     write_shard,
 )
+from tuneyard.adapters.card import CARD, card_text
 from tuneyard.adapters.delta import Change, Product, Retained, apply, total
 from tuneyard.adapters.dora import rescaled
 from tuneyard.adapters.experts import ExpertFactors, plan_experts
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
+from tuneyard.adapters.provenance import MERGE, provenance
 from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
 from tuneyard.core.base_models import INDEX
-from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import ContentError, need
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.weights import Stored, from_fp32, require_finite, to_fp32
@@ -58,7 +59,7 @@ class FusePlan:
 
     def lines(self) -> list[str]:
         """Return one line on what would be written, and one for each file."""
-        weights = "  ".join(f"{reference}={weight:g}" for reference, weight in self.request.wanted)
+        weights = "  ".join(f"{reference}={weight:g}" for reference, weight in self.request.adapters)
         changed = len(self.modules) + len(self.experts)
         return [
             f"fuse  {weights}  into {self.request.base}  modules {changed}  "
@@ -73,9 +74,9 @@ class FusePlan:
 
 def plan_fusing(request: FuseRequest) -> FusePlan:
     """Open base and adapters, check that they belong together, and return what would be written."""
-    weighted = open_weighted(request.wanted, with_base=True)
+    weighted = open_weighted(request.adapters, with_base=True)
     inputs = [*(item.adapter.folder for item in weighted), request.base]
-    check = functools.partial(output.check_output, request.out, inputs, "config.json", force=request.force)
+    check = functools.partial(output.check_output, request.out, inputs, "fuse", force=request.force)
     check()
     base = open_base(request.base)
     if base.config.get("quantization_config"):
@@ -153,12 +154,14 @@ def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
         shards = record["shards"].values()
         found = {module: Retained(*sums) for one in shards for module, sums in one.items()}
         for file in sorted(plan.base.folder.iterdir()):
-            left_out = file.suffix in WEIGHT_SUFFIXES or file.name in (output.CARD, "config.json", INDEX)
+            left_out = file.suffix in WEIGHT_SUFFIXES or file.name in (CARD, MERGE, "config.json", INDEX)
             if file.is_file() and not file.name.startswith(".") and not left_out:
                 shutil.copyfile(file, folder / file.name)
         output.carry_tokenizer([item.adapter.folder for item in plan.weighted], folder, "the base's taken")
         write_index(folder, plan.shards)
-        write_text(folder / output.CARD, _card(plan, found))
+        provenance_record = fuse_record(plan, found)
+        write_json(folder / MERGE, provenance_record)
+        write_text(folder / CARD, card_text(provenance_record))
         write_json(folder / "config.json", plan.config)
     return found
 
@@ -178,24 +181,23 @@ def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:
     return lines
 
 
-def _card(plan: FusePlan, retained: dict[str, Retained]) -> str:
-    """Return README.md: base, adapters with their hashes, what is retained of each ΔW."""
-    rows = [
-        [module, f"{one.fraction:.1%}", f"{one.error:.2e}", f"{one.unchanged_share:.1%}"]
-        for module, one in retained.items()
-    ]
+def fuse_record(plan: FusePlan, retained: dict[str, Retained]) -> dict[str, object]:
+    """The content of merge.json."""
     overall = total(retained.values())
-    as_nf4 = f" as {plan.request.base_as} gives it back" if plan.request.base_as else ""
-    return output.card(
-        (plan.weighted, plan.base),
-        "tags: [lora, fused]",
-        f"{plan.base.folder.resolve().name} with",
-        f"The base{as_nf4} plus ΔW = Σ weight · scale · B·A, rounded once, {output.made_with()}.",
-        "",
-        f"After rounding: retained fraction of ΔW {overall.fraction:.1%}, relative Frobenius error "
-        f"{overall.error:.2e},\nunchanged elements {overall.unchanged_share:.1%}.",
-        markdown_table(["module", "retained fraction of ΔW", "relative error", "unchanged"], rows),
-    )
+    details = {
+        "dtype": "fp32" if plan.request.dtype else None,
+        "base_as": plan.request.base_as,
+        "result": {**_shares(overall), "modules": {path: _shares(one) for path, one in retained.items()}},
+    }
+    return provenance("fuse", plan.weighted, plan.base, details)
+
+
+def _shares(retained: Retained) -> dict[str, float]:
+    return {
+        "retained": retained.fraction,
+        "error": retained.error,
+        "unchanged": retained.unchanged_share,
+    }
 
 
 def _resume(plan: FusePlan, folder: Path) -> dict[str, Any]:

@@ -1,21 +1,19 @@
-"""A finished folder put in its place atomically: what may be replaced and what never, and its README.md."""
+"""A finished folder put in its place atomically: what may be replaced, and what never."""
 
 import contextlib
 import fcntl
 import itertools
-import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from tuneyard.adapters.base import Base
-from tuneyard.adapters.store import SAVES, WEIGHTS, Adapter, find_folder, note, open_adapter
-from tuneyard.adapters.weighted import WeightedAdapter, parse_reference_weight
+from tuneyard.adapters.card import CARD
+from tuneyard.adapters.config import CONFIG
+from tuneyard.adapters.provenance import MERGE, read_provenance
+from tuneyard.adapters.store import note
 from tuneyard.core.base_models import INDEX
-from tuneyard.core.documents import markdown_table, parse_yaml
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import (
     OURS,
@@ -27,7 +25,6 @@ from tuneyard.core.files import (
     publish,
     recovered,
     staging,
-    versions,
 )
 
 Check = Callable[[], Path]  # gives the output resolved; `RequestError` where it may not be written
@@ -38,29 +35,21 @@ TOKENIZER = (
     "added_tokens.json", "chat_template.jinja", "merges.txt", "special_tokens_map.json", "tokenizer.json",
     "tokenizer.model", "tokenizer_config.json", "vocab.json",
 )  # fmt: skip
-CARD = "README.md"
-MARK = "written by Tuneyard"  # in the card of every adapter or model that we write
 _SHARD = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors")
-SOURCE = re.compile(r"^\| (.+?) \| [^|]+ \| [^|]+ \| `[0-9a-f]{64}` \| `([0-9a-f]{64})` \|$", re.MULTILINE)
 
 
-def read_card(card: Path) -> str:
-    """Return a README.md as text, "" where there is none."""
-    return card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+def check_output(out: Path, inputs: Sequence[Path], command: str, *, force: bool) -> Path:
+    """Resolve `out`; `RequestError` if writing there could cost data.
 
-
-def check_output(out: Path, inputs: Sequence[Path], marker: str, *, force: bool) -> Path:
-    """Return `out` resolved; `RequestError` where writing there could cost data.
-
-    Refused: an output that is, holds or lies in an input; one that exists, without `force`; with
-    `force` anything but a folder of files that we write, with `marker` and our card among them.
+    Refused: an output that is an input, contains one or lies in one; one that exists, without `force`; with
+    `force` anything but a folder that the same `command` wrote (by its merge.json), with our files alone.
     """
     target = out.resolve()
     sources = [folder.resolve() for folder in inputs]
     for folder, source in zip(inputs, sources, strict=True):
         if target == source or target in source.parents or source in target.parents:
             raise RequestError(f"{out}: output over an input ({folder}); choose another --out")
-    foreign = _foreign(target, marker, sources) if target.exists() else ""
+    foreign = _foreign(target, command, sources) if target.exists() else ""
     check_free(out, force=force, replaceable=not foreign)
     if foreign:
         raise RequestError(
@@ -85,22 +74,29 @@ def check_free(out: Path, *, force: bool, replaceable: bool) -> None:
     raise RequestError(f"{out}: already there{found}; {fix}")
 
 
-def _foreign(target: Path, marker: str, sources: Iterable[Path]) -> str:
-    """Return in words what we did not write at `target` nor carry to it from `sources`, "" without any."""
+def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
+    """Name what `command` neither wrote at `target` nor carried to it from `sources`, "" without any."""
     if not target.is_dir():
         return "a file"
-    for name in (marker, CARD):
-        if not (target / name).is_file():
-            return f"a folder without {name}"
-    inner = next((path.name for path in target.iterdir() if path.is_dir()), None)
-    if inner:
-        return f"a folder {inner} in it"
-    if MARK not in read_card(target / CARD):
-        return f"a {CARD} that is not ours"
-    carried = {path.name for source in sources if source.is_dir() for path in source.iterdir()}
-    ours = carried | {marker, CARD, INDEX, *TOKENIZER}
-    others = {path.name for path in target.iterdir() if not _SHARD.fullmatch(path.name)} - ours
-    return f"{min(others)} in it" if others else ""
+    try:
+        record = read_provenance(target)
+    except ContentError:
+        return f"a damaged {MERGE}"
+    if record is None:
+        return f"a folder without {MERGE}"
+    if record["command"] != command:
+        return f"what `tuneyard adapter {record['command']}` wrote"
+    folders = [path.name for path in target.iterdir() if path.is_dir()]
+    if folders:
+        return f"a folder {min(folders)} in it"
+    config = CONFIG if command == "merge" else "config.json"
+    expected = {MERGE, CARD, INDEX, config, *TOKENIZER}
+    for source in sources:
+        if source.is_dir():
+            expected.update(path.name for path in source.iterdir())
+    names = [path.name for path in target.iterdir() if not _SHARD.fullmatch(path.name)]
+    others = sorted(set(names) - expected)
+    return f"{others[0]} in it" if others else ""
 
 
 @contextlib.contextmanager
@@ -187,63 +183,3 @@ def carry_tokenizer(sources: list[Path], staged: Path, otherwise: str) -> None:
             shutil.copyfile(files[0], staged / name)
     if differing:
         note(f"{otherwise}, since the adapters differ in them: {', '.join(differing)}")
-
-
-def card(made_of: tuple[list[WeightedAdapter], Base | None], head: str, title: str, *sections: str) -> str:
-    """Return a card: front matter, title, introduction, recipe, adapters, result in all and by module."""
-    weighted, model = made_of
-    introduction, how, result, table = sections
-    base = base_name(weighted, model)
-    named = "# base_model: not named by the adapters"
-    if base is not None:
-        named = f"base_model: {base if re.fullmatch(r'[A-Za-z0-9_./-]+', base) else json.dumps(base)}"
-    recipe = how + "".join(["adapters:\n", *(f"  - {_item(item)}\n" for item in weighted)])
-    header = ["adapter", "weight", "rank", f"SHA-256 of {WEIGHTS}", "digest (weights and config)"]
-    pairs = [(item.adapter, item.weight) for item in weighted]
-    title += " " + " and ".join(f"{one.name} ({weight:g})" for one, weight in pairs)
-    rows = [  # each as `SOURCE` reads it
-        [one.name, f"{weight:g}", str(one.lora.rank), f"`{one.weights_sha256}`", f"`{one.digest}`"]
-        for one, weight in pairs
-    ]
-    front, adapters = f"---\n{named}\n{head}\n---", markdown_table(header, rows)
-    above = [front, f"# {title}", introduction, f"```yaml\n{recipe}```", adapters, result]
-    return "\n\n".join([*above, f"{table}\n"])
-
-
-def base_name(weighted: Iterable[WeightedAdapter], base: Base | None) -> str | None:
-    """Return the base as the adapters name it, or the folder given where they name it differently."""
-    named = list(dict.fromkeys(item.adapter.lora.base for item in weighted if item.adapter.lora.base))
-    return str(base.folder) if base and len(named) > 1 else next(iter(named), None)
-
-
-def _item(item: WeightedAdapter) -> str:
-    """Return `NAME=WEIGHT`, or the folder's path where the name alone would not find it."""
-    folder = item.adapter.folder
-    found = (SAVES / item.adapter.name).resolve() == folder.resolve()
-    path = str(folder) if "/" in str(folder) else f"./{folder}"
-    text = f"{item.adapter.name if found else path}={item.weight!r}"
-    return text if re.fullmatch(r"[\w./][\w./=+-]*", text) else json.dumps(text, ensure_ascii=False)
-
-
-def made_with() -> str:
-    """Return the mark by which a card is known as ours, with the versions that matter."""
-    return f"{MARK} with " + ", ".join(f"{name} {found}" for name, found in versions("numpy").items())
-
-
-def made_from(card: Path) -> Iterator[Adapter | TuneyardError]:
-    """Yield each adapter that a card of ours names, or the error where it is gone or changed."""
-    text = read_card(card)
-    if MARK not in text:
-        return
-    recipe = re.search(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    listed: Any = parse_yaml(recipe[1], str(card)).value if recipe else {"adapters": []}
-    found = SOURCE.findall(text)
-    named = [parse_reference_weight(item)[0] for item in listed["adapters"]] or [name for name, _ in found]
-    for reference, (_, digest) in zip(named, found, strict=False):
-        try:
-            adapter = open_adapter(find_folder(reference).resolve(), with_base=True)
-            if adapter.digest != digest:
-                raise ContentError(f"{reference} changed since it was merged")
-            yield adapter
-        except TuneyardError as error:
-            yield error

@@ -1,13 +1,13 @@
-"""What a user asks of `merge` and `fuse`: the words of a command line, or a merge recipe in a YAML file."""
+"""The requests of `merge` and `fuse`, from a command line or from a merge recipe (YAML)."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.methods import methods
+from tuneyard.adapters.methods import Method, Parameter, methods, parameters_by_name
 from tuneyard.adapters.weighted import parse_optional_weight, parse_reference_weight
 from tuneyard.core.checkout import ROOT, bundled
 from tuneyard.core.documents import read_mapping
@@ -21,14 +21,13 @@ SCHEMA = ROOT / "recipes/merge/schema.json"
 
 @dataclass(frozen=True, slots=True)
 class MergeRequest:
-    """What a user asked to be merged; `rank` or `energy` is for methods that need one, `dtype` e.g. F32."""
+    """The words of a `merge` command; `parameters` are those of the method, unchecked; `dtype` e.g. F32."""
 
-    wanted: list[tuple[str, float]]
+    adapters: list[tuple[str, float]]
     out: Path
     base: Path | None = None
     method: str = "exact"
-    rank: int | None = None
-    energy: float | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
     dtype: str = "F32"
     force: bool = False
     same_base: bool = False
@@ -36,9 +35,9 @@ class MergeRequest:
 
 @dataclass(frozen=True, slots=True)
 class FuseRequest:
-    """What a user asked to be fused; `dtype` None keeps the base's, `max_shard` is in bytes."""
+    """The words of a `fuse` command; `dtype` None keeps the base's, `max_shard` is in bytes."""
 
-    wanted: list[tuple[str, float]]
+    adapters: list[tuple[str, float]]
     base: Path
     out: Path
     dtype: str | None = None
@@ -49,35 +48,48 @@ class FuseRequest:
 
 
 def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequest:
-    """Return the request of a command line: weighted adapters, or a recipe, which options override."""
+    """Read a command line: weighted adapters, or a recipe, whose values options override.
+
+    A method or a parameter among the options replaces the recipe's method parameters.
+    """
     recipe: dict[str, Any] = {"adapters": texts, "method": "exact", "dtype": "fp32"}
     if len(texts) == 1 and texts[0].endswith((".yaml", ".yml")):
         recipe |= _read_recipe(bundled(Path(texts[0])))
     elif any(text.endswith((".yaml", ".yml")) for text in texts):
         raise RequestError("a recipe is given alone: it names its adapters itself")
-    given = {name: value for name, value in options.items() if value is not None}
-    if {"rank", "energy"} & given.keys() or given.get("method", recipe["method"]) != recipe["method"]:
-        recipe |= {"rank": None, "energy": None}
-    chosen = recipe | given
+    declared = parameters_by_name()
+    of_recipe = {name: recipe.pop(name) for name in declared if name in recipe}
+    of_options = {name: options[name] for name in declared if options.get(name) is not None}
+    others = {name: value for name, value in options.items() if name not in declared and value is not None}
+    other_method = others.get("method", recipe["method"]) != recipe["method"]
+    parameters = of_options if of_options or other_method else of_recipe
+    chosen = recipe | others
     if not chosen.get("out"):
         raise RequestError("no --out: the folder of the merged adapter")
-    wanted = [parse_reference_weight(text) for text in chosen.pop("adapters")]
-    out, base = Path(chosen.pop("out")), chosen.pop("base", None)
-    dtype = DTYPES[chosen.pop("dtype")]
-    return MergeRequest(wanted, out, Path(base) if base else None, dtype=dtype, **chosen)
+    base = chosen.pop("base", None)
+    return MergeRequest(
+        [parse_reference_weight(text) for text in chosen.pop("adapters")],
+        Path(chosen.pop("out")),
+        Path(base) if base else None,
+        parameters={name: value for name, value in parameters.items() if value is not None},
+        dtype=DTYPES[chosen.pop("dtype")],
+        **chosen,
+    )
 
 
 def fuse_request(texts: Sequence[str], options: Mapping[str, Any]) -> FuseRequest:
-    """Return the request of a command line; `options` are the command's: those of `FuseRequest` by name."""
+    """Read a command line; `options` are those of `FuseRequest` by name."""
     dtype, size = options["dtype"], options["max_shard"]
     fields = {**options, "dtype": DTYPES.get(dtype), "max_shard": parse_size(size) if size else None}
     return FuseRequest([parse_optional_weight(text) for text in texts], **fields)
 
 
 def parse_size(text: str) -> int:
-    """Return bytes of a size such as `500MB` or `5GB` (powers of ten)."""
+    """Bytes of a size such as `500MB` or `5GB` (powers of ten)."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", text.strip(), re.IGNORECASE)
-    size = float(match[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2].upper()] if match else 0
+    size = 0.0
+    if match:
+        size = float(match[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2].upper()]
     if not 1 <= size < math.inf:
         raise RequestError(f"{text!r}: expected a size such as 500MB or 5GB")
     return int(size)
@@ -87,7 +99,26 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     """Read a merge recipe: the options of `merge` by name, and the list `adapters`."""
     fields = read_mapping(path, "merge recipe")
     schema: dict[str, Any] = read_object(SCHEMA)
-    if "method" in fields:  # the file, which editors read, does not know plug-ins
+    # The file in recipes/merge, which editors read, knows neither plug-ins nor the parameters of methods.
+    schema["additionalProperties"] = False
+    for name, declarations in parameters_by_name().items():
+        schema["properties"][name] = {"anyOf": [{"type": "null"}, *map(_property, declarations)]}
+        if len(declarations) == 1:
+            schema["properties"][name] = _property(declarations[0], "null")
+    if "method" in fields:
         schema["properties"]["method"] = {"enum": list(methods())}
     check_file(path, schema, fields)
     return fields
+
+
+def _property(declaration: tuple[Method, Parameter], *types: str) -> dict[str, Any]:
+    """The JSON Schema of a declared parameter."""
+    _, parameter = declaration
+    schema: dict[str, Any] = {"type": ["integer" if parameter.kind is int else "number", *types]}
+    bounds = {
+        "minimum": parameter.minimum,
+        "exclusiveMinimum": parameter.above,
+        "maximum": parameter.maximum,
+    }
+    schema |= {name: bound for name, bound in bounds.items() if bound is not None}
+    return schema

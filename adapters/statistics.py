@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
 
 from tuneyard.adapters import lowrank
 from tuneyard.adapters.prefetch import prefetch
+from tuneyard.adapters.provenance import read_provenance
 from tuneyard.adapters.store import WRAPPED, Adapter, factors_by_expert, unwrapped
 from tuneyard.core.documents import text_width
 from tuneyard.core.errors import show_value
@@ -67,7 +69,8 @@ class Histogram:
 class AdapterStatistics:
     """One adapter with its adapter_config.json and all its modules; `bytes` is the weights file's size.
 
-    `norm` is ‖ΔW‖ (Frobenius) over all modules, `parameters` the number of elements of all factors.
+    `norm` is ‖ΔW‖ (Frobenius) over all modules, `parameters` the number of elements of all factors. `made_of`
+    is the merge.json of a merged adapter.
     """
 
     name: str
@@ -83,6 +86,7 @@ class AdapterStatistics:
     parameters: int
     norm: float
     histograms: list[Histogram]
+    made_of: dict[str, Any] | None = None
 
 
 def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> AdapterStatistics:
@@ -103,6 +107,7 @@ def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> A
         parameters=sum(_factor_elements(module) for module in modules),
         norm=math.hypot(*(module.norm for module in modules)),
         histograms=_histograms(adapter) if histograms else [],
+        made_of=read_provenance(adapter.folder),
     )
 
 
@@ -236,6 +241,8 @@ def _adapter(found: AdapterStatistics) -> Iterator[str]:
     )
     settings = [f"{tr(name)} {_setting(found.config.get(key))}" for name, key in SETTINGS]
     yield tr("config: {settings}", settings=tr(", ").join(settings))
+    if found.made_of:
+        yield _merge_line(found.made_of)
     magnitudes = [module.magnitude for module in found.modules if module.magnitude]
     if magnitudes:
         told = (
@@ -261,6 +268,16 @@ def _adapter(found: AdapterStatistics) -> Iterator[str]:
         layers = sorted({layer for layer, _ in norms})
         rows = [[str(i), *(_number(norms.get((i, target))) for target in targets)] for i in layers]
         yield from _table([tr("layer"), *targets], rows)
+
+
+def _merge_line(record: dict[str, Any]) -> str:
+    """The method, the parameters and the weighted parts of a merged adapter."""
+    method = record["method"]
+    for name, value in record["parameters"].items():
+        if value is not None:
+            method += f" {name} {value:g}"
+    parts = [f"{entry['name']} ({entry['weight']:g})" for entry in record["adapters"]]
+    return tr("merged by {method} from {parts}", method=method, parts=tr(", ").join(parts))
 
 
 def _setting(value: object) -> str:

@@ -11,7 +11,7 @@ from tuneyard.core.files import read_object, sha256
 TRAINING = "training.json"  # written last: its existence means that the training is finished
 STARTED = "started.json"  # the inputs of the training that writes here, finished or not
 # Of the model card that transformers writes.
-CARD_SENTENCE = re.compile(r"fine-tuned version of .* on (the .+?) datasets?\.")
+CARD_SENTENCE = re.compile(r"fine-tuned version of .*? on (the .+?) datasets?\.")
 OF_A_MODEL = {".json", ".jinja", ".safetensors", ".model", ".txt"}
 
 
@@ -44,9 +44,39 @@ def run_of(folder: Path) -> dict[str, Any]:
     return inputs
 
 
+def training_data(folder: Path) -> list[dict[str, Any]]:
+    """The datasets that a folder's weights were trained on, [] if no file tells.
+
+    Each entry has the name `dataset`. Those of `tuneyard recipe train` also have `file` and `sha256`; the
+    model card that plain LLaMA-Factory writes has the names alone.
+    """
+    if record_of(folder):
+        return trained_entries(run_of(folder))
+    for place in run_folders(folder.resolve()):
+        card = place / "README.md"
+        if card.is_file():
+            names = datasets_in_card(card.read_text(encoding="utf-8", errors="replace"))
+            if names:
+                return [{"dataset": name} for name in names]
+    return []
+
+
+def trained_entries(inputs: dict[str, Any]) -> list[dict[str, Any]]:
+    """The data of a training without its `eval_dataset`."""
+    settings, data = inputs.get("settings"), inputs.get("data")
+    if not isinstance(settings, dict) or not isinstance(data, list):
+        return []
+    names = names_in(settings.get("dataset"))
+    return [entry for entry in data if isinstance(entry, dict) and entry.get("dataset") in names]
+
+
 def datasets_in_card(text: str) -> list[str]:
-    """Datasets in the model card (README.md) of a plain LLaMA-Factory training."""
-    sentence = CARD_SENTENCE.search(text)
+    """Datasets in the model card (README.md) of a plain LLaMA-Factory training.
+
+    Markdown formatters wrap lines and write `\\_` for `_`: the sentence is looked for without either.
+    """
+    plain = " ".join(text.replace("\\_", "_").split())
+    sentence = CARD_SENTENCE.search(plain)
     if sentence is None:
         return []
     return re.findall(r"the (\S+?)(?=,|$| and )", sentence[1])

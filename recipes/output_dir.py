@@ -160,9 +160,9 @@ def other_world(output_dir: Path, world: dict[str, object]) -> str:
     if not finished and all(checkpoints(output_dir).values()):
         return ""
     then = read_object(output_dir / (TRAINING if finished else STARTED))
-    if then.get("world_size") in (None, world["world_size"]):
+    if then.get("world_size") == world["world_size"]:
         return ""
-    sizes = [f"{one['world_size']} (global batch {one.get('global_batch')})" for one in (then, world)]
+    sizes = [f"{one.get('world_size')} (global batch {one.get('global_batch')})" for one in (then, world)]
     return f"world size {sizes[0]} → world size {sizes[1]}"
 
 

@@ -9,15 +9,17 @@ import click
 
 from tuneyard.adapters import vllm
 from tuneyard.adapters.base import open_base
+from tuneyard.adapters.card import CARD, card_body
 from tuneyard.adapters.config import CONFIG
-from tuneyard.adapters.export.source import ExportSource, front_matter, licence_of
-from tuneyard.adapters.output import CARD, MARK, TOKENIZER, made_from, read_card
+from tuneyard.adapters.export.source import ExportSource, fused_base, licence_of
+from tuneyard.adapters.output import TOKENIZER
+from tuneyard.adapters.provenance import open_parts, read_provenance
 from tuneyard.adapters.store import WEIGHTS_INDEX, Adapter, name_of, note
 from tuneyard.core.base_models import INDEX
 from tuneyard.core.documents import dump_yaml, markdown_table
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import read_json, read_object, require, sha256
-from tuneyard.core.training_run import datasets_in_card, run_folders, run_of
+from tuneyard.core.training_run import run_of, training_data
 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"
@@ -112,8 +114,7 @@ def make_card(source: ExportSource, name: str, licence: str | None, results: lis
     """Return the hub's model card, as far as files tell; `licence` overrides what the base's say."""
     notes: list[str] = []
     adapter = source.adapter
-    found = adapter.lora.base if adapter else front_matter(source.folder).get("base_model")
-    base = found if isinstance(found, str) else None
+    base = adapter.lora.base if adapter else fused_base(source.folder)
     on_hub = bool(base and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).is_dir())
     fields, terms = _licence(source, licence, notes)
     page = fields.get("license_link", f"https://huggingface.co/{base}")
@@ -152,7 +153,7 @@ def make_card(source: ExportSource, name: str, licence: str | None, results: lis
             for one, recipe in recipes.items()
         ),
         _results(adapter, results, notes),
-        _own_words(source.folder),
+        _provenance(source.folder),
     ]
     text = f"---\n{dump_yaml(head)}---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
     return text, notes
@@ -171,31 +172,31 @@ def _licence(source: ExportSource, stated: str | None, notes: list[str]) -> tupl
 
 
 def _runs(folder: Path, name: str, notes: list[str]) -> dict[str, dict[str, Any]]:
-    """What trainings were made of, by adapter: the folder's own, or of those merged or fused into it."""
-    if own := run_of(folder):
-        return {name: own}
+    """The inputs of trainings by adapter name: the folder's own, or of the adapters merged or fused into it.
+
+    Of an adapter that is gone or has changed, merge.json still names the datasets.
+    """
+    inputs = run_of(folder)
+    if inputs:
+        return {name: inputs}
     runs: dict[str, dict[str, Any]] = {}
-    for found in made_from(folder / CARD):
-        if isinstance(found, Adapter):
-            inside = _runs(found.folder, found.name, notes)
-            runs |= inside
-            notes += [] if inside else [f"data and recipe of {found.name} in it not recorded"]
+    record = read_provenance(folder)
+    for part in open_parts(record) if record else []:
+        part_name = part.entry["name"]
+        if part.adapter:
+            of_part = _runs(part.adapter.folder, part.adapter.name, notes)
+            if not of_part:
+                notes.append(f"data and recipe of {part_name} in it not recorded")
+            runs |= of_part
+        elif part.entry["datasets"]:
+            runs[part_name] = {"data": part.entry["datasets"]}
+            notes.append(f"recipe of an adapter in it not known: {part.problem}")
         else:
-            notes.append(f"data and recipe of an adapter in it not known: {found}")
-    if not runs:
-        names = _datasets_of_plain_training(folder)
-        if names:
-            runs[name] = {"data": [{"dataset": dataset} for dataset in names]}
+            notes.append(f"data and recipe of an adapter in it not known: {part.problem}")
+    datasets = training_data(folder)
+    if datasets and not runs:
+        runs[name] = {"data": datasets}
     return runs
-
-
-def _datasets_of_plain_training(folder: Path) -> list[str]:
-    """Return the datasets that the card of `llamafactory-cli train` names, for a checkpoint its run's."""
-    for place in run_folders(folder):
-        names = datasets_in_card(read_card(place / CARD))
-        if names:
-            return names
-    return []
 
 
 def _sizes(adapter: Adapter | None) -> list[list[str]]:
@@ -290,10 +291,7 @@ def _results(adapter: Adapter | None, places: list[Path], notes: list[str]) -> s
     return "## Results\n\n" + markdown_table(header, rows)
 
 
-def _own_words(folder: Path) -> str:
-    """Return what merge or fuse wrote about how the folder was made."""
-    text = read_card(folder / CARD)
-    if MARK not in text:
-        return ""
-    body = text.partition("---\n")[2].partition("\n---\n")[2].strip()
-    return re.sub(r"^# ", "## ", body, count=1)
+def _provenance(folder: Path) -> str:
+    """How merge or fuse made the folder, "" for any other."""
+    record = read_provenance(folder)
+    return f"## {card_body(record).strip()}" if record else ""

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuneyard.adapters.card import CARD
 from tuneyard.adapters.config import CONFIG, checkpoints_in
-from tuneyard.adapters.output import CARD, check_free, read_card
+from tuneyard.adapters.output import check_free
+from tuneyard.adapters.provenance import read_provenance
 from tuneyard.adapters.store import Adapter, find_folder, open_adapter
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
@@ -36,13 +38,20 @@ def open_source(reference: str, base: Path | None) -> ExportSource:
         adapter = open_adapter(folder)
         named: object = adapter.lora.base
     elif (folder / "config.json").is_file():
-        adapter, named = None, front_matter(folder).get("base_model")
+        adapter, named = None, fused_base(folder)
     else:
         hint = checkpoints_in(folder)
         raise RequestError(f"{folder}: neither {CONFIG} nor config.json: no adapter and no model{hint}")
     if base is None and isinstance(named, str) and (Path(named) / "config.json").is_file():
         base = Path(named)
     return ExportSource(folder, adapter, base)
+
+
+def fused_base(folder: Path) -> str | None:
+    """The base of a fused model by its merge.json; of other models what the hub's card says."""
+    record = read_provenance(folder)
+    name = record["base"]["name"] if record else front_matter(folder).get("base_model")
+    return name if isinstance(name, str) else None
 
 
 def check_file(out: Path, source: ExportSource, beginning: bytes, *, force: bool) -> Path:
@@ -76,7 +85,10 @@ def begins_with(path: Path, beginning: bytes) -> bool:
 
 def front_matter(folder: Path) -> dict[str, object]:
     """Return the YAML between the `---` lines that open README.md, {} where there is none."""
-    opening, _, rest = read_card(folder / CARD).partition("---\n")
+    card = folder / CARD
+    if not card.is_file():
+        return {}
+    opening, _, rest = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
     if opening:
         return {}
     # the empty line: its lines are the card's

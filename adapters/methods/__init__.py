@@ -1,50 +1,155 @@
 """Merge methods: a file here, or an entry point `tuneyard.merge_methods`, holds one function with `@method`.
 
-A method gets one module's factors and weights and the rank of the result, and returns the merged (A, B).
+The function gets one module's factors and weights, the rank of the result and the method's parameters, and
+returns the merged (A, B). The options of `merge`, the keys of its YAML file and of merge.json, and the checks
+of their values come from the parameters that a method declares.
 """
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import RequestError, show_value
 from tuneyard.core.plugins import Plugin, registry
 
 if TYPE_CHECKING:
     from tuneyard.adapters.lowrank import Pair, WeightedFactors
 
-Combine = Callable[["WeightedFactors", int], "Pair"]
-Rank = Literal["sum", "equal", "chosen"]
+Values = Mapping[str, float | None]
+"""The parameters of a method by name; None if the user gave none and the method declares no default."""
+Combine = Callable[["WeightedFactors", int, Values], "Pair"]
+ChooseRank = Callable[[Values, "Iterable[WeightedFactors]"], int]
+Rank = Literal["sum", "equal"] | ChooseRank
 GROUP: Literal["tuneyard.merge_methods"] = "tuneyard.merge_methods"
+TAKEN = {
+    "adapters", "base", "dry_run", "dtype", "force", "help", "method", "out", "same_base",
+}  # fmt: skip
+"""Options and keys of `merge` itself, which no parameter can be called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A number that a merge method takes: an option of `merge`, a key of its YAML file and of merge.json.
+
+    `help` is shown behind the method's name. `minimum` and `maximum` are allowed values, `above` is a bound
+    that is not allowed itself. Without a `default` the value is None if the user gives none.
+    """
+
+    name: str
+    kind: type[int] | type[float]
+    help: str
+    default: float | None = None
+    minimum: float | None = None
+    above: float | None = None
+    maximum: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name in TAKEN or not self.name.isidentifier():
+            raise ValueError(f"a parameter cannot be called {self.name!r}")
+
+    @property
+    def option(self) -> str:
+        """The option of the command line, e.g. `--rank`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def expected(self) -> str:
+        """The allowed values in words, e.g. `a number above 0 and at most 1`."""
+        bounds = []
+        if self.minimum is not None:
+            bounds.append(f"at least {self.minimum:g}")
+        if self.above is not None:
+            bounds.append(f"above {self.above:g}")
+        if self.maximum is not None:
+            bounds.append(f"at most {self.maximum:g}")
+        name = "a whole number" if self.kind is int else "a number"
+        return f"{name} {' and '.join(bounds)}".rstrip()
+
+    def check(self, value: object, place: str) -> float:
+        """Read a value of the command line (text) or of a YAML file; `RequestError` names its place."""
+        number = value
+        if isinstance(value, str):
+            try:
+                number = self.kind(value)
+            except ValueError:
+                number = None
+        right_type = isinstance(number, int) if self.kind is int else isinstance(number, int | float)
+        if not right_type or isinstance(number, bool) or not self._in_bounds(float(str(number))):
+            found = value if isinstance(value, str) else show_value(value)
+            raise RequestError(f"{place} {found}: expected {self.expected}")
+        return self.kind(str(number))
+
+    def _in_bounds(self, number: float) -> bool:
+        if not math.isfinite(number):
+            return False
+        if self.minimum is not None and number < self.minimum:
+            return False
+        if self.above is not None and number <= self.above:
+            return False
+        return self.maximum is None or number <= self.maximum
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A merge method by the name of `--method`; `plugin` is where it came from, None for one of this folder.
+    """A merge method by the name of `--method`; `plugin` is the package that it came from, if it is not ours.
 
-    `rank` is what the result's rank follows from: the "sum" of the adapters' ranks, their one rank where all
-    have an "equal" one, or the user's choice ("chosen": --rank or --energy).
+    `rank` is the rank of the result: the "sum" of the adapters' ranks, their one rank if all must have an
+    "equal" one, or a function that chooses it from the parameters and the factors of every module.
+    `exact_sum` is True for methods whose result is meant to be the weighted sum: `merge` reports their error
+    against it. The result of any other method is compared with what the method returned, before rounding.
     """
 
     name: str
     rank: Rank
     function: Combine
+    parameters: tuple[Parameter, ...] = ()
+    exact_sum: bool = False
     plugin: Plugin | None = None
 
-    def combine(self, factors: "WeightedFactors", rank: int) -> "Pair":
-        """Return the merged A [≤ rank, inputs] and B [outputs, ≤ rank]; `PluginError` of a plug-in."""
+    def values(self, given: Mapping[str, object]) -> dict[str, float | None]:
+        """Check the given parameters and add the other defaults; `RequestError` for a foreign name."""
+        declared = {parameter.name: parameter for parameter in self.parameters}
+        for name in given:
+            if name not in declared:
+                owners = [method.name for method in methods().values() if name in method.parameter_names]
+                belongs = f"belongs to --method {' or '.join(owners)}" if owners else "is no parameter"
+                raise RequestError(f"method {self.name}: --{name.replace('_', '-')} {belongs}")
+        values: dict[str, float | None] = {}
+        for name, parameter in declared.items():
+            values[name] = parameter.default
+            if name in given:
+                values[name] = parameter.check(given[name], parameter.option)
+        return values
+
+    @property
+    def parameter_names(self) -> set[str]:
+        """The names of its parameters."""
+        return {parameter.name for parameter in self.parameters}
+
+    def choose_rank(self, values: Values, modules: "Iterable[WeightedFactors]") -> int:
+        """Call the method's own `rank` function; `PluginError` of a plug-in."""
+        if not callable(self.rank):
+            raise TypeError(f"method {self.name} chooses no rank")
         if self.plugin is None:
-            return self.function(factors, rank)
+            return self.rank(values, modules)
+        with self.plugin.guarded():
+            return int(self.rank(values, modules))
+
+    def combine(self, factors: "WeightedFactors", rank: int, values: Values) -> "Pair":
+        """Merge one module: A [≤ rank, inputs] and B [outputs, ≤ rank]; `PluginError` of a plug-in."""
+        if self.plugin is None:
+            return self.function(factors, rank, values)
         import numpy as np  # which the list of names in `--help` does without
 
         inputs, outputs = factors.pairs[0][0].shape[1], factors.pairs[0][1].shape[0]
         with self.plugin.guarded():
-            a, b = self.function(factors, rank)
+            a, b = self.function(factors, rank, values)
             if (a.shape[1:], b.shape[:1]) != ((inputs,), (outputs,)) or a.shape[0] != b.shape[-1]:
-                found = f"A {list(a.shape)} and B {list(b.shape)}"
-                raise ValueError(f"{found} are no factors of {outputs}×{inputs}")
+                shapes = f"A {list(a.shape)} and B {list(b.shape)}"
+                raise ValueError(f"{shapes} are no factors of {outputs}×{inputs}")
             if a.shape[0] > rank:
                 raise ValueError(f"rank {a.shape[0]} is above {rank}, the rank of the result")
             if not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -52,24 +157,35 @@ class Method:
         return a, b
 
 
-def method(name: str, *, rank: Rank) -> Callable[[Combine], Method]:
-    """Declare a function as the merge method `name`; for `rank` see `Method`."""
-    return lambda function: Method(name, rank, function)
+def method(
+    name: str, *, rank: Rank, parameters: Iterable[Parameter] = (), exact_sum: bool = False
+) -> Callable[[Combine], Method]:
+    """Declare a function as the merge method `name`; the fields are those of `Method`."""
+    return lambda function: Method(name, rank, function, tuple(parameters), exact_sum)
 
 
 def names() -> list[str]:
-    """Return the names of this folder's methods without importing them: a file is called as its method."""
+    """List the methods of this folder without importing them: a file is called as its method."""
     return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
 
 
 @functools.cache
 def methods() -> dict[str, Method]:
-    """Return every method by name; a plug-in that cannot be used is left out with a warning."""
+    """Every method by name; a plug-in that cannot be used is left out with a warning."""
     return registry(GROUP, __name__, Method, "merge method")
 
 
 def find_method(name: str) -> Method:
-    """Return a method by its name; `RequestError` names those that are there."""
+    """Look a method up; `RequestError` lists those that are there."""
     if name not in methods():
         raise RequestError(f"--method {name!r} is not one of {', '.join(methods())}")
     return methods()[name]
+
+
+def parameters_by_name() -> dict[str, list[tuple[Method, Parameter]]]:
+    """Every parameter of every method: several methods may declare one of the same name."""
+    declared: dict[str, list[tuple[Method, Parameter]]] = {}
+    for each in methods().values():
+        for parameter in each.parameters:
+            declared.setdefault(parameter.name, []).append((each, parameter))
+    return declared

@@ -1,10 +1,10 @@
 """`--method exact`: the factors side by side, so that the product is the sum itself, in rank Σrᵢ."""
 
 from tuneyard.adapters.lowrank import Pair, WeightedFactors
-from tuneyard.adapters.methods import method
+from tuneyard.adapters.methods import Values, method
 
 
-@method("exact", rank="sum")
-def exact(factors: WeightedFactors, _rank: int) -> Pair:
-    """Return A [Σrᵢ, inputs] and B [outputs, Σrᵢ] with B·A = Σ cᵢBᵢAᵢ."""
+@method("exact", rank="sum", exact_sum=True)
+def exact(factors: WeightedFactors, _rank: int, _values: Values) -> Pair:
+    """A [Σrᵢ, inputs] and B [outputs, Σrᵢ] with B·A = Σ cᵢBᵢAᵢ."""
     return factors.exact

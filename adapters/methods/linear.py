@@ -5,19 +5,20 @@ import math
 import numpy as np
 
 from tuneyard.adapters.lowrank import Pair, WeightedFactors
-from tuneyard.adapters.methods import method
+from tuneyard.adapters.methods import Values, method
 
 
 @method("linear", rank="equal")
-def linear(factors: WeightedFactors, _rank: int) -> Pair:
-    """Return Σ dᵢAᵢ and Σ dᵢBᵢ with dᵢ = sign(cᵢ)·√|cᵢ| on both sides.
+def linear(factors: WeightedFactors, rank: int, _values: Values) -> Pair:
+    """Σ dᵢAᵢ [rank, inputs] and Σ dᵢBᵢ [outputs, rank] with dᵢ = sign(cᵢ)·√|cᵢ| on both sides.
 
-    Source: `_generalized_task_arithmetic_weighted_adapter` of PEFT 0.18.1. The product holds
+    Source: `_generalized_task_arithmetic_weighted_adapter` of PEFT 0.18.1. The product contains
     cross terms dᵢdⱼBᵢAⱼ, and a negative weight loses its sign.
     """
-    shares = [math.copysign(math.sqrt(abs(c)), c) for c in factors.weights]
-    sides = zip(*factors.pairs, strict=True)
-    sums = [
-        sum(np.multiply(d, x, dtype=np.float64) for d, x in zip(shares, side, strict=True)) for side in sides
-    ]
-    return np.asarray(sums[0]), np.asarray(sums[1])
+    a = np.zeros((rank, factors.pairs[0][0].shape[1]))
+    b = np.zeros((factors.pairs[0][1].shape[0], rank))
+    for (down, up), weight in zip(factors.pairs, factors.weights, strict=True):
+        share = math.copysign(math.sqrt(abs(weight)), weight)
+        a += np.multiply(share, down, dtype=np.float64)
+        b += np.multiply(share, up, dtype=np.float64)
+    return a, b

@@ -1,12 +1,36 @@
 """`--method svd --rank R | --energy E`: the product of a given rank that is nearest to the sum."""
 
+from collections.abc import Iterable
+
 from tuneyard.adapters import lowrank
 from tuneyard.adapters.lowrank import Pair, WeightedFactors
-from tuneyard.adapters.methods import method
+from tuneyard.adapters.methods import Parameter, Values, method
+from tuneyard.core.errors import RequestError
+
+RANK = Parameter("rank", int, "rank of the result.", minimum=1)
+ENERGY = Parameter(
+    "energy", float, "share of the squared singular values to keep, e.g. 0.99.", above=0, maximum=1
+)
 
 
-@method("svd", rank="chosen")
-def svd(factors: WeightedFactors, rank: int) -> Pair:
-    """Return A [rank, inputs] and B [outputs, rank] whose product is nearest to the sum (Eckart–Young)."""
+def chosen_rank(values: Values, modules: Iterable[WeightedFactors]) -> int:
+    """`--rank` itself, or the smallest rank that keeps `--energy` in every module."""
+    rank, energy = values["rank"], values["energy"]
+    if rank is not None and energy is None:
+        return int(rank)
+    if energy is None or rank is not None:
+        raise RequestError("method svd: give either --rank R or --energy E")
+    ranks = []
+    for factors in modules:
+        spectrum = lowrank.singular_values(*factors.exact)
+        ranks.append(lowrank.rank_for(spectrum, energy))
+    return max(ranks)
+
+
+@method("svd", rank=chosen_rank, parameters=(RANK, ENERGY), exact_sum=True)
+def svd(factors: WeightedFactors, rank: int, _values: Values) -> Pair:
+    """A [rank, inputs] and B [outputs, rank] whose product is nearest to the sum (Eckart–Young)."""
     a, b = factors.exact
-    return lowrank.truncate(a, b, rank) if len(a) > rank else (a, b)
+    if len(a) <= rank:
+        return a, b
+    return lowrank.truncate(a, b, rank)

@@ -1,7 +1,7 @@
 """Which examples a model was trained on, as far as the folders of its weights tell.
 
-A training of ours left training.json (started.json while it ran), plain LLaMA-Factory names its datasets in
-README.md, and a merge or a fused model of ours names its adapters there, which are followed.
+`tuneyard recipe train` leaves training.json (started.json while it runs). Plain LLaMA-Factory names its
+datasets in README.md. A merge or a fused model names its adapters in merge.json, and these are followed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneyard.adapters.card import CARD
 from tuneyard.adapters.config import CONFIG
-from tuneyard.adapters.output import CARD, made_from
-from tuneyard.adapters.store import Adapter
+from tuneyard.adapters.provenance import MERGE, open_parts, read_provenance
 from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
@@ -25,11 +25,11 @@ from tuneyard.core.splits import REST
 from tuneyard.core.training_run import (
     STARTED,
     TRAINING,
-    datasets_in_card,
-    names_in,
     record_of,
     run_folders,
     run_of,
+    trained_entries,
+    training_data,
 )
 from tuneyard.eval.datasets.dataset import EvalDataset, examples_of, trained_conversations
 from tuneyard.eval.statistics.selection import held_out_rows
@@ -111,32 +111,47 @@ def training_rows_of(dataset: EvalDataset, count: int) -> dict[str, object] | No
 
 @cache
 def _records(folder: Path, missing: str) -> list[Record]:
-    """The records of a folder, or of the run that a checkpoint lies in; of a merge's adapters, each as long
-    as it is the same one; where nothing tells of a training what is `missing`."""
-    if path := record_of(folder):  # of ours: of its data those datasets that were no eval_dataset
+    """The records of a folder, of the run that a checkpoint lies in, or of the adapters of a merge.
+
+    If no file tells of a training: one record with `missing` as its reason, none if that is "".
+    """
+    path = record_of(folder)
+    if path:
         inputs = run_of(folder)
-        settings, data = inputs.get("settings"), inputs.get("data")
+        settings = inputs.get("settings")
         settings = settings if isinstance(settings, dict) else {}
-        names = names_in(settings.get("dataset"))
-        entries = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
-        trained = [one for one in entries if one.get("dataset") in names]
         whole_pass = path.name != STARTED and _reads_every_row(settings)
-        return [Record(_shown(path), trained, settings, whole_pass=whole_pass)]
-    for card in (place / CARD for place in run_folders(folder)):
-        text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-        merged: list[Record] = []
-        for found in made_from(card):
-            if isinstance(found, Adapter):
-                merged += _records(found.folder, UNKNOWN)
-            else:
-                merged.append(Record(_shown(card.parent), missing=str(found)))
-        if merged:
-            return merged
-        names = datasets_in_card(text)
-        if names:
-            # LLaMA-Factory's card lacks max_samples, val_size and max_steps
-            return [Record(_shown(card), [{"dataset": name} for name in names], whole_pass=False)]
+        return [Record(_shown(path), trained_entries(inputs), settings, whole_pass=whole_pass)]
+    try:
+        merge = read_provenance(folder)
+    except ContentError as error:
+        return [Record(_shown(folder), missing=str(error))]
+    if merge:
+        return _records_of_merge(folder, merge)
+    datasets = training_data(folder)
+    if datasets:  # LLaMA-Factory's card, which lacks max_samples, val_size and max_steps
+        cards = [place / CARD for place in run_folders(folder) if (place / CARD).is_file()]
+        return [Record(_shown(cards[0]), datasets, whole_pass=False)]
     return [Record(_shown(folder), missing=missing)] if missing else []
+
+
+def _records_of_merge(folder: Path, merge: Mapping[str, Any]) -> list[Record]:
+    """The records of each adapter of a merge, and of the base that a fused model was made of.
+
+    Of an adapter that is gone or has changed since, merge.json still names the datasets.
+    """
+    records: list[Record] = []
+    for part in open_parts(merge):
+        if part.adapter:
+            records += _records(part.adapter.folder.resolve(), UNKNOWN)
+        elif part.entry["datasets"]:
+            records.append(Record(_shown(folder / MERGE), part.entry["datasets"], whole_pass=False))
+        else:
+            records.append(Record(_shown(folder), missing=part.problem))
+    base = merge["base"]["folder"]
+    if merge["command"] == "fuse" and base and Path(base).is_dir():
+        records += _records(Path(base).resolve(), "")
+    return records
 
 
 def _reads_every_row(settings: Mapping[str, Any]) -> bool:

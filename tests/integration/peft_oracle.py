@@ -25,7 +25,8 @@ def save_adapter(base, model, folder, *, seed=1, config=peft.LoraConfig, **field
 
 
 def ours(wanted, out, **how):
-    merge(plan_merging(MergeRequest(list(wanted), out, **how)), lambda _: None)
+    fields = {name: how.pop(name) for name in ("method", "dtype", "base", "same_base") if name in how}
+    merge(plan_merging(MergeRequest(list(wanted), out, parameters=how, **fields)), lambda _: None)
     return out
 
 

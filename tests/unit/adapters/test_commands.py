@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from tests.conftest import ROOT
 from tests.unit.adapters.make import base_tensors, delta, dense, factors, make, make_base
 from tuneyard.adapters.__main__ import cli
+from tuneyard.adapters.methods import methods
 from tuneyard.adapters.request import MergeRequest, merge_request
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import TuneyardError
@@ -76,7 +77,7 @@ def test_card_carries_recipe_weights_hashes_and_distances(how):
     block = re.search(r"```yaml\n(.*?)```", card, re.DOTALL)[1]
     Path("again.yaml").write_text(block)
     call("merge", "again.yaml", "--out", "y")
-    for file in ("adapter_model.safetensors", "adapter_config.json", "README.md"):
+    for file in ("adapter_model.safetensors", "adapter_config.json", "README.md", "merge.json"):
         assert Path(f"x/{file}").read_bytes() == Path(f"y/{file}").read_bytes()
 
 
@@ -154,7 +155,8 @@ def test_a_recipe_is_a_command_line_and_options_override_it():
 def test_a_recipe_may_leave_values_open(monkeypatch):
     text = "adapters: [rte=1]\nmethod: mine\nrank: null\nenergy: null\nbase: null\nout: null\n"
     Path("r.yaml").write_text(text)
-    monkeypatch.setattr("tuneyard.adapters.request.methods", lambda: {"mine": None})
+    taken = {**methods(), "mine": None}
+    monkeypatch.setattr("tuneyard.adapters.request.methods", lambda: taken)
     assert merge_request(["r.yaml"], {"out": Path("x")}) == MergeRequest(
         [("rte", 1.0)], Path("x"), method="mine"
     )
@@ -206,7 +208,7 @@ REQUESTS = [
     (["merge", "rte=1", "--out", ".", "--force"], "output over an input"),
     (["merge", "rte=1", "--out", "saves/mnli"], "already there"),
     (["merge", "rte=1", "--out", "base", "--force"], "no folder that this command wrote"),
-    (["merge", "rte=1", "--out", "saves/mnli", "--force"], "found a folder without README.md"),
+    (["merge", "rte=1", "--out", "saves/mnli", "--force"], "found a folder without merge.json"),
     (["merge", "rte=1", "--out", "saves/rte/adapter_config.json/x"], "output over an input"),
     (["merge", "rte=1", "--out", "base/config.json/x"], "File exists"),
     (["fuse", "rte", "--out", "x"], "Missing parameter: base"),
@@ -247,7 +249,7 @@ def test_force_spares_a_trained_adapter_with_its_card():
     Path("saves/mnli/README.md").write_text("---\nlibrary_name: peft\n---\n# mnli\n")
     before = {path: path.read_bytes() for path in Path("saves/mnli").iterdir()}
     said = call("merge", "rte=1", "--out", "saves/mnli", "--force", code=2)[1]
-    assert "found a README.md that is not ours" in said
+    assert "found a folder without merge.json" in said
     assert "choose another --out" in said
     assert {path: path.read_bytes() for path in Path("saves/mnli").iterdir()} == before
 

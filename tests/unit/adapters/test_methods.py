@@ -10,6 +10,7 @@ from tests.conftest import ROOT
 from tests.unit.adapters.make import delta, dense, factors, make
 from tests.unit.adapters.test_commands import call
 from tuneyard.adapters import methods
+from tuneyard.adapters.__main__ import _method_options
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core import plugins
 
@@ -39,6 +40,7 @@ def install(tmp_path, monkeypatch):
 def forget():
     plugins.load.cache_clear()
     methods.methods.cache_clear()
+    _method_options.cache_clear()
     for name in [name for name in sys.modules if name.startswith("plug_")]:
         del sys.modules[name]
 
@@ -80,7 +82,7 @@ def test_the_example_of_the_docs_is_a_method(install):
     ],
 )
 def test_a_method_that_fails_is_named_with_its_package_and_leaves_nothing(install, tmp_path, body, said):
-    install("bad", f"{HEAD}@method('bad', rank='sum')\ndef bad(factors, rank):\n    {body}\n")
+    install("bad", f"{HEAD}@method('bad', rank='sum')\ndef bad(factors, rank, values):\n    {body}\n")
     _, error = call("merge", "./a=0.5", "./b=0.5", "--out", "out", "--method", "bad", code=1)
     assert re.search(rf"plug-in 'bad' of plug_bad 1.2 \(tuneyard.merge_methods\) failed: .*{said}", error)
     assert not (tmp_path / "out").exists()
@@ -88,7 +90,7 @@ def test_a_method_that_fails_is_named_with_its_package_and_leaves_nothing(instal
 
 def test_what_is_no_method_and_what_takes_a_name_is_left_out_with_a_warning(install, capsys):
     install("plain", "def plain(factors, rank): return factors.exact\n")
-    install("exact", f"{HEAD}@method('exact', rank='sum')\ndef exact(factors, rank): raise OSError\n")
+    install("exact", f"{HEAD}@method('exact', rank='sum')\ndef exact(factors, rank, values): raise OSError\n")
     out, error = call("merge", "./a=1", "--out", "out")
     assert out.startswith("exact  ./a=1")
     assert "plug-in 'plain' of plug_plain 1.2 (tuneyard.merge_methods): no function with @method" in error

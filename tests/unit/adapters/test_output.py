@@ -17,7 +17,7 @@ from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import staging
 
-MERGE = {**dict.fromkeys(("method", "rank", "energy", "dtype", "base", "same_base")), "out": Path("out")}
+MERGE = {**dict.fromkeys(("method", "dtype", "base", "same_base")), "out": Path("out")}
 FUSE = {
     **dict.fromkeys(("same_base", "dtype", "base_as", "max_shard")),
     "base": Path("base"),

@@ -48,7 +48,7 @@ def test_without_its_model_a_training_renames_and_writes_nothing(recipe, tmp_pat
 def test_a_finished_run_needs_no_model(recipe, capsys):
     recipe.output_dir.mkdir()
     (recipe.output_dir / STARTED).write_text(json.dumps(inputs_of(recipe, None)))
-    (recipe.output_dir / TRAINING).write_text("{}")
+    (recipe.output_dir / TRAINING).write_text(json.dumps({"world_size": 1, "global_batch": 8}))
     train(recipe)
     assert "up to date" in capsys.readouterr().out
 
@@ -96,14 +96,6 @@ def test_a_run_that_was_cut_off_is_not_resumed_on_another_world_size(recipe, mon
     assert output_dir.other_world(recipe.output_dir, world) == ""
     monkeypatch.setattr(output_dir, "checkpoints", lambda _: {checkpoint: "cut off"})
     assert output_dir.other_world(recipe.output_dir, now) == ""  # nothing to resume from
-
-
-def test_a_run_json_of_before_world_sizes_is_left_alone(recipe, capsys, monkeypatch):
-    monkeypatch.setenv("FORCE_TORCHRUN", "1")
-    monkeypatch.setenv("NPROC_PER_NODE", "2")
-    finished(recipe)
-    train(recipe)
-    assert "up to date" in capsys.readouterr().out
 
 
 def test_weights_in_the_cache_will_do(recipe, tmp_path):

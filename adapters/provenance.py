@@ -1,0 +1,109 @@
+"""merge.json: what `merge` or `fuse` made a folder of.
+
+The check for training examples, `adapter show`, the card and the card of the hub read this file. README.md is
+written from it for people and read by no command.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneyard.adapters.base import Base
+from tuneyard.adapters.store import Adapter, open_adapter
+from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core.checkout import ROOT, version
+from tuneyard.core.errors import ContentError, TuneyardError
+from tuneyard.core.files import read_object, versions
+from tuneyard.core.schema_errors import check_file
+from tuneyard.core.training_run import training_data
+
+MERGE = "merge.json"
+SCHEMA = ROOT / "core/schemas/merge.json"
+
+
+@dataclass(frozen=True, slots=True)
+class MergePart:
+    """An adapter in a merge: its entry in merge.json, and the adapter or why it cannot be opened."""
+
+    entry: Mapping[str, Any]
+    adapter: Adapter | None
+    problem: str = ""
+
+
+def provenance(
+    command: str, weighted: Iterable[WeightedAdapter], base: Base | None, details: Mapping[str, object]
+) -> dict[str, Any]:
+    """The content of merge.json; `details` are what one of the two commands adds."""
+    adapters = [_entry(item) for item in weighted]
+    folder = str(base.folder) if base else None
+    return {
+        "command": command,
+        **details,
+        "base": {"name": base_name(weighted, base), "folder": folder},
+        "adapters": adapters,
+        "versions": versions("numpy"),
+        "tuneyard": version(),
+    }
+
+
+def base_name(weighted: Iterable[WeightedAdapter], base: Base | None) -> str | None:
+    """The base as the adapters name it, or the folder given if they name it differently."""
+    names = {item.adapter.lora.base: None for item in weighted if item.adapter.lora.base}
+    if base and len(names) > 1:
+        return str(base.folder)
+    return next(iter(names), None)
+
+
+def read_provenance(folder: Path) -> dict[str, Any] | None:
+    """Read the merge.json of a folder, None without one; `ContentError` if it is damaged."""
+    path = folder / MERGE
+    if not path.is_file():
+        return None
+    record = read_object(path)
+    check_file(path, read_object(SCHEMA), record)
+    return record
+
+
+def open_parts(record: Mapping[str, Any]) -> list[MergePart]:
+    """Open the adapters of a merge again; a part that is gone or has changed keeps its entry alone."""
+    parts = []
+    for entry in record["adapters"]:
+        try:
+            adapter = open_adapter(Path(entry["folder"]), with_base=True)
+        except TuneyardError as error:
+            parts.append(MergePart(entry, None, str(error)))
+            continue
+        if adapter.digest == entry["digest"]:
+            parts.append(MergePart(entry, adapter))
+        else:
+            parts.append(MergePart(entry, None, f"{entry['folder']} changed since it was merged"))
+    return parts
+
+
+def _entry(item: WeightedAdapter) -> dict[str, Any]:
+    adapter = item.adapter
+    return {
+        "name": adapter.name,
+        "folder": str(adapter.folder),
+        "weight": item.weight,
+        "rank": adapter.lora.rank,
+        "weights_sha256": adapter.weights_sha256,
+        "digest": adapter.digest,
+        "datasets": _datasets(adapter.folder),
+    }
+
+
+def _datasets(folder: Path) -> list[dict[str, Any]]:
+    """The datasets that an adapter was trained on, those of its parts if it is a merge itself."""
+    try:
+        datasets = training_data(folder)
+        record = read_provenance(folder)
+    except ContentError:  # a damaged record names no datasets, and does not stop a merge
+        return []
+    if datasets:
+        return datasets
+    merged: list[dict[str, Any]] = []
+    for entry in record["adapters"] if record else []:
+        merged += [dataset for dataset in entry["datasets"] if dataset not in merged]
+    return merged
