@@ -1,13 +1,15 @@
 """Merge methods from other packages: the example of docs/extending.md, and plug-ins that go wrong."""
 
+import json
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.unit.adapters.make import delta, dense, factors, make
+from tests.unit.adapters.make import delta, factors, make
 from tests.unit.adapters.test_commands import call
 from tuneyard.adapters import methods
 from tuneyard.adapters.__main__ import _method_options
@@ -49,19 +51,69 @@ def test_the_files_of_the_folder_are_the_methods():
     assert list(methods.methods()) == methods.names() == ["exact", "linear", "svd"]
 
 
-def test_the_example_of_the_docs_is_a_method(install):
+def by_hand(matrices, shares, count):
+    """TIES of matrices [rows, columns], element by element."""
+    kept = []
+    for matrix in matrices:
+        limit = np.sort(np.abs(matrix), axis=None)[-count]
+        kept.append(np.where(np.abs(matrix) >= limit, matrix, 0))
+    result = np.zeros(matrices[0].shape)
+    for place in np.ndindex(result.shape):
+        values = [one[place] for one in kept]
+        sign = 1 if sum(values) >= 0 else -1
+        agreeing = [share * value for share, value in zip(shares, values, strict=True) if value * sign > 0]
+        result[place] = sum(agreeing) / max(len(agreeing), 1)
+    return result
+
+
+def test_a_plug_in_with_a_parameter_is_one_file(install):
+    """TIES of docs/extending.md: option, YAML key, checks and merge.json come from its declaration."""
     text = (ROOT / "docs/extending.md").read_text()
-    (code,) = re.findall(r"```python\n(from tuneyard.adapters.*?)```", text, re.DOTALL)
-    install("balanced", code)
-    out, _ = call("merge", "./a=0.5", "./b=0.5", "--out", "out", "--method", "balanced")
-    assert out.startswith("balanced  ./a=0.5  ./b=0.5")
-    result, one, other = open_adapter("./out"), dense(factors(1)), dense(factors(2))
-    assert set(result.layout) == set(one)
-    for module in one:
-        norms = [np.linalg.norm(one[module]), 3 * np.linalg.norm(other[module])]
-        expected = np.mean(norms) * 0.5 * (one[module] / norms[0] + 3 * other[module] / norms[1])
-        np.testing.assert_allclose(delta(result, module), expected, rtol=0, atol=1e-4)
-    call("merge", "./a=0.5", "./b=0.5", "--out", "exact")  # the others are as they were
+    (code,) = re.findall(r"```python\n(import math.*?)```", text, re.DOTALL)
+    install("ties", code)
+    words = ("merge", "./a=0.5", "./b=-0.5", "--method", "ties")
+    out, _ = call(*words, "--density", "0.5", "--out", "out")
+    assert out.startswith("ties  ./a=0.5  ./b=-0.5") and "which is not the weighted sum" in out
+    result, first, second = open_adapter("./out"), factors(1), factors(2)
+    shares = [1, -1]  # √(weight · scale) with its sign
+    for module, (a, b) in first.items():
+        other_a, other_b = second[module]
+        expected_a = by_hand([a, 3 * other_a], shares, a.size // 2)
+        expected_b = by_hand([b, other_b], shares, b.size // 2)
+        np.testing.assert_allclose(delta(result, module), expected_b @ expected_a, rtol=0, atol=1e-4)
+    record = json.loads(Path("out/merge.json").read_text())
+    assert (record["method"], record["parameters"]) == ("ties", {"density": 0.5})
+    assert record["result"]["compared_with"] == "method's result"
+    assert "merged by ties density 0.5 from a (0.5), b (-0.5)" in call("show", "./out")[0]
+    assert re.search(r"--density FLOAT +ties: share of the elements to keep", call("merge", "--help")[0])
+    Path("r.yaml").write_text("adapters: [./a=0.5, ./b=-0.5]\nmethod: ties\ndensity: 0.5\nout: again\n")
+    call("merge", "r.yaml")
+    assert Path("again/merge.json").read_bytes() == Path("out/merge.json").read_bytes()
+    call(*words, "--out", "default")
+    assert json.loads(Path("default/merge.json").read_text())["parameters"] == {"density": 0.2}
+
+
+def test_a_declared_parameter_is_checked(install):
+    install("mine", MINE)
+    words = ("merge", "./a=1", "--out", "out", "--method")
+    for value in ("0", "1.5", "nan", "many"):
+        error = call(*words, "mine", "--share", value, code=2)[1]
+        assert f"--share {value}: expected a number above 0 and at most 1" in error
+    assert "--share belongs to --method mine" in call(*words, "exact", "--share", "0.5", code=2)[1]
+    Path("r.yaml").write_text("adapters: [./a=1]\nmethod: mine\nshare: 2\nout: out\n")
+    assert "share: found 2, expected more than 0 and 1 or less" in call("merge", "r.yaml", code=1)[1]
+
+
+MINE = f"""{HEAD}from tuneyard.adapters.methods import Parameter
+SHARE = Parameter("share", float, "a share.", above=0, maximum=1)
+@method("mine", rank="sum", parameters=[SHARE])
+def mine(factors, rank, values): return factors.exact
+"""
+
+
+def test_a_parameter_that_takes_the_name_of_an_option_is_left_out_with_a_warning(install):
+    install("mine", MINE.replace('"share"', '"force"'))
+    assert "a parameter cannot be called 'force'; it is left out" in call("merge", "./a=1", "--out", "x")[1]
 
 
 @pytest.mark.parametrize(

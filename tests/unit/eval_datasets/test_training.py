@@ -1,6 +1,8 @@
 """Which examples a model was trained on: by training.json, LLaMA-Factory's card, and our cards of merges."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -164,8 +166,44 @@ def test_a_merge_is_told_by_the_adapters_that_it_names() -> None:
     Path("saves/other/adapter_model.safetensors").replace(first / "adapter_model.safetensors")
     merged = Path("saves/both").rename("saves/again")
     told = found(merged, 1, 12)
-    assert told["examples"] == 0 and "saves/again: first changed since it was merged" in told["not_checked"]
-    assert second.is_dir()
+    assert (told["examples"], told["at_most"]) == (1, True)  # of the datasets in merge.json
+    assert told["sources"] == ["saves/again/merge.json"]
+    shutil.rmtree(second)
+    assert any("saves/second" in reason for reason in found(merged, 1, 12)["not_checked"])
+
+
+def formatted(text: str) -> str:
+    """Markdown as formatters write it: tables padded, lists and rules anew, underscores escaped, CRLF."""
+    text = re.sub(r" \| ", "   |   ", text).replace("---\n", "______\n").replace("```yaml", "~~~ yaml")
+    return text.replace("_", "\\_").replace("\n", "\r\n")
+
+
+@pytest.mark.parametrize("spoil", [formatted, lambda _: ""], ids=["formatted", "emptied"])
+def test_the_card_of_a_merge_may_be_formatted_or_emptied(spoil) -> None:
+    ran("first", "one"), ran("second", "two")
+    merge("first=0.5", "second=0.5")
+    folder = Path("saves/both")
+    before = found(folder, 1, 12)
+    assert before["examples"] == 2
+    card = folder / "README.md"
+    card.write_text(spoil(card.read_text()))
+    assert found(Path("saves/both").rename("saves/again"), 1, 12) == before
+
+
+def test_the_card_of_llamafactory_may_be_wrapped() -> None:
+    folder = write_adapter(Path("saves/mine"))
+    register("a_name", [{"instruction": "Q1", "output": "A"}])
+    text = CARD.format(datasets="the\na\\_name dataset")
+    (folder / "README.md").write_text(text)
+    assert found(folder, 1)["examples"] == 1
+
+
+def test_a_damaged_merge_json_is_named() -> None:
+    ran("first", "one")
+    merge("first=1")
+    Path("saves/both/merge.json").write_text('{"command": "merge"}')
+    (reason,) = found(Path("saves/both"), 1)["not_checked"]
+    assert "merge.json" in reason and "is missing" in reason
 
 
 def merge(*parts: str) -> None:
