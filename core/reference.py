@@ -39,9 +39,9 @@ def _section(context: click.Context) -> str:
     command = context.command
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     rows = []
-    for parameter in command.params:
+    for parameter in command.get_params(context):  # `merge` adds the options of its methods here
         record = parameter.get_help_record(context)
-        if record:
+        if record and "--help" not in parameter.opts:
             name, text = record
             rows.append([f"`{_cell(name)}`", _cell(text)])
     table = markdown_table(["option", "meaning"], rows)

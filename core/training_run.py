@@ -23,7 +23,7 @@ def run_folders(folder: Path) -> list[Path]:
 
 
 def record_of(folder: Path) -> Path | None:
-    """Find training.json, otherwise started.json, of the training run that wrote these weights; None without."""
+    """Find training.json, otherwise started.json, of the training run that wrote these weights."""
     for run_folder in run_folders(folder.resolve()):
         for name in (TRAINING, STARTED):
             if (run_folder / name).is_file():
