@@ -141,13 +141,16 @@ def _records_of_merge(folder: Path, merge: Mapping[str, Any]) -> list[Record]:
     Of an adapter that is gone or has changed since, merge.json still names the datasets.
     """
     records: list[Record] = []
+    of_lost_adapters: list[Mapping[str, Any]] = []
     for part in open_parts(merge):
         if part.adapter:
             records += _records(part.adapter.folder.resolve(), UNKNOWN)
         elif part.entry["datasets"]:
-            records.append(Record(_shown(folder / MERGE), part.entry["datasets"], whole_pass=False))
+            of_lost_adapters += part.entry["datasets"]
         else:
             records.append(Record(_shown(folder), missing=part.problem))
+    if of_lost_adapters:
+        records.append(Record(_shown(folder / MERGE), of_lost_adapters, whole_pass=False))
     base = merge["base"]["folder"]
     if merge["command"] == "fuse" and base and Path(base).is_dir():
         records += _records(Path(base).resolve(), "")

@@ -125,19 +125,20 @@ def test_a_manifest_of_a_later_compile_is_not_the_trainings():
     assert "| rte_train | its manifest is not there any more |" in said
 
 
-def test_a_fused_model_keeps_what_fuse_said_of_it():
-    make_base("fused", base_tensors(), shards=2, model_type="qwen2")
-    head = "---\nbase_model: org/base\nlicense: mit\n---\n"
-    Path("fused/README.md").write_text(f"{head}\n# base with rte\n\nIt is written by Tuneyard.\n")
+def test_a_fused_model_keeps_the_record_of_fuse_however_its_card_is_formatted():
+    make("saves/plain", factors(), base_model_name_or_path="org/base")
+    call("fuse", "plain=0.5", "--base", "models/base", "--out", "fused", "--max-shard-size", "5KB")
     Path("fused/pytorch_model.bin").write_bytes(b"pickle")
-    said, notes = call("export", "fused", *HUB)
+    before, notes = call("export", "fused", *HUB)
+    Path("fused/README.md").write_text("______\n\nanother text\n")
+    said = call("export", "fused", *HUB)[0]
+    assert said.partition("---\n")[2] == before.partition("---\n")[2]
     front, text = parts(said)
     assert front["base_model"] == "org/base"
-    assert (front["license"], front["library_name"]) == ("mit", "transformers")
-    assert "## base with rte\n\nIt is written by Tuneyard" in text
-    assert "left out: pytorch_model.bin" in notes
-    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json"):
-        assert name in said
+    assert (front["license"], front["library_name"]) == ("apache-2.0", "transformers")
+    assert "## base with plain (0.5)\n\nThe base plus ΔW" in text
+    assert "left out: merge.json, origin.json, pytorch_model.bin" in notes
+    assert "model.safetensors.index.json" in said and "model-00001-of-" in said
 
 
 def test_the_card_describes_and_says_how_to_load_and_where_the_licence_is():
@@ -171,7 +172,7 @@ def test_a_fused_model_has_data_and_recipe_of_its_adapters():
     assert "## Recipe of half\n\n```yaml\nlora_rank: 4\n```" in card and "PeftModel" not in card
     assert "$ llamafactory-cli chat --model_name_or_path org/rte-lora\n$ vllm serve org/rte-lora\n" in card
     make("saves/half", factors(3), base_model_name_or_path="models/base")
-    assert "not known: half changed since it was merged" in call("export", "fused", *HUB)[1]
+    assert "not known: saves/half changed since it was merged" in call("export", "fused", *HUB)[1]
 
 
 @pytest.mark.parametrize("repo", ["name", "org/na me", "a/b/c", "org/..", ""])

@@ -169,7 +169,10 @@ def test_a_merge_is_told_by_the_adapters_that_it_names() -> None:
     assert (told["examples"], told["at_most"]) == (1, True)  # of the datasets in merge.json
     assert told["sources"] == ["saves/again/merge.json"]
     shutil.rmtree(second)
+    merged = merged.rename("saves/once-more")
     assert any("saves/second" in reason for reason in found(merged, 1, 12)["not_checked"])
+    shutil.rmtree(first)
+    assert found(merged.rename("saves/last"), 1, 12)["sources"] == ["saves/last/merge.json"]
 
 
 def formatted(text: str) -> str:
