@@ -80,7 +80,7 @@ def test_everything_else_of_the_folder_is_carried(tmp_path):
     found, _, plan = fused([(adapter, 1)], base, tmp_path / "out")
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     shards = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
-    expected = ["LICENSE", "README.md", "chat_template.jinja", "config.json", *shards]
+    expected = ["LICENSE", "README.md", "chat_template.jinja", "config.json", "merge.json", *shards]
     assert names == sorted([*expected, "model.safetensors.index.json", "tokenizer.json"])
     assert json.loads((tmp_path / "out/config.json").read_text()) == json.loads(
         (base / "config.json").read_text()

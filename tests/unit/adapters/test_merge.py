@@ -267,7 +267,7 @@ def test_any_ranks_patterns_weights_and_dtypes_give_the_dense_sum(tmp_path_facto
         ({"method": "exact", "rank": 4}, "--rank belongs to --method svd"),
         ({"method": "svd", "rank": 0}, "--rank 0"),
         ({"method": "svd", "energy": 0.0}, "--energy 0.0"),
-        ({"method": "svd", "energy": float("nan")}, "--energy nan"),
+        ({"method": "svd", "energy": float("nan")}, "--energy NaN"),
     ],
 )
 def test_method_arguments_that_do_not_fit(tmp_path, how, message):
