@@ -29,12 +29,11 @@ from tuneyard.core.errors import (
     size_words,
 )
 from tuneyard.core.files import existing
-from tuneyard.core.prompt import strings
 from tuneyard.core.schema_errors import is_number
 from tuneyard.core.training_run import STARTED, TRAINING
 from tuneyard.recipes.answer_rules import asked_problems, packs
 from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
-from tuneyard.recipes.data import NamedDataset, dataset_dir, locate, read_datasets
+from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, read_datasets
 from tuneyard.recipes.hardware import Machine, machine, world_size
 from tuneyard.recipes.llamafactory_client import Answer, LlamaFactory, ask, ask_weights
 from tuneyard.recipes.output_dir import inputs_of, other_run, other_world
@@ -46,10 +45,7 @@ from tuneyard.recipes.token_weights import weights_file
 from tuneyard.recipes.watched_files import FileStates, files_named, states_of
 
 WATCHED_EVERY = 0.3  # seconds
-MARKS_FIX = (
-    'add "kto_tag": "<column of true and false>" to the entry\'s `columns`, or write `stage: sft` for '
-    "answers without marks"
-)
+WRONG_STAGE = "not applicable in the current training stage"  # LLaMA-Factory's words
 HERE = {"E309", "E342", "E343", "E344"}  # lacks of this machine: notes for a recipe that trains on another
 
 
@@ -392,23 +388,17 @@ def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) 
         if dataset.rows == 0 or not about.get("bad"):
             continue
         entry, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
-        if lacks_marks(recipe, entry) and about["bad"] >= about["rows"] > 0:
-            message = f"stage kto drops all {about['rows']} rows: the entry names no column of marks"
-            yield Problem("E323", str(path), message, dataset.name, MARKS_FIX)
-            continue
+        _, reason = about["problems"][0]
+        if not fits_stage(recipe, dataset.name, entry) and (about["rows"] or WRONG_STAGE in reason):
+            continue  # E434 is one finding; every row would repeat it
         for row, why in about["problems"]:
-            stages = 'stages rm and dpo want `"ranking": true`, no other' if "training stage" in why else ""
-            yield Problem("E323", f"{path} row {row}" if row else str(path), why, dataset.name, stages)
+            place = f"{path} row {row}" if row else str(path)
+            yield Problem("E323", place, why, dataset.name)
         if about["bad"] > len(about["problems"]):
             message = f"{about['bad']} of {about['rows']} rows cannot be trained on"
             if about["bad"] >= about["rows"]:
                 message = f"all {about['bad']} rows fail to convert"
             yield Problem("E323", str(path), message, dataset.name)
-
-
-def lacks_marks(recipe: Recipe, entry: dict[str, object]) -> bool:
-    """Whether stage kto trains a dataset whose entry has no column that marks answers as good or bad."""
-    return recipe.settings.get("stage") == "kto" and "kto_tag" not in strings(entry.get("columns"))
 
 
 def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule) -> Iterator[Problem]:

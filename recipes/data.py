@@ -1,7 +1,7 @@
 """Datasets and model of a recipe: where each lies, how many rows it has, whether it changed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tuneyard.core.datasets import (
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
 from tuneyard.core.files import no_folder, read_object, sha256
 from tuneyard.core.prompt import strings
+from tuneyard.core.training_stage import stage_fits, stage_of_rows, stage_problem
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rows import COUNTED
 
@@ -102,12 +103,14 @@ def files_of(path: Path) -> list[Path]:
 
 def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, list[Problem]]:
     entry, path = locate(name, dataset_dir(recipe), key)
-    if isinstance(path, str):
-        return NamedDataset(key, name, None, path), []
-    if path.suffix not in COUNTED or path.is_dir():
-        return NamedDataset(key, name, None), []
-    records, sampled = read_records(path), entry.get("num_samples")
     problems = []
+    if not fits_stage(recipe, name, entry):
+        problems.append(stage_problem(_stage(recipe), name, entry, recipe.place("stage")))
+    if isinstance(path, str):
+        return NamedDataset(key, name, None, path), problems
+    if path.suffix not in COUNTED or path.is_dir():
+        return NamedDataset(key, name, None), problems
+    records, sampled = read_records(path), entry.get("num_samples")
     if not records:
         problems.append(recipe.problem("E321", key, f"{path}: holds no records"))
     columns = entry.get("columns")
@@ -128,6 +131,23 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
         hint = f"compile it again: {_compile_hint(name)}"
         problems.append(recipe.problem("W322", key, f"{path}: changed since it was compiled", hint))
     return NamedDataset(key, name, sampled if isinstance(sampled, int) else len(records)), problems
+
+
+def fits_stage(recipe: Recipe, name: str, entry: Mapping[str, object]) -> bool:
+    """Whether the recipe's stage can train a dataset, or only generates answers to its rows.
+
+    An empty `entry` is that of a dataset on a hub, whose rows are unknown.
+    """
+    if not entry:
+        return True
+    generates = recipe.settings.get("predict_with_generate") is True and name not in recipe.names("dataset")
+    if generates and stage_of_rows(entry) == "kto":
+        return True
+    return stage_fits(_stage(recipe), entry)
+
+
+def _stage(recipe: Recipe) -> str:
+    return str(recipe.settings.get("stage", "sft"))
 
 
 def _text_problems(

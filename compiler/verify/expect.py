@@ -52,11 +52,6 @@ class Meaning:
         """Whether there is nothing to answer with: a set for pretraining, or a response left out."""
         return self.format == "alpaca" and "response" not in self.columns and not self.ranking
 
-    @property
-    def stage(self) -> str:
-        """The stage that its rows are for, as LLaMA-Factory's loader calls it (dpo reads what rm reads)."""
-        return "rm" if self.ranking else "kto" if "kto_tag" in self.columns else "sft"
-
 
 def meaning_of(entry: Mapping[str, object]) -> Meaning:
     """Return what LLaMA-Factory makes of an entry, right or wrong."""

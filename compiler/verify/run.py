@@ -29,7 +29,7 @@ from tuneyard.compiler.verify.expect import (
 from tuneyard.compiler.verify.learned import AnswersAuditor, PretrainingAuditor
 from tuneyard.compiler.verify.selection import Selection, selection_problems, split_rows
 from tuneyard.compiler.verify.trained import RecipeFile, Training, training_of
-from tuneyard.core.answers import MESSAGES, PAIRED, code_for
+from tuneyard.core.answers import MESSAGES, code_for
 from tuneyard.core.datasets import (
     REGISTRY,
     Dataset,
@@ -45,6 +45,7 @@ from tuneyard.core.llamafactory import RecipeData, expected_errors, import_offli
 from tuneyard.core.prompt import PLACEHOLDERS
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.core.timestamps import is_date_by_name
+from tuneyard.core.training_stage import stage_fits, stage_of_rows, stage_problem
 
 ANSWERS = {"sft": 1, "pt": 0, "rm": 2, "dpo": 2, "kto": 2}  # of a loaded row, by stage
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
@@ -64,12 +65,6 @@ SETTINGS = (
 Settings = Mapping[str, object]
 Records = Iterator[tuple[str, ExpectedRow | str]]
 JSON = (".json", ".jsonl")
-STAGES = {
-    "rm": ("preference pairs (`ranking: true`)", "write `stage: dpo` or `stage: rm`"),
-    "kto": ("answers marked as wanted or not (`kto_tag`)", "write `stage: kto`"),
-    "sft": ("plain answers, neither pairs nor marked ones", "write `stage: sft`"),
-}
-"""What a dataset holds by its stage, and the stages that train it."""
 
 
 class LoaderError(Exception):
@@ -191,10 +186,11 @@ def verify(
     for problem in since_compiled(dataset, out, manifests):
         verdict.add(problem)
     stage = str(settings.get("stage", _stage(dataset, manifests, meaning)))
-    if not stage_fits(stage, meaning):
-        verdict.add(_stage_problem(stage, meaning, recipe))
+    if not stage_fits(stage, dataset.entry):
+        stage_place = recipe.place("stage") if recipe else "stage"
+        verdict.add(stage_problem(stage, name, dataset.entry, stage_place))
         verdict.not_checked.append(f"what stage {stage} would learn: the data is for another stage")
-        stage = meaning.stage
+        stage = stage_of_rows(dataset.entry)
     for problem in entry_problems(place, dataset.entry, meaning):
         if not (stage == "pt" and problem.code == "E402"):
             verdict.add(problem)
@@ -275,23 +271,6 @@ def _selection(dataset: Dataset, meaning: Meaning) -> Selection | None:
     return Selection(split_rows(split, everything.count))
 
 
-def stage_fits(stage: str, meaning: Meaning) -> bool:
-    """Whether LLaMA-Factory can train a dataset in a stage: only rm and dpo take pairs, only kto marks."""
-    if stage in PAIRED or meaning.ranking:
-        return stage in PAIRED and meaning.ranking
-    if stage == "kto" or meaning.stage == "kto":
-        return stage in ("kto", "ppo") and meaning.stage == "kto"
-    return True
-
-
-def _stage_problem(stage: str, meaning: Meaning, recipe: RecipeFile | None) -> Problem:
-    """E434, which names the stage and the ones that fit the data."""
-    data, stages = STAGES[meaning.stage]
-    place = recipe.place("stage") if recipe else "stage"
-    message = f"found {stage}, and the dataset holds {data}"
-    return Problem("E434", place, message, "stage", f"{stages}, or another dataset")
-
-
 def since_compiled(dataset: Dataset, out: Path, manifests: Mapping[str, Manifest]) -> Iterator[Problem]:
     """Yield how a dataset's file and entry differ from what was compiled; nothing for other datasets."""
     for folder, manifest in manifests.items():
@@ -309,7 +288,7 @@ def _stage(dataset: Dataset, manifests: Mapping[str, Manifest], meaning: Meaning
     """Return the stage unless a recipe has one; pt is for our texts, and for one column called text."""
     ours = any(dataset.name in compiled_entries(folder, made) for folder, made in manifests.items())
     text = meaning.text_only and (ours or list(meaning.columns.values()) == ["text"])
-    return "pt" if text else meaning.stage
+    return "pt" if text else stage_of_rows(dataset.entry)
 
 
 def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) -> tuple[RecipeData, Any]:

@@ -8,6 +8,7 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory import expected_errors, import_offline
 from tuneyard.core.prompt import template_named
 from tuneyard.core.template_fit import EOS, Writing
+from tuneyard.core.training_stage import stage_of_rows
 
 
 def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], name: str) -> str:
@@ -25,7 +26,7 @@ def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], nam
         return f"⟦{talk.turns[0][1]}{EOS}⟧"
     messages = [{"role": role, "content": text} for role, text in talk.turns]
     try:
-        if meaning.stage != "sft":
+        if stage_of_rows(entry) != "sft":
             return _answers(template, messages, talk, meaning.ranking)
         pairs = template.encode_multiturn(Writing(), messages, talk.system, talk.tools)
     except expected_errors() as error:

@@ -68,13 +68,14 @@ SAID = {
     "E323-kto-one-null-tag": "/one_null_tag.jsonl row 2: E323 one_null_tag: LLaMA-Factory drops it: "
     'its mark in column "label" is null, expected true or false',
     "E323-kto-text-tags": 'its mark in column "label" is "',
-    "E323-kto-untagged": "stage kto drops all 4 rows: the entry names no column of marks; "
-    'add "kto_tag": "<column of true and false>"',
+    "E434-kto-untagged": "E434 stage: found kto, and alpaca holds plain answers, neither pairs nor marked",
+    "E434-sft-judged": "E434 stage: found sft, and judged holds answers marked as wanted or not",
+    "E434-sft-pairs": "E434 stage: found sft, and pairs holds preference pairs",
     "E323-mixed-answer": "/mixed_answer.jsonl row 2: E323 mixed_answer: LLaMA-Factory cannot read it: column "
     '"output" holds 5, another kind of value than in the rows above',
     "E323-misspelt-column": "row 1: E323 misspelt_column: LLaMA-Factory stops at it: there is no 'ouput'",
     "E323-talks-null-text": "row 2: E323 talks_null_text: LLaMA-Factory stops at it: Expected a string, got",
-    "E323-dpo-unranked": 'current training stage.; stages rm and dpo want `"ranking": true`, no other',
+    "E434-dpo-unranked": 'or write "ranking": true into the entry of a dataset of pairs',
     "E323-talks-odd": "row 2: E323 talks_odd: LLaMA-Factory drops it: found 3 turns, expected an even number",
     "E323-talks-swapped": 'drops it: turn 1 is "gpt", expected "human" or "observation"',
     "E350-zero-3-generates": "`predict_with_generate` is incompatible with DeepSpeed ZeRO-3",

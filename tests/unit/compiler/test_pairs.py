@@ -12,6 +12,7 @@ from tuneyard.compiler.spec import load_spec
 from tuneyard.compiler.stored import stored_examples
 from tuneyard.compiler.verify.expect import entry_problems, expected_row, meaning_of
 from tuneyard.core.errors import ContentError
+from tuneyard.core.training_stage import stage_of_rows
 
 ASK = [{"role": "user", "content": "2+2?"}]
 
@@ -39,7 +40,7 @@ def test_the_entry_is_what_llamafactory_asks_for(name):
     assert entry.get("ranking") is (None if name == "kto" else True)
     beside = {"kto_tag"} if name == "kto" else {"chosen", "rejected"}
     assert beside <= entry["columns"].keys() and "response" not in entry["columns"]
-    assert meaning_of(entry).stage == ("kto" if name == "kto" else "rm")
+    assert stage_of_rows(entry) == ("kto" if name == "kto" else "rm")
 
 
 def test_ratings_become_marks_by_the_rule_in_the_spec(tmp_path):

@@ -11,10 +11,11 @@ from tuneyard.compiler.fingerprints import quantiles
 from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.expect import Expected, ExpectedRow, column_problems, entry_problems, meaning_of
 from tuneyard.compiler.verify.report import as_json, histogram, lines
-from tuneyard.compiler.verify.run import Verdict, datasets_of, read_settings, stage_fits
+from tuneyard.compiler.verify.run import Verdict, datasets_of, read_settings
 from tuneyard.compiler.verify.selection import Selection, selection_problems, split_rows
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
+from tuneyard.core.training_stage import stage_fits
 
 ALPACA = {"file_name": "x", "columns": {"prompt": "instruction", "query": "input", "response": "output"}}
 TAGS = {
@@ -300,4 +301,4 @@ def test_a_selection_of_several_parts_is_walked_in_the_order_of_the_file():
     ],
 )
 def test_stages_that_fit_a_dataset(stage, entry, fits):
-    assert stage_fits(stage, meaning_of(entry)) == fits
+    assert stage_fits(stage, entry) == fits

@@ -12,7 +12,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.recipes import check
 from tuneyard.recipes.check import Checked, disk_problems
 from tuneyard.recipes.costs import schedule_of
-from tuneyard.recipes.data import NamedDataset
+from tuneyard.recipes.data import NamedDataset, read_datasets
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.recipe import Recipe
 
@@ -223,14 +223,40 @@ def test_a_refusal_has_a_line():
     assert problem.line().startswith("r.yaml:7: E350 streaming: LLaMA-Factory refuses it")
 
 
-@pytest.mark.parametrize(("rows", "message"), [(4, "stage kto drops all 4 rows"), (0, "not applicable")])
-def test_data_without_marks_is_one_finding_unless_its_rows_cannot_be_read(tmp_path, rows, message):
-    (tmp_path / "dataset_info.json").write_text(json.dumps({"plain": {"file_name": "plain.json"}}))
-    (tmp_path / "plain.json").write_text("[]")
-    recipe = Recipe(Path("r.yaml"), {"stage": "kto", "dataset_dir": str(tmp_path), "dataset": "plain"}, {})
-    reasons = [[number, "not applicable"] for number in range(max(1, rows))]
-    about = {"rows": rows, "bad": max(1, rows), "problems": reasons}
-    datasets = [NamedDataset("dataset", "plain", None)]
-    problems = list(check.data_problems(recipe, {"data": {"plain": about}}, datasets))
-    assert problems[0].code == "E323" and problems[0].message.startswith(message)
-    assert len(problems) == 1
+MARKED = {"columns": {"prompt": "question", "response": "answer", "kto_tag": "good"}}
+PAIRS = {"ranking": True, "columns": {"prompt": "question", "chosen": "good", "rejected": "bad"}}
+
+
+@pytest.mark.parametrize(
+    ("stage", "entry", "rows", "reason", "codes"),
+    [
+        ("kto", {}, 4, "LLaMA-Factory drops it", ["E434"]),
+        ("sft", MARKED, 4, "LLaMA-Factory drops it", ["E434"]),
+        ("sft", PAIRS, 0, "The dataset is not applicable in the current training stage.", ["E434"]),
+        ("sft", PAIRS, 0, "column 'good' holds 5", ["E434", "E323"]),
+        ("dpo", {}, 0, "The dataset is not applicable in the current training stage.", ["E434"]),
+        ("sft", {}, 4, "LLaMA-Factory drops it", ["E323"] * 4),
+        ("ppo", MARKED, 0, "LLaMA-Factory cannot read it", ["E323"]),
+    ],
+)
+def test_data_for_another_stage_is_one_finding(tmp_path, stage, entry, rows, reason, codes):
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"set": {"file_name": "set.json", **entry}}))
+    (tmp_path / "set.json").write_text('[{"question": "1+1?", "good": "2"}]')
+    settings = {"stage": stage, "dataset_dir": str(tmp_path), "dataset": "set"}
+    recipe = Recipe(Path("r.yaml"), settings, {"stage": 3})
+    about = {"rows": rows, "bad": max(1, rows), "problems": [[n, reason] for n in range(max(1, rows))]}
+    datasets, quick = read_datasets(recipe)
+    problems = [*quick, *check.data_problems(recipe, {"data": {"set": about}}, datasets)]
+    assert [problem.code for problem in problems] == codes
+    if codes[0] == "E434":
+        assert (problems[0].place, problems[0].field) == ("r.yaml:3", "stage")
+
+
+def test_answers_are_generated_to_marked_rows_in_stage_sft(tmp_path):
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"set": {"file_name": "set.json", **MARKED}}))
+    (tmp_path / "set.json").write_text('[{"question": "1+1?", "answer": "2", "good": true}]')
+    settings = {"stage": "sft", "dataset_dir": str(tmp_path), "eval_dataset": "set"}
+    _, problems = read_datasets(Recipe(Path("r.yaml"), {**settings, "predict_with_generate": True}, {}))
+    assert problems == []
+    _, problems = read_datasets(Recipe(Path("r.yaml"), settings, {}))
+    assert [problem.code for problem in problems] == ["E434"]
