@@ -220,6 +220,15 @@ def is_input(name: str) -> bool:
     return name.lower() in INPUT_NAMES
 
 
+def query_fix(columns: Sequence[str]) -> str:
+    """How columns that LLaMA-Factory leaves out get into the prompt: its `query` takes one of them."""
+    entries = " or ".join(f'"query": "{column}"' for column in columns)
+    fix = f"add {entries} to the entry's `columns`"
+    if len(columns) == 1:
+        return fix
+    return f"{fix}; only one can be `query`: if the prompt needs more, compile them into it (data init)"
+
+
 def _text_of(record: Mapping[str, object], name: str) -> str:
     value = record.get(name)
     return value.strip() if isinstance(value, str) else ""

@@ -382,7 +382,7 @@ def _values(recipe: Recipe, key: str) -> set[str]:
 
 
 def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
-    """Yield the first rows that LLaMA-Factory rejects or drops, and how many there are."""
+    """Yield the rows that LLaMA-Factory rejects or drops, after their number if it is large."""
     for dataset in datasets:
         about = answer.get("data", {}).get(dataset.name, {})
         if dataset.rows == 0 or not about.get("bad"):
@@ -391,14 +391,14 @@ def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) 
         _, reason = about["problems"][0]
         if not fits_stage(recipe, dataset.name, entry) and (about["rows"] or WRONG_STAGE in reason):
             continue  # E434 is one finding; every row would repeat it
-        for row, why in about["problems"]:
-            place = f"{path} row {row}" if row else str(path)
-            yield Problem("E323", place, why, dataset.name)
-        if about["bad"] > len(about["problems"]):
+        if about["bad"] > SHOWN:  # the list ends before, unless --all shows it
             message = f"{about['bad']} of {about['rows']} rows cannot be trained on"
             if about["bad"] >= about["rows"]:
                 message = f"all {about['bad']} rows fail to convert"
             yield Problem("E323", str(path), message, dataset.name)
+        for row, why in about["problems"]:
+            place = f"{path} row {row}" if row else str(path)
+            yield Problem("E323", place, why, dataset.name)
 
 
 def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule) -> Iterator[Problem]:

@@ -1,7 +1,7 @@
 """Datasets and model of a recipe: where each lies, how many rows it has, whether it changed."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tuneyard.core.datasets import (
     left_out_texts,
     not_registered,
     other_folder,
+    query_fix,
     read_records,
     read_registry,
 )
@@ -26,6 +27,8 @@ from tuneyard.core.training_stage import stage_fits, stage_of_rows, stage_proble
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rows import COUNTED
 
+SYSTEM = "system"
+"""The part that belongs to the prompt as its question does: training without it is an error."""
 HELD_OUT = ("eval", "test", "dev", "validation", "val")
 WEIGHTS = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
@@ -120,9 +123,11 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
             continue
         count = len(filled([record.get(part) for record in records]))
         if count:
+            is_dropped_system = part == SYSTEM and SYSTEM not in strings(columns)
+            code = "E327" if is_dropped_system else "W324"
             message = f"{name}: {part!r} is filled in {count} of {len(records)} records"
             hint = f'LLaMA-Factory leaves it out; add "{part}": "{part}" to the entry\'s `columns`'
-            problems.append(recipe.problem("W324", key, f"{message}, and the entry does not name it", hint))
+            problems.append(recipe.problem(code, key, f"{message}, and the entry does not name it", hint))
     problems.extend(_text_problems(recipe, key, name, entry, records))
     manifest = path.parent / "manifest.json"
     files = read_object(manifest).get("files") if manifest.is_file() else None
@@ -164,16 +169,25 @@ def _text_problems(
     for number, record in enumerate(records, 1):
         for column in left_out_texts(record, columns, formatting):
             places.setdefault(column, []).append(number)
-    for column, numbers in places.items():
-        share = f"{len(numbers)} of {len(records)} records (first in row {numbers[0]})"
-        message = f"{name}: {column!r} is filled in {share}, and the entry does not map `query`"
-        fix = f'add "query": "{column}" to the entry\'s `columns`'
-        if is_input(column):
-            message = f"{message}: LLaMA-Factory trains the prompt without it"
-            yield recipe.problem("E327", key, message, fix)
-        else:
-            message = f"{message}: LLaMA-Factory leaves this text out"
-            yield recipe.problem("W327", key, message, f"if the prompt needs it, {fix}")
+    inputs = [column for column in places if is_input(column)]
+    texts = [column for column in places if not is_input(column)]
+    if inputs:
+        message = f"{name}: {_filled_in(inputs, places, len(records))}, and the entry does not map `query`"
+        message = f"{message}: LLaMA-Factory trains the prompt without it"
+        yield recipe.problem("E327", key, message, query_fix(inputs))
+    if texts:
+        message = f"{name}: {_filled_in(texts, places, len(records))}, and the entry does not map `query`"
+        message = f"{message}: LLaMA-Factory leaves this text out"
+        yield recipe.problem("W327", key, message, f"if the prompt needs it, {query_fix([*inputs, *texts])}")
+
+
+def _filled_in(columns: Sequence[str], places: Mapping[str, list[int]], total: int) -> str:
+    """Columns with the number of records that fill them; `places` are row numbers by column."""
+    shares = []
+    for column in columns:
+        rows = places[column]
+        shares.append(f"{column!r} is filled in {len(rows)} of {total} records (first in row {rows[0]})")
+    return " and ".join(shares)
 
 
 def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:

@@ -26,7 +26,7 @@ WEIGHT_RATES = {
     "kto": (3e-7, 1e-5),
 }
 FAR = 10
-"""A learning rate is far outside a range if it is so many times below or above it."""
+"""A learning rate is far outside a range if it is so many times below or above it, or more."""
 OTHER_RATES = ("use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon", "loraplus_lr_ratio")
 ADAM = "adam"
 VALUE_HEADS = ("value_head.safetensors", "value_head.bin")  # of LLaMA-Factory's reward models
@@ -44,7 +44,7 @@ def learning_rate(recipe: Recipe) -> Iterator[Problem]:
     if stage not in rates or rate <= 0 or uses_other_optimizer:
         return
     low, high = rates[stage]
-    if low / FAR <= rate <= high * FAR:
+    if low / FAR < rate < high * FAR:
         return
     side, effect = "below", "hardly anything is learned"
     if rate > high:

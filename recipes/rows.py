@@ -19,7 +19,7 @@ from tuneyard.core.errors import TuneyardError, counted, show_value
 from tuneyard.core.llamafactory import WHOLE, RecipeData, replaced
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
-SHOWN = 20  # so many of the rows that cannot be trained on are named
+FIRST = 20  # rows that are named for a finding on answers
 SEQUENCES = {"rm": 4, "kto": 5}  # lists that a processor's encoder returns for a row; 2 in the other stages
 ANSWERS = {"rm": "two answers", "kto": "an answer with true or false"}
 Lengths = list[list[int]]  # for each row the tokens of each of its sequences
@@ -92,7 +92,7 @@ def _answer_findings(reader: RecipeData, rows: Any, name: str) -> dict[str, dict
         for code in answer_codes(reader.stage, answers):
             places.setdefault(code, []).append(number)
     return {
-        code: {"count": len(numbers), "rows": judged, "first": numbers[:SHOWN]}
+        code: {"count": len(numbers), "rows": judged, "first": numbers[:FIRST]}
         for code, numbers in sorted(places.items())
     }
 
@@ -104,7 +104,7 @@ def _generates(reader: RecipeData, name: str) -> bool:
 
 
 def _answer(rows: int, bad: list[tuple[int, str]], tokens: dict[str, int]) -> dict[str, Any]:
-    return {"rows": rows, "bad": len(bad), "problems": bad[:SHOWN], "tokens": tokens}
+    return {"rows": rows, "bad": len(bad), "problems": bad, "tokens": tokens}
 
 
 def _aligned(reader: RecipeData, attributes: Any) -> Any:

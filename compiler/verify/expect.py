@@ -16,7 +16,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.specfile import Source
-from tuneyard.core.datasets import PARTS, REMOTE_SOURCES, is_input, left_out_texts, loaded_files
+from tuneyard.core.datasets import PARTS, REMOTE_SOURCES, is_input, left_out_texts, loaded_files, query_fix
 from tuneyard.core.documents import BOM
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, counted, nearest, show_value
 from tuneyard.core.prompt import ALPACA, PLACEHOLDERS, SHAREGPT_TAGS, strings
@@ -137,16 +137,20 @@ class Expected:
         """
         for path in loaded_files(self.path):
             yield from self._records_of(path, selected)
+        inputs = [name for name in self._left_out if is_input(name)]
+        texts = [name for name in self._left_out if name not in PARTS]
         for name, (place, count) in self._left_out.items():
             filled = f"{name!r} is filled in {counted(count, 'record')}"
             message = f"{filled}, and the entry does not name it: LLaMA-Factory leaves it out"
             if name in PARTS or is_input(name):
                 code = "E409"
-                part = name if name in PARTS else "query"
-                hint = f'add "{part}": "{name}" to the entry\'s `columns`, or take it out of the file'
+                addition = query_fix(inputs)
+                if name in PARTS:
+                    addition = f'add "{name}": "{name}" to the entry\'s `columns`'
+                hint = f"{addition}, or take it out of the file"
             else:
                 code = "W409"
-                hint = f'if the prompt needs it, add "query": "{name}" to the entry\'s `columns`'
+                hint = f"if the prompt needs it, {query_fix(texts)}"
             self.problems.append(Problem(code, place, message, name, hint))
 
     def _records_of(

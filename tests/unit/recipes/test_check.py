@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from tuneyard.core.datasets import REMOTE_SOURCES
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.recipes import check
+from tuneyard.recipes import check, rows
 from tuneyard.recipes.check import Checked, disk_problems
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.data import NamedDataset, read_datasets
@@ -175,7 +175,7 @@ def test_rows_that_cannot_be_read_are_counted_against_the_file(tmp_path):
     for count, message in messages.items():
         about = {"rows": count, "bad": 40, "problems": rows}
         problems = check.data_problems(recipe, {"data": {"a": about}}, [NamedDataset("dataset", "a", 40)])
-        assert [*problems][-1].message == message
+        assert [*problems][0].message == message
 
 
 def test_what_is_not_checked_is_named_by_the_method():
@@ -228,7 +228,7 @@ PAIRS = {"ranking": True, "columns": {"prompt": "question", "chosen": "good", "r
 
 
 @pytest.mark.parametrize(
-    ("stage", "entry", "rows", "reason", "codes"),
+    ("stage", "entry", "count", "reason", "codes"),
     [
         ("kto", {}, 4, "LLaMA-Factory drops it", ["E434"]),
         ("sft", MARKED, 4, "LLaMA-Factory drops it", ["E434"]),
@@ -239,12 +239,13 @@ PAIRS = {"ranking": True, "columns": {"prompt": "question", "chosen": "good", "r
         ("ppo", MARKED, 0, "LLaMA-Factory cannot read it", ["E323"]),
     ],
 )
-def test_data_for_another_stage_is_one_finding(tmp_path, stage, entry, rows, reason, codes):
+def test_data_for_another_stage_is_one_finding(tmp_path, stage, entry, count, reason, codes):
     (tmp_path / "dataset_info.json").write_text(json.dumps({"set": {"file_name": "set.json", **entry}}))
     (tmp_path / "set.json").write_text('[{"question": "1+1?", "good": "2"}]')
     settings = {"stage": stage, "dataset_dir": str(tmp_path), "dataset": "set"}
     recipe = Recipe(Path("r.yaml"), settings, {"stage": 3})
-    about = {"rows": rows, "bad": max(1, rows), "problems": [[n, reason] for n in range(max(1, rows))]}
+    bad = max(1, count)
+    about = {"rows": count, "bad": bad, "problems": [[n, reason] for n in range(bad)]}
     datasets, quick = read_datasets(recipe)
     problems = [*quick, *check.data_problems(recipe, {"data": {"set": about}}, datasets)]
     assert [problem.code for problem in problems] == codes
@@ -260,3 +261,17 @@ def test_answers_are_generated_to_marked_rows_in_stage_sft(tmp_path):
     assert problems == []
     _, problems = read_datasets(Recipe(Path("r.yaml"), settings, {}))
     assert [problem.code for problem in problems] == ["E434"]
+
+
+def test_every_row_that_cannot_be_trained_on_is_listed_with_all(tmp_path, capsys):
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"set": {"file_name": "set.json"}}))
+    (tmp_path / "set.json").write_text("[]")
+    recipe = Recipe(Path("r.yaml"), {"dataset_dir": str(tmp_path), "dataset": "set"}, {})
+    about = rows._answer(50, [(number, "LLaMA-Factory drops it") for number in range(1, 31)], {})
+    datasets = [NamedDataset("dataset", "set", None)]
+    problems = list(check.data_problems(recipe, {"data": {"set": about}}, datasets))
+    assert len(problems) == 31 and "30 of 50 rows" in problems[0].message
+    check._show(problems, len(problems))
+    assert " row 30: E323 " in capsys.readouterr().out
+    check._show(problems, 20)
+    assert capsys.readouterr().out.endswith("… 11 more (--all shows every one)\n")

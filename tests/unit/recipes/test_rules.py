@@ -89,6 +89,8 @@ def test_a_sound_recipe_has_no_problems():
         ({"learning_rate": 1e-3, "finetuning_type": "full"}, ("W357", "learning_rate")),
         ({"learning_rate": 1e-3, "finetuning_type": "freeze"}, ("W357", "learning_rate")),
         ({"learning_rate": 2e-3, "stage": "dpo"}, ("W357", "learning_rate")),
+        ({"learning_rate": 1e-3, "stage": "dpo"}, ("W357", "learning_rate")),
+        ({"learning_rate": 3e-3}, ("W357", "learning_rate")),
         ({"learning_rate": 2e-4, "stage": "kto", "finetuning_type": "full"}, ("W357", "learning_rate")),
     ],
 )
@@ -139,6 +141,7 @@ def test_best_at_end_keeps_no_worst():
     "settings",
     [
         {"learning_rate": 1e-3},  # the demo's
+        {"learning_rate": 9e-4, "stage": "dpo"},
         {"learning_rate": 5e-6},  # the RTE/MNLI tutorial's
         {"learning_rate": 3e-6, "finetuning_type": "full"},
         {"learning_rate": 5e-7, "finetuning_type": "full", "stage": "dpo"},
