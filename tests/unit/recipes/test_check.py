@@ -175,7 +175,7 @@ def test_rows_that_cannot_be_read_are_counted_against_the_file(tmp_path):
     for count, message in messages.items():
         about = {"rows": count, "bad": 40, "problems": rows}
         problems = check.data_problems(recipe, {"data": {"a": about}}, [NamedDataset("dataset", "a", 40)])
-        assert [*problems][0].message == message
+        assert next(iter(problems)).message == message
 
 
 def test_what_is_not_checked_is_named_by_the_method():
