@@ -12,6 +12,7 @@ import pytest
 
 from tuneyard.core import files
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import names_folder
 
 
 def test_an_atomic_file_appears_whole_with_the_usual_mode(tmp_path: Path) -> None:
@@ -267,3 +268,11 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path, below):
     (tmp_path / "gone").mkdir()
     files.make_folder(tmp_path / "out" / below)
     assert (tmp_path / "gone" / below).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "is_folder"),
+    [("a", True), ("a.b", True), ("", False), ("a/b", False), (".a", False), ("..", False), ("/a", False)],
+)
+def test_a_name_that_can_be_a_folder_is_one_visible_part_of_a_path(name: str, is_folder: bool) -> None:
+    assert names_folder(name) == is_folder
