@@ -103,10 +103,10 @@ ask: $(BASE) .venv/.all ## one answer: make ask [TEXT='…'] [MODEL=…] [ADAPTE
 	@$(PY) -m eval.chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) --preset document --once "$${TEXT:-Explain in two sentences what LoRA fine-tuning is.}" $(ARGS)
 
 test: .venv/.all ## unit and command line tests and two tiny trainings (about 4 minutes on 2 cores)
-	$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow and not gpu and not peer"
+	$(PY) -m pytest -n 2 -m "not slow and not gpu and not peer"
 
 test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (about 30 minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "(slow or peer) and not gpu"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "(slow or peer) and not gpu"
 
 lint: .venv/.all ## ruff and mypy --strict
 	$(PY) -m ruff check .

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,23 +45,46 @@ Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
 
 
+SPREAD = ("tests/integration/test_docs.py",)
+"""Files whose cases need nothing of one another, so that any worker may run each."""
+
+
+def file_of(test: str) -> str:
+    """The file in the id of a test."""
+    return test.partition("::")[0]
+
+
 def priority(item: pytest.Item) -> int:
     """The place of a test's file in LONGEST_FIRST; all other files come after those."""
-    file = item.nodeid.partition("::")[0].removeprefix("tests/")
+    file = file_of(item.nodeid).removeprefix("tests/")
     if file in LONGEST_FIRST:
         return LONGEST_FIRST.index(file)
     return len(LONGEST_FIRST)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For --dist loadgroup: a file is one group, since its tests share fixtures; longest files first."""
-    if not hasattr(config, "workerinput"):  # no worker of xdist
-        return
-    for item in items:
-        if item.get_closest_marker("spread") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    items.sort(key=priority)
+    """The longest files first, where workers share the tests."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=priority)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a file to one worker, since its tests share fixtures; the cases of `SPREAD` go to any.
+
+    pytest-xdist 3.8 has groups for this (`--dist loadgroup`), which pytest 9.2 does not see.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        """Files are the units of work, in the order in which they are collected."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            file = file_of(nodeid)
+            return nodeid if file in SPREAD else file
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="module", autouse=True)
