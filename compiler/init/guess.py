@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from tuneyard.compiler.column_meanings import CLASS_ENDINGS, PAIRS, USUAL_NAMES, meaning
 from tuneyard.compiler.column_names import snake_case
 from tuneyard.compiler.init.look import FEWEST_ROWS, MOST_VALUES, PROSE, FileProfile, Leaf
+from tuneyard.compiler.init.threads import refuse_loose_messages, refuse_trees
 from tuneyard.compiler.kinds.kto import WORDS
 from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.kinds.turn_forms import is_transcript
@@ -169,7 +170,7 @@ def _is_mark(name: str, value: object) -> bool:
 def _preference(profile: FileProfile) -> Proposal | None:
     """A question with a chosen and a rejected answer."""
     question = _question(profile)
-    answers = {kind: _named(profile, USUAL_NAMES[kind]) for kind in PAIR}
+    answers = {kind: profile.named(USUAL_NAMES[kind]) for kind in PAIR}
     columns: dict[str, Column] = {}
     for kind, leaf in answers.items():
         if question is None or leaf is None:
@@ -210,11 +211,11 @@ def _answering(
 
 def _context(profile: FileProfile, *, with_lists: bool) -> Leaf | None:
     """The text that a question is about; without a usual name, prose in a column of texts."""
-    context = _named(profile, USUAL_NAMES["context"])
+    context = profile.named(USUAL_NAMES["context"])
     if context is None and with_lists:
-        context = _named(profile, USUAL_NAMES["context"], "texts")
+        context = profile.named(USUAL_NAMES["context"], "texts")
     if context is None and not profile.user_columns:
-        context = _named(profile, (*USUAL_NAMES["text"], *USUAL_NAMES["summarized"]))
+        context = profile.named((*USUAL_NAMES["text"], *USUAL_NAMES["summarized"]))
         if context is not None and context.characters < PROSE * profile.rows:
             return None
     return context
@@ -284,7 +285,7 @@ def _two_texts(profile: FileProfile) -> tuple[Leaf, Leaf, bool] | None:
     if first is not None and second is not None:
         return first, second, False
     for names in PAIRS:
-        first, second = _named(profile, names[:1]), _named(profile, names[1:])
+        first, second = profile.named(names[:1]), profile.named(names[1:])
         if first is not None and second is not None:
             return first, second, names in NLI_PAIRS
     by_base: dict[str, list[Leaf]] = {}
@@ -333,9 +334,9 @@ def _judgement(
 
 def _choices(profile: FileProfile) -> Proposal | None:
     """A question, its choices in columns of one letter each, and the correct letter."""
-    question = _named(profile, USUAL_NAMES["question"])
-    answer = _named(profile, USUAL_NAMES["chosen letter"])
-    letters = [leaf for name in "abcdef" if (leaf := _named(profile, [name]))]
+    question = profile.named(USUAL_NAMES["question"])
+    answer = profile.named(USUAL_NAMES["chosen letter"])
+    letters = [leaf for name in "abcdef" if (leaf := profile.named([name]))]
     if question is None or answer is None or len(letters) < 3:
         return None
     columns: dict[str, Column] = {"question": [question.path]}
@@ -353,10 +354,10 @@ def _exchange(profile: FileProfile) -> Proposal | None:
         return None
     question = _question(profile)
     if question is None and profile.user_columns:
-        question = _named(profile, USUAL_NAMES["text"])
+        question = profile.named(USUAL_NAMES["text"])
     guesses = []
     if question is None:
-        question = _named(profile, USUAL_NAMES["context"])
+        question = profile.named(USUAL_NAMES["context"])
         if question is not None:
             guesses.append(f"{question.path} is used as the question: no column is named as one")
     if question is None or question is answer:
@@ -378,7 +379,7 @@ def _exchange(profile: FileProfile) -> Proposal | None:
 def _answer(profile: FileProfile) -> Leaf | None:
     """The answer by its name: text if there is one, else truth values or numbers."""
     for kind in LABEL_KINDS:
-        answer = _named(profile, USUAL_NAMES["answer"], kind)
+        answer = profile.named(USUAL_NAMES["answer"], kind)
         if answer is not None and not (answer.goes_by("target") and answer is _label(profile)):
             return answer
     return None
@@ -402,8 +403,8 @@ def _yes_or_no(profile: FileProfile, question: Leaf, answer: Leaf) -> Proposal:
 
 def _summary(profile: FileProfile) -> Proposal | None:
     """A text and its summary."""
-    text = _named(profile, USUAL_NAMES["summarized"])
-    summary = _named(profile, USUAL_NAMES["summary"])
+    text = profile.named(USUAL_NAMES["summarized"])
+    summary = profile.named(USUAL_NAMES["summary"])
     if text is None or summary is None or profile.user_columns:
         return None
     columns: dict[str, Column] = {
@@ -417,7 +418,7 @@ def _summary(profile: FileProfile) -> Proposal | None:
 def _class(profile: FileProfile) -> Proposal | None:
     """A text with a label of few values."""
     label = _label(profile)
-    text = profile.user_leaf("text") or _named(profile, USUAL_NAMES["text"])
+    text = profile.user_leaf("text") or profile.named(USUAL_NAMES["text"])
     if text is None and label is not None:
         text = _question_with_label(profile, label)
     guesses = []
@@ -442,8 +443,8 @@ def _class(profile: FileProfile) -> Proposal | None:
 
 def _question_with_label(profile: FileProfile, label: Leaf) -> Leaf | None:
     """The question that a label decides, even a short one, unless the file has an answer or a context."""
-    question = _named(profile, USUAL_NAMES["question"])
-    other = _named(profile, (*USUAL_NAMES["answer"], *USUAL_NAMES["context"]))
+    question = profile.named(USUAL_NAMES["question"])
+    other = profile.named((*USUAL_NAMES["answer"], *USUAL_NAMES["context"]))
     if question is None or other is not None:
         return None
     # with fewer values than the label it decides nothing: an instruction that all rows share
@@ -452,67 +453,13 @@ def _question_with_label(profile: FileProfile, label: Leaf) -> Leaf | None:
 
 def _plain(profile: FileProfile) -> Proposal | None:
     """Texts for pretraining. A text next to a question is its answer, so it is none."""
-    text = profile.user_leaf("text") or _named(profile, USUAL_NAMES["text"])
+    text = profile.user_leaf("text") or profile.named(USUAL_NAMES["text"])
     if text is None:
         return None
-    if not profile.user_columns and _named(profile, USUAL_NAMES["question"]):
+    if not profile.user_columns and profile.named(USUAL_NAMES["question"]):
         return None
     write = {"format": "text", "text": "{text}"}
     return Proposal("Plain text for pretraining", {"text": [text.path]}, write, prompts={"text": text})
-
-
-WRITE_THREADS = (
-    "Write each path from a first message to a last answer as one line: "
-    '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}. '
-    "Spec messages compiles that file."
-)
-
-
-def _trees(profile: FileProfile) -> Proposal | None:
-    """Refuse rows that are trees of messages, as OASST's: their first message alone is no example."""
-    if profile.user_columns:
-        return None
-    path = next(filter(None, map(_path_to_replies, profile.first)), "")
-    if not path:
-        return None
-    raise ContentError(
-        f"{profile.path}: each row is a tree of messages (the answers are under {path}), so no row is an "
-        f"example; expected one row for each conversation. {WRITE_THREADS}"
-    )
-
-
-def _path_to_replies(value: object, path: str = "") -> str:
-    """The path to the first list of messages that answer the object they are in, "" if there is none."""
-    if not isinstance(value, dict):
-        return ""
-    for key, inner in value.items():
-        inner_path = f"{path}.{key}" if path else str(key)
-        if key in USUAL_NAMES["replies"] and isinstance(inner, list):
-            for reply in inner:
-                if isinstance(reply, dict) and not set(USUAL_NAMES["text"]).isdisjoint(reply):
-                    return inner_path
-            continue
-        deeper_path = _path_to_replies(inner, inner_path)
-        if deeper_path:
-            return deeper_path
-    return ""
-
-
-def _loose_messages(profile: FileProfile) -> Proposal | None:
-    """Refuse rows that are single messages of threads, as OASST's: none of them is an example by itself."""
-    leaves = profile.leaves.values()
-    parents = [leaf.path for name in USUAL_NAMES["parent message"] for leaf in leaves if leaf.goes_by(name)]
-    is_message = any(leaf.goes_by(name) for name in USUAL_NAMES["message"] for leaf in leaves)
-    text = _named(profile, USUAL_NAMES["text"])
-    if not parents or not is_message or text is None:
-        return None
-    parent = parents[0]
-    raise ContentError(
-        f"{profile.path}: each row is one message of a thread ({parent} names the message before it), so no "
-        "row is an example; expected one row for each conversation. "
-        f"Follow {parent} from each last answer to the first message. {WRITE_THREADS} "
-        f"To pretrain on single messages all the same: --text {text.path}"
-    )
 
 
 # The surest first.
@@ -524,8 +471,8 @@ SHAPES = (
     _preference,
     _choices,
     _exchange,
-    _trees,
-    _loose_messages,
+    refuse_trees,
+    refuse_loose_messages,
     _summary,
     _class,
     _plain,
@@ -533,16 +480,7 @@ SHAPES = (
 
 
 def _question(profile: FileProfile) -> Leaf | None:
-    return profile.user_leaf("text") or _named(profile, USUAL_NAMES["question"])
-
-
-def _named(profile: FileProfile, names: Iterable[str], kind: str = "text") -> Leaf | None:
-    """The first leaf of this type that goes by one of the names, in the order of the names."""
-    for name in names:
-        for leaf in profile.leaves.values():
-            if leaf.kind == kind and leaf.goes_by(name):
-                return leaf
-    return None
+    return profile.user_leaf("text") or profile.named(USUAL_NAMES["question"])
 
 
 def _longest(profile: FileProfile) -> Leaf | None:
@@ -572,7 +510,7 @@ def _label(profile: FileProfile) -> Leaf | None:
     if user_leaf is not None:
         return user_leaf
     for name in USUAL_NAMES["label"]:
-        leaf = next(filter(None, (_named(profile, [name], kind) for kind in LABEL_KINDS)), None)
+        leaf = next(filter(None, (profile.named([name], kind) for kind in LABEL_KINDS)), None)
         if leaf is None or not 2 <= len(leaf.values) <= MOST_VALUES or "" in leaf.values:
             continue
         if profile.rows < FEWEST_ROWS or 2 * len(leaf.values) <= leaf.filled:
@@ -634,7 +572,7 @@ def _escaped(words: str) -> str:
 
 
 def _system(profile: FileProfile) -> dict[str, Column]:
-    leaf = _named(profile, USUAL_NAMES["system"])
+    leaf = profile.named(USUAL_NAMES["system"])
     return {"system": {"names": [leaf.path], "is": "extra"}} if leaf else {}
 
 

@@ -97,6 +97,14 @@ class FileProfile:
         """The leaf that the user named for a role (text, text2, label, answer)."""
         return self.leaves.get(self.user_columns.get(role, ""))
 
+    def named(self, names: Iterable[str], kind: str = "text") -> Leaf | None:
+        """The first leaf of this type that goes by one of the names, in the order of the names."""
+        for name in names:
+            for leaf in self.leaves.values():
+                if leaf.kind == kind and leaf.goes_by(name):
+                    return leaf
+        return None
+
 
 def look(path: Path) -> Iterator[FileProfile]:
     """Read the first 20,000 rows, for each list that may hold them, the outermost first.
