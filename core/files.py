@@ -348,3 +348,13 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def free_path(path: Path) -> Path:
+    """Choose a name for a new file: `path`, or where it exists, its name with -2, -3 and so on."""
+    number = 1
+    free = path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free

@@ -149,8 +149,12 @@ class Tolerance:
     "--template", metavar="NAME", help="LLaMA-Factory's template of the training. [its training.json]"
 )
 @click.option("--fused", type=PATH, metavar="DIR", help="The model that `tuneyard adapter fuse` wrote.")
-@click.option("--gguf", type=PATH, metavar="FILE", help="The model that adapters export --to gguf made.")
-@click.option("--modelfile", type=PATH, metavar="FILE", help="What adapters export --to ollama made.")
+@click.option(
+    "--gguf", type=PATH, metavar="FILE", help="The model that `tuneyard adapter export --to gguf` made."
+)
+@click.option(
+    "--modelfile", type=PATH, metavar="FILE", help="What `tuneyard adapter export --to ollama` made."
+)
 @data_options
 @number("--limit", "The first N examples of each dataset.", default=100)
 @number("--max-new-tokens", "The longest answer that is generated.", default=16)

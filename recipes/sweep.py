@@ -47,7 +47,7 @@ SCORED = "judged.json"  # the command that scored a run, written when all its re
 OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", "eval_dataset")
 LIST = r"\[[^\[\]]*\]"  # one value of several words
 NOT_JUDGED = {"output_dir", "seed", "learning_rate"}  # settings that no answer of LLaMA-Factory depends on
-LONGEST_NAME = 120  # characters of a run's folder; file systems take 255 bytes, and checkpoints lie below it
+LONGEST_NAME = 120  # bytes of a run's folder; file systems take 255 bytes, and checkpoints lie below it
 Run = tuple[dict[str, str], Recipe]  # a point of the grid, and its recipe
 Row = dict[str, Any]  # the settings of a run, its figure (NaN where it diverged) and its folder
 
@@ -210,10 +210,12 @@ def run_names(axes: dict[str, list[str]]) -> list[str]:
 
 
 def _shortened(name: str) -> str:
-    if len(name) <= LONGEST_NAME:
+    encoded = name.encode()
+    if len(encoded) <= LONGEST_NAME:
         return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: LONGEST_NAME - 9]}-{digest}"
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    kept = encoded[: LONGEST_NAME - 9].decode(errors="ignore")  # a character cut in two is left out
+    return f"{kept}-{digest}"
 
 
 def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:

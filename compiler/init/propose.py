@@ -31,6 +31,7 @@ from tuneyard.compiler.trace import KeptRow, kept_rows
 from tuneyard.core.checkout import bundled
 from tuneyard.core.documents import dump_short_yaml, read_mapping
 from tuneyard.core.errors import ContentError, RequestError, counted, one_line
+from tuneyard.core.files import free_path
 from tuneyard.core.packages import after_setup
 from tuneyard.core.prompt import PLACEHOLDERS, conversation
 from tuneyard.core.timestamps import looks_like_timestamp
@@ -187,7 +188,7 @@ def _next(
 
     `options` are those that init was given, by name: without them init would propose another spec.
     """
-    file = out or Path(f"{spec.name}.yaml")
+    file = out or free_path(Path(f"{spec.name}.yaml"))
     commands = []
     if not out:
         words = [str(path)]

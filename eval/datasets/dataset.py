@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, registry_folder
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import names_folder, read_json, require, sha256
+from tuneyard.core.files import free_path, names_folder, read_json, require, sha256
 from tuneyard.core.prompt import Conversation, Message, conversation, refuse_media
 from tuneyard.core.row_index import RowIndex, read_row_index, row_index_file
 from tuneyard.eval.datasets.unsplit import MANIFEST, Unsplit, find_unsplit
@@ -121,7 +121,7 @@ def _data_file(path: Path) -> Path:
     require(path, "data file")
     if path.suffix.lower() not in RAW_FORMATS:
         return path
-    spec = f"{path.stem}.yaml"
+    spec = str(free_path(Path(f"{path.stem}.yaml")))
     init = shlex.join(["tuneyard", "data", "init", str(path), "--out", spec])
     compile_spec = shlex.join(["tuneyard", "data", "compile", spec])
     raise RequestError(

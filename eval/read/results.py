@@ -25,6 +25,7 @@ CALLER = "by"  # in run.json: the module that called the scoring command, if one
 REPEATS = "repeats"  # in OUT/MODEL/SET: a folder with one for each further repeat of sampled answers
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 WITH_TABLE = ("eval.suite", "eval.sweep")  # commands that write a table.md of their own into OUT
+COMPARED = ("table.json", "table.md", "changed.jsonl")  # of `tuneyard eval compare`, beside its plots
 PARTS = ("settings", "models", "sets")  # what every run.json holds
 UNMERGED, MERGED = "unmerged", "merged"
 Prediction = dict[str, Any]
@@ -122,7 +123,7 @@ def begin_run(
     if force:  # what run.json lists is deleted, and nothing that somebody else put there
         for folder in _own_folders(out, before):
             shutil.rmtree(folder, ignore_errors=True)
-        for name in summaries:
+        for name in (*summaries, *_comparison_in(out)):
             (out / name).unlink(missing_ok=True)
     else:
         _check_same(out, before, identity)
@@ -246,6 +247,17 @@ def _check_same(out: Path, before: Identity, now: Identity) -> None:
     ]
     if changed:
         raise RequestError(f"{out} cannot be resumed, it was another run: {'; '.join(changed)}")
+
+
+def _comparison_in(out: Path) -> list[str]:
+    """The files of a comparison that `tuneyard eval compare` wrote into OUT: it is of the run before."""
+    if not (out / COMPARED[0]).is_file():
+        return []
+    plots = read_object(out / COMPARED[0]).get("plots")
+    if not isinstance(plots, list):  # a table of somebody else
+        return []
+    inside = [str(name) for name in plots if (out / str(name)).resolve().is_relative_to(out.resolve())]
+    return [*COMPARED, *inside]
 
 
 def _own_folders(out: Path, before: Identity) -> list[Path]:

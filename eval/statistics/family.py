@@ -287,7 +287,10 @@ def _normal(spread: Spread, statistics: Floats) -> tuple[Floats, float]:
         return np.array([math.erfc(float(statistics[0]) / math.sqrt(2))]), Z95
     usable = (spread.error > 0) & np.isfinite(spread.error)
     scaled = spread.influence / np.where(usable, spread.error, math.inf)
-    values, vectors = np.linalg.eigh(scaled.T @ scaled)
+    correlation = scaled.T @ scaled
+    if not usable.any():  # no candidate's differences vary: how they are correlated is not known
+        correlation = np.eye(len(statistics))
+    values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.maximum(values, 0))
     drawn = np.random.default_rng(SEED).standard_normal((FLIPS, len(root))) @ root.T
     return _placed(np.abs(drawn).max(axis=1), statistics)

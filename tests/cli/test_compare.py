@@ -180,6 +180,11 @@ def test_figures_by_type_alone_are_shown_and_not_tested(run: Run, tmp_path: Path
     ("changes", "code", "message"),
     [
         ({"subtype_accuracy": {"网卡故障": 0.5}}, 1, "found 0.5, expected counts: correct and total"),
+        (
+            {"subtype_accuracy": {"网卡故障": {"correct": 1, "total": 10**15}}},
+            1,
+            "found 1000000000000000, expected at most 1,000,000",
+        ),
         ({"subtype_accuracy": {}}, 1, "neither results nor counts"),
         ({"type_accuracy": {"x": {"correct": 1, "total": 2}}}, 1, "counts that do not add up alike"),
         ({"results": [{"expected": "x", "is_correct": 7}]}, 1, "evaluation_results.json result 0: found"),

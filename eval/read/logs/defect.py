@@ -9,6 +9,7 @@ from tuneyard.eval.read.logs import WITHOUT_NAME, LoggedRow, LogReader
 from tuneyard.eval.read.run import KINDS, ScoredExample, ScoredRun, kinds_of, optional_text
 
 DETAILED = "evaluation_results.json"
+MOST_COUNTED = 1_000_000  # examples of a type: each of them is one answer in memory
 
 
 def detailed_rows(path: Path) -> Iterator[LoggedRow]:
@@ -71,6 +72,10 @@ def _counts(path: Path, kind: str, fields: Mapping[str, object]) -> dict[str, tu
             raise ContentError(
                 f"{path}: {kind}_accuracy: {name}: found {show_value(share)}, "
                 "expected counts: correct and total"
+            )
+        if total > MOST_COUNTED:
+            raise ContentError(
+                f"{path}: {kind}_accuracy: {name}: total: found {total}, expected at most {MOST_COUNTED:,}"
             )
         counts[name] = (right, total)
     return counts

@@ -88,7 +88,7 @@ def _score(where: str, response: object) -> float:
     """The log-probability of [log-probability, is greedy], written as texts or numbers."""
     first = _first(response)
     if isinstance(first, str | int | float):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):  # no number, or one beyond any float
             if not math.isnan(number := float(first)):
                 return number
     raise ContentError(f"{where}: filtered_resps: found {show_value(response)}, expected a log-probability")

@@ -51,6 +51,8 @@ def _parquet_records(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
                 yield f"{path} row {number}", record
     except (pa.ArrowInvalid, OSError) as error:
         raise ContentError(f"{path}: damaged after row {number}: {str(error).splitlines()[0]}") from error
+    except (UnicodeDecodeError, OverflowError) as error:  # of a cell: no UTF-8, a date that Python lacks
+        raise ContentError(f"{path}: a cell after row {number} cannot be read: {error}") from error
 
 
 def _rows(path: Path, records: Iterable[tuple[str, Mapping[str, object]]]) -> Iterator[LoggedRow]:

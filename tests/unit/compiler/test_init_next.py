@@ -154,3 +154,12 @@ def test_after_setup_core_the_set_up_command_comes_first(monkeypatch: pytest.Mon
     assert "make setup" not in next(line for line in result.stderr.splitlines() if line.startswith("next: "))
     compiled = CliRunner().invoke(cli, ["compile", "mine.yaml"])
     assert re.search(r"^next: .*make setup\)? && tuneyard data verify ", compiled.stdout, re.M)
+
+
+def test_the_printed_commands_take_a_free_name_for_the_spec() -> None:
+    rows = write(Path("q.jsonl"), PAIRS)
+    Path("q.yaml").write_text("mine")
+    result = init(rows)
+    assert result.exit_code == 0
+    run_next(result)
+    assert Path("q.yaml").read_text() == "mine" and Path("q-2.yaml").is_file()

@@ -92,6 +92,26 @@ def test_a_broken_or_unknown_file_is_refused_in_words(
         read_log(tmp_path / name)
 
 
+def table_with_text_that_is_no_utf8() -> pa.Table:
+    offsets = pa.py_buffer(b"".join(number.to_bytes(4, "little") for number in (0, 2)))
+    text = pa.StringArray.from_buffers(1, offsets, pa.py_buffer(b"\xff\xfe"))
+    return pa.table({"id": pa.array(["1"]), "gold": pa.array(["yes"]), "prediction": text})
+
+
+def table_with_a_date_beyond_python() -> pa.Table:
+    date = pa.array([2**62], pa.timestamp("us"))
+    return pa.table({"id": date, "gold": pa.array(["yes"]), "prediction": pa.array(["yes"])})
+
+
+@pytest.mark.parametrize("table", [table_with_text_that_is_no_utf8, table_with_a_date_beyond_python])
+def test_a_cell_that_python_cannot_hold_is_an_error_with_its_place(
+    tmp_path: Path, table: Callable[[], pa.Table]
+) -> None:
+    parquet.write_table(table(), tmp_path / "x.parquet")
+    with pytest.raises(ContentError, match=r"x\.parquet: a cell after row 0 cannot be read"):
+        read_log(tmp_path / "x.parquet")
+
+
 def test_whole_numbers_equal_those_that_a_table_wrote_as_floats(tmp_path: Path) -> None:
     rows = {"id": [1.0, 2.0], "gold": [1, 0], "prediction": [1.0, None]}
     parquet.write_table(pa.table(rows), tmp_path / "x.parquet")

@@ -117,6 +117,10 @@ def test_other_documents_under_the_same_task_are_refused(tmp_path: Path) -> None
             {"filtered_resps": [["x", "y"]], "arguments": {"g": {"arg_1": " yes"}}},
             "expected a log-probability",
         ),
+        (
+            {"filtered_resps": [[10**400, False]], "arguments": {"g": {"arg_1": " yes"}}},
+            "expected a log-probability",
+        ),
         ({"exact_match": float("nan")}, "no metric that is 0 or 1"),
         ({"exact_match": None, "metrics": [["f1"], 3]}, "no metric that is 0 or 1"),
     ],

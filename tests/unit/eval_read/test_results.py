@@ -123,6 +123,27 @@ def test_force_removes_the_commands_own_summaries(tmp_path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.md", RUN]
 
 
+def test_force_removes_the_comparison_of_the_old_run_and_no_file_of_the_user(tmp_path) -> None:
+    """What `eval compare OUT --out OUT` wrote is about the old scores."""
+    begin_run(tmp_path, IDENTITY, force=False)
+    (tmp_path / "table.json").write_text(json.dumps({"plots": ["forest.png", "../outside.png"]}))
+    for name in ("table.md", "changed.jsonl", "forest.png", "mine.png", "notes.md"):
+        (tmp_path / name).touch()
+    outside = tmp_path.parent / "outside.png"
+    outside.touch()
+    begin_run(tmp_path, IDENTITY, force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.png", "notes.md", RUN]
+    assert outside.exists()
+
+
+def test_a_table_of_the_users_own_stays(tmp_path) -> None:
+    begin_run(tmp_path, IDENTITY, force=False)
+    (tmp_path / "table.json").write_text("{}")
+    (tmp_path / "table.md").touch()
+    begin_run(tmp_path, IDENTITY, force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RUN, "table.json", "table.md"]
+
+
 @pytest.mark.parametrize("force", [True, False])
 def test_a_folder_of_something_else_is_left_alone(tmp_path, force) -> None:
     (tmp_path / "thesis.tex").touch()

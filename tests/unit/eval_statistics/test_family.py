@@ -278,3 +278,14 @@ def test_the_statistic_of_differences_is_that_of_the_t_test(differences: list[in
         assert statistic > 1e6  # infinite but for the rounding of `power`
     else:
         assert statistic == pytest.approx(abs(ttest_1samp(differences, 0).statistic), abs=1e-9)
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 3])
+@pytest.mark.parametrize("groups", [None, [0, 0, 1, 1, 2]])
+def test_five_equal_answers_are_no_proof_that_models_are_equal(
+    candidates: int, groups: list[int] | None
+) -> None:
+    """No candidate differs from the base on five examples: the interval stays wide, also in a family."""
+    family_of_equals = estimates(units_of([np.zeros((5, candidates))], [groups]))
+    assert all(one_of.p == 1 for one_of in family_of_equals)
+    assert all(one_of.low < -0.5 and one_of.high > 0.5 for one_of in family_of_equals)

@@ -225,6 +225,14 @@ def test_many_axes_fit_into_a_folder_name():
     assert max(len(name.encode()) for name in names) <= 120
 
 
+def test_names_are_short_in_bytes_and_stay_different():
+    """File systems count bytes: a Chinese character has three."""
+    keys = sorted(known_keys())[:3]
+    names = sweep.run_names({key: ["模" * 40, "型" * 40] for key in keys})
+    assert len(set(names)) == len(names) == 2**3
+    assert max(len(name.encode()) for name in names) <= 120
+
+
 def test_runs_are_named_by_short_values():
     grid = {"model_name_or_path": ["models/a/base", "models/b/base/", "c d"], "lora_rank": ["4"]}
     assert sweep.run_names(grid) == [
