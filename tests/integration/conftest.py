@@ -46,12 +46,6 @@ class Checkout:
         path = f"{self.root / '.venv/bin'}:{os.environ['PATH']}"
         return {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
 
-    def user_environment(self) -> dict[str, str]:
-        """The same with as many threads as a user has: `make test-slow` gives each worker one."""
-        environment = self.environment()
-        environment.pop("OMP_NUM_THREADS", None)
-        return environment
-
 
 @dataclass
 class Demo:
@@ -113,7 +107,7 @@ def finish_demo(folder: Path) -> None:
     checkout.shell("python -m compiler compile rte --source train=own.jsonl")
     kept = user_dataset(checkout)
     kill_in_training(checkout)
-    said = checkout.shell("make demo", env=checkout.user_environment())
+    said = checkout.shell("make demo")
     (folder / "said.txt").write_text(said, encoding="utf-8")
     (folder / "kept.json").write_text(json.dumps(kept))
 
@@ -143,7 +137,7 @@ def kill_in_training(checkout: Checkout) -> None:
     process = subprocess.Popen(
         ["make", "demo"],
         cwd=checkout.root,
-        env=checkout.user_environment(),
+        env=checkout.environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
