@@ -17,8 +17,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 # The files that take longest, in the order in which workers begin them, so that both end at about one time.
-# The first two are of `make test`. test_demo.py is the first slow one, since others wait for its demo.
-# test_docs.py comes after the rest that is long: each of its cases goes to the worker that is free.
+# The first two are of `make test`. test_demo.py is the first slow one, since test_docs.py waits for its demo.
 LONGEST_FIRST = (
     "unit/compiler/test_hub.py",
     "integration/test_whole_way.py",
@@ -34,7 +33,6 @@ LONGEST_FIRST = (
     "integration/test_nli_runs.py",
     "integration/test_suite_runs.py",
     "integration/test_prove.py",
-    "integration/test_docs.py",
     "cli/test_tuneyard.py",
     "cli/test_compare.py",
     "integration/test_recipes_examples.py",
@@ -55,10 +53,13 @@ def file_of(test: str) -> str:
 
 
 def priority(item: pytest.Item) -> int:
-    """The place of a test's file in LONGEST_FIRST; all other files come after those."""
-    file = file_of(item.nodeid).removeprefix("tests/")
-    if file in LONGEST_FIRST:
-        return LONGEST_FIRST.index(file)
+    """The place of a file in LONGEST_FIRST; then come all others, and at last those that any worker runs."""
+    file = file_of(item.nodeid)
+    if file in SPREAD:
+        return len(LONGEST_FIRST) + 1
+    name = file.removeprefix("tests/")
+    if name in LONGEST_FIRST:
+        return LONGEST_FIRST.index(name)
     return len(LONGEST_FIRST)
 
 
