@@ -4,7 +4,7 @@ The check for training examples, `adapter show`, the card and the card of the hu
 written from it for people and read by no command.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class MergePart:
 
 
 def provenance(
-    command: str, weighted: Iterable[WeightedAdapter], base: Base | None, details: Mapping[str, object]
+    command: str, weighted: Sequence[WeightedAdapter], base: Base | None, details: Mapping[str, object]
 ) -> dict[str, Any]:
     """The content of merge.json; `details` are what one of the two commands adds."""
     adapters = [_entry(item) for item in weighted]
@@ -47,7 +47,7 @@ def provenance(
     }
 
 
-def base_name(weighted: Iterable[WeightedAdapter], base: Base | None) -> str | None:
+def base_name(weighted: Sequence[WeightedAdapter], base: Base | None) -> str | None:
     """The base as the adapters name it, or the folder given if they name it differently."""
     names = {item.adapter.lora.base: None for item in weighted if item.adapter.lora.base}
     if base and len(names) > 1:

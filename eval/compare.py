@@ -116,30 +116,31 @@ def write(
 ) -> None:
     """Write the plots and changed.jsonl (of accuracy alone), table.md and, last, table.json (`facts` among
     it) into `out`, and print the table. `tables` by caption come first, by default those of the questions."""
+    from tuneyard.eval.read.results import CHANGED, TABLE, TABLE_JSON
     from tuneyard.eval.show.numbers import grid
     from tuneyard.eval.show.tables import markdown, question_tables, to_json
 
     plots: Sequence[str] = []
     numbered: Mapping[str, str] = {}
-    files = ["table.md", "table.json"]
+    files = [TABLE, TABLE_JSON]
     if not compared.comparison.metric:
         from tuneyard.eval.show.plots import write_plots
 
         plots, typeface = write_plots(compared.comparison, compared.runs, out)
         numbered = typeface.numbered
-        files.insert(1, "changed.jsonl")
-        write_text(out / "changed.jsonl", changed_examples(compared))
+        files.insert(1, CHANGED)
+        write_text(out / CHANGED, changed_examples(compared))
     if tables is None:
         tables = question_tables(compared)
     parts = [f"## {caption}\n\n{grid(table)}" for caption, table in tables.items()]
     text = "\n\n".join([*parts, markdown(compared.comparison, numbered)])
     with in_language(ENGLISH):  # programs read the same JSON in every language
         told = to_json(compared.comparison, compared.runs, compared.warnings, plots)
-    write_text(out / "table.md", text)
+    write_text(out / TABLE, text)
     records: dict[str, object] = {}
     for answer in compared.answers:
         records[answer.question.key] = [asdict(record) for record in answer.records]
-    write_json(out / "table.json", {**(facts or {}), **records, **told})
+    write_json(out / TABLE_JSON, {**(facts or {}), **records, **told})
     click.echo(text, nl=False)
     click.echo(f"\n{out}: {', '.join([*plots, *files])}", err=True)
 

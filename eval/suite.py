@@ -29,7 +29,7 @@ from tuneyard.core.language import lang_option, tr
 from tuneyard.eval import compare, report
 from tuneyard.eval.backends import shards
 from tuneyard.eval.judge.compared import compare_results
-from tuneyard.eval.read.results import RESULTS, check_new, suite_run
+from tuneyard.eval.read.results import RESULTS, TABLE, TABLE_JSON, check_new, suite_run
 from tuneyard.eval.scoring.candidates import open_models
 from tuneyard.eval.scoring.command import Prepared, ScoringCommand
 from tuneyard.eval.scoring.options import ScoringRequest, model_options, resume_command, run_options, take
@@ -113,8 +113,8 @@ def tell(request: ScoringRequest, plans: Mapping[str, Prepared], models: Sequenc
         page = report.render(whole, title, module=COMMAND, tables=tables)
         report.write(page, request.out / "report.html")
     else:
-        write_text(request.out / "table.md", grid(table) + "\n")
-        write_json(request.out / "table.json", facts)
+        write_text(request.out / TABLE, grid(table) + "\n")
+        write_json(request.out / TABLE_JSON, facts)
         click.echo(f"\n{grid(table)}")
 
 

@@ -23,7 +23,7 @@ from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.metrics import find_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
 from tuneyard.eval.read.find import SWEEP
-from tuneyard.eval.read.results import RESULTS, check_new
+from tuneyard.eval.read.results import RESULTS, TABLE, check_new
 from tuneyard.eval.scoring.candidates import BASE, load_candidates, open_adapters
 from tuneyard.eval.scoring.options import (
     ScoringRequest,
@@ -34,7 +34,7 @@ from tuneyard.eval.scoring.options import (
     take,
 )
 from tuneyard.eval.scoring.pipeline import score_opened
-from tuneyard.eval.show.sweep import ACCURACY, TABLE, Sweep, plot_name, report
+from tuneyard.eval.show.sweep import ACCURACY, Sweep, plot_name, report
 from tuneyard.eval.statistics.selection import split_halves
 
 COMMAND = "eval.sweep"

@@ -1,8 +1,8 @@
 """The bundled spec that reads a file, and what a spec for the file has to change of it (`like: NAME`)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import cast
 
 from tuneyard.compiler.column_meanings import role_of_names
 from tuneyard.compiler.init.guess import Column as ProposedColumn
@@ -149,12 +149,9 @@ def _proposed_column(proposal: Proposal | None, role: str, kind: str) -> Propose
 
 
 def _path_of(column: ProposedColumn) -> str:
-    names = column["names"] if isinstance(column, dict) else column
-    return str(next(_texts(names)))
-
-
-def _texts(names: object) -> Iterator[object]:
-    yield from names if isinstance(names, list) else ()
+    if isinstance(column, dict):
+        return cast("list[str]", column["names"])[0]
+    return column[0]
 
 
 def _settings(proposed: ProposedColumn, column: Column) -> dict[str, object]:

@@ -16,6 +16,7 @@ from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import Problem, TuneyardError, show_value
 from tuneyard.core.llamafactory import expected_errors, quiet, read_arguments
 from tuneyard.core.training_run import names_in
+from tuneyard.core.training_stage import stage_of_rows
 
 COUNTING = (
     "dataset", "eval_dataset", "max_samples", "mix_strategy", "interleave_probs", "val_size", "seed",
@@ -121,8 +122,10 @@ def _stops_at_another(recipe: RecipeFile, dataset: Dataset, folder: Path) -> Pro
     entries = read_registry(folder)
     for key in ("dataset", "eval_dataset"):
         for name in names_in(recipe.settings.get(key)):
-            has_pairs = entries.get(name, {}).get("ranking") is True
-            if name == dataset.name or name not in entries or has_pairs == (stage in PAIRED):
+            if name == dataset.name or name not in entries:
+                continue
+            has_pairs = stage_of_rows(entries[name]) == "rm"
+            if has_pairs == (stage in PAIRED):
                 continue
             content = "preference pairs (`ranking: true`)" if has_pairs else "no preference pairs"
             message = (

@@ -25,7 +25,8 @@ CALLER = "by"  # in run.json: the module that called the scoring command, if one
 REPEATS = "repeats"  # in OUT/MODEL/SET: a folder with one for each further repeat of sampled answers
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 WITH_TABLE = ("eval.suite", "eval.sweep")  # commands that write a table.md of their own into OUT
-COMPARED = ("table.json", "table.md", "changed.jsonl")  # of `tuneyard eval compare`, beside its plots
+TABLE_JSON, TABLE, CHANGED = "table.json", "table.md", "changed.jsonl"  # of `eval compare`, beside its plots
+COMPARED = (TABLE_JSON, TABLE, CHANGED)
 PARTS = ("settings", "models", "sets")  # what every run.json holds
 UNMERGED, MERGED = "unmerged", "merged"
 Prediction = dict[str, Any]
@@ -251,9 +252,9 @@ def _check_same(out: Path, before: Identity, now: Identity) -> None:
 
 def _comparison_in(out: Path) -> list[str]:
     """The files of a comparison that `tuneyard eval compare` wrote into OUT: it is of the run before."""
-    if not (out / COMPARED[0]).is_file():
+    if not (out / TABLE_JSON).is_file():
         return []
-    plots = read_object(out / COMPARED[0]).get("plots")
+    plots = read_object(out / TABLE_JSON).get("plots")
     if not isinstance(plots, list):  # a table of somebody else
         return []
     inside = [str(name) for name in plots if (out / str(name)).resolve().is_relative_to(out.resolve())]

@@ -17,7 +17,7 @@ from tuneyard.core.metrics import Metric, metric_of
 from tuneyard.eval.judge.compared import BASE
 from tuneyard.eval.metrics import find_metric
 from tuneyard.eval.read.find import SWEEP
-from tuneyard.eval.read.results import PREDICTIONS
+from tuneyard.eval.read.results import PREDICTIONS, TABLE
 from tuneyard.eval.show.numbers import Table, grid, interval, percent
 from tuneyard.eval.statistics.rates import Rows, groups_of, hits, rate_of
 from tuneyard.eval.statistics.selection import Split
@@ -25,7 +25,6 @@ from tuneyard.eval.statistics.selection import Split
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TABLE = "table.md"
 MEAN = "all sets"
 ACCURACY = "accuracy"
 STEP = "step"  # the axis of a run's checkpoints
