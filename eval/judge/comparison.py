@@ -187,7 +187,7 @@ def _mean_section(
     figures = {model: _mean_figure([section.figures[model] for section in sets]) for model in models}
     majority = math.fsum(section.majority for section in sets) / len(sets)
     n, left_out = (sum(getattr(section, name) for section in sets) for name in ("n", "left_out"))
-    return Section(MEAN, n, None, majority, "", figures, *tests, over, left_out=left_out)
+    return Section(MEAN, n, None, majority, "", figures, *tests, over, left_out=left_out, datasets=sets)
 
 
 def _over_majority(by_set: Sequence[Mapping[str, ScoredRun]], models: Sequence[str]) -> dict[str, PairedTest]:

@@ -84,7 +84,8 @@ class Section:
     are known against always giving the commonest answer. `metric` names another one than accuracy, with
     neither of the two; `left_out` are then rows without a value of some model. `decided_by` names the section
     that decides where this one only describes; `margin` is the loss (a share) that may be shown not to be
-    exceeded. `cautions` name what makes some of the intervals too narrow.
+    exceeded. `cautions` name what makes some of the intervals too narrow. `datasets` are the sections that
+    the mean averages.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Section:
     metric: str = ""
     meaning: Metric = ACCURACY
     cautions: Sequence[str] = ()
+    datasets: Sequence["Section"] = ()
 
     @property
     def ranked(self) -> list[str]:
@@ -118,12 +120,21 @@ class Section:
     @property
     def below_majority(self) -> list[str]:
         """The models shown to be worse than always giving the most common answer, the best figure first:
-        something is wrong with their labels, parser or template. If all expected answers are the same, there
-        is no such baseline: it would be 100 %."""
-        if self.majority >= 1:
-            return []
-        tests = self.over_majority
-        return [name for name in self.ranked if name in tests and tests[name].shown and tests[name].value < 0]
+        something is wrong with their labels, parser or template. One dataset is enough for the mean."""
+        return [model for model in self.ranked if self.sections_below_majority(model)]
+
+    def sections_below_majority(self, model: str) -> list["Section"]:
+        """Where a model is shown to be worse than always giving the most common answer: the datasets of a
+        mean, otherwise this section. If all expected answers of a dataset are the same, there is no such
+        baseline: it would be 100 %."""
+        sections = [section for section in self.datasets if section.sections_below_majority(model)]
+        if sections:
+            return sections
+        test = self.over_majority.get(model)
+        has_baseline = all(section.majority < 1 for section in self.datasets or [self])
+        if test is not None and has_baseline and test.shown and test.value < 0:
+            return [self]
+        return []
 
     @property
     def best(self) -> str | None:

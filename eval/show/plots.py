@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.drawing import COLOURS, Typeface, legend_below, plot, plot_texts
-from tuneyard.core.language import tr
+from tuneyard.core.language import joined, tr
 from tuneyard.eval.judge.conclusions import Comparison, Section
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.run import ScoredRun
@@ -147,7 +147,9 @@ def _finding(comparison: Comparison, section: Section) -> str:
         return tr("Accuracy; nothing was compared with {base}", base=comparison.base)
     best = section.best
     if best is None and section.better:
-        return tr(BELOW_MAJORITY, model=section.better[0], where=section_name(section.name))
+        model = section.better[0]
+        below = [section_name(one.name) for one in section.sections_below_majority(model)]
+        return tr(BELOW_MAJORITY, model=model, where=joined(below))
     if best is None:
         where = section_name(section.name)
         return tr("No model is shown to be better than {base} ({where})", base=comparison.base, where=where)

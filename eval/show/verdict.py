@@ -33,23 +33,22 @@ DEFAULT_NOT_TOP = (
     "; default: {model} ({value}). {top} has the {highest} ({top_value}), but is not shown to beat {base}."
 )
 DEFAULT_NOT_BELOW = (
-    "; default: {model} ({value}). {top} has the {highest} ({top_value}), but is worse than the "
-    "majority-class baseline."
+    "; default: {model} ({value}). {top} has the {highest} ({top_value}), but is worse than {baseline}."
 )
 DEFAULT_BASE = "; default: {base}."
 DEFAULT_NONE = "; default: none. Something is wrong with the labels, the parser or the template."
-BELOW = "{models} beats {base} on {where}, but is worse than the majority-class baseline"
-SOME_BELOW = "{models} beat {base} on {where}, but are worse than the majority-class baseline"
+BELOW = "{models} beats {base} on {where}, but is worse than {baseline}"
+SOME_BELOW = "{models} beat {base} on {where}, but are worse than {baseline}"
 NOT_BELOW = (
-    "Ship none: {best} is better than {base} ({ours} against {theirs}, {gain}, p {p}), but worse than the "
-    "majority-class baseline ({share}, p {majority_p}). {wrong}"
+    "Ship none: {best} is better than {base} ({ours} against {theirs}, {gain}, p {p}), but worse than "
+    "{below}. {wrong}"
 )
 WRONG = "Something is wrong with the labels, the parser or the template: read the incorrect examples."
-BASE_BELOW = " {base} is worse than the majority-class baseline ({share}, p {p}). {wrong}"
+BASE_BELOW = " {base} is worse than {below}. {wrong}"
+MAJORITY = "the majority-class baseline"
+MAJORITY_ON = "the majority-class baseline on {datasets}"
 HIGHER = " {top} has a better figure ({value}), but is not shown to be better than {base} ({gain}, p {p})."
-HIGHER_BELOW = (
-    " {top} has a better figure ({value}), but is worse than the majority-class baseline ({share}, p {p})."
-)
+HIGHER_BELOW = " {top} has a better figure ({value}), but is worse than {below}."
 MOST_NAMED = 6
 
 
@@ -73,7 +72,8 @@ def headline(comparison: Comparison) -> str:
     per_set = tr(BEST, best=tr(", ").join(best)) if section.name == MEAN else ""
     if section.best is None and section.better:
         told = BELOW if len(section.better) == 1 else SOME_BELOW
-        below = tr(told, models=_named(section.better), base=base, where=where)
+        baseline = _baseline(section, section.better)
+        below = tr(told, models=_named(section.better), base=base, where=where, baseline=baseline)
         return below + per_set + tr(DEFAULT_NONE)
     if section.best is None:
         return tr(NONE_BEATS, base=base, where=where) + per_set + tr(DEFAULT_BASE, base=base)
@@ -88,8 +88,15 @@ def _default(section: Section, best: str, base: str) -> str:
     highest = _highest(section)
     if section.figures[best].value == section.figures[top].value:
         return tr(DEFAULT, model=best, highest=highest)
-    told = DEFAULT_NOT_BELOW if top in section.below_majority else DEFAULT_NOT_TOP
-    return tr(told, model=best, value=value, top=top, highest=highest, top_value=top_value, base=base)
+    if top in section.below_majority:
+        return tr(
+            DEFAULT_NOT_BELOW,
+            model=best, value=value, top=top, highest=highest, top_value=top_value,
+            baseline=_baseline(section, [top]),
+        )  # fmt: skip
+    return tr(
+        DEFAULT_NOT_TOP, model=best, value=value, top=top, highest=highest, top_value=top_value, base=base
+    )
 
 
 def _highest(section: Section) -> str:
@@ -182,8 +189,7 @@ def _higher(section: Section, best: str, base: str) -> str:
     test = _against_base(section, top)
     value = scale_of(section.metric).value(section.figures[top].value)
     if top in section.below_majority:
-        p = show_p(section.over_majority[top].p)
-        return tr(HIGHER_BELOW, top=top, value=value, share=percent(section.majority), p=p)
+        return tr(HIGHER_BELOW, top=top, value=value, below=_majority_figures(section, top))
     return tr(HIGHER, top=top, value=value, base=base, gain=_interval(section, test), p=show_p(test.p))
 
 
@@ -225,12 +231,12 @@ def _not_better(section: Section, base: str) -> str:
 
 def _all_below_majority(section: Section, best: str, base: str) -> str:
     """Say that the best model is better than the base, and still not to be shipped."""
-    test, over = _against_base(section, best), section.over_majority[best]
+    test = _against_base(section, best)
     ours, theirs = (percent(section.figures[model].value) for model in (best, base))
     return tr(
         NOT_BELOW,
         best=best, base=base, ours=ours, theirs=theirs, gain=_interval(section, test), p=show_p(test.p),
-        share=percent(section.majority), majority_p=show_p(over.p), wrong=tr(WRONG),
+        below=_majority_figures(section, best), wrong=tr(WRONG),
     )  # fmt: skip
 
 
@@ -238,8 +244,33 @@ def _base_below_majority(section: Section, base: str) -> str:
     """Say that the base, which is kept, is shown to be worse than always giving the most common answer."""
     if base not in section.below_majority:
         return ""
-    p = show_p(section.over_majority[base].p)
-    return tr(BASE_BELOW, base=base, share=percent(section.majority), p=p, wrong=tr(WRONG))
+    return tr(BASE_BELOW, base=base, below=_majority_figures(section, base), wrong=tr(WRONG))
+
+
+def _majority_figures(section: Section, model: str) -> str:
+    """Name the majority-class baselines that a model is shown to be worse than, with their figures."""
+    figures = []
+    for below in section.sections_below_majority(model):
+        baseline = tr(MAJORITY)
+        if below is not section:
+            baseline = tr(MAJORITY_ON, datasets=below.name)
+        share, p = percent(below.majority), show_p(below.over_majority[model].p)
+        figures.append(tr("{baseline} ({share}, p {p})", baseline=baseline, share=share, p=p))
+    return listed(figures)
+
+
+def _baseline(section: Section, models: Sequence[str]) -> str:
+    """Name the majority-class baselines that each of the models is shown to be worse than one of."""
+    names: list[str] = []
+    for model in models:
+        for below in section.sections_below_majority(model):
+            if below is section:
+                return tr(MAJORITY)
+            names.append(below.name)
+    datasets = list(dict.fromkeys(names))
+    if len(models) == 1:
+        return tr(MAJORITY_ON, datasets=listed(datasets))
+    return tr(MAJORITY_ON, datasets=tr(" or ").join(datasets))
 
 
 def _within(section: Section) -> str:

@@ -88,6 +88,8 @@ def check_headline(comparison: Comparison) -> None:
         or named[1] == section.ranked[0]
         or (section.figures[named[1]].value == section.figures[section.ranked[0]].value)
     )
+    if comparison.mean and comparison.mean.best is not None:
+        assert all(comparison.mean.best not in one.below_majority for one in comparison.sets)
 
 
 @pytest.mark.usefixtures("few_flips")

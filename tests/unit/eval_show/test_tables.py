@@ -114,6 +114,76 @@ def test_a_model_that_is_worse_than_the_majority_class_is_never_shipped() -> Non
     assert one_answer.best == "a"  # where every expected answer is the same, nothing is a guess
 
 
+def mean_of(*datasets: Section, figures: dict[str, float], over: dict[str, PairedTest]) -> Section:
+    """The mean of datasets, on which every model but the base is shown to be better than the base."""
+    scores = {
+        model: ModelScore(value, value - 0.1, value + 0.1, 0.05, 200) for model, value in figures.items()
+    }
+    tests = [
+        PairedTest(model, "base", value - figures["base"], 0.05, 0.5, 200, 60, 10, 0.1, 0.001)
+        for model, value in figures.items()
+        if model != "base"
+    ]
+    return Section("mean", 200, None, 0.5, "", scores, tests, [], over, datasets=datasets)
+
+
+def test_the_mean_ships_no_model_that_is_worse_than_the_majority_class_on_one_dataset() -> None:
+    """On s, a is at 26.7 % where the majority class is at 50 %. On t and on average it is far above."""
+    bad, good = below(), replace(below(), name="t", over_majority={})
+    mean = mean_of(bad, good, figures={"base": 0.4, "a": 0.6}, over={})
+    assert (mean.best, mean.better, mean.below_majority) == (None, ["a"], ["a"])
+    text = verdict(mean, "base")
+    assert text.startswith("Ship none: a is better than base (60.0 % against 40.0 %")
+    assert (
+        "worse than the majority-class baseline on s (50.0 %, p < 0.001). Something is wrong with the lab"
+        in text
+    )
+    sets = [replace(one, decided_by="mean") for one in (bad, good)]
+    comparison = Comparison("base", ["base", "a"], sets, mean)
+    whole = headline(comparison)
+    assert "but is worse than the majority-class baseline on s; best per dataset" in whole
+    assert "default: none. Something is wrong" in whole
+    assert "worse than the majority class (s)" in accuracy_chart(comparison, [mean]).title
+    with in_language("zh"):
+        assert "s 上的多数类基线" in verdict(mean, "base") and "s 上的多数类基线" in headline(comparison)
+    both = replace(mean, datasets=(bad, replace(bad, name="t")))
+    assert "baseline on s (50.0 %, p < 0.001) and the majority-class baseline on t (50.0 %" in verdict(
+        both, "base"
+    )
+    assert "than the majority-class baseline on s and t; " in headline(replace(comparison, mean=both))
+
+
+def test_the_mean_ships_the_best_model_that_is_above_the_majority_class_on_every_dataset() -> None:
+    mean = mean_of(below(), figures={"base": 0.4, "a": 0.6, "b": 0.55}, over={})
+    assert (mean.best, mean.better) == ("b", ["a", "b"])
+    text = verdict(mean, "base")
+    assert text.startswith("Ship b: 55.0 % against 40.0 %")
+    assert (
+        "a has a better figure (60.0 %), but is worse than the majority-class baseline on s (50.0 %" in text
+    )
+    comparison = Comparison("base", ["base", "a", "b"], [replace(below(), decided_by="mean")], mean)
+    whole = headline(comparison)
+    assert "default: b (55.0 %). a has the highest mean (60.0 %), but is worse than the majority-" in whole
+    assert "baseline on s.\n" in f"{whole}\n"
+
+
+def test_a_base_that_is_worse_than_the_majority_class_on_one_dataset_is_named_by_the_mean() -> None:
+    mean = mean_of(below(base_p=0.001), figures={"base": 0.6, "a": 0.4}, over={})
+    mean = replace(mean, against_base=[replace(mean.against_base[0], value=-0.2, low=-0.3, high=-0.1)])
+    text = verdict(mean, "base")
+    assert (
+        text.startswith("Keep base") and "base is worse than the majority-class baseline on s (50.0 %" in text
+    )
+
+
+def test_a_dataset_with_one_expected_answer_gives_the_mean_no_majority_baseline() -> None:
+    one_answer = replace(below(), majority=1.0, majority_label="yes")
+    over = {"a": PairedTest("a", "majority", -0.2, -0.3, -0.1, 200, 10, 50, 0.1, 0.001)}
+    figures = {"base": 0.4, "a": 0.6}
+    assert mean_of(replace(below(), over_majority={}), figures=figures, over=over).best is None
+    assert mean_of(one_answer, figures=figures, over=over).best == "a"
+
+
 def test_a_model_above_the_majority_class_is_shipped_before_one_below() -> None:
     section = below()
     figures = {**section.figures, "b": ModelScore(0.26, 0.2, 0.3, 0.05, 100)}
