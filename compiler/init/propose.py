@@ -45,6 +45,7 @@ SHOWN_COLUMNS = 8
 LOOKED_AT_ROWS = 50
 LONGEST = 400  # characters of a text that are shown
 ENDINGS = re.compile(r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|arrow|xlsx|zip))?(\.(gz|zst))?$")
+EMPTY_ANSWER = "W204"
 _KEY = re.compile(r"(?:^|[_ .-])(?:id|key|uid|group|title)$|编号$|标题$", re.IGNORECASE)
 _FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
 _ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices")
@@ -93,6 +94,7 @@ def propose(
     if share is not None:
         options["split"] = f"{share:g}"
     lines += [f"tried on the whole file: {outcome}"]
+    lines += _empty_answers(report)
     lines += _next(path, spec, profile, out, options, report.rejected > 0)
     return text, "\n".join(lines)
 
@@ -101,6 +103,13 @@ def _outcome(path: Path, report: CompileReport, text: str) -> str:
     """How the spec does on the whole file; `FailingSpecError` if it compiles no row."""
     errors = report.problems.errors
     if not errors:
+        if report.kept and report.problems.counts[EMPTY_ANSWER] >= report.kept:
+            answers = counted(report.kept, "answer")
+            raise FailingSpecError(
+                f"{path}: all {answers} are empty, so that a model would learn to say nothing; fill them, or "
+                "name the column of the answers with --answer or --label",
+                text,
+            )
         return report.line()
     first_error = errors[0].line()
     if not report.problems.fatal and report.rejected < report.read:
@@ -116,6 +125,15 @@ def _outcome(path: Path, report: CompileReport, text: str) -> str:
     if errors[0].code in ("E003", "E014"):
         fix = "no spec can mend that: repair the file or get it again"
     raise FailingSpecError(f"{path}: the proposed spec {failure}: {first_error}; {fix}", text)
+
+
+def _empty_answers(report: CompileReport) -> list[str]:
+    """Warn of answers that are empty: the compile takes them, and a training would learn to say nothing."""
+    for problem in report.problems.warnings:
+        if problem.code == EMPTY_ANSWER:
+            count = report.problems.counts[EMPTY_ANSWER]
+            return [f"warning: {count} of {counted(report.kept, 'answer')} are empty, first {problem.line()}"]
+    return []
 
 
 def _comments(profile: FileProfile, warnings: list[str]) -> list[str]:

@@ -35,6 +35,7 @@ Turn = tuple[str, str]
 SHAPES = 1000  # kinds of records remembered; a file of more is only slower
 # Of Arrow; null goes with every type.
 TYPES = {bool: "truth values", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
+LEFT_OUT = "and the entry does not name it: LLaMA-Factory leaves it out"
 ROLES = ("user", "assistant", "observation", "function", "system")
 
 
@@ -137,21 +138,34 @@ class Expected:
         """
         for path in loaded_files(self.path):
             yield from self._records_of(path, selected)
-        inputs = [name for name in self._left_out if is_input(name)]
-        texts = [name for name in self._left_out if name not in PARTS]
+        self.problems += self._left_out_problems()
+
+    def _left_out_problems(self) -> Iterator[Problem]:
+        """One problem for each part that the entry does not name, one for all inputs, one for other texts."""
+        inputs: list[str] = []
+        texts: list[str] = []
         for name, (place, count) in self._left_out.items():
-            filled = f"{name!r} is filled in {counted(count, 'record')}"
-            message = f"{filled}, and the entry does not name it: LLaMA-Factory leaves it out"
-            if name in PARTS or is_input(name):
-                code = "E409"
-                addition = query_fix(inputs)
-                if name in PARTS:
-                    addition = f'add "{name}": "{name}" to the entry\'s `columns`'
-                hint = f"{addition}, or take it out of the file"
+            if name in PARTS:
+                message = f"{name!r} is filled in {counted(count, 'record')}, {LEFT_OUT}"
+                fix = f'add "{name}": "{name}" to the entry\'s `columns`, or take it out of the file'
+                yield Problem("E409", place, message, name, fix)
+            elif is_input(name):
+                inputs.append(name)
             else:
-                code = "W409"
-                hint = f"if the prompt needs it, {query_fix(texts)}"
-            self.problems.append(Problem(code, place, message, name, hint))
+                texts.append(name)
+        if inputs:
+            yield self._left_out_columns("E409", inputs, f"{query_fix(inputs)}, or take it out of the file")
+        if texts:
+            yield self._left_out_columns("W409", texts, f"if the prompt needs it, {query_fix(texts)}")
+
+    def _left_out_columns(self, code: str, names: list[str], fix: str) -> Problem:
+        """The problem of several columns, at the first record of the first of them."""
+        shares = []
+        for name in names:
+            _, count = self._left_out[name]
+            shares.append(f"{name!r} is filled in {counted(count, 'record')}")
+        first_place, _ = self._left_out[names[0]]
+        return Problem(code, first_place, f"{' and '.join(shares)}, {LEFT_OUT}", ", ".join(names), fix)
 
     def _records_of(
         self, path: Path, selected: Container[int] | None

@@ -163,3 +163,24 @@ def test_the_printed_commands_take_a_free_name_for_the_spec() -> None:
     assert result.exit_code == 0
     run_next(result)
     assert Path("q.yaml").read_text() == "mine" and Path("q-2.yaml").is_file()
+
+
+TURNS = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": ""}]}
+
+
+@pytest.mark.parametrize(
+    "row", [{"question": "Why?", "answer": ""}, {"prompt": "Why?", "completion": " "}, TURNS]
+)
+def test_answers_that_are_all_empty_are_refused(tmp_path, row):
+    ended = init(write(tmp_path / "data.jsonl", [row] * 60))
+    assert isinstance(ended.exception, ContentError)
+    assert "all 60 answers are empty" in str(ended.exception)
+    assert ended.stdout.startswith("# Proposed by")  # to be corrected by hand
+
+
+def test_some_empty_answers_are_a_warning_with_their_number_and_first_place(tmp_path):
+    rows = [{"question": f"Question {n}?", "answer": "" if n % 3 == 2 else f"Answer {n}."} for n in range(60)]
+    file = write(tmp_path / "data.jsonl", rows)
+    ended = init(file)
+    assert ended.exit_code == 0
+    assert f"warning: 20 of 60 answers are empty, first {file}:3: W204" in ended.stderr

@@ -52,3 +52,20 @@ def test_several_parts_are_named_in_one_order(bench):
     found = Expected(bench.write("a.jsonl", json.dumps({**ROW, **beside}) + "\n"), meaning_of({}))
     list(found.records())
     assert [p.field for p in found.problems] == ["system", "history", "tools", "videos", "kto_tag"]
+
+
+@pytest.mark.parametrize(
+    ("beside", "entry", "code", "field"),
+    [
+        ({"context": "Noon is near.", "passage": "We ate."}, {"columns": NAMED}, "E409", "context, passage"),
+        ({"facts": RUNNING, "more": f"{RUNNING} Again."}, {"columns": NAMED}, "W409", "facts, more"),
+    ],
+)
+def test_several_texts_that_one_key_would_map_are_one_finding(bench, beside, entry, code, field):
+    rows = [ROW, {**ROW, **beside}]
+    path = bench.write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    expected = Expected(path, meaning_of({"file_name": "a.jsonl", **entry}))
+    list(expected.records())
+    (problem,) = expected.problems
+    assert (problem.code, problem.field, problem.place) == (code, field, f"{path}:2")
+    assert all(f"{name!r} is filled in 1 record" in problem.message for name in beside)
