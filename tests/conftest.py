@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import messages
 from tests.tiny import make_tiny
 
 # A run started in the background ignores SIGINT and would hand that on to every program that a test starts.
@@ -61,6 +62,16 @@ def priority(item: pytest.Item) -> int:
     if name in LONGEST_FIRST:
         return LONGEST_FIRST.index(name)
     return len(LONGEST_FIRST)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--regenerate", action="store_true", help="rewrite the golden files of the tests that run, to be read"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(messages.Comparison(config), messages.Comparison.NAME)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

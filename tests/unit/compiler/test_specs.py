@@ -1,7 +1,6 @@
 """Each spec of ours compiles its example in tests/examples/good to the golden bytes."""
 
 import json
-import os
 
 import jsonschema_rs
 import pytest
@@ -24,14 +23,14 @@ def sources(spec) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("name", [name for name in known_specs() if name not in DEMO])
-def test_example_compiles_to_the_golden_bytes(name, tmp_path):
+def test_example_compiles_to_the_golden_bytes(name, tmp_path, request):
     spec = load_spec(name)
     report = compile_spec(spec, CompileRequest(sources=sources(spec), out=tmp_path))
     assert not report.problems.errors, report.problems.errors
     files = [path for path in (tmp_path / name).iterdir() if path.name != "manifest.json"]
     made = {path.name: path.read_bytes() for path in files if path.suffix != ".npy"}
     golden = GOLDEN / name
-    if os.environ.get("UPDATE_GOLDEN"):
+    if request.config.getoption("regenerate"):
         golden.mkdir(parents=True, exist_ok=True)
         for file, data in made.items():
             (golden / file).write_bytes(data)

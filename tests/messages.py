@@ -1,0 +1,226 @@
+"""The wording of messages is in one file, tests/golden/messages.txt, which a review reads.
+
+A test asserts what a message must contain: class of the error, code, place, name, figure.
+
+    with raises(ContentError, "sweep.yaml:5", "E351", 20):
+        …
+
+The whole sentence is in the golden file, under the id of the test, and each test compares its own entry.
+After a change of wording, rewrite the entries of the tests that you run, and read the diff:
+
+    .venv/bin/python -m pytest --regenerate tests/cli/test_nli.py
+"""
+
+import difflib
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "golden" / "messages.txt"
+INDENT = " " * 4
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
+
+_recorded: list[str] = []
+"""The messages of the test that runs, so far."""
+_temporary = Path("/nonexistent")
+"""The folder in which all tests have theirs."""
+
+
+@contextmanager
+def raises(
+    error: type[BaseException] | tuple[type[BaseException], ...], *facts: object
+) -> Iterator[pytest.ExceptionInfo[BaseException]]:
+    """`pytest.raises`; the message contains each fact as a whole word, and its wording is the golden one."""
+    with pytest.raises(error) as caught:
+        yield caught
+    text = message_of(caught.value)
+    check_facts(text, facts)
+    record(f"{type(caught.value).__name__}: {text}")
+
+
+def message_of(error: BaseException) -> str:
+    """The sentence that a user reads."""
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    return str(error)
+
+
+def printed(text: str, *facts: object) -> None:
+    """Text that a command printed contains each fact as a whole word, and its wording is the golden one."""
+    check_facts(text, facts)
+    record(text)
+
+
+def check_facts(text: str, facts: Iterable[object]) -> None:
+    """Fail if one of the facts is missing. The fact 3 is not in "13", "0.3" or "3.5"."""
+    for fact in facts:
+        assert contains(text, str(fact)), f"expected {fact!r} in: {text}"
+
+
+def contains(text: str, fact: str) -> bool:
+    """Whether a fact is in a text, and no part of a longer word or number there."""
+    pattern = re.escape(fact)
+    if re.match("[0-9A-Za-z_]", fact):
+        pattern = rf"(?<![0-9A-Za-z_])(?<!\d[.,]){pattern}"
+    if re.search("[0-9A-Za-z_]$", fact):
+        pattern = rf"{pattern}(?![0-9A-Za-z_])(?![.,]\d)"
+    return re.search(pattern, text) is not None
+
+
+def record(text: str) -> None:
+    """Note a message of the test that runs."""
+    _recorded.append(normalised(text))
+
+
+def normalised(text: str) -> str:
+    """Name folders and ports alike on every machine, and escape what an editor would not show."""
+    temporary = re.escape(str(_temporary))
+    # A value is cut after 60 characters: how much of a path is left depends on its length.
+    text = re.sub(rf"{temporary}[^\s\"']*…", "TMP…", text)
+    text = re.sub(rf"{temporary}/[^/\s\"':,;]+", "TMP", text)
+    text = text.replace(str(_temporary), "TMP")
+    text = text.replace(sys.prefix, "VENV").replace(str(ROOT), "ROOT")
+    text = re.sub(r"(127\.0\.0\.1|localhost):\d+", r"\1:PORT", text)
+    text = _CONTROL.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
+    return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n"))
+
+
+def compare(test: str) -> None:
+    """Fail if the messages of a test are not its golden ones."""
+    expected = golden().get(test, [])
+    if _recorded == expected:
+        return
+    before = "\n".join(expected).split("\n")
+    after = "\n".join(_recorded).split("\n")
+    difference = "\n".join(difflib.unified_diff(before, after, "golden", "now", n=0, lineterm=""))
+    pytest.fail(
+        f"the wording is not that of {GOLDEN.relative_to(ROOT)}:\n{difference}\n"
+        "If it is meant, rewrite the entry and read its diff:\n"
+        f"  .venv/bin/python -m pytest --regenerate '{test}'",
+        pytrace=False,
+    )
+
+
+_golden: dict[str, list[str]] | None = None
+
+
+def golden() -> dict[str, list[str]]:
+    """The messages by test, read once."""
+    global _golden
+    if _golden is None:
+        _golden = parse(GOLDEN.read_text(encoding="utf-8"))
+    return _golden
+
+
+def parse(text: str) -> dict[str, list[str]]:
+    """Read the golden file: the id of a test, its messages indented once, their further lines twice."""
+    messages_by_test: dict[str, list[str]] = {}
+    messages: list[str] = []
+    for line in text.split("\n"):
+        if line.startswith(INDENT * 2):
+            messages[-1] += "\n" + line.removeprefix(INDENT * 2)
+        elif line.startswith(INDENT):
+            messages.append(line.removeprefix(INDENT))
+        elif line:
+            messages = messages_by_test.setdefault(line, [])
+    return messages_by_test
+
+
+def form(messages_by_test: Mapping[str, list[str]]) -> str:
+    """The golden file's text: one block a test, sorted by id, so that changes of two people merge."""
+    blocks = []
+    for test, messages in sorted(messages_by_test.items()):
+        lines = [test]
+        for message in messages:
+            first, *further = message.split("\n")
+            lines.append(INDENT + first)
+            lines += [INDENT * 2 + line for line in further]
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
+
+
+def stale(tests: Iterable[str], arguments: Iterable[str]) -> list[str]:
+    """Entries whose test is gone: its file does not exist, or was collected in whole and lacks the test.
+
+    `tests` are the ids of all collected tests, `arguments` those of the command line.
+    """
+    ids = set(tests)
+    chosen = {argument.partition("::")[0] for argument in arguments if "::" in argument}
+    whole = {test.partition("::")[0] for test in ids} - {relative(path) for path in chosen}
+    entries = []
+    for test in golden():
+        file = test.partition("::")[0]
+        if (file in whole and test not in ids) or not (ROOT / file).is_file():
+            entries.append(test)
+    return entries
+
+
+def relative(path: str) -> str:
+    """A path of the command line as test ids have it."""
+    absolute = Path(path).resolve()
+    return str(absolute.relative_to(ROOT)) if absolute.is_relative_to(ROOT) else path
+
+
+class Comparison:
+    """Compares the messages of each test with its golden entry, or rewrites the entries.
+
+    Workers of pytest-xdist each have one. They send messages with their reports, stale entries at the end.
+    """
+
+    NAME = "golden messages"
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.messages_by_test: dict[str, list[str]] = {}
+        self.stale: set[str] = set()
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether the golden file is rewritten."""
+        return bool(self.config.getoption("regenerate"))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Look for stale entries while nothing is deselected yet. --lf does not collect whole files."""
+        if not self.config.getoption("lf", False):
+            self.stale |= set(stale([item.nodeid for item in items], self.config.args))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        """Compare when a test has passed."""
+        global _temporary
+        folders: pytest.TempPathFactory = item.config._tmp_path_factory  # type: ignore[attr-defined]
+        _temporary = folders.getbasetemp()
+        _recorded.clear()
+        yield
+        if self.rewrites:
+            item.user_properties.append((self.NAME, [*_recorded]))
+        else:
+            compare(item.nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect the messages of the tests that passed, from workers too."""
+        if report.when == "call" and report.passed:
+            self.messages_by_test[report.nodeid] = dict(report.user_properties).get(self.NAME, [])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker has ended."""
+        self.stale |= set(getattr(node, "workeroutput", {}).get(self.NAME, ()))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """Write the file in the process that started the workers, or that had none."""
+        if hasattr(self.config, "workeroutput"):
+            self.config.workeroutput[self.NAME] = sorted(self.stale)
+        elif self.rewrites:
+            entries = {**golden(), **self.messages_by_test}
+            remaining = {test: texts for test, texts in entries.items() if texts and test not in self.stale}
+            GOLDEN.write_text(form(remaining), encoding="utf-8")

@@ -1,0 +1,118 @@
+"""The golden file of messages: its form, what a test asserts, and how it is rewritten."""
+
+import pytest
+
+from tests import messages
+from tests.messages import contains, form, normalised, parse, printed, raises
+from tuneyard.core.errors import RequestError
+
+pytest_plugins = ("pytester",)
+
+
+def test_every_entry_belongs_to_a_test(request: pytest.FixtureRequest) -> None:
+    """Of the files that were collected in whole. `--regenerate` of such a file takes a stale entry out."""
+    comparison = request.config.pluginmanager.get_plugin(messages.Comparison.NAME)
+    assert sorted(comparison.stale) == []
+
+
+def test_the_file_is_as_it_would_be_written_again() -> None:
+    """After a merge: `pytest --regenerate tests/unit/test_messages.py` sorts its blocks."""
+    text = messages.GOLDEN.read_text(encoding="utf-8")
+    assert form(parse(text)) == text
+
+
+def test_a_block_is_read_as_it_is_written() -> None:
+    entries = {"tests/b.py::test_two[a b]": ["one\n\n  two", "three"], "tests/a.py::test_one": ["E1: x"]}
+    text = form(entries)
+    assert text.split("\n")[:3] == ["tests/a.py::test_one", "    E1: x", ""]
+    assert parse(text) == entries
+
+
+@pytest.mark.parametrize(
+    ("text", "fact", "expected"),
+    [
+        ("found 3 rows", "3", True),
+        ("found 13 rows", "3", False),
+        ("found 3.5 rows", "3", False),
+        ("found 1,003 rows", "3", False),
+        ("stopped after 0.3.", "0.3", True),
+        ("a/b.jsonl:12: E105", "b.jsonl:12", True),
+        ("a/b.jsonl:12: E105", "b.jsonl:1", False),
+        ("give --seed", "--seed", True),
+        ("give --seeds", "--seed", False),
+        ("标签“否”错", "否", True),
+    ],
+)
+def test_a_fact_is_a_whole_word_or_number(text: str, fact: str, expected: bool) -> None:
+    assert contains(text, fact) == expected
+
+
+def test_a_message_without_its_fact_fails() -> None:
+    with pytest.raises(AssertionError, match="expected 13 in"), raises(RequestError, 13):
+        raise RequestError("found 3 rows")
+    with pytest.raises(AssertionError, match="expected '13' in"):
+        printed("found 3 rows", "13")
+
+
+def test_places_of_this_machine_have_one_name(tmp_path) -> None:
+    text = f"{tmp_path}/a.json: no; {messages.ROOT}/core\x1b http://127.0.0.1:8013/v1"
+    assert normalised(text) == "TMP/a.json: no; ROOT/core\\x1b http://127.0.0.1:PORT/v1"
+
+
+INNER = """
+    from tests.messages import raises
+    from tuneyard.core.errors import ContentError
+
+    def test_rows():
+        with raises(ContentError, "a.jsonl:3", 5):
+            raise ContentError("a.jsonl:3: found 5 rows")
+
+    def test_silent():
+        pass
+"""
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A folder with one test of a message, and a golden file of its own."""
+    (pytester.path / "golden.txt").write_text("")
+    pytester.makeconftest(
+        "from pathlib import Path\n"
+        "from tests import messages\n"
+        "from tests.conftest import pytest_addoption, pytest_configure\n"
+        "messages.GOLDEN = Path(__file__).with_name('golden.txt')\n"
+        "messages.ROOT = Path(__file__).parent\n"
+    )
+    pytester.makepyfile(test_inner=INNER)
+    monkeypatch.setenv("PYTHONPATH", str(messages.ROOT))
+    return pytester
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_regenerate_rewrites_the_entries_of_the_tests_that_ran(project: pytest.Pytester, workers) -> None:
+    file = project.path / "golden.txt"
+    other = "other.py::test_kept\n    ContentError: of a test that did not run\n"
+    (project.path / "other.py").touch()
+    stale = "test_inner.py::test_gone\n    ContentError: of a test that is gone\n"
+    file.write_text(f"{other}\n{stale}")
+    assert project.runpytest_subprocess("-p", "no:cacheprovider", "--regenerate", *workers).ret == 0
+    assert (
+        file.read_text() == f"{other}\ntest_inner.py::test_rows\n    ContentError: a.jsonl:3: found 5 rows\n"
+    )
+    assert project.runpytest_subprocess(*workers).ret == 0
+
+
+def test_another_wording_fails_with_the_command_that_rewrites_it(project: pytest.Pytester) -> None:
+    file = project.path / "golden.txt"
+    result = project.runpytest_subprocess()
+    result.stdout.fnmatch_lines(
+        ["*+ContentError: a.jsonl:3: found 5 rows*", "*--regenerate 'test_inner.py::test_rows'*"]
+    )
+    for test, message in (
+        ("test_rows", "ContentError: a.jsonl:3: found five rows"),
+        ("test_silent", "RequestError: x"),
+    ):
+        file.write_text(f"test_inner.py::{test}\n    {message}\n")
+        result = project.runpytest_subprocess()
+        assert result.ret == 1
+        result.stdout.fnmatch_lines([f"*-{message}*"])
