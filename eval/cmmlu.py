@@ -14,6 +14,7 @@ import click
 
 from tuneyard.core.errors import RequestError, run
 from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.number_format import Table, grid, interval, percent
 from tuneyard.eval.backends.scorers import Fields, Scorer, choosing
 from tuneyard.eval.datasets.cmmlu import (
     HUB_ID,
@@ -32,7 +33,6 @@ from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.command import Asked, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Figure, Job, Task, line_of
-from tuneyard.eval.show.numbers import Table, grid, interval, percent
 from tuneyard.eval.statistics.rates import Measured, average
 
 AVERAGE = "average over subjects"

@@ -19,9 +19,9 @@ from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language import ENGLISH, in_language, lang_option
 
 if TYPE_CHECKING:
+    from tuneyard.core.number_format import Table
     from tuneyard.eval.judge.compared import ComparedRuns
     from tuneyard.eval.judge.question import Question
-    from tuneyard.eval.show.numbers import Table
 
 
 @cli_command(
@@ -116,8 +116,8 @@ def write(
 ) -> None:
     """Write the plots and changed.jsonl (of accuracy alone), table.md and, last, table.json (`facts` among
     it) into `out`, and print the table. `tables` by caption come first, by default those of the questions."""
+    from tuneyard.core.number_format import grid
     from tuneyard.eval.read.results import CHANGED, TABLE, TABLE_JSON
-    from tuneyard.eval.show.numbers import grid
     from tuneyard.eval.show.tables import markdown, question_tables, to_json
 
     plots: Sequence[str] = []

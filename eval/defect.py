@@ -14,6 +14,7 @@ from tuneyard.core.drawing import plot_texts
 from tuneyard.core.errors import ContentError, run, show_value
 from tuneyard.core.files import write_json
 from tuneyard.core.language import lang_option, tr
+from tuneyard.core.number_format import percent
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
@@ -24,7 +25,6 @@ from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.scoring.command import Asked, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, line_of
-from tuneyard.eval.show.numbers import percent
 from tuneyard.eval.show.plots import draw_lying, kinds_chart
 from tuneyard.eval.statistics.rates import hits
 

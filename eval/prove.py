@@ -20,6 +20,7 @@ from tuneyard.core import version
 from tuneyard.core.cli import cli_command, command_line
 from tuneyard.core.errors import ContentError, RequestError, counted, run, show_value
 from tuneyard.core.files import sha256, versions, write_json, write_text
+from tuneyard.core.number_format import Table, grid
 from tuneyard.core.prompt import Encode, Message, chat_encoder, llamafactory_encoder, saved_chat_template
 from tuneyard.eval.backends.load import check_gguf, find_model, load_gguf, load_gguf_tokenizer, load_model
 from tuneyard.eval.backends.modelfile import ServedModelfile, read_modelfile
@@ -30,7 +31,6 @@ from tuneyard.eval.metrics.labels import MOST, spellings
 from tuneyard.eval.scoring.candidates import Candidate, Opened, open_models
 from tuneyard.eval.scoring.options import PATH, Finite, ScoringRequest, data_options, dtype, number, same_base
 from tuneyard.eval.scoring.task import Job
-from tuneyard.eval.show.numbers import Table, grid
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

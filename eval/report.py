@@ -18,8 +18,8 @@ from tuneyard.core.files import write_text
 from tuneyard.core.language import lang_option, tr
 
 if TYPE_CHECKING:
+    from tuneyard.core.number_format import Table
     from tuneyard.eval.judge.compared import ComparedRuns
-    from tuneyard.eval.show.numbers import Table
 
 MOST_ERRORS = 2000
 PAGES = (".html", ".htm")

@@ -26,6 +26,7 @@ from tuneyard.core.errors import (
 )
 from tuneyard.core.files import names_folder, read_object, write_json, write_text
 from tuneyard.core.language import lang_option, tr
+from tuneyard.core.number_format import NONE, Table, grid, interval, percent
 from tuneyard.eval import compare, report
 from tuneyard.eval.backends import shards
 from tuneyard.eval.judge.compared import compare_results
@@ -35,7 +36,6 @@ from tuneyard.eval.scoring.command import Prepared, ScoringCommand
 from tuneyard.eval.scoring.options import ScoringRequest, model_options, resume_command, run_options, take
 from tuneyard.eval.scoring.pipeline import score_opened
 from tuneyard.eval.scoring.task import Figure
-from tuneyard.eval.show.numbers import NONE, Table, grid, interval, percent
 
 ALONE = {
     "--rescore": "prompts models:",

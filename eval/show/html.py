@@ -17,12 +17,12 @@ from tuneyard.core import version
 from tuneyard.core.drawing import NOT_WRITTEN, plot_language
 from tuneyard.core.files import versions
 from tuneyard.core.language import catalogue, current, tr
+from tuneyard.core.number_format import Table
 from tuneyard.eval.judge.compared import ComparedRuns
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.show.incorrect import IncorrectExamples
-from tuneyard.eval.show.numbers import Table
 from tuneyard.eval.show.plots import caption, folder_name
 from tuneyard.eval.show.tables import LEFT_OUT, NUMBERED, differences, figures, method, scores
 from tuneyard.eval.show.verdict import headline, section_name, verdict

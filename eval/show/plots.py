@@ -16,10 +16,10 @@ from typing import Any
 
 from tuneyard.core.drawing import COLOURS, Typeface, legend_below, plot, plot_texts
 from tuneyard.core.language import joined, tr
+from tuneyard.core.number_format import points, show_p
 from tuneyard.eval.judge.conclusions import Comparison, Section
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.run import ScoredRun
-from tuneyard.eval.show.numbers import points, show_p
 from tuneyard.eval.show.panels import draw_calibration, draw_confusion
 from tuneyard.eval.show.verdict import section_name
 from tuneyard.eval.statistics.rates import rate_of

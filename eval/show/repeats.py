@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from tuneyard.core.language import tr
+from tuneyard.core.number_format import Table, number
 from tuneyard.eval.read.run import ScoredRun
-from tuneyard.eval.show.numbers import Table, number
 
 CAPTION = "Repeated generation (the comparison reads the first repeat)"
 HEADER = ("model", "dataset", "figure", "repeats", "mean", "95 % interval", "standard deviation")

@@ -7,16 +7,7 @@ from collections.abc import Mapping, Sequence
 from tuneyard.core import version
 from tuneyard.core.files import versions
 from tuneyard.core.language import catalogue, current, in_english, tr
-from tuneyard.eval.judge.compared import ComparedRuns
-from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
-from tuneyard.eval.judge.question import AnsweredQuestion
-from tuneyard.eval.judge.questions.choice import Choice, HeldOutChoice
-from tuneyard.eval.judge.questions.label_bias import Calibrate, LabelBias
-from tuneyard.eval.judge.questions.replicates import ReplicatedRecipe, Replicates
-from tuneyard.eval.judge.questions.slices import BySlices, Slice
-from tuneyard.eval.metrics.labels import short
-from tuneyard.eval.read.run import ScoredRun
-from tuneyard.eval.show.numbers import (
+from tuneyard.core.number_format import (
     NONE,
     Scale,
     Table,
@@ -30,6 +21,15 @@ from tuneyard.eval.show.numbers import (
     points_interval,
     scale_of,
 )
+from tuneyard.eval.judge.compared import ComparedRuns
+from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
+from tuneyard.eval.judge.question import AnsweredQuestion
+from tuneyard.eval.judge.questions.choice import Choice, HeldOutChoice
+from tuneyard.eval.judge.questions.label_bias import Calibrate, LabelBias
+from tuneyard.eval.judge.questions.replicates import ReplicatedRecipe, Replicates
+from tuneyard.eval.judge.questions.slices import BySlices, Slice
+from tuneyard.eval.metrics.labels import short
+from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.show.repeats import CAPTION, repeats_table
 from tuneyard.eval.show.verdict import headline, section_name, verdict
 

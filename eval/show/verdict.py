@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from tuneyard.core.language import listed, tr
+from tuneyard.core.number_format import limits, percent, scale_of, show_p
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, PairedTest, Section
 from tuneyard.eval.read.contamination import contamination
-from tuneyard.eval.show.numbers import limits, percent, scale_of, show_p
 
 SHIP = "Ship {best}: {ours} against {theirs} of {base}, {gain}, p {p}."
 AHEAD = "Better than {base} here: {best}, {ours} against {theirs}, {gain}, p {p}."

@@ -12,10 +12,10 @@ from scipy.stats import permutation_test
 
 from tests.conftest import ROOT
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.number_format import number
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.compared import compare_in_metric
 from tuneyard.eval.metrics.text import bleu, bleu_parts
-from tuneyard.eval.show.numbers import number
 from tuneyard.eval.show.tables import markdown
 from tuneyard.eval.show.verdict import verdict
 from tuneyard.eval.statistics.family import estimates, units_of

@@ -13,10 +13,10 @@ from tests.conftest import ROOT
 from tests.unit.eval_judge.test_comparison import flags, make
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language import in_language
+from tuneyard.core.number_format import number, percent, points, points_interval, show_p
 from tuneyard.eval.judge.comparison import compare
 from tuneyard.eval.judge.conclusions import Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.read.run import ScoredRun
-from tuneyard.eval.show.numbers import number, percent, points, points_interval, show_p
 from tuneyard.eval.show.plots import accuracy_chart
 from tuneyard.eval.show.tables import differences, markdown, method, scores, to_json
 from tuneyard.eval.show.verdict import headline, verdict

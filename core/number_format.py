@@ -1,4 +1,4 @@
-"""How figures and tables are written, in every report, plot and sentence: one rule for each kind."""
+"""How figures and tables are written, in every table, plot and sentence: one rule for each kind of figure."""
 
 import math
 from collections.abc import Callable, Sequence
