@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from tuneyard.compiler.request import SEED, CompileReport, CompileRequest
-from tuneyard.compiler.spec import Spec, load_spec
+from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.cli import examples
 from tuneyard.core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
 from tuneyard.core.errors import CLI, ContentError, RequestError, one_line, resumed_by, summarise
@@ -129,7 +129,7 @@ def _common(command: Any) -> Any:
 @resumed_by(lambda: "what was compiled before is unchanged, and the same command starts again")
 def compile_command(name: str, **options: Any) -> None:
     """Compile a dataset and register it in dataset_info.json."""
-    from tuneyard.compiler.pipeline import compile_spec
+    from tuneyard.compiler.compile import compile_spec
 
     _report(compile_spec, name, **options)
 
@@ -138,7 +138,7 @@ def compile_command(name: str, **options: Any) -> None:
 @_common
 def check_command(name: str, **options: Any) -> None:
     """Find every problem that compile would find; nothing is written."""
-    from tuneyard.compiler.pipeline import check_spec
+    from tuneyard.compiler.compile import check_spec
 
     _report(check_spec, name, **options)
 
@@ -212,9 +212,9 @@ def _changed(name: str, columns: Texts, shares: Texts = ()) -> tuple[Spec, dict[
 @_REGISTRY
 def list_command(out: Path) -> None:
     """List specs and datasets; compiled ones with their rows, and whether they are stale or changed."""
-    from tuneyard.compiler.registry import Registry
-    from tuneyard.compiler.spec import load_spec
-    from tuneyard.compiler.specfile import known_specs
+    from tuneyard.compiler.publish.registry import Registry
+    from tuneyard.compiler.spec.file import known_specs
+    from tuneyard.compiler.spec.model import load_spec
 
     specs = [load_spec(name) for name in known_specs()]
     width = max(len(spec.name) for spec in specs)
@@ -235,7 +235,7 @@ def show_command(
     name: str, sources: Texts, columns: Texts, row: int, rows: int, template: str | None
 ) -> None:
     """Show rows on their way: raw, as checked columns, as records, as the text that a model sees."""
-    from tuneyard.compiler.trace import sources_before, trace
+    from tuneyard.compiler.commands.trace import sources_before, trace
 
     spec, _ = _changed(name, columns)
     if not sources and (sources := sources_before(spec, DEFAULT_FOLDER)):
@@ -256,7 +256,7 @@ def show_command(
 @click.pass_context
 def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: bool, as_json: bool) -> None:
     """Compare two datasets, or files of records: examples added, removed, changed; 0 same, 1 different."""
-    from tuneyard.compiler.diff import diff
+    from tuneyard.compiler.commands.diff import diff
 
     found = diff(first, second, out)
     _print(as_json, found.as_json, found.lines(every))
@@ -272,7 +272,7 @@ def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: 
 @lang_option
 def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, as_json: bool) -> None:
     """Count what a dataset holds: lengths, labels, languages, duplicates."""
-    from tuneyard.compiler.stats import plot, stats
+    from tuneyard.compiler.commands.stats import plot, stats
 
     found = stats(name, out, model)
     _print(as_json, found.as_json, found.lines())
@@ -285,7 +285,7 @@ def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, 
 @_REGISTRY
 def remove_command(name: str, out: Path) -> None:
     """Unregister a compiled dataset and delete the files that compile made."""
-    from tuneyard.compiler.registry import Registry
+    from tuneyard.compiler.publish.registry import Registry
 
     registry = Registry(out)
     for line in registry.restored:

@@ -10,10 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.spec import REJECTED, Spec
-from tuneyard.compiler.specfile import PACKAGE
-from tuneyard.compiler.unused_columns import Unused
+from tuneyard.compiler.spec.file import PACKAGE
+from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.files import versions

@@ -4,13 +4,13 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from tuneyard.compiler.column_meanings import CLASS_ENDINGS, PAIRS, USUAL_NAMES, meaning
-from tuneyard.compiler.column_names import snake_case
 from tuneyard.compiler.init.look import FEWEST_ROWS, MOST_VALUES, PROSE, FileProfile, Leaf
 from tuneyard.compiler.init.threads import refuse_loose_messages, refuse_trees
 from tuneyard.compiler.kinds.kto import WORDS
 from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.kinds.turn_forms import is_transcript
+from tuneyard.compiler.spec.column_meanings import CLASS_ENDINGS, PAIRS, USUAL_NAMES, meaning
+from tuneyard.compiler.spec.column_names import snake_case
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.prompt import PLACEHOLDERS
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import cast
 
-from tuneyard.compiler.column_meanings import role_of_names
 from tuneyard.compiler.init.guess import Column as ProposedColumn
 from tuneyard.compiler.init.guess import Proposal
 from tuneyard.compiler.init.look import CHINESE, FileProfile, Leaf
 from tuneyard.compiler.kinds.pair import PAIR
-from tuneyard.compiler.spec import UNLABELLED, Column, Spec, load_spec
-from tuneyard.compiler.specfile import known_specs
+from tuneyard.compiler.spec.column_meanings import role_of_names
+from tuneyard.compiler.spec.file import known_specs
+from tuneyard.compiler.spec.model import UNLABELLED, Column, Spec, load_spec
 from tuneyard.core.prompt import PLACEHOLDERS
 
 _LEAF_KINDS = {

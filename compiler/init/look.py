@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from tuneyard.compiler.column_meanings import goes_by, usual_steps
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import find_reader, known_suffixes, read
+from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.scan import LOOKED_AT, is_rows, is_turn, layout_of
 from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable, opened, suffix
 from tuneyard.compiler.read.zips import members
-from tuneyard.compiler.sources import data_files
-from tuneyard.compiler.spec import PART
-from tuneyard.compiler.specfile import Source
+from tuneyard.compiler.spec.column_meanings import goes_by, usual_steps
+from tuneyard.compiler.spec.file import Source
+from tuneyard.compiler.spec.model import PART
 from tuneyard.core.errors import ContentError
 from tuneyard.core.han import HAN
 

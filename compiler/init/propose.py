@@ -14,20 +14,20 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeGuard
 
-from tuneyard.compiler.column_meanings import USUAL_NAMES
+from tuneyard.compiler.commands.trace import KeptRow, kept_rows
+from tuneyard.compiler.compile import check_spec
 from tuneyard.compiler.init.guess import Proposal, guess
 from tuneyard.compiler.init.like import BundledSpec, find_bundled_spec
 from tuneyard.compiler.init.look import CHINESE, FEWEST_ROWS, MOST_VALUES, PROSE, FileProfile, Leaf, look
 from tuneyard.compiler.kinds.pair import PAIR
-from tuneyard.compiler.pipeline import check_spec
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.registry import entry_of
-from tuneyard.compiler.render import Renderer
+from tuneyard.compiler.publish.registry import entry_of
 from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.rows import walker
-from tuneyard.compiler.spec import Output, Spec, load_spec
-from tuneyard.compiler.specfile import Source
-from tuneyard.compiler.trace import KeptRow, kept_rows
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.compiler.spec.file import Source
+from tuneyard.compiler.spec.model import Output, Spec, load_spec
+from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.checkout import bundled
 from tuneyard.core.documents import dump_short_yaml, read_mapping
 from tuneyard.core.errors import ContentError, RequestError, counted, one_line

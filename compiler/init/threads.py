@@ -1,7 +1,7 @@
 """Messages of threads, as OASST publishes them: no row is an example, and each refusal says what to write."""
 
-from tuneyard.compiler.column_meanings import USUAL_NAMES
 from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError
 
 WRITE_THREADS = (

@@ -13,8 +13,8 @@ from tuneyard.core.errors import Problem
 from tuneyard.core.plugins import bundled_with
 
 if TYPE_CHECKING:
-    from tuneyard.compiler.marks import TurnKeys
-    from tuneyard.compiler.spec import Column, Spec
+    from tuneyard.compiler.check.marks import TurnKeys
+    from tuneyard.compiler.spec.model import Column, Spec
 
 Values = list[object]
 Clean = Callable[[Values], Values]

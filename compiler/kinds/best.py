@@ -1,7 +1,7 @@
 """The best of several rated answers in a list of objects."""
 
+from tuneyard.compiler.check.marks import refuse_masked
 from tuneyard.compiler.kinds import ColumnReader, Kind
-from tuneyard.compiler.marks import refuse_masked
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import show_value
 

@@ -6,7 +6,7 @@ from tuneyard.compiler.kinds import FileContext, Kind, RecordLayout
 from tuneyard.compiler.kinds.pair import Reply, ReplyReader
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT
 from tuneyard.compiler.kinds.turns import Turn
-from tuneyard.compiler.spec import Column
+from tuneyard.compiler.spec.model import Column
 from tuneyard.core.calls import WrongValueError
 
 

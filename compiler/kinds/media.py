@@ -12,7 +12,7 @@ from typing import Any, cast
 from tuneyard.compiler.kinds import ASKED, ColumnReader, FileContext, Kind
 from tuneyard.compiler.kinds.turn_forms import USER
 from tuneyard.compiler.kinds.turns import Turn
-from tuneyard.compiler.spec import Column, placeholders
+from tuneyard.compiler.spec.model import Column, placeholders
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import counted, show_value
 from tuneyard.core.images import BROKEN_IMAGE

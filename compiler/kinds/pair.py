@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple, cast
 
+from tuneyard.compiler.check.marks import refuse_masked
 from tuneyard.compiler.kinds import ANSWERED, ColumnReader, FileContext, Kind, RecordLayout, Values
 from tuneyard.compiler.kinds.best import best_of
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns
@@ -15,8 +16,7 @@ from tuneyard.compiler.kinds.turns import (
     read_turns,
     refuse_images,
 )
-from tuneyard.compiler.marks import refuse_masked
-from tuneyard.compiler.spec import Column
+from tuneyard.compiler.spec.model import Column
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import show_value
 

@@ -3,7 +3,7 @@
 from typing import cast
 
 from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, Values
-from tuneyard.compiler.spec import ROW_NUMBER, Column
+from tuneyard.compiler.spec.model import ROW_NUMBER, Column
 from tuneyard.core.errors import counted
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayout
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Turn
-from tuneyard.compiler.spec import TOOLS, Column
+from tuneyard.compiler.spec.model import TOOLS, Column
 from tuneyard.core.calls import OPEN, WrongValueError, call_errors, calls_of, tools_text
 from tuneyard.core.errors import Problem
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
-from tuneyard.compiler.column_meanings import meaning
+from tuneyard.compiler.check.marks import TurnKeys, refuse_masked
 from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Values, kind_of
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
@@ -19,8 +19,8 @@ from tuneyard.compiler.kinds.turn_forms import (
     common_turns,
     role_and_content,
 )
-from tuneyard.compiler.marks import TurnKeys, refuse_masked
-from tuneyard.compiler.spec import Column, Output, Spec
+from tuneyard.compiler.spec.column_meanings import meaning
+from tuneyard.compiler.spec.model import Column, Output, Spec
 from tuneyard.core.calls import (
     RESULTS,
     WrongValueError,

@@ -13,8 +13,8 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.scan import row_of
 from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable, opened, suffix
 from tuneyard.compiler.rows import Rows
-from tuneyard.compiler.spec import PART, Spec
-from tuneyard.compiler.specfile import Source
+from tuneyard.compiler.spec.file import Source
+from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.core.errors import Problem, RequestError
 from tuneyard.core.plugins import Plugin, bundled_with, load, warn
 

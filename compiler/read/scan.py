@@ -15,8 +15,8 @@ import orjson
 
 from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG
 from tuneyard.compiler.rows import MISSING, walker
-from tuneyard.compiler.spec import Column
-from tuneyard.compiler.specfile import no_row
+from tuneyard.compiler.spec.file import no_row
+from tuneyard.compiler.spec.model import Column
 from tuneyard.core.errors import show_value
 
 LOOKED_AT = 1 << 20

@@ -22,7 +22,7 @@ FIRST = 1000  # places kept of each finding
 MANY = 4_000_000  # bytes of rows from which on a second process is worth its start
 MOST = 8  # processes
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-KINDS = {
+AUDIT_MESSAGES = {
     "E411": "nothing is learned from the row: all of it is masked or cut off",
     "E412": "the template ends no turn: the model never learns to stop",
     "E413": "LLaMA-Factory's plain tokenizer gives other labels than the batch",

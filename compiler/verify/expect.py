@@ -15,7 +15,7 @@ from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.rows import Rows
-from tuneyard.compiler.specfile import Source
+from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import PARTS, REMOTE_SOURCES, is_input, left_out_texts, loaded_files, query_fix
 from tuneyard.core.documents import BOM
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, counted, nearest, show_value

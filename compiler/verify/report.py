@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from math import ceil
 
-from tuneyard.compiler.fingerprints import quantiles
+from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.run import Verdict
 from tuneyard.core.errors import summarise

@@ -8,7 +8,8 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from tuneyard.compiler.drift import (
+from tuneyard.compiler.lint.retyped import problems_of_file, text_columns
+from tuneyard.compiler.publish.drift import (
     Manifest,
     changed_entry,
     changed_file,
@@ -16,8 +17,7 @@ from tuneyard.compiler.drift import (
     compiled_entries,
     read_manifests,
 )
-from tuneyard.compiler.retyped import problems_of_file, text_columns
-from tuneyard.compiler.verify.audit import FIRST, KINDS, Audit, AuditBatch, audits, workers_for
+from tuneyard.compiler.verify.audit import AUDIT_MESSAGES, FIRST, Audit, AuditBatch, audits, workers_for
 from tuneyard.compiler.verify.expect import (
     Expected,
     ExpectedRow,
@@ -349,7 +349,7 @@ def _walk(
             for one in found:
                 audit.add(one)
                 bar.update(one.rows)
-    for code, message in KINDS.items():
+    for code, message in AUDIT_MESSAGES.items():
         count = audit.counts[code]
         graded = code_for(code, count, audit.rows) if code in MESSAGES else code
         for row in audit.places.get(code, ()):

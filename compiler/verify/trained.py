@@ -8,7 +8,7 @@ from typing import Any
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
-from tuneyard.compiler.specfile import Source
+from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.verify.selection import split_rows
 from tuneyard.core.answers import PAIRED
 from tuneyard.core.datasets import REGISTRY, Dataset, loaded_files, locate_dataset, read_registry

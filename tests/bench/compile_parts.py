@@ -11,22 +11,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tuneyard.compiler import arrange, pipeline, readback
-from tuneyard.compiler.fingerprints import Fingerprints
+from tuneyard.compiler import compile as compile_module
+from tuneyard.compiler import pipeline
+from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.request import CompileRequest
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.write import readback
 
 PARTS = {
-    "check": (arrange.Checker, "check"),
-    "lint and keys": (arrange.Lint, "see"),
-    "render": (arrange.Renderer, "render"),
-    "hand over to the writer": (arrange.RecordFile, "write"),
-    "compare rows": (pipeline, "compare"),
+    "check": (pipeline.Checker, "check"),
+    "lint and keys": (pipeline.Lint, "see"),
+    "render": (pipeline.Renderer, "render"),
+    "hand over to the writer": (pipeline.RecordFile, "write"),
+    "compare rows": (compile_module, "compare"),
     "read back, with what follows": (readback.Written, "account"),
     "  fingerprints": (readback, "fingerprints"),
     "  clusters": (Fingerprints, "clusters"),
     "  write beside": (readback, "write_row_index"),
-    "publish": (pipeline.Registry, "publish"),
+    "publish": (compile_module.Registry, "publish"),
 }
 seconds: dict[str, float] = {}
 
@@ -48,7 +50,7 @@ def main() -> None:
     """Print one line for each part."""
     for name, (home, attribute) in PARTS.items():
         setattr(home, attribute, timed(name, getattr(home, attribute)))
-    reader = arrange.read
+    reader = pipeline.read
 
     def read(*args: Any) -> Iterator[Any]:
         """Yield the batches of the reader, its own time counted."""
@@ -56,11 +58,11 @@ def main() -> None:
         while (batch := timed("read", next)(batches, None)) is not None:
             yield batch
 
-    arrange.read = read
+    pipeline.read = read
     with tempfile.TemporaryDirectory(prefix="tuneyard-bench-") as name:
         source = Path(sys.argv[1]) if len(sys.argv) > 1 else made_up(Path(name))
         request = CompileRequest(sources=(f"train={source}",), out=Path(name) / "out")
-        timed("all of the main thread", pipeline.compile_spec)(load_spec("mnli"), request)
+        timed("all of the main thread", compile_module.compile_spec)(load_spec("mnli"), request)
     for name, spent in seconds.items():
         print(f"{name:30} {spent:.2f} CPU s")
 

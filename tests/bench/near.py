@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from tests.peers import installed
-from tuneyard.compiler.compare import PERMUTATIONS, THRESHOLD, near_rows, shingles
+from tuneyard.compiler.lint.duplicates import PERMUTATIONS, THRESHOLD, near_rows, shingles
 
 DEV = 10_000
 

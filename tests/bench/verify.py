@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tests.conftest import REAL
 from tests.tiny import make_tiny
-from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.run import verify
 from tuneyard.core.datasets import read_records
 

@@ -12,10 +12,10 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.tiny import make_seeing
-from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
-from tuneyard.compiler.spec import load_spec
-from tuneyard.compiler.specfile import known_specs
+from tuneyard.compiler.spec.file import known_specs
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify import audit, learned
 from tuneyard.compiler.verify.report import as_json, lines
 from tuneyard.compiler.verify.run import Verdict, read_settings, verify

@@ -22,7 +22,7 @@ from tests.mutate.mutants import Mutant, mutants
 from tests.mutate.sandbox import ROOT, Sandbox, tracked
 
 SCOPE = [
-    "core/*.py", "compiler/*.py", "compiler/read/*.py", "eval/dialogue.py", "eval/metrics/*.py",
+    "core/*.py", "compiler/*.py", "eval/dialogue.py", "eval/metrics/*.py",
     "eval/judge/alignment.py", "eval/judge/comparison.py", "eval/judge/conclusions.py", "eval/read/run.py",
     "eval/statistics/*.py",
     "adapters/delta.py", "adapters/lowrank.py", "adapters/merge.py",

@@ -10,8 +10,8 @@ from tests.fuzz import differential, mutations, structures
 from tests.fuzz.execute import Outcome, execute, scratch
 from tests.fuzz.invariants import leftovers, miscounts, records_of, rows_of
 from tests.fuzz.structures import KINDS
-from tuneyard.compiler.render import Filled, Renderer
 from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.write.render import Filled, Renderer
 
 FILES = sorted(
     path for path in mutations.CORPUS.glob("*-*/*") if path.parent.name.startswith(("good", "bad"))

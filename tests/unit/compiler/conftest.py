@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileReport, CompileRequest
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import read_records
 
 ROWS = [

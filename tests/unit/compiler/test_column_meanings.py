@@ -2,9 +2,9 @@
 
 import pytest
 
-from tuneyard.compiler.column_meanings import USUAL_NAMES, meaning, role_of_names
-from tuneyard.compiler.spec import load_spec
-from tuneyard.compiler.specfile import known_specs
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, meaning, role_of_names
+from tuneyard.compiler.spec.file import known_specs
+from tuneyard.compiler.spec.model import load_spec
 
 OWN_FORMS = {"defect", "defect-split", "defect-text", "demo_mnli", "demo_rte", "stackexchange"}
 """Specs of one file each, whose columns are paths in that file."""

@@ -10,11 +10,11 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.unit.compiler.conftest import ROWS, layouts
-from tuneyard.compiler import arrange
-from tuneyard.compiler.pipeline import compile_spec
-from tuneyard.compiler.registry import Registry
+from tuneyard.compiler import pipeline
+from tuneyard.compiler.compile import compile_spec
+from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.request import CompileRequest
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.checkout import version
 from tuneyard.core.errors import ContentError, RequestError
 
@@ -406,14 +406,14 @@ def test_a_source_that_changes_while_it_is_read_is_refused(bench, monkeypatch, k
     source = bench.write(f"train-{names[kind]}", layouts(ROWS)[names[kind]])
     bench.compile("rte", source)
     before = tree(bench.out)
-    reader = arrange.read
+    reader = pipeline.read
 
     def with_a_writer_in_between(*given):
         yield from reader(*given)
         time.sleep(0.02)  # a file system's clock ticks in some milliseconds
         change(source)
 
-    monkeypatch.setattr(arrange, "read", with_a_writer_in_between)
+    monkeypatch.setattr(pipeline, "read", with_a_writer_in_between)
     with pytest.raises(ContentError, match=f"{source}: changed, or was replaced, while it was read"):
         bench.compile("rte", source, force=True)
     assert tree(bench.out) == before

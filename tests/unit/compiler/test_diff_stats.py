@@ -8,9 +8,9 @@ from click.testing import CliRunner
 from tests.conftest import ROOT
 from tests.unit.compiler.conftest import as_parquet
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.diff import diff
-from tuneyard.compiler.stats import stats
-from tuneyard.compiler.stored import stored_examples
+from tuneyard.compiler.commands.dataset_reader import stored_examples
+from tuneyard.compiler.commands.diff import diff
+from tuneyard.compiler.commands.stats import stats
 from tuneyard.core.errors import ContentError, RequestError
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.unit.compiler.conftest import ROWS
-from tuneyard.compiler.registry import Registry
-from tuneyard.compiler.write import RecordFile
+from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.core import files
 from tuneyard.core.files import atomic, publish, write_text
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.compiler.conftest import ROWS
-from tuneyard.compiler.compare import imbalance
+from tuneyard.compiler.lint.duplicates import imbalance
 from tuneyard.core.errors import RequestError
 
 

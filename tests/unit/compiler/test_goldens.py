@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 
 from tests.unit.compiler.test_specs import GOLDEN, GOOD, sources
-from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import read_records
 
 ONE_WORD = "You only need to answer one word, no explanation"

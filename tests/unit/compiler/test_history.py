@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tuneyard.compiler.spec import load_spec
-from tuneyard.compiler.stored import stored_examples
+from tuneyard.compiler.commands.dataset_reader import stored_examples
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError
 
 ASKED = {"instruction": "And then?", "output": "We go home."}

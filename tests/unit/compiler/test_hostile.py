@@ -8,7 +8,7 @@ import os
 import pytest
 
 from tests.unit.compiler.conftest import ROWS, as_parquet
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError
 
 SPEC = """

@@ -275,9 +275,9 @@ def test_a_dataset_of_the_hub_is_fetched_once_and_compiled(check, hub, tmp_path)
 
 def test_torch_is_not_imported_for_the_hub(run, hub):
     code = (
-        "import sys; from tuneyard.compiler.pipeline import check_spec\n"
+        "import sys; from tuneyard.compiler.compile import check_spec\n"
         "from tuneyard.compiler.request import CompileRequest\n"
-        "from tuneyard.compiler.spec import load_spec\n"
+        "from tuneyard.compiler.spec.model import load_spec\n"
         "print(check_spec(load_spec('rte'), CompileRequest()).read, 'torch' in sys.modules)"
     )
     assert run("-c", code, env=hub.env).stdout == "9 False\n"

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REAL
+from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.init.propose import propose
-from tuneyard.compiler.pipeline import compile_spec
 from tuneyard.compiler.request import CompileRequest
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.spec.model import load_spec
 
 ASK = [{"role": "user", "content": "Name a river."}]
 GOOD, BAD = ([{"role": "assistant", "content": text}] for text in ("The Rhine.", "A river."))

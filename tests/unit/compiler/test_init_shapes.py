@@ -5,7 +5,7 @@ import yaml
 
 from tests.unit.compiler.conftest import as_csv
 from tuneyard.compiler.init.propose import propose
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError
 
 ROWS = 30

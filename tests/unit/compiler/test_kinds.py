@@ -3,7 +3,7 @@
 import pytest
 
 from tuneyard.compiler.kinds import RecordLayout, check_kinds, kinds
-from tuneyard.compiler.specfile import read_schema
+from tuneyard.compiler.spec.file import read_schema
 
 
 def test_specs_can_name_every_kind():

@@ -9,9 +9,9 @@ import json
 import pytest
 
 from tests.unit.compiler.conftest import Bench, as_parquet
-from tuneyard.compiler.registry import entries_of
-from tuneyard.compiler.spec import load_spec
-from tuneyard.compiler.specfile import known_specs
+from tuneyard.compiler.publish.registry import entries_of
+from tuneyard.compiler.spec.file import known_specs
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import read_records
 
 MASKING = [

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.compiler import matching, spool
-from tuneyard.compiler.fingerprints import Fingerprints
-from tuneyard.compiler.matching import matches, numbered, repeated, shared_keys
-from tuneyard.compiler.spool import Spool
+from tuneyard.compiler.lint import matching, spool
+from tuneyard.compiler.lint.fingerprints import Fingerprints
+from tuneyard.compiler.lint.matching import matches, numbered, repeated, shared_keys
+from tuneyard.compiler.lint.spool import Spool
 from tuneyard.core.row_index import write_row_index
 
 KEYS = st.lists(st.one_of(st.integers(-3, 6), st.integers(-(2**63), 2**63 - 1)), max_size=40)

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REAL
-from tuneyard.compiler.pipeline import compile_spec
-from tuneyard.compiler.registry import entries_of
+from tuneyard.compiler.compile import compile_spec
+from tuneyard.compiler.publish.registry import entries_of
 from tuneyard.compiler.request import CompileRequest
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.expect import expected_row, meaning_of
 from tuneyard.core.errors import ContentError
 

@@ -5,16 +5,18 @@ import tracemalloc
 
 import pytest
 
-from tuneyard.compiler import arrange, matching, spool, write
-from tuneyard.compiler.arrange import Context, write_splits
-from tuneyard.compiler.compare import compare
-from tuneyard.compiler.lint import unit_key
+from tuneyard.compiler import pipeline
+from tuneyard.compiler.check.unused_columns import Unused
+from tuneyard.compiler.lint import matching, spool
+from tuneyard.compiler.lint.duplicates import compare
+from tuneyard.compiler.lint.row_checks import unit_key
+from tuneyard.compiler.pipeline import Context, write_splits
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.progress import Progress
+from tuneyard.compiler.read.inputs import find_inputs
 from tuneyard.compiler.request import CompileRequest, Counts
-from tuneyard.compiler.sources import find_inputs
-from tuneyard.compiler.spec import load_spec
-from tuneyard.compiler.unused_columns import Unused
+from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.write import record_file
 
 MOST = 24  # bytes a row
 FEW, MANY = 6_000, 21_000  # rows
@@ -24,7 +26,7 @@ LIMITS = [  # of what is in memory at once: with these the smaller compile reach
     (matching, "SHARE", 1 << 11),
     (spool, "BLOCK", 1 << 10),
     (spool, "IN_MEMORY", 1 << 12),
-    (write, "PIECE", 1 << 16),
+    (record_file, "PIECE", 1 << 16),
 ]
 COLUMNS = "columns: {question: [q], answer: {names: [a], is: answer}, kind: [kind], page: [page]}\n"
 FILES = """
@@ -82,7 +84,7 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
 
     for module, limit, least in LIMITS:
         monkeypatch.setattr(module, limit, least)
-    monkeypatch.setattr(arrange, "PartRun", Rows)
+    monkeypatch.setattr(pipeline, "PartRun", Rows)
     part = bench.write("part.yaml", f"about: a part\n{WHOLE}")
     source = bench.rows("a.jsonl", [{}])
     peaks = {}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.compiler.spec import load_spec
-from tuneyard.compiler.texts import HTML, without_html
+from tuneyard.compiler.check.cleaning import HTML, without_html
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError
 from tuneyard.core.splits import apportioned
 

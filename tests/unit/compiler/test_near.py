@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.compiler.compare import THRESHOLD, near_rows, shingles, similarity
+from tuneyard.compiler.lint.duplicates import THRESHOLD, near_rows, shingles, similarity
 
 WORDS = [f"word{number}" for number in range(400)]
 
@@ -69,7 +69,7 @@ def test_only_texts_that_share_a_band_are_compared(monkeypatch):
         compared.append((one, other))
         return similarity(one, other)
 
-    monkeypatch.setattr("tuneyard.compiler.compare.similarity", counted)
+    monkeypatch.setattr("tuneyard.compiler.lint.duplicates.similarity", counted)
     texts = [*far, f"{far[3]} more", far[3], *far * 2]
     found = [(10, 3), *[(row, 10) for row, text in enumerate(texts) if row > 10 and text == far[3]]]
     assert [(row, twin) for row, twin, _ in near_rows(texts)] == found

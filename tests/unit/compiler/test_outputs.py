@@ -6,8 +6,8 @@ import json
 import pytest
 
 from tests.unit.compiler.conftest import Bench
-from tuneyard.compiler.registry import entries_of
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.publish.registry import entries_of
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError
 
 TEMPLATES = {

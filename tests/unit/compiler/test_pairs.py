@@ -5,11 +5,11 @@ import json
 import pytest
 
 from tests.conftest import REAL
-from tuneyard.compiler.pipeline import compile_spec
-from tuneyard.compiler.registry import entries_of
+from tuneyard.compiler.commands.dataset_reader import stored_examples
+from tuneyard.compiler.compile import compile_spec
+from tuneyard.compiler.publish.registry import entries_of
 from tuneyard.compiler.request import CompileRequest
-from tuneyard.compiler.spec import load_spec
-from tuneyard.compiler.stored import stored_examples
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.expect import entry_problems, expected_row, meaning_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.training_stage import stage_of_rows

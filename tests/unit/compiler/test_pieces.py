@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.compiler.pieces import PieceRule
-from tuneyard.compiler.spec import load_spec
-from tuneyard.compiler.trace import trace
-from tuneyard.compiler.write import RecordFile
+from tuneyard.compiler.commands.trace import trace
+from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.write.pieces import PieceRule
+from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.core.errors import ContentError, RequestError
 
 SPEC = """

@@ -8,10 +8,10 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.messages import golden, printed
-from tuneyard.compiler.pipeline import check_spec
+from tuneyard.compiler.compile import check_spec
 from tuneyard.compiler.problems import NAMES, PLACES, WARNINGS, Problems, some_of
 from tuneyard.compiler.request import CompileRequest
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import Problem
 
 BAD = ROOT / "tests" / "examples" / "bad"

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.unit.compiler.conftest import ROWS, layouts
-from tuneyard.compiler import pipeline, progress
+from tuneyard.compiler import compile as compile_module
+from tuneyard.compiler import progress
 
 
 @pytest.mark.parametrize(
@@ -11,7 +12,9 @@ from tuneyard.compiler import pipeline, progress
 )
 def test_every_byte_of_the_sources_is_counted(bench, name, monkeypatch):
     bars = []
-    monkeypatch.setattr(pipeline, "Progress", lambda paths: bars.append(progress.Progress(paths)) or bars[0])
+    monkeypatch.setattr(
+        compile_module, "Progress", lambda paths: bars.append(progress.Progress(paths)) or bars[0]
+    )
     sources = [bench.write(f"{split}/{name}", layouts(ROWS)[name]) for split in ("train", "eval")]
     bench.compile("rte", f"train={sources[0]}", f"eval={sources[1]}")
     sizes = sum(path.stat().st_size for path in sources)

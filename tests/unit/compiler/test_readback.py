@@ -10,13 +10,13 @@ import pytest
 
 from tests.unit.compiler.conftest import ROWS
 from tests.unit.compiler.test_specs import DEMO, sources
-from tuneyard.compiler.pipeline import check_spec, compile_spec
-from tuneyard.compiler.readback import look_back, read_back
+from tuneyard.compiler.compile import check_spec, compile_spec
+from tuneyard.compiler.lint.spool import Spool
 from tuneyard.compiler.request import CompileRequest
-from tuneyard.compiler.spec import load_spec
-from tuneyard.compiler.specfile import known_specs
-from tuneyard.compiler.spool import Spool
-from tuneyard.compiler.write import Checksum, RecordFile
+from tuneyard.compiler.spec.file import known_specs
+from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.write.readback import look_back, read_back
+from tuneyard.compiler.write.record_file import Checksum, RecordFile
 from tuneyard.core.datasets import find_dataset, read_records
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import conversation
@@ -181,7 +181,7 @@ def test_a_file_that_is_not_just_its_records_is_refused(tmp_path, name, data):
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 20, 1000])
 def test_records_come_back_whatever_the_size_of_a_block(tmp_path, monkeypatch, size):
     """The edge of a block falls on each place that a file has: none is lost or taken twice."""
-    monkeypatch.setattr("tuneyard.compiler.readback.BLOCK", size)
+    monkeypatch.setattr("tuneyard.compiler.write.readback.BLOCK", size)
     records = [{"a": n, "b": "]\n{" * n} for n in range(6)]
     texts = [json.dumps(record, separators=(",", ":")) for record in records]
     (tmp_path / "a.json").write_text("[\n" + ",\n".join(texts) + "\n]\n")
@@ -200,10 +200,10 @@ def test_outputs_that_differ_in_their_records_are_not_published(bench, monkeypat
 
 def test_a_row_that_no_count_knows_is_an_internal_error(bench, monkeypatch):
     """A row that is lost before it is kept is in no file and in no count: the sum tells."""
-    from tuneyard.compiler import arrange
+    from tuneyard.compiler import pipeline
 
-    sift = arrange.Checker.check
-    monkeypatch.setattr(arrange.Checker, "check", lambda self, *given: sift(self, *given).keep([0]))
+    sift = pipeline.Checker.check
+    monkeypatch.setattr(pipeline.Checker, "check", lambda self, *given: sift(self, *given).keep([0]))
     source = bench.rows("train.jsonl", ROWS)
     for way in (compile_spec, check_spec):
         with pytest.raises(ContentError, match=r"internal error: read 3, but kept 1 \+ dropped 0 .* = 1: "):
@@ -313,8 +313,8 @@ def test_the_clusters_of_mnli_dev_are_its_premises(bench, real_data):
 @pytest.mark.parametrize("rows", [1, 500, 20_000])
 def test_a_file_looked_at_while_it_grows_is_found_as_it_is_in_the_end(tmp_path, monkeypatch, rows):
     """Another process reads it block by block, far from where it is written or close behind."""
-    monkeypatch.setattr("tuneyard.compiler.write.FOLLOWED", 0)
-    monkeypatch.setattr("tuneyard.compiler.write.PIECE", 1000)
+    monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 0)
+    monkeypatch.setattr("tuneyard.compiler.write.record_file.PIECE", 1000)
     spec = load_spec("rte")
     texts = [json.dumps({"instruction": f"{n}", "input": "", "output": "yes", "idx": n}) for n in range(rows)]
     looks = []
@@ -325,13 +325,13 @@ def test_a_file_looked_at_while_it_grows_is_found_as_it_is_in_the_end(tmp_path, 
                 file.write([text.encode() for text in texts[start : start + 7]])
         records, checksum, prints = file.looked()
         looks.append((records, checksum, list(Spool.of_file(prints, "Q"))))
-        monkeypatch.setattr("tuneyard.compiler.write.FOLLOWED", 1 << 40)
+        monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 1 << 40)
     assert looks[0] == looks[1]
     assert looks[0][0] == rows == len(set(looks[0][2]))
 
 
 def test_a_file_broken_while_it_grows_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuneyard.compiler.write.FOLLOWED", 0)
+    monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 0)
     path = tmp_path / "a.json"
     with RecordFile(path, partial(look_back, load_spec("rte"), load_spec("rte").outputs[0], path)) as file:
         file.write([b'{"a":1}'] * 9)
@@ -340,8 +340,8 @@ def test_a_file_broken_while_it_grows_is_named(tmp_path, monkeypatch):
 
 
 def test_a_look_that_nobody_asks_for_leaves_no_process(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuneyard.compiler.write.FOLLOWED", 0)
-    monkeypatch.setattr("tuneyard.compiler.write.PIECE", 1)
+    monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 0)
+    monkeypatch.setattr("tuneyard.compiler.write.record_file.PIECE", 1)
     with pytest.raises(KeyError), RecordFile(tmp_path / "a.json", lambda file: file.read()) as file:
         file.write([b"{}"])
         child = file._follower._child.pid
@@ -352,8 +352,8 @@ def test_a_look_that_nobody_asks_for_leaves_no_process(tmp_path, monkeypatch):
 
 def test_a_compile_that_stops_leaves_no_process_that_looks_back(bench, monkeypatch):
     """E430 is found when all files are written and looked at."""
-    monkeypatch.setattr("tuneyard.compiler.write.FOLLOWED", 0)
-    monkeypatch.setattr("tuneyard.compiler.write.PIECE", 1)
+    monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 0)
+    monkeypatch.setattr("tuneyard.compiler.write.record_file.PIECE", 1)
     before = set(multiprocessing.active_children())
     rows = [{"question": f"When was {number}?", "answer": f"2023-05-{number:02}"} for number in range(1, 20)]
     columns = "{question: [question], answer: {names: [answer], is: answer}}"
@@ -365,7 +365,7 @@ def test_a_compile_that_stops_leaves_no_process_that_looks_back(bench, monkeypat
 
 
 def test_a_look_that_fails_otherwise_says_so_without_a_traceback(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("tuneyard.compiler.write.FOLLOWED", 0)
+    monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 0)
     with RecordFile(tmp_path / "a.json", lambda _: [].pop()) as file:
         file.write([b"{}"])
     with pytest.raises(ContentError, match=r"a\.json: the process that read it back ended"):
@@ -374,7 +374,7 @@ def test_a_look_that_fails_otherwise_says_so_without_a_traceback(tmp_path, monke
 
 
 def test_a_killed_look_publishes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuneyard.compiler.write.FOLLOWED", 0)
+    monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 0)
     with RecordFile(tmp_path / "a.json", lambda _: os.kill(os.getpid(), 9)) as file:
         file.write([b"{}"])
     with pytest.raises(ContentError, match=r"a\.json: the process that read it back ended"):

@@ -9,7 +9,7 @@ from tests.unit.compiler.conftest import ROWS, as_parquet
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.parquet import BATCH_BYTES
-from tuneyard.compiler.specfile import Source
+from tuneyard.compiler.spec.file import Source
 
 PLUGIN = '''
 from tuneyard.compiler.read import OpenFile, reader

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER
 from tuneyard.compiler.kinds.turns import Turn
-from tuneyard.compiler.render import Renderer
 from tuneyard.compiler.rows import Batch
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.write.render import Renderer
 
 ALPACA = """
 about: hostile texts

@@ -5,10 +5,10 @@ import json
 import pytest
 from datasets import Value
 
+from tuneyard.compiler.compile import check_spec
 from tuneyard.compiler.init.propose import propose
-from tuneyard.compiler.pipeline import check_spec
 from tuneyard.compiler.request import CompileRequest
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError
 from tuneyard.core.timestamps import BATCH
 

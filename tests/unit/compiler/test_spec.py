@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from tuneyard.compiler.registry import Registry
-from tuneyard.compiler.spec import load_spec, placeholders
-from tuneyard.compiler.specfile import known_specs
+from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.spec.file import known_specs
+from tuneyard.compiler.spec.model import load_spec, placeholders
 from tuneyard.core.errors import ContentError, RequestError
 
 GOOD = """

@@ -6,10 +6,10 @@ import jsonschema_rs
 import pytest
 
 from tests.conftest import ROOT
-from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
-from tuneyard.compiler.spec import load_spec
-from tuneyard.compiler.specfile import known_specs, read_schema
+from tuneyard.compiler.spec.file import known_specs, read_schema
+from tuneyard.compiler.spec.model import load_spec
 
 GOOD = ROOT / "tests" / "examples" / "good"
 GOLDEN = ROOT / "tests" / "golden" / "compiler"

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.compiler.conftest import Bench
-from tuneyard.compiler.compare import near_rows, similarity
-from tuneyard.compiler.pipeline import check_spec
+from tuneyard.compiler.check.filters import Sieve, speaks
+from tuneyard.compiler.compile import check_spec
+from tuneyard.compiler.lint.duplicates import near_rows, similarity
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.rows import Batch
-from tuneyard.compiler.spec import Filter, load_spec
-from tuneyard.compiler.texts import Sieve, speaks
+from tuneyard.compiler.spec.model import Filter, load_spec
 
 CONTROLS = {*range(9), 11, 12, *range(14, 32), 127}  # all of ASCII's but tab and the ends of lines
 QA = "{dataset: t, file: t.jsonl, format: alpaca, instruction: '{q}', output: '{a}'}"

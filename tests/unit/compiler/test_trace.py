@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.spec import load_spec
-from tuneyard.compiler.trace import trace
+from tuneyard.compiler.commands.trace import trace
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import DEFAULT_FOLDER
 from tuneyard.core.errors import ProblemsError, RequestError
 

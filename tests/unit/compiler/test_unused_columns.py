@@ -5,9 +5,9 @@ import json
 import pytest
 
 from tests.unit.compiler.conftest import ROWS, Bench, layouts
-from tuneyard.compiler.registry import Registry
+from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.rows import filled
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.spec.model import load_spec
 
 TALK = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
 QA = {"question": "Why?", "answer": "So."}

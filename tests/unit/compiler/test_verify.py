@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.fingerprints import quantiles
+from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.expect import Expected, ExpectedRow, column_problems, entry_problems, meaning_of
 from tuneyard.compiler.verify.report import as_json, histogram, lines

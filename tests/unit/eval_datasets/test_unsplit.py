@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import yaml
 
-from tuneyard.compiler.pipeline import compile_spec
+from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
-from tuneyard.compiler.spec import load_spec
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import RequestError
 from tuneyard.core.row_index import read_row_index
 from tuneyard.eval import text

@@ -20,8 +20,8 @@ from tests.unit.adapters.test_plots import adapter
 from tuneyard.adapters import statistics
 from tuneyard.adapters.__main__ import show as show_command
 from tuneyard.adapters.plots import draw as draw_adapters
-from tuneyard.compiler import stats
 from tuneyard.compiler.cli import stats_command
+from tuneyard.compiler.commands import stats
 from tuneyard.core import drawing, language, metrics
 from tuneyard.core.drawing import Typeface
 from tuneyard.core.errors import ContentError

@@ -12,7 +12,7 @@ from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.read import read
-from tuneyard.compiler.specfile import Source
+from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.core.prompt import conversation, strings

@@ -9,7 +9,7 @@ from itertools import count, islice
 from operator import lt
 from typing import TYPE_CHECKING, TypeAlias
 
-from tuneyard.compiler.spool import Spool
+from tuneyard.compiler.lint.spool import Spool
 
 if TYPE_CHECKING:
     import numpy as np

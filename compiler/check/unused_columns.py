@@ -4,18 +4,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tuneyard.compiler.column_meanings import (
+from tuneyard.compiler.check.marks import CORRECTNESS, ROW_WEIGHTS, RowWeights, says_incorrect
+from tuneyard.compiler.rows import MISSING, Rows
+from tuneyard.compiler.spec.column_meanings import (
     EARLIER_TURNS,
     SYSTEM_TEXT,
     meaning,
     says_nothing_without_answer,
     usual_name,
 )
-from tuneyard.compiler.column_names import snake_case
-from tuneyard.compiler.marks import CORRECTNESS, ROW_WEIGHTS, RowWeights, says_incorrect
-from tuneyard.compiler.rows import MISSING, Rows
-from tuneyard.compiler.spec import Output, Spec
-from tuneyard.compiler.specfile import where_to_write
+from tuneyard.compiler.spec.column_names import snake_case
+from tuneyard.compiler.spec.file import where_to_write
+from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
 from tuneyard.core.errors import Problem, show_value
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.compiler.conftest import ROWS
-from tuneyard.compiler.arrange import split_rows
-from tuneyard.compiler.fingerprints import Fingerprints
-from tuneyard.compiler.lint import unit_key
-from tuneyard.compiler.spec import Split
-from tuneyard.compiler.texts import speaks
+from tuneyard.compiler.check.filters import speaks
+from tuneyard.compiler.lint.fingerprints import Fingerprints
+from tuneyard.compiler.lint.row_checks import unit_key
+from tuneyard.compiler.pipeline import split_rows
+from tuneyard.compiler.spec.model import Split
 
 SPEC = """
 about: a test

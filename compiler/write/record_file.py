@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from tuneyard.compiler.pieces import SEPARATOR
+from tuneyard.compiler.write.pieces import SEPARATOR
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import flush_soon, named
 

@@ -13,10 +13,10 @@ from heapq import merge
 from itertools import groupby
 from typing import Any
 
-from tuneyard.compiler.fingerprints import Fingerprints
-from tuneyard.compiler.matching import Pairs, matches, repeated, shared_keys
+from tuneyard.compiler.lint.fingerprints import Fingerprints
+from tuneyard.compiler.lint.matching import Pairs, matches, repeated, shared_keys
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.spec import PART
+from tuneyard.compiler.spec.model import PART
 from tuneyard.core.han import HAN
 
 THRESHOLD = 0.8

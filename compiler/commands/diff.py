@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
-from tuneyard.compiler.stored import Example, few, stored_examples
+from tuneyard.compiler.commands.dataset_reader import Example, few, stored_examples
 from tuneyard.core.errors import counted
 
 SHOWN = 20

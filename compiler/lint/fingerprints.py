@@ -8,9 +8,9 @@ from itertools import accumulate
 from math import ceil
 from typing import Any, cast
 
-from tuneyard.compiler.matching import Pairs, numbered, repeated
+from tuneyard.compiler.lint.matching import Pairs, numbered, repeated
+from tuneyard.compiler.lint.spool import Spool
 from tuneyard.compiler.rows import Line
-from tuneyard.compiler.spool import Spool
 
 
 class Codes:

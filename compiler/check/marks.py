@@ -8,9 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneyard.compiler.column_names import snake_case
-from tuneyard.compiler.spec import Spec
-from tuneyard.compiler.specfile import where_to_write
+from tuneyard.compiler.spec.column_names import snake_case
+from tuneyard.compiler.spec.file import where_to_write
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.datasets import filled
 from tuneyard.core.errors import show_value

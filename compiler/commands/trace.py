@@ -6,17 +6,17 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from tuneyard.compiler.check import Checker
-from tuneyard.compiler.pieces import SEPARATOR
+from tuneyard.compiler.check.checker import Checker
+from tuneyard.compiler.check.filters import Sieve
+from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.publish.registry import entry_of
 from tuneyard.compiler.read import read, reading
-from tuneyard.compiler.registry import entry_of
-from tuneyard.compiler.render import Renderer
+from tuneyard.compiler.read.inputs import RAW, find_inputs, with_rivals
 from tuneyard.compiler.rows import Batch
-from tuneyard.compiler.sources import RAW, find_inputs, with_rivals
-from tuneyard.compiler.spec import MANIFEST, Spec
-from tuneyard.compiler.texts import Sieve
-from tuneyard.compiler.unused_columns import Unused
+from tuneyard.compiler.spec.model import MANIFEST, Spec
+from tuneyard.compiler.write.pieces import SEPARATOR
+from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.errors import ProblemsError, RequestError, show_value
 from tuneyard.core.files import read_object
 

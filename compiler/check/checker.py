@@ -6,24 +6,18 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from tuneyard.compiler.column_meanings import missing_fix, other_kind
+from tuneyard.compiler.check.cleaning import cleaner, wrapped
+from tuneyard.compiler.check.json_values import numbers_in, writable
+from tuneyard.compiler.check.labels import keys_of, label_keys
+from tuneyard.compiler.check.marks import MaskedAnswerError, TurnKeys
+from tuneyard.compiler.check.text_columns import stand_ins, written
+from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.kinds import ColumnReader, FileContext, kind_of
 from tuneyard.compiler.kinds.turns import unread_keys
-from tuneyard.compiler.marks import MaskedAnswerError, TurnKeys
 from tuneyard.compiler.problems import Problems, some_of
 from tuneyard.compiler.rows import MISSING, Batch, Rows
-from tuneyard.compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
-from tuneyard.compiler.texts import (
-    cleaner,
-    keys_of,
-    label_keys,
-    numbers_in,
-    stand_ins,
-    wrapped,
-    writable,
-    written,
-)
-from tuneyard.compiler.unused_columns import Unused
+from tuneyard.compiler.spec.column_meanings import missing_fix, other_kind
+from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Column, Spec
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import Problem, nearest, show_value
 from tuneyard.core.schema_errors import violations

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tuneyard.compiler.kinds import Kind, RecordLayout, check_kinds, kind_of
-from tuneyard.compiler.pieces import PieceRule
-from tuneyard.compiler.specfile import (
+from tuneyard.compiler.spec.file import (
     Raw,
     Source,
     filled_in,
@@ -17,6 +16,7 @@ from tuneyard.compiler.specfile import (
     reads_piece_by_piece,
     source_of,
 )
+from tuneyard.compiler.write.pieces import PieceRule
 from tuneyard.core.errors import ContentError, nearest, show_value
 from tuneyard.core.row_index import row_index_file
 from tuneyard.core.splits import REST

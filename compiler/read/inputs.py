@@ -13,7 +13,7 @@ from pathlib import Path
 from tuneyard.compiler.read import known_suffixes, readers
 from tuneyard.compiler.read.hub import HubFile, find_files
 from tuneyard.compiler.read.stream import suffix
-from tuneyard.compiler.spec import PART, Spec
+from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.core.checkout import bundled
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest
 from tuneyard.core.files import sha256

@@ -14,7 +14,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from tuneyard.compiler.drift import (
+from tuneyard.compiler.check.unused_columns import Unused
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.progress import Progress
+from tuneyard.compiler.publish.drift import (
     COMPILED_KEYS,
     Entry,
     Manifest,
@@ -24,13 +27,10 @@ from tuneyard.compiler.drift import (
     folder_of,
     read_manifests,
 )
-from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.progress import Progress
+from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity, Sources, own_hash
-from tuneyard.compiler.sources import Input
-from tuneyard.compiler.spec import MANIFEST, REJECTED, Output, Spec, load_spec
-from tuneyard.compiler.specfile import where_to_write
-from tuneyard.compiler.unused_columns import Unused
+from tuneyard.compiler.spec.file import where_to_write
+from tuneyard.compiler.spec.model import MANIFEST, REJECTED, Output, Spec, load_spec
 from tuneyard.core.checkout import version
 from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES, read_registry, wrong_folder
 from tuneyard.core.errors import ContentError, RequestError, nearest

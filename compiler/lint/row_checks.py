@@ -7,12 +7,13 @@ from hashlib import blake2b
 from itertools import chain
 from operator import add
 
-from tuneyard.compiler.fingerprints import Fingerprints
+from tuneyard.compiler.check.cleaning import HTML
+from tuneyard.compiler.check.text_columns import TextColumns, Texts
 from tuneyard.compiler.kinds import MARK, kind_of
+from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.rows import Batch
-from tuneyard.compiler.spec import Spec
-from tuneyard.compiler.texts import HTML, TextColumns, Texts
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import Problem, show_value
 
 LONG = 1_000_000

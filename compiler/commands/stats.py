@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from tuneyard.compiler.fingerprints import quantiles
-from tuneyard.compiler.stored import MOST_LABELS, few, stored_examples
-from tuneyard.compiler.texts import speaks
+from tuneyard.compiler.check.filters import speaks
+from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, stored_examples
+from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.tokens import load_tokenizer
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language import tr

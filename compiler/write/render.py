@@ -7,12 +7,13 @@ from typing import cast
 
 import orjson
 
+from tuneyard.compiler.check.cleaning import wrapped
+from tuneyard.compiler.check.text_columns import as_texts
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER
 from tuneyard.compiler.kinds.turns import OPENAI, SHAREGPT, Turn
-from tuneyard.compiler.pieces import SEPARATOR
 from tuneyard.compiler.rows import Batch
-from tuneyard.compiler.spec import Output, Spec, placeholders
-from tuneyard.compiler.texts import as_texts, wrapped
+from tuneyard.compiler.spec.model import Output, Spec, placeholders
+from tuneyard.compiler.write.pieces import SEPARATOR
 
 Values = Iterable[object]
 HISTORY = "history"

@@ -7,7 +7,7 @@ test checks that the bundled specs use no name that is missing here.
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
-from tuneyard.compiler.column_names import snake_case
+from tuneyard.compiler.spec.column_names import snake_case
 from tuneyard.core.errors import nearest, show_value
 
 # By role, in snake case and by preference: if a file has several, the first one is used.

@@ -15,12 +15,12 @@ from typing import Any, BinaryIO, cast
 
 import orjson
 
-from tuneyard.compiler.fingerprints import Fingerprints
-from tuneyard.compiler.registry import entry_of
-from tuneyard.compiler.retyped import LINES, problems_of_file, problems_of_kept, text_columns
-from tuneyard.compiler.spec import Output, Spec
-from tuneyard.compiler.spool import Spool
-from tuneyard.compiler.write import Checksum, RecordFile, not_as_made
+from tuneyard.compiler.lint.fingerprints import Fingerprints
+from tuneyard.compiler.lint.retyped import LINES, problems_of_file, problems_of_kept, text_columns
+from tuneyard.compiler.lint.spool import Spool
+from tuneyard.compiler.publish.registry import entry_of
+from tuneyard.compiler.spec.model import Output, Spec
+from tuneyard.compiler.write.record_file import Checksum, RecordFile, not_as_made
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import named, sha256
 from tuneyard.core.prompt import PLACEHOLDERS

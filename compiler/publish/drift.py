@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard, cast
 
-from tuneyard.compiler.spec import MANIFEST
+from tuneyard.compiler.spec.model import MANIFEST
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.files import read_json, sha256
 

@@ -9,8 +9,8 @@ from tuneyard.core.prompt import strings
 from tuneyard.core.timestamps import texts_after_timestamps, timestamps_in_file, timestamps_in_records
 
 if TYPE_CHECKING:
-    from tuneyard.compiler.render import Renderer
     from tuneyard.compiler.rows import Batch
+    from tuneyard.compiler.write.render import Renderer
 
 TEXT_PARTS = ("prompt", "query", "response", "history", "messages", "system", "tools", "chosen", "rejected")
 """Parts of a registry entry's `columns` whose columns hold texts."""

@@ -19,7 +19,7 @@ from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.schema_errors import check_file
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 SPECS = PACKAGE / "specs"
 SCHEMAS = PACKAGE / "schemas"
 _NAME = re.compile(r"\w[\w .+-]*")

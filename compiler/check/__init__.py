@@ -1,0 +1,1 @@
+"""Rows as read become checked columns: values, labels, cleaning, filters, unused columns."""

@@ -1,0 +1,60 @@
+"""The changes to texts that a spec may ask for (`clean:`, `wrap:`); the compiler makes no others."""
+
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import partial
+
+Values = list[object]
+_TAGS = "a|p|b|i|em|strong|ul|ol|li|code|pre|blockquote|div|span|h[1-6]|table|tr|td|th|sub|sup"
+HTML = re.compile(rf"</(?:{_TAGS})>|<(?:br|hr) ?/?>|<p>", re.IGNORECASE)  # `List<a>` is none
+_ENDS = dict.fromkeys(
+    ("p", "ul", "ol", "pre", "blockquote", "table", *(f"h{n}" for n in range(1, 7))), "\n\n"
+)
+_ENDS |= dict.fromkeys(("br", "hr", "li", "tr", "div"), "\n")
+
+
+def without_html(text: str) -> str:
+    """Return a text without its tags and entities, its blocks set apart; one without tags stays as it is."""
+    if not HTML.search(text):
+        return text
+    from lxml import etree
+    from lxml.html import fragment_fromstring
+
+    root = fragment_fromstring(text, create_parent="div")
+    etree.strip_elements(root, etree.Comment, "script", "style", with_tail=False)
+    for node in root.iterdescendants():
+        if node.tag == "li":
+            node.text = f"- {node.text or ''}"
+        if node.tag in _ENDS:
+            node.tail = _ENDS[node.tag] + (node.tail or "").lstrip("\n")
+    return re.sub(r"\n{3,}", "\n\n", root.text_content()).strip()
+
+
+STEPS: dict[str, Callable[[str], str]] = {
+    "nfc": partial(unicodedata.normalize, "NFC"),
+    "strip": str.strip,
+    "unescape": html.unescape,
+    "html": without_html,
+}
+
+
+def cleaner(steps: Sequence[str]) -> Callable[[Values], Values]:
+    """Return a function that makes these changes, in order, to every text of a column."""
+    changes = [STEPS[step] for step in steps]
+
+    def clean(values: Values) -> Values:
+        for change in changes:
+            values = [change(value) if isinstance(value, str) else value for value in values]
+        return values
+
+    return clean
+
+
+def wrapped(wrap: str, values: Values) -> Values:
+    """Return texts with what stands around `{}` put around them; empty texts stay empty."""
+    if wrap == "{}":
+        return values
+    before, _, after = wrap.partition("{}")
+    return [f"{before}{value}{after}" if value else value for value in values]

@@ -1,0 +1,42 @@
+"""Values that JSON can hold, and text cells that are whole numbers."""
+
+import json
+from collections.abc import Sequence
+from typing import cast
+
+import orjson
+
+SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1  # what orjson writes
+
+
+def writable(value: object) -> bool:
+    """Whether JSON can hold a value: no bytes, no NaN, not nested too deep, no rounded number."""
+    try:
+        text = json.dumps(value, allow_nan=False, default=lambda other: orjson.dumps(other).decode())
+        json.loads(text, parse_float=_unrounded)
+        orjson.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _unrounded(number: str) -> None:
+    """Refuse a number that may have lost digits: orjson reads whole ones above 64 bits as fractions."""
+    if abs(float(number)) > LARGEST:
+        raise ValueError(number)
+
+
+def numbers_in(values: Sequence[object], before: str | None) -> list[object]:
+    """Return text cells as whole numbers where all are written as such, and none is too large for JSON.
+
+    `before` is what the column holds in the rows before: text stays, beside numbers each cell counts alone.
+    """
+    try:
+        numbers = [int(cast("str", value)) for value in values]
+        small = min(numbers) >= SMALLEST and max(numbers) <= LARGEST
+        if before != "text" and small and list(map(str, numbers)) == list(values):
+            return cast("list[object]", numbers)
+    except ValueError:
+        pass
+    alone = before == "a number" and len(values) > 1
+    return [number for value in values for number in numbers_in([value], None)] if alone else list(values)

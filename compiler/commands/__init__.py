@@ -1,0 +1,1 @@
+"""Commands about datasets that exist: show, stats, diff."""

@@ -1,0 +1,1 @@
+"""dataset_info.json and the manifests: what is published, and whether it is still up to date."""
