@@ -13,9 +13,9 @@ SIGNIFICANT = 0.05  # a p is printed with as many digits as show its side of thi
 MOST_DIGITS = 8
 
 
-def percent(share: float) -> str:
-    """Return a share as `93.3 %`."""
-    return f"{100 * share:.1f} %"
+def percent(share: float, more_digits: int = 0) -> str:
+    """A share as `93.3 %`, with `more_digits` than that."""
+    return f"{100 * share:.{1 + more_digits}f} %"
 
 
 def interval(share: Sequence[float] | None) -> str:
@@ -26,14 +26,33 @@ def interval(share: Sequence[float] | None) -> str:
     return f"{percent(value)} ({100 * low:.1f}–{100 * high:.1f})"
 
 
-def points(share: float) -> str:
-    """Return a difference of shares in percentage points with its sign, `+43.3` or `−1.0`; one near 0 with as
-    many digits as show its sign, `−0.03`, and 0 without one."""
+def points(share: float, border: float = 0) -> str:
+    """A difference of shares in percentage points with its sign, `+43.3` or `−1.0`, and 0 without a sign.
+
+    More digits follow if a difference near 0 needs them for its sign, `−0.03`, or one near `border` for its
+    side of that.
+    """
     for digits in range(1, MOST_DIGITS):
         text = f"{100 * share:+.{digits}f}"
-        if float(text):
-            return text.replace("-", "−")
-    return "0.0"
+        shown = float(text)
+        if _same_side(shown, 100 * share, 0) and _same_side(shown, 100 * share, 100 * border):
+            break
+    else:
+        text = f"{100 * share:+.1f}"
+    if float(text) == 0:
+        return "0.0"
+    return text.replace("-", "−")
+
+
+def size_in_points(share: float) -> str:
+    """The size of a difference of shares in percentage points, `3.2`, with as many digits as show that it is
+    not 0."""
+    return points(share).removeprefix("+")
+
+
+def _same_side(shown: float, value: float, border: float) -> bool:
+    """True if a printed number is on the side of a border that its value is on."""
+    return (shown < border) == (value < border) and (shown > border) == (value > border)
 
 
 def points_interval(value: float, low: float, high: float) -> str:
@@ -47,14 +66,15 @@ def limits(show: Callable[[float], str], figures: Sequence[float], unit: str = "
     return tr("{value}{unit} ({low} to {high})", value=value, unit=unit, low=low, high=high)
 
 
-def number(value: float, sign: str = "") -> str:
-    """Return three digits that count, those before the point all, with the true minus sign."""
+def number(value: float, sign: str = "", more_digits: int = 0) -> str:
+    """Three digits that count and `more_digits`, those before the point all, with the true minus sign."""
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     if value == 0:
         return "0"
-    whole = 999.5 <= abs(value) < 1e6
-    text = f"{value:{sign},.0f}" if whole else f"{value:{sign}.3g}"
+    text = f"{value:{sign}.{3 + more_digits}g}"
+    if 999.5 <= abs(value) < 1e6:
+        text = f"{value:{sign},.{more_digits}f}"
     return text.replace("-", "−")
 
 
@@ -63,31 +83,43 @@ class Scale:
     """How a metric is written: a value, (value, low, high), a difference with its sign, the size of one, and
     the unit that follows a difference in a sentence."""
 
-    value: Callable[[float], str]
+    value: Callable[..., str]  # of the value, and of `more_digits` than usual
     interval: Callable[[Sequence[float]], str]
     gain: Callable[[float], str]
     size: Callable[[float], str]
     unit: str
+
+    def values(self, first: float, second: float) -> tuple[str, str]:
+        """Two values for one sentence, with as many digits as show that they differ."""
+        for more_digits in range(MOST_DIGITS):
+            texts = self.value(first, more_digits=more_digits), self.value(second, more_digits=more_digits)
+            if texts[0] != texts[1]:
+                return texts
+        return self.value(first), self.value(second)
 
 
 def scale_of(metric: str) -> Scale:
     """Return how accuracy (no name) is written, in per cent and points, or any other metric, as numbers."""
     if metric:
         return Scale(number, partial(limits, number), partial(number, sign="+"), number, "")
-    return Scale(percent, interval, points, lambda share: f"{100 * share:.1f}", tr(" points"))
+    return Scale(percent, interval, points, size_in_points, tr(" points"))
 
 
 def show_p(p: float) -> str:
-    """Return `= 0.032`, or `< 0.001` where it is smaller. Near 0.05 there are as many digits as show which
-    side it is on: `= 0.0496`."""
+    """A p as `= 0.032`, or `< 0.001` if it is smaller. Near 0.05 more digits show which side it is on:
+    `= 0.0496`, `= 0.0504`."""
     if p < 0.001:
         return "< 0.001"
-    text = f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    if p >= 0.1:
+        return f"= {p:.2f}"
+    text = f"{p:.3f}"
+    if float(text) != SIGNIFICANT:
+        return f"= {text}"
     for digits in range(4, MOST_DIGITS):
-        if (float(text) < SIGNIFICANT) == (p < SIGNIFICANT):
-            break
         text = f"{p:.{digits}f}"
-    return f"= {text}"
+        if _same_side(float(text), p, SIGNIFICANT):
+            return f"= {text}"
+    return f"= {p:.4f}"
 
 
 def p_cell(p: float) -> str:

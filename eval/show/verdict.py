@@ -1,9 +1,10 @@
 """What follows from a comparison, in a sentence or two."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from tuneyard.core.language import listed, tr
-from tuneyard.core.number_format import limits, percent, scale_of, show_p
+from tuneyard.core.number_format import limits, percent, points, scale_of, show_p
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, PairedTest, Section
 from tuneyard.eval.read.contamination import contamination
 
@@ -83,8 +84,7 @@ def headline(comparison: Comparison) -> str:
 def _default(section: Section, best: str, base: str) -> str:
     """Return which model to take. It has the highest figure, or the model that has it is named, too."""
     top = section.ranked[0]
-    shown = scale_of(section.metric).value
-    value, top_value = (shown(section.figures[model].value) for model in (best, top))
+    value, top_value = _values(section, best, top)
     highest = _highest(section)
     if section.figures[best].value == section.figures[top].value:
         return tr(DEFAULT, model=best, highest=highest)
@@ -154,9 +154,9 @@ def _decision(section: Section, base: str) -> str:
     if best is None:
         return _not_better(section, base)
     test = _against_base(section, best)
-    shown = scale_of(section.metric).value
-    ours, theirs = (shown(section.figures[model].value) for model in (best, base))
-    ours = f"{section.metric} {ours}" if section.metric else ours
+    ours, theirs = _values(section, best, base)
+    if section.metric:
+        ours = f"{section.metric} {ours}"
     told = AHEAD if section.decided_by else SHIP
     gain = _interval(section, test)
     text = tr(told, best=best, base=base, ours=ours, theirs=theirs, gain=gain, p=show_p(test.p))
@@ -187,10 +187,15 @@ def _higher(section: Section, best: str, base: str) -> str:
     if not known or section.figures[top].value == section.figures[best].value:
         return ""
     test = _against_base(section, top)
-    value = scale_of(section.metric).value(section.figures[top].value)
+    _, value = _values(section, best, top)
     if top in section.below_majority:
         return tr(HIGHER_BELOW, top=top, value=value, below=_majority_figures(section, top))
     return tr(HIGHER, top=top, value=value, base=base, gain=_interval(section, test), p=show_p(test.p))
+
+
+def _values(section: Section, model: str, other: str) -> tuple[str, str]:
+    """The figures of two models, with as many digits as show that they differ."""
+    return scale_of(section.metric).values(section.figures[model].value, section.figures[other].value)
 
 
 def _gain(section: Section, value: float) -> str:
@@ -232,7 +237,7 @@ def _not_better(section: Section, base: str) -> str:
 def _all_below_majority(section: Section, best: str, base: str) -> str:
     """Say that the best model is better than the base, and still not to be shipped."""
     test = _against_base(section, best)
-    ours, theirs = (percent(section.figures[model].value) for model in (best, base))
+    ours, theirs = _values(section, best, base)
     return tr(
         NOT_BELOW,
         best=best, base=base, ours=ours, theirs=theirs, gain=_interval(section, test), p=show_p(test.p),
@@ -277,14 +282,20 @@ def _within(section: Section) -> str:
     """Say of each model whether the lower limit of its difference from the best leaves the margin out."""
     if section.margin is None:
         return ""
-    return "".join(
-        tr(
-            WITHIN,
-            model=test.model, other=test.against, margin=100 * section.margin, gain=_interval(section, test),
-            shown=tr("shown" if test.low > -section.margin else "not shown"),
-        )
-        for test in section.against_top
-    )  # fmt: skip
+    sentences = []
+    gain = partial(points, border=-section.margin)
+    for test in section.against_top:
+        shown = tr("not shown")
+        if test.low > -section.margin:
+            shown = tr("shown")
+        figures = limits(gain, (test.value, test.low, test.high), tr(" points"))
+        sentences.append(
+            tr(
+                WITHIN,
+                model=test.model, other=test.against, margin=100 * section.margin, gain=figures, shown=shown,
+            )
+        )  # fmt: skip
+    return "".join(sentences)
 
 
 def _only(section: Section, base: str) -> str:

@@ -75,8 +75,26 @@ def check(section: Section, base: str) -> None:
     sign = 1 if section.meaning.higher else -1
     better = {test.model for test in section.against_base if test.shown and sign * test.value > 0}
     assert text.startswith(("Ship", "Better than")) == bool(better)
+    check_printed(text, section)
     if section.best is not None:
         assert section.best in better and section.best not in section.below_majority
+
+
+def check_printed(text: str, section: Section) -> None:
+    """The first sentence of a verdict claims nothing that its own figures deny."""
+    chance = printed_number(re.search(r"p (?:= )?(< 0\.001|[\d.]+\d)", text).group(1))
+    decided = text.startswith(("Ship", "Better than", "Keep", "Worse than"))
+    assert (chance < 0.05, chance > 0.05 or chance == 0.05 == section.against_base[0].p) == (
+        decided,
+        not decided,
+    )
+    pair = re.search(r"([\d.,−e+-]+\d)(?: %)? against ([\d.,−e+-]+\d)", text)
+    if pair is not None:
+        ours, theirs = map(printed_number, pair.groups())
+        assert (ours > theirs) == section.meaning.higher and ours != theirs
+    if text.startswith("No evidence"):
+        low, high = map(printed_number, re.search(r"\((\S+) to (\S+)\), p", text).groups())
+        assert low <= 0 <= high
 
 
 def check_headline(comparison: Comparison) -> None:

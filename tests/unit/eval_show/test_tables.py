@@ -13,7 +13,15 @@ from tests.conftest import ROOT
 from tests.unit.eval_judge.test_comparison import flags, make
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language import in_language
-from tuneyard.core.number_format import number, percent, points, points_interval, show_p
+from tuneyard.core.number_format import (
+    number,
+    percent,
+    points,
+    points_interval,
+    scale_of,
+    show_p,
+    size_in_points,
+)
 from tuneyard.eval.judge.comparison import compare
 from tuneyard.eval.judge.conclusions import Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.read.run import ScoredRun
@@ -42,24 +50,71 @@ def test_numbers_as_shown() -> None:
     ]  # fmt: skip
 
 
-@given(st.floats(0.001, 1), st.floats(-1, 1))
-def test_no_rounding_contradicts_what_it_rounds(p: float, share: float) -> None:
-    """p is printed on its side of 0.05, an end of an interval on its side of 0, and 0 has no sign."""
-    if abs(p - 0.05) > 1e-6:
-        assert (float(show_p(p).removeprefix("= ")) < 0.05) == (p < 0.05)
-    text = points(share)
-    if abs(share) > 1e-8:
-        assert text.startswith("+" if share > 0 else "−") and float(text.replace("−", "-")) != 0
-    assert float(text.replace("−", "-")) == pytest.approx(100 * share, abs=0.0501)
+def near(border: float) -> st.SearchStrategy[float]:
+    """Shares of all sizes, many of them close to `border`."""
+    close = st.tuples(st.floats(-9, -3), st.sampled_from([-1, 1])).map(lambda x: border + x[1] * 10 ** x[0])
+    return st.floats(-1, 1) | close | st.just(border)
+
+
+@given(near(0.05).filter(lambda p: 0.001 <= p <= 1))
+def test_a_printed_p_is_on_its_side_of_5_percent(p: float) -> None:
+    text = show_p(p).removeprefix("= ")
+    if abs(p - 0.05) > 1e-7:
+        assert (float(text) < 0.05, float(text) > 0.05) == (p < 0.05, p > 0.05)
+    assert text != "0.050" and float(text) == pytest.approx(p, abs=0.00501)
+
+
+@given(near(0) | near(-0.05), st.sampled_from([0, -0.05, -0.012]))
+def test_a_printed_difference_is_on_its_side_of_0_and_of_the_margin(share: float, border: float) -> None:
+    text = points(share, border)
+    printed = float(text.replace("−", "-"))
+    for side in (0, border):
+        if abs(share - side) > 1e-8:
+            assert (printed < 100 * side, printed > 100 * side) == (share < side, share > side)
+    assert text[0] in "+−" or text == "0.0"
+    assert printed == pytest.approx(100 * share, abs=0.0501)
+
+
+@given(near(0.5), near(0.5), st.sampled_from(["", "rougeL"]), st.sampled_from([1, 100, 1e5]))
+def test_two_figures_of_a_sentence_are_printed_apart(
+    first: float, second: float, metric: str, unit: float
+) -> None:
+    texts = scale_of(metric).values(unit * first, unit * second)
+    low, high = (float(re.sub("[ %,]", "", text).replace("−", "-")) for text in texts)
+    if abs(first - second) > 1e-6:
+        assert (low < high, low > high) == (first < second, first > second)
 
 
 def test_near_5_percent_and_near_0_there_is_a_digit_more() -> None:
-    assert [show_p(p) for p in (0.0496, 0.04996, 0.05, 0.0504, 0.063)] == [
-        "= 0.0496", "= 0.04996", "= 0.050", "= 0.050", "= 0.063",
+    assert [show_p(p) for p in (0.0496, 0.04996, 0.05, 0.0504, 0.05003, 0.063)] == [
+        "= 0.0496", "= 0.04996", "= 0.0500", "= 0.0504", "= 0.05003", "= 0.063",
     ]  # fmt: skip
+    assert (size_in_points(0.0213), size_in_points(0.0003), size_in_points(1.0)) == ("2.1", "0.03", "100.0")
     assert points_interval(-0.02, -0.04, -0.0003) == "−2.0 (−4.0 to −0.03)"
     assert points_interval(0.058, 0.0, 0.118) == "+5.8 (0.0 to +11.8)"
     assert (points(-1e-12), number(-0.0, "+"), number(0.0), number(1e-4, "+")) == ("0.0", "0", "0", "+0.0001")
+
+
+def test_figures_and_verdict_of_a_small_difference_do_not_contradict_each_other() -> None:
+    """70.02 % against 69.98 %; a lower limit of −5.02 points beside a margin of 5."""
+    figures = {
+        "base": ModelScore(0.6998, 0.6, 0.8, 0.05, 9000),
+        "a": ModelScore(0.7002, 0.6, 0.8, 0.05, 9000),
+    }
+    test = PairedTest("a", "base", 0.0004, 0.0001, 0.0007, 9000, 40, 10, 0.0002, 0.0499)
+    section = Section("s", 9000, None, 0.2, "yes", figures, [test], [])
+    text = verdict(section, "base")
+    assert text.startswith(
+        "Ship a: 70.02 % against 69.98 % of base, +0.04 points (+0.01 to +0.1), p = 0.0499."
+    )
+    unknown = replace(section, against_base=[replace(test, low=-0.0001, p=0.0502)])
+    text = verdict(unknown, "base")
+    assert "+0.04 points (−0.01 to +0.1), p = 0.0502; minimum" in text and "n = 9,000: 0.02 points" in text
+    loss = PairedTest("a", "base", 0.03, 0.02, 0.0502, 9000, 40, 10, 0.0002, 0.01)
+    text = verdict(replace(section, against_base=[loss], margin=0.05), "base")
+    assert " base is not shown to be within 5 points of a: −3.0 points (−5.02 to −2.0)." in text
+    text = verdict(replace(section, against_base=[replace(loss, high=0.04996)], margin=0.05), "base")
+    assert " base is shown to be within 5 points of a: −3.0 points (−4.996 to −2.0)." in text
 
 
 def test_ship() -> None:
