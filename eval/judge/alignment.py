@@ -1,6 +1,5 @@
 """Whether runs of one set may be compared: the same rows, asked in the same way."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 from tuneyard.core.errors import RequestError, show_value
@@ -14,7 +13,7 @@ FEW_GROUPS = 6  # of fewer, 2 of at most 32 flips are as far as the data themsel
 def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
     """Return warnings on how runs of one set were asked; `RequestError`, naming two runs and what differs,
     where they did not answer the same rows."""
-    first, *others = sorted(runs, key=lambda run: not run.rows)
+    first, *others = runs
     warnings = []
     if first.groups is not None and (count := len(set(first.groups))) < FEW_GROUPS:
         told = (
@@ -23,9 +22,6 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
         )
         warnings.append(tr(told, dataset=first.dataset, count=count, few=FEW_GROUPS))
     for run in others:
-        if not run.rows:
-            warnings.append(_check_counts(run, first))
-            continue
         warnings += _check_same(run, first)
     return warnings
 
@@ -65,20 +61,6 @@ def _check_same(run: ScoredRun, first: ScoredRun) -> list[str]:
         told = "{both} were prompted differently: {differing}"
         warnings.append(tr(told, both=both, differing="; ".join(differing)))
     return warnings
-
-
-def _check_counts(run: ScoredRun, first: ScoredRun) -> str:
-    """Refuse figures by type of other rows than the first run's; return a warning: they are not paired."""
-    both = f"{run.source} and {first.source}"
-    for kind in run.kinds.keys() & first.kinds.keys():
-        one, other = Counter(run.kinds[kind]), Counter(first.kinds[kind])
-        if one != other:
-            name = min((one | other) - (one & other))
-            raise RequestError(
-                f"{both}: {one[name]:,} and {other[name]:,} rows of {kind} {name}: other rows were scored"
-            )
-    told = "{both}: not paired and not tested: {source} has figures by type, not the rows"
-    return tr(told, both=both, source=run.source)
 
 
 def _hash(run: ScoredRun, name: str = "data") -> str:

@@ -84,12 +84,10 @@ def compare(
 
 
 def families(data: Sequence[PairedRows], models: Sequence[str], base: str, meaning: Metric) -> Families:
-    """Return the tests of every model against the base, and of the others among each other, on the mean of
-    datasets, each family judged together; of three or more against the base each value is shrunk, too. Models
-    whose rows are not known are left out."""
-    known = [model for model in models if all(model in one.values for one in data)]
-    others = [model for model in known if model != base]
-    against = [(base, model) for model in others if base in known]
+    """Tests of every model against the base, and of the others among each other, on the mean of datasets.
+    Each family is judged together; of three or more against the base each value is shrunk, too."""
+    others = [model for model in models if model != base]
+    against = [(base, model) for model in others if base in models]
     tests, units = _family(against, data, meaning)
     if units and len(against) >= MANY:
         tests = [replace(one, shrunk=value) for one, value in zip(tests, shrunk(units).tolist(), strict=True)]
@@ -132,12 +130,12 @@ def paired_tests(
 
 
 def _section(name: str, runs: Mapping[str, ScoredRun], data: PairedRows, base: str) -> Section:
-    run = min(runs.values(), key=lambda run: not run.rows)  # the first whose rows are known
+    run = next(iter(runs.values()))
     majority, label = _majority(run)
     counts = {}
     if all(1 < len(set(own.gold)) <= MOST for own in runs.values()):  # no free text, and not all the same
         counts = {model: count_labels(own.gold, own.predicted, own.groups) for model, own in runs.items()}
-    against, between = (_with_f1(family, counts) for family in families([data], [*runs], base, ACCURACY))
+    against, between = (_with_f1(family, counts) for family in families([data], list(runs), base, ACCURACY))
     over = _over_majority([runs], [*runs])
     groups = None if run.groups is None else len(set(run.groups))
     figures = {model: _figure(own, counts.get(model)) for model, own in runs.items()}
@@ -191,7 +189,7 @@ def _mean_section(
 
 
 def _over_majority(by_set: Sequence[Mapping[str, ScoredRun]], models: Sequence[str]) -> dict[str, PairedTest]:
-    """Each model whose rows are known against always giving the commonest answer, on the same rows."""
+    """Each model against always giving the commonest answer, on the same rows."""
     found = {}
     for model in models:
         data = []
@@ -199,8 +197,7 @@ def _over_majority(by_set: Sequence[Mapping[str, ScoredRun]], models: Sequence[s
             label = _majority(run)[1]
             values = {model: run.correct, "majority": [gold == label for gold in run.gold]}
             data.append(PairedRows(values, [1.0] * len(run.rows), run.groups))
-        if all(one.weights for one in data):
-            found[model] = _family([("majority", model)], data, ACCURACY)[0][0]
+        found[model] = _family([("majority", model)], data, ACCURACY)[0][0]
     return found
 
 
@@ -224,7 +221,7 @@ def _with_f1(family: Sequence[PairedTest], counts: Mapping[str, LabelCounts]) ->
 def _figure(run: ScoredRun, counts: LabelCounts | None) -> ModelScore:
     found = rate_of(run.correct, run.groups)
     metrics = run.facts.get("metrics")
-    said = set(run.predicted) if len(set(run.gold)) > 1 and run.rows else set()
+    said = set(run.predicted) if len(set(run.gold)) > 1 else set()
     return ModelScore(
         found.value,
         *found.ci95,
@@ -256,12 +253,11 @@ def _mean_figure(figures: Sequence[ModelScore]) -> ModelScore:
 
 
 def _paired(name: str, runs: Mapping[str, ScoredRun], metric: str) -> PairedRows:
-    """The rows of one dataset for which each model whose rows are known has a value of the metric."""
-    known = [run for run in runs.values() if run.rows]
-    if not metric:
-        weights, groups = ([1.0] * len(known[0].rows), known[0].groups) if known else ([], None)
-        return PairedRows({run.model: run.correct for run in known}, weights, groups)
+    """The rows of one dataset for which each model has a value of the metric."""
+    known = list(runs.values())
     first = known[0]
+    if not metric:
+        return PairedRows({run.model: run.correct for run in known}, [1.0] * len(first.rows), first.groups)
     held = [i for i in range(len(first.rows)) if all(run.values[i] is not None for run in known)]
     if not held:
         listed = ", ".join(run.source for run in known)

@@ -80,9 +80,9 @@ class PairedTest:
 class Section:
     """What is known of one set, or of the mean over sets, and what follows from it.
 
-    `majority` is nan where the expected answers are not known; `over_majority` tests each model whose rows
-    are known against always giving the commonest answer. `metric` names another one than accuracy, with
-    neither of the two; `left_out` are then rows without a value of some model. `decided_by` names the section
+    `over_majority` tests each model against always giving the commonest answer, whose accuracy is `majority`.
+    `metric` names another one than accuracy, with neither of the two (`majority` is nan);
+    `left_out` are then rows without a value of some model. `decided_by` names the section
     that decides where this one only describes; `margin` is the loss (a share) that may be shown not to be
     exceeded. `cautions` name what makes some of the intervals too narrow. `datasets` are the sections that
     the mean averages.

@@ -88,8 +88,8 @@ def _read(place: Path, metric: str, by: str) -> list[ScoredRun]:
 
 def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
     """Return whole runs at `path` or two levels below, and the folders of unfinished ones. A whole run is a
-    folder with results.json, which is written last, or a log file; ours beside an evaluation_results.json
-    says more than that does."""
+    folder with results.json, which is written last, or a log file. Next to an evaluation_results.json of
+    ours are the predictions that it was made from."""
     if path.is_file():
         return [path.parent if path.name == DETAILED and (path.parent / RESULTS).is_file() else path], []
     logs = sorted(logs_in(path, LEVELS))

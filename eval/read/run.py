@@ -18,9 +18,9 @@ class ScoredRun:
     """One model's answers to one set, row by row, in the same order for all models of the set.
 
     `kinds` may part the rows, by `type` or `subtype`; `confidence` is the share (0-1) of the chosen label
-    among the labels' probabilities; `facts` say how it was scored (results.json). Where only counts are
-    known, `rows` is empty, and which flag belongs to which row is not known. Of another metric than accuracy,
-    `values` are its own (None: missing), and `weights` what each row counts (the tokens that a loss is of).
+    among the labels' probabilities; `facts` say how it was scored (results.json). Of another metric than
+    accuracy, `values` are its own (None: missing), and `weights` what each row counts (the tokens that a loss
+    is of).
     """
 
     model: str

@@ -35,7 +35,7 @@ def collect_incorrect(runs: Sequence[ScoredRun], models: Sequence[str], most: in
     A row has `row`, `question`, `expected`, `type` and `subtype` where it has them, and `answers` (`model` by
     its place in `models`, `predicted`, `output`, `right`, `confidence`); long texts are cut, and say so.
     """
-    by_set = {name: list(own.values()) for name, own in by_dataset(run for run in runs if run.rows).items()}
+    by_set = {name: list(own.values()) for name, own in by_dataset(runs).items()}
     wrong = {
         name: [
             place

@@ -301,8 +301,6 @@ def _within(section: Section) -> str:
 def _only(section: Section, base: str) -> str:
     if base not in section.figures:
         return tr("{base} was not scored on {name}", base=base, name=section_name(section.name))
-    if len(section.figures) > 1:
-        return tr("figures without their rows cannot be paired and tested")
     if section.name == MEAN:
         return tr("only {base} was scored on all sets", base=base)
     return tr("only {base} was scored", base=base)

@@ -34,8 +34,8 @@ def choose_on_half(runs: Sequence[ScoredRun], base: str) -> tuple[list[ScoredRun
         )
     seen: dict[str, set[str]] = {}
     for dataset, own in by_set.items():
-        if lacking := [model for model in models if model not in own or not own[model].rows]:
-            raise RequestError(f"--choose-on half: no rows of {', '.join(lacking)} on {dataset}")
+        if lacking := [model for model in models if model not in own]:
+            raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(lacking)}")
         first = next(iter(own.values()))
         half, _ = split_halves(first.groups or first.rows, CHOICE_SEED, dataset)
         seen[dataset] = {first.rows[row] for row in half}

@@ -46,11 +46,10 @@ def compare_replicates(
 ) -> list[ReplicatedRecipe]:
     """Compare each recipe with the base on every dataset, and on their mean where there are several. Of
     several recipes, p and limits are Bonferroni's. `RequestError` where a model is the base, or was not
-    scored row by row on the datasets of the others."""
+    scored on the datasets of the others."""
     by_model: dict[str, dict[str, ScoredRun]] = {}
     for run in runs:
-        if run.rows:
-            by_model.setdefault(run.model, {})[run.dataset] = run
+        by_model.setdefault(run.model, {})[run.dataset] = run
     found: list[ReplicatedRecipe] = []
     for name, models in recipes.items():
         datasets = _datasets(name, [base, *models], by_model)
@@ -72,7 +71,7 @@ def _datasets(name: str, models: Sequence[str], by_model: Mapping[str, Mapping[s
         raise RequestError(f"--replicates {name}: {base} is what the others are compared with")
     if lacking := [model for model in models if model not in by_model]:
         raise RequestError(
-            f"--replicates {name}: no model {lacking[0]} with rows; expected some of {', '.join(by_model)}"
+            f"--replicates {name}: no model {lacking[0]}; expected some of {', '.join(by_model)}"
         )
     for model in others:
         if differing := by_model[model].keys() ^ by_model[first].keys():

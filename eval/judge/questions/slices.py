@@ -28,11 +28,11 @@ class Slice:
 
 def compare_slices(runs: Sequence[ScoredRun], base: str, by: str) -> list[Slice]:
     """Compare every model with the base on each slice of each dataset, a slice for every value of `by`.
-    Datasets whose rows lack the field, or that the base has no rows of, are left out; `RequestError` where no
+    Datasets whose rows lack the field, or that the base did not answer, are left out; `RequestError` where no
     dataset has it, or one has more than 20 values."""
     found = [
         one
-        for own in by_dataset(run for run in runs if run.rows).values()
+        for own in by_dataset(runs).values()
         if base in own and any(own[base].kinds.get(by, ()))
         for one in _slices(own, base, by)
     ]

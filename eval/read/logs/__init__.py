@@ -45,15 +45,13 @@ class LoggedRow:
 
 
 Rows = Callable[[Path], Iterator[LoggedRow]]
-Counts = Callable[[Path], ScoredRun]
 
 
 @dataclass(frozen=True, slots=True)
 class LogReader:
     """A format: `about` names it for people, `fields` are the sets of fields of which one must be there.
 
-    `files` are the names under which its tool writes logs into folders, as glob patterns. `counts` reads
-    files that have totals without rows.
+    `files` are the names under which its tool writes logs into folders, as glob patterns.
     """
 
     name: str
@@ -62,7 +60,6 @@ class LogReader:
     fields: tuple[tuple[str, ...], ...]
     function: Rows
     files: tuple[str, ...] = ()
-    counts: Counts | None = None
     plugin: Plugin | None = None
 
     def recognised(self, path: Path, fields: Iterable[str]) -> int:
@@ -109,8 +106,6 @@ def read_log(path: Path) -> list[ScoredRun]:
     logged: dict[tuple[str, str], list[LoggedRow]] = {}
     for row in reader.rows(path):
         logged.setdefault((row.model, row.dataset), []).append(row)
-    if not logged and reader.counts:
-        return [reader.counts(path)]
     if not logged:
         raise ContentError(f"{path}: found no rows; expected {reader.about}")
     runs = []

@@ -65,9 +65,9 @@ def test_nothing_to_choose_from_is_refused(models, said):
         choose_on_half([run(model, [True] * 9) for model in models], "base")
 
 
-def test_a_model_without_rows_on_a_dataset_is_refused():
+def test_a_model_that_was_not_scored_on_a_dataset_is_refused():
     runs = [run(model, [True] * 9) for model in ("base", "x", "y")] + [run("base", [True] * 9, "t")]
-    with pytest.raises(RequestError, match="no rows of x, y on t"):
+    with pytest.raises(RequestError, match="t was not scored with x, y"):
         choose_on_half(runs, "base")
 
 

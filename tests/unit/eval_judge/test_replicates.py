@@ -52,7 +52,7 @@ def runs() -> list[ScoredRun]:
     ("models", "message"),
     [
         (["a", "base"], "base is what the others are compared with"),
-        (["a", "x"], "no model x with rows; expected some of base, a, b, c"),
+        (["a", "x"], "no model x; expected some of base, a, b, c"),
         (["a", "b"], "a and b were not both scored on s, t"),
     ],
 )
