@@ -1,7 +1,7 @@
-"""What an adapter's config says: ranks, scales and targets, and a refusal by name of what is no plain LoRA.
+"""Read adapter_config.json: ranks, scales and targets. Configs of anything but a plain LoRA are refused.
 
-PEFT ignores nearly every field below in one place or another; here each is taken into account or stops the
-command. Meanings as in PEFT's LoraConfig.
+PEFT ignores nearly every field below in one place or another. Here each field is used or stops the command.
+Meanings as in PEFT's LoraConfig.
 """
 
 import json
@@ -29,13 +29,13 @@ HOW_TO_CONVERT = (
     "convert it: train with LLaMA-Factory's pissa_convert: true and take OUTPUT_DIR/pissa_converted, or save "
     "it with PEFT's save_pretrained(DIR, path_initial_model_for_weight_conversion=INITIAL)"
 )
-# What pissa_convert leaves beside the converted adapter, marked as if it began from the published base.
+# pissa_convert leaves these next to the converted adapter, marked as if they began from the published base.
 PISSA_LEFTOVERS = ("pissa_init", "pissa_backup")
 KNOWN = {
     "alpha_pattern", "bias", "exclude_modules", "fan_in_fan_out", "init_lora_weights", "layers_pattern",
     "layers_to_transform", "lora_alpha", "modules_to_save", "r", "rank_pattern", "target_modules",
     "use_rslora",
-    # of no bearing on ΔW = s·B·A once an adapter is trained
+    # no influence on ΔW = s·B·A once an adapter is trained
     "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
     "inference_mode", "loftq_config", "lora_dropout", "megatron_core", "modelcard", "peft_type",
     "peft_version", "qalora_group_size", "revision", "runtime_config", "task_type",
@@ -44,8 +44,8 @@ REFUSED = {
     "alora_invocation_tokens": "aLoRA acts only after its invocation tokens",
     "arrow_config": "an Arrow router chooses between adapters at run time",
     "layer_replication": "the adapter belongs to a base with replicated layers",
-    "lora_bias": "the adapter adds a bias of its own beside B·A",
-    "megatron_config": "Megatron's sharded layers are not read",
+    "lora_bias": "the adapter adds a bias next to B·A",
+    "megatron_config": "Megatron's sharded layers are not supported",
     "trainable_token_indices": "it replaces single rows of the embedding",
     "use_qalora": "QA-LoRA pools its inputs",
 }
@@ -53,14 +53,17 @@ REFUSED = {
 # ΔW follows from the factors and the base's weights together: `fuse` has both, merging has not.
 NEEDS_BASE = {
     "target_parameters": "it changes bare parameters (experts), not modules",
-    "use_dora": "DoRA rescales the base weights, so its change is no sum of B·A",
+    "use_dora": "DoRA rescales the base weights, so its change is not a sum of B·A",
 }
 HOW_TO_FUSE = "fuse it into its base, which is exact: `tuneyard adapter fuse NAME --base DIR --out DIR`"
+# Fields that PEFT also accepts as one text (a regular expression), and fields that must be lists.
+TEXT_OR_LIST = ("target_modules", "exclude_modules", "layers_pattern")
+LISTS = ("modules_to_save", "target_parameters")
 
 
 @dataclass(frozen=True, slots=True)
 class LoraConfig:
-    """A checked adapter_config.json: `raw` as it is in the file, the rest with its meaning."""
+    """A checked adapter_config.json. `raw` has all fields of the file."""
 
     path: Path
     raw: dict[str, Any]
@@ -77,25 +80,33 @@ class LoraConfig:
     target_parameters: tuple[str, ...] = ()
 
     def rank_of(self, module: str) -> int:
-        """Return the rank that the config gives a module, `rank_pattern` respected."""
+        """Rank of a module, `rank_pattern` respected."""
         return self.ranks.get(_pattern(self.ranks, module), self.rank)
 
     def scale_of(self, module: str) -> float:
-        """Return s = α/r (α/√r for rsLoRA) of a module, both patterns respected."""
+        """Scale s = α/r (α/√r for rsLoRA) of a module, both patterns respected."""
         alpha = self.alphas.get(_pattern(self.alphas, module), self.alpha)
         rank = self.rank_of(module)
-        return alpha / (math.sqrt(rank) if self.rslora else rank)
+        if self.rslora:
+            return alpha / math.sqrt(rank)
+        return alpha / rank
 
     def targets(self, module: str) -> bool:
-        """Return whether PEFT would give a module LoRA factors: targets, exclusions, layers."""
-        wanted, excluded = self.raw.get("target_modules"), self.raw.get("exclude_modules")
+        """True if PEFT would give a module LoRA factors: targets, exclusions, layers."""
+        targets = self.raw.get("target_modules")
+        excluded = self.raw.get("exclude_modules")
         if excluded and _names(excluded, module):
             return False
-        if any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", module) for name in self.modules_to_save):
-            return False
-        if wanted == "all-linear" or (isinstance(wanted, list) and module in wanted):
+        for name in self.modules_to_save:
+            if re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", module):
+                return False
+        if targets == "all-linear":
             return True
-        return _names(wanted, module) and (isinstance(wanted, str) or self._in_layers(module))
+        if isinstance(targets, list) and module in targets:
+            return True
+        if not _names(targets, module):
+            return False
+        return isinstance(targets, str) or self._in_layers(module)
 
     def parameters_of(self, module: str) -> list[str]:
         """Names of the bare parameters of a module that `target_parameters` adapts, e.g. `gate_up_proj`.
@@ -105,76 +116,99 @@ class LoraConfig:
         parameters = []
         for target in self.target_parameters:
             parent, _, parameter = target.rpartition(".")
-            if not parent or module == parent or module.endswith(f".{parent}"):
+            if not parent or _ends_with(module, parent):
                 parameters.append(parameter)
         return list(dict.fromkeys(parameters))
 
     def saves_in_full(self, name: str) -> bool:
-        """Return whether the config explains a full tensor: in modules_to_save, a bias, embedding or head."""
+        """True if the config explains a full tensor: in modules_to_save, a bias, embedding or head."""
         module, _, leaf = name.rpartition(".")
         if leaf == "bias" and self.bias != "none":
             return self.bias == "all" or self.targets(module.removesuffix(".base_layer"))
-        if name.endswith((*EMBEDDINGS, *HEADS)):  # save_embedding_layers, which no field tells
+        if name.endswith((*EMBEDDINGS, *HEADS)):  # save_embedding_layers, which no field records
             return True
-        return any(module.endswith(kept) for kept in self.modules_to_save)
+        return module.endswith(self.modules_to_save)
 
     def may_exclude(self, target: str) -> bool:
-        """Return whether `exclude_modules` may leave nothing of a name in target_modules."""
+        """True if `exclude_modules` may leave out every module with this name of target_modules."""
         excluded = self.raw.get("exclude_modules") or []
-        if isinstance(excluded, str):  # of whole paths, which only the base has
+        if isinstance(excluded, str):  # a regular expression on whole paths, which only the base has
             return True
-        one = f".{target}"
-        return any(one.endswith(f".{name}") or f".{name}".endswith(one) for name in excluded)
+        return any(_ends_with(target, name) or _ends_with(name, target) for name in excluded)
 
     def bounded(self) -> AbstractContextManager[None]:
-        """Bound the time of a block that matches the config's regular expressions; `ContentError` beyond."""
+        """Limit the time of a block that matches the config's regular expressions (`ContentError`)."""
         return bounded(f"{self.path}: its regular expressions (target_modules and the like)")
 
     def _in_layers(self, module: str) -> bool:
         layers = self.raw.get("layers_to_transform")
         if layers in (None, []):
             return True
-        patterns = self.raw.get("layers_pattern") or r"[^.]*"
-        for pattern in patterns if isinstance(patterns, list) else [patterns]:
-            if found := re.match(rf".*\.{pattern}\.(\d+)\.", module):
-                return int(found.group(1)) in (layers if isinstance(layers, list) else [layers])
+        for pattern in _as_list(self.raw.get("layers_pattern") or r"[^.]*"):
+            match = re.match(rf".*\.{pattern}\.(\d+)\.", module)
+            if match:
+                return int(match[1]) in _as_list(layers)
         return False
 
 
+def _as_list(value: object) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [value]
+
+
+def _ends_with(path: str, name: str) -> bool:
+    """True if the last parts of a module path are `name`: `a.b.q_proj` ends with `b.q_proj`."""
+    return path == name or path.endswith(f".{name}")
+
+
 def _pattern(patterns: dict[str, int] | dict[str, float], module: str) -> str:
-    """Return the first key that fits the module's end, as PEFT's get_pattern_key does."""
-    return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), module)
+    """The first key that matches the module's end, as in PEFT's get_pattern_key; the module if none does."""
+    for key in patterns:
+        if re.match(rf"(.*\.)?({key})$", module):
+            return key
+    return module
 
 
 def _names(names: object, module: str) -> bool:
     if isinstance(names, str):
         return re.fullmatch(names, module) is not None
-    return isinstance(names, list) and any(module == n or module.endswith(f".{n}") for n in names)
+    if isinstance(names, list):
+        return any(_ends_with(module, name) for name in names)
+    return False
 
 
 def read_config(folder: Path, *, with_base: bool) -> LoraConfig:
-    """Read and check adapter_config.json; `ContentError` names the field that cannot be taken rightly.
+    """Read and check adapter_config.json; `ContentError` names the field that is not supported.
 
     `with_base` accepts adapters whose ΔW also needs the base's weights (`NEEDS_BASE`).
     """
     path = folder / CONFIG
     if not path.is_file():
-        raise RequestError(f"{folder}: no adapter: it has no {CONFIG}{checkpoints_in(folder)}")
+        raise RequestError(f"{folder}: not an adapter: {CONFIG} is missing{checkpoints_in(folder)}")
     raw: dict[str, Any] = read_object(path)
     require_text(json.dumps(raw, ensure_ascii=False), path)
     if folder.resolve().name in PISSA_LEFTOVERS and raw.get("init_lora_weights", True) in PLAIN_STARTS:
         raise ContentError(
-            f"{folder}: what LLaMA-Factory keeps of a PiSSA run, whose B·A is the change from PiSSA's "
-            "own base; take pissa_converted beside it"
+            f"{folder}: LLaMA-Factory keeps this of a PiSSA run. Its B·A is the change from PiSSA's "
+            "changed base. Use pissa_converted next to it."
         )
     try:
-        for reason in _refusals(raw, with_base=with_base):
-            raise ContentError(reason)
+        for problem in _problems(raw, with_base=with_base):
+            raise ContentError(problem)
+        ranks = {}
+        for pattern, rank in _map(raw, "rank_pattern").items():
+            ranks[pattern] = positive_int(rank, f"rank_pattern {pattern}")
+        alphas = {}
+        for pattern, alpha in _map(raw, "alpha_pattern").items():
+            alphas[pattern] = positive(alpha, f"alpha_pattern {pattern}")
         return LoraConfig(
-            path, raw, positive_int(raw.get("r"), "r"),
+            path,
+            raw,
+            rank=positive_int(raw.get("r"), "r"),
             alpha=positive(raw.get("lora_alpha"), "lora_alpha"),
-            ranks={k: positive_int(v, f"rank_pattern {k}") for k, v in _map(raw, "rank_pattern").items()},
-            alphas={k: positive(v, f"alpha_pattern {k}") for k, v in _map(raw, "alpha_pattern").items()},
+            ranks=ranks,
+            alphas=alphas,
             rslora=bool(raw.get("use_rslora")),
             fan_in_fan_out=bool(raw.get("fan_in_fan_out")),
             base=raw.get("base_model_name_or_path") or None,
@@ -182,65 +216,72 @@ def read_config(folder: Path, *, with_base: bool) -> LoraConfig:
             modules_to_save=tuple(raw.get("modules_to_save") or ()),
             dora=bool(raw.get("use_dora")),
             target_parameters=tuple(raw.get("target_parameters") or ()),
-        )  # fmt: skip
+        )
     except ContentError as error:
         raise ContentError(f"{path}: {error}") from error
 
 
 def require_text(text: str, path: Path) -> None:
-    """Refuse what JSON can name and no file can hold: half of a surrogate pair."""
+    """Refuse half of a surrogate pair, which JSON can contain and no file name or card can."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        found = show_value(text[error.start])
-        raise ContentError(f"{path}: {found} in it: half of a character, which no file can hold") from error
+        character = show_value(text[error.start])
+        raise ContentError(f"{path}: it contains {character}, half of a character") from error
 
 
 def checkpoints_in(folder: Path) -> str:
-    """Return what to say of a folder that has no adapter but checkpoints in it, "" without any."""
-    found = sorted(p.parent.name for p in folder.glob(f"checkpoint-*/{CONFIG}"))
-    return f" (but {', '.join(found)} in it)" if found else ""
+    """Hint at the checkpoints in a folder that is not an adapter itself, or ""."""
+    checkpoints = sorted(path.parent.name for path in folder.glob(f"checkpoint-*/{CONFIG}"))
+    if not checkpoints:
+        return ""
+    return f" (but it contains {', '.join(checkpoints)})"
 
 
-def _refusals(raw: dict[str, Any], *, with_base: bool) -> Iterator[str]:
-    """Yield what forbids to take an adapter as ΔW = s·B·A, or is no value of its field."""
-    kind, start = raw.get("peft_type"), raw.get("init_lora_weights", True)
+def _problems(raw: dict[str, Any], *, with_base: bool) -> Iterator[str]:
+    """Yield why ΔW is not s·B·A, and every value that its field cannot have."""
+    kind = raw.get("peft_type")
     if kind != "LORA":
-        yield f"peft_type {show_value(kind)}: only LORA adapters can be taken"
+        yield f"peft_type {show_value(kind)}: only LORA adapters are supported"
+    start = raw.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower().startswith(CHANGED_STARTS):
-        able = start.lower().startswith(CONVERTED)
+        fix = "no conversion is known: serve it on the base saved with it"
+        if start.lower().startswith(CONVERTED):
+            fix = HOW_TO_CONVERT
         yield (
             f"init_lora_weights {show_value(start)}: training began from a changed base, so B·A is not the "
-            "change from the published one; "
-            + (HOW_TO_CONVERT if able else "no conversion is known: serve it on the base saved with it")
+            f"change from the published one; {fix}"
         )
     if start not in PLAIN_STARTS:
         yield f"init_lora_weights {show_value(start)}: an unknown start"
-    yield from (
-        f"{field} {show_value(raw[field])}: {why}" for field, why in REFUSED.items() if raw.get(field)
-    )
-    if not with_base:
-        for field, why in NEEDS_BASE.items():
-            if raw.get(field):
-                yield f"{field} {show_value(raw[field])}: {why}; {HOW_TO_FUSE}"
+    for field, why in REFUSED.items():
+        if raw.get(field):
+            yield f"{field} {show_value(raw[field])}: {why}"
+    for field, why in NEEDS_BASE.items():
+        if raw.get(field) and not with_base:
+            yield f"{field} {show_value(raw[field])}: {why}; {HOW_TO_FUSE}"
     if raw.get("target_parameters") and (raw.get("rank_pattern") or raw.get("alpha_pattern")):
         yield "target_parameters with rank_pattern or alpha_pattern: the ranks of the experts are unknown"
     explained = KNOWN | REFUSED.keys() | NEEDS_BASE.keys()
     unknown = [key for key, value in raw.items() if value and key not in explained]
     if unknown:
-        yield f"{', '.join(unknown)}: unknown fields, which may change what B·A means"
-    for field in (
-        "target_modules", "exclude_modules", "layers_pattern", "modules_to_save", "target_parameters",
-    ):  # fmt: skip
-        value, text = raw.get(field), () if field in ("modules_to_save", "target_parameters") else str
-        names = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        if not names and value is not None and not isinstance(value, text):
+        yield f"{', '.join(unknown)}: unknown fields, which may change the meaning of B·A"
+    yield from _wrong_types(raw)
+
+
+def _wrong_types(raw: dict[str, Any]) -> Iterator[str]:
+    """Yield every field whose value has a type or form that PEFT does not read."""
+    for field in (*TEXT_OR_LIST, *LISTS):
+        value = raw.get(field)
+        is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        is_text = isinstance(value, str) and field in TEXT_OR_LIST
+        if value is not None and not is_list and not is_text:
             yield f"{field} {show_value(value)}: expected a list of module names"
     for field, pattern in _patterns(raw):
         try:
             re.compile(pattern)
         except re.error as error:
-            yield f"{field} {show_value(pattern)}: no regular expression: {error}"
+            yield f"{field} {show_value(pattern)}: not a regular expression: {error}"
     for field in ("use_rslora", "fan_in_fan_out", "use_dora"):
         if raw.get(field) not in (True, False, None):
             yield f"{field} {show_value(raw[field])}: expected true or false"
@@ -252,12 +293,15 @@ def _refusals(raw: dict[str, Any], *, with_base: bool) -> Iterator[str]:
 
 
 def _patterns(raw: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield from ((f, raw[f]) for f in ("target_modules", "exclude_modules") if isinstance(raw.get(f), str))
+    """Every regular expression in a config, with its field."""
+    for field in ("target_modules", "exclude_modules"):
+        if isinstance(raw.get(field), str):
+            yield field, raw[field]
     for field in ("rank_pattern", "alpha_pattern"):
-        yield from ((field, f"(.*\\.)?({key})$") for key in _map(raw, field))
-    layers = raw.get("layers_pattern") or []
-    names = layers if isinstance(layers, list) else [layers]
-    yield from (("layers_pattern", rf".*\.{name}\.(\d+)\.") for name in names)
+        for key in _map(raw, field):
+            yield field, f"(.*\\.)?({key})$"
+    for name in _as_list(raw.get("layers_pattern") or []):
+        yield "layers_pattern", rf".*\.{name}\.(\d+)\."
 
 
 def _map(raw: dict[str, Any], field: str) -> dict[str, Any]:
@@ -268,14 +312,14 @@ def _map(raw: dict[str, Any], field: str) -> dict[str, Any]:
 
 
 def positive_int(value: object, where: str) -> int:
-    """Return a whole number above 0; the `ContentError` for another opens with `where`."""
+    """Check a whole number above 0. The `ContentError` for any other value opens with `where`."""
     if type(value) is not int or value < 1:
         raise ContentError(f"{where} {show_value(value)}: expected a whole number above 0")
     return value
 
 
 def positive(value: object, where: str, largest: float = LARGEST) -> float:
-    """Return a finite number above 0; the `ContentError` for another opens with `where`."""
+    """Check a finite number above 0. The `ContentError` for any other value opens with `where`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= largest:
         raise ContentError(f"{where} {show_value(value)}: expected a finite number above 0")
     return float(value)

@@ -1,7 +1,6 @@
-"""Adapters on the disk: found by name or folder, checked against their own config, read factor by factor.
+"""Find adapters by name or folder, check their weights against their config, and read their factors.
 
-What would be read wrongly in silence elsewhere is an error by name: an unknown prefix, a missing tensor (PEFT
-fills with zeros and only warns).
+An unknown prefix or a missing tensor is an error here. PEFT fills missing tensors with zeros and only warns.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ from tuneyard.adapters.lowrank import Factor
 from tuneyard.core.base_models import read_shards
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import sha256
-from tuneyard.core.weights import Array, Weights, open_weights
+from tuneyard.core.weights import Array, Tensor, Weights, open_weights
 
 SAVES = Path("saves")
 WEIGHTS = "adapter_model.safetensors"
@@ -34,10 +33,10 @@ PAIRS = {  # file suffixes of A and B by kind of module
 }
 MAGNITUDE = ".lora_magnitude_vector"  # DoRA's m [outputs], one for each module
 WRAPPED = ".base_layer"  # PEFT wraps a module once for each of its bare parameters, one inside the other
-# Saved by PEFT beside a larger embedding in modules_to_save: its values again, and those before training.
+# PEFT saves a larger embedding of modules_to_save twice more: its values again, and those before training.
 DOUBLES = (".modules_to_save.", ".original_module.")
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
-MOST_MISSING = 0.25  # of a span of layers; where more are absent, the architecture has few of the kind
+MOST_MISSING = 0.25  # of a span of layers; if more are absent, the architecture has few layers of this kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +53,17 @@ class Module:
 
     @property
     def sizes(self) -> str:
-        """What must be the same in adapters that are added, e.g. `linear 256×2048`."""
+        """Kind and shape, e.g. `linear 256×2048`; adapters can be added only if theirs are equal."""
         return f"{self.kind} {self.outputs}×{self.inputs}"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked LoRA adapter; `layout` holds its modules by path, layer by layer.
+    """A checked LoRA adapter. `layout` lists its modules by path, layer by layer.
 
-    A path is without PEFT's prefix, e.g. `model.layers.0.self_attn.q_proj`. `parameters` holds the factors of
-    bare parameters (`target_parameters`) by the path of their wrapper, which does not name the parameter:
-    `….mlp.experts` and `….mlp.experts.base_layer`. Their rank is that of all experts together.
+    A path has no PEFT prefix, e.g. `model.layers.0.self_attn.q_proj`. `parameters` lists the factors of bare
+    parameters (`target_parameters`) by the path of their wrapper, which does not name the parameter:
+    `….mlp.experts` and `….mlp.experts.base_layer`. Their rank is the sum over all experts.
     """
 
     folder: Path
@@ -75,7 +74,7 @@ class Adapter:
 
     @property
     def name(self) -> str:
-        """The folder's name, a checkpoint's with that of its run before it."""
+        """The folder's name; for a checkpoint the run's name comes first (`name_of`)."""
         return name_of(self.folder)
 
     @property
@@ -86,29 +85,34 @@ class Adapter:
     @property
     def full_tensors(self) -> list[str]:
         """Names of tensors saved in full (`modules_to_save`, biases, base copies), e.g. `lm_head.weight`."""
-        keys = self.weights.tensors.keys()
-        left_out = {key for module in self.paths for key in self._keys(module)}
+        factors: set[str] = set()
+        for module in self.paths:
+            factors.update(self._keys(module))
         if self.lora.dora:
-            left_out |= {f"{PREFIX}{module}{MAGNITUDE}" for module in self.layout}
-        for double in DOUBLES:
-            left_out |= {key for key in keys if double in key and key.replace(double, ".") in keys}
-        return [key.removeprefix(PREFIX) for key in keys if key not in left_out]
+            factors.update(f"{PREFIX}{module}{MAGNITUDE}" for module in self.layout)
+        keys = self.weights.tensors.keys()
+        names = []
+        for key in keys:
+            is_copy = any(double in key and key.replace(double, ".") in keys for double in DOUBLES)
+            if key not in factors and not is_copy:
+                names.append(key.removeprefix(PREFIX))
+        return names
 
     def factors(self, module: str) -> tuple[Array, Array]:
-        """Return A [rank, inputs] and B [outputs, rank] as fp32, unscaled; NaN is a `ContentError`."""
+        """A [rank, inputs] and B [outputs, rank] as fp32, unscaled; NaN is a `ContentError`."""
         down, up = self._keys(module)
         return self.weights.read(down), self.weights.read(up)
 
     def magnitude(self, module: str) -> Array:
-        """DoRA's m [outputs] as fp32: the norms that the rows of W + s·B·A get."""
+        """DoRA's m [outputs] as fp32: the target norm of each row of W + s·B·A."""
         return self.weights.read(f"{PREFIX}{module}{MAGNITUDE}")
 
     def full_tensor(self, name: str) -> Array:
-        """Return one of `full_tensors` as fp32."""
+        """One of `full_tensors` as fp32."""
         return self.weights.read(PREFIX + name)
 
     def transposed(self, module: str) -> bool:
-        """Return whether the stored weight changes by (B·A)ᵀ: embeddings, Conv1D layers (fan_in_fan_out)."""
+        """True if the stored weight changes by (B·A)ᵀ: embeddings, Conv1D layers (fan_in_fan_out)."""
         return self.layout[module].kind == "embedding" or self.lora.fan_in_fan_out
 
     @cached_property
@@ -121,7 +125,9 @@ class Adapter:
     def weights_sha256(self) -> str:
         """SHA-256 of the weights file (of the hashes of several, one after another), as hex."""
         hashes = [sha256(file) for file in self.files]
-        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+        if len(hashes) == 1:
+            return hashes[0]
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     @property
     def files(self) -> list[Path]:
@@ -129,21 +135,22 @@ class Adapter:
         return sorted({tensor.file for tensor in self.weights.tensors.values()})
 
     def _keys(self, module: str) -> tuple[str, str]:
-        kind = self.layout[module].kind if module in self.layout else self.parameters[module].kind
-        down, up = PAIRS[kind]
+        factors = self.layout.get(module) or self.parameters[module]
+        down, up = PAIRS[factors.kind]
         return f"{PREFIX}{module}{down}", f"{PREFIX}{module}{up}"
 
 
 def note(text: str) -> None:
-    """Tell the user of something that stops nothing, on stderr."""
+    """Print a note on stderr; the command continues."""
     click.echo(f"note: {text}", err=True)
 
 
 def open_adapter(reference: str | Path, *, with_base: bool = False) -> Adapter:
-    """Open an adapter by its reference (`find_folder`) and check that config and weights explain each other.
+    """Open an adapter by its reference (`find_folder`) and check that config and weights match.
 
-    `with_base` accepts DoRA and `target_parameters`, whose ΔW also needs the base's weights.
-    `RequestError` without one; `ContentError` where it is damaged or no plain LoRA; values are checked later.
+    `with_base` accepts DoRA and `target_parameters`, whose ΔW also needs the base's weights. `RequestError`
+    if there is no adapter, `ContentError` if it is damaged or not a plain LoRA. Tensor values are checked
+    when they are read.
     """
     folder = find_folder(reference)
     config = read_config(folder, with_base=with_base)
@@ -152,29 +159,28 @@ def open_adapter(reference: str | Path, *, with_base: bool = False) -> Adapter:
     layout: dict[str, Module] = {}
     parameters: dict[str, Module] = {}
     with config.bounded():
-        for path, module in sorted(_modules(weights), key=lambda pair: _natural(pair[0])):
+        for path, module in sorted(_modules(weights), key=_layer_order):
             if config.parameters_of(unwrapped(path)) and not config.targets(path):
                 parameters[path] = module
             else:
                 layout[path] = module
         adapter = Adapter(folder, config, weights, layout, parameters)
-        reason = next(_refusals(adapter), "")
-    if reason:
-        raise ContentError(f"{weights.path}: {reason}")
+        for mismatch in _mismatches(adapter):
+            raise ContentError(f"{weights.path}: {mismatch}")
     return adapter
 
 
 def unwrapped(path: str) -> str:
-    """Path of the module that wrappers of its bare parameters surround."""
+    """Remove the wrappers of bare parameters from a path: `mlp.experts.base_layer` → `mlp.experts`."""
     while path.endswith(WRAPPED):
         path = path.removesuffix(WRAPPED)
     return path
 
 
 def factors_by_expert(a: Factor, b: Factor, experts: int) -> Iterator[tuple[Factor, Factor]]:
-    """Yield (A [r, inputs], B [outputs, r]) of each expert of a bare parameter's factors.
+    """Split a bare parameter's factors into A [r, inputs] and B [outputs, r] of each expert.
 
-    A holds the experts one after the other, B takes them in turns (PEFT's ParamWrapper.get_delta_weight).
+    A has the experts one after another, B has them interleaved (PEFT's ParamWrapper.get_delta_weight).
     """
     downs = a.reshape(experts, -1, a.shape[1])
     ups = b.reshape(b.shape[0], -1, experts)
@@ -183,35 +189,36 @@ def factors_by_expert(a: Factor, b: Factor, experts: int) -> Iterator[tuple[Fact
 
 
 def find_folder(reference: str | Path) -> Path:
-    """Return the folder that a reference means, by the one rule of all commands.
+    """Find the folder of an adapter by the rule that all commands share.
 
-    A text with a slash, and every `Path`, is a path and nothing else. A bare name is saves/NAME, or a folder
-    here if there is none; where both are there, a note says which was taken.
+    A text with a slash, and every `Path`, is a path. A bare name is saves/NAME, or the folder NAME here if
+    there is none. A note names the folder that is used if both exist.
     """
-    text, here = str(reference), Path(reference)
+    text, path = str(reference), Path(reference)
     if text.encode(errors="ignore") != os.fsencode(reference):
-        raise RequestError(f"adapter {text!r}: its name is not UTF-8, as README.md is: rename it")
-    bare = isinstance(reference, str) and "/" not in reference and reference not in (".", "..")
-    found = [folder for folder in ([SAVES / here, here] if bare else [here]) if folder.is_dir()]
-    if len(found) > 1:
+        raise RequestError(f"adapter {text!r}: its name is not UTF-8, as in README.md: rename it")
+    candidates = [path]
+    if isinstance(reference, str) and "/" not in reference and reference not in (".", ".."):
+        candidates = [SAVES / path, path]
+    folders = [folder for folder in candidates if folder.is_dir()]
+    if len(folders) > 1:
         note(f"{text} means {SAVES}/{text}; for the folder {text} here, write ./{text}")
-    if found:
-        return found[0]
-    saved = sorted(p.parent.name for p in SAVES.glob(f"*/{CONFIG}"))
-    known = f"under {SAVES}/: {', '.join(saved)}" if saved else f"nothing lies under {SAVES}/"
+    if folders:
+        return folders[0]
+    saved = sorted(config.parent.name for config in SAVES.glob(f"*/{CONFIG}"))
+    listing = f"{SAVES}/ is empty"
+    if saved:
+        listing = f"under {SAVES}/: {', '.join(saved)}"
     hint = nearest(text, saved)
-    raise RequestError(f"adapter {text!r}: no such folder ({known}) {hint}".rstrip())
+    raise RequestError(f"adapter {text!r}: no such folder ({listing}) {hint}".rstrip())
 
 
 def name_of(folder: Path) -> str:
-    """Return a folder's name, a checkpoint's with that of its run before it: `rte-checkpoint-100`."""
+    """Name of an adapter's folder; for a checkpoint the run's name comes first: `rte-checkpoint-100`."""
     folder = folder.resolve()
-    return f"{folder.parent.name}-{folder.name}" if folder.name.startswith("checkpoint-") else folder.name
-
-
-def _natural(path: str) -> list[str]:
-    """Return a sort key by which layer 2 comes before layer 10."""
-    return [part.zfill(8) if part.isdigit() else part for part in path.split(".")]
+    if folder.name.startswith("checkpoint-"):
+        return f"{folder.parent.name}-{folder.name}"
+    return folder.name
 
 
 def _open_weights(folder: Path) -> Weights:
@@ -219,25 +226,33 @@ def _open_weights(folder: Path) -> Weights:
     if path.is_file():
         return open_weights(path)
     if index.is_file():
-        shards = read_shards(index).values()
-        return Weights(index, {name: t for shard in shards for name, t in shard.tensors.items()}, {})
-    pickle = next((folder / name for name in PICKLES if (folder / name).is_file()), None)
-    if pickle is None:
+        tensors: dict[str, Tensor] = {}
+        for shard in read_shards(index).values():
+            tensors |= shard.tensors
+        return Weights(index, tensors, {})
+    pickles = [folder / name for name in PICKLES if (folder / name).is_file()]
+    if not pickles:
         raise ContentError(f"{folder}: {CONFIG} without {WEIGHTS}; training may not have finished")
-    source, target = json.dumps(str(pickle)), json.dumps(str(path))
+    source, target = json.dumps(str(pickles[0])), json.dumps(str(path))
     code = (
         "import torch; from safetensors.torch import save_file; "
-        f'found = torch.load({source}, weights_only=True, map_location="cpu"); '
-        f'save_file({{k: v.contiguous() for k, v in found.items()}}, {target}, {{"format": "pt"}})'
+        f'tensors = torch.load({source}, weights_only=True, map_location="cpu"); '
+        f'save_file({{k: v.contiguous() for k, v in tensors.items()}}, {target}, {{"format": "pt"}})'
     )
     raise ContentError(
-        f"{pickle}: a pickle, which could run code when it is loaded; convert it without running any: "
+        f"{pickles[0]}: a pickle, which could run code when it is loaded; convert it without running any: "
         f"python -c {shlex.quote(code)}"
     )
 
 
+def _layer_order(module: tuple[str, Module]) -> list[str]:
+    """Sort key by which layer 2 comes before layer 10."""
+    path, _ = module
+    return [part.zfill(8) if part.isdigit() else part for part in path.split(".")]
+
+
 def _modules(weights: Weights) -> Iterator[tuple[str, Module]]:
-    """Yield (path, module) of each pair of factors; `ContentError` for what is none."""
+    """Pair A and B of every module; `ContentError` if one is missing or the shapes do not match."""
     tensors = weights.tensors
     for key in tensors:
         where = f"{weights.path}: {key}"
@@ -261,83 +276,87 @@ def _modules(weights: Weights) -> Iterator[tuple[str, Module]]:
             yield stem.removeprefix(PREFIX), Module(kind, b[0], a[1], a[0])
 
 
-def _refusals(adapter: Adapter) -> Iterator[str]:
-    """Yield where config and weights do not explain each other: what is unexplained, and what is missing."""
+def _mismatches(adapter: Adapter) -> Iterator[str]:
+    """Yield every tensor that the config does not explain, and every tensor that it expects in vain."""
     lora, layout, full_tensors = adapter.lora, adapter.layout, adapter.full_tensors
-    yield from _magnitude_refusals(adapter)
     for path, factors in adapter.parameters.items():
         if factors.rank % lora.rank:
             expected = f"expected a multiple of {lora.rank}, the rank that {CONFIG} gives each expert"
             yield f"{path}: rank {factors.rank}, {expected}"
-    for module, found in layout.items():
-        if not lora.targets(module):
-            yield f"{module}: has factors, but {CONFIG} does not target it"
-        if found.rank != lora.rank_of(module):
-            yield f"{module}: rank {found.rank}, but {CONFIG} gives it {lora.rank_of(module)}"
-        adapter.lora.scale_of(module)  # tries alpha_pattern too, here where its time is bounded
+    for path, module in layout.items():
+        if lora.dora:
+            name = f"{PREFIX}{path}{MAGNITUDE}"
+            magnitude = adapter.weights.tensors.get(name)
+            if magnitude is None:
+                yield f"{path}: {MAGNITUDE.removeprefix('.')} is missing, but {CONFIG} sets use_dora"
+            elif magnitude.shape != (module.outputs,):
+                yield f"{name}: shape {list(magnitude.shape)}, expected [{module.outputs}]"
+        if not lora.targets(path):
+            yield f"{path}: has factors, but {CONFIG} does not target it"
+        if module.rank != lora.rank_of(path):
+            yield f"{path}: rank {module.rank}, but {CONFIG} gives it {lora.rank_of(path)}"
+        lora.scale_of(path)  # matches alpha_pattern too, here where its time is limited
     for name in full_tensors:
-        module = name.rpartition(".")[0]
-        copy_of_base = module.endswith(".base_layer") and module.removesuffix(".base_layer") in layout
+        parent = name.rpartition(".")[0]
+        copy_of_base = parent.endswith(".base_layer") and parent.removesuffix(".base_layer") in layout
         if PREFIX + name not in adapter.weights.tensors:
             yield f"{name}: expected names that begin with {PREFIX!r}"
         if not (copy_of_base or lora.saves_in_full(name)):
             yield f"{name}: {CONFIG} does not explain this tensor"
     if not layout and not adapter.parameters:
-        yield "holds no LoRA factors"
+        yield "no LoRA factors in it"
     targets = lora.raw.get("target_modules")
-    for target in targets if isinstance(targets, list) else []:
-        there = any(module == target or module.endswith(f".{target}") for module in layout)
-        if not there and not lora.may_exclude(target):
-            yield f"{CONFIG} targets {target!r}, but no such tensor is there"
+    if isinstance(targets, list):
+        for target in targets:
+            has_factors = any(path == target or path.endswith(f".{target}") for path in layout)
+            if not has_factors and not lora.may_exclude(target):
+                yield f"{CONFIG} targets {target!r}, but no such tensor is in the file"
     for kept in lora.modules_to_save:
         if not any(name.rpartition(".")[0].endswith(kept) for name in full_tensors):
-            yield f"modules_to_save names {kept!r}, but no such tensor is there"
+            yield f"modules_to_save names {kept!r}, but no such tensor is in the file"
     if lora.bias == "lora_only" and not any(name.endswith(".bias") for name in full_tensors):
         yield (
             "bias 'lora_only', but no bias was saved (PEFT never writes those of lora_only): its training "
             "cannot be reproduced"
         )
-    if gap := find_missing(lora, layout):
+    missing = find_missing(lora, layout)
+    if missing:
         yield (
-            f"{gap} is missing among others that are there; where the base has no such module, write the "
-            f"whole paths of the modules into target_modules of {CONFIG}"
+            f"{missing} is missing, but its neighbours are in the file. If the base has no such module, "
+            f"write the whole paths of the modules into target_modules of {CONFIG}"
         )
 
 
-def _magnitude_refusals(adapter: Adapter) -> Iterator[str]:
-    """Yield the modules of a DoRA adapter whose magnitude is missing or has another shape than [outputs]."""
-    if not adapter.lora.dora:
-        return
-    for path, module in adapter.layout.items():
-        name = f"{PREFIX}{path}{MAGNITUDE}"
-        tensor = adapter.weights.tensors.get(name)
-        if tensor is None:
-            yield f"{path}: its {MAGNITUDE.removeprefix('.')} is missing, and {CONFIG} says use_dora"
-        elif tensor.shape != (module.outputs,):
-            yield f"{name}: shape {list(tensor.shape)}, expected [{module.outputs}]"
-
-
 def find_missing(config: LoraConfig, modules: Iterable[str]) -> str | None:
-    """Return the path of a module or layer that seems to be missing, None where all is regular.
+    """Path of a module or layer that seems to be lost, None if the layers are regular.
 
-    Configs that name layers or whole paths, or a regular expression, say themselves what is there.
+    Configs that name layers or whole paths, or a regular expression, define the modules themselves.
     """
-    targets, excluded = (config.raw.get(name) or [] for name in ("target_modules", "exclude_modules"))
-    paths = any(
-        not isinstance(names, list) or any("." in name for name in names) for names in (targets, excluded)
-    )
-    if paths or not targets or config.raw.get("layers_to_transform") not in (None, []):
+    targets = config.raw.get("target_modules") or []
+    if not targets or config.raw.get("layers_to_transform") not in (None, []):
         return None
+    for names in (targets, config.raw.get("exclude_modules") or []):
+        if not isinstance(names, list) or any("." in name for name in names):
+            return None
     siblings: dict[tuple[str, str], dict[int, set[str]]] = {}
     layers: dict[str, set[int]] = {}
     for module in modules:
-        if found := re.match(r"(.*?)\.(\d+)\.(.*)$", f".{module}"):
-            stack, (parent, _, name) = found[1].removeprefix("."), found[3].rpartition(".")
-            layers.setdefault(stack, set()).add(int(found[2]))
-            siblings.setdefault((stack, parent), {}).setdefault(int(found[2]), set()).add(name)
-    gaps = [_missing_layer(stack, sorted(numbers)) for stack, numbers in layers.items()]
-    gaps += [_missing_sibling(*key, found) for key, found in siblings.items()]
-    return next(filter(None, gaps), None)
+        match = re.match(r"(.*?)\.(\d+)\.(.*)$", f".{module}")
+        if match is None:
+            continue
+        stack, number = match[1].removeprefix("."), int(match[2])
+        parent, _, name = match[3].rpartition(".")
+        layers.setdefault(stack, set()).add(number)
+        siblings.setdefault((stack, parent), {}).setdefault(number, set()).add(name)
+    for stack, numbers in layers.items():
+        missing = _missing_layer(stack, sorted(numbers))
+        if missing:
+            return missing
+    for (stack, parent), names_by_layer in siblings.items():
+        missing = _missing_sibling(stack, parent, names_by_layer)
+        if missing:
+            return missing
+    return None
 
 
 def _missing_layer(stack: str, numbers: list[int]) -> str | None:
@@ -349,16 +368,18 @@ def _missing_layer(stack: str, numbers: list[int]) -> str | None:
     return f"{stack}.{absent[0]}"
 
 
-def _missing_sibling(stack: str, parent: str, found: dict[int, set[str]]) -> str | None:
-    lacking = {
-        number: next(other - names for other in found.values() if names < other)
-        for number, names in found.items()
-        if any(names < other for other in found.values())
-    }
-    numbers = sorted(lacking)
+def _missing_sibling(stack: str, parent: str, names_by_layer: dict[int, set[str]]) -> str | None:
+    missing_names: dict[int, set[str]] = {}
+    for number, names in names_by_layer.items():
+        for other in names_by_layer.values():
+            if names < other:
+                missing_names[number] = other - names
+                break
+    numbers = sorted(missing_names)
     if not numbers or (len(numbers) > 2 and _even(numbers)):
         return None
-    return ".".join(filter(None, (stack, str(numbers[0]), parent, min(lacking[numbers[0]]))))
+    parts = [stack, str(numbers[0]), parent, min(missing_names[numbers[0]])]
+    return ".".join(part for part in parts if part)
 
 
 def _even(numbers: Sequence[int]) -> bool:

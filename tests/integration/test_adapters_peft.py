@@ -128,7 +128,7 @@ def test_peft_s_linear_loses_the_sign_of_a_weight(base, save):
 
 REFUSED = {
     "dora": ({"use_dora": True}, "DoRA"),
-    "lora_bias": ({"lora_bias": True}, "bias of its own"),
+    "lora_bias": ({"lora_bias": True}, "adds a bias next to B·A"),
     "tokens": ({"trainable_token_indices": [1, 2]}, "single rows"),
     "bias lora_only": ({"bias": "lora_only"}, "PEFT never writes those of lora_only"),
     "pissa": ({"init_lora_weights": "pissa"}, "changed base"),

@@ -65,7 +65,7 @@ def test_an_alpha_that_is_none(base, save, alpha):
 
 # (what the first adapter alone has, what ours says); the second is plain.
 ONE_SIDED = {
-    "lora_bias": ({"lora_bias": True}, "bias of its own"),
+    "lora_bias": ({"lora_bias": True}, "adds a bias next to B·A"),
     "modules_to_save": ({"modules_to_save": ["norm"]}, "give --base"),
     "trainable_token_indices": ({"trainable_token_indices": [1, 2]}, "single rows of the embedding"),
 }

@@ -182,7 +182,7 @@ def test_repositories_must_be_owner_and_name(repo):
 
 
 def test_broken_inputs_are_named():
-    assert "checkpoint-50 in it" in call("export", "rte", *HUB, code=2)[1]
+    assert "but it contains checkpoint-50" in call("export", "rte", *HUB, code=2)[1]
     Path("results").mkdir()
     words = ("export", "saves/rte/checkpoint-50", *HUB, "--results", "results")
     assert "no results.json" in call(*words, code=2)[1]

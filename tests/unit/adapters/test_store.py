@@ -112,7 +112,7 @@ REFUSED_FIELDS = [
     ({"alora_invocation_tokens": [1, 2]}, "aLoRA acts only after"),
     ({"target_parameters": ["experts.gate_up_proj"]}, "bare parameters"),
     ({"layer_replication": [[0, 4], [2, 5]]}, "replicated layers"),
-    ({"lora_bias": True}, "bias of its own"),
+    ({"lora_bias": True}, "adds a bias next to B·A"),
     ({"trainable_token_indices": [3]}, "single rows of the embedding"),
     ({"use_qalora": True}, "QA-LoRA"),
     ({"arrow_config": {"top_k": 2}}, "Arrow"),
@@ -126,10 +126,10 @@ REFUSED_FIELDS = [
     ({"lora_alpha": math.inf}, "lora_alpha Infinity"),
     ({"lora_alpha": "16"}, 'lora_alpha "16"'),
     ({"alpha_pattern": {"q_proj": 0}}, "alpha_pattern q_proj 0"),
-    ({"alpha_pattern": {"q_(": 1}}, "no regular expression"),
+    ({"alpha_pattern": {"q_(": 1}}, "not a regular expression"),
     ({"rank_pattern": {"q_proj": -1}}, "rank_pattern q_proj -1"),
     ({"rank_pattern": [1]}, r"rank_pattern \[1\]: expected a map"),
-    ({"target_modules": "q_(proj"}, "no regular expression"),
+    ({"target_modules": "q_(proj"}, "not a regular expression"),
     ({"target_modules": 3}, "target_modules 3"),
     ({"base_model_name_or_path": 3}, "base_model_name_or_path 3"),
     ({"bias": "some"}, "bias \"some\""),
@@ -157,7 +157,7 @@ def test_configs_that_mean_something_else_are_refused(tmp_path, fields, message)
 
 @pytest.mark.parametrize("name", ["pissa_init", "pissa_backup"])
 def test_leftovers_of_a_pissa_run_are_refused_though_they_look_plain(tmp_path, name):
-    with pytest.raises(ContentError, match="take pissa_converted beside it"):
+    with pytest.raises(ContentError, match="Use pissa_converted next to it"):
         open_adapter(make(tmp_path / "run" / name))
     assert open_adapter(make(tmp_path / "run" / "pissa_converted")).layout
 
@@ -199,8 +199,8 @@ def rename(old, new):
 BROKEN_TENSORS = [
     (lambda t: t.pop(B0), "its B is missing"),
     (lambda t: t.pop(A0), "its A is missing"),
-    (lambda t: [t.pop(k) for k in list(t)], "holds no LoRA factors"),
-    (lambda t: [t.pop(k) for k in (A0, B0)], "layers.0.self_attn.q_proj is missing among others"),
+    (lambda t: [t.pop(k) for k in list(t)], "no LoRA factors"),
+    (lambda t: [t.pop(k) for k in (A0, B0)], "layers.0.self_attn.q_proj is missing, but its neighbours"),
     (lambda t: t.update({A0: t[A0][:4]}), "do not fit together"),
     (lambda t: t.update({A0: t[A0][:0], B0: t[B0][:, :0]}), "are empty"),
     (lambda t: t.update({A0: t[A0][..., None]}), "expected a matrix"),
@@ -224,7 +224,7 @@ def test_files_that_the_config_does_not_explain_are_refused(tmp_path, change, me
 
 def test_a_missing_layer_in_the_middle_is_noticed(tmp_path):
     pairs = {m: f for m, f in factors(layers=6).items() if ".3." not in m}
-    with pytest.raises(ContentError, match="layers.3 is missing among others"):
+    with pytest.raises(ContentError, match="layers.3 is missing, but its neighbours"):
         open_adapter(make(tmp_path / "a", pairs))
 
 
@@ -271,10 +271,10 @@ def test_folders_that_hold_no_adapter(tmp_path):
     with pytest.raises(RequestError, match="no such folder"):
         open_adapter(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RequestError, match="no adapter: it has no adapter_config.json"):
+    with pytest.raises(RequestError, match="not an adapter: adapter_config.json is missing"):
         open_adapter(tmp_path / "empty")
     make(tmp_path / "run" / "checkpoint-50")
-    with pytest.raises(RequestError, match="but checkpoint-50 in it"):
+    with pytest.raises(RequestError, match="but it contains checkpoint-50"):
         open_adapter(tmp_path / "run")
     folder = make(tmp_path / "half")
     (folder / "adapter_model.safetensors").unlink()
@@ -361,10 +361,10 @@ def test_opening_reads_no_pickle_and_follows_no_name_out_of_the_folder(tmp_path)
     [
         ("lora_alpha", 10**400, "expected a finite number"),
         ("alpha_pattern", {"q_proj": 10**400}, "expected a finite number"),
-        ("rank_pattern", {"(?i)q_proj": 8}, "no regular expression"),
-        ("layers_pattern", "(", "no regular expression"),
-        ("layers_pattern", ["("], "no regular expression"),
-        ("modules_to_save", ["lm_head("], "no such tensor is there"),
+        ("rank_pattern", {"(?i)q_proj": 8}, "not a regular expression"),
+        ("layers_pattern", "(", "not a regular expression"),
+        ("layers_pattern", ["("], "not a regular expression"),
+        ("modules_to_save", ["lm_head("], "no such tensor is in the file"),
         ("use_rslora", "false", "expected true or false"),
         ("fan_in_fan_out", [1], "expected true or false"),
         ("exclude_modules", 3, "expected a list of module names"),
