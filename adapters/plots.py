@@ -26,7 +26,7 @@ PANEL_WIDTH, PANEL_HEIGHT = 5.5, 3.6  # inches
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture: the name of its file, its size in inches, and the function that draws it on a figure."""
+    """A picture: its file name, its size in inches, and the function that draws it on a figure."""
 
     name: str
     width: float
@@ -35,9 +35,9 @@ class Picture:
 
 
 def is_one_file(target: Path) -> bool:
-    """Whether `--plot` names one file for all pictures; otherwise it names the folder of one file each.
+    """True if `--plot` names one file for all pictures, False for a folder with one file each.
 
-    `RequestError` for the ending of another kind of picture, and where the other kind of path exists.
+    `RequestError` for an unsupported picture format, or if the path exists as the other kind.
     """
     ending = target.suffix.lower()
     if ending in OTHER_PICTURES:
@@ -52,52 +52,48 @@ def is_one_file(target: Path) -> bool:
 
 
 def draw(target: Path, measured: list[AdapterStatistics], cosines: Matrix) -> list[Path]:
-    """Write all pictures into the file `target`, or one PNG each into the folder `target`; return the paths.
+    """Write all pictures into the file `target`, or one PNG each into the folder `target`; list the files.
 
-    Names that no font can write are numbered.
+    Plots show numbers instead of names that no font contains.
     """
+    from matplotlib.figure import Figure
+
     names = [adapter.name for adapter in measured]
     with plot_texts(names) as typeface:
         for name, number in typeface.numbered.items():
-            told = "plots: {number} is {name}, which no installed font can write"
-            click.echo(tr(told, number=number, name=name), err=True)
-        shown = [replace(adapter, name=typeface.show(adapter.name)) for adapter in measured]
-        pictures = _pictures(names, shown, cosines)
+            message = "plots: {number} is {name}, which no installed font can write"
+            click.echo(tr(message, number=number, name=name), err=True)
+        labelled = [replace(adapter, name=typeface.show(adapter.name)) for adapter in measured]
+        pictures = _pictures(names, labelled, cosines)
         with typeface.used():
-            return _save(pictures, target)
-
-
-def _save(pictures: list[Picture], target: Path) -> list[Path]:
-    """Write the pictures as `draw` describes it, and return the paths."""
-    from matplotlib.figure import Figure
-
-    if is_one_file(target):
-        save(_stacked(pictures), target)
-        return [target]
-    paths = []
-    for picture in pictures:
-        figure = Figure(figsize=(picture.width, picture.height))
-        picture.paint(figure)
-        path = target / f"{picture.name}.png"
-        save(figure, path)
-        paths.append(path)
-    return paths
+            if is_one_file(target):
+                save(_stacked(pictures), target)
+                return [target]
+            paths = []
+            for picture in pictures:
+                figure = Figure(figsize=(picture.width, picture.height))
+                picture.paint(figure)
+                path = target / f"{picture.name}.png"
+                save(figure, path)
+                paths.append(path)
+            return paths
 
 
 def _pictures(names: list[str], measured: list[AdapterStatistics], cosines: Matrix) -> list[Picture]:
-    """Return the pictures of adapters; `names` are for files, the names in `measured` are those to draw."""
+    """Plan the pictures of adapters. `names` are for files; the names in `measured` are drawn."""
     pictures = [
         Picture("norms", PANEL_WIDTH * len(measured), PANEL_HEIGHT, partial(_norms, measured)),
         Picture("spectrum", PANEL_WIDTH, PANEL_HEIGHT, partial(_spectrum, measured)),
     ]
-    for i, (name, adapter) in enumerate(zip(names, measured, strict=True), 1):
-        number = f"-{i}" if names.count(name) > 1 else ""
-        paint = partial(_values, adapter)
-        pictures.append(Picture(f"values-{name}{number}", PANEL_WIDTH * 2, PANEL_HEIGHT, paint))
+    for number, (name, adapter) in enumerate(zip(names, measured, strict=True), 1):
+        file_name = f"values-{name}"
+        if names.count(name) > 1:
+            file_name += f"-{number}"
+        pictures.append(Picture(file_name, PANEL_WIDTH * 2, PANEL_HEIGHT, partial(_values, adapter)))
     if len(measured) > 1:
         width, height = cosine_size(len(measured))
-        paint = partial(_cosine, [adapter.name for adapter in measured], cosines)
-        pictures.append(Picture("cosine", width, height, paint))
+        labels = [adapter.name for adapter in measured]
+        pictures.append(Picture("cosine", width, height, partial(_cosine, labels, cosines)))
     return pictures
 
 
@@ -123,55 +119,73 @@ def _label(axis: "Axes", title: str, x: str, y: str) -> None:
 
 
 def _norms(measured: list[AdapterStatistics], figure: "FigureBase") -> None:
-    for axis, found in zip(_panels(figure, len(measured)), measured, strict=True):
-        for i, target in enumerate(dict.fromkeys(module.target for module in found.modules)):
-            points = [(m.layer, m.norm) for m in found.modules if m.target == target and m.layer is not None]
-            axis.plot([p[0] for p in points], [p[1] for p in points], "o-", ms=3, color=f"C{i}", label=target)
+    for axis, adapter in zip(_panels(figure, len(measured)), measured, strict=True):
+        points_by_target: dict[str, list[tuple[int, float]]] = {}
+        for module in adapter.modules:
+            points = points_by_target.setdefault(module.target, [])
+            if module.layer is not None:
+                points.append((module.layer, module.norm))
+        for number, (target, points) in enumerate(points_by_target.items()):
+            layers = [layer for layer, _ in points]
+            norms = [norm for _, norm in points]
+            axis.plot(layers, norms, "o-", ms=3, color=f"C{number}", label=target)
         axis.set_ylim(bottom=0)
-        largest = max(found.modules, key=lambda module: module.norm)
-        told = "{name}: largest change in {target}, layer {layer}"
-        title = tr(told, name=found.name, target=largest.target, layer=largest.layer)
+        largest = max(adapter.modules, key=lambda module: module.norm)
+        finding = "{name}: largest change in {target}, layer {layer}"
+        title = tr(finding, name=adapter.name, target=largest.target, layer=largest.layer)
         _label(axis, title, tr("layer"), tr("norm of ΔW (Frobenius)"))
 
 
 def _spectrum(measured: list[AdapterStatistics], figure: "FigureBase") -> None:
     (axis,) = _panels(figure, 1)
-    for i, found in enumerate(measured):
-        rows = [[v / m.singular_values[0] for v in m.singular_values] for m in found.modules if m.norm]
-        longest = max((len(row) for row in rows), default=0)
-        middle = [median(row[k] for row in rows if len(row) > k) for k in range(longest)]
-        axis.plot(range(1, longest + 1), middle, "o-", ms=3, color=f"C{i}", label=found.name)
+    ranks = []
+    for number, adapter in enumerate(measured):
+        shares_by_place: dict[int, list[float]] = {}
+        for module in adapter.modules:
+            if not module.norm:
+                continue
+            largest = module.singular_values[0]
+            for place, value in enumerate(module.singular_values, 1):
+                shares_by_place.setdefault(place, []).append(value / largest)
+        medians = [median(shares) for shares in shares_by_place.values()]
+        axis.plot(list(shares_by_place), medians, "o-", ms=3, color=f"C{number}", label=adapter.name)
+        effective_rank = median(module.effective_rank for module in adapter.modules)
+        ranks.append(f"{adapter.name} {effective_rank:.1f}")
     axis.set_ylim(0, 1.05)
-    ranks = ", ".join(f"{f.name} {median(m.effective_rank for m in f.modules):.1f}" for f in measured)
-    title = tr("effective rank (median): {ranks}", ranks=ranks)
+    title = tr("effective rank (median): {ranks}", ranks=", ".join(ranks))
     _label(axis, title, tr("singular value of ΔW, largest first"), tr("share of the largest (median)"))
 
 
-def _values(found: AdapterStatistics, figure: "FigureBase") -> None:
+def _values(adapter: AdapterStatistics, figure: "FigureBase") -> None:
     for axis, side in zip(_panels(figure, 2), "AB", strict=True):
-        for i, shape in enumerate(shape for shape in found.histograms if shape.side == side):
-            bins = len(shape.counts)
-            step = 2 * shape.reach / bins
-            edges = [-shape.reach + step * k for k in range(bins + 1)]
-            heights = [count / (sum(shape.counts) * step) for count in shape.counts]
-            axis.stairs(heights, edges, color=f"C{i}", label=shape.target)
-        title = tr("{name}: elements of {side}", name=found.name, side=side)
+        histograms = [histogram for histogram in adapter.histograms if histogram.side == side]
+        for number, histogram in enumerate(histograms):
+            bins = len(histogram.counts)
+            step = 2 * histogram.reach / bins
+            edges = [-histogram.reach + step * k for k in range(bins + 1)]
+            total = sum(histogram.counts)
+            densities = [count / (total * step) for count in histogram.counts]
+            axis.stairs(densities, edges, color=f"C{number}", label=histogram.target)
+        title = tr("{name}: elements of {side}", name=adapter.name, side=side)
         _label(axis, title, tr("value"), tr("density"))
 
 
 def cosine_size(adapters: int) -> tuple[float, float]:
-    """Return width and height in inches of the picture of similarities: each name needs its cell."""
+    """Width and height in inches of the similarity matrix, with room for each name."""
     return 3.2 + 0.9 * adapters, 2.0 + 0.8 * adapters
 
 
 def _cosine(names: list[str], cosines: Matrix, figure: "FigureBase") -> None:
     (axis,) = _panels(figure, 1)
-    shown = [[0.0 if value is None else value for value in row] for row in cosines]
-    image = axis.imshow(shown, cmap="PuOr", vmin=-1, vmax=1)
+    colours = [[value or 0.0 for value in row] for row in cosines]
+    image = axis.imshow(colours, cmap="PuOr", vmin=-1, vmax=1)
     for i, row in enumerate(cosines):
         for k, value in enumerate(row):
-            colour = "white" if abs(value or 0) > DARK else "black"
-            text = "–" if value is None else f"{value:.2f}"
+            text, colour = "–", "black"
+            if value is not None:
+                text = f"{value:.2f}"
+                if abs(value) > DARK:
+                    colour = "white"
             axis.text(k, i, text, ha="center", va="center", color=colour)
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axis.set_yticks(range(len(names)), names)

@@ -1,7 +1,6 @@
 """Statistics of adapters: sizes, norms and spectra of ΔW, cosine similarities, all from the factors."""
 
 import functools
-import itertools
 import math
 import re
 from collections import Counter
@@ -34,10 +33,10 @@ COLUMNS = ("target", "modules", "rank", "scale", "A", "B", "parameters", "norm o
 class ModuleStatistics:
     """One module: its place, the sizes of its factors, and the norm and spectrum of its ΔW.
 
-    The effective rank is exp of the entropy of the normalised singular values (Roy and Vetterli 2007). Of a
-    DoRA module both are of s·B·A, before its rows are rescaled to `magnitude` (smallest, largest), since the
-    rescaled ΔW needs the base. `experts` counts those of a bare parameter (else 0); its spectrum is that of
-    all of them, as one block-diagonal matrix.
+    The effective rank is exp of the entropy of the normalised singular values (Roy and Vetterli 2007). For a
+    DoRA module norm and spectrum describe s·B·A, since the rescaled ΔW needs the base; `magnitude` is the
+    range (smallest, largest) of its row norms. `experts` is the number of experts of a bare parameter, 0 for
+    other modules. Their ΔW count as one block-diagonal matrix.
     """
 
     path: str
@@ -57,7 +56,7 @@ class ModuleStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Counts of values in even bins from −`reach` to `reach`; what lies beyond is in the outer bins."""
+    """Counts of values in even bins from −`reach` to `reach`. The outer bins include all values beyond."""
 
     target: str
     side: str
@@ -67,10 +66,10 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class AdapterStatistics:
-    """One adapter with its adapter_config.json and all its modules; `bytes` is the weights file's size.
+    """One adapter: its adapter_config.json (`config`), its modules and their totals.
 
-    `norm` is ‖ΔW‖ (Frobenius) over all modules, `parameters` the number of elements of all factors. `made_of`
-    is the merge.json of a merged adapter.
+    `bytes` is the size of the weights file, `norm` ‖ΔW‖ (Frobenius) over all modules, `parameters` the number
+    of elements of all factors. `made_of` is the merge.json of a merged adapter.
     """
 
     name: str
@@ -90,15 +89,19 @@ class AdapterStatistics:
 
 
 def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> AdapterStatistics:
-    """Measure an adapter; `progress` gives its module paths, one after the other."""
+    """Measure an adapter; `progress` yields its module paths, one after another."""
     tensors = adapter.weights.tensors.values()
     modules = list(prefetch(functools.partial(_module, adapter), progress))
+    dtypes = Counter(tensor.dtype for tensor in tensors)
+    shapes: list[Histogram] = []
+    if histograms:
+        shapes = _histograms(adapter)
     return AdapterStatistics(
         name=adapter.name,
         digest=adapter.digest,
         sha256=adapter.weights_sha256,
         base=adapter.lora.base,
-        dtypes=[dtype for dtype, _ in Counter(tensor.dtype for tensor in tensors).most_common()],
+        dtypes=[dtype for dtype, _ in dtypes.most_common()],
         tensors=len(tensors),
         bytes=sum(file.stat().st_size for file in adapter.files),
         full_tensors=adapter.full_tensors,
@@ -106,54 +109,60 @@ def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> A
         modules=modules,
         parameters=sum(_factor_elements(module) for module in modules),
         norm=math.hypot(*(module.norm for module in modules)),
-        histograms=_histograms(adapter) if histograms else [],
+        histograms=shapes,
         made_of=read_provenance(adapter.folder),
     )
 
 
 def similarity(one: Adapter, other: Adapter, norms: tuple[float, float]) -> float | None:
-    """Return ⟨ΔW₁, ΔW₂⟩ / (‖ΔW₁‖·‖ΔW₂‖) over all modules; None where shapes or zero norms forbid it.
+    """Cosine similarity ⟨ΔW₁, ΔW₂⟩ / (‖ΔW₁‖·‖ΔW₂‖) over all modules. None if shapes differ or a norm is 0.
 
-    `norms` are those of the whole ΔW₁ and ΔW₂: a module that only one of them has meets zero.
+    `norms` are ‖ΔW₁‖ and ‖ΔW₂‖ of the whole adapters: a module of only one adapter adds nothing to the product.
     """
     product = 0.0
-    for path in (path for path in one.layout if path in other.layout):
-        mine, theirs = one.layout[path], other.layout[path]
-        if mine.sizes != theirs.sizes:
+    for path, module in one.layout.items():
+        if path not in other.layout:
+            continue
+        if module.sizes != other.layout[path].sizes:
             return None
         scales = one.lora.scale_of(path) * other.lora.scale_of(path)
         product += scales * lowrank.inner(one.factors(path), other.factors(path))
-    for path in (path for path in one.parameters if path in other.parameters):
-        mine, theirs = one.parameters[path], other.parameters[path]
-        experts = {mine.rank // one.lora.rank, theirs.rank // other.lora.rank}
-        if mine.sizes != theirs.sizes or len(experts) > 1:
+    for path, parameter in one.parameters.items():
+        if path not in other.parameters:
+            continue
+        other_parameter = other.parameters[path]
+        experts = parameter.rank // one.lora.rank
+        other_experts = other_parameter.rank // other.lora.rank
+        if parameter.sizes != other_parameter.sizes or experts != other_experts:
             return None
         scales = one.lora.scale_of(unwrapped(path)) * other.lora.scale_of(unwrapped(path))
-        pairs = zip(
-            factors_by_expert(*one.factors(path), min(experts)),
-            factors_by_expert(*other.factors(path), min(experts)),
-            strict=True,
-        )
-        product += scales * sum(lowrank.inner(own, others) for own, others in pairs)
-    return product / (norms[0] * norms[1]) if norms[0] and norms[1] else None
+        factors = factors_by_expert(*one.factors(path), experts)
+        other_factors = factors_by_expert(*other.factors(path), experts)
+        for pair, other_pair in zip(factors, other_factors, strict=True):
+            product += scales * lowrank.inner(pair, other_pair)
+    if not (norms[0] and norms[1]):
+        return None
+    return product / (norms[0] * norms[1])
 
 
 def _histograms(adapter: Adapter) -> list[Histogram]:
-    """Return the distributions of the elements of each target's A and B, all layers together."""
-    paths: dict[str, list[str]] = {}
+    """Distribution of the elements of each target's A and B, all layers together."""
+    paths_by_target: dict[str, list[str]] = {}
     for path in adapter.paths:
-        paths.setdefault(path.rpartition(".")[2], []).append(path)
-    found = []
-    for (target, own), (i, side) in itertools.product(paths.items(), enumerate("AB")):
-        factors = [adapter.factors(path)[i] for path in own]
-        squares = sum(float(np.vdot(f, f)) for f in factors)
-        reach = REACH * math.sqrt(squares / sum(f.size for f in factors)) or 1.0
-        counts = np.zeros(BINS, np.int64)
-        for factor in factors:
-            places = factor.reshape(-1) * np.float32(BINS / 2 / reach) + np.float32(BINS / 2)
-            counts += np.bincount(np.clip(places, 0, BINS - 1).astype(np.intp), minlength=BINS)
-        found.append(Histogram(target, side, reach, counts.tolist()))
-    return found
+        paths_by_target.setdefault(path.rpartition(".")[2], []).append(path)
+    histograms = []
+    for target, paths in paths_by_target.items():
+        for index, side in enumerate("AB"):
+            factors = [adapter.factors(path)[index] for path in paths]
+            squares = sum(float(np.vdot(factor, factor)) for factor in factors)
+            elements = sum(factor.size for factor in factors)
+            reach = REACH * math.sqrt(squares / elements) or 1.0
+            counts = np.zeros(BINS, np.int64)
+            for factor in factors:
+                places = factor.reshape(-1) * np.float32(BINS / 2 / reach) + np.float32(BINS / 2)
+                counts += np.bincount(np.clip(places, 0, BINS - 1).astype(np.intp), minlength=BINS)
+            histograms.append(Histogram(target, side, reach, counts.tolist()))
+    return histograms
 
 
 def _factor_elements(module: ModuleStatistics) -> int:
@@ -169,21 +178,30 @@ def _module(adapter: Adapter, path: str) -> ModuleStatistics:
         experts = module.rank // rank
         spectra = [lowrank.singular_values(*factors) for factors in factors_by_expert(a, b, experts)]
         values = scale * np.sort(np.concatenate(spectra))[::-1]
-        target = f"experts ({path.count(WRAPPED) + 1})" if path.count(WRAPPED) else "experts"
+        wrappers = path.count(WRAPPED)
+        target = "experts"
+        if wrappers:
+            target = f"experts ({wrappers + 1})"
     else:
         module = adapter.layout[path]
         rank, experts = module.rank, 0
         values = scale * lowrank.singular_values(a, b)
         target = path.rpartition(".")[2]
+    layer = None
     number = re.search(r"\.(\d+)\.", path)
+    if number:
+        layer = int(number[1])
     shares = values[values > 0] / (values.sum() or 1.0)
+    effective_rank = 0.0
+    if len(shares):
+        effective_rank = float(np.exp(-(shares * np.log(shares)).sum()))
     magnitude = None
     if adapter.lora.dora:
         norms = adapter.magnitude(path)
         magnitude = float(norms.min()), float(norms.max())
     return ModuleStatistics(
         path,
-        int(number[1]) if number else None,
+        layer,
         target,
         module.kind,
         module.outputs,
@@ -191,7 +209,7 @@ def _module(adapter: Adapter, path: str) -> ModuleStatistics:
         rank,
         scale,
         norm=float(np.sqrt((values**2).sum())),
-        effective_rank=float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0,
+        effective_rank=effective_rank,
         singular_values=values.tolist(),
         experts=experts,
         magnitude=magnitude,
@@ -199,19 +217,21 @@ def _module(adapter: Adapter, path: str) -> ModuleStatistics:
 
 
 def text(measured: list[AdapterStatistics], cosines: Matrix) -> Iterator[str]:
-    """Yield the lines of the report on several adapters; `cosines` are their pairwise cosine similarities."""
-    for found in measured:
-        yield from _adapter(found)
+    """Yield the lines of the report on several adapters. `cosines` are their pairwise similarities."""
+    for adapter in measured:
+        yield from _adapter_lines(adapter)
         yield ""
     if len(measured) > 1:
-        names = [found.name for found in measured]
+        names = [adapter.name for adapter in measured]
         yield tr("cosine similarity of ΔW (1: same direction, 0: orthogonal)")
-        rows = [[name, *(_number(v) for v in row)] for name, row in zip(names, cosines, strict=True)]
+        rows = []
+        for name, row in zip(names, cosines, strict=True):
+            rows.append([name, *map(_number, row)])
         yield from _table(["", *names], rows)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield aligned lines: the first column to the left, the others to the right."""
+    """Align columns: the first to the left, the others to the right."""
     widths = [max(map(text_width, column)) for column in zip(header, *rows, strict=True)]
     for first, *others in (header, *rows):
         cells = [first + " " * (widths[0] - text_width(first))]
@@ -220,58 +240,69 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str
         yield "  ".join(cells).rstrip()
 
 
-def _adapter(found: AdapterStatistics) -> Iterator[str]:
-    base = found.base or tr("not named")
-    base = base if base.isprintable() else show_value(base)  # a terminal obeys what control characters say
-    dtypes = "+".join(found.dtypes)
-    told = "{name}  base {base}  {dtypes}  sha256 {sha256}"
-    yield tr(told, name=found.name, base=base, dtypes=dtypes, sha256=found.sha256)
-    told = (
+def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
+    base = adapter.base or tr("not named")
+    if not base.isprintable():  # a terminal obeys control characters
+        base = show_value(base)
+    dtypes = "+".join(adapter.dtypes)
+    heading = "{name}  base {base}  {dtypes}  sha256 {sha256}"
+    yield tr(heading, name=adapter.name, base=base, dtypes=dtypes, sha256=adapter.sha256)
+    totals = (
         "{modules:,} modules  {tensors:,} tensors  {parameters:,} parameters  "
         "{bytes:,} bytes ({mebibytes} MiB)  norm of ΔW {norm:.4g}"
     )
     yield tr(
-        told,
-        modules=len(found.modules),
-        tensors=found.tensors,
-        parameters=found.parameters,
-        bytes=found.bytes,
-        mebibytes=math.ceil(found.bytes / 2**20 * 10) / 10,
-        norm=found.norm,
+        totals,
+        modules=len(adapter.modules),
+        tensors=adapter.tensors,
+        parameters=adapter.parameters,
+        bytes=adapter.bytes,
+        mebibytes=math.ceil(adapter.bytes / 2**20 * 10) / 10,
+        norm=adapter.norm,
     )
-    settings = [f"{tr(name)} {_setting(found.config.get(key))}" for name, key in SETTINGS]
+    settings = []
+    for name, key in SETTINGS:
+        value = adapter.config.get(key)
+        value_text = str(value)
+        if isinstance(value, list):
+            value_text = " ".join(map(str, value))
+        elif value is None:
+            value_text = tr("not given")
+        settings.append(f"{tr(name)} {value_text}")
     yield tr("config: {settings}", settings=tr(", ").join(settings))
-    if found.made_of:
-        yield _merge_line(found.made_of)
-    magnitudes = [module.magnitude for module in found.modules if module.magnitude]
+    if adapter.made_of:
+        yield _merge_line(adapter.made_of)
+    magnitudes = [module.magnitude for module in adapter.modules if module.magnitude]
     if magnitudes:
-        told = (
+        sentence = (
             "DoRA: magnitudes from {low:.4g} to {high:.4g}. Norms and ranks below are of s·B·A. The whole "
             "ΔW needs the base (`tuneyard adapter fuse` is exact)."
         )
         low = min(smallest for smallest, _ in magnitudes)
         high = max(largest for _, largest in magnitudes)
-        yield tr(told, low=low, high=high)
-    if found.full_tensors:
-        names = tr(", ").join(found.full_tensors)
+        yield tr(sentence, low=low, high=high)
+    if adapter.full_tensors:
+        names = tr(", ").join(adapter.full_tensors)
         yield tr("saved in full (modules_to_save, bias): {names}", names=names)
     yield ""
     groups: dict[tuple[str, int, int], list[ModuleStatistics]] = {}
-    for module in found.modules:
+    for module in adapter.modules:
         groups.setdefault((module.target, module.outputs, module.inputs), []).append(module)
-    yield from _table([tr(name) for name in COLUMNS], [_target(modules) for modules in groups.values()])
-    norms = {(m.layer, m.target): m.norm for m in found.modules if m.layer is not None}
+    yield from _table([tr(name) for name in COLUMNS], [_target_row(modules) for modules in groups.values()])
+    norms = {(m.layer, m.target): m.norm for m in adapter.modules if m.layer is not None}
     if norms:
         yield ""
         yield tr("norm of ΔW by layer")
         targets = list(dict.fromkeys(target for _, target in norms))
-        layers = sorted({layer for layer, _ in norms})
-        rows = [[str(i), *(_number(norms.get((i, target))) for target in targets)] for i in layers]
+        rows = []
+        for layer in sorted({layer for layer, _ in norms}):
+            cells = [_number(norms.get((layer, target))) for target in targets]
+            rows.append([str(layer), *cells])
         yield from _table([tr("layer"), *targets], rows)
 
 
 def _merge_line(record: dict[str, Any]) -> str:
-    """The method, the parameters and the weighted parts of a merged adapter."""
+    """Method, parameters and weighted adapters of a merge."""
     method = record["method"]
     for name, value in record["parameters"].items():
         if value is not None:
@@ -280,32 +311,37 @@ def _merge_line(record: dict[str, Any]) -> str:
     return tr("merged by {method} from {parts}", method=method, parts=tr(", ").join(parts))
 
 
-def _setting(value: object) -> str:
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return tr("not given") if value is None else str(value)
-
-
-def _target(modules: list[ModuleStatistics]) -> list[str]:
-    one, rank = modules[0], _range([m.rank for m in modules])
-    kind = ""
-    if one.kind == "embedding":
-        kind = tr(" (embedding)")
-    if one.experts:
-        kind = f" × {one.experts}"
+def _target_row(modules: list[ModuleStatistics]) -> list[str]:
+    """Cells of `COLUMNS` for the modules of one target and shape."""
+    first = modules[0]
+    target = first.target
+    if first.kind == "embedding":
+        target += tr(" (embedding)")
+    if first.experts:
+        target += f" × {first.experts}"
+    rank = _range([module.rank for module in modules])
+    elements = sum(_factor_elements(module) for module in modules)
     return [
-        one.target + kind,
-        str(len(modules)), rank, _range([m.scale for m in modules]),
-        f"{rank}×{one.inputs}", f"{one.outputs}×{rank}",
-        f"{sum(_factor_elements(m) for m in modules):,}",
-        _range([m.norm for m in modules]), f"{median(m.effective_rank for m in modules):.1f}",
-    ]  # fmt: skip
+        target,
+        str(len(modules)),
+        rank,
+        _range([module.scale for module in modules]),
+        f"{rank}×{first.inputs}",
+        f"{first.outputs}×{rank}",
+        f"{elements:,}",
+        _range([module.norm for module in modules]),
+        f"{median(module.effective_rank for module in modules):.1f}",
+    ]
 
 
 def _range(values: Sequence[float]) -> str:
     low, high = f"{min(values):.4g}", f"{max(values):.4g}"
-    return low if low == high else f"{low}–{high}"
+    if low == high:
+        return low
+    return f"{low}–{high}"
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+    if value is None:
+        return "–"
+    return f"{value:.4g}"
