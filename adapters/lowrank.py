@@ -1,9 +1,8 @@
-"""Arithmetic on products B·A from their factors alone; a dense ΔW is never formed.
+"""Arithmetic on products B·A from their factors, without the dense ΔW.
 
-With A [r, inputs] and B [outputs, r], all that is needed lies in the r×r Gram matrices AAᵀ and
-BᵀB: ‖BA‖² = tr(BᵀB·AAᵀ), and the singular values of BA are the square roots of the eigenvalues of
-S·AAᵀ·S with S = (BᵀB)^½. Gram matrices are taken in fp64, which keeps singular values down to
-1e-8 of the largest.
+With A [r, inputs] and B [outputs, r], the r×r Gram matrices AAᵀ and BᵀB are enough: ‖BA‖² = tr(BᵀB·AAᵀ), and
+the singular values of BA are the square roots of the eigenvalues of S·AAᵀ·S with S = (BᵀB)^½. Gram matrices
+in fp64 keep singular values down to 1e-8 of the largest.
 """
 
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ Matrix = NDArray[np.float64]
 Factor = Array | Matrix
 Pair = tuple[Factor, Factor]  # A [r, inputs], B [outputs, r]
 TINY, HUGE = 1e-8, 1e8  # root mean squares of B between which fp32 holds the squares of its rounding errors
-NEGLIGIBLE = 1e-8  # of the largest singular value: below it lies what fp64 Gram matrices cannot tell
+NEGLIGIBLE = 1e-8  # of the largest singular value: fp64 Gram matrices cannot resolve smaller ones
 
 
 @dataclass(frozen=True)
@@ -32,74 +31,77 @@ class WeightedFactors:
     def exact(self) -> Pair:
         """A [Σrᵢ, inputs] fp32 and B [outputs, Σrᵢ] fp64 with B·A = Σ cᵢBᵢAᵢ."""
         downs, ups = zip(*self.pairs, strict=True)
-        both = np.concatenate(ups, axis=1, dtype=np.float64)
-        both *= np.repeat(self.weights, [up.shape[1] for up in ups])  # no second copy
-        return np.concatenate(downs), both
+        scaled = np.concatenate(ups, axis=1, dtype=np.float64)
+        scaled *= np.repeat(self.weights, [up.shape[1] for up in ups])  # no second copy
+        return np.concatenate(downs), scaled
 
 
 def gram(rows: Factor) -> Matrix:
-    """Return X·Xᵀ [r, r] in fp64 for X [r, n]."""
+    """X·Xᵀ [r, r] in fp64 for X [r, n]."""
     wide = rows.astype(np.float64, copy=False)
     return np.asarray(wide @ wide.T)
 
 
 def product_norm(a: Factor, b: Factor) -> float:
-    """Return the Frobenius norm of B·A."""
+    """Frobenius norm of B·A."""
     return _norm(gram(a), gram(b.T))
 
 
-def inner(one: tuple[Factor, Factor], other: tuple[Factor, Factor]) -> float:
-    """Return ⟨B₁A₁, B₂A₂⟩ = tr((B₁ᵀB₂)(A₂A₁ᵀ)) for two pairs (A, B)."""
+def inner(one: Pair, other: Pair) -> float:
+    """⟨B₁A₁, B₂A₂⟩ = tr((B₁ᵀB₂)(A₂A₁ᵀ)) for two pairs (A, B)."""
     a = other[0].astype(np.float64, copy=False) @ one[0].T.astype(np.float64, copy=False)
     b = one[1].T.astype(np.float64, copy=False) @ other[1].astype(np.float64, copy=False)
     return float(np.sum(b * a.T))
 
 
-def norms(exact: tuple[Factor, Factor], found: tuple[Factor, Factor]) -> tuple[float, float]:
-    """Return ‖B₁A₁‖ and ‖B₁A₁ − B₂A₂‖ (Frobenius) for two pairs (A, B).
+def norms(exact: Pair, rounded: Pair) -> tuple[float, float]:
+    """‖B₁A₁‖ and ‖B₁A₁ − B₂A₂‖ (Frobenius) for two pairs (A, B).
 
-    Where both share A, only the difference of the B enters, so that even rounding errors show.
+    If both share A, the difference is (B₁ − B₂)·A, so that even rounding errors are measured.
     """
-    if found[0] is exact[0]:
-        shared, whole = gram(exact[0]), gram(exact[1].T)
-        # Taken in fp64, measured in fp32 where that can hold the squares.
-        held = TINY**2 <= np.trace(whole) / exact[1].size <= HUGE**2
-        kind = np.float32 if held else np.float64
-        missing = np.empty(exact[1].shape, kind)
-        np.subtract(exact[1], found[1], out=missing, dtype=np.float64)
-        return _norm(shared, whole), _norm(shared, (missing.T @ missing).astype(np.float64))
-    a = np.concatenate([exact[0], found[0]])
-    b = np.concatenate([exact[1], -found[1]], axis=1, dtype=np.float64)
-    return product_norm(*exact), product_norm(a, b)
+    a, b = exact
+    rounded_a, rounded_b = rounded
+    if rounded_a is a:
+        gram_a, gram_b = gram(a), gram(b.T)
+        # The difference is taken in fp64 and measured in fp32 if fp32 can represent the squares.
+        fits_fp32 = TINY**2 <= np.trace(gram_b) / b.size <= HUGE**2
+        difference = np.empty(b.shape, np.float32 if fits_fp32 else np.float64)
+        np.subtract(b, rounded_b, out=difference, dtype=np.float64)
+        return _norm(gram_a, gram_b), _norm(gram_a, (difference.T @ difference).astype(np.float64))
+    both_a = np.concatenate([a, rounded_a])
+    both_b = np.concatenate([b, -rounded_b], axis=1, dtype=np.float64)
+    return product_norm(a, b), product_norm(both_a, both_b)
 
 
 def singular_values(a: Factor, b: Factor) -> Matrix:
-    """Return the r singular values of B·A, largest first."""
+    """The r singular values of B·A, largest first."""
     root = _root(gram(b.T))
     values = np.linalg.eigvalsh(root @ gram(a) @ root)[::-1]
     return np.asarray(np.sqrt(np.maximum(values, 0.0)))
 
 
 def truncate(a: Factor, b: Factor, rank: int) -> tuple[Matrix, Matrix]:
-    """Return the pair (A' [rank, inputs], B' [outputs, rank]) whose product is nearest to B·A.
+    """A' [rank, inputs] and B' [outputs, rank] whose product is nearest to B·A.
 
-    B·A is projected on its leading right singular vectors (Eckart–Young); each singular value is
-    shared evenly between the two sides, and directions that are not there are zeros.
+    B·A is projected on its leading right singular vectors (Eckart–Young). Each singular value is shared
+    evenly between the two sides. Missing directions are zeros.
     """
     gram_a, root = gram(a), _root(gram(b.T))
     values, vectors = np.linalg.eigh(root @ gram_a @ root)
     sigma = np.sqrt(np.maximum(values[::-1][:rank], 0.0))
     right = root @ vectors[:, ::-1][:, :rank]
-    keep = sigma > NEGLIGIBLE * (sigma[0] if len(sigma) else 0.0)
+    keep = sigma > NEGLIGIBLE * sigma.max(initial=0.0)
     weight = np.divide(1.0, sigma, out=np.zeros_like(sigma), where=keep)
     left = gram_a @ right
     return (right * np.sqrt(weight)).T @ a, b @ (left * weight**1.5)
 
 
 def rank_for(values: Matrix, energy: float) -> int:
-    """Return the smallest rank that keeps a share `energy` of the squared singular values."""
+    """The smallest rank that keeps a share `energy` of the squared singular values."""
     kept = np.cumsum(values**2)
-    return int(np.searchsorted(kept, energy * kept[-1] * (1 - 1e-12)) + 1) if kept[-1] > 0 else 1
+    if kept[-1] == 0:
+        return 1
+    return int(np.searchsorted(kept, energy * kept[-1] * (1 - 1e-12)) + 1)
 
 
 def _norm(gram_a: Matrix, gram_b: Matrix) -> float:

@@ -1,8 +1,7 @@
-"""A finished folder put in its place atomically: what may be replaced, and what never."""
+"""Put a finished folder in its place atomically, and refuse to replace anything but our own output."""
 
 import contextlib
 import fcntl
-import itertools
 import os
 import re
 import shutil
@@ -27,10 +26,10 @@ from tuneyard.core.files import (
     staging,
 )
 
-Check = Callable[[], Path]  # gives the output resolved; `RequestError` where it may not be written
-Progress = Callable[[int], object]  # is given bytes
+Check = Callable[[], Path]  # resolves the output; `RequestError` if it may not be written
+Progress = Callable[[int], object]  # called with the number of bytes done
 
-# Written beside an adapter by LLaMA-Factory: the prompt that it was trained with.
+# LLaMA-Factory writes them next to an adapter: the prompt of its training.
 TOKENIZER = (
     "added_tokens.json", "chat_template.jinja", "merges.txt", "special_tokens_map.json", "tokenizer.json",
     "tokenizer.model", "tokenizer_config.json", "vocab.json",
@@ -41,7 +40,7 @@ _SHARD = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors")
 def check_output(out: Path, inputs: Sequence[Path], command: str, *, force: bool) -> Path:
     """Resolve `out`; `RequestError` if writing there could cost data.
 
-    Refused: an output that is an input, contains one or lies in one; one that exists, without `force`; with
+    Refused: an output that is an input, contains one or lies in one; an existing output without `force`; with
     `force` anything but a folder that the same `command` wrote (by its merge.json), with our files alone.
     """
     target = out.resolve()
@@ -49,33 +48,38 @@ def check_output(out: Path, inputs: Sequence[Path], command: str, *, force: bool
     for folder, source in zip(inputs, sources, strict=True):
         if target == source or target in source.parents or source in target.parents:
             raise RequestError(f"{out}: output over an input ({folder}); choose another --out")
-    foreign = _foreign(target, command, sources) if target.exists() else ""
+    foreign = ""
+    if target.exists():
+        foreign = _foreign(target, command, sources)
     check_free(out, force=force, replaceable=not foreign)
     if foreign:
         raise RequestError(
-            f"{out}: found {foreign}: no folder that this command wrote, --force will not replace it; "
-            "choose another --out"
+            f"{out}: found {foreign}, expected a folder that this command wrote: --force will not "
+            "replace it; choose another --out"
         )
     return target
 
 
 def check_free(out: Path, *, force: bool, replaceable: bool) -> None:
-    """Raise `RequestError` if something is at `out`, without `force`, naming a killed run's rest.
+    """`RequestError` if `out` exists, without `force`. It also names the folders of killed runs.
 
-    `force` is offered only if what is there is `replaceable`: written by the same command.
+    The message offers `--force` if the output is `replaceable`: written by the same command.
     """
     target = out.resolve()
     if not target.exists() or force:
         return
-    rests = [path for path in abandoned(target.parent) if path.name.startswith(f".{target.name}.")]
-    sizes = [f"beside it {path}, {folder_size(path) / 1e9:.2f} GB of a killed run" for path in rests]
-    found = "".join(f" ({told})" for told in sizes)
-    fix = "choose another --out, or replace it with --force" if replaceable else "choose another --out"
-    raise RequestError(f"{out}: already there{found}; {fix}")
+    leftovers = ""
+    for path in abandoned(target.parent):
+        if path.name.startswith(f".{target.name}."):
+            leftovers += f" (next to it {path}, {folder_size(path) / 1e9:.2f} GB of a killed run)"
+    fix = "choose another --out"
+    if replaceable:
+        fix = "choose another --out, or replace it with --force"
+    raise RequestError(f"{out}: already there{leftovers}; {fix}")
 
 
 def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
-    """Name what `command` neither wrote at `target` nor carried to it from `sources`, "" without any."""
+    """Name a file or folder at `target` that `command` neither wrote nor copied from `sources`, or ""."""
     if not target.is_dir():
         return "a file"
     try:
@@ -85,49 +89,51 @@ def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
     if record is None:
         return f"a folder without {MERGE}"
     if record["command"] != command:
-        return f"what `tuneyard adapter {record['command']}` wrote"
-    folders = [path.name for path in target.iterdir() if path.is_dir()]
-    if folders:
-        return f"a folder {min(folders)} in it"
+        return f"the output of `tuneyard adapter {record['command']}`"
     config = CONFIG if command == "merge" else "config.json"
     expected = {MERGE, CARD, INDEX, config, *TOKENIZER}
     for source in sources:
         if source.is_dir():
             expected.update(path.name for path in source.iterdir())
-    names = [path.name for path in target.iterdir() if not _SHARD.fullmatch(path.name)]
-    others = sorted(set(names) - expected)
-    return f"{others[0]} in it" if others else ""
+    for path in sorted(target.iterdir()):
+        if path.is_dir():
+            return f"a folder {path.name} in it"
+        if path.name not in expected and not _SHARD.fullmatch(path.name):
+            return f"{path.name} in it"
+    return ""
 
 
 @contextlib.contextmanager
 def staged_for(check: Check) -> Iterator[Path]:
-    """Yield a staged folder; what killed runs left beside the target is removed before.
+    """Stage a folder next to the target, after removing the folders of killed runs.
 
-    The folder, or the file of the target's name that the block put into it, takes the target's place
-    when the block ends without an error (see `_put`).
+    When the block ends without an error, the folder takes the target's place. If the block wrote a file with
+    the target's name into it, that file does.
     """
     target = check()
     _clean_up(target.parent)
     with staging(target) as staged:
         yield staged
-        file = staged / target.name
-        _put(file if file.is_file() else staged, target, check)
+        result = staged / target.name
+        if not result.is_file():
+            result = staged
+        _put(result, target, check)
 
 
 @contextlib.contextmanager
 def resumable(check: Check) -> Iterator[Path]:
-    """Yield `.NAME.tuneyard-fusing` beside the target, kept by an interruption and resumed by the next run.
+    """Open `.NAME.tuneyard-fusing` next to the target. An interrupted run leaves it for the next to resume.
 
-    It takes the target's place when the block ends without an error, and goes away where the
-    content was wrong. `RequestError` while another run holds it.
+    It takes the target's place when the block ends without an error, and is removed if the content was wrong.
+    `RequestError` while another run uses it.
     """
     target = check()
     folder = target.with_name(f".{target.name}.{OURS}fusing")
     make_folder(target.parent)
     with named(target), contextlib.ExitStack() as stack:
-        with locked(target.parent):  # so that no other run takes it for one of the dead
-            if folder.is_symlink():  # nobody's run: what a link leads to would be emptied
-                raise RequestError(f"{folder}: a link, where an interrupted run keeps a folder; remove it")
+        with locked(target.parent):  # no other run may take it for the folder of a killed run
+            if folder.is_symlink():  # the folder that a link leads to would be emptied
+                raise RequestError(f"{folder}: a link, expected the folder of an interrupted run; remove it")
             folder.mkdir(exist_ok=True)
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             stack.callback(os.close, handle)
@@ -145,41 +151,49 @@ def resumable(check: Check) -> Iterator[Path]:
 
 
 def _put(staged: Path, target: Path, check: Check) -> None:
-    """Put a finished folder or file in its place, where `check` still lets it; else keep it beside."""
+    """Put a finished folder or file in its place. If `check` no longer allows it, keep it as `NAME-2`."""
     with locked(target.parent):
         try:
             check()
         except RequestError as error:
-            stem, suffix = (target.stem, target.suffix) if staged.is_file() else (target.name, "")
-            names = (target.with_name(f"{stem}-{n}{suffix}") for n in itertools.count(2))
-            beside = next(path for path in names if not path.exists())
-            publish(staged, beside)
-            kept = f"it came while this ran, whose result is kept as {beside}"
-            raise RequestError(f"{error}; {kept}") from error
+            stem, suffix = target.name, ""
+            if staged.is_file():
+                stem, suffix = target.stem, target.suffix
+            number = 2
+            while target.with_name(f"{stem}-{number}{suffix}").exists():
+                number += 1
+            kept = target.with_name(f"{stem}-{number}{suffix}")
+            publish(staged, kept)
+            raise RequestError(f"{error}; it came during this run, whose result is kept as {kept}") from error
         publish(staged, target)
 
 
 def require_space(target: Path, needed: int) -> None:
-    """Raise `RequestError` where less than `needed` bytes are free; what killed runs left counts as free."""
-    there = next(path for path in target.parents if path.exists())
-    free = shutil.disk_usage(there).free + sum(map(folder_size, abandoned(target.parent)))
+    """`RequestError` if less than `needed` bytes are free. The folders of killed runs count as free."""
+    existing = next(path for path in target.parents if path.exists())
+    free = shutil.disk_usage(existing).free + sum(map(folder_size, abandoned(target.parent)))
     if free < needed:
         raise RequestError(f"{target}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
 
 
 def _clean_up(parent: Path) -> None:
-    """Drop what killed runs left in `parent`, and say so."""
+    """Remove the folders of killed runs in `parent`, with a note for each."""
     with recovered(parent) as dropped:
         for name, size in dropped.items():
-            note(f"removed {parent / name}, {size / 1e9:.2f} GB that a killed run left")
+            note(f"removed {parent / name}, {size / 1e9:.2f} GB of a killed run")
 
 
 def carry_tokenizer(sources: list[Path], staged: Path, otherwise: str) -> None:
-    """Copy tokenizer and chat template where all sources that have them agree; of others say `otherwise`."""
-    found = {name: [folder / name for folder in sources if (folder / name).is_file()] for name in TOKENIZER}
-    differing = [name for name, files in found.items() if len({file.read_bytes() for file in files}) > 1]
-    for name, files in found.items():
-        if files and name not in differing:
+    """Copy the files of tokenizer and chat template on which all `sources` that have them agree.
+
+    A note lists the differing files and says `otherwise` of them.
+    """
+    differing = []
+    for name in TOKENIZER:
+        files = [folder / name for folder in sources if (folder / name).is_file()]
+        if len({file.read_bytes() for file in files}) > 1:
+            differing.append(name)
+        elif files:
             shutil.copyfile(files[0], staged / name)
     if differing:
         note(f"{otherwise}, since the adapters differ in them: {', '.join(differing)}")

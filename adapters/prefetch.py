@@ -1,4 +1,4 @@
-"""Prefetching: work on the next items while one is used (reading, BLAS and hashing release the GIL)."""
+"""Work on the next items while the current one is used: reading, BLAS and hashing release the GIL."""
 
 import contextlib
 from collections import deque
@@ -7,14 +7,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 THREADS = 2
-PREFETCHED = 3  # results that wait to be used; each may be a few tens of MB
+PREFETCHED = 3  # results in memory that are not used yet; each may have some tens of MB
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
 def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Yield threads; what still waits when the context is left (by an error, say) is left undone."""
+    """Pool of threads. Leaving the context, with an error or without, cancels jobs that have not begun."""
     pool = ThreadPoolExecutor(threads)
     try:
         yield pool
@@ -23,11 +23,12 @@ def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def prefetch(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield `work(item)` of each item in order; up to `PREFETCHED` of them are ready before their turn."""
+    """Yield `work(item)` of each item in order, computed up to `PREFETCHED` items ahead."""
     waiting: deque[Future[Result]] = deque()
     with workers(THREADS) as pool:
         for item in items:
             waiting.append(pool.submit(work, item))
             if len(waiting) > PREFETCHED:
                 yield waiting.popleft().result()
-        yield from (future.result() for future in waiting)
+        for future in waiting:
+            yield future.result()

@@ -1,7 +1,7 @@
-"""merge.json: what `merge` or `fuse` made a folder of.
+"""merge.json: the adapters, weights and base from which `merge` or `fuse` made a folder.
 
 The check for training examples, `adapter show`, the card and the card of the hub read this file. README.md is
-written from it for people and read by no command.
+written from it for people, and no command reads it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ SCHEMA = ROOT / "core/schemas/merge.json"
 
 @dataclass(frozen=True, slots=True)
 class MergePart:
-    """An adapter in a merge: its entry in merge.json, and the adapter or why it cannot be opened."""
+    """An adapter in a merge: its entry in merge.json, and the opened adapter or the `problem` with it."""
 
     entry: Mapping[str, Any]
     adapter: Adapter | None
@@ -34,9 +34,24 @@ class MergePart:
 def provenance(
     command: str, weighted: Sequence[WeightedAdapter], base: Base | None, details: Mapping[str, object]
 ) -> dict[str, Any]:
-    """The content of merge.json; `details` are what one of the two commands adds."""
-    adapters = [_entry(item) for item in weighted]
-    folder = str(base.folder) if base else None
+    """The content of merge.json. `details` are the fields of only one of the two commands."""
+    adapters = []
+    for item in weighted:
+        adapter = item.adapter
+        adapters.append(
+            {
+                "name": adapter.name,
+                "folder": str(adapter.folder),
+                "weight": item.weight,
+                "rank": adapter.lora.rank,
+                "weights_sha256": adapter.weights_sha256,
+                "digest": adapter.digest,
+                "datasets": training_datasets(adapter.folder),
+            }
+        )
+    folder = None
+    if base:
+        folder = str(base.folder)
     return {
         "command": command,
         **details,
@@ -48,15 +63,17 @@ def provenance(
 
 
 def base_name(weighted: Sequence[WeightedAdapter], base: Base | None) -> str | None:
-    """The base as the adapters name it, or the folder given if they name it differently."""
-    names = {item.adapter.lora.base: None for item in weighted if item.adapter.lora.base}
-    if base and len(names) > 1:
+    """The base's name in the adapters' configs, or its folder if the names differ; None without a name."""
+    names = [item.adapter.lora.base for item in weighted if item.adapter.lora.base]
+    if not names:
+        return None
+    if base and len(set(names)) > 1:
         return str(base.folder)
-    return next(iter(names), None)
+    return names[0]
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:
-    """Read the merge.json of a folder, None without one; `ContentError` if it is damaged."""
+    """Read the merge.json of a folder, None if it has none; `ContentError` if it is damaged."""
     path = folder / MERGE
     if not path.is_file():
         return None
@@ -66,7 +83,7 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
 
 
 def open_parts(record: Mapping[str, Any]) -> list[MergePart]:
-    """Open the adapters of a merge again; a part that is gone or has changed keeps its entry alone."""
+    """Open the adapters of a merge again. A part that is gone or has changed has its entry alone."""
     parts = []
     for entry in record["adapters"]:
         try:
@@ -81,29 +98,18 @@ def open_parts(record: Mapping[str, Any]) -> list[MergePart]:
     return parts
 
 
-def _entry(item: WeightedAdapter) -> dict[str, Any]:
-    adapter = item.adapter
-    return {
-        "name": adapter.name,
-        "folder": str(adapter.folder),
-        "weight": item.weight,
-        "rank": adapter.lora.rank,
-        "weights_sha256": adapter.weights_sha256,
-        "digest": adapter.digest,
-        "datasets": _datasets(adapter.folder),
-    }
-
-
-def _datasets(folder: Path) -> list[dict[str, Any]]:
-    """The datasets that an adapter was trained on, those of its parts if it is a merge itself."""
+def training_datasets(folder: Path) -> list[dict[str, Any]]:
+    """The datasets that an adapter was trained on. For a merge they are those of its parts."""
     try:
         datasets = training_data(folder)
         record = read_provenance(folder)
     except ContentError:  # a damaged record names no datasets, and does not stop a merge
         return []
-    if datasets:
+    if datasets or record is None:
         return datasets
     merged: list[dict[str, Any]] = []
-    for entry in record["adapters"] if record else []:
-        merged += [dataset for dataset in entry["datasets"] if dataset not in merged]
+    for entry in record["adapters"]:
+        for dataset in entry["datasets"]:
+            if dataset not in merged:
+                merged.append(dataset)
     return merged

@@ -21,7 +21,7 @@ SCHEMA = ROOT / "recipes/merge/schema.json"
 
 @dataclass(frozen=True, slots=True)
 class MergeRequest:
-    """The words of a `merge` command; `parameters` are those of the method, unchecked; `dtype` e.g. F32."""
+    """A `merge` command: `parameters` of the method are not checked yet; `dtype` is e.g. F32."""
 
     adapters: list[tuple[str, float]]
     out: Path
@@ -35,7 +35,7 @@ class MergeRequest:
 
 @dataclass(frozen=True, slots=True)
 class FuseRequest:
-    """The words of a `fuse` command; `dtype` None keeps the base's, `max_shard` is in bytes."""
+    """A `fuse` command: `dtype` None keeps the base's dtypes, `max_shard` is in bytes."""
 
     adapters: list[tuple[str, float]]
     base: Path
@@ -48,39 +48,49 @@ class FuseRequest:
 
 
 def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequest:
-    """Read a command line: weighted adapters, or a recipe, whose values options override.
+    """Read a command line: weighted adapters, or a recipe. Options override the recipe.
 
     A method or a parameter among the options replaces the recipe's method parameters.
     """
-    recipe: dict[str, Any] = {"adapters": texts, "method": "exact", "dtype": "fp32"}
-    if len(texts) == 1 and texts[0].endswith((".yaml", ".yml")):
-        recipe |= _read_recipe(bundled(Path(texts[0])))
-    elif any(text.endswith((".yaml", ".yml")) for text in texts):
-        raise RequestError("a recipe is given alone: it names its adapters itself")
+    fields: dict[str, Any] = {"adapters": texts, "method": "exact", "dtype": "fp32"}
+    is_recipe = [text.endswith((".yaml", ".yml")) for text in texts]
+    if is_recipe == [True]:
+        fields |= _read_recipe(bundled(Path(texts[0])))
+    elif any(is_recipe):
+        raise RequestError("a recipe names its adapters itself: give it alone")
     declared = parameters_by_name()
-    of_recipe = {name: recipe.pop(name) for name in declared if name in recipe}
-    of_options = {name: options[name] for name in declared if options.get(name) is not None}
-    others = {name: value for name, value in options.items() if name not in declared and value is not None}
-    other_method = others.get("method", recipe["method"]) != recipe["method"]
-    parameters = of_options if of_options or other_method else of_recipe
-    chosen = recipe | others
-    if not chosen.get("out"):
+    recipe_parameters = {name: fields.pop(name) for name in declared if name in fields}
+    recipe_method = fields["method"]
+    option_parameters: dict[str, object] = {}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name in declared:
+            option_parameters[name] = value
+        else:
+            fields[name] = value
+    parameters = recipe_parameters
+    if option_parameters or fields["method"] != recipe_method:
+        parameters = option_parameters
+    if not fields.get("out"):
         raise RequestError("no --out: the folder of the merged adapter")
-    base = chosen.pop("base", None)
+    base = fields.pop("base", None)
     return MergeRequest(
-        [parse_reference_weight(text) for text in chosen.pop("adapters")],
-        Path(chosen.pop("out")),
-        Path(base) if base else None,
+        [parse_reference_weight(text) for text in fields.pop("adapters")],
+        out=Path(fields.pop("out")),
+        base=None if base is None else Path(base),
         parameters={name: value for name, value in parameters.items() if value is not None},
-        dtype=DTYPES[chosen.pop("dtype")],
-        **chosen,
+        dtype=DTYPES[fields.pop("dtype")],
+        **fields,
     )
 
 
 def fuse_request(texts: Sequence[str], options: Mapping[str, Any]) -> FuseRequest:
-    """Read a command line; `options` are those of `FuseRequest` by name."""
-    dtype, size = options["dtype"], options["max_shard"]
-    fields = {**options, "dtype": DTYPES.get(dtype), "max_shard": parse_size(size) if size else None}
+    """Read a command line. `options` have the names of `FuseRequest`'s fields."""
+    fields = dict(options)
+    fields["dtype"] = DTYPES.get(options["dtype"])
+    if options["max_shard"]:
+        fields["max_shard"] = parse_size(options["max_shard"])
     return FuseRequest([parse_optional_weight(text) for text in texts], **fields)
 
 
@@ -99,12 +109,13 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     """Read a merge recipe: the options of `merge` by name, and the list `adapters`."""
     fields = read_mapping(path, "merge recipe")
     schema: dict[str, Any] = read_object(SCHEMA)
-    # The file in recipes/merge, which editors read, knows neither plug-ins nor the parameters of methods.
+    # Editors read the file in recipes/merge, which has neither plug-ins nor the parameters of methods.
     schema["additionalProperties"] = False
     for name, declarations in parameters_by_name().items():
-        schema["properties"][name] = {"anyOf": [{"type": "null"}, *map(_property, declarations)]}
         if len(declarations) == 1:
             schema["properties"][name] = _property(declarations[0], "null")
+        else:
+            schema["properties"][name] = {"anyOf": [{"type": "null"}, *map(_property, declarations)]}
     if "method" in fields:
         schema["properties"]["method"] = {"enum": list(methods())}
     check_file(path, schema, fields)
@@ -114,7 +125,8 @@ def _read_recipe(path: Path) -> dict[str, Any]:
 def _property(declaration: tuple[Method, Parameter], *types: str) -> dict[str, Any]:
     """The JSON Schema of a declared parameter."""
     _, parameter = declaration
-    schema: dict[str, Any] = {"type": ["integer" if parameter.kind is int else "number", *types]}
+    kind = "integer" if parameter.kind is int else "number"
+    schema: dict[str, Any] = {"type": [kind, *types]}
     bounds = {
         "minimum": parameter.minimum,
         "exclusiveMinimum": parameter.above,

@@ -117,7 +117,7 @@ def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> A
 def similarity(one: Adapter, other: Adapter, norms: tuple[float, float]) -> float | None:
     """Cosine similarity ⟨ΔW₁, ΔW₂⟩ / (‖ΔW₁‖·‖ΔW₂‖) over all modules. None if shapes differ or a norm is 0.
 
-    `norms` are ‖ΔW₁‖ and ‖ΔW₂‖ of the whole adapters: a module of only one adapter adds nothing to the product.
+    `norms` are ‖ΔW₁‖ and ‖ΔW₂‖ of the whole adapters: a module of only one adapter counts as zero.
     """
     product = 0.0
     for path, module in one.layout.items():

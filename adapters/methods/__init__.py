@@ -1,4 +1,4 @@
-"""Merge methods: a file here, or an entry point `tuneyard.merge_methods`, holds one function with `@method`.
+"""Merge methods: one function with `@method` in a file here, or at an entry point `tuneyard.merge_methods`.
 
 The function gets one module's factors and weights, the rank of the result and the method's parameters, and
 returns the merged (A, B). The options of `merge`, the keys of its YAML file and of merge.json, and the checks
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tuneyard.adapters.lowrank import Pair, WeightedFactors
 
 Values = Mapping[str, float | None]
-"""The parameters of a method by name; None if the user gave none and the method declares no default."""
+"""The parameters of a method by name; None for a parameter without value and default."""
 Combine = Callable[["WeightedFactors", int, Values], "Pair"]
 ChooseRank = Callable[[Values, "Iterable[WeightedFactors]"], int]
 Rank = Literal["sum", "equal"] | ChooseRank
@@ -27,15 +27,15 @@ GROUP: Literal["tuneyard.merge_methods"] = "tuneyard.merge_methods"
 TAKEN = {
     "adapters", "base", "dry_run", "dtype", "force", "help", "method", "out", "same_base",
 }  # fmt: skip
-"""Options and keys of `merge` itself, which no parameter can be called."""
+"""Options and keys of `merge` itself. A parameter must have another name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """A number that a merge method takes: an option of `merge`, a key of its YAML file and of merge.json.
 
-    `help` is shown behind the method's name. `minimum` and `maximum` are allowed values, `above` is a bound
-    that is not allowed itself. Without a `default` the value is None if the user gives none.
+    `--help` prints `help` after the method's name. The value may be `minimum` and `maximum`, but must be
+    greater than `above`. Without a `default` the value is None if the user gives none.
     """
 
     name: str
@@ -70,16 +70,17 @@ class Parameter:
 
     def check(self, value: object, place: str) -> float:
         """Read a value of the command line (text) or of a YAML file; `RequestError` names its place."""
-        number = value
+        number, message = value, show_value(value)
         if isinstance(value, str):
+            message = value
             try:
                 number = self.kind(value)
             except ValueError:
                 number = None
-        right_type = isinstance(number, int) if self.kind is int else isinstance(number, int | float)
-        if not right_type or isinstance(number, bool) or not self._in_bounds(float(str(number))):
-            found = value if isinstance(value, str) else show_value(value)
-            raise RequestError(f"{place} {found}: expected {self.expected}")
+        types = (int,) if self.kind is int else (int, float)
+        is_number = isinstance(number, types) and not isinstance(number, bool)
+        if not is_number or not self._in_bounds(float(str(number))):
+            raise RequestError(f"{place} {message}: expected {self.expected}")
         return self.kind(str(number))
 
     def _in_bounds(self, number: float) -> bool:
@@ -94,12 +95,12 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A merge method by the name of `--method`; `plugin` is the package that it came from, if it is not ours.
+    """A merge method by the name of `--method`. `plugin` is its package, None for a method of Tuneyard.
 
-    `rank` is the rank of the result: the "sum" of the adapters' ranks, their one rank if all must have an
-    "equal" one, or a function that chooses it from the parameters and the factors of every module.
-    `exact_sum` is True for methods whose result is meant to be the weighted sum: `merge` reports their error
-    against it. The result of any other method is compared with what the method returned, before rounding.
+    `rank` is the rank of the result: the "sum" of the adapters' ranks, their common rank if all must be
+    "equal", or a function that chooses it from the parameters and the factors of every module. `exact_sum` is
+    True for methods that approximate the weighted sum: `merge` reports their error against the sum. For any
+    other method `merge` reports the rounding of the method's own result.
     """
 
     name: str
@@ -109,25 +110,22 @@ class Method:
     exact_sum: bool = False
     plugin: Plugin | None = None
 
-    def values(self, given: Mapping[str, object]) -> dict[str, float | None]:
-        """Check the given parameters and add the other defaults; `RequestError` for a foreign name."""
+    def values(self, parameters: Mapping[str, object]) -> dict[str, float | None]:
+        """Check parameters and add the defaults; `RequestError` for a parameter of another method."""
         declared = {parameter.name: parameter for parameter in self.parameters}
-        for name in given:
+        for name in parameters:
             if name not in declared:
-                owners = [method.name for method in methods().values() if name in method.parameter_names]
-                belongs = f"belongs to --method {' or '.join(owners)}" if owners else "is no parameter"
-                raise RequestError(f"method {self.name}: --{name.replace('_', '-')} {belongs}")
+                owners = [method.name for method, _ in parameters_by_name()[name]]
+                option = name.replace("_", "-")
+                raise RequestError(
+                    f"method {self.name}: --{option} belongs to --method {' or '.join(owners)}"
+                )
         values: dict[str, float | None] = {}
         for name, parameter in declared.items():
             values[name] = parameter.default
-            if name in given:
-                values[name] = parameter.check(given[name], parameter.option)
+            if name in parameters:
+                values[name] = parameter.check(parameters[name], parameter.option)
         return values
-
-    @property
-    def parameter_names(self) -> set[str]:
-        """The names of its parameters."""
-        return {parameter.name for parameter in self.parameters}
 
     def choose_rank(self, values: Values, modules: "Iterable[WeightedFactors]") -> int:
         """Call the method's own `rank` function; `PluginError` of a plug-in."""
@@ -142,7 +140,7 @@ class Method:
         """Merge one module: A [≤ rank, inputs] and B [outputs, ≤ rank]; `PluginError` of a plug-in."""
         if self.plugin is None:
             return self.function(factors, rank, values)
-        import numpy as np  # which the list of names in `--help` does without
+        import numpy as np  # imported here, since `--help` lists the methods without it
 
         inputs, outputs = factors.pairs[0][0].shape[1], factors.pairs[0][1].shape[0]
         with self.plugin.guarded():
@@ -153,7 +151,7 @@ class Method:
             if a.shape[0] > rank:
                 raise ValueError(f"rank {a.shape[0]} is above {rank}, the rank of the result")
             if not (np.isfinite(a).all() and np.isfinite(b).all()):
-                raise ValueError("A or B holds NaN or infinity")
+                raise ValueError("A or B contains NaN or infinity")
         return a, b
 
 
@@ -165,25 +163,25 @@ def method(
 
 
 def names() -> list[str]:
-    """List the methods of this folder without importing them: a file is called as its method."""
+    """List the methods of this folder without importing them: a file has the name of its method."""
     return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
 
 
 @functools.cache
 def methods() -> dict[str, Method]:
-    """Every method by name; a plug-in that cannot be used is left out with a warning."""
+    """Every method by name. A plug-in that cannot be used is left out with a warning."""
     return registry(GROUP, __name__, Method, "merge method")
 
 
 def find_method(name: str) -> Method:
-    """Look a method up; `RequestError` lists those that are there."""
+    """Look a method up; `RequestError` lists the existing methods."""
     if name not in methods():
         raise RequestError(f"--method {name!r} is not one of {', '.join(methods())}")
     return methods()[name]
 
 
 def parameters_by_name() -> dict[str, list[tuple[Method, Parameter]]]:
-    """Every parameter of every method: several methods may declare one of the same name."""
+    """The methods that declare each parameter. Several may declare the same name."""
     declared: dict[str, list[tuple[Method, Parameter]]] = {}
     for each in methods().values():
         for parameter in each.parameters:

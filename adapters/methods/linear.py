@@ -1,4 +1,4 @@
-"""`--method linear`: PEFT's average of A and of B, cross terms and all; offered because others use it."""
+"""`--method linear`: PEFT's average of A and of B, for comparison. It contains cross terms."""
 
 import math
 

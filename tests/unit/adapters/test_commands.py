@@ -136,7 +136,7 @@ def test_what_a_dtype_cannot_hold_is_refused_without_a_line_that_looks_like_succ
 def test_rank_beyond_vllm_s_default_is_said():
     make("saves/big", factors(3))
     _, notes = call("merge", "rte=1", "mnli=1", "big=1", "--out", "x")
-    assert "rank 24 passes vLLM's default of 16: serve with --max-lora-rank 32\n" in notes
+    assert "rank 24 is above vLLM's default of 16: serve with --max-lora-rank 32\n" in notes
 
 
 @pytest.mark.parametrize("word", ["--max-shard-size=1MB", "--max_shard_size=1MB"])
@@ -207,7 +207,7 @@ REQUESTS = [
     (["merge", "rte=1", "--out", "saves", "--force"], "output over an input"),
     (["merge", "rte=1", "--out", ".", "--force"], "output over an input"),
     (["merge", "rte=1", "--out", "saves/mnli"], "already there"),
-    (["merge", "rte=1", "--out", "base", "--force"], "no folder that this command wrote"),
+    (["merge", "rte=1", "--out", "base", "--force"], "expected a folder that this command wrote"),
     (["merge", "rte=1", "--out", "saves/mnli", "--force"], "found a folder without merge.json"),
     (["merge", "rte=1", "--out", "saves/rte/adapter_config.json/x"], "output over an input"),
     (["merge", "rte=1", "--out", "base/config.json/x"], "File exists"),
@@ -216,7 +216,7 @@ REQUESTS = [
     (["fuse", "rte", "--base", "saves", "--out", "x"], "config not found"),
     (
         ["fuse", "rte", "--base", "base", "--out", "saves/mnli", "--force"],
-        "no folder that this command wrote",
+        "expected a folder that this command wrote",
     ),
     (["fuse", "rte", "--base", "base", "--out", "x", "--max-shard-size", "big"], "expected a size"),
     (["show", "none"], "no such folder"),
@@ -528,7 +528,7 @@ def test_options_take_the_place_of_a_recipes_method():
     assert "rank 16 " in call("merge", "r.yaml", "--method", "exact", "--dry-run")[0]
     assert "rank 4 " in call("merge", "r.yaml", "--method", "svd", "--dry-run")[0]
     assert "rank 16 " in call("merge", "r.yaml", "--energy", "1", "--dry-run")[0]
-    assert "a recipe is given alone" in call("merge", "r.yaml", "rte=1", code=2)[1]
+    assert "a recipe names its adapters itself" in call("merge", "r.yaml", "rte=1", code=2)[1]
 
 
 # 440 bytes that mean 9^10 texts: a reader that builds them never comes back

@@ -84,7 +84,7 @@ def test_force_keeps_files_that_the_command_does_not_write(work):
     work(lambda _: None)
     work(lambda _: None, force=True)
     Path("out/notes.txt").write_text("mine")
-    with pytest.raises(RequestError, match=r"out: found notes\.txt in it: .* --force will not replace it"):
+    with pytest.raises(RequestError, match=r"out: found notes\.txt in it, .* --force will not replace it"):
         work(lambda _: None, force=True)
     assert Path("out/notes.txt").read_text() == "mine"
     assert "out-2" not in names(".")
@@ -149,7 +149,7 @@ def test_what_killed_runs_left_is_removed_and_said(words):
         said = call(*words)[1]
         assert alive.is_dir()
     for name in (".m.gguf.tuneyard-abcd", ".old.tuneyard-fusing", ".x.tuneyard-1234"):
-        assert f"note: removed {Path(name).resolve()}, 0.00 GB that a killed run left\n" in said
+        assert f"note: removed {Path(name).resolve()}, 0.00 GB of a killed run\n" in said
     assert set(names(".")) == {"base", "mine", "model", "saves", "x", ".y.tuneyard-link"}
 
 
@@ -161,7 +161,7 @@ def test_an_output_that_is_there_names_what_a_killed_run_left_beside_it(words):
     Path("x").write_text("mine")
     said = call(*words, code=2)[1]
     assert (
-        f"x: already there (beside it {Path('.x.tuneyard-fusing').resolve()}, 0.02 GB of a killed run); "
+        f"x: already there (next to it {Path('.x.tuneyard-fusing').resolve()}, 0.02 GB of a killed run); "
         in said
     )
     assert ".y." not in said

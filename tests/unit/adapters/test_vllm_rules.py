@@ -100,7 +100,7 @@ def test_the_note_names_a_rank_that_vllm_takes_and_that_is_enough(count, said):
 def test_what_vllm_takes_at_no_setting_is_said():
     make("a", factors(1, layers=1))
     _, notes = call("merge", *["./a=0.1"] * 65, "--out", "out", "--dry-run")
-    assert "rank 520 passes vLLM's largest, 512: take --method svd --rank, or fuse it" in notes
+    assert "rank 520 is above vLLM's largest, 512: use --method svd --rank, or fuse it" in notes
     make("b", extra={"base_model.model.lm_head.weight": np.ones((50, 24))}, modules_to_save=["lm_head"])
     make_base("base", {**base_tensors(), "lm_head.weight": np.ones((50, 24))})
     _, notes = call("merge", "./b=1", "--base", "base", "--out", "out")
