@@ -17,7 +17,7 @@ from typing import cast
 from tuneyard.compiler.check.checker import Checker
 from tuneyard.compiler.check.filters import Sieve
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.kinds.kto import one_class
+from tuneyard.compiler.kinds import KeptValues, kind_of
 from tuneyard.compiler.lint.duplicates import leaks
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
@@ -130,8 +130,11 @@ class PartRun:
         self.sieve = Sieve(spec)
         self.source = reading(spec)
         self.types: dict[str, str] = {}
-        self.kto = next(iter(spec.named("kto")), None)
-        self.classes: Counter[object] = Counter()
+        self.kept_values: dict[str, KeptValues] = {}
+        for column in spec.columns:
+            follow = kind_of(column.kind).kept_values
+            if follow:
+                self.kept_values[column.name] = follow()
         self.limit = context.request.limit or sys.maxsize
         self.read = self.kept = 0
 
@@ -145,12 +148,13 @@ class PartRun:
             message = f"none of the {self.read} rows of {self.name} is kept, so it is not written"
             self.problems.warn(Problem("W209", inputs[0].shown, message))
         all_counted = min(self.limit, enough) == sys.maxsize and not self.problems.stopped
-        if len(self.classes) == 1 and all_counted:
-            self.problems.lead([one_class(self.classes, inputs[0].shown)])
-        if len(self.classes) > 1 and not self.problems.stopped:
-            wanted, unwanted = self.classes[True], self.classes[False]
-            ratio = f"{wanted} answers wanted, {unwanted} unwanted ({wanted / unwanted:.2f} to 1)"
-            self.problems.notes.append(f"{inputs[0].shown}: {ratio}")
+        for values in self.kept_values.values():
+            problem = values.problem(inputs[0].shown)
+            if problem and all_counted:
+                self.problems.lead([problem])
+            note = values.note()
+            if note and not self.problems.stopped:
+                self.problems.notes.append(f"{inputs[0].shown}: {note}")
         return Counts(self.read, self.kept, dropped={**dropped, **self.sieve.dropped})
 
     def _file(self, found: Input, files: Sequence[RecordFile], enough: int) -> Counter[str]:
@@ -181,8 +185,8 @@ class PartRun:
         if self.problems.stopped or not batch.lines:
             return
         self.kept += len(batch)
-        if self.kto:
-            self.classes.update(batch.columns[self.kto])
+        for name, values in self.kept_values.items():
+            values.add(batch.columns[name])
         self.lint.see(self.seen, batch, numbered)
         for renderer, file in zip(self.renderers, files, strict=False):  # a check writes no files
             file.add(renderer.render(batch))

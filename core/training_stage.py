@@ -1,51 +1,163 @@
-"""Which stages can train a dataset: the rule of `recipe check` and `data verify --recipe` (E434)."""
+"""LLaMA-Factory's stages in one table: the rows that each trains on, and what a step computes of them.
+
+`recipe check` and `data verify --recipe` decide by it whether a stage can train a dataset (E434). Planning,
+the rules on learning rates and metrics, and the reports on bad rows read their figures here.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tuneyard.core.answers import PAIRED
 from tuneyard.core.errors import Problem
 from tuneyard.core.prompt import strings
 
-ROWS = {
-    "rm": "preference pairs (`ranking: true`)",
-    "kto": "answers marked as wanted or not (`kto_tag`)",
-    "sft": "plain answers, neither pairs nor marked ones",
+KTO_TAG = "kto_tag"
+_SIDES = tuple(
+    f"{value}/{side}" for value in ("rewards", "logps", "logits") for side in ("chosen", "rejected")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRows:
+    """The rows of a dataset by what an answer is in them.
+
+    `stage` is the one that they are for, as LLaMA-Factory's loader names it. `edit` is the change of a
+    recipe that fits them.
+    """
+
+    stage: str
+    description: str
+    edit: str
+
+
+PLAIN = DatasetRows("sft", "plain answers, neither pairs nor marked ones", "write `stage: sft`")
+PAIRS = DatasetRows("rm", "preference pairs (`ranking: true`)", "write `stage: dpo` or `stage: rm`")
+MARKED = DatasetRows("kto", f"answers marked as wanted or not (`{KTO_TAG}`)", "write `stage: kto`")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStage:
+    """One stage of LLaMA-Factory 0.9.5.
+
+    - `rows`: the rows that it trains on; None if it takes all but pairs.
+    - `answers`: answers of a row once it is loaded; None if `data verify` does not check what is learned.
+    - `encoded_lists`: lists of tokens that the processor's encoder makes of a row.
+    - `expected_answers`: the answers of a row in words.
+    - `sides`: sequences of a row in one micro batch. `sequences`: those that a step puts through the model.
+    - `learned`: share of these that are learned. `read`: rows that a step reads without learning, 1 a row.
+    - `reads_reference`: a second model, or the base, reads them. None: only with some values of `pref_loss`.
+    - `adapter_rates`, `weight_rates`: lowest and highest published learning rate (docs/recipes.md).
+    - `metrics`: what the trainer computes at an evaluation, `logged`: what it writes as it trains.
+    - `is_planned`: `recipe plan` knows its memory and time.
+    """
+
+    rows: DatasetRows | None
+    answers: int | None = None
+    encoded_lists: int = 2
+    expected_answers: str = "one answer"
+    sides: int = 1
+    sequences: int = 1
+    learned: float = 1.0
+    read: float = 0.0
+    reads_reference: bool | None = False
+    adapter_rates: tuple[float, float] | None = None
+    weight_rates: tuple[float, float] | None = None
+    metrics: tuple[str, ...] = ()
+    logged: tuple[str, ...] = ()
+    is_planned: bool = True
+
+
+_DPO_METRICS = (*_SIDES, "rewards/accuracies", "rewards/margins", "sft_loss", "odds_ratio_loss")
+_MARKED_METRICS = (*_SIDES, "rewards/margins")
+TRAINING_STAGES = {
+    "pt": TrainingStage(None, 0, adapter_rates=(1e-4, 3e-4), weight_rates=(5e-5, 1e-3)),
+    "sft": TrainingStage(PLAIN, 1, adapter_rates=(5e-6, 3e-4), weight_rates=(3e-6, 5e-5)),
+    "rm": TrainingStage(
+        PAIRS,
+        2,
+        encoded_lists=4,
+        expected_answers="two answers",
+        sides=2,
+        sequences=2,
+        adapter_rates=(2e-5, 1e-4),
+        weight_rates=(9e-6, 1e-4),
+        metrics=("accuracy",),
+    ),
+    "dpo": TrainingStage(
+        PAIRS,
+        2,
+        encoded_lists=4,
+        expected_answers="two answers",
+        sides=2,
+        sequences=2,
+        reads_reference=None,
+        adapter_rates=(5e-7, 1e-4),
+        weight_rates=(3e-7, 1e-5),
+        metrics=_DPO_METRICS,
+        logged=_DPO_METRICS,
+    ),
+    "kto": TrainingStage(
+        MARKED,
+        2,
+        encoded_lists=5,
+        expected_answers="an answer with true or false",
+        sequences=2,
+        learned=0.5,
+        read=1.5,
+        reads_reference=True,
+        adapter_rates=(5e-7, 1e-4),
+        weight_rates=(3e-7, 1e-5),
+        metrics=_MARKED_METRICS,
+        logged=_MARKED_METRICS,
+    ),
+    "ppo": TrainingStage(None, logged=("reward",), is_planned=False),
 }
-"""The rows of a dataset by the stage that they are for (`stage_of_rows`)."""
-FITTING = {
-    "rm": "write `stage: dpo` or `stage: rm`",
-    "kto": "write `stage: kto`",
-    "sft": "write `stage: sft`",
-}
-"""The edit of the recipe that fits the rows."""
+PREFERENCE_STAGES = ("dpo", "kto")
+"""Stages that train a model on preferences without a reward model."""
+
+
+def rows_of(entry: Mapping[str, object]) -> DatasetRows:
+    """The rows of a dataset by its entry in the registry."""
+    if entry.get("ranking") is True:
+        return PAIRS
+    if KTO_TAG in strings(entry.get("columns")):
+        return MARKED
+    return PLAIN
 
 
 def stage_of_rows(entry: Mapping[str, object]) -> str:
     """The stage that a dataset's rows are for, as LLaMA-Factory's loader names it: dpo reads rows of rm."""
-    if entry.get("ranking") is True:
-        return "rm"
-    if "kto_tag" in strings(entry.get("columns")):
-        return "kto"
-    return "sft"
+    return rows_of(entry).stage
 
 
 def stage_fits(stage: str, entry: Mapping[str, object]) -> bool:
-    """Whether LLaMA-Factory can train a dataset in a stage: only rm and dpo take pairs, only kto marks."""
-    rows = stage_of_rows(entry)
-    if stage in PAIRED or rows == "rm":
-        return stage in PAIRED and rows == "rm"
-    if stage == "kto" or rows == "kto":
-        return stage in ("kto", "ppo") and rows == "kto"
-    return True
+    """Whether LLaMA-Factory can train a dataset in a stage.
+
+    Only rm and dpo take pairs. Marked answers go to their own stage, or to ppo, which reads questions alone.
+    """
+    rows = rows_of(entry)
+    expected = _rows_expected_by(stage)
+    if PAIRS in (rows, expected):
+        return rows == expected
+    if rows == MARKED:
+        return expected == MARKED or stage == "ppo"
+    return expected != MARKED
 
 
 def stage_problem(stage: str, name: str, entry: Mapping[str, object], place: str) -> Problem:
     """E434 for a dataset that the stage cannot train, with the edits that make them fit."""
-    rows = stage_of_rows(entry)
-    fixes = [FITTING[rows], "or name another dataset"]
-    if rows == "sft" and stage == "kto":
-        fixes.insert(1, 'or add "kto_tag": "<column of true and false>" to the entry\'s `columns`')
-    if rows != "rm" and stage in PAIRED:
+    rows = rows_of(entry)
+    fixes = [rows.edit, "or name another dataset"]
+    if rows == PLAIN and _rows_expected_by(stage) == MARKED:
+        fixes.insert(1, f'or add "{KTO_TAG}": "<column of true and false>" to the entry\'s `columns`')
+    if rows != PAIRS and stage in PAIRED:
         fixes.insert(1, 'or write "ranking": true into the entry of a dataset of pairs')
-    message = f"found {stage}, and {name} holds {ROWS[rows]}"
+    message = f"found {stage}, and {name} holds {rows.description}"
     return Problem("E434", place, message, "stage", ", ".join(fixes))
+
+
+def _rows_expected_by(stage: str) -> DatasetRows | None:
+    """The rows of a stage, None for a stage that takes several or is not known."""
+    if stage not in TRAINING_STAGES:
+        return None
+    return TRAINING_STAGES[stage].rows

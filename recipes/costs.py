@@ -1,8 +1,9 @@
 """Costs of a training: the trainer's steps, and memory, time and disk from a model's shapes.
 
 Memory is a range (terms: docs/recipes.md), up to the most measured (tests/golden/recipes/published.yaml). In
-LLaMA-Factory 0.9.5 stages dpo and rm put both sides of a pair through the model in one batch; kto also reads
-each answer's mismatched twin (its KL term); the reference is LoRA's base, else a second model.
+LLaMA-Factory 0.9.5 stages dpo and rm put both sides of a pair through the model in one batch. For marked
+answers it also reads each answer's mismatched twin (the KL term). The reference is LoRA's base, or a second
+model.
 """
 
 import math
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 from tuneyard.core.errors import Problem, RequestError, counted
 from tuneyard.core.files import existing
+from tuneyard.core.training_stage import TRAINING_STAGES, TrainingStage
 from tuneyard.recipes.hardware import GpuModel
 from tuneyard.recipes.recipe import Recipe
 
@@ -29,8 +31,6 @@ SPREAD = 1.5  # of the time, to either side of its middle value
 LOOSE_SPREAD = 1.6, 2.2
 # bytes a parameter
 OPTIMIZERS = {"adafactor": 1, "sgd": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2}
-PAIRS = ("dpo", "rm")
-MODELLED = ("pt", "sft", "kto", *PAIRS)
 WITHOUT_REFERENCE = ("orpo", "simpo")  # pref_loss of stage dpo
 # What changes memory or time by an amount that is not worked out here.
 UNMODELLED = (
@@ -292,13 +292,13 @@ def shapes_of(model: dict[str, Any]) -> Shapes:
 
 def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
     """Return how a recipe trains rows of at most `longest` tokens over `ranks` processes."""
-    settings, zero, stage = recipe.settings, recipe.zero(), recipe.settings.get("stage", "sft")
+    settings, zero = recipe.settings, recipe.zero()
+    stage = TRAINING_STAGES.get(str(settings.get("stage", "sft")), TrainingStage(None))
     trained = BF16 if settings.get("pure_bf16") is True else FP32
-    compares = stage == "dpo" and settings.get("pref_loss", "sigmoid") not in WITHOUT_REFERENCE
+    compares = stage.reads_reference is None and settings.get("pref_loss", "sigmoid") not in WITHOUT_REFERENCE
     second = settings.get("finetuning_type", "lora") != "lora" or bool(settings.get("ref_model"))
-    together = 2 if stage in PAIRS else 1  # sides of a row in one micro batch
     return Setup(
-        tokens=longest * int(recipe.number("per_device_train_batch_size", 8)) * together,
+        tokens=longest * int(recipe.number("per_device_train_batch_size", 8)) * stage.sides,
         full=settings.get("finetuning_type") == "full",
         bits=int(recipe.number("quantization_bit", 16)),
         stage=int(str(zero.get("stage", 0))),
@@ -308,10 +308,10 @@ def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
         recompute=settings.get("disable_gradient_checkpointing") is not True,
         optimizer_bytes=OPTIMIZERS.get(str(settings.get("optim")), 2 * trained),
         trained_bytes=trained,
-        reference=second and (compares or stage == "kto"),
-        sequences=2 if stage == "kto" else together,
-        learned=0.5 if stage == "kto" else 1.0,
-        read=1.5 if stage == "kto" else float(compares),
+        reference=second and (compares or stage.reads_reference is True),
+        sequences=stage.sequences,
+        learned=stage.learned,
+        read=stage.read + float(compares),
     )
 
 
@@ -319,7 +319,8 @@ def unmodelled(recipe: Recipe, shapes: Shapes, quantised: bool) -> list[str]:
     """List the parts of a recipe and its model (perhaps `quantised`) that the plan does not model."""
     settings = recipe.settings
     parts = [key for key in UNMODELLED if settings.get(key)]
-    if settings.get("stage", "sft") not in MODELLED:
+    stage = TRAINING_STAGES.get(str(settings.get("stage", "sft")))
+    if stage is None or not stage.is_planned:
         parts.append(f"stage {settings['stage']} (more than one pass, or a second model)")
     if settings.get("ref_model"):
         parts.append("ref_model (taken to be as large as the model)")

@@ -23,7 +23,7 @@ from tuneyard.core.datasets import (
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
 from tuneyard.core.files import no_folder, read_object, sha256
 from tuneyard.core.prompt import strings
-from tuneyard.core.training_stage import stage_fits, stage_of_rows, stage_problem
+from tuneyard.core.training_stage import MARKED, rows_of, stage_fits, stage_problem
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rows import COUNTED
 
@@ -146,7 +146,7 @@ def fits_stage(recipe: Recipe, name: str, entry: Mapping[str, object]) -> bool:
     if not entry:
         return True
     generates = recipe.settings.get("predict_with_generate") is True and name not in recipe.names("dataset")
-    if generates and stage_of_rows(entry) == "kto":
+    if generates and rows_of(entry) == MARKED:
         return True
     return stage_fits(_stage(recipe), entry)
 

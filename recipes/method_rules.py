@@ -8,23 +8,9 @@ from pathlib import Path
 
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import versions
+from tuneyard.core.training_stage import PREFERENCE_STAGES, TRAINING_STAGES
 from tuneyard.recipes.recipe import Recipe
 
-# (lowest, highest) learning rate in published recipes, by stage: of adapters, and of the model's own weights.
-ADAPTER_RATES = {
-    "pt": (1e-4, 3e-4),
-    "sft": (5e-6, 3e-4),
-    "rm": (2e-5, 1e-4),
-    "dpo": (5e-7, 1e-4),
-    "kto": (5e-7, 1e-4),
-}
-WEIGHT_RATES = {
-    "pt": (5e-5, 1e-3),
-    "sft": (3e-6, 5e-5),
-    "rm": (9e-6, 1e-4),
-    "dpo": (3e-7, 1e-5),
-    "kto": (3e-7, 1e-5),
-}
 FAR = 10
 """A learning rate is far outside a range if it is so many times below or above it, or more."""
 OTHER_RATES = ("use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon", "loraplus_lr_ratio")
@@ -38,12 +24,15 @@ def learning_rate(recipe: Recipe) -> Iterator[Problem]:
     """Warn about a learning rate far outside of the published range for the stage."""
     settings = recipe.settings
     stage, method = str(settings.get("stage", "sft")), settings.get("finetuning_type", "lora")
-    rates = ADAPTER_RATES if method in ("lora", "oft") else WEIGHT_RATES
+    rates = None
+    if stage in TRAINING_STAGES:
+        is_adapter = method in ("lora", "oft")
+        rates = TRAINING_STAGES[stage].adapter_rates if is_adapter else TRAINING_STAGES[stage].weight_rates
     rate = recipe.number("learning_rate", 0)
     uses_other_optimizer = ADAM not in str(settings.get("optim", ADAM)) or any(map(settings.get, OTHER_RATES))
-    if stage not in rates or rate <= 0 or uses_other_optimizer:
+    if rates is None or rate <= 0 or uses_other_optimizer:
         return
-    low, high = rates[stage]
+    low, high = rates
     if low / FAR < rate < high * FAR:
         return
     side, effect = "below", "hardly anything is learned"
@@ -73,7 +62,8 @@ def ppo(recipe: Recipe) -> Iterator[Problem]:
         f"LLaMA-Factory 0.9.5 needs trl {first} to {last} for PPO, and 0.18 or newer for everything else "
         f"(installed: {installed}): training stops once the models are loaded"
     )
-    yield recipe.problem("E334", "stage", message, "train preferences with stage: dpo or kto")
+    fix = f"train preferences with stage: {' or '.join(PREFERENCE_STAGES)}"
+    yield recipe.problem("E334", "stage", message, fix)
 
 
 def value_head(recipe: Recipe) -> Iterator[Problem]:

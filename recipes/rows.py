@@ -17,11 +17,10 @@ from tuneyard.core.answers import answer_codes
 from tuneyard.core.datasets import read_records
 from tuneyard.core.errors import TuneyardError, counted, show_value
 from tuneyard.core.llamafactory import WHOLE, RecipeData, replaced
+from tuneyard.core.training_stage import MARKED, TRAINING_STAGES
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
 FIRST = 20  # rows that are named for a finding on answers
-SEQUENCES = {"rm": 4, "kto": 5}  # lists that a processor's encoder returns for a row; 2 in the other stages
-ANSWERS = {"rm": "two answers", "kto": "an answer with true or false"}
 Lengths = list[list[int]]  # for each row the tokens of each of its sequences
 
 
@@ -185,7 +184,7 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
 
     processor = reader.encoder(generates=_generates(reader, name), **WHOLE)
     if not reader.module:  # it still reports the rows that it drops
-        processor._encode_data_example = lambda **_: ([],) * SEQUENCES.get(reader.stage, 2)
+        processor._encode_data_example = lambda **_: ([],) * TRAINING_STAGES[reader.stage].encoded_lists
     originals: Any = None
     for number, row in enumerate(tqdm(rows, desc="counting tokens", unit="row", delay=2, file=sys.stderr)):
         if reader.stage == "pt" and not reader.module:
@@ -205,7 +204,7 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
                 originals = _as_in_file(reader, attributes)
             yield f"LLaMA-Factory drops it: {turn_fault(originals[number], attributes)}"
             continue
-        if reader.stage == "kto" and attributes.kto_tag and len(row["_response"]) == 1:
+        if TRAINING_STAGES[reader.stage].rows == MARKED and attributes.kto_tag and len(row["_response"]) == 1:
             if originals is None:
                 originals = _as_in_file(reader, attributes)
             mark = show_value(originals[number][attributes.kto_tag])
@@ -213,7 +212,7 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
             yield f"LLaMA-Factory drops it: its mark in column {column} is {mark}, expected true or false"
             continue
         turns, answers = counted(len(row["_prompt"]), "turn"), counted(len(row["_response"]), "answer")
-        expected = f"expected an odd number of turns and {ANSWERS.get(reader.stage, 'one answer')}"
+        expected = f"expected an odd number of turns and {TRAINING_STAGES[reader.stage].expected_answers}"
         yield f"LLaMA-Factory drops it: found {turns} before {answers}, {expected}"
 
 

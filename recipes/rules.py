@@ -12,6 +12,7 @@ from tuneyard.core.errors import ContentError, Problem, nearest, problems_of_fil
 from tuneyard.core.files import existing
 from tuneyard.core.metrics import UNKNOWN, direction, metric_of
 from tuneyard.core.packages import install_command
+from tuneyard.core.training_stage import TRAINING_STAGES
 from tuneyard.recipes.hardware import Gpu, Machine, is_set
 from tuneyard.recipes.method_rules import learning_rate, packing, ppo, value_head
 from tuneyard.recipes.recipe import Recipe
@@ -41,15 +42,6 @@ UNWEIGHTED = (
 )  # fmt: skip
 TIMES = ("runtime", "samples_per_second", "steps_per_second")
 GENERATED = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
-PREFERRED = tuple(
-    f"{what}/{one}" for what in ("rewards", "logps", "logits") for one in ("chosen", "rejected")
-)
-METRICS = {  # what LLaMA-Factory's trainers compute beside the loss
-    "rm": ("accuracy",),
-    "dpo": (*PREFERRED, "rewards/accuracies", "rewards/margins", "sft_loss", "odds_ratio_loss"),
-    "kto": (*PREFERRED, "rewards/margins"),
-}
-LOGGED = {**METRICS, "rm": (), "ppo": ("reward",)}  # what they write as they train
 TRACKERS = ("wandb", "tensorboard", "swanlab", "mlflow", "trackio")  # report_to: packages of these names
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat16
@@ -128,7 +120,9 @@ def evaluated(recipe: Recipe) -> list[str]:
     settings, stage = recipe.settings, str(recipe.settings.get("stage", "sft"))
     if not evaluates(recipe):
         return []
-    computed = [*TIMES, "loss", *METRICS.get(stage, ())]
+    computed = [*TIMES, "loss"]
+    if stage in TRAINING_STAGES:
+        computed += TRAINING_STAGES[stage].metrics
     if stage == "sft" and settings.get("predict_with_generate"):
         computed += GENERATED
     elif stage == "sft" and settings.get("compute_accuracy"):
@@ -140,7 +134,8 @@ def evaluated(recipe: Recipe) -> list[str]:
 
 def measured(recipe: Recipe) -> list[str]:
     """Return the figures that a training writes of itself: by its evaluations and as it trains."""
-    logged = LOGGED.get(str(recipe.settings.get("stage", "sft")), ())
+    stage = str(recipe.settings.get("stage", "sft"))
+    logged = TRAINING_STAGES[stage].logged if stage in TRAINING_STAGES else ()
     return [*evaluated(recipe), "train_loss", "loss", "grad_norm", "learning_rate", *logged]
 
 

@@ -7,12 +7,12 @@ from itertools import chain
 from typing import Any
 
 from tuneyard.compiler.check.cleaning import cleaner, wrapped
-from tuneyard.compiler.check.json_values import numbers_in, writable
+from tuneyard.compiler.check.json_values import numbers_in
 from tuneyard.compiler.check.labels import keys_of, label_keys
 from tuneyard.compiler.check.marks import MaskedAnswerError, TurnKeys
 from tuneyard.compiler.check.text_columns import stand_ins, written
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.kinds import ColumnReader, FileContext, kind_of
+from tuneyard.compiler.kinds import ColumnReader, FileContext, Validator, kind_of
 from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.problems import Problems, some_of
 from tuneyard.compiler.rows import MISSING, Batch, Rows
@@ -25,7 +25,6 @@ from tuneyard.core.schema_errors import violations
 Types = dict[str, str]
 Values = list[object]
 Reader = Callable[[Any], Any]
-Validator = Callable[[object], bool]
 _TYPES: dict[type, str] = {bool: "a truth value", int: "a number", float: "a number"}
 _TYPES |= {list: "a list", dict: "an object", str: "text"}
 _nearest = lru_cache(1000)(nearest)  # a wrong label often stands in every row, and looking takes 70 µs
@@ -53,8 +52,8 @@ class Checker:
         self.ids = spec.named("id")
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
-        kinds = {name: kind for name, kind in spec.kinds.items() if kind != "label"}
-        self.valid = {name: _validators(kind) for name, kind in kinds.items()}
+        self.kinds = {name: kind_of(kind) for name, kind in spec.kinds.items()}
+        self.valid = {name: kind.validators() for name, kind in self.kinds.items() if not kind.is_label}
         self.number = start
         self.bad = self.unlabelled = 0
         self.failed = False
@@ -88,7 +87,7 @@ class Checker:
 
     def _count_inside_turns(self, columns: dict[str, Values]) -> None:
         """Count the keys of turns that reading leaves out, once for each source column."""
-        turns = [column for column in self.spec.columns if kind_of(column.kind).has_turns and not column.best]
+        turns = [column for column in self.spec.columns if self._reads_turns(column)]
         values = {self.sources[c.name]: columns[c.name] for c in turns if c.name in self.sources}
         for source, talks in values.items():
             counts = Counter(chain.from_iterable(map(unread_keys, talks)))
@@ -96,6 +95,10 @@ class Checker:
             for key, rows in counts.items():
                 if not keys.is_mapped(key):
                     self.unused.add(f"{source}.{key}", rows, ignored=keys.is_ignored(key))
+
+    def _reads_turns(self, column: Column) -> bool:
+        """Whether the values of a column are turns, and no objects of which one is taken."""
+        return self.kinds[column.name].has_turns and "best" not in column.options
 
     def _keys(self, column: str) -> TurnKeys:
         """What the spec does with the keys of the turns in a column."""
@@ -109,7 +112,11 @@ class Checker:
 
     def notes(self) -> list[str]:
         """Return, for people, which of several names columns were found by, and what was left out."""
-        several = [column for column in self.spec.columns if len(column.names) > 1 and column.kind != "id"]
+        several = [
+            column
+            for column in self.spec.columns
+            if len(column.names) > 1 and not self.kinds[column.name].is_id
+        ]
         found = [column for column in several if column.name in self.sources]
         usual = {c.name: () if self.spec.anyones else (c.name, c.names[0]) for c in found}
         taken = [name for name in usual if self.sources[name] not in usual[name]]
@@ -178,7 +185,7 @@ class Checker:
         names = rows.names() if absent else []
         found = {column.name: self._find(column, names, rows) for column in absent}
         self.sources |= {name: source for name, source in found.items() if source is not None}
-        needed = [column for column in absent if column.required and column.kind != "label"]
+        needed = [column for column in absent if column.required and not self.kinds[column.name].is_label]
         if lacking := [column for column in needed if found[column.name] is None]:
             self.failed = True
             self.problems.bad_file(self._lack(lacking, names, rows))
@@ -208,11 +215,12 @@ class Checker:
         if source is None:
             return ["" if column.default is None else column.default] * len(rows.lines)
         values = self.reader_of[column.name].unfold(rows.column(source))
-        if kind_of(column.kind).is_cleaned:
+        if self.kinds[column.name].is_cleaned:
             values = self.clean(values)
-        if not column.required and column.kind != "id":
+        kind = self.kinds[column.name]
+        if not column.required and not kind.is_id:
             values = [column.default if value is MISSING else value for value in values]
-        if column.kind == "id" and not rows.typed:
+        if kind.is_id and not rows.typed:
             return numbers_in(values, self.types.get(column.name))
         return values
 
@@ -253,17 +261,17 @@ class Checker:
         return [number for number in range(len(rows.lines)) if number not in fields]
 
     def _explain(self, name: str, value: object, place: str, rows: Rows, number: int) -> Problem:
-        kind, field = self.spec.kinds[name], self._field(name)
+        kind, field = self.kinds[name], self._field(name)
         if value is MISSING:
             row = rows.row(number)
             keys = some_of(tuple(row), (field.partition(" ")[0],)) if isinstance(row, dict) else ""
             return Problem("E102", place, f"missing; the row has {keys}", field)
-        if kind == "label":
+        if kind.is_label:
             options = tuple(dict.fromkeys(written(raw) for raws in self.spec.labels.values() for raw in raws))
             near = _nearest(value, options) if isinstance(value, str) else ""
             message = f"found {show_value(value)}, expected one of {', '.join(options)}"
             return Problem("E104", place, message, field, near)
-        schema = kind_of(kind).schema
+        schema = kind.schema
         expected = schema["description"]
         if value is None:
             return Problem("E103", place, f"found null, expected {expected}", field)
@@ -275,10 +283,10 @@ class Checker:
             return Problem("E105", place, message, field, fix)
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
             return Problem("E106", place, f"found {found}, expected text that is not blank", field)
-        if isinstance(value, list) and kind_of(kind).takes_lists:
+        if isinstance(value, list) and kind.takes_lists:
             wrong = next(violations(schema, value))
             return Problem("E105", place, wrong.message, f"{field} {wrong.place}".rstrip())
-        fix = other_kind(value, self.spec.name) if kind_of(kind).is_cleaned else ""
+        fix = other_kind(value, self.spec.name) if kind.is_cleaned else ""
         return Problem("E105", place, f"found {found} ({_type(value)}), expected {expected}", field, fix)
 
     def _field(self, name: str) -> str:
@@ -305,16 +313,6 @@ def _holds(valid: Validator, value: object) -> bool:
         return valid(value)
     except ValueError:
         return False
-
-
-def _validators(kind: str) -> tuple[Validator, Validator]:
-    """Return the compiled validators of one value of a kind of column, and of a list of them."""
-    from jsonschema_rs import validator_for
-
-    if kind == "any":
-        return writable, writable
-    schema = dict(kind_of(kind).schema)
-    return validator_for(schema).is_valid, validator_for({"type": "array", "items": schema}).is_valid
 
 
 def _type(value: object) -> str:

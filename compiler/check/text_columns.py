@@ -22,7 +22,7 @@ class TextColumns:
         self.label_is_learned = "label" in answered and bool(spec.labels)
         self.asked = spec.outputs[0].columns_of("instruction", "input", "system", "user", "text")
         self.answered = [name for name in answered if name != "label" or not spec.labels]
-        self.may_be_blank = [name for name in self.answered if kinds[name] == "answer"]
+        self.may_be_blank = [name for name in self.answered if kind_of(kinds[name]).may_be_blank]
         if self.turns:
             self.asked, self.answered, self.may_be_blank = ["asked"], ["answered"], ["answered"]
         beside = [name for name in kinds if name in ("system", TOOLS) and name not in self.asked]
@@ -59,9 +59,10 @@ def stand_ins(spec: Spec) -> dict[str, str]:
 
 def as_texts(spec: Spec, name: str, values: list[object]) -> Texts:
     """Return a column as texts, whatever is in it."""
-    kind = spec.kinds[name]
-    checked = kind_of(kind).is_text or (kind == "label" and spec.labels)
-    return cast("Texts", values) if checked else list(map(written, values))
+    kind = kind_of(spec.kinds[name])
+    if kind.is_text or (kind.is_label and spec.labels):
+        return cast("Texts", values)
+    return list(map(written, values))
 
 
 def written(value: object) -> str:

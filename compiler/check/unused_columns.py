@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuneyard.compiler.check.marks import CORRECTNESS, ROW_WEIGHTS, RowWeights, says_incorrect
+from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.rows import MISSING, Rows
 from tuneyard.compiler.spec.column_meanings import (
     EARLIER_TURNS,
@@ -214,8 +215,14 @@ def _lost_problem(spec: Spec, read: int, source: str, lost: LostColumn) -> Probl
 
 def _alias(spec: Spec, name: str, used: set[str]) -> tuple[str, str] | None:
     """Return the column that goes by this source name, too, and the one that was taken for it, else None."""
-    found = (column for column in spec.columns if name in column.names and column.kind not in ("id", "label"))
-    return next(((c.name, taken) for c in found for taken in c.names if taken in used), None)
+    for column in spec.columns:
+        kind = kind_of(column.kind)
+        if name not in column.names or kind.is_id or kind.is_label:
+            continue
+        for source in column.names:
+            if source in used:
+                return column.name, source
+    return None
 
 
 def _harmless(spec: Spec, name: str) -> bool:

@@ -19,6 +19,7 @@ from tuneyard.compiler.compile import check_spec
 from tuneyard.compiler.init.guess import Proposal, guess
 from tuneyard.compiler.init.like import BundledSpec, find_bundled_spec
 from tuneyard.compiler.init.look import CHINESE, FEWEST_ROWS, MOST_VALUES, PROSE, FileProfile, Leaf, look
+from tuneyard.compiler.kinds import kinds as all_kinds
 from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.publish.registry import entry_of
@@ -231,9 +232,9 @@ def _recipe_words(path: Path, spec: Spec, profile: FileProfile) -> list[str]:
     if not any(row.get("tools") for row in profile.first):
         kinds.discard("tools")
     recipe = "text-lora" if output.format == "text" else "sft-lora"
-    for kind, fitting_recipe in {"chosen": "dpo-lora", "kto": "kto-lora", "tools": "tools-lora"}.items():
-        if kind in kinds:
-            recipe = fitting_recipe
+    for kind in all_kinds().values():
+        if kind.name in kinds and kind.recipe and kind.name not in PLACEHOLDERS:
+            recipe = kind.recipe
             break
     dataset = str(output.dataset)
     splits = tuple(profile.source.splits) or (spec.split and spec.splits) or spec.splits[:1]

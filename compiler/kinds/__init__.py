@@ -1,10 +1,11 @@
 """Kinds of columns (`is:` in a spec): one object each, in a file of this folder.
 
-A kind says which values it takes, which outputs can hold it, how its values are read, and what it adds to a
-record and to its registry entry. A new kind is a new file with a `Kind`, and its name in schemas/spec.json.
+A kind has its part of each step: the JSON Schema of its values and of its options in a spec, reading and
+checking, the lint, the record and the registry entry, the bundled spec and the recipe that fit it. A new kind
+is one new file with a `Kind`. The rest of the compiler asks these objects, and names no kind.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tuneyard.compiler.spec.model import Column, Spec
 
 Values = list[object]
+Validator = Callable[[object], bool]
 Clean = Callable[[Values], Values]
 Schema = Mapping[str, Any]
 ASKED, ANSWERED, MARK = "asked", "answered", "mark"
@@ -96,34 +98,66 @@ class ColumnReader:
         return []
 
 
+class KeptValues:
+    """Follows the kept values of one column over the files of a part, and judges them together."""
+
+    def add(self, values: Values) -> None:
+        """Take in the values of a batch."""
+
+    def problem(self, place: str) -> Problem | None:
+        """The error of all values together; `place` is the first file."""
+        del place
+        return None
+
+    def note(self) -> str:
+        """A line for people, "" if there is nothing to add."""
+        return ""
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of column, and its part in each step from a raw value to the entry of a dataset.
 
     - `schema`: the JSON Schema of a value. Messages show its description.
+    - `options`: the further keys of such a column in a spec, with the JSON Schema of each.
     - `default`: the value if the file lacks the column. `is_optional`: it may be missing without a default.
+    - `is_label`: the spec's `labels:` check and replace the values. Rows without one are dropped.
+    - `is_id`: it identifies the row. Text cells that are whole numbers become numbers.
     - `code`: the problem of a value that cannot be read. `row_code`: of a value that does not fit its row.
     - `is_text`: values are texts once they are read. `is_cleaned`: `clean:` changes values before that.
+    - `may_be_blank`: an empty value is read, and the lint warns of it (W204).
+    - `takes_objects`: a value may be a list of objects without being a list of rows.
     - `has_turns`: a value may be turns of a conversation.
     - `joins_turns`: values become part of the turns.
     - `part`: the key of the column in `columns` of a registry entry. Every record contains such a column.
     - `is_pair`: one of two answers, which LLaMA-Factory reads by `ranking: true`.
     - `compared`: how the lint compares rows by it, as `ASKED`, `ANSWERED` or a `MARK` of the answer.
+    - `kept_values`: judges the kept values of a part together; None if there is nothing to judge.
+    - `bundled_spec`: the spec that reads such columns under their usual names.
+    - `recipe`: the bundled recipe that trains on such a dataset.
     """
 
     name: str
     schema: Schema = field(repr=False)
+    options: Mapping[str, Schema] = field(default_factory=dict, repr=False)
     default: object = None
     is_optional: bool = False
+    is_label: bool = False
+    is_id: bool = False
     code: str = "E107"
     row_code: str = "E107"
     is_text: bool = False
     is_cleaned: bool = False
+    may_be_blank: bool = False
+    takes_objects: bool = False
     has_turns: bool = False
     joins_turns: bool = False
     part: str = ""
     is_pair: bool = False
     compared: str = ""
+    kept_values: type[KeptValues] | None = None
+    bundled_spec: str = ""
+    recipe: str = ""
     reader: type[ColumnReader] = ColumnReader
 
     @property
@@ -146,6 +180,26 @@ class Kind:
                 "Write sharegpt or messages."
             )
 
+    def check_in_mixture(self, place: str, column: str, turns: Collection[str]) -> None:
+        """Refuse a column of this kind in a part of a mixture, whose records are plain.
+
+        `ValueError` says why. `place` names the part and its spec, `turns` are the values of this setting in
+        the outputs of the mixture.
+        """
+        del turns
+        if self.part:
+            raise ValueError(
+                f"{place} reads {column} ({self.name}), which no record of a mixture holds: take another "
+                "spec for it, or compile it as a dataset of its own"
+            )
+
+    def validators(self) -> tuple[Validator, Validator]:
+        """Compiled checks: of one value, and of a list of values."""
+        from jsonschema_rs import validator_for
+
+        schema = dict(self.schema)
+        return validator_for(schema).is_valid, validator_for({"type": "array", "items": schema}).is_valid
+
     def learned_answers(self, answers: list[int]) -> list[int]:
         """The turns that are learned beside a column of this kind, of all answers of a conversation."""
         return answers
@@ -163,8 +217,26 @@ def kinds() -> dict[str, Kind]:
 
 
 def kind_of(name: str) -> Kind:
-    """The kind of a name that schemas/spec.json allows."""
+    """The kind of a name that a spec gives under `is:`."""
     return kinds()[name]
+
+
+def column_options() -> dict[str, Schema]:
+    """The keys of a column in a spec that belong to some kinds only, with their JSON Schemas."""
+    schemas: dict[str, Schema] = {}
+    for kind in kinds().values():
+        schemas.update(kind.options)
+    return schemas
+
+
+def check_options(column: str, kind: Kind, keys: Iterable[str]) -> None:
+    """Refuse options of a column that belong to another kind: they would have no effect (`ValueError`)."""
+    for key in column_options().keys() & set(keys):
+        if key not in kind.options:
+            owners = " or ".join(f"`is: {other.name}`" for other in kinds().values() if key in other.options)
+            raise ValueError(
+                f"column {column}: `{key}` has no effect with `is: {kind.name}`; it is for {owners}"
+            )
 
 
 def check_kinds(layout: RecordLayout) -> None:

@@ -5,6 +5,18 @@ from tuneyard.compiler.kinds import ColumnReader, Kind
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import show_value
 
+BY_NUMBER = {
+    "best": {
+        "description": "of a list of objects: the text under `take` of the one with the highest `by` "
+        "(with `is: rejected`, of the one with the lowest)",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["by", "take"],
+        "properties": {"by": {"type": "string"}, "take": {"type": "string"}},
+    }
+}
+"""The option that names the number by which one object of a list is taken, and the key of its text."""
+
 
 class BestReader(ColumnReader):
     """Reads the text of the answer with the highest number."""
@@ -22,7 +34,8 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
     `in_pair`: the items must differ in their numbers, since no answer is preferred otherwise.
     `WrongValueError` for an item without number or text, and for an answer that is marked as not learned.
     """
-    by, take = reader.column.best.get("by", ""), reader.column.best.get("take", "")
+    best = reader.column.options.get("best", {})
+    by, take = best.get("by", ""), best.get("take", "")
     keys = reader.file.keys_of(reader.column)
     scored: list[tuple[float, str, int]] = []
     marked: dict[int, dict[str, object]] = {}
@@ -50,6 +63,8 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
 BEST = Kind(
     "best",
     {"description": "a list of objects", "type": "array", "minItems": 1, "items": {"type": "object"}},
+    options=BY_NUMBER,
     is_text=True,
+    takes_objects=True,
     reader=BestReader,
 )

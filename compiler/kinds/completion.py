@@ -5,7 +5,7 @@ from typing import Any
 from tuneyard.compiler.kinds import FileContext, Kind, RecordLayout
 from tuneyard.compiler.kinds.pair import Reply, ReplyReader
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT
-from tuneyard.compiler.kinds.turns import Turn
+from tuneyard.compiler.kinds.turns import ROLE_NAMES, Turn
 from tuneyard.compiler.spec.model import Column
 from tuneyard.core.calls import WrongValueError
 
@@ -54,6 +54,7 @@ COMPLETION = CompletionKind(
         "minItems": 1,
         "items": {"type": "object"},
     },
+    options=ROLE_NAMES,
     default="",
     code="E107",
     row_code="E107",

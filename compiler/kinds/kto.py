@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from tuneyard.compiler.kinds import MARK, ColumnReader, Kind
+from tuneyard.compiler.kinds import MARK, ColumnReader, KeptValues, Kind, Values
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import Problem, show_value
 
@@ -16,13 +16,13 @@ class KtoReader(ColumnReader):
 
     def read(self, value: object) -> bool:
         """Whether the answer is wanted."""
-        at_least = self.column.at_least
+        at_least = self.column.options.get("at_least")
         if at_least is not None:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise WrongValueError(
                     f"found {show_value(value)}, expected a number, since the column has `at_least`"
                 )
-            return value >= at_least
+            return bool(value >= at_least)
         if isinstance(value, bool):
             return value
         word = str(value).strip().lower()
@@ -33,11 +33,31 @@ class KtoReader(ColumnReader):
         return WORDS[word]
 
 
-def one_class(counts: Counter[object], place: str) -> Problem:
-    """The error of a dataset in which every answer is wanted, or none is."""
-    found = "wanted" if counts[True] else "unwanted"
-    message = f"all {counts.total()} answers are {found}: KTO learns from both kinds"
-    return Problem("E112", place, message, "", "`at_least` at the column says which ratings are wanted")
+class KeptMarks(KeptValues):
+    """Counts the marks: KTO learns from the contrast of wanted and unwanted answers."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[object] = Counter()
+
+    def add(self, values: Values) -> None:
+        """Count the marks of a batch."""
+        self.counts.update(values)
+
+    def problem(self, place: str) -> Problem | None:
+        """The error of a dataset in which every answer is wanted, or none is."""
+        if len(self.counts) != 1:
+            return None
+        mark = "wanted" if self.counts[True] else "unwanted"
+        message = f"all {self.counts.total()} answers are {mark}: KTO learns from both kinds"
+        return Problem("E112", place, message, "", "`at_least` at the column says which ratings are wanted")
+
+    def note(self) -> str:
+        """How many answers are wanted for each unwanted one."""
+        if len(self.counts) < 2:
+            return ""
+        wanted_rows, unwanted_rows = self.counts[True], self.counts[False]
+        ratio = f"{wanted_rows / unwanted_rows:.2f} to 1"
+        return f"{wanted_rows} answers wanted, {unwanted_rows} unwanted ({ratio})"
 
 
 class KtoKind(Kind):
@@ -51,8 +71,17 @@ class KtoKind(Kind):
 KTO = KtoKind(
     "kto",
     {"description": "true or false, or a number", "type": ["boolean", "number", "string"]},
+    options={
+        "at_least": {
+            "description": "of ratings: an answer with this one or a higher one is wanted",
+            "type": "number",
+        }
+    },
     code="E111",
     part="kto_tag",
     compared=MARK,
+    kept_values=KeptMarks,
+    bundled_spec="kto",
+    recipe="kto-lora",
     reader=KtoReader,
 )

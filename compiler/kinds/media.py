@@ -115,7 +115,17 @@ _PATHS = {
 
 def _media(name: str) -> Kind:
     """A kind of files that LLaMA-Factory knows by this name."""
-    return Kind(name, _PATHS, code="E110", row_code="E110", part=name, compared=ASKED, reader=MediaReader)
+    return Kind(
+        name,
+        _PATHS,
+        code="E110",
+        row_code="E110",
+        part=name,
+        compared=ASKED,
+        bundled_spec="media",
+        recipe="vl-lora",
+        reader=MediaReader,
+    )
 
 
 IMAGES = _media("images")

@@ -4,10 +4,11 @@ from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import refuse_masked
 from tuneyard.compiler.kinds import ANSWERED, ColumnReader, FileContext, Kind, RecordLayout, Values
-from tuneyard.compiler.kinds.best import best_of
+from tuneyard.compiler.kinds.best import BY_NUMBER, best_of
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns
 from tuneyard.compiler.kinds.turns import (
     OPENAI,
+    ROLE_NAMES,
     SHAREGPT,
     Turn,
     cleaned,
@@ -41,11 +42,11 @@ class ReplyReader(ColumnReader):
 
     def unfold(self, values: Values) -> Values:
         """Bring messages into OpenAI's form."""
-        return [common_turns(value, self.column.roles, whole=False) for value in values]
+        return [common_turns(value, self.column.options.get("roles", {}), whole=False) for value in values]
 
     def read(self, value: object) -> Reply:
         """The cleaned answer; of rated ones the best, for `rejected` the worst."""
-        if self.column.best.get("by"):
+        if "best" in self.column.options:
             return Reply([], best_of(self, value, lowest=self.column.kind == PAIR[1], in_pair=True))
         keys, clean = self.file.keys_of(self.column), self.file.clean
         if isinstance(value, dict):
@@ -131,6 +132,7 @@ def _reply(name: str) -> Kind:
     return ReplyKind(
         name,
         schema,
+        options={**BY_NUMBER, **ROLE_NAMES},
         code="E111",
         row_code="E111",
         is_text=True,
@@ -138,6 +140,8 @@ def _reply(name: str) -> Kind:
         part=name,
         is_pair=True,
         compared=ANSWERED,
+        bundled_spec="pairs",
+        recipe="dpo-lora",
         reader=ReplyReader,
     )
 

@@ -2,7 +2,8 @@
 
 from typing import cast
 
-from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, Values
+from tuneyard.compiler.check.json_values import writable
+from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, Validator, Values
 from tuneyard.compiler.spec.model import ROW_NUMBER, Column
 from tuneyard.core.errors import counted
 
@@ -53,10 +54,23 @@ class AnswerReader(ColumnReader):
         return [f"{self.column.name}: {rows} with several different answers, of which the first is learned"]
 
 
+class AnyKind(Kind):
+    """Any value that JSON can hold: a JSON Schema cannot say so."""
+
+    def validators(self) -> tuple[Validator, Validator]:
+        """Checks by writing the values as JSON."""
+        return writable, writable
+
+
 _NOT_BLANK = {"description": "text", "type": "string", "pattern": "\\S"}
 TEXT = Kind("text", _NOT_BLANK, is_text=True, is_cleaned=True)
 ANSWER = Kind(
-    "answer", {"description": "text", "type": "string"}, is_text=True, is_cleaned=True, reader=AnswerReader
+    "answer",
+    {"description": "text", "type": "string"},
+    is_text=True,
+    is_cleaned=True,
+    may_be_blank=True,
+    reader=AnswerReader,
 )
 EXTRA = Kind(
     "extra",
@@ -66,9 +80,14 @@ EXTRA = Kind(
     is_cleaned=True,
     reader=ExtraReader,
 )
-LABEL = Kind("label", {"description": "one of the spec's labels"})
-ID = Kind("id", {"description": "a whole number or text", "type": ["integer", "string"]}, default=ROW_NUMBER)
-ANY = Kind("any", {"description": "a value that JSON can hold, numbers below 2^64"})
+LABEL = Kind("label", {"description": "one of the spec's labels"}, is_label=True)
+ID = Kind(
+    "id",
+    {"description": "a whole number or text", "type": ["integer", "string"]},
+    default=ROW_NUMBER,
+    is_id=True,
+)
+ANY = AnyKind("any", {"description": "a value that JSON can hold, numbers below 2^64"}, takes_objects=True)
 LIST = Kind(
     "list",
     {"description": "a list of texts", "type": "array", "items": {"type": "string"}},

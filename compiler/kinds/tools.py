@@ -31,7 +31,7 @@ class ToolsReader(ColumnReader):
         tools: str = row[self.column.name]
         calls = [(turn.number, call) for turn in talk if turn.role == CALL for call in calls_of(turn.text)]
         errors = dict.fromkeys(call_errors(calls, tools))
-        is_strict = self.column.arguments == "error"
+        is_strict = self.column.options.get("arguments") == "error"
         messages = [error.message for error in errors if error.error or is_strict]
         if messages:
             raise WrongValueError(*messages)
@@ -76,8 +76,16 @@ TOOL_LIST = ToolsKind(
         "type": ["string", "array", "null"],
         "items": {"type": "object"},
     },
+    options={
+        "arguments": {
+            "description": "arguments of calls that do not fit the JSON Schema of these tools: `error` "
+            "refuses them. Without it they are a warning",
+            "const": "error",
+        }
+    },
     is_optional=True,
     row_code="E109",
     is_text=True,
+    recipe="tools-lora",
     reader=ToolsReader,
 )

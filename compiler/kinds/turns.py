@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import TurnKeys, refuse_masked
-from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Values, kind_of
+from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Schema, Values, kind_of
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
     CALL,
@@ -35,6 +35,15 @@ from tuneyard.core.datasets import filled
 from tuneyard.core.errors import Problem, show_value
 
 OPENAI = {role: role for role in (USER, ASSISTANT, SYSTEM, OBSERVATION)} | {CALL: "function_call"}
+ROLE_NAMES: dict[str, Schema] = {
+    "roles": {
+        "description": "who speaks in these turns, by names of roles that have no other meaning",
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": {"enum": ["user", "assistant", "system", "function_call", "observation"]},
+    }
+}
+"""The option that says who speaks under names that `ROLES` lacks."""
 SHAREGPT = OPENAI | {USER: "human", ASSISTANT: "gpt"}
 CALL_MARKUP = re.compile(r"tool_call|<function|python_tag|^Action:", re.IGNORECASE | re.MULTILINE)
 """What models write where they call a tool: an answer that is a call already, as text."""
@@ -305,7 +314,7 @@ class TurnsReader(ColumnReader):
         super().__init__(column, file)
         spec = file.spec
         self.spec = spec
-        self.keeps_text_with_calls = any(column.calls == "text" for column in spec.columns)
+        self.keeps_text_with_calls = any(column.options.get("calls") == "text" for column in spec.columns)
         self.pair = [column for column in spec.columns if kind_of(column.kind).is_pair]
         self.without_tools = _files(o for o in spec.outputs if not keeps(o, CALL, OBSERVATION))
         # as a system text anything may stand there: none is kept, and the spec says so
@@ -324,7 +333,8 @@ class TurnsReader(ColumnReader):
 
     def unfold(self, values: Values) -> Values:
         """Bring conversations into OpenAI's form. A text with a completion is the user's turn."""
-        talks = [common_turns(value, self.column.roles) for value in values]
+        roles = self.column.options.get("roles", {})
+        talks = [common_turns(value, roles) for value in values]
         if self._has_completion():
             talks = [[{"role": USER, "content": talk}] if isinstance(talk, str) else talk for talk in talks]
         return talks
@@ -423,6 +433,14 @@ class TurnsReader(ColumnReader):
 TURNS = Kind(
     "turns",
     {"description": "a list of turns", "type": "array", "minItems": 1, "items": {"type": "object"}},
+    options={
+        "calls": {
+            "description": "text beside a call of a tool in these turns: `text` keeps it before the call. "
+            "Without it such a text is an error",
+            "const": "text",
+        },
+        **ROLE_NAMES,
+    },
     has_turns=True,
     reader=TurnsReader,
 )

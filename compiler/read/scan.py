@@ -13,6 +13,7 @@ from typing import TypeGuard
 
 import orjson
 
+from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG
 from tuneyard.compiler.rows import MISSING, walker
 from tuneyard.compiler.spec.file import no_row
@@ -240,14 +241,16 @@ def layout_of(head: bytes, whole: bool, is_row: Callable[[object], bool] = no_ro
 
 def row_of(columns: Sequence[Column]) -> Callable[[object], bool]:
     """Return what tells whether an object is one row: it has most of the columns that each row must have."""
-    needed = [column for column in columns if column.required and column.kind != "label"]
+    needed = [column for column in columns if column.required and not kind_of(column.kind).is_label]
 
     def has(row: dict[str, object], column: Column) -> bool:
-        found = (walker(name)(row) for known in column.names for name in (known, known.lower()))
-        return any(
-            value is not MISSING and (column.kind in ("any", "best") or not is_rows(value) or _is_talk(value))
-            for value in found
-        )
+        takes_objects = kind_of(column.kind).takes_objects
+        for path in column.names:
+            for spelling in (path, path.lower()):
+                value = walker(spelling)(row)
+                if value is not MISSING and (takes_objects or not is_rows(value) or _is_talk(value)):
+                    return True
+        return False
 
     def is_row(value: object) -> bool:
         if not isinstance(value, dict):

@@ -5,8 +5,9 @@ test checks that the bundled specs use no name that is missing here.
 """
 
 from collections.abc import Collection, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 
+from tuneyard.compiler.kinds import kinds
 from tuneyard.compiler.spec.column_names import snake_case
 from tuneyard.core.errors import nearest, show_value
 
@@ -85,7 +86,6 @@ MEANINGS = {name: meaning for role, meaning in _MEANING_BY_ROLE.items() for name
 MEANINGS["label"] = _LABEL
 """What a column of this name says about an answer. A column that is missing here changes no answer."""
 
-_SPEC_READING = {_PREFERENCE: "pairs", _FEEDBACK: "kto", **dict.fromkeys(_MEDIA, "media")}
 _QUESTIONS_OF_PAIRS = {"instruction", "prompt", "question", "query"}
 
 
@@ -148,12 +148,18 @@ def missing_fix(name: str, names: list[str], typed: bool, spec: str) -> str:
     return f"{near} --column {name}=NAME says which it is" if near else ""
 
 
+@cache
+def _spec_reading() -> dict[str, str]:
+    """The bundled spec that reads columns of a meaning."""
+    return {_MEANING_BY_ROLE[kind.part]: kind.bundled_spec for kind in kinds().values() if kind.bundled_spec}
+
+
 def _other_spec(names: Collection[str], spec: str) -> str:
     """A hint at the spec that reads columns of preference data or media, "" if `spec` does."""
-    meanings = [text for text in dict.fromkeys(map(meaning, names)) if text in _SPEC_READING]
+    meanings = [text for text in dict.fromkeys(map(meaning, names)) if text in _spec_reading()]
     if not meanings:
         return ""
-    reader = _SPEC_READING[meanings[0]]
+    reader = _spec_reading()[meanings[0]]
     if reader == "pairs" and not _QUESTIONS_OF_PAIRS.intersection(names):
         has_turns = not set(USUAL_NAMES["turns"]).isdisjoint(names)
         reader = "pairs-chat" if has_turns else "pairs-chat with --column turns=chosen"

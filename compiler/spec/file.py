@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from tuneyard.compiler.kinds import column_options, kinds
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
@@ -97,8 +98,14 @@ def find_spec(name: str) -> Path:
 
 @cache
 def read_schema(name: str) -> Raw:
-    """Return a JSON Schema of this package by name (`spec`, `columns`, `alpaca`, …)."""
-    return cast("Raw", json.loads((SCHEMAS / f"{name}.json").read_bytes()))
+    """A JSON Schema of this package by name (`spec`, `alpaca`, …). That of specs has the kinds in it."""
+    schema = json.loads((SCHEMAS / f"{name}.json").read_bytes())
+    if name == "spec":
+        _, mapping = schema["properties"]["columns"]["additionalProperties"]["oneOf"]
+        mapping["additionalProperties"] = False
+        mapping["properties"]["is"] = {"enum": list(kinds())}
+        mapping["properties"].update(column_options())
+    return cast("Raw", schema)
 
 
 def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:

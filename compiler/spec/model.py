@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from tuneyard.compiler.kinds import Kind, RecordLayout, check_kinds, kind_of
+from tuneyard.compiler.kinds import Kind, RecordLayout, check_kinds, check_options, kind_of
 from tuneyard.compiler.spec.file import (
     Raw,
     Source,
@@ -37,18 +37,17 @@ FIELDS = {"alpaca": "", "sharegpt": "conversations", "messages": "messages", "te
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of ours: the names it goes by, its type, what stands in for a missing one."""
+    """A target column: the source names that it accepts, its kind, the value if the file has none of them.
+
+    `options` are the keys that belong to its kind (`Kind.options`).
+    """
 
     name: str
     names: tuple[str, ...]
     kind: str
     default: object = None
     wrap: str = "{}"
-    best: Mapping[str, str] = field(default_factory=dict)
-    at_least: float | None = None
-    calls: str = ""
-    arguments: str = ""
-    roles: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def required(self) -> bool:
@@ -332,9 +331,11 @@ def _refuse(wrong: object, message: str) -> None:
 def _column(name: str, value: Any, raw: Raw) -> Column:
     full = value if isinstance(value, dict) else {"names": value}
     usual = "label" if name == "label" and "labels" in raw else "id" if name == "idx" else "text"
-    kind = full.get("is", usual)
-    default = full.get("default", kind_of(kind).default)
-    return filled_in(Column, full, name=name, kind=kind, default=default)
+    kind = kind_of(full.get("is", usual))
+    check_options(name, kind, full)
+    options = {key: full[key] for key in kind.options if key in full}
+    default = full.get("default", kind.default)
+    return filled_in(Column, full, name=name, kind=kind.name, default=default, options=options)
 
 
 def _split(raw: Any) -> Split:
@@ -443,17 +444,9 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
 
 def _check_part(name: str, part: Spec, outputs: tuple[Output, ...]) -> None:
     """Refuse a part whose rows hold more than the records of the mixture: pairs, marks, media, history."""
+    turns = {output.turns for output in outputs}
     for column, kind in part.recorded.items():
-        if kind.part != "history":
-            raise ValueError(
-                f"mix.parts.{name}: spec {part.name} reads {column} ({kind.name}), which no record of "
-                "a mixture holds: take another spec for it, or compile it as a dataset of its own"
-            )
-        _refuse(
-            any(output.turns != "history" for output in outputs),
-            f"mix.parts.{name}: spec {part.name} reads {column}, the earlier turns: add "
-            "`turns: history` to each entry of `write`, or take a spec without them (io)",
-        )
+        kind.check_in_mixture(f"mix.parts.{name}: spec {part.name}", column, turns)
 
 
 def _check_names(spec: Spec) -> None:

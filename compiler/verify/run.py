@@ -45,9 +45,10 @@ from tuneyard.core.llamafactory import RecipeData, expected_errors, import_offli
 from tuneyard.core.prompt import PLACEHOLDERS
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.core.timestamps import is_date_by_name
-from tuneyard.core.training_stage import stage_fits, stage_of_rows, stage_problem
+from tuneyard.core.training_stage import TRAINING_STAGES, stage_fits, stage_of_rows, stage_problem
 
-ANSWERS = {"sft": 1, "pt": 0, "rm": 2, "dpo": 2, "kto": 2}  # of a loaded row, by stage
+ANSWERS = {name: stage.answers for name, stage in TRAINING_STAGES.items() if stage.answers is not None}
+"""Answers of a loaded row, by stage."""
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 FLAGS = {"model_name_or_path": "--model", "template": "--template", "cutoff_len": "--cutoff-len"}

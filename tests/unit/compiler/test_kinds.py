@@ -3,13 +3,56 @@
 import pytest
 
 from tuneyard.compiler.kinds import RecordLayout, check_kinds, kinds
-from tuneyard.compiler.spec.file import read_schema
+from tuneyard.compiler.spec.file import SCHEMAS, read_schema
+from tuneyard.core.errors import ContentError
+
+SHOUTED = """
+from tuneyard.compiler.kinds import ColumnReader, Kind
+
+class ShoutReader(ColumnReader):
+    def settle(self, values):
+        return [value.upper() + "!" * self.column.options.get("marks", 1) for value in values]
+
+SHOUTED = Kind("shouted", {"type": "string", "description": "text"}, is_text=True, reader=ShoutReader,
+               options={"marks": {"type": "integer"}})
+"""
+SPEC = """
+about: a kind of a new file
+columns: {q: [q], a: {names: [a], is: %s}}
+write: [{dataset: "s_{split}", file: "s-{split}.jsonl", format: alpaca, instruction: "{q}", output: "{a}"}]
+"""
 
 
-def test_specs_can_name_every_kind():
-    """Editors complete `is:` by the schema's list, so it names what the files of the folder declare."""
-    named = read_schema("spec")["properties"]["columns"]["additionalProperties"]["oneOf"][1]["properties"]
-    assert set(named["is"]["enum"]) == set(kinds())
+def test_a_new_kind_is_one_new_file(bench, monkeypatch):
+    """Its name, its option and its reading need no other change: schema, check and record take them."""
+    code: dict[str, object] = {}
+    exec(SHOUTED, code)
+    everything = kinds() | {"shouted": code["SHOUTED"]}
+    monkeypatch.setattr("tuneyard.compiler.kinds.kinds", lambda: everything)
+    monkeypatch.setattr("tuneyard.compiler.spec.file.kinds", lambda: everything)
+    read_schema.cache_clear()
+    try:
+        spec = bench.write("shout.yaml", SPEC % "shouted, marks: 2")
+        bench.compile(spec, f"train={bench.rows('rows.jsonl', [{'q': 'Hi?', 'a': 'hello'}])}")
+    finally:
+        read_schema.cache_clear()
+    assert bench.records("s-train.jsonl") == [{"instruction": "Hi?", "input": "", "output": "HELLO!!"}]
+
+
+def test_kinds_stand_in_no_other_file_of_the_compiler_schema():
+    text = (SCHEMAS / "spec.json").read_text(encoding="utf-8")
+    assert [kind for kind in ("kto", "at_least", "rejected", "calls") if kind in text] == []
+    columns = read_schema("spec")["properties"]["columns"]["additionalProperties"]["oneOf"][1]["properties"]
+    assert set(columns["is"]["enum"]) == set(kinds())
+
+
+@pytest.mark.parametrize(
+    "option", ["at_least: 3", "calls: text", "best: {by: n, take: t}", "arguments: error"]
+)
+def test_an_option_of_another_kind_is_refused(bench, option):
+    spec = bench.write("s.yaml", SPEC % f"text, {option}")
+    with pytest.raises(ContentError, match="has no effect with `is: text`"):
+        bench.compile(spec, f"train={bench.write('rows.jsonl', '')}")
 
 
 @pytest.mark.parametrize("name", [kind.name for kind in kinds().values() if kind.part])
