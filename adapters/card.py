@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.store import SAVES, WEIGHTS
+from tuneyard.adapters.store import SAVES
+from tuneyard.core.adapter_files import WEIGHTS
 from tuneyard.core.documents import markdown_table
 
 CARD = "README.md"

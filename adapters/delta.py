@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.base import Piece
 from tuneyard.adapters.lowrank import Factor, Matrix
+from tuneyard.adapters.shards import Piece
 from tuneyard.core.weights import Array, Stored, Tensor, blocks_of, from_fp32, require_finite, to_fp32
 
 BLOCK = 1 << 18  # elements in hand at once: what the second-level cache holds

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.base import Base
 from tuneyard.adapters.delta import Change, Places, Product
 from tuneyard.adapters.lowrank import Factor, Matrix
 from tuneyard.adapters.store import Adapter, factors_by_expert, unwrapped
 from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core.base_models import Base
 from tuneyard.core.errors import ContentError
 from tuneyard.core.weights import Array
 

@@ -8,17 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.adapters import output
-from tuneyard.adapters.base import (
-    EMBEDDINGS,
-    HEADS,
-    Base,
-    Piece,
-    Shard,
-    open_base,
-    plan_shards,
-    write_index,
-    write_shard,
-)
 from tuneyard.adapters.card import CARD, card_text
 from tuneyard.adapters.delta import Change, Product, Retained, apply, total
 from tuneyard.adapters.dora import rescaled
@@ -26,8 +15,9 @@ from tuneyard.adapters.experts import ExpertFactors, plan_experts
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.provenance import MERGE, provenance
 from tuneyard.adapters.request import FuseRequest
+from tuneyard.adapters.shards import Piece, Shard, plan_shards, write_index, write_shard
 from tuneyard.adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
-from tuneyard.core.base_models import INDEX
+from tuneyard.core.base_models import EMBEDDINGS, HEADS, INDEX, Base, open_base
 from tuneyard.core.errors import ContentError, need
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.weights import Stored, from_fp32, require_finite, to_fp32

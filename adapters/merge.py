@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 
 from tuneyard.adapters import lowrank, output, vllm
-from tuneyard.adapters.base import Base, open_base
 from tuneyard.adapters.card import CARD, card_text
-from tuneyard.adapters.config import CONFIG
 from tuneyard.adapters.lowrank import Factor
 from tuneyard.adapters.methods import Method, Values, find_method
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.prefetch import prefetch, workers
 from tuneyard.adapters.provenance import MERGE, base_name, provenance
 from tuneyard.adapters.request import DTYPES, MergeRequest
-from tuneyard.adapters.store import PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
+from tuneyard.core.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
+from tuneyard.core.base_models import Base, open_base
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.weights import SIZES, Array, Spec, from_fp32, require_finite, to_fp32, write_weights

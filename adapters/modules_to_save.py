@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuneyard.adapters.base import EMBEDDINGS, HEADS, Base
-from tuneyard.adapters.store import PREFIX
 from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core.adapter_files import PREFIX
+from tuneyard.core.base_models import EMBEDDINGS, HEADS, Base
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.weights import Array
 

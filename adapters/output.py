@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tuneyard.adapters.card import CARD
-from tuneyard.adapters.config import CONFIG
 from tuneyard.adapters.provenance import MERGE, read_provenance
 from tuneyard.adapters.store import note
+from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.base_models import INDEX
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import (

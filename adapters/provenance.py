@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.base import Base
 from tuneyard.adapters.store import Adapter, open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core.base_models import Base
 from tuneyard.core.checkout import ROOT, version
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.files import read_object, versions

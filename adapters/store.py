@@ -4,10 +4,8 @@ An unknown prefix or a missing tensor is an error here. PEFT fills missing tenso
 """
 
 import hashlib
-import json
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,45 +14,26 @@ from pathlib import Path
 
 import click
 
-from tuneyard.adapters.config import CONFIG, LoraConfig, read_config, require_text
+from tuneyard.adapters.config import LoraConfig, read_config, require_text
 from tuneyard.adapters.lowrank import Factor
-from tuneyard.core.base_models import read_shards
+from tuneyard.core.adapter_files import (
+    CONFIG,
+    PAIRS,
+    PREFIX,
+    Module,
+    adapted_modules,
+    open_adapter_weights,
+)
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import sha256
-from tuneyard.core.weights import Array, Tensor, Weights, open_weights
+from tuneyard.core.weights import Array, Weights
 
 SAVES = Path("saves")
-WEIGHTS = "adapter_model.safetensors"
-WEIGHTS_INDEX = "adapter_model.safetensors.index.json"
-PREFIX = "base_model.model."
-PAIRS = {  # file suffixes of A and B by kind of module
-    "linear": (".lora_A.weight", ".lora_B.weight"),
-    "embedding": (".lora_embedding_A", ".lora_embedding_B"),
-}
 MAGNITUDE = ".lora_magnitude_vector"  # DoRA's m [outputs], one for each module
 WRAPPED = ".base_layer"  # PEFT wraps a module once for each of its bare parameters, one inside the other
 # PEFT saves a larger embedding of modules_to_save twice more: its values again, and those before training.
 DOUBLES = (".modules_to_save.", ".original_module.")
-PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 MOST_MISSING = 0.25  # of a span of layers; if more are absent, the architecture has few layers of this kind
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """One adapted module: ΔW = s·B·A with A [rank, inputs] and B [outputs, rank].
-
-    For an embedding, inputs are tokens and its weight [tokens, width] changes by the transpose.
-    """
-
-    kind: str
-    outputs: int
-    inputs: int
-    rank: int
-
-    @property
-    def sizes(self) -> str:
-        """Kind and shape, e.g. `linear 256×2048`; adapters can be added only if theirs are equal."""
-        return f"{self.kind} {self.outputs}×{self.inputs}"
 
 
 @dataclass(frozen=True)
@@ -113,7 +92,7 @@ class Adapter:
 
     def transposed(self, module: str) -> bool:
         """True if the stored weight changes by (B·A)ᵀ: embeddings, Conv1D layers (fan_in_fan_out)."""
-        return self.layout[module].kind == "embedding" or self.lora.fan_in_fan_out
+        return self.layout[module].transposed(self.lora.fan_in_fan_out)
 
     @cached_property
     def digest(self) -> str:
@@ -154,12 +133,12 @@ def open_adapter(reference: str | Path, *, with_base: bool = False) -> Adapter:
     """
     folder = find_folder(reference)
     config = read_config(folder, with_base=with_base)
-    weights = _open_weights(folder)
+    weights = open_adapter_weights(folder)
     require_text("\n".join(weights.tensors), weights.path)
     layout: dict[str, Module] = {}
     parameters: dict[str, Module] = {}
     with config.bounded():
-        for path, module in sorted(_modules(weights), key=_layer_order):
+        for path, module in sorted(adapted_modules(weights), key=_layer_order):
             if config.parameters_of(unwrapped(path)) and not config.targets(path):
                 parameters[path] = module
             else:
@@ -221,59 +200,10 @@ def name_of(folder: Path) -> str:
     return folder.name
 
 
-def _open_weights(folder: Path) -> Weights:
-    path, index = folder / WEIGHTS, folder / WEIGHTS_INDEX
-    if path.is_file():
-        return open_weights(path)
-    if index.is_file():
-        tensors: dict[str, Tensor] = {}
-        for shard in read_shards(index).values():
-            tensors |= shard.tensors
-        return Weights(index, tensors, {})
-    pickles = [folder / name for name in PICKLES if (folder / name).is_file()]
-    if not pickles:
-        raise ContentError(f"{folder}: {CONFIG} without {WEIGHTS}; training may not have finished")
-    source, target = json.dumps(str(pickles[0])), json.dumps(str(path))
-    code = (
-        "import torch; from safetensors.torch import save_file; "
-        f'tensors = torch.load({source}, weights_only=True, map_location="cpu"); '
-        f'save_file({{k: v.contiguous() for k, v in tensors.items()}}, {target}, {{"format": "pt"}})'
-    )
-    raise ContentError(
-        f"{pickles[0]}: a pickle, which could run code when it is loaded; convert it without running any: "
-        f"python -c {shlex.quote(code)}"
-    )
-
-
 def _layer_order(module: tuple[str, Module]) -> list[str]:
     """Sort key by which layer 2 comes before layer 10."""
     path, _ = module
     return [part.zfill(8) if part.isdigit() else part for part in path.split(".")]
-
-
-def _modules(weights: Weights) -> Iterator[tuple[str, Module]]:
-    """Pair A and B of every module; `ContentError` if one is missing or the shapes do not match."""
-    tensors = weights.tensors
-    for key in tensors:
-        where = f"{weights.path}: {key}"
-        for kind, (down, up) in PAIRS.items():
-            if key.endswith(up) and key.removesuffix(up) + down not in tensors:
-                raise ContentError(f"{where}: its A is missing")
-            if not key.endswith(down):
-                continue
-            stem = key.removesuffix(down)
-            if stem + up not in tensors:
-                raise ContentError(f"{where}: its B is missing")
-            if not key.startswith(PREFIX):
-                raise ContentError(f"{where}: expected names that begin with {PREFIX!r}")
-            a, b = tensors[key].shape, tensors[stem + up].shape
-            if len(a) != 2 or len(b) != 2:
-                raise ContentError(f"{where}: shape {list(a)}, expected a matrix (no convolutions)")
-            if a[0] != b[1]:
-                raise ContentError(f"{where}: A {list(a)} and B {list(b)} do not fit together")
-            if 0 in a + b:
-                raise ContentError(f"{where}: A {list(a)} and B {list(b)} are empty (sharded ZeRO-3 save?)")
-            yield stem.removeprefix(PREFIX), Module(kind, b[0], a[1], a[0])
 
 
 def _mismatches(adapter: Adapter) -> Iterator[str]:

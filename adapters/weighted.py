@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from tuneyard.adapters.base import Base
 from tuneyard.adapters.lowrank import WeightedFactors
-from tuneyard.adapters.store import SAVES, Adapter, Module, open_adapter
-from tuneyard.core.base_models import check_base
+from tuneyard.adapters.store import SAVES, Adapter, open_adapter
+from tuneyard.core.adapter_files import Module, module_misfit, stored_shape
+from tuneyard.core.base_models import Base, check_base
 from tuneyard.core.errors import ContentError, RequestError, show_value
 
 
@@ -162,13 +162,11 @@ def check_adapter_base(adapter: Adapter, folder: Path, reference: str, *, same: 
 def _refusals(base: Base, adapter: Adapter) -> Iterator[str]:
     """Yield which modules the base lacks or shapes otherwise, and which the file lacks of its targets."""
     for path, module in adapter.layout.items():
-        stored = base.find(f"{path}.weight")
-        expected = [module.outputs, module.inputs][:: -1 if adapter.transposed(path) else 1]
-        if stored is None:
-            yield f"{adapter.name}: {path}: {base.folder} has no such module: another base?"
-        elif list(base.tensors[stored].shape) != expected:
-            found = list(base.tensors[stored].shape)
-            yield f"{adapter.name}: {path}: made for a weight of shape {expected}, {base.folder} has {found}"
+        misfit = module_misfit(
+            path, module, stored_shape(base, path), base.folder, fan_in_fan_out=adapter.lora.fan_in_fan_out
+        )
+        if misfit:
+            yield f"{adapter.name}: {misfit}"
     bias = next((name for name in base.tensors if name.endswith(".bias")), None)
     if bias and adapter.lora.bias == "all" and not any(n.endswith(".bias") for n in adapter.full_tensors):
         yield f"{adapter.weights.path}: bias 'all', but {bias} of {base.folder} is not in it"

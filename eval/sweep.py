@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from tuneyard.adapters.config import CONFIG
 from tuneyard.adapters.weighted import WeightedAdapter, parse_weight
+from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import RequestError, resumed_by, run
 from tuneyard.core.files import read_object, write_text

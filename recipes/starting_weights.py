@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, Problem, RequestError
-from tuneyard.core.files import no_folder, read_object
+from tuneyard.core.files import no_folder, read_object, require
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import HUB_ID
 
-ADAPTER_CONFIG = "adapter_config.json"
 # Settings that name adapters, and the setting that names the model below them.
 ADAPTERS = {
     "adapter_name_or_path": "model_name_or_path",
@@ -53,21 +52,79 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
         return
     if not folder.exists():  # on the hub
         return
-    config = folder / ADAPTER_CONFIG
-    if not config.is_file():
-        yield recipe.problem("E346", key, f"{name}: not an adapter: {ADAPTER_CONFIG} is missing")
-        return
+    from tuneyard.core.adapter_files import CONFIG, WEIGHTS  # imports numpy
+
+    for file in (CONFIG, WEIGHTS):
+        if not (folder / file).is_file() and not (file == WEIGHTS and _has_other_weights(folder)):
+            yield recipe.problem("E346", key, f"{name}: not an adapter: {file} is missing")
+            return
     base = recipe.settings.get(base_key) or recipe.settings.get("model_name_or_path")
     if not isinstance(base, str) or not base:
         return
-    from tuneyard.core.base_models import check_base  # imports numpy
+    from tuneyard.core.base_models import check_base
 
+    base_folder = Path(base).expanduser()
     try:
-        base_name = read_object(config).get("base_model_name_or_path")
-        fix = f"set `{base_key}` to that base; if both are the same model, name {base} in {config}"
+        base_name = read_object(folder / CONFIG).get("base_model_name_or_path")
+        fix = f"set `{base_key}` to that base; if both are the same model, name {base} in {folder / CONFIG}"
         trained_on = base_name if isinstance(base_name, str) and base_name else None
-        unchecked = check_base(folder, trained_on, Path(base).expanduser(), base, same=False, fix=fix)
+        unchecked = check_base(folder, trained_on, base_folder, base, same=False, fix=fix)
         if unchecked:
             yield recipe.problem("N345", key, unchecked)
+            if not base_folder.is_dir():
+                return
+        reason = _why_shapes_unknown(folder, base_folder)
+        if reason:
+            yield recipe.problem("N345", key, f"adapter {name}: its shapes are not checked: {reason}")
+            return
+        misfit = _shape_misfit(folder, base_folder)
+        if misfit:
+            fix = f"set `{base_key}` to the base of the adapter, or name an adapter of {base}"
+            yield recipe.problem("E345", key, f"adapter {name}: {misfit}", fix)
     except (ContentError, RequestError) as error:
         yield recipe.problem("E345", key, str(error))
+
+
+def _has_other_weights(folder: Path) -> bool:
+    """True if an adapter's weights are in several files or pickled."""
+    from tuneyard.core.adapter_files import WEIGHTS_INDEX, find_pickle
+
+    return (folder / WEIGHTS_INDEX).is_file() or find_pickle(folder) is not None
+
+
+def _why_shapes_unknown(adapter: Path, base: Path) -> str:
+    """Reason why the shapes of adapter and base cannot be compared, "" if they can."""
+    from tuneyard.core.adapter_files import WEIGHTS, WEIGHTS_INDEX
+    from tuneyard.core.base_models import INDEX, SINGLE
+
+    if not base.is_dir():
+        return f"the base {base} is not a folder here"
+    if not any((base / name).is_file() for name in (SINGLE, INDEX)):
+        return f"{base} has no weights in safetensors"
+    if not any((adapter / name).is_file() for name in (WEIGHTS, WEIGHTS_INDEX)):
+        return "its weights are pickled"
+    if "quantization_config" in read_object(require(base / "config.json", "the base model's config")):
+        return f"the weights of {base} are quantised"
+    return ""
+
+
+def _shape_misfit(adapter: Path, base_folder: Path) -> str:
+    """First module of the adapter that the base does not have in this shape, "" if there is none."""
+    from tuneyard.core.adapter_files import (
+        CONFIG,
+        adapted_modules,
+        comparable_modules,
+        module_misfit,
+        open_adapter_weights,
+        stored_shape,
+    )
+    from tuneyard.core.base_models import open_base
+
+    fan_in_fan_out = read_object(adapter / CONFIG).get("fan_in_fan_out") is True
+    base = open_base(base_folder)
+    for path, module in comparable_modules(base, adapted_modules(open_adapter_weights(adapter))):
+        shape = stored_shape(base, path)
+        misfit = module_misfit(path, module, shape, base_folder, fan_in_fan_out=fan_in_fan_out)
+        if misfit:
+            return misfit
+    return ""

@@ -19,7 +19,6 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.base import Base, open_base
 from tuneyard.adapters.export.architecture import (
     Architecture,
     Vocabulary,
@@ -30,6 +29,7 @@ from tuneyard.adapters.export.architecture import (
 from tuneyard.adapters.export.source import GGUF, ExportSource, check_file, licence_of
 from tuneyard.adapters.output import require_space, staged_for
 from tuneyard.adapters.store import name_of, note
+from tuneyard.core.base_models import Base, open_base
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
 from tuneyard.core.weights import STORED, Tensor, blocks_of, require_finite

@@ -8,14 +8,13 @@ from typing import Any
 import click
 
 from tuneyard.adapters import vllm
-from tuneyard.adapters.base import open_base
 from tuneyard.adapters.card import CARD, card_body
-from tuneyard.adapters.config import CONFIG
 from tuneyard.adapters.export.source import ExportSource, fused_base, licence_of
 from tuneyard.adapters.output import TOKENIZER
 from tuneyard.adapters.provenance import open_parts, read_provenance
-from tuneyard.adapters.store import WEIGHTS_INDEX, Adapter, name_of, note
-from tuneyard.core.base_models import INDEX
+from tuneyard.adapters.store import Adapter, name_of, note
+from tuneyard.core.adapter_files import CONFIG, WEIGHTS_INDEX
+from tuneyard.core.base_models import INDEX, open_base
 from tuneyard.core.documents import dump_yaml, markdown_table
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import read_json, read_object, require, sha256

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.adapters.card import CARD
-from tuneyard.adapters.config import CONFIG, checkpoints_in
+from tuneyard.adapters.config import checkpoints_in
 from tuneyard.adapters.output import check_free
 from tuneyard.adapters.provenance import read_provenance
 from tuneyard.adapters.store import Adapter, find_folder, open_adapter
+from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object, require

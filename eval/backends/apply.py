@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.adapters.store import Adapter
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of
+from tuneyard.core.adapter_files import module_misfit
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.load import Model
 
@@ -25,13 +26,11 @@ def check_fits(model: Model, adapter: Adapter) -> None:
     """Raise `ContentError` unless the model has every module of the adapter, in its shape."""
     modules = dict(model.net.named_modules())
     for path, layout in adapter.layout.items():
-        found = _sizes(modules.get(path))
-        if found != sorted((layout.outputs, layout.inputs)):
-            raise ContentError(
-                f"adapter {adapter.folder}: {path} is {layout.outputs}×{layout.inputs}, the model has "
-                f"{'×'.join(map(str, found)) if found else 'no such module'}: "
-                f"trained on another base ({adapter.lora.base or 'its config names none'})"
-            )
+        shape = _weight_shape(modules.get(path))
+        misfit = module_misfit(path, layout, shape, "the model", fan_in_fan_out=adapter.lora.fan_in_fan_out)
+        if misfit:
+            trained_on = adapter.lora.base or "a base that its config does not name"
+            raise ContentError(f"adapter {adapter.folder}: {misfit} It was trained on {trained_on}")
     tensors = model.net.state_dict()
     for path in adapter.full_tensors:
         if path not in tensors or tensors[path].shape != adapter.full_tensor(path).shape:
@@ -41,14 +40,14 @@ def check_fits(model: Model, adapter: Adapter) -> None:
             )
 
 
-def _sizes(module: "Module | None") -> list[int] | None:
-    """Return the two sizes of a linear's or an embedding's weight, smaller first; None if it is neither."""
+def _weight_shape(module: "Module | None") -> tuple[int, ...] | None:
+    """Shape of a module's weight before any quantisation; None if it has no weight."""
     import torch
 
-    if isinstance(module, torch.nn.Linear):  # a quantised one has a weight of another shape
-        return sorted((module.in_features, module.out_features))
+    if isinstance(module, torch.nn.Linear):  # the weight of a quantised module has another shape
+        return module.out_features, module.in_features
     weight = getattr(module, "weight", None)
-    return None if weight is None else sorted(weight.shape)
+    return None if weight is None else tuple(weight.shape)
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.adapters.card import CARD
-from tuneyard.adapters.config import CONFIG
 from tuneyard.adapters.provenance import MERGE, open_parts, read_provenance
+from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from tuneyard.adapters.config import CONFIG
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import (
     WeightedAdapter,
@@ -18,6 +17,7 @@ from tuneyard.adapters.weighted import (
     parse_optional_weight,
     parse_reference_weight,
 )
+from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import names_folder
 from tuneyard.core.supervision import Turns

@@ -22,8 +22,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.base import open_base
 from tuneyard.adapters.store import open_adapter
+from tuneyard.core.base_models import open_base
 from tuneyard.core.weights import Array, from_fp32, header_bytes, write_weights
 
 ROOT = Path(__file__).resolve().parents[2]

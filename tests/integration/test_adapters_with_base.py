@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.integration.peft_oracle import exact, load, ours, save_adapter
-from tuneyard.adapters.base import open_base
 from tuneyard.adapters.experts import plan_experts
 from tuneyard.adapters.fuse import fuse, plan_fusing
 from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.statistics import measure, similarity, text
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core.base_models import open_base
 from tuneyard.core.errors import ContentError
 
 IDS = torch.arange(60).reshape(3, 20)

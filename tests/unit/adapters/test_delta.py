@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.adapters.make import write_file
-from tuneyard.adapters.base import Piece
 from tuneyard.adapters.delta import Product, apply, nf4
+from tuneyard.adapters.shards import Piece
 from tuneyard.core.weights import open_weights, to_fp32
 
 BITS = {"BF16": 8, "F16": 11, "F32": 24}  # of a significand

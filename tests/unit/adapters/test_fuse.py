@@ -7,10 +7,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.unit.adapters.make import base_tensors, bf16_bits, delta, factors, make, make_base
-from tuneyard.adapters.base import copy_tensor
 from tuneyard.adapters.delta import nf4, total
 from tuneyard.adapters.fuse import RECORD, fuse, plan_fusing, retained_lines
 from tuneyard.adapters.request import FuseRequest
+from tuneyard.adapters.shards import copy_tensor
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.weights import Tensor, open_weights, to_fp32

@@ -16,8 +16,8 @@ from tests.unit.adapters.make import (
     write_file,
 )
 from tests.unit.adapters.test_commands import at_home, call, delta  # noqa: F401  # a fixture
-from tuneyard.adapters.base import open_base
 from tuneyard.adapters.store import open_adapter
+from tuneyard.core.base_models import open_base
 from tuneyard.core.errors import ContentError
 
 HEAD = np.arange(50 * 24, dtype=np.float32).reshape(50, 24) / 1024

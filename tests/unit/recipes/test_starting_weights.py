@@ -1,27 +1,48 @@
 """Adapters and second models that a recipe starts from."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tuneyard.core.weights import open_weights
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.starting_weights import loaded_problems
 
+LAYER = "layers.{}.q_proj"
+WIDTH = 16
 
-def model(folder: Path, value: float) -> Path:
-    """Write a model folder of one tensor that is filled with `value`."""
+
+def model(folder: Path, value: float, *, sharded: bool = False, **config: object) -> Path:
+    """Write a model folder of two layers, each a square weight of `WIDTH` that is filled with `value`."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    save_file({"layer.weight": np.full((2, 2), value, np.float32)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = {f"{LAYER.format(n)}.weight": np.full((WIDTH, WIDTH), value, np.float32) for n in range(2)}
+    if not sharded:
+        save_file(weights, folder / "model.safetensors")
+        return folder
+    places = {}
+    for number, (name, tensor) in enumerate(weights.items(), 1):
+        places[name] = f"model-0000{number}-of-00002.safetensors"
+        save_file({name: tensor}, folder / places[name])
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     return folder
 
 
-def adapter(folder: Path, base: object) -> Path:
+def adapter(
+    folder: Path, base: object, *, width: int = WIDTH, paths: Sequence[str] = ("layers.0.q_proj",)
+) -> Path:
+    """Write an adapter that names `base` and has factors for square weights of `width`."""
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    factors = {}
+    for path in paths:
+        factors[f"base_model.model.{path}.lora_A.weight"] = np.ones((2, width), np.float32)
+        factors[f"base_model.model.{path}.lora_B.weight"] = np.ones((width, 2), np.float32)
+    save_file(factors, folder / "adapter_model.safetensors")
     return folder
 
 
@@ -47,7 +68,7 @@ def test_the_same_weights_in_another_folder_are_no_other_base(tmp_path):
 @pytest.mark.parametrize(
     ("base", "model_name", "codes"),
     [
-        ("org/chat", "org/chat", []),
+        ("org/chat", "org/chat", ["N345"]),  # its shapes are unknown
         ("org/chat", "org/base", ["E345"]),
         ("unsloth/chat-bnb-4bit", "org/chat", ["N345"]),  # by its name alone
     ],
@@ -77,3 +98,66 @@ def test_the_adapters_of_a_reference_belong_to_the_reference(tmp_path):
     ours, other = model(tmp_path / "ours", 1), model(tmp_path / "other", 2)
     reference = {"ref_model": other, "ref_model_adapters": adapter(tmp_path / "ref", other)}
     assert found(model_name_or_path=ours, **reference) == []
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize(
+    ("width", "layers", "fault"),
+    [
+        (WIDTH, 2, ""),
+        (32, 2, "layers.0.q_proj: made for a weight of shape [32, 32], "),
+        (WIDTH, 3, "layers.2.q_proj: "),  # of a deeper base
+    ],
+)
+def test_an_adapter_with_shapes_of_another_base_is_an_error(tmp_path, sharded, width, layers, fault):
+    base = model(tmp_path / "tiny", 1, sharded=sharded)
+    paths = [LAYER.format(number) for number in range(layers)]
+    start = adapter(tmp_path / "rte", base, width=width, paths=paths)
+    problems = found(model_name_or_path=base, adapter_name_or_path=start)
+    assert [code for code, _, _ in problems] == (["E345"] if fault else [])
+    if fault:
+        assert fault in problems[0][2] and str(base) in problems[0][2]
+
+
+def test_an_adapter_in_several_files_is_compared_as_well(tmp_path):
+    base = model(tmp_path / "tiny", 1)
+    start = adapter(tmp_path / "rte", base, width=32)
+    weights = start / "adapter_model.safetensors"
+    places = dict.fromkeys(open_weights(weights).tensors, "part-1.safetensors")
+    weights.rename(start / "part-1.safetensors")
+    (start / "adapter_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    assert [code for code, _, _ in found(model_name_or_path=base, adapter_name_or_path=start)] == ["E345"]
+
+
+@pytest.mark.parametrize("kind", ["quantised", "pickled", "on the hub"])
+def test_shapes_that_cannot_be_compared_are_a_note(tmp_path, kind):
+    config = {"quantization_config": {"load_in_4bit": True}} if kind == "quantised" else {}
+    base = "org/chat" if kind == "on the hub" else model(tmp_path / "tiny", 1, **config)
+    start = adapter(tmp_path / "rte", base, width=32)
+    if kind == "pickled":
+        (start / "adapter_model.safetensors").rename(start / "adapter_model.bin")
+    ((code, key, message),) = found(model_name_or_path=base, adapter_name_or_path=start)
+    assert (code, key) == ("N345", "adapter_name_or_path")
+    assert "shapes are not checked" in message
+
+
+def test_a_module_that_the_checkpoint_names_in_another_way_is_not_compared(tmp_path):
+    base = model(tmp_path / "tiny", 1)
+    start = adapter(tmp_path / "rte", base, width=32, paths=["layers.0.mlp.experts"])
+    assert found(model_name_or_path=base, adapter_name_or_path=start) == []
+
+
+def test_an_adapter_without_weights_is_an_error(tmp_path):
+    base = model(tmp_path / "tiny", 1)
+    start = adapter(tmp_path / "rte", base)
+    (start / "adapter_model.safetensors").unlink()
+    ((code, _, message),) = found(model_name_or_path=base, adapter_name_or_path=start)
+    assert code == "E346" and "adapter_model.safetensors is missing" in message
+
+
+def test_damaged_weights_of_an_adapter_are_an_error_with_their_file(tmp_path):
+    base = model(tmp_path / "tiny", 1)
+    start = adapter(tmp_path / "rte", base)
+    (start / "adapter_model.safetensors").write_bytes(b"12345678901")
+    ((code, _, message),) = found(model_name_or_path=base, adapter_name_or_path=start)
+    assert code == "E345" and f"{start}/adapter_model.safetensors" in message

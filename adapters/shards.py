@@ -1,4 +1,4 @@
-"""A base model's folder: its config, where each tensor lies among its shards, and how those are written anew.
+"""Write the files of a model anew: which tensor goes into which file, and how it gets there.
 
 Tensors that nothing touches are copied by the kernel from file to file (sendfile(2)); only what changes
 passes through memory.
@@ -9,98 +9,19 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from tuneyard.adapters.prefetch import workers
-from tuneyard.core.base_models import INDEX, SINGLE, open_shards
+from tuneyard.core.base_models import INDEX, SINGLE, Base
 from tuneyard.core.errors import ContentError
-from tuneyard.core.files import flush_soon, read_object, require, sync, write_json
-from tuneyard.core.weights import SIZES, STORED, Array, Stored, Tensor, Weights, header_bytes
+from tuneyard.core.files import flush_soon, sync, write_json
+from tuneyard.core.weights import SIZES, STORED, Stored, Tensor, header_bytes
 
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
-HEADS = ("lm_head.weight",)
-# Vision-language models whose checkpoints keep other names than their modules have: (module, stored) prefixes
-# by model type. Transformers renames so on loading (conversion_mapping.py; a test holds both equal).
-_LLAVA = (
-    ("model.language_model.", "language_model.model."),
-    ("lm_head.", "language_model.lm_head."),
-    *(
-        (f"model.{part}.", f"{part}.")
-        for part in ("vision_tower", "vision_model", "image_tower", "video_tower", "multi_modal_projector")
-    ),
-)
-_QWEN = (("model.language_model.", "model."), ("model.visual.", "visual."))
-STORED_AS = {
-    "qwen2_vl": _QWEN, "qwen2_5_vl": _QWEN,
-    **dict.fromkeys(
-        ("aya_vision", "gemma3", "got_ocr2", "internvl", "llava", "llava_next", "llava_next_video",
-         "llava_onevision", "mistral3", "mllama", "paligemma", "pp_chart2table", "shieldgemma2",
-         "video_llava", "vipllava"), _LLAVA,
-    ),
-}  # fmt: skip
 COPIED_AT_ONCE = 1 << 26
 Shape = tuple[int, ...]
 Blocks = Iterator[Stored] | None
-
-
-@dataclass(frozen=True)
-class Base:
-    """A checked model folder; `shards` are its weight files by name, in the order of their names."""
-
-    folder: Path
-    config: dict[str, object]
-    shards: dict[str, Weights]
-
-    @cached_property
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor by name."""
-        return {name: t for shard in self.shards.values() for name, t in shard.tensors.items()}
-
-    @property
-    def tied(self) -> bool:
-        """Whether the output head is the input embedding (and may have no tensor of its own)."""
-        text = self.config.get("text_config")
-        nested = text.get("tie_word_embeddings") if isinstance(text, dict) else None
-        return bool(self.config.get("tie_word_embeddings", nested))
-
-    @property
-    def _renamed(self) -> tuple[tuple[str, str], ...]:
-        return STORED_AS.get(str(self.config.get("model_type")), ())
-
-    def stored_name(self, name: str) -> str:
-        """Return the name by which the checkpoint keeps a tensor of the model; `name` where none is there."""
-        older = (stored + name.removeprefix(new) for new, stored in self._renamed if name.startswith(new))
-        return next((found for found in (name, *older) if found in self.tensors), name)
-
-    def module_name(self, stored: str) -> str:
-        """Return the name that a stored tensor has in the model: the other way round than `stored_name`."""
-        if any(stored.startswith(new) for new, _ in self._renamed):
-            return stored
-        pairs = ((new, old) for new, old in self._renamed if stored.startswith(old))
-        return next((new + stored[len(old) :] for new, old in pairs), stored)
-
-    def find(self, name: str) -> str | None:
-        """Return the stored name of a tensor: its own, the embedding's for a tied head, else None."""
-        stored = self.stored_name(name)
-        if stored in self.tensors:
-            return stored
-        if self.tied and name.endswith(HEADS):
-            return next((other for other in self.tensors if other.endswith(EMBEDDINGS)), None)
-        return None
-
-    def read(self, name: str) -> Array:
-        """Return a tensor as fp32, by its stored name."""
-        return next(shard for shard in self.shards.values() if name in shard.tensors).read(name)
-
-
-def open_base(folder: Path) -> Base:
-    """Open a model folder and check every shard's header; `ContentError` names what is damaged."""
-    require(folder, "base model folder")
-    config = read_object(require(folder / "config.json", "the base model's config"))
-    return Base(folder, config, open_shards(folder))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,141 @@
+"""The files of a LoRA adapter: which modules its weights change, in which shapes, and whether a base fits.
+
+`adapter fuse`, `eval` and `recipe check` refuse an adapter by the same rule (`module_misfit`). This module
+reads headers only.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuneyard.core.base_models import Base, read_shards
+from tuneyard.core.errors import ContentError
+from tuneyard.core.weights import Tensor, Weights, open_weights
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+WEIGHTS_INDEX = "adapter_model.safetensors.index.json"
+PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
+PREFIX = "base_model.model."
+PAIRS = {  # file suffixes of A and B by kind of module
+    "linear": (".lora_A.weight", ".lora_B.weight"),
+    "embedding": (".lora_embedding_A", ".lora_embedding_B"),
+}
+_LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One adapted module: ΔW = s·B·A with A [rank, inputs] and B [outputs, rank].
+
+    For an embedding, inputs are tokens and its weight [tokens, width] changes by the transpose.
+    """
+
+    kind: str
+    outputs: int
+    inputs: int
+    rank: int
+
+    @property
+    def sizes(self) -> str:
+        """Kind and shape, e.g. `linear 256×2048`; adapters can be added only if theirs are equal."""
+        return f"{self.kind} {self.outputs}×{self.inputs}"
+
+    def transposed(self, fan_in_fan_out: bool) -> bool:
+        """True if the stored weight changes by (B·A)ᵀ: embeddings, Conv1D layers (fan_in_fan_out)."""
+        return self.kind == "embedding" or fan_in_fan_out
+
+
+def open_adapter_weights(folder: Path) -> Weights:
+    """Open an adapter's weights; `ContentError` without any, for damaged ones and for pickles."""
+    path, index = folder / WEIGHTS, folder / WEIGHTS_INDEX
+    if path.is_file():
+        return open_weights(path)
+    if index.is_file():
+        tensors: dict[str, Tensor] = {}
+        for shard in read_shards(index).values():
+            tensors |= shard.tensors
+        return Weights(index, tensors, {})
+    pickle = find_pickle(folder)
+    if pickle is None:
+        raise ContentError(f"{folder}: {CONFIG} without {WEIGHTS}; training may not have finished")
+    source, target = json.dumps(str(pickle)), json.dumps(str(path))
+    code = (
+        "import torch; from safetensors.torch import save_file; "
+        f'tensors = torch.load({source}, weights_only=True, map_location="cpu"); '
+        f'save_file({{k: v.contiguous() for k, v in tensors.items()}}, {target}, {{"format": "pt"}})'
+    )
+    raise ContentError(
+        f"{pickle}: a pickle, which could run code when it is loaded; convert it without running any: "
+        f"python -c {shlex.quote(code)}"
+    )
+
+
+def find_pickle(folder: Path) -> Path | None:
+    """The adapter's weights as torch once pickled them, None if there are none."""
+    for name in PICKLES:
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def adapted_modules(weights: Weights) -> Iterator[tuple[str, Module]]:
+    """Pair A and B of every module; `ContentError` if one is missing or the shapes do not match."""
+    tensors = weights.tensors
+    for key in tensors:
+        where = f"{weights.path}: {key}"
+        for kind, (down, up) in PAIRS.items():
+            if key.endswith(up) and key.removesuffix(up) + down not in tensors:
+                raise ContentError(f"{where}: its A is missing")
+            if not key.endswith(down):
+                continue
+            stem = key.removesuffix(down)
+            if stem + up not in tensors:
+                raise ContentError(f"{where}: its B is missing")
+            if not key.startswith(PREFIX):
+                raise ContentError(f"{where}: expected names that begin with {PREFIX!r}")
+            a, b = tensors[key].shape, tensors[stem + up].shape
+            if len(a) != 2 or len(b) != 2:
+                raise ContentError(f"{where}: shape {list(a)}, expected a matrix (no convolutions)")
+            if a[0] != b[1]:
+                raise ContentError(f"{where}: A {list(a)} and B {list(b)} do not fit together")
+            if 0 in a + b:
+                raise ContentError(f"{where}: A {list(a)} and B {list(b)} are empty (sharded ZeRO-3 save?)")
+            yield stem.removeprefix(PREFIX), Module(kind, b[0], a[1], a[0])
+
+
+def module_misfit(
+    path: str, module: Module, shape: Sequence[int] | None, model: object, *, fan_in_fan_out: bool
+) -> str:
+    """Reason why a weight of `shape` cannot take a module's ΔW, "" if it can.
+
+    `shape` is None if the model, which the message names, has no such module.
+    """
+    expected = [module.outputs, module.inputs]
+    if module.transposed(fan_in_fan_out):
+        expected.reverse()
+    if shape is None:
+        return f"{path}: {model} has no such module: another base?"
+    if list(shape) != expected:
+        return f"{path}: made for a weight of shape {expected}, {model} has {list(shape)}: another base?"
+    return ""
+
+
+def stored_shape(base: Base, path: str) -> tuple[int, ...] | None:
+    """Shape of a module's weight in the files of a model, None if it has none by this name."""
+    stored = base.find(f"{path}.weight")
+    if stored is None:
+        return None
+    return base.tensors[stored].shape
+
+
+def comparable_modules(base: Base, modules: Iterable[tuple[str, Module]]) -> Iterator[tuple[str, Module]]:
+    """Keep the modules that the base has in some layer: a checkpoint may give others another name."""
+    names = {_LAYER_NUMBER.sub("#", base.module_name(tensor)) for tensor in base.tensors}
+    for path, module in modules:
+        is_in_some_layer = _LAYER_NUMBER.sub("#", f"{path}.weight") in names
+        if is_in_some_layer or stored_shape(base, path) is not None:
+            yield path, module
