@@ -17,7 +17,7 @@ from tuneyard.adapters.provenance import read_provenance
 from tuneyard.adapters.store import WRAPPED, Adapter, factors_by_expert, unwrapped
 from tuneyard.core.documents import text_width
 from tuneyard.core.errors import show_value
-from tuneyard.core.language import tr
+from tuneyard.core.language import tr, tr_counted
 
 BINS = 61
 REACH = 4.0  # histograms end at this many root mean squares
@@ -247,15 +247,12 @@ def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
     dtypes = "+".join(adapter.dtypes)
     heading = "{name}  base {base}  {dtypes}  sha256 {sha256}"
     yield tr(heading, name=adapter.name, base=base, dtypes=dtypes, sha256=adapter.sha256)
-    totals = (
-        "{modules:,} modules  {tensors:,} tensors  {parameters:,} parameters  "
-        "{bytes:,} bytes ({mebibytes} MiB)  norm of ΔW {norm:.4g}"
-    )
+    totals = "{modules}  {tensors}  {parameters}  {bytes:,} bytes ({mebibytes} MiB)  norm of ΔW {norm:.4g}"
     yield tr(
         totals,
-        modules=len(adapter.modules),
-        tensors=adapter.tensors,
-        parameters=adapter.parameters,
+        modules=tr_counted(len(adapter.modules), "module"),
+        tensors=tr_counted(adapter.tensors, "tensor"),
+        parameters=tr_counted(adapter.parameters, "parameter"),
         bytes=adapter.bytes,
         mebibytes=math.ceil(adapter.bytes / 2**20 * 10) / 10,
         norm=adapter.norm,

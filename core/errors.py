@@ -230,8 +230,10 @@ def one_line(text: str) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Format a number with its noun: `1 error`, `2 errors`."""
-    return f"{number} {noun}{'s' * (number != 1)}"
+    """Format a number with its noun: `1 error`, `2,000 errors`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}s"
 
 
 def size_words(size: float) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from tuneyard.core.errors import counted
+
 ENGLISH, CHINESE = "en", "zh"
 _current: ContextVar[str] = ContextVar("language", default=ENGLISH)
 
@@ -83,6 +85,14 @@ def tr(english: str, **values: object) -> str:
     text = catalogue(current()).get(english, english).format(**values)
     english_values = {name: in_english(value) for name, value in values.items()}
     return Translated(text, english.format(**english_values))
+
+
+def tr_counted(number: int, noun: str) -> str:
+    """Format a number with its English noun in the current language: `1 example`, `2,000 examples`."""
+    text = catalogue(current()).get(f"{{count:,}} {noun}s")
+    if text is None:
+        return counted(number, noun)
+    return Translated(text.format(count=number), counted(number, noun))
 
 
 def listed(names: Sequence[str]) -> str:

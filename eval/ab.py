@@ -15,7 +15,7 @@ import click
 
 from tuneyard.core.cli import cli_command
 from tuneyard.core.documents import json_lines
-from tuneyard.core.errors import CLI, RequestError, run
+from tuneyard.core.errors import CLI, RequestError, counted, run
 from tuneyard.core.files import atomic, require, write_json, write_text
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import read_datasets
@@ -120,7 +120,7 @@ class Ab(Task):
     seed: int
     sets: Sequence[str]
     command = "eval.ab"
-    refused = "are left out of the sheet"
+    refused = "left out of the sheet"
 
     def prompted(self, opened: Opened) -> Opened:
         """Return the models; `RequestError` for a single one, or where the key in OUT is of another sheet."""
@@ -163,7 +163,7 @@ class Ab(Task):
         with atomic(out / SHEET) as file:
             file.write(sheet)
         click.echo(
-            f"\n{len(asked)} prompts, {len(answers)} answers\n"
+            f"\n{counted(len(asked), 'prompt')}, {counted(len(answers), 'answer')}\n"
             f"{out / SHEET}: for the raters, marks from 1 to 5\n{out / KEY}: whose answers they are\n"
             f"{out / ANSWERS}: the answers side by side, named"
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tuneyard.core.errors import RequestError, run
+from tuneyard.core.errors import RequestError, counted, run
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.number_format import Table, grid, interval, percent
 from tuneyard.eval.backends.scorers import Fields, Scorer, choosing
@@ -130,7 +130,9 @@ class Cmmlu(Task):
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Warn of letters that the model would hardly say, and of prompts that did not fit."""
         fewer = results["fewer_shots"]
-        cut = [f"{fewer} prompts have fewer shots, for the context's sake"] if fewer else []
+        cut = []
+        if fewer:
+            cut = [f"{counted(fewer, 'prompt')} with fewer shots, to fit the context"]
         return mass_warnings(results["label_mass"], "letters") + cut + Task.warnings(self, results)
 
     def finish(self, out: Path, models: Sequence[str]) -> None:

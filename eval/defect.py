@@ -13,7 +13,7 @@ from typing import Any
 from tuneyard.core.drawing import plot_texts
 from tuneyard.core.errors import ContentError, run, show_value
 from tuneyard.core.files import write_json
-from tuneyard.core.language import lang_option, tr
+from tuneyard.core.language import lang_option, tr, tr_counted
 from tuneyard.core.number_format import percent
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
@@ -113,8 +113,13 @@ def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapp
     rows, subtypes = ([str(p[key]) for p in predictions] for key in ("row", "subtype"))
     run = ScoredRun(model, name, str(folder), rows, gold, predicted, correct, kinds={"subtype": subtypes})
     with plot_texts([model, name, *figures["subtypes"]]) as typeface:
-        told = "{model} judges {share} of the {n:,} reports of {name} correctly"
-        title = tr(told, model=model, share=percent(figures["accuracy"]), n=figures["n"], name=name)
+        title = tr(
+            "{model} judges {share} of {reports} of {name} correctly",
+            model=model,
+            share=percent(figures["accuracy"]),
+            reports=tr_counted(figures["n"], "report"),
+            name=name,
+        )
         draw_lying(replace(kinds_chart([run], "subtype", model), title=title), typeface, folder / PLOT)
     details = {
         "model": model,

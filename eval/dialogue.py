@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from tuneyard.core.errors import ContentError, run
+from tuneyard.core.errors import ContentError, counted, run
 from tuneyard.core.han import HAN
 from tuneyard.core.prompt import Conversation
 from tuneyard.eval.backends.scorers import Fields, Generator, Messages, Scorer
@@ -133,16 +133,20 @@ class Dialogue(Task):
             f"{name.replace('_', '-')} {_percent(results[name])} (data {_percent(reference[name])})"
             for name in FIGURES
         ]
-        return "  ".join([*parts, f"n {results['n']} ({results['answers']} answers)"])
+        return "  ".join([*parts, f"n {results['n']} ({counted(results['answers'], 'answer')})"])
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Say which conversations were not led to their end."""
-        told = {
-            "one_question": "rows have one question and were left out",
-            "refused": "conversations exceed the context and were left out",
-            "cut_short": "conversations outgrew the context and ended early",
+        reasons = {
+            "one_question": ("row", "with a single question: left out"),
+            "refused": ("conversation", "too long for the context: left out"),
+            "cut_short": ("conversation", "ended early, when the context was full"),
         }
-        return [f"{results[name]} {what}" for name, what in told.items() if results[name]]
+        warnings = []
+        for name, (noun, reason) in reasons.items():
+            if results[name]:
+                warnings.append(f"{counted(results[name], noun)} {reason}")
+        return warnings
 
     def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
         """Return what could be measured."""

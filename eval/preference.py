@@ -108,7 +108,7 @@ class Marked(Task):
     desirable: Mapping[str, Sequence[bool]]
     command = "eval.preference"
     kept = ()
-    refused = "are left out"
+    refused = "left out"
 
     def scorer(self, job: Job) -> Scorer:
         """Return what reads the answer of every row."""

@@ -230,7 +230,7 @@ def prove(request: ScoringRequest, compared: Compared) -> Proof:
         refused = refuse(ids[scored], request.max_new_tokens, opened.local.context)
         fitting[name] = [row for row in ids[scored] if row not in refused]
         if refused:
-            unchecked.append(f"answers to {len(refused)} rows of {name}: too long for the context")
+            unchecked.append(f"answers to {counted(len(refused), 'row')} of {name}: too long for the context")
     answers = list(_answers(jobs, compared, fitting))
     return Proof(reference, prompts, answers, unchecked, _facts(request, compared, opened, sets))
 
@@ -376,7 +376,7 @@ def verdict(proof: Proof, tolerance: Tolerance) -> str:
         return f"Not equal: {'; '.join(wrong)}."
     ways = counted(1 + len({one.way for one in proof.prompts}), "way")
     rows = sum({one.dataset: one.n for one in proof.prompts}.values())
-    same = f"Equal on {rows:,} examples: {ways} of making prompts give the same token ids"
+    same = f"Equal on {counted(rows, 'example')}: {ways} of making prompts give the same token ids"
     if not proof.answers:
         return f"{same}."
     models = counted(len({one.model for one in proof.answers}), "served model")
@@ -389,7 +389,7 @@ def verdict(proof: Proof, tolerance: Tolerance) -> str:
 def _beyond(proof: Proof, tolerance: Tolerance) -> list[str]:
     """What differs by more than the tolerance allows."""
     wrong = [
-        f"{one.way} gives other token ids in {one.differing} of {one.n} rows of {one.dataset}"
+        f"{one.way} gives other token ids in {one.differing} of {counted(one.n, 'row')} of {one.dataset}"
         for one in proof.prompts
         if not one.equal
     ]
@@ -397,7 +397,9 @@ def _beyond(proof: Proof, tolerance: Tolerance) -> list[str]:
         if not tolerance.allows(one):
             nats = one.largest
             by = "" if nats is None else f", a label's log-probability differs by {nats:.2g} nats"
-            wrong.append(f"{one.model} flips {len(one.flips)} of {one.n} answers of {one.dataset}{by}")
+            wrong.append(
+                f"{one.model} flips {len(one.flips)} of {counted(one.n, 'answer')} of {one.dataset}{by}"
+            )
     return wrong
 
 

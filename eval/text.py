@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tuneyard.core.errors import ContentError, RequestError, need, run
+from tuneyard.core.errors import ContentError, RequestError, counted, need, run
 from tuneyard.core.files import write_json
 from tuneyard.core.language import lang_option
 from tuneyard.core.supervision import SupervisedText, supervise, supervise_text
@@ -238,7 +238,7 @@ class Text(Task):
         parts = [
             f"eval_loss {results['eval_loss']:.4f} [{low:.4f}, {high:.4f}]",
             f"perplexity {results['perplexity']:.4g}",
-            f"n {results['n']} {results['scored']} ({results['tokens']} tokens)",
+            f"n {results['n']} {results['scored']} ({counted(results['tokens'], 'token')})",
         ]
         if results["generated"]:
             parts += [f"empty {results['empty_rate']:.1%}", f"distinct-2 {results['distinct-2']:.2f}"]
@@ -251,10 +251,10 @@ class Text(Task):
         """Say what was cut, and what could not be asked."""
         cut, refused = round(results["truncation_rate"] * results["n"]), results["refused"]
         told = {
-            f"{cut} of {results['n']} rows exceed --max-seq-length {self.longest} and were cut as "
-            "training cuts them: their loss is that of what is left": cut,
-            f"{refused} prompts exceed the context with --max-new-tokens "
-            f"{results['settings'].get('max_new_tokens')}: no answer was generated to them": refused,
+            f"{cut} of {counted(results['n'], 'row')} cut to --max-seq-length {self.longest} as training "
+            "cuts them: their loss is that of what is left": cut,
+            f"{counted(refused, 'prompt')} too long for the context with --max-new-tokens "
+            f"{results['settings'].get('max_new_tokens')}: no answer was generated": refused,
         }
         return [warning for warning, count in told.items() if count]
 

@@ -16,7 +16,7 @@ from tuneyard.core.cli import cli_command
 from tuneyard.core.drawing import picture, plot_texts
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import read_object, require
-from tuneyard.core.language import ENGLISH, in_language, lang_option, tr
+from tuneyard.core.language import ENGLISH, in_language, lang_option, tr, tr_counted
 from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
 from tuneyard.core.schema_errors import is_number
 from tuneyard.recipes.output_dir import CHECKPOINT, checkpoints, find_flaw
@@ -88,9 +88,10 @@ def command(output_dir: Path, metric: str | None, results: Path | None, as_json:
     if as_json:
         click.echo(json.dumps(asdict(best), ensure_ascii=False))
         return
-    summary = "{metric}: {value:.4g} at step {step}, the best of {count} evaluations"
+    summary = "{metric}: {value:.4g} at step {step}, the best of {evaluations}"
     figure = direction(metric, meaning)
-    click.echo(tr(summary, metric=figure, value=best.value, step=best.step, count=best.evaluations))
+    evaluations = tr_counted(best.evaluations, "evaluation")
+    click.echo(tr(summary, metric=figure, value=best.value, step=best.step, evaluations=evaluations))
     checkpoint = best.checkpoint or tr("not on the disk any more (save_total_limit)")
     click.echo(tr("checkpoint: {path}", path=checkpoint))
     click.echo(_advice(curve, best.step))
@@ -196,8 +197,10 @@ def _advice(curve: list[tuple[int, float]], step: int) -> str:
             "the best is the first: it overfits from the start; fewer epochs, a smaller learning rate or rank"
         )
     after = sum(other > step for other, _ in curve)
+    evaluations = tr_counted(after, "evaluation")
     return tr(
-        "it got no better in the {count} evaluations that followed: later checkpoints overfit", count=after
+        "it got no better in the {evaluations} that followed: later checkpoints overfit",
+        evaluations=evaluations,
     )
 
 

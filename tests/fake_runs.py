@@ -23,7 +23,7 @@ def write_run(
     """Write `out/model/dataset/{results.json,predictions.jsonl}` and return that folder."""
     folder = out / model / dataset
     folder.mkdir(parents=True)
-    labels = sorted(set(gold))
+    labels = sorted({*gold, *(predicted if len(gold) == 1 else ())})
     with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
         for row, (expected, given) in enumerate(zip(gold, predicted, strict=True)):
             record: dict[str, object] = {

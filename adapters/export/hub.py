@@ -16,7 +16,7 @@ from tuneyard.adapters.store import Adapter, name_of, note
 from tuneyard.core.adapter_files import CONFIG, WEIGHTS_INDEX
 from tuneyard.core.base_models import INDEX, open_base
 from tuneyard.core.documents import dump_yaml, markdown_table
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import ContentError, RequestError, counted
 from tuneyard.core.files import read_json, read_object, require, sha256
 from tuneyard.core.training_run import run_of, training_data
 
@@ -254,7 +254,7 @@ def _about(entry: dict[str, Any]) -> str:
         return "its manifest is not there any more"
     fields: dict[str, Any] = read_object(manifest)
     rows = fields["files"].get(Path(entry["file"]).name, {}).get("rows")
-    return f"{fields['about']}, {rows:,} rows" if rows else str(fields["about"])
+    return f"{fields['about']}, {counted(rows, 'row')}" if rows else str(fields["about"])
 
 
 def _results(adapter: Adapter | None, places: list[Path], notes: list[str]) -> str:

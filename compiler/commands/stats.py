@@ -10,8 +10,8 @@ from tuneyard.compiler.check.filters import speaks
 from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, stored_examples
 from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.tokens import load_tokenizer
-from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.language import tr
+from tuneyard.core.errors import ContentError, RequestError, counted
+from tuneyard.core.language import tr, tr_counted
 
 BATCH = 256
 NAMED = 3  # duplicates for people, of the first that --json names
@@ -50,7 +50,7 @@ class Stats:
 
     def lines(self) -> Iterator[str]:
         """Yield the lines for people."""
-        yield f"{self.name}: {self.examples} examples, {self.duplicates} of them duplicates"
+        yield f"{self.name}: {counted(self.examples, 'example')}, {self.duplicates} of them duplicates"
         if self.places:
             shown = ", ".join(f"{place} (as {before})" for place, before in _lines_of(self.places[:NAMED]))
             left = self.duplicates - NAMED
@@ -118,7 +118,7 @@ def plot(found: Stats, path: Path) -> None:
     path = path if path.suffix else path.with_suffix(".png")
     try:
         with plot_texts([found.name]) as face, picture((9, 3.5), path, face) as figure:
-            title = tr("{name}: {n:,} examples", name=found.name, n=found.examples)
+            title = tr("{name}: {examples}", name=found.name, examples=tr_counted(found.examples, "example"))
             figure.suptitle(face.show(title))
             for axes, (what, counts) in zip(figure.subplots(1, 2), found.lengths.items(), strict=True):
                 axes.hist(list(counts), bins=40, weights=list(counts.values()))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tuneyard.core.errors import RequestError, show_value
+from tuneyard.core.errors import RequestError, counted, show_value
 from tuneyard.core.language import tr
 from tuneyard.eval.read.run import ScoredRun
 
@@ -36,7 +36,7 @@ def _check_same(run: ScoredRun, first: ScoredRun) -> list[str]:
         lacking = sorted(set(first.rows) ^ set(run.rows), key=lambda row: (len(row), row))
         shown = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
         raise RequestError(
-            f"{both}: {len(run.rows):,} and {len(first.rows):,} rows; only one has row {shown}; "
+            f"{both}: {len(run.rows):,} and {counted(len(first.rows), 'row')}; only one has row {shown}; "
             "score both on the same rows to compare them"
         )
     for row, answer, expected in zip(run.rows, run.gold, first.gold, strict=True):

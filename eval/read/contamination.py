@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneyard.core.language import tr
+from tuneyard.core.errors import counted
+from tuneyard.core.language import tr, tr_counted
 
 
 def training_warnings(model: str, n: int, found: Mapping[str, Any] | None, metric: str = "") -> list[str]:
@@ -25,8 +26,9 @@ def training_rows_warning(model: str, n: int, rows: Mapping[str, Any] | None) ->
     if not rows:
         return []
     return [
-        f"{model}: {rows['examples']:,} of these {n:,} examples are rows of {rows['dataset']}, the training "
-        "split of the same compile: models that were trained on it have seen them; score its other split"
+        f"{model}: {rows['examples']:,} of these {counted(n, 'example')} are rows of {rows['dataset']}, the "
+        "training split of the same compile: models that were trained on it have seen them; "
+        "score its other split"
     ]
 
 
@@ -38,14 +40,14 @@ def contamination(
     `at_most`: the examples are in its training data, but the training may not have read all of them.
     """
     where = f" ({', '.join(sources)})" if sources else ""
-    told = "{model} was trained on {count:,} of these {n:,} examples{where}: {what}"
+    told = "{model} was trained on {count:,} of these {examples}{where}: {what}"
     if at_most:
         told = (
-            "{model} was trained on up to {count:,} of these {n:,} examples{where}; "
+            "{model} was trained on up to {count:,} of these {examples}{where}; "
             "no record says how many of them the training read: {what}"
         )
     every_one = examples == n and not at_most
     what = tr("this is training accuracy" if every_one else "its accuracy on them is training accuracy")
     if metric:
         what = tr("its {metric} on them is that of training", metric=metric)
-    return tr(told, model=model, count=examples, n=n, where=where, what=what)
+    return tr(told, model=model, count=examples, examples=tr_counted(n, "example"), where=where, what=what)

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.prompt import Conversation
 from tuneyard.eval.backends.load import Model
 from tuneyard.eval.backends.scorers import Fields, Generator, Messages, Scorer, generating
@@ -125,7 +125,7 @@ class Task(ABC):
     """The options (the task's own, else of the request) that change an answer or a figure."""
     summaries: tuple[str, ...] = ()
     """The files that the command writes into OUT itself once every model is done."""
-    refused = "count as incorrect"
+    refused = "counted as incorrect"
     """What becomes of prompts that exceed the context."""
 
     def settings(self, request: ScoringRequest) -> dict[str, object]:
@@ -158,7 +158,9 @@ class Task(ABC):
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Return what the user must be told of these results."""
         refused = results["refused"]
-        return [f"{refused} prompts exceed the context and {self.refused}"] if refused else []
+        if not refused:
+            return []
+        return [f"{counted(refused, 'prompt')} too long for the context: {self.refused}"]
 
     def fitted(self, opened: Opened) -> "Task":  # noqa: ARG002
         """Return the command with the defaults that depend on the model."""

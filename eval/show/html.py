@@ -16,7 +16,7 @@ from pathlib import Path
 from tuneyard.core import version
 from tuneyard.core.drawing import NOT_WRITTEN, plot_language
 from tuneyard.core.files import versions
-from tuneyard.core.language import catalogue, current, tr
+from tuneyard.core.language import catalogue, current, tr, tr_counted
 from tuneyard.core.number_format import Table
 from tuneyard.eval.judge.compared import ComparedRuns
 from tuneyard.eval.judge.conclusions import Comparison
@@ -116,7 +116,8 @@ def _shown(errors: IncorrectExamples) -> str:
     here, total = tr("all are here"), errors.total
     if len(errors.rows) < total:
         here = tr("{count:,} of them, evenly spread, are here", count=len(errors.rows))
-    return tr("{total:,} examples that at least one model has incorrect; {here}.", total=total, here=here)
+    examples = tr_counted(total, "example")
+    return tr("{examples} that at least one model has incorrect; {here}.", examples=examples, here=here)
 
 
 def _data(comparison: Comparison, errors: Sequence[IncorrectExamples]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneyard.core.drawing import COLOURS, FAINT, Typeface, picture, plot, plot_texts, wrapped
-from tuneyard.core.language import tr
+from tuneyard.core.language import tr, tr_counted
 from tuneyard.eval.metrics.calibration import Calibration
 from tuneyard.eval.metrics.text import percentiles
 from tuneyard.eval.read.run import ScoredRun
@@ -62,7 +62,7 @@ def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
     if not errors:
         return tr("no error")
     (right, said), count = max(errors.items(), key=lambda item: item[1])
-    return tr("{said} for {right} {count:,} times", said=said, right=right, count=count)
+    return tr("{said} for {right} {times}", said=said, right=right, times=tr_counted(count, "time"))
 
 
 def draw_calibration(dataset: str, found: Mapping[str, Calibration], typeface: Typeface, path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.drawing import COLOURS, Typeface, legend_below, plot, plot_texts
-from tuneyard.core.language import joined, tr
+from tuneyard.core.language import joined, tr, tr_counted
 from tuneyard.core.number_format import points, show_p
 from tuneyard.eval.judge.conclusions import Comparison, Section
 from tuneyard.eval.metrics.labels import MOST
@@ -204,8 +204,8 @@ def _kinds_finding(counts: Mapping[str, Mapping[str, Kind]], kind: str, base: st
     best = max(others, key=lambda model: sum(sum(right) for right, _ in counts[model].values()))
     pairs = [(sum(counts[best][name][0]), sum(counts[base][name][0])) for name in counts[base]]
     ahead, behind = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
-    told = "{best} is ahead of {base} in {ahead} of {count} " + f"{kind}s, behind in {{behind}}"
-    return tr(told, best=best, base=base, ahead=ahead, count=len(pairs), behind=behind)
+    told = "{best} is ahead of {base} in {ahead} of {kinds}, behind in {behind}"
+    return tr(told, best=best, base=base, ahead=ahead, kinds=tr_counted(len(pairs), kind), behind=behind)
 
 
 def draw_bars(chart: Chart, typeface: Typeface, path: Path) -> None:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.errors import SHOWN, ContentError, RequestError, show_value
+from tuneyard.core.errors import SHOWN, ContentError, RequestError, counted, show_value
 from tuneyard.core.files import read_object
 from tuneyard.core.number_format import NONE, Table, grid, interval, p_cell, show_p
 from tuneyard.eval.statistics.family import ALPHA
@@ -224,14 +224,14 @@ def tally_table(told: Mapping[str, Any]) -> str:
 
 def verdict(one: Outcome) -> str:
     """Return an overall outcome as a sentence."""
-    counted = f"{one.wins} prompts won, {one.losses} lost, {one.ties} tied"
+    outcome = f"{counted(one.wins, 'prompt')} won, {one.losses} lost, {one.ties} tied"
     if one.share is None:
-        return f"No difference between {one.model} and {one.against}: {counted}."
+        return f"No difference between {one.model} and {one.against}: {outcome}."
     chance = f"p {show_p(one.p_holm)}"
     if one.p_holm >= ALPHA:
-        return f"No evidence of a difference between {one.model} and {one.against}: {counted} ({chance})."
+        return f"No evidence of a difference between {one.model} and {one.against}: {outcome} ({chance})."
     better, worse = (one.model, one.against) if one.wins > one.losses else (one.against, one.model)
-    return f"{better} is rated better than {worse}: for {one.model} {counted} ({chance})."
+    return f"{better} is rated better than {worse}: for {one.model} {outcome} ({chance})."
 
 
 def tally_json(

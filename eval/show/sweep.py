@@ -12,7 +12,7 @@ from tuneyard.core.documents import json_lines
 from tuneyard.core.drawing import COLOURS, legend_below, plot, plot_texts
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import write_json, write_text
-from tuneyard.core.language import tr
+from tuneyard.core.language import tr, tr_counted
 from tuneyard.core.metrics import Metric, metric_of
 from tuneyard.core.number_format import Table, grid, interval, percent
 from tuneyard.eval.judge.compared import BASE
@@ -190,13 +190,19 @@ class SweepPlot:
         drawn, held_out = self.scores[self.chosen], self.reported
         axes = [tr(STEP) if axis == STEP else axis for axis in self.axes]
         point = tr(", ").join(f"{axis}={value:g}" for axis, value in zip(axes, self.chosen, strict=True))
-        told = "{name}, chosen on (drawn): {share} of {n:,} examples at {point}"
-        first = tr(told, name=self.name, share=percent(drawn.accuracy), point=point, n=drawn.n)
+        first = tr(
+            "{name}, chosen on (drawn): {share} of {examples} at {point}",
+            name=self.name,
+            share=percent(drawn.accuracy),
+            point=point,
+            examples=tr_counted(drawn.n, "example"),
+        )
         equal = sum(score.accuracy == drawn.accuracy for score in self.scores.values()) - 1
         if equal:
             first += tr(" (ties: {count})", count=equal)
         share = interval((held_out.accuracy, held_out.low, held_out.high))
-        second = tr("Held out (the figure to report): {share} of {n:,} examples", share=share, n=held_out.n)
+        examples = tr_counted(held_out.n, "example")
+        second = tr("Held out (the figure to report): {share} of {examples}", share=share, examples=examples)
         return f"{first}\n{second}"
 
 

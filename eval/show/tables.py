@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tuneyard.core import version
 from tuneyard.core.files import versions
-from tuneyard.core.language import catalogue, current, in_english, tr
+from tuneyard.core.language import catalogue, current, in_english, tr, tr_counted
 from tuneyard.core.number_format import (
     NONE,
     Scale,
@@ -138,7 +138,8 @@ def answer_table(answer: AnsweredQuestion, base: str) -> tuple[str, Table]:
     match answer.question:
         case HeldOutChoice():
             (choice,) = answer.records
-            caption = tr("Chosen on {n:,} examples, compared on the others", n=choice.n)
+            examples = tr_counted(choice.n, "example")
+            caption = tr("Chosen on {examples}, compared on the others", examples=examples)
             return caption, choice_table(choice)
         case Replicates():
             return tr("Replicates"), replicate_table(answer.records)
@@ -278,10 +279,11 @@ def method(section: Section) -> str:
     if section.name == MEAN:
         rows = tr("Every dataset counts alike.")
     elif section.groups is not None:
-        rows = tr("{n:,} examples in {clusters:,} clusters.", n=section.n, clusters=section.groups)
+        examples, clusters = tr_counted(section.n, "example"), tr_counted(section.groups, "cluster")
+        rows = tr("{examples} in {clusters}.", examples=examples, clusters=clusters)
         test = tr(" p and intervals come from one test, which takes clusters whole.")
     else:
-        rows = tr("{n:,} independent examples.", n=section.n)
+        rows = tr_counted(section.n, "independent example") + tr(".")
         one_pair = len(section.against_base) == 1 and not section.between
         if one_pair and not section.metric:
             test = tr(" p is that of the mid-p McNemar test.")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from tuneyard.core.language import listed, tr
+from tuneyard.core.language import listed, tr, tr_counted
 from tuneyard.core.number_format import limits, percent, points, scale_of, show_p
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, PairedTest, Section
 from tuneyard.eval.read.contamination import contamination
@@ -20,7 +20,7 @@ NO_EVIDENCE = (
     "minimum detectable effect at n = {n:,}: {smallest}."
 )
 WORSE = " {model} is worse ({gain}, p {p})."
-LEFT_OUT = " Left out: {count:,} rows without a value."
+LEFT_OUT = " Left out: {rows} without a value."
 WITHIN = " {model} is {shown} to be within {margin:g} points of {other}: {gain}."
 DESCRIBED = " This describes; the verdict is the one on {section}."
 BEATS = "{models} beats {base} on {where}"
@@ -142,7 +142,9 @@ def verdict(section: Section, base: str) -> str:
         for model, one in section.figures.items()
         if one.trained_on
     )
-    left_out = tr(LEFT_OUT, count=section.left_out) if section.left_out else ""
+    left_out = ""
+    if section.left_out:
+        left_out = tr(LEFT_OUT, rows=tr_counted(section.left_out, "row"))
     described = tr(DESCRIBED, section=section_name(section.decided_by)) if section.decided_by else ""
     return _decision(section, base) + _within(section) + left_out + "".join(told) + described
 

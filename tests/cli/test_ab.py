@@ -95,7 +95,7 @@ def test_references_conversations_and_refused_prompts(ab, tmp_path, capsys) -> N
     out = ab("--data", tmp_path / "p.jsonl")
     shown = [(row["prompt"], row["reference"]) for row in rows_of(out)]
     assert shown == [("A dog?", "yes")] * 2 + [("system: Be brief.\nuser: Why?", "")] * 2
-    assert "1 prompts exceed the context and are left out of the sheet" in capsys.readouterr().err
+    assert "1 prompt too long for the context: left out of the sheet" in capsys.readouterr().err
 
 
 def test_marks_are_never_overwritten(ab) -> None:

@@ -138,7 +138,7 @@ def test_prompts_that_do_not_fit_lose_shots_and_are_refused_last(data, tmp_path,
     assert shots[7] is None and 0 <= shots[6] < shots[0] < 5
     assert (results["refused"], results["fewer_shots"], results["n"], results["unparsed"]) == (1, 7, 8, 1)
     said = capsys.readouterr().err
-    assert "7 prompts have fewer shots" in said and "1 prompts exceed the context" in said
+    assert "7 prompts with fewer shots" in said and "1 prompt too long for the context" in said
 
 
 def test_a_run_is_resumed_and_another_is_not(cmmlu) -> None:

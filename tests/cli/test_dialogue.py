@@ -67,7 +67,7 @@ def test_a_conversation_is_led_with_the_models_own_answers(dialogue, capsys) -> 
     assert (results["n"], results["answers"], results["one_question"], results["refused"]) == (2, 5, 1, 0)
     # animal | man walks outside with the animal: 1 of 1; 网络 络设 设备 备无 无电: 3 of 5, then 3 of 3
     assert results["reference"]["carry_over"] == pytest.approx((1 + (3 / 5 + 1) / 2) / 2)
-    assert "1 rows have one question and were left out" in capsys.readouterr().err
+    assert "1 row with a single question: left out" in capsys.readouterr().err
 
 
 class Echo:
@@ -94,7 +94,7 @@ def test_a_conversation_beyond_the_context_is_left_out_and_counted(dialogue, cap
     out = dialogue([ROWS[0], talk("dog " * 3000, "a", "b", "c")])
     assert read(out, "results.json")["refused"] == 1
     assert "a context of 2048" in read(out, "predictions.jsonl")[1]["refused"]
-    assert "exceed the context and were left out" in capsys.readouterr().err
+    assert "too long for the context: left out" in capsys.readouterr().err
 
 
 def test_a_torn_run_is_resumed_to_the_same_bytes(dialogue) -> None:

@@ -188,7 +188,7 @@ def test_a_prompt_beyond_the_context_is_counted_and_never_cut(nli, tmp_path, tin
     assert (results(out)["n"], results(out)["unparsed"]) == (6, 1)
     assert predictions(out)[5]["predicted_output"] == "unknown"
     assert "a context of 2048" in predictions(out)[5]["refused"]
-    assert "warning: base on tiny: 1 prompts exceed the context" in capsys.readouterr().err
+    assert "warning: base on tiny: 1 prompt too long for the context" in capsys.readouterr().err
 
 
 def test_an_answer_that_nobody_expects_may_count_as_another(nli, data, tmp_path) -> None:

@@ -85,13 +85,13 @@ def test_the_verdict_and_the_page() -> None:
     good, bad = proof([same], [near]), proof([same, other], [near, flip])
     assert holds(good, NONE) and not holds(bad, NONE)
     assert verdict(good, NONE) == (
-        "Equal on 1 examples: 2 ways of making prompts give the same token ids, "
+        "Equal on 1 example: 2 ways of making prompts give the same token ids, "
         "and the answers of 1 served model are the unmerged adapter's "
         "(0 flips, labels' log-probabilities within 0 nats)."
     )
     assert verdict(bad, NONE) == (
-        "Not equal: TEMPLATE of M|F gives other token ids in 1 of 1 rows of s; "
-        "x.gguf flips 1 of 1 answers of s, a label's log-probability differs by 2 nats."
+        "Not equal: TEMPLATE of M|F gives other token ids in 1 of 1 row of s; "
+        "x.gguf flips 1 of 1 answer of s, a label's log-probability differs by 2 nats."
     )
     page = markdown(bad, NONE)
     assert 'row 0, token 0: 97 "a" became 98 "b"' in page and "TEMPLATE of M\\|F" in page

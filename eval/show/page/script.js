@@ -117,7 +117,8 @@ function draw() {
   const shown = found.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(card);
   list.replaceChildren(...(shown.length ? shown : [element("li", "", tr("No example matches these filters."))]));
   const figures = { found: found.length, all: data.rows.length, page: page + 1, pages };
-  count.textContent = tr("{found} of {all} examples, page {page} of {pages}", figures);
+  if (figures.all === 1) count.textContent = tr("{found} of {all} example, page {page} of {pages}", figures);
+  else count.textContent = tr("{found} of {all} examples, page {page} of {pages}", figures);
   document.getElementById("previous").disabled = page === 0;
   document.getElementById("next").disabled = page === pages - 1;
 }

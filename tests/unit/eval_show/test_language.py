@@ -24,8 +24,8 @@ from tuneyard.compiler.cli import stats_command
 from tuneyard.compiler.commands import stats
 from tuneyard.core import drawing, language, metrics
 from tuneyard.core.drawing import Typeface
-from tuneyard.core.errors import ContentError
-from tuneyard.core.language import CHINESE, ENGLISH, catalogue, in_language, listed, tr
+from tuneyard.core.errors import ContentError, counted
+from tuneyard.core.language import CHINESE, ENGLISH, catalogue, in_language, listed, tr, tr_counted
 from tuneyard.eval import compare, defect, report, suite, text
 from tuneyard.eval import sweep as eval_sweep
 from tuneyard.eval.defect import write_defects
@@ -70,10 +70,12 @@ def test_every_text_that_is_written_into_a_call_of_tr_has_its_chinese() -> None:
     for package in PACKAGES:
         for file in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tr":
-                    (english, *_) = node.args
-                    if isinstance(english, ast.Constant):
-                        texts.add(english.value)
+                if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                    continue
+                if node.func.id == "tr" and isinstance(node.args[0], ast.Constant):
+                    texts.add(node.args[0].value)
+                if node.func.id == "tr_counted" and isinstance(node.args[1], ast.Constant):
+                    texts.add(f"{{count:,}} {node.args[1].value}s")
     assert len(texts) > 100 and texts - {*catalogue(CHINESE)} == set()
 
 
@@ -84,8 +86,8 @@ def test_the_fields_of_both_languages_are_the_same() -> None:
 
 def test_no_text_is_left_that_nothing_asks_for() -> None:
     asked = on_the_page().union(*(strings(ROOT / package) for package in PACKAGES))
-    kinds = {key for key in catalogue(CHINESE) if "types, behind in" in key}  # put together by kind
-    assert {*catalogue(CHINESE)} - asked - kinds == set()
+    nouns = {f"{{count:,}} {noun}s" for noun in asked}
+    assert {*catalogue(CHINESE)} - asked - nouns == set()
 
 
 def test_every_text_of_the_page_and_the_glossary_is_there() -> None:
@@ -182,6 +184,39 @@ def test_names_are_listed() -> None:
     assert listed(["a"]) == "a" and listed(["a", "b", "c"]) == "a, b and c"
     with in_language(CHINESE):
         assert listed(["a", "b", "c"]) == "a、b 和 c" and tr("no such text") == "no such text"
+
+
+PLURAL_OF_ONE = re.compile(r"(?<![\d.,−+(])\b1 (?:independent )?(?!is |has |was )[a-z]+s\b")
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("groups", [["g"], None])
+def test_one_of_a_thing_is_no_plural(groups: list[str] | None, tmp_path: Path) -> None:
+    """A page, its tables and the warnings of a single example in a single cluster."""
+    kinds = {"type": ["x"], "subtype": ["y"]}
+    trained = {"examples": 1, "sources": [], "same_name": [], "not_checked": []}
+    for model, answer in (("base", "no"), ("a", "yes")):
+        write_run(
+            tmp_path / "runs", model, "s", ["yes"], [answer], groups, kinds,
+            trained_on=trained if model == "a" else None,
+        )  # fmt: skip
+    found = compare_results([str(tmp_path / "runs")])
+    page = report.render(found, "x")
+    assert json.loads(page[page.index('<script type="application/json"') :].split(">", 1)[1].split("<")[0])
+    text = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.S)
+    text += markdown(found.comparison, {}) + " ".join(found.warnings)
+    assert "1 example in 1 cluster." in text or "1 independent example." in text
+    assert (
+        "1 example that at least one model has incorrect" in text
+        and "trained on 1 of these 1 example:" in text
+    )
+    assert PLURAL_OF_ONE.findall(text) == []
+    for number in (0, 1, 2, 1500):
+        singular = number == 1
+        assert tr_counted(number, "example") == f"{number:,} example{'' if singular else 's'}"
+        with in_language(CHINESE):
+            assert tr_counted(number, "example") == f"{number:,} 个样本"
+            assert tr_counted(number, "unheard-of thing") == counted(number, "unheard-of thing")
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
