@@ -1,4 +1,4 @@
-"""`tuneyard adapter merge|fuse|show|export`: exact arithmetic on adapters; no torch, no base in memory."""
+"""`tuneyard adapter merge|fuse|show|export`: exact arithmetic on adapters, without torch."""
 
 import functools
 import os
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from tuneyard.adapters.fuse import FusePlan
     from tuneyard.adapters.merge import MergePlan
 
-# The matrices are small: more BLAS threads gain little on an idle machine and spin on a busy one.
+# The matrices are small: more BLAS threads help little on an idle machine and waste time on a busy one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-BELONGS = {  # options that only some targets take
+BELONGS = {  # the targets of each option that not all of them take
     "out": ("gguf", "ollama"), "repo": ("hub",), "results": ("hub",), "license": ("hub",),
     "private": ("hub",), "dry_run": ("hub",), "type": ("gguf",), "llama_cpp": ("gguf",),
     "from_": ("ollama",), "gguf": ("ollama",), "system": ("ollama",), "parameter": ("ollama",),
     "force": ("gguf", "ollama"),
 }  # fmt: skip
-TARGETS = {"hub": "hub", "ollama": "modelfile", "gguf": "gguf_files"}  # and the module of each
+TARGETS = {"hub": "hub", "ollama": "modelfile", "gguf": "gguf_files"}  # the module of each target
 FOLDER = click.Path(path_type=Path)
 Decorator = Callable[[Callable[..., Any]], click.Command]
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 SAME_BASE = click.option(
-    "--same-base", is_flag=True, help="The base that an adapter names and --base are the same model."
+    "--same-base", is_flag=True, help="State that an adapter's base and --base are the same model."
 )
 
 
@@ -46,20 +46,20 @@ EXAMPLES = examples(
 def cli() -> None:
     """Merge, fuse, inspect and export LoRA adapters.
 
-    An adapter is a path with a slash, or a NAME: saves/NAME, else the folder NAME here.
+    An adapter is a path with a slash, or a NAME: saves/NAME, otherwise the folder NAME here.
     """
 
 
 def command(*lines: str, kind: type[click.Command] = click.Command) -> Decorator:
-    """Decorator of a command whose `--help` ends with these example lines."""
+    """Declare a command. Its `--help` ends with these example lines."""
     return cli.command(cls=kind, context_settings=CLI, epilog=examples(*lines))
 
 
 class MergeCommand(click.Command):
-    """`merge` with an option for every parameter that a merge method declares, of plug-ins too."""
+    """`merge` with an option for every parameter of every merge method, including plug-ins."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Put the options of the methods behind `--method`."""
+        """List the options of the methods after `--method`."""
         params: list[click.Parameter] = []
         for param in super().get_params(ctx):
             params.append(param)
@@ -70,13 +70,15 @@ class MergeCommand(click.Command):
 
 @functools.cache
 def _method_options() -> list[click.Option]:
-    """The values stay text: the chosen method's declaration checks them."""
+    """Options with text values, which the declaration of the chosen method checks later."""
     options = []
     for name, declarations in parameters_by_name().items():
         sentences = []
         for method, parameter in declarations:
-            default = "" if parameter.default is None else f"  [default: {parameter.default:g}]"
-            sentences.append(f"{method.name}: {parameter.help}{default}")
+            sentence = f"{method.name}: {parameter.help}"
+            if parameter.default is not None:
+                sentence += f"  [default: {parameter.default:g}]"
+            sentences.append(sentence)
         parameter = declarations[0][1]
         metavar = "INTEGER" if parameter.kind is int else "FLOAT"
         options.append(click.Option([parameter.option, name], metavar=metavar, help=" ".join(sentences)))
@@ -90,16 +92,16 @@ def _method_options() -> list[click.Option]:
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR=WEIGHT…|RECIPE.yaml")
 @click.option("--out", type=FOLDER, help="Folder of the merged adapter.")
-@click.option("--method", help=f"{', '.join(names())}, or a plug-in's.  [default: exact]")
+@click.option("--method", help=f"{', '.join(names())}, or the name of a plug-in.  [default: exact]")
 @click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="[default: fp32]")
 @click.option(
     "--base",
     type=FOLDER,
-    help="Base model folder, for modules_to_save, bias, and adapters that name their base differently.",
+    help="Base model folder: for modules_to_save, bias, and adapters that name their base differently.",
 )
 @SAME_BASE
 @DRY_RUN
-@click.option("--force", is_flag=True, help="Replace an adapter that merge wrote there, and nothing else.")
+@click.option("--force", is_flag=True, help="Replace --out if merge wrote it.")
 def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
     from tuneyard.adapters.merge import plan_merging
@@ -116,18 +118,20 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 @click.option("--base", type=FOLDER, required=True, help="Base model folder.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the full model.")
 @click.option(
-    "--dtype", type=click.Choice(["fp32"]), help="Write all in fp32; else each tensor keeps its dtype."
+    "--dtype", type=click.Choice(["fp32"]), help="Write all tensors in fp32.  [default: the base's dtypes]"
 )
-@click.option("--base-as", type=click.Choice(["nf4", "nf4-double"]), help="Fuse into what a QLoRA run saw.")
+@click.option(
+    "--base-as", type=click.Choice(["nf4", "nf4-double"]), help="Fuse into the weights of a QLoRA training."
+)
 @SAME_BASE
 @click.option(
-    "--max-shard-size", "max_shard", help="Largest weight file, e.g. 5GB; else the base's own files."
+    "--max-shard-size", "max_shard", help="Largest weight file, e.g. 5GB.  [default: the base's files]"
 )
 @DRY_RUN
-@click.option("--force", is_flag=True, help="Replace a model that fuse wrote there, and nothing else.")
+@click.option("--force", is_flag=True, help="Replace --out if fuse wrote it.")
 @resumed_by(lambda: "the same command resumes it")
 def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
-    """Write the base with adapters added in as a full model, shard by shard."""
+    """Write the base plus adapters as a full model, shard by shard."""
     from tuneyard.adapters.fuse import plan_fusing
     from tuneyard.adapters.request import fuse_request
 
@@ -135,21 +139,21 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # C
 
 
 def _run(plan: "MergePlan | FusePlan", dry_run: bool) -> None:
-    """Write a plan, or print all of it and write nothing (`--dry-run`)."""
+    """Write a plan, or print it and write nothing (`--dry-run`)."""
     from tqdm import tqdm
 
     from tuneyard.adapters.store import note
 
-    started, out, lines = time.monotonic(), plan.request.out, plan.lines()
+    started = time.monotonic()
     for text in plan.notes:
         note(text)
-    if dry_run:
-        lines.append(f"nothing written (--dry-run); would write {out}")
-    else:
+    summary, *details = plan.lines()
+    last = f"nothing written (--dry-run); would write {plan.request.out}"
+    if not dry_run:
         with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-            done = plan.write(bar.update)
-        lines = [lines[0], *done, f"{out}  {time.monotonic() - started:.1f} s"]
-    click.echo("\n".join(lines))
+            details = plan.write(bar.update)
+        last = f"{plan.request.out}  {time.monotonic() - started:.1f} s"
+    click.echo("\n".join([summary, *details, last]))
 
 
 @command(
@@ -158,11 +162,11 @@ def _run(plan: "MergePlan | FusePlan", dry_run: bool) -> None:
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR…")
 @click.option(
-    "--plot", type=FOLDER, help="One file for all pictures (.png, .svg, .pdf), or a folder of one PNG each."
+    "--plot",
+    type=FOLDER,
+    help="One file for all pictures (.png, .svg, .pdf), or a folder of PNG files.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print all of it as JSON, spectra and histograms included."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with spectra and histograms.")
 @lang_option
 def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     """Inspect adapters: modules, shapes, norms, spectra, cosine similarity."""
@@ -179,15 +183,20 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 
         is_one_file(plot)  # refuses a wrong path before anything is measured
     opened = [open_adapter(reference, with_base=True) for reference in adapters]
-    shapes = bool(plot) or as_json
-    measured = [
-        measure(one, tqdm(one.paths, one.name, delay=2, leave=False), histograms=shapes) for one in opened
-    ]
-    pairs = list(zip(opened, measured, strict=True))
-    cosines = [[similarity(one, other, (f.norm, g.norm)) for other, g in pairs] for one, f in pairs]
+    histograms = bool(plot) or as_json
+    measured = []
+    for adapter in opened:
+        progress = tqdm(adapter.paths, adapter.name, delay=2, leave=False)
+        measured.append(measure(adapter, progress, histograms=histograms))
+    cosines = []
+    for one, first in zip(opened, measured, strict=True):
+        row = []
+        for other, second in zip(opened, measured, strict=True):
+            row.append(similarity(one, other, (first.norm, second.norm)))
+        cosines.append(row)
     if as_json:
-        found = {"adapters": [asdict(one) for one in measured], "cosine": cosines}
-        click.echo(json.dumps(found, ensure_ascii=False))
+        statistics = [asdict(adapter) for adapter in measured]
+        click.echo(json.dumps({"adapters": statistics, "cosine": cosines}, ensure_ascii=False))
     else:
         click.echo("\n".join(text(measured, cosines)))
     if plot:
@@ -203,26 +212,28 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 )
 @click.argument("reference", metavar="NAME_OR_DIR")
 @click.option("--to", "target", type=click.Choice(list(TARGETS)), required=True)
-@click.option("--base", type=FOLDER, help="Base model's folder, where none is named that is here.")
-@click.option("--out", type=FOLDER, help="gguf, ollama: the file to write.")
-@click.option("--force", is_flag=True, help="gguf, ollama: replace a file of this kind that is there.")
+@click.option("--base", type=FOLDER, help="Base model folder.  [default: the base that the adapter names]")
+@click.option("--out", type=FOLDER, help="gguf, ollama: file to write.")
+@click.option("--force", is_flag=True, help="gguf, ollama: replace a file of the same format.")
 @click.option("--type", help="gguf: f16, q8_0, q4_0; with --llama-cpp q4_k_m and others.  [default: f16]")
-@click.option("--llama-cpp", type=FOLDER, help="gguf: a checkout of llama.cpp, whose llama-quantize is used.")
-@click.option("--from", "from_", help="ollama: an adapter's base as Ollama knows it, e.g. qwen2.5:0.5b.")
-@click.option("--gguf", type=FOLDER, help="ollama: the file that --to gguf made of NAME_OR_DIR.")
-@click.option("--system", help="ollama: system text; else the chat template's own.")
+@click.option("--llama-cpp", type=FOLDER, help="gguf: checkout of llama.cpp with its llama-quantize built.")
+@click.option("--from", "from_", help="ollama: name of the adapter's base in Ollama, e.g. qwen2.5:0.5b.")
+@click.option("--gguf", type=FOLDER, help="ollama: file that --to gguf wrote from NAME_OR_DIR.")
+@click.option("--system", help="ollama: system text.  [default: from the chat template]")
 @click.option(
     "--parameter",
     multiple=True,
-    help="ollama: NAME=VALUE, e.g. temperature=0; may repeat, and stop= adds a stop word each time.",
+    help="ollama: NAME=VALUE, e.g. temperature=0; repeatable. Each stop=TEXT adds a stop word.",
 )
 @click.option("--repo", help="hub: OWNER/NAME.")
-@click.option("--private", is_flag=True, help="hub: make the repository a private one, if it is new.")
+@click.option("--private", is_flag=True, help="hub: make a new repository private.")
 @click.option("--license", help="hub: licence of the base, e.g. apache-2.0.")
-@click.option("--results", type=FOLDER, multiple=True, help="hub: folder of results.json files; may repeat.")
+@click.option(
+    "--results", type=FOLDER, multiple=True, help="hub: folder with results.json files; repeatable."
+)
 @click.option("--dry-run", is_flag=True, help="hub: list the files, print the card, send nothing.")
 def export(reference: str, target: str, base: Path | None, **options: Any) -> None:  # Click's values
-    """Upload to the hub with a card, or write a GGUF or an Ollama Modelfile."""
+    """Upload to the Hugging Face Hub with a card, or write a GGUF file or an Ollama Modelfile."""
     import importlib
 
     from tuneyard.adapters.export.source import open_source

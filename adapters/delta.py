@@ -1,7 +1,7 @@
 """W + ΔW of one tensor, rounded once, a block of rows at a time.
 
-fp16 and fp32 bases are summed in fp64, bf16 bases in fp32 but for the few sums so near to the middle between
-two bf16 numbers that fp32's own error could decide: those are done again in fp64.
+fp16 and fp32 bases are summed in fp64, bf16 bases in fp32. A few sums lie so near to the middle between two
+bf16 numbers that fp32's own error could decide. Those are repeated in fp64.
 """
 
 import logging
@@ -16,8 +16,8 @@ from tuneyard.adapters.lowrank import Factor, Matrix
 from tuneyard.adapters.shards import Piece
 from tuneyard.core.weights import Array, Stored, Tensor, blocks_of, from_fp32, require_finite, to_fp32
 
-BLOCK = 1 << 18  # elements in hand at once: what the second-level cache holds
-NEAR = 16  # fp32 units from a tie within which a sum is done again
+BLOCK = 1 << 18  # elements in memory at once, which fit into the second-level cache
+NEAR = 16  # fp32 units: sums that are nearer to a tie are repeated
 NF4_BLOCK = 64  # elements with one scale
 NF4_DTYPES = {"BF16": "bfloat16", "F16": "float16"}
 CANCELLED = 8  # a sum this many times smaller than the weight has lost too many of fp32's digits
@@ -25,7 +25,7 @@ Places = tuple[NDArray[np.intp], ...]  # row numbers and column numbers of eleme
 
 
 class Change(Protocol):
-    """A ΔW of one tensor that is worked out for a block of its rows at a time.
+    """ΔW of one tensor, computed for a block of its rows at a time.
 
     `first` is the number of the block's first row, `base` the base's values there as fp32 [rows, columns].
     """
@@ -38,7 +38,7 @@ class Change(Protocol):
 
 
 class Product:
-    """ΔW = left · right with left [rows, R] and right [R, columns]; each dtype is converted to once."""
+    """ΔW = left · right with left [rows, R] and right [R, columns], kept in every dtype that was needed."""
 
     def __init__(self, left: Factor, right: Factor) -> None:
         self.left = left
@@ -47,10 +47,12 @@ class Product:
 
     def rows(self, first: int, base: Array, kind: str) -> NDArray[np.floating]:
         """See `Change`."""
-        with np.errstate(over="ignore", invalid="ignore"):  # infinity is refused by its place
+        with np.errstate(over="ignore", invalid="ignore"):  # `require_finite` refuses infinity
             if kind not in self._converted:
-                left, right = (factor.astype(kind, copy=False) for factor in (self.left, self.right))
-                self._converted[kind] = left, right
+                self._converted[kind] = (
+                    self.left.astype(kind, copy=False),
+                    self.right.astype(kind, copy=False),
+                )
             left, right = self._converted[kind]
             return np.asarray(left[first : first + len(base)] @ right)
 
@@ -62,87 +64,96 @@ class Product:
 
 
 class Retained(NamedTuple):
-    """What is retained of a ΔW after rounding into the base's dtype, as sums over the elements seen.
+    """Sums over elements that measure how much of ΔW the written weights retain after rounding.
 
-    `kept` is ⟨E, ΔW⟩ and `lost` ‖E − ΔW‖², where E is the change that the written weights show.
+    With the change E of the written weights, `squares` is ‖ΔW‖², `kept` ⟨E, ΔW⟩ and `lost` ‖E − ΔW‖².
     """
 
     elements: float = 0.0
     unchanged: float = 0.0
-    wanted: float = 0.0
+    squares: float = 0.0
     kept: float = 0.0
     lost: float = 0.0
 
     @property
     def fraction(self) -> float:
-        """The retained fraction of ΔW: ⟨E, ΔW⟩ / ‖ΔW‖² (1 where ΔW is zero)."""
-        return self.kept / self.wanted if self.wanted else 1.0
+        """The retained fraction of ΔW: ⟨E, ΔW⟩ / ‖ΔW‖² (1 if ΔW is zero)."""
+        if not self.squares:
+            return 1.0
+        return self.kept / self.squares
 
     @property
     def error(self) -> float:
-        """The relative Frobenius error ‖E − ΔW‖ / ‖ΔW‖ (0 where ΔW is zero)."""
-        return math.sqrt(self.lost / self.wanted) if self.wanted else 0.0
+        """The relative Frobenius error ‖E − ΔW‖ / ‖ΔW‖ (0 if ΔW is zero)."""
+        if not self.squares:
+            return 0.0
+        return math.sqrt(self.lost / self.squares)
 
     @property
     def unchanged_share(self) -> float:
-        """The share of elements with a ΔW that do not change at all."""
-        return self.unchanged / self.elements if self.elements else 0.0
+        """The share of elements that are equal to the base's."""
+        if not self.elements:
+            return 0.0
+        return self.unchanged / self.elements
 
 
 def total(retained: Iterable[Retained]) -> Retained:
-    """Return the sums over several sets of elements."""
+    """Add the sums of several sets of elements."""
     return Retained(*map(sum, zip(*retained, strict=True)))
 
 
 def apply(
     piece: Piece, changes: Sequence[Change], base_as: str | None, sums: list[Retained]
 ) -> Iterator[Stored]:
-    """Yield the new values of a tensor in its output dtype; what is retained of ΔW is added to `sums`.
+    """Yield the new values of a tensor in its output dtype. Each block appends its `Retained` to `sums`.
 
-    ΔW is the sum of `changes`; a tensor without any is only converted or quantised. With `base_as` ("nf4" or
-    "nf4-double") the base is as NF4 gives it back. `ContentError` if the sum leaves the range of the dtype.
+    ΔW is the sum of `changes`. A tensor without changes is only converted or quantised. `base_as` ("nf4" or
+    "nf4-double") quantises the base to NF4 and back first. `ContentError` if a sum leaves the dtype's range.
     """
     bases = base_blocks(piece.source, base_as)
     if not changes:
-        yield from (from_fp32(base, piece.dtype) for _, base in bases)
+        for _, base in bases:
+            yield from_fp32(base, piece.dtype)
         return
     kind = "float32" if piece.dtype == "BF16" else "float64"
     for first, base in bases:
         added = changes[0].rows(first, base, kind)
         for change in changes[1:]:
             added = added + change.rows(first, base, kind)
-        with np.errstate(over="ignore", invalid="ignore"):  # infinity is refused by its place
+        with np.errstate(over="ignore", invalid="ignore"):  # `require_finite` refuses infinity
             total = base + added
             stored = from_fp32(total, piece.dtype)  # from fp64 in one step, not by way of fp32
             if piece.dtype == "BF16":
-                _settle(stored, base, total, changes, first)
+                _round_again(stored, base, total, changes, first)
         written = to_fp32(stored, piece.dtype)
         require_finite(written, f"{piece.name}: W + ΔW in {piece.dtype}")
-        wanted = added.reshape(-1)
-        effect = np.subtract(written, base, dtype=wanted.dtype).reshape(-1)
-        unchanged, kept = wanted.size - int(np.count_nonzero(effect)), float(effect @ wanted)
-        effect -= wanted
-        sums.append(Retained(wanted.size, unchanged, float(wanted @ wanted), kept, float(effect @ effect)))
+        delta = added.reshape(-1)
+        effect = np.subtract(written, base, dtype=delta.dtype).reshape(-1)
+        unchanged = delta.size - int(np.count_nonzero(effect))
+        kept = float(effect @ delta)
+        effect -= delta
+        sums.append(Retained(delta.size, unchanged, float(delta @ delta), kept, float(effect @ effect)))
         yield stored
 
 
 def base_blocks(tensor: Tensor, base_as: str | None) -> Iterator[tuple[int, Array]]:
-    """Yield (first row, rows) of a tensor; its NF4 is made of it as one, since scales are of blocks of it."""
+    """Yield (first row, rows) of a tensor. NF4 takes the whole tensor at once: its blocks run across rows."""
     if base_as is None:
         yield from blocks_of(tensor, BLOCK)
         return
     _, whole = next(blocks_of(tensor, math.prod(tensor.shape)))
     quantised = nf4(whole, tensor.dtype, double=base_as == "nf4-double")
     step = max(BLOCK // whole.shape[1], 1)
-    yield from ((first, quantised[first : first + step]) for first in range(0, len(quantised), step))
+    for first in range(0, len(quantised), step):
+        yield first, quantised[first : first + step]
 
 
-def _settle(
+def _round_again(
     stored: Stored, base: Array, total: NDArray[np.floating], changes: Sequence[Change], first: int
 ) -> None:
-    """Round those sums again from fp64 that cancelled, or lie within a few fp32 units of a tie in bf16."""
+    """Round sums from fp64 that cancelled in fp32, or lie within a few fp32 units of a tie in bf16."""
     cancelled = np.abs(total) * CANCELLED < np.abs(base)
-    low = total.view(np.uint32)  # `total` is given up
+    low = total.view(np.uint32)  # `total` is overwritten
     low &= 0xFFFF
     low -= np.uint32(0x8000 - NEAR)
     places = np.nonzero((low <= 2 * NEAR) | cancelled)
@@ -157,18 +168,18 @@ def _settle(
 
 
 def nf4(values: Array, dtype: str, *, double: bool) -> Array:
-    """Return a matrix of stored `dtype` as bitsandbytes' NF4 gives it back in that dtype; both are fp32.
+    """Quantise a matrix to bitsandbytes' NF4 and back, in its stored `dtype`. Argument and result are fp32.
 
-    That is what a QLoRA adapter saw of it (Dettmers et al. 2023). `double`: the scales are quantised too.
+    A QLoRA training sees these weights (Dettmers et al. 2023). `double` quantises the scales too.
     """
     import torch
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says which fast kernels it lacks
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of missing fast kernels
     from bitsandbytes import functional
 
     weights = torch.from_numpy(values).to(getattr(torch, NF4_DTYPES.get(dtype, "float32")))
     packed, state = functional.quantize_4bit(
         weights, blocksize=NF4_BLOCK, quant_type="nf4", compress_statistics=double
     )
-    found: Array = functional.dequantize_4bit(packed, state).float().numpy()
-    return found
+    dequantised: Array = functional.dequantize_4bit(packed, state).float().numpy()
+    return dequantised

@@ -1,6 +1,6 @@
 """DoRA: W' = m · (W + s·B·A) / ‖W + s·B·A‖, each output's row of W rescaled to the norm m.
 
-Liu et al. 2024, arXiv:2402.09353, as PEFT 0.18.1 computes it (tuners/lora/dora.py). With W' − W as ΔW such an
+Liu et al. 2024, arXiv:2402.09353, as PEFT 0.18.1 computes it (tuners/lora/dora.py). With ΔW = W' − W a DoRA
 adapter can be added to a base like any other, but its ΔW needs the base's weights.
 """
 
@@ -54,12 +54,14 @@ def rescaled(
     *,
     transposed: bool,
 ) -> Change:
-    """Work out the gains of a DoRA module from the base's tensor, a block of rows at a time, in fp64.
+    """Compute the gains of a DoRA module from the base's tensor, a block of rows at a time, in fp64.
 
-    `ContentError` where W + s·B·A is zero in a row, which no magnitude can rescale.
+    `ContentError` if a row of W + s·B·A is zero, which no magnitude can rescale.
     """
-    columns = product.right.shape[1]
-    squares = np.zeros(columns if transposed else product.left.shape[0])
+    outputs = product.left.shape[0]
+    if transposed:
+        outputs = product.right.shape[1]
+    squares = np.zeros(outputs)
     for first, base in base_blocks(source, base_as):
         total = base + product.rows(first, base, "float64")
         if transposed:
@@ -73,5 +75,6 @@ def rescaled(
             "direction to rescale there"
         )
     gains = magnitude.astype(np.float64) / np.sqrt(squares)
-    shaped = gains[None, :] if transposed else gains[:, None]
-    return Rescaled(product, shaped, weight)
+    if transposed:
+        return Rescaled(product, gains[None, :], weight)
+    return Rescaled(product, gains[:, None], weight)

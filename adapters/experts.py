@@ -2,8 +2,8 @@
 
 PEFT 0.18.1 (tuners/lora/layer.py, ParamWrapper) gives a parameter [experts, rows, columns] the factors
 A [r·experts, rows] and B [columns, r·experts]. ΔW of expert e is s·(B_e·A_e)ᵀ, where A_e is the e-th block of
-r rows of A, and B_e takes column i·experts + e of B for i < r. Several parameters of one module have wrappers
-inside one another, and their names do not tell which is whose: the shapes do.
+r rows of A, and B_e has column i·experts + e of B for i < r. Several parameters of one module have nested
+wrappers whose names do not name the parameter. The shapes identify it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,8 +20,8 @@ from tuneyard.core.base_models import Base
 from tuneyard.core.errors import ContentError
 from tuneyard.core.weights import Array
 
-# How checkpoints keep a parameter of all experts, expert by expert: the last parts of the names whose rows
-# follow one another (transformers' conversion_mapping.py; Mixtral and its kin use w1, w3, w2).
+# Checkpoints may store a parameter expert by expert: the last parts of the names, in the order of their rows
+# (transformers' conversion_mapping.py; Mixtral and models like it use w1, w3, w2).
 BY_EXPERT = {
     "gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3")),
     "down_proj": (("down_proj",), ("w2",)),
@@ -32,7 +32,7 @@ OLDER_MODULES = {".mlp.experts": ".block_sparse_moe.experts"}  # Mixtral's name 
 
 @dataclass(frozen=True, slots=True)
 class ParameterSlice:
-    """Where a stored tensor lies in a parameter: all of it (`expert` None), or rows of one expert."""
+    """The place of a stored tensor in a parameter: rows of one expert, or all of it (`expert` None)."""
 
     stored: str
     expert: int | None
@@ -42,9 +42,9 @@ class ParameterSlice:
 
 @dataclass(frozen=True, slots=True)
 class ExpertParameter:
-    """A bare parameter of the model [experts, rows, columns] and the stored tensors that make it up.
+    """A bare parameter of the model [experts, rows, columns] and the stored tensors that contain it.
 
-    A matrix has no experts (0): PEFT treats it as a linear layer's weight [rows, columns].
+    A matrix has 0 experts: PEFT treats it as a linear layer's weight [rows, columns].
     """
 
     path: str
@@ -64,7 +64,7 @@ class ExpertFactors:
     part: ParameterSlice
 
     def change(self) -> Change:
-        """ΔW of the stored tensor, the adapter's weight and scale in it."""
+        """ΔW of the stored tensor, times the adapter's weight and scale."""
         adapter = self.item.adapter
         a, b = adapter.factors(self.wrapper)
         scaled = b.astype(np.float64) * (self.item.weight * adapter.lora.scale_of(self.parameter.path))
@@ -107,42 +107,47 @@ class EveryExpert:
 
 
 def plan_experts(weighted: Iterable[WeightedAdapter], base: Base) -> dict[str, list[ExpertFactors]]:
-    """Find the stored tensors that each adapter's expert factors change, by name.
+    """List by stored tensor the expert factors that change it.
 
-    `ContentError` where the base lacks a parameter, or where its shape fits none of the factors.
+    `ContentError` if the base lacks a parameter, or if its shape fits none of the factors.
     """
     planned: dict[str, list[ExpertFactors]] = {}
     for item in weighted:
-        modules: dict[str, list[str]] = {}
+        wrappers_by_module: dict[str, list[str]] = {}
         for wrapper in item.adapter.parameters:
-            modules.setdefault(unwrapped(wrapper), []).append(wrapper)
-        for module, wrappers in modules.items():
-            for wrapper, parameter in _assigned(item.adapter, module, wrappers, base):
+            wrappers_by_module.setdefault(unwrapped(wrapper), []).append(wrapper)
+        for module, wrappers in wrappers_by_module.items():
+            for wrapper, parameter in _match_parameters(item.adapter, module, wrappers, base):
                 for part in parameter.slices:
                     factors = ExpertFactors(item, wrapper, parameter, part)
                     planned.setdefault(part.stored, []).append(factors)
     return planned
 
 
-def _assigned(
+def _match_parameters(
     adapter: Adapter, module: str, wrappers: list[str], base: Base
 ) -> Iterator[tuple[str, ExpertParameter]]:
     """Pair each wrapper of a module with the one parameter whose shape fits its factors."""
     where = f"{adapter.weights.path}: {module}"
     parameters = []
     for name in adapter.lora.parameters_of(module):
-        parameter = _parameter(f"{module}.{name}", base)
+        parameter = _find_parameter(f"{module}.{name}", base)
         if parameter is None:
             raise ContentError(f"{where}: {base.folder} has no parameter {name!r} there: another base?")
         parameters.append(parameter)
     for wrapper in wrappers:
-        layout = adapter.parameters[wrapper]
-        fitting = [
-            one for one in parameters if _fits(one, layout.inputs, layout.outputs, layout.rank, adapter)
-        ]
+        factors = adapter.parameters[wrapper]
+        fitting = []
+        for parameter in parameters:
+            # A linear layer's weight [rows, columns] maps columns to rows; PEFT takes experts transposed.
+            expected = parameter.columns, parameter.rows, adapter.lora.rank
+            if parameter.experts:
+                expected = parameter.rows, parameter.columns, adapter.lora.rank * parameter.experts
+            if (factors.inputs, factors.outputs, factors.rank) == expected:
+                fitting.append(parameter)
         if len(fitting) != 1:
             shapes = ", ".join(f"{one.path} {one.experts}×{one.rows}×{one.columns}" for one in parameters)
-            sizes = f"A [{layout.rank}, {layout.inputs}] and B [{layout.outputs}, {layout.rank}]"
+            sizes = f"A [{factors.rank}, {factors.inputs}] and B [{factors.outputs}, {factors.rank}]"
             raise ContentError(
                 f"{where}: {len(fitting)} parameters fit the factors {sizes} of {wrapper}, expected one of: "
                 f"{shapes}"
@@ -153,14 +158,7 @@ def _assigned(
         raise ContentError(f"{where}: the factors of {parameters[0].path} are missing")
 
 
-def _fits(parameter: ExpertParameter, inputs: int, outputs: int, rank: int, adapter: Adapter) -> bool:
-    if not parameter.experts:
-        return (inputs, outputs, rank) == (parameter.columns, parameter.rows, adapter.lora.rank)
-    expected = (parameter.rows, parameter.columns, adapter.lora.rank * parameter.experts)
-    return (inputs, outputs, rank) == expected
-
-
-def _parameter(path: str, base: Base) -> ExpertParameter | None:
+def _find_parameter(path: str, base: Base) -> ExpertParameter | None:
     """Find a parameter of the model among the stored tensors, whole or expert by expert."""
     stored = base.find(path)
     if stored is not None:
@@ -187,11 +185,12 @@ def _parameter(path: str, base: Base) -> ExpertParameter | None:
 
 
 def _slices(folder: str, leaves: tuple[str, ...], base: Base) -> Iterator[ParameterSlice]:
+    """The matrices `FOLDER.0.LEAF.weight`, `FOLDER.1.LEAF.weight` … until an expert is missing."""
     expert = 0
     while True:
-        names = [base.find(f"{folder}.{expert}.{leaf}.weight") for leaf in leaves]
         first = 0
-        for name in names:
+        for leaf in leaves:
+            name = base.find(f"{folder}.{expert}.{leaf}.weight")
             if name is None or len(base.tensors[name].shape) != 2:
                 return
             rows = base.tensors[name].shape[0]

@@ -1,7 +1,7 @@
-"""Tensors that adapters save in full (`modules_to_save`, biases): merged as W₀ + Σwᵢ(Wᵢ − W₀).
+"""Merge tensors that adapters save in full (`modules_to_save`, biases) as W₀ + Σwᵢ(Wᵢ − W₀).
 
-A weighted sum of values would scale the base itself, which must be given. Copies of its embeddings, which
-PEFT saves beside their factors, are carried on.
+A weighted sum of the values would scale the base too, so the base is needed. PEFT also saves copies of the
+base's embeddings next to their factors. They are copied to the result.
 """
 
 import math
@@ -19,7 +19,7 @@ from tuneyard.core.weights import Array
 
 @dataclass(frozen=True, slots=True)
 class FullTensor:
-    """One full tensor of a merge; `base` is the stored name of W₀, None for a copy of the base."""
+    """One full tensor of a merge. `base` is the model with the stored name of W₀, None for a base copy."""
 
     name: str
     dtype: str
@@ -28,7 +28,7 @@ class FullTensor:
     base: tuple[Base, str] | None
 
     def read(self) -> Array:
-        """Return the merged values as fp32, summed in fp64."""
+        """The merged values as fp32, summed in fp64. New rows of an enlarged table start at 0 in W₀."""
         if self.base is None:
             return self.weighted[0].adapter.full_tensor(self.name)
         model, stored = self.base
@@ -41,30 +41,44 @@ class FullTensor:
 
 
 def plan_full_tensors(weighted: list[WeightedAdapter], base: Base | None, dtype: str) -> list[FullTensor]:
-    """Return the full tensors of a merge; refuse them without `base`, and where they clash with factors."""
+    """Plan the full tensors of a merge.
+
+    `RequestError` if one needs the base and `base` is None. `ContentError` if shapes or values contradict.
+    """
     holders: dict[str, list[WeightedAdapter]] = {}
     for item in weighted:
         for name in item.adapter.full_tensors:
             holders.setdefault(name, []).append(item)
-    merged = [name for name in holders if not name.endswith(".base_layer.weight")]
+    copies = [name for name in holders if name.endswith(".base_layer.weight")]
+    merged = [name for name in holders if name not in copies]
+    full_tensors = [_base_copy(name, holders[name]) for name in copies]
     if merged and base is None:
-        kept = ", ".join(merged[:3]) + (f" and {len(merged) - 3} more" if len(merged) > 3 else "")
+        listing = ", ".join(merged[:3])
+        if len(merged) > 3:
+            listing += f" and {len(merged) - 3} more"
         raise RequestError(
-            f"{kept}: full tensors (modules_to_save or bias), which can only be merged against the base's; "
-            "give --base DIR"
+            f"{listing}: full tensors (modules_to_save or bias), which can only be merged against the "
+            "base's; give --base DIR"
         )
-    copies = []
-    for name in (name for name in holders if name not in merged):
-        first, *others = holders[name]
-        for item in others:
-            if not np.array_equal(item.adapter.full_tensor(name), first.adapter.full_tensor(name)):
-                raise ContentError(
-                    f"different base models: {name}, a copy of the base's, differs between "
-                    f"{first.adapter.name} and {item.adapter.name}"
-                )
-        tensor = first.adapter.weights.tensors[PREFIX + name]
-        copies.append(FullTensor(name, tensor.dtype, tensor.shape, holders[name], None))
-    return copies + [_merged(name, holders[name], weighted, base, dtype) for name in merged if base]
+    if base is not None:
+        full_tensors += [_merged(name, holders[name], weighted, base, dtype) for name in merged]
+    return full_tensors
+
+
+def _base_copy(name: str, holders: list[WeightedAdapter]) -> FullTensor:
+    """A copy of the base's tensor, which must be equal in all adapters that have it."""
+    first = holders[0].adapter
+    values = None
+    for item in holders[1:]:
+        if values is None:
+            values = first.full_tensor(name)
+        if not np.array_equal(item.adapter.full_tensor(name), values):
+            raise ContentError(
+                f"different base models: {name}, a copy of the base's, differs between "
+                f"{first.name} and {item.adapter.name}"
+            )
+    tensor = first.weights.tensors[PREFIX + name]
+    return FullTensor(name, tensor.dtype, tensor.shape, holders, None)
 
 
 def _merged(
@@ -80,18 +94,19 @@ def _merged(
     stored = base.find(name.replace(".base_layer.", "."))
     if stored is None:
         raise ContentError(f"{base.folder}: has no tensor {name!r}, which {first} saves in full")
-    shape = base.tensors[stored].shape
+    base_shape = base.tensors[stored].shape
     shapes = [item.adapter.weights.tensors[PREFIX + name].shape for item in holders]
-    wanted = max(shapes)
-    table = name.endswith((*EMBEDDINGS, *HEADS))  # which resize_vocab gives further rows
-    enlarged = table and wanted[:1] > shape[:1] and wanted[1:] == shape[1:]
-    for item, found in zip(holders, shapes, strict=True):
-        if found != wanted or (wanted != shape and not enlarged):
-            own = f"{list(found)} in {item.adapter.name}"
-            raise ContentError(f"{name}: {own}, {list(shape)} in {base.folder}")
+    largest = max(shapes)
+    is_table = name.endswith((*EMBEDDINGS, *HEADS))  # resize_vocab adds rows to these
+    enlarged = is_table and largest[:1] > base_shape[:1] and largest[1:] == base_shape[1:]
+    for item, shape in zip(holders, shapes, strict=True):
+        if shape != largest or (largest != base_shape and not enlarged):
+            raise ContentError(
+                f"{name}: {list(shape)} in {item.adapter.name}, {list(base_shape)} in {base.folder}"
+            )
     if enlarged and math.fsum(item.weight for item in holders) != 1:
         raise ContentError(
-            f"{name}: {wanted[0]} rows, {shape[0]} in {base.folder}: from where the training of the others "
-            "began is not known, so that the weights of the adapters must add up to 1"
+            f"{name}: {largest[0]} rows, {base_shape[0]} in {base.folder}: nobody recorded the values with "
+            "which training began in the new rows, so the weights of the adapters must add up to 1"
         )
-    return FullTensor(name, dtype, wanted, holders, (base, stored))
+    return FullTensor(name, dtype, largest, holders, (base, stored))

@@ -1,4 +1,4 @@
-"""What is exported: a fused model's folder or an adapter's, with its base and the base's licence."""
+"""Open the folder to export: an adapter or a full model, its base, and the base's licence."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,14 @@ from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object, require
 
-ORIGIN = "origin.json"  # written by `python -m recipes base` beside the embedded model
-GGUF, MODELFILE = b"GGUF", b"FROM "  # how the files begin that are written
+ORIGIN = "origin.json"  # `tuneyard recipe base` writes it next to the embedded model
+GGUF, MODELFILE = b"GGUF", b"FROM "  # the first bytes of the written files
 LICENCE = ("license", "license_name", "license_link")  # of a hub card
 
 
 @dataclass(frozen=True, slots=True)
 class ExportSource:
-    """A checked folder: `adapter` is None for a whole model, `base` the base's folder where it is local."""
+    """A checked folder. `adapter` is None for a full model, `base` None if the base is not a local folder."""
 
     folder: Path
     adapter: Adapter | None
@@ -28,37 +28,42 @@ class ExportSource:
 
 
 def open_source(reference: str, base: Path | None) -> ExportSource:
-    """Open an adapter (a NAME under saves/ or a folder) or a model folder; `base` overrides what they name.
+    """Open an adapter (a NAME under saves/ or a folder) or a model folder. `base` overrides their own entry.
 
-    `RequestError` where the folder is neither; `ContentError` where the adapter is damaged.
+    `RequestError` if the folder is neither; `ContentError` if the adapter is damaged.
     """
     folder = find_folder(reference)
     if base:
         require(base / "config.json", "config of the base model (--base)")
+    adapter = None
     if (folder / CONFIG).is_file():
         adapter = open_adapter(folder)
-        named: object = adapter.lora.base
+        base_name = adapter.lora.base
     elif (folder / "config.json").is_file():
-        adapter, named = None, fused_base(folder)
+        base_name = fused_base(folder)
     else:
         hint = checkpoints_in(folder)
-        raise RequestError(f"{folder}: neither {CONFIG} nor config.json: no adapter and no model{hint}")
-    if base is None and isinstance(named, str) and (Path(named) / "config.json").is_file():
-        base = Path(named)
+        raise RequestError(f"{folder}: not an adapter or a model: no {CONFIG} and no config.json{hint}")
+    if base is None and base_name and (Path(base_name) / "config.json").is_file():
+        base = Path(base_name)
     return ExportSource(folder, adapter, base)
 
 
 def fused_base(folder: Path) -> str | None:
-    """The base of a fused model by its merge.json; of other models what the hub's card says."""
+    """The base of a fused model from its merge.json; for other models from the hub's card."""
     record = read_provenance(folder)
-    name = record["base"]["name"] if record else front_matter(folder).get("base_model")
-    return name if isinstance(name, str) else None
+    name = front_matter(folder).get("base_model")
+    if record:
+        name = record["base"]["name"]
+    if isinstance(name, str):
+        return name
+    return None
 
 
 def check_file(out: Path, source: ExportSource, beginning: bytes, *, force: bool) -> Path:
-    """Return `out` resolved; `RequestError` if it is a folder, lies in an input, or is there already.
+    """Resolve `out`; `RequestError` if it is a folder, lies in an input, or exists.
 
-    With `force` a file of the same format is replaced, known by its `beginning`, and nothing else.
+    `force` replaces a file of the same format, which has the same `beginning`.
     """
     target = out.resolve()
     for folder in (source.folder, source.base):
@@ -77,7 +82,7 @@ def check_file(out: Path, source: ExportSource, beginning: bytes, *, force: bool
 
 
 def begins_with(path: Path, beginning: bytes) -> bool:
-    """Return whether `path` is a file whose first bytes are these."""
+    """True if `path` is a file with these first bytes."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -85,33 +90,48 @@ def begins_with(path: Path, beginning: bytes) -> bool:
 
 
 def front_matter(folder: Path) -> dict[str, object]:
-    """Return the YAML between the `---` lines that open README.md, {} where there is none."""
+    """The YAML at the top of README.md, {} if there is none; `ContentError` names a damaged line.
+
+    huggingface_hub's `ModelCard` names no line, and fails without a message on YAML that is nested too deep.
+    """
     card = folder / CARD
     if not card.is_file():
         return {}
     opening, _, rest = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
     if opening:
         return {}
-    # the empty line: its lines are the card's
-    fields = parse_yaml("\n" + rest.partition("\n---")[0], str(folder / CARD)).value
-    return fields if isinstance(fields, dict) else {}
+    # The empty line counts for the first `---`, so that errors name the card's own lines.
+    fields = parse_yaml("\n" + rest.partition("\n---")[0], str(card)).value
+    if not isinstance(fields, dict):
+        return {}
+    return fields
 
 
 def licence_of(source: ExportSource) -> tuple[dict[str, str], Path] | None:
-    """Return the base's licence in the fields of a hub card, and the file that says so; None where none does.
+    """The base's licence as fields of a hub card, with the file that has it; None if no file has it.
 
-    The fields are `license`, and where the hub has no id for it (`other`) `license_name` and `license_link`.
+    The fields are `license`, and for a licence without an id on the hub (`other`) `license_name` and
+    `license_link`.
     """
-    for folder in filter(None, (source.base, source.folder)):
+    for folder in (source.base, source.folder):
+        if folder is None:
+            continue
         card = front_matter(folder)
-        found = {key: value for key in LICENCE if isinstance(value := card.get(key), str)}
-        # `other` without a name says nothing: LLaMA-Factory writes it beside all that it trains.
-        nothing = {"unknown"} if "license_name" in found else {"unknown", "other"}
-        if "license" in found and found["license"] not in nothing:
-            return {**found, "license": found["license"].lower()}, folder / CARD
+        fields: dict[str, str] = {}
+        for key in LICENCE:
+            value = card.get(key)
+            if isinstance(value, str):
+                fields[key] = value
+        licence = fields.get("license", "unknown")
+        # LLaMA-Factory writes `other` without a name next to everything that it trains.
+        is_unnamed = licence == "other" and "license_name" not in fields
+        if licence != "unknown" and not is_unnamed:
+            return fields | {"license": licence.lower()}, folder / CARD
         for file in (ORIGIN, "config.json"):
-            fields = read_object(folder / file) if (folder / file).is_file() else {}
+            if not (folder / file).is_file():
+                continue
+            record = read_object(folder / file)
             for key in ("licence", "license"):
-                if isinstance(fields.get(key), str):
-                    return {"license": str(fields[key]).lower()}, folder / file
+                if isinstance(record.get(key), str):
+                    return {"license": str(record[key]).lower()}, folder / file
     return None
