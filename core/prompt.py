@@ -1,11 +1,11 @@
-"""From a record to what the model reads: messages, then text, then token ids, the same as in training.
+"""From a record to the prompt of a model: messages, then text, then token ids, the same as in training.
 
-As LLaMA-Factory 0.9.5 makes them (data/converter.py); tests/integration/test_prompt.py holds it to that.
+tests/integration/test_prompt.py compares the ids with those of LLaMA-Factory 0.9.5.
 """
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.core.calls import RESULTS, WrongValueError, before_calls, calls_of, tools_text, wrapped_tools
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.files import read_object
+from tuneyard.core.records import PLACEHOLDERS, QUESTIONS, format_of, read_example, strings
 from tuneyard.core.time_limit import bounded
 
 if TYPE_CHECKING:
@@ -22,30 +23,6 @@ if TYPE_CHECKING:
 Message = dict[str, str]
 Encode = Callable[[list[Message]], list[int]]
 Render = Callable[[list[Message], bool], str]  # of messages, whether an answer is asked for
-
-ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
-PAIRS = ({"prompt": "question", "response": "answer"}, {"prompt": "prompt", "response": "response"})
-SHAREGPT_TAGS = {
-    "role_tag": "from",
-    "content_tag": "value",
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "observation_tag": "observation",
-    "function_tag": "function_call",
-    "system_tag": "system",
-}
-OPENAI_TAGS = SHAREGPT_TAGS | {
-    "role_tag": "role",
-    "content_tag": "content",
-    "user_tag": "user",
-    "assistant_tag": "assistant",
-}
-OPENAI = {"formatting": "sharegpt", "tags": OPENAI_TAGS}
-BARE = {name: name for name in ("system", "history", "tools")}  # columns of a record without a registry entry
-PLACEHOLDERS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
-"""Placeholder in a text for each file of these columns, as in LLaMA-Factory."""
-ANSWERS = ("assistant", "function")  # the roles of what a model writes
-MESSAGES = ("messages", "text")  # where records keep messages as OpenAI has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +40,38 @@ class Conversation:
     images: tuple[str, ...] = ()
 
 
-def conversation(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> Conversation:
+def conversation(
+    record: Mapping[str, object], entry: Mapping[str, object], place: str, answer: int = 0
+) -> Conversation:
     """Convert a record to messages and answer by its registry entry, or by its own keys if that is {}.
 
-    `ContentError` begins with `place`.
+    `answer` is the number of the answer: of a pair 0 is the chosen and 1 the rejected one. A record without
+    an answer is a prompt. `ContentError` begins with `place`.
     """
-    images = tuple(path for path in _images(record, entry) if isinstance(path, str))
-    field = next((name for name in MESSAGES if isinstance(record.get(name), list)), None)
-    if not entry and field:
-        entry = {**OPENAI, "columns": {"messages": field, **BARE}}
-    elif not entry and isinstance(record.get("conversations"), list):
-        entry = {"formatting": "sharegpt", "columns": BARE}
-    elif not entry and isinstance(record.get("text"), str):
-        entry = {"columns": {"prompt": "text"}}
-    if entry.get("formatting", "alpaca") == "alpaca":
-        default = ALPACA if entry else {**_found_columns(record), **BARE}
-        result = _from_alpaca(record, strings(entry.get("columns")) or default, place)
-    else:
-        result = _from_sharegpt(record, entry, place)
-    if images:
-        return replace(result, images=images)
-    return result
+    example = read_example(record, entry, place)
+    record_format = format_of(record, entry)
+    columns = record_format.columns
+    if record_format.formatting == "alpaca" and columns.get("prompt") not in record:
+        names = ", ".join(record) or "none"
+        raise ContentError(f"{place}: no column {columns.get('prompt')!r} (found: {names})")
+    if not example.turns or example.turns[-1][0] not in QUESTIONS:
+        raise ContentError(f"{place}: expected a turn of the user before the answer: {example.fault}")
+    messages = [{"role": role, "content": text} for role, text in example.turns]
+    if any(message["role"] == "system" for message in messages):  # LLaMA-Factory drops such a record
+        raise ContentError(f"{place}: {example.fault}")
+    if example.system:
+        messages.insert(0, {"role": "system", "content": example.system})
+    try:
+        tools = tools_text(example.tools)
+    except WrongValueError as error:
+        raise ContentError(f"{place}: {columns['tools']}: {error}") from error
+    if tools:
+        messages[0]["tools"] = tools
+    role, text = "assistant", ""
+    if answer < len(example.answers):
+        role, text = example.answers[answer]
+    images = tuple(path for path in example.media.get("images", ()) if isinstance(path, str))
+    return Conversation(messages, text, role, images)
 
 
 def refuse_media(
@@ -98,16 +86,19 @@ def refuse_media(
     for kind in PLACEHOLDERS:
         if kind not in media_columns or not record.get(media_columns[kind]):
             continue
+        column = media_columns[kind]
         if kind == "images" and images and (columns or not entry):
-            for path in _images(record, entry):
+            paths = record[column]
+            for path in paths if isinstance(paths, list) else [paths]:
                 if not (isinstance(path, str) and path):
-                    message = f"found {show_value(path)}, expected the path of an image"
-                    raise ContentError(f"{place}: {media_columns[kind]}: {message}")
+                    raise ContentError(
+                        f"{place}: {column}: found {show_value(path)}, expected the path of an image"
+                    )
             continue
         hint = "images are, by eval.text --no-generate and eval.nli --mode choice without --check-generate"
         if images and kind == "images":
             hint = "the registry's entry does not name the column, so that training leaves them out: name it"
-        raise ContentError(f"{place}: {media_columns[kind]}: rows with {kind} are not scored here ({hint})")
+        raise ContentError(f"{place}: {column}: rows with {kind} are not scored here ({hint})")
 
 
 def saved_chat_template(folder: Path) -> str | None:
@@ -250,104 +241,3 @@ def template_named(name: str, think: bool) -> "Template":
     if isinstance(template, ReasoningTemplate):
         template.enable_thinking = think
     return template
-
-
-def _found_columns(record: Mapping[str, object]) -> Mapping[str, str]:
-    answers = {pair["response"] for pair in (ALPACA, *PAIRS)} & record.keys()
-    if ALPACA["prompt"] in record:
-        return ALPACA
-    for pair in PAIRS:
-        if pair["prompt"] in record and answers <= {pair["response"]}:
-            return pair
-    return ALPACA
-
-
-def _from_alpaca(record: Mapping[str, object], columns: Mapping[str, str], place: str) -> Conversation:
-    if columns.get("prompt") not in record:
-        names = ", ".join(record) or "none"
-        raise ContentError(f"{place}: no column {columns.get('prompt')!r} (found: {names})")
-    system = _text(record, columns.get("system"), place)
-    messages = [{"role": "system", "content": system}] if system else []
-    history = record.get(columns["history"]) if "history" in columns else None
-    for pair in history if isinstance(history, list) else []:
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
-            column = columns["history"]
-            raise ContentError(f"{place}: {column}: found {show_value(pair)}, expected [question, answer]")
-        messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
-    prompt = _text(record, columns.get("prompt"), place)
-    query = _text(record, columns.get("query"), place)
-    messages.append({"role": "user", "content": "\n".join(filter(None, [prompt, query]))})
-    answer = _text(record, columns.get("response"), place)
-    return Conversation(_with_tools(messages, record, columns, place), answer)
-
-
-def _from_sharegpt(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> Conversation:
-    columns = strings(entry.get("columns"))
-    tags = {**SHAREGPT_TAGS, **strings(entry.get("tags"))}
-    column = columns.get("messages", "conversations")
-    turns = record.get(column)
-    if not isinstance(turns, list):
-        raise ContentError(f"{place}: {column}: found {show_value(turns)}, expected a list of messages")
-    names = ("user", "assistant", "system", "function", "observation")
-    roles = {tags[f"{name}_tag"]: name for name in names}
-    messages = [_message(turn, tags, roles, f"{place}: {column}") for turn in turns]
-    for number, message in enumerate(messages[1:], 2):
-        if message["role"] == "system":  # LLaMA-Factory drops such a record
-            raise ContentError(f"{place}: {column}: message {number} is a system's, expected it first")
-    system = _text(record, columns.get("system"), place)
-    if system and messages and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": system})
-    answer = {"role": "assistant", "content": ""}
-    if messages and messages[-1]["role"] in ANSWERS:
-        answer = messages.pop()
-    if not messages or messages[-1]["role"] not in ("user", "observation"):
-        raise ContentError(
-            f"{place}: {column}: found {len(turns)} messages, expected a user's as the last before the answer"
-        )
-    return Conversation(_with_tools(messages, record, columns, place), answer["content"], answer["role"])
-
-
-def _with_tools(
-    messages: list[Message], record: Mapping[str, object], columns: Mapping[str, str], place: str
-) -> list[Message]:
-    try:
-        tools = tools_text(record.get(columns.get("tools", "")))
-    except WrongValueError as error:
-        raise ContentError(f"{place}: {columns['tools']}: {error}") from error
-    return [{**messages[0], "tools": tools}, *messages[1:]] if tools else messages
-
-
-def _message(turn: object, tags: Mapping[str, str], roles: Mapping[str, str], place: str) -> Message:
-    fields = turn if isinstance(turn, dict) else {}
-    role = fields.get(tags["role_tag"])
-    if not isinstance(role, str) or role not in roles:
-        expected = ", ".join(roles)
-        raise ContentError(f"{place}: {tags['role_tag']} {show_value(role)}, expected one of {expected}")
-    return {"role": roles[role], "content": _text(fields, tags["content_tag"], place)}
-
-
-def _images(record: Mapping[str, object], entry: Mapping[str, object]) -> list[object]:
-    """Values in a record's column of images, which the entry names (without an entry: `images`)."""
-    column: str | None = "images"
-    if entry:
-        column = strings(entry.get("columns")).get("images")
-    value = record.get(column) if column else None
-    if isinstance(value, list):
-        return value
-    if value:
-        return [value]
-    return []
-
-
-def _text(record: Mapping[str, object], column: str | None, place: str) -> str:
-    value = record.get(column) if column else None
-    if value is not None and not isinstance(value, str):
-        raise ContentError(f"{place}: {column}: found {show_value(value)}, expected text")
-    return value or ""
-
-
-def strings(value: object) -> dict[str, str]:
-    """Keep the text values of an object; {} for any other value."""
-    if not isinstance(value, dict):
-        return {}
-    return {key: text for key, text in value.items() if isinstance(text, str)}

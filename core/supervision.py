@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import ANSWERS, Message, Render, llamafactory_messages, llamafactory_template
+from tuneyard.core.prompt import Message, Render, llamafactory_messages, llamafactory_template
+from tuneyard.core.records import ANSWERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tuneyard.core.answers import PAIRED
 from tuneyard.core.errors import Problem
-from tuneyard.core.prompt import strings
+from tuneyard.core.records import strings
 
 KTO_TAG = "kto_tag"
 _SIDES = tuple(

@@ -11,7 +11,8 @@ from typing import Any
 
 from tuneyard.core.calls import WrongValueError, calls_of
 from tuneyard.core.errors import ContentError, run
-from tuneyard.core.prompt import ANSWERS, Conversation, Message
+from tuneyard.core.prompt import Conversation, Message
+from tuneyard.core.records import ANSWERS
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
 from tuneyard.eval.datasets.prompts import other_prompt

@@ -22,7 +22,7 @@ from tuneyard.core.datasets import (
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
 from tuneyard.core.files import no_folder, read_object, sha256
-from tuneyard.core.prompt import strings
+from tuneyard.core.records import strings
 from tuneyard.core.training_stage import MARKED, rows_of, stage_fits, stage_problem
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rows import COUNTED

@@ -14,7 +14,7 @@ from typing import Any
 
 from tuneyard.core.files import sha256
 from tuneyard.core.llamafactory import Launch, RecipeData, read_arguments
-from tuneyard.core.prompt import PLACEHOLDERS
+from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.data import files_of

@@ -16,7 +16,7 @@ import click
 
 from tuneyard.core.errors import ContentError, TuneyardError, need
 from tuneyard.core.files import sha256
-from tuneyard.core.prompt import PLACEHOLDERS
+from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.data import dataset_dir, files_of, locate
 from tuneyard.recipes.hardware import Gpu, is_set, uses_torchrun

@@ -15,7 +15,8 @@ from tuneyard.compiler.read import read
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
-from tuneyard.core.prompt import conversation, strings
+from tuneyard.core.prompt import conversation
+from tuneyard.core.records import strings
 
 TURNS = ("conversations", "messages", "text")
 CONTENT = ("value", "content", "tool_calls")

@@ -12,7 +12,7 @@ from tuneyard.compiler.kinds.turn_forms import is_transcript
 from tuneyard.compiler.spec.column_meanings import CLASS_ENDINGS, PAIRS, USUAL_NAMES, meaning
 from tuneyard.compiler.spec.column_names import snake_case
 from tuneyard.core.errors import ContentError, RequestError, nearest
-from tuneyard.core.prompt import PLACEHOLDERS
+from tuneyard.core.records import PLACEHOLDERS
 
 LABEL_KINDS = ("text", "number", "truth value", "fraction")
 NLI_MEANINGS: dict[object, str] = {

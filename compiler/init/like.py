@@ -11,7 +11,7 @@ from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.spec.column_meanings import role_of_names
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import UNLABELLED, Column, Spec, load_spec
-from tuneyard.core.prompt import PLACEHOLDERS
+from tuneyard.core.records import PLACEHOLDERS
 
 _LEAF_KINDS = {
     "text": ("text",),

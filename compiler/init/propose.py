@@ -34,7 +34,8 @@ from tuneyard.core.documents import dump_short_yaml, read_mapping
 from tuneyard.core.errors import ContentError, RequestError, counted, one_line
 from tuneyard.core.files import free_path
 from tuneyard.core.packages import after_setup
-from tuneyard.core.prompt import PLACEHOLDERS, conversation
+from tuneyard.core.prompt import conversation
+from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.timestamps import looks_like_timestamp
 
 USUAL_SHARE = 0.1

@@ -16,7 +16,7 @@ from tuneyard.compiler.spec.model import Column, placeholders
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import counted, show_value
 from tuneyard.core.images import BROKEN_IMAGE
-from tuneyard.core.prompt import PLACEHOLDERS
+from tuneyard.core.records import PLACEHOLDERS
 
 PIXELS = 768 * 768  # LLaMA-Factory's image_max_pixels: what has more is made smaller before it is trained on
 

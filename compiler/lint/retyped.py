@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import Problem
-from tuneyard.core.prompt import strings
+from tuneyard.core.records import strings
 from tuneyard.core.timestamps import texts_after_timestamps, timestamps_in_file, timestamps_in_records
 
 if TYPE_CHECKING:

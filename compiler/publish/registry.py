@@ -35,7 +35,7 @@ from tuneyard.core.checkout import version
 from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES, read_registry, wrong_folder
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import OURS, publish, recovered, sha256, sync_folder, write_json
-from tuneyard.core.prompt import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
+from tuneyard.core.records import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
 from tuneyard.core.row_index import row_index_file
 
 

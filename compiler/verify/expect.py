@@ -19,7 +19,7 @@ from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import PARTS, REMOTE_SOURCES, is_input, left_out_texts, loaded_files, query_fix
 from tuneyard.core.documents import BOM
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, counted, nearest, show_value
-from tuneyard.core.prompt import ALPACA, PLACEHOLDERS, SHAREGPT_TAGS, strings
+from tuneyard.core.records import ALPACA, PLACEHOLDERS, SHAREGPT_TAGS, strings
 
 SHAREGPT = {"messages": "conversations"}
 EXTRAS = ("history", "system", "tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag")

@@ -13,7 +13,7 @@ from typing import Any
 from tuneyard.compiler.verify.audit import Audit, Row
 from tuneyard.core.answers import SAME, answer_codes
 from tuneyard.core.llamafactory import WHOLE, RecipeData, expected_errors
-from tuneyard.core.prompt import PLACEHOLDERS
+from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.supervision import IGNORED
 
 PAIRED = ("chosen_", "rejected_")

@@ -23,7 +23,7 @@ from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.compiler.write.record_file import Checksum, RecordFile, not_as_made
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import named, sha256
-from tuneyard.core.prompt import PLACEHOLDERS
+from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.row_index import SEPARATOR, fingerprints, row_index_file, write_row_index
 
 BLOCK = 1 << 18

@@ -13,7 +13,8 @@ from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_json
 from tuneyard.core.images import BROKEN_IMAGE
-from tuneyard.core.prompt import PLACEHOLDERS, Conversation
+from tuneyard.core.prompt import Conversation
+from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.eval.backends.vision import PIXELS
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import trained_template, training_settings

@@ -4,8 +4,10 @@ import pytest
 
 from tuneyard.core import prompt
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import OPENAI, chat_renderer, conversation
+from tuneyard.core.prompt import chat_renderer, conversation
+from tuneyard.core.records import OPENAI_TAGS
 
+OPENAI = {"formatting": "sharegpt", "tags": OPENAI_TAGS}
 USER, ANSWER = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 
 
@@ -28,7 +30,7 @@ def test_a_prompt_without_an_answer_is_a_question_all_the_same(record) -> None:
 
 @pytest.mark.parametrize("messages", [[], [ANSWER], [USER, ANSWER, ANSWER]])
 def test_an_answer_to_nothing_is_refused(messages) -> None:
-    with pytest.raises(ContentError, match=f"found {len(messages)} messages, expected a user"):
+    with pytest.raises(ContentError, match="here: expected a turn of the user before the answer: messages: "):
         conversation({"messages": messages}, {}, "here")
 
 
@@ -126,7 +128,9 @@ def test_a_prompt_has_one_system_turn(messages, column, expected) -> None:
 
 @pytest.mark.parametrize("messages", [[USER, SYSTEM, USER, ANSWER], [SYSTEM, OTHER, USER, ANSWER]])
 def test_a_system_turn_after_the_first_message_is_refused(messages) -> None:
-    with pytest.raises(ContentError, match="here: messages: message 2 is a system's, expected it first"):
+    with pytest.raises(
+        ContentError, match='here: messages: turn 2 is "system", expected "user" or "observation"'
+    ):
         conversation({"messages": messages}, {}, "here")
 
 
@@ -142,7 +146,9 @@ def test_system_and_history_of_alpaca_stand_before_the_question(system) -> None:
 @pytest.mark.parametrize("role", ["judge", ["judge"], {"judge": 1}, None])
 def test_a_role_that_a_registry_does_not_know_is_refused(role) -> None:
     shown = f".*{'judge' if role else 'null'}.*"
-    with pytest.raises(ContentError, match=f"here: messages: role {shown}, expected one of user, assistant"):
+    with pytest.raises(
+        ContentError, match=f"here: messages: turn 1: role {shown}, expected one of user, assi"
+    ):
         conversation({"messages": [{"role": role, "content": "x"}, USER, ANSWER]}, {}, "here")
 
 
