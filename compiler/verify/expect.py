@@ -39,28 +39,6 @@ LEFT_OUT = "and the entry does not name it: LLaMA-Factory leaves it out"
 ROLES = ("user", "assistant", "observation", "function", "system")
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """The format, the column of each part (only those that are set) and the tags that LLaMA-Factory takes."""
-
-    format: str
-    columns: Mapping[str, str]
-    tags: Mapping[str, str]
-    ranking: bool = False
-
-    @property
-    def text_only(self) -> bool:
-        """Whether there is nothing to answer with: a set for pretraining, or a response left out."""
-        return self.format == "alpaca" and "response" not in self.columns and not self.ranking
-
-
-def meaning_of(entry: Mapping[str, object]) -> Meaning:
-    """Return what LLaMA-Factory makes of an entry, right or wrong."""
-    columns = strings(entry["columns"]) if "columns" in entry else {**ALPACA, **SHAREGPT}
-    tags = strings(entry["tags"]) if "tags" in entry else SHAREGPT_TAGS
-    return Meaning(str(entry.get("formatting", "alpaca")), columns, tags, entry.get("ranking") is True)
-
-
 def entry_problems(place: str, entry: Mapping[str, object], meaning: Meaning) -> Iterator[Problem]:
     """Yield what is wrong with an entry by itself: unknown keys, parts that are left out."""
     yield from _unknown(place, entry, KEYS, "")
@@ -102,16 +80,6 @@ def _unknown(place: str, value: object, known: set[str], where: str) -> Iterator
         if key not in known:
             message = "LLaMA-Factory does not know this key and passes over it"
             yield Problem("E401", place, message, f"{where}{key}", nearest(key, known))
-
-
-@dataclass(frozen=True, slots=True)
-class ExpectedRow:
-    """One record as LLaMA-Factory should have it: turns (role, text), the last learned; paths of media."""
-
-    turns: list[Turn]
-    system: str = ""
-    tools: str = ""
-    media: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -220,87 +188,3 @@ class Expected:
                 self.problems.append(Problem("E404", place, message, key, f"write it as {first}"))
         if len(self._shapes) < SHAPES:
             self._shapes.add(shape)
-
-
-def expected_row(record: Record, meaning: Meaning) -> ExpectedRow | str:
-    """Return the turns that LLaMA-Factory should make of a record, or why it drops it."""
-    columns = meaning.columns
-    try:
-        turns = (_alpaca if meaning.format == "alpaca" else _sharegpt)(record, meaning)
-    except ContentError as error:
-        return str(error)
-    named = {part: record.get(columns[part]) for part in ("system", "tools", "kto_tag") if part in columns}
-    texts = strings(named)
-    system = turns.pop(0)[1] if turns and turns[0][0] == "system" else texts.get("system", "")
-    mark = named.get("kto_tag")
-    if isinstance(mark, bool):  # LLaMA-Factory puts an empty answer beside it: what it is not
-        turns.insert(len(turns) if mark else len(turns) - 1, ("assistant", ""))
-    media = [record.get(columns[kind]) for kind in PLACEHOLDERS if kind in columns]
-    paths = [str(path) for each in media for path in (each if isinstance(each, list) else [each]) if path]
-    return ExpectedRow(turns, system, texts.get("tools", ""), tuple(paths))
-
-
-def _alpaca(record: Record, meaning: Meaning) -> list[Turn]:
-    columns = meaning.columns
-    turns: list[Turn] = []
-    for pair in _list(record, columns.get("history")):
-        if not (isinstance(pair, list) and len(pair) == 2):
-            raise ContentError(f"history: found {show_value(pair)}, expected [question, answer]")
-        turns += [("user", str(pair[0])), ("assistant", str(pair[1]))]
-    asked = [record.get(columns[part]) for part in ("prompt", "query") if part in columns]
-    turns.append(("user", "\n".join(str(text) for text in asked if text)))
-    answers = PAIR if meaning.ranking else () if meaning.text_only else ("response",)
-    return turns + [("assistant", _answer(record, columns.get(part, part))) for part in answers]
-
-
-def _answer(record: Record, column: str) -> str:
-    answer = record.get(column)
-    if not isinstance(answer, str):
-        found = f"found {show_value(answer)}" if column in record else "missing"
-        raise ContentError(f"{column}: {found}, expected text: a row without a text to answer is dropped")
-    return answer
-
-
-def _sharegpt(record: Record, meaning: Meaning) -> list[Turn]:
-    column, tags = meaning.columns.get("messages", ""), meaning.tags
-    if not column:
-        raise ContentError("the entry names no column of messages (E402)")
-    roles = {tags.get(f"{role}_tag"): role for role in ROLES}
-    turns: list[Turn] = []
-    for number, message in enumerate(_list(record, column), 1):
-        fields = message if isinstance(message, dict) else {}
-        role = roles.get(str(fields.get(tags.get("role_tag", ""))), "")
-        text = fields.get(tags.get("content_tag", ""))
-        if not role or not isinstance(text, str):
-            found = f"turn {number}: found {show_value(message)}"
-            raise ContentError(f"{column}: {found}, expected a known role and a text")
-        turns.append((role, text))
-    talk = turns[1:] if turns and turns[0][0] == "system" else turns
-    due = (("user", "observation"), ("assistant", "function"))
-    for number, (role, _) in enumerate(talk):
-        if role not in due[number % 2]:
-            expected = due[number % 2][0]
-            raise ContentError(f"{column}: turn {number + 1} is the {role}'s, expected {expected}")
-    if meaning.ranking:
-        if len(talk) % 2 == 0:
-            raise ContentError(
-                f"{column}: {len(talk)} turns, expected an odd number: the answers stand beside"
-            )
-        return turns + [("assistant", _reply(record, meaning, part)) for part in PAIR]
-    if not talk or len(talk) % 2:
-        raise ContentError(f"{column}: {len(talk)} turns, expected an even number that ends with an answer")
-    return turns
-
-
-def _reply(record: Record, meaning: Meaning, part: str) -> str:
-    column = meaning.columns.get(part, part)
-    turn = record.get(column)
-    text = turn.get(meaning.tags.get("content_tag", "")) if isinstance(turn, dict) else None
-    if not isinstance(text, str):
-        raise ContentError(f"{column}: found {show_value(turn)}, expected a turn with a text")
-    return text
-
-
-def _list(record: Record, column: str | None) -> list[object]:
-    value = record.get(column) if column else None
-    return value if isinstance(value, list) else []
