@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from tuneyard.core.answers import PAIRED
 from tuneyard.core.errors import Problem
-from tuneyard.core.records import strings
+from tuneyard.core.records import MARK, strings
 
-KTO_TAG = "kto_tag"
 _SIDES = tuple(
     f"{value}/{side}" for value in ("rewards", "logps", "logits") for side in ("chosen", "rejected")
 )
@@ -32,7 +31,7 @@ class DatasetRows:
 
 PLAIN = DatasetRows("sft", "plain answers, neither pairs nor marked ones", "write `stage: sft`")
 PAIRS = DatasetRows("rm", "preference pairs (`ranking: true`)", "write `stage: dpo` or `stage: rm`")
-MARKED = DatasetRows("kto", f"answers marked as wanted or not (`{KTO_TAG}`)", "write `stage: kto`")
+MARKED = DatasetRows("kto", f"answers marked as wanted or not (`{MARK}`)", "write `stage: kto`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def rows_of(entry: Mapping[str, object]) -> DatasetRows:
     """The rows of a dataset by its entry in the registry."""
     if entry.get("ranking") is True:
         return PAIRS
-    if KTO_TAG in strings(entry.get("columns")):
+    if MARK in strings(entry.get("columns")):
         return MARKED
     return PLAIN
 
@@ -149,7 +148,7 @@ def stage_problem(stage: str, name: str, entry: Mapping[str, object], place: str
     rows = rows_of(entry)
     fixes = [rows.edit, "or name another dataset"]
     if rows == PLAIN and _rows_expected_by(stage) == MARKED:
-        fixes.insert(1, f'or add "{KTO_TAG}": "<column of true and false>" to the entry\'s `columns`')
+        fixes.insert(1, f'or add "{MARK}": "<column of true and false>" to the entry\'s `columns`')
     if rows != PAIRS and stage in PAIRED:
         fixes.insert(1, 'or write "ranking": true into the entry of a dataset of pairs')
     message = f"found {stage}, and {name} holds {rows.description}"

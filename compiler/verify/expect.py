@@ -1,9 +1,8 @@
-"""What a registered file should become: its entry as LLaMA-Factory 0.9.5 (data/parser.py) has it, its turns.
+"""The rows that LLaMA-Factory should make of a registered file, and the mistakes in the file's entry.
 
-Naming `columns` (or `tags`) makes every one of them that is not named None, and a key that it does not know
-is passed over. Records are read by our own readers, after the documented format and not after its code, so
-that the two can be compared; not by core.prompt, which scores records that LLaMA-Factory drops and defaults
-tags that it takes for None.
+Naming `columns` (or `tags`) unsets each part that is not named, and LLaMA-Factory ignores keys that it does
+not know (data/parser.py). core/records.py reads the records after the documented format, so that
+LLaMA-Factory's own rows can be compared with them.
 """
 
 from collections.abc import Container, Iterator, Mapping
@@ -11,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.rows import Rows
@@ -19,78 +17,93 @@ from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import PARTS, REMOTE_SOURCES, is_input, left_out_texts, loaded_files, query_fix
 from tuneyard.core.documents import BOM
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, counted, nearest, show_value
-from tuneyard.core.records import ALPACA, PLACEHOLDERS, SHAREGPT_TAGS, strings
+from tuneyard.core.records import (
+    ALPACA,
+    EXTRAS,
+    OPENAI,
+    PAIR,
+    SHAREGPT,
+    SHAREGPT_TAGS,
+    Example,
+    RecordFormat,
+    RecordReader,
+)
 
-SHAREGPT = {"messages": "conversations"}
-EXTRAS = ("history", "system", "tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag")
 NOT_NEEDED = ("system_tag", "observation_tag", "function_tag")  # a record with such a turn is E406
 FORMATS = ("alpaca", "sharegpt")
-OPENAI = "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
+OPENAI_HINT = "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
 KEYS = {
     "file_name", "formatting", "columns", "tags", "ranking", "subset", "split", "folder", "num_samples",
     *REMOTE_SOURCES,
 }  # fmt: skip
 Record = Mapping[str, object]
-Turn = tuple[str, str]
 SHAPES = 1000  # kinds of records remembered; a file of more is only slower
 # Of Arrow; null goes with every type.
 TYPES = {bool: "truth values", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
+TEXT_PARTS = ("system", "tools")
 LEFT_OUT = "and the entry does not name it: LLaMA-Factory leaves it out"
-ROLES = ("user", "assistant", "observation", "function", "system")
 
 
-def entry_problems(place: str, entry: Mapping[str, object], meaning: Meaning) -> Iterator[Problem]:
-    """Yield what is wrong with an entry by itself: unknown keys, parts that are left out."""
-    yield from _unknown(place, entry, KEYS, "")
-    yield from _unknown(place, entry.get("columns"), {*ALPACA, *SHAREGPT, *EXTRAS}, "columns.")
-    yield from _unknown(place, entry.get("tags"), set(SHAREGPT_TAGS), "tags.")
-    if meaning.format not in FORMATS:
-        message = f"found {show_value(meaning.format)}, expected one of {', '.join(FORMATS)}"
-        hint = OPENAI if meaning.format == "openai" else nearest(meaning.format, FORMATS)
+def entry_problems(place: str, entry: Mapping[str, object], record_format: RecordFormat) -> Iterator[Problem]:
+    """Report unknown keys of an entry (E401), and parts and tags that it leaves out (E402)."""
+    yield from _unknown_keys(place, entry, KEYS, "")
+    yield from _unknown_keys(place, entry.get("columns"), {*ALPACA, *SHAREGPT, *EXTRAS}, "columns.")
+    yield from _unknown_keys(place, entry.get("tags"), set(SHAREGPT_TAGS), "tags.")
+    formatting = record_format.formatting
+    if formatting not in FORMATS:
+        message = f"found {show_value(formatting)}, expected one of {', '.join(FORMATS)}"
+        hint = OPENAI_HINT if formatting == OPENAI else nearest(formatting, FORMATS)
         yield Problem("E401", place, message, "formatting", hint)
         return
-    alpaca = meaning.format == "alpaca"
-    answers = PAIR if meaning.ranking else ("response",) if alpaca else ()
-    due = dict.fromkeys(("prompt" if alpaca else "messages", *answers), "its column")
-    tags = {} if alpaca else {tag: repr(text) for tag, text in SHAREGPT_TAGS.items() if tag not in NOT_NEEDED}
-    for part, known, needed, effect in (
-        ("columns", meaning.columns, due, "part that is not named empty"),
-        ("tags", meaning.tags, tags, "tag that is not named None"),
-    ):
-        for name in (name for name in needed if name not in known):
-            message = f"{name!r} is not named: naming `{part}` makes every {effect}"
-            yield Problem("E402", place, message, part, f"add {name!r}: {needed[name]}")
+    parts = ["prompt" if formatting == "alpaca" else "messages"]
+    if record_format.ranking:
+        parts += PAIR
+    elif formatting == "alpaca":
+        parts.append("response")
+    for part in parts:
+        if part not in record_format.columns:
+            message = f"{part!r} is not named: naming `columns` makes every part that is not named empty"
+            yield Problem("E402", place, message, "columns", f"add {part!r}: its column")
+    if formatting == "alpaca":
+        return
+    for tag, usual in SHAREGPT_TAGS.items():
+        if tag not in NOT_NEEDED and tag not in record_format.tags:
+            message = f"{tag!r} is not named: naming `tags` makes every tag that is not named None"
+            yield Problem("E402", place, message, "tags", f"add {tag!r}: {usual!r}")
 
 
-def column_problems(place: str, meaning: Meaning, found: set[str]) -> Iterator[Problem]:
-    """Yield the columns that an entry names and no record has; `found` are the keys of all records."""
-    wanted = set(ALPACA) | {"history"} if meaning.format == "alpaca" else {"messages"}
-    for part, column in meaning.columns.items():
-        if part in wanted | {"system", "tools"} and column not in found:
-            there = ", ".join(map(show_value, sorted(found)))
-            message = f"no record has {show_value(column)} (found: {there})"
-            yield Problem("E403", place, message, f"columns.{part}", nearest(column, found))
+def column_problems(place: str, record_format: RecordFormat, keys: set[str]) -> Iterator[Problem]:
+    """Report the columns that an entry names and no record has (E403). `keys` are those of all records."""
+    parts = {"messages", *TEXT_PARTS}
+    if record_format.formatting == "alpaca":
+        parts = {*ALPACA, "history", *TEXT_PARTS}
+    for part, column in record_format.columns.items():
+        if part in parts and column not in keys:
+            columns = ", ".join(map(show_value, sorted(keys)))
+            message = f"no record has {show_value(column)} (found: {columns})"
+            yield Problem("E403", place, message, f"columns.{part}", nearest(column, keys))
 
 
-def _unknown(place: str, value: object, known: set[str], where: str) -> Iterator[Problem]:
+def _unknown_keys(place: str, value: object, keys: set[str], prefix: str) -> Iterator[Problem]:
+    """Report keys of an object of an entry that LLaMA-Factory does not know. `prefix` is its path."""
     if value is not None and not isinstance(value, dict):
-        yield Problem("E401", place, f"found {show_value(value)}, expected an object", where.rstrip("."))
+        yield Problem("E401", place, f"found {show_value(value)}, expected an object", prefix.rstrip("."))
         return
     for key in cast("dict[str, object]", value or {}):
-        if key not in known:
-            message = "LLaMA-Factory does not know this key and passes over it"
-            yield Problem("E401", place, message, f"{where}{key}", nearest(key, known))
+        if key not in keys:
+            message = "LLaMA-Factory does not know this key and ignores it"
+            yield Problem("E401", place, message, f"{prefix}{key}", nearest(key, keys))
 
 
 @dataclass(slots=True)
 class Expected:
-    """Reads a file, or those of a folder, record by record and notes what makes the loader fail on all of it.
+    """Reads a file, or a folder's files, record by record. Notes why the loader would fail on a whole file.
 
     `count` is the number of records read so far.
     """
 
     path: Path
-    meaning: Meaning
+    format: RecordFormat
     count: int = 0
     keys: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
@@ -98,11 +111,11 @@ class Expected:
     _types: dict[str, str] = field(default_factory=dict)
     _shapes: set[tuple[object, ...]] = field(default_factory=set)
 
-    def records(self, selected: Container[int] | None = None) -> Iterator[tuple[str, ExpectedRow | str]]:
-        """Yield (place, talk) for every record, or (place, why it is lost).
+    def records(self, selected: Container[int] | None = None) -> Iterator[tuple[str, Example | str]]:
+        """Yield (place, example) for every record, or (place, reason) for a record that is lost.
 
         `selected` has the numbers (from 0) of the records to yield; None: all of them.
-        `ProblemsError` where the file itself cannot be read on; its problems have their places.
+        `ProblemsError` if the file cannot be read to its end; its problems have their places.
         """
         for path in loaded_files(self.path):
             yield from self._records_of(path, selected)
@@ -135,41 +148,44 @@ class Expected:
         first_place, _ = self._left_out[names[0]]
         return Problem(code, first_place, f"{' and '.join(shares)}, {LEFT_OUT}", ", ".join(names), fix)
 
-    def _records_of(
-        self, path: Path, selected: Container[int] | None
-    ) -> Iterator[tuple[str, ExpectedRow | str]]:
+    def _records_of(self, path: Path, selected: Container[int] | None) -> Iterator[tuple[str, Example | str]]:
         with path.open("rb") as file:
             if file.read(3) == BOM:
                 message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
                 self.problems.append(Problem("E404", f"{path}:1", message, hint="save it without one"))
-        found = Problems()
-        for rows in read(path, str(path), Source({}, {}, {}), found):
+        reader = RecordReader(self.format)
+        problems = Problems()
+        for rows in read(path, str(path), Source({}, {}, {}), problems):
             self._look_for_left_out(rows)
             for number, line in enumerate(rows.lines):
                 record, place = cast("Record", rows.row(number)), f"{rows.prefix}{line}"
                 self._note(record, place)
                 self._look_for_texts(record, place)
                 if selected is None or self.count in selected:
-                    yield place, expected_row(record, self.meaning)
+                    yield place, _example_or_loss(reader, record)
                 self.count += 1
-        if found.errors:
-            raise ProblemsError(found.errors, str(path))
+        if problems.errors:
+            raise ProblemsError(problems.errors, str(path))
 
     def _look_for_left_out(self, rows: Rows) -> None:
-        """Count the records that hold a part which LLaMA-Factory knows and this entry does not name."""
-        if self.meaning.text_only:
+        """Count the records with a part that LLaMA-Factory reads only if the entry names it."""
+        if self.format.text_only:
             return
-        held, named = set(rows.names()), set(self.meaning.columns.values())
-        for name in (part for part in PARTS if part in held and part not in named):
-            if numbers := rows.filled(name):
-                place, count = self._left_out.get(name, (f"{rows.prefix}{rows.lines[numbers[0]]}", 0))
+        columns = set(rows.names())
+        for name in PARTS:
+            if name not in columns or name in self.format.columns.values():
+                continue
+            numbers = rows.filled(name)
+            if numbers:
+                first_place = f"{rows.prefix}{rows.lines[numbers[0]]}"
+                place, count = self._left_out.get(name, (first_place, 0))
                 self._left_out[name] = (place, count + len(numbers))
 
     def _look_for_texts(self, record: Record, place: str) -> None:
         """Count the records with a text that the entry does not map to `query`."""
-        if self.meaning.text_only:
+        if self.format.text_only:
             return
-        for column in left_out_texts(record, self.meaning.columns, self.meaning.format):
+        for column in left_out_texts(record, self.format.columns, self.format.formatting):
             first_place, count = self._left_out.get(column, (place, 0))
             self._left_out[column] = (first_place, count + 1)
 
@@ -180,11 +196,25 @@ class Expected:
             return
         for key, value in record.items():
             self.keys.add(key)
-            name = TYPES.get(type(value), "")
-            first = self._types.setdefault(key, name) if name else name
-            if name != first and not any(problem.field == key for problem in self.problems):
-                odd = f"found {show_value(value)} ({name}) in a column of {first}"
-                message = f"{odd}: the loader refuses the file"
-                self.problems.append(Problem("E404", place, message, key, f"write it as {first}"))
+            type_name = TYPES.get(type(value), "")
+            if not type_name:
+                continue
+            first_type = self._types.setdefault(key, type_name)
+            is_new = not any(problem.field == key for problem in self.problems)
+            if type_name != first_type and is_new:
+                message = (
+                    f"found {show_value(value)} ({type_name}) in a column of {first_type}: "
+                    "the loader refuses the file"
+                )
+                self.problems.append(Problem("E404", place, message, key, f"write it as {first_type}"))
         if len(self._shapes) < SHAPES:
             self._shapes.add(shape)
+
+
+def _example_or_loss(reader: RecordReader, record: Record) -> Example | str:
+    """Read a record. The reason if LLaMA-Factory loses it."""
+    try:
+        example = reader.read(record)
+    except ContentError as error:
+        return str(error)
+    return example.fault or example

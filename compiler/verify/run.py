@@ -1,4 +1,4 @@
-"""From the name of a set to what is wrong with what LLaMA-Factory makes of it: entry, rows, turns, labels."""
+"""Verify a dataset: compare its entry and the loader's rows with the file, and audit the labels."""
 
 import sys
 import tempfile
@@ -18,14 +18,7 @@ from tuneyard.compiler.publish.drift import (
     read_manifests,
 )
 from tuneyard.compiler.verify.audit import AUDIT_MESSAGES, FIRST, Audit, AuditBatch, audits, workers_for
-from tuneyard.compiler.verify.expect import (
-    Expected,
-    ExpectedRow,
-    Meaning,
-    column_problems,
-    entry_problems,
-    meaning_of,
-)
+from tuneyard.compiler.verify.expect import Expected, column_problems, entry_problems
 from tuneyard.compiler.verify.learned import AnswersAuditor, PretrainingAuditor
 from tuneyard.compiler.verify.selection import Selection, selection_problems, split_rows
 from tuneyard.compiler.verify.trained import RecipeFile, Training, training_of
@@ -42,18 +35,20 @@ from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
 from tuneyard.core.files import no_folder
 from tuneyard.core.llamafactory import RecipeData, expected_errors, import_offline, quiet, read_arguments
-from tuneyard.core.records import PLACEHOLDERS
+from tuneyard.core.records import PLACEHOLDERS, Example, RecordFormat, format_of_entry
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.core.timestamps import is_date_by_name
 from tuneyard.core.training_stage import TRAINING_STAGES, stage_fits, stage_of_rows, stage_problem
 
-ANSWERS = {name: stage.answers for name, stage in TRAINING_STAGES.items() if stage.answers is not None}
+ANSWERS_PER_ROW = {
+    name: stage.answers for name, stage in TRAINING_STAGES.items() if stage.answers is not None
+}
 """Answers of a loaded row, by stage."""
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 FLAGS = {"model_name_or_path": "--model", "template": "--template", "cutoff_len": "--cutoff-len"}
 EXAMPLE = "name the folder of a downloaded model, e.g. models/demo-base"
-# What of a recipe decides how rows are read, tokenised, cut and masked.
+# The keys of a recipe that decide how rows are read, tokenised, cut and masked.
 SETTINGS = (
     "stage", "template", "media_dir", "cutoff_len", "train_on_prompt", "mask_history", "tool_format",
     "default_system",
@@ -64,24 +59,24 @@ SETTINGS = (
     "video_maxlen", "use_audio_in_video", "audio_sampling_rate",
 )  # fmt: skip
 Settings = Mapping[str, object]
-Records = Iterator[tuple[str, ExpectedRow | str]]
+Records = Iterator[tuple[str, Example | str]]
 JSON = (".json", ".jsonl")
 
 
 class LoaderError(Exception):
-    """LLaMA-Factory's loader gave up on a dataset: its own words, the innermost that say something."""
+    """LLaMA-Factory's loader stopped at a dataset. The message is that of its innermost error."""
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What is known of one dataset after verifying it; `problems` holds the first of each code.
+    """The result of verifying one dataset; `problems` has the first of each code.
 
-    `why_no_answer` is what may keep the loader from reading the texts of answers.
+    `why_no_answer` is the reason for which the loader may lose the texts of answers.
 
     `is_read` is false if LLaMA-Factory cannot load the rows, so that there are no counts.
 
     `trained` is how many rows the recipe trains, None without a recipe. `dropped` has the numbers (from 0, in
-    LLaMA-Factory's order) of loaded rows that its processor passes over.
+    LLaMA-Factory's order) of loaded rows that its processor skips.
     """
 
     dataset: str
@@ -125,27 +120,28 @@ class Verdict:
 
 
 def datasets_of(name: str, out: Path) -> list[str]:
-    """Return the datasets that one compile wrote, or the one registered dataset of that name."""
-    sets = read_manifests(out)
-    if name in sets:
-        found = list(sets[name].get("entries", {}))
-        if not found:
-            why = "no output of this dataset is registered: LLaMA-Factory reads none of it"
-            raise RequestError(f"{name}: {why}")
-        return found
+    """The datasets that one compile wrote, or the one registered dataset of that name."""
+    manifests = read_manifests(out)
+    if name in manifests:
+        names = list(manifests[name].get("entries", {}))
+        if not names:
+            raise RequestError(
+                f"{name}: no output of this dataset is registered: LLaMA-Factory reads none of it"
+            )
+        return names
     registered = read_registry(out)
     if name in registered:
         return [name]
-    nowhere = wrong_folder(out)
-    if nowhere:
-        raise RequestError(f"dataset {name!r} not found: {nowhere}")
-    known = sorted({*sets, *registered})
-    there = f"(found: {', '.join(known) or 'none'}) {nearest(name, known)}"
-    raise RequestError(f"nothing called {name!r} in {out} {there}".rstrip())
+    folder_problem = wrong_folder(out)
+    if folder_problem:
+        raise RequestError(f"dataset {name!r} not found: {folder_problem}")
+    names = sorted({*manifests, *registered})
+    message = f"dataset {name!r} is not in {out} (found: {', '.join(names) or 'none'}) {nearest(name, names)}"
+    raise RequestError(message.rstrip())
 
 
 def read_settings(recipe: Path | None, options: Settings) -> dict[str, object]:
-    """Return a recipe's settings with the options that were given laid over them."""
+    """A recipe's settings. Options that were given replace them."""
     settings = read_mapping(recipe, "recipe") if recipe else {}
     return settings | {key: value for key, value in options.items() if value is not None}
 
@@ -157,11 +153,14 @@ def require_tokenizer(settings: Settings, options: Settings) -> None:
     if not flags or _has_tokenizer(model):
         return
     if options.get("model_name_or_path") is not None:
-        no_tokenizer = f"no tokenizer in it (expected one of {', '.join(TOKENIZERS)})"
-        reason = f"{model}: {no_tokenizer}" if Path(str(model)).is_dir() else no_folder(str(model), EXAMPLE)
+        reason = no_folder(str(model), EXAMPLE)
+        if Path(str(model)).is_dir():
+            reason = f"{model}: no tokenizer in it (expected one of {', '.join(TOKENIZERS)})"
         raise RequestError(f"--model {reason}")
-    where = "no model is named" if model is None else f"the recipe's model {model} is no model folder here"
-    raise RequestError(f"{flags[0]} needs the model's tokenizer, and {where}: add --model DIR")
+    reason = f"the recipe's model {model} is no model folder here"
+    if model is None:
+        reason = "no model is named"
+    raise RequestError(f"{flags[0]} needs the model's tokenizer, and {reason}: add --model DIR")
 
 
 def _has_tokenizer(model: object) -> bool:
@@ -175,46 +174,46 @@ def verify(
     recipe: RecipeFile | None = None,
     siblings: Sequence[str] = (),
 ) -> Verdict:
-    """Verify one registered dataset; `RequestError` where LLaMA-Factory or the file is not there.
+    """Verify one registered dataset. `RequestError` if LLaMA-Factory or the file is missing.
 
     `settings` are those of the `recipe`, if there is one, with the command's options over them. `siblings`
     are the datasets of the same compile.
     """
     dataset, manifests = locate_dataset(name, out), read_manifests(out)
     verdict = Verdict(name)
-    meaning = meaning_of(dataset.entry)
+    record_format = format_of_entry(dataset.entry)
     place = f"{out / REGISTRY}: {name}"
     for problem in since_compiled(dataset, out, manifests):
         verdict.add(problem)
-    stage = str(settings.get("stage", _stage(dataset, manifests, meaning)))
+    stage = str(settings.get("stage", _stage(dataset, manifests, record_format)))
     if not stage_fits(stage, dataset.entry):
         stage_place = recipe.place("stage") if recipe else "stage"
         verdict.add(stage_problem(stage, name, dataset.entry, stage_place))
         verdict.not_checked.append(f"what stage {stage} would learn: the data is for another stage")
         stage = stage_of_rows(dataset.entry)
-    for problem in entry_problems(place, dataset.entry, meaning):
+    for problem in entry_problems(place, dataset.entry, record_format):
         if not (stage == "pt" and problem.code == "E402"):
             verdict.add(problem)
-    unusable = list(selection_problems(place, dataset))
-    for problem in unusable:
+    problems = list(selection_problems(place, dataset))
+    for problem in problems:
         verdict.add(problem)
-    if unusable:
+    if problems:
         verdict.not_checked.append("the rows: LLaMA-Factory cannot load them")
         verdict.is_read = False
         return verdict
     verdict.stage = stage
     for path in loaded_files(dataset.path):
         if path.suffix in JSON:
-            for problem in problems_of_file(path, str(path), meaning.columns):
+            for problem in problems_of_file(path, str(path), record_format.columns):
                 verdict.add(problem)
-    expected = Expected(dataset.path, meaning)
+    expected = Expected(dataset.path, record_format)
     _load_and_walk(dataset, out, expected, verdict, {**settings, "stage": stage})
     if recipe and verdict.loaded:
         training = training_of(recipe, dataset, out, verdict.loaded, verdict.dropped, siblings)
         if "E434" in verdict.counts and training.rows:
             training = Training(rows=0, steps=["the data is for another stage, E434"])
         verdict.note_training(training, recipe.path)
-    for problem in [*expected.problems, *column_problems(place, meaning, expected.keys)]:
+    for problem in [*expected.problems, *column_problems(place, record_format, expected.keys)]:
         verdict.add(problem)
     return verdict
 
@@ -222,9 +221,9 @@ def verify(
 def _load_and_walk(
     dataset: Dataset, out: Path, expected: Expected, verdict: Verdict, settings: Settings
 ) -> None:
-    """Load the rows with LLaMA-Factory and compare them with the records; audit them if there is a model."""
+    """Load the rows with LLaMA-Factory, compare them with the records, and audit them if there is a model."""
     workers = workers_for(sum(path.stat().st_size for path in loaded_files(dataset.path)))
-    selection = _selection(dataset, expected.meaning)
+    selection = _selection(dataset, expected.format)
     with tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as cache:
         try:
             data, rows = load(dataset.name, out, settings, cache, workers)
@@ -239,7 +238,7 @@ def _load_and_walk(
         if "E430" in verdict.counts:
             verdict.not_checked.append("what is learned: LLaMA-Factory reads times instead of texts")
         elif "E434" not in verdict.counts:
-            has_tools = "tools" in expected.meaning.columns
+            has_tools = "tools" in expected.format.columns
             auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"), has_tools)
         verdict.why_no_answer = _why_no_answer(verdict, expected)
         _walk(data, rows, records, verdict, auditor)
@@ -252,18 +251,19 @@ def _load_and_walk(
             verdict.dropped = [order[number] for number in verdict.dropped]
     if selection:
         verdict.notes.append(f"split: {show_value(dataset.entry['split'])} selects {verdict.loaded} rows")
-    if samples := dataset.entry.get("num_samples"):
+    samples = dataset.entry.get("num_samples")
+    if samples:
         verdict.notes.append(
             f"num_samples: each training draws {samples} of these {verdict.loaded} rows at random"
         )
 
 
-def _selection(dataset: Dataset, meaning: Meaning) -> Selection | None:
-    """Return what the entry's `split` selects, None if that is every row; the file is read once to count."""
+def _selection(dataset: Dataset, record_format: RecordFormat) -> Selection | None:
+    """The records that the entry's `split` selects, None for all. It reads the file to count its records."""
     split = dataset.entry.get("split", "train")
     if split in ("train", "all"):
         return None
-    everything = Expected(dataset.path, meaning)
+    everything = Expected(dataset.path, record_format)
     try:
         for _ in everything.records():
             pass
@@ -273,7 +273,7 @@ def _selection(dataset: Dataset, meaning: Meaning) -> Selection | None:
 
 
 def since_compiled(dataset: Dataset, out: Path, manifests: Mapping[str, Manifest]) -> Iterator[Problem]:
-    """Yield how a dataset's file and entry differ from what was compiled; nothing for other datasets."""
+    """Report how the file and the entry of a compiled dataset differ from the compile's manifest."""
     for folder, manifest in manifests.items():
         if dataset.path.parent == out / folder:
             problem = changed_file(dataset.path, manifest)
@@ -285,21 +285,25 @@ def since_compiled(dataset: Dataset, out: Path, manifests: Mapping[str, Manifest
             yield from changed_entry(str(out / REGISTRY), dataset.name, dataset.entry, compiled, hint)
 
 
-def _stage(dataset: Dataset, manifests: Mapping[str, Manifest], meaning: Meaning) -> str:
-    """Return the stage unless a recipe has one; pt is for our texts, and for one column called text."""
-    ours = any(dataset.name in compiled_entries(folder, made) for folder, made in manifests.items())
-    text = meaning.text_only and (ours or list(meaning.columns.values()) == ["text"])
-    return "pt" if text else stage_of_rows(dataset.entry)
+def _stage(dataset: Dataset, manifests: Mapping[str, Manifest], record_format: RecordFormat) -> str:
+    """The stage without a recipe: pt for compiled texts, and for a file with the one column `text`."""
+    is_compiled = any(
+        dataset.name in compiled_entries(folder, manifest) for folder, manifest in manifests.items()
+    )
+    has_only_text = list(record_format.columns.values()) == ["text"]
+    if record_format.text_only and (is_compiled or has_only_text):
+        return "pt"
+    return stage_of_rows(dataset.entry)
 
 
 def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) -> tuple[RecipeData, Any]:
-    """Return LLaMA-Factory's arguments, and the rows of a dataset as its loader has them, or `LoaderError`.
+    """LLaMA-Factory's arguments, and the rows of a dataset as its loader reads them, or `LoaderError`.
 
     `settings` are a recipe's keys, of which only `SETTINGS` and the model's folder count.
     """
     import_offline()
-    asked = {key: settings[key] for key in SETTINGS if key in settings}
-    asked |= {
+    arguments = {key: settings[key] for key in SETTINGS if key in settings}
+    arguments |= {
         "model_name_or_path": str(settings.get("model_name_or_path", "none")),
         "dataset_dir": str(folder),
         "dataset": name,
@@ -310,7 +314,7 @@ def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) 
     }
     with quiet():
         try:
-            data = read_arguments(asked, preprocessing_num_workers=workers if workers > 1 else None)
+            data = read_arguments(arguments, preprocessing_num_workers=workers if workers > 1 else None)
         except expected_errors() as error:
             raise ContentError(f"LLaMA-Factory refuses the settings: {error}") from error
         try:
@@ -318,19 +322,19 @@ def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) 
         except expected_errors() as error:
             cause = error.__cause__  # of a forked process it is a whole traceback in one text
             inner = cause if isinstance(cause, expected_errors()) else error
-            said = (str(inner).strip() or repr(inner)).splitlines()[0]
-            raise LoaderError(f"{type(inner).__name__}: {said[:200]}") from error
+            first_line = (str(inner).strip() or repr(inner)).splitlines()[0]
+            raise LoaderError(f"{type(inner).__name__}: {first_line[:200]}") from error
 
 
 def _without_loader(expected: Expected, verdict: Verdict, error: LoaderError) -> None:
-    """Its loader gave up: say so with its own words, and read the file ourselves for the places."""
+    """Report the error of LLaMA-Factory's loader, and read the file for the places of lost records."""
     try:
-        for place, talk in expected.records():
+        for place, example in expected.records():
             verdict.records += 1
-            if isinstance(talk, str):
-                verdict.add(Problem("E406", place, talk))
-    except ProblemsError as found:
-        for problem in found.problems:
+            if isinstance(example, str):
+                verdict.add(Problem("E406", place, example))
+    except ProblemsError as error_of_file:
+        for problem in error_of_file.problems:
             verdict.add(problem)
     verdict.add(Problem("E405", str(expected.path), f"LLaMA-Factory cannot load it: {error}"))
 
@@ -338,18 +342,19 @@ def _without_loader(expected: Expected, verdict: Verdict, error: LoaderError) ->
 def _walk(
     data: RecipeData, rows: Any, records: Records, verdict: Verdict, auditor: AuditBatch | None
 ) -> None:
-    """Compare the loaded rows with the file's records, while workers audit what they teach."""
+    """Compare the loaded rows with the file's records, while workers audit their labels."""
     starts = range(0, len(rows), data.data_args.preprocessing_batch_size)
     if auditor is None:
         _compare_all(rows, starts, records, verdict)
         return
-    verdict.audit = audit = Audit()
-    with audits(auditor, rows, starts, data.data_args.preprocessing_num_workers or 1) as found:
+    audit = Audit()
+    verdict.audit = audit
+    with audits(auditor, rows, starts, data.data_args.preprocessing_num_workers or 1) as batch_audits:
         places = _compare_all(rows, starts, records, verdict)
         with _bar(f"auditing {verdict.dataset}", rows) as bar:
-            for one in found:
-                audit.add(one)
-                bar.update(one.rows)
+            for batch_audit in batch_audits:
+                audit.add(batch_audit)
+                bar.update(batch_audit.rows)
     for code, message in AUDIT_MESSAGES.items():
         count = audit.counts[code]
         graded = code_for(code, count, audit.rows) if code in MESSAGES else code
@@ -386,14 +391,18 @@ def _no_block_problem(verdict: Verdict, path: Path) -> Problem | None:
 def _auditor(
     data: RecipeData, rows: Any, verdict: Verdict, model: object, has_tools: bool
 ) -> AuditBatch | None:
-    """Return what audits batches, or None where no tokenizer is at hand or the stage is another."""
-    if verdict.stage not in ANSWERS:
-        verdict.not_checked.append(f"what stage {verdict.stage} learns (known: {', '.join(ANSWERS)})")
+    """The auditor of batches, None without a tokenizer or for a stage that is not audited."""
+    if verdict.stage not in ANSWERS_PER_ROW:
+        stages = ", ".join(ANSWERS_PER_ROW)
+        verdict.not_checked.append(f"what stage {verdict.stage} learns (known: {stages})")
         return None
     if not _has_tokenizer(model):
-        why = "no recipe and no model were given" if model is None else f"{model} is no model folder here"
-        what = f"what is learned, token lengths ({why})"
-        verdict.not_checked.append(f"{what}; give a model folder with --model DIR")
+        reason = f"{model} is no model folder here"
+        if model is None:
+            reason = "no recipe and no model were given"
+        verdict.not_checked.append(
+            f"what is learned, token lengths ({reason}); give a model folder with --model DIR"
+        )
         return None
     try:
         with quiet():
@@ -414,28 +423,28 @@ def _auditor(
     return AnswersAuditor(data, len(rows)).audit
 
 
-def _bar(what: str, rows: Any) -> Any:
+def _bar(label: str, rows: Any) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=len(rows), desc=what, unit="row", unit_scale=True, delay=2, file=sys.stderr)
+    return tqdm(total=len(rows), desc=label, unit="row", unit_scale=True, delay=2, file=sys.stderr)
 
 
-def _compare_all(loaded: Any, starts: range, ours: Records, verdict: Verdict) -> list[str]:
-    """Compare every row with its record; returns the places of the records."""
+def _compare_all(loaded: Any, starts: range, records: Records, verdict: Verdict) -> list[str]:
+    """Compare every row with its record; the result is the places of the records."""
     places: list[str] = []
     columns = loaded.select_columns(["_prompt", "_response", "_system", "_tools", *MEDIA])
     with _bar(f"comparing {verdict.dataset}", loaded) as bar:
         for start in starts:
             rows = columns[start : start + starts.step]
-            records = list(islice(ours, len(rows["_prompt"])))
-            places += [place for place, _ in records]
-            for number, (place, talk) in enumerate(records):
-                _compare(place, talk, rows, number, verdict)
+            batch = list(islice(records, len(rows["_prompt"])))
+            for number, (place, example) in enumerate(batch):
+                places.append(place)
+                _compare(place, example, rows, number, verdict)
                 if _is_dropped(rows, number, verdict.stage):
                     verdict.dropped.append(start + number)
-            verdict.records += len(records)
+            verdict.records += len(batch)
             bar.update(len(rows["_prompt"]))
-    for place, _ in ours:
+    for place, _ in records:
         verdict.records += 1
         verdict.add(Problem("E406", place, "the loader leaves this record out"))
     if verdict.loaded > verdict.records:
@@ -445,50 +454,58 @@ def _compare_all(loaded: Any, starts: range, ours: Records, verdict: Verdict) ->
 
 
 def _why_no_answer(verdict: Verdict, expected: Expected) -> str:
-    """Return what makes the loader read something else than the text of an answer, "" if nothing is known."""
+    """The reason for which the loader may lose the text of an answer, "" without a known one."""
     retyped = [problem.field for problem in verdict.problems if problem.code == "E430"]
     if retyped:
         return f"it reads {show_value(retyped[0])} as a time (E430)"
     suffixes = {path.suffix for path in loaded_files(expected.path)}
     if ".csv" in suffixes:
         return "of a .csv it reads numbers as numbers, and an empty field or NA as nothing; write .jsonl"
-    dates = [column for column in text_columns(expected.meaning.columns) if is_date_by_name(column)]
+    dates = [column for column in text_columns(expected.format.columns) if is_date_by_name(column)]
     if dates and ".json" in suffixes:
         return f"it may read {show_value(dates[0])} as a time, by the column's name: rename the column"
     return ""
 
 
 def _is_dropped(rows: Mapping[str, Any], number: int, stage: str) -> bool:
-    """Whether LLaMA-Factory's processor passes over a loaded row: it is not a question with its answers."""
-    answers = ANSWERS.get(stage)
+    """Whether LLaMA-Factory's processor skips a loaded row: it is not a question with its answers."""
+    answers = ANSWERS_PER_ROW.get(stage)
     if not answers:
         return False
     return len(rows["_prompt"][number]) % 2 != 1 or len(rows["_response"][number]) != answers
 
 
 def _compare(
-    place: str, talk: ExpectedRow | str, rows: Mapping[str, Any], number: int, verdict: Verdict
+    place: str, example: Example | str, rows: Mapping[str, Any], number: int, verdict: Verdict
 ) -> None:
-    """One record against the loader's row: is it there, with the same turns, system, tools?"""
-    prompt, answer = rows["_prompt"][number], rows["_response"][number]
-    if isinstance(talk, str) or _is_dropped(rows, number, verdict.stage):
-        why = talk if isinstance(talk, str) else "LLaMA-Factory finds no answer in it"
-        if verdict.why_no_answer and not isinstance(talk, str):
-            why = f"{why}: {verdict.why_no_answer}"
-        verdict.add(Problem("E406", place, why))
+    """Compare one record with the loader's row: turns, system text, tools and media."""
+    if isinstance(example, str):
+        verdict.add(Problem("E406", place, example))
         return
-    turns = [(turn["role"], turn["content"]) for turn in prompt + answer]
-    found = [path for name in MEDIA for path in rows[name][number] or ()]
-    pairs = zip_longest(found, talk.media, fillvalue="")
-    named = tuple(ours if ours and path.endswith(ours) else path for path, ours in pairs)
-    theirs = ExpectedRow(turns, rows["_system"][number] or "", rows["_tools"][number] or "", named)
-    if theirs == talk:
-        verdict.same += 1
-        if lost := [path for path in found if not Path(path).is_file()]:
-            message = f"LLaMA-Factory does not find {lost[0]}: a recipe names the folder as media_dir"
-            verdict.add(Problem("E408", place, message))
+    if _is_dropped(rows, number, verdict.stage):
+        reason = "LLaMA-Factory finds no answer in it"
+        if verdict.why_no_answer:
+            reason = f"{reason}: {verdict.why_no_answer}"
+        verdict.add(Problem("E406", place, reason))
         return
-    beside = [(talk.system, theirs.system), (talk.tools, theirs.tools), *zip_longest(talk.media, named)]
-    wrong = next((ours, other) for ours, other in [*zip_longest(talk.turns, turns), *beside] if ours != other)
-    message = f"the file has {show_value(wrong[0])}, LLaMA-Factory reads {show_value(wrong[1])}"
-    verdict.add(Problem("E407", place, message))
+    messages = rows["_prompt"][number] + rows["_response"][number]
+    pairs: list[tuple[object, object]] = []  # of the file, of the loader
+    loaded_turns = [(message["role"], message["content"]) for message in messages]
+    pairs += zip_longest(example.trained_turns, loaded_turns)
+    pairs.append((example.system, rows["_system"][number] or ""))
+    pairs.append((example.tools, rows["_tools"][number] or ""))
+    loaded_paths = [path for name in MEDIA for path in rows[name][number] or ()]
+    for path, loaded_path in zip_longest(example.paths, loaded_paths, fillvalue=""):
+        # the loader puts media_dir before the paths of files that it finds
+        if not path or not loaded_path.endswith(path):
+            pairs.append((path, loaded_path))
+    for of_file, of_loader in pairs:
+        if of_file != of_loader:
+            message = f"the file has {show_value(of_file)}, LLaMA-Factory reads {show_value(of_loader)}"
+            verdict.add(Problem("E407", place, message))
+            return
+    verdict.same += 1
+    missing_paths = [path for path in loaded_paths if not Path(path).is_file()]
+    if missing_paths:
+        message = f"LLaMA-Factory does not find {missing_paths[0]}: a recipe names the folder as media_dir"
+        verdict.add(Problem("E408", place, message))

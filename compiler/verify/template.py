@@ -3,47 +3,61 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tuneyard.compiler.verify.expect import ExpectedRow, expected_row, meaning_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory import expected_errors, import_offline
 from tuneyard.core.prompt import template_named
+from tuneyard.core.records import Example, RecordReader, format_of_entry
 from tuneyard.core.template_fit import EOS, Writing
 from tuneyard.core.training_stage import stage_of_rows
 
 
 def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], name: str) -> str:
-    """Return a record of a dataset as text, loss tokens between ⟦ and ⟧; of a pair both sides.
+    """A record of a dataset as text, with loss tokens between ⟦ and ⟧; of a pair both sides.
 
-    `name` is one of LLaMA-Factory's templates (`RequestError` where it knows none of that name).
+    `name` is one of LLaMA-Factory's templates; `RequestError` if it does not exist. `ContentError` for a
+    record on which training stops, or which LLaMA-Factory drops.
     """
     import_offline()
     template = template_named(name, think=True)
-    meaning = meaning_of(entry)
-    talk = expected_row(record, meaning)
-    if isinstance(talk, str):
-        raise ContentError(talk)
-    if meaning.text_only:
-        return f"⟦{talk.turns[0][1]}{EOS}⟧"
-    messages = [{"role": role, "content": text} for role, text in talk.turns]
+    record_format = format_of_entry(entry)
+    example = RecordReader(record_format).read(record)
+    if example.fault:
+        raise ContentError(example.fault)
+    if record_format.text_only:
+        return f"⟦{example.turns[0][1]}{EOS}⟧"
     try:
         if stage_of_rows(entry) != "sft":
-            return _answers(template, messages, talk, meaning.ranking)
-        pairs = template.encode_multiturn(Writing(), messages, talk.system, talk.tools)
+            return _text_with_answers(template, example)
+        pairs = template.encode_multiturn(
+            Writing(), _messages(example.trained_turns), example.system, example.tools
+        )
     except expected_errors() as error:
-        what = f"the template {name!r} cannot write the row's tools or calls: {error!r}"
-        raise ContentError(f"{what}; training would stop at it") from error
-    end = EOS if template.efficient_eos else ""
-    return "".join(f"{''.join(asked)}⟦{''.join(told)}{end}⟧" for asked, told in pairs)
+        message = f"the template {name!r} cannot write the row's tools or calls: {error!r}"
+        raise ContentError(f"{message}; training would stop at it") from error
+    end = _end(template)
+    return "".join(f"{''.join(prompt)}⟦{''.join(answer)}{end}⟧" for prompt, answer in pairs)
 
 
-def _answers(template: Any, messages: list[dict[str, str]], talk: ExpectedRow, ranking: bool) -> str:
-    """Return the prompt once, and what is learned of each answer after it."""
-    *prompt, chosen, rejected = messages
-    sides = [("chosen", chosen), ("rejected", rejected)]
-    if not ranking:  # KTO: one of the two answers is empty and is not trained on
-        sides = [("desirable", chosen) if chosen["content"] else ("undesirable", rejected)]
-    end, written, asked = EOS if template.efficient_eos else "", [], list[str]()
+def _text_with_answers(template: Any, example: Example) -> str:
+    """The prompt, then the learned text of each answer."""
+    if example.mark is None:
+        sides = list(zip(("chosen", "rejected"), example.answers, strict=True))
+    else:  # the empty answer next to a marked one is not trained on
+        sides = [("desirable" if example.mark else "undesirable", example.answers[0])]
+    prompt_texts: list[str] = []
+    lines = []
     for side, answer in sides:
-        asked, told = template.encode_oneturn(Writing(), [*prompt, answer], talk.system, talk.tools)
-        written.append(f"{side}: ⟦{''.join(told)}{end}⟧")
-    return "\n".join(["".join(asked), *written])
+        messages = _messages([*example.turns, answer])
+        prompt_texts, answer_texts = template.encode_oneturn(
+            Writing(), messages, example.system, example.tools
+        )
+        lines.append(f"{side}: ⟦{''.join(answer_texts)}{_end(template)}⟧")
+    return "\n".join(["".join(prompt_texts), *lines])
+
+
+def _messages(turns: list[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"role": role, "content": text} for role, text in turns]
+
+
+def _end(template: Any) -> str:
+    return EOS if template.efficient_eos else ""

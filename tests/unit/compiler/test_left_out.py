@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tuneyard.compiler.verify.expect import Expected, meaning_of
+from tuneyard.compiler.verify.expect import Expected
+from tuneyard.core.records import format_of_entry
 
 ROW = {"instruction": "And then?", "output": "We go home."}
 RUNNING = "The sun stands high at noon."
@@ -40,7 +41,7 @@ def test_what_is_filled_and_not_named_is_an_error_with_its_first_place(bench, be
     empty = {name: False if value is False else None for name, value in beside.items()}
     rows = [{**ROW, **empty}, {**ROW, **beside}]
     path = bench.write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    found = Expected(path, meaning_of({"file_name": "a.jsonl", **entry}))
+    found = Expected(path, format_of_entry({"file_name": "a.jsonl", **entry}))
     list(found.records())
     assert [(p.code, p.place.rsplit("/", 1)[-1], p.field) for p in found.problems] == expected
     assert all(("in 1 record," in p.message) == (p.field != "kto_tag") for p in found.problems)
@@ -49,7 +50,7 @@ def test_what_is_filled_and_not_named_is_an_error_with_its_first_place(bench, be
 def test_several_parts_are_named_in_one_order(bench):
     """Whatever Python makes of a set of names: a report is the same bytes each time."""
     beside = {"kto_tag": True, "tools": "[{}]", "history": [["q", "a"]], "system": "s", "videos": ["v"]}
-    found = Expected(bench.write("a.jsonl", json.dumps({**ROW, **beside}) + "\n"), meaning_of({}))
+    found = Expected(bench.write("a.jsonl", json.dumps({**ROW, **beside}) + "\n"), format_of_entry({}))
     list(found.records())
     assert [p.field for p in found.problems] == ["system", "history", "tools", "videos", "kto_tag"]
 
@@ -64,7 +65,7 @@ def test_several_parts_are_named_in_one_order(bench):
 def test_several_texts_that_one_key_would_map_are_one_finding(bench, beside, entry, code, field):
     rows = [ROW, {**ROW, **beside}]
     path = bench.write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    expected = Expected(path, meaning_of({"file_name": "a.jsonl", **entry}))
+    expected = Expected(path, format_of_entry({"file_name": "a.jsonl", **entry}))
     list(expected.records())
     (problem,) = expected.problems
     assert (problem.code, problem.field, problem.place) == (code, field, f"{path}:2")

@@ -10,8 +10,8 @@ from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.publish.registry import entries_of
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.compiler.verify.expect import expected_row, meaning_of
 from tuneyard.core.errors import ContentError
+from tuneyard.core.records import read_example
 
 ALPACA = """
 about: Questions about pictures
@@ -51,7 +51,7 @@ def test_alpaca_gets_its_placeholders_where_it_has_none(pictures):
     assert (report.read, report.kept) == (4, 4)
     entry = entries_of(load_spec(str(pictures / "seen.yaml")), ["train"])["seen"]
     assert entry["columns"]["images"] == "pictures"
-    assert expected_row(records[2], meaning_of(entry)).media == ("pictures/a.png",) * 2
+    assert read_example(records[2], entry, "here").paths == ["pictures/a.png"] * 2
 
 
 def test_the_same_question_about_another_picture_is_no_repeated_row(pictures):

@@ -10,8 +10,9 @@ from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.publish.registry import entries_of
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.compiler.verify.expect import entry_problems, expected_row, meaning_of
+from tuneyard.compiler.verify.expect import entry_problems
 from tuneyard.core.errors import ContentError
+from tuneyard.core.records import format_of_entry, read_example
 from tuneyard.core.training_stage import stage_of_rows
 
 ASK = [{"role": "user", "content": "2+2?"}]
@@ -36,7 +37,7 @@ def answer(text):
 def test_the_entry_is_what_llamafactory_asks_for(name):
     spec = load_spec(name)
     (entry,) = entries_of(spec, ["train"]).values()
-    assert list(entry_problems("here", entry, meaning_of(entry))) == []
+    assert list(entry_problems("here", entry, format_of_entry(entry))) == []
     assert entry.get("ranking") is (None if name == "kto" else True)
     beside = {"kto_tag"} if name == "kto" else {"chosen", "rejected"}
     assert beside <= entry["columns"].keys() and "response" not in entry["columns"]
@@ -76,13 +77,13 @@ def test_the_prompt_can_stand_before_the_chosen_answer(tmp_path):
 def test_what_llamafactory_should_read_of_a_record():
     (entry,) = entries_of(load_spec("pairs"), ["train"]).values()
     record = {"instruction": "a", "input": "b", "chosen": "c", "rejected": "d"}
-    turns = expected_row(record, meaning_of(entry)).turns
+    turns = read_example(record, entry, "here").trained_turns
     assert turns == [("user", "a\nb"), ("assistant", "c"), ("assistant", "d")]
     (entry,) = entries_of(load_spec("kto"), ["train"]).values()
     talk = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
     for mark, told in ((True, ["a", "b", ""]), (False, ["a", "", "b"])):
-        row = expected_row({"conversations": talk, "kto_tag": mark}, meaning_of(entry))
-        assert [text for _, text in row.turns] == told
+        row = read_example({"conversations": talk, "kto_tag": mark}, entry, "here")
+        assert [text for _, text in row.trained_turns] == told
 
 
 @pytest.mark.parametrize(
@@ -238,5 +239,5 @@ def test_an_answer_that_the_file_lacks_is_its_default(tmp_path):
 def test_a_column_without_a_name_is_nobodys():
     """pandas writes its index so; an entry that names no system has none."""
     record = {"": "0", "instruction": "a?", "input": "", "output": "b"}
-    row = expected_row(record, meaning_of({"file_name": "x.csv"}))
-    assert (row.system, row.tools, row.turns) == ("", "", [("user", "a?"), ("assistant", "b")])
+    row = read_example(record, {"file_name": "x.csv"}, "here")
+    assert (row.system, row.tools, row.trained_turns) == ("", "", [("user", "a?"), ("assistant", "b")])

@@ -9,12 +9,13 @@ from click.testing import CliRunner
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.verify.audit import Audit
-from tuneyard.compiler.verify.expect import Expected, ExpectedRow, column_problems, entry_problems, meaning_of
+from tuneyard.compiler.verify.expect import Expected, column_problems, entry_problems
 from tuneyard.compiler.verify.report import as_json, histogram, lines
 from tuneyard.compiler.verify.run import Verdict, datasets_of, read_settings
 from tuneyard.compiler.verify.selection import Selection, selection_problems, split_rows
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
+from tuneyard.core.records import Example, format_of_entry
 from tuneyard.core.training_stage import stage_fits
 
 ALPACA = {"file_name": "x", "columns": {"prompt": "instruction", "query": "input", "response": "output"}}
@@ -32,7 +33,7 @@ SHAREGPT = {
 
 def found(entry, keys=None):
     """Return (code, field, way out) of everything that is wrong with an entry."""
-    meaning = meaning_of(entry)
+    meaning = format_of_entry(entry)
     problems = [*entry_problems("p", entry, meaning), *(column_problems("p", meaning, keys) if keys else [])]
     return [(problem.code, problem.field, problem.hint) for problem in problems]
 
@@ -80,7 +81,7 @@ def test_entries(entry, keys, expected):
 
 def read(bench, name, content, entry=ALPACA):
     """Read a file as records; returns (places and talks or reasons, problems of the whole file)."""
-    expected = Expected(bench.write(name, content), meaning_of(entry))
+    expected = Expected(bench.write(name, content), format_of_entry(entry))
     records = list(expected.records())
     return records, [(p.code, p.place.rsplit("/", 1)[-1], p.field) for p in expected.problems]
 
@@ -96,8 +97,8 @@ def test_alpaca_records_as_turns(bench):
     content = "".join(json.dumps(row) + "\n" for row in rows)
     records, problems = read(bench, "a.jsonl", content)
     assert [talk for _, talk in records[:2]] == [
-        ExpectedRow([("user", "I\nJ"), ("assistant", "O")]),
-        ExpectedRow([("user", "I"), ("assistant", "")]),
+        Example([("user", "I\nJ")], [("assistant", "O")]),
+        Example([("user", "I")], [("assistant", "")]),
     ]
     assert [talk.split(",")[0] for _, talk in records[2:]] == [
         "output: found null",
@@ -112,8 +113,8 @@ def test_history_and_system(bench):
     entry = {"columns": {**ALPACA["columns"], "history": "h", "system": "s"}}
     row = {"instruction": "I", "output": "O", "h": [["a", "b"]], "s": "S"}
     records, _ = read(bench, "h.jsonl", json.dumps(row), entry)
-    turns = [("user", "a"), ("assistant", "b"), ("user", "I"), ("assistant", "O")]
-    assert records[0][1] == ExpectedRow(turns, "S")
+    turns = [("user", "a"), ("assistant", "b"), ("user", "I")]
+    assert records[0][1] == Example(turns, [("assistant", "O")], "S")
     records, _ = read(bench, "h.jsonl", json.dumps(row | {"h": [["a"]]}), entry)
     assert "expected [question, answer]" in records[0][1]
 
@@ -133,14 +134,14 @@ def test_sharegpt_records_as_turns(bench):
     ]
     records, _ = read(bench, "s.json", json.dumps(rows), SHAREGPT)
     talks = [talk for _, talk in records]
-    assert talks[0] == ExpectedRow([("user", "a"), ("assistant", "b")], "S")
-    assert talks[1].system == "S" and [role for role, _ in talks[1].turns] == [
+    assert talks[0] == Example([("user", "a")], [("assistant", "b")], "S")
+    assert talks[1].system == "S" and [role for role, _ in talks[1].trained_turns] == [
         "user", "function", "observation", "assistant",
     ]  # fmt: skip
-    assert "1 turns, expected an even number" in talks[2]
-    assert "turn 1 is the assistant's, expected user" in talks[3]
-    assert "turn 2" in talks[4] and "expected a known role" in talks[4]
-    assert "0 turns" in talks[5]
+    assert "1 turn, expected an even number" in talks[2]
+    assert 'turn 1 is "gpt", expected "human"' in talks[3]
+    assert "turn 2" in talks[4] and "expected one of human, gpt" in talks[4]
+    assert "no turns" in talks[5]
 
 
 def test_what_its_loader_stumbles_over(bench):
@@ -153,7 +154,7 @@ def test_what_its_loader_stumbles_over(bench):
 def test_names(bench):
     bench.write("out/dataset_info.json", json.dumps({"mine": ALPACA}))
     assert datasets_of("mine", bench.out) == ["mine"]
-    with pytest.raises(RequestError, match="nothing called 'mime'.*did you mean \"mine\""):
+    with pytest.raises(RequestError, match="dataset 'mime' is not in.*did you mean \"mine\""):
         datasets_of("mime", bench.out)
 
 
@@ -274,7 +275,7 @@ def test_a_folder_that_llamafactory_cannot_load_is_named(bench, names, message):
 def test_all_files_of_a_folder_are_read_in_llamafactorys_order(bench):
     for name in ("b.json", "a.json", "c.json"):
         bench.write(f"set/{name}", json.dumps([{"instruction": name, "output": "x"}]))
-    expected = Expected(bench.folder / "set", meaning_of(ALPACA))
+    expected = Expected(bench.folder / "set", format_of_entry(ALPACA))
     texts = [talk.turns[0][1] for _, talk in expected.records()]
     assert texts == [path.name for path in (bench.folder / "set").iterdir()] and expected.count == 3
 

@@ -128,9 +128,7 @@ def test_a_prompt_has_one_system_turn(messages, column, expected) -> None:
 
 @pytest.mark.parametrize("messages", [[USER, SYSTEM, USER, ANSWER], [SYSTEM, OTHER, USER, ANSWER]])
 def test_a_system_turn_after_the_first_message_is_refused(messages) -> None:
-    with pytest.raises(
-        ContentError, match='here: messages: turn 2 is "system", expected'
-    ):
+    with pytest.raises(ContentError, match='here: messages: turn 2 is "system", expected'):
         conversation({"messages": messages}, {}, "here")
 
 
