@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.core.calls import RESULTS, WrongValueError, before_calls, calls_of, tools_text, wrapped_tools
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.files import read_object
-from tuneyard.core.records import PLACEHOLDERS, QUESTIONS, format_of, read_example, strings
+from tuneyard.core.records import PLACEHOLDERS, QUESTIONS, format_of, read_example, require_prompt, strings
 from tuneyard.core.time_limit import bounded
 
 if TYPE_CHECKING:
@@ -51,9 +51,7 @@ def conversation(
     example = read_example(record, entry, place)
     record_format = format_of(record, entry)
     columns = record_format.columns
-    if record_format.formatting == "alpaca" and columns.get("prompt") not in record:
-        names = ", ".join(record) or "none"
-        raise ContentError(f"{place}: no column {columns.get('prompt')!r} (found: {names})")
+    require_prompt(record, record_format, place)
     if not example.turns or example.turns[-1][0] not in QUESTIONS:
         raise ContentError(f"{place}: expected a turn of the user before the answer: {example.fault}")
     messages = [{"role": role, "content": text} for role, text in example.turns]

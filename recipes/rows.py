@@ -15,8 +15,9 @@ from typing import Any
 from tuneyard.core import llamafactory
 from tuneyard.core.answers import answer_codes
 from tuneyard.core.datasets import read_records
-from tuneyard.core.errors import TuneyardError, counted, show_value
+from tuneyard.core.errors import ContentError, TuneyardError, counted, show_value
 from tuneyard.core.llamafactory import WHOLE, RecipeData, replaced
+from tuneyard.core.records import PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader, strings
 from tuneyard.core.training_stage import MARKED, TRAINING_STAGES
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
@@ -217,31 +218,14 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
 
 
 def turn_fault(row: dict[str, Any], attributes: Any) -> str:
-    """Return which turn of a conversation LLaMA-Factory does not accept where it is, or how many are there.
-
-    `attributes` are those of the dataset's entry. A system turn at the start does not count, and of tool
-    results in a row only the first one does (formatting openai).
-    """
-    questions = (attributes.user_tag, attributes.observation_tag)
-    answers = (attributes.assistant_tag, attributes.function_tag)
-    alternating: list[tuple[int, object]] = []  # position in the row from 1, role
-    for position, turn in enumerate(row[attributes.messages] or [], 1):
-        role = turn[attributes.role_tag]
-        if position == 1 and role == attributes.system_tag:
-            continue
-        follows_result = bool(alternating) and alternating[-1][1] == attributes.observation_tag
-        if attributes.formatting == "openai" and role == attributes.observation_tag and follows_result:
-            continue
-        alternating.append((position, role))
-    for number, (position, role) in enumerate(alternating):
-        expected = answers if number % 2 else questions
-        if role not in expected:
-            roles = " or ".join(map(show_value, expected))
-            return f"turn {position} is {show_value(role)}, expected {roles}: questions and answers alternate"
-    count = counted(len(alternating), "turn")
-    if attributes.ranking:
-        return f"found {count}, expected an odd number: the last one is the question to both answers"
-    return f"found {count}, expected an even number: an answer to each question"
+    """The reason for which LLaMA-Factory drops a conversation. `attributes` are those of its DatasetAttr."""
+    columns = {part: getattr(attributes, part) for part in ("messages", "system", "tools", *PAIR)}
+    tags = {tag: getattr(attributes, tag) for tag in SHAREGPT_TAGS}
+    record_format = RecordFormat(attributes.formatting, strings(columns), strings(tags), attributes.ranking)
+    try:
+        return RecordReader(record_format).read(row).fault
+    except ContentError as error:
+        return str(error)
 
 
 def _summary(lengths: list[list[int]], cutoff: int, share: float) -> dict[str, int]:

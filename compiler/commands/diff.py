@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
-from tuneyard.compiler.commands.dataset_reader import Example, few, stored_examples
+from tuneyard.compiler.commands.dataset_reader import StoredExample, few, stored_examples
 from tuneyard.core.errors import counted
 
 SHOWN = 20
@@ -68,7 +68,7 @@ def diff(first: str, second: str, folder: Path) -> Difference:
     Memory holds about 300 bytes an example.
     """
     removed, added = (
-        [each._replace(prompt="", answer="", beside="") for each in stored_examples(name, folder)]
+        [each._replace(prompt="", answer="", other_parts="") for each in stored_examples(name, folder)]
         for name in (first, second)
     )
     result = Difference((first, second), (len(removed), len(added)))
@@ -86,10 +86,10 @@ def diff(first: str, second: str, folder: Path) -> Difference:
 
 
 def _matched(
-    first: list[Example], second: list[Example], by: Callable[[Example], object]
-) -> tuple[list[Example], list[Example], list[tuple[Example, Example]]]:
+    first: list[StoredExample], second: list[StoredExample], by: Callable[[StoredExample], object]
+) -> tuple[list[StoredExample], list[StoredExample], list[tuple[StoredExample, StoredExample]]]:
     """Return what is left of both sides, and the pairs that are equal by this, in the order of the second."""
-    waiting: defaultdict[object, list[Example]] = defaultdict(list)
+    waiting: defaultdict[object, list[StoredExample]] = defaultdict(list)
     for one in reversed(first):
         waiting[by(one)].append(one)
     waiting.pop(None, None)  # of those without an idx

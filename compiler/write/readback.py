@@ -6,10 +6,8 @@ checksum of the records as they were encoded.
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
-from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -23,8 +21,8 @@ from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.compiler.write.record_file import Checksum, RecordFile, not_as_made
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import named, sha256
-from tuneyard.core.records import PLACEHOLDERS
-from tuneyard.core.row_index import SEPARATOR, fingerprints, row_index_file, write_row_index
+from tuneyard.core.records import RecordReader, format_of_entry
+from tuneyard.core.row_index import fingerprints, row_index_file, write_row_index
 
 BLOCK = 1 << 18
 Record = dict[str, Any]
@@ -124,6 +122,7 @@ def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Content
     columns = cast("dict[str, str]", entry["columns"])
     fields = frozenset([*columns.values(), *output.keep])
     prints = path.with_name(f".{path.name}.fingerprints") if output.dataset else None
+    reader = RecordReader(format_of_entry(entry))
     rows, checksum = 0, Checksum(_between(path))
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(prints.open("wb")) if prints else None
@@ -131,37 +130,8 @@ def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Content
             rows += len(records)
             if target:
                 with named(path):
-                    target.write(fingerprints(_asked(records, entry)))
+                    target.write(fingerprints(reader.prompts(records)))
     return rows, checksum.value, prints
-
-
-def _asked(records: list[Record], entry: Mapping[str, Any]) -> list[str]:
-    """Return what each record asks: the turns before its answer, and the paths of its images and the like."""
-    asked = _turns_before(records, entry)
-    media = [entry["columns"][kind] for kind in PLACEHOLDERS if kind in entry["columns"]]
-    if not media:
-        return asked
-    paths = [[path for name in media for path in record[name]] for record in records]
-    return [SEPARATOR.join([text, *own]) for text, own in zip(asked, paths, strict=True)]
-
-
-def _turns_before(records: list[Record], entry: Mapping[str, Any]) -> list[str]:
-    """Return what each record asks in words, as `core.prompt.conversation` has it."""
-    columns = entry["columns"]
-    if entry["formatting"] == "sharegpt":
-        role, content, system = (entry["tags"][f"{tag}_tag"] for tag in ("role", "content", "system"))
-        talks = map(itemgetter(columns["messages"]), records)
-        end = None if entry.get("ranking") else -1  # whose answers stand beside the turns
-        return [SEPARATOR.join(t[content] for t in talk[:end] if t[role] != system) for talk in talks]
-    asked = list(map(itemgetter(columns["prompt"]), records))
-    if "query" in columns:
-        inputs = list(map(itemgetter(columns["query"]), records))
-        if any(inputs):
-            asked = ["\n".join(filter(None, texts)) for texts in zip(asked, inputs, strict=True)]
-    if "history" in columns:
-        before = map(chain.from_iterable, map(itemgetter(columns["history"]), records))
-        asked = [SEPARATOR.join([*told, text]) for told, text in zip(before, asked, strict=True)]
-    return asked
 
 
 def read_back(

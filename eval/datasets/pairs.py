@@ -2,17 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.prompt import Conversation, conversation
+from tuneyard.core.records import MARK, PAIR, format_of
 from tuneyard.eval.datasets.dataset import EvalDataset, find_sets, make_set, read_rows
-
-PAIR = ("chosen", "rejected")
-MARK = "kto_tag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +31,11 @@ def read_preferences(
 def _read(found: Dataset, cluster: str | None) -> PreferenceDataset:
     path, records = found.path, read_rows(found.path)
     entry: Mapping[str, Any] = found.entry
-    columns = (entry.get("columns") or {}) if entry else {name: name for name in records[0]}
-    mark = columns.get(MARK)
-    if entry and entry.get("ranking") is not True and mark is None:
+    record_format = format_of(records[0], entry)
+    mark = record_format.columns.get(MARK)
+    if not entry and mark not in records[0]:
+        mark = None
+    if entry and not record_format.ranking and mark is None:
         raise RequestError(
             f'{found.name}: no preferences: its entry in dataset_info.json has neither "ranking": true nor a '
             f"{MARK}"
@@ -48,8 +47,8 @@ def _read(found: Dataset, cluster: str | None) -> PreferenceDataset:
         if len(set(desirable)) == 1:
             raise ContentError(f"{path}: {mark} is {desirable[0]} in every record: AUC needs both")
         return PreferenceDataset(dataset, desirable=desirable)
-    dataset = make_set(found, records, cluster, partial(_answered, PAIR[0]))
-    rejected = [_answered(PAIR[1], record, entry, place).answer for record, place in places]
+    dataset = make_set(found, records, cluster, _with_chosen)
+    rejected = [conversation(record, entry, place, answer=1).answer for record, place in places]
     for (_, place), chosen, other in zip(places, dataset.answers, rejected, strict=True):
         if chosen == other:
             raise ContentError(f"{place}: chosen and rejected are the same: {show_value(chosen)}")
@@ -63,18 +62,13 @@ def _mark(record: Mapping[str, Any], column: str, place: str) -> bool:
     return value
 
 
-def _answered(side: str, record: Mapping[str, Any], entry: Mapping[str, Any], place: str) -> Conversation:
-    """Return the prompt with one of its answers, as a conversation."""
-    columns = dict(entry.get("columns") or {})
-    column = columns.pop(side, side)
-    value = record.get(column)
-    own = {key: name for key, name in columns.items() if key not in PAIR}
-    if isinstance(value, str):
-        known = {**entry, "columns": {**own, "response": side}} if entry else {}
-        return conversation({**record, (side if known else "output"): value}, known, place)
-    field = own.get("messages", "conversations" if "conversations" in record else "messages")
-    turns = record.get(field)
-    if not isinstance(value, dict) or not isinstance(turns, list):
-        raise ContentError(f"{place}: {column}: found {show_value(value)}, expected an answer")
-    known = {**entry, "columns": own} if entry else {}
-    return conversation({**record, field: [*turns, value]}, known, place)
+def _with_chosen(record: Mapping[str, Any], entry: Mapping[str, Any], place: str) -> Conversation:
+    """The conversation with the chosen answer. `ContentError` unless the record has both answers."""
+    columns = format_of(record, entry).columns
+    for part in PAIR:
+        column = columns.get(part, part)
+        if not isinstance(record.get(column), str | dict):
+            raise ContentError(
+                f"{place}: {column}: found {show_value(record.get(column))}, expected an answer"
+            )
+    return conversation(record, entry, place)

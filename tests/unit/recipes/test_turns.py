@@ -7,7 +7,8 @@ import pytest
 from tuneyard.recipes.rows import turn_fault
 
 SHAREGPT = {
-    "messages": "conversations", "role_tag": "from", "user_tag": "human", "assistant_tag": "gpt",
+    "messages": "conversations", "system": None, "tools": None, "chosen": None, "rejected": None,
+    "content_tag": "value", "role_tag": "from", "user_tag": "human", "assistant_tag": "gpt",
     "observation_tag": "observation", "function_tag": "function_call", "system_tag": "system",
     "formatting": "sharegpt", "ranking": False,
 }  # fmt: skip
@@ -21,22 +22,22 @@ SHAREGPT = {
         ("human gpt gpt", 'turn 3 is "gpt", expected "human" or "observation"'),
         ("human human", 'turn 2 is "human", expected "gpt" or "function_call"'),
         ("human gpt human", "found 3 turns, expected an even number"),
-        ("", "found 0 turns, expected an even number"),
+        ("", "found no turns"),
     ],
 )
 def test_the_turn_at_fault_is_named(roles, fault):
     row = {"conversations": [{"from": role, "value": "x"} for role in roles.split()]}
-    assert turn_fault(row, SimpleNamespace(**SHAREGPT)).startswith(fault)
+    assert turn_fault(row, SimpleNamespace(**SHAREGPT)).startswith(f"conversations: {fault}")
 
 
 def test_pairs_end_with_a_question():
-    row = {"conversations": [{"from": role} for role in ("human", "gpt")]}
+    row = {"conversations": [{"from": role, "value": "x"} for role in ("human", "gpt")]}
     fault = turn_fault(row, SimpleNamespace(**{**SHAREGPT, "ranking": True}))
-    assert fault.startswith("found 2 turns, expected an odd number")
+    assert "found 2 turns, expected an odd number" in fault
 
 
 def test_results_of_tools_in_a_row_are_one_turn_in_openai_form():
     roles = ("human", "function_call", "observation", "observation", "human")
-    row = {"conversations": [{"from": role} for role in roles]}
+    row = {"conversations": [{"from": role, "value": "x"} for role in roles]}
     fault = turn_fault(row, SimpleNamespace(**{**SHAREGPT, "formatting": "openai"}))
-    assert fault.startswith('turn 5 is "human", expected "gpt" or "function_call"')
+    assert 'turn 5 is "human", expected "gpt" or "function_call"' in fault
