@@ -1,0 +1,113 @@
+"""The reader of records: formats of records without an entry, and the quick way to prompts."""
+
+import pytest
+
+from tuneyard.core.errors import ContentError
+from tuneyard.core.records import (
+    OPENAI_TAGS,
+    SHAREGPT_TAGS,
+    RecordReader,
+    format_of_entry,
+    read_example,
+)
+from tuneyard.core.row_index import SEPARATOR
+
+TURNS = [
+    {"from": "system", "value": "S"},
+    {"from": "human", "value": "<image>a"},
+    {"from": "function_call", "value": "{}"},
+    {"from": "observation", "value": "r"},
+    {"from": "gpt", "value": "b"},
+]
+SHAREGPT = {"formatting": "sharegpt", "tags": SHAREGPT_TAGS}
+PLAIN = {"prompt": "instruction", "query": "input", "response": "output"}
+COMPILED = {
+    "text": ({"columns": {"prompt": "text"}}, {"text": "T"}),
+    "alpaca": ({"columns": PLAIN}, {"instruction": "I", "input": "J", "output": "O"}),
+    "without input": ({"columns": PLAIN}, {"instruction": "I", "input": "", "output": "O"}),
+    "history": (
+        {"columns": {**PLAIN, "history": "h", "system": "s"}},
+        {"instruction": "I", "input": "J", "output": "O", "h": [["a", "b"]], "s": "S"},
+    ),
+    "pair": (
+        {"ranking": True, "columns": {"prompt": "q", "chosen": "c", "rejected": "r"}},
+        {"q": "Q", "c": "yes", "r": "no"},
+    ),
+    "turns": ({**SHAREGPT, "columns": {"messages": "conversations"}}, {"conversations": TURNS}),
+    "marked": (
+        {**SHAREGPT, "columns": {"messages": "conversations", "kto_tag": "kto_tag"}},
+        {"conversations": TURNS, "kto_tag": False},
+    ),
+    "pair of turns": (
+        {**SHAREGPT, "ranking": True, "columns": {"messages": "c", "chosen": "up", "rejected": "down"}},
+        {"c": TURNS[:2], "up": {"from": "gpt", "value": "y"}, "down": {"from": "gpt", "value": "n"}},
+    ),
+    "media": (
+        {**SHAREGPT, "columns": {"messages": "conversations", "images": "images", "videos": "v"}},
+        {"conversations": TURNS, "images": ["a.png"], "v": ["b.mp4"]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("entry", "record"), COMPILED.values(), ids=COMPILED)
+def test_the_quick_way_to_prompts_reads_as_the_reader_does(entry, record) -> None:
+    reader = RecordReader(format_of_entry(entry))
+    example = reader.read(record)
+    texts = [text for _, text in example.turns] + example.paths
+    assert reader.prompts([record, record]) == [SEPARATOR.join(texts)] * 2
+    assert example.fault == ""
+
+
+def test_a_marked_answer_has_an_empty_one_next_to_it() -> None:
+    entry, record = COMPILED["marked"]
+    example = read_example(record, entry, "here")
+    assert example.mark is False
+    assert [text for _, text in example.trained_turns][-2:] == ["", "b"]
+    wanted = read_example({**record, "kto_tag": True}, entry, "here")
+    assert [text for _, text in wanted.trained_turns][-2:] == ["b", ""]
+
+
+def test_openais_calls_and_results_are_read_without_an_entry() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    messages = [
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "r", "tool_call_id": "1"},
+        {"role": "tool", "content": "s", "tool_call_id": "2"},
+        {"role": "assistant", "content": "A"},
+    ]
+    example = read_example({"messages": messages}, {}, "here")
+    assert example.turns == [
+        ("user", "Q"),
+        ("function", '{"name": "f", "arguments": {"a": 1}}'),
+        ("observation", "r\n</tool_response>\n<tool_response>\ns"),
+    ]
+    assert example.answers == [("assistant", "A")] and not example.fault
+
+
+def test_a_pair_is_read_without_an_entry() -> None:
+    example = read_example({"prompt": "Q", "chosen": "yes", "rejected": "no"}, {}, "here")
+    assert example.turns == [("user", "Q")]
+    assert [text for _, text in example.answers] == ["yes", "no"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "record", "reason"),
+    [
+        ({"formatting": "sharegpt", "columns": {}}, {}, "the entry names no column of messages"),
+        ({"formatting": "sharegpt"}, {"conversations": "x"}, 'conversations: found "x", expected a list'),
+        ({"formatting": "sharegpt"}, {"conversations": [3]}, "turn 1: found 3, expected a message"),
+        ({"formatting": "sharegpt"}, {"conversations": [{"from": "human", "value": 3}]}, "value: found 3"),
+        ({"columns": PLAIN}, {"instruction": 3, "output": "O"}, "instruction: found 3, expected text"),
+        ({"columns": PLAIN}, {"instruction": "I", "output": 3}, "output: found 3, expected text"),
+        (
+            {"formatting": "openai", "tags": OPENAI_TAGS, "columns": {"messages": "m"}},
+            {"m": [{"role": "assistant", "content": "", "tool_calls": [3]}]},
+            "m: turn 1: tool_calls: ",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_an_error_with_its_place(entry, record, reason) -> None:
+    with pytest.raises(ContentError) as error:
+        read_example(record, entry, "a.json: record 7")
+    assert str(error.value).startswith("a.json: record 7: ") and reason in str(error.value)
