@@ -1,4 +1,4 @@
-"""Plug-ins by entry points: metrics, merge methods, readers of data and of results (docs/extending.md)."""
+"""Plug-ins by entry points: metrics, merge methods, readers, logs, scoring commands (docs/extending.md)."""
 
 import contextlib
 import functools
@@ -12,7 +12,13 @@ import click
 
 from tuneyard.core.errors import ContentError
 
-Group = Literal["tuneyard.metrics", "tuneyard.merge_methods", "tuneyard.readers", "tuneyard.logs"]
+Group = Literal[
+    "tuneyard.metrics",
+    "tuneyard.merge_methods",
+    "tuneyard.readers",
+    "tuneyard.logs",
+    "tuneyard.scoring_commands",
+]
 
 
 class PluginError(ContentError):

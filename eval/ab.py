@@ -1,8 +1,8 @@
 """python -m eval.ab --model models/demo-base --adapter rte --data prompts.txt --out results/ab
 python -m eval.ab tally results/ab/sheet.csv
 
-Base against tuned: all models answer the same prompts, raters mark the answers in a sheet that does not
-tell whose they are, and `tally` says who won. docs/eval-ab.md describes sheet and figures.
+Base against tuned: all models answer the same prompts. Raters mark the answers in a sheet without the models'
+names, and `tally` computes which model won. docs/eval-ab.md describes sheet and figures.
 """
 
 from collections import Counter
@@ -18,11 +18,11 @@ from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import CLI, RequestError, counted, run
 from tuneyard.core.files import atomic, require, write_json, write_text
 from tuneyard.eval.backends.scorers import Fields
-from tuneyard.eval.datasets.dataset import read_datasets
+from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.read.results import PREDICTIONS, Prediction
 from tuneyard.eval.scoring.candidates import Opened
-from tuneyard.eval.scoring.command import Asked, scoring_command
+from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
 from tuneyard.eval.show.sheet import (
@@ -42,44 +42,49 @@ SHEET, KEY, ANSWERS = "sheet.csv", "key.json", "answers.md"
 
 
 class AskByDefault(click.Group):
-    """A group whose first command needs not be named, so that its options stand as in other commands."""
+    """A group whose first command needs no name, so that its options can follow the group's name."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `ask` before arguments that begin with an option of its own."""
-        own = args and args[0].startswith("-") and args[0] not in ctx.help_option_names
-        return super().parse_args(ctx, ["ask", *args] if own else args)
+        """Insert `ask` before arguments that begin with one of its options."""
+        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
+            args = ["ask", *args]
+        return super().parse_args(ctx, args)
 
 
 @click.group(cls=AskByDefault, context_settings=CLI)
 def cli() -> None:
-    """Have people judge the answers of a base model and adapters without knowing whose they are."""
+    """Let people judge the answers of a base model and adapters without the models' names."""
 
 
 @scoring_command(
+    "ab",
     "tuneyard eval ab --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
     "--limit 2 --max-new-tokens 4 --out build/ab",
     "tuneyard eval ab --model models/demo-base --adapter demo-rte --data "
     "eval/suites/toolkit-questions.jsonl --limit 2 --max-new-tokens 4 --out build/asked",
-    own=[
+    options=[
         click.option(
-            "--seed", default=42, show_default=True, metavar="N", help="Of the answers' order in the sheet."
+            "--seed",
+            default=42,
+            show_default=True,
+            metavar="N",
+            help="Seed of the answers' order in the sheet.",
         )
     ],
     rescored=False,
     repeated=False,
     longest=512,
 )
-def ask(request: ScoringRequest, seed: int) -> Asked:
-    """Answer every prompt with every model and write the sheet (needs not be named: the default).
+def ask(request: ScoringRequest, datasets: Sequence[EvalDataset], seed: int) -> Declared:
+    """Answer every prompt with every model and write the sheet. This is the default command.
 
     Prompts need no reference answers: --data also takes a .txt file with one prompt a line.
     """
     check_unrated(request.out / SHEET)
-    sets = read_datasets(request.datasets, request.data, request.cluster)
-    return Ab(request, seed, [dataset.name for dataset in sets]), sets
+    return Ab(request, seed, [dataset.name for dataset in datasets]), datasets
 
 
-cli.add_command(ask)
+cli.add_command(ask, "ask")
 cli.epilog = ask.epilog
 
 
@@ -89,27 +94,36 @@ cli.epilog = ask.epilog
     "tuneyard eval ab tally build/ab/anna.csv build/ab/ben.csv --out build/tally",
 )
 @click.argument("sheets", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SHEET…")
-@click.option("--key", type=click.Path(path_type=Path), help="[key.json beside the first sheet]")
+@click.option("--key", type=click.Path(path_type=Path), help="[key.json next to the first sheet]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for tally.md and tally.json.")
 def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
-    """Read filled sheets back, one of each rater, and say who won, by criterion and overall."""
-    stems = Counter(sheet.stem for sheet in sheets)  # a rater's name, or the path where two sheets have one
-    named = {
-        sheet.stem if stems[sheet.stem] == 1 else str(sheet): require(sheet, "sheet") for sheet in sheets
-    }
-    if len(named) < len(sheets):
-        raise RequestError("a sheet is named twice: give each rater's sheet once")
-    known = read_key(require(key or sheets[0].with_name(KEY), "key"))
-    ratings = [rating for rater, sheet in named.items() for rating in read_sheet(sheet, known, rater)]
-    told = tally_json(ratings, known.models, known.clusters)
-    text = tally_table(told)
+    """Read filled sheets, one of each rater, and report which model won, by criterion and overall."""
+    sheet_of = _by_rater(sheets)
+    answer_key = read_key(require(key or sheets[0].with_name(KEY), "key"))
+    ratings = []
+    for rater, sheet in sheet_of.items():
+        ratings += read_sheet(sheet, answer_key, rater)
+    results = tally_json(ratings, answer_key.models, answer_key.clusters)
+    text = tally_table(results)
     click.echo(text, nl=False)
     if out:
         write_text(out / "tally.md", text)
-        write_json(out / "tally.json", told)
+        write_json(out / "tally.json", results)
 
 
 cli.add_command(tally)
+
+
+def _by_rater(sheets: Sequence[Path]) -> dict[str, Path]:
+    """Sheets by rater: the name of the file, or its path if two sheets have the same name."""
+    stems = Counter(sheet.stem for sheet in sheets)
+    sheet_of = {}
+    for sheet in sheets:
+        rater = sheet.stem if stems[sheet.stem] == 1 else str(sheet)
+        sheet_of[rater] = require(sheet, "sheet")
+    if len(sheet_of) < len(sheets):
+        raise RequestError("a sheet is named twice: give each rater's sheet once")
+    return sheet_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +133,10 @@ class Ab(Task):
     request: ScoringRequest
     seed: int
     sets: Sequence[str]
-    command = "eval.ab"
     refused = "left out of the sheet"
 
     def prompted(self, opened: Opened) -> Opened:
-        """Return the models; `RequestError` for a single one, or where the key in OUT is of another sheet."""
+        """Check that there are two models or more, and that the key in OUT is of the same sheet."""
         models = [candidate.name for candidate in opened.candidates]
         if len(models) < 2:
             raise RequestError(f"only {models[0]} is prompted: name another model with --adapter NAME[=DIR]")
@@ -135,56 +148,64 @@ class Ab(Task):
         return {"seed": self.seed, "models": list(models), "sets": list(self.sets)}
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """Return the prompt, the answer that the data expects ("" without one), and the model's."""
-        asked, turns = job.rows[row], job.rows[row].messages
-        said = [f"{turn['role']}: {turn['content']}" for turn in turns]
-        shown = turns[0]["content"] if len(turns) == 1 else "\n".join(said)  # who said what, of several turns
-        known = {"instruction": shown, "expected_output": asked.answer, "model_output": "", "row": row}
-        return {**known, **fields}
+        """The prompt, the expected answer ("" if the data has none), and the model's answer."""
+        turns = job.rows[row].messages
+        prompt = turns[0]["content"]
+        if len(turns) > 1:
+            prompt = "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+        line = {
+            "instruction": prompt,
+            "expected_output": job.rows[row].answer,
+            "model_output": "",
+            "row": row,
+        }
+        return {**line, **fields}
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
-        """Return how many answers there are, and how many are none."""
+        """Count the answers and the empty ones."""
         return {
             "mode": "generate",
             "n": len(predictions),
-            "empty": sum(not cut_thought(str(p["model_output"])) for p in predictions),
+            "empty": sum(not cut_thought(str(line["model_output"])) for line in predictions),
         }
 
     def line(self, results: Mapping[str, Any]) -> str:
-        """Return the number of answers."""
+        """The number of answers."""
         return f"n {results['n']}  empty {results['empty']}"
 
     def finish(self, out: Path, models: Sequence[str]) -> None:
         """Write the sheet for the raters, its key, and the answers side by side."""
-        asked = [one for name in self.sets for one in _answers(out, models, name)]
-        sheet, answers = make_sheet(asked, self.seed)
-        write_text(out / ANSWERS, side_by_side(asked))
+        prompts: list[Answered] = []
+        for name in self.sets:
+            prompts += _answers(out, models, name)
+        sheet, answers = make_sheet(prompts, self.seed)
+        write_text(out / ANSWERS, side_by_side(prompts))
         write_json(out / KEY, {**self._facts(models), "answers": answers})
         with atomic(out / SHEET) as file:
             file.write(sheet)
         click.echo(
-            f"\n{counted(len(asked), 'prompt')}, {counted(len(answers), 'answer')}\n"
-            f"{out / SHEET}: for the raters, marks from 1 to 5\n{out / KEY}: whose answers they are\n"
-            f"{out / ANSWERS}: the answers side by side, named"
+            f"\n{counted(len(prompts), 'prompt')}, {counted(len(answers), 'answer')}\n"
+            f"{out / SHEET}: for the raters, marks from 1 to 5\n{out / KEY}: the model of each answer\n"
+            f"{out / ANSWERS}: the answers side by side, with the models' names"
         )
 
 
 def _answers(out: Path, models: Sequence[str], name: str) -> list[Answered]:
-    """Return the prompts of a set that every model could be asked."""
+    """Prompts of a dataset with the answers of all models. A prompt that a model refused is left out."""
     logs = [[line for _, line in json_lines(out / model / name / PREDICTIONS)] for model in models]
-    return [
-        Answered(
-            str(lines[0]["instruction"]),
-            str(lines[0]["expected_output"]),
-            {
-                model: cut_thought(str(line["model_output"]))
-                for model, line in zip(models, lines, strict=True)
-            },
-            None if (cluster := group_of(lines[0])) is None else f"{name}/{cluster}",
-        )
-        for lines in zip(*logs, strict=True)
-        if not any("refused" in line for line in lines)
-    ]
+    answered = []
+    for lines in zip(*logs, strict=True):
+        if any("refused" in line for line in lines):
+            continue
+        answers = {}
+        for model, line in zip(models, lines, strict=True):
+            answers[model] = cut_thought(str(line["model_output"]))
+        cluster = group_of(lines[0])
+        if cluster is not None:
+            cluster = f"{name}/{cluster}"
+        prompt, expected = str(lines[0]["instruction"]), str(lines[0]["expected_output"])
+        answered.append(Answered(prompt, expected, answers, cluster))
+    return answered
 
 
 if __name__ == "__main__":

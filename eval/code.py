@@ -1,10 +1,10 @@
 """python -m eval.code --model models/demo-base --data eval/suites/toolkit-code.jsonl --run-code --out …
 
-Has functions written and runs each against the tests of its record: pass@1, one greedy answer a task.
+Generates functions and runs each against the tests of its record: pass@1, one greedy answer a task.
 Writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-code.md explains them.
 
-A program runs in a process of its own with bounds (time, memory, no network, no file written), in an empty
-folder, without our environment. It is no jail: it can still read what its user can read.
+A program runs in its own process with bounds (time, memory, no network, no file written), in an empty folder,
+without our environment. This is no jail: the program can still read everything that its user can read.
 """
 
 import json
@@ -13,19 +13,20 @@ import secrets
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from tuneyard.core.errors import ContentError, RequestError, run, show_value
 from tuneyard.eval.backends.scorers import Fields, Scorer
-from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
+from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.labels import accuracy_line
 from tuneyard.eval.read.results import Prediction
-from tuneyard.eval.scoring.command import Asked, scoring_command
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.command import Declared, scoring_command
+from tuneyard.eval.scoring.options import RescorableOption, ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, line_of
 from tuneyard.eval.statistics.rates import accuracy_of, groups_of
 
@@ -34,11 +35,11 @@ SECONDS = 5  # of computing; twice that of waiting
 MEMORY = 1 << 29
 REFUSED = 77  # the exit code of a child (below) that could not leave the network
 
-# unshare(2) takes network and processes away: root makes these namespaces itself and becomes nobody, whom a
-# limit of processes holds, anybody else makes them in a user namespace. The program is the first process of
-# its namespace, so that its end is the end of all that it starts, and it ends with its parent (prctl(2),
-# PR_SET_PDEATHSIG). Modules that answers use are loaded before: nobody may be kept from reading Python's own.
-# What it prints goes nowhere; the verdict leaves by a descriptor of its own.
+# unshare(2) takes network and processes away. Root makes these namespaces itself and becomes nobody, since a
+# limit of processes does not apply to root. Other users make them in a user namespace. The program is the
+# first process of its namespace: its end ends everything that it starts. It also ends with its parent
+# (prctl(2), PR_SET_PDEATHSIG). Modules that answers use are imported before, since nobody may lack the right
+# to read them. Its output is dropped. The verdict has a file descriptor of its own.
 _CHILD = """
 import ctypes, json, os, resource, sys
 import array, bisect, calendar, cmath, collections, contextlib, copy, dataclasses, datetime, decimal, enum
@@ -73,54 +74,63 @@ os._exit(0)
 
 
 @scoring_command(
+    "code",
     "tuneyard eval code --model models/demo-base --data eval/suites/toolkit-code.jsonl "
     "--run-code --limit 1 --max-new-tokens 8 --out results/run",
     "tuneyard eval code --model models/demo-base --adapter demo-rte --data "
     "eval/suites/toolkit-code.jsonl --run-code --limit 1 --max-new-tokens 8 --out results/programs",
-    own=[
+    options=[
         click.option(
-            "--run-code", is_flag=True, help="Agree that what the models write is run on this machine."
+            "--run-code",
+            cls=RescorableOption,
+            is_flag=True,
+            help="Allow the programs that the models write to run on this machine.",
         )
     ],
     longest=384,
 )
-def cli(request: ScoringRequest, run_code: bool) -> Asked:
-    """Have functions written and run their tests: pass@1 with its 95 % interval.
+def cli(
+    request: ScoringRequest,  # noqa: ARG001  the same for all commands
+    datasets: Sequence[EvalDataset],
+    run_code: bool,
+) -> Declared:
+    """Generate functions and run their tests: pass@1 with its 95 % interval.
 
-    Programs run one by one with bounds of time and memory and without a network; they can read what you can.
+    Programs run one by one with bounds of time and memory and without a network. They can read your files.
     """
     if not run_code:
         raise RequestError(
-            "what models write is run as a program here: agree by --run-code (best in a container)"
+            "programs that models write run on this machine: allow it with --run-code (best in a container)"
         )
-    sets = read_datasets(request.datasets, request.data, request.cluster)
-    for dataset in sets:
+    for dataset in datasets:
         check_tests(dataset)
-    return Code(), sets
+    return Code(), datasets
 
 
 def check_tests(dataset: EvalDataset) -> None:
-    """Raise `ContentError` naming the first record whose `tests` are no list of expressions."""
-    for number, record in enumerate(dataset.records, 1):
+    """Raise `ContentError` with the first record whose `tests` are not a list of expressions."""
+    for row, record in enumerate(dataset.records):
         tests = record.get("tests")
         if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
             raise ContentError(
-                f"{dataset.path}: record {number}: tests: found {show_value(tests)}, expected a list of "
+                f"{dataset.place(row)}: tests: found {show_value(tests)}, expected a list of "
                 "Python expressions that must be true, such as add_all([1, 2]) == 3"
             )
 
 
 def program_of(answer: str) -> str:
-    """Return the program in an answer: its first block of code, else all of it."""
+    """Extract the program from an answer: its first code block, otherwise the whole answer."""
     text = cut_thought(answer)
-    found = _BLOCK.search(text)
-    return found[1] if found else text
+    block = _BLOCK.search(text)
+    return block[1] if block else text
 
 
 def run_tests(program: str, tests: Sequence[str]) -> str:
-    """Run a program, then tests (expressions that must be true); return "" or why they are not passed.
-    `RequestError` where the network cannot be taken from a process (it takes Linux's namespaces)."""
-    token = secrets.token_hex(16)  # without it, no output of the program is taken for the verdict
+    """Run a program, then its tests (expressions that must be true). The reason why it fails, or "".
+
+    `RequestError` if a process cannot be cut off from the network (this needs Linux namespaces).
+    """
+    token = secrets.token_hex(16)  # marks the verdict, so that the program cannot write one
     limits = {"RLIMIT_CPU": SECONDS, "RLIMIT_AS": MEMORY, "RLIMIT_FSIZE": 0, "RLIMIT_NPROC": 0}
     job = {"program": program, "tests": list(tests), "token": token, "limits": limits}
     with tempfile.TemporaryDirectory() as folder:
@@ -140,7 +150,7 @@ def run_tests(program: str, tests: Sequence[str]) -> str:
             return f"stopped after {2 * SECONDS} s"
     if process.returncode == REFUSED:
         raise RequestError(
-            "--run-code: the network cannot be taken from a program here (unshare(2) is refused): "
+            "--run-code: a program cannot be cut off from the network here (unshare(2) is refused): "
             "run it in a container that allows user namespaces"
         )
     verdict = process.stdout.decode(errors="replace")
@@ -152,34 +162,40 @@ def run_tests(program: str, tests: Sequence[str]) -> str:
 class Code(Task):
     """Programs against tests, one answer a task."""
 
-    command = "eval.code"
-
     def scorer(self, job: Job) -> Scorer:
-        """Return one that generates; `RequestError` beforehand where programs cannot be run here."""
+        """Generate; `RequestError` before that if programs cannot run here."""
         run_tests("", ["True"])
         return job.generating()
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """Return task, reference, answer, the program in it, and whether it passes or why not."""
-        record = job.dataset.records[row]
+        """Task, reference, answer, the program in it, and the reason why it fails, or ""."""
+        tests = job.dataset.records[row]["tests"]  # a list: check_tests
         program = program_of(str(fields.get("model_output", "")))
-        tests = [str(test) for test in record["tests"]] if isinstance(record["tests"], list) else []
-        why = str(fields["refused"]) if "refused" in fields else run_tests(program, tests)
-        return {**line_of(job, row, fields), "predicted_output": program, "correct": not why, "why": why}
+        if "refused" in fields:
+            failure = str(fields["refused"])
+        else:
+            failure = run_tests(program, list(map(str, cast(list[object], tests))))
+        return {
+            **line_of(job, row, fields),
+            "predicted_output": program,
+            "correct": not failure,
+            "why": failure,
+        }
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
-        """Return pass@1 as the accuracy, and how the programs that failed ended."""
-        kinds = [str(p["why"]).partition(":")[0] for p in predictions if p["why"]]
+        """pass@1 as the accuracy, and the kinds of failures with their counts."""
+        failures = Counter(str(line["why"]).partition(":")[0] for line in predictions if line["why"])
         return {
-            **accuracy_of([bool(p["correct"]) for p in predictions], groups_of(predictions)),
+            **accuracy_of([bool(line["correct"]) for line in predictions], groups_of(predictions)),
             "majority": 0.0,
-            "failures": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+            "failures": dict(sorted(failures.items())),
         }
 
     def line(self, results: Mapping[str, Any]) -> str:
-        """Return pass@1, its interval and how the others ended."""
-        ended = ", ".join(f"{kind} {count}" for kind, count in results["failures"].items())
-        return f"pass@1 {accuracy_line(results)}{f'  ({ended})' if ended else ''}"
+        """pass@1, its interval, and the kinds of failures."""
+        line = f"pass@1 {accuracy_line(results)}"
+        failures = [f"{kind} {count}" for kind, count in results["failures"].items()]
+        return f"{line}  ({', '.join(failures)})" if failures else line
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ from typing import Any
 import click
 
 from tuneyard.core.errors import RequestError, run
-from tuneyard.eval.backends.scorers import DIGITS, Fields, Prompts, Scorer, choosing, score_all
-from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
-from tuneyard.eval.datasets.shots import with_shots
+from tuneyard.eval.backends.scorers import DIGITS, Fields, Prompts, Scorer, score_all
+from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import PARSERS
 from tuneyard.eval.metrics.labels import (
     LOW_MASS,
@@ -26,41 +25,51 @@ from tuneyard.eval.metrics.labels import (
     summary,
 )
 from tuneyard.eval.read.results import Prediction
-from tuneyard.eval.scoring.command import Asked, scoring_command
-from tuneyard.eval.scoring.images import with_images
+from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import (
+    RescorableOption,
     ScoringRequest,
     choice,
     number,
     refuse_explicit,
-    shots_options,
     together,
 )
 from tuneyard.eval.scoring.task import Job, Task
 
-CHECKED = 100  # rows that generate mode also answers by choice: a forward pass each
+CHECKED = 100  # rows that generate mode also answers by choice: one forward pass each
 label_options = together(
     choice(
         "--variants",
         ["all", "none"],
         "choice: sum yes, Yes and both after a space, or take the bare label alone.",
     ),
-    click.option("--choices", metavar="A,B,…", help="The labels; by default those found in the data."),
+    click.option(
+        "--choices",
+        cls=RescorableOption,
+        metavar="A,B,…",
+        help="The labels.  [the different answers in the data]",
+    ),
     click.option(
         "--count",
+        cls=RescorableOption,
         multiple=True,
         metavar="A=B",
-        help="Let an answer A count as B: maybe=no for a set without maybe. Repeatable.",
+        help="Let an answer A count as B, such as maybe=no for a dataset without maybe. Repeatable.",
     ),
 )
 
 
+def only_chooses(options: Mapping[str, Any]) -> bool:
+    """True if no answer is generated. Then rows with images can be scored."""
+    return options["mode"] == "choice" and not options["check_generate"]
+
+
 @scoring_command(
+    "nli",
     "tuneyard eval nli --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
     "--limit 8 --out results/nli",
     "tuneyard eval nli --model models/demo-base --dataset demo_mnli_eval --limit 8 --out results/base",
-    own=[
-        shots_options,
+    options=[
         choice(
             "--mode",
             ["choice", "generate"],
@@ -69,43 +78,41 @@ label_options = together(
         choice(
             "--parser",
             PARSERS,
-            "generate: take the answer as a word, or search it as the published script did.",
+            "generate: find the label as a word, or search the text as the published script did.",
+            RescorableOption,
         ),
         label_options,
         number(
             "--check-generate",
-            "choice: also generate for N of the examples and say how often both agree.",
+            "choice: also generate for N of the examples and report how often both agree.",
             least=0,
             default=0,
         ),
     ],
+    images=only_chooses,
+    shots=True,
     longest=64,
 )
-def cli(request: ScoringRequest, shots: int, shots_from: tuple[str, ...], **given: Any) -> Asked:
+def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any) -> Declared:
     """Score yes/no/maybe questions (or any labels) with a base model and adapters on it.
 
-    Each accuracy comes with its n, 95 % interval and the share of the commonest answer.
+    Each accuracy comes with its n, 95 % interval and the share of the most common answer.
     """
-    if given["mode"] == "choice":
-        _check_choice(request, given["parser"])
-        if not given["check_generate"] and not request.rescore:
-            fix = "nothing is generated here: give --mode generate, or --check-generate N"
-            refuse_explicit(("parser", "max_new_tokens"), fix)
+    if options["mode"] == "choice":
+        _check_choice(request, options["parser"])
+        if not options["check_generate"] and not request.rescore:
+            reason = "nothing is generated here: give --mode generate, or --check-generate N"
+            refuse_explicit(("parser", "max_new_tokens"), reason)
     else:
-        fix = "it is for --mode choice: here every answer is generated"
-        refuse_explicit(("check_generate", "variants"), fix)
-    sees = given["mode"] == "choice" and not given["check_generate"]
-    sets = read_datasets(request.datasets, request.data, request.cluster, images=sees)
-    sets = with_images(request, sets, shots=shots)
-    labels = label_sets(sets, given)
-    sets = with_shots(sets, shots, shots_from, {name: own.labels for name, own in labels.items()})
-    return Nli(labels, **given), sets
+        reason = "it is for --mode choice: here every answer is generated"
+        refuse_explicit(("check_generate", "variants"), reason)
+    return Nli(label_sets(datasets, options), **options), datasets
 
 
 def _check_choice(request: ScoringRequest, parser: str) -> None:
-    """Refuse what does not go with comparing the labels' probabilities."""
+    """Refuse options that do not go with comparing the labels' probabilities."""
     if request.think:
-        raise RequestError("--think needs --mode generate: a thought would stand before the labels")
+        raise RequestError("--think needs --mode generate: a thought would come before the labels")
     if request.preset:
         raise RequestError("--preset needs --mode generate: nothing is sampled where labels are compared")
     if request.backend == "openai":
@@ -116,26 +123,35 @@ def _check_choice(request: ScoringRequest, parser: str) -> None:
         raise RequestError("--parser: these labels were chosen by log-probabilities, nothing is parsed")
 
 
-def label_sets(sets: Sequence[EvalDataset], given: Mapping[str, Any]) -> dict[str, LabelSet]:
-    """Return each dataset's labels by its name, of all its rows and by --choices and --count."""
-    return {q.name: choose_labels(q.answers, given["choices"], given["count"], str(q.path)) for q in sets}
+def label_sets(datasets: Sequence[EvalDataset], options: Mapping[str, Any]) -> dict[str, LabelSet]:
+    """Labels of each dataset by its name: of all its rows, with --choices and --count applied."""
+    labels = {}
+    for dataset in datasets:
+        labels[dataset.name] = choose_labels(
+            dataset.answers, options["choices"], options["count"], str(dataset.path)
+        )
+    return labels
 
 
 def mean_mass(predictions: Sequence[Prediction]) -> float | None:
-    """Return the mean label mass of those predictions that have one, None where none has."""
-    masses = [p["label_mass"] for p in predictions if "label_mass" in p]
+    """Mean label mass of the predictions that have one, None if none has."""
+    masses = [prediction["label_mass"] for prediction in predictions if "label_mass" in prediction]
     return round(sum(masses) / len(masses), 6) if masses else None
 
 
-def mass_warnings(mass: float | None, said: str = "labels") -> list[str]:
-    """Warn of labels that the model would hardly say."""
-    low = mass is not None and mass < LOW_MASS
-    return [f"label mass {mass:.2f}: it would hardly say these {said}"] if low else []
+def mass_warnings(mass: float | None, labels: str = "labels") -> list[str]:
+    """Warn if the model would often answer something other than the labels."""
+    if mass is None or mass >= LOW_MASS:
+        return []
+    return [
+        f"only {100 * mass:.0f} % of the probability is on the {labels}; the model would often answer "
+        "something else"
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class Nli(Task):
-    """Asking for one of some labels: each dataset's by its name, and the command's own options."""
+    """Prompting for one of some labels: each dataset's by its name, and the command's own options."""
 
     label_sets: Mapping[str, LabelSet]
     mode: str
@@ -144,36 +160,42 @@ class Nli(Task):
     choices: str | None
     count: tuple[str, ...]
     check_generate: int
-    command: str = "eval.nli"
     summaries: tuple[str, ...] = ()
 
+    @property
+    def shot_answers(self) -> Mapping[str, Sequence[str]]:
+        """An example before a question has one of the dataset's labels as its answer."""
+        return {name: label_set.labels for name, label_set in self.label_sets.items()}
+
     def labels(self, job: Job) -> list[str]:
-        """Return the labels of the job's dataset."""
+        """Labels of the job's dataset."""
         return self.label_sets[job.dataset.name].labels
 
     def settings(self, request: ScoringRequest) -> dict[str, object]:
-        """Return the options that change an answer or what it counts as."""
-        kept = {name: getattr(self, name) for name in ("mode", "variants", "choices", "check_generate")}
+        """Options that change an answer, or the label that it counts as."""
+        settings: dict[str, object] = {"count": list(self.count)}
+        for name in ("mode", "variants", "choices", "check_generate"):
+            settings[name] = getattr(self, name)
         if self.mode == "generate" or self.check_generate:
-            kept |= {"parser": self.parser, **Task.settings(self, request)}
-        return {"count": list(self.count), **kept}
+            settings["parser"] = self.parser
+            settings.update(Task.settings(self, request))
+        return settings
 
     def scorer(self, job: Job) -> Scorer:
-        """Return one that chooses between the labels, or one that generates."""
-        return job.generating() if self.mode == "generate" else self._choosing(job, job.prompts())
+        """Choose between the labels, or generate."""
+        return job.generating() if self.mode == "generate" else self._choosing(job)
 
-    def _choosing(self, job: Job, prompts: Prompts) -> Scorer:
+    def _choosing(self, job: Job, prompts: Prompts | None = None) -> Scorer:
         forms = {label: spellings(label, self.variants == "all") for label in self.labels(job)}
-        images = {row: job.images(row) for row in prompts}
-        return choosing(job.model, prompts, forms, job.opened.budget, images)
+        return job.choosing(forms, prompts)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """Return the six fields of the published script, the row's number, and what else is known of it."""
-        record, asked = job.dataset.records[row], job.rows[row]
+        """The six fields of the published script, the row's number, and the scorer's other fields."""
+        record, example = job.dataset.records[row], job.rows[row]
         return {
-            "instruction": record.get("instruction", asked.messages[-1]["content"]),
+            "instruction": record.get("instruction", example.messages[-1]["content"]),
             "input": record.get("input", ""),
-            "expected_output": asked.answer,
+            "expected_output": example.answer,
             "model_output": str(fields.get("model_output", "")),
             "predicted_output": self._label(job, fields),
             "idx": record.get("idx", -1),
@@ -182,51 +204,60 @@ class Nli(Task):
         }
 
     def again(self, job: Job, kept: Prediction) -> Prediction:
-        """Return the line anew; of kept log-probabilities, those of the labels that are asked for now."""
+        """Make a line again. Kept log-probabilities are reduced to those of the current labels."""
         logs = kept.get("choices")
         if not isinstance(logs, Mapping):
             return Task.again(self, job, kept)
         labels = self.labels(job)
-        if missing := [label for label in labels if label not in logs]:
+        missing = [label for label in labels if label not in logs]
+        if missing:
             raise RequestError(
                 f"--rescore: {', '.join(missing)}: the kept log-probabilities are of {', '.join(logs)}; "
                 "score without --rescore for other labels"
             )
-        own = {label: float(logs[label]) for label in labels}
-        best = max(own, key=lambda label: (own[label], label == kept["model_output"]))
-        mass = {} if own == logs else {"label_mass": round(sum(map(math.exp, own.values())), DIGITS)}
-        line = Task.again(self, job, {**kept, "choices": own, **mass})
-        return {**line, "predicted_output": self.label_sets[job.dataset.name].counts.get(best, best)}
+        choices = {label: float(logs[label]) for label in labels}
+        best = max(choices, key=lambda label: (choices[label], label == kept["model_output"]))
+        reduced = {**kept, "choices": choices}
+        if choices != logs:
+            reduced["label_mass"] = round(sum(map(math.exp, choices.values())), DIGITS)
+        line = Task.again(self, job, reduced)
+        line["predicted_output"] = self.label_sets[job.dataset.name].counts.get(best, best)
+        return line
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Return accuracy and all that a decision needs beside it."""
+        """Accuracy and everything else that a decision needs."""
+        unparsed = [line["row"] for line in predictions if line["predicted_output"] == UNKNOWN]
         return {
             "mode": self.mode,
             **summary(predictions, job.dataset.answers),
-            "unparsed_rows": [p["row"] for p in predictions if p["predicted_output"] == UNKNOWN],
+            "unparsed_rows": unparsed,
             "label_mass": mean_mass(predictions),
             "labels": self.labels(job),
             **self._agreement(job, predictions),
         }
 
     def line(self, results: Mapping[str, Any]) -> str:
-        """Return accuracy, interval, n, majority, unparsed, label mass and agreement."""
-        mass = f"  label mass {results['label_mass']:.2f}" if results["label_mass"] is not None else ""
-        agree = [
-            f"  {who} answers agree {results[check]['agree']}/{results[check]['n']}"
-            for check, who in (("check_generate", "generated"), ("check_choice", "chosen"))
-            if check in results
-        ]
-        said = {given for row in results["confusion"].values() for given, count in row.items() if count}
-        always = f'  always "{said.pop()}"' if len(said) == 1 < len(results["confusion"]) else ""
-        return f"{accuracy_line(results)}{always}  unparsed {results['unparsed']}{mass}{''.join(agree)}"
+        """Accuracy, interval, n, majority, unparsed, label mass and agreement."""
+        line = accuracy_line(results)
+        predicted: set[str] = set()
+        for counts in results["confusion"].values():
+            predicted.update(label for label, count in counts.items() if count)
+        if len(predicted) == 1 < len(results["confusion"]):
+            line += f'  always "{predicted.pop()}"'
+        line += f"  unparsed {results['unparsed']}"
+        if results["label_mass"] is not None:
+            line += f"  label mass {results['label_mass']:.2f}"
+        for check, mode in (("check_generate", "generated"), ("check_choice", "chosen")):
+            if check in results:
+                line += f"  {mode} answers agree {results[check]['agree']}/{results[check]['n']}"
+        return line
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
-        """Warn of labels that the model would hardly say, and of prompts that did not fit."""
+        """Warn of little label mass and of prompts that did not fit."""
         return mass_warnings(results["label_mass"]) + Task.warnings(self, results)
 
     def _label(self, job: Job, fields: Fields) -> str:
-        """Return what an answer is taken for, chosen or parsed, and what --count lets it count as."""
+        """The label of a chosen or generated answer, with --count applied."""
         labels = self.label_sets[job.dataset.name]
         if "refused" in fields:
             return UNKNOWN
@@ -235,25 +266,31 @@ class Nli(Task):
         return labels.counts.get(str(label), str(label))
 
     def _agreement(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Answer some of the rows, evenly spread, in the other mode too; return how often both agree."""
-        if job.kept:  # it would need the model
+        """Answer some evenly spread rows in the other mode too, and count how often both agree."""
+        if job.kept:  # the check would need the model
             return {}
         generates = self.mode == "generate"
-        name, key = ("check_choice", "chosen") if generates else ("check_generate", "generated")
-        answered = [row for row, p in enumerate(predictions) if "refused" not in p]
-        chooses = job.request.backend == "hf" and not job.request.think
-        count = min(self.check_generate or CHECKED * (generates and chooses), len(answered))
+        answered = [row for row, line in enumerate(predictions) if "refused" not in line]
+        can_choose = job.request.backend == "hf" and not job.request.think
+        count = self.check_generate
+        if generates and can_choose:
+            count = CHECKED
+        count = min(count, len(answered))
         if not count:
             return {}
-        some = [answered[i * len(answered) // count] for i in range(count)]
-        scorer = self._choosing(job, job.prompts(some)) if generates else job.generating(job.messages(some))
-        found = score_all(scorer, name.replace("_", " "))
-        differing = [
-            {"row": row, key: found[row]["model_output"]}
-            for row in found
-            if self._label(job, found[row]) != predictions[row]["predicted_output"]
-        ]
-        return {name: {"n": len(found), "agree": len(found) - len(differing), "differing": differing}}
+        rows = [answered[i * len(answered) // count] for i in range(count)]
+        if generates:
+            name, key = "check_choice", "chosen"
+            scorer = self._choosing(job, job.prompts(rows))
+        else:
+            name, key = "check_generate", "generated"
+            scorer = job.generating(job.messages(rows))
+        differing = []
+        answers = score_all(scorer, name.replace("_", " "))
+        for row, fields in answers.items():
+            if self._label(job, fields) != predictions[row]["predicted_output"]:
+                differing.append({"row": row, key: fields["model_output"]})
+        return {name: {"n": len(answers), "agree": len(answers) - len(differing), "differing": differing}}
 
 
 if __name__ == "__main__":

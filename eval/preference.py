@@ -1,8 +1,8 @@
 """python -m eval.preference --model models/base --adapter dpo-lora --dataset pairs --out results/preference
 
-Reads how likely the two answers of preference pairs are to a model, and how often the chosen one is likelier;
-of single answers with a mark (KTO), how well their likelihood tells the desirable ones (AUC).
-Writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-preference.md explains them.
+Measures how often the chosen answer of a preference pair is more likely to a model than the rejected one. For
+single answers with a mark (KTO): how well their likelihood separates the desirable ones (AUC). Writes
+OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-preference.md explains them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,140 +29,155 @@ from tuneyard.eval.metrics.preference import (
 )
 from tuneyard.eval.read.results import PREDICTIONS, RESULTS, Prediction
 from tuneyard.eval.scoring.candidates import BASE
-from tuneyard.eval.scoring.command import Asked, scoring_command
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.command import Declared, scoring_command
+from tuneyard.eval.scoring.options import ScoringRequest, set_options
 from tuneyard.eval.scoring.task import Figure, Job, Task, figures_of, share_line
 
 
 @scoring_command(
+    "preference",
     "tuneyard data compile pairs --source tests/examples/good/pairs/a.jsonl --out build/pairs",
     "tuneyard eval preference --model models/demo-base --adapter demo-rte "
     "--data build/pairs/pairs/pairs.json --out results/pairs",
+    options=[set_options],
+    data=False,
     rescored=False,
 )
-def cli(request: ScoringRequest) -> Asked:
-    """Score preferences: is the chosen answer likelier than the rejected one, and by how much?
+def cli(request: ScoringRequest) -> Declared:
+    """Score preferences: is the chosen answer more likely than the rejected one, and by how much?
 
-    Of single answers with a mark (KTO): how well does their likelihood tell the desirable ones (AUC)?
-    Each answer is read after the same prompt, without generating; beside adapters the base is the reference.
+    For single answers with a mark (KTO): how well does their likelihood separate the desirable ones (AUC)?
+    Each answer is read after the same prompt, without generating. The base is the reference for adapters.
     """
     if request.backend != "hf":
-        raise RequestError("eval.preference reads the model's probabilities, which a server does not show")
+        raise RequestError("eval.preference needs the model's probabilities, which a server does not show")
     sets = read_preferences(request.datasets, request.data, request.cluster)
-    marked = {one.dataset.name: one.desirable for one in sets if one.desirable}
-    if marked and len(marked) < len(sets):
+    datasets = [preferences.dataset for preferences in sets]
+    desirable = {each.dataset.name: each.desirable for each in sets if each.desirable}
+    if not desirable:
+        return Preference({each.dataset.name: each.rejected for each in sets}), datasets
+    if len(desirable) < len(sets):
         raise RequestError(
-            f"{', '.join(marked)}: marked answers; the others are pairs: score each kind in a run of its own"
+            f"{', '.join(desirable)}: marked answers; the others are pairs: score each kind in a run of its "
+            "own"
         )
-    task = Marked(marked) if marked else Preference({one.dataset.name: one.rejected for one in sets})
-    return task, [one.dataset for one in sets]
+    return Marked(desirable), datasets
 
 
 @dataclass(frozen=True, slots=True)
 class Preference(Task):
-    """Preference pairs; the rejected answers of each set stand here, the chosen ones in its conversations."""
+    """Preference pairs. The datasets' conversations have the chosen answers, `rejected` the others."""
 
     rejected: Mapping[str, Sequence[str]]
-    command = "eval.preference"
     kept = ()
 
     def scorer(self, job: Job) -> Scorer:
-        """Return what reads both answers of every row."""
+        """Read both answers of every row."""
         return _reading(job, {CHOSEN: job.dataset.answers, REJECTED: self.rejected[job.dataset.name]})
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """Return the prompt, the likelier answer's side, and how likely both are."""
-        said = UNKNOWN
+        """The prompt, the more likely answer's side, both answers, and their log-probabilities."""
+        side = UNKNOWN
         if "refused" not in fields:
-            said = CHOSEN if fields[f"{CHOSEN}_logp"] > fields[f"{REJECTED}_logp"] else REJECTED
-        asked = job.rows[row].messages[-1]["content"]
+            prefers_chosen = fields[f"{CHOSEN}_logp"] > fields[f"{REJECTED}_logp"]
+            side = CHOSEN if prefers_chosen else REJECTED
         return {
-            "instruction": asked, "expected_output": CHOSEN, "predicted_output": said, "row": row,
-            CHOSEN: job.rows[row].answer, REJECTED: self.rejected[job.dataset.name][row], **fields,
-        }  # fmt: skip
+            "instruction": job.rows[row].messages[-1]["content"],
+            "expected_output": CHOSEN,
+            "predicted_output": side,
+            "row": row,
+            CHOSEN: job.rows[row].answer,
+            REJECTED: self.rejected[job.dataset.name][row],
+            **fields,
+        }
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Return the figures; against the base where that was scored before."""
+        """Figures, also against the base if it was scored before."""
         return preference_summary(predictions, _base_rows(job))
 
     def line(self, results: Mapping[str, Any]) -> str:
-        """Return the share of pairs in sum, per token and against the base, and the margin."""
+        """The share of pairs in sum, per token and against the base, and the margin."""
         parts = [accuracy_line(results)]
-        for name, told in (("per_token", "per token"), ("reward", "against the base")):
-            if one := results[name]:
-                parts.append(f"{told} {share_line(one)} of {one['n']}")
-        if margin := results["margin"]:
-            parts.append(f"margin {margin['value']:+.2f} nats")
+        for name, label in (("per_token", "per token"), ("reward", "against the base")):
+            share = results[name]
+            if share:
+                parts.append(f"{label} {share_line(share)} of {share['n']}")
+        if results["margin"]:
+            parts.append(f"margin {results['margin']['value']:+.2f} nats")
         return "  ".join(parts)
 
     def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
-        """Return the shares that are known."""
+        """The shares that could be measured."""
         shares = {"per token": results["per_token"], "against the base": results["reward"]}
         return Task.figures(self, results) | figures_of(shares)
 
 
 @dataclass(frozen=True, slots=True)
 class Marked(Task):
-    """Single answers marked as desirable or not (KTO); the marks of each set stand here."""
+    """Single answers, marked as desirable or not (KTO): the marks by dataset."""
 
     desirable: Mapping[str, Sequence[bool]]
-    command = "eval.preference"
     kept = ()
     refused = "left out"
 
     def scorer(self, job: Job) -> Scorer:
-        """Return what reads the answer of every row."""
+        """Read the answer of every row."""
         return _reading(job, {ANSWER: job.dataset.answers})
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """Return the prompt, the answer with its mark, and how likely it is; nothing is predicted."""
-        talk = job.rows[row]
-        mark = DESIRABLE if self.desirable[job.dataset.name][row] else UNDESIRABLE
+        """The prompt, the answer with its mark, and its log-probability. Nothing is predicted."""
+        example = job.rows[row]
+        is_desirable = self.desirable[job.dataset.name][row]
         return {
-            "instruction": talk.messages[-1]["content"], "expected_output": mark, "row": row,
-            ANSWER: talk.answer, **fields,
-        }  # fmt: skip
+            "instruction": example.messages[-1]["content"],
+            "expected_output": DESIRABLE if is_desirable else UNDESIRABLE,
+            "row": row,
+            ANSWER: example.answer,
+            **fields,
+        }
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Return the figures; against the base where that was scored before."""
+        """Figures, also against the base if it was scored before."""
         return marked_summary(predictions, _base_rows(job))
 
     def line(self, results: Mapping[str, Any]) -> str:
-        """Return both AUCs that are known, and the rows of each mark."""
-        areas = [
-            f"{name} {one.value:.3f} [{one.ci95[0]:.3f}, {one.ci95[1]:.3f}]"
-            for name, one in self.figures(results).items()
-        ]
-        return "  ".join([*areas, f"n {results['n']} ({results['desirable']} {DESIRABLE})"])
+        """The AUCs that could be measured, and the number of rows with each mark."""
+        parts = []
+        for name, area in self.figures(results).items():
+            parts.append(f"{name} {area.value:.3f} [{area.ci95[0]:.3f}, {area.ci95[1]:.3f}]")
+        parts.append(f"n {results['n']} ({results['desirable']} {DESIRABLE})")
+        return "  ".join(parts)
 
     def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
-        """Return the AUCs that are known."""
+        """The AUCs that could be measured."""
         return figures_of({"AUC": results[AUC], "AUC against the base": results["reward_auc"]})
 
 
 def _base_rows(job: Job) -> list[Prediction] | None:
-    """Return the base's rows where it was scored before in this run, None for the base itself."""
+    """The base's predictions if this run has scored it before, None for the base itself."""
     base = job.request.out / BASE / job.dataset.name
-    known = job.candidate.name != BASE and (base / RESULTS).is_file()
-    return [row for _, row in json_lines(base / PREDICTIONS)] if known else None
+    if job.candidate.name == BASE or not (base / RESULTS).is_file():
+        return None
+    return [row for _, row in json_lines(base / PREDICTIONS)]
 
 
 def _reading(job: Job, answers: Mapping[str, Sequence[str]]) -> Scorer:
-    """Return what reads the answers of all rows, given by name, each after its row's prompt."""
-    texts = {
-        row: {name: _supervised(job, talk, own[row]) for name, own in answers.items()}
-        for row, talk in enumerate(job.rows)
-    }
+    """Scorer that reads the answers of all rows, by name, each after its row's prompt."""
+    texts = {}
+    for row, example in enumerate(job.rows):
+        texts[row] = {name: _supervised(job, example, each[row]) for name, each in answers.items()}
     return reading_answers(job.model, job.opened.budget, texts)
 
 
-def _supervised(job: Job, talk: Conversation, answer: str) -> SupervisedText:
-    """Return the prompt with an answer, which alone carries loss, as LLaMA-Factory trains pairs."""
-    turns = job.candidate.prompting.turns([*talk.messages, {"role": talk.role, "content": answer}])
-    before = [token for source, target in turns.pairs[:-1] for token in (*source, *target)]
+def _supervised(job: Job, example: Conversation, answer: str) -> SupervisedText:
+    """Prompt and answer, uncut. Only the answer carries loss, as in LLaMA-Factory's training on pairs."""
+    turns = job.candidate.prompting.turns([*example.messages, {"role": example.role, "content": answer}])
+    prompt: list[int] = []
+    for source, target in turns.pairs[:-1]:
+        prompt += [*source, *target]
     source, target = turns.pairs[-1]
-    whole = Turns([([*before, *source], target)], turns.stop)
-    return supervise(whole, len(before) + len(source) + len(target) + 1)
+    prompt += source
+    return supervise(Turns([(prompt, target)], turns.stop), len(prompt) + len(target) + 1)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """python -m eval.qa --model models/demo-base --data questions.jsonl --out results/qa
 
-Generates an answer to every question, holds it against the reference (exact match, partial match by
-similarity, token F1; overall and by the rows' type), and shows what the models say to a few fixed
-prompts. Writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-qa.md explains them.
+Generates an answer to every question and compares it with the reference: exact match, partial match by
+similarity, token F1, overall and by the rows' type. Shows the models' answers to a few fixed prompts. Writes
+OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-qa.md explains them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,16 @@ from tuneyard.core.errors import ContentError, RequestError, run
 from tuneyard.core.training_run import model_sha256
 from tuneyard.eval.backends.load import find_model, loading
 from tuneyard.eval.backends.scorers import Fields, score_all
-from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
-from tuneyard.eval.datasets.shots import with_shots
+from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.qa import LEXICAL, SIMILAR, Lexical, exact_match, qa_summary, token_f1
 from tuneyard.eval.read.results import Prediction
-from tuneyard.eval.scoring.command import Asked, scoring_command
-from tuneyard.eval.scoring.options import ScoringRequest, shots_options
+from tuneyard.eval.scoring.command import Declared, scoring_command
+from tuneyard.eval.scoring.options import RescorableOption, ScoringRequest
 from tuneyard.eval.scoring.task import Figure, Job, Task, figures_of, line_of, share_line
 
 TYPES = ("type", "subset", "category")
-DIGITS = 6  # of a similarity in the files: fp32 holds no more
+DIGITS = 6  # of a similarity in the files: fp32 has no more
 PROMPTS = (
     "请用一句话介绍你自己。",
     "什么是机器学习？",
@@ -36,53 +35,55 @@ PROMPTS = (
 
 
 @scoring_command(
+    "qa",
     "tuneyard eval qa --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
     "--limit 4 --max-new-tokens 4 --out results/answers",
     "tuneyard eval qa --model models/demo-base --dataset demo_mnli_eval --limit 4 "
     "--max-new-tokens 4 --out results/free",
-    own=[
-        shots_options,
+    options=[
         click.option(
             "--embedding-model",
+            cls=RescorableOption,
             metavar="DIR|ID",
             help="A sentence-transformers model: partial match by meaning. [token F1]",
         ),
     ],
+    shots=True,
     longest=256,
 )
 def cli(
-    request: ScoringRequest, embedding_model: str | None, shots: int, shots_from: tuple[str, ...]
-) -> Asked:
-    """Answer questions freely and score the answers against references.
+    request: ScoringRequest,  # noqa: ARG001  the same for all commands
+    datasets: Sequence[EvalDataset],
+    embedding_model: str | None,
+) -> Declared:
+    """Generate free answers to questions and score them against references.
 
-    Each share comes with its n and 95 % interval, and the commonest answer's share.
+    Each share comes with its n and 95 % interval, and the share of the most common answer.
     """
-    sets = read_datasets(request.datasets, request.data, request.cluster)
-    for dataset in sets:
+    for dataset in datasets:
         check_references(dataset)
-    sets = with_shots(sets, shots, shots_from)
-    similarity = Embedding(embedding_model) if embedding_model is not None else Lexical()
-    return Qa(similarity, sets[0].name), sets
+    similarity = Lexical() if embedding_model is None else Embedding(embedding_model)
+    return Qa(similarity, datasets[0].name), datasets
 
 
 def check_references(dataset: EvalDataset) -> None:
-    """Raise `ContentError` naming the first record without a reference answer, and how many there are."""
-    without = [n for n, answer in enumerate(dataset.answers, 1) if not answer.strip()]
-    if without:
+    """Raise `ContentError` with the first record without a reference answer, and their number."""
+    rows = [row for row, answer in enumerate(dataset.answers) if not answer.strip()]
+    if rows:
         raise ContentError(
-            f"{dataset.path}: record {without[0]} has no reference answer ({len(without)} such records of "
-            f"{len(dataset.answers)}): take them out, or lay answers side by side with eval.ab"
+            f"{dataset.place(rows[0])} has no reference answer ({len(rows)} such records of "
+            f"{len(dataset.answers)}): take them out, or compare answers side by side with eval.ab"
         )
 
 
 class Embedding:
-    """Similarity in meaning: the cosine of embeddings, by a sentence-transformers model of safetensors."""
+    """Similarity in meaning: the cosine of embeddings by a sentence-transformers model in safetensors."""
 
     def __init__(self, reference: str) -> None:
-        """Load a model from a folder or the hub; `RequestError` or `ContentError` if it embeds nothing."""
+        """Load a model from a folder or the hub; `RequestError` or `ContentError` if it cannot embed."""
         folder = find_model(reference)
         if not (folder / "modules.json").is_file():
-            raise RequestError(f"{folder}: no modules.json: not a sentence-transformers model")
+            raise RequestError(f"{folder}: modules.json is missing: not a sentence-transformers model")
 
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
@@ -94,80 +95,92 @@ class Embedding:
             )
         self.name = f"semantic: cosine by {Path(reference).name} ({model_sha256(folder)[:16]})"
 
-    def compare(self, expected: str, given: str) -> float:
-        """Return the cosine of two texts, -1 to 1."""
-        wanted, said = self._model.encode(
-            [expected, given], normalize_embeddings=True, show_progress_bar=False
+    def compare(self, expected: str, answer: str) -> float:
+        """Cosine of two texts, -1 to 1."""
+        first, second = self._model.encode(
+            [expected, answer], normalize_embeddings=True, show_progress_bar=False
         )
-        return float(wanted @ said)
+        return float(first @ second)
 
 
 @dataclass(frozen=True, slots=True)
 class Qa(Task):
-    """Free answers against references; the fixed prompts are asked with the set `shown_with`."""
+    """Free answers against references. The dataset `shown_with` also gets the fixed prompts."""
 
     similarity: Lexical | Embedding
     shown_with: str
-    command = "eval.qa"
 
     def settings(self, request: ScoringRequest) -> dict[str, object]:
-        """Return what changes an answer or a figure."""
+        """Settings that change an answer or a figure."""
         return {"similarity": self.similarity.name, **Task.settings(self, request)}
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """Return question, reference and answer (in the reference's spelling if it matches), and how near."""
-        record, asked = job.dataset.records[row], job.rows[row]
+        """Question, reference, answer (in the reference's spelling if it matches), and the similarities."""
+        record, example = job.dataset.records[row], job.rows[row]
         answer = cut_thought(str(fields.get("model_output", "")))
-        types = [str(record[name]) for name in TYPES if record.get(name) is not None]
-        return {
+        exact = exact_match(example.answer, answer)
+        similarity = self.similarity.compare(example.answer, answer) if answer else 0.0
+        line = {
             **line_of(job, row, fields),
-            "predicted_output": asked.answer if exact_match(asked.answer, answer) else answer,
-            "similarity": round(self.similarity.compare(asked.answer, answer) if answer else 0.0, DIGITS),
-            "token_f1": round(token_f1(asked.answer, answer), DIGITS),
-            **({"type": types[0]} if types else {}),
+            "predicted_output": example.answer if exact else answer,
+            "similarity": round(similarity, DIGITS),
+            "token_f1": round(token_f1(example.answer, answer), DIGITS),
         }
+        types = [str(record[name]) for name in TYPES if record.get(name) is not None]
+        if types:
+            line["type"] = types[0]
+        return line
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Return the figures, overall and by type, and the answers to the fixed prompts."""
-        shown = _generation(job) if job.dataset.name == self.shown_with and not job.kept else []
+        """Figures, overall and by type, and the answers to the fixed prompts."""
+        generation: object = []
+        if job.kept:
+            generation = job.kept.get("generation", [])
+        elif job.dataset.name == self.shown_with:
+            generation = _generation(job)
         return {
             **qa_summary(predictions, job.dataset.answers),
             "similarity": {"by": self.similarity.name, "above": SIMILAR},
-            "generation": job.kept.get("generation", []) if job.kept else shown,
+            "generation": generation,
         }
 
     def line(self, results: Mapping[str, Any]) -> str:
-        """Return a line for each fixed prompt and each type, then the figures of all rows."""
-        said = [f"{one['prompt']} → {' '.join(one['answer'].split())}" for one in results["generation"]]
+        """A line for each fixed prompt and each type, then the figures of all rows."""
+        shown = results["generation"]
+        lines = ["", *(f"{each['prompt']} → {' '.join(each['answer'].split())}" for each in shown)]
         lexical = _lexical(results)
-        types = [f"{name}  {_figures(part, lexical)}" for name, part in results["types"].items()]
-        whole = f"{_figures(results, lexical)}  majority {results['majority']:.1%}  empty {results['empty']}"
-        return "\n  ".join(["", *said, *types, whole])
+        for name, part in results["types"].items():
+            lines.append(f"{name}  {_figures(part, lexical)}")
+        lines.append(
+            f"{_figures(results, lexical)}  majority {results['majority']:.1%}  empty {results['empty']}"
+        )
+        return "\n  ".join(lines)
 
     def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
-        """Return all three figures, and each type's exact match."""
-        partial = f"partial_match{_lexical(results)}"
+        """All three figures, and each type's exact match."""
         shares = {
             "exact_match": results["exact_match"],
-            partial: results["partial_match"],
+            f"partial_match{_lexical(results)}": results["partial_match"],
             "token_f1": results["token_f1"],
         }
-        shares |= {f"{name}, exact_match": part["exact_match"] for name, part in results["types"].items()}
-        found = figures_of(shares)
-        return {**found, "exact_match": replace(found["exact_match"], majority=results["majority"])}
+        for name, part in results["types"].items():
+            shares[f"{name}, exact_match"] = part["exact_match"]
+        figures = figures_of(shares)
+        figures["exact_match"] = replace(figures["exact_match"], majority=results["majority"])
+        return figures
 
 
 def _generation(job: Job) -> list[dict[str, object]]:
-    """Ask the fixed prompts, that everybody may see how the model talks."""
+    """Answer the fixed prompts, so that readers see how the model talks."""
     scorer = job.generating({row: [{"role": "user", "content": text}] for row, text in enumerate(PROMPTS)})
-    return [
-        {"prompt": PROMPTS[row], "answer": fields["model_output"]}
-        for row, fields in score_all(scorer, "fixed prompts").items()
-    ]
+    answers = []
+    for row, fields in score_all(scorer, "fixed prompts").items():
+        answers.append({"prompt": PROMPTS[row], "answer": fields["model_output"]})
+    return answers
 
 
 def _lexical(results: Mapping[str, Any]) -> str:
-    """Return ` (lexical)` for partial matches by letters, without an --embedding-model for the meaning."""
+    """` (lexical)` if partial matches compare letters, since no --embedding-model compares the meaning."""
     return f" ({LEXICAL})" if results["similarity"]["by"].startswith(LEXICAL) else ""
 
 

@@ -1,11 +1,10 @@
 """python -m eval.suite eval/suites/toolkit.yaml --model models/demo-base --adapter rte --out results/toolkit
 
-Runs several commands over models that are opened once, and puts what they found into one table and one
-page. Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md explains suites.
+Runs several commands over models that are opened once, and collects their figures in one table and one page.
+Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md explains suites.
 """
 
-import importlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,15 @@ from tuneyard.core.files import names_folder, read_object, write_json, write_tex
 from tuneyard.core.language import lang_option, tr
 from tuneyard.core.number_format import NONE, Table, grid, interval, percent
 from tuneyard.eval import compare, report
+from tuneyard.eval.__main__ import cli as eval_commands
 from tuneyard.eval.backends import shards
 from tuneyard.eval.judge.compared import compare_results
 from tuneyard.eval.read.results import RESULTS, TABLE, TABLE_JSON, check_new, suite_run
 from tuneyard.eval.scoring.candidates import open_models
 from tuneyard.eval.scoring.command import Prepared, ScoringCommand
 from tuneyard.eval.scoring.options import ScoringRequest, model_options, resume_command, run_options, take
-from tuneyard.eval.scoring.pipeline import score_opened
+from tuneyard.eval.scoring.pipeline import carry_out
+from tuneyard.eval.scoring.plan import plan_scoring
 from tuneyard.eval.scoring.task import Figure
 
 ALONE = {
@@ -43,9 +44,9 @@ ALONE = {
     "--think": "prompts without it;",  # it changes how a model is opened, and some commands refuse it
 }
 COMMAND = "eval.suite"
-COMMANDS = ("nli", "qa", "text", "dialogue", "cmmlu", "code", "defect", "tools")
 CAPTION = "All steps"
-Found = dict[str, dict[str, dict[str, Figure]]]  # by step, then by figure, then by model
+Figures = dict[str, dict[str, dict[str, Figure]]]
+"""Figures by step, then by name, then by model."""
 
 
 @cli_command(
@@ -61,56 +62,58 @@ Found = dict[str, dict[str, dict[str, Figure]]]  # by step, then by figure, then
 @run_options
 @lang_option
 @resumed_by(lambda: resume_command(COMMAND))
-def cli(suite: Path, skip: tuple[str, ...], **given: Any) -> None:
+def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
     """Score a base model and adapters with all commands that a suite's file names.
 
-    What is wrong with any step is said before a model is loaded.
+    Every step is checked and planned before the first one is scored.
     """
-    steps = read_steps(suite, {*given, "lang"} - {"limit"}, skip)
-    shared = {**given, "by": COMMAND}
-    request = take(given)
+    steps = read_steps(suite, {*options, "lang"} - {"limit"}, skip)
+    shared = {**options, "by": COMMAND}
+    request = take(options)
     for folder in (request.out, *(request.out / step.name for step in steps)):
         check_new(folder, COMMAND, resume=request.resume, force=request.force)
-    plans = {step.name: step.prepare(shared) for step in steps}
+    prepared = {step.name: step.prepare(shared) for step in steps}
     opened = open_models(request)
+    plans = {}
+    for name, step in prepared.items():
+        plans[name] = plan_scoring(step.request, step.task, step.datasets, opened)
     with suite_run(request.out, COMMAND, [*plans], first=shards.first()):
-        for name, (own, task, sets) in plans.items():
+        for name in list(plans):
+            plan = plans.pop(name)  # its prompts are not needed any more once it is scored
             if shards.first():
-                click.echo(f"\n{name}: {task.command}")
-            score_opened(own, task, sets, opened)
+                click.echo(f"\n{name}: {plan.request.command}")
+            carry_out(plan)
     if shards.first():
-        tell(request, plans, [candidate.name for candidate in opened.candidates])
+        report_steps(request, prepared, [candidate.name for candidate in opened.candidates])
 
 
-def tell(request: ScoringRequest, plans: Mapping[str, Prepared], models: Sequence[str]) -> None:
-    """Write table.md and table.json over all steps, and report.html where answers were right or wrong."""
-    found: Found = {}
+def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], models: Sequence[str]) -> None:
+    """Write table.md and table.json over all steps, and report.html if any step has an accuracy."""
+    figures: Figures = {}
     judged: list[str] = []
-    for step, (own, task, sets) in plans.items():
-        found[step] = {}
+    for name, step in prepared.items():
+        figures[name] = {}
         for model in models:
-            results = {one.name: read_object(own.out / model / one.name / RESULTS) for one in sets}
-            for figure, value in task.table(results).items():
-                found[step].setdefault(figure, {})[model] = value
-            for name in (name for name, one in results.items() if "accuracy" in one):
-                label = step if len(sets) == 1 else f"{step}/{name}"
-                judged.append(f"{model}/{label}={own.out / model / name}")
-    table = steps_table(found, models)
-    facts: dict[str, object] = {
-        "steps": {
-            step: {name: {model: asdict(one) for model, one in own.items()} for name, own in figures.items()}
-            for step, figures in found.items()
-        }
-    }
+            folder = step.request.out / model
+            results = {each.name: read_object(folder / each.name / RESULTS) for each in step.datasets}
+            for label, figure in step.task.table(results).items():
+                figures[name].setdefault(label, {})[model] = figure
+            for dataset, result in results.items():
+                if "accuracy" in result:
+                    label = name if len(results) == 1 else f"{name}/{dataset}"
+                    judged.append(f"{model}/{label}={folder / dataset}")
+    table = steps_table(figures, models)
+    facts: dict[str, object] = {"steps": _as_json(figures)}
     if judged:
-        whole = compare_results(judged)
-        each = [replace(section, decided_by="") for section in whole.comparison.sets]
-        alone = replace(whole.comparison, sets=each, mean=None)  # different tasks have no mean
-        whole = replace(whole, comparison=alone)
+        compared = compare_results(judged)
+        sections = [replace(section, decided_by="") for section in compared.comparison.sets]
+        # different tasks have no mean
+        comparison = replace(compared.comparison, sets=sections, mean=None)
+        compared = replace(compared, comparison=comparison)
         tables = {tr(CAPTION): table}
-        compare.write(whole, request.out, facts, tables)
+        compare.write(compared, request.out, facts, tables)
         title = tr("Suite {name}", name=request.out.name)
-        page = report.render(whole, title, module=COMMAND, tables=tables)
+        page = report.render(compared, title, module=COMMAND, tables=tables)
         report.write(page, request.out / "report.html")
     else:
         write_text(request.out / TABLE, grid(table) + "\n")
@@ -118,32 +121,47 @@ def tell(request: ScoringRequest, plans: Mapping[str, Prepared], models: Sequenc
         click.echo(f"\n{grid(table)}")
 
 
-def steps_table(found: Found, models: Sequence[str]) -> Table:
-    """Return a row for each figure of each step (one where it has none) and a column for each model."""
+def _as_json(figures: Figures) -> dict[str, object]:
+    steps: dict[str, object] = {}
+    for step, by_name in figures.items():
+        steps[step] = {
+            name: {model: asdict(figure) for model, figure in by_model.items()}
+            for name, by_model in by_name.items()
+        }
+    return steps
+
+
+def steps_table(figures: Figures, models: Sequence[str]) -> Table:
+    """Table with a row for each figure of each step and a column for each model.
+
+    A step without figures has one row that says so.
+    """
     rows = []
-    for step, figures in found.items():
-        if not figures:
+    for step, by_name in figures.items():
+        if not by_name:
             nothing = tr("nothing to measure in the answers")
             rows.append([f"{step}: {nothing}", "0", "", *[NONE for _ in models]])
-        for name, by_model in figures.items():
+        for name, by_model in by_name.items():
             first = next(iter(by_model.values()))
             majority = "" if first.majority is None else percent(first.majority)
-            cells = [_cell(by_model[model]) if model in by_model else NONE for model in models]
+            cells = [_cell(by_model.get(model)) for model in models]
             rows.append([f"{step}: {name}", f"{first.n:,}", majority, *cells])
     header = [tr("figure (95 % interval)"), "n", tr("majority-class baseline"), *models]
     return Table(header, rows)
 
 
-def _cell(one: Figure) -> str:
-    low, high = one.ci95
-    if one.share:
-        return interval((one.value, low, high))
-    return f"{one.value:.4g} ({low:.4g}–{high:.4g})"
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return NONE
+    low, high = figure.ci95
+    if figure.share:
+        return interval((figure.value, low, high))
+    return f"{figure.value:.4g} ({low:.4g}–{high:.4g})"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step's name, its place in the file, its command and the options that are its own."""
+    """A step's name, its place in the file, its command and the command's own options."""
 
     name: str
     place: str
@@ -151,19 +169,22 @@ class Step:
     options: Mapping[str, Any]
 
     def prepare(self, shared: Mapping[str, Any]) -> Prepared:
-        """Return what is asked, with the suite's options and this step's; errors name the place."""
+        """Prepare the step with the suite's options and its own. Errors name the step's place."""
         limit = shared["limit"] or self.options["limit"]
-        given = {**self.options, **shared, "limit": limit, "out": shared["out"] / self.name}
+        options = {**self.options, **shared, "limit": limit, "out": shared["out"] / self.name}
         try:
-            return self.command.prepare(given)
+            return self.command.prepare(options)
         except TuneyardError as error:
             raise type(error)(
                 f"{self.place}: {error}; change the step, or leave it out: --skip {self.name}"
             ) from error
 
 
-def read_steps(path: Path, shared: Iterable[str], skipped: Iterable[str]) -> list[Step]:
-    """Return a suite's steps but the `skipped`; `ContentError` names what is wrong, `shared` options too."""
+def read_steps(path: Path, shared: Iterable[str], skipped: Collection[str]) -> list[Step]:
+    """Read a suite's steps without the `skipped` ones. `shared` are the options of the command line.
+
+    `ContentError` lists every problem in the file.
+    """
     path = bundled(path)
     read = read_yaml(path, "suite")
     if not isinstance(read.value, dict) or not all(isinstance(name, str) for name in read.value):
@@ -174,51 +195,72 @@ def read_steps(path: Path, shared: Iterable[str], skipped: Iterable[str]) -> lis
         if name not in read.value:
             raise RequestError(f"--skip {name}: {path} has the steps {', '.join(read.value)}")
     steps: list[Step] = []
-    wrong: list[str] = []
+    problems: list[str] = []
     for name, options in read.value.items():
         place = f"{path}:{read.lines[name]}: {name}"
         try:
             step = _step(name, place, options, path.parent, frozenset(shared))
-            steps += [step] if name not in skipped else []
         except ContentError as error:
-            wrong.append(str(error))
-    if wrong or not steps:
-        raise ContentError("\n".join(wrong) or f"{path}: no step is left")
+            problems.append(str(error))
+            continue
+        if name not in skipped:
+            steps.append(step)
+    if problems:
+        raise ContentError("\n".join(problems))
+    if not steps:
+        raise ContentError(f"{path}: no step is left")
     return steps
 
 
-def _step(name: str, place: str, options: object, beside: Path, shared: frozenset[str]) -> Step:
+def _step(name: str, place: str, options: object, folder: Path, shared: frozenset[str]) -> Step:
     if not names_folder(name):
         raise ContentError(f"{place}: expected a name that can name a folder")
-    if not isinstance(options, dict) or options.get("command") not in COMMANDS:
-        found = show_value(options.get("command") if isinstance(options, dict) else options)
-        raise ContentError(f"{place}: command: found {found}, expected one of {', '.join(COMMANDS)}")
-    command: ScoringCommand = importlib.import_module(f"tuneyard.eval.{options['command']}").cli
+    command_name = options.get("command") if isinstance(options, dict) else options
+    command = _scoring_command(command_name)
+    if command is None or not isinstance(options, dict):
+        names = [each for each in eval_commands.list_commands(_context()) if _scoring_command(each)]
+        raise ContentError(
+            f"{place}: command: found {show_value(command_name)}, expected one of {', '.join(names)}"
+        )
     try:
-        arguments = list(_arguments(command, options, beside, shared))
-        # what every command requires stands on the suite's command line
+        arguments = list(_arguments(command, options, folder, shared))
+        # the suite's command line has the options that every command requires
         with command.make_context(name, ["--model", "-", "--out", "-", *arguments]) as context:
             return Step(name, place, command, context.params)
-    except (click.UsageError, ContentError) as error:
-        told = error.format_message() if isinstance(error, click.UsageError) else error
-        raise ContentError(f"{place}: {told}") from error
+    except click.UsageError as error:
+        raise ContentError(f"{place}: {error.format_message()}") from error
+    except ContentError as error:
+        raise ContentError(f"{place}: {error}") from error
+
+
+def _context() -> click.Context:
+    return click.Context(eval_commands)
+
+
+def _scoring_command(name: object) -> ScoringCommand | None:
+    """A command of eval or of a plug-in by its name, None if it does not score."""
+    command = eval_commands.get_command(_context(), name) if isinstance(name, str) else None
+    return command if isinstance(command, ScoringCommand) else None
 
 
 def _arguments(
-    command: click.Command, options: Mapping[object, object], beside: Path, shared: frozenset[str]
+    command: ScoringCommand, options: Mapping[object, object], folder: Path, shared: frozenset[str]
 ) -> Iterator[str]:
-    """Yield a step's options as a command line has them; `data` may lie beside the suite's file."""
-    known = {name: option for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    """Yield a step's options as arguments of a command line. `data` may be relative to the suite's folder."""
+    by_flag = {}
+    for option in command.params:
+        for flag in (*option.opts, *option.secondary_opts):
+            by_flag[flag] = option
     for key, value in options.items():
-        name = f"--{str(key).replace('_', '-')}"
-        option = known.get(name)
         if key == "command":
             continue
-        if option is None:
-            hint = nearest(name, known) or f"see tuneyard eval {options['command']} --help"
+        flag = f"--{str(key).replace('_', '-')}"
+        if flag not in by_flag:
+            hint = nearest(flag, by_flag) or f"see tuneyard eval {options['command']} --help"
             raise ContentError(f"{key}: {options['command']} has no such option; {hint}")
-        if name in ALONE and (name != "--shots" or "--shots-from" in known):
-            raise ContentError(f"{name[2:]}: a suite {ALONE[name]} run eval.{options['command']} by itself")
+        option = by_flag[flag]
+        if flag in ALONE and (flag != "--shots" or command.has_shots):
+            raise ContentError(f"{flag[2:]}: a suite {ALONE[flag]} run {command.module} by itself")
         if option.name in shared:
             raise ContentError(f"{key}: the same for all steps: give it on the command line")
         if getattr(option, "is_flag", False):
@@ -226,11 +268,12 @@ def _arguments(
                 raise ContentError(f"{key}: found {show_value(value)}, expected true or false")
             yield from option.opts[:1] if value else option.secondary_opts[:1]
             continue
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, bool) or not isinstance(one, str | int | float):
-                raise ContentError(f"{key}: found {show_value(one)}, expected a text or a number")
-            there = name == "--data" and (beside / str(one)).exists()
-            yield f"{name}={beside / str(one) if there else one}"
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, bool) or not isinstance(each, str | int | float):
+                raise ContentError(f"{key}: found {show_value(each)}, expected a text or a number")
+            if flag == "--data" and (folder / str(each)).exists():
+                each = folder / str(each)
+            yield f"{flag}={each}"
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
 
     The choice is made on one half of the rows; its score on the other half is the one to believe.
     """
-    request = take(given)
+    request = replace(take(given), command=COMMAND)
     if request.backend != "hf":
         raise RequestError(f"--backend {request.backend} only generates: a sweep compares probabilities")
     if metric != ACCURACY:
@@ -85,7 +85,7 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
     sets = read_datasets(request.datasets, request.data, request.cluster)
     labels = label_sets(sets, given)
     summaries = (SWEEP, TABLE, RECIPE, *(plot_name(one.name) for one in sets))
-    task = Nli(labels, "choice", "word", check_generate=0, command=COMMAND, summaries=summaries, **given)
+    task = Nli(labels, "choice", "word", check_generate=0, summaries=summaries, **given)
     splits = {}
     for one in sets:  # by cluster where rows have one, else by what is asked
         keys = one.clusters or [str([m["content"] for m in talk.messages]) for talk in one.conversations]

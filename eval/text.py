@@ -1,11 +1,11 @@
 """python -m eval.text --model models/demo-base --dataset alpaca_rte_eval --rouge --out results/text
 
-Reads how likely the expected answers are to a model (eval_loss, perplexity), generates answers of its own,
-and measures them; writes OUT/<model>/<set>/{metrics.json,lengths.png,predictions.jsonl,results.json}.
-docs/eval-text.md explains them.
+Measures how likely the expected answers are to a model (eval_loss, perplexity). Also generates answers and
+compares them with the expected ones. Writes
+OUT/<model>/<set>/{metrics.json,lengths.png,predictions.jsonl,results.json}. docs/eval-text.md explains them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from tuneyard.core.language import lang_option
 from tuneyard.core.supervision import SupervisedText, supervise, supervise_text
 from tuneyard.eval.backends.likelihood import reading_losses
 from tuneyard.eval.backends.scorers import Fields, Scorer
-from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
+from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.text import (
     JIEBA,
@@ -30,26 +30,39 @@ from tuneyard.eval.metrics.text import (
 )
 from tuneyard.eval.read.results import METRICS, Prediction
 from tuneyard.eval.scoring.candidates import Opened
-from tuneyard.eval.scoring.command import Asked, scoring_command
-from tuneyard.eval.scoring.images import with_images
-from tuneyard.eval.scoring.options import Finite, ScoringRequest, choice, number, refuse_explicit
+from tuneyard.eval.scoring.command import Declared, scoring_command
+from tuneyard.eval.scoring.options import (
+    Finite,
+    RescorableOption,
+    ScoringRequest,
+    choice,
+    number,
+    refuse_explicit,
+)
 from tuneyard.eval.scoring.task import Figure, Job, Task
 from tuneyard.eval.show.panels import PLOT, draw_lengths
 from tuneyard.eval.statistics.rates import Measured
 from tuneyard.eval.statistics.selection import held_out_rows
 
 GENERATING = ("max_new_tokens", "preset", "think")
-"""Options that only matter where answers are generated."""
+"""Options that only matter if answers are generated."""
 LONGEST = 2048  # tokens for the loss, unless the context is smaller
-SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # beside other commands' figures
+FIGURES = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")
+"""Figures for the table of several commands."""
+
+
+def only_reads(options: Mapping[str, Any]) -> bool:
+    """True if no answer is generated. Then rows with images can be scored."""
+    return not options["generate"]
 
 
 @scoring_command(
+    "text",
     "tuneyard eval text --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
     "--limit 4 --no-generate --out results/loss",
     "tuneyard eval text --model models/demo-base --dataset demo_rte_eval --limit 2 "
     "--max-new-tokens 8 --out results/rouge",
-    own=[
+    options=[
         number(
             "--max-seq-length",
             "Cut prompt and answer to this many tokens for the loss, as training's cutoff_len does.  "
@@ -67,52 +80,56 @@ SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # bes
             "--generate/--no-generate", default=True, help="Whether to generate answers.  [generate]"
         ),
         click.option(
-            "--rouge", is_flag=True, help="Compare them with the expected ones: ROUGE-1/2/L and BLEU."
+            "--rouge",
+            cls=RescorableOption,
+            is_flag=True,
+            help="Compare generated and expected answers: ROUGE-1/2/L and BLEU.",
         ),
         choice(
             "--tokenizer",
             TOKENIZERS,
-            "--rouge: what Chinese is cut into; jieba (an optional package) cuts it into words.",
+            "--rouge: how Chinese is split; jieba (an optional package) splits it into words.",
+            RescorableOption,
         ),
         lang_option,
     ],
+    images=only_reads,
     longest=512,
 )
-def cli(request: ScoringRequest, **given: Any) -> Asked:
-    """Measure perplexity on the expected answers, and the answers that a model generates itself.
+def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any) -> Declared:
+    """Measure perplexity on the expected answers, and the quality of generated answers.
 
-    A set of plain texts (`text` alone) has its perplexity measured over all of its tokens.
+    For plain texts (records with `text` alone) perplexity is over all tokens.
     """
     if request.backend != "hf":
-        raise RequestError("eval.text reads the model's probabilities, which a server does not show")
-    if given["rouge"] and not given["generate"]:
+        raise RequestError("eval.text needs the model's probabilities, which a server does not show")
+    if options["rouge"] and not options["generate"]:
         raise RequestError("--rouge compares generated answers: leave out --no-generate")
-    if not given["rouge"]:
+    if not options["rouge"]:
         refuse_explicit(("tokenizer",), "it is for ROUGE and BLEU: add --rouge")
-    if given["rouge"] and given["tokenizer"] == JIEBA:
+    if options["rouge"] and options["tokenizer"] == JIEBA:
         need(JIEBA)
-    if not given["generate"]:
-        fix = "nothing is generated: leave it out, or leave out --no-generate"
-        refuse_explicit(GENERATING, fix)
-    if given["eval_ratio"] is None:
+    if not options["generate"]:
+        reason = "nothing is generated: leave it out, or leave out --no-generate"
+        refuse_explicit(GENERATING, reason)
+    if options["eval_ratio"] is None:
         refuse_explicit(("seed",), "it is the seed of --eval-ratio R: give both")
-    sets = read_datasets(request.datasets, request.data, request.cluster, images=not given["generate"])
-    ratio = given["eval_ratio"]
-    sets = with_images(replace(request, limit=None) if ratio else request, sets)
-    if ratio:
-        sets = [held_out(dataset, ratio, given["seed"]) for dataset in sets]
-    texts = frozenset(dataset.name for dataset in sets if not any(dataset.answers))
-    if len(texts) == len(sets):
-        fix = "nothing is generated: these are plain texts, of which only the loss is measured; leave it out"
-        refuse_explicit((*GENERATING, "rouge"), fix)
-    return Text(**given, texts=texts), sets
+    else:
+        datasets = [held_out(dataset, options["eval_ratio"], options["seed"]) for dataset in datasets]
+    texts = frozenset(dataset.name for dataset in datasets if not any(dataset.answers))
+    if len(texts) == len(datasets):
+        reason = (
+            "nothing is generated: these are plain texts, of which only the loss is measured; leave it out"
+        )
+        refuse_explicit((*GENERATING, "rouge"), reason)
+    return Text(**options, texts=texts), datasets
 
 
 def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
-    """Return the rows that were kept for the evaluation of a training.
+    """Keep only the rows that a training holds out for its evaluation.
 
-    Of a file that a compile has split these are the rows of that split, of any other those that a training
-    with this `val_size` and seed holds out.
+    In a file that a compile has split these are the rows of that split. In any other file they are the rows
+    that a training with this `val_size` and seed holds out.
     """
     if dataset.unsplit is not None:
         return dataset.take(dataset.unsplit.held_out(ratio, seed))
@@ -121,7 +138,7 @@ def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
 
 @dataclass(frozen=True, slots=True)
 class Text(Task):
-    """Measuring texts, by own options; the sets `texts` have no answers, read as pretraining does."""
+    """Measuring texts. The datasets `texts` have no answers and are read as in pretraining."""
 
     max_seq_length: int | None
     """None until the model, and so the context, is known."""
@@ -131,31 +148,36 @@ class Text(Task):
     rouge: bool
     tokenizer: str
     texts: frozenset[str]
-    command = "eval.text"
 
     def fitted(self, opened: Opened) -> "Text":
-        """Return the command with its default length: no more than the model's context."""
+        """The task with its default length: no more than the model's context."""
         if self.max_seq_length is not None:
             return self
         return replace(self, max_seq_length=min(LONGEST, opened.local.context))
 
     @property
     def longest(self) -> int:
-        """How many tokens of a row count for the loss."""
+        """Number of a row's tokens that are read for the loss."""
         if self.max_seq_length is None:
             raise ValueError("the length is known once the model is: call `fitted` before")
         return self.max_seq_length
 
     def settings(self, request: ScoringRequest) -> dict[str, object]:
-        """Return the options that change a figure."""
-        kept = {name: getattr(self, name) for name in ("max_seq_length", "eval_ratio", "generate")}
-        parted = {"seed": self.seed} if self.eval_ratio else {}
-        generating = {**Task.settings(self, request), "rouge": self.rouge} if self.generate else {}
-        cut = {"tokenizer": self.tokenizer} if self.rouge else {}
-        return {**kept, **parted, **generating, **cut}
+        """Options that change a figure."""
+        settings: dict[str, object] = {}
+        for name in ("max_seq_length", "eval_ratio", "generate"):
+            settings[name] = getattr(self, name)
+        if self.eval_ratio:
+            settings["seed"] = self.seed
+        if self.generate:
+            settings.update(Task.settings(self, request))
+            settings["rouge"] = self.rouge
+        if self.rouge:
+            settings["tokenizer"] = self.tokenizer
+        return settings
 
     def scorer(self, job: Job) -> Scorer:
-        """Return one that reads the losses and generates; `RequestError` where the context is too short."""
+        """Read the losses and generate; `RequestError` if the context is too short."""
         if self.longest > job.model.context:
             raise RequestError(
                 f"--max-seq-length {self.longest} exceeds the model's context of {job.model.context} "
@@ -164,76 +186,96 @@ class Text(Task):
         texts = {row: self._supervised(job, row) for row in range(len(job.rows))}
         if not any(supervised.learned for supervised in texts.values()):
             raise ContentError(f"{job.dataset.path}: no token of its {len(texts)} rows carries loss")
-        generating = job.generating() if self.generate and not self._plain(job) else None
+        generating = None
+        if self.generate and not self._plain(job):
+            generating = job.generating()
         return reading_losses(job.model, texts, generating, job.opened.budget)
 
     def _supervised(self, job: Job, row: int) -> SupervisedText:
-        asked = job.rows[row]
+        example = job.rows[row]
         if self._plain(job):
-            return supervise_text(job.model.tokenizer, asked.messages[-1]["content"], self.longest)
-        answer = {"role": asked.role, "content": asked.answer}
-        shown = job.shown(row)
-        found = supervise(job.candidate.prompting.turns([*shown, answer]), self.longest)
-        if (vision := job.model.vision) and vision.cut(found.ids, shown):
+            return supervise_text(job.model.tokenizer, example.messages[-1]["content"], self.longest)
+        answer = {"role": example.role, "content": example.answer}
+        messages = job.with_image_tokens(row)
+        supervised = supervise(job.candidate.prompting.turns([*messages, answer]), self.longest)
+        vision = job.model.vision
+        if vision and vision.cut(supervised.ids, messages):
             raise ContentError(
                 f"{job.dataset.path}: row {row}: --max-seq-length {self.longest} cuts into its "
-                f"images, at which training would stop: {found.length + 1} leaves them whole"
+                f"images, at which training would stop: {supervised.length + 1} leaves them whole"
             )
-        return replace(found, images=job.images(row))
+        return replace(supervised, images=job.images(row))
 
     def _plain(self, job: Job) -> bool:
         return job.dataset.name in self.texts
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """Return the published script's four fields, the row's number, its loss and lengths in tokens."""
-        record, asked = job.dataset.records[row], job.rows[row]
-        plain = self._plain(job)
-        question = "" if plain else record.get("instruction", asked.messages[-1]["content"])
-        reference = asked.messages[-1]["content"] if plain else asked.answer
-        said: Fields = {}
-        if (output := fields.get("model_output")) is not None:
-            answer = cut_thought(output)
-            thought = {"model_output": output} if answer != output.strip() else {}
-            said = {"prediction": answer, **thought, "prediction_tokens": _count(job, answer)}
-        return {
-            "instruction": question,
+        """The published script's four fields, the row's number, its loss and lengths in tokens."""
+        record, example = job.dataset.records[row], job.rows[row]
+        prompt = example.messages[-1]["content"]
+        instruction: object = ""
+        reference = prompt
+        if not self._plain(job):
+            instruction = record.get("instruction", prompt)
+            reference = example.answer
+        line: Prediction = {
+            "instruction": instruction,
             "input": record.get("input", ""),
             "reference": reference,
-            **said,
-            "row": row,
-            **{name: value for name, value in fields.items() if name != "model_output"},
-            **({} if plain else {"prompt_tokens": len(job.candidate.prompting.encode(job.shown(row)))}),
-            "reference_tokens": _count(job, reference),
         }
+        output = fields.get("model_output")
+        if output is not None:
+            answer = cut_thought(output)
+            line["prediction"] = answer
+            if answer != output.strip():
+                line["model_output"] = output
+            line["prediction_tokens"] = _count(job, answer)
+        line["row"] = row
+        line.update({name: value for name, value in fields.items() if name != "model_output"})
+        if not self._plain(job):
+            line["prompt_tokens"] = len(job.candidate.prompting.encode(job.with_image_tokens(row)))
+        line["reference_tokens"] = _count(job, reference)
+        return line
 
     def again(self, job: Job, kept: Prediction) -> Prediction:  # noqa: ARG002
-        """Return the line as it is: loss, answer and lengths do not depend on what can be chosen anew."""
+        """Keep the line: loss, answer and lengths do not depend on the options of --rescore."""
         return {name: value for name, value in kept.items() if name != "cluster"}
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Write a plot of lengths and, in the published script's layout, metrics.json; return all of it."""
-        said = [p for p in predictions if "prediction" in p]
-        written, signature = generated_figures(said, self.rouge, self.tokenizer) if said else ({}, None)
-        figures = {**read_figures(predictions), **written}
-        known = {name: one for name, one in figures.items() if isinstance(one, Measured)}
-        metrics = {name: known[name].value if name in known else one for name, one in figures.items()}
+        """Compute all figures; write a plot of lengths, and metrics.json in the published script's layout."""
+        generated = [line for line in predictions if "prediction" in line]
+        figures = read_figures(predictions)
+        signature = None
+        if generated:
+            of_answers, signature = generated_figures(generated, self.rouge, self.tokenizer)
+            figures.update(of_answers)
+        metrics: dict[str, float | None] = {}
+        estimates = {}
+        for name, figure in figures.items():
+            if isinstance(figure, Measured):
+                metrics[name] = figure.value
+                estimates[name] = asdict(figure)
+            else:
+                metrics[name] = figure
         lengths = lengths_of(predictions)
         draw_lengths(lengths, job.candidate.name, job.dataset.name, self.longest, job.folder / PLOT)
         write_json(job.folder / METRICS, metrics)
-        return {
+        results: dict[str, object] = {
             "scored": "texts" if self._plain(job) else "answers",
             **metrics,
             "n": len(predictions),
-            "tokens": sum(p["tokens"] for p in predictions),
+            "tokens": sum(line["tokens"] for line in predictions),
             "lengths": {name: percentiles(values) for name, values in lengths.items()},
-            "generated": len(said),
-            "estimates": {name: asdict(one) for name, one in known.items()},
-            **({"tokenizer": tokenizer_name(self.tokenizer)} if signature else {}),
-            **({"bleu_signature": signature} if signature else {}),
+            "generated": len(generated),
+            "estimates": estimates,
         }
+        if signature:
+            results["tokenizer"] = tokenizer_name(self.tokenizer)
+            results["bleu_signature"] = signature
+        return results
 
     def line(self, results: Mapping[str, Any]) -> str:
-        """Return the figures with the limits of the loss."""
+        """The figures, with the limits of the loss."""
         low, high = results["estimates"]["eval_loss"]["ci95"]
         parts = [
             f"eval_loss {results['eval_loss']:.4f} [{low:.4f}, {high:.4f}]",
@@ -248,24 +290,29 @@ class Text(Task):
         return "  ".join(parts)
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
-        """Say what was cut, and what could not be asked."""
+        """Warn of rows that were cut, and of prompts that exceed the context."""
+        warnings = []
         cut, refused = round(results["truncation_rate"] * results["n"]), results["refused"]
-        told = {
-            f"{cut} of {counted(results['n'], 'row')} cut to --max-seq-length {self.longest} as training "
-            "cuts them: their loss is that of what is left": cut,
-            f"{counted(refused, 'prompt')} too long for the context with --max-new-tokens "
-            f"{results['settings'].get('max_new_tokens')}: no answer was generated": refused,
-        }
-        return [warning for warning, count in told.items() if count]
+        if cut:
+            warnings.append(
+                f"{cut} of {counted(results['n'], 'row')} cut to --max-seq-length {self.longest} as training "
+                "cuts them: their loss is that of the remaining tokens"
+            )
+        if refused:
+            warnings.append(
+                f"{counted(refused, 'prompt')} too long for the context with --max-new-tokens "
+                f"{results['settings'].get('max_new_tokens')}: no answer was generated"
+            )
+        return warnings
 
     def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
-        """Return loss, perplexity and nearness to the references, those that were measured."""
-        found = results["estimates"]
-        return {
-            name: Figure(found[name]["value"], found[name]["ci95"], results["n"], share=False)
-            for name in SHOWN
-            if name in found
-        }
+        """Loss, perplexity and similarity to the references, if they were measured."""
+        figures = {}
+        for name in FIGURES:
+            estimate = results["estimates"].get(name)
+            if estimate:
+                figures[name] = Figure(estimate["value"], estimate["ci95"], results["n"], share=False)
+        return figures
 
 
 def _count(job: Job, text: str) -> int:

@@ -1,14 +1,12 @@
 """Scoring a dataset: by the probabilities of labels, or by generating an answer.
 
-All batches are planned beforehand, longest first, within a budget of tokens; of each row of a batch what is
-known of its answer is returned. Labels take one forward pass per prompt and label beginning: the beginning
-that all prompts share is computed once, and the head is applied to the positions that matter alone: with the
-whole vocabulary there, so that the probabilities are true ones.
+All batches are planned beforehand, longest first, within a budget of tokens. Labels take one forward pass for
+each prompt and label beginning. The beginning that all prompts share is computed once. The head is applied
+only to the positions that matter, over the whole vocabulary, so that the probabilities are true ones.
 """
 
 import contextlib
 import copy
-import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,25 +20,33 @@ if TYPE_CHECKING:
     import torch
 
 Ids = Sequence[int]
-Prompts = Mapping[int, Ids]  # by row
+Prompts = Mapping[int, Ids]
+"""Token ids by row."""
 Messages = list[Message]
 Plan = tuple[list[list[int]], dict[int, str]]
-"""The rows in batches, and why the others cannot be prompted, by row."""
+"""The rows in batches, and by row the reasons why the others cannot be prompted."""
 Fields = dict[str, Any]
-DIGITS = 6  # of a log-probability in the files: fp32 holds no more
+"""Fields of predictions.jsonl that a scorer gives for a row."""
+DIGITS = 6  # of a log-probability in the files: fp32 has no more
 SHORTEST_PREFIX = 8  # below this, continuing from a cache costs more than it saves
 
 
 def shared_prefix(prompts: Collection[Ids]) -> int:
-    """Return how many ids all prompts begin with, at least one left over for each; 0 if too few to gain."""
-    low, high = min(map(tuple, prompts)), max(map(tuple, prompts))
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(low, high, strict=False))
-    length = min(min(map(len, prompts)) - 1, sum(1 for _ in same))
-    return length if length >= SHORTEST_PREFIX and len(prompts) > 1 else 0
+    """Count the ids that all prompts begin with, leaving at least one of each; 0 if too few to gain."""
+    if len(prompts) < 2:
+        return 0
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
+    length = 0
+    for one, other in zip(first, last, strict=False):
+        if one != other:
+            break
+        length += 1
+    length = min(length, min(map(len, prompts)) - 1)
+    return length if length >= SHORTEST_PREFIX else 0
 
 
 def plan_batches(lengths: Mapping[int, int], budget: int) -> list[list[int]]:
-    """Return the rows of `lengths` in batches, longest first, rows × longest within `budget`."""
+    """Put the rows of `lengths` into batches, longest first, so that rows × longest is within `budget`."""
     order = sorted(lengths, key=lambda row: (-lengths[row], row))
     batches = []
     while order:
@@ -51,14 +57,25 @@ def plan_batches(lengths: Mapping[int, int], budget: int) -> list[list[int]]:
 
 
 def beginnings(spellings: Sequence[Ids]) -> list[tuple[int, ...]]:
-    """Return the label beginnings that need a pass of their own: each spelling but its last token,
-    without those that another begins with (its pass reads their position too)."""
-    all_of_them = {tuple(s[:-1]) for s in spellings}
-    return sorted(x for x in all_of_them if not any(y != x and y[: len(x)] == x for y in all_of_them))
+    """Label beginnings that need a forward pass: each spelling without its last token.
+
+    A beginning of a longer one needs no pass: the longer one's pass gives its position too.
+    """
+    candidates = {tuple(spelling[:-1]) for spelling in spellings}
+    needed = []
+    for begin in sorted(candidates):
+        longer = [other for other in candidates if other != begin and other[: len(begin)] == begin]
+        if not longer:
+            needed.append(begin)
+    return needed
 
 
 class LogProbabilities:
-    """Scores spellings (token ids, none empty) after each prompt; made anew whenever the weights change."""
+    """Log-probabilities of spellings (token ids, none empty) after each prompt.
+
+    The states of the shared beginning belong to the weights at the first `score`: make a new object, or call
+    `release`, when the weights change.
+    """
 
     def __init__(
         self,
@@ -67,77 +84,87 @@ class LogProbabilities:
         spellings: Sequence[Ids],
         images: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
-        """Prepare; `images` are the files that a row's prompt has placeholders for."""
+        """`images` are the files of the placeholders in a row's prompt."""
         self.model, self.prompts, self.spellings, self.images = model, prompts, spellings, images or {}
         self.beginnings = beginnings(spellings)
-        self.shared = 0 if model.alone else shared_prefix(prompts.values())
-        self.cache = self._shared_cache()
+        self.common = shared_prefix(prompts.values())
+        self.prefix: tuple[int, Any] | None = None
+        """Number of shared ids and their cached states, None before the first batch."""
 
     def batches(self, budget: int) -> list[list[int]]:
-        """Return the plan over all rows: it depends on nothing but prompts, spellings and the budget."""
-        extra = max(map(len, self.spellings)) - 1 - shared_prefix(self.prompts.values())
+        """Plan all rows. The plan depends only on prompts, spellings and the budget."""
+        extra = max(map(len, self.spellings)) - 1 - self.common
         return plan_batches({row: len(ids) + extra for row, ids in self.prompts.items()}, budget)
 
+    def release(self) -> None:
+        """Free the states of the shared beginning."""
+        self.prefix = None
+
     def score(self, batch: Sequence[int]) -> "torch.Tensor":
-        """Return fp32 log-probabilities [rows of the batch, spellings] on the CPU."""
+        """Compute fp32 log-probabilities [rows of the batch, spellings] on the CPU."""
         import torch
 
         scores = torch.zeros(len(batch), len(self.spellings))
         done: set[int] = set()
         with torch.inference_mode():
             for begin in self.beginnings:
-                ready = [
-                    s for s, ids in enumerate(self.spellings)
-                    if s not in done and tuple(ids[:-1]) == begin[: len(ids) - 1]
-                ]  # fmt: skip
-                depth = max(len(self.spellings[s]) for s in ready)
+                ready = []
+                for place, ids in enumerate(self.spellings):
+                    if place not in done and tuple(ids[:-1]) == begin[: len(ids) - 1]:
+                        ready.append(place)
+                depth = max(len(self.spellings[place]) for place in ready)
                 logits = self._logits(batch, begin[: depth - 1])
-                for s in ready:
-                    ids = self.spellings[s]
-                    scores[:, s] = logits[:, range(len(ids)), ids].sum(1).cpu()
+                for place in ready:
+                    ids = self.spellings[place]
+                    scores[:, place] = logits[:, range(len(ids)), ids].sum(1).cpu()
                 done.update(ready)
         return scores
 
     def _logits(self, batch: Sequence[int], begin: tuple[int, ...]) -> "torch.Tensor":
-        """Return log-probabilities [rows, len(begin) + 1, vocabulary] from the prompt's last token on."""
+        """Log-probabilities [rows, len(begin) + 1, vocabulary] from the prompt's last token on."""
         import torch
 
-        rows = [[*self.prompts[i][self.shared :], *begin] for i in batch]
+        if self.prefix is None:
+            self.prefix = self._shared_prefix()
+        shared, cache = self.prefix
+        device = self.model.device
+        rows = [[*self.prompts[row][shared:], *begin] for row in batch]
         width = max(map(len, rows))
-        # Padding on the right is never seen by the tokens before it: no mask is needed.
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self.model.device)
+        # The tokens of a row never see the padding on its right: no mask is needed.
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
         last = torch.tensor([len(row) - 1 - len(begin) for row in rows])
-        wanted = (last[:, None] + torch.arange(len(begin) + 1)).to(self.model.device)
-        each = torch.arange(len(rows), device=self.model.device)[:, None]
-        vision, kept = self.model.vision, {}
-        seen = vision.inputs(rows[0], self.images.get(batch[0], ())) if vision else {}  # a row is alone
-        if self.cache is not None:
-            kept["past_key_values"] = copy.deepcopy(self.cache)
-            kept["past_key_values"].batch_repeat_interleave(len(rows))
-        with head_only_at(self.model.net, each, wanted):
-            logits = self.model.net(input_ids=ids, use_cache=bool(kept), **kept, **seen).logits
-        scores: torch.Tensor = logits.view(*wanted.shape, -1).float().log_softmax(-1)
+        positions = (last[:, None] + torch.arange(len(begin) + 1)).to(device)
+        each_row = torch.arange(len(rows), device=device)[:, None]
+        inputs: dict[str, Any] = {}
+        if self.model.vision:  # the row is alone in its batch
+            inputs = self.model.vision.inputs(rows[0], self.images.get(batch[0], ()))
+        if cache is not None:
+            inputs["past_key_values"] = copy.deepcopy(cache)
+            inputs["past_key_values"].batch_repeat_interleave(len(rows))
+        with head_only_at(self.model.net, each_row, positions):
+            logits = self.model.net(input_ids=ids, use_cache=cache is not None, **inputs).logits
+        scores: torch.Tensor = logits.view(*positions.shape, -1).float().log_softmax(-1)
         return scores
 
-    def _shared_cache(self) -> Any:
+    def _shared_prefix(self) -> tuple[int, Any]:
+        """Number of shared ids and their cached states; 0 and None if rows cannot continue from a cache."""
         import torch
         from transformers.cache_utils import DynamicLayer
 
-        if not self.shared:
-            return None
-        begin = list(next(iter(self.prompts.values())))[: self.shared]
+        if self.model.alone or not self.common:
+            return 0, None
+        begin = list(next(iter(self.prompts.values())))[: self.common]
         ids = torch.tensor([begin], device=self.model.device)
         with torch.inference_mode(), head_only_at(self.model.net, ids.new_zeros(1), ids.new_zeros(1)):
             cache = self.model.net(input_ids=ids, use_cache=True).past_key_values
         if all(type(layer) is DynamicLayer for layer in cache.layers):
-            return cache
-        self.shared = 0  # windows and recurrent states cannot be continued by rows of other lengths
-        return None
+            return self.common, cache
+        return 0, None  # windows and recurrent states cannot be continued by rows of other lengths
 
 
 @contextlib.contextmanager
 def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> Iterator[None]:
-    """Let the head see k states alone, [k, hidden], at `rows` and `positions`, which broadcast to k."""
+    """Apply the head to k states only, [k, hidden], at `rows` and `positions`, which broadcast to k."""
 
     def pick(_: object, inputs: "tuple[torch.Tensor, ...]") -> "torch.Tensor":
         return inputs[0][rows, positions].reshape(-1, inputs[0].shape[-1]).contiguous()
@@ -149,14 +176,22 @@ def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> I
         handle.remove()
 
 
+def _nothing() -> None:
+    """A scorer without states has nothing to free."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """How a set is asked: in which batches of rows, why some rows cannot be, and what comes of a batch:
-    `model_output` and what else is known of each row."""
+    """A planned dataset: batches of rows, the reasons for refused rows, and the function for a batch.
+
+    `score` gives each row's fields, such as `model_output`. It runs with the candidate's weights applied.
+    `release` frees the states that it keeps between batches.
+    """
 
     batches: list[list[int]]
     refused: dict[int, str]
     score: Callable[[Sequence[int]], list[Fields]]
+    release: Callable[[], None] = _nothing
 
 
 def choosing(
@@ -166,50 +201,53 @@ def choosing(
     budget: int,
     images: Mapping[int, Sequence[str]] | None = None,
 ) -> Scorer:
-    """Return what compares the labels, each by the texts that count as it, after the prompts by row.
+    """Scorer that compares labels after each prompt, each label by all its spellings.
 
-    Of each row the likeliest label, all log-probabilities and the label mass; `ContentError` for nan.
+    A row's fields are the most likely label, all log-probabilities and the label mass. `ContentError` for
+    nan.
     """
     columns, tokens = tokenise(model, spellings)
     refused = refuse(prompts, max(map(len, tokens)) - 1, model.context)
     fitting = {row: ids for row, ids in prompts.items() if row not in refused}
-    scorer = LogProbabilities(model, fitting, tokens, images)
+    probabilities = LogProbabilities(model, fitting, tokens, images)
 
     def score(batch: Sequence[int]) -> list[Fields]:
-        scores = scorer.score(batch).double()
+        scores = probabilities.score(batch).double()
         for row, logs in zip(batch, scores.tolist(), strict=True):
             if not all(map(math.isfinite, logs)):
                 raise ContentError(
                     f"row {row}: the model gives {logs[0]} as a log-probability: its weights or the "
                     "adapter's overflow; try --dtype fp32"
                 )
-        sums = {label: scores[:, own].logsumexp(1).tolist() for label, own in columns.items()}
-        found = []
-        for n in range(len(batch)):
-            choices = {label: own[n] for label, own in sums.items()}
-            best = max(choices, key=choices.__getitem__)
-            rounded = {label: round(value, DIGITS) for label, value in choices.items()}
-            mass = round(sum(map(math.exp, choices.values())), DIGITS)
-            found.append(
-                {"model_output": best, "predicted_output": best, "choices": rounded, "label_mass": mass}
-            )
-        return found
+        sums = {label: scores[:, places].logsumexp(1).tolist() for label, places in columns.items()}
+        return [_choice({label: each[n] for label, each in sums.items()}) for n in range(len(batch))]
 
-    return Scorer(scorer.batches(budget), refused, score)
+    return Scorer(probabilities.batches(budget), refused, score, probabilities.release)
+
+
+def _choice(choices: Mapping[str, float]) -> Fields:
+    """Fields of a row from its labels' log-probabilities."""
+    best = max(choices, key=choices.__getitem__)
+    return {
+        "model_output": best,
+        "predicted_output": best,
+        "choices": {label: round(value, DIGITS) for label, value in choices.items()},
+        "label_mass": round(sum(map(math.exp, choices.values())), DIGITS),
+    }
 
 
 class Generator(Protocol):
-    """Who generates answers to conversations: the model in this process, or one behind a server."""
+    """Generator of answers to conversations: the model in this process, vLLM or a server."""
 
     def plan(self, talks: Mapping[int, Messages], longest: int, /) -> Plan:
-        """Return the rows in batches, and why the others cannot be asked."""
+        """Put the rows into batches. Rows that do not fit get a reason."""
 
     def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
-        """Return the greedy answer to each conversation, whose last turn is the user's."""
+        """Answer each conversation. The last turn of each is the user's."""
 
 
 def generating(generator: Generator, talks: Mapping[int, Messages], max_new_tokens: int) -> Scorer:
-    """Return what generates an answer to each conversation: the whole text, a thought included."""
+    """Scorer that generates an answer to each conversation: the whole text, with the thought."""
 
     def score(batch: Sequence[int]) -> list[Fields]:
         texts = generator.generate([talks[row] for row in batch], max_new_tokens)
@@ -219,7 +257,7 @@ def generating(generator: Generator, talks: Mapping[int, Messages], max_new_toke
 
 
 def score_in_halves(scorer: Scorer, batch: Sequence[int]) -> list[Fields]:
-    """Ask a batch, halved for as long as the memory does not hold it; `RequestError` for a single row."""
+    """Score a batch; out of memory, score its halves. `RequestError` if a single row does not fit."""
     try:
         return scorer.score(batch)
     except RuntimeError as error:
@@ -232,22 +270,26 @@ def score_in_halves(scorer: Scorer, batch: Sequence[int]) -> list[Fields]:
 
 
 def score_all(scorer: Scorer, about: str) -> dict[int, Fields]:
-    """Return what is known of every row that can be asked, in their order; a bar says what it is `about`."""
+    """Score every row that fits, with a progress bar. Fields by row, in the order of rows."""
     from tqdm import tqdm
 
-    found: dict[int, Fields] = {}
-    for batch in tqdm(scorer.batches, desc=about, delay=2, leave=False):
-        found.update(zip(batch, score_in_halves(scorer, batch), strict=True))
-    return dict(sorted(found.items()))
+    fields: dict[int, Fields] = {}
+    try:
+        for batch in tqdm(scorer.batches, desc=about, delay=2, leave=False):
+            fields.update(zip(batch, score_in_halves(scorer, batch), strict=True))
+    finally:
+        scorer.release()
+    return dict(sorted(fields.items()))
 
 
 def refuse(prompts: Prompts, answer: int, context: int) -> dict[int, str]:
-    """Say why, of prompts that leave less than `answer` tokens of the context; `ContentError` if all do."""
-    refused = {
-        row: f"a prompt of {len(ids)} tokens and {answer} for the answer, a context of {context}"
-        for row, ids in prompts.items()
-        if len(ids) + answer > context
-    }
+    """Reasons by row for prompts that leave less than `answer` tokens; `ContentError` if no prompt fits."""
+    refused = {}
+    for row, ids in prompts.items():
+        if len(ids) + answer > context:
+            refused[row] = (
+                f"a prompt of {len(ids)} tokens and {answer} for the answer, a context of {context}"
+            )
     if len(refused) == len(prompts):
         raise ContentError(f"no prompt fits: {next(iter(refused.values()))}")
     return refused
@@ -256,7 +298,10 @@ def refuse(prompts: Prompts, answer: int, context: int) -> dict[int, str]:
 def tokenise(
     model: Model, spellings: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[int]], list[list[int]]]:
-    """Return each label's columns among all spellings, and their ids; `RequestError` for a shared one."""
+    """Tokenise all spellings; each label's places among them, and the ids.
+
+    `RequestError` if two labels share a spelling.
+    """
     owners: dict[tuple[int, ...], str] = {}
     for label, texts in spellings.items():
         for text in texts:
@@ -265,9 +310,15 @@ def tokenise(
                 raise RequestError(
                     f"{label!r} and {owners[ids]!r} share the spelling {text!r}: --variants none"
                 )
-    # a spelling that begins another is never less likely: all are followed by each token that ends an answer
+    # A spelling is never less likely than a longer one that begins with it.
+    # Then each spelling is scored together with the tokens that end an answer.
     if any(one != other and other[: len(one)] == one for one in owners for other in owners):
-        ends = model.net.generation_config.eos_token_id or []
-        owners = {(*ids, end): label for ids, label in owners.items() for end in ends} or owners
-    columns = {label: [i for i, owner in enumerate(owners.values()) if owner == label] for label in spellings}
+        ended = {}
+        for ids, label in owners.items():
+            for end in model.net.generation_config.eos_token_id or []:
+                ended[(*ids, end)] = label
+        owners = ended or owners
+    columns: dict[str, list[int]] = {label: [] for label in spellings}
+    for place, label in enumerate(owners.values()):
+        columns[label].append(place)
     return columns, [list(ids) for ids in owners]

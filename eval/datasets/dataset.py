@@ -1,7 +1,7 @@
-"""What a model is prompted with: examples of a registered dataset or of a file, as conversations.
+"""Test datasets: examples of a registered dataset or of a file, as conversations.
 
-Those that share a premise, say, are not independent, by a column of that name: one of the records, or of the
-file that compile writes beside them (core/row_index.py).
+Examples that share a cluster (a premise, for instance) are not independent. The cluster is a column of the
+records, or of the row index that compile writes next to them (core/row_index.py).
 """
 
 import hashlib
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INDEPENDENT = "none"  # --cluster none
-DEFAULT = "group"  # the column of records that needs not be named
+DEFAULT = "group"  # the cluster column if none is named
 RAW_FORMATS = (".csv", ".tsv", ".xlsx", ".parquet", ".arrow", ".zip", ".gz", ".zst")
-"""Endings of files that `tuneyard data` compiles and no command of eval reads."""
+"""Suffixes of files that `tuneyard data` compiles and no command of eval reads."""
 Record = dict[str, object]
 Read = Callable[[Mapping[str, object], Mapping[str, object], str], Conversation]
+"""Converter of a record, its registry entry and its place in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,81 +44,110 @@ class Shots:
 
 @dataclass(frozen=True, slots=True)
 class EvalDataset:
-    """One test set: its rows as they stand in the file and as conversations, in the same order."""
+    """A test dataset: its rows as records of the file and as conversations, in the same order."""
 
     name: str
     path: Path
     records: list[Record]
     conversations: list[Conversation]
-    beside: tuple[Path, ...] = ()
-    """Other files that change what is asked, such as worked examples."""
+    other_files: tuple[Path, ...] = ()
+    """Other files that the prompts depend on, such as worked examples and images."""
     cluster: str | None = None
-    """The column whose equal values make a cluster, and each row's; None where rows are independent."""
+    """The column whose equal values make a cluster, None if rows are independent."""
     clusters: list[str] | None = None
+    """Each row's cluster."""
     shots: Shots | None = None
-    """What a candidate with shots is shown before each question."""
+    """The examples before each question, for candidates with shots."""
     images: Mapping[str, Path] = field(default_factory=dict)
-    """The file of each path of an image that its rows name."""
+    """The file of each image path in the rows."""
     pixels: Mapping[str, Any] = field(default_factory=dict)
-    """The sizes within which its images are shown, {} without any."""
+    """Limits of the image size, {} without images."""
     unsplit: Unsplit | None = None
-    """The split of a file that holds all rows of a compile, and was named by its path."""
+    """The split of a file that contains all rows of a compile."""
     fingerprints: "NDArray[np.uint64] | None" = None
-    """Each row's, as its dataset asks it, where that is known and not what the row itself asks."""
+    """Each row's fingerprint as the registered dataset words its prompt, if the file words it otherwise."""
     training_rows: "NDArray[np.bool_] | None" = None
-    """Whether each row is one of its compile's training split, None where that is not known."""
+    """True for rows of the compile's training split, None if unknown."""
     other_prompts: str = ""
-    """The registered dataset that asks these rows in other words, as training does, if one does."""
+    """The registered dataset that words these prompts as in training, if the file words them otherwise."""
+    record_numbers: Sequence[int] = ()
+    """Each row's number in the file from 1, () if rows and records are the same."""
 
     @property
     def answers(self) -> list[str]:
         """The expected answers, in the order of the rows."""
-        return [c.answer for c in self.conversations]
+        return [conversation.answer for conversation in self.conversations]
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file, or over those of all files."""
-        sums = [sha256(path) for path in (self.path, *self.beside)]
-        return sums[0] if len(sums) == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
+        """SHA-256 of the file, or of the hashes of all files."""
+        sums = [sha256(path) for path in (self.path, *self.other_files)]
+        if len(sums) == 1:
+            return sums[0]
+        return hashlib.sha256(" ".join(sums).encode()).hexdigest()
+
+    def place(self, row: int) -> str:
+        """A row's place for messages: `FILE: record N`."""
+        number = self.record_numbers[row] if self.record_numbers else row + 1
+        return f"{self.path}: record {number}"
 
     def take(self, rows: Sequence[int]) -> "EvalDataset":
-        """Return the set with some of its rows alone, in the order given."""
+        """The dataset with some of its rows, in the given order."""
+        numbers = self.record_numbers or range(1, len(self.records) + 1)
+        clusters = None
+        if self.clusters:
+            clusters = [self.clusters[row] for row in rows]
+        fingerprints = None
+        if self.fingerprints is not None:
+            fingerprints = self.fingerprints[list(rows)]
+        training_rows = None
+        if self.training_rows is not None:
+            training_rows = self.training_rows[list(rows)]
         return replace(
             self,
             records=[self.records[row] for row in rows],
             conversations=[self.conversations[row] for row in rows],
-            clusters=self.clusters and [self.clusters[row] for row in rows],
-            fingerprints=None if self.fingerprints is None else self.fingerprints[list(rows)],
-            training_rows=None if self.training_rows is None else self.training_rows[list(rows)],
+            clusters=clusters,
+            fingerprints=fingerprints,
+            training_rows=training_rows,
+            record_numbers=[numbers[row] for row in rows],
         )
 
 
 def read_datasets(
     datasets: Sequence[str], files: Sequence[Path], cluster: str | None = None, images: bool = False
 ) -> list[EvalDataset]:
-    """Read the datasets of `find_sets`, clustered by column `cluster`; `ContentError` for a broken one.
+    """Read registered datasets and files, clustered by column `cluster`; `ContentError` for a broken one.
 
-    Rows with images are refused unless `images`; then eval.scoring.images finds their files.
+    Rows with images are refused unless `images`. Then eval.scoring.images finds their files.
     """
-    return [make_set(one, read_rows(one.path), cluster, images=images) for one in find_sets(datasets, files)]
+    return [
+        make_dataset(dataset, read_rows(dataset.path), cluster, images=images)
+        for dataset in find_sets(datasets, files)
+    ]
 
 
 def find_sets(datasets: Sequence[str], files: Sequence[Path]) -> list[Dataset]:
-    """Return registered datasets, and files by their stem; `RequestError` for none, missing or doubled."""
+    """Find registered datasets, and files by their stem.
+
+    `RequestError` for a missing one, for two of the same name, and if there is none.
+    """
     sets = [find_dataset(name, registry_folder(name=name)) for name in datasets]
     sets += [Dataset(path.stem, _data_file(path), {}) for path in files]
-    names = [one.name for one in sets]
-    if doubles := {name for name in names if names.count(name) > 1}:
-        raise RequestError(f"two datasets are named {', '.join(sorted(doubles))}: rename a file")
-    if beyond := [name for name in names if not names_folder(name)]:
-        raise RequestError(f"dataset {beyond[0]!r}: expected a name that can name a folder, of its results")
+    names = [dataset.name for dataset in sets]
+    doubles = sorted({name for name in names if names.count(name) > 1})
+    if doubles:
+        raise RequestError(f"two datasets are named {', '.join(doubles)}: rename a file")
+    for name in names:
+        if not names_folder(name):
+            raise RequestError(f"dataset {name!r}: expected a name that can name a folder, of its results")
     if not sets:
         raise RequestError("no dataset: name one with --dataset NAME or --data FILE")
     return sets
 
 
 def _data_file(path: Path) -> Path:
-    """Return a file of --data; `RequestError` if it is missing, or of a format that has to be compiled."""
+    """Check a file of --data; `RequestError` if it is missing, or in a format that must be compiled first."""
     require(path, "data file")
     if path.suffix.lower() not in RAW_FORMATS:
         return path
@@ -131,7 +161,7 @@ def _data_file(path: Path) -> Path:
 
 
 def read_rows(path: Path) -> list[Record]:
-    """Return a file's records, of a .txt its lines, prompts without answers; `ContentError` for none."""
+    """Read a file's records, or the prompts in the lines of a .txt; `ContentError` if there are none."""
     records: list[Record]
     if path.suffix == ".txt":
         try:
@@ -146,102 +176,118 @@ def read_rows(path: Path) -> list[Record]:
     return records
 
 
-def make_set(
-    found: Dataset,
+def make_dataset(
+    dataset: Dataset,
     records: list[Record],
     cluster: str | None,
     read: Read = conversation,
     images: bool = False,
 ) -> EvalDataset:
-    """Return a dataset's records with what is asked by each, as `read` has it of record, entry and place."""
-    talks = []
+    """Convert records with `read` and find their clusters, their split and their training's prompts."""
+    conversations = []
     for number, record in enumerate(records, 1):
-        place = f"{found.path}: record {number}"
-        refuse_media(record, found.entry, place, images)
-        talks.append(read(record, found.entry, place))
-        try:
-            json.dumps(record, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:  # which no tokenizer takes and no file of text holds
-            half = error.object[error.start]
-            raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
-    column, clusters = find_clusters(found.path, records, cluster)
-    manifest = _manifest(found.path)[0]
-    unsplit = find_unsplit(found.path, manifest, len(records)) if manifest and not found.entry else None
-    return EvalDataset(
-        found.name,
-        found.path,
-        records,
-        talks,
-        cluster=column,
-        clusters=clusters,
+        place = f"{dataset.path}: record {number}"
+        refuse_media(record, dataset.entry, place, images)
+        conversations.append(read(record, dataset.entry, place))
+        _check_characters(record, place)
+    column, clusters = find_clusters(dataset.path, records, cluster)
+    made = EvalDataset(dataset.name, dataset.path, records, conversations, cluster=column, clusters=clusters)
+    manifest = _manifest(dataset.path)[0]
+    if not manifest or dataset.entry:
+        return made
+    unsplit = find_unsplit(dataset.path, manifest, len(records))
+    if unsplit is None:
+        return made
+    return replace(
+        made,
         unsplit=unsplit,
-        fingerprints=unsplit.fingerprints() if unsplit else None,
-        training_rows=unsplit.training_rows() if unsplit else None,
-        other_prompts=unsplit.other_prompts(talks) if unsplit else "",
+        fingerprints=unsplit.fingerprints(),
+        training_rows=unsplit.training_rows(),
+        other_prompts=unsplit.other_prompts(conversations),
     )
 
 
-def trained_conversations(found: Dataset, most: int | None = None) -> Iterator[Conversation]:
-    """Yield the examples of a dataset, at `most` so many, as training reads them."""
-    for number, record in enumerate(read_records(found.path)[:most], 1):
-        yield conversation(record, found.entry, f"{found.path}: record {number}")
+def _check_characters(record: Record, place: str) -> None:
+    """Refuse half a character (a lone surrogate): tokenizers and text files cannot contain one."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
+
+
+def trained_conversations(dataset: Dataset, most: int | None = None) -> Iterator[Conversation]:
+    """Yield the first `most` examples of a dataset as training reads them."""
+    for number, record in enumerate(read_records(dataset.path)[:most], 1):
+        yield conversation(record, dataset.entry, f"{dataset.path}: record {number}")
 
 
 def find_clusters(
-    path: Path, records: Sequence[Record], wanted: str | None
+    path: Path, records: Sequence[Record], requested: str | None
 ) -> tuple[str | None, list[str] | None]:
-    """Return the cluster column and each record's cluster; both None where records are independent.
+    """Find the cluster column and each record's cluster; both None if records are independent.
 
-    The column is `wanted`, else the one that the dataset's manifest names, else `group` where records have
-    it. `RequestError` names the columns there are; `ContentError` where only some records have a cluster.
+    The column is the `requested` one, otherwise the one in the manifest, otherwise `group`.
+    `RequestError` lists the columns there are. `ContentError` if only some records have a cluster.
     """
     declared = _manifest(path)[0].get("cluster")
-    in_use = any(record.get(DEFAULT) is not None for record in records)
-    column = wanted or (declared if isinstance(declared, str) else None) or (DEFAULT if in_use else None)
-    if column is None or wanted == INDEPENDENT:
+    column = requested
+    if not column and isinstance(declared, str):
+        column = declared
+    if not column and any(record.get(DEFAULT) is not None for record in records):
+        column = DEFAULT
+    if column is None or requested == INDEPENDENT:
         return None, None
-    beside = _beside(path, len(records))
-    if column in beside:
-        return column, beside[column]
-    if all(record.get(column) is None for record in records):
-        names = ", ".join(dict.fromkeys([*beside, *(name for record in records for name in record)]))
-        says = "" if wanted else f" (which {MANIFEST} names)"
+    indexed = _indexed_clusters(path, len(records))
+    if column in indexed:
+        return column, indexed[column]
+    values = [record.get(column) for record in records]
+    missing = values.count(None)
+    if missing == len(values):
+        columns = dict.fromkeys(indexed)
+        for record in records:
+            columns.update(dict.fromkeys(record))
+        origin = "" if requested else f" (which {MANIFEST} names)"
         raise RequestError(
-            f"{path}: no column {column!r}{says} to cluster by, found {names}: name one with --cluster, "
-            f"or take every example as independent with --cluster {INDEPENDENT}"
+            f"{path}: no column {column!r}{origin} to cluster by, found {', '.join(columns)}: name one with "
+            f"--cluster, or take every example as independent with --cluster {INDEPENDENT}"
         )
-    found = [record.get(column) for record in records]
-    if None in found:
+    if missing:
         raise ContentError(
-            f"{path}: record {found.index(None) + 1}: no {column}, but "
-            f"{len(found) - found.count(None)} other records have one"
+            f"{path}: record {values.index(None) + 1}: no {column}, but "
+            f"{len(values) - missing} other records have one"
         )
-    return column, [str(value) for value in found]
+    return column, [str(value) for value in values]
 
 
 def _manifest(path: Path) -> tuple[Record, Record]:
-    """The manifest of the compiled dataset that a file belongs to, and what it says of the file; else {}."""
-    manifest = path.parent / MANIFEST
-    found = read_json(manifest) if manifest.is_file() else None
-    files = found.get("files") if isinstance(found, dict) else None
-    own = files.get(path.name) if isinstance(files, dict) else None
-    return (found, own) if isinstance(found, dict) and isinstance(own, dict) else ({}, {})
+    """The manifest of the compile that wrote a file, and its entry for the file; both {} if there is none."""
+    manifest_path = path.parent / MANIFEST
+    manifest = read_json(manifest_path) if manifest_path.is_file() else None
+    if not isinstance(manifest, dict):
+        return {}, {}
+    files = manifest.get("files")
+    entry = files.get(path.name) if isinstance(files, dict) else None
+    return (manifest, entry) if isinstance(entry, dict) else ({}, {})
 
 
-def examples_of(path: Path) -> RowIndex | None:
-    """Return what compile wrote beside a file of records, None where the file is another one by now."""
-    found = read_row_index(path)
-    return found if found and _manifest(path)[1].get("sha256") in (None, sha256(path)) else None
+def current_row_index(path: Path) -> RowIndex | None:
+    """Row index of a file of records, None if it is missing or the file has changed since the compile."""
+    index = read_row_index(path)
+    if index is None:
+        return None
+    unchanged = _manifest(path)[1].get("sha256") in (None, sha256(path))
+    return index if unchanged else None
 
 
-def _beside(path: Path, count: int) -> dict[str, list[str]]:
-    """The clusters beside a file, by column; `ContentError` where they are of other records."""
+def _indexed_clusters(path: Path, count: int) -> dict[str, list[str]]:
+    """Clusters in a file's row index, by column; `ContentError` if the index is of other records."""
     if not row_index_file(path).is_file():
         return {}
-    found = examples_of(path)
-    if found is None or len(found.fingerprints) != count:
+    index = current_row_index(path)
+    if index is None or len(index.fingerprints) != count:
         raise ContentError(
             f"{path}: changed since it was compiled, {row_index_file(path).name} is of other records: "
             f"compile it again, or take every example as independent with --cluster {INDEPENDENT}"
         )
-    return {name: [str(number) for number in numbers] for name, numbers in found.clusters.items()}
+    return {name: [str(number) for number in numbers] for name, numbers in index.clusters.items()}

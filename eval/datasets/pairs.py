@@ -9,7 +9,7 @@ from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.prompt import Conversation, conversation
 from tuneyard.core.records import MARK, PAIR, format_of
-from tuneyard.eval.datasets.dataset import EvalDataset, find_sets, make_set, read_rows
+from tuneyard.eval.datasets.dataset import EvalDataset, find_sets, make_dataset, read_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ def _read(found: Dataset, cluster: str | None) -> PreferenceDataset:
         )
     places = [(record, f"{path}: record {number}") for number, record in enumerate(records, 1)]
     if mark is not None:
-        dataset = make_set(found, records, cluster)
+        dataset = make_dataset(found, records, cluster)
         desirable = [_mark(record, mark, place) for record, place in places]
         if len(set(desirable)) == 1:
             raise ContentError(f"{path}: {mark} is {desirable[0]} in every record: AUC needs both")
         return PreferenceDataset(dataset, desirable=desirable)
-    dataset = make_set(found, records, cluster, _with_chosen)
+    dataset = make_dataset(found, records, cluster, _with_chosen)
     rejected = [conversation(record, entry, place, answer=1).answer for record, place in places]
     for (_, place), chosen, other in zip(places, dataset.answers, rejected, strict=True):
         if chosen == other:

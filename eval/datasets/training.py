@@ -31,7 +31,7 @@ from tuneyard.core.training_run import (
     trained_entries,
     training_data,
 )
-from tuneyard.eval.datasets.dataset import EvalDataset, examples_of, trained_conversations
+from tuneyard.eval.datasets.dataset import EvalDataset, current_row_index, trained_conversations
 from tuneyard.eval.statistics.selection import held_out_rows
 
 Prints = NDArray[np.uint64]
@@ -192,7 +192,7 @@ def _fingerprints(data: Mapping[str, Any], registry: Path) -> Prints:
         raise RequestError(f"{path} is not there any more")
     if data.get("sha256") not in (None, sha256(path)):
         raise ContentError(f"{path} changed since it was trained on")
-    if (beside := examples_of(path)) is not None:
+    if (beside := current_row_index(path)) is not None:
         return beside.fingerprints
     asked = trained_conversations(replace(find_dataset(name, registry), path=path))
     return np.array([fingerprint_of(one) for one in asked], np.uint64)

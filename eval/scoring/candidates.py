@@ -1,4 +1,4 @@
-"""The models of a run: the base, loaded once, and what stands beside it; in vLLM; or behind a server."""
+"""The models of a scoring run: the base, loaded once, with its adapters; vLLM and servers."""
 
 import contextlib
 import functools
@@ -41,7 +41,7 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "vllm": 0}
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model of the table: the base (no parts) or adapters, how it is asked, after how many shots."""
+    """A row of the table: the base (no parts) or adapters on it, with its prompts and number of shots."""
 
     name: str
     parts: tuple[WeightedAdapter, ...]
@@ -50,71 +50,78 @@ class Candidate:
 
     @property
     def identity(self) -> str:
-        """What must be the same in a run that is resumed."""
+        """Key that must be the same in a resumed run."""
         if not self.parts:
             return f"no adapter, {counted(self.shots, 'shot')}" if self.shots else "no adapter"
         if [part.weight for part in self.parts] == [1.0]:
             return self.parts[0].adapter.digest
-        told = "+".join(f"{part.adapter.digest}:{part.weight!r}" for part in self.parts)
-        return hashlib.sha256(told.encode()).hexdigest()
+        weighted = "+".join(f"{part.adapter.digest}:{part.weight!r}" for part in self.parts)
+        return hashlib.sha256(weighted.encode()).hexdigest()
 
     @property
     def adapters(self) -> dict[str, WeightedAdapter]:
-        """The adapters by name (by folder where two have one name)."""
+        """The adapters by name, or by folder if two have the same name."""
         names = [part.adapter.name for part in self.parts]
-        return {
-            name if names.count(name) == 1 else str(part.adapter.folder): part
-            for name, part in zip(names, self.parts, strict=True)
-        }
+        adapters = {}
+        for name, part in zip(names, self.parts, strict=True):
+            key = name if names.count(name) == 1 else str(part.adapter.folder)
+            adapters[key] = part
+        return adapters
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A loaded base (or a server), the hash of its files, and all that is to be asked of it."""
+    """A loaded base (or a server), the hash of its files, and the candidates to score on it."""
 
     model: Model | Engine | Server
     digest: str
     candidates: list[Candidate]
     budget: int
+    """Tokens in a batch."""
     merged: bool
 
-    def seeing(self, request: ScoringRequest, sets: Sequence[EvalDataset]) -> "Opened":
-        """Return the models as they are shown images, one row at a time, where a set has some."""
-        pixels = next((one.pixels for one in sets if one.images), None)
-        if pixels is None:
+    def seeing(self, request: ScoringRequest, datasets: Sequence[EvalDataset]) -> "Opened":
+        """Switch to the vision model if any dataset has images. Rows then go through it one at a time."""
+        with_images = [dataset for dataset in datasets if dataset.images]
+        if not with_images:
             return self
         model = self.local
-        vision = open_vision(model.net, model.tokenizer, request.template or "", request.think, pixels)
-        seeing = replace(model, alone=True, vision=vision)
-        return replace(self, model=seeing, budget=1)
+        vision = open_vision(
+            model.net, model.tokenizer, request.template or "", request.think, with_images[0].pixels
+        )
+        return replace(self, model=replace(model, alone=True, vision=vision), budget=1)
 
-    def with_shots(self, sets: Sequence[EvalDataset]) -> "Opened":
-        """Return the models and, after the base, the base with the sets' examples before each question."""
-        count = next((len(one.shots.rows) for one in sets if one.shots), 0)
-        if not count:
+    def with_shots(self, datasets: Sequence[EvalDataset]) -> "Opened":
+        """Add the base with the datasets' shots as a candidate, right after the base itself."""
+        counts = [len(dataset.shots.rows) for dataset in datasets if dataset.shots]
+        if not counts:
             return self
-        base = next((one for one in self.candidates if not one.parts), None)
-        if base is None:
+        bases = [candidate for candidate in self.candidates if not candidate.parts]
+        if not bases:
             raise RequestError("--shots prompts the base with examples: leave out --no-base")
-        name = f"{base.name} ({counted(count, 'shot')})"
-        if name in (one.name for one in self.candidates):
-            raise RequestError(f"--adapter {name}: --shots names the base so: another name")
+        base = bases[0]
+        name = f"{base.name} ({counted(counts[0], 'shot')})"
+        if name in [candidate.name for candidate in self.candidates]:
+            raise RequestError(f"--adapter {name}: --shots gives the base this name: choose another name")
         place = self.candidates.index(base) + 1
-        added = replace(base, name=name, shots=count)
-        return replace(self, candidates=[*self.candidates[:place], added, *self.candidates[place:]])
+        few_shot = replace(base, name=name, shots=counts[0])
+        return replace(self, candidates=[*self.candidates[:place], few_shot, *self.candidates[place:]])
 
     @contextlib.contextmanager
     def applied(self, candidate: Candidate) -> Iterator[None]:
-        """Let the model answer as `candidate` while the context lasts."""
+        """Apply the candidate's adapters to the model inside the block.
+
+        vLLM gets the adapter with each prompt, and a server has none.
+        """
         if isinstance(self.model, Model):
             with applied(self.model, candidate.parts, merged=self.merged):
                 yield
-        else:  # told with each question, or has none
+        else:
             yield
 
     @property
     def local(self) -> Model:
-        """The model in this process; `RequestError` for others, which show no probabilities."""
+        """The model in this process; `RequestError` for vLLM and servers, which show no probabilities."""
         if not isinstance(self.model, Model):
             raise RequestError(
                 "--backend openai and vllm only generate: this needs probabilities, leave it out"
@@ -122,9 +129,9 @@ class Opened:
         return self.model
 
     def generator(self, candidate: Candidate, *, sampled: bool = False, repeat: int = 1) -> Generator:
-        """Return who generates the candidate's answers: greedy ones, or drawn as its settings say.
+        """Generator of the candidate's answers: greedy, or `sampled` as the model's settings say.
 
-        `repeat` is which of several draws it is.
+        `repeat` is the number of the draw. Each has other seeds.
         """
         if isinstance(self.model, Server):
             return self.model
@@ -143,22 +150,25 @@ def open_models(request: ScoringRequest) -> Opened:
 
 
 def load_candidates(
-    request: ScoringRequest, reference: str, wanted: Mapping[str, tuple[WeightedAdapter, ...]]
+    request: ScoringRequest, reference: str, parts_by_name: Mapping[str, tuple[WeightedAdapter, ...]]
 ) -> Opened:
-    """Load the base and check that each adapter was made for it and is asked as it was trained."""
+    """Load the base `reference` and check that each adapter belongs to it and gets its training's prompts."""
     if request.url is not None:
         raise RequestError("--url is for --backend openai: without it, the model here would be prompted")
     if request.quantize and request.apply == MERGED:
-        raise RequestError("--apply merged adds into plain weights, --quantize leaves none: give one of them")
+        raise RequestError("--apply merged needs plain weights, and --quantize has none: give one of them")
     if request.backend == "vllm" and (request.quantize or request.apply == MERGED):
         raise RequestError("--backend vllm takes no --quantize and no --apply merged")
 
     shards.start()
     folder = find_model(reference)
-    parts = [part for parts in wanted.values() for part in parts]
+    parts: list[WeightedAdapter] = []
+    for candidate_parts in parts_by_name.values():
+        parts += candidate_parts
     adapters = {part.adapter.folder: part.adapter for part in parts}
     for adapter in adapters.values():
-        if unchecked := check_adapter_base(adapter, folder, reference, same=request.same_base):
+        unchecked = check_adapter_base(adapter, folder, reference, same=request.same_base)
+        if unchecked:
             click.echo(f"warning: {unchecked}", err=True)
     model: Model | Engine
     if request.backend == "vllm":
@@ -169,26 +179,33 @@ def load_candidates(
             check_fits(model, adapter)
 
     @functools.cache
-    def ask(*beside: Path) -> Prompting:
-        return choose_prompting(model.tokenizer, beside, request.template, request.think, request.bos)
+    def prompting_of(*folders: Path) -> Prompting:
+        return choose_prompting(model.tokenizer, folders, request.template, request.think, request.bos)
 
-    candidates = [
-        Candidate(name, own, ask(*(part.adapter.folder for part in own))) for name, own in wanted.items()
-    ]
-    if request.bos and all(one.prompting.source != AFTER_BOS for one in candidates):
+    candidates = []
+    for name, candidate_parts in parts_by_name.items():
+        prompting = prompting_of(*(part.adapter.folder for part in candidate_parts))
+        candidates.append(Candidate(name, candidate_parts, prompting))
+    if request.bos and all(candidate.prompting.source != AFTER_BOS for candidate in candidates):
         raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
     if request.template and isinstance(model, Model):
         _check_template(model, candidates[0].prompting, request.template)
-    for beside in adapters if not request.think else ():
-        if told := other_prompt(model.tokenizer, beside, ask(beside), request.template):
-            click.echo(f"warning: adapter {told}", err=True)
-    alone = isinstance(model, Model) and model.alone  # one row a batch, whatever --batch-tokens says
-    budget = 1 if alone else request.batch_tokens or BATCH_TOKENS[model.device]
+    if not request.think:
+        for adapter_folder in adapters:
+            difference = other_prompt(
+                model.tokenizer, adapter_folder, prompting_of(adapter_folder), request.template
+            )
+            if difference:
+                click.echo(f"warning: adapter {difference}", err=True)
+    if isinstance(model, Model) and model.alone:
+        budget = 1  # one row a batch, also with --batch-tokens
+    else:
+        budget = request.batch_tokens or BATCH_TOKENS[model.device]
     return Opened(model, model_sha256(folder), candidates, budget, request.apply == MERGED)
 
 
 def _check_template(model: Model, prompting: Prompting, name: str) -> None:
-    """Refuse a template whose own tokens lie beyond the model's embeddings: it is of another family."""
+    """Refuse a template of another model family: its tokens are beyond the model's embeddings."""
     turns = [{"role": role, "content": "?"} for role in ("system", "user", "assistant", "user")]
     largest = max(prompting.encode(turns), default=0)
     rows = model.net.get_input_embeddings().num_embeddings
@@ -214,25 +231,30 @@ def _open_server(request: ScoringRequest) -> Opened:
 
 
 def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[WeightedAdapter, ...]]]:
-    """Return base and models by name, a LoRA --model among them; `RequestError` for bad names or none."""
+    """The reference of the base, and the weighted adapters of each candidate by its name.
+
+    `--model` may be a LoRA folder: it is a candidate, and its config names the base.
+    `RequestError` for bad names, and if no candidate is left.
+    """
     candidates: dict[str, tuple[WeightedAdapter, ...]] = {} if request.no_base else {BASE: ()}
     reference = request.model
     if (Path(reference) / CONFIG).is_file():
-        own = open_adapter(Path(reference))
-        if own.lora.base is None:
+        adapter = open_adapter(Path(reference))
+        if adapter.lora.base is None:
             raise RequestError(
-                f"{reference}: its config names no base: --model BASE --adapter {own.name}={reference}"
+                f"{reference}: its config names no base: --model BASE --adapter {adapter.name}={reference}"
             )
-        reference, candidates[own.name] = own.lora.base, (WeightedAdapter(own, 1.0),)
+        reference = adapter.lora.base
+        candidates[adapter.name] = (WeightedAdapter(adapter, 1.0),)
     for text in request.adapters:
-        name, _, given = text.partition("=")
+        name, _, weighted = text.partition("=")
         if not names_folder(name) or name == BASE or name in candidates:
             raise RequestError(f"--adapter {text}: expected NAME=DIR with a new NAME that can name a folder")
-        given = given or name
-        if "+" not in given or Path(given).is_dir():
-            parts = [parse_optional_weight(given)]
+        weighted = weighted or name
+        if "+" not in weighted or Path(weighted).is_dir():
+            parts = [parse_optional_weight(weighted)]
         else:  # several with their weights: rte:0.5+mnli:0.5
-            parts = [parse_reference_weight(part) for part in given.split("+")]
+            parts = [parse_reference_weight(part) for part in weighted.split("+")]
         candidates[name] = tuple(open_weighted(parts))
     if not candidates:
         raise RequestError("--no-base without --adapter leaves nothing to score")

@@ -1,17 +1,22 @@
-"""How a scoring command is declared: one function, from the request to what is asked and of what."""
+"""Declare a scoring command: one function, from the options to a task and its datasets.
 
-import inspect
-from collections.abc import Callable, Sequence
-from pathlib import Path
+The declaration lists the command's own options. An option with `cls=RescorableOption` also goes with
+--rescore. Datasets, images and shots come from here. docs/extending.md adds a command in one file.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import click
 
 from tuneyard.core.cli import examples
 from tuneyard.core.errors import CLI, resumed_by
-from tuneyard.eval.datasets.dataset import EvalDataset
+from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
+from tuneyard.eval.datasets.shots import with_shots
 from tuneyard.eval.read.results import check_new
 from tuneyard.eval.scoring.candidates import open_models
+from tuneyard.eval.scoring.images import with_images
 from tuneyard.eval.scoring.options import (
     Option,
     ScoringRequest,
@@ -22,63 +27,115 @@ from tuneyard.eval.scoring.options import (
     resume_command,
     run_options,
     set_options,
+    shots_options,
     take,
     together,
 )
-from tuneyard.eval.scoring.pipeline import rescore, score_opened
+from tuneyard.eval.scoring.pipeline import carry_out
+from tuneyard.eval.scoring.plan import plan_rescoring, plan_scoring
 from tuneyard.eval.scoring.task import Task
 
-Asked = tuple[Task, Sequence[EvalDataset]]
-"""What a command makes of its options before any model is loaded: what it does, and with which datasets."""
-Prepared = tuple[ScoringRequest, Task, Sequence[EvalDataset]]
+Declared = tuple[Task, Sequence[EvalDataset]]
+"""Result of a command's function: the task, and the datasets to score."""
+TakesImages = Callable[[Mapping[str, Any]], bool]
+"""Decides by the command's own options whether rows with images can be scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A command line that was checked, with its datasets read. No model is loaded yet."""
+
+    request: ScoringRequest
+    task: Task
+    datasets: Sequence[EvalDataset]
+
+
+def _no_images(_options: Mapping[str, Any]) -> bool:
+    return False
 
 
 class ScoringCommand(click.Command):
-    """Has its function make task and datasets of a `ScoringRequest` and its own options, and scores them."""
+    """A command that scores models. Its function makes a task, and the class does everything else."""
+
+    reads_datasets: bool
+    takes_images: TakesImages
+    has_shots: bool
 
     @property
     def module(self) -> str:
-        """The module of the command, e.g. `eval.nli`, also if Python runs it as `__main__`."""
-        source = inspect.getfile(cast(Callable[..., Asked], self.callback))
-        return f"eval.{Path(source).stem}"
+        """The command's module, such as `eval.nli`: its name in run.json."""
+        return f"eval.{self.name}"
 
-    def prepare(self, given: dict[str, Any]) -> Prepared:
-        """Return the request, the task and the datasets that options (by Click's names) ask for."""
-        own = dict(given)
-        request = take(own)
-        ask = cast(Callable[..., Asked], self.callback)
-        return request, *ask(request, **own)
+    def prepare(self, options: Mapping[str, Any]) -> Prepared:
+        """Read datasets, images and shots, and make the task. `options` have Click's names."""
+        own_options = dict(options)
+        request = replace(take(own_options), command=self.module)
+        shots, shots_from = 0, ()
+        if self.has_shots:
+            shots, shots_from = own_options.pop("shots"), own_options.pop("shots_from")
+        make_task = cast(Callable[..., Declared], self.callback)
+        if self.reads_datasets:
+            images = self.takes_images(own_options)
+            datasets = read_datasets(request.datasets, request.data, request.cluster, images=images)
+            task, chosen = make_task(request, datasets, **own_options)
+        else:
+            task, chosen = make_task(request, **own_options)
+        chosen = with_images(request, chosen, shots)
+        chosen = with_shots(chosen, shots, shots_from, task.shot_answers)
+        return Prepared(request, task, chosen)
 
     def invoke(self, ctx: click.Context) -> None:
-        """Score every model on every dataset; what can be refused is refused before anything is written."""
+        """Score every model on every dataset. Everything is read and checked before OUT is written."""
         check_new(ctx.params["out"], self.module, resume=ctx.params["resume"], force=ctx.params["force"])
         with resumed_by(lambda: resume_command(self.module)):
-            request, task, sets = self.prepare(ctx.params)
+            prepared = self.prepare(ctx.params)
+            request, task, datasets = prepared.request, prepared.task, prepared.datasets
             if request.rescore:
-                rescore(request.rescore, request, task, sets)
+                plan = plan_rescoring(request.rescore, request, task, datasets)
             else:
-                score_opened(request, task, sets, open_models(request))
+                plan = plan_scoring(request, task, datasets, open_models(request))
+            carry_out(plan)
 
 
 def scoring_command(
+    name: str,
     *shown: str,
-    own: Sequence[Option] = (),
+    options: Sequence[Option] = (),
     data: bool = True,
+    images: TakesImages = _no_images,
+    shots: bool = False,
     rescored: bool = True,
     repeated: bool = True,
     longest: int = 0,
-) -> Callable[[Callable[..., Asked]], ScoringCommand]:
-    """Return what declares a command: examples, `own` options, answers of `longest` tokens (0: of none).
+) -> Callable[[Callable[..., Declared]], ScoringCommand]:
+    """Declare a scoring command.
 
-    `data`, `rescored` and `repeated` are false for a command without these options.
+    The function gets the request, the datasets, and its own `options` by name. `shown` are the examples of
+    --help, `longest` is the default of --max-new-tokens (0: the command does not generate).
+    `data`: with --dataset, --data and --cluster. Without it the function reads the datasets itself.
+    `images`: whether rows with images can be scored with these options. `shots`: with --shots.
+    `rescored` and `repeated`: with --rescore, with --repeats.
     """
-    options: list[Option] = [model_options]
-    options += [rescoring] if rescored else []
-    options += [set_options] if data else []
-    options += own
+    declared: list[Option] = [model_options]
+    if rescored:
+        declared.append(rescoring)
+    if data:
+        declared.append(set_options)
+    if shots:
+        declared.append(shots_options)
+    declared += options
     if longest:
-        options.append(generate_options(longest))
+        declared.append(generate_options(longest))
     if longest and repeated:
-        options.append(repeats_option)
-    declare = click.command(cls=ScoringCommand, context_settings=CLI, epilog=examples(*shown))
-    return lambda ask: declare(together(*options, run_options)(ask))
+        declared.append(repeats_option)
+    declared.append(run_options)
+
+    def declare(make_task: Callable[..., Declared]) -> ScoringCommand:
+        make_command = click.command(name, cls=ScoringCommand, context_settings=CLI, epilog=examples(*shown))
+        command = make_command(together(*declared)(make_task))
+        command.reads_datasets = data
+        command.takes_images = images
+        command.has_shots = shots
+        return command
+
+    return declare

@@ -1,6 +1,6 @@
-"""Rows with images: where their files are, whether each can be shown, and the model that is shown them.
+"""Rows with images: find the files and check them before anything is scored.
 
-What cannot be is refused before anything is scored, by its place in the data.
+Problems are reported by their place in the data.
 """
 
 import contextlib
@@ -25,110 +25,126 @@ from tuneyard.eval.scoring.options import ScoringRequest
 MARKS = tuple(PLACEHOLDERS.values())
 
 
-def with_images(request: ScoringRequest, sets: Sequence[EvalDataset], shots: int = 0) -> list[EvalDataset]:
-    """Return the sets with the files of their images; sets without any come back as they are.
+def with_images(
+    request: ScoringRequest, datasets: Sequence[EvalDataset], shots: int = 0
+) -> list[EvalDataset]:
+    """Add the files of their images to the datasets. Datasets without images stay as they are.
 
-    Files are looked for below `media_dir` of the adapters' recipes, the folder that the set was compiled
-    from, that of dataset_info.json, that of the set's own file, and here. `RequestError` for options that do
-    not go with images, `ContentError` for a row or a file that cannot be shown, by its place.
+    Folders are searched in this order: `media_dir` of the adapters' recipes, the source folder of the
+    compile, the folder of dataset_info.json, the folder of the dataset's file, the current folder.
+    `RequestError` for options that do not go with images, `ContentError` for a bad row or file.
     """
-    if not any(_seen(one, request) for one in sets):
-        return list(sets)
-    folders: list[Path] = []
+    if not any(_has_images(dataset, request) for dataset in datasets):
+        return list(datasets)
+    adapter_folders: list[Path] = []
     if not request.rescore:
         parts = chain.from_iterable(open_adapters(request)[1].values())
-        folders = list(dict.fromkeys(part.adapter.folder for part in parts))
-        _check_options(request, shots, folders)
-    known = [settings for folder in folders if (settings := training_settings(folder))]
-    sizes = [{name: one.get(name, size) for name, size in PIXELS.items()} for one in known] or [PIXELS]
-    if any(one != sizes[0] for one in sizes):
+        adapter_folders = list(dict.fromkeys(part.adapter.folder for part in parts))
+        _check_options(request, shots, adapter_folders)
+    trainings = [training_settings(folder) for folder in adapter_folders]
+    sizes = []
+    media_folders = []
+    for settings in filter(None, trainings):
+        sizes.append({name: settings.get(name, size) for name, size in PIXELS.items()})
+        if isinstance(settings.get("media_dir"), str):
+            media_folders.append(Path(settings["media_dir"]))
+    if not sizes:
+        sizes.append(PIXELS)
+    if any(size != sizes[0] for size in sizes):
         raise RequestError(
             f"the adapters were trained on images of different sizes ({' and '.join(map(str, sizes))}): "
             "score each in a run of its own"
         )
-    media = [Path(one["media_dir"]) for one in known if isinstance(one.get("media_dir"), str)]
-    return [
-        replace(_resolved(one, request, media), pixels=sizes[0]) if _seen(one, request) else one
-        for one in sets
-    ]
+    checked = []
+    for dataset in datasets:
+        if _has_images(dataset, request):
+            dataset = replace(_with_files(dataset, request, media_folders), pixels=sizes[0])
+        checked.append(dataset)
+    return checked
 
 
-def _seen(dataset: EvalDataset, request: ScoringRequest) -> list[Conversation]:
-    """The rows that are scored, where any of them has images."""
-    rows = dataset.conversations[: request.limit]
-    return rows if any(row.images for row in rows) else []
+def _has_images(dataset: EvalDataset, request: ScoringRequest) -> bool:
+    return any(row.images for row in dataset.conversations[: request.limit])
 
 
-def _check_options(request: ScoringRequest, shots: int, folders: Sequence[Path]) -> None:
+def _check_options(request: ScoringRequest, shots: int, adapter_folders: Sequence[Path]) -> None:
     if not request.template:
-        trained = next(filter(None, map(trained_template, folders)), "qwen2_vl")
+        templates = [trained_template(folder) for folder in adapter_folders]
+        template = next(filter(None, templates), "qwen2_vl")
         raise RequestError(
             "rows with images are shown as a template of LLaMA-Factory shows them: name the one of the "
-            f"training, such as --template {trained}"
+            f"training, such as --template {template}"
         )
-    given = {"--shots": shots, "--batch-tokens": request.batch_tokens, "--quantize": request.quantize}
-    for option in (option for option, value in given.items() if value):
-        raise RequestError(
-            f"{option}: rows with images go through whole weights one by one, without examples: leave it out"
-        )
+    values = {"--shots": shots, "--batch-tokens": request.batch_tokens, "--quantize": request.quantize}
+    for option, value in values.items():
+        if value:
+            raise RequestError(
+                f"{option}: rows with images go through whole weights one by one, without examples: "
+                "leave it out"
+            )
 
 
-def _resolved(dataset: EvalDataset, request: ScoringRequest, media: Sequence[Path]) -> EvalDataset:
-    folders = list(dict.fromkeys([*media, *_folders(dataset.path)]))
+def _with_files(dataset: EvalDataset, request: ScoringRequest, media_folders: Sequence[Path]) -> EvalDataset:
+    folders = list(dict.fromkeys([*media_folders, *_folders(dataset.path)]))
     if not any(dataset.answers):
         raise RequestError(f"{dataset.path}: rows with images and no answer: there is no loss to measure")
     images: dict[str, Path] = {}
-    for number, row in enumerate(_seen(dataset, request), 1):
-        place = f"{dataset.path}: record {number}"
-        _check_row(row, place)
-        for path in row.images:
+    for row, example in enumerate(dataset.conversations[: request.limit]):
+        place = dataset.place(row)
+        _check_row(example, place)
+        for path in example.images:
             if path not in images:
-                images[path] = _found(path, folders, place)
+                images[path] = _find_image(path, folders, place)
                 _check_image(images[path], place)
     files = tuple(dict.fromkeys(images.values()))
-    return replace(dataset, images=images, beside=(*dataset.beside, *files))
+    return replace(dataset, images=images, other_files=(*dataset.other_files, *files))
 
 
 def _check_row(row: Conversation, place: str) -> None:
-    """Refuse a row whose texts have other placeholders than images, and tools beside them."""
+    """Refuse placeholders that do not match the files, and images together with tools."""
     texts = [message["content"] for message in row.messages if message["role"] != "system"]
-    found = {mark: sum(text.count(mark) for text in texts) for mark in MARKS}
-    for mark, count in found.items():
-        due = len(row.images) if mark == MARKS[0] else 0
-        if count != due:
+    for mark in MARKS:
+        count = sum(text.count(mark) for text in texts)
+        files = len(row.images) if mark == MARKS[0] else 0
+        if count != files:
             raise ContentError(
-                f"{place}: {count} of {mark} in what is asked, and {due} files: expected one for each"
+                f"{place}: {count} of {mark} in the prompt, and {files} files: expected one for each"
             )
-    if marks := [mark for mark in MARKS if mark in row.answer]:
-        raise ContentError(f"{place}: {marks[0]} in the answer: expected it in what is asked")
+    for mark in MARKS:
+        if mark in row.answer:
+            raise ContentError(f"{place}: {mark} in the answer: expected it in the prompt")
     roles = {message["role"] for message in row.messages} | {row.role}
     if row.images and (row.messages[0].get("tools") or roles & {"function", "observation"}):
         raise ContentError(f"{place}: rows with images and tools are not scored, only either of them")
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    """Yield where the images of a set may lie: the compile's folder, the registry's, its file's, and here."""
-    manifest = path.parent / MANIFEST
-    found = read_json(manifest) if manifest.is_file() else None
-    made = found.get("made_from") if isinstance(found, dict) else None
-    if isinstance(made, dict):
-        if named := ((made.get("definition") or {}).get("source") or {}).get("media_dir"):
-            yield Path(named)
-        yield from (Path(source["path"]).parent for source in made.get("sources") or [])
-    yield from (folder for folder in path.parents if (folder / REGISTRY).is_file())
+    """Folders that may contain a dataset's images, the most likely first."""
+    manifest_path = path.parent / MANIFEST
+    manifest = read_json(manifest_path) if manifest_path.is_file() else None
+    made_from = manifest.get("made_from") if isinstance(manifest, dict) else None
+    if isinstance(made_from, dict):
+        source = (made_from.get("definition") or {}).get("source") or {}
+        if source.get("media_dir"):
+            yield Path(source["media_dir"])
+        for file in made_from.get("sources") or []:
+            yield Path(file["path"]).parent
+    for folder in path.parents:
+        if (folder / REGISTRY).is_file():
+            yield folder
     yield path.parent
     yield Path()
 
 
-def _found(path: str, folders: Sequence[Path], place: str) -> Path:
+def _find_image(path: str, folders: Sequence[Path], place: str) -> Path:
     for folder in folders:
         with contextlib.suppress(OSError):  # a name that is too long, such as an image as text
             if (folder / path).is_file():
                 return folder / path
-    looked = ", ".join(map(str, folders))
+    searched = ", ".join(map(str, folders))
     raise ContentError(
-        f"{place}: {show_value(path)}: no such file below {looked}; put it beside the set's file, or run "
-        "where it lies"
+        f"{place}: {show_value(path)}: no such file below {searched}; put it next to the dataset's file, or "
+        "run the command in its folder"
     )
 
 
@@ -139,4 +155,4 @@ def _check_image(path: Path, place: str) -> None:
         with Image.open(path) as opened:
             opened.load()
     except (*BROKEN_IMAGE, Image.DecompressionBombError) as error:
-        raise ContentError(f"{place}: {path}: no image that can be opened: {error}") from error
+        raise ContentError(f"{place}: {path}: not an image that can be opened: {error}") from error

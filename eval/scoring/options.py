@@ -1,4 +1,8 @@
-"""The options that the scoring commands share, and what was given for them as one ScoringRequest."""
+"""The options that the scoring commands share, and their values as one ScoringRequest.
+
+An option with `cls=RescorableOption` also goes with --rescore: it changes how an answer is read, not the
+answer.
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -15,30 +19,29 @@ from tuneyard.eval.backends.generate import PRESET_TOKENS, PRESETS
 from tuneyard.eval.read.results import MERGED, UNMERGED, read_identity
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""Gives a command an option, or several."""
-RESCORED = frozenset(
-    {"rescore", "out", "force", "datasets", "data", "cluster", "parser", "choices", "count"}
-    | {"embedding_model", "rouge", "tokenizer", "run_code"}
-)
-"""The options that --rescore goes with: where outputs are, and what they are taken for."""
+"""Decorator that adds an option, or several, to a command."""
 
 
 class Finite(click.FloatRange):
-    """A range of numbers without nan and inf, which Click's own lets pass: nothing is greater than nan."""
+    """A range of numbers without nan and inf. Click's own range accepts nan, which is never out of range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number; a usage error where it is none, not finite or outside the range."""
+        """Parse a number; a usage error if it is not finite or out of range."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
 
+class RescorableOption(click.Option):
+    """An option that also goes with --rescore, since the model's outputs do not depend on it."""
+
+
 class UnlessRescored(click.Option):
-    """An option that is required, but not beside --rescore."""
+    """An option that is required, except with --rescore."""
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
-        """Return the value; a usage error where there is none and the model is needed."""
+        """Convert the value; a usage error if it is missing and the model is needed."""
         if isinstance(ctx.params.get("rescore"), Path) and not isinstance(value, str):
             return None
         return super().process_value(ctx, value)
@@ -46,7 +49,7 @@ class UnlessRescored(click.Option):
 
 @dataclass(frozen=True, slots=True)
 class ScoringRequest:
-    """What a command line asks for: a field for each option that the scoring commands share."""
+    """The values of a command line: a field for each option that the scoring commands share."""
 
     model: str
     out: Path
@@ -72,15 +75,25 @@ class ScoringRequest:
     resume: bool = False
     force: bool = False
     rescore: Path | None = None
+    command: str = ""
+    """The module of the command that scores, such as `eval.nli`."""
     by: str = ""
-    """The module that was called, where it is another than the task's: `eval.suite`."""
+    """The module that the user called, if it is not the scoring command: `eval.suite`."""
 
 
-def take(given: dict[str, Any]) -> ScoringRequest:
-    """Take the shared options of `given`; --rescore: as the run had them; `RequestError` for conflicts."""
-    if given.get("rescore"):
-        given.update(_kept_options(given))
-    request = ScoringRequest(**{f.name: given.pop(f.name) for f in fields(ScoringRequest) if f.name in given})
+def take(options: dict[str, Any]) -> ScoringRequest:
+    """Move the shared options out of `options` (by Click's names) into a request.
+
+    With --rescore, options that the command line leaves open are those of the kept run.
+    `RequestError` for options that contradict one another.
+    """
+    if options.get("rescore"):
+        options.update(_kept_options(options))
+    shared = {}
+    for field in fields(ScoringRequest):
+        if field.name in options:
+            shared[field.name] = options.pop(field.name)
+    request = ScoringRequest(**shared)
     if request.preset and request.backend != "hf":
         raise RequestError(f"--preset reads generation_config.json: leave out --backend {request.backend}")
     if request.repeats > 1 and not request.preset:
@@ -91,47 +104,52 @@ def take(given: dict[str, Any]) -> ScoringRequest:
     return request
 
 
-def _kept_options(given: dict[str, Any]) -> dict[str, Any]:
-    """The options of the run to score again, for those that the command line leaves open."""
-    said = _explicit_flags()
-    if fixed := [flag for name, flag in said.items() if name not in RESCORED]:
+def _kept_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of the run to score again, for those that the command line leaves open."""
+    explicit = _explicit_options()
+    fixed = [option.opts[0] for option in explicit.values() if not isinstance(option, RescorableOption)]
+    if fixed:
         raise RequestError(
             f"--rescore keeps the model's outputs: {', '.join(fixed)} would change them or has no effect; "
             "leave it out, or score without --rescore"
         )
-    run = read_identity(given["rescore"])
-    kept = {name: value for name, value in run["settings"].items() if name in given and name not in said}
-    named = given["datasets"] or given["data"]
-    return {**kept, "model": "", **({} if named else {"datasets": tuple(run["sets"])})}
+    run = read_identity(options["rescore"])
+    open_options = options.keys() - explicit.keys()
+    kept: dict[str, Any] = {name: value for name, value in run["settings"].items() if name in open_options}
+    kept["model"] = ""
+    if not (options["datasets"] or options["data"]):
+        kept["datasets"] = tuple(run["sets"])
+    return kept
 
 
-def _explicit_flags() -> dict[str, str]:
-    """Return the flags that the command line gives to the current command, by the name of their option."""
+def _explicit_options() -> dict[str, click.Parameter]:
+    """Options that the command line gives to the current command, by Click's name."""
     context = click.get_current_context()
-    return {
-        str(option.name): option.opts[0]
-        for option in context.command.params
-        if context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
-    }
+    explicit = {}
+    for option in context.command.params:
+        name = str(option.name)
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            explicit[name] = option
+    return explicit
 
 
-def refuse_explicit(names: Iterable[str], why: str) -> None:
-    """Raise `RequestError` with `why` if the command line gives one of these options."""
-    flags = _explicit_flags()
+def refuse_explicit(names: Iterable[str], reason: str) -> None:
+    """Raise `RequestError` with `reason` if the command line gives one of these options."""
+    explicit = _explicit_options()
     for name in names:
-        if name in flags:
-            raise RequestError(f"{flags[name]}: {why}")
+        if name in explicit:
+            raise RequestError(f"{explicit[name].opts[0]}: {reason}")
 
 
 def resume_command(module: str) -> str:
-    """Say how a scoring run of `module` (such as `eval.nli`) is resumed after Ctrl-C."""
+    """Describe how a scoring run of `module` (such as `eval.nli`) is resumed after Ctrl-C."""
     if click.get_current_context().params.get("rescore"):
         return "the same command starts again"
     return f"resume it with: {command_line(module, ('--force', '--resume'))} --resume"
 
 
 def together(*options: Option) -> Option:
-    """Return what gives a command all of these options, in their order."""
+    """Join options into one decorator, in their order."""
 
     def declare(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -141,27 +159,36 @@ def together(*options: Option) -> Option:
     return declare
 
 
-def number(flag: str, told: str, *, least: int = 1, default: int | None = None) -> Option:
-    """Return an option of a whole number, whose default is shown unless it is 0."""
-    shown = bool(default)
+def number(flag: str, description: str, *, least: int = 1, default: int | None = None) -> Option:
+    """Option of a whole number. Its help shows the default unless it is 0."""
     return click.option(
-        flag, type=click.IntRange(least), metavar="N", default=default, show_default=shown, help=told
+        flag,
+        type=click.IntRange(least),
+        metavar="N",
+        default=default,
+        show_default=bool(default),
+        help=description,
     )
 
 
-def choice(flag: str, values: Iterable[str], told: str) -> Option:
-    """Return an option with the first of its values as the default."""
-    known = list(values)
-    return click.option(flag, type=click.Choice(known), default=known[0], show_default=True, help=told)
+def choice(
+    flag: str, values: Iterable[str], description: str, cls: type[click.Option] = click.Option
+) -> Option:
+    """Option of one of some values. The first is the default."""
+    choices = list(values)
+    return click.option(
+        flag, cls=cls, type=click.Choice(choices), default=choices[0], show_default=True, help=description
+    )
 
 
 PATH = click.Path(path_type=Path)
 rescoring = click.option(
     "--rescore",
+    cls=RescorableOption,
     is_eager=True,  # before --model, which is not needed then
     type=PATH,
     metavar="RESULTS",
-    help="Score the outputs of a run again, without the model, as the other options say.",
+    help="Score the outputs of an earlier run again, without the model.",
 )
 same_base = click.option(
     "--same-base", is_flag=True, help="The base that an adapter names and --model are the same model."
@@ -169,6 +196,12 @@ same_base = click.option(
 dtype = click.option(
     "--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]"
 )
+
+
+def _bits(_context: click.Context, _option: click.Parameter, bits: str | None) -> int | None:
+    return int(bits) if bits else None
+
+
 loading_options = together(
     same_base,
     click.option(
@@ -179,7 +212,7 @@ loading_options = together(
     click.option(
         "--quantize",
         type=click.Choice(["4", "8"]),
-        callback=lambda _, __, bits: bits and int(bits),
+        callback=_bits,
         help="Load the weights as NF4 or 8-bit integers.",
     ),
 )
@@ -207,16 +240,22 @@ model_options = together(
         type=click.Choice([UNMERGED, MERGED]),
         default=UNMERGED,
         show_default=True,
-        help="Adapters exact beside the base, or added into its weights and rounded.",
+        help="Add the adapters in separate products (exact), or merge them into the weights (rounded).",
     ),
-    number("--batch-tokens", "[2048 on CPU, 32768 on GPU]"),
+    number("--batch-tokens", "Tokens in a batch.  [2048 on CPU, 32768 on GPU]"),
 )
 data_options = together(
     click.option(
-        "--dataset", "datasets", multiple=True, metavar="NAME", help="A registered dataset. Repeatable."
+        "--dataset",
+        "datasets",
+        cls=RescorableOption,
+        multiple=True,
+        metavar="NAME",
+        help="A registered dataset. Repeatable.",
     ),
     click.option(
         "--data",
+        cls=RescorableOption,
         multiple=True,
         type=PATH,
         metavar="FILE",
@@ -227,6 +266,7 @@ set_options = together(
     data_options,
     click.option(
         "--cluster",
+        cls=RescorableOption,
         metavar="COLUMN",
         help="Examples that share its value are not independent; `none`: all are. [the manifest's]",
     ),
@@ -246,13 +286,11 @@ shots_options = together(
     ),
 )
 run_options = together(
-    click.option("--out", required=True, type=PATH, help="Folder of the results."),
+    click.option("--out", cls=RescorableOption, required=True, type=PATH, help="Folder of the results."),
     number("--limit", "The first N examples of each dataset."),
     click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),
-    click.option("--force", is_flag=True, help="Start this command's run in OUT anew."),
+    click.option("--force", cls=RescorableOption, is_flag=True, help="Start this command's run in OUT anew."),
 )
-
-
 repeats_option = number(
     "--repeats",
     "--preset: answer N times, with other seeds each time; report mean, spread and interval.",
@@ -261,7 +299,7 @@ repeats_option = number(
 
 
 def generate_options(max_new_tokens: int) -> Option:
-    """Return --max-new-tokens, with the command's default, --preset and --think."""
+    """Options of commands that generate: --max-new-tokens with this default, --preset and --think."""
 
     def longest() -> int:
         preset = click.get_current_context().params.get("preset")
@@ -274,7 +312,7 @@ def generate_options(max_new_tokens: int) -> Option:
             metavar="N",
             default=longest,
             show_default=str(max_new_tokens),
-            help="generate: the longest answer.",
+            help="generate: the longest answer, in tokens.",
         ),
         click.option(
             "--preset",

@@ -1,7 +1,7 @@
-"""The figures of sampled answers that were generated several times, each time with other seeds.
+"""Mean and spread of sampled answers that were generated several times, each time with other seeds.
 
 One figure of sampled answers depends on the draw. Over several draws the mean depends on it less, and the
-spread shows how much. What is scored first lies in OUT/MODEL/SET, the others in its folder `repeats`.
+spread shows how much. OUT/MODEL/DATASET contains the first repeat, its folder `repeats` the others.
 """
 
 import math
@@ -13,42 +13,43 @@ from tuneyard.eval.scoring.task import Figure
 from tuneyard.eval.statistics.rates import Z95, wilson
 
 Repeats = Mapping[str, Any]
-"""What results.json says of repeats: `n`, and under `figures` each one's values, mean, sd and ci95."""
+"""`repeats` of results.json: `n`, and under `figures` the values, mean, sd and ci95 of each figure."""
 
 
 def repeated(runs: Sequence[Mapping[str, Figure]]) -> dict[str, object]:
-    """Return how many runs there are and, of each figure that all of them have, mean, spread and interval.
+    """Summarise the figures that all repeats have: mean, 95 % interval and all values.
 
     `runs` are the figures of each repeat by name. `sd` is the standard deviation between repeats.
     """
-    names = [name for name in runs[0] if all(name in run for run in runs)]
-    figures = {}
-    for name in names:
-        own = [run[name] for run in runs]
-        values = [figure.value for figure in own]
-        figures[name] = {
+    summaries = {}
+    for name in runs[0]:
+        if not all(name in run for run in runs):
+            continue
+        figures = [run[name] for run in runs]
+        values = [figure.value for figure in figures]
+        summaries[name] = {
             "mean": fmean(values),
             "sd": stdev(values),
-            "ci95": list(_interval(own)),
+            "ci95": list(_interval(figures)),
             "values": values,
         }
-    return {"n": len(runs), "figures": figures}
+    return {"n": len(runs), "figures": summaries}
 
 
 def repeats_lines(repeats: Repeats) -> list[str]:
-    """Return a line of each figure: the mean of the repeats, its interval and their standard deviation."""
+    """One line a figure: the mean of the repeats, its interval and their standard deviation."""
     lines = []
-    for name, one in repeats["figures"].items():
-        low, high = one["ci95"]
+    for name, summary in repeats["figures"].items():
+        low, high = summary["ci95"]
         lines.append(
-            f"{repeats['n']} repeats: {name} mean {one['mean']:.4g} [{low:.4g}, {high:.4g}], "
-            f"standard deviation {one['sd']:.3g}"
+            f"{repeats['n']} repeats: {name} mean {summary['mean']:.4g} [{low:.4g}, {high:.4g}], "
+            f"standard deviation {summary['sd']:.3g}"
         )
     return lines
 
 
 def _interval(figures: Sequence[Figure]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean over repeats, for other rows and other draws.
+    """95 % interval of the mean over repeats, for other rows and other draws.
 
     A single run's variance s² is that of rows and of draws together, and sd² is that of draws alone. Over R
     repeats the draws count 1/R: s² - sd² (1 - 1/R), and no less than sd²/R. For a share the interval is

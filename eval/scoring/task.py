@@ -1,6 +1,7 @@
-"""What a command does with a dataset (its Task), and one model on one dataset, which it is done for (Job)."""
+"""The command's part of a scoring run (Task), and one model on one dataset (Job)."""
 
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +11,15 @@ from typing import Any
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.prompt import Conversation
 from tuneyard.eval.backends.load import Model
-from tuneyard.eval.backends.scorers import Fields, Generator, Messages, Scorer, generating
+from tuneyard.eval.backends.scorers import (
+    Fields,
+    Generator,
+    Messages,
+    Prompts,
+    Scorer,
+    choosing,
+    generating,
+)
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
 from tuneyard.eval.metrics.labels import UNKNOWN
 from tuneyard.eval.read.results import REPEATS, Prediction
@@ -18,12 +27,15 @@ from tuneyard.eval.scoring.candidates import Candidate, Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 
 RAW = ("model_output", "transcript", "cut_short", "choices", "label_mass", "refused")
-"""What a scorer returns of a row, as predictions.jsonl keeps it."""
+"""The fields of predictions.jsonl that come from a scorer. --rescore computes the others from them."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A candidate, loaded and applied (--rescore: None), and a dataset; `kept`: results to score again."""
+    """One candidate on one dataset: the smallest part of a scoring run.
+
+    `loaded` is None with --rescore. Then `kept` is the results.json to score again.
+    """
 
     request: ScoringRequest
     loaded: Opened | None
@@ -31,83 +43,106 @@ class Job:
     dataset: EvalDataset
     kept: Mapping[str, Any] | None = None
     repeat: int = 1
-    """Which of --repeats this is."""
+    """Number of this repeat, from 1 to --repeats."""
+    scorer: Scorer | None = None
+    """The prompts in batches. None if the job was finished before, or with --rescore."""
 
     @property
     def folder(self) -> Path:
-        """OUT/model/dataset, of a further repeat a folder in it."""
+        """OUT/MODEL/DATASET, and a folder below it for each further repeat."""
         return self.folder_of(self.repeat)
 
     def folder_of(self, repeat: int) -> Path:
-        """Return the folder of one of the repeats."""
+        """Folder of one of the repeats."""
         first = self.request.out / self.candidate.name / self.dataset.name
-        return first / REPEATS / str(repeat) if repeat > 1 else first
+        if repeat == 1:
+            return first
+        return first / REPEATS / str(repeat)
 
     @property
     def label(self) -> str:
-        """The candidate's name as it is shown, with the number of a further repeat."""
-        return f"{self.candidate.name} (repeat {self.repeat})" if self.repeat > 1 else self.candidate.name
+        """Name of the candidate on the screen, with the number of a further repeat."""
+        if self.repeat == 1:
+            return self.candidate.name
+        return f"{self.candidate.name} (repeat {self.repeat})"
 
     @cached_property
     def rows(self) -> Sequence[Conversation]:
-        """The dataset's examples in its order, as far as --limit goes."""
+        """The dataset's examples in its order, up to --limit."""
         return self.dataset.conversations[: self.request.limit]
 
     @property
     def opened(self) -> Opened:
-        """The models of the run; `RequestError` where kept outputs are scored again without one."""
+        """The models of the run; `RequestError` with --rescore, which loads none."""
         if self.loaded is None:
             raise RequestError("--rescore has no model: this figure needs one, score without --rescore")
         return self.loaded
 
     @property
     def model(self) -> Model:
-        """The model, for what needs its probabilities; `RequestError` for a server."""
+        """The model, for commands that need its probabilities; `RequestError` for a server."""
         return self.opened.local
 
     @property
     def generator(self) -> Generator:
-        """What generates answers."""
+        """Generator of the candidate's answers, greedy or as --preset samples."""
         return self.opened.generator(self.candidate, sampled=bool(self.request.preset), repeat=self.repeat)
 
     @property
     def shots(self) -> Shots | None:
-        """The examples before each question, None for a candidate without."""
+        """The examples before each question, None for a candidate without shots."""
         return self.dataset.shots if self.candidate.shots else None
 
     def messages(self, rows: Collection[int] | None = None) -> dict[int, Messages]:
-        """Return the messages by row, of all rows or of some; of a candidate with shots, after these."""
-        shots, found = self.shots.turns if self.shots else [], {}
+        """Messages by row, of all rows or of some. Shots come after the system message."""
+        shots = self.shots.turns if self.shots else []
+        messages = {}
         for row in range(len(self.rows)) if rows is None else rows:
-            asked = self.shown(row)
-            begin = int(asked[0]["role"] == "system")
-            found[row] = [*asked[:begin], *shots, *asked[begin:]]
-        return found
+            turns = self.with_image_tokens(row)
+            first_turn = int(turns[0]["role"] == "system")
+            messages[row] = [*turns[:first_turn], *shots, *turns[first_turn:]]
+        return messages
 
     def images(self, row: int) -> tuple[str, ...]:
-        """Return the files of a row's images."""
+        """Files of a row's images."""
         return tuple(str(self.dataset.images[path]) for path in self.rows[row].images)
 
-    def shown(self, row: int) -> Messages:
-        """Return a row's messages as the model reads them, each `<image>` as the image's own tokens."""
+    def with_image_tokens(self, row: int) -> Messages:
+        """A row's messages as the model reads them: the image's own tokens replace each `<image>`."""
         messages, images = self.rows[row].messages, self.images(row)
-        vision = self.model.vision if images else None
+        if not images:
+            return messages
+        vision = self.model.vision
         return vision.expanded(messages, images) if vision else messages
 
-    def prompts(self, rows: Collection[int] | None = None) -> dict[int, list[int]]:
-        """Return the token ids of the prompts by row, of all rows or of some."""
+    def prompts(self, rows: Collection[int] | None = None) -> "dict[int, array[int]]":
+        """Token ids of the prompts by row, of all rows or of some.
+
+        Arrays take 4 bytes a token. A plan holds the prompts of all jobs.
+        """
         encode = self.candidate.prompting.encode
-        return {row: encode(messages) for row, messages in self.messages(rows).items()}
+        return {row: array("i", encode(messages)) for row, messages in self.messages(rows).items()}
+
+    def choosing(self, spellings: Mapping[str, Sequence[str]], prompts: Prompts | None = None) -> Scorer:
+        """Scorer that compares labels by their spellings, after every row's prompt or the given ones."""
+        if prompts is None:
+            prompts = self.prompts()
+        images = {row: self.images(row) for row in prompts}
+        return choosing(self.model, prompts, spellings, self.opened.budget, images)
 
     def generating(self, messages: Mapping[int, Messages] | None = None) -> Scorer:
-        """Return a scorer that generates an answer to every row, or to the given messages by row."""
-        prompted = self.messages() if messages is None else messages
-        return generating(self.generator, prompted, self.request.max_new_tokens)
+        """Scorer that generates an answer to every row, or to the given messages by row."""
+        if messages is None:
+            messages = self.messages()
+        return generating(self.generator, messages, self.request.max_new_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure (`share`: from 0 to 1), its 95 % limits and rows, and what the commonest answer reaches."""
+    """A figure with its 95 % limits and number of rows.
+
+    `majority` is the figure of always giving the most common answer. `share` is true for 0 to 1.
+    """
 
     value: float
     ci95: tuple[float, float]
@@ -117,31 +152,41 @@ class Figure:
 
 
 class Task(ABC):
-    """A command's own part of a run; here stands what most commands do, which generate answers."""
+    """The command's part of a scoring run. The defaults are those of commands that generate answers."""
 
-    command: str
-    """Its module, e.g. `eval.nli`."""
     kept: tuple[str, ...] = ("max_new_tokens",)
-    """The options (the task's own, else of the request) that change an answer or a figure."""
+    """Options that change an answer or a figure: attributes of the task, or fields of the request.
+
+    run.json records them. --resume refuses other values, and --rescore takes them over.
+    """
     summaries: tuple[str, ...] = ()
-    """The files that the command writes into OUT itself once every model is done."""
+    """Files that `finish` writes into OUT."""
     refused = "counted as incorrect"
-    """What becomes of prompts that exceed the context."""
+    """Effect of prompts that exceed the context, in a warning."""
+
+    @property
+    def shot_answers(self) -> Mapping[str, Sequence[str]] | None:
+        """Answers that a shot may have, by dataset; None if any answer will do."""
+        return None
 
     def settings(self, request: ScoringRequest) -> dict[str, object]:
-        """Return what a resumed run must have in common with the one before, beyond the shared options."""
-        return {name: getattr(self if hasattr(self, name) else request, name) for name in self.kept}
+        """Settings that a resumed run must share with the first one, in addition to the shared options."""
+        settings = {}
+        for name in self.kept:
+            owner = self if hasattr(self, name) else request
+            settings[name] = getattr(owner, name)
+        return settings
 
     def scorer(self, job: Job) -> Scorer:
-        """Return what scores the examples, and in which batches."""
+        """Plan the batches of a job. The candidate's weights are not applied yet."""
         return job.generating()
 
     @abstractmethod
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """Return a line of predictions.jsonl from a scorer's fields (too long a prompt: `refused` alone)."""
+        """Make a line of predictions.jsonl from a scorer's fields: `refused` alone if it did not fit."""
 
     def again(self, job: Job, kept: Prediction) -> Prediction:
-        """Return a line anew from the outputs it keeps (--rescore); `RequestError` where they do not tell."""
+        """Make a line again from a kept one (--rescore); `RequestError` if its outputs do not suffice."""
         fields = {name: kept[name] for name in RAW if name in kept}
         if "refused" in fields:
             fields = {"refused": fields["refused"]}
@@ -149,76 +194,77 @@ class Task(ABC):
 
     @abstractmethod
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Return the figures of results.json; may write plots into `job.folder`."""
+        """Compute the figures of results.json. May write plots into `job.folder`."""
 
     @abstractmethod
     def line(self, results: Mapping[str, Any]) -> str:
-        """Return the figures in a line, to stand after model and set on the screen."""
+        """Figures in one line. The screen shows it after model and dataset."""
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
-        """Return what the user must be told of these results."""
+        """Warnings about these results."""
         refused = results["refused"]
         if not refused:
             return []
         return [f"{counted(refused, 'prompt')} too long for the context: {self.refused}"]
 
     def fitted(self, opened: Opened) -> "Task":  # noqa: ARG002
-        """Return the command with the defaults that depend on the model."""
+        """The task with the defaults that depend on the model."""
         return self
 
     def prompted(self, opened: Opened) -> Opened:
-        """Return the models as this command prompts them."""
+        """The models with the prompts of this command."""
         return opened
 
     def finish(self, out: Path, models: Sequence[str]) -> None:  # noqa: B027  most have nothing to add
-        """Write and show what is told of all sets together, once every model is done."""
+        """Hook: print and write a summary after all models are scored."""
 
     def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
-        """Return the figures of a set that a table of several commands shows, by name."""
-        return {"accuracy": Figure(*(results[name] for name in ("accuracy", "ci95", "n", "majority")))}
+        """Figures of a dataset by name, for a table of several commands."""
+        accuracy = Figure(results["accuracy"], results["ci95"], results["n"], results["majority"])
+        return {"accuracy": accuracy}
 
-    def table(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
-        """Return the figures of all sets, given the results of each by its name."""
-        shown = {
-            name: with_means(self.figures(results), results.get("repeats")) for name, results in found.items()
-        }
-        several = len(shown) > 1
-        return {
-            f"{name}: {figure}" if several else figure: one
-            for name, own in shown.items()
-            for figure, one in own.items()
-        }
+    def table(self, results_by_dataset: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
+        """Figures of all datasets by name."""
+        table = {}
+        for dataset, results in results_by_dataset.items():
+            for name, figure in with_means(self.figures(results), results.get("repeats")).items():
+                label = f"{dataset}: {name}" if len(results_by_dataset) > 1 else name
+                table[label] = figure
+        return table
 
 
 def with_means(figures: Mapping[str, Figure], repeats: Mapping[str, Any] | None) -> dict[str, Figure]:
-    """Return the figures of a dataset, those with repeats as the repeats' mean and its interval."""
-    found = dict(figures)
-    for name, one in (repeats["figures"] if repeats else {}).items():
-        low, high = one["ci95"]
-        found[name] = replace(figures[name], value=one["mean"], ci95=(low, high))
-    return found
+    """Replace figures that were repeated by the mean of the repeats and its interval."""
+    means = dict(figures)
+    if repeats:
+        for name, repeated in repeats["figures"].items():
+            low, high = repeated["ci95"]
+            means[name] = replace(figures[name], value=repeated["mean"], ci95=(low, high))
+    return means
 
 
 def figures_of(rates: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Figure]:
-    """Return the rates of results.json that are known as figures, by name."""
-    return {name: Figure(one["value"], one["ci95"], one["n"]) for name, one in rates.items() if one}
+    """Figures by name from rates of results.json. Rates that are null are left out."""
+    return {name: Figure(rate["value"], rate["ci95"], rate["n"]) for name, rate in rates.items() if rate}
 
 
 def share_line(share: Mapping[str, Any]) -> str:
-    """Return a rate of results.json with its limits: `85.0% [80.1%, 89.2%]`."""
+    """Format a rate of results.json with its limits: `85.0% [80.1%, 89.2%]`."""
     low, high = share["ci95"]
     return f"{share['value']:.1%} [{low:.1%}, {high:.1%}]"
 
 
 def line_of(job: Job, row: int, fields: Fields) -> Prediction:
-    """Return the fields that all predictions have; the answer is not taken for anything yet."""
-    record, asked = job.dataset.records[row], job.rows[row]
-    return {
-        "instruction": asked.messages[-1]["content"],
-        "expected_output": asked.answer,
+    """The fields that all predictions have. The answer is not judged yet."""
+    example = job.rows[row]
+    line = {
+        "instruction": example.messages[-1]["content"],
+        "expected_output": example.answer,
         "model_output": str(fields.get("model_output", "")),
         "predicted_output": UNKNOWN,
-        "idx": record.get("idx", -1),
+        "idx": job.dataset.records[row].get("idx", -1),
         "row": row,
-        **{name: value for name, value in fields.items() if name == "refused"},
     }
+    if "refused" in fields:
+        line["refused"] = fields["refused"]
+    return line

@@ -372,7 +372,7 @@ BAD = {
     "folding into no weights": (
         ["--data", "DATA", "--quantize", "4", "--apply", "merged"],
         RequestError,
-        "--apply merged adds into plain weights",
+        "--apply merged needs plain weights",
     ),
     "thinking about labels": (["--data", "DATA", "--think"], RequestError, "--think needs --mode generate"),
     "no such label": (

@@ -36,7 +36,7 @@ SPELLINGS = {
 @pytest.mark.parametrize("prompts", [PROMPTS, {3: [5, 6, 7]}], ids=["shared", "alone"])
 def test_scores_equal_the_plain_loop(model, spellings, budget, prompts) -> None:
     scorer = LogProbabilities(model, prompts, spellings)
-    assert scorer.shared == (8 if len(prompts) > 1 else 0)
+    assert scorer.common == (8 if len(prompts) > 1 else 0)
     for batch in scorer.batches(budget):
         for row, got in zip(batch, scorer.score(batch).tolist(), strict=True):
             expected = [one_by_one(model, prompts[row], spelling) for spelling in spellings]

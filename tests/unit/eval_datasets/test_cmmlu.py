@@ -68,7 +68,7 @@ def test_a_prompt_too_long_loses_its_longest_shots_one_by_one(tmp_path) -> None:
 def test_without_shots_the_dev_file_is_not_needed(tmp_path) -> None:
     (write(tmp_path) / "dev" / "logical.csv").unlink()
     exam = read_exam(tmp_path, LOGICAL, 0)
-    assert (exam.examples, exam.dataset.beside) == ([], ())
+    assert (exam.examples, exam.dataset.other_files) == ([], ())
     with pytest.raises(RequestError, match="dev/logical.csv: the subject's dev questions are not there"):
         read_exam(tmp_path, LOGICAL, 5)
 

@@ -1,0 +1,157 @@
+"""The plan of a scoring run: checks, and the list of jobs (model, dataset, prompts, scorer).
+
+A plan is whole before the run folder is opened. What can be refused is refused without a trace in OUT.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import read_object, versions
+from tuneyard.core.plugins import warn
+from tuneyard.core.supervision import Turns
+from tuneyard.eval.backends import shards
+from tuneyard.eval.datasets.dataset import EvalDataset
+from tuneyard.eval.datasets.prompts import WITHOUT_BOS, Prompting
+from tuneyard.eval.read.results import RESULTS, Identity, read_identity, shown_command
+from tuneyard.eval.scoring.candidates import Candidate, Opened
+from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.task import Job, Task
+
+SETTINGS = ("template", "bos", "apply", "quantize", "limit", "think", "cluster", "preset")
+PACKAGES = ("torch", "transformers", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringPlan:
+    """A checked scoring run. `identity` is for run.json, and `jobs` are in their order."""
+
+    request: ScoringRequest
+    task: Task
+    identity: Identity
+    jobs: Sequence[Job]
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, in the order of their jobs."""
+        return list(dict.fromkeys(job.candidate.name for job in self.jobs))
+
+
+def plan_scoring(
+    request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened
+) -> ScoringPlan:
+    """Plan the opened models on every dataset. Errors are those of models, prompts and options."""
+    opened = opened.seeing(request, datasets)
+    task = task.fitted(opened)
+    opened = task.prompted(opened).with_shots(datasets)
+    if shards.first():
+        _check_sampling(request, opened)
+        _warn_of_prompts(datasets, opened)
+    identity = _identity(request, task, opened, datasets)
+    jobs = []
+    for candidate, dataset, repeat in product(opened.candidates, datasets, _repeats(request)):
+        job = Job(request, opened, candidate, dataset, repeat=repeat)
+        finished = request.resume and (job.folder / RESULTS).is_file()
+        if not finished:
+            job = replace(job, scorer=task.scorer(job))
+        jobs.append(job)
+    return ScoringPlan(request, task, identity, jobs)
+
+
+def _repeats(request: ScoringRequest) -> range:
+    """The repeats in their order. The first comes last: its results.json summarises all of them."""
+    return range(request.repeats, 0, -1)
+
+
+def _check_sampling(request: ScoringRequest, opened: Opened) -> None:
+    """Warn if --preset samples nothing; `RequestError` if --repeats would then give equal answers."""
+    if not request.preset or opened.local.sampling.get("temperature"):
+        return
+    if request.repeats > 1:
+        raise RequestError(
+            "--repeats: the model's generation_config does not sample, so that each repeat would be "
+            "the same; leave it out, or set do_sample and temperature in generation_config.json"
+        )
+    warn("--preset: the model's generation_config does not sample: answers are greedy")
+
+
+def _warn_of_prompts(datasets: Sequence[EvalDataset], opened: Opened) -> None:
+    """Warn of prompts that differ from those of other tools or of the training."""
+    if any(candidate.prompting.source == WITHOUT_BOS for candidate in opened.candidates):
+        warn(
+            "no chat template: prompted without the BOS that the tokenizer adds, as LLaMA-Factory's "
+            "template `empty` trains; --bos begins prompts with it, as lm-evaluation-harness does"
+        )
+    for dataset in datasets:
+        if dataset.other_prompts:
+            warn(
+                f"{dataset.path}: training words these prompts otherwise (a prefix, a system text): "
+                f"--dataset {dataset.other_prompts} has the held-out ones as they are trained"
+            )
+
+
+def _identity(
+    request: ScoringRequest, task: Task, opened: Opened, datasets: Sequence[EvalDataset]
+) -> Identity:
+    """Settings, models, prompts and datasets that a resumed run must share with the first one."""
+    settings: dict[str, object] = {"command": request.command, "model": opened.digest}
+    settings.update(task.settings(request))
+    settings.update({name: getattr(request, name) for name in SETTINGS})
+    if request.preset:
+        settings["sampling"] = dict(opened.local.sampling)
+        settings["repeats"] = request.repeats
+    settings["dtype"] = opened.model.dtype
+    settings["device"] = opened.model.device
+    settings["batch_tokens"] = opened.budget
+    vision = getattr(opened.model, "vision", None)
+    if vision:
+        settings.update(vision.settings)
+    for dataset in datasets:
+        if dataset.shots:
+            settings[f"shots of {dataset.name}"] = dataset.shots.digest
+    settings.update(versions(*PACKAGES))
+    return {
+        "settings": settings,
+        "models": {candidate.name: candidate.identity for candidate in opened.candidates},
+        "prompts": {candidate.name: candidate.prompting.digest for candidate in opened.candidates},
+        "sets": {dataset.name: dataset.digest for dataset in datasets},
+    }
+
+
+def plan_rescoring(
+    source: Path, request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset]
+) -> ScoringPlan:
+    """Plan the outputs in `source` to be scored again, without the model.
+
+    Errors if the outputs are unfinished, or those of another command or other data.
+    """
+    run = read_identity(source)
+    command = run["settings"].get("command")
+    if command != request.command:
+        name = shown_command(str(command))
+        raise RequestError(f"--rescore {source}: its outputs are of {command}: {name} --rescore")
+    source_folder, out_folder = source.resolve(), request.out.resolve()
+    if source_folder.is_relative_to(out_folder) or out_folder.is_relative_to(source_folder):
+        raise RequestError(f"--rescore {source}: --out {request.out}: expected a folder of its own")
+    for dataset in datasets:
+        if dataset.name not in run["sets"]:
+            names = ", ".join(run["sets"])
+            raise RequestError(f"--rescore {source}: no outputs on {dataset.name}, on {names}")
+        if dataset.digest != run["sets"][dataset.name]:
+            raise ContentError(
+                f"--rescore {source}: its outputs on {dataset.name} are of another {dataset.path}"
+            )
+    prompting = Prompting(lambda _: [], lambda _: Turns([]), "kept outputs", "")
+    jobs = []
+    for model, dataset, repeat in product(run["models"], datasets, _repeats(request)):
+        job = Job(request, None, Candidate(model, (), prompting), dataset, repeat=repeat)
+        results = source / job.folder.relative_to(request.out) / RESULTS
+        if not results.is_file():
+            raise RequestError(f"{results.parent}: unfinished: finish it with --resume, then --rescore")
+        jobs.append(replace(job, kept=read_object(results)))
+    settings = {**run["settings"], **task.settings(request), "cluster": request.cluster}
+    sets = {dataset.name: dataset.digest for dataset in datasets}
+    identity: Identity = {**run, "settings": settings, "sets": sets}
+    return ScoringPlan(request, task, identity, jobs)
