@@ -40,7 +40,7 @@ def test_solutions_pass_and_everything_else_says_why(tmp_path, capsys) -> None:
 
 
 def test_nothing_runs_unless_it_is_agreed_to(tmp_path) -> None:
-    with pytest.raises(RequestError, match="agree by --run-code"):
+    with pytest.raises(RequestError, match="allow it with --run-code"):
         ask(TASKS, tmp_path / "out", {})
     assert not (tmp_path / "out").exists()
 

@@ -18,6 +18,7 @@ from tuneyard.core.row_index import fingerprint
 from tuneyard.eval import compare, nli, report, text
 from tuneyard.eval.backends.vision import PIXELS
 from tuneyard.eval.datasets.training import fingerprint_of
+from tuneyard.eval.statistics.selection import held_out_rows
 
 TEMPLATES = [("qwen2_5_vl", "qwen2_vl"), ("qwen2_vl", "qwen2_vl")]
 TEMPLATES += [("qwen3_vl", "qwen3_vl_nothink"), ("qwen3_vl", "qwen3_vl")]
@@ -299,15 +300,15 @@ CALLS = '[{"name": "f", "description": "", "parameters": {"type": "object", "pro
     [
         (
             {"pictures": ["none.png"]},
-            r'record 2: "none.png": no such file below media, dataset_info, .*beside',
+            r'record 2: "none.png": no such file below media, dataset_info, .*next to',
         ),
         ({"pictures": ["data:image/png;base64," + "A" * 5000]}, 'record 2: "data:image/png;.* no such file'),
-        ({"pictures": ["raw.json"]}, r"record 2: media/raw.json: no image that can be opened"),
-        ({"pictures": ["cut.png"]}, r"record 2: media/cut.png: no image that can be opened"),
-        ({"pictures": []}, "record 2: 1 of <image> in what is asked, and 0 files"),
-        ({"pictures": ["a.png", "a.png"]}, "record 2: 1 of <image> in what is asked, and 2 files"),
+        ({"pictures": ["raw.json"]}, r"record 2: media/raw.json: not an image that can be opened"),
+        ({"pictures": ["cut.png"]}, r"record 2: media/cut.png: not an image that can be opened"),
+        ({"pictures": []}, "record 2: 1 of <image> in the prompt, and 0 files"),
+        ({"pictures": ["a.png", "a.png"]}, "record 2: 1 of <image> in the prompt, and 2 files"),
         ({"pictures": [{"bytes": "x"}]}, 'record 2: pictures: found {"bytes": "x"}, expected the path'),
-        ({"turns": talk("<image><video>?", "no")}, "record 2: 1 of <video> in what is asked, and 0 files"),
+        ({"turns": talk("<image><video>?", "no")}, "record 2: 1 of <video> in the prompt, and 0 files"),
         ({"turns": talk("<image>?", "<image>")}, "record 2: <image> in the answer"),
         ({"tools": CALLS}, "record 2: rows with images and tools are not scored"),
         ({"videos": ["a.mp4"]}, "record 2: videos: rows with videos are not scored here"),
@@ -316,7 +317,7 @@ CALLS = '[{"name": "f", "description": "", "parameters": {"type": "object", "pro
 def test_a_row_that_cannot_be_shown_is_refused_by_its_place(models, home, row, said) -> None:
     (home / "media/raw.json").write_text("{}")
     (home / "media/cut.png").write_bytes((home / "media/a.png").read_bytes()[:2000])
-    rows_of(home, ONE, {**ONE, **row}, entry=TOOLS)
+    rows_of(home, {**ONE, "turns": talk("<image>?", "yes")}, {**ONE, **row}, entry=TOOLS)
     before = tree(home)
     for module, more in ((nli, []), (text, ["--no-generate"])):
         with pytest.raises(ContentError, match=said):
@@ -366,9 +367,10 @@ def test_rows_beyond_the_limit_are_not_looked_at(models, home) -> None:
 
 
 def test_held_out_rows_are_named_by_their_place_in_the_file(models, home) -> None:
-    rows_of(home, *[ONE] * 9, {**ONE, "pictures": ["none.png"]})
-    with pytest.raises(ContentError, match='record 10: "none.png"'):
-        loss(models(), "--dataset", "seen", "--eval-ratio", "0.5", "--limit", "1")
+    last = held_out_rows(10, 0.5, 42)[-1]
+    rows_of(home, *[ONE] * last, {**ONE, "pictures": ["none.png"]}, *[ONE] * (9 - last))
+    with pytest.raises(ContentError, match=f'record {last + 1}: "none.png"'):
+        loss(models(), "--dataset", "seen", "--eval-ratio", "0.5")
     rows_of(home, *[ONE] * 9, ROWS[2])
     assert len(read(loss(models(), "--dataset", "seen", "--eval-ratio", "0.3", "--limit", "2"))) == 2
 

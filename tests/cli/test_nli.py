@@ -191,6 +191,16 @@ def test_a_prompt_beyond_the_context_is_counted_and_never_cut(nli, tmp_path, tin
     assert "warning: base on tiny: 1 prompt too long for the context" in capsys.readouterr().err
 
 
+def test_every_prompt_is_planned_before_the_first_is_scored(nli, data, tmp_path) -> None:
+    """The second dataset cannot be scored: then the first one is not either."""
+    long = tmp_path / "long.json"
+    rows = [{"instruction": "yes no " * 3000, "output": label} for label in ("yes", "no")]
+    long.write_text(json.dumps(rows))
+    with pytest.raises(ContentError, match="no prompt fits"):
+        nli("--data", data, "--data", long)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_answer_that_nobody_expects_may_count_as_another(nli, data, tmp_path) -> None:
     said = predictions(nli("--data", data))[0]["model_output"]
     meant, other = (label for label in ("yes", "no", "maybe") if label != said)

@@ -163,7 +163,7 @@ def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(folder, tiny_
 @pytest.mark.parametrize(
     ("suite", "expected"),
     [
-        ("a: {command: quiz}", r"suite.yaml:1: a: command: found \"quiz\", expected one of nli, qa"),
+        ("a: {command: quiz}", r"suite.yaml:1: a: command: found \"quiz\", expected one of cmmlu, code"),
         ("a: 3", r"suite.yaml:1: a: command: found 3"),
         ("- a", r"expected the name of each step"),
         (

@@ -237,7 +237,7 @@ BAD = {
     "nothing to compare": (["--rouge", "--no-generate"], RequestError, "leave out --no-generate"),
     "beyond the context": (["--max-seq-length", "4096"], RequestError, "context of 2048 tokens"),
     "a share of all": (["--eval-ratio", "1"], click.BadParameter, "0<x<1"),
-    "a share that is no number": (["--eval-ratio", "nan"], click.BadParameter, "no finite number"),
+    "a share that is no number": (["--eval-ratio", "nan"], click.BadParameter, "not a finite number"),
     "nothing learned": (["--max-seq-length", "2"], ContentError, "no token of its 5 rows carries loss"),
 }
 

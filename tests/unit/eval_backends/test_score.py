@@ -52,6 +52,16 @@ def test_the_head_sees_one_contiguous_block(model) -> None:
     assert all(x.is_contiguous() for x in seen)
 
 
+def test_the_states_of_the_shared_beginning_are_there_while_scoring_alone(model) -> None:
+    scorer = LogProbabilities(model, PROMPTS, [[40], [41]])
+    assert scorer.prefix is None  # the weights of the candidate are not applied yet
+    first = scorer.score([0, 1])
+    assert scorer.prefix is not None and scorer.prefix[0] == 8
+    scorer.release()
+    assert scorer.prefix is None
+    assert scorer.score([0, 1]).equal(first)
+
+
 def test_scoring_leaves_no_hook_behind(model) -> None:
     LogProbabilities(model, PROMPTS, [[40], [41]]).score([0])
     assert not model.net.get_output_embeddings()._forward_pre_hooks

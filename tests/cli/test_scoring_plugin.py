@@ -1,0 +1,119 @@
+"""A scoring command of another package: the example of docs/extending.md, with an option of its own."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from tests.conftest import ROOT
+from tests.serving import answering
+from tuneyard.core import plugins
+from tuneyard.core.errors import RequestError
+from tuneyard.eval import compare, suite
+from tuneyard.eval.__main__ import GROUP, cli, plugin_commands
+from tuneyard.eval.scoring.command import ScoringCommand
+
+ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(4)]
+ANSWERS = {"Is 0 even?": "Yes.", "Is 1 even?": "I say no", "Is 2 even?": "yes", "Is 3 even?": "yes"}
+
+
+def forget() -> None:
+    plugins.load.cache_clear()
+    plugin_commands.cache_clear()
+    sys.modules.pop("plug_commands", None)
+
+
+@pytest.fixture
+def contains(tmp_path, monkeypatch):
+    """Install the example as a distribution `plug_commands`; the command."""
+    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n((?:(?!```).)*?@scoring_command.*?)```", text, re.DOTALL)
+    info = tmp_path / "site" / "plug_commands-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info.parent / "plug_commands.py").write_text(code)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug_commands\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\ncontains = plug_commands:contains\n")
+    monkeypatch.syspath_prepend(info.parent)
+    forget()
+    yield plugin_commands()["contains"]
+    forget()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(ROWS))
+    return path
+
+
+def call(command: click.Command, *arguments: object) -> None:
+    command.main(list(map(str, arguments)), standalone_mode=False)
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_the_command_is_listed_with_its_option(contains) -> None:
+    assert isinstance(contains, ScoringCommand) and contains.module == "eval.contains"
+    assert "contains" in CliRunner().invoke(cli, ["--help"]).output
+    text = CliRunner().invoke(cli, ["contains", "--help"]).output
+    for option in ("--ignore-case", "--shots", "--rescore", "--max-new-tokens", "--adapter", "--resume"):
+        assert option in text
+
+
+def test_it_scores_resumes_and_scores_again_with_its_option(contains, data, tmp_path) -> None:
+    with answering(ANSWERS.__getitem__) as url:
+        server = ("--model", "m", "--backend", "openai", "--url", url, "--data", data)
+        call(contains, *server, "--out", tmp_path / "old")
+        with pytest.raises(RequestError, match="ignore_case"):  # not the run that is there
+            call(contains, *server, "--ignore-case", "--out", tmp_path / "old", "--resume")
+    old = results(tmp_path / "old/m/rows")
+    assert (old["accuracy"], old["n"], old["majority"]) == (0.5, 4, 0.5)
+    assert old["settings"]["command"] == "eval.contains" and old["settings"]["ignore_case"] is False
+    again = ("--rescore", tmp_path / "old", "--data", data, "--out", tmp_path / "new")
+    with pytest.raises(RequestError, match="--max-new-tokens"):
+        call(contains, *again, "--max-new-tokens", 4)
+    call(contains, *again, "--ignore-case")
+    assert results(tmp_path / "new/m/rows")["accuracy"] == 0.75
+    call(compare.cli, tmp_path / "old", tmp_path / "new/m/rows", "--out", tmp_path / "compared")
+
+
+def test_shots_need_no_code_of_the_command(contains, data, tiny_model, tmp_path) -> None:
+    shots = [{"instruction": f"Is {n} odd?", "output": "no"} for n in range(4)]
+    (tmp_path / "shots.json").write_text(json.dumps(shots))
+    few = ("--shots", 2, "--shots-from", tmp_path / "shots.json", "--max-new-tokens", 2)
+    call(contains, "--model", tiny_model, "--data", data, *few, "--out", tmp_path / "out")
+    shown = results(tmp_path / "out/base (2 shots)/rows")
+    assert len(shown["shots"]["rows"]) == 2 and shown["n"] == 4
+
+
+def test_rows_with_images_are_refused_by_their_place(contains, tmp_path) -> None:
+    seen = tmp_path / "seen.json"
+    seen.write_text(json.dumps([{"instruction": "<image>?", "output": "no", "images": ["a.png"]}]))
+    with pytest.raises(plugins.ContentError, match=r"seen.json: record 1: images"):
+        call(contains, "--model", "m", "--data", seen, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_it_is_a_step_of_a_suite(contains, data, tmp_path) -> None:
+    steps = tmp_path / "suite.yaml"
+    steps.write_text("even: {command: contains, data: rows.json, ignore-case: true}")
+    with answering(ANSWERS.__getitem__) as url:
+        server = ("--model", "m", "--backend", "openai", "--url", url)
+        call(suite.cli, steps, *server, "--out", tmp_path / "out")
+    assert results(tmp_path / "out/even/m/rows")["accuracy"] == 0.75
+
+
+def test_a_name_of_ours_is_not_taken(contains, monkeypatch, capsys) -> None:
+    forget()
+    monkeypatch.setattr(contains, "name", "nli")
+    monkeypatch.setattr(
+        "tuneyard.eval.__main__.load", lambda *_: {"x": plugins.Plugin(GROUP, "x", "p 1", contains)}
+    )
+    assert plugin_commands() == {}
+    assert "'nli'" in capsys.readouterr().err
