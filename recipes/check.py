@@ -309,17 +309,17 @@ def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Proble
     grown = other_world(folder, world) if world and not differs else ""
     another = f"{folder} holds another run ({differs})"
     if differs and recipe.settings.get("overwrite_output_dir") is True:
-        yield recipe.problem("W340", "output_dir", f"{another}; `recipes train` sets it aside")
+        yield recipe.problem("W340", "output_dir", f"{another}; `tuneyard recipe train` sets it aside")
     elif differs:
         hint = "another output_dir, or overwrite_output_dir: true to set the old one aside"
         yield recipe.problem("E340", "output_dir", another, hint)
     elif grown:
         message = f"{folder} was trained with {grown}: other steps"
-        yield recipe.problem("W341", "output_dir", message, "`recipes train --force` trains it again")
+        yield recipe.problem("W341", "output_dir", message, "`tuneyard recipe train --force` trains it again")
     elif (folder / TRAINING).is_file():
         yield recipe.problem("W341", "output_dir", f"{folder}: this run already finished here")
     elif (folder / STARTED).is_file():
-        message = f"{folder} holds this run, cut off; `recipes train` resumes it"
+        message = f"{folder} holds this run, cut off; `tuneyard recipe train` resumes it"
         yield recipe.problem("W341", "output_dir", message)
 
 

@@ -136,7 +136,7 @@ def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
     if not any(any(output_dir.glob(mark)) for mark in MARKS):
         return ""
     if not (output_dir / STARTED).is_file():
-        return "not started by `recipes train`"
+        return "not started by `tuneyard recipe train`"
     try:
         then = read_object(output_dir / STARTED)
     except ContentError as error:

@@ -134,7 +134,7 @@ def inputs(rate=1e-4, data="aa", **settings):
 def test_runs_told_apart(tmp_path):
     assert output_dir.other_run(tmp_path, inputs()) == ""
     checkpoint(tmp_path)
-    assert output_dir.other_run(tmp_path, inputs()) == "not started by `recipes train`"
+    assert output_dir.other_run(tmp_path, inputs()) == "not started by `tuneyard recipe train`"
     (tmp_path / output_dir.STARTED).write_text(json.dumps(inputs()))
     assert output_dir.other_run(tmp_path, inputs()) == ""
     assert output_dir.other_run(tmp_path, inputs(rate=2e-4)) == "learning_rate 0.0001 → 0.0002"
