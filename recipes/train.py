@@ -130,7 +130,8 @@ def _reserve(
             differs, grown = other_run(output_dir, inputs), other_world(output_dir, world)
             if not differs and grown and not force:
                 words = dict.fromkeys([*recipe.overrides, f"output_dir={output_dir}"])
-                again = f"`tuneyard recipe train {shlex.join([str(recipe.path), *words])} --force` trains it again"
+                command = shlex.join(["tuneyard", "recipe", "train", str(recipe.path), *words, "--force"])
+                again = f"`{command}` trains it again"
                 message = f"{output_dir} was trained with {grown}: other steps"
                 raise ContentError(f"{message}; take as many processes as then, or {again}")
             if differs and recipe.settings.get("overwrite_output_dir") is not True:
