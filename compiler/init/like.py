@@ -4,23 +4,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import cast
 
-from tuneyard.compiler.init.guess import Column as ProposedColumn
-from tuneyard.compiler.init.guess import Proposal
 from tuneyard.compiler.init.look import CHINESE, FileProfile, Leaf
-from tuneyard.compiler.kinds.pair import PAIR
+from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
+from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.spec.column_meanings import role_of_names
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import UNLABELLED, Column, Spec, load_spec
-from tuneyard.core.records import PLACEHOLDERS
-
-_LEAF_KINDS = {
-    "text": ("text",),
-    "answer": ("text",),
-    "extra": ("text", "null"),
-    "list": ("texts",),
-    "turns": ("turns",),
-}
-"""The types that a value may have, by the kind of its column. Other kinds take any type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,24 +116,30 @@ def _maps_labels(spec: Spec, leaf: Leaf) -> bool:
 
 def _source_column(column: Column, profile: FileProfile) -> str:
     """The path that a spec's column finds in the file by itself, "" if there is none of a fitting type."""
-    tops = {path.partition(".")[0] for path in profile.leaves}
-    kinds = _LEAF_KINDS.get(column.kind)
-    lower = {path.lower(): path for path in reversed(profile.leaves)}
+    kind = kind_of(column.kind)
+    top_columns = {path.partition(".")[0] for path in profile.leaves}
+    path_by_lower = {path.lower(): path for path in reversed(profile.leaves)}
     for name in column.names:
-        path = name if name in profile.leaves else lower.get(name.lower(), "")
-        if path and (kinds is None or profile.leaves[path].kind in kinds):
+        path = path_by_lower.get(name.lower(), "")
+        if name in profile.leaves:
+            path = name
+        if path and (not kind.leaf_types or profile.leaves[path].kind in kind.leaf_types):
             return path
-        if name in tops and column.kind in (*PAIR, *PLACEHOLDERS, "tools", "history", "best"):
+        if name in top_columns and kind.takes_lists and not kind.leaf_types:
             return name
     return ""
 
 
 def _proposed_column(proposal: Proposal | None, role: str, kind: str) -> ProposedColumn | None:
     """The column of a proposal that has the role and the kind of a spec's column."""
-    column = proposal.columns.get(role) if proposal else None
-    if column is None:
+    if proposal is None:
         return None
-    proposed_kind = column.get("is") if isinstance(column, dict) else role if role == "label" else "text"
+    column = proposal.columns.get(role)
+    proposed_kind: object = "text"
+    if isinstance(column, dict):
+        proposed_kind = column.get("is")
+    elif role == "label":
+        proposed_kind = role
     return column if proposed_kind == kind else None
 
 
@@ -155,13 +150,12 @@ def _path_of(column: ProposedColumn) -> str:
 
 
 def _settings(proposed: ProposedColumn, column: Column) -> dict[str, object]:
-    """The settings of a proposed column that the spec's column lacks (`calls`, `best`)."""
+    """The options of a proposed column that the spec's column lacks (`calls`, `best`)."""
     if not isinstance(proposed, dict):
         return {}
-    usual = {"names", "is", "default"}
-    return {
-        key: value for key, value in proposed.items() if key not in usual and getattr(column, key) != value
-    }
+    usual_keys = ("names", "is", "default")
+    settings = {key: value for key, value in proposed.items() if key not in usual_keys}
+    return {key: value for key, value in settings.items() if column.options.get(key) != value}
 
 
 def _change(column: Column, path: str, settings: dict[str, object]) -> ProposedColumn:

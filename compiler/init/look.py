@@ -93,6 +93,10 @@ class FileProfile:
     user_columns: dict[str, str] = field(default_factory=dict)
     first: list[dict[str, object]] = field(default_factory=list)
 
+    def filled_columns(self) -> set[str]:
+        """The columns that hold a value in one of the first rows."""
+        return {name for row in self.first for name, value in row.items() if value not in (None, "", [])}
+
     def user_leaf(self, role: str) -> Leaf | None:
         """The leaf that the user named for a role (text, text2, label, answer)."""
         return self.leaves.get(self.user_columns.get(role, ""))

@@ -16,9 +16,10 @@ from typing import TypeGuard
 
 from tuneyard.compiler.commands.trace import KeptRow, kept_rows
 from tuneyard.compiler.compile import check_spec
-from tuneyard.compiler.init.guess import Proposal, guess
+from tuneyard.compiler.init.guess import guess
 from tuneyard.compiler.init.like import BundledSpec, find_bundled_spec
 from tuneyard.compiler.init.look import CHINESE, FEWEST_ROWS, MOST_VALUES, PROSE, FileProfile, Leaf, look
+from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.kinds import kinds as all_kinds
 from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.problems import Problems
@@ -50,7 +51,7 @@ ENDINGS = re.compile(r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|arrow|xlsx|
 EMPTY_ANSWER = "W204"
 _KEY = re.compile(r"(?:^|[_ .-])(?:id|key|uid|group|title)$|编号$|标题$", re.IGNORECASE)
 _FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
-_ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices")
+_ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices", "rating")
 
 
 class FailingSpecError(ContentError):

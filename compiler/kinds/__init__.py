@@ -15,6 +15,8 @@ from tuneyard.core.plugins import bundled_with
 
 if TYPE_CHECKING:
     from tuneyard.compiler.check.marks import TurnKeys
+    from tuneyard.compiler.init.look import FileProfile
+    from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
     from tuneyard.compiler.spec.model import Column, Spec
 
 Values = list[object]
@@ -135,6 +137,8 @@ class Kind:
     - `kept_values`: judges the kept values of a part together; None if there is nothing to judge.
     - `bundled_spec`: the spec that reads such columns under their usual names.
     - `recipe`: the bundled recipe that trains on such a dataset.
+    - `leaf_types`: the types of values that `init` takes for such a column (`FileProfile`); () for any.
+    - `init_order`: `init` asks kinds with a lower number first for a proposal.
     """
 
     name: str
@@ -158,6 +162,8 @@ class Kind:
     kept_values: type[KeptValues] | None = None
     bundled_spec: str = ""
     recipe: str = ""
+    leaf_types: tuple[str, ...] = ()
+    init_order: int = 9
     reader: type[ColumnReader] = ColumnReader
 
     @property
@@ -192,6 +198,18 @@ class Kind:
                 f"{place} reads {column} ({self.name}), which no record of a mixture holds: take another "
                 "spec for it, or compile it as a dataset of its own"
             )
+
+    def propose(self, profile: "FileProfile") -> "Proposal | None":
+        """Propose a whole spec for a file whose rows are examples of this kind, None for any other file."""
+        del profile
+        return None
+
+    def proposed_columns(
+        self, profile: "FileProfile", *, beside_turns: bool
+    ) -> "Mapping[str, ProposedColumn]":
+        """The columns of this kind that `init` proposes next to turns, or next to a question and answer."""
+        del profile, beside_turns
+        return {}
 
     def validators(self) -> tuple[Validator, Validator]:
         """Compiled checks: of one value, and of a list of values."""

@@ -1,8 +1,10 @@
 """Earlier turns of an alpaca record: pairs of a question and its answer."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import cast
 
+from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.proposal import ProposedColumn
 from tuneyard.compiler.kinds import ASKED, ColumnReader, Kind, RecordLayout, Values
 
 
@@ -36,6 +38,12 @@ class HistoryKind(Kind):
                 f"{place} reads {column}, the earlier turns: add `turns: history` to each entry of `write`, "
                 "or take a spec without them (io)"
             )
+
+    def proposed_columns(self, profile: FileProfile, *, beside_turns: bool) -> Mapping[str, ProposedColumn]:
+        """A filled column `history` next to a question with its answer."""
+        if beside_turns or self.name not in profile.filled_columns():
+            return {}
+        return {self.name: {"names": [self.name], "is": self.name}}
 
 
 _TEXT = {"description": "text that is not blank", "type": "string", "pattern": "\\S"}

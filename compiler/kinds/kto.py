@@ -1,8 +1,12 @@
 """Marks of answers as wanted or not: what LLaMA-Factory 0.9.5 reads as `kto_tag` (stage kto)."""
 
 from collections import Counter
+from collections.abc import Mapping
 
+from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.proposal import ProposedColumn
 from tuneyard.compiler.kinds import MARK, ColumnReader, KeptValues, Kind, Values
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import Problem, show_value
 
@@ -66,6 +70,22 @@ class KtoKind(Kind):
     def learned_answers(self, answers: list[int]) -> list[int]:
         """The last answer."""
         return answers[-1:]
+
+    def proposed_columns(self, profile: FileProfile, *, beside_turns: bool) -> Mapping[str, ProposedColumn]:
+        """The first column of marks: true or false in every row."""
+        del beside_turns
+        for name in (*USUAL_NAMES[self.part], "label"):
+            values = [row.get(name) for row in profile.first]
+            if values and all(_is_mark(name, value) for value in values):
+                return {self.part: {"names": [name], "is": self.name}}
+        return {}
+
+
+def _is_mark(name: str, value: object) -> bool:
+    """True for true or false. In a `label`, 0 and 1 may be classes, so only truth values count."""
+    if isinstance(value, bool):
+        return True
+    return name != "label" and str(value).strip().lower() in WORDS
 
 
 KTO = KtoKind(

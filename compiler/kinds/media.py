@@ -5,10 +5,13 @@ turns have placeholders (data/mm_plugin.py); it opens them only while it trains.
 """
 
 import contextlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any, cast
 
+from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.proposal import ProposedColumn
 from tuneyard.compiler.kinds import ASKED, ColumnReader, FileContext, Kind
 from tuneyard.compiler.kinds.turn_forms import USER
 from tuneyard.compiler.kinds.turns import Turn
@@ -113,9 +116,23 @@ _PATHS = {
 }
 
 
+class MediaKind(Kind):
+    """Files that LLaMA-Factory reads next to turns."""
+
+    def proposed_columns(self, profile: FileProfile, *, beside_turns: bool) -> Mapping[str, ProposedColumn]:
+        """A filled column of this name, or of its singular."""
+        if not beside_turns:
+            return {}
+        columns = profile.filled_columns()
+        for name in (self.name, self.name.removesuffix("s")):
+            if name in columns:
+                return {self.name: {"names": [name], "is": self.name, "default": []}}
+        return {}
+
+
 def _media(name: str) -> Kind:
     """A kind of files that LLaMA-Factory knows by this name."""
-    return Kind(
+    return MediaKind(
         name,
         _PATHS,
         code="E110",

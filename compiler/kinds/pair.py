@@ -1,11 +1,14 @@
 """Preference pairs: two answers to one prompt (`ranking` in LLaMA-Factory 0.9.5, stages rm and dpo)."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import refuse_masked
+from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, question_leaf, question_proposal
 from tuneyard.compiler.kinds import ANSWERED, ColumnReader, FileContext, Kind, RecordLayout, Values
 from tuneyard.compiler.kinds.best import BY_NUMBER, best_of
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns, is_transcript
 from tuneyard.compiler.kinds.turns import (
     OPENAI,
     ROLE_NAMES,
@@ -17,6 +20,7 @@ from tuneyard.compiler.kinds.turns import (
     read_turns,
     refuse_images,
 )
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import Column
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import show_value
@@ -112,6 +116,33 @@ class ReplyKind(Kind):
         del answers
         return []
 
+    def proposed_columns(self, profile: FileProfile, *, beside_turns: bool) -> Mapping[str, ProposedColumn]:
+        """The column of this answer next to turns, if the file has both answers."""
+        if not beside_turns or not profile.filled_columns().issuperset(PAIR):
+            return {}
+        return {self.name: {"names": [self.name], "is": self.name}}
+
+    def propose(self, profile: FileProfile) -> Proposal | None:
+        """Two whole dialogues to choose from, or a question with two answers; the first of the kinds asks."""
+        if self.name != PAIR[0]:
+            return None
+        rows = profile.first
+        if rows and all(is_transcript(row.get(answer)) for row in rows for answer in PAIR):
+            columns: dict[str, ProposedColumn] = {"turns": {"names": [PAIR[0]], "is": "turns"}}
+            for answer in PAIR:
+                columns[answer] = {"names": [answer], "is": answer}
+            return Proposal("Preference pairs of dialogues", columns, {"format": "sharegpt"})
+        question = question_leaf(profile)
+        if question is None:
+            return None
+        columns = {"question": [question.path]}
+        for answer in PAIR:
+            leaf = profile.named(USUAL_NAMES[answer])
+            if leaf is None:
+                return None
+            columns[answer] = {"names": [leaf.path], "is": answer}
+        return question_proposal(profile, "Preference pairs", question, columns)
+
     def recorded(self, values: Values, output_format: str) -> Values:
         """Texts in alpaca, turns of the assistant in a conversation."""
         if output_format == "sharegpt":
@@ -141,6 +172,7 @@ def _reply(name: str) -> Kind:
         is_pair=True,
         compared=ANSWERED,
         bundled_spec="pairs",
+        init_order=2,
         recipe="dpo-lora",
         reader=ReplyReader,
     )

@@ -63,13 +63,14 @@ class AnyKind(Kind):
 
 
 _NOT_BLANK = {"description": "text", "type": "string", "pattern": "\\S"}
-TEXT = Kind("text", _NOT_BLANK, is_text=True, is_cleaned=True)
+TEXT = Kind("text", _NOT_BLANK, is_text=True, is_cleaned=True, leaf_types=("text",))
 ANSWER = Kind(
     "answer",
     {"description": "text", "type": "string"},
     is_text=True,
     is_cleaned=True,
     may_be_blank=True,
+    leaf_types=("text", "texts"),
     reader=AnswerReader,
 )
 EXTRA = Kind(
@@ -78,6 +79,7 @@ EXTRA = Kind(
     is_optional=True,
     is_text=True,
     is_cleaned=True,
+    leaf_types=("text", "null"),
     reader=ExtraReader,
 )
 LABEL = Kind("label", {"description": "one of the spec's labels"}, is_label=True)
@@ -92,5 +94,6 @@ LIST = Kind(
     "list",
     {"description": "a list of texts", "type": "array", "items": {"type": "string"}},
     is_text=True,
+    leaf_types=("texts",),
     reader=ListReader,
 )

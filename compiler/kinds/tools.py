@@ -1,7 +1,10 @@
 """Tools that a row declares, and the calls of them in its turns."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.proposal import ProposedColumn
 from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayout
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Turn
@@ -67,6 +70,12 @@ class ToolsKind(Kind):
         del layout
         if column != TOOLS:
             raise ValueError(f"column {column}: `is: tools` is for the column `{TOOLS}`: rename it")
+
+    def proposed_columns(self, profile: FileProfile, *, beside_turns: bool) -> Mapping[str, ProposedColumn]:
+        """A filled column `tools` next to turns."""
+        if not beside_turns or TOOLS not in profile.filled_columns():
+            return {}
+        return {TOOLS: {"names": [TOOLS], "is": self.name}}
 
 
 TOOL_LIST = ToolsKind(

@@ -7,6 +7,8 @@ from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import TurnKeys, refuse_masked
+from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, columns_beside, system_column
 from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Schema, Values, kind_of
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
@@ -430,7 +432,34 @@ class TurnsReader(ColumnReader):
         return lines
 
 
-TURNS = Kind(
+class TurnsKind(Kind):
+    """Turns of a conversation, with their tools, media, pair or marks in other columns."""
+
+    def propose(self, profile: FileProfile) -> Proposal | None:
+        """Conversations, if a column has turns."""
+        turns = next((leaf for leaf in profile.leaves.values() if leaf.kind == "turns"), None)
+        if turns is None:
+            return None
+        column: dict[str, object] = {"names": [turns.path], "is": self.name}
+        if _has_text_with_calls(profile, turns.path):
+            column["calls"] = "text"
+        columns: dict[str, ProposedColumn] = {self.name: column}
+        columns |= system_column(profile)
+        columns |= columns_beside(profile, turns=True)
+        return Proposal("Conversations", columns, {"format": "sharegpt"})
+
+
+def _has_text_with_calls(profile: FileProfile, path: str) -> bool:
+    """True if a turn has both text and a tool call."""
+    for row in profile.first:
+        turns = row.get(path)
+        for turn in turns if isinstance(turns, list) else ():
+            if isinstance(turn, dict) and turn.get("tool_calls") and turn.get("content"):
+                return True
+    return False
+
+
+TURNS = TurnsKind(
     "turns",
     {"description": "a list of turns", "type": "array", "minItems": 1, "items": {"type": "object"}},
     options={
@@ -442,5 +471,7 @@ TURNS = Kind(
         **ROLE_NAMES,
     },
     has_turns=True,
+    leaf_types=("turns",),
+    init_order=1,
     reader=TurnsReader,
 )

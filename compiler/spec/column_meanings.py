@@ -13,12 +13,12 @@ from tuneyard.core.errors import nearest, show_value
 
 # By role, in snake case and by preference: if a file has several, the first one is used.
 _USUAL_NAMES = {
-    "question": "instruction prompt question query problem task ask q question_title "
+    "question": "instruction prompt question query problem task ask q question_title inputs "
     "指令 提示 问题 提问 题目",
     "context": "input context contexts instances.input passage event paragraph question_content "
     "输入 上下文 背景 补充信息",
     "answer": "output response answer long_answer completion solution response_chosen answers.text chosen a "
-    "judgement reply best_answer target instances.output 输出 回答 答案 回复 答复",
+    "judgement reply best_answer target targets canonical_solution instances.output 输出 回答 答案 回复 答复",
     "text": "text content body document 文本 内容 正文 句子 评论",
     "summary": "summary highlights 摘要",
     "summarized": "article document dialogue text 文章 正文 对话",
@@ -28,7 +28,7 @@ _USUAL_NAMES = {
     "sentiment class_index quality is_duplicate duplicate paraphrase is_paraphrase 标签 标注 类别 分类",
     "same meaning": "quality is_duplicate duplicate paraphrase is_paraphrase",
     "chosen letter": "answer 答案 正确答案",
-    "rating": "overall_score score rating reward votes pm_score 评分 得分",
+    "rating": "overall_score score rating reward votes pm_score helpfulness quality_score 评分 得分",
     "idx": "idx index id",
     "turns": "conversations messages contents",
     "system": "system system_prompt system_message system_instruction",

@@ -140,3 +140,55 @@ def test_a_list_that_is_cut_off_after_a_record_is_reported_as_cut_off(bench, end
     )
     with pytest.raises(ContentError, match="E003: the file is cut off.*get it again"):
         propose(source)
+
+
+@pytest.mark.parametrize(
+    ("make_row", "expected"),
+    [
+        (
+            lambda n: {"inputs": ask(n), "targets": reply(n), "language": "en"},  # xP3
+            {"question": "inputs", "answer": "targets"},
+        ),
+        (
+            lambda n: {"task_id": n, "prompt": ask(n), "canonical_solution": reply(n)},  # HumanEval
+            {"prompt": "prompt", "response": "canonical_solution"},
+        ),
+    ],
+)
+def test_questions_and_answers_by_further_names(bench, make_row, expected):
+    columns, _, _ = columns_of(bench, "named.jsonl", make_row)
+    assert {name: columns[name] for name in expected} == expected
+
+
+def test_the_first_of_accepted_answers_is_learned(bench):
+    """SQuAD's `answers.text` is a list."""
+    rows = [
+        {"context": story(n), "question": ask(n), "answers": {"text": [reply(n)], "answer_start": [0]}}
+        for n in range(ROWS)
+    ]
+    text, _ = propose(bench.rows("squad.jsonl", rows))
+    assert bench.compile(bench.write("mine.yaml", text)).kept == ROWS
+    records = [record for record in bench.records("*.jsonl") if "output" in record]
+    assert {record["output"] for record in records} <= {reply(n) for n in range(ROWS)} and records
+
+
+def test_ratings_next_to_an_answer_are_reported_as_unused(bench):
+    rows = [{"prompt": ask(n), "response": reply(n), "helpfulness": n % 5} for n in range(ROWS)]
+    _, report = propose(bench.rows("helpsteer.jsonl", rows))
+    assert "warning: not used: helpfulness (number)" in report
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"conversation": [{"input": "a?", "output": "b"}] * 2}, "a list of exchanges .* under conversation"),
+        (
+            {"query": "1+2?", "answers": '[{"name": "add", "arguments": {"a": 1}}]', "tools": "[{}]"},
+            "the answers are tool calls as JSON text",
+        ),
+    ],
+)
+def test_rows_that_are_no_examples_are_refused_with_the_file_to_write(bench, row, reason):
+    with pytest.raises(ContentError, match=reason) as error:
+        propose(bench.rows("rows.jsonl", [row] * ROWS))
+    assert "Spec messages compiles that file" in str(error.value)

@@ -1,0 +1,97 @@
+"""The labels of a proposed spec: which column has them, and the words that they become."""
+
+import re
+from collections.abc import Iterable
+
+from tuneyard.compiler.init.look import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
+from tuneyard.compiler.spec.column_meanings import CLASS_ENDINGS, USUAL_NAMES
+
+VALUE_TYPES = ("text", "number", "truth value", "fraction")
+"""Types of values that a label or an answer may have, by preference."""
+NLI_MEANINGS: dict[object, str] = {
+    "entailment": "yes", "not_entailment": "no", "neutral": "maybe", "contradiction": "no", "蕴含": "yes",
+    "中立": "maybe", "矛盾": "no", "-": "unlabelled", -1: "unlabelled",
+}  # fmt: skip
+GLUE_ORDER = {2: ("yes", "no"), 3: ("yes", "maybe", "no")}
+IN_CHINESE = {"yes": "是", "no": "否", "maybe": "可能", "unlabelled": "unlabelled"}
+UNLABELLED = (-1, "-", "")
+"""Values of rows without a label."""
+
+
+def label_leaf(profile: FileProfile) -> Leaf | None:
+    """The leaf of the labels: at least two values and not many, none of them blank.
+
+    Texts of which most are different are answers, not labels (Firefly's `target`).
+    """
+    user_leaf = profile.user_leaf("label")
+    if user_leaf is not None:
+        return user_leaf
+    for name in USUAL_NAMES["label"]:
+        for value_type in VALUE_TYPES:
+            leaf = profile.named([name], value_type)
+            if leaf is not None:
+                break
+        if leaf is None or not 2 <= len(leaf.values) <= MOST_VALUES or "" in leaf.values:
+            continue
+        if profile.rows < FEWEST_ROWS or 2 * len(leaf.values) <= leaf.filled:
+            return leaf
+    return None
+
+
+def class_leaf(profile: FileProfile) -> Leaf | None:
+    """The first leaf of few texts whose name ends as the name of classes does."""
+    for leaf in profile.leaves.values():
+        is_short_list = leaf.kind == "text" and 2 <= len(leaf.values) <= MOST_VALUES
+        if is_short_list and leaf.name.endswith(CLASS_ENDINGS):
+            return leaf
+    return None
+
+
+def label_values(leaf: Leaf) -> list[object]:
+    """The distinct values of a label, sorted. Those of unlabelled rows come last."""
+    values = list(dict.fromkeys(map(_whole_number, leaf.values)))
+    unlabelled = [value for value in values if value in UNLABELLED]
+    real = [value for value in values if value not in UNLABELLED]
+    return [*sorted(real, key=str), *unlabelled]
+
+
+def _whole_number(value: object) -> object:
+    """The whole number that digits or 1.0 are: cells of a table hold only text."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value):
+        return int(value)
+    return value
+
+
+def label_map(leaf: Leaf, chinese: bool) -> tuple[dict[str, list[object]], list[str]]:
+    """The label map and the guesses about it: yes and no for truth values, other labels by their own text."""
+    values = label_values(leaf)
+    if leaf.kind == "truth value":
+        return named_labels({True: "yes", False: "no"}, values, chinese), []
+    labels: dict[str, list[object]] = {}
+    for value in values:
+        name = "unlabelled" if value in UNLABELLED else str(value)
+        labels.setdefault(name, []).append(value)
+    numbers = [name for name in labels if re.fullmatch(r"[\d.]+", name)]
+    if len(numbers) < len(labels.keys() - {"unlabelled"}):
+        return labels, []
+    guess = (
+        f"{leaf.path} holds numbers ({', '.join(numbers)}), and the model learns to answer with them: "
+        "write words for them under `labels` and in the prompt"
+    )
+    return labels, [guess]
+
+
+def named_labels(
+    meanings: dict[object, str], values: Iterable[object], chinese: bool
+) -> dict[str, list[object]]:
+    """The label map by meaning, in Chinese for Chinese texts. `values` without a meaning are unlabelled."""
+    labels: dict[str, list[object]] = {}
+    for value, name in meanings.items():
+        label = IN_CHINESE[name] if chinese else name
+        labels.setdefault(label, []).append(value)
+    unlabelled = [value for value in values if value not in meanings]
+    if unlabelled:
+        labels.setdefault("unlabelled", []).extend(unlabelled)
+    return labels

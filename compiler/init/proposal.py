@@ -1,0 +1,117 @@
+"""A proposed spec in parts, and the parts that proposals of several shapes share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tuneyard.compiler.init.look import PROSE, FileProfile, Leaf
+from tuneyard.compiler.kinds import MARK, kinds
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+
+ProposedColumn = list[str] | dict[str, object]
+
+
+@dataclass(slots=True)
+class Proposal:
+    """A spec in parts: what it is about, its columns, the templates of its one output, its labels.
+
+    `prompts` are the leaves of the texts that the model reads, by target column. `answer` is the leaf of the
+    answer. `guesses` are sentences about choices that the file does not prove.
+    """
+
+    about: str
+    columns: dict[str, ProposedColumn]
+    write: dict[str, str]
+    labels: dict[str, list[object]] = field(default_factory=dict)
+    prompts: dict[str, Leaf] = field(default_factory=dict)
+    answer: Leaf | None = None
+    guesses: list[str] = field(default_factory=list)
+
+
+def alpaca_output(instruction: str, output: str = "", context: str = "") -> dict[str, str]:
+    """The format and the templates of an output. A part without a template is left out."""
+    write = {"format": "alpaca", "instruction": instruction}
+    if context:
+        write["input"] = context
+    if output:
+        write["output"] = output
+    return write
+
+
+def columns_beside(profile: FileProfile, *, turns: bool) -> dict[str, ProposedColumn]:
+    """The columns that the kinds recognise next to the turns, or next to a question with its answer.
+
+    An answer of a pair has no mark.
+    """
+    columns: dict[str, ProposedColumn] = {}
+    marks: dict[str, ProposedColumn] = {}
+    has_pair = False
+    for kind in kinds().values():
+        proposed = kind.proposed_columns(profile, beside_turns=turns)
+        if kind.compared == MARK:
+            marks |= proposed
+            continue
+        columns |= proposed
+        if kind.is_pair and proposed:
+            has_pair = True
+    if not has_pair:
+        columns |= marks
+    return columns
+
+
+def system_column(profile: FileProfile) -> dict[str, ProposedColumn]:
+    """The column of the system text, {} if the file has none."""
+    leaf = profile.named(USUAL_NAMES["system"])
+    if leaf is None:
+        return {}
+    return {"system": {"names": [leaf.path], "is": "extra"}}
+
+
+def question_leaf(profile: FileProfile) -> Leaf | None:
+    """The question by the user's choice or by its name."""
+    return profile.user_leaf("text") or profile.named(USUAL_NAMES["question"])
+
+
+def context_leaf(profile: FileProfile, *, with_lists: bool) -> Leaf | None:
+    """The text that a question is about; without a usual name, prose in a column of texts."""
+    context = profile.named(USUAL_NAMES["context"])
+    if context is None and with_lists:
+        context = profile.named(USUAL_NAMES["context"], "texts")
+    if context is None and not profile.user_columns:
+        context = profile.named((*USUAL_NAMES["text"], *USUAL_NAMES["summarized"]))
+        if context is not None and context.characters < PROSE * profile.rows:
+            return None
+    return context
+
+
+def context_column(context: Leaf) -> ProposedColumn:
+    """The column of a context, which is a text or a list of texts."""
+    kind = "list" if context.kind == "texts" else "extra"
+    return {"names": [context.path], "is": kind}
+
+
+def question_proposal(
+    profile: FileProfile,
+    about: str,
+    question: Leaf,
+    columns: Mapping[str, ProposedColumn],
+    answer: Leaf | None = None,
+) -> Proposal:
+    """A question with an `answer`, or with a pair in `columns`. Adds context, system text and the like."""
+    proposal = Proposal(about, dict(columns), {}, prompts={"question": question}, answer=answer)
+    context = context_leaf(profile, with_lists=answer is not None)
+    if context is question or context is answer:
+        context = None
+    if context is not None:
+        proposal.columns["context"] = context_column(context)
+        proposal.prompts["context"] = context
+        if not any(context.goes_by(name) for name in USUAL_NAMES["context"]):
+            proposal.guesses.append(f"{context.path} is used as the input of {question.path}")
+    system = system_column(profile)
+    if answer is not None:
+        proposal.columns |= columns_beside(profile, turns=False)
+    proposal.columns |= system
+    output = "{answer}" if answer else ""
+    proposal.write = alpaca_output("{question}", output, "{context}" if context else "")
+    if system:
+        proposal.write["system"] = "{system}"
+    return proposal

@@ -1,0 +1,297 @@
+"""The shapes of files whose columns are texts and labels: pairs, choices, questions, summaries, classes.
+
+A shape is a function from a file's profile to a proposal, None if the file has another shape.
+"""
+
+import re
+from collections.abc import Callable, Collection
+
+from tuneyard.compiler.init.labels import (
+    GLUE_ORDER,
+    NLI_MEANINGS,
+    UNLABELLED,
+    VALUE_TYPES,
+    class_leaf,
+    label_leaf,
+    label_map,
+    label_values,
+    named_labels,
+)
+from tuneyard.compiler.init.look import MOST_VALUES, PROSE, FileProfile, Leaf
+from tuneyard.compiler.init.proposal import (
+    Proposal,
+    ProposedColumn,
+    alpaca_output,
+    context_column,
+    context_leaf,
+    question_leaf,
+    question_proposal,
+)
+from tuneyard.compiler.init.threads import (
+    refuse_calls_as_answers,
+    refuse_exchanges,
+    refuse_loose_messages,
+    refuse_trees,
+)
+from tuneyard.compiler.spec.column_meanings import PAIRS, USUAL_NAMES, meaning
+from tuneyard.compiler.spec.column_names import snake_case
+
+NLI_PAIRS = tuple(zip(USUAL_NAMES["premise"], USUAL_NAMES["hypothesis"], strict=True))
+# The prompts in English (False) and Chinese (True).
+IMPLY = {
+    False: 'Does "{{premise}}" imply that "{{hypothesis}}"? Please answer {}.',
+    True: "由“{{premise}}”能否推出“{{hypothesis}}”？请只用一个词回答：{}。",
+}
+SAME = {
+    False: 'Do "{{premise}}" and "{{hypothesis}}" mean the same? Please answer {}.',
+    True: "“{{premise}}”和“{{hypothesis}}”意思相同吗？请只用一个词回答：{}。",
+}
+JUDGE = {
+    False: "{{premise}}\n\n{{hypothesis}}\n\nPlease answer {}.",
+    True: "{{premise}}\n\n{{hypothesis}}\n\n请只用一个词回答：{}。",
+}
+CLASSIFY = {False: "{{text}}\n\nPlease answer {}.", True: "{{text}}\n\n请只用一个词回答：{}。"}
+DECIDE = {False: "{{question}}\n\nPlease answer {}.", True: "{{question}}\n\n请只用一个词回答：{}。"}
+SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}
+OR = {False: " or ", True: "、"}
+_NUMBERED = re.compile(r"(?:^|_)[12ab](?=_|$)|[12]$")
+
+Shape = Callable[[FileProfile], Proposal | None]
+
+
+def labelled_pair(profile: FileProfile) -> Proposal | None:
+    """Two texts that one label judges."""
+    label, texts = label_leaf(profile), _two_texts(profile)
+    if label is None or texts is None:
+        return None
+    first, second, is_nli = texts
+    chinese = first.in_chinese
+    labels, template, guesses = _judgement(label, is_nli, chinese)
+    columns: dict[str, ProposedColumn] = {
+        "premise": [first.path],
+        "hypothesis": [second.path],
+        "label": [label.path],
+    }
+    write = alpaca_output(template[chinese].format(_words(labels, chinese)), "{label}")
+    prompts = {"premise": first, "hypothesis": second}
+    return Proposal("Pairs of texts with a judgement", columns, write, labels, prompts, label, guesses)
+
+
+def _two_texts(profile: FileProfile) -> tuple[Leaf, Leaf, bool] | None:
+    """The two texts of a pair, and True if their names are usual for inference (premise, hypothesis)."""
+    first, second = profile.user_leaf("text"), profile.user_leaf("text2")
+    if first is not None and second is not None:
+        return first, second, False
+    for names in PAIRS:
+        first, second = profile.named(names[:1]), profile.named(names[1:])
+        if first is not None and second is not None:
+            return first, second, names in NLI_PAIRS
+    by_base: dict[str, list[Leaf]] = {}
+    for leaf in profile.leaves.values():
+        base = _NUMBERED.sub("_", snake_case(leaf.path)).strip("_")
+        if leaf.kind == "text" and base != snake_case(leaf.path) and base and not meaning(leaf.path):
+            by_base.setdefault(base, []).append(leaf)
+    longest: list[Leaf] = []
+    for leaves in by_base.values():
+        is_prose = all(leaf.characters >= PROSE * profile.rows for leaf in leaves)
+        if len(leaves) == 2 and is_prose and _characters(leaves) > _characters(longest):
+            longest = leaves
+    if not longest:
+        return None
+    return longest[0], longest[1], False
+
+
+def _characters(leaves: Collection[Leaf]) -> int:
+    return sum(leaf.characters for leaf in leaves)
+
+
+def _judgement(
+    label: Leaf, is_nli: bool, chinese: bool
+) -> tuple[dict[str, list[object]], dict[bool, str], list[str]]:
+    """The labels of a pair of texts, the prompt by language, and the guesses about them."""
+    values = label_values(label)
+    real = [value for value in values if value not in UNLABELLED]
+    if all(value in NLI_MEANINGS for value in values):
+        meanings = {value: NLI_MEANINGS[value] for value in [*real, *values]}
+        return named_labels(meanings, values, chinese), IMPLY, []
+    is_same = any(label.goes_by(name) for name in USUAL_NAMES["same meaning"])
+    if is_same and real in ([0, 1], [False, True]):
+        guess = f"{label.path}: 1 means that the two texts mean the same (yes), 0 that they differ (no)"
+        return named_labels({real[1]: "yes", real[0]: "no"}, values, chinese), SAME, [guess]
+    if is_nli and label.kind == "truth value":
+        guess = f"{label.path}: true means yes, the first text implies the second"
+        return named_labels({True: "yes", False: "no"}, values, chinese), IMPLY, [guess]
+    if is_nli and real == list(range(len(real))) and len(real) in GLUE_ORDER:
+        order = GLUE_ORDER[len(real)]
+        numbers = ", ".join(f"{number} is {name}" for number, name in enumerate(order))
+        guess = (
+            f"{label.path}: GLUE numbers them so ({numbers}), and this file may not: in PAWS, AFQMC or QQP "
+            "1 means the same. Compare some rows, and change `labels` and the prompt if it is wrong"
+        )
+        return named_labels(dict(zip(real, order, strict=True)), values, chinese), IMPLY, [guess]
+    labels, guesses = label_map(label, chinese)
+    guesses.append(f"the prompt shows both texts and asks for {label.path}: add the question")
+    return labels, JUDGE, guesses
+
+
+def _words(labels: Collection[str], chinese: bool) -> str:
+    """The labels as a prompt lists them. Braces are doubled, since `format` reads the prompt once more."""
+    words = OR[chinese].join(name for name in labels if name != "unlabelled")
+    return words.replace("{", "{{").replace("}", "}}")
+
+
+def lettered_choices(profile: FileProfile) -> Proposal | None:
+    """A question, its choices in columns of one letter each, and the correct letter."""
+    question = profile.named(USUAL_NAMES["question"])
+    answer = profile.named(USUAL_NAMES["chosen letter"])
+    letters = [leaf for leaf in map(profile.named, "abcdef") if leaf is not None]
+    if question is None or answer is None or len(letters) < 3:
+        return None
+    columns: dict[str, ProposedColumn] = {"question": [question.path]}
+    choices = []
+    for leaf in letters:
+        columns[leaf.name] = [leaf.path]
+        choices.append(f"{leaf.name.upper()}. {{{leaf.name}}}")
+    columns["answer"] = {"names": [answer.path], "is": "answer"}
+    write = alpaca_output("\n".join(["{question}", *choices]), "{answer}")
+    return Proposal("Questions with choices", columns, write, prompts={"question": question}, answer=answer)
+
+
+def answered_question(profile: FileProfile) -> Proposal | None:
+    """A question and its answer: text, a list of accepted texts, a number, or true and false."""
+    answer = profile.user_leaf("answer") or _answer_leaf(profile)
+    if answer is None:
+        return None
+    question = question_leaf(profile)
+    if question is None and profile.user_columns:
+        question = profile.named(USUAL_NAMES["text"])
+    guesses = []
+    if question is None:
+        question = profile.named(USUAL_NAMES["context"])
+        if question is not None:
+            guesses.append(f"{question.path} is used as the question: no column is named as one")
+    if question is None or question is answer:
+        return None
+    if answer.kind == "truth value":
+        return _yes_or_no(profile, question, answer)
+    kind = "answer" if answer.kind in ("text", "texts") else "any"
+    columns: dict[str, ProposedColumn] = {
+        "question": [question.path],
+        "answer": {"names": [answer.path], "is": kind},
+    }
+    proposal = question_proposal(profile, "Questions and answers", question, columns, answer)
+    proposal.guesses += guesses
+    if kind == "any" and len(answer.values) <= MOST_VALUES < profile.rows:
+        proposal.guesses.append(f"{answer.path} has few values, all numbers: they may stand for labels")
+    return proposal
+
+
+def _answer_leaf(profile: FileProfile) -> Leaf | None:
+    """The answer by its name: text if there is one, then truth values or numbers, then lists of texts."""
+    for value_type in (*VALUE_TYPES, "texts"):
+        answer = profile.named(USUAL_NAMES["answer"], value_type)
+        if answer is not None and not (answer.goes_by("target") and answer is label_leaf(profile)):
+            return answer
+    return None
+
+
+def _yes_or_no(profile: FileProfile, question: Leaf, answer: Leaf) -> Proposal:
+    """A question that true and false answer, with the text that it is about (BoolQ)."""
+    chinese = question.in_chinese
+    labels = named_labels({True: "yes", False: "no"}, [], chinese)
+    columns: dict[str, ProposedColumn] = {"question": [question.path]}
+    prompts = {"question": question}
+    context = context_leaf(profile, with_lists=True)
+    if context is not None and context is not question:
+        columns["context"] = context_column(context)
+        prompts["context"] = context
+    columns["label"] = [answer.path]
+    instruction = DECIDE[chinese].format(OR[chinese].join(labels))
+    write = alpaca_output(instruction, "{label}", "{context}" if "context" in columns else "")
+    return Proposal("Yes-no questions", columns, write, labels, prompts, answer)
+
+
+def summarized_text(profile: FileProfile) -> Proposal | None:
+    """A text and its summary."""
+    text = profile.named(USUAL_NAMES["summarized"])
+    summary = profile.named(USUAL_NAMES["summary"])
+    if text is None or summary is None or profile.user_columns:
+        return None
+    columns: dict[str, ProposedColumn] = {
+        "text": [text.path],
+        "answer": {"names": [summary.path], "is": "answer"},
+    }
+    write = alpaca_output(SUMMARIZE[text.in_chinese], "{answer}")
+    return Proposal("Texts with a summary", columns, write, prompts={"text": text}, answer=summary)
+
+
+def labelled_text(profile: FileProfile) -> Proposal | None:
+    """A text with a label of few values."""
+    label = label_leaf(profile)
+    text = profile.user_leaf("text") or profile.named(USUAL_NAMES["text"])
+    if text is None and label is not None:
+        text = _labelled_question(profile, label)
+    guesses = []
+    if text is None:
+        text = _longest_prose(profile)
+        if text is not None:
+            guesses.append(f"{text.path} is used as the text: it is the longest. --text names another")
+    if label is None:
+        label = class_leaf(profile)
+        if label is not None:
+            guesses.append(f"{label.path} is used as the label: it has few values. --label names another")
+    if text is None or label is None or text is label:
+        return None
+    chinese = text.in_chinese
+    labels, label_guesses = label_map(label, chinese)
+    columns: dict[str, ProposedColumn] = {"text": [text.path], "label": [label.path]}
+    write = alpaca_output(CLASSIFY[chinese].format(_words(labels, chinese)), "{label}")
+    guesses += label_guesses
+    return Proposal("Texts with a class", columns, write, labels, {"text": text}, label, guesses)
+
+
+def _labelled_question(profile: FileProfile, label: Leaf) -> Leaf | None:
+    """The question that a label decides, even a short one, unless the file has an answer or a context."""
+    question = profile.named(USUAL_NAMES["question"])
+    other = profile.named((*USUAL_NAMES["answer"], *USUAL_NAMES["context"]))
+    if question is None or other is not None:
+        return None
+    # With fewer values than the label it decides nothing: an instruction that all rows share.
+    if len(question.hashes) < len(label.values):
+        return None
+    return question
+
+
+def _longest_prose(profile: FileProfile) -> Leaf | None:
+    """The leaf with the most text, if it is prose and not a word or a number."""
+    texts = [leaf for leaf in profile.leaves.values() if leaf.kind == "text"]
+    longest = max(texts, key=lambda leaf: leaf.characters, default=None)
+    if longest is None or longest.characters < PROSE * profile.rows:
+        return None
+    return longest
+
+
+def plain_text(profile: FileProfile) -> Proposal | None:
+    """Texts for pretraining. A text next to a question is its answer, so it is none."""
+    text = profile.user_leaf("text") or profile.named(USUAL_NAMES["text"])
+    if text is None:
+        return None
+    if not profile.user_columns and profile.named(USUAL_NAMES["question"]):
+        return None
+    write = {"format": "text", "text": "{text}"}
+    return Proposal("Plain text for pretraining", {"text": [text.path]}, write, prompts={"text": text})
+
+
+# The surest first.
+SHAPES: tuple[Shape, ...] = (
+    labelled_pair,
+    lettered_choices,
+    refuse_calls_as_answers,
+    answered_question,
+    refuse_exchanges,
+    refuse_trees,
+    refuse_loose_messages,
+    summarized_text,
+    labelled_text,
+    plain_text,
+)
