@@ -8,16 +8,23 @@ from collections.abc import Mapping, Sequence
 
 EMPTY, SAME = "W417", "W422"
 MESSAGES = {
-    EMPTY: "the answer is empty: only the end of the turn is learned",
+    EMPTY: "an answer is empty: only the end of its turn is learned",
     SAME: "chosen and rejected are the same within cutoff_len: nothing tells them apart",
 }
 PAIRED = ("rm", "dpo")  # stages whose rows have a chosen and a rejected answer
 
 
-def answer_codes(stage: str, answers: Sequence[Mapping[str, str]]) -> set[str]:
+def answer_codes(
+    stage: str,
+    prompt: Sequence[Mapping[str, object]],
+    answers: Sequence[Mapping[str, str]],
+    *,
+    mask_history: bool,
+) -> set[str]:
     """Codes of the findings on the answers of one row, as LLaMA-Factory's converter makes them.
 
-    Pairs need both answers. Of a KTO row one answer is empty, and of other rows there is one answer.
+    Pairs need both answers. Of a KTO row one answer is empty, and of other rows there is one answer. Stage
+    sft also learns the earlier answers in the prompt, unless the recipe sets mask_history.
     """
     texts = [answer["content"].strip() for answer in answers]
     codes = set()
@@ -26,8 +33,14 @@ def answer_codes(stage: str, answers: Sequence[Mapping[str, str]]) -> set[str]:
             codes.add(EMPTY)
         if len(texts) == 2 and texts[0] == texts[1]:
             codes.add(SAME)
-    elif not any(texts):
+        return codes
+    if not any(texts):
         codes.add(EMPTY)
+    if stage == "sft" and not mask_history:
+        for turn in prompt:
+            content = turn["content"]
+            if turn["role"] == "assistant" and isinstance(content, str) and not content.strip():
+                codes.add(EMPTY)
     return codes
 
 

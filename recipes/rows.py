@@ -85,11 +85,13 @@ def _answer_findings(reader: RecipeData, rows: Any, name: str) -> dict[str, dict
         return {}
     judged = 0
     places: dict[str, list[int]] = {}
-    for number, answers in enumerate(rows["_response"], 1):
+    mask_history = bool(reader.data_args.mask_history)
+    turns = zip(rows["_prompt"], rows["_response"], strict=True)
+    for number, (prompt, answers) in enumerate(turns, 1):
         if not answers or any(answer["content"] is None for answer in answers):
             continue  # LLaMA-Factory drops the row, or stops at it
         judged += 1
-        for code in answer_codes(reader.stage, answers):
+        for code in answer_codes(reader.stage, prompt, answers, mask_history=mask_history):
             places.setdefault(code, []).append(number)
     return {
         code: {"count": len(numbers), "rows": judged, "first": numbers[:FIRST]}

@@ -112,7 +112,8 @@ class AnswersAuditor:
     def _look(self, audit: Audit, place: int, rows: Row, made: Row, whole: Row) -> set[str]:
         """Count one row, and return the codes of what is wrong with it."""
         found: set[str] = set() if self.ending else {"E412"}
-        found |= answer_codes(self.stage, rows["_response"][place])
+        prompt, answers = rows["_prompt"][place], rows["_response"][place]
+        found |= answer_codes(self.stage, prompt, answers, mask_history=bool(self.args.mask_history))
         lists = [(table, key) for table in (made, whole) for key in ("input_ids", "labels")]
         sides = [[table[f"{side}{key}"][place] for table, key in lists] for side in self.sides]
         audit.rows += 1

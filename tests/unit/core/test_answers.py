@@ -20,7 +20,25 @@ from tuneyard.core.answers import answer_codes, code_for
     ],
 )
 def test_codes_of_a_row(stage, texts, codes):
-    assert answer_codes(stage, [{"content": text} for text in texts]) == codes
+    answers = [{"content": text} for text in texts]
+    assert answer_codes(stage, [], answers, mask_history=False) == codes
+
+
+@pytest.mark.parametrize(
+    ("stage", "role", "content", "mask_history", "codes"),
+    [
+        ("sft", "assistant", " ", False, {"W417"}),
+        ("sft", "assistant", " ", True, set()),
+        ("sft", "user", "", False, set()),
+        ("sft", "assistant", None, False, set()),  # LLaMA-Factory stops at it
+        ("dpo", "assistant", "", False, set()),
+        ("kto", "assistant", "", False, set()),
+    ],
+)
+def test_an_empty_answer_before_the_last_counts_if_it_is_learned(stage, role, content, mask_history, codes):
+    prompt = [{"role": "user", "content": "Why?"}, {"role": role, "content": content}]
+    answers = [{"content": "yes"}, {"content": "no"}]
+    assert answer_codes(stage, prompt, answers, mask_history=mask_history) == codes
 
 
 @pytest.mark.parametrize(("count", "rows", "code"), [(1, 3, "W417"), (3, 3, "E417"), (0, 0, "W417")])
