@@ -89,7 +89,7 @@ saves/demo-merge/adapter_config.json: $(DEMO)/sweep.json
 	$(PY) -m adapters merge $(DEMO)/merge.yaml --out saves/demo-merge --force
 
 $(DEMO)/verdict/table.json: $(DEMO)/sweep.json
-	$(PY) -m eval.compare $(DEMO) --out $(DEMO)/verdict
+	$(PY) -m eval.compare $(DEMO) --out $(DEMO)/verdict --force
 
 $(DEMO)/report.html: $(DEMO)/sweep.json
 	$(PY) -m eval.report $(DEMO) --out $@

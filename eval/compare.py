@@ -68,8 +68,9 @@ if TYPE_CHECKING:
     metavar="NAME=MODEL,MODEL…",
     help="Models that one recipe gave with different seeds (five are best): their mean against the base.",
 )
+@click.option("--force", is_flag=True, help="Replace a comparison of other runs in --out.")
 @lang_option
-def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **asked: Any) -> None:
+def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, force: bool, **asked: Any) -> None:
     """Compare models on the examples that all of them answered.
 
     RESULTS is a folder that eval.nli and the like wrote (OUT, OUT/MODEL or OUT/MODEL/SET), or results of
@@ -94,7 +95,7 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
     check_table(out)
     share = None if margin is None else margin / 100
     if metric:
-        write(compare_in_metric(results, metric, decide_on), out)
+        write(compare_in_metric(results, metric, decide_on), out, force=force)
         return
     questions: list[Question] = []
     if choose:
@@ -105,7 +106,7 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
         questions.append(BySlices(by))
     if asked["calibrate"]:
         questions.append(Calibrate())
-    write(compare_results(results, questions, decide_on, share), out)
+    write(compare_results(results, questions, decide_on, share), out, force=force)
 
 
 def write(
@@ -113,13 +114,28 @@ def write(
     out: Path,
     facts: Mapping[str, object] | None = None,
     tables: "Mapping[str, Table] | None" = None,
+    *,
+    force: bool = False,
 ) -> None:
     """Write the plots and changed.jsonl (of accuracy alone), table.md and, last, table.json (`facts` among
-    it) into `out`, and print the table. `tables` by caption come first, by default those of the questions."""
+    it) into `out`, and print the table. `tables` by caption come first, by default those of the questions.
+
+    A comparison of the same runs in `out` is replaced with its plots, one of other runs if `force`.
+    """
     from tuneyard.core.number_format import grid
-    from tuneyard.eval.read.results import CHANGED, TABLE, TABLE_JSON
+    from tuneyard.eval.read.results import (
+        CHANGED,
+        TABLE,
+        TABLE_JSON,
+        check_same_comparison,
+        comparison_files,
+        remove_files,
+    )
     from tuneyard.eval.show.tables import markdown, question_tables, to_json
 
+    if not force:
+        check_same_comparison(out, [run.source for run in compared.runs])
+    files_before = comparison_files(out)
     plots: Sequence[str] = []
     numbered: Mapping[str, str] = {}
     files = [TABLE, TABLE_JSON]
@@ -129,18 +145,20 @@ def write(
         plots, typeface = write_plots(compared.comparison, compared.runs, out)
         numbered = typeface.numbered
         files.insert(1, CHANGED)
-        write_text(out / CHANGED, changed_examples(compared))
     if tables is None:
         tables = question_tables(compared)
     parts = [f"## {caption}\n\n{grid(table)}" for caption, table in tables.items()]
     text = "\n\n".join([*parts, markdown(compared.comparison, numbered)])
     with in_language(ENGLISH):  # programs read the same JSON in every language
         told = to_json(compared.comparison, compared.runs, compared.warnings, plots)
-    write_text(out / TABLE, text)
     records: dict[str, object] = {}
     for answer in compared.answers:
         records[answer.question.key] = [asdict(record) for record in answer.records]
+    if CHANGED in files:
+        write_text(out / CHANGED, changed_examples(compared))
+    write_text(out / TABLE, text)
     write_json(out / TABLE_JSON, {**(facts or {}), **records, **told})
+    remove_files(out, {*files_before} - {*plots, *files})
     click.echo(text, nl=False)
     click.echo(f"\n{out}: {', '.join([*plots, *files])}", err=True)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuneyard.core.cli import cli_command, command_line
-from tuneyard.core.errors import RequestError, run
+from tuneyard.core.errors import run
 from tuneyard.core.files import write_text
 from tuneyard.core.language import lang_option, tr
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tuneyard.eval.judge.compared import ComparedRuns
 
 MOST_ERRORS = 2000
-PAGES = (".html", ".htm")
 
 
 @cli_command(
@@ -41,15 +40,9 @@ def cli(results: tuple[str, ...], out: Path, errors: int) -> None:
     RESULTS are named as for eval.compare: folders that eval.nli and the like wrote, or other tools' logs.
     """
     from tuneyard.eval.judge.compared import compare_in_stated_metrics, compare_results
-    from tuneyard.eval.show.html import argument
+    from tuneyard.eval.show.html import argument, check_page
 
-    if out.is_dir():
-        raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")
-    if out.is_file() and out.suffix.lower() not in PAGES:
-        raise RequestError(
-            f"--out {out}: this file exists and its name does not end in {' or '.join(PAGES)}; a page is not "
-            "written over it: choose another name"
-        )
+    check_page(out)
     title = tr("Report on {names}", names=", ".join(map(argument, results)))
     compared = compare_results(results)
     compared = replace(compared, other_metrics=compare_in_stated_metrics(results, compared))

@@ -111,7 +111,7 @@ def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], mode
         comparison = replace(compared.comparison, sets=sections, mean=None)
         compared = replace(compared, comparison=comparison)
         tables = {tr(CAPTION): table}
-        compare.write(compared, request.out, facts, tables)
+        compare.write(compared, request.out, facts, tables, force=True)  # the folder is the suite's
         title = tr("Suite {name}", name=request.out.name)
         page = report.render(compared, title, module=COMMAND, tables=tables)
         report.write(page, request.out / "report.html")

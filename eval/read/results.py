@@ -70,7 +70,7 @@ def _check_owner(out: Path, command: str) -> None:
 
 
 def check_table(out: Path) -> None:
-    """Raise `RequestError` if a comparison in OUT would replace the table.md of a sweep or a suite."""
+    """Raise `RequestError` if a comparison in OUT would replace a table.md that no comparison wrote."""
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: a file; expected a folder")
     owner = _owner(out) if (out / RUN).is_file() else ""
@@ -79,6 +79,50 @@ def check_table(out: Path) -> None:
             f"--out {out}: this is the folder of `{shown_command(owner)}`, whose table.md a comparison would "
             f"replace: choose another folder, e.g. {out / 'compared'}"
         )
+    if _compared_before(out):
+        return
+    for name in COMPARED:
+        if (out / name).exists():
+            raise RequestError(
+                f"--out {out}: a comparison would replace its {name}, which is no comparison's; "
+                "choose another folder"
+            )
+
+
+def check_same_comparison(out: Path, runs: Sequence[str]) -> None:
+    """Raise `RequestError` if OUT holds a comparison of other runs than these, or of more than these.
+
+    Runs are the paths of what was scored. A comparison of the same runs is replaced.
+    """
+    before = _compared_before(out).get("runs")
+    if not isinstance(before, list):
+        return
+    now = {Path(run).resolve() for run in runs}
+    others = [str(run) for run in before if Path(str(run)).resolve() not in now]
+    if others:
+        raise RequestError(
+            f"--out {out}: found a comparison of other runs, e.g. {others[0]}; choose another folder, "
+            "or --force replaces it"
+        )
+
+
+def comparison_files(out: Path) -> list[str]:
+    """Names of the files of the comparison that `tuneyard eval compare` wrote into OUT, with its plots."""
+    plots = _compared_before(out).get("plots")
+    if plots is None:
+        return []
+    inside = [str(name) for name in plots if (out / str(name)).resolve().is_relative_to(out.resolve())]
+    return [*COMPARED, *inside]
+
+
+def remove_files(out: Path, names: Iterable[str]) -> None:
+    """Delete files below OUT, and the folders that they leave empty."""
+    for name in names:
+        path = out / name
+        path.unlink(missing_ok=True)
+        if path.parent != out:
+            with contextlib.suppress(OSError):  # other files are in the folder
+                path.parent.rmdir()
 
 
 def _owner(out: Path) -> str:
@@ -124,8 +168,7 @@ def begin_run(
     if force:  # what run.json lists is deleted, and nothing that somebody else put there
         for folder in _own_folders(out, before):
             shutil.rmtree(folder, ignore_errors=True)
-        for name in (*summaries, *_comparison_in(out)):
-            (out / name).unlink(missing_ok=True)
+        remove_files(out, [*summaries, *comparison_files(out)])
     else:
         _check_same(out, before, identity)
         identity = {part: {**before[part], **values} for part, values in identity.items()}
@@ -250,15 +293,15 @@ def _check_same(out: Path, before: Identity, now: Identity) -> None:
         raise RequestError(f"{out} cannot be resumed, it was another run: {'; '.join(changed)}")
 
 
-def _comparison_in(out: Path) -> list[str]:
-    """The files of a comparison that `tuneyard eval compare` wrote into OUT: it is of the run before."""
-    if not (out / TABLE_JSON).is_file():
-        return []
-    plots = read_object(out / TABLE_JSON).get("plots")
-    if not isinstance(plots, list):  # a table of somebody else
-        return []
-    inside = [str(name) for name in plots if (out / str(name)).resolve().is_relative_to(out.resolve())]
-    return [*COMPARED, *inside]
+def _compared_before(out: Path) -> dict[str, Any]:
+    """What table.json of a comparison in OUT says, {} without a comparison."""
+    try:
+        table = read_object(out / TABLE_JSON)
+    except (ContentError, OSError):  # no file, or a table of somebody else
+        return {}
+    if not isinstance(table.get("plots"), list):
+        return {}
+    return table
 
 
 def _own_folders(out: Path, before: Identity) -> list[Path]:

@@ -218,3 +218,56 @@ def test_label_bias_is_of_accuracy_and_has_halves_of_its_own(run: Run, tmp_path:
     jsonschema.validate(found, json.loads((ROOT / "core/schemas/comparison.json").read_text()))
     (choice,) = found["choice"]
     assert choice["model"] == max(choice["scores"], key=choice["scores"].get) in found["models"]
+
+
+def two_runs(folder: Path, *models: str, kinds: bool = True) -> Path:
+    """A results folder of models on one dataset, with types (and so their plot) or without."""
+    gold = ["yes", "no"] * 20
+    for seed, model in enumerate(models):
+        types = {"type": ["x", "y"] * 20} if kinds else None
+        write_run(folder, model, "s", gold, answers(gold, 20 + seed, seed), kinds=types)
+    return folder
+
+
+def compared(*arguments: object) -> None:
+    cli.main([str(argument) for argument in arguments], standalone_mode=False)
+
+
+def test_the_same_comparison_is_replaced_with_its_plots(tmp_path: Path) -> None:
+    runs, out = two_runs(tmp_path / "runs", "base", "a"), tmp_path / "out"
+    compared(runs, "--out", out)
+    (out / "mine.txt").write_text("of the user", encoding="utf-8")
+    assert {"type_accuracy_comparison.png", "changed.jsonl"} <= {path.name for path in out.iterdir()}
+    write_run(runs, "b", "s", ["yes", "no"] * 20, ["yes"] * 40)  # a model more is the same comparison, longer
+    compared(runs, "--out", out, "--metric", "label_mass")
+    assert {path.name for path in out.iterdir()} == {"table.json", "table.md", "mine.txt"}
+    assert json.loads((out / "table.json").read_text(encoding="utf-8"))["models"] == ["base", "a", "b"]
+
+
+def test_another_comparison_is_replaced_by_force_alone(tmp_path: Path) -> None:
+    first, second = two_runs(tmp_path / "first", "base", "a"), tmp_path / "second"
+    two_runs(second, "base", "c", kinds=False)
+    out = tmp_path / "out"
+    compared(first, "--out", out)
+    before = (out / "table.json").read_bytes()
+    for arguments in ((second,), (first / "base",)):  # other runs, and fewer
+        with pytest.raises(
+            RequestError, match="a comparison of other runs, e.g. .*first.*--force replaces it"
+        ):
+            compared(*arguments, "--out", out)
+    assert (out / "table.json").read_bytes() == before
+    compared(second, "--out", out, "--force")
+    names = {path.name for path in out.iterdir()}
+    assert "table.json" in names and "type_accuracy_comparison.png" not in names
+    assert json.loads((out / "table.json").read_text(encoding="utf-8"))["models"] == ["base", "c"]
+
+
+@pytest.mark.parametrize("name", ["table.md", "table.json", "changed.jsonl"])
+@pytest.mark.parametrize("text", ["", "{}", '{"plots": 1}', "[]", "mine"])
+def test_no_file_of_somebody_else_is_replaced(name: str, text: str, tmp_path: Path) -> None:
+    runs, out = two_runs(tmp_path / "runs", "base", "a"), tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text(text, encoding="utf-8")
+    with pytest.raises(RequestError, match=f"would replace its {name}"):
+        compared(runs, "--out", out, "--force")
+    assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == text

@@ -231,6 +231,20 @@ def test_out_must_be_a_file(tmp_path: Path) -> None:
         cli.main([str(tmp_path), "--out", str(tmp_path)], standalone_mode=False)
 
 
+def test_a_page_replaces_pages_of_ours_alone(tmp_path: Path) -> None:
+    demo(tmp_path / "runs")
+    out = tmp_path / "mine.html"
+    out.write_text("<!doctype html><title>of the user</title>", encoding="utf-8")
+    with pytest.raises(RequestError, match="mine.html: this file exists and is no page of"):
+        cli.main([str(tmp_path / "runs"), "--out", str(out)], standalone_mode=False)
+    assert "of the user" in out.read_text(encoding="utf-8")
+    out.unlink()
+    cli.main([str(tmp_path / "runs/base"), "--out", str(out)], standalone_mode=False)
+    first = out.read_text(encoding="utf-8")
+    cli.main([str(tmp_path / "runs"), "--out", str(out)], standalone_mode=False)
+    assert out.read_text(encoding="utf-8") != first
+
+
 def test_a_page_is_not_written_over_results(tmp_path: Path) -> None:
     demo(tmp_path)
     results = tmp_path / "base" / "demo_rte_eval" / "results.json"
