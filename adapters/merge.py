@@ -1,22 +1,25 @@
-"""Weighted merges: ΔW = Σ wᵢ·sᵢ·BᵢAᵢ written as one plain adapter, module by module, its error measured."""
+"""Merge adapters: ΔW = Σ wᵢ·sᵢ·BᵢAᵢ written as one plain adapter, with its error measured by module.
+
+`plan_merging` opens everything, checks it and plans. `merge` writes the plan.
+"""
 
 import functools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tuneyard.adapters import lowrank, output, vllm
 from tuneyard.adapters.card import CARD, card_text
+from tuneyard.adapters.compatibility import check_inputs
 from tuneyard.adapters.lowrank import Factor
 from tuneyard.adapters.methods import Method, Values, find_method
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.prefetch import prefetch, workers
-from tuneyard.adapters.provenance import MERGE, base_name, provenance
+from tuneyard.adapters.provenance import MERGE, Datasets, base_name, provenance, training_datasets
 from tuneyard.adapters.request import DTYPES, MergeRequest
-from tuneyard.adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
+from tuneyard.adapters.weighted import WeightedAdapter, factors_of, open_weighted, union
 from tuneyard.core.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.base_models import Base, open_base
 from tuneyard.core.errors import ContentError
@@ -29,28 +32,35 @@ Norms = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class MergePlan:
-    """A checked merge: every module with one rank, and the tensors saved in full."""
+    """A checked merge: every module with one rank, and the tensors saved in full.
+
+    `weighted` has no adapters with weight 0. `datasets` lists the training datasets of each adapter.
+    """
 
     request: MergeRequest
     method: Method
     values: Values
     weighted: list[WeightedAdapter]
+    datasets: list[Datasets]
+    base: Base | None
     rank: int
     modules: dict[str, Module]
     full_tensors: list[FullTensor]
     notes: list[str]
-    base: Base | None
     check: output.Check
 
     @property
     def specs(self) -> list[Spec]:
-        """Name, dtype and shape of each tensor, in the order in which they are written."""
+        """Name, dtype and shape of each tensor, in the order of writing."""
         specs: list[Spec] = []
         for path, module in self.modules.items():
             shapes = (self.rank, module.inputs), (module.outputs, self.rank)
             for suffix, shape in zip(PAIRS[module.kind], shapes, strict=True):
                 specs.append((f"{PREFIX}{path}{suffix}", self.request.dtype, shape))
-        return specs + [(PREFIX + whole.name, whole.dtype, whole.shape) for whole in self.full_tensors]
+        for tensor in self.full_tensors:
+            name = PREFIX + tensor.name
+            specs.append((name, tensor.dtype, tensor.shape))
+        return specs
 
     @property
     def bytes(self) -> int:
@@ -60,74 +70,115 @@ class MergePlan:
     def lines(self) -> list[str]:
         """One line on the whole merge, and one for each tensor."""
         weights = "  ".join(f"{reference}={weight:g}" for reference, weight in self.request.adapters)
-        return [
+        lines = [
             f"{self.request.method}  {weights}  modules {len(self.modules)}  tensors {len(self.specs)}  "
-            f"rank {self.rank}  {self.bytes / 1e6:.1f} MB",
-            *(f"  {name}  {'×'.join(map(str, shape))}  {dtype}" for name, dtype, shape in self.specs),
+            f"rank {self.rank}  {self.bytes / 1e6:.1f} MB"
         ]
+        for name, dtype, shape in self.specs:
+            lines.append(f"  {name}  {'×'.join(map(str, shape))}  {dtype}")
+        return lines
 
     def write(self, progress: output.Progress) -> list[str]:
-        """Write the merge; the lines are its report."""
+        """Write the merge and report its error."""
         return error_lines(self.method, merge(self, progress))
 
 
 def relative(norms: Iterable[tuple[float, float]]) -> float:
-    """The relative Frobenius error of all given modules together: ‖difference‖ / ‖reference‖."""
+    """The relative Frobenius error over several modules: ‖difference‖ / ‖reference‖."""
     references, differences = zip(*norms, strict=True)
     reference, difference = math.hypot(*references), math.hypot(*differences)
     if reference:
         return difference / reference
-    return math.inf if difference else 0.0
+    if difference:
+        return math.inf
+    return 0.0
 
 
 def plan_merging(request: MergeRequest) -> MergePlan:
-    """Open and check everything that a request names.
+    """Open everything that a request names, check it once, and plan.
 
-    The content of no tensor is read, unless the method chooses its rank by it.
+    Tensors are not read, unless the method chooses its rank from them.
     """
     method = find_method(request.method)
     values = method.values(request.parameters)
     weighted = open_weighted(request.adapters)
-    inputs = [item.adapter.folder for item in weighted] + ([request.base] if request.base else [])
+    used = [item for item in weighted if item.weight]  # only they contribute to the rank
+    datasets = training_datasets(used)
+    inputs = [item.adapter.folder for item in weighted]
+    base = None
+    if request.base:
+        base = open_base(request.base)
+        inputs.append(request.base)
+
     check = functools.partial(output.check_output, request.out, inputs, "merge", force=request.force)
     check()
-    base = open_base(request.base) if request.base else None
-    used = [item for item in weighted if item.weight]  # only they take up rank
-    modules = union(used)
-    rank = _rank(method, values, used, modules)
-    plain = {path: Module(m.kind, m.outputs, m.inputs, rank) for path, m in modules.items()}
-    unchecked = list(check_bases(base, weighted, same=request.same_base))
+    notes = check_inputs(weighted, base, same_base=request.same_base)
+
     full_tensors = plan_full_tensors(used, base, request.dtype)
-    texts = [*notes(weighted), *vllm.notes(rank, any(one.base for one in full_tensors)), *unchecked]
-    plan = MergePlan(request, method, values, used, rank, plain, full_tensors, texts, base, check)
+    rank, modules = _plan_modules(method, values, used)
+    notes += vllm.notes(rank, any(tensor.base for tensor in full_tensors))
+    plan = MergePlan(request, method, values, used, datasets, base, rank, modules, full_tensors, notes, check)
     output.require_space(request.out.resolve(), plan.bytes)
     return plan
+
+
+def _plan_modules(
+    method: Method, values: Values, weighted: list[WeightedAdapter]
+) -> tuple[int, dict[str, Module]]:
+    """The rank of the result by the method's declaration, and every module with this rank."""
+    modules = union(weighted)
+    full_rank = max(module.rank for module in modules.values())
+    if method.rank == "sum":
+        rank = full_rank
+    elif method.rank == "equal":
+        ranks = sorted({module.rank for item in weighted for module in item.adapter.layout.values()})
+        if len(ranks) > 1:
+            raise ContentError(
+                f"method {method.name}: ranks {ranks} differ, and matrices of different size have no average"
+            )
+        rank = ranks[0]
+    else:
+        factors = (factors_of(weighted, path) for path in modules)
+        rank = min(method.choose_rank(values, factors), full_rank)
+    planned = {}
+    for path, module in modules.items():
+        planned[path] = Module(module.kind, module.outputs, module.inputs, rank)
+    return rank, planned
 
 
 def merged_config(plan: MergePlan) -> dict[str, object]:
     """The content of adapter_config.json: one rank, alpha = rank, no patterns, no rsLoRA."""
     first = plan.weighted[0].adapter
-    loras = [item.adapter.lora for item in plan.weighted]
-    full_tensors = sorted({name for lora in loras for name in lora.modules_to_save})
-    targets: list[Any] = [lora.raw.get("target_modules") for lora in loras]
-    narrowing = [lora.raw.get(f) for lora in loras for f in ("exclude_modules", "layers_to_transform")]
-    written = set(plan.modules)
-    # Plain names are enough if together they mean these modules alone.
-    if all(value in (None, []) for value in narrowing) and all(isinstance(t, list) for t in targets):
-        written = {name for target in targets for name in target}
+    modules_to_save: set[str] = set()
+    names: set[str] = set()
+    names_are_enough = True  # together they mean the modules of the plan, and no others
+    for item in plan.weighted:
+        lora = item.adapter.lora
+        modules_to_save.update(lora.modules_to_save)
+        targets = lora.raw.get("target_modules")
+        narrowed = lora.raw.get("exclude_modules") or lora.raw.get("layers_to_transform") not in (None, [])
+        if isinstance(targets, list) and not narrowed:
+            names.update(targets)
+        else:
+            names_are_enough = False
+    if not names_are_enough:
+        names = set(plan.modules)
+    bias = "none"
+    if any(tensor.name.endswith(".bias") for tensor in plan.full_tensors):
+        bias = "all"
     return {
         "base_model_name_or_path": base_name(plan.weighted, plan.base),
-        "bias": "all" if any(whole.name.endswith(".bias") for whole in plan.full_tensors) else "none",
+        "bias": bias,
         "fan_in_fan_out": first.lora.fan_in_fan_out,
         "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": plan.rank,
         "lora_dropout": 0.0,
-        "modules_to_save": full_tensors or None,
+        "modules_to_save": sorted(modules_to_save) or None,
         "peft_type": "LORA",
         "r": plan.rank,
         "revision": first.lora.raw.get("revision"),
-        "target_modules": sorted(written),
+        "target_modules": sorted(names),
         "task_type": first.lora.raw.get("task_type"),
         "use_dora": False,
         "use_rslora": False,
@@ -135,13 +186,13 @@ def merged_config(plan: MergePlan) -> dict[str, object]:
 
 
 def merge(plan: MergePlan, progress: output.Progress) -> Norms:
-    """Write a planned merge as one folder, a few modules in memory at a time; `progress` is given bytes.
+    """Write a planned merge as one folder, with a few modules in memory at a time.
 
-    The config comes last, so that nothing unfinished loads.
+    The config is written last, so that no unfinished merge loads.
     """
     norms: Norms = {}
     with workers(1) as pool, output.staged_for(plan.check) as staged:
-        for item in plan.weighted:  # hashed beside the merge, for merge.json
+        for item in plan.weighted:  # hashed during the merge, for merge.json
             pool.submit(getattr, item.adapter, "digest")
         write_weights(staged / WEIGHTS, plan.specs, _tensors(plan, norms, progress), {"format": "pt"})
         output.carry_tokenizer([item.adapter.folder for item in plan.weighted], staged, "not carried")
@@ -155,7 +206,7 @@ def merge(plan: MergePlan, progress: output.Progress) -> Norms:
 def error_lines(method: Method, norms: Norms) -> list[str]:
     """One line on the error of the written adapter, in all and in the worst module.
 
-    Only a method that is meant to be the weighted sum is measured against the sum.
+    `merge` compares only methods that approximate the weighted sum with the sum.
     """
     errors = {module: relative([pair]) for module, pair in norms.items()}
     worst = max(errors, key=lambda module: errors[module])
@@ -171,6 +222,7 @@ def merge_record(plan: MergePlan, norms: Norms) -> dict[str, object]:
     modules = {}
     for path, pair in norms.items():
         modules[path] = {"norm": pair[0], "error": _finite(relative([pair]))}
+    compared_with = "exact sum" if plan.method.exact_sum else "method's result"
     dtypes = {stored: name for name, stored in DTYPES.items()}
     details = {
         "method": plan.method.name,
@@ -178,46 +230,37 @@ def merge_record(plan: MergePlan, norms: Norms) -> dict[str, object]:
         "dtype": dtypes[plan.request.dtype],
         "result": {
             "rank": plan.rank,
-            "compared_with": "exact sum" if plan.method.exact_sum else "method's result",
+            "compared_with": compared_with,
             "error": _finite(relative(norms.values())),
             "modules": modules,
         },
     }
-    return provenance("merge", plan.weighted, plan.base, details)
+    return provenance("merge", plan.weighted, plan.datasets, plan.base, details)
 
 
 def _finite(error: float) -> float | None:
-    """JSON has no infinity."""
-    return error if math.isfinite(error) else None
-
-
-def _rank(method: Method, values: Values, weighted: list[WeightedAdapter], modules: dict[str, Module]) -> int:
-    """The rank of the result, as the method's declaration has it."""
-    if method.rank == "equal":
-        ranks = sorted({module.rank for item in weighted for module in item.adapter.layout.values()})
-        if len(ranks) > 1:
-            raise ContentError(
-                f"method {method.name}: ranks {ranks} differ, and matrices of different size have no average"
-            )
-        return ranks[0]
-    full = max(module.rank for module in modules.values())
-    if method.rank == "sum":
-        return full
-    return min(method.choose_rank(values, (factors_of(weighted, path) for path in modules)), full)
+    """None for infinity, which JSON does not have."""
+    if math.isfinite(error):
+        return error
+    return None
 
 
 def _tensors(plan: MergePlan, norms: Norms, progress: output.Progress) -> Iterator[Array]:
+    """Yield the tensors in the order of `MergePlan.specs`, and fill `norms` by module."""
     merged = prefetch(functools.partial(_module, plan), plan.modules)
-    for path, (written, pair) in zip(plan.modules, merged, strict=True):
+    for path, (factors, pair) in zip(plan.modules, merged, strict=True):
         norms[path] = pair
-        for axis, factor in enumerate(written):
+        for axis, factor in enumerate(factors):
             missing = plan.rank - factor.shape[axis]
-            padding = [(0, 0), (0, 0)]
-            padding[axis] = (0, missing)
-            yield np.pad(factor, padding) if missing > 0 else factor
+            if missing > 0:
+                padding = [(0, 0), (0, 0)]
+                padding[axis] = (0, missing)
+                yield np.pad(factor, padding)
+            else:
+                yield factor
             progress(factor.nbytes)
-    for whole in plan.full_tensors:
-        values = whole.read()
+    for tensor in plan.full_tensors:
+        values = tensor.read()
         yield values
         progress(values.nbytes)
 
@@ -228,18 +271,20 @@ def _module(plan: MergePlan, path: str) -> tuple[tuple[Array, Array], tuple[floa
     a, b = plan.method.combine(factors, plan.rank, plan.values)
     written = _rounded(a, plan.request.dtype), _rounded(b, plan.request.dtype)
     for factor, unrounded, side in zip(written, (a, b), "AB", strict=True):
-        place = f"{path}: merged {side} in {plan.request.dtype}"
-        if factor is unrounded:  # as it was read, and checked then
+        if factor is unrounded:  # unchanged since it was read and checked
             continue
+        place = f"{path}: merged {side} in {plan.request.dtype}"
         require_finite(factor, f"{place}: too large for it")
         if not factor.any() and unrounded.any():
             raise ContentError(f"{place}: too small for it, all of it would become 0")
-    reference = factors.exact if plan.method.exact_sum else (a, b)
+    reference = a, b
+    if plan.method.exact_sum:
+        reference = factors.exact
     return written, lowrank.norms(reference, written)
 
 
 def _rounded(factor: Factor, dtype: str) -> Array:
-    """A factor as a file in `dtype` will give it back; fp32 that stays fp32 is the same array."""
-    with np.errstate(over="ignore"):  # infinity is refused by its place
+    """Round a factor to `dtype`, as fp32. An fp32 factor that stays fp32 is the same array."""
+    with np.errstate(over="ignore"):  # `require_finite` refuses infinity
         narrow = factor.astype(np.float32, copy=False)
     return to_fp32(from_fp32(narrow, dtype), dtype)

@@ -19,6 +19,8 @@ from tuneyard.core.schema_errors import check_file
 from tuneyard.core.training_run import training_data
 
 MERGE = "merge.json"
+Datasets = list[dict[str, Any]]
+"""Training datasets of one adapter: their names, files and hashes, as merge.json lists them."""
 SCHEMA = ROOT / "core/schemas/merge.json"
 
 
@@ -32,11 +34,15 @@ class MergePart:
 
 
 def provenance(
-    command: str, weighted: Sequence[WeightedAdapter], base: Base | None, details: Mapping[str, object]
+    command: str,
+    weighted: Sequence[WeightedAdapter],
+    datasets: Sequence[Datasets],
+    base: Base | None,
+    details: Mapping[str, object],
 ) -> dict[str, Any]:
     """The content of merge.json. `details` are the fields of only one of the two commands."""
     adapters = []
-    for item in weighted:
+    for item, adapter_datasets in zip(weighted, datasets, strict=True):
         adapter = item.adapter
         adapters.append(
             {
@@ -46,7 +52,7 @@ def provenance(
                 "rank": adapter.lora.rank,
                 "weights_sha256": adapter.weights_sha256,
                 "digest": adapter.digest,
-                "datasets": training_datasets(adapter.folder),
+                "datasets": adapter_datasets,
             }
         )
     folder = None
@@ -98,8 +104,12 @@ def open_parts(record: Mapping[str, Any]) -> list[MergePart]:
     return parts
 
 
-def training_datasets(folder: Path) -> list[dict[str, Any]]:
-    """The datasets that an adapter was trained on. For a merge they are those of its parts."""
+def training_datasets(weighted: Sequence[WeightedAdapter]) -> list[Datasets]:
+    """The datasets that each adapter was trained on. For a merge they are those of its parts."""
+    return [_datasets_of(item.adapter.folder) for item in weighted]
+
+
+def _datasets_of(folder: Path) -> Datasets:
     try:
         datasets = training_data(folder)
         record = read_provenance(folder)
@@ -107,7 +117,7 @@ def training_datasets(folder: Path) -> list[dict[str, Any]]:
         return []
     if datasets or record is None:
         return datasets
-    merged: list[dict[str, Any]] = []
+    merged: Datasets = []
     for entry in record["adapters"]:
         for dataset in entry["datasets"]:
             if dataset not in merged:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
+from tuneyard.adapters.compatibility import check_adapter_base, check_together
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import (
     WeightedAdapter,
-    check_adapter_base,
     open_weighted,
     parse_optional_weight,
     parse_reference_weight,
@@ -255,7 +255,9 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[Weighte
             parts = [parse_optional_weight(weighted)]
         else:  # several with their weights: rte:0.5+mnli:0.5
             parts = [parse_reference_weight(part) for part in weighted.split("+")]
-        candidates[name] = tuple(open_weighted(parts))
+        opened = open_weighted(parts)
+        check_together(opened)
+        candidates[name] = tuple(opened)
     if not candidates:
         raise RequestError("--no-base without --adapter leaves nothing to score")
     return reference, candidates

@@ -26,7 +26,7 @@ SCOPE = [
     "eval/judge/alignment.py", "eval/judge/comparison.py", "eval/judge/conclusions.py", "eval/read/run.py",
     "eval/statistics/*.py",
     "adapters/delta.py", "adapters/lowrank.py", "adapters/merge.py",
-    "adapters/methods/*.py", "adapters/store.py", "adapters/weighted.py",
+    "adapters/methods/*.py", "adapters/store.py", "adapters/weighted.py", "adapters/compatibility.py",
 ]  # fmt: skip
 NOT = (
     "*/__main__.py",

@@ -1,6 +1,7 @@
 """What comes to --out while a command works, and what killed runs left: nothing of anybody's is lost."""
 
 import errno
+import json
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,15 @@ def test_what_came_before_the_first_byte_costs_no_work(work, monkeypatch):
     with pytest.raises(RequestError, match="out: already there; choose another --out"):
         work(lambda _: pytest.fail("worked"))
     assert set(names(".")) == {"base", "out", "saves"}
+
+
+@pytest.mark.parametrize("work", [merge, fuse])
+def test_training_records_are_read_before_the_first_byte_is_written(work):
+    data = [{"dataset": "rte", "file": "x/rte.json", "sha256": "0" * 64}]
+    record = Path("saves/rte/training.json")
+    record.write_text(json.dumps({"inputs": {"settings": {"dataset": "rte"}, "data": data}}))
+    work(lambda _: record.unlink(missing_ok=True))
+    assert json.loads(Path("out/merge.json").read_text())["adapters"][0]["datasets"] == data
 
 
 def test_a_file_that_comes_while_a_gguf_is_written_is_kept(monkeypatch):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tests.unit.adapters.make import CONFIG, PREFIX, factors, make
+from tuneyard.adapters.compatibility import check_inputs, check_together
 from tuneyard.adapters.request import parse_size
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import (
-    check_bases,
     open_weighted,
     parse_optional_weight,
     parse_reference_weight,
@@ -290,7 +290,7 @@ def pair(tmp_path, one, other):
     """Open two adapters together: keywords of `make` for each."""
     folders = [make(tmp_path / name, **fields) for name, fields in (("x", one), ("y", other))]
     parts = open_weighted([(folder, 0.5) for folder in folders])
-    list(check_bases(None, parts, same=False))
+    check_inputs(parts, None, same_base=False)
     return parts
 
 
@@ -393,18 +393,13 @@ def test_every_two_adapters_are_compared_and_not_each_with_the_first(tmp_path):
     make(tmp_path / "one", base_model_name_or_path="org/one")
     make(tmp_path / "two", base_model_name_or_path="org/two")
     with pytest.raises(ContentError, match="one was trained on org/one, two on org/two"):
-        list(
-            check_bases(
-                None,
-                open_weighted([(str(tmp_path / name), 1.0) for name in ("unnamed", "one", "two")]),
-                same=False,
-            )
-        )
+        opened = open_weighted([(str(tmp_path / name), 1.0) for name in ("unnamed", "one", "two")])
+        check_inputs(opened, None, same_base=False)
     small = factors(shapes={"k_proj": (6, 24)}), factors(shapes={"k_proj": (12, 24)})
     for name, pairs in zip("ab", small, strict=True):
         make(tmp_path / name, pairs, base_model_name_or_path=None, target_modules=["k_proj"])
     with pytest.raises(ContentError, match="k_proj is linear 6×24 in a, linear 12×24 in b"):
-        open_weighted([(str(tmp_path / name), 1.0) for name in ("one", "a", "b")])
+        check_together(open_weighted([(str(tmp_path / name), 1.0) for name in ("one", "a", "b")]))
 
 
 def test_a_size_beyond_all_numbers_is_none():
