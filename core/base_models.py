@@ -113,9 +113,10 @@ def same_weights(one: Mapping[str, Weights], other: Mapping[str, Weights]) -> bo
             same = all(a == b for a, b in pieces)
         else:
             narrow = min(dtypes, key=SIZES.__getitem__)
-            same = dtypes <= STORED.keys() and np.array_equal(
-                from_fp32(_read(one, name), narrow), from_fp32(_read(other, name), narrow)
-            )
+            same = False
+            if dtypes <= STORED.keys():
+                values, other_values = _read(one, name), _read(other, name)
+                same = np.array_equal(from_fp32(values, narrow), from_fp32(other_values, narrow))
         if not same:
             return False
     return True
@@ -160,7 +161,10 @@ def read_shards(index: Path) -> dict[str, Weights]:
             )
     shards = {}
     for file in sorted(set(places.values())):
-        shard = shards[file] = open_weights(index.parent / file)
+        path = index.parent / file
+        if not path.is_file():
+            raise RequestError(f"{index}: it names {path}, which is missing; download or copy it again")
+        shard = shards[file] = open_weights(path)
         announced = {name for name, place in places.items() if place == file}
         if announced != shard.tensors.keys():
             name = min(announced ^ shard.tensors.keys())
