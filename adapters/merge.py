@@ -46,6 +46,7 @@ class MergePlan:
     rank: int
     modules: dict[str, Module]
     full_tensors: list[FullTensor]
+    config: dict[str, object]
     notes: list[str]
     check: output.Check
 
@@ -117,7 +118,10 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     full_tensors = plan_full_tensors(used, base, request.dtype)
     rank, modules = _plan_modules(method, values, used)
     notes += vllm.notes(rank, any(tensor.base for tensor in full_tensors))
-    plan = MergePlan(request, method, values, used, datasets, base, rank, modules, full_tensors, notes, check)
+    config = _merged_config(used, base, rank, modules, full_tensors)
+    plan = MergePlan(
+        request, method, values, used, datasets, base, rank, modules, full_tensors, config, notes, check
+    )
     output.require_space(request.out.resolve(), plan.bytes)
     return plan
 
@@ -146,13 +150,19 @@ def _plan_modules(
     return rank, planned
 
 
-def merged_config(plan: MergePlan) -> dict[str, object]:
+def _merged_config(
+    weighted: list[WeightedAdapter],
+    base: Base | None,
+    rank: int,
+    modules: dict[str, Module],
+    full_tensors: list[FullTensor],
+) -> dict[str, object]:
     """The content of adapter_config.json: one rank, alpha = rank, no patterns, no rsLoRA."""
-    first = plan.weighted[0].adapter
+    first = weighted[0].adapter
     modules_to_save: set[str] = set()
     names: set[str] = set()
     names_are_enough = True  # together they mean the modules of the plan, and no others
-    for item in plan.weighted:
+    for item in weighted:
         lora = item.adapter.lora
         modules_to_save.update(lora.modules_to_save)
         targets = lora.raw.get("target_modules")
@@ -162,21 +172,21 @@ def merged_config(plan: MergePlan) -> dict[str, object]:
         else:
             names_are_enough = False
     if not names_are_enough:
-        names = set(plan.modules)
+        names = set(modules)
     bias = "none"
-    if any(tensor.name.endswith(".bias") for tensor in plan.full_tensors):
+    if any(tensor.name.endswith(".bias") for tensor in full_tensors):
         bias = "all"
     return {
-        "base_model_name_or_path": base_name(plan.weighted, plan.base),
+        "base_model_name_or_path": base_name(weighted, base),
         "bias": bias,
         "fan_in_fan_out": first.lora.fan_in_fan_out,
         "inference_mode": True,
         "init_lora_weights": True,
-        "lora_alpha": plan.rank,
+        "lora_alpha": rank,
         "lora_dropout": 0.0,
         "modules_to_save": sorted(modules_to_save) or None,
         "peft_type": "LORA",
-        "r": plan.rank,
+        "r": rank,
         "revision": first.lora.raw.get("revision"),
         "target_modules": sorted(names),
         "task_type": first.lora.raw.get("task_type"),
@@ -199,7 +209,7 @@ def merge(plan: MergePlan, progress: output.Progress) -> Norms:
         record = merge_record(plan, norms)
         write_json(staged / MERGE, record)
         write_text(staged / CARD, card_text(record))
-        write_json(staged / CONFIG, merged_config(plan))
+        write_json(staged / CONFIG, plan.config)
     return norms
 
 
