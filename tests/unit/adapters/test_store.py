@@ -424,3 +424,14 @@ def test_an_expression_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch
     monkeypatch.setattr("tuneyard.core.time_limit.SECONDS", 0.1)
     with pytest.raises(ContentError, match="its regular expressions .* stopped after 0.1 s"):
         open_adapter(make(tmp_path / "a", **fields))
+
+
+def test_eval_adds_only_adapters_that_belong_together(tmp_path):
+    from types import SimpleNamespace
+
+    from tuneyard.eval.scoring.candidates import open_adapters
+
+    one, other = make(tmp_path / "x"), make(tmp_path / "y", revision="v2")
+    request = SimpleNamespace(model="base", no_base=False, adapters=[f"half={one}:0.5+{other}:0.5"])
+    with pytest.raises(ContentError, match="different base revisions"):
+        open_adapters(request)
