@@ -17,6 +17,7 @@ from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.files import versions
+from tuneyard.core.manifest import CompiledFile
 from tuneyard.core.packages import after_setup
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
@@ -98,7 +99,7 @@ class CompileReport(Counts):
     name: str
     problems: Problems
     datasets: dict[str, int] = field(default_factory=dict)
-    files: dict[str, dict[str, object]] = field(default_factory=dict)
+    files: dict[str, CompiledFile] = field(default_factory=dict)
     fit: dict[str, object] = field(default_factory=dict)
     unused: Unused = field(default_factory=Unused)
     up_to_date: bool = False

@@ -21,7 +21,8 @@ from tuneyard.core.datasets import (
     read_registry,
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
-from tuneyard.core.files import no_folder, read_object, sha256
+from tuneyard.core.files import no_folder, sha256
+from tuneyard.core.manifest import manifest_beside
 from tuneyard.core.records import strings
 from tuneyard.core.training_stage import MARKED, rows_of, stage_fits, stage_problem
 from tuneyard.recipes.recipe import Recipe
@@ -129,10 +130,8 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
             hint = f'LLaMA-Factory leaves it out; add "{part}": "{part}" to the entry\'s `columns`'
             problems.append(recipe.problem(code, key, f"{message}, and the entry does not name it", hint))
     problems.extend(_text_problems(recipe, key, name, entry, records))
-    manifest = path.parent / "manifest.json"
-    files = read_object(manifest).get("files") if manifest.is_file() else None
-    about = files.get(path.name) if isinstance(files, dict) else None
-    if isinstance(about, dict) and about.get("sha256") != sha256(path):
+    compiled = manifest_beside(path)
+    if compiled is not None and compiled[1].sha256 != sha256(path):
         hint = f"compile it again: {_compile_hint(name)}"
         problems.append(recipe.problem("W322", key, f"{path}: changed since it was compiled", hint))
     return NamedDataset(key, name, sampled if isinstance(sampled, int) else len(records)), problems

@@ -18,6 +18,7 @@ import click
 from tuneyard.core.checkout import version
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import make_folder, opened, read_object, sha256, versions
+from tuneyard.core.manifest import MANIFEST
 from tuneyard.core.training_run import STARTED, TRAINING, files_sha256, model_sha256
 from tuneyard.recipes.data import dataset_dir, files_of, locate
 from tuneyard.recipes.recipe import Recipe
@@ -207,7 +208,7 @@ def _data(name: str, folder: str) -> dict[str, object]:
     _, path = locate(name, folder)
     if isinstance(path, str):  # on a hub, made by a script, in a cloud: nothing here to hash
         return {"dataset": name, "file": path, "sha256": None, "manifest_sha256": None}
-    manifest = path.parent / "manifest.json"
+    manifest = path.parent / MANIFEST
     return {
         "dataset": name,
         "file": str(path),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.errors import TuneyardError
+from tuneyard.core.manifest import MANIFEST
 from tuneyard.recipes.cache import MODEL_WEIGHTS
 from tuneyard.recipes.data import dataset_dir, files_of, locate
 from tuneyard.recipes.recipe import Recipe
@@ -35,7 +36,7 @@ def _datasets(recipe: Recipe) -> list[Path]:
         try:
             _, path = locate(name, dataset_dir(recipe))
             if isinstance(path, Path):
-                paths += [path, *files_of(path), path.parent / "manifest.json"]
+                paths += [path, *files_of(path), path.parent / MANIFEST]
         except (TuneyardError, OSError):  # the check reports it; the registry is watched
             continue
     return paths

@@ -17,7 +17,8 @@ from tuneyard.core.adapter_files import CONFIG, WEIGHTS_INDEX
 from tuneyard.core.base_models import INDEX, open_base
 from tuneyard.core.documents import dump_yaml, markdown_table
 from tuneyard.core.errors import ContentError, RequestError, counted
-from tuneyard.core.files import read_json, read_object, require, sha256
+from tuneyard.core.files import read_json, require, sha256
+from tuneyard.core.manifest import MANIFEST, read_manifest
 from tuneyard.core.training_run import run_of, training_data
 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
@@ -249,12 +250,14 @@ def _about(entry: dict[str, Any]) -> str:
     """Return a set's description and rows from its manifest, if that is still the one of the training."""
     if "file" not in entry:
         return f"named in the {CARD} of LLaMA-Factory's training; its file is not recorded"
-    manifest = Path(entry["file"]).parent / "manifest.json"
-    if not manifest.is_file() or sha256(manifest) != entry.get("manifest_sha256"):
+    path = Path(entry["file"])
+    manifest = read_manifest(path.parent)
+    if manifest is None or sha256(path.parent / MANIFEST) != entry.get("manifest_sha256"):
         return "its manifest is not there any more"
-    fields: dict[str, Any] = read_object(manifest)
-    rows = fields["files"].get(Path(entry["file"]).name, {}).get("rows")
-    return f"{fields['about']}, {counted(rows, 'row')}" if rows else str(fields["about"])
+    file = manifest.files.get(path.name)
+    if file is None or not file.rows:
+        return manifest.about
+    return f"{manifest.about}, {counted(file.rows, 'row')}"
 
 
 def _results(adapter: Adapter | None, places: list[Path], notes: list[str]) -> str:

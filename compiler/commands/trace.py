@@ -14,11 +14,11 @@ from tuneyard.compiler.publish.registry import entry_of
 from tuneyard.compiler.read import read, reading
 from tuneyard.compiler.read.inputs import RAW, find_inputs, with_rivals
 from tuneyard.compiler.rows import Batch
-from tuneyard.compiler.spec.model import MANIFEST, Spec
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.pieces import SEPARATOR
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.errors import ProblemsError, RequestError, show_value
-from tuneyard.core.files import read_object
+from tuneyard.core.manifest import MANIFEST, read_manifest
 
 
 class KeptRow(NamedTuple):
@@ -80,23 +80,26 @@ def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterato
 
 
 def sources_before(spec: Spec, folder: Path) -> tuple[str, ...]:
-    """Return, as --source takes them, the files that a set was compiled from and that its spec does not find.
+    """The files, as --source takes them, that a dataset was compiled from and that its spec does not find.
 
-    None where it was not compiled here. `RequestError` where one is gone: the others are not the whole set.
+    () if it was not compiled here. `RequestError` if one is gone: the others are not the whole dataset.
     """
-    path = folder / spec.name / MANIFEST
     named = spec.source.files
-    if not path.is_file() or (named and not spec.mix):
+    manifest = read_manifest(folder / spec.name)
+    if manifest is None or (named and not spec.mix):
         return ()
-    made_from = read_object(path).get("made_from")
-    listed = made_from.get("sources", []) if isinstance(made_from, dict) else []
-    files = [(each["split"], Path(each["path"])) for each in listed if "://" not in each["path"]]
-    # what is in data/raw/NAME, as what is on a hub, the next compile finds by itself
-    own = [one for one in files if one[0] not in named and not one[1].is_relative_to(RAW / spec.name)]
-    if gone := [file for _, file in own if not file.is_file()]:
-        fix = "say where it is now with --source PATH"
-        raise RequestError(f"{path}: {spec.name} was compiled from {gone[0]}, which is gone: {fix}")
-    return tuple(f"{split}={file}" for split, file in own)
+    options = []
+    for source in manifest.sources:
+        path = Path(source.path)
+        # The next compile finds files of a hub and of data/raw/NAME by itself.
+        if not source.is_local or source.split in named or path.is_relative_to(RAW / spec.name):
+            continue
+        if not path.is_file():
+            place = folder / spec.name / MANIFEST
+            message = f"{place}: {spec.name} was compiled from {path}, which is gone"
+            raise RequestError(f"{message}: say where it is now with --source PATH")
+        options.append(f"{source.split}={path}")
+    return tuple(options)
 
 
 def _pretty(value: object) -> str:

@@ -3,14 +3,12 @@
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeGuard, cast
 
-from tuneyard.compiler.spec.model import MANIFEST
 from tuneyard.core.errors import Problem, show_value
-from tuneyard.core.files import read_json, sha256
+from tuneyard.core.files import sha256
+from tuneyard.core.manifest import MANIFEST, Manifest, read_manifest
 
 Entry = dict[str, object]
-Manifest = dict[str, Any]
 COMPILED_KEYS = ("file_name", "formatting", "ranking", "columns", "tags")
 """The keys of an entry that a compile writes. Any other key was added by hand, and stays as it is."""
 _ABSENT = object()
@@ -21,23 +19,17 @@ def read_manifests(folder: Path) -> dict[str, Manifest]:
 
     Other tools write files of this name too (next to images, say): those are left out.
     """
-    paths = sorted(folder.glob(f"[!.]*/{MANIFEST}"))
-    contents = {path.parent.name: read_json(path) for path in paths}
-    return {name: content for name, content in contents.items() if _is_manifest(content)}
-
-
-def _is_manifest(content: object) -> TypeGuard[Manifest]:
-    """Whether the JSON value of a file called manifest.json is what a compile writes."""
-    if not isinstance(content, dict):
-        return False
-    made_from = content.get("made_from")
-    return isinstance(made_from, dict) and isinstance(made_from.get("sources"), list)
+    manifests: dict[str, Manifest] = {}
+    for path in sorted(folder.glob(f"[!.]*/{MANIFEST}")):
+        manifest = read_manifest(path.parent)
+        if manifest is not None and manifest.is_of_compile:
+            manifests[path.parent.name] = manifest
+    return manifests
 
 
 def compiled_entries(folder: str, manifest: Manifest) -> dict[str, Entry]:
     """Entries that a compile registered; a copied folder has none, since they name the original's files."""
-    entries = cast("dict[str, Entry]", manifest.get("entries") or {})
-    return {name: entry for name, entry in entries.items() if folder_of(entry) == folder}
+    return {name: entry for name, entry in manifest.entries.items() if folder_of(entry) == folder}
 
 
 def folder_of(entry: Entry) -> str:
@@ -49,13 +41,11 @@ def folder_of(entry: Entry) -> str:
 
 def compile_again(folder: str, manifest: Manifest) -> str:
     """Name the command that compiles a dataset as it was: its spec and its local sources."""
-    made_from = manifest.get("made_from")
-    sources = made_from.get("sources", ()) if isinstance(made_from, dict) else ()
-    several = len({source["split"] for source in sources}) > 1
+    has_splits = len({source.split for source in manifest.sources}) > 1
     words = ["tuneyard", "data", "compile", folder]
-    for source in sources:
-        if "://" not in source["path"]:
-            words += ["--source", f"{source['split']}={source['path']}" if several else source["path"]]
+    for source in manifest.sources:
+        if source.is_local:
+            words += ["--source", f"{source.split}={source.path}" if has_splits else source.path]
     return f"`{shlex.join(words)}` writes it again"
 
 
@@ -64,20 +54,18 @@ def changed_file(
 ) -> Problem | None:
     """E431 if a file is missing or its bytes are not those that the compile wrote.
 
-    `moved` is told of the bytes read, for a progress bar. None also for a file that the manifest does not
+    `moved` gets the number of bytes read, for a progress bar. None also for a file that the manifest does not
     list.
     """
-    files = manifest.get("files")
-    compiled = files.get(path.name) if isinstance(files, dict) else None
-    if not isinstance(compiled, dict):
+    compiled = manifest.files.get(path.name)
+    if compiled is None:
         return None
     hint = compile_again(path.parent.name, manifest)
     if not path.is_file():
         return Problem("E431", str(path), "the compiled file is missing", hint=hint)
-    if sha256(path, moved) == compiled.get("sha256"):
+    if sha256(path, moved) == compiled.sha256:
         return None
-    rows = compiled.get("rows")
-    message = f"the file has changed since it was compiled (with {rows} rows)"
+    message = f"the file has changed since it was compiled (with {compiled.rows} rows)"
     return Problem("E431", str(path), message, hint=hint)
 
 

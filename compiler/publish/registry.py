@@ -20,7 +20,6 @@ from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.publish.drift import (
     COMPILED_KEYS,
     Entry,
-    Manifest,
     changed_entry,
     changed_file,
     compiled_entries,
@@ -30,11 +29,12 @@ from tuneyard.compiler.publish.drift import (
 from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity, Sources, own_hash
 from tuneyard.compiler.spec.file import where_to_write
-from tuneyard.compiler.spec.model import MANIFEST, REJECTED, Output, Spec, load_spec
+from tuneyard.compiler.spec.model import REJECTED, Output, Spec, load_spec
 from tuneyard.core.checkout import version
 from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES, read_registry, wrong_folder
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import OURS, publish, recovered, sha256, sync_folder, write_json
+from tuneyard.core.manifest import EMPTY, MANIFEST, Manifest, write_manifest
 from tuneyard.core.records import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
 from tuneyard.core.row_index import row_index_file
 
@@ -66,7 +66,7 @@ class Registry:
         given = {found.split for found in inputs}
         stay = force or spec.split or spec.mix
         for split in () if stay else [split for split in spec.splits if split not in given]:
-            there = self.manifests.get(spec.name, {}).get("files") or {}
+            there = self.manifests.get(spec.name, EMPTY).files
             lost = [name for output in spec.outputs if (name := output.file.format(split=split)) in there]
             if lost:
                 raise RequestError(
@@ -79,27 +79,27 @@ class Registry:
         self, spec: Spec, request: CompileRequest, sources: Callable[[], Sources]
     ) -> CompileReport | None:
         """Return the report of the dataset that is there, if it is what a compile would make and say."""
-        manifest = self.manifests.get(spec.name, {})
-        files = manifest.get("files")
-        if "made_from" not in manifest or not isinstance(files, dict):
+        manifest = self.manifests.get(spec.name)
+        if manifest is None or not manifest.files:
             return None
-        hashes = {self.folder / spec.name / name: about["sha256"] for name, about in files.items()}
-        if not all(path.is_file() and sha256(path) == known for path, known in hashes.items()):
+        for name, file in manifest.files.items():
+            path = self.folder / spec.name / name
+            if not path.is_file() or sha256(path) != file.sha256:
+                return None
+        if manifest.made_from != request.identity(spec, sources()):
             return None
-        if manifest["made_from"] != request.identity(spec, sources()):
+        first, counts = manifest.first_problems, manifest.counts
+        if request.every_problem and len(first) < sum(manifest.problems.values()):
             return None
-        first, counts = manifest["first_problems"], manifest["counts"]
-        if request.every_problem and len(first) < sum(manifest["problems"].values()):
-            return None
-        problems = Problems.again(manifest["problems"], first, manifest["notes"])
+        problems = Problems.again(manifest.problems, first, manifest.notes)
         problems.fatal = request.strict and problems.count("W") > 0
         return CompileReport(
             name=spec.name,
             problems=problems,
             **{key: counts[key] for key in COUNTED},
-            datasets=counts["records"],
-            fit=manifest["fit"],
-            unused=Unused(manifest["not_used"], manifest["ignored"]),
+            datasets=manifest.records,
+            fit=manifest.fit,
+            unused=Unused(manifest.not_used, manifest.ignored),
             up_to_date=True,
         )
 
@@ -109,12 +109,12 @@ class Registry:
         Returns, for people, that another source's dataset was replaced: one spec writes one set.
         """
         target = self.folder / name
-        write_json(staged / MANIFEST, manifest)  # which makes the folder a compiled dataset
+        write_manifest(staged, manifest)
         with self._opened():  # again: others may have published since
             self._refuse_foreign(target, [path.name for path in staged.iterdir()])
-            self._refuse_taken(name, manifest["entries"])
+            self._refuse_taken(name, manifest.entries)
             publish(staged, target)
-            old, self.manifests[name] = self.manifests.get(name, {}), manifest
+            old, self.manifests[name] = self.manifests.get(name, EMPTY), manifest
             self._register()
         before = _sources(old)
         if not before or {*before}.intersection(_sources(manifest)):
@@ -157,11 +157,11 @@ class Registry:
             for name, manifest in self.manifests.items():
                 made_at = (self.folder / name / MANIFEST).stat().st_mtime
                 made = datetime.fromtimestamp(made_at).strftime("%Y-%m-%d %H:%M")
-                copied = manifest["made_from"]["spec"] != name
+                copied = manifest.spec != name
                 stale = "a copied folder, not registered"
                 if not copied:
-                    stale = _stale(manifest["made_from"], progress.move)
-                for dataset, rows in manifest.get("counts", {}).get("records", {}).items():
+                    stale = _stale(manifest, progress.move)
+                for dataset, rows in manifest.records.items():
                     parts = [dataset, f"{rows} rows", name, made]
                     if stale:
                         parts.append(f"stale: {stale}")
@@ -252,8 +252,8 @@ class Registry:
             raise RequestError(f"{target}: a file, where the dataset's folder has to be: give another --out")
         own: set[str] = set()
         if (target / MANIFEST).is_file():
-            files = self.manifests.get(target.name, {}).get("files")
-            own = {MANIFEST, REJECTED, *written, *(files if isinstance(files, dict) else ())}
+            files = self.manifests.get(target.name, EMPTY).files
+            own = {MANIFEST, REJECTED, *written, *files}
         foreign = sorted(path.name for path in target.iterdir() if path.name not in own)
         if foreign:
             shown = ", ".join(foreign[:3]) + (" …" if len(foreign) > 3 else "")
@@ -298,48 +298,46 @@ def entries_of(spec: Spec, splits: Sequence[str]) -> dict[str, Entry]:
 def manifest_of(spec: Spec, report: CompileReport, made_from: Identity) -> Manifest:
     """Return the manifest of a compiled dataset; `Registry.standing` makes the report of it again."""
     entries = entries_of(spec, spec.splits)
-    return {
-        "about": spec.about,
-        "counts": {**{key: getattr(report, key) for key in COUNTED}, "records": report.datasets},
-        "problems": dict(sorted(report.problems.counts.items())),
-        "first_problems": report.problems.first(),
-        "notes": report.problems.notes,
-        "not_used": report.unused.counts(),
-        "ignored": report.unused.ignored_counts(),
-        "fit": report.fit,
-        "cluster": spec.group,
-        "files": report.files,
-        "entries": {name: entry for name, entry in entries.items() if name in report.datasets},
-        "made_from": made_from,
-        "tuneyard": version(),  # beside the identity: a commit elsewhere makes no dataset stale
-    }
+    return Manifest(
+        about=spec.about,
+        counts={**{key: getattr(report, key) for key in COUNTED}, "records": report.datasets},
+        problems=dict(sorted(report.problems.counts.items())),
+        first_problems=report.problems.first(),
+        notes=report.problems.notes,
+        not_used=report.unused.counts(),
+        ignored=report.unused.ignored_counts(),
+        fit=report.fit,
+        cluster=spec.group,
+        files=report.files,
+        entries={name: entry for name, entry in entries.items() if name in report.datasets},
+        made_from=made_from,
+        tuneyard=version(),  # beside the identity: a commit elsewhere makes no dataset stale
+    )
 
 
 def _sources(manifest: Manifest) -> list[str]:
-    return [str(source["path"]) for source in manifest.get("made_from", {}).get("sources", ())]
+    return [source.path for source in manifest.sources]
 
 
 def _files_of(folder: Path, manifest: Manifest) -> list[Path]:
     """Paths of the compiled files and of the local sources of a dataset."""
-    files = manifest.get("files")
-    compiled = [folder / file for file in files] if isinstance(files, dict) else []
-    return [*compiled, *map(Path, _sources(manifest))]
+    return [*(folder / name for name in manifest.files), *map(Path, _sources(manifest))]
 
 
-def _stale(made_from: Identity, moved: Callable[[int], None]) -> str:
-    """Return why a compiled dataset is not what a compile would make now, "" where it is."""
-    for source in made_from["sources"]:
-        path = Path(source["path"])
-        if "://" in source["path"]:  # of a hub: only a compile asks it
+def _stale(manifest: Manifest, moved: Callable[[int], None]) -> str:
+    """The reason why a compile would make another dataset now, "" if it would not."""
+    for source in manifest.sources:
+        if not source.is_local:  # only a compile asks a hub
             continue
+        path = Path(source.path)
         if not path.is_file():
             return f"source {path} is gone"
-        if sha256(path, moved) != source["sha256"]:
+        if sha256(path, moved) != source.sha256:
             return f"source {path} has changed"
-    if made_from["compiler"] != own_hash():
+    if manifest.made_from.get("compiler") != own_hash():
         return "the compiler has changed"
     try:
-        changed = load_spec(made_from["spec"]).raw != made_from["definition"]
+        changed = load_spec(manifest.spec).raw != manifest.definition
     except (ContentError, RequestError):  # a spec given by path, or one that is gone
         return ""
     return "the spec has changed" if changed else ""

@@ -18,6 +18,7 @@ from tuneyard.compiler.spec.file import (
 )
 from tuneyard.compiler.write.pieces import PieceRule
 from tuneyard.core.errors import ContentError, nearest, show_value
+from tuneyard.core.manifest import MANIFEST
 from tuneyard.core.row_index import row_index_file
 from tuneyard.core.splits import REST
 from tuneyard.core.timestamps import is_date_by_name
@@ -26,7 +27,6 @@ UNLABELLED = "unlabelled"
 ROW_NUMBER = "row number"
 PART = REST
 WHOLE = ""  # stands for all splits together
-MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
 TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")
 TOOLS = "tools"

@@ -10,7 +10,6 @@ from typing import Any
 
 from tuneyard.compiler.lint.retyped import problems_of_file, text_columns
 from tuneyard.compiler.publish.drift import (
-    Manifest,
     changed_entry,
     changed_file,
     compile_again,
@@ -35,6 +34,7 @@ from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
 from tuneyard.core.files import no_folder
 from tuneyard.core.llamafactory import RecipeData, expected_errors, import_offline, quiet, read_arguments
+from tuneyard.core.manifest import Manifest
 from tuneyard.core.records import PLACEHOLDERS, Example, RecordFormat, format_of_entry
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.core.timestamps import is_date_by_name
@@ -123,7 +123,7 @@ def datasets_of(name: str, out: Path) -> list[str]:
     """The datasets that one compile wrote, or the one registered dataset of that name."""
     manifests = read_manifests(out)
     if name in manifests:
-        names = list(manifests[name].get("entries", {}))
+        names = list(manifests[name].entries)
         if not names:
             raise RequestError(
                 f"{name}: no output of this dataset is registered: LLaMA-Factory reads none of it"

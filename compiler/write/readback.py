@@ -21,13 +21,14 @@ from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.compiler.write.record_file import Checksum, RecordFile, not_as_made
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import named, sha256
+from tuneyard.core.manifest import CompiledFile
 from tuneyard.core.records import RecordReader, format_of_entry
 from tuneyard.core.row_index import fingerprints, row_index_file, write_row_index
 
 BLOCK = 1 << 18
 Record = dict[str, Any]
 Contents = tuple[int, int, Path | None]  # records, their checksum, and the file of their fingerprints
-Accounts = tuple[dict[str, int], dict[str, dict[str, object]]]
+Accounts = tuple[dict[str, int], dict[str, CompiledFile]]
 
 
 class Written:
@@ -83,7 +84,7 @@ class Written:
         """
         totals: Counter[str] = Counter()
         datasets: dict[str, int] = {}
-        files: dict[str, dict[str, object]] = {}
+        files: dict[str, CompiledFile] = {}
         looks: list[Contents] = []
         for split, output, file in self.files:
             rows, checksum, found = file.looked()
@@ -92,7 +93,7 @@ class Written:
             totals[output.file] += file.sources if output.pieces else rows
             looks.append((rows, checksum, found))
             datasets[output.dataset.format(split=split) if output.dataset else file.path.name] = rows
-            files[file.path.name] = {"rows": rows, "sha256": file.sha256}
+            files[file.path.name] = CompiledFile(rows, file.sha256)
         for output in self.spec.outputs:
             if totals[output.file] != kept:
                 raise ContentError(
@@ -108,7 +109,7 @@ class Written:
                 found.unlink()
                 clusters = {group: self.splits[split].clusters()} if group else {}
                 write_row_index(beside, read_back_prints, clusters)
-                files[beside.name] = {"rows": len(read_back_prints), "sha256": sha256(beside)}
+                files[beside.name] = CompiledFile(len(read_back_prints), sha256(beside))
         return datasets, files
 
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, registry_folder
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import free_path, names_folder, read_json, require, sha256
+from tuneyard.core.files import free_path, names_folder, require, sha256
+from tuneyard.core.manifest import MANIFEST, manifest_beside
 from tuneyard.core.prompt import Conversation, Message, conversation, refuse_media
 from tuneyard.core.row_index import RowIndex, read_row_index, row_index_file
-from tuneyard.eval.datasets.unsplit import MANIFEST, Unsplit, find_unsplit
+from tuneyard.eval.datasets.unsplit import Unsplit, find_unsplit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,10 +193,10 @@ def make_dataset(
         _check_characters(record, place)
     column, clusters = find_clusters(dataset.path, records, cluster)
     made = EvalDataset(dataset.name, dataset.path, records, conversations, cluster=column, clusters=clusters)
-    manifest = _manifest(dataset.path)[0]
-    if not manifest or dataset.entry:
+    compiled = manifest_beside(dataset.path)
+    if compiled is None or dataset.entry:
         return made
-    unsplit = find_unsplit(dataset.path, manifest, len(records))
+    unsplit = find_unsplit(dataset.path, compiled[0], len(records))
     if unsplit is None:
         return made
     return replace(
@@ -230,10 +231,10 @@ def find_clusters(
     The column is the `requested` one, otherwise the one in the manifest, otherwise `group`.
     `RequestError` lists the columns there are. `ContentError` if only some records have a cluster.
     """
-    declared = _manifest(path)[0].get("cluster")
+    compiled = manifest_beside(path)
     column = requested
-    if not column and isinstance(declared, str):
-        column = declared
+    if not column and compiled is not None:
+        column = compiled[0].cluster
     if not column and any(record.get(DEFAULT) is not None for record in records):
         column = DEFAULT
     if column is None or requested == INDEPENDENT:
@@ -260,24 +261,15 @@ def find_clusters(
     return column, [str(value) for value in values]
 
 
-def _manifest(path: Path) -> tuple[Record, Record]:
-    """The manifest of the compile that wrote a file, and its entry for the file; both {} if there is none."""
-    manifest_path = path.parent / MANIFEST
-    manifest = read_json(manifest_path) if manifest_path.is_file() else None
-    if not isinstance(manifest, dict):
-        return {}, {}
-    files = manifest.get("files")
-    entry = files.get(path.name) if isinstance(files, dict) else None
-    return (manifest, entry) if isinstance(entry, dict) else ({}, {})
-
-
 def current_row_index(path: Path) -> RowIndex | None:
     """Row index of a file of records, None if it is missing or the file has changed since the compile."""
     index = read_row_index(path)
     if index is None:
         return None
-    unchanged = _manifest(path)[1].get("sha256") in (None, sha256(path))
-    return index if unchanged else None
+    compiled = manifest_beside(path)
+    if compiled is not None and compiled[1].sha256 not in (None, sha256(path)):
+        return None
+    return index
 
 
 def _indexed_clusters(path: Path, count: int) -> dict[str, list[str]]:

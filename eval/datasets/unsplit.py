@@ -8,11 +8,12 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tuneyard.core.datasets import read_records
 from tuneyard.core.errors import RequestError
-from tuneyard.core.files import read_object, sha256
+from tuneyard.core.files import sha256
+from tuneyard.core.manifest import CompiledFile, Manifest, read_manifest
 from tuneyard.core.prompt import Conversation, conversation
 from tuneyard.core.row_index import read_row_index
 from tuneyard.core.splits import IN_REST, REST, draw_splits
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MANIFEST = "manifest.json"
 DRAWN_OTHERWISE = ("stratify", "group", "by")  # settings of a split that need columns the file may lack
 
 
@@ -97,9 +97,11 @@ class Unsplit:
         if number not in self.homes:
             return ""
         name = self.datasets[held_out]
-        manifest = read_object(self.path.parent / MANIFEST)
-        entry = _entries(manifest)[name]
-        file = self.path.parent / _files(manifest)[name]
+        manifest = read_manifest(self.path.parent)
+        if manifest is None or name not in manifest.entries:
+            return ""
+        entry = manifest.entries[name]
+        file = self.path.parent / manifest.file_of(name)
         if not file.is_file():
             return ""
         trained = conversation(read_records(file)[0], entry, f"{file}: record 1")
@@ -108,61 +110,49 @@ class Unsplit:
 
     def _trained(self, split: str) -> "NDArray[np.uint64] | None":
         """Return the fingerprints of a split's registered dataset, None without one."""
-        name = self.datasets.get(split)
-        file = _files(read_object(self.path.parent / MANIFEST)).get(name or "")
-        examples = read_row_index(self.path.parent / file) if file else None
-        return None if examples is None else examples.fingerprints
+        name = self.datasets.get(split, "")
+        manifest = read_manifest(self.path.parent)
+        if manifest is None or name not in manifest.entries:
+            return None
+        index = read_row_index(self.path.parent / manifest.file_of(name))
+        return None if index is None else index.fingerprints
 
 
-def find_unsplit(path: Path, manifest: Mapping[str, object], rows: int) -> Unsplit | None:
-    """Return the split of a file of all rows by the manifest beside it, None for any other file.
+def find_unsplit(path: Path, manifest: Manifest, rows: int) -> Unsplit | None:
+    """Find the split of a file of all rows by the manifest beside it, None for any other file.
 
     A file that changed since it was compiled is another file, and so is one whose manifest is not compile's.
     """
-    about = _object(_object(manifest.get("files")).get(path.name))
-    made_from = _object(manifest.get("made_from"))
-    definition = _object(made_from.get("definition"))
-    split = _object(definition.get("split"))
-    if not split or path.name in _files(manifest).values():
+    definition = manifest.definition
+    split = definition.get("split")
+    registered_files = [manifest.file_of(name) for name in manifest.entries]
+    if not isinstance(split, dict) or not split or path.name in registered_files:
         return None
-    if about.get("rows") != rows or about.get("sha256") != sha256(path):
+    if manifest.files.get(path.name) != CompiledFile(rows, sha256(path)):
         return None
-    given = {name: value for name, value in split.items() if name not in (*DRAWN_OTHERWISE, "seed")}
-    shares = {name: float(share) for name, share in given.items() if isinstance(share, int | float)}
-    seed = split.get("seed", made_from.get("seed"))
-    if not isinstance(seed, int) or not shares or len(shares) < len(given):
+    given_shares = {name: value for name, value in split.items() if name not in (*DRAWN_OTHERWISE, "seed")}
+    shares = {name: float(share) for name, share in given_shares.items() if isinstance(share, int | float)}
+    seed = split.get("seed", manifest.made_from.get("seed"))
+    if not isinstance(seed, int) or not shares or len(shares) < len(given_shares):
         return None
-    alike = not definition.get("drop_leaks") and not any(name in split for name in DRAWN_OTHERWISE)
-    homes = draw_splits(array("B", [1]) * rows, None, shares, seed) if alike else None
-    return Unsplit(path, shares, seed, _datasets(definition, manifest, (REST, *shares)), homes)
+    needs_columns = any(name in split for name in DRAWN_OTHERWISE)
+    homes = None
+    if not needs_columns and not definition.get("drop_leaks"):
+        homes = draw_splits(array("B", [1]) * rows, None, shares, seed)
+    return Unsplit(path, shares, seed, _datasets(manifest, (REST, *shares)), homes)
 
 
-def _object(value: object) -> dict[str, Any]:
-    """Return a JSON object, {} for anything else."""
-    return value if isinstance(value, dict) else {}
-
-
-def _entries(manifest: Mapping[str, object]) -> dict[str, dict[str, Any]]:
-    """Return the registry entries of a compiled dataset by name."""
-    return {name: _object(entry) for name, entry in _object(manifest.get("entries")).items()}
-
-
-def _files(manifest: Mapping[str, object]) -> dict[str, str]:
-    """Return the file name of each registered dataset of a manifest."""
-    return {name: Path(str(entry.get("file_name"))).name for name, entry in _entries(manifest).items()}
-
-
-def _datasets(
-    definition: Mapping[str, Any], manifest: Mapping[str, object], splits: Sequence[str]
-) -> dict[str, str]:
-    """Return the first registered dataset of each split."""
-    outputs = definition.get("write")
-    named = [_object(output).get("dataset") for output in (outputs if isinstance(outputs, list) else [])]
-    templates = [name for name in named if isinstance(name, str)]
-    found: dict[str, str] = {}
+def _datasets(manifest: Manifest, splits: Sequence[str]) -> dict[str, str]:
+    """The first registered dataset of each split."""
+    outputs = manifest.definition.get("write")
+    if not isinstance(outputs, list):
+        outputs = []
+    names = [output.get("dataset") for output in outputs if isinstance(output, dict)]
+    templates = [name for name in names if isinstance(name, str)]
+    datasets: dict[str, str] = {}
     for split in splits:
-        names = [template.replace("{split}", split) for template in templates]
-        registered = [name for name in names if name in _entries(manifest)]
-        if registered:
-            found[split] = registered[0]
-    return found
+        for template in templates:
+            name = template.replace("{split}", split)
+            if name in manifest.entries:
+                datasets.setdefault(split, name)
+    return datasets

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.files import read_json
 from tuneyard.core.images import BROKEN_IMAGE
+from tuneyard.core.manifest import read_manifest
 from tuneyard.core.prompt import Conversation
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.eval.backends.vision import PIXELS
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import trained_template, training_settings
-from tuneyard.eval.datasets.unsplit import MANIFEST
 from tuneyard.eval.scoring.candidates import open_adapters
 from tuneyard.eval.scoring.options import ScoringRequest
 
@@ -120,15 +119,13 @@ def _check_row(row: Conversation, place: str) -> None:
 
 def _folders(path: Path) -> Iterator[Path]:
     """Folders that may contain a dataset's images, the most likely first."""
-    manifest_path = path.parent / MANIFEST
-    manifest = read_json(manifest_path) if manifest_path.is_file() else None
-    made_from = manifest.get("made_from") if isinstance(manifest, dict) else None
-    if isinstance(made_from, dict):
-        source = (made_from.get("definition") or {}).get("source") or {}
-        if source.get("media_dir"):
-            yield Path(source["media_dir"])
-        for file in made_from.get("sources") or []:
-            yield Path(file["path"]).parent
+    manifest = read_manifest(path.parent)
+    if manifest is not None:
+        source = manifest.definition.get("source")
+        if isinstance(source, dict) and source.get("media_dir"):
+            yield Path(str(source["media_dir"]))
+        for file in manifest.sources:
+            yield Path(file.path).parent
     for folder in path.parents:
         if (folder / REGISTRY).is_file():
             yield folder

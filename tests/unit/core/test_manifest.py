@@ -1,0 +1,70 @@
+"""manifest.json: written and read as one record; another tool's file, and a damaged one."""
+
+import json
+
+import pytest
+
+from tuneyard.core.errors import ContentError
+from tuneyard.core.manifest import (
+    MANIFEST,
+    CompiledFile,
+    Manifest,
+    manifest_beside,
+    read_manifest,
+    write_manifest,
+)
+
+SOURCES = [
+    {"split": "train", "path": "a.csv", "sha256": "1"},
+    {"split": "eval", "path": "hf://x", "sha256": ""},
+]
+    {"split": "train", "path": "a.csv", "sha256": "1"},
+    {"split": "eval", "path": "hf://x", "sha256": ""},
+]
+WRITTEN = Manifest(
+    about="A test",
+    counts={"read": 3, "records": {"a_train": 3}},
+    cluster="premise",
+    files={"a.json": CompiledFile(3, "abc")},
+    entries={"a_train": {"file_name": "a/a.json"}},
+    made_from={"spec": "a", "seed": 42, "definition": {"split": {"eval": 0.1}}, "sources": SOURCES},
+    tuneyard={"version": "1"},
+)
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path) -> None:
+    write_manifest(tmp_path, WRITTEN)
+    manifest = read_manifest(tmp_path)
+    assert manifest == WRITTEN and manifest.is_of_compile
+    assert (manifest.spec, manifest.records, manifest.file_of("a_train")) == ("a", {"a_train": 3}, "a.json")
+    assert [source.is_local for source in manifest.sources] == [True, False]
+        ("train", True),
+        ("eval", False),
+    ]
+    assert manifest_beside(tmp_path / "a.json") == (WRITTEN, CompiledFile(3, "abc"))
+    assert manifest_beside(tmp_path / "b.json") is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"images": ["a.png"], "files": ["a.json"]},
+        {"made_from": {"sources": "a.csv"}, "files": {"a.json": 3}, "entries": {"a": 3}, "counts": []},
+        {"made_from": None, "cluster": 3, "about": {}},
+    ],
+)
+def test_values_of_another_type_count_as_missing(tmp_path, content) -> None:
+    (tmp_path / MANIFEST).write_text(json.dumps(content))
+    manifest = read_manifest(tmp_path)
+    assert manifest is not None and not manifest.is_of_compile
+    assert (manifest.files, manifest.entries, manifest.sources, manifest.cluster) == ({}, {}, [], None)
+    assert manifest_beside(tmp_path / "a.json") is None
+
+
+def test_no_manifest_and_a_broken_one(tmp_path) -> None:
+    assert read_manifest(tmp_path) is None
+    (tmp_path / MANIFEST).write_text("[]")
+    assert read_manifest(tmp_path) is None
+    (tmp_path / MANIFEST).write_text("{")
+    with pytest.raises(ContentError):
+        read_manifest(tmp_path)
