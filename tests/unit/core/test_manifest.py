@@ -18,9 +18,6 @@ SOURCES = [
     {"split": "train", "path": "a.csv", "sha256": "1"},
     {"split": "eval", "path": "hf://x", "sha256": ""},
 ]
-    {"split": "train", "path": "a.csv", "sha256": "1"},
-    {"split": "eval", "path": "hf://x", "sha256": ""},
-]
 WRITTEN = Manifest(
     about="A test",
     counts={"read": 3, "records": {"a_train": 3}},
@@ -38,9 +35,6 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path) -> None:
     assert manifest == WRITTEN and manifest.is_of_compile
     assert (manifest.spec, manifest.records, manifest.file_of("a_train")) == ("a", {"a_train": 3}, "a.json")
     assert [source.is_local for source in manifest.sources] == [True, False]
-        ("train", True),
-        ("eval", False),
-    ]
     assert manifest_beside(tmp_path / "a.json") == (WRITTEN, CompiledFile(3, "abc"))
     assert manifest_beside(tmp_path / "b.json") is None
 
