@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +16,7 @@ from tuneyard.compiler.verify.run import since_compiled
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import staging
+from tuneyard.core.manifest import read_manifest
 
 
 def registry(bench):
@@ -44,8 +46,8 @@ def staged(bench, target, entries=None):
     bench.compile("rte", bench.rows("train.jsonl", ROWS[:2]), out=bench.folder / "other")
     with staging(bench.out / target) as folder:
         shutil.copytree(bench.folder / "other" / "rte", folder, dirs_exist_ok=True)
-        manifest = json.loads((folder / "manifest.json").read_text())
-        yield folder, manifest | ({} if entries is None else {"entries": entries})
+        manifest = read_manifest(folder)
+        yield folder, manifest if entries is None else replace(manifest, entries=entries)
 
 
 def test_a_copied_folder_takes_over_no_entry(bench):
