@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.ab import cli
@@ -107,7 +108,7 @@ def test_marks_are_never_overwritten(ab) -> None:
     fill(out, "sheet.csv", {"base": 1, "tuned": 2})
     marked = (out / "sheet.csv").read_bytes()
     for how in ("--resume", "--force"):
-        with pytest.raises(RequestError, match="sheet.csv holds somebody's marks: move it away"):
+        with raises(RequestError, "sheet.csv", "marks"):
             ab(how)
     assert (out / "sheet.csv").read_bytes() == marked
 
@@ -125,12 +126,10 @@ def test_three_models(ab, tmp_path, capsys) -> None:
 def test_a_key_that_raters_may_need_is_kept(ab, tmp_path) -> None:
     out = ab()
     sheet, key = (out / "sheet.csv").read_bytes(), (out / "key.json").read_bytes()
-    with pytest.raises(
-        RequestError, match="key.json is the key of a sheet with other seed, which raters may hold"
-    ):
+    with raises(RequestError, "key.json"):
         ab("--resume", "--seed", 7)
     more = (f"tuned={tmp_path / 'tuned'}", f"other={write_adapter(tmp_path / 'other', seed=3)}")
-    with pytest.raises(RequestError, match="other models, which"):
+    with raises(RequestError):
         ab("--resume", adapters=more)
     assert ((out / "sheet.csv").read_bytes(), (out / "key.json").read_bytes()) == (sheet, key)
     ab("--force", "--seed", 7)
@@ -138,14 +137,14 @@ def test_a_key_that_raters_may_need_is_kept(ab, tmp_path) -> None:
 
 
 def test_a_misspelt_command_is_no_question() -> None:
-    with pytest.raises(click.UsageError, match="No such command 'talley'"):
+    with raises(click.UsageError, "talley"):
         cli.main(["talley", "sheet.csv"], standalone_mode=False)
-    with pytest.raises(click.MissingParameter, match="model"):
+    with raises(click.MissingParameter):
         cli.main(["--max_new_tokens", "3"], standalone_mode=False)
 
 
 def test_one_model_is_not_compared(ab, tmp_path) -> None:
-    with pytest.raises(RequestError, match="only base is prompted"):
+    with raises(RequestError):
         ab(adapters=())
     assert not (tmp_path / "out").exists()
 
@@ -153,14 +152,14 @@ def test_one_model_is_not_compared(ab, tmp_path) -> None:
 def test_sheets_that_do_not_belong(ab, tmp_path) -> None:
     out = ab()
     sheet = fill(out, "a.csv", {"base": 1, "tuned": 2})
-    with pytest.raises(RequestError, match="a sheet is named twice"):
+    with raises(RequestError):
         tally(sheet, sheet)
-    with pytest.raises(RequestError, match="no.csv: sheet not found"):
+    with raises(RequestError, "no.csv"):
         tally(out / "no.csv")
     (tmp_path / "b").mkdir()
     away = tmp_path / "b" / "a.csv"
     away.write_bytes(sheet.read_bytes())
-    with pytest.raises(RequestError, match="key.json: key not found"):
+    with raises(RequestError, "key.json"):
         tally(away)
     tally(away, "--key", out / "key.json")
     tally(away, sheet, "--key", out / "key.json")  # two raters whose sheets have one name
@@ -168,7 +167,5 @@ def test_sheets_that_do_not_belong(ab, tmp_path) -> None:
     (tmp_path / "b" / "key.json").write_text(
         json.dumps({**key, "answers": {"s0-1": {"prompt": 1, "model": "x"}}})
     )
-    with pytest.raises(
-        ContentError, match="a.csv row 2: id .* is not in the key: is it the key of another sheet"
-    ):
+    with raises(ContentError, "row 2", "a.csv", "key"):
         tally(away)

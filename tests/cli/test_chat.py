@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import ROOT
+from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends.generate import generate
@@ -203,7 +204,7 @@ def test_a_full_context_forgets_the_oldest_but_not_the_system(model, encode, cap
 
 def test_a_text_beyond_the_context_is_refused_and_the_talk_goes_on(model, encode, talk) -> None:
     chat = Chat(REQUEST, model, encode, {})
-    with pytest.raises(RequestError, match="tokens and 8 for the answer exceed the context of 2048"):
+    with raises(RequestError, "8", "2048"):
         chat.answer("dog " * 3000)
     assert chat.messages == []
     done = talk(f"{'dog ' * 3000}\nA dog?\n")
@@ -245,12 +246,12 @@ def test_what_is_refused(talk, arguments) -> None:
 @pytest.mark.parametrize("option", ["--temperature", "--top-p", "--repetition-penalty"])
 @pytest.mark.parametrize("number", ["nan", "inf"])
 def test_numbers_that_are_none_are_refused(option, number) -> None:
-    with pytest.raises(click.BadParameter, match="finite|range"):
+    with raises(click.BadParameter):
         cli.main(["--model", "m", "--once", "Q", option, number], standalone_mode=False)
 
 
 def test_input_that_is_no_text(talk) -> None:
-    with pytest.raises(RequestError, match="the input is not utf-8"):
+    with raises(RequestError, "utf-8"):
         talk(b"\xff\xfe\n")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import RequestError, TuneyardError
 
@@ -70,9 +71,7 @@ def test_every_command_takes_the_column_and_tells_it(call, command) -> None:
 
 @pytest.mark.parametrize("command", [*COMMANDS, "sweep"])
 def test_every_command_refuses_a_column_that_is_not_there(call, command, tmp_path) -> None:
-    with pytest.raises(
-        RequestError, match="no column 'story' to cluster by, found conversations, subtype, prem"
-    ):
+    with raises(RequestError, "story"):
         call(command, *COMMANDS.get(command, []), "--cluster", "story")
     assert not (tmp_path / "out").exists()
 
@@ -119,5 +118,5 @@ def test_prove_which_compares_answers_one_by_one_takes_no_clusters(tmp_path, tin
     adapter = write_adapter(tmp_path / "saved")
     given = ["--model", tiny_model, "--adapter", f"a={adapter}", "--fused", tmp_path / "none"]
     given += ["--data", tmp_path / "s.jsonl", "--out", tmp_path / "proof"]
-    with pytest.raises(TuneyardError, match="none"):  # not found, after all options were taken
+    with raises(TuneyardError):  # not found, after all options were taken
         cli.main(list(map(str, given)), standalone_mode=False)

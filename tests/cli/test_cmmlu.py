@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tests.tiny import make_tiny
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.cmmlu import cli
@@ -147,20 +148,20 @@ def test_a_run_is_resumed_and_another_is_not(cmmlu) -> None:
     assert cmmlu("--subjects", "anatomy,logical", "--resume", out="part") == part
     for name in ("cmmlu.json", "cmmlu.md", "base/logical/predictions.jsonl"):
         assert (part / name).read_bytes() == (whole / name).read_bytes()
-    with pytest.raises(RequestError, match="settings shots: was 5, is 0"):
+    with raises(RequestError, "shots", "5", "0"):
         cmmlu("--subjects", "anatomy,logical", "--resume", "--shots", 0, out="part")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "facts"),
     [
-        (("--subjects", "alchemy"), "no subject 'alchemy'"),
-        (("--template", "qwen"), "--template needs --chat"),
-        (("--backend", "openai", "--url", "http://x"), "CMMLU needs the probabilities"),
-        (("--subjects", "virology"), "virology.csv: the subject's test questions are not there"),
+        (("--subjects", "alchemy"), "alchemy"),
+        (("--template", "qwen"), "--template; --chat"),
+        (("--backend", "openai", "--url", "http://x"), "CMMLU"),
+        (("--subjects", "virology"), "virology.csv"),
     ],
 )
-def test_what_is_refused_leaves_nothing(cmmlu, tmp_path, arguments, said) -> None:
-    with pytest.raises(RequestError, match=said):
+def test_what_is_refused_leaves_nothing(cmmlu, tmp_path, arguments, facts) -> None:
+    with raises(RequestError, *facts.split("; ")):
         cmmlu(*arguments)
     assert not (tmp_path / "out").exists()

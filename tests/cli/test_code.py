@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.messages import raises
 from tests.serving import answering
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.code import cli, program_of
@@ -40,7 +41,7 @@ def test_solutions_pass_and_everything_else_says_why(tmp_path, capsys) -> None:
 
 
 def test_nothing_runs_unless_it_is_agreed_to(tmp_path) -> None:
-    with pytest.raises(RequestError, match="allow it with --run-code"):
+    with raises(RequestError, "--run-code"):
         ask(TASKS, tmp_path / "out", {})
     assert not (tmp_path / "out").exists()
 
@@ -49,7 +50,7 @@ def test_nothing_runs_unless_it_is_agreed_to(tmp_path) -> None:
 def test_a_task_without_tests_is_named(tmp_path, tests) -> None:
     data = tmp_path / "tasks.jsonl"
     data.write_text(json.dumps({"instruction": "a", "output": "b", "tests": tests}))
-    with pytest.raises(ContentError, match=r"tasks\.jsonl: record 1: tests: found .*, expected a list"):
+    with raises(ContentError, "record 1", "tasks.jsonl", "tests"):
         ask(data, tmp_path / "out", {}, "--run-code")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli as compare
@@ -129,17 +130,17 @@ def test_figures_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "facts"),
     [
-        ({"instruction": "a", "chosen": "b"}, "record 1: rejected: found null"),
-        ({"instruction": "a", "chosen": 1, "rejected": "c"}, "record 1: chosen: found 1, expected an answer"),
-        ({"instruction": "a", "chosen": "b", "rejected": "b"}, "record 1: chosen and rejected are the same"),
+        ({"instruction": "a", "chosen": "b"}, "record 1; rejected"),
+        ({"instruction": "a", "chosen": 1, "rejected": "c"}, "record 1; chosen; 1"),
+        ({"instruction": "a", "chosen": "b", "rejected": "b"}, "record 1"),
     ],
 )
-def test_what_is_no_pair_is_named(tmp_path, row, said):
+def test_what_is_no_pair_is_named(tmp_path, row, facts):
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps(row))
-    with pytest.raises(ContentError, match=said):
+    with raises(ContentError, *facts.split("; ")):
         read_preferences((), (path,), None)
 
 
@@ -152,7 +153,7 @@ def test_a_column_without_an_answer_is_named_as_the_entry_names_it(tmp_path, mon
     (tmp_path / "dataset_info.json").write_text(json.dumps({"a": entry}))
     (tmp_path / "a.json").write_text('[{"q": "a", "up": "b"}]')
     monkeypatch.setattr("tuneyard.eval.datasets.dataset.registry_folder", lambda **_: tmp_path)
-    with pytest.raises(ContentError, match="record 1: down: found null, expected an answer"):
+    with raises(ContentError, "record 1", "down"):
         read_preferences(("a",), (), None)
 
 
@@ -160,9 +161,9 @@ def test_a_dataset_without_ranking_and_a_server_are_refused(tmp_path, tiny_model
     (tmp_path / "dataset_info.json").write_text('{"qa": {"file_name": "qa.json"}}')
     (tmp_path / "qa.json").write_text('[{"instruction": "a", "output": "b"}]')
     monkeypatch.setattr("tuneyard.eval.datasets.dataset.registry_folder", lambda **_: tmp_path)
-    with pytest.raises(RequestError, match='qa: no preferences: .* neither "ranking": true nor a kto_tag'):
+    with raises(RequestError, "qa", "ranking", "kto_tag"):
         read_preferences(("qa",), (), None)
-    with pytest.raises(RequestError, match="which a server does not show"):
+    with raises(RequestError):
         ask(tiny_model, data, tmp_path / "out", "--backend", "openai", "--url", "http://localhost:9")
 
 
@@ -205,18 +206,18 @@ def test_marked_answers_are_told_apart_by_their_likelihood(tmp_path, tiny_model,
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "facts"),
     [
-        ({"kto_tag": True}, "kto_tag is True in every record: AUC needs both"),
-        ({"kto_tag": "no"}, 'record 5: kto_tag: found "no", expected true or false'),
+        ({"kto_tag": True}, "kto_tag; AUC"),
+        ({"kto_tag": "no"}, "no; record 5; kto_tag"),
     ],
 )
-def test_marks_that_cannot_be_scored_are_named(tmp_path, row, said):
+def test_marks_that_cannot_be_scored_are_named(tmp_path, row, facts):
     rows = [*(MARKED if row["kto_tag"] == "no" else MARKED[:1]), {**MARKED[0], **row}]
-    with pytest.raises(ContentError, match=said):
+    with raises(ContentError, *facts.split("; ")):
         read_preferences((), (write(tmp_path / "a.jsonl", rows),), None)
 
 
 def test_pairs_and_marked_answers_are_not_scored_in_one_run(tmp_path, tiny_model, data):
-    with pytest.raises(RequestError, match="marks: marked answers; the others are pairs"):
+    with raises(RequestError, "marks"):
         ask(tiny_model, data, tmp_path / "out", "--data", write(tmp_path / "marks.jsonl", MARKED))

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.messages import raises
 from tests.serving import answering
 from tuneyard.core.errors import ContentError
 from tuneyard.eval import tools
@@ -64,13 +65,13 @@ def test_every_turn_of_the_models_is_an_example_and_conversations_are_clusters(d
 def test_a_set_without_tools_is_refused(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(ROWS[2]))
-    with pytest.raises(ContentError, match="no conversation has tools and an answer; compile it by a spec"):
+    with raises(ContentError):
         turns_of(read_datasets((), (path,))[0])
 
 
 def test_a_call_that_is_none_is_named(data, tmp_path):
     data.write_text(json.dumps(talk(("human", "Add 1."), ("function_call", "add(1)"))))
-    with pytest.raises(ContentError, match=r'found "add\(1\)", expected JSON.*; compile it again'):
+    with raises(ContentError, "add(1)", "JSON"):
         ask(data, tmp_path / "out")
 
 
@@ -78,7 +79,7 @@ def test_a_chat_template_without_tools_is_refused_and_a_template_of_llamafactory
     data, tmp_path, tiny_model
 ):
     given = ["--model", str(tiny_model), "--data", str(data), "--max-new-tokens", "2"]
-    with pytest.raises(ContentError, match="the chat template leaves out the tool 'add'"):
+    with raises(ContentError, "add"):
         cli.main([*given, "--out", str(tmp_path / "a")], standalone_mode=False)
     cli.main([*given, "--out", str(tmp_path / "b"), "--template", "qwen"], standalone_mode=False)
     assert json.loads((tmp_path / "b/base/talks/results.json").read_text())["n"] == 3

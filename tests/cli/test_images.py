@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.messages import raises
 from tests.runs_cut import tree
 from tests.tiny import make_seeing
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -270,7 +271,7 @@ def test_a_run_is_resumed_rescored_compared_and_reported(models, home) -> None:
     report.cli.main(["out", "--out", "page.html"], standalone_mode=False)
     assert (home / "compared/table.md").is_file() and (home / "page.html").is_file()
     Image.new("RGB", (90, 60)).save(home / "media/a.png")
-    with pytest.raises(TuneyardError, match="seen"):
+    with raises(TuneyardError):
         call(nli, models(), "--adapter", f"one={saved}", "--dataset", "seen", "--resume")
 
 
@@ -296,59 +297,59 @@ CALLS = '[{"name": "f", "description": "", "parameters": {"type": "object", "pro
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "facts"),
     [
         (
             {"pictures": ["none.png"]},
-            r'record 2: "none.png": no such file below media, dataset_info, .*next to',
+            "none.png; record 2; dataset_info",
         ),
-        ({"pictures": ["data:image/png;base64," + "A" * 5000]}, 'record 2: "data:image/png;.* no such file'),
-        ({"pictures": ["raw.json"]}, r"record 2: media/raw.json: not an image that can be opened"),
-        ({"pictures": ["cut.png"]}, r"record 2: media/cut.png: not an image that can be opened"),
-        ({"pictures": []}, "record 2: 1 of <image> in the prompt, and 0 files"),
-        ({"pictures": ["a.png", "a.png"]}, "record 2: 1 of <image> in the prompt, and 2 files"),
-        ({"pictures": [{"bytes": "x"}]}, 'record 2: pictures: found {"bytes": "x"}, expected the path'),
-        ({"turns": talk("<image><video>?", "no")}, "record 2: 1 of <video> in the prompt, and 0 files"),
-        ({"turns": talk("<image>?", "<image>")}, "record 2: <image> in the answer"),
-        ({"tools": CALLS}, "record 2: rows with images and tools are not scored"),
-        ({"videos": ["a.mp4"]}, "record 2: videos: rows with videos are not scored here"),
+        ({"pictures": ["data:image/png;base64," + "A" * 5000]}, "record 2; data:image/png"),
+        ({"pictures": ["raw.json"]}, "record 2; media/raw.json"),
+        ({"pictures": ["cut.png"]}, "record 2; media/cut.png"),
+        ({"pictures": []}, "record 2; 1; 0"),
+        ({"pictures": ["a.png", "a.png"]}, "record 2; 1; 2"),
+        ({"pictures": [{"bytes": "x"}]}, "bytes; x; record 2; pictures"),
+        ({"turns": talk("<image><video>?", "no")}, "record 2; 1; 0"),
+        ({"turns": talk("<image>?", "<image>")}, "record 2"),
+        ({"tools": CALLS}, "record 2"),
+        ({"videos": ["a.mp4"]}, "record 2; videos"),
     ],
 )
-def test_a_row_that_cannot_be_shown_is_refused_by_its_place(models, home, row, said) -> None:
+def test_a_row_that_cannot_be_shown_is_refused_by_its_place(models, home, row, facts) -> None:
     (home / "media/raw.json").write_text("{}")
     (home / "media/cut.png").write_bytes((home / "media/a.png").read_bytes()[:2000])
     rows_of(home, {**ONE, "turns": talk("<image>?", "yes")}, {**ONE, **row}, entry=TOOLS)
     before = tree(home)
     for module, more in ((nli, []), (text, ["--no-generate"])):
-        with pytest.raises(ContentError, match=said):
+        with raises(ContentError, *facts.split("; ")):
             call(module, models(), "--dataset", "seen", *more)
     assert tree(home) == before
 
 
 @pytest.mark.parametrize(
-    ("module", "more", "said"),
+    ("module", "more", "facts"),
     [
-        (text, [], "images are, by eval.text --no-generate and eval.nli --mode choice"),
-        (nli, ["--mode", "generate"], "rows with images are not scored here"),
-        (nli, ["--check-generate", 1], "rows with images are not scored here"),
-        (nli, ["--shots", 1], "--shots: rows with images"),
-        (nli, ["--batch-tokens", 99], "--batch-tokens: rows with images"),
-        (nli, ["--quantize", 4], "--quantize: rows with images"),
-        (nli, ["--template", ""], "such as --template qwen2_vl"),
-        (nli, ["--template", "", "--adapter", "one=saved"], "such as --template mimo_vl"),
+        (text, [], "eval.text --no-generate; eval.nli --mode"),
+        (nli, ["--mode", "generate"], ""),
+        (nli, ["--check-generate", 1], ""),
+        (nli, ["--shots", 1], "--shots"),
+        (nli, ["--batch-tokens", 99], "--batch-tokens"),
+        (nli, ["--quantize", 4], "--quantize"),
+        (nli, ["--template", ""], "--template qwen2_vl"),
+        (nli, ["--template", "", "--adapter", "one=saved"], "--template mimo_vl"),
         (
             nli,
             ["--template", "qwen"],
-            "--template qwen: it shows a qwen2_5_vl no images: --template qwen2_vl does",
+            "--template qwen; qwen2_5_vl; images; --template qwen2_vl",
         ),
-        (nli, ["--template", "llava"], "--template llava: it shows a qwen2_5_vl no images"),
-        (nli, ["--model", "TINY"], "with models of the types qwen2_vl, qwen2_5_vl, qwen3_vl; this is qwen2"),
-        (nli, ["--model", "BARE"], "bare: no preprocessor_config.json or processor_config.json"),
-        (nli, ["--adapter", "one=saved", "--adapter", "two=small"], "trained on images of different sizes"),
-        (nli, ["--adapter", "one=odd"], "'image_max_pixels': 'many', .*LLaMA-Factory takes no such sizes"),
+        (nli, ["--template", "llava"], "--template llava; qwen2_5_vl"),
+        (nli, ["--model", "TINY"], "qwen2_vl; qwen2_5_vl; qwen3_vl; qwen2"),
+        (nli, ["--model", "BARE"], "bare; preprocessor_config.json; processor_config.json"),
+        (nli, ["--adapter", "one=saved", "--adapter", "two=small"], ""),
+        (nli, ["--adapter", "one=odd"], "image_max_pixels; many; LLaMA-Factory"),
     ],
 )
-def test_what_does_not_go_with_images_is_refused(models, home, tiny_model, module, more, said) -> None:
+def test_what_does_not_go_with_images_is_refused(models, home, tiny_model, module, more, facts) -> None:
     shutil.copytree(models(), home / "bare")
     (home / "bare/processor_config.json").unlink()
     adapter(home / "saved", models(), template="mimo_vl")
@@ -356,7 +357,7 @@ def test_what_does_not_go_with_images_is_refused(models, home, tiny_model, modul
     adapter(home / "odd", models(), image_max_pixels="many")
     before = tree(home)
     asked = [{"TINY": tiny_model, "BARE": home / "bare"}.get(one, one) for one in more]
-    with pytest.raises(TuneyardError, match=said):
+    with raises(TuneyardError, *facts.split("; ")):
         call(module, models(), "--dataset", "seen", "--template", "qwen2_vl", *asked, template=None)
     assert tree(home) == before
 
@@ -369,7 +370,7 @@ def test_rows_beyond_the_limit_are_not_looked_at(models, home) -> None:
 def test_held_out_rows_are_named_by_their_place_in_the_file(models, home) -> None:
     last = held_out_rows(10, 0.5, 42)[-1]
     rows_of(home, *[ONE] * last, {**ONE, "pictures": ["none.png"]}, *[ONE] * (9 - last))
-    with pytest.raises(ContentError, match=f'record {last + 1}: "none.png"'):
+    with raises(ContentError, last + 1, "none.png"):
         loss(models(), "--dataset", "seen", "--eval-ratio", "0.5")
     rows_of(home, *[ONE] * 9, ROWS[2])
     assert len(read(loss(models(), "--dataset", "seen", "--eval-ratio", "0.3", "--limit", "2"))) == 2
@@ -390,15 +391,15 @@ def test_images_that_training_would_not_read_or_answer_are_refused(models, home)
         {"instruction": "<image>?", "output": "no", "images": ["a.png"]},
         entry={"file_name": "seen/rows.json"},
     )
-    with pytest.raises(ContentError, match="the registry's entry does not name the column"):
+    with raises(ContentError):
         loss(models(), "--dataset", "seen")
     rows_of(home, {**ONE, "turns": ONE["turns"][:2]})
-    with pytest.raises(RequestError, match="rows with images and no answer"):
+    with raises(RequestError):
         loss(models(), "--dataset", "seen")
 
 
 def test_a_cut_through_an_image_is_refused(models, home) -> None:
-    with pytest.raises(ContentError, match="row 1: --max-seq-length 200 cuts into its images") as error:
+    with raises(ContentError, "row 1", "--max-seq-length 200") as error:
         loss(models(), "--dataset", "seen", "--max-seq-length", "200")
     length = int(str(error.value).split(": ")[-1].split()[0])
     assert not read(loss(models(), "--dataset", "seen", "--max-seq-length", str(length)))[1]["truncated"]

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from tests.conftest import ROOT
+from tests.messages import raises
 from tests.runs_cut import tree
 from tests.serving import answering
 from tests.tiny import make_tiny
@@ -160,7 +161,7 @@ def test_a_run_that_changed_is_not_resumed(nli, data, tmp_path, tiny_model, chan
         "settings": "settings variants",
         "model": "settings model",
     }
-    with pytest.raises(RequestError, match=f"it was another run: {named[change]}: was"):
+    with raises(RequestError, named[change]):
         nli(*arguments, "--resume", model=model)
     assert tree(tmp_path / "out") == before
 
@@ -196,7 +197,7 @@ def test_every_prompt_is_planned_before_the_first_is_scored(nli, data, tmp_path)
     long = tmp_path / "long.json"
     rows = [{"instruction": "yes no " * 3000, "output": label} for label in ("yes", "no")]
     long.write_text(json.dumps(rows))
-    with pytest.raises(ContentError, match="no prompt fits"):
+    with raises(ContentError):
         nli("--data", data, "--data", long)
     assert not (tmp_path / "out").exists()
 
@@ -244,7 +245,7 @@ def test_generating_says_how_often_choosing_agrees(nli, data, monkeypatch, capsy
 
 def test_a_misspelt_model_does_not_blame_the_network(nli, data, tiny_model, monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(RequestError, match='/modle: no such folder; did you mean "model"[?]$'):
+    with raises(RequestError, "model", "/modle"):
         nli("--data", data, model=tiny_model.parent / "modle")
 
 
@@ -282,12 +283,12 @@ def test_adapters_add_by_weight_with_the_base_loaded_once(nli, data, tmp_path) -
     assert results(out, "mix")["weights"] == {"one": 0.5, "two": 0.25}
     assert list(results(out, "mix")["hashes"]["adapters"]) == ["one", "two"]
     assert predictions(out, "all") == predictions(out, "one") != predictions(out, "mix")
-    with pytest.raises(RequestError, match="models mix: was"):
+    with raises(RequestError, "mix"):
         nli("--data", data, "--adapter", f"mix={one}:0.5+{two}:0.5", "--resume")
 
 
 def test_a_template_of_another_family_is_refused(nli, data, tmp_path) -> None:
-    with pytest.raises(RequestError, match="--template llama3: it needs tokens that the model does not have"):
+    with raises(RequestError, "--template llama3"):
         nli("--data", data, "--template", "llama3")
     assert not (tmp_path / "out").exists()
 
@@ -295,14 +296,14 @@ def test_a_template_of_another_family_is_refused(nli, data, tmp_path) -> None:
 def test_adapters_with_different_chat_templates_are_not_mixed_by_chance(nli, data, tmp_path) -> None:
     one, two = (write_adapter(tmp_path / name) for name in ("one", "two"))
     (one / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
-    with pytest.raises(RequestError, match="trained with different chat templates: name one with --template"):
+    with raises(RequestError, "--template"):
         nli("--data", data, "--adapter", f"mix={one}:0.5+{two}:0.5")
 
 
 def test_an_adapter_whose_base_is_here_with_other_weights_is_refused(nli, data, tmp_path, tiny_model) -> None:
     other = make_tiny(tmp_path / "other", seed=1)
     adapter = write_adapter(tmp_path / "mine", base_model_name_or_path=str(other))
-    with pytest.raises(ContentError, match="whose weights are not those of"):
+    with raises(ContentError):
         nli("--data", data, "--adapter", f"mine={adapter}")
     shutil.rmtree(other)
     shutil.copytree(tiny_model, other)
@@ -313,14 +314,14 @@ def test_an_adapter_whose_base_has_another_name_is_refused_unless_both_are_the_s
     nli, data, tmp_path
 ) -> None:
     adapter = write_adapter(tmp_path / "mine", base_model_name_or_path="org/other")
-    with pytest.raises(ContentError, match="org/other is no folder here .* say so with --same-base"):
+    with raises(ContentError, "org/other", "--same-base"):
         nli("--data", data, "--adapter", f"mine={adapter}")
     nli("--data", data, "--adapter", f"mine={adapter}", "--same-base")
 
 
 def test_weights_that_overflow_stop_the_run_and_keep_what_is_done(nli, data, tmp_path) -> None:
     adapter = write_adapter(tmp_path / "mine", alpha=1e38)
-    with pytest.raises(ContentError, match="nan as a log-probability.*--dtype fp32"):
+    with raises(ContentError, "--dtype fp32"):
         nli("--data", data, "--adapter", f"mine={adapter}")
     assert results(tmp_path / "out")["n"] == 5
     assert not (tmp_path / "out" / "mine" / "tiny" / "results.json").exists()
@@ -328,7 +329,7 @@ def test_weights_that_overflow_stop_the_run_and_keep_what_is_done(nli, data, tmp
 
 def test_weights_that_overflow_are_told_from_silence_when_generating(nli, data, tmp_path) -> None:
     adapter = write_adapter(tmp_path / "mine", alpha=1e38)
-    with pytest.raises(ContentError, match="nan as a logit.*--dtype fp32"):
+    with raises(ContentError, "--dtype fp32"):
         nli("--data", data, "--adapter", f"mine={adapter}", "--mode", "generate", "--max-new-tokens", "3")
 
 
@@ -340,108 +341,108 @@ def test_a_quantised_base_is_another_model_and_the_results_say_so(nli, data, tmp
     assert results(out)["settings"]["quantize"] == bits
     assert predictions(out) != predictions(out, "mine")
     assert predictions(nli("--data", data, out="plain")) != predictions(out)
-    with pytest.raises(RequestError, match="settings quantize"):
+    with raises(RequestError):
         nli("--data", data, "--resume", "--quantize", bits, out="plain")
 
 
 def test_a_run_refused_before_its_first_prediction_leaves_nothing(nli, data, tmp_path) -> None:
     adapter = write_adapter(tmp_path / "mine", alpha=1e38)
-    with pytest.raises(ContentError, match="nan as a log-probability"):
+    with raises(ContentError):
         nli("--data", data, "--adapter", f"mine={adapter}", "--no-base")
     assert not (tmp_path / "out").exists()
 
 
 BAD = {
-    "nothing to ask": ([], RequestError, "no dataset: name one with --dataset NAME or --data FILE"),
-    "no such file": (["--data", "nowhere.json"], RequestError, "nowhere.json: data file not found"),
-    "not registered": (["--dataset", "rte"], RequestError, "dataset 'rte' is not in .*registered:"),
-    "no such adapter": (["--data", "DATA", "--adapter", "x=nowhere"], RequestError, "adapter 'nowhere'"),
-    "no name": (["--data", "DATA", "--adapter", "=x"], RequestError, "expected NAME=DIR"),
+    "nothing to ask": ([], RequestError, "dataset; --dataset NAME; --data FILE"),
+    "no such file": (["--data", "nowhere.json"], RequestError, "nowhere.json"),
+    "not registered": (["--dataset", "rte"], RequestError, "rte; registered"),
+    "no such adapter": (["--data", "DATA", "--adapter", "x=nowhere"], RequestError, "nowhere"),
+    "no name": (["--data", "DATA", "--adapter", "=x"], RequestError, "NAME=DIR"),
     "base is taken": (
         ["--data", "DATA", "--adapter", "base=x"],
         RequestError,
-        "expected NAME=DIR with a new NAME",
+        "NAME=DIR; NAME",
     ),
-    "a path as name": (["--data", "DATA", "--adapter", "../x=y"], RequestError, "can name a folder"),
-    "a weight that is none": (["--data", "DATA", "--adapter", "x=a:b"], RequestError, 'a: weight "b"'),
+    "a path as name": (["--data", "DATA", "--adapter", "../x=y"], RequestError, ""),
+    "a weight that is none": (["--data", "DATA", "--adapter", "x=a:b"], RequestError, "b; a"),
     "a part without weight": (
         ["--data", "DATA", "--adapter", "x=a:1+b"],
         RequestError,
-        "expected NAME_OR_DIR=WEIGHT or NAME_OR_DIR:WEIGHT, e.g. b=0.5",
+        "NAME_OR_DIR=WEIGHT; NAME_OR_DIR:WEIGHT; e.g; b=0.5",
     ),
-    "no model": (["--data", "DATA", "--model", "no/such"], RequestError, "give a local model folder"),
-    "nothing to score": (["--data", "DATA", "--no-base"], RequestError, "leaves nothing to score"),
-    "same set twice": (["--data", "DATA", "--data", "DATA"], RequestError, "two datasets are named tiny"),
-    "foreign label": (["--data", "DATA", "--choices", "yes,no"], ContentError, "record 3: answer 'maybe'"),
-    "no choices": (["--data", "DATA", "--choices", ""], RequestError, "--choices '': expected two or more"),
+    "no model": (["--data", "DATA", "--model", "no/such"], RequestError, ""),
+    "nothing to score": (["--data", "DATA", "--no-base"], RequestError, ""),
+    "same set twice": (["--data", "DATA", "--data", "DATA"], RequestError, ""),
+    "foreign label": (["--data", "DATA", "--choices", "yes,no"], ContentError, "maybe; record 3"),
+    "no choices": (["--data", "DATA", "--choices", ""], RequestError, "--choices"),
     "a server not asked": (
         ["--data", "DATA", "--url", "http://x"],
         RequestError,
-        "--url is for --backend openai",
+        "--url; --backend",
     ),
     "folding into no weights": (
         ["--data", "DATA", "--quantize", "4", "--apply", "merged"],
         RequestError,
-        "--apply merged needs plain weights",
+        "--apply",
     ),
-    "thinking about labels": (["--data", "DATA", "--think"], RequestError, "--think needs --mode generate"),
+    "thinking about labels": (["--data", "DATA", "--think"], RequestError, "--think; --mode"),
     "no such label": (
         ["--data", "DATA", "--count", "perhaps=no"],
         RequestError,
-        "expected two of the labels",
+        "",
     ),
-    "no such mode": (["--data", "DATA", "--mode", "wrong"], click.UsageError, "wrong"),
+    "no such mode": (["--data", "DATA", "--mode", "wrong"], click.UsageError, ""),
 }
 
 
-@pytest.mark.parametrize(("arguments", "error", "said"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("arguments", "error", "facts"), BAD.values(), ids=BAD)
 def test_bad_requests_are_refused_before_anything_is_written(
-    nli, data, tmp_path, monkeypatch, arguments, error, said
+    nli, data, tmp_path, monkeypatch, arguments, error, facts
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     before = tree(tmp_path)
-    with pytest.raises(error, match=said):
+    with raises(error, *facts.split("; ")):
         nli(*[str(data) if a == "DATA" else a for a in arguments])
     assert tree(tmp_path) == before
     assert not (tmp_path / "out").exists()
 
 
 FILES = {
-    "empty": ("", "no records"),
-    "empty array": ("[]", "no records"),
-    "cut": ('[{"instruction": "a", "output"', "not JSON"),
-    "not utf-8": (b'[{"instruction": "\xff"}]', "not UTF-8"),
+    "empty": ("", ""),
+    "empty array": ("[]", ""),
+    "cut": ('[{"instruction": "a", "output"', "JSON"),
+    "not utf-8": (b'[{"instruction": "\xff"}]', "UTF-8"),
     "no instruction": (
         '[{"question": "a", "output": "yes"}]',
-        r"record 1: no column 'instruction' .found: question",
+        "instruction; record 1",
     ),
-    "a number as answer": ('[{"instruction": "a", "output": 1}]', "record 1: output: found 1, expected text"),
+    "a number as answer": ('[{"instruction": "a", "output": 1}]', "record 1; output; 1"),
     "no answer": (
         '[{"instruction": "a", "output": "yes"}, {"instruction": "b"}]',
-        "record 2 has no expected answer",
+        "record 2",
     ),
-    "one label": ('[{"instruction": "a", "output": "yes"}]', "every answer is 'yes'"),
+    "one label": ('[{"instruction": "a", "output": "yes"}]', "yes"),
 }
 
 
-@pytest.mark.parametrize(("content", "said"), FILES.values(), ids=FILES)
-def test_bad_data_is_refused_with_its_place(nli, tmp_path, content, said) -> None:
+@pytest.mark.parametrize(("content", "facts"), FILES.values(), ids=FILES)
+def test_bad_data_is_refused_with_its_place(nli, tmp_path, content, facts) -> None:
     path = tmp_path / "tiny.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ContentError, match=f"tiny.json.*{said}"):
+    with raises(ContentError, "tiny.json", *facts.split("; ")):
         nli("--data", path)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_existing_folder_is_left_alone(nli, data, tmp_path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(RequestError, match="--resume resumes it, --force starts it anew"):
+    with raises(RequestError, "--resume", "--force"):
         nli("--data", data)
 
 
 def test_an_adapter_of_another_base_is_refused(nli, data, tmp_path) -> None:
     adapter = write_adapter(tmp_path / "saved", {"model.layers.0.self_attn.q_proj": (96, 96)})
-    with pytest.raises(ContentError, match="trained on another base"):
+    with raises(ContentError):
         nli("--data", data, "--adapter", f"one={adapter}")
     assert not (tmp_path / "out").exists()
 
@@ -453,7 +454,7 @@ def test_the_command_says_a_mistake_in_one_line(run) -> None:
 
 def test_underscores_are_taken_for_hyphens() -> None:
     assert CLI["token_normalize_func"]("batch_tokens") == "batch-tokens"
-    with pytest.raises(click.BadParameter, match="not a valid integer range"):
+    with raises(click.BadParameter):
         cli.main(["--model", "m", "--out", "o", "--batch_tokens", "x"], standalone_mode=False)
 
 
@@ -466,7 +467,7 @@ def test_underscores_are_taken_for_hyphens() -> None:
     ],
 )
 def test_an_option_that_the_mode_leaves_without_effect_is_refused(nli, data, tmp_path, words, flag) -> None:
-    with pytest.raises(RequestError, match=f"^{flag}: "):
+    with raises(RequestError, *flag.split("; ")):
         nli("--data", data, *words)
     assert not (tmp_path / "out").exists()
 
@@ -477,7 +478,7 @@ def test_ctrl_c_names_the_command_that_resumes(nli, data, tmp_path, monkeypatch)
 
     monkeypatch.setattr("tuneyard.eval.scoring.command.open_models", interrupt)
     monkeypatch.setattr("sys.argv", ["tuneyard", "eval", "nli", "--data", "a b.json", "--force"])
-    with pytest.raises(ResumableError, match=r"^resume it with: .* --data 'a b\.json' --resume$"):
+    with raises(ResumableError, "a b.json", "--data", "--resume"):
         nli("--data", data, "--force")
 
 
@@ -491,5 +492,5 @@ def test_sweep_and_suite_name_it_too(tmp_path, monkeypatch, command) -> None:
     monkeypatch.setattr("sys.argv", ["x", "--out", "here"])
     suite = [str(ROOT / "eval/suites/toolkit.yaml")] if command == "eval.suite" else []
     words = [*suite, "--model", "m", "--out", str(tmp_path / "out")]
-    with pytest.raises(ResumableError, match=rf"{command} --out here --resume$"):
+    with raises(ResumableError, command, "--out", "--resume"):
         module.cli.main(words, standalone_mode=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends import server as serving
 from tuneyard.eval.nli import cli
@@ -40,7 +41,7 @@ def served(monkeypatch: pytest.MonkeyPatch):
         return json.dumps({"choices": [{"message": {"content": ROWS[number]["output"].upper() + "."}}]})
 
     web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=web.serve_forever, daemon=True).start()
+    threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{web.server_port}/v1/", plan, seen
     web.shutdown()
     web.server_close()
@@ -84,7 +85,7 @@ def test_stumbles_are_tried_again(ask, served) -> None:
 )
 def test_what_is_no_chat_completion_is_shown(ask, served, body) -> None:
     served[1][11] = [(200, body)] * 3
-    with pytest.raises(RequestError, match=r"no answer in 3 tries .*no chat completion: b'[<\[{].*--resume"):
+    with raises(RequestError, "3", "--resume"):
         ask()
 
 
@@ -96,7 +97,7 @@ def test_half_a_character_in_an_answer_is_replaced(ask, served) -> None:
 
 @pytest.mark.parametrize("name", ["..", "/", "org/..", ".hidden"])
 def test_a_name_that_would_leave_the_results_folder_is_refused(ask, tmp_path, name) -> None:
-    with pytest.raises(RequestError, match="expected a name that can name a folder"):
+    with raises(RequestError):
         ask("--model", name)
     assert not (tmp_path / "out").exists()
 
@@ -105,7 +106,7 @@ def test_a_server_that_fails_stops_the_run_which_can_be_resumed(ask, served, tmp
     whole = ask().joinpath("predictions.jsonl").read_bytes()
     served[1][11] = [(503, "full")] * 3
     served[2].clear()
-    with pytest.raises(RequestError, match=r"Is 11 even.*: no answer in 3 tries .HTTP 503 full.; .*--resume"):
+    with raises(RequestError, "11", "3", "HTTP 503", "--resume"):
         ask("--force")
     left = (tmp_path / "out" / "big" / "even" / "predictions.jsonl").read_bytes()
     assert left.count(b"\n") == 8
@@ -118,7 +119,7 @@ def test_a_server_that_fails_stops_the_run_which_can_be_resumed(ask, served, tmp
 
 def test_a_refusal_is_not_tried_again(ask, served) -> None:
     served[1][0] = [(401, "bad key")]
-    with pytest.raises(RequestError, match="HTTP 401 bad key"):
+    with raises(RequestError, "HTTP 401"):
         ask()
 
 
@@ -140,12 +141,10 @@ def test_the_key_does_not_follow_a_redirect(ask, served, monkeypatch, status) ->
             pass
 
     other = ThreadingHTTPServer(("127.0.0.1", 0), Other)
-    threading.Thread(target=other.serve_forever, daemon=True).start()
+    threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
     elsewhere = f"http://localhost:{other.server_port}/v1/chat/completions"
     served[1][0] = [(status, elsewhere)]
-    with pytest.raises(
-        RequestError, match=f"HTTP {status}: it sends elsewhere, '{elsewhere}': name that address"
-    ):
+    with raises(RequestError, "HTTP", status, elsewhere):
         ask()
     other.shutdown()
     other.server_close()
@@ -160,19 +159,19 @@ def test_a_proxy_of_another_scheme_is_left_alone(ask, monkeypatch) -> None:
 def test_a_proxy_that_cannot_be_used_is_named(ask, monkeypatch) -> None:
     monkeypatch.setattr("urllib.request.proxy_bypass", lambda _: False)
     monkeypatch.setenv("http_proxy", "socks://127.0.0.1:1080")
-    with pytest.raises(RequestError, match=r"the proxy 'socks://127.0.0.1:1080' \(http_proxy of the env"):
+    with raises(RequestError, "socks://127.0.0.1:1080", "http_proxy"):
         ask()
 
 
 def test_of_a_long_refusal_the_beginning_is_told(ask, served) -> None:
     served[1][0] = [(400, "no " * 100_000)]
-    with pytest.raises(RequestError, match="HTTP 400 no no") as caught:
+    with raises(RequestError, "HTTP 400") as caught:
         ask()
     assert len(str(caught.value)) < 400
 
 
 def test_nobody_there(ask) -> None:
-    with pytest.raises(RequestError, match="no answer in 3 tries .*refused"):
+    with raises(RequestError, "3"):
         ask(url="http://127.0.0.1:9/v1")
 
 
@@ -181,13 +180,13 @@ def test_nobody_there(ask) -> None:
     ["localhost:8000/v1", "file:///etc", "http://x:abc/v1", "http://[::1", "http://a b/v1", "http:///v1"],
 )
 def test_what_is_no_address_is_refused_at_once(ask, tmp_path, url) -> None:
-    with pytest.raises(RequestError, match="expected an address such as"):
+    with raises(RequestError):
         ask(url=url)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("more", [["--mode", "choice"], ["--adapter", "x"], ["--url", ""]])
 def test_what_a_server_cannot_do_is_refused(ask, tmp_path, more) -> None:
-    with pytest.raises(RequestError, match="--backend openai needs --url and --mode generate"):
+    with raises(RequestError, "--backend", "--url", "--mode"):
         ask(*more)
     assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import RequestError
@@ -56,7 +57,7 @@ def test_force_over_another_commands_run_is_refused(name, tmp_path) -> None:
         steps = tmp_path / "suite.yaml"
         steps.write_text("base: {command: nli, data: rows.json}")
         arguments.insert(0, steps)
-    with pytest.raises(RequestError, match=f"1 scored dataset of `tuneyard eval {owner}`"):
+    with raises(RequestError, "1", owner):
         call(command, *arguments)
     assert tree(out) == before
 
@@ -69,7 +70,7 @@ def test_a_sweep_is_left_alone_by_nli_and_starts_anew_by_itself(tiny_model, rows
     before = tree(tmp_path / "out")
     assert {"sweep.json", "table.md", "rows.png"} <= before.keys()
     for how in ([], ["--resume"], ["--force"]):
-        with pytest.raises(RequestError, match="2 scored datasets of `tuneyard eval sweep`") as refused:
+        with raises(RequestError, "tuneyard eval sweep", "2") as refused:
             call(nli.cli, *given, *how)
         assert "--force" not in str(refused.value)
     assert tree(tmp_path / "out") == before
@@ -84,7 +85,7 @@ def test_a_suite_is_left_alone_by_the_command_of_its_step(tiny_model, rows, tmp_
     call(suite.cli, steps, "--model", tiny_model, "--out", out)
     before = tree(out)
     for folder in (out, out / "even"):
-        with pytest.raises(RequestError, match="1 scored dataset of `tuneyard eval suite`"):
+        with raises(RequestError, "tuneyard eval suite", "1"):
             call(nli.cli, "--model", tiny_model, "--data", rows, "--out", folder, "--force")
     assert tree(out) == before
     call(suite.cli, steps, "--model", tiny_model, "--out", out, "--force")

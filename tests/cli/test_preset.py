@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.messages import raises
 from tests.runs_cut import tree
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.nli import cli as nli
@@ -70,7 +71,7 @@ def test_the_documents_length_goes_before_the_commands(model: Path, asked: Path,
     call(nli, *given, "--out", out, "--force")
     left = tree(out)
     assert whole == left
-    with pytest.raises(RequestError, match="cannot be resumed, it was another run: .*preset"):
+    with raises(RequestError):
         call(nli, *given[:-2], "--max-new-tokens", 512, "--out", out, "--resume")
 
 
@@ -81,14 +82,14 @@ def test_a_model_that_does_not_sample_is_told(tiny_model: Path, asked: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "facts"),
     [
-        ([], "--preset needs --mode generate"),
-        (["--backend", "openai", "--mode", "generate"], "leave out --backend openai"),
+        ([], "--preset; --mode"),
+        (["--backend", "openai", "--mode", "generate"], "--backend"),
     ],
 )
-def test_where_nothing_can_be_sampled_it_is_refused(asked: Path, tmp_path: Path, arguments, said) -> None:
+def test_where_nothing_can_be_sampled_it_is_refused(asked: Path, tmp_path: Path, arguments, facts) -> None:
     given = ["--model", "no/such", "--data", asked, "--preset", "document", *arguments]
-    with pytest.raises(RequestError, match=said):
+    with raises(RequestError, *facts.split("; ")):
         call(nli, *given, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()

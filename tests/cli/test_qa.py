@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tests.serving import answering
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.compare import cli as compare
@@ -86,22 +87,22 @@ def test_a_model_of_ones_own_is_asked(tiny_model, data, tmp_path) -> None:
 
 
 BAD = {
-    "empty": ("", "no records"),
-    "no answers": ('{"instruction": "a"}', r"record 1 has no reference answer \(1 such records of 1\)"),
+    "empty": ("", ""),
+    "no answers": ('{"instruction": "a"}', "record 1; 1"),
     "one without": (
         '{"question": "a", "answer": "b"}\n{"question": "c", "answer": " "}',
-        "record 2 has no reference answer .1 such records of 2.*eval.ab",
+        "record 2; 1; 2; eval.ab",
     ),
-    "other columns": ('{"frage": "a", "antwort": "b"}', "record 1: no column 'instruction' .found: frage"),
-    "a number": ('{"question": "a", "answer": 5}', "record 1: answer: found 5, expected text"),
+    "other columns": ('{"frage": "a", "antwort": "b"}', "instruction; record 1"),
+    "a number": ('{"question": "a", "answer": 5}', "record 1; answer; 5"),
 }
 
 
-@pytest.mark.parametrize(("content", "said"), BAD.values(), ids=BAD)
-def test_bad_data_is_refused_before_anything_is_asked(tmp_path, content, said) -> None:
+@pytest.mark.parametrize(("content", "facts"), BAD.values(), ids=BAD)
+def test_bad_data_is_refused_before_anything_is_asked(tmp_path, content, facts) -> None:
     path = tmp_path / "asked.jsonl"
     path.write_text(content)
-    with pytest.raises(ContentError, match=f"asked.jsonl.*{said}"):
+    with raises(ContentError, "asked.jsonl", *facts.split("; ")):
         cli.main(["--model", "m", "--data", str(path), "--out", str(tmp_path / "out")], standalone_mode=False)
     assert not (tmp_path / "out").exists()
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.test_nli import ROWS
 from tests.cli.test_text import ROWS as TEXTS
+from tests.messages import raises
 from tests.runs_cut import tree
 from tests.serving import answering
 from tuneyard.core.errors import ContentError, RequestError
@@ -93,11 +94,11 @@ def test_labels_and_counts_are_those_asked_for(generated, data, tmp_path) -> Non
 
 def test_of_chosen_labels_fewer_can_be_taken_and_others_not(chosen, data, tmp_path) -> None:
     old = lines(chosen / "base" / "tiny")
-    with pytest.raises(RequestError, match="perhaps: the kept log-probabilities are of maybe, no, yes"):
+    with raises(RequestError, "perhaps"):
         choices = ("--choices", "yes,no,maybe,perhaps")
         call(nli, "--rescore", chosen, "--data", data, *choices, "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    with pytest.raises(RequestError, match="--parser: these labels were chosen by log-prob"):
+    with raises(RequestError, "--parser"):
         call(nli, "--rescore", chosen, "--data", data, "--parser", "substring", "--out", tmp_path / "new")
     two = [{**row, "output": "no"} if row["output"] == "maybe" else row for row in ROWS]
     data.write_text(json.dumps(two))
@@ -198,38 +199,38 @@ def test_text_is_measured_again_with_rouge(tmp_path, tiny_model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "facts"),
     [
-        (("--mode", "choice"), "--rescore keeps the model's outputs: --mode would change them"),
-        (("--model", "m", "--adapter", "a=b"), "outputs: --model, --adapter would change them"),
-        (("--limit", "2"), "--limit would change them"),
-        (("--resume",), "--resume would change them"),
+        (("--mode", "choice"), "--rescore; --mode"),
+        (("--model", "m", "--adapter", "a=b"), "--model; --adapter"),
+        (("--limit", "2"), "--limit"),
+        (("--resume",), "--resume"),
     ],
 )
-def test_what_outputs_do_not_tell_is_refused(generated, data, tmp_path, arguments, said) -> None:
-    with pytest.raises(RequestError, match=said):
+def test_what_outputs_do_not_tell_is_refused(generated, data, tmp_path, arguments, facts) -> None:
+    with raises(RequestError, *facts.split("; ")):
         call(nli, "--rescore", generated, "--data", data, *arguments, "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 def test_what_is_no_finished_run_of_this_data_and_command_is_refused(generated, data, tmp_path) -> None:
     new = ("--out", tmp_path / "new")
-    with pytest.raises(RequestError, match="no results folder"):
+    with raises(RequestError):
         call(nli, "--rescore", tmp_path / "none", "--data", data, *new)
-    with pytest.raises(RequestError, match="of eval.nli: tuneyard eval nli"):
+    with raises(RequestError, "eval.nli"):
         call(qa, "--rescore", generated, "--data", data, *new)
-    with pytest.raises(RequestError, match="expected a folder of its own"):
+    with raises(RequestError):
         call(nli, "--rescore", generated, "--data", data, "--out", generated, "--force")
     other = tmp_path / "other.json"
     other.write_text(data.read_text())
-    with pytest.raises(RequestError, match="no outputs on other, on tiny"):
+    with raises(RequestError):
         call(nli, "--rescore", generated, "--data", other, *new)
     data.write_text(json.dumps([*ROWS, ROWS[0]]))
-    with pytest.raises(ContentError, match="its outputs on tiny are of another"):
+    with raises(ContentError):
         call(nli, "--rescore", generated, "--data", data, *new)
     data.write_text(json.dumps(ROWS))
     (generated / "m" / "tiny" / "results.json").unlink()
-    with pytest.raises(RequestError, match="unfinished: finish it with --resume"):
+    with raises(RequestError, "--resume"):
         call(nli, "--rescore", generated, "--data", data, *new)
     assert not (tmp_path / "new").exists()
 
@@ -237,12 +238,12 @@ def test_what_is_no_finished_run_of_this_data_and_command_is_refused(generated, 
 def test_a_run_that_names_folders_elsewhere_is_refused(generated, data, tmp_path) -> None:
     run = json.loads((generated / "run.json").read_text())
     (generated / "run.json").write_text(json.dumps({**run, "models": {"../../m": "x"}}))
-    with pytest.raises(ContentError, match="which no run of ours would"):
+    with raises(ContentError):
         call(nli, "--rescore", generated, "--data", data, "--out", tmp_path / "new")
 
 
 def test_without_rescore_a_model_is_required(data, tmp_path) -> None:
-    with pytest.raises(click.MissingParameter, match="model"):
+    with raises(click.MissingParameter):
         call(nli, "--data", data, "--out", tmp_path / "new")
 
 

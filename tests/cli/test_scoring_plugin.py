@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import ROOT
+from tests.messages import raises
 from tests.serving import answering
 from tuneyard.core import plugins
 from tuneyard.core.errors import RequestError
@@ -70,13 +71,13 @@ def test_it_scores_resumes_and_scores_again_with_its_option(contains, data, tmp_
     with answering(ANSWERS.__getitem__) as url:
         server = ("--model", "m", "--backend", "openai", "--url", url, "--data", data)
         call(contains, *server, "--out", tmp_path / "old")
-        with pytest.raises(RequestError, match="ignore_case"):  # not the run that is there
+        with raises(RequestError, "ignore_case"):  # not the run that is there
             call(contains, *server, "--ignore-case", "--out", tmp_path / "old", "--resume")
     old = results(tmp_path / "old/m/rows")
     assert (old["accuracy"], old["n"], old["majority"]) == (0.5, 4, 0.5)
     assert old["settings"]["command"] == "eval.contains" and old["settings"]["ignore_case"] is False
     again = ("--rescore", tmp_path / "old", "--data", data, "--out", tmp_path / "new")
-    with pytest.raises(RequestError, match="--max-new-tokens"):
+    with raises(RequestError, "--max-new-tokens"):
         call(contains, *again, "--max-new-tokens", 4)
     call(contains, *again, "--ignore-case")
     assert results(tmp_path / "new/m/rows")["accuracy"] == 0.75
@@ -95,7 +96,7 @@ def test_shots_need_no_code_of_the_command(contains, data, tiny_model, tmp_path)
 def test_rows_with_images_are_refused_by_their_place(contains, tmp_path) -> None:
     seen = tmp_path / "seen.json"
     seen.write_text(json.dumps([{"instruction": "<image>?", "output": "no", "images": ["a.png"]}]))
-    with pytest.raises(plugins.ContentError, match=r"seen.json: record 1: images"):
+    with raises(plugins.ContentError, "record 1", "seen.json"):
         call(contains, "--model", "m", "--data", seen, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

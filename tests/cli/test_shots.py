@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tests.serving import answering
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
@@ -103,32 +104,32 @@ def test_examples_are_drawn_by_a_seed_in_turn_and_never_from_what_is_evaluated()
 
 def test_a_training_split_is_found_or_named_or_refused() -> None:
     lone = read_datasets(("lone",), ())
-    with pytest.raises(RequestError, match="no training split of lone is known: .* --shots-from lone=NAME"):
+    with raises(RequestError, "--shots-from lone=NAME"):
         with_shots(lone, 1, ())
     for given in ("odd_train", "lone=odd_train", "dataset_info/odd_train.json"):
         (named,) = with_shots(lone, 1, (given,))
         assert named.shots.source == given.removeprefix("lone=")
-    with pytest.raises(RequestError, match="--shots-from other: another was named before"):
+    with raises(RequestError, "--shots-from other"):
         with_shots(lone, 1, ("odd_train", "other"))
-    with pytest.raises(RequestError, match="'none' is not in"):
+    with raises(RequestError, "none"):
         with_shots(lone, 1, ("none",))
-    with pytest.raises(RequestError, match="has 0 fitting examples that are not evaluated"):
+    with raises(RequestError, "0"):
         with_shots(lone, 1, ("lone",))
     register(odd_eval=EVAL)
-    with pytest.raises(RequestError, match=r"is known \(no odd_train is registered\)"):
+    with raises(RequestError, "odd_train"):
         with_shots(read_datasets(("odd_eval",), ()), 1, ())
 
 
 def test_shots_without_a_base_or_a_number_are_refused(tiny_model, tmp_path) -> None:
     write_adapter(Path("saves/mine"))
     given = ("--model", tiny_model, "--dataset", "odd_eval", "--out", "out")
-    with pytest.raises(RequestError, match="leave out --no-base"):
+    with raises(RequestError, "--no-base"):
         call(nli, *given, "--adapter", "mine", "--no-base", "--shots", "1")
-    with pytest.raises(RequestError, match="give --shots N with it"):
+    with raises(RequestError, "--shots"):
         call(nli, *given, "--shots-from", "odd_train")
     suite = tmp_path / "suite.yaml"
     suite.write_text("one: {command: nli, dataset: odd_eval, shots: 2}\n")
-    with pytest.raises(ContentError, match="shots: a suite adds no model"):
+    with raises(ContentError, "shots"):
         read_steps(suite, (), ())
     assert not Path("out").exists()
 
@@ -137,7 +138,7 @@ def test_other_examples_are_not_resumed(tiny_model) -> None:
     given = ("--model", tiny_model, "--dataset", "odd_eval", "--shots", "2", "--out", "out")
     call(nli, *given)
     register(odd_eval=EVAL, odd_train=TRAIN[5:])
-    with pytest.raises(RequestError, match="settings shots of odd_eval: was"):
+    with raises(RequestError, "odd_eval"):
         call(nli, *given, "--resume")
 
 

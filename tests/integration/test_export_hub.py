@@ -102,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub():
     server = Hub()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
     assert not server.unknown

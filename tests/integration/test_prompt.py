@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.messages import raises
 from tests.tiny import CHATML
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import chat_encoder, conversation, llamafactory_encoder, saved_chat_template
@@ -101,7 +102,7 @@ def test_thinking_is_off_in_llamafactorys_reasoning_templates(tokenizer) -> None
 
 
 def test_an_unknown_template_is_refused_with_a_guess(tokenizer) -> None:
-    with pytest.raises(RequestError, match="no template 'qwem' .*did you mean \"qwen\""):
+    with raises(RequestError, "qwem", "qwen"):
         llamafactory_encoder(tokenizer, "qwem")
 
 
@@ -237,5 +238,5 @@ def trained_with_tools(tokenizer, messages, tools):
 
 def test_a_chat_template_that_leaves_tools_out_is_refused(tokenizer) -> None:
     talk = [{"role": "user", "content": "Q", "tools": json.dumps([ADD])}]
-    with pytest.raises(ContentError, match="the chat template leaves out the tool 'add': it knows none"):
+    with raises(ContentError, "add"):
         chat_encoder(tokenizer, CHATML)(talk)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.messages import raises
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
@@ -119,5 +120,5 @@ def test_an_entry_written_by_hand(entry: dict[str, object], record: dict[str, ob
 
 def test_a_record_at_which_llamafactory_stops_is_an_error_with_its_column() -> None:
     record = {"conversations": [{"from": "human", "value": "a"}, {"from": "judge", "value": "b"}]}
-    with pytest.raises(ContentError, match='conversations: turn 2: from "judge", expected one of human'):
+    with raises(ContentError, "judge", "turn 2", "conversations"):
         RecordReader(format_of_entry(SHAREGPT)).read(record)

@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.test_prompt import TALKS, TEMPLATES, tokenizer  # noqa: F401
+from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import chat_renderer
 from tuneyard.core.supervision import _fit, chat_turns, llamafactory_turns, supervise, supervise_text
@@ -97,5 +98,5 @@ def test_held_out_rows_are_those_of_val_size(count, ratio, seed, tmp_path) -> No
 
 def test_a_template_that_rewrites_a_turn_is_refused(tokenizer) -> None:  # noqa: F811
     rewriting = "{% for m in messages %}{{ loop.length }} {{ m['content'] }}\n{% endfor %}"
-    with pytest.raises(ContentError, match="writes a turn otherwise once it is answered.*--template NAME"):
+    with raises(ContentError, "--template NAME"):
         chat_turns(tokenizer, chat_renderer(tokenizer, rewriting))([*TALKS["plain"], ANSWER])

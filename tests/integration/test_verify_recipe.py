@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tuneyard.compiler.verify.report import as_json, lines
 from tuneyard.compiler.verify.run import Verdict, read_settings, verify
 from tuneyard.compiler.verify.trained import read_recipe_file
@@ -225,7 +226,7 @@ def test_llamafactory_stops_at_another_dataset_of_another_stage(sets, stage, key
 
 
 def test_settings_that_llamafactory_refuses_are_said(sets):
-    with pytest.raises(ContentError, match="refuses the settings"):
+    with raises(ContentError):
         sets.verify(mask_history=True, train_on_prompt=True)
 
 

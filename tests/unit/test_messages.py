@@ -11,6 +11,8 @@ pytest_plugins = ("pytester",)
 
 def test_every_entry_belongs_to_a_test(request: pytest.FixtureRequest) -> None:
     """Of the files that were collected in whole. `--regenerate` of such a file takes a stale entry out."""
+    if request.config.getoption("regenerate"):
+        pytest.skip("the entries are being rewritten")
     comparison = request.config.pluginmanager.get_plugin(messages.Comparison.NAME)
     assert sorted(comparison.stale) == []
 
@@ -55,7 +57,7 @@ def test_a_message_without_its_fact_fails() -> None:
 
 
 def test_places_of_this_machine_have_one_name(tmp_path) -> None:
-    text = f"{tmp_path}/a.json: no; {messages.ROOT}/core\x1b http://127.0.0.1:8013/v1"
+    text = f"{tmp_path}/a.json: no; {messages.ROOT}/core\x1b http://127.0.0.1:38013/v1"
     assert normalised(text) == "TMP/a.json: no; ROOT/core\\x1b http://127.0.0.1:PORT/v1"
 
 
@@ -70,6 +72,11 @@ INNER = """
     def test_silent():
         pass
 """
+
+
+def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """Run the tests of a project in a process of their own, without plugins that take time to import."""
+    return project.runpytest_subprocess("-p", "no:hypothesispytest", "-p", "no:anyio", *arguments)
 
 
 @pytest.fixture
@@ -88,31 +95,32 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     return pytester
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
-def test_regenerate_rewrites_the_entries_of_the_tests_that_ran(project: pytest.Pytester, workers) -> None:
+def test_regenerate_rewrites_the_entries_of_the_tests_that_ran(project: pytest.Pytester) -> None:
+    """By workers. The next test has none."""
     file = project.path / "golden.txt"
     other = "other.py::test_kept\n    ContentError: of a test that did not run\n"
     (project.path / "other.py").touch()
     stale = "test_inner.py::test_gone\n    ContentError: of a test that is gone\n"
     file.write_text(f"{other}\n{stale}")
-    assert project.runpytest_subprocess("-p", "no:cacheprovider", "--regenerate", *workers).ret == 0
+    assert run(project, "--regenerate", "-n", "2").ret == 0
     assert (
         file.read_text() == f"{other}\ntest_inner.py::test_rows\n    ContentError: a.jsonl:3: found 5 rows\n"
     )
-    assert project.runpytest_subprocess(*workers).ret == 0
+    assert run(project).ret == 0
 
 
 def test_another_wording_fails_with_the_command_that_rewrites_it(project: pytest.Pytester) -> None:
+    message = "    ContentError: a.jsonl:3: found five rows\n"
     file = project.path / "golden.txt"
-    result = project.runpytest_subprocess()
+    file.write_text(f"test_inner.py::test_rows\n{message}\ntest_inner.py::test_silent\n{message}")
+    result = run(project)
+    assert result.ret == 1
     result.stdout.fnmatch_lines(
-        ["*+ContentError: a.jsonl:3: found 5 rows*", "*--regenerate 'test_inner.py::test_rows'*"]
+        [
+            "*-ContentError: a.jsonl:3: found five rows",
+            "*+ContentError: a.jsonl:3: found 5 rows",
+            "*pytest --regenerate 'test_inner.py::test_rows'",
+            "*-ContentError: a.jsonl:3: found five rows",
+            "*2 failed*",
+        ]
     )
-    for test, message in (
-        ("test_rows", "ContentError: a.jsonl:3: found five rows"),
-        ("test_silent", "RequestError: x"),
-    ):
-        file.write_text(f"test_inner.py::{test}\n    {message}\n")
-        result = project.runpytest_subprocess()
-        assert result.ret == 1
-        result.stdout.fnmatch_lines([f"*-{message}*"])

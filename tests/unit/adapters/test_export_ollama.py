@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.messages import raises
 from tests.tiny import CHATML
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.adapters.test_commands import call
@@ -282,7 +283,7 @@ def test_three_quotes_have_no_way_into_a_modelfile():
 def test_a_template_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr("tuneyard.core.time_limit.SECONDS", 0.1)
     loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
-    with pytest.raises(ContentError, match="the chat template: stopped after 0.1 s"):
+    with raises(ContentError, "template", "0.1"):
         renderer(loops, {})([{"role": "user", "content": "x"}], True)
 
 
@@ -290,5 +291,5 @@ def test_a_template_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch):
     "template", ["{{ 1 // 0 }}", "{{ [][0] + 'x' }}", "{{ 'x' + 1 }}", "{{ range(9 ** 9) | list }}"]
 )
 def test_a_template_whose_code_fails_is_refused(template):
-    with pytest.raises(ContentError, match="the chat template refuses messages of user: "):
+    with raises(ContentError, "user"):
         renderer(template, {})([{"role": "user", "content": "x"}], True)

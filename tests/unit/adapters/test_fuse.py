@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.messages import raises
 from tests.unit.adapters.make import base_tensors, bf16_bits, delta, factors, make, make_base
 from tuneyard.adapters.delta import nf4, total
 from tuneyard.adapters.fuse import RECORD, fuse, plan_fusing, retained_lines
@@ -264,26 +265,26 @@ def test_leftovers_of_another_plan_are_not_taken_up(tmp_path):
 def test_overflow_is_refused_and_leaves_nothing(tmp_path):
     base = make_base(tmp_path / "base", base_tensors(), "F16")
     make(tmp_path / "a", {m: (a * 1e3, b * 1e3) for m, (a, b) in factors(1).items()})
-    with pytest.raises(ContentError, match=r"W \+ ΔW in F16: \d+ values are NaN or infinite"):
+    with raises(ContentError, "ΔW", "F16", "NaN"):
         fused([(tmp_path / "a", 1)], base, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "base"]
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "facts"),
     [
-        ({"quantization_config": {"bits": 4}}, "weights are quantised"),
-        ({"without": "model.layers.1.self_attn.v_proj.weight"}, "no such module: another base"),
-        ({"layers": 1}, "layers.1.*no such module"),
-        ({"layers": 3}, "layers.2.self_attn.q_proj is missing, although its config targets it"),
-        ({"shapes": {"q_proj": (24, 24), "v_proj": (24, 24)}}, r"shape \[12, 24\], .* has \[24, 24\]"),
+        ({"quantization_config": {"bits": 4}}, ""),
+        ({"without": "model.layers.1.self_attn.v_proj.weight"}, "module"),
+        ({"layers": 1}, "layers.1"),
+        ({"layers": 3}, "layers.2.self_attn.q_proj"),
+        ({"shapes": {"q_proj": (24, 24), "v_proj": (24, 24)}}, "12; 24"),
     ],
 )
-def test_adapters_of_another_base_are_refused(tmp_path, change, message):
+def test_adapters_of_another_base_are_refused(tmp_path, change, facts):
     tensors = base_tensors(**{k: change.pop(k) for k in ("layers", "shapes") if k in change})
     tensors.pop(change.pop("without", None), None)
     base = make_base(tmp_path / "base", tensors, **change)
-    with pytest.raises(ContentError, match=message):
+    with raises(ContentError, *facts.split("; ")):
         fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "base"]
 
@@ -295,7 +296,7 @@ def test_shard_indexes_that_lead_elsewhere_are_refused(tmp_path, place):
     value = json.loads(index.read_text())
     value["weight_map"]["model.embed_tokens.weight"] = place
     index.write_text(json.dumps(value))
-    with pytest.raises(ContentError, match=r"expected a .safetensors name without folders"):
+    with raises(ContentError):
         fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
 
 
@@ -305,7 +306,7 @@ def test_index_and_shards_must_agree(tmp_path):
     value = json.loads(index.read_text())
     value["weight_map"]["ghost"] = value["weight_map"]["model.embed_tokens.weight"]
     index.write_text(json.dumps(value))
-    with pytest.raises(ContentError, match="'ghost' is only in the index"):
+    with raises(ContentError, "ghost"):
         fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
 
 
@@ -314,10 +315,10 @@ def test_pickled_or_truncated_bases_are_refused(tmp_path):
     file = base / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-2])
     make(tmp_path / "a")
-    with pytest.raises(ContentError, match="truncated"):
+    with raises(ContentError):
         fused([(tmp_path / "a", 1)], base, tmp_path / "out")
     file.rename(base / "pytorch_model.bin")
-    with pytest.raises(RequestError, match="pickle files must be saved as safetensors"):
+    with raises(RequestError):
         fused([(tmp_path / "a", 1)], base, tmp_path / "out")
 
 
@@ -325,21 +326,21 @@ def test_outputs_that_could_cost_data_are_refused(tmp_path):
     base = make_base(tmp_path / "base", base_tensors())
     make(tmp_path / "a")
     for out in (base, base / "inside", tmp_path, tmp_path / "a"):
-        with pytest.raises(RequestError, match="output over an input"):
+        with raises(RequestError):
             fused([(tmp_path / "a", 1)], base, out)
 
 
 def test_full_disks_are_noticed_before_writing(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
     base = make_base(tmp_path / "base", base_tensors())
-    with pytest.raises(RequestError, match="GB needed, 0.0 GB free"):
+    with raises(RequestError, "GB", "0.0 GB"):
         fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
 
 
 def test_a_base_cut_while_it_is_copied_is_noticed(tmp_path):
     (tmp_path / "x").write_bytes(b"12345")
     (tmp_path / "y").touch()
-    with pytest.raises(ContentError, match="became shorter"):
+    with raises(ContentError):
         copy_tensor(Tensor(tmp_path / "x", "w", "U8", (9,), 0, 9), tmp_path / "y", 0)
 
 

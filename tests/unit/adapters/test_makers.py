@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.messages import raises
 from tests.unit.adapters.make import (
     PREFIX,
     base_tensors,
@@ -84,12 +85,12 @@ def test_exclusions_explain_targets_without_tensors(tmp_path):
     assert open_adapter(
         make(tmp_path / "c", target_modules=[*every[:3]], exclude_modules=["self_attn.o_proj"])
     ).layout
-    with pytest.raises(ContentError, match="targets 'k_proj', but no such tensor is in the file"):
+    with raises(ContentError, "k_proj"):
         open_adapter(make(tmp_path / "d", target_modules=every, exclude_modules=["o_proj"]))
     few = {m: pair for m, pair in factors(layers=8).items() if m != "model.layers.3.self_attn.q_proj"}
     fields = {"exclude_modules": [r"model.layers.3.self_attn.q_proj"]}
     assert open_adapter(make(tmp_path / "e", few, **fields)).layout
-    with pytest.raises(ContentError, match=r"layers\.3\.self_attn\.q_proj is missing, but its neighbours"):
+    with raises(ContentError, "layers.3.self_attn.q_proj"):
         open_adapter(make(tmp_path / "f", few))
 
 

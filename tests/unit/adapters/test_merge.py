@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.messages import raises
 from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make, tensors_of
 from tuneyard.adapters import lowrank
 from tuneyard.adapters.merge import error_lines, merge, plan_merging, relative
@@ -36,7 +37,7 @@ def error_of(adapter, expected):
 
 def test_full_disks_are_noticed_before_a_merge_writes(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
-    with pytest.raises(RequestError, match="GB needed, 0.0 GB free"):
+    with raises(RequestError, "GB", "0.0 GB"):
         merged([(make(tmp_path / "a"), 1)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -136,7 +137,7 @@ def test_copies_of_the_base_embedding_are_carried_if_equal(tmp_path):
         )
     result, _ = merged([(tmp_path / "a", 1), (tmp_path / "b", 1)], tmp_path / "out")
     assert (result.full_tensor("model.embed_tokens.base_layer.weight") == 1).all()
-    with pytest.raises(ContentError, match="copy of the base's, differs between a and c"):
+    with raises(ContentError):
         merged([(tmp_path / "a", 1), (tmp_path / "c", 1)], tmp_path / "out2")
 
 
@@ -260,19 +261,19 @@ def test_any_ranks_patterns_weights_and_dtypes_give_the_dense_sum(tmp_path_facto
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("how", "facts"),
     [
-        ({"method": "svd"}, "either --rank R or --energy E"),
-        ({"method": "svd", "rank": 4, "energy": 0.9}, "either"),
-        ({"method": "exact", "rank": 4}, "--rank belongs to --method svd"),
+        ({"method": "svd"}, "--rank; --energy"),
+        ({"method": "svd", "rank": 4, "energy": 0.9}, ""),
+        ({"method": "exact", "rank": 4}, "--rank; --method"),
         ({"method": "svd", "rank": 0}, "--rank 0"),
         ({"method": "svd", "energy": 0.0}, "--energy 0.0"),
         ({"method": "svd", "energy": float("nan")}, "--energy NaN"),
     ],
 )
-def test_method_arguments_that_do_not_fit(tmp_path, how, message):
+def test_method_arguments_that_do_not_fit(tmp_path, how, facts):
     make(tmp_path / "a")
-    with pytest.raises(RequestError, match=message):
+    with raises(RequestError, *facts.split("; ")):
         merged([(tmp_path / "a", 1)], tmp_path / "out", **how)
     assert not (tmp_path / "out").exists()
 
@@ -280,7 +281,7 @@ def test_method_arguments_that_do_not_fit(tmp_path, how, message):
 def test_linear_refuses_different_ranks(tmp_path):
     make(tmp_path / "a", factors(1))
     make(tmp_path / "b", factors(2, rank=4), r=4)
-    with pytest.raises(ContentError, match=r"ranks \[4, 8\] differ"):
+    with raises(ContentError, "4", "8"):
         merged([(tmp_path / "a", 1), (tmp_path / "b", 1)], tmp_path / "out", method="linear")
 
 
@@ -288,7 +289,7 @@ def test_nan_in_a_source_leaves_nothing_behind(tmp_path):
     pairs = factors(1)
     pairs["model.layers.1.self_attn.v_proj"][1][3, 2] = np.nan
     make(tmp_path / "a", pairs)
-    with pytest.raises(ContentError, match=r"v_proj.lora_B.weight': 1 values are NaN .* \[3, 2\]"):
+    with raises(ContentError, "1 values", "v_proj.lora_B.weight", "NaN", "3", "2"):
         merged([(tmp_path / "a", 1)], tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
 

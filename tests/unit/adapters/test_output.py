@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tests.unit.adapters import test_export_gguf
 from tests.unit.adapters.make import factors, make
 from tests.unit.adapters.test_commands import at_home, call, names  # noqa: F401  # a fixture
@@ -43,7 +44,7 @@ def trained(_count):
 
 @pytest.mark.parametrize("work", [merge, fuse])
 def test_what_comes_while_a_command_works_is_kept_with_its_result(work):
-    with pytest.raises(RequestError, match=r"out: already there; .* whose result is kept as .*/out-2$"):
+    with raises(RequestError, "out", "/out-2"):
         work(trained)
     assert open_adapter("./out").digest == open_adapter(make("same", factors(7))).digest
     files = {path: path.read_bytes() for path in Path("out-2").iterdir()}
@@ -63,7 +64,7 @@ def test_force_is_for_what_lay_there_and_not_for_what_came(work):
             Path("out").rename("old")
             trained(0)
 
-    with pytest.raises(RequestError, match=r"--force will not replace it; .* kept as .*/out-2$"):
+    with raises(RequestError, "--force", "/out-2"):
         work(replaced, force=True)
     assert open_adapter("./out").digest == open_adapter(make("same", factors(7))).digest
     assert names("old") == names("out-2")
@@ -85,7 +86,7 @@ def test_force_keeps_files_that_the_command_does_not_write(work):
     work(lambda _: None)
     work(lambda _: None, force=True)
     Path("out/notes.txt").write_text("mine")
-    with pytest.raises(RequestError, match=r"out: found notes\.txt in it, .* --force will not replace it"):
+    with raises(RequestError, "out", "notes.txt", "--force"):
         work(lambda _: None, force=True)
     assert Path("out/notes.txt").read_text() == "mine"
     assert "out-2" not in names(".")
@@ -102,7 +103,7 @@ def test_what_came_before_the_first_byte_costs_no_work(work, monkeypatch):
         return found
 
     monkeypatch.setattr(module, planned, late)
-    with pytest.raises(RequestError, match="out: already there; choose another --out"):
+    with raises(RequestError, "out", "--out"):
         work(lambda _: pytest.fail("worked"))
     assert set(names(".")) == {"base", "out", "saves"}
 
@@ -126,7 +127,7 @@ def test_a_file_that_comes_while_a_gguf_is_written_is_kept(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("tuneyard.adapters.export.gguf_files.write_gguf", interrupted)
-        with pytest.raises(RequestError, match=r"m.gguf: already there; .* kept as .*/m-2.gguf$"):
+        with raises(RequestError, "m.gguf", "/m-2.gguf"):
             to_gguf(open_source("./model", None), options)
     assert Path("m.gguf").read_text() == "mine"
     Path("m.gguf").unlink()

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import ROOT
+from tests.messages import raises
 from tests.unit.compiler.conftest import as_parquet
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.commands.dataset_reader import stored_examples
@@ -162,27 +163,27 @@ def test_lengths_in_tokens_are_those_of_the_tokenizer(bench):
 
 
 @pytest.mark.parametrize(
-    ("content", "error", "said"),
+    ("content", "error", "facts"),
     [
-        ("", ContentError, "no examples"),
-        ('{"other": 1}\n', ContentError, "set.jsonl:1: no column"),
-        ("{broken\n", ContentError, "E0"),
+        ("", ContentError, ""),
+        ('{"other": 1}\n', ContentError, "set.jsonl:1"),
+        ("{broken\n", ContentError, "set.jsonl:1: E002"),
     ],
 )
-def test_what_is_no_dataset_is_refused_with_its_place(bench, content, error, said):
-    with pytest.raises(error, match=said):
+def test_what_is_no_dataset_is_refused_with_its_place(bench, content, error, facts):
+    with raises(error, *facts.split("; ")):
         stats(str(bench.write("set.jsonl", content)), bench.out, None)
 
 
 def test_a_missing_file_dataset_or_tokenizer_is_named(bench):
-    for name, said in ((f"{bench.folder}/none.jsonl", "file not found"), ("none", "is not in")):
-        with pytest.raises(RequestError, match=said):
+    for name in (f"{bench.folder}/none.jsonl", "none"):
+        with raises(RequestError, name):
             stats(name, bench.out, None)
     source = bench.rows("set.jsonl", [record(0)])
-    with pytest.raises(RequestError, match="no tokenizer.json"):
+    with raises(RequestError, "tokenizer.json"):
         stats(str(source), bench.out, bench.folder)
     bench.write("tokenizer.json", "{}")
-    with pytest.raises(ContentError, match="no `model` in it"):
+    with raises(ContentError, "model"):
         stats(str(source), bench.out, bench.folder)
 
 

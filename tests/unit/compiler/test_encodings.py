@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS, as_csv, as_parquet
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError
@@ -56,7 +57,7 @@ def test_any_name_of_an_encoding_reads_or_is_refused(bench, encoding):
     ],
 )
 def test_what_is_no_encoding_of_text_is_refused(bench, encoding):
-    with pytest.raises(ContentError, match="unknown encoding"):
+    with raises(ContentError):
         load_spec(str(spec(bench, encoding)))
 
 

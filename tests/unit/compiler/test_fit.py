@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.lint.duplicates import imbalance
 from tuneyard.core.errors import RequestError
@@ -99,7 +100,7 @@ def test_no_duplicates_counts_but_does_not_compare(bench):
 
 
 def test_no_duplicates_is_refused_where_rows_are_arranged(bench):
-    with pytest.raises(RequestError, match="--no-duplicates: defect is sampled, split"):
+    with raises(RequestError, "--no-duplicates"):
         bench.compile("defect", bench.rows("d.jsonl", ROWS), duplicates=False)
 
 

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS, as_parquet
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError
@@ -107,7 +108,7 @@ def test_a_file_name_that_is_no_text_is_escaped(bench):
     "value", ['!!int ""', '!!float "_"', "!!bool maybe", "!!timestamp x", "!!binary é", "!!set {a}", DIGITS]
 )
 def test_a_yaml_value_that_does_not_fit_its_tag_is_one_message(bench, value):
-    with pytest.raises(ContentError, match=r"s\.yaml"):
+    with raises(ContentError, "s.yaml"):
         load_spec(str(bench.write("s.yaml", f"{SPEC}sample: {value}\n")))
 
 

@@ -8,6 +8,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS, as_csv, layouts
 from tuneyard.compiler.init.propose import propose
 from tuneyard.core.errors import ContentError, RequestError
@@ -69,7 +70,7 @@ def test_the_dialect_is_found_and_said(bench, delimiter, encoding, said):
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-16"])
 def test_a_table_that_is_cut_off_inside_a_character_is_refused(bench, encoding):
     source = bench.write("qa.csv", as_csv([{"问题": "什么", "回答": "因为"}]).rstrip().encode(encoding)[:-1])
-    with pytest.raises(ContentError, match=r"qa\.csv: .* is cut off inside a character: get the file again"):
+    with raises(ContentError, "qa.csv", "character"):
         propose(source)
 
 
@@ -140,35 +141,45 @@ def test_a_bad_row_is_said_and_the_rest_still_guessed(bench):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "error", "said"),
+    ("name", "content", "error", "facts"),
     [
         (
             "numbers.jsonl",
             '{"x": 1, "y": 2.5}\n',
             ContentError,
-            "nothing in it looks like.*x (number), y (fraction)",
+            "numbers.jsonl; x (number); y (fraction)",
         ),
-        ("pair.jsonl", '{"premise": "a", "hypothesis": "b"}\n', ContentError, "nothing in it looks like"),
-        ("head.tsv", "0\tA text.\t1\n1\tB\t0\n", ContentError, "nothing in it looks like"),
-        ("empty.jsonl", "", ContentError, "no rows; there is nothing to guess from"),
+        (
+            "pair.jsonl",
+            '{"premise": "a", "hypothesis": "b"}\n',
+            ContentError,
+            "premise; hypothesis",
+        ),
+        ("head.tsv", "0\tA text.\t1\n1\tB\t0\n", ContentError, "head.tsv"),
+        ("empty.jsonl", "", ContentError, "empty.jsonl"),
         ("scalar.json", "3", ContentError, "E007"),
-        ("words.doc", "a", RequestError, "unknown kind of file '.doc'"),
-        ("latin.csv", "question,answer\nété ça,où à é è ù\n".encode("latin-1"), ContentError, "not UTF-8"),
-        ("cut.jsonl.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab", ContentError, "get the file again"),
+        ("words.doc", "a", RequestError, "words.doc; .doc"),
+        (
+            "latin.csv",
+            "question,answer\nété ça,où à é è ù\n".encode("latin-1"),
+            ContentError,
+            "UTF-8",
+        ),
+        ("cut.jsonl.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab", ContentError, "cut.jsonl.gz"),
     ],
 )
-def test_what_cannot_be_guessed_is_refused(bench, name, content, error, said):
-    with pytest.raises(error, match=said.replace("(", r"\(").replace(")", r"\)")):
+def test_what_cannot_be_guessed_is_refused(bench, name, content, error, facts):
+    with raises(error, *facts.split("; ")):
         propose(bench.write(name, content))
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(RequestError, match="source not found"):
+    with raises(RequestError):
         propose(tmp_path / "none.jsonl")
 
 
 def test_a_folder_without_data_is_refused(tmp_path):
-    with pytest.raises(RequestError, match="no data files in this folder"):
+    with raises(RequestError):
         propose(tmp_path)
 
 
@@ -217,7 +228,7 @@ def test_several_answers_to_a_question_are_no_text_for_pretraining(bench):
     answers = [{"text": "She", "answer_start": 1}, {"text": "Her", "answer_start": 5}]
     qas = [{"question": "Who is it?", "answers": answers}, {"question": "What?", "answers": answers[:1]}]
     source = bench.write("dev.json", json.dumps({"data": [{"paragraphs": [{"context": "C", "qas": qas}]}]}))
-    with pytest.raises(ContentError, match="nothing in it looks like.*question .text.*text .text"):
+    with raises(ContentError):
         propose(source)
 
 
@@ -230,7 +241,7 @@ def test_several_answers_to_a_question_are_no_text_for_pretraining(bench):
     ],
 )
 def test_the_first_item_of_a_list_of_several_is_never_taken(bench, name, content):
-    with pytest.raises(ContentError, match="2 lists of objects|items .several objects"):
+    with raises(ContentError, name):
         propose(bench.write(name, json.dumps(content) + "\n"))
 
 
@@ -335,10 +346,10 @@ def test_columns_that_the_user_names_are_taken(bench):
     assert "Texts with a class" in text and "split: {eval: 0.2, stratify: label, seed: 42}" in text
     assert yaml.safe_load(text)["columns"] == {"text": ["remark"], "label": ["kind"]}
     assert "Questions and answers" in propose(source, text="body", answer="remark")[0]
-    with pytest.raises(RequestError, match="--label kinds: no such column.*columns: body, remark, kind"):
+    with raises(RequestError, "--label kinds", "columns"):
         propose(source, label="kinds")
     many = bench.rows("many.jsonl", [{"body": "A text.", "kind": f"k{n}"} for n in range(40)])
-    with pytest.raises(RequestError, match="more than 30 values.*--answer"):
+    with raises(RequestError, "30 values", "--answer"):
         propose(many, label="kind")
 
 
@@ -423,7 +434,7 @@ def messages_of_threads() -> list[dict]:
 @pytest.mark.parametrize("name", layouts(messages_of_threads()))
 def test_single_messages_of_threads_are_no_texts_for_pretraining(bench, name):
     source = bench.write(name, layouts(messages_of_threads())[name])
-    with pytest.raises(ContentError, match="one message of a thread.*parent_id") as refused:
+    with raises(ContentError, "parent_id") as refused:
         propose(source)
     assert "Spec messages compiles that file" in str(refused.value)
     assert "--text text" in str(refused.value)
@@ -437,7 +448,7 @@ def test_trees_of_messages_are_no_texts_for_pretraining(bench):
     for replies in ([reply], [reply, reply]):
         first = {"role": "prompter", "text": "Why is the sky blue at noon?", "replies": replies}
         rows = [{"message_tree_id": "a", "prompt": first | {"message_id": n}} for n in range(3)]
-        with pytest.raises(ContentError, match=r"a tree of messages .*prompt\.replies"):
+        with raises(ContentError, "prompt.replies"):
             propose(bench.rows("trees.jsonl", rows))
 
 

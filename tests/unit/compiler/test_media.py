@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REAL
+from tests.messages import raises
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.publish.registry import entries_of
 from tuneyard.compiler.request import CompileRequest
@@ -81,7 +82,7 @@ def test_what_holds_no_media_is_refused(pictures):
     text = ALPACA.replace("format: alpaca, instruction", "format: text, text").replace(
         ', output: "{answer}"', ""
     )
-    with pytest.raises(ContentError, match="column pictures: neither a mixture nor a text for pretraining"):
+    with raises(ContentError, "pictures"):
         compiled(pictures, [], text)
 
 

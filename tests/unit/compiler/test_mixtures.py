@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.messages import raises
 from tuneyard.compiler.check.cleaning import HTML, without_html
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError
@@ -179,7 +180,7 @@ def test_the_rows_of_the_parts_add_up_to_the_total(total, shares, rows):
 def test_a_part_with_more_than_a_record_of_a_mixture_holds_is_refused(bench, spec):
     """Before, the compile ended with "came to the disk otherwise than it was made" or a traceback."""
     path = bench.write("m.yaml", MIX.replace("as: qa", f"as: {spec}", 1))
-    with pytest.raises(ContentError, match=rf"mix\.parts\.ai: spec {spec} reads .*no record of a mixture"):
+    with raises(ContentError, "mix.parts.ai", spec):
         load_spec(str(path))
 
 
@@ -188,7 +189,7 @@ def test_a_part_with_earlier_turns_needs_a_history(bench):
     files = {"ai": bench.rows("a.jsonl", [told]), "ic": bench.rows("q.jsonl", questions("d"))}
     text = MIX.replace("as: qa", "as: alpaca", 1).replace("keywords: [neural network, LLM]", "min: 0")
     text = text.replace("keywords: [FPGA, CMOS]", "min: 0")
-    with pytest.raises(ContentError, match=r"mix\.parts\.ai: .*`turns: history`"):
+    with raises(ContentError, "mix.parts.ai", "turns: history"):
         load_spec(str(bench.write("m.yaml", text)))
     spec = bench.write("m.yaml", text.replace("format: alpaca", "format: alpaca, turns: history"))
     report = bench.compile(spec, *(f"{part}={path}" for part, path in files.items()))

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.conftest import REAL
+from tests.messages import raises
 from tuneyard.compiler.commands.dataset_reader import stored_examples
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.publish.registry import entries_of
@@ -87,24 +88,24 @@ def test_what_llamafactory_should_read_of_a_record():
 
 
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "facts"),
     [
-        ('format: alpaca, instruction: "{q}", output: "{c}"', "in place of `output` and `assistant`"),
+        ('format: alpaca, instruction: "{q}", output: "{c}"', "output; assistant"),
         (
             'format: text, text: "{q}"',
-            "column c: neither a mixture nor a text for pretraining can contain chosen",
+            "c",
         ),
     ],
 )
-def test_an_output_that_cannot_hold_pairs_is_refused(tmp_path, write, said):
+def test_an_output_that_cannot_hold_pairs_is_refused(tmp_path, write, facts):
     columns = "{q: [q], c: {names: [c], is: chosen}, r: {names: [r], is: rejected}}"
     (tmp_path / "x.yaml").write_text(
         f"about: x\ncolumns: {columns}\nwrite: [{{dataset: x, file: x.json, {write}}}]"
     )
-    with pytest.raises(ContentError, match=said):
+    with raises(ContentError, *facts.split("; ")):
         load_spec(str(tmp_path / "x.yaml"))
     (tmp_path / "y.yaml").write_text(f"about: x\ncolumns: {columns.split(', r:')[0]}}}\nwrite: [{{dataset: x, file: x.json, format: alpaca}}]")  # fmt: skip # noqa: E501
-    with pytest.raises(ContentError, match="expected a column of each"):
+    with raises(ContentError):
         load_spec(str(tmp_path / "y.yaml"))
 
 
@@ -209,7 +210,7 @@ def test_a_call_at_the_end_of_a_pair_is_not_made_plain_text(tmp_path):
 
 @pytest.mark.parametrize("name", ["pairs-chat", "media", "kto"])
 def test_what_stands_beside_turns_is_not_written_as_alpaca(name):
-    with pytest.raises(ContentError, match="alpaca leaves out turns"):
+    with raises(ContentError):
         load_spec(name, {"write": [{"dataset": "a", "file": "a.json", "format": "alpaca"}]})
 
 

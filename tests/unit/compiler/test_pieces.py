@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.messages import raises
 from tuneyard.compiler.commands.trace import trace
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.write.pieces import PieceRule
@@ -104,24 +105,24 @@ def test_pieces_of_a_row_stay_together_where_rows_are_arranged(bench, more):
 
 
 @pytest.mark.parametrize(
-    ("pieces", "message"),
+    ("pieces", "facts"),
     [
-        ("{characters: 8, overlap: 8}", "`overlap: 8` must be less than 8"),
-        ("{tokens: 8}", r"write\.0: .*`tokens: 8`.*add `tokenizer: FOLDER`"),
+        ("{characters: 8, overlap: 8}", "overlap: 8; 8"),
+        ("{tokens: 8}", "write.0; tokens: 8; tokenizer: FOLDER"),
         (
             "{characters: 8, tokens: 9, tokenizer: x}",
-            r"write\.0: .*both `characters: 8` and `tokens: 9`.*remove one",
+            "write.0; characters: 8; tokens: 9",
         ),
-        ("{characters: 8, tokens: 9}", "both `characters: 8` and `tokens: 9`"),
-        ("{characters: 8, tokenizer: x}", "`tokenizer: x` would have no effect"),
-        ("{overlap: 8}", r"no unit: add `characters: N`, or `tokens: N` with `tokenizer: FOLDER`"),
-        ("{tokenizer: x}", "no unit"),
-        ("{}", "no unit"),
-        ("{characters: 0}", r"pieces\.characters: found 0, expected 1 or more"),
+        ("{characters: 8, tokens: 9}", "characters: 8; tokens: 9"),
+        ("{characters: 8, tokenizer: x}", "tokenizer: x"),
+        ("{overlap: 8}", "characters: N; tokens: N; tokenizer: FOLDER; unit"),
+        ("{tokenizer: x}", ""),
+        ("{}", ""),
+        ("{characters: 0}", "write.0.pieces.characters; 0; 1"),
     ],
 )
-def test_what_pieces_cannot_mean_is_refused(bench, pieces, message):
-    with pytest.raises(ContentError, match=message):
+def test_what_pieces_cannot_mean_is_refused(bench, pieces, facts):
+    with raises(ContentError, *facts.split("; ")):
         bench.compile(spec(bench, pieces), bench.rows("t.jsonl", [{"text": "a"}]))
 
 
@@ -129,15 +130,15 @@ def test_pieces_are_of_plain_texts_without_clusters(bench):
     source = bench.rows("t.jsonl", [{"text": "a", "source": "b"}])
     path = spec(bench, "{characters: 8}")
     path.write_text(path.read_text().replace("format: text", "format: alpaca, instruction: x"))
-    with pytest.raises(ContentError, match="expected `format: text`"):
+    with raises(ContentError, "format: text"):
         bench.compile(path, source)
-    with pytest.raises(ContentError, match=r"`pieces` and `fit.group` do not go together"):
+    with raises(ContentError, "pieces", "fit.group"):
         bench.compile(spec(bench, "{characters: 8}", "fit: {group: source}\n"), source)
 
 
 def test_a_missing_tokenizer_is_named(bench):
     path = spec(bench, f"{{tokens: 8, tokenizer: {bench.folder / 'none'}}}")
-    with pytest.raises(RequestError, match=r"none.*tokenizer"):
+    with raises(RequestError):
         bench.compile(path, bench.rows("t.jsonl", [{"text": "a"}]))
 
 
@@ -166,7 +167,7 @@ def test_a_row_whose_pieces_are_not_written_is_noticed(bench, monkeypatch):
     """Records are more than rows, and still every row is counted."""
     add = RecordFile.add
     monkeypatch.setattr(RecordFile, "add", lambda self, records: add(self, records[1:]))
-    with pytest.raises(ContentError, match="internal error: 4 rows were kept, and 3 "):
+    with raises(ContentError, "4 rows", "3"):
         source = bench.rows("t.jsonl", [{"text": text} for text in TEXTS])
         bench.compile(spec(bench, "{characters: 4}"), source)
 

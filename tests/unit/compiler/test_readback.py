@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS
 from tests.unit.compiler.test_specs import DEMO, sources
 from tuneyard.compiler.compile import check_spec, compile_spec
@@ -96,29 +97,29 @@ def change_a_letter(file, data):
 
 @pytest.mark.parametrize("arranged", [False, True])
 @pytest.mark.parametrize(
-    ("name", "broken", "says"),
+    ("name", "broken", "facts"),
     [
-        ("write", repeat_a_record, "one of the records 1 to 300 came to the disk otherwise"),
-        ("write", swap_records, "one of the records 1 to 300 came to the disk otherwise"),
-        ("_save", overwrite_a_line, "one of the records 1 to 300 came to the disk otherwise"),
-        ("_save", change_a_letter, "one of the records 1 to 300 came to the disk otherwise"),
-        ("write", lose_records, r"internal error: 300 rows were .*, and 299 "),
-        ("_save", lose_bytes, "came to the disk otherwise"),
-        ("_save", lose_a_line, r"(300 written, 299 found|300 rows .* and 299 came back)"),
-        ("_save", join_records, "(came to the disk otherwise|300 rows .* and 298 came back)"),
-        ("_save", rename_a_field, "one of the records 1 to 300 came to the disk otherwise"),
-        ("_save", add_a_field, "one of the records 1 to 300 came to the disk otherwise"),
-        ("_save", spoil, "one of the records 1 to 300 came to the disk otherwise"),
-        ("_save", write_no_object, "(one of the records 1 to 1 came|300 rows .* and 5 came back)"),
+        ("write", repeat_a_record, "records 1; 300"),
+        ("write", swap_records, "records 1; 300"),
+        ("_save", overwrite_a_line, "records 1; 300"),
+        ("_save", change_a_letter, "records 1; 300"),
+        ("write", lose_records, "300 rows; 299"),
+        ("_save", lose_bytes, ""),
+        ("_save", lose_a_line, "300; 299"),
+        ("_save", join_records, "298"),
+        ("_save", rename_a_field, "records 1; 300"),
+        ("_save", add_a_field, "records 1; 300"),
+        ("_save", spoil, "records 1; 300"),
+        ("_save", write_no_object, ""),
     ],
 )
-def test_a_broken_writer_publishes_nothing(bench, monkeypatch, arranged, name, broken, says):
+def test_a_broken_writer_publishes_nothing(bench, monkeypatch, arranged, name, broken, facts):
     train = bench.rows("train.jsonl", MANY)
     bench.compile("rte", bench.rows("old.jsonl", MANY[:9]).rename(bench.folder / "train.json"))
     before = {path: path.read_bytes() for path in bench.out.rglob("*") if path.is_file()}
     spec = bench.write("rte.yaml", "like: rte\ndrop_duplicates: true\n") if arranged else "rte"
     monkeypatch.setattr(RecordFile, name, broken)
-    with pytest.raises(ContentError, match=says):
+    with raises(ContentError, *facts.split("; ")):
         bench.compile(spec, f"train={train}")
     assert {path: path.read_bytes() for path in bench.out.rglob("*") if path.is_file()} == before
 
@@ -140,7 +141,7 @@ def test_a_record_written_over_another_on_the_disk_publishes_nothing(bench, monk
     spec = bench.write("mine.yaml", text)
     source = f"train={bench.rows('train.jsonl', MANY)}"
     monkeypatch.setattr(RecordFile, "looked", overwrite_on_the_disk)
-    with pytest.raises(ContentError, match="one of the records 1 to 300 came to the disk otherwise"):
+    with raises(ContentError, "records 1", "300"):
         bench.compile(spec, source)
     assert not (bench.out / "mine").exists() and not (bench.out / "dataset_info.json").exists()
     monkeypatch.setattr(RecordFile, "looked", looked)
@@ -174,7 +175,7 @@ def back(path):
 )
 def test_a_file_that_is_not_just_its_records_is_refused(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(ContentError, match="came to the disk otherwise than it was made"):
+    with raises(ContentError):
         list(back(tmp_path / name))
 
 
@@ -194,7 +195,7 @@ def test_outputs_that_differ_in_their_records_are_not_published(bench, monkeypat
     spec = bench.write("two.yaml", QA)
     source = bench.rows("x.jsonl", [{"question": f"{n}", "answer": "a"} for n in range(9)])
     monkeypatch.setattr(RecordFile, "write", lose_in_one_file)
-    with pytest.raises(ContentError, match="9 rows were kept, and 8 records were written to b.jsonl"):
+    with raises(ContentError, "9 rows", "8 records", "b.jsonl"):
         bench.compile(spec, source)
 
 
@@ -206,13 +207,13 @@ def test_a_row_that_no_count_knows_is_an_internal_error(bench, monkeypatch):
     monkeypatch.setattr(pipeline.Checker, "check", lambda self, *given: sift(self, *given).keep([0]))
     source = bench.rows("train.jsonl", ROWS)
     for way in (compile_spec, check_spec):
-        with pytest.raises(ContentError, match=r"internal error: read 3, but kept 1 \+ dropped 0 .* = 1: "):
+        with raises(ContentError, "3", "1", "0"):
             way(load_spec("rte"), CompileRequest(sources=(str(source),), out=bench.out))
 
 
 def test_a_bad_row_that_was_not_written_down_is_an_internal_error(bench, monkeypatch):
     monkeypatch.setattr("tuneyard.compiler.problems._rejected_line", lambda *_: b"")
-    with pytest.raises(ContentError, match="read 4, but kept 3 .* rejected 0"):
+    with raises(ContentError, "4", "3", "0"):
         bench.compile("rte", bench.rows("train.jsonl", [*ROWS, ROWS[0] | {"label": 7}]), reject=True)
 
 
@@ -296,7 +297,7 @@ def test_numbers_are_clusters_by_their_value(bench):
 
 def test_a_file_beside_the_records_may_have_no_other_output_s_name(bench):
     spec = bench.write("two.yaml", QA.replace("{file: b.jsonl", "{dataset: b, file: a.jsonl"))
-    with pytest.raises(ContentError, match="a.examples.npy' is another output"):
+    with raises(ContentError, "a.examples.npy"):
         load_spec(str(spec))
 
 
@@ -335,7 +336,7 @@ def test_a_file_broken_while_it_grows_is_named(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     with RecordFile(path, partial(look_back, load_spec("rte"), load_spec("rte").outputs[0], path)) as file:
         file.write([b'{"a":1}'] * 9)
-    with pytest.raises(ContentError, match=r"a\.json: one of the records 1 to 9 came to the disk otherwise"):
+    with raises(ContentError, "records 1", "a.json", "9"):
         file.looked()
 
 
@@ -368,7 +369,7 @@ def test_a_look_that_fails_otherwise_says_so_without_a_traceback(tmp_path, monke
     monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 0)
     with RecordFile(tmp_path / "a.json", lambda _: [].pop()) as file:
         file.write([b"{}"])
-    with pytest.raises(ContentError, match=r"a\.json: the process that read it back ended"):
+    with raises(ContentError, "a.json"):
         file.looked()
     assert capfd.readouterr().err == ""
 
@@ -377,5 +378,5 @@ def test_a_killed_look_publishes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 0)
     with RecordFile(tmp_path / "a.json", lambda _: os.kill(os.getpid(), 9)) as file:
         file.write([b"{}"])
-    with pytest.raises(ContentError, match=r"a\.json: the process that read it back ended"):
+    with raises(ContentError, "a.json"):
         file.looked()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
+from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.publish.drift import read_manifests
@@ -144,7 +145,7 @@ def test_an_entry_that_a_user_turned_to_a_file_of_his_own_stays(bench):
     before = registry(bench)
     Registry(bench.out)
     assert registry(bench) == before
-    with pytest.raises(ContentError, match="'alpaca_rte_train' is taken by 'mine.json'"):
+    with raises(ContentError, "alpaca_rte_train", "mine.json"):
         bench.compile("rte", source, force=True)
 
 
@@ -172,7 +173,7 @@ def test_a_name_taken_between_planning_and_publishing_is_refused(bench):
     before = registry(bench)
     with (
         staged(bench, "rte") as (folder, manifest),
-        pytest.raises(ContentError, match="'alpaca_rte_train' is taken by 'mine.json'"),
+        raises(ContentError, "alpaca_rte_train", "mine.json"),
     ):
         Registry(bench.out).publish(folder, "rte", manifest)
     assert registry(bench) == before and not (bench.out / "rte").exists()
@@ -185,7 +186,7 @@ def test_a_file_put_there_between_planning_and_publishing_is_not_replaced(bench,
     (bench.out / "rte" / "mine.json").write_text("precious")
     with (
         staged(bench, "rte") as (folder, manifest),
-        pytest.raises(RequestError, match=r"files that compile did not make \(mine.json\)"),
+        raises(RequestError, "mine.json"),
     ):
         Registry(bench.out).publish(folder, "rte", manifest)
     assert (bench.out / "rte" / "mine.json").read_text() == "precious"
@@ -197,7 +198,7 @@ def test_a_set_whose_registration_was_killed_keeps_its_names(bench):
     entry = {"file_name": "other/x.json", "formatting": "alpaca"}
     with (
         staged(bench, "other", {"alpaca_rte_train": entry}) as (folder, manifest),
-        pytest.raises(ContentError, match="taken by 'rte/.*': `tuneyard data remove rte`"),
+        raises(ContentError, "rte/", "tuneyard data remove rte"),
     ):
         Registry(bench.out).publish(folder, "other", manifest)
 

@@ -1,9 +1,8 @@
 """Specs: validated, inherited, and refused with the place and the way out."""
 
-import re
-
 import pytest
 
+from tests.messages import raises
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec, placeholders
@@ -29,9 +28,9 @@ def test_every_spec_of_ours_loads(name):
 
 
 def test_unknown_spec_names_the_nearest():
-    with pytest.raises(RequestError, match='did you mean "rte"'):
+    with raises(RequestError, "rte"):
         load_spec("rti")
-    with pytest.raises(RequestError, match="spec not found"):
+    with raises(RequestError):
         load_spec("no/such.yaml")
 
 
@@ -71,7 +70,7 @@ def test_like_in_a_circle_is_refused(bench):
     a, b = bench.folder / "a.yaml", bench.folder / "b.yaml"
     a.write_text(f"like: {b}\n")
     b.write_text(f"like: {a}\n")
-    with pytest.raises(ContentError, match="leads back to itself"):
+    with raises(ContentError):
         load_spec(str(a))
 
 
@@ -139,7 +138,7 @@ def test_what_is_missing_is_said_once(bench):
     ["dataset_info.json.yaml", ".hidden.yaml", "-x.yaml", "..yaml", "a{b}.yaml", "a\nb.yaml", "a,b.yml"],
 )
 def test_a_spec_whose_name_no_set_can_have_is_refused(bench, name):
-    with pytest.raises(RequestError, match="cannot be the name of a set: rename the spec"):
+    with raises(RequestError, "set"):
         load_spec(str(bench.write(name, GOOD)))
 
 
@@ -154,14 +153,13 @@ def test_a_spec_may_be_called_so(bench, name):
     "name", ["", ".", "..", "rte/", "a/rte", "../specs/rte", "RTE", "rte.yaml", "r\0e", "e" * 300, "." * 5000]
 )
 def test_a_name_that_is_no_spec_is_refused(name):
-    with pytest.raises(RequestError, match="unknown spec|spec not found"):
+    with raises(RequestError):
         load_spec(name)
 
 
 def test_a_data_file_in_place_of_a_spec_is_told_what_makes_one(bench):
     file = bench.write("my hist.json", "[]")
-    said = f"my hist.json: a data file, no spec; `tuneyard data init '{file}'` proposes one"
-    with pytest.raises(RequestError, match=re.escape(said)):
+    with raises(RequestError, "my hist.json", f"tuneyard data init '{file}'"):
         load_spec(str(file))
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from tests.messages import raises
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.commands.trace import trace
 from tuneyard.compiler.spec.model import load_spec
@@ -27,7 +28,7 @@ def test_the_row_is_the_one_that_was_kept_at_this_place(bench):
     assert "one 3" in json.loads(columns).values()
     assert file == "record in alpaca_rte-train.json"
     assert json.loads(record)["idx"] == 3 and "one 3" in json.loads(record)["instruction"]
-    with pytest.raises(RequestError, match="no row 4: 3 rows are kept"):
+    with raises(RequestError, "row 4", "3 rows"):
         list(trace(spec, sources, 4, None))
 
 
@@ -70,7 +71,7 @@ def test_without_a_source_the_rows_are_those_that_the_set_was_compiled_from(benc
     told = CliRunner().invoke(cli, ["show", "qa", "--source", other])
     assert '"Why?"' in told.stdout and told.stderr == ""
     source.unlink()
-    with pytest.raises(RequestError, match="qa/manifest.json: qa was compiled from f.json, which is gone"):
+    with raises(RequestError, "qa/manifest.json", "f.json"):
         cli(["show", "qa"], standalone_mode=False)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from click.testing import CliRunner
 
+from tests.messages import raises
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.verify.audit import Audit
@@ -147,14 +148,14 @@ def test_sharegpt_records_as_turns(bench):
 def test_what_its_loader_stumbles_over(bench):
     rows = '{"instruction": "I", "output": "O"}\n'
     assert read(bench, "bom.jsonl", "\ufeff" + rows)[1] == [("E404", "bom.jsonl:1", "")]
-    with pytest.raises(ProblemsError, match="cut.json:3: E003.*1 whole records came before"):
+    with raises(ProblemsError, "cut.json:3", "E003", "1"):
         read(bench, "cut.json", f"[{rows},\n" + rows[:10])
 
 
 def test_names(bench):
     bench.write("out/dataset_info.json", json.dumps({"mine": ALPACA}))
     assert datasets_of("mine", bench.out) == ["mine"]
-    with pytest.raises(RequestError, match="dataset 'mime' is not in.*did you mean \"mine\""):
+    with raises(RequestError, "mime", "mine"):
         datasets_of("mime", bench.out)
 
 
@@ -162,7 +163,7 @@ def test_recipe_under_options(bench):
     recipe = bench.write("r.yaml", "template: qwen\ncutoff_len: 100\n")
     settings = read_settings(recipe, {"cutoff_len": 20, "template": None})
     assert settings == {"template": "qwen", "cutoff_len": 20}
-    with pytest.raises(ContentError, match="expected a mapping"):
+    with raises(ContentError):
         read_settings(bench.write("list.yaml", "- a\n"), {})
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tuneyard.core.datasets import find_dataset, read_records, read_registry, registry_folder
 from tuneyard.core.errors import ContentError, RequestError
 
@@ -24,28 +25,29 @@ def test_a_dataset_is_found_by_its_name(tmp_path: Path) -> None:
 
 def test_an_unknown_name_lists_what_is_registered(tmp_path: Path) -> None:
     registry(tmp_path, '{"alpaca_rte_eval": {"file_name": "x"}}')
-    with pytest.raises(RequestError, match=r'registered: alpaca_rte_eval\); did you mean "alpaca_rte_eval"'):
+    with raises(RequestError, "alpaca_rte_eval", "registered"):
         find_dataset("alpaca_rte_evl", tmp_path)
     registry(tmp_path, json.dumps({f"set_{number}": {"file_name": "x"} for number in range(104)}))
-    with pytest.raises(RequestError, match=r"registered: (set_\d+, ){10}… and 94 more\)"):
+    with raises(RequestError, "set_9", "set_0", "94") as error:
         find_dataset("set", tmp_path)
+    assert "set_10" not in str(error.value)
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     registry(tmp_path, '{"a": {"file_name": "gone.json"}}')
-    with pytest.raises(RequestError, match="gone.json: file of dataset 'a' not found"):
+    with raises(RequestError, "a", "gone.json"):
         find_dataset("a", tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[]", '{"a": 3}', "{", ""])
 def test_a_broken_registry_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ContentError, match="dataset_info.json"):
+    with raises(ContentError, "dataset_info.json"):
         read_registry(registry(tmp_path, text))
 
 
 def test_a_registry_with_equal_keys_is_refused(tmp_path: Path) -> None:
     registry(tmp_path, '{"mine": {"file_name": "a"}, "b": {}, "mine": {"file_name": "c"}}')
-    with pytest.raises(ContentError, match=r"dataset_info\.json: the key 'mine' stands 2 times"):
+    with raises(ContentError, "mine", "dataset_info.json", "2"):
         read_registry(tmp_path)
 
 
@@ -63,24 +65,24 @@ def test_json_lines_may_hold_line_separators_in_strings(tmp_path: Path) -> None:
 def test_records_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(text)
-    with pytest.raises(ContentError, match=r"a\.json"):
+    with raises(ContentError, "a.json"):
         read_records(path)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "facts"),
     [
-        ('{"a": 1}\n{"a": }\n', r"broken\.jsonl:2: not JSON: Expecting value \(column 7\)"),
-        ('{"a": 1}\n\n\n{"a"\n', r"broken\.jsonl:4: not JSON: Expecting ':' delimiter \(column 5\)"),
-        ('[{"a": 1},\n{"a": }]', r"broken\.jsonl:2: not JSON: Expecting value \(column 7\)"),
-        ('{"a": 1}\n{"a": ' + "9" * 5000 + "}", r"broken\.jsonl:2: a number of too many digits"),
-        ('{"a": 1}\n' + "[" * 100_000, r"broken\.jsonl:2: nested too deep"),
+        ('{"a": 1}\n{"a": }\n', "column 7; broken.jsonl:2; JSON"),
+        ('{"a": 1}\n\n\n{"a"\n', ":; column 5; broken.jsonl:4; JSON"),
+        ('[{"a": 1},\n{"a": }]', "column 7; broken.jsonl:2; JSON"),
+        ('{"a": 1}\n{"a": ' + "9" * 5000 + "}", "broken.jsonl:2"),
+        ('{"a": 1}\n' + "[" * 100_000, "broken.jsonl:2"),
     ],
 )
-def test_the_line_that_is_no_json_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_the_line_that_is_no_json_is_named(tmp_path: Path, text: str, facts: str) -> None:
     path = tmp_path / "broken.jsonl"
     path.write_text(text)
-    with pytest.raises(ContentError, match=said):
+    with raises(ContentError, *facts.split("; ")):
         read_records(path)
 
 
@@ -97,9 +99,7 @@ def test_a_name_that_one_of_both_folders_registers_is_found_there(tmp_path, monk
         in capsys.readouterr().err
     )
     assert str(registry_folder(Path("dataset_info"), "identity")) == "dataset_info"
-    with pytest.raises(
-        RequestError, match="it is in dataset_info/dataset_info.json: in a recipe `dataset_dir"
-    ):
+    with raises(RequestError, "dataset_info/dataset_info.json", "dataset_dir"):
         find_dataset("alpaca", Path("data"))
     registry(tmp_path / "data", "{")
     assert str(registry_folder(name="identity")) == "dataset_info"
@@ -107,5 +107,5 @@ def test_a_name_that_one_of_both_folders_registers_is_found_there(tmp_path, monk
 
 def test_a_folder_that_is_named_and_not_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dataset_info").mkdir()
-    with pytest.raises(RequestError, match='dataset_inf: no such folder; did you mean "dataset_info"?'):
+    with raises(RequestError, "dataset_inf", "dataset_info"):
         registry_folder(tmp_path / "dataset_inf")

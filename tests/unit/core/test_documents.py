@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tuneyard.core.documents import json_lines, parse_yaml, read_mapping, read_yaml
 from tuneyard.core.errors import ContentError, RequestError
 
@@ -18,33 +19,33 @@ MERGES = "a: &a {x: 1}\n" + "".join(
 CHAIN = "a0: &a0 [1]\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}]\n" for i in range(3000))
 
 BROKEN: dict[str, tuple[str | bytes, str]] = {
-    "lists in lists": ("[" * 100_000, r"f\.yaml: more than 100 lists and mappings in one another"),
+    "lists in lists": ("[" * 100_000, "f.yaml; 100"),
     "mappings in mappings": ("".join(" " * i + "a:\n" for i in range(2000)), "more than 100 lists"),
     "a chain of aliases": (CHAIN, "more than 100 lists and mappings in one another"),
-    "aliases of aliases": (ALIASES, "its aliases make more than 100,000 values"),
-    "merges of merges": (MERGES, "its aliases make more than 100,000 values"),
-    "an alias in itself": ("b: 1\na: &a [*a]", r"f\.yaml:2: an alias in here leads back to itself"),
-    "equal keys": ("a: 1\nb: 2\na: 3", r"f\.yaml:3: the key 'a' stands twice"),
-    "equal keys inside": ("a:\n  b: 1\n  b: 2", r"f\.yaml:3: the key 'b' stands twice"),
-    "a date that there is not": ("a: !!timestamp 2020-13-45", "month must be in 1..12"),
-    "no number": ("a: !!int ''", "a value that does not fit"),
-    "no truth value": ("a: !!bool maybe", "a value that does not fit"),
-    "a number of 5,000 digits": ("a: " + "9" * 5000, "a value that does not fit"),
-    "bytes of Latin-1": (b"a: caf\xe9", "not UTF-8 at byte 6"),
-    "a control character": ("a: \0", "not YAML"),
-    "an object of Python": ("a: !!python/object/apply:os.system [x]", r"f\.yaml:1: not YAML"),
-    "a mapping as a key": ("? {a: 1}\n: 2", "not YAML"),
-    "two documents": ("a: 1\n---\nb: 2", r"f\.yaml:2: not YAML"),
-    "a wrong indent": ("a:\n  b: 1\n c: 2", r"f\.yaml:3: not YAML"),
-    "ten megabytes": ("#" * 10_000_001, "more than 10,000,000 bytes"),
+    "aliases of aliases": (ALIASES, "f.yaml; 100,000 values"),
+    "merges of merges": (MERGES, "f.yaml; 100,000 values"),
+    "an alias in itself": ("b: 1\na: &a [*a]", "f.yaml:2"),
+    "equal keys": ("a: 1\nb: 2\na: 3", "f.yaml:3; a"),
+    "equal keys inside": ("a:\n  b: 1\n  b: 2", "f.yaml:3; b"),
+    "a date that there is not": ("a: !!timestamp 2020-13-45", "f.yaml; 1..12"),
+    "no number": ("a: !!int ''", "f.yaml"),
+    "no truth value": ("a: !!bool maybe", "f.yaml"),
+    "a number of 5,000 digits": ("a: " + "9" * 5000, "f.yaml"),
+    "bytes of Latin-1": (b"a: caf\xe9", "UTF-8; byte 6"),
+    "a control character": ("a: \0", "YAML"),
+    "an object of Python": ("a: !!python/object/apply:os.system [x]", "f.yaml:1; YAML"),
+    "a mapping as a key": ("? {a: 1}\n: 2", "YAML"),
+    "two documents": ("a: 1\n---\nb: 2", "f.yaml:2; YAML"),
+    "a wrong indent": ("a:\n  b: 1\n c: 2", "f.yaml:3; YAML"),
+    "ten megabytes": ("#" * 10_000_001, "10,000,000 bytes"),
 }
 
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_yaml_is_refused_with_its_place_and_at_once(what: str) -> None:
-    text, said = BROKEN[what]
+    text, facts = BROKEN[what]
     started = time.monotonic()
-    with pytest.raises(ContentError, match=said):
+    with raises(ContentError, *facts.split("; ")):
         parse_yaml(text, "f.yaml")
     assert time.monotonic() - started < 5
 
@@ -63,17 +64,15 @@ def test_an_empty_file_and_a_byte_order_mark(tmp_path: Path) -> None:
     assert read_mapping(path, "spec") == {"a": 1}
 
 
-@pytest.mark.parametrize(
-    ("text", "said"), [("[1]", r"found \[1\], expected a mapping"), ("yes: 1", "in quotes")]
-)
-def test_what_is_no_mapping_with_text_keys_is_refused(tmp_path: Path, text: str, said: str) -> None:
+@pytest.mark.parametrize(("text", "facts"), [("[1]", "1"), ("yes: 1", "")])
+def test_what_is_no_mapping_with_text_keys_is_refused(tmp_path: Path, text: str, facts: str) -> None:
     (tmp_path / "f.yaml").write_text(text)
-    with pytest.raises(ContentError, match=said):
+    with raises(ContentError, *facts.split("; ")):
         read_mapping(tmp_path / "f.yaml", "spec")
 
 
 def test_a_missing_file_is_named_by_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"gone\.yaml: recipe not found"):
+    with raises(RequestError, "gone.yaml"):
         read_yaml(tmp_path / "gone.yaml", "recipe")
 
 
@@ -95,17 +94,17 @@ def test_a_last_line_that_was_cut_is_left_out_of_a_file_that_grows(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("second", "said"),
+    ("second", "facts"),
     [
-        (b"[1]", r"f\.jsonl:2: found \[1\], expected an object"),
-        (b'{"a": 1', r"f\.jsonl:2: not JSON"),
-        (b'{"a": "\xff"}', r"f\.jsonl:2: not UTF-8 at byte 7"),
-        (b'{"a": "' + b"x" * (1 << 26) + b'"}', r"f\.jsonl:2: a line of more than 64 MB"),
-        ('{"a": 1}'.encode("utf-16"), r"f\.jsonl:2: not UTF-8"),
+        (b"[1]", "f.jsonl:2; 1"),
+        (b'{"a": 1', "f.jsonl:2; JSON"),
+        (b'{"a": "\xff"}', "byte 7; f.jsonl:2; UTF-8"),
+        (b'{"a": "' + b"x" * (1 << 26) + b'"}', "f.jsonl:2; 64 MB"),
+        ('{"a": 1}'.encode("utf-16"), "f.jsonl:2; UTF-8"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, second: bytes, said: str) -> None:
+def test_a_broken_line_is_named(tmp_path: Path, second: bytes, facts: str) -> None:
     path = tmp_path / "f.jsonl"
     path.write_bytes(b'{"a": 1}\n' + second + b'\n{"a": 3}\n')
-    with pytest.raises(ContentError, match=said):
+    with raises(ContentError, *facts.split("; ")):
         list(json_lines(path))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.messages import raises
 from tuneyard.core import prompt
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import chat_renderer, conversation
@@ -30,7 +31,7 @@ def test_a_prompt_without_an_answer_is_a_question_all_the_same(record) -> None:
 
 @pytest.mark.parametrize("messages", [[], [ANSWER], [USER, ANSWER, ANSWER]])
 def test_an_answer_to_nothing_is_refused(messages) -> None:
-    with pytest.raises(ContentError, match="here: expected a turn of the user before the answer: messages: "):
+    with raises(ContentError, "here", "answer", "messages"):
         conversation({"messages": messages}, {}, "here")
 
 
@@ -41,7 +42,7 @@ def test_questions_and_answers_are_found_by_their_pair_of_keys(pair) -> None:
 
 
 def test_a_registry_entry_is_read_as_llamafactory_reads_it() -> None:
-    with pytest.raises(ContentError, match="no column 'instruction'"):
+    with raises(ContentError, "instruction"):
         conversation({"question": "Q", "answer": "A"}, {"file_name": "x"}, "here")
 
 
@@ -83,7 +84,7 @@ class ToolTokenizer:
 def test_a_chat_template_that_leaves_tools_out_is_refused_and_one_that_writes_them_is_not() -> None:
     messages = [{**USER, "tools": '[{"name": "weather"}]'}]
     assert chat_renderer(ToolTokenizer(knows_tools=True), "x")(messages, True) == "weather"
-    with pytest.raises(ContentError, match="leaves out the tool 'weather'"):
+    with raises(ContentError, "weather"):
         chat_renderer(ToolTokenizer(knows_tools=False), "x")(messages, True)
 
 
@@ -104,7 +105,7 @@ def test_a_chat_template_that_would_take_for_ever_is_stopped(monkeypatch) -> Non
 
     monkeypatch.setattr("tuneyard.core.time_limit.SECONDS", 0.1)
     loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
-    with pytest.raises(ContentError, match="the chat template: stopped after 0.1 s"):
+    with raises(ContentError, "template", "0.1"):
         chat_renderer(Tokenizer(), loops)([USER], True)
 
 
@@ -128,7 +129,7 @@ def test_a_prompt_has_one_system_turn(messages, column, expected) -> None:
 
 @pytest.mark.parametrize("messages", [[USER, SYSTEM, USER, ANSWER], [SYSTEM, OTHER, USER, ANSWER]])
 def test_a_system_turn_after_the_first_message_is_refused(messages) -> None:
-    with pytest.raises(ContentError, match='here: messages: turn 2 is "system", expected'):
+    with raises(ContentError, "system", "turn 2", "here", "messages"):
         conversation({"messages": messages}, {}, "here")
 
 
@@ -143,10 +144,7 @@ def test_system_and_history_of_alpaca_stand_before_the_question(system) -> None:
 
 @pytest.mark.parametrize("role", ["judge", ["judge"], {"judge": 1}, None])
 def test_a_role_that_a_registry_does_not_know_is_refused(role) -> None:
-    shown = f".*{'judge' if role else 'null'}.*"
-    with pytest.raises(
-        ContentError, match=f"here: messages: turn 1: role {shown}, expected one of user, assi"
-    ):
+    with raises(ContentError, "here", "messages", "turn 1", "judge" if role else "null"):
         conversation({"messages": [{"role": role, "content": "x"}, USER, ANSWER]}, {}, "here")
 
 
@@ -209,14 +207,14 @@ def test_a_call_may_be_the_answer() -> None:
         (
             [*TALK, ("observation", "r"), ("gpt", "a")],
             "{",
-            'here: tools: found "{", expected a list of tools',
+            "{; here; tools",
         ),
-        ([("human", "Q"), ("function_call", "f()"), ("observation", "r")], None, 'a call .* found "f\\(\\)"'),
+        ([("human", "Q"), ("function_call", "f()"), ("observation", "r")], None, "f()"),
     ],
 )
 def test_what_is_no_call_and_what_are_no_tools_is_named(turns, tools, says) -> None:
     record = {"conversations": [{"from": role, "value": text} for role, text in turns], "tools": tools}
-    with pytest.raises(ContentError, match=says):
+    with raises(ContentError, *says.split("; ")):
         prompt.openai_messages(conversation(record, {}, "here").messages)
 
 
@@ -241,7 +239,7 @@ def test_the_tools_of_an_alpaca_record_are_asked_too():
 def test_a_row_with_images_is_not_scored_as_text():
     row = {"instruction": "What?", "output": "x", "pictures": ["a.png"]}
     entry = {"columns": {"prompt": "instruction", "response": "output", "images": "pictures"}}
-    with pytest.raises(ContentError, match="here: pictures: rows with images are not scored"):
+    with raises(ContentError, "here", "pictures"):
         prompt.refuse_media(row, entry, "here")
     prompt.refuse_media({**row, "pictures": []}, entry, "here")
     assert conversation(row, entry, "here").answer == "x"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.row_index import fingerprint, read_row_index, row_index_file, write_row_index
 
@@ -34,16 +35,16 @@ def test_a_fingerprint_is_of_the_turns_in_their_order() -> None:
 @pytest.mark.parametrize("content", [b"", b"nothing of numpy's", b"\x93NUMPY\x01\x00v\x00"])
 def test_a_broken_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "train.examples.npy").write_bytes(content)
-    with pytest.raises(ContentError, match=r"train\.examples\.npy: .*compile the dataset again"):
+    with raises(ContentError, "train.examples.npy"):
         read_row_index(tmp_path / "train.json")
 
 
 def test_pickles_are_not_opened_and_other_arrays_not_taken(tmp_path: Path) -> None:
     np.save(tmp_path / "a.examples.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ContentError, match="no file of examples"):
+    with raises(ContentError):
         read_row_index(tmp_path / "a.json")
     np.save(tmp_path / "b.examples.npy", np.zeros(3))
-    with pytest.raises(ContentError, match="expected a field 'fingerprint'"):
+    with raises(ContentError, "fingerprint"):
         read_row_index(tmp_path / "b.json")
 
 

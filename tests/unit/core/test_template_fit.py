@@ -3,6 +3,7 @@
 import pytest
 from jinja2 import Template
 
+from tests.messages import raises
 from tuneyard.core import template_fit, time_limit
 from tuneyard.core.errors import ContentError
 from tuneyard.core.template_fit import USER, ChatFormat, template_findings
@@ -53,7 +54,7 @@ class Trained:
 def test_a_chat_template_that_takes_too_long_is_stopped(monkeypatch):
     monkeypatch.setattr(time_limit, "SECONDS", 0.1)
     slow = "{% for i in range(10**5) %}{% for j in range(500) %}{% endfor %}{% endfor %}"
-    with pytest.raises(ContentError, match=r"the tokenizer's chat template: stopped after 0\.1 s"):
+    with raises(ContentError, "template", "0.1"):
         ChatFormat.of(Tokenizer(slow))
 
 

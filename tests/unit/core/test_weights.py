@@ -10,6 +10,7 @@ import pytest
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.weights import MAX_HEADER, from_fp32, open_weights, to_fp32, write_weights
 
@@ -97,22 +98,22 @@ def test_what_is_written_is_on_the_disk_before_it_is_handed_on(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "facts"),
     [
-        (lambda d: d[:5], "5 bytes, expected at least 8"),
-        (lambda d: d[:30], "header ends at byte"),
-        (lambda d: d[:-1], "the file at"),
-        (lambda d: d + b"x", "1 bytes after the last tensor"),
-        (lambda d: struct.pack("<Q", MAX_HEADER + 1) + d[8:], "at most"),
-        (lambda d: struct.pack("<Q", 2**63) + d[8:], "at most"),
-        (lambda d: d[:8] + b"\xff" + d[9:], "not JSON"),
-        (lambda _: b"", "0 bytes"),
-        (lambda _: b"PK\x03\x04" + bytes(100), "truncated safetensors, or none"),
+        (lambda d: d[:5], "5; 8"),
+        (lambda d: d[:30], ""),
+        (lambda d: d[:-1], ""),
+        (lambda d: d + b"x", "1"),
+        (lambda d: struct.pack("<Q", MAX_HEADER + 1) + d[8:], ""),
+        (lambda d: struct.pack("<Q", 2**63) + d[8:], ""),
+        (lambda d: d[:8] + b"\xff" + d[9:], "JSON"),
+        (lambda _: b"", "0"),
+        (lambda _: b"PK\x03\x04" + bytes(100), ""),
     ],
 )
-def test_damaged_bytes_are_refused_as_the_library_does(file, change, message):
+def test_damaged_bytes_are_refused_as_the_library_does(file, change, facts):
     file.write_bytes(change(file.read_bytes()))
-    with pytest.raises(ContentError, match=message):
+    with raises(ContentError, *facts.split("; ")):
         open_weights(file)
     with pytest.raises((SafetensorError, OSError)):
         load_file(file)
@@ -123,32 +124,32 @@ def put(key, **fields):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "facts"),
     [
-        (put("b", data_offsets=[20, 28]), "overlaps 'a'"),
-        (put("b", data_offsets=[26, 34]), "hole of 2 bytes before 'b'"),
-        (put("a", data_offsets=[24, 0]), "-24 bytes"),
-        (put("a", data_offsets=[0]), "two byte positions"),
-        (put("a", data_offsets=[0, "24"]), "two byte positions"),
-        (put("a", shape=[2, 4]), "takes 32"),
-        (put("a", shape=[-2, -3]), "expected a list of sizes"),
-        (put("a", shape=[2.0, 3]), "expected a list of sizes"),
-        (put("a", shape=[2**40, 2**40]), "takes"),
-        (put("a", shape=[0, 2**62]), "expected a list of sizes"),
-        (put("a", shape=[0, 2**62 - 1]), "takes 0"),
-        (put("a", dtype="F7"), "dtype 'F7'"),
-        (put("a", dtype=["F32"]), "dtype"),
-        (put("a", dtype="F16"), "takes 12"),
-        (lambda h: {**h, "a": 3}, "expected an object"),
-        (lambda h: {**h, "__metadata__": {"format": 1}}, "map of strings"),
-        (lambda h: [h], "expected an object"),
-        (lambda _: b'{"a":1,"a":2}', "twice"),
-        (lambda _: b"[" * 100_000, "not JSON"),
+        (put("b", data_offsets=[20, 28]), "a"),
+        (put("b", data_offsets=[26, 34]), "b; 2"),
+        (put("a", data_offsets=[24, 0]), "-24"),
+        (put("a", data_offsets=[0]), ""),
+        (put("a", data_offsets=[0, "24"]), ""),
+        (put("a", shape=[2, 4]), "32"),
+        (put("a", shape=[-2, -3]), ""),
+        (put("a", shape=[2.0, 3]), ""),
+        (put("a", shape=[2**40, 2**40]), ""),
+        (put("a", shape=[0, 2**62]), ""),
+        (put("a", shape=[0, 2**62 - 1]), "0"),
+        (put("a", dtype="F7"), "F7"),
+        (put("a", dtype=["F32"]), ""),
+        (put("a", dtype="F16"), "12"),
+        (lambda h: {**h, "a": 3}, ""),
+        (lambda h: {**h, "__metadata__": {"format": 1}}, ""),
+        (lambda h: [h], ""),
+        (lambda _: b'{"a":1,"a":2}', ""),
+        (lambda _: b"[" * 100_000, "JSON"),
     ],
 )
-def test_absurd_headers_are_refused_by_name(file, change, message):
+def test_absurd_headers_are_refused_by_name(file, change, facts):
     rewrite(file, change)
-    with pytest.raises(ContentError, match=message) as raised:
+    with raises(ContentError, *facts.split("; ")) as raised:
         open_weights(file)
     assert str(file) in str(raised.value)
 
@@ -158,24 +159,22 @@ def test_values_that_are_no_numbers_are_refused_with_their_place(tmp_path, bad):
     values = VALUES.copy()
     values[1, 2] = bad
     save_file({"a": values}, tmp_path / "x")
-    with pytest.raises(
-        ContentError, match=r"tensor 'a': 1 values are NaN or infinite, the first at \[1, 2\]"
-    ):
+    with raises(ContentError, "a", "1 values", "NaN", "1", "2"):
         open_weights(tmp_path / "x").read("a")
 
 
 def test_other_dtypes_are_named_and_a_file_cut_later_is_noticed(tmp_path, file):
     save_file({"i": np.arange(4)}, tmp_path / "i")
-    with pytest.raises(ContentError, match="dtype I64, expected F64 or F32 or F16 or BF16"):
+    with raises(ContentError, "I64", "F64", "F32", "F16", "BF16"):
         open_weights(tmp_path / "i").read("i")
     opened = open_weights(file)
     file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(ContentError, match="became shorter"):
+    with raises(ContentError):
         opened.read("b")
 
 
 def test_writer_refuses_overflow_and_wrong_shapes(tmp_path):
-    with pytest.raises(ContentError, match="a: after rounding to F16: 1 values"):
+    with raises(ContentError, "1 values", "a", "F16"):
         write_weights(tmp_path / "x", [("a", "F16", (2,))], [np.array([1, 65520], np.float32)], {})
     with pytest.raises(ValueError, match=r"shape \(3,\), announced as \(2,\)"):
         write_weights(tmp_path / "y", [("a", "F32", (2,))], [np.zeros(3, np.float32)], {})

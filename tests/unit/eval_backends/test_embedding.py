@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.qa import Embedding
 
@@ -27,10 +28,10 @@ def test_cosines_follow_the_meaning_and_not_the_letters() -> None:
 
 def test_what_is_no_embedding_model_is_refused(tiny_model, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(RequestError, match="not a sentence-transformers model"):
+    with raises(RequestError):
         Embedding(str(tiny_model))
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "modules.json").write_text(json.dumps([]))
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(ContentError, match="only safetensors weights are read"):
+    with raises(ContentError):
         Embedding(str(tmp_path))

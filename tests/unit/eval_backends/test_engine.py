@@ -15,6 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.conftest import ROOT
+from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends.engine import RANKS
@@ -137,26 +138,23 @@ def test_the_same_ids_are_asked_greedily_of_the_base_and_each_adapter(asked, nli
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "facts"),
     [
-        (["--mode", "choice"], "--backend vllm only generates"),
-        (["--mode", "generate", "--quantize", "4"], "--backend vllm takes no --quantize"),
-        (["--mode", "generate", "--adapter", "half=ADAPTER:0.5"], "vLLM takes no weights"),
+        (["--mode", "choice"], "--backend"),
+        (["--mode", "generate", "--quantize", "4"], "--backend; --quantize"),
+        (["--mode", "generate", "--adapter", "half=ADAPTER:0.5"], "vLLM"),
     ],
 )
-def test_what_vllm_cannot_do_is_refused(asked, nli, tmp_path, more, said) -> None:
+def test_what_vllm_cannot_do_is_refused(asked, nli, tmp_path, more, facts) -> None:
     adapter = str(write_adapter(tmp_path / "one"))
-    with pytest.raises(RequestError, match=said):
+    with raises(RequestError, *facts.split("; ")):
         nli(*[text.replace("ADAPTER", adapter) for text in more])
     assert not (tmp_path / "out").exists()
 
 
 def test_without_vllm_the_way_out_is_named(nli, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(
-        RequestError,
-        match=r'vllm is not installed in .*with or without a GPU: .*/pip install -e "\.\[vllm\]"',
-    ):
+    with raises(RequestError, "GPU", ".[vllm]", "/pip"):
         nli("--mode", "generate")
     assert not (tmp_path / "out").exists()
 

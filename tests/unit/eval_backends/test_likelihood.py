@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.supervision import IGNORED, SupervisedText
 from tuneyard.eval.backends import likelihood
@@ -59,7 +60,7 @@ def test_a_loss_that_is_no_number_stops_with_its_row(model) -> None:
     head = model.net.get_output_embeddings()
     handle = head.register_forward_hook(lambda *_: torch.full((10, model.net.config.vocab_size), torch.nan))
     try:
-        with pytest.raises(ContentError, match=r"row \d: the model gives nan as a loss.*--dtype fp32"):
+        with raises(ContentError, "--dtype fp32"):
             losses(model, LESSONS, 10_000)
     finally:
         handle.remove()

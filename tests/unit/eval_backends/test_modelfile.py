@@ -1,12 +1,12 @@
 """A Modelfile as Ollama reads it, and the Go templates that are rendered here, or refused by name."""
 
-import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.messages import raises
 from tests.unit.adapters.test_export_ollama import BRACES, CHATML, CONVERSATIONS, LLAMA3, LLAMAFACTORY
 from tuneyard.adapters.export.modelfile import find_wrapping, modelfile_text, renderer
 from tuneyard.core.errors import ContentError, RequestError
@@ -55,30 +55,30 @@ def test_neighbours_of_one_role_are_joined(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "facts"),
     [
-        ("FROM x\n", "no TEMPLATE; tuneyard adapter export --to ollama writes one"),
-        ('TEMPLATE "{{ .Prompt }}"\n', 'does ".Prompt", which is not rendered here'),
-        ('TEMPLATE "{{ if .Tools }}x{{ end }}"\n', 'does ".Tools"'),
-        ('TEMPLATE "{{ range .Messages }}x"\n', 'does "range without end"'),
-        ('TEMPLATE "{{ range .Messages }}{{ if eq .Role .Role }}x"\n', 'does "if without end"'),
-        ('TEMPLATE "{{ .Role }}"\n', 'does ".Role"'),
-        ('TEMPLATE "x{{ end }}"\n', 'does "end"'),
-        ('TEMPLATE "{{ if eq "a" "a" }}x{{ else }}y{{ else }}z{{ end }}"\n', 'does "else"'),
-        ("TEMPLATE " + '{{ if eq "a" "a" }}' * 150 + "{{ end }}" * 150 + "\n", "cannot be rendered here"),
-        ('TEMPLATE "{{ if and .Role .Content }}x{{ end }}"\n', "which is not rendered here"),
-        ('TEMPLATE "{{ .Role"\n', 'does "{{ .Role"'),
-        ('TEMPLATE "x"\nMESSAGE user hi\n', "MESSAGE puts turns before every conversation"),
+        ("FROM x\n", "TEMPLATE; --to"),
+        ('TEMPLATE "{{ .Prompt }}"\n', ""),
+        ('TEMPLATE "{{ if .Tools }}x{{ end }}"\n', ""),
+        ('TEMPLATE "{{ range .Messages }}x"\n', "range without end"),
+        ('TEMPLATE "{{ range .Messages }}{{ if eq .Role .Role }}x"\n', "if without end"),
+        ('TEMPLATE "{{ .Role }}"\n', ""),
+        ('TEMPLATE "x{{ end }}"\n', "end"),
+        ('TEMPLATE "{{ if eq "a" "a" }}x{{ else }}y{{ else }}z{{ end }}"\n', "else"),
+        ("TEMPLATE " + '{{ if eq "a" "a" }}' * 150 + "{{ end }}" * 150 + "\n", ""),
+        ('TEMPLATE "{{ if and .Role .Content }}x{{ end }}"\n', ""),
+        ('TEMPLATE "{{ .Role"\n', ""),
+        ('TEMPLATE "x"\nMESSAGE user hi\n', "MESSAGE"),
     ],
 )
-def test_what_is_not_rendered_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+def test_what_is_not_rendered_is_refused_by_name(tmp_path: Path, text: str, facts: str) -> None:
     path = write(tmp_path / "Modelfile", text)
-    with pytest.raises(ContentError, match=f"^{re.escape(str(path))}: .*{re.escape(message)}"):
+    with raises(ContentError, path, *facts.split("; ")):
         read_modelfile(path)
 
 
 def test_a_modelfile_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="Modelfile not found"):
+    with raises(RequestError):
         read_modelfile(tmp_path / "Modelfile")
 
 
@@ -94,5 +94,5 @@ def test_any_template_renders_or_is_refused(parts: list[str]) -> None:
 
 def test_a_modelfile_that_would_be_read_for_hours_is_refused(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("tuneyard.core.time_limit.SECONDS", 0.1)
-    with pytest.raises(ContentError, match="Modelfile: reading it: stopped after 0.1 s"):
+    with raises(ContentError, "0.1"):
         read_modelfile(write(tmp_path / "Modelfile", "TEMPLATE {{" + " " * 20_000 + "x"))

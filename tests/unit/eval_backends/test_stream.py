@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.generate import choose_sampling, draw, drawing, generate, stream, without_thoughts
 from tuneyard.eval.backends.load import load_model
@@ -114,7 +115,7 @@ def test_sampling_reaches_the_model(model) -> None:
 def test_probabilities_that_are_no_numbers(tiny_model) -> None:
     broken = load_model(tiny_model, "fp32")
     broken.net.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(ContentError, match="probabilities are no numbers: try --dtype fp32"):
+    with raises(ContentError, "numbers", "--dtype fp32"):
         stream(broken, [5, 6], 4, {"temperature": 1.0}, lambda _: None)
 
 

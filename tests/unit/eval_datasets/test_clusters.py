@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-import pytest
-
+from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
 from tuneyard.core.row_index import row_index_file, write_row_index
@@ -55,28 +54,27 @@ def test_a_manifest_says_nothing_of_files_that_it_does_not_list(tmp_path) -> Non
 
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path) -> None:
     path = compiled(tmp_path)
-    said = "no column 'story' to cluster by, found premise, instruction, output, topic: name one"
-    with pytest.raises(RequestError, match=said) as error:
+    with raises(RequestError, "story", "premise, instruction, output, topic") as error:
         read(path, "story")
     assert error.value.exit_code == 2
     row_index_file(path).unlink()
-    with pytest.raises(RequestError, match=r"no column 'premise' \(which manifest.json names\)"):
+    with raises(RequestError, "premise", "manifest.json"):
         read(path)
 
 
 def test_clusters_of_other_records_are_refused(tmp_path) -> None:
     path = compiled(tmp_path)
     path.write_text(json.dumps(ROWS[::-1]))
-    with pytest.raises(ContentError, match=r"changed since it was compiled, d-eval.examples.npy is of other"):
+    with raises(ContentError, "d-eval.examples.npy"):
         read(path)
     assert read(path, "none").clusters is None
     (tmp_path / "manifest.json").unlink()
     path.write_text(json.dumps(ROWS[:3]))
-    with pytest.raises(ContentError, match="changed since it was compiled"):
+    with raises(ContentError):
         read(path, "premise")
 
 
 def test_a_column_that_only_some_records_have_is_refused(tmp_path) -> None:
     path = compiled(tmp_path, rows=[*ROWS[:3], {"instruction": "Q", "output": "A"}])
-    with pytest.raises(ContentError, match="record 4: no topic, but 3 other records have one"):
+    with raises(ContentError, "record 4", "3"):
         read(path, "topic")

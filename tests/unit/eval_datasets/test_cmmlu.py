@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.datasets.cmmlu import choose_subjects, fetch, in_groups, prompt, read_exam, read_subjects
 
@@ -69,24 +70,24 @@ def test_without_shots_the_dev_file_is_not_needed(tmp_path) -> None:
     (write(tmp_path) / "dev" / "logical.csv").unlink()
     exam = read_exam(tmp_path, LOGICAL, 0)
     assert (exam.examples, exam.dataset.other_files) == ([], ())
-    with pytest.raises(RequestError, match="dev/logical.csv: the subject's dev questions are not there"):
+    with raises(RequestError, "dev/logical.csv"):
         read_exam(tmp_path, LOGICAL, 5)
 
 
 @pytest.mark.parametrize(
-    ("test", "said"),
+    ("test", "facts"),
     [
-        (HEAD, "logical.csv: no questions"),
-        ("", "logical.csv: no questions"),
-        (HEAD + ROW + "1,Q,1,2,3,4,E\n", 'logical.csv:3: Answer: found "E", expected A, B, C or D'),
-        (HEAD + "0,Q,1,2,3,4\n", "logical.csv:2: Answer: found null, expected a text"),
-        ("Question,A,B,C,Answer\nQ,1,2,3,A\n", "logical.csv:2: D: found null"),
-        (HEAD + '0,"Q\nstill Q,1,2,3,4,A\n', "logical.csv:3: not CSV"),
-        (HEAD.encode() + "0,问,1,2,3,4,A\n".encode("gb18030"), "logical.csv: not UTF-8"),
+        (HEAD, "logical.csv"),
+        ("", "logical.csv"),
+        (HEAD + ROW + "1,Q,1,2,3,4,E\n", "E; logical.csv:3"),
+        (HEAD + "0,Q,1,2,3,4\n", "logical.csv:2"),
+        ("Question,A,B,C,Answer\nQ,1,2,3,A\n", "logical.csv:2"),
+        (HEAD + '0,"Q\nstill Q,1,2,3,4,A\n', "logical.csv:3; CSV"),
+        (HEAD.encode() + "0,问,1,2,3,4,A\n".encode("gb18030"), "logical.csv; UTF-8"),
     ],
 )
-def test_a_broken_file_is_named_with_its_line(tmp_path, test, said) -> None:
-    with pytest.raises(ContentError, match=said):
+def test_a_broken_file_is_named_with_its_line(tmp_path, test, facts) -> None:
+    with raises(ContentError, *facts.split("; ")):
         read_exam(write(tmp_path, test=test), LOGICAL, 0)
 
 
@@ -97,7 +98,7 @@ def test_texts_that_look_like_numbers_or_nothing_stay_texts(tmp_path) -> None:
 
 
 def test_too_few_examples(tmp_path) -> None:
-    with pytest.raises(RequestError, match="dev/logical.csv: 1 questions, too few for --shots 5"):
+    with raises(RequestError, "dev/logical.csv", "1", "--shots 5"):
         read_exam(write(tmp_path, dev=HEAD + ROW), LOGICAL, 5)
 
 
@@ -107,11 +108,11 @@ def test_subjects_are_those_named_or_those_that_are_there(tmp_path) -> None:
     assert [s.name for s in choose_subjects(None, tmp_path)] == ["virology"]
     assert [s.name for s in choose_subjects("logical, anatomy,logical", tmp_path)] == ["logical", "anatomy"]
     assert len(choose_subjects(None, None)) == 67
-    with pytest.raises(RequestError, match="no subject 'anatomie': did you mean \"anatomy\""):
+    with raises(RequestError, "anatomie", "anatomy"):
         choose_subjects("anatomie", tmp_path)
-    with pytest.raises(RequestError, match="no test/SUBJECT.csv"):
+    with raises(RequestError, "test/SUBJECT.csv"):
         choose_subjects(None, tmp_path / "dev")
-    with pytest.raises(RequestError, match="found no name"):
+    with raises(RequestError):
         choose_subjects(" ,", tmp_path)
 
 
@@ -177,7 +178,7 @@ def hub(tmp_path):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     server.asked = asked
     yield server
     server.shutdown()
@@ -206,14 +207,12 @@ def test_the_hubs_files_are_fetched_as_far_as_needed(hub, run, tmp_path) -> None
 def test_offline_both_ways_out_are_named(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for repo in ("haonan-li/cmmlu", "no/such/folder"):
-        with pytest.raises(
-            RequestError, match=f"--data {repo}: no such folder.*give a folder with dev/.*HF_ENDPOINT"
-        ):
+        with raises(RequestError, "--data", repo, "dev/", "HF_ENDPOINT"):
             fetch(repo, ["logical"])
 
 
 def test_a_damaged_parquet_file(tmp_path) -> None:
     (tmp_path / "logical" / "test").mkdir(parents=True)
     (tmp_path / "logical" / "test" / "0000.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(ContentError, match="0000.parquet: not Parquet"):
+    with raises(ContentError, "0000.parquet"):
         read_exam(tmp_path, LOGICAL, 0)

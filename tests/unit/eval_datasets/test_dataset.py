@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.datasets.dataset import read_datasets
 
@@ -18,12 +19,12 @@ def test_a_text_file_has_a_prompt_in_every_line(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
-    [(b"\n \n", "prompts.txt: no records"), ("问".encode("gbk"), "prompts.txt: not UTF-8 at byte 0")],
+    ("data", "facts"),
+    [(b"\n \n", "prompts.txt"), ("问".encode("gbk"), "byte 0; prompts.txt; UTF-8")],
 )
-def test_an_empty_or_undecodable_text_file(tmp_path, data, said) -> None:
+def test_an_empty_or_undecodable_text_file(tmp_path, data, facts) -> None:
     (tmp_path / "prompts.txt").write_bytes(data)
-    with pytest.raises(ContentError, match=said):
+    with raises(ContentError, *facts.split("; ")):
         read_datasets((), (tmp_path / "prompts.txt",))
 
 
@@ -39,7 +40,7 @@ def test_a_record_may_be_nothing_but_a_question(tmp_path, record) -> None:
 
 def test_a_question_with_another_pairs_answer_is_not_guessed_at(tmp_path) -> None:
     (tmp_path / "p.json").write_text(json.dumps([{"prompt": "Q", "output": "A"}]))
-    with pytest.raises(ContentError, match="no column 'instruction'"):
+    with raises(ContentError, "instruction"):
         read_datasets((), (tmp_path / "p.json",))
 
 
@@ -51,20 +52,20 @@ def write(path, *records):
 @pytest.mark.parametrize("field", ["instruction", "output", "idx"])
 def test_half_a_character_is_refused_before_anything_is_asked(tmp_path, field) -> None:
     whole = {"instruction": "Q", "output": "A", "idx": ""}
-    with pytest.raises(ContentError, match=r"record 2: half a character \('.ud800'\)"):
+    with raises(ContentError, "record 2", "ud800"):
         read_datasets((), (write(tmp_path / "p.jsonl", whole, {**whole, field: "\ud800"}),))
 
 
 def test_a_row_with_images_is_refused_before_anything_is_asked(tmp_path) -> None:
     record = {"instruction": "Q", "output": "A", "images": ["a.png"]}
-    with pytest.raises(ContentError, match="record 1: images: rows with images are not scored"):
+    with raises(ContentError, "record 1", "images"):
         read_datasets((), (write(tmp_path / "p.jsonl", record),))
 
 
 @pytest.mark.parametrize("missing", [{}, {"group": None}])
 def test_groups_are_of_all_rows_or_of_none(tmp_path, missing) -> None:
     whole = {"instruction": "Q", "output": "A"}
-    with pytest.raises(ContentError, match="record 2: no group, but 1 other records have one"):
+    with raises(ContentError, "record 2", "1"):
         read_datasets((), (write(tmp_path / "p.jsonl", {**whole, "group": 0}, {**whole, **missing}),))
     (questions,) = read_datasets((), (write(tmp_path / "p.jsonl", {**whole, **missing}, whole),))
     assert (questions.cluster, questions.clusters) == (None, None)
@@ -77,5 +78,5 @@ def test_a_dataset_whose_results_would_lie_elsewhere_is_refused(tmp_path, monkey
     (tmp_path / "data").mkdir()
     (tmp_path / "data/q.json").write_text(json.dumps([{"instruction": "Q", "output": "A"}]))
     (tmp_path / "data/dataset_info.json").write_text(json.dumps({name: {"file_name": "q.json"}}))
-    with pytest.raises(RequestError, match="expected a name that can name a folder"):
+    with raises(RequestError):
         read_datasets((name,), ())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tests.tiny import CHATML
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.datasets.prompts import choose_prompting, other_prompt
@@ -61,15 +62,15 @@ def test_the_template_that_a_recipe_names_is_compared_by_its_ids(tokenizer, tmp_
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "facts"),
     [
-        ("a: [1", "recipe.yaml:2: not YAML"),
-        ("template: qwen\ntemplate: llama3\n", "recipe.yaml:2: the key 'template' stands twice"),
+        ("a: [1", "recipe.yaml:2; YAML"),
+        ("template: qwen\ntemplate: llama3\n", "template; recipe.yaml:2"),
         ("a: &a [x]\n" + "".join(f"{n}: &{n} [*{p}, *{p}]\n" for p, n in pairwise("abcdefghijklmnopqrstu")),
-         "recipe.yaml: its aliases make more than 100,000 values"),
+         "100,000 values; recipe.yaml"),
     ],
 )  # fmt: skip
-def test_a_broken_recipe_is_named(tokenizer, tmp_path, text, said) -> None:
+def test_a_broken_recipe_is_named(tokenizer, tmp_path, text, facts) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
-    with pytest.raises(ContentError, match=said):
+    with raises(ContentError, *facts.split("; ")):
         other_prompt(tokenizer, tmp_path, choose_prompting(tokenizer, [], None), None)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.metrics import Metric
 from tuneyard.eval.judge.comparison import compare
@@ -87,7 +88,7 @@ def test_the_mean_decides_unless_a_dataset_is_named() -> None:
     assert [section.decided_by for section in judge(*runs).sections] == ["", "mean", "mean"]
     assert [section.decided_by for section in compare(runs, "base", "t").sections] == ["", "t", "t"]
     assert only(judge(*runs[:2])).decided_by == ""
-    with pytest.raises(RequestError, match="--decide-on x: no such dataset; expected one of s, t"):
+    with raises(RequestError, "--decide-on x"):
         compare(runs, "base", "x")
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.fake_runs import write_run
+from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.judge.compared import compare_results
 
@@ -68,5 +69,5 @@ def test_a_single_adapter_that_was_chosen_stands_once(sweep):
 def test_a_damaged_sweep_is_named(sweep, name, value):
     told = json.loads((sweep / "sweep.json").read_text())
     write(sweep, {**told, name: value} if value else {k: v for k, v in told.items() if k != name})
-    with pytest.raises(ContentError, match=r"sweep\.json: .*" + name):
+    with raises(ContentError, "sweep.json", name):
         compare_results([str(sweep)])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.fake_runs import write_run
+from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.judge.questions.label_bias import SEED, fit_bias, label_biases
 from tuneyard.eval.read.find import read_run
@@ -106,10 +107,10 @@ def test_runs_without_log_probabilities_are_refused(tmp_path) -> None:
     run = read_run(folder)
     lines[5]["choices"].pop("maybe")
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(ContentError, match="found other labels"):
+    with raises(ContentError):
         label_biases([run], "base")
     for line in lines:
         del line["choices"]
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(RequestError, match="base on mine .* keeps no log-probabilities"):
+    with raises(RequestError):
         label_biases([run], "base")

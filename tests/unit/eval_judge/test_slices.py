@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import ROOT
+from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.questions.slices import compare_slices
@@ -71,11 +72,11 @@ def test_nothing_but_chance_is_found_in_few_families():
 
 
 def test_a_field_that_cannot_part_the_rows_is_refused():
-    with pytest.raises(RequestError, match=r"--by colour: no dataset's rows have it \(fields .*: kind\)"):
+    with raises(RequestError, "--by colour"):
         compare_slices([run("base", [True], ["a"])], "base", "colour")
     many = [str(i) for i in range(21)]
     runs = [run(model, [True] * 21, many) for model in ("base", "mine")]
-    with pytest.raises(RequestError, match="21 values on s, expected at most 20"):
+    with raises(RequestError, "21 values", "20"):
         compare_slices(runs, "base", "kind")
 
 

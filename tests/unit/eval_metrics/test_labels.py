@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.metrics.labels import (
     check_labels,
@@ -67,26 +68,24 @@ def test_spellings() -> None:
 
 def test_labels_are_found_or_refused() -> None:
     assert find_labels(["yes", "no", "yes"], "f") == ["no", "yes"]
-    with pytest.raises(ContentError, match="record 2 has no expected answer"):
+    with raises(ContentError, "record 2"):
         find_labels(["yes", ""], "f")
-    with pytest.raises(ContentError, match="21 different answers"):
+    with raises(ContentError, "21"):
         find_labels([str(i) for i in range(21)], "f")
-    with pytest.raises(ContentError, match="every answer is 'yes'"):
+    with raises(ContentError, "yes"):
         find_labels(["yes", "yes"], "f")
 
 
 def test_an_answer_outside_the_choices_is_named() -> None:
-    with pytest.raises(
-        ContentError, match=r"f: record 2: answer 'perhaps', expected one of yes, no \(1 such"
-    ):
+    with raises(ContentError, "perhaps", "record 2", "f", "1"):
         check_labels(["yes", "perhaps"], ["yes", "no"], "f")
-    with pytest.raises(ContentError, match="answer 'perhaps', expected one of yes, no"):
+    with raises(ContentError, "perhaps"):
         choose_labels(["yes", "perhaps"], "yes,no", [], "f")
 
 
 @pytest.mark.parametrize("text", ["yes", "yes,yes", ",", ""])
 def test_choices_must_be_two_different_ones(text) -> None:
-    with pytest.raises(RequestError, match="two or more"):
+    with raises(RequestError):
         parse_choices(text)
 
 
@@ -95,7 +94,7 @@ def test_one_label_counts_as_another_and_both_are_labels():
     assert parse_counts(["maybe=no"], labels) == {"maybe": "no"}
     assert parse_counts([], labels) == {}
     for wrong in ("maybe=perhaps", "perhaps=maybe", "maybe"):
-        with pytest.raises(RequestError, match="expected two of the labels yes, no, maybe"):
+        with raises(RequestError):
             parse_counts([wrong], labels)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.fake_runs import write_run
+from tests.messages import raises
 from tuneyard.core import plugins
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.metrics import Metric
@@ -180,11 +181,11 @@ def test_rows_without_the_fields_and_refused_ones_are_left_out_and_the_interval_
 
 
 def test_unknown_metrics_and_rows_without_their_fields_are_refused(tmp_path):
-    with pytest.raises(RequestError, match="--metric 'nope' is not one of accuracy, brier"):
+    with raises(RequestError, "nope", "--metric"):
         metrics.find_metric("nope")
     write_run(tmp_path, "base", "s", ["yes", "no"], ["yes", "no"], majority=0.5)
     lines = (tmp_path / "base/s/predictions.jsonl").read_text().splitlines()
     kept = [{key: value for key, value in json.loads(line).items() if key != "choices"} for line in lines]
     (tmp_path / "base/s/predictions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in kept))
-    with pytest.raises(ContentError, match="--metric brier: no prediction holds choices and expected_output"):
+    with raises(ContentError, "--metric brier", "expected_output"):
         choose(Sweep(tmp_path, ["w"], {"base": (0.0,)}, {"s": ([0], [1])}, "brier"))

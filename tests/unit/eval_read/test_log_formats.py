@@ -13,6 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from tests.conftest import ROOT
+from tests.messages import raises
 from tests.peers import installed
 from tuneyard.core import plugins
 from tuneyard.core.errors import ContentError, RequestError
@@ -60,35 +61,35 @@ def test_a_table_is_the_same_run_in_each_format(tmp_path: Path, suffix: str) -> 
 def test_a_row_that_lacks_a_field_is_named_with_its_place(tmp_path: Path, suffix: str) -> None:
     path = WRITERS[suffix](tmp_path / f"x{suffix}", [*ROWS, {**ROWS[0], "id": ""}])
     place = {".csv": f"{path}:4", ".parquet": f"{path} row 3", ".jsonl": f"{path}:3"}[suffix]
-    with pytest.raises(ContentError, match=re.escape(place)):
+    with raises(ContentError, place):
         read_log(path)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content", "facts"),
     [
-        ("x.csv", b"id,gold,prediction\n1,yes\n", r"x\.csv:2: found 2 cells, expected 3"),
-        ("x.csv", b"id,gold,gold,prediction\n1,a,b,c\n", r"x\.csv:1: found the column \"gold\" twice"),
-        ("x.csv", b"id,gold,prediction\n1,\xff,yes\n", "not CSV in UTF-8"),
-        ("x.csv", b'id,gold,prediction\n1,"yes,no\n', "not CSV"),
-        ("x.csv", b"", "found no rows"),
-        ("x.csv", b"id,gold,prediction\n", "found no rows"),
-        ("x.jsonl", b"", "found no rows"),
-        ("x.parquet", b"PAR1 and no more", "not Parquet, or cut off"),
-        ("x.parquet", b"", "not Parquet, or cut off"),
-        ("x.json", b"[1, 2]", r"found a JSON list \(.*2 objects.*\.jsonl\); expected one of"),
-        ("x.json", b'{"id": 1}\n{"id": 2}\n', r"one object a line, name it x\.jsonl"),
-        ("x.json", b'{"answers": 1}', "found the fields answers; expected one of"),
+        ("x.csv", b"id,gold,prediction\n1,yes\n", "x.csv:2; 2; 3"),
+        ("x.csv", b"id,gold,gold,prediction\n1,a,b,c\n", "gold; x.csv:1"),
+        ("x.csv", b"id,gold,prediction\n1,\xff,yes\n", "CSV; UTF-8"),
+        ("x.csv", b'id,gold,prediction\n1,"yes,no\n', "CSV"),
+        ("x.csv", b"", ""),
+        ("x.csv", b"id,gold,prediction\n", ""),
+        ("x.jsonl", b"", ""),
+        ("x.parquet", b"PAR1 and no more", ""),
+        ("x.parquet", b"", ""),
+        ("x.json", b"[1, 2]", "JSON; 2"),
+        ("x.json", b'{"id": 1}\n{"id": 2}\n', "x.jsonl"),
+        ("x.json", b'{"answers": 1}', ""),
         ("x.json", b"{", "x.json"),
-        ("x.txt", b"id", "found the fields none"),
-        ("generated_predictions.jsonl", b'{"predict": "a", "label": 3}\n', r"jsonl:1: label: found 3"),
+        ("x.txt", b"id", ""),
+        ("generated_predictions.jsonl", b'{"predict": "a", "label": 3}\n', "jsonl:1; label; 3"),
     ],
 )
 def test_a_broken_or_unknown_file_is_refused_in_words(
-    tmp_path: Path, name: str, content: bytes, message: str
+    tmp_path: Path, name: str, content: bytes, facts: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ContentError, match=message):
+    with raises(ContentError, *facts.split("; ")):
         read_log(tmp_path / name)
 
 
@@ -108,7 +109,7 @@ def test_a_cell_that_python_cannot_hold_is_an_error_with_its_place(
     tmp_path: Path, table: Callable[[], pa.Table]
 ) -> None:
     parquet.write_table(table(), tmp_path / "x.parquet")
-    with pytest.raises(ContentError, match=r"x\.parquet: a cell after row 0 cannot be read"):
+    with raises(ContentError, "row 0", "x.parquet"):
         read_log(tmp_path / "x.parquet")
 
 
@@ -135,7 +136,7 @@ def test_an_unknown_file_is_told_every_format(tmp_path: Path) -> None:
 
 def test_a_metric_is_not_read_from_a_table(tmp_path: Path) -> None:
     path = as_csv(tmp_path / "x.csv", ROWS)
-    with pytest.raises(RequestError, match="--metric reads fields of our own runs"):
+    with raises(RequestError, "--metric"):
         read_runs([parse_source(str(path))], "loss")
 
 
@@ -232,9 +233,9 @@ def test_the_worked_example_reads_inspect_ai(
     assert "even, n = 3" in capsys.readouterr().out
     (incorrect,) = collect_incorrect([run], ["org-after"], 10)
     assert incorrect.rows[0]["answers"][0]["output"] == "yes, it is"
-    with pytest.raises(ContentError, match="status error, expected success"):
+    with raises(ContentError):
         read_log(inspect_log(tmp_path / "failed.json", ["C"], status="error"))
-    with pytest.raises(ContentError, match="found the score 'P', expected C or I"):
+    with raises(ContentError, "P"):
         read_log(inspect_log(tmp_path / "partial.json", ["P"]))
 
 
@@ -249,7 +250,7 @@ def test_a_plug_in_that_fails_is_named(plug_in: Callable[[str], None], tmp_path:
             yield
     """
     plug_in(dedent(code))
-    with pytest.raises(plugins.PluginError, match="plug-in 'inspect_ai' of plug_logs 1.2"):
+    with raises(plugins.PluginError, "inspect_ai", "plug_logs 1.2"):
         read_log(inspect_log(tmp_path / "x.json", ["C"]))
 
 

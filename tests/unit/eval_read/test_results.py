@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tuneyard.core import version
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.read.results import PREDICTIONS, RUN, PredictionLog, begin_run, check_new
@@ -55,16 +56,14 @@ def test_whole_batches_are_kept_and_torn_ones_asked_again(tmp_path) -> None:
 
 def test_a_log_that_is_no_json_is_named_with_its_line(tmp_path) -> None:
     (tmp_path / PREDICTIONS).write_text('{"row": 3}\nnot json\n')
-    with pytest.raises(ContentError, match=r"predictions.jsonl:2: not JSON.*--force"):
+    with raises(ContentError, "predictions.jsonl:2", "JSON", "--force"):
         PredictionLog(tmp_path, BATCHES)
 
 
-@pytest.mark.parametrize(
-    ("line", "said"), [("[1]", "found .1., expected"), ("[" * 100_000, "nested too deep")]
-)
-def test_a_log_of_other_things_is_named_with_its_line(tmp_path, line, said) -> None:
+@pytest.mark.parametrize(("line", "facts"), [("[1]", "1"), ("[" * 100_000, "")])
+def test_a_log_of_other_things_is_named_with_its_line(tmp_path, line, facts) -> None:
     (tmp_path / PREDICTIONS).write_text(f"{line}\n")
-    with pytest.raises(ContentError, match=f"predictions.jsonl:1: {said}.*--force starts anew"):
+    with raises(ContentError, "predictions.jsonl:1", *facts.split("; "), "--force"):
         PredictionLog(tmp_path, BATCHES)
 
 
@@ -72,7 +71,7 @@ def test_a_resumed_run_records_the_tuneyard_that_resumed_it(tmp_path) -> None:
     (tmp_path / RUN).write_text(json.dumps({**IDENTITY, "tuneyard": {"version": "0.0"}}))
     begin_run(tmp_path, IDENTITY, force=False)
     assert json.loads((tmp_path / RUN).read_text())["tuneyard"] == version()
-    with pytest.raises(RequestError, match='settings dtype: was "fp32", is "bf16"'):
+    with raises(RequestError, "fp32", "bf16", "dtype"):
         begin_run(tmp_path, {**IDENTITY, "settings": {"dtype": "bf16"}}, force=False)
 
 
@@ -85,9 +84,9 @@ def test_rows_that_the_set_does_not_have_are_dropped(tmp_path) -> None:
 
 def test_an_existing_folder_needs_a_word(tmp_path) -> None:
     begin_run(tmp_path / "r", IDENTITY, force=False)
-    with pytest.raises(RequestError, match="--resume resumes it, --force starts it anew"):
+    with raises(RequestError, "--resume", "--force"):
         check_new(tmp_path / "r", "eval.nli", resume=False, force=False)
-    with pytest.raises(RequestError, match="give one of them"):
+    with raises(RequestError):
         check_new(tmp_path / "r", "eval.nli", resume=True, force=True)
     check_new(tmp_path / "r", "eval.nli", resume=True, force=False)
     check_new(tmp_path / "new", "eval.nli", resume=True, force=False)
@@ -102,7 +101,7 @@ def test_another_commands_run_is_named_and_no_option_is_offered_for_it(tmp_path,
     for name in ("base/rte", "l=1/rte"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "results.json").touch()
-    with pytest.raises(RequestError, match="2 scored datasets of `tuneyard eval sweep`") as refused:
+    with raises(RequestError, "tuneyard eval sweep", "2") as refused:
         check_new(tmp_path, "eval.nli", resume=resume, force=force)
     assert "--out" in str(refused.value)
     assert "--force" not in str(refused.value) and "--resume" not in str(refused.value)
@@ -110,7 +109,7 @@ def test_another_commands_run_is_named_and_no_option_is_offered_for_it(tmp_path,
 
 def test_a_step_of_a_suite_is_the_suites(tmp_path) -> None:
     begin_run(tmp_path, IDENTITY, force=False, caller="eval.suite")
-    with pytest.raises(RequestError, match="`tuneyard eval suite`"):
+    with raises(RequestError, "tuneyard eval suite"):
         check_new(tmp_path, "eval.nli", resume=False, force=True)
     check_new(tmp_path, "eval.suite", resume=False, force=True)
 
@@ -147,22 +146,22 @@ def test_a_table_of_the_users_own_stays(tmp_path) -> None:
 @pytest.mark.parametrize("force", [True, False])
 def test_a_folder_of_something_else_is_left_alone(tmp_path, force) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(RequestError, match="no results folder"):
+    with raises(RequestError):
         check_new(tmp_path, "eval.nli", resume=not force, force=force)
 
 
 @pytest.mark.parametrize(
-    ("part", "name", "said"),
+    ("part", "name", "facts"),
     [
-        ("settings", "dtype", 'settings dtype: was "fp32", is "bf16"'),
-        ("models", "base", 'models base: was "aaaaaaaaaaaa…, is "bf16"'),
-        ("sets", "rte", 'sets rte: was "bbbbbbbbbbbb…, is "bf16"'),
+        ("settings", "dtype", "fp32; bf16; dtype"),
+        ("models", "base", "base"),
+        ("sets", "rte", "rte"),
     ],
 )
-def test_what_changed_is_named_and_nothing_is_written(tmp_path, part, name, said) -> None:
+def test_what_changed_is_named_and_nothing_is_written(tmp_path, part, name, facts) -> None:
     begin_run(tmp_path, IDENTITY, force=False)
     before = (tmp_path / RUN).read_bytes()
-    with pytest.raises(RequestError, match=said):
+    with raises(RequestError, *facts.split("; ")):
         begin_run(tmp_path, {**IDENTITY, part: {name: "bf16"}}, force=False)
     assert (tmp_path / RUN).read_bytes() == before
 
@@ -203,7 +202,7 @@ def test_the_folder_of_a_training_is_left_alone(tmp_path, force) -> None:
     (tmp_path / "training.json").write_text(
         '{"recipe": "recipes/rte.yaml", "inputs": {"settings": {}}, "result": {}}'
     )
-    with pytest.raises(RequestError, match=r"no results folder \(it has no run\.json"):
+    with raises(RequestError, "run.json"):
         check_new(tmp_path, "eval.nli", resume=not force, force=force)
 
 
@@ -223,7 +222,7 @@ def test_a_forged_run_json_deletes_nothing_outside(tmp_path, models, sets) -> No
         folder.mkdir(parents=True)
     forged = {"settings": {}, "models": dict.fromkeys(models, "x"), "sets": dict.fromkeys(sets, "x")}
     (out / RUN).write_text(json.dumps(forged))
-    with pytest.raises(ContentError, match="which no run of ours would"):
+    with raises(ContentError):
         begin_run(out, IDENTITY, force=True)
     assert precious.is_dir()
     assert own.is_dir()
@@ -234,7 +233,7 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path) -> None:
     precious.mkdir(parents=True)
     begin_run(out, IDENTITY, force=False)
     (out / "base").symlink_to(tmp_path / "other")
-    with pytest.raises(ContentError, match="which no run of ours would"):
+    with raises(ContentError):
         begin_run(out, IDENTITY, force=True)
     assert precious.is_dir()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_runs import answers, demo, write_run
+from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.judge.alignment import check_rows
 from tuneyard.eval.read.find import parse_source, read_runs
@@ -65,7 +66,7 @@ def test_a_path_with_an_equals_sign_is_a_path(tmp_path: Path) -> None:
 
 
 def test_one_name_for_several_models_is_refused(folder: Path) -> None:
-    with pytest.raises(RequestError, match=r"one name \(x\) for several: base, a"):
+    with raises(RequestError, "x", "base", "a"):
         read(f"x={folder}")
 
 
@@ -84,7 +85,7 @@ def test_the_same_answers_of_two_folders_count_once_and_others_get_their_folder(
 def test_two_folders_of_one_name_need_names(tmp_path: Path) -> None:
     for parent, right in [("x", 12), ("y", 13)]:
         write_run(tmp_path / parent / "run", "a", "s", GOLD, answers(GOLD, right, right))
-    with pytest.raises(RequestError, match=r"are both run/a on s; name them: first="):
+    with raises(RequestError, "run/a", "s", "first="):
         read(tmp_path / "x" / "run", tmp_path / "y" / "run")
 
 
@@ -97,12 +98,12 @@ def test_unfinished_runs_are_left_out_and_named(folder: Path) -> None:
 
 @pytest.mark.parametrize("path", ["nothing", "results/c"])
 def test_a_missing_path_is_refused(folder: Path, path: str) -> None:
-    with pytest.raises(RequestError, match="results not found"):
+    with raises(RequestError):
         read(folder.parent / path)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"no results\.json here or two levels below"):
+    with raises(RequestError, "results.json"):
         read(tmp_path)
 
 
@@ -115,34 +116,34 @@ def change_line(path: Path, number: int, **fields: object) -> None:
 def test_truncated_predictions_are_refused(folder: Path) -> None:
     path = folder / "a" / "s" / "predictions.jsonl"
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ContentError, match=r"predictions\.jsonl:20: not JSON"):
+    with raises(ContentError, "predictions.jsonl:20", "JSON"):
         read(folder)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:19]))
-    with pytest.raises(ContentError, match=r"a/s: 19 predictions, but n in results\.json is 20"):
+    with raises(ContentError, "a/s", "19", "results.json", "20"):
         read(folder)
     path.write_text("")
-    with pytest.raises(ContentError, match="no rows in it"):
+    with raises(ContentError):
         read(folder)
     path.unlink()
-    with pytest.raises(ContentError, match=r"predictions\.jsonl: not found beside results\.json"):
+    with raises(ContentError, "predictions.jsonl", "results.json"):
         read(folder)
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "facts"),
     [
-        ({"row": 0}, r"predictions\.jsonl:3: row 0 stands in .*predictions\.jsonl:1 already"),
-        ({"row": "2"}, r":3: row: found \"2\", expected a whole number"),
-        ({"row": True}, r":3: row: found true, expected a whole number"),
-        ({"row": float("nan")}, r":3: row: found NaN, expected a whole number"),
-        ({"expected_output": None}, r":3: expected_output: found null, expected a text"),
-        ({"predicted_output": 3}, r":3: predicted_output: found 3, expected a text"),
-        ({"predicted_output": "none of them"}, r"accuracy 0\.\d+, but results\.json says 0\.75"),
-        ({"choices": {"yes": 10**400, "no": -1.0}}, r":3: choices: found .*, expected log-probabilities"),
-        ({"group": "p"}, r"predictions\.jsonl:1: no group, but 1 other rows have one"),
+        ({"row": 0}, "row 0; predictions.jsonl:3; predictions.jsonl:1"),
+        ({"row": "2"}, "2; :3; row"),
+        ({"row": True}, ":3; row"),
+        ({"row": float("nan")}, ":3; row; NaN"),
+        ({"expected_output": None}, ":3; expected_output"),
+        ({"predicted_output": 3}, ":3; predicted_output; 3"),
+        ({"predicted_output": "none of them"}, "0.700000; results.json; 0.75"),
+        ({"choices": {"yes": 10**400, "no": -1.0}}, ":3; choices"),
+        ({"group": "p"}, "predictions.jsonl:1; 1"),
     ],
 )
-def test_a_damaged_prediction_is_named(folder: Path, fields: dict[str, object], message: str) -> None:
+def test_a_damaged_prediction_is_named(folder: Path, fields: dict[str, object], facts: str) -> None:
     path = folder / "a" / "s" / "predictions.jsonl"
     right = json.loads((path).read_text().splitlines()[2])
     if (
@@ -151,35 +152,35 @@ def test_a_damaged_prediction_is_named(folder: Path, fields: dict[str, object], 
     ):
         fields = {"predicted_output": right["expected_output"]}
     change_line(path, 3, **fields)
-    with pytest.raises(ContentError, match=message):
+    with raises(ContentError, *facts.split("; ")):
         read(folder)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "facts"),
     [
-        ("[1]\n", "found list, expected a JSON object"),
-        ("{", "not JSON"),
-        ("{}", "model: found null, expected a text"),
-        ('{"model": "a", "set": "s", "n": 20, "accuracy": NaN}', "results.json says NaN"),
-        ('{"model": "a", "set": "s", "n": 20, "accuracy": "0.75"}', 'results.json says "0.75"'),
-        (json.dumps({"model": "a", "set": "s", "n": 20, "accuracy": 10**400}), "results.json says 1000"),
-        ('{"model": "a", "set": "s", "n": null, "accuracy": 0.75}', "n in results.json is null"),
+        ("[1]\n", "JSON"),
+        ("{", "JSON"),
+        ("{}", "model"),
+        ('{"model": "a", "set": "s", "n": 20, "accuracy": NaN}', "results.json; NaN"),
+        ('{"model": "a", "set": "s", "n": 20, "accuracy": "0.75"}', "0.75; results.json"),
+        (json.dumps({"model": "a", "set": "s", "n": 20, "accuracy": 10**400}), "results.json"),
+        ('{"model": "a", "set": "s", "n": null, "accuracy": 0.75}', "results.json"),
     ],
 )
-def test_damaged_results_are_named(folder: Path, text: str, message: str) -> None:
+def test_damaged_results_are_named(folder: Path, text: str, facts: str) -> None:
     (folder / "a" / "s" / "results.json").write_text(text)
-    with pytest.raises(ContentError, match=message):
+    with raises(ContentError, *facts.split("; ")):
         read(folder)
 
 
 def test_a_line_that_is_no_object_is_named(folder: Path) -> None:
     path = folder / "a" / "s" / "predictions.jsonl"
     path.write_text("3\n" + path.read_text())
-    with pytest.raises(ContentError, match=r"predictions\.jsonl:1: found 3, expected an object"):
+    with raises(ContentError, "predictions.jsonl:1", "3"):
         read(folder)
     path.write_text("[" * 100_000 + "\n")
-    with pytest.raises(ContentError, match="nested too deep"):
+    with raises(ContentError):
         read(folder)
 
 
@@ -187,7 +188,7 @@ def test_other_data_is_refused_by_name(folder: Path) -> None:
     hashes = {"hashes": {"data": "b" * 64}}
     shutil.rmtree(folder / "a")
     write_run(folder, "a", "s", GOLD, GOLD, **hashes)
-    with pytest.raises(RequestError, match=r"a/s and .*base/s were scored on different data \(bbbb"):
+    with raises(RequestError, "a/s", "base/s"):
         check_rows(read(folder)[0])
 
 
@@ -195,9 +196,7 @@ def test_other_rows_are_refused_by_number(folder: Path) -> None:
     shutil.rmtree(folder / "a")
     hashes = json.loads((folder / "base" / "s" / "results.json").read_text())["hashes"]
     write_run(folder, "a", "s", GOLD[:12], GOLD[:12], hashes=hashes)
-    with pytest.raises(
-        RequestError, match=r"12 and 20 rows; only one has row 12, 13, 14, 15, 16, …; score both"
-    ):
+    with raises(RequestError, "12", "20 rows", "row 12", "13", "14", "15", "16"):
         check_rows(read(folder)[0])
 
 
@@ -217,14 +216,14 @@ def test_other_expected_answers_are_refused(folder: Path) -> None:
 
 def test_as_many_but_other_rows_are_refused(folder: Path) -> None:
     change_line(folder / "a" / "s" / "predictions.jsonl", 20, row=20)
-    with pytest.raises(RequestError, match="20 and 20 rows; only one has row 19, 20; score both"):
+    with raises(RequestError, "20 rows", "row 19", "20"):
         check_rows(read(folder)[0])
 
 
 def test_other_groups_are_refused(tmp_path: Path) -> None:
     for model, groups in [("base", list("ab") * 10), ("a", list("ba") * 10)]:
         write_run(tmp_path, model, "s", GOLD, GOLD, groups)
-    with pytest.raises(RequestError, match="the same rows are in different groups"):
+    with raises(RequestError):
         check_rows(read(tmp_path)[0])
 
 
@@ -271,7 +270,7 @@ def test_what_is_right_may_be_said_row_by_row(folder: Path) -> None:
 def test_what_has_no_accuracy_is_refused(folder: Path) -> None:
     path = folder / "a" / "s" / "results.json"
     path.write_text(json.dumps({"model": "a", "set": "s", "perplexity": 3.1}))
-    with pytest.raises(RequestError, match="no accuracy in results.json .found model, set, perplexity."):
+    with raises(RequestError, "results.json"):
         read(folder)
 
 
@@ -282,7 +281,7 @@ def test_confidence_is_the_share_of_the_chosen_label(folder: Path) -> None:
     path.write_text("".join(json.dumps(row | {"choices": logs}) + "\n" for row in rows))
     assert read(folder / "a")[0][0].confidence == pytest.approx([0.75] * 20)
     path.write_text("".join(json.dumps(row | {"choices": {"yes": float("nan")}}) + "\n" for row in rows))
-    with pytest.raises(ContentError, match=r"jsonl:1: choices: found .*NaN.*expected log-probabilities"):
+    with raises(ContentError, "jsonl:1", "choices", "NaN"):
         read(folder / "a")
 
 

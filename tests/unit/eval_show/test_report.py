@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, write_run
+from tests.messages import raises
 from tuneyard.core import version
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.judge.compared import compare_in_metric, compare_results
@@ -221,13 +222,13 @@ def test_models_that_lack_a_set_are_left_out_of_its_rows(tmp_path: Path) -> None
 
 def test_half_a_character_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"id": 1, "gold": "\\ud800", "prediction": "a"}\n')
-    with pytest.raises(ContentError, match="half a character"):
+    with raises(ContentError):
         compare_results([str(tmp_path / "x.jsonl")])
 
 
 def test_out_must_be_a_file(tmp_path: Path) -> None:
     demo(tmp_path)
-    with pytest.raises(RequestError, match="a folder; expected the name of a file, e.g. .*report.html"):
+    with raises(RequestError, "e.g", "report.html"):
         cli.main([str(tmp_path), "--out", str(tmp_path)], standalone_mode=False)
 
 
@@ -235,7 +236,7 @@ def test_a_page_replaces_pages_of_ours_alone(tmp_path: Path) -> None:
     demo(tmp_path / "runs")
     out = tmp_path / "mine.html"
     out.write_text("<!doctype html><title>of the user</title>", encoding="utf-8")
-    with pytest.raises(RequestError, match="mine.html: this file exists and is no page of"):
+    with raises(RequestError, "mine.html"):
         cli.main([str(tmp_path / "runs"), "--out", str(out)], standalone_mode=False)
     assert "of the user" in out.read_text(encoding="utf-8")
     out.unlink()
@@ -249,7 +250,7 @@ def test_a_page_is_not_written_over_results(tmp_path: Path) -> None:
     demo(tmp_path)
     results = tmp_path / "base" / "demo_rte_eval" / "results.json"
     before = results.read_bytes()
-    with pytest.raises(RequestError, match="results.json: this file exists"):
+    with raises(RequestError, "results.json"):
         cli.main([str(tmp_path), "--out", str(results)], standalone_mode=False)
     assert results.read_bytes() == before
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.show.sheet import (
     COLUMNS,
@@ -178,24 +179,24 @@ def test_wrong_marks_and_ids_are_named_by_row(tmp_path, key) -> None:
 
 def test_many_problems_are_cut(tmp_path, key) -> None:
     (tmp_path / "s.csv").write_bytes(filled("0"))
-    with pytest.raises(ContentError, match="… 280 more"):
+    with raises(ContentError, "280"):
         read_sheet(tmp_path / "s.csv", key, "a")
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "facts"),
     [
-        (b"", "row 1: no column id, correctness"),
-        (b"id,correctness\n", "row 1: no column relevance, completeness, depth, usefulness"),
-        (b"PK\x03\x04rest", "not CSV: save the sheet as CSV"),
-        ("id".encode("utf-16"), "not CSV: save the sheet as CSV"),
-        (make_sheet(ASKED, 42)[0], "no marks in it"),
-        (filled().replace(b'"', b"") + b'"' + b"x" * 200_000, "not CSV: field larger"),
+        (b"", "row 1"),
+        (b"id,correctness\n", "row 1"),
+        (b"PK\x03\x04rest", "CSV"),
+        ("id".encode("utf-16"), "CSV"),
+        (make_sheet(ASKED, 42)[0], ""),
+        (filled().replace(b'"', b"") + b'"' + b"x" * 200_000, "CSV"),
     ],
 )
-def test_what_is_no_filled_sheet(tmp_path, key, data, said) -> None:
+def test_what_is_no_filled_sheet(tmp_path, key, data, facts) -> None:
     (tmp_path / "s.csv").write_bytes(data)
-    with pytest.raises(ContentError, match=said):
+    with raises(ContentError, *facts.split("; ")):
         read_sheet(tmp_path / "s.csv", key, "a")
 
 
@@ -204,7 +205,7 @@ def test_what_is_no_filled_sheet(tmp_path, key, data, said) -> None:
 )
 def test_what_is_no_key(tmp_path, value) -> None:
     (tmp_path / "key.json").write_text(json.dumps(value))
-    with pytest.raises(ContentError, match="key.json: no key of a rating sheet"):
+    with raises(ContentError, "key.json"):
         read_key(tmp_path / "key.json")
 
 
@@ -216,7 +217,7 @@ def test_a_sheet_with_marks_or_comments_is_never_overwritten(tmp_path) -> None:
     rows = rows_of(path.read_bytes())
     for column in ("depth", "comment"):
         path.write_bytes(save([{**rows[0], column: "1"}, *rows[1:]]))
-        with pytest.raises(RequestError, match="sheet.csv holds somebody's marks"):
+        with raises(RequestError, "sheet.csv"):
             check_unrated(path)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
+from tests.messages import raises
 from tests.unit.eval_judge.test_comparison import flags, make
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language import in_language
@@ -500,7 +501,7 @@ def test_a_model_is_within_a_margin_if_its_lower_limit_is() -> None:
     (tight,) = compare(runs, "base", margin=0.005).sets
     assert "b is not shown to be within 0.5 points of a" in verdict(tight, "base")
     assert "within" not in verdict(compare(runs, "base").sets[0], "base")
-    with pytest.raises(RequestError, match="--margin: only base was given; expected a model"):
+    with raises(RequestError, "--margin"):
         compare(runs[:1], "base", margin=0.01)
 
 

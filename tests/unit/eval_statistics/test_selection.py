@@ -1,7 +1,6 @@
 """One half to choose on, the other to report: the same for everybody, rows of one key together."""
 
-import pytest
-
+from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.metrics import METRICS
 from tuneyard.eval.show.sweep import choose
@@ -25,7 +24,7 @@ def test_halves_depend_on_the_key_and_the_seed_alone():
 
 
 def test_a_half_without_rows_is_refused():
-    with pytest.raises(ContentError, match="here: 3 rows: too few to choose on one half"):
+    with raises(ContentError, "3 rows", "here"):
         split_halves(["same"] * 3, 42, "here")
 
 

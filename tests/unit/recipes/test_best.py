@@ -5,6 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from tests.messages import raises
 from tests.unit.recipes.test_output_dir import checkpoint
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.metrics import metric_of
@@ -62,12 +63,12 @@ def test_a_run_still_going_is_read_from_its_newest_checkpoint(tmp_path):
 
 
 def test_where_there_is_nothing_to_choose_from(tmp_path):
-    with pytest.raises(RequestError, match="not found"):
+    with raises(RequestError):
         read_curve(tmp_path / "none", "eval_loss")
-    with pytest.raises(RequestError, match="no training has saved here"):
+    with raises(RequestError):
         read_curve(tmp_path, "eval_loss")
     run_with(tmp_path, [1.0])
-    with pytest.raises(ContentError, match="no eval_acc; found eval_loss, loss; choose one with --metric"):
+    with raises(ContentError, "eval_acc", "eval_loss", "--metric"):
         read_curve(tmp_path, "eval_acc")
 
 
@@ -81,7 +82,7 @@ def test_numbers_that_are_none(tmp_path):
     assert read_curve(tmp_path, "eval_loss") == [(3, 2.0)]
     rows = [{"step": 1, "eval_loss": float("nan")}, {"step": 2, "eval_loss": float("inf")}]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": rows}))
-    with pytest.raises(DivergedError, match="it diverged"):
+    with raises(DivergedError):
         read_curve(tmp_path, "eval_loss")
 
 
@@ -108,7 +109,7 @@ def test_the_best_by_task_results_is_the_mean_over_sets(tmp_path):
         found = {"model": name.split("/")[0], "accuracy": accuracy}
         (tmp_path / name / "results.json").write_text(json.dumps(found))
     assert read_scores(tmp_path, "accuracy")[0] == [(4, pytest.approx(0.6)), (8, pytest.approx(0.55))]
-    with pytest.raises(NotMeasuredError, match="no f1; found accuracy; score the checkpoints"):
+    with raises(NotMeasuredError, "f1"):
         read_scores(tmp_path, "f1")
     done = CliRunner().invoke(command, [str(tmp_path), "--results", str(tmp_path)])
     assert done.output.startswith(
@@ -145,34 +146,32 @@ def test_checkpoints_are_compared_over_the_same_sets_alone(tmp_path, capsys):
 def test_checkpoints_that_share_no_rows_are_not_compared(tmp_path):
     scored(tmp_path, "checkpoint-4", "a", accuracy=0.9, n=10)
     scored(tmp_path, "checkpoint-8", "a", accuracy=0.8, n=300)
-    with pytest.raises(
-        ContentError, match=r"checkpoint-4 has no accuracy of a \(300 rows\); checkpoint-8 has no"
-    ):
+    with raises(ContentError, "300 rows", "checkpoint-4", "checkpoint-8"):
         read_scores(tmp_path, "accuracy")
     scored(tmp_path / "again", "checkpoint-4", "a", accuracy=0.7, n=10)
-    with pytest.raises(ContentError, match=r"checkpoint-4 was scored twice on a \(10 rows\)"):
+    with raises(ContentError, "10 rows", "checkpoint-4"):
         read_scores(tmp_path, "accuracy")
 
 
 def test_a_metric_that_is_not_there_is_a_wrong_option(tmp_path):
     """Exit 2 with the nearest name; without --metric a run that was never evaluated is wrong content."""
     run_with(tmp_path, [0.5, 0.9], "eval_accuracy")
-    with pytest.raises(RequestError, match=r"--metric eval_acuracy: .*did you mean \"eval_accuracy\"\?"):
+    with raises(RequestError, "--metric eval_acuracy", "eval_accuracy"):
         command.main([str(tmp_path), "--metric", "eval_acuracy"], standalone_mode=False)
-    with pytest.raises(ContentError, match="no eval_loss; found eval_accuracy, loss"):
+    with raises(ContentError, "eval_loss", "eval_accuracy"):
         command.main([str(tmp_path)], standalone_mode=False)
     folder = tmp_path / "results" / "checkpoint-4" / "a"
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(
         json.dumps({"model": "checkpoint-4", "accuracy": 0.5, "n": 9, "metrics": {"f1": {"value": 0.4}}})
     )
-    with pytest.raises(RequestError, match=r"--metric acuracy: .*found accuracy, f1; did you mean"):
+    with raises(RequestError, "--metric acuracy", "f1"):
         command.main(
             [str(tmp_path), "--results", str(tmp_path / "results"), "--metric", "acuracy"],
             standalone_mode=False,
         )
     (folder / "results.json").write_text(json.dumps({"model": "base", "accuracy": 0.5}))
-    with pytest.raises(ContentError, match="score the checkpoints"):
+    with raises(ContentError):
         command.main(
             [str(tmp_path), "--results", str(tmp_path / "results"), "--metric", "f1"], standalone_mode=False
         )

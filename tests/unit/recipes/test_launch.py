@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.recipes.launch import LOG, failure, launch
 
@@ -54,7 +55,7 @@ def test_a_run_to_the_end(tmp_path, capfd):
 
 
 def test_a_failure_tells_its_reason(tmp_path):
-    with (tmp_path / "lock").open("w") as lock, pytest.raises(ContentError, match="exit code 1") as caught:
+    with (tmp_path / "lock").open("w") as lock, raises(ContentError, "1") as caught:
         launch(
             python("print('x' * 9); raise ValueError('no such column')", tmp_path), tmp_path, lock.fileno()
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.recipes import llamafactory_client
 from tuneyard.recipes.hardware import Gpu
@@ -106,7 +107,7 @@ def test_rows_with_media_are_never_remembered(starter, tmp_path):
 
 def test_a_recipe_that_crashes_does_not_end_the_process(starter, tmp_path):
     with LlamaFactory() as llamafactory:
-        with pytest.raises(ContentError, match=r"could not be asked: ValueError: odd"):
+        with raises(ContentError, "ValueError"):
             ask(llamafactory, recipe(tmp_path, stage="crash"), "a/b", ())
         ask(llamafactory, recipe(tmp_path), "a/b", ())
     assert len(starter.processes) == 1
@@ -114,7 +115,7 @@ def test_a_recipe_that_crashes_does_not_end_the_process(starter, tmp_path):
 
 def test_a_process_that_dies_is_started_again(starter, tmp_path):
     with LlamaFactory() as llamafactory:
-        with pytest.raises(ContentError, match="could not be asked: Killed"):
+        with raises(ContentError):
             ask(llamafactory, recipe(tmp_path, stage="die"), "a/b", ())
         ask(llamafactory, recipe(tmp_path), "a/b", ())
     assert len(starter.processes) == 2
@@ -124,7 +125,7 @@ def test_a_failed_import_gives_its_reason(starter, tmp_path):
     starter.mode = "no import"
     with (
         LlamaFactory() as llamafactory,
-        pytest.raises(ContentError, match="could not be asked: ImportError: no torch"),
+        raises(ContentError, "ImportError"),
     ):
         ask(llamafactory, recipe(tmp_path), "a/b", ())
 
@@ -144,7 +145,7 @@ def test_the_process_that_answered_becomes_the_trainer(starter, tmp_path, code):
         if code == "0":
             llamafactory.train(tmp_path / "recipe.yaml", None, tmp_path, lock.fileno())
         else:
-            with pytest.raises(ContentError, match="exit code 3"):
+            with pytest.raises(ContentError, match="exit code 3"):  # its log has a process number
                 llamafactory.train(tmp_path / "recipe.yaml", None, tmp_path, lock.fileno())
     (process,) = starter.processes  # no second import
     log = (tmp_path / LOG).read_text()

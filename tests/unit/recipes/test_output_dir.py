@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes import output_dir
 
@@ -157,7 +158,7 @@ def test_set_aside_takes_the_first_free_name(tmp_path):
 
 
 def test_reserved_only_once(tmp_path):
-    busy = pytest.raises(RequestError, match="another training is writing there")
+    busy = raises(RequestError)
     with output_dir.reserved(tmp_path / "out"), busy, output_dir.reserved(tmp_path / "out"):
         pass
     with output_dir.reserved(tmp_path / "out"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import raises
 from tuneyard.core import errors
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.recipes.recipe import read_recipe
@@ -30,22 +31,22 @@ def test_values_and_places(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "facts"),
     [
-        ("", "is empty"),
-        ("# only a comment\n", "is empty"),
-        ("- a\n- b\n", "expected keys with values"),
-        ("just words\n", 'found "just words", expected keys'),
-        ("a: 1\n b: 2\n", r"r\.yaml:2: not YAML"),
-        ("a: [1\n", "not YAML"),
-        ("a: 1\na: 2\n", "the key 'a' stands twice"),
-        ("\ta: 1\n", "not YAML"),
-        (f"a: {'9' * 5000}\n", "a value that does not fit"),
-        (f"a: {'[' * 3000}{']' * 3000}\n", "lists and mappings in one another"),
+        ("", ""),
+        ("# only a comment\n", ""),
+        ("- a\n- b\n", ""),
+        ("just words\n", "just words"),
+        ("a: 1\n b: 2\n", "r.yaml:2; YAML"),
+        ("a: [1\n", "YAML"),
+        ("a: 1\na: 2\n", "a"),
+        ("\ta: 1\n", "YAML"),
+        (f"a: {'9' * 5000}\n", ""),
+        (f"a: {'[' * 3000}{']' * 3000}\n", ""),
     ],
 )
-def test_what_is_no_recipe(tmp_path, text, message):
-    with pytest.raises(ContentError, match=message):
+def test_what_is_no_recipe(tmp_path, text, facts):
+    with raises(ContentError, *facts.split("; ")):
         read_recipe(write(tmp_path, text))
 
 
@@ -57,26 +58,26 @@ def test_the_home_folder_is_meant_as_transformers_means_it(tmp_path, monkeypatch
 def test_not_utf8(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_bytes(b"a: \xff\n")
-    with pytest.raises(ContentError, match="not UTF-8 at byte 3"):
+    with raises(ContentError, "byte 3", "UTF-8"):
         read_recipe(path)
 
 
 def test_requests_that_cannot_be_served(tmp_path):
-    with pytest.raises(RequestError, match="recipe not found"):
+    with raises(RequestError):
         read_recipe(tmp_path / "none.yaml")
-    with pytest.raises(RequestError, match="is a folder"):
+    with raises(RequestError):
         read_recipe(tmp_path)
-    with pytest.raises(RequestError, match=r"end in \.yaml"):
+    with raises(RequestError):
         read_recipe(write(tmp_path, "{}", "r.json"))
-    with pytest.raises(RequestError, match="expected key=value"):
+    with raises(RequestError, "key=value"):
         read_recipe(write(tmp_path, "a: 1\n"), ["lora_rank"])
     for override in ("a=[1", f"a={'9' * 5000}", "a=${"):
-        with pytest.raises(RequestError, match="the value is not YAML"):
+        with raises(RequestError, "YAML"):
             read_recipe(write(tmp_path, "a: 1\n"), [override])
 
 
 def test_missing_output_dir_is_a_problem_of_the_recipe(tmp_path):
-    with pytest.raises(ContentError, match="output_dir: found None"):
+    with raises(ContentError, "output_dir"):
         _ = read_recipe(write(tmp_path, "a: 1\n")).output_dir
 
 
@@ -86,18 +87,18 @@ def test_a_bare_name_is_a_recipe_of_ours(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert read_recipe(Path("demo-rte")).path == Path("recipes/demo-rte.yaml")
     assert read_recipe(Path("qwen0.5b-qa")).path.name == "qwen0.5b-qa.yaml"
-    with pytest.raises(RequestError, match='recipe not found: demo-rta.*did you mean "demo-rte"'):
+    with raises(RequestError, "demo-rte"):
         read_recipe(Path("demo-rta"))
 
 
 def test_a_bomb_of_aliases_is_refused_at_once(tmp_path):
     levels = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9))
-    with pytest.raises(ContentError, match="its aliases make more than 100,000 values"):
+    with raises(ContentError, "100,000 values"):
         read_recipe(write(tmp_path, f"a0: &a0 [x, x]\n{levels}\n"))
 
 
 def test_without_omegaconf_one_sentence_says_what_to_install(tmp_path, monkeypatch):
     path = write(tmp_path, "lora_rank: 4\n")
     monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "omegaconf" else object())
-    with pytest.raises(RequestError, match='omegaconf is not installed in .*; run "make setup"'):
+    with raises(RequestError, "make setup"):
         read_recipe(path)
