@@ -1,6 +1,7 @@
 """The proposal for a file: that of the first kind of records or shape of texts that fits."""
 
-from tuneyard.compiler.init.look import MOST_VALUES, FileProfile
+from tuneyard.compiler.init.dialects import MOST_VALUES
+from tuneyard.compiler.init.look import FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes import (
     SHAPES,

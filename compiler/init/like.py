@@ -1,4 +1,4 @@
-"""The bundled spec that reads a file, and what a spec for the file has to change of it (`like: NAME`)."""
+"""The bundled spec that reads a file, and the changes that the file needs (`like: NAME`)."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -50,7 +50,7 @@ def find_bundled_spec(profile: FileProfile, proposal: Proposal | None) -> Bundle
 
 @cache
 def _bundled_specs() -> tuple[Spec, ...]:
-    """The bundled specs that read any file: no mixtures, none with files of its own."""
+    """The bundled specs that read any file, without mixtures and specs of fixed files."""
     specs = map(load_spec, known_specs())
     return tuple(spec for spec in specs if not spec.mix and not spec.source.files)
 

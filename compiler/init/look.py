@@ -1,20 +1,19 @@
-"""What a file is: its encoding and dialect, and by path the types and few values of what stands in it."""
+"""The profile of a file: its encoding and dialect, and by path the types and the values of its fields."""
 
-import codecs
 import contextlib
-import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
+from tuneyard.compiler.init.dialects import MOST_VALUES, dialects, encoding_of, head_of
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.scan import LOOKED_AT, is_rows, is_turn, layout_of
-from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable, opened, suffix
+from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, Readable, suffix
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.spec.column_meanings import goes_by, usual_steps
 from tuneyard.compiler.spec.file import Source
@@ -29,15 +28,11 @@ SPLITS = {
 }
 SAMPLE = 20_000
 SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
-MOST_VALUES = 30
 KEPT = 1000
-FEW = 0.01
 FEWEST_ROWS = 20  # that are worth a split, or prove that a label repeats
-PROSE = 15  # characters that a text has on average, at least
 SCALARS = ("text", "number", "truth value", "fraction")
 CHINESE = re.compile(f"[{HAN}]")
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
-_SENTENCE = re.compile(r"[.?!。？！]$")
+TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction", dict: "object"}
 
 
 @dataclass(slots=True)
@@ -80,7 +75,7 @@ class Leaf:
 
 @dataclass(slots=True)
 class FileProfile:
-    """A file looked at: how it is read, the rows looked at, the leaves by path, what was wrong.
+    """The profile of a file: how to read it, the first rows, the leaves by path, problems.
 
     `user_columns` are the paths that the user named, by role; `first` the first thousand rows.
     """
@@ -113,209 +108,152 @@ class FileProfile:
 def look(path: Path) -> Iterator[FileProfile]:
     """Read the first 20,000 rows, for each list that may hold them, the outermost first.
 
-    Of a folder or an archive the first data file (of train, where one is) tells how all are written.
-    `RequestError` or `ContentError` where there are none to be read.
+    Of a folder or an archive one data file is read (that of train, if there is one).
+    `RequestError` or `ContentError` if no rows can be read.
     """
     files = data_files(path)
-    parts = _parts(files)
-    splits: dict[str, tuple[str, ...]] = {name: (name,) for name in parts}
-    first: Readable = Path(parts["train"][0]) if "train" in parts else files[0]
+    paths_by_split = _paths_by_split(files)
+    first: Readable = files[0]
+    if "train" in paths_by_split:
+        first = Path(paths_by_split["train"][0])
     try:
         with contextlib.ExitStack() as stack:
             if isinstance(first, Path) and suffix(first) == ".zip":
-                inside = stack.enter_context(members(first))
-                if not inside:
+                inner_files = stack.enter_context(members(first))
+                if not inner_files:
                     raise ContentError(f"{first}: no data file in the archive (known: {known_suffixes()})")
-                first = inside[0]
-            encoding = _encoding(first) if find_reader(suffix(first), str(first)).text else "utf-8"
-            for ways in _ways(first, encoding):
-                found = _best_reading(path, first, ways)
-                if not found.rows:
-                    errors = found.problems.errors
-                    why = errors[0].line() if errors else f"{path}: no rows"
-                    raise ContentError(f"{why}; there is nothing to guess from")
-                if parts:
-                    found.source = replace(found.source, files=parts, splits=splits)
-                yield found
+                first = inner_files[0]
+            encoding = "utf-8"
+            if find_reader(suffix(first), str(first)).text:
+                encoding = encoding_of(first)
+            for sources in _sources_to_try(first, encoding):
+                profile = _best_reading(path, first, sources)
+                if not profile.rows:
+                    errors = profile.problems.errors
+                    reason = errors[0].line() if errors else f"{path}: no rows"
+                    raise ContentError(f"{reason}; there is nothing to guess from")
+                if paths_by_split:
+                    splits: dict[str, tuple[str, ...]] = {name: (name,) for name in paths_by_split}
+                    profile.source = replace(profile.source, files=paths_by_split, splits=splits)
+                yield profile
     except DamagedError as error:
         raise ContentError(f"{path}: {error}; {GET_AGAIN}") from error
 
 
-def _parts(files: list[Path]) -> dict[str, tuple[str, ...]]:
-    """Return a folder's files by split, where the names of all tell one and there are two splits at least."""
-    parts: dict[str, list[str]] = {}
+def _paths_by_split(files: list[Path]) -> dict[str, tuple[str, ...]]:
+    """A folder's files by split, {} unless each file's name has one and there are at least two splits."""
+    paths: dict[str, list[str]] = {}
     for file in files:
         words = re.split(r"[\W_\d]+", file.name.split(".")[0].lower())
-        split = next((split for split, names in SPLITS.items() if set(names).intersection(words)), None)
-        if split is None:
+        splits = [split for split, names in SPLITS.items() if set(names).intersection(words)]
+        if not splits:
             return {}
-        parts.setdefault(split, []).append(str(file))
-    return {split: tuple(paths) for split, paths in parts.items()} if len(parts) > 1 else {}
+        paths.setdefault(splits[0], []).append(str(file))
+    if len(paths) < 2:
+        return {}
+    return {split: tuple(split_paths) for split, split_paths in paths.items()}
 
 
-def _best_reading(path: Path, file: Readable, ways: Iterable[Source]) -> FileProfile:
-    """Read a file in each way that it may be written; the one with the fewest problems wins."""
-    readings = []
-    for source in ways:
-        readings.append(found := FileProfile(path, source))
-        several: set[str] = set()
-        for split in source.splits or (PART,):
-            for rows in read(file, str(file), source, found.problems, split):
-                found.rows += len(rows.lines)
-                for number in range(len(rows.lines)):
-                    row = cast("dict[str, object]", rows.row(number))
-                    _note(found.leaves, several, "", row)
-                    found.first += [row] if len(found.first) < KEPT else []
-                if found.rows >= SAMPLE:
-                    break
-        for path_in in several:  # the first of several is not all of them
-            found.leaves = {p: x for p, x in found.leaves.items() if not p.startswith(f"{path_in}.")}
-        if not found.problems.errors:
+def _best_reading(path: Path, file: Readable, sources: Iterable[Source]) -> FileProfile:
+    """Read a file by each source until one has no problem. The source with the fewest problems wins."""
+    readings: list[FileProfile] = []
+    for source in sources:
+        profile = FileProfile(path, source)
+        readings.append(profile)
+        _read_rows(profile, file)
+        if not profile.problems.errors:
             break
     return min(readings, key=lambda reading: reading.problems.count("E"))
 
 
-def _ways(path: Readable, encoding: str) -> Iterator[Iterable[Source]]:
+def _read_rows(profile: FileProfile, file: Readable) -> None:
+    """Read rows of a file into a profile, at most `SAMPLE` of each split."""
+    lists_of_objects: set[str] = set()
+    for split in profile.source.splits or (PART,):
+        for rows in read(file, str(file), profile.source, profile.problems, split):
+            profile.rows += len(rows.lines)
+            for number in range(len(rows.lines)):
+                row = cast("dict[str, object]", rows.row(number))
+                _note(profile.leaves, lists_of_objects, "", row)
+                if len(profile.first) < KEPT:
+                    profile.first.append(row)
+            if profile.rows >= SAMPLE:
+                break
+    for list_path in lists_of_objects:  # the first of several objects is not all of them
+        for path in list(profile.leaves):
+            if path.startswith(f"{list_path}."):
+                del profile.leaves[path]
+
+
+def _sources_to_try(path: Readable, encoding: str) -> Iterator[Iterable[Source]]:
     """Yield, for each list of a file that may hold its rows, the ways in which the file may be written."""
     if suffix(path) in (".csv", ".tsv"):
-        yield _dialects(path, encoding)
+        yield dialects(path, encoding)
         return
-    head = _head(path, encoding) if suffix(path) == ".json" else b""
+    head = b""
+    if suffix(path) == ".json":
+        head = head_of(path, encoding)
     lists = layout_of(head, len(head) < LOOKED_AT).lists
     if len(lists) > 1 and SPLIT_NAMES.issuperset(map(str.lower, lists)):
-        yield [Source({}, {}, {name: (name,) for name in lists}, encoding, rows={x: (x,) for x in lists})]
+        keys: dict[str, tuple[str, ...]] = {name: (name,) for name in lists}
+        yield [Source({}, {}, keys, encoding, rows=keys)]
     elif len(lists) == 1:
-        for steps in _deeper(next(iter(lists.values())), tuple(lists)):
+        for steps in _lists_within(next(iter(lists.values())), tuple(lists)):
             yield [Source({}, {}, {}, encoding, rows={"": steps})]
     else:
         yield [Source({}, {}, {}, encoding)]
 
 
-def _deeper(items: list[object], steps: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _lists_within(items: list[object], steps: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Yield the keys to a list of objects, then those to the one list of objects in each of them, and on."""
     yield steps
-    inner: dict[str, list[object]] = {}
+    inner_lists: dict[str, list[object]] = {}
     for item in items:
         for name, value in cast("dict[str, object]", item).items():
             if is_rows(value) and not is_turn(value[0]):
-                inner.setdefault(name, []).extend(value)
-    if len(inner) == 1:
-        for name, inside in inner.items():
-            yield from _deeper(inside, (*steps, name))
+                inner_lists.setdefault(name, []).extend(value)
+    if len(inner_lists) == 1:
+        for name, inner_items in inner_lists.items():
+            yield from _lists_within(inner_items, (*steps, name))
 
 
-def _head(path: Readable, encoding: str) -> bytes:
-    try:
-        with opened(path, encoding) as stream:
-            return stream.read(LOOKED_AT)
-    except NotTextError as error:
-        raise ContentError(f"{path}: {error}: {error.hint}") from error
-
-
-def _encoding(path: Readable) -> str:
-    """Return utf-8, what the byte-order mark says, or gb18030 where the bytes are Chinese text in it."""
-    try:
-        with opened(path, "utf-8") as stream:
-            data = stream.read(LOOKED_AT)
-    except NotTextError as error:
-        return error.guess
-    text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)
-    if text.count("\ufffd") <= FEW * len(text):  # UTF-8, at most with broken places that compile names
-        return "utf-8"
-    try:
-        text = codecs.getincrementaldecoder("gb18030")().decode(data)
-    except UnicodeDecodeError:
-        text = ""
-    foreign = [sign for sign in text if not sign.isascii()]
-    chinese = [sign for sign in foreign if "\u3000" <= sign <= "\u9fff" or "\uff00" <= sign <= "\uffef"]
-    if len(chinese) < 0.9 * len(foreign) or not chinese:
-        raise ContentError(f"{path}: not UTF-8, and no other encoding can be told: save it as UTF-8")
-    return "gb18030"
-
-
-def _dialects(path: Readable, encoding: str) -> Iterator[Source]:
-    """Yield the ways in which a table may be written, the usual one first."""
-    usual = "\t" if suffix(path) == ".tsv" else ","
-    head = _head(path, encoding).decode(errors="replace")
-    first = head.partition("\n")[0]
-    counts = {sign: first.count(sign) for sign in (usual, ";", "\t", "|", ",")}
-    most = usual if counts[usual] else max(counts, key=lambda sign: counts[sign])
-    csv_like = suffix(path) == ".csv"
-    for quoted in (None, not csv_like):
-        names = _header_of(head, most, csv_like if quoted is None else quoted)
-        yield Source({}, {}, {}, encoding, None if most == usual else most, quoted, names)
-
-
-def _header_of(text: str, delimiter: str, quoted: bool) -> tuple[str, ...]:
-    """Return names for the columns of a table that begins with a row, () where it begins with a header."""
-    lines = text.splitlines()[:200]
-    try:
-        rows = list(csv.reader(lines, delimiter=delimiter)) if quoted else [x.split(delimiter) for x in lines]
-    except csv.Error:
-        return ()
-    width = len(rows[0]) if rows else 0
-    rows = [row for row in rows if len(row) == width]
-    if width < 2 or len(rows) < 2 or rows[0] == [str(number) for number in range(width)]:
-        return ()
-    columns = list(zip(*rows, strict=True))
-    return _named(columns) if any(map(_is_row, columns)) else ()
-
-
-def _is_row(cells: Sequence[str]) -> bool:
-    """Whether the first cell is a number among numbers, a label that comes again, or a sentence."""
-    first, others = cells[0], cells[1:]
-    if _NUMBER.fullmatch(first):
-        return all(_NUMBER.fullmatch(cell) for cell in others)
-    again = first in others and len(set(others)) <= MOST_VALUES
-    return bool(first) and (again or (len(first) > 40 and bool(_SENTENCE.search(first))))
-
-
-def _named(columns: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Return names that tell the roles: idx, label, and the texts by how many there are."""
-    names = [f"column_{number}" for number in range(1, len(columns) + 1)]
-    texts = [n for n, cells in enumerate(columns) if sum(map(len, cells)) >= PROSE * len(cells)]
-    few = [
-        n
-        for n, cells in enumerate(columns)
-        if n not in texts and "" not in cells and 2 <= len(set(cells)) <= min(MOST_VALUES, len(cells) // 2)
-    ]
-    for number, cells in enumerate(columns):
-        if all(map(_NUMBER.fullmatch, cells)) and len(set(cells)) == len(cells):
-            names[number] = "idx" if "idx" not in names else names[number]
-    if few:
-        names[few[-1]] = "label"
-    roles = ("premise", "hypothesis") if few else ("question", "answer")
-    for number, role in zip(texts, roles if len(texts) > 1 else ("text",), strict=False):
-        names[number] = role
-    return tuple(names)
-
-
-def _note(leaves: dict[str, Leaf], several: set[str], path: str, value: object) -> None:
+def _note(leaves: dict[str, Leaf], lists_of_objects: set[str], path: str, value: object) -> None:
     """Walk into a row and note every leaf; lists of texts, of turns, of several objects are leaves."""
-    kind = _kind(value)
-    if kind == "object":
+    value_type = _type_of(value)
+    if value_type == "object":
         for key, inner in cast("dict[str, object]", value).items():
-            _note(leaves, several, f"{path}.{key}" if path else str(key), inner)
-    elif kind == "one object":
-        _note(leaves, several, f"{path}.0", cast("list[object]", value)[0])
-    elif path:
-        several |= {path} if kind == "several objects" else set()
-        leaf = leaves.setdefault(path, Leaf(path))
-        leaf.kinds[kind] += 1
-        if isinstance(value, str):
-            leaf.characters += len(value)
-            leaf.chinese += len(CHINESE.findall(value))
-        if kind in SCALARS and value != "":
-            leaf.filled += 1
-            leaf.hashes.add(hash(value))
-        if kind in SCALARS and len(leaf.values) <= MOST_VALUES:
-            leaf.values[value] = None
+            _note(leaves, lists_of_objects, f"{path}.{key}" if path else str(key), inner)
+        return
+    if value_type == "one object":
+        _note(leaves, lists_of_objects, f"{path}.0", cast("list[object]", value)[0])
+        return
+    if not path:
+        return
+    if value_type == "several objects":
+        lists_of_objects.add(path)
+    leaf = leaves.setdefault(path, Leaf(path))
+    leaf.kinds[value_type] += 1
+    if isinstance(value, str):
+        leaf.characters += len(value)
+        leaf.chinese += len(CHINESE.findall(value))
+    if value_type not in SCALARS:
+        return
+    if value != "":
+        leaf.filled += 1
+        leaf.hashes.add(hash(value))
+    if len(leaf.values) <= MOST_VALUES:
+        leaf.values[value] = None
 
 
-def _kind(value: object) -> str:
+def _type_of(value: object) -> str:
+    """The type of a value as messages name it. A list of one object is walked into, like an object."""
+    if value is None:
+        return "null"
+    if is_rows(value):
+        if is_turn(value[0]):
+            return "turns"
+        return "one object" if len(value) == 1 else "several objects"
     if isinstance(value, list):
-        if is_rows(value):
-            return "turns" if is_turn(value[0]) else "one object" if len(value) == 1 else "several objects"
-        return "texts" if value and all(isinstance(item, str) for item in value) else "list"
-    names = {str: "text", bool: "truth value", int: "number", float: "fraction", dict: "object"}
-    return "null" if value is None else names.get(type(value), type(value).__name__)
+        is_texts = value and all(isinstance(item, str) for item in value)
+        return "texts" if is_texts else "list"
+    return TYPE_NAMES.get(type(value), type(value).__name__)

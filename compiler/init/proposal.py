@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tuneyard.compiler.init.look import PROSE, FileProfile, Leaf
+from tuneyard.compiler.init.dialects import PROSE
+from tuneyard.compiler.init.look import FileProfile, Leaf
 from tuneyard.compiler.kinds import MARK, kinds
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 
@@ -12,7 +13,7 @@ ProposedColumn = list[str] | dict[str, object]
 
 @dataclass(slots=True)
 class Proposal:
-    """A spec in parts: what it is about, its columns, the templates of its one output, its labels.
+    """A spec in parts: its subject, its columns, the templates of its one output, its labels.
 
     `prompts` are the leaves of the texts that the model reads, by target column. `answer` is the leaf of the
     answer. `guesses` are sentences about choices that the file does not prove.

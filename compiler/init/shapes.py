@@ -6,6 +6,7 @@ A shape is a function from a file's profile to a proposal, None if the file has 
 import re
 from collections.abc import Callable, Collection
 
+from tuneyard.compiler.init.dialects import MOST_VALUES, PROSE
 from tuneyard.compiler.init.labels import (
     GLUE_ORDER,
     NLI_MEANINGS,
@@ -17,7 +18,7 @@ from tuneyard.compiler.init.labels import (
     label_values,
     named_labels,
 )
-from tuneyard.compiler.init.look import MOST_VALUES, PROSE, FileProfile, Leaf
+from tuneyard.compiler.init.look import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,

@@ -1,0 +1,123 @@
+"""How a text file may be written: its encoding, and the delimiter, quotes and header of a table."""
+
+import codecs
+import csv
+import re
+from collections.abc import Iterator, Sequence
+
+from tuneyard.compiler.read.scan import LOOKED_AT
+from tuneyard.compiler.read.stream import NotTextError, Readable, opened, suffix
+from tuneyard.compiler.spec.file import Source
+from tuneyard.core.errors import ContentError
+
+MOST_VALUES = 30
+"""Distinct values that a column of labels has at most."""
+PROSE = 15
+"""Characters that a text has on average, at least."""
+FEW = 0.01  # of the characters may be broken in a file of UTF-8
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_SENTENCE = re.compile(r"[.?!。？！]$")
+
+
+def head_of(path: Readable, encoding: str) -> bytes:
+    """The beginning of a file as UTF-8."""
+    try:
+        with opened(path, encoding) as stream:
+            return stream.read(LOOKED_AT)
+    except NotTextError as error:
+        raise ContentError(f"{path}: {error}: {error.hint}") from error
+
+
+def encoding_of(path: Readable) -> str:
+    """The encoding by the byte-order mark, otherwise utf-8, or gb18030 for Chinese text in it."""
+    try:
+        with opened(path, "utf-8") as stream:
+            data = stream.read(LOOKED_AT)
+    except NotTextError as error:
+        return error.guess
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)
+    if text.count("\ufffd") <= FEW * len(text):  # UTF-8, at most with broken places that compile names
+        return "utf-8"
+    try:
+        text = codecs.getincrementaldecoder("gb18030")().decode(data)
+    except UnicodeDecodeError:
+        text = ""
+    foreign, chinese = 0, 0
+    for character in text:
+        foreign += not character.isascii()
+        chinese += "\u3000" <= character <= "\u9fff" or "\uff00" <= character <= "\uffef"
+    if not chinese or chinese < 0.9 * foreign:
+        raise ContentError(f"{path}: not UTF-8, and no other encoding can be told: save it as UTF-8")
+    return "gb18030"
+
+
+def dialects(path: Readable, encoding: str) -> Iterator[Source]:
+    """Yield the ways in which a table may be written, the usual one first."""
+    is_csv = suffix(path) == ".csv"
+    usual = "," if is_csv else "\t"
+    text = head_of(path, encoding).decode(errors="replace")
+    first_line = text.partition("\n")[0]
+    counts = {sign: first_line.count(sign) for sign in (usual, ";", "\t", "|", ",")}
+    delimiter = usual
+    if not counts[usual]:
+        delimiter = max(counts, key=lambda sign: counts[sign])
+    named_delimiter = None if delimiter == usual else delimiter
+    for quoted in (None, not is_csv):
+        header = _guessed_header(text, delimiter, is_csv if quoted is None else quoted)
+        yield Source({}, {}, {}, encoding, named_delimiter, quoted, header)
+
+
+def _guessed_header(text: str, delimiter: str, quoted: bool) -> tuple[str, ...]:
+    """Names for the columns of a table that begins with a row, () if it begins with a header."""
+    lines = text.splitlines()[:200]
+    rows = [line.split(delimiter) for line in lines]
+    if quoted:
+        try:
+            rows = list(csv.reader(lines, delimiter=delimiter))
+        except csv.Error:
+            return ()
+    width = len(rows[0]) if rows else 0
+    rows = [row for row in rows if len(row) == width]
+    if width < 2 or len(rows) < 2 or rows[0] == [str(number) for number in range(width)]:
+        return ()
+    columns = list(zip(*rows, strict=True))
+    if not any(map(_begins_with_a_value, columns)):
+        return ()
+    return _names_by_content(columns)
+
+
+def _begins_with_a_value(cells: Sequence[str]) -> bool:
+    """True if the first cell is a number among numbers, a label that comes again, or a sentence."""
+    first, others = cells[0], cells[1:]
+    if _NUMBER.fullmatch(first):
+        return all(_NUMBER.fullmatch(cell) for cell in others)
+    if not first:
+        return False
+    is_label = first in others and len(set(others)) <= MOST_VALUES
+    is_sentence = len(first) > 40 and bool(_SENTENCE.search(first))
+    return is_label or is_sentence
+
+
+def _names_by_content(columns: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Names of columns by their roles: idx, label, and the texts by their number."""
+    names = [f"column_{number}" for number in range(1, len(columns) + 1)]
+    texts: list[int] = []
+    label = None
+    for number, cells in enumerate(columns):
+        distinct = len(set(cells))
+        if sum(map(len, cells)) >= PROSE * len(cells):
+            texts.append(number)
+        elif "" not in cells and 2 <= distinct <= min(MOST_VALUES, len(cells) // 2):
+            label = number
+        elif "idx" not in names and distinct == len(cells) and all(map(_NUMBER.fullmatch, cells)):
+            names[number] = "idx"
+    roles: tuple[str, ...] = ("question", "answer")
+    if len(texts) == 1:
+        roles = ("text",)
+    elif label is not None:
+        roles = ("premise", "hypothesis")
+    if label is not None:
+        names[label] = "label"
+    for number, role in zip(texts, roles, strict=False):
+        names[number] = role
+    return tuple(names)

@@ -1,0 +1,162 @@
+"""A proposal as the mapping that is dumped as the YAML of a spec."""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+
+from tuneyard.compiler.init.dialects import MOST_VALUES
+from tuneyard.compiler.init.like import BundledSpec
+from tuneyard.compiler.init.look import FEWEST_ROWS, FileProfile, Leaf
+from tuneyard.compiler.init.proposal import Proposal
+from tuneyard.compiler.spec.file import Source
+from tuneyard.compiler.spec.model import Output, Spec
+from tuneyard.core.timestamps import looks_like_timestamp
+
+REPEATED = 0.01
+ENDINGS = re.compile(r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|arrow|xlsx|zip))?(\.(gz|zst))?$")
+_KEY = re.compile(r"(?:^|[_ .-])(?:id|key|uid|group|title)$|编号$|标题$", re.IGNORECASE)
+
+
+def proposed_spec(
+    profile: FileProfile, proposal: Proposal, base: BundledSpec | None, share: float
+) -> dict[str, object]:
+    """The spec as a mapping in the order of its lines."""
+    columns = dict(proposal.columns)
+    column_by_path: dict[str, str] = {}
+    if base is not None:
+        columns = dict(base.changes)
+        column_by_path = {path: name for name, path in base.paths.items()}
+    split, group = _split(profile, proposal, share, column_by_path)
+    if base is not None and base.spec.split:
+        split, group = {}, {}
+    if group:
+        columns["group"] = group
+    stem = stem_of_file(profile.path)
+    spec: dict[str, object] = {"about": proposal.about}
+    if base is not None:
+        spec["like"] = base.spec.name
+    spec["source"] = _source(str(profile.path), profile.source)
+    if columns:
+        spec["columns"] = columns
+    if base is None and proposal.labels:
+        spec["labels"] = proposal.labels
+    if split:
+        spec["split"] = split
+    has_splits = bool(profile.source.splits or split)
+    if base is None:
+        name = stem
+        if has_splits:
+            name = f"{stem}_{{split}}"
+        spec["write"] = [{"dataset": name, "file": name + _ending(proposal), **proposal.write}]
+    else:
+        has_splits = has_splits or len(base.spec.splits) > 1 or base.spec.split is not None
+        spec["write"] = _renamed_outputs(base.spec, stem, has_splits, _ending(proposal))
+    return spec
+
+
+def _renamed_outputs(spec: Spec, stem: str, has_splits: bool, ending: str) -> list[dict[str, object]]:
+    """New names for the datasets of a bundled spec. An output for other programs keeps its name.
+
+    Several datasets keep their endings: messages, messages_openai become talk, talk_openai.
+    """
+    first = _stem_of_output(trained_output(spec))
+    outputs: list[dict[str, object]] = []
+    for output in spec.outputs:
+        if not output.dataset:
+            outputs.append({})
+            continue
+        name = stem + _stem_of_output(output).removeprefix(first)
+        if has_splits:
+            name += "_{split}"
+        outputs.append({"dataset": name, "file": name + ending})
+    return outputs
+
+
+def _stem_of_output(output: Output) -> str:
+    return str(output.dataset).replace("{split}", "").strip("_-")
+
+
+def _ending(proposal: Proposal) -> str:
+    """End of the file's name: an array if a text may be dates alone, which LLaMA-Factory reads as times."""
+    leaves = list(proposal.prompts.values())
+    if proposal.answer is not None:
+        leaves.append(proposal.answer)
+    if any(leaf.values and all(map(looks_like_timestamp, leaf.values)) for leaf in leaves):
+        return ".json"
+    return ".jsonl"
+
+
+def _source(path: str, source: Source) -> dict[str, object]:
+    """Where the rows are and how their text is written, as a spec has it."""
+    settings: dict[str, object] = {"files": path}
+    if source.files or source.splits:
+        files = source.files or dict.fromkeys(source.splits, (path,))
+        settings["files"] = {split: list(paths) for split, paths in files.items()}
+    if source.splits:
+        settings["splits"] = {split: list(names) for split, names in source.splits.items()}
+    if source.rows:
+        rows = {split: list(steps) for split, steps in source.rows.items()}
+        settings["rows"] = rows.get("", rows)
+    if source.encoding != "utf-8":
+        settings["encoding"] = source.encoding
+    if source.delimiter is not None:
+        settings["delimiter"] = source.delimiter
+    if source.header:
+        settings["header"] = list(source.header)
+    if source.quoted is not None:
+        settings["quoted"] = source.quoted
+    return settings
+
+
+def stem_of_file(path: Path) -> str:
+    """A dataset's name from a file's: small letters, digits and low lines, a letter first."""
+    plain = unicodedata.normalize("NFC", ENDINGS.sub("", path.name)).lower()
+    name = re.sub(r"[\W_]+", "_", plain).strip("_")
+    return name if name[:1].isalpha() else f"data_{name}".rstrip("_")
+
+
+def _split(
+    profile: FileProfile, proposal: Proposal, share: float, names: Mapping[str, str]
+) -> tuple[dict[str, object], dict[str, object]]:
+    """The `split` of a spec, and the column of ids that it goes by, if one is to be added.
+
+    Rows with the same prompt or id stay on one side; otherwise each label has its share on both sides.
+    `names` are the columns of a bundled spec by their path.
+    """
+    if profile.source.splits or profile.rows < FEWEST_ROWS or not share:
+        return {}, {}
+    split: dict[str, object] = {"eval": float(f"{share:g}")}
+    column: dict[str, object] = {}
+    name, leaf = _group(profile, proposal)
+    if leaf is not None:
+        split["group"] = name if name == "group" else names.get(leaf.path, name)
+        if name == "group":
+            column = {"names": [leaf.path], "is": "any" if leaf.kind == "number" else "extra"}
+    elif proposal.labels:
+        split["stratify"] = "label"
+    return {**split, "seed": 42}, column
+
+
+def _group(profile: FileProfile, proposal: Proposal) -> tuple[str, Leaf | None]:
+    """The column of the prompt that repeats, otherwise one of ids under the new name `group`."""
+    prompts = [(name, leaf) for name, leaf in proposal.prompts.items() if leaf.kind == "text"]
+    used_paths = {leaf.path for _, leaf in prompts}
+    if proposal.answer is not None:
+        used_paths.add(proposal.answer.path)
+    candidates = list(prompts)
+    for leaf in profile.leaves.values():
+        is_key = _KEY.search(leaf.path) and leaf.kind in ("text", "number")
+        if is_key and leaf.path not in used_paths:
+            candidates.append(("group", leaf))
+    for name, leaf in candidates:
+        distinct = len(leaf.hashes)
+        is_complete = leaf.filled == profile.rows and distinct > MOST_VALUES
+        if is_complete and profile.rows - distinct > REPEATED * profile.rows:
+            return name, leaf
+    return "", None
+
+
+def trained_output(spec: Spec) -> Output:
+    """The first output that LLaMA-Factory reads."""
+    return next((output for output in spec.outputs if output.dataset), spec.outputs[0])

@@ -1,0 +1,133 @@
+"""Warnings next to a proposal: guesses, columns left out, fields in lines, answers given away."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import TypeGuard
+
+from tuneyard.compiler.init.dialects import MOST_VALUES, PROSE
+from tuneyard.compiler.init.look import CHINESE, FileProfile, Leaf
+from tuneyard.compiler.init.proposal import Proposal
+from tuneyard.compiler.rows import walker
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.timestamps import looks_like_timestamp
+
+GIVEN_AWAY = 0.5
+SAME = 0.95
+SHOWN_COLUMNS = 8
+LOOKED_AT_ROWS = 50
+_FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
+_ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices", "rating")
+
+
+def warnings_of(profile: FileProfile, proposal: Proposal, spec: Spec) -> Iterator[str]:
+    """What to look at before a compile: guesses, columns left out, fields in lines, answers given away."""
+    if profile.source.header:
+        yield f"the file has no header: the columns {', '.join(profile.source.header)} are named by content"
+    yield from proposal.guesses
+    yield from _fields_in_lines(profile)
+    yield from _columns_left_out(profile, spec)
+    yield from _answers_given_away(profile, proposal)
+
+
+def _fields_in_lines(profile: FileProfile) -> Iterator[str]:
+    """Warn of a .txt file whose lines are rows of a table."""
+    if not profile.path.name.removesuffix(".gz").endswith(".txt"):
+        return
+    lines = [str(row.get("text", "")) for row in profile.first]
+    for sign in _FIELD_SIGNS:
+        counts = Counter(line.count(sign) for line in lines)
+        count, lines_with_it = counts.most_common(1)[0]
+        if count and lines_with_it >= SAME * len(lines):
+            yield (
+                f"each line holds {count + 1} fields with {json.dumps(sign)} between them, and the spec "
+                "learns whole lines: rename the file to .csv, or write .jsonl with a key for each field"
+            )
+            return
+
+
+def _columns_left_out(profile: FileProfile, spec: Spec) -> Iterator[str]:
+    """Name the columns that hold prose, lists or a known role and that the spec does not use."""
+    used_paths = {name.lower() for column in spec.columns for name in column.names}
+    used_paths |= {name.lower() for name in spec.ignore}
+    left_out = []
+    for leaf in profile.leaves.values():
+        steps = leaf.path.lower().split(".")
+        prefixes = {".".join(steps[:count]) for count in range(1, len(steps) + 1)}
+        if prefixes.isdisjoint(used_paths) and _may_matter(profile, leaf):
+            left_out.append(f"{leaf.path} ({leaf.kind})")
+    if not left_out:
+        return
+    names = ", ".join(left_out[:SHOWN_COLUMNS])
+    if len(left_out) > SHOWN_COLUMNS:
+        names += f" and {len(left_out) - SHOWN_COLUMNS} more"
+    yield (
+        f"not used: {names}. If the model should read or answer with one of them, name it with --text, "
+        "--label or --answer, or add it to the spec"
+    )
+
+
+def _may_matter(profile: FileProfile, leaf: Leaf) -> bool:
+    """True if a column may be a part of an example: by its name, as a list, or as prose."""
+    if leaf.kind in ("texts", "turns", "several objects"):
+        return True
+    if not leaf.filled:
+        return False
+    if any(leaf.goes_by(name) for role in _ROLES_TO_REPORT for name in USUAL_NAMES[role]):
+        return True
+    if leaf.kind != "text" or leaf.characters < PROSE * leaf.filled:
+        return False
+    text_of = walker(leaf.path)
+    values = [text_of(row) for row in profile.first[:LOOKED_AT_ROWS]]
+    texts = [value for value in values if isinstance(value, str) and value]
+    prose = [
+        text for text in texts if (" " in text or CHINESE.search(text)) and not looks_like_timestamp(text)
+    ]
+    return 2 * len(prose) > len(texts)
+
+
+def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:
+    """Warn of a text of the prompt that holds the answer, or from which the answer follows."""
+    if proposal.answer is None:
+        return
+    answer_of = walker(proposal.answer.path)
+    for name, leaf in proposal.prompts.items():
+        if name == "context" or leaf.kind != "text" or proposal.about == "Texts with a summary":
+            continue  # an answer is looked for in a context
+        text_of = walker(leaf.path)
+        pairs = [(text_of(row), answer_of(row)) for row in profile.first]
+        texts = [(x.lower(), y.lower()) for x, y in pairs if isinstance(x, str) and _is_telling(y)]
+        answers = {answer for _, answer in texts}
+        choices = answers if 1 < len(answers) <= MOST_VALUES else set()
+        contained = 0
+        for text, answer in texts:
+            lists_every_choice = bool(choices) and all(choice in text for choice in choices)
+            if answer in text and not lists_every_choice:
+                contained += 1
+        share = _share_that_follows(pairs) if proposal.labels else 0.0
+        if texts and contained > GIVEN_AWAY * len(texts):
+            yield (
+                f"{leaf.path} contains {proposal.answer.path} in {contained} of {len(texts)} rows: "
+                "the model would only copy it; leave the column out, or cut the answer from it"
+            )
+        elif share > SAME:
+            yield (
+                f"{leaf.path} takes few values, and {proposal.answer.path} follows from it in "
+                f"{share:.0%} of rows: it may be the label under another name"
+            )
+
+
+def _is_telling(answer: object) -> TypeGuard[str]:
+    """True for a text that is not in others by chance, as yes and 1 are."""
+    return isinstance(answer, str) and len(answer) > (1 if CHINESE.search(answer) else 3)
+
+
+def _share_that_follows(pairs: list[tuple[object, object]]) -> float:
+    """The share of rows whose label is the most frequent one of their text; 0 if texts are many."""
+    by_text: dict[str, Counter[str]] = {}
+    for text, answer in pairs:
+        by_text.setdefault(str(text), Counter())[str(answer)] += 1
+    if 2 * len(by_text) > len(pairs):
+        return 0.0
+    return sum(max(counts.values()) for counts in by_text.values()) / len(pairs)
