@@ -1,41 +1,43 @@
-"""The parts of a dataset on their way: read → check → sift → look at → render → write, into splits.
+"""Takes the rows of a dataset through all steps: read → check → filter → lint → render → write, into splits.
 
-Where rows are sampled, split, mixed or dropped, all are read before it is known which go where: as numbers.
+If rows are sampled, split, mixed or dropped, the first pass reads all of them, and the second one writes.
+Between the passes memory holds numbers of rows only.
 """
 
 import contextlib
+import gc
 import random
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from tuneyard.compiler.check.checker import Checker
-from tuneyard.compiler.check.filters import Sieve
+from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.kinds import KeptValues, kind_of
-from tuneyard.compiler.lint.duplicates import leaks
+from tuneyard.compiler.lint.duplicates import compare, imbalance, leaks
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
 from tuneyard.compiler.lint.retyped import LINES, RetypedWatch
 from tuneyard.compiler.lint.row_checks import Lint
 from tuneyard.compiler.lint.spool import Spool
-from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.problems import KEPT, Problems
 from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.publish.registry import entry_of
 from tuneyard.compiler.read import read, reading
-from tuneyard.compiler.read.inputs import Input, with_rivals
-from tuneyard.compiler.request import CompileRequest, Counts
+from tuneyard.compiler.read.inputs import Input, Sources, with_rivals
+from tuneyard.compiler.request import CompileReport, CompileRequest, Counts
 from tuneyard.compiler.rows import Batch
-from tuneyard.compiler.spec.model import PART, WHOLE, Spec, Split
+from tuneyard.compiler.spec.model import PART, REJECTED, UNLABELLED, WHOLE, Spec, Split
 from tuneyard.compiler.write.readback import Written
 from tuneyard.compiler.write.record_file import RecordFile, rearrange
 from tuneyard.compiler.write.render import Renderer
-from tuneyard.core.errors import ContentError, Problem
+from tuneyard.core.errors import ContentError, Problem, RequestError
 from tuneyard.core.splits import IN_REST, ROW_TYPE, apportioned, draw_sample, draw_splits
 
 Order = Sequence[int]
@@ -109,7 +111,7 @@ def _drawn(split: Split, seen: Fingerprints, order: Order, units: Spool | None, 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What all stages of a compile are given: the request, and what collects problems, columns and bytes."""
+    """What all stages of a compile share: the request, and the collectors of problems, columns and bytes."""
 
     request: CompileRequest
     problems: Problems
@@ -117,17 +119,26 @@ class Context:
     progress: Progress
 
 
-class PartRun:
-    """Reads the files of one part and writes what is kept into one file for each output."""
+class PartReader:
+    """Reads the files of one part, and writes each kept row into one file for each output."""
 
     def __init__(
-        self, spec: Spec, name: str, context: Context, seen: Fingerprints, watch: RetypedWatch | None = None
+        self,
+        spec: Spec,
+        name: str,
+        context: Context,
+        prints: Fingerprints,
+        watch: RetypedWatch | None = None,
     ) -> None:
-        self.spec, self.name, self.context, self.seen, self.watch = spec, name, context, seen, watch
+        self.spec = spec
+        self.name = name
+        self.context = context
+        self.prints = prints
+        self.watch = watch
         self.problems = context.problems
         self.renderers = [Renderer(spec, output) for output in spec.outputs]
         self.lint = Lint(spec, context.problems)
-        self.sieve = Sieve(spec)
+        self.row_filter = RowFilter(spec)
         self.source = reading(spec)
         self.types: dict[str, str] = {}
         self.kept_values: dict[str, KeptValues] = {}
@@ -139,84 +150,100 @@ class PartRun:
         self.read = self.kept = 0
 
     def run(self, inputs: Sequence[Input], files: Sequence[RecordFile], enough: int = sys.maxsize) -> Counts:
-        """Read all files (or until `enough` rows are kept) and write the rows; returns their counts."""
+        """Read all files, or until `enough` rows are kept, and write the rows. Returns their counts."""
         dropped: Counter[str] = Counter()
-        for found in inputs:
+        for item in inputs:
             if self.kept < enough and self.read < self.limit:
-                dropped += self._file(found, files, enough)
+                dropped += self._read_file(item, files, enough)
+        dropped += self.row_filter.dropped
         if self.read and not self.kept and not self.problems.stopped:
             message = f"none of the {self.read} rows of {self.name} is kept, so it is not written"
             self.problems.warn(Problem("W209", inputs[0].shown, message))
-        all_counted = min(self.limit, enough) == sys.maxsize and not self.problems.stopped
+        all_read = min(self.limit, enough) == sys.maxsize
+        if inputs:
+            self._judge_kept_values(inputs[0].shown, all_read=all_read)
+        return Counts(self.read, self.kept, dropped=dict(dropped))
+
+    def _judge_kept_values(self, place: str, *, all_read: bool) -> None:
+        """Report what the kinds of columns find in all kept values together."""
         for values in self.kept_values.values():
-            problem = values.problem(inputs[0].shown)
-            if problem and all_counted:
+            problem = values.problem(place)
+            if problem and all_read and not self.problems.stopped:
                 self.problems.lead([problem])
             note = values.note()
             if note and not self.problems.stopped:
-                self.problems.notes.append(f"{inputs[0].shown}: {note}")
-        return Counts(self.read, self.kept, dropped={**dropped, **self.sieve.dropped})
+                self.problems.notes.append(f"{place}: {note}")
 
-    def _file(self, found: Input, files: Sequence[RecordFile], enough: int) -> Counter[str]:
-        """Read one file; returns the rows dropped without a look at their texts, by reason."""
+    def _read_file(self, item: Input, files: Sequence[RecordFile], enough: int) -> Counter[str]:
+        """Read one file. Returns the rows that are dropped before the filter sees them, by reason."""
         unused = self.context.unused
-        checker = Checker(self.spec, found.shown, self.problems, unused, self.types, self.read)
+        checker = Checker(self.spec, item.shown, self.problems, unused, self.types, self.read)
         bad_before = self.problems.bad_rows
         room = self.limit - self.read
-        passed_on = column_missing = 0
-        path = self.context.progress.watch(found.path)
-        for rows in read(path, found.shown, self.source, self.problems, self.name):
-            rows = rows.head(room - passed_on) if room - passed_on < len(rows.lines) else rows
-            passed_on += len(rows.lines)
-            if (batch := checker.check(rows)) is None:  # read on all the same, for the counts
+        rows_read = column_missing = 0
+        path = self.context.progress.watch(item.path)
+        for rows in read(path, item.shown, self.source, self.problems, self.name):
+            if room - rows_read < len(rows.lines):
+                rows = rows.head(room - rows_read)
+            rows_read += len(rows.lines)
+            batch = checker.check(rows)
+            if batch is None:  # reading goes on, for the counts
                 column_missing += len(rows.lines)
             else:
-                self._take(batch, "idx" in checker.sources, files)
-            if passed_on == room or self.kept >= enough:
+                self._keep(batch, "idx" in checker.sources, files)
+            if rows_read == room or self.kept >= enough:
                 break
         self.problems.settle()
         self.problems.notes += checker.notes()
         unreadable = self.problems.bad_rows - bad_before - checker.bad
-        self.read += passed_on + unreadable
+        self.read += rows_read + unreadable
         return Counter({"column missing": column_missing, "no gold label": checker.unlabelled})
 
-    def _take(self, batch: Batch, numbered: bool, files: Sequence[RecordFile]) -> None:
-        batch = batch if self.problems.stopped else self.sieve.sift(batch)
+    def _keep(self, batch: Batch, has_ids: bool, files: Sequence[RecordFile]) -> None:
+        """Filter, lint, render and write a batch of checked rows."""
+        if not self.problems.stopped:
+            batch = self.row_filter.kept(batch)
         if self.problems.stopped or not batch.lines:
             return
         self.kept += len(batch)
         for name, values in self.kept_values.items():
             values.add(batch.columns[name])
-        self.lint.see(self.seen, batch, numbered)
+        self.lint.see(self.prints, batch, has_ids)
         for renderer, file in zip(self.renderers, files, strict=False):  # a check writes no files
             file.add(renderer.render(batch))
         if self.watch:
-            for renderer in self.renderers:
-                output = renderer.output
-                if output.dataset and output.file.endswith(LINES):
-                    columns = entry_of(self.spec, output, output.file)["columns"]
-                    self.watch.see(renderer, batch, columns)
+            self._watch_columns(self.watch, batch)
+
+    def _watch_columns(self, watch: RetypedWatch, batch: Batch) -> None:
+        """Look in a check for columns that LLaMA-Factory would read as times."""
+        for renderer in self.renderers:
+            output = renderer.output
+            if output.dataset and output.file.endswith(LINES):
+                watch.see(renderer, batch, entry_of(self.spec, output, output.file)["columns"])
 
 
-class Arranged:
-    """Reads everything into one rows file for each output, then writes the splits from those files."""
+class TwoPassWriter:
+    """Spools the rows of each source into one file for each output, then writes each split."""
 
     def __init__(self, spec: Spec, context: Context, inputs: list[Input], staged: Path | None) -> None:
-        self.spec, self.context, self.inputs, self.staged = spec, context, inputs, staged
-        self.problems, self.counts, self.written = context.problems, Counts(), Written(spec, staged)
-        self.seen: dict[str, Fingerprints] = {}
-        self.rows_files: dict[str, list[RecordFile]] = {}
+        self.spec = spec
+        self.context = context
+        self.inputs = inputs
+        self.staged = staged
+        self.problems = context.problems
+        self.counts = Counts()
+        self.written = Written(spec, staged)
+        self.prints: dict[str, Fingerprints] = {}
+        self.spooled: dict[str, list[RecordFile]] = {}
 
     def run(self) -> tuple[Counts, Written]:
-        """Write all splits; returns the counts of rows, the files and the fingerprints of each split."""
+        """Write all splits. Returns the counts of rows, the files and the fingerprints of each split."""
         spec = self.spec
-        apart = {part: (part,) for part in spec.parts if self._files_of(part)}
-        sources = {PART: spec.parts} if spec.mix or spec.split else apart
-        orders = {source: self._read(source, parts) for source, parts in sources.items()}
+        orders = {source: self._read(source, parts) for source, parts in self._parts_of_sources().items()}
         whole: Order = ()
         if spec.split:
             whole = orders[PART]
-            orders = split_rows(spec.split, self.seen[PART], whole, self.context.request.seed)
+            orders = split_rows(spec.split, self.prints[PART], whole, self.context.request.seed)
             self._name_lone_classes(spec.split, whole)
         if spec.drop_leaks:
             self._drop_leaks(orders)
@@ -226,134 +253,248 @@ class Arranged:
         if spec.split:
             self._write(WHOLE, self._still_kept(whole, orders))
         whole = ()
-        for source in sources:
-            for path in self._rows_files(source):
+        for source in self.spooled:
+            for path in self._spool_paths(source):
                 path.unlink()
-        self.written.splits = self._taken(orders)
+        self.written.splits = self._prints_of(orders)
         return self.counts, self.written
+
+    def _parts_of_sources(self) -> dict[str, Sequence[str]]:
+        """The parts that are read together, by the name of their source."""
+        spec = self.spec
+        if spec.mix or spec.split:
+            return {PART: spec.parts}
+        return {part: (part,) for part in spec.parts if self._files_of(part)}
 
     def _still_kept(self, whole: Order, orders: Mapping[str, Order]) -> Order:
         """Leave out the rows that no split has any more."""
         if self.counts.kept == len(whole):
             return whole
-        marks = bytearray(self.seen[PART].rows)
+        marks = bytearray(self.prints[PART].rows)
         for row in chain.from_iterable(orders.values()):
             marks[row] = 1
         return array(ROW_TYPE, (row for row in whole if marks[row]))
 
-    def _source(self, split: str) -> str:
-        """Return what the rows of a split were read as: all together, or as that split."""
+    def _source_of(self, split: str) -> str:
+        """The name of the source that has the rows of a split."""
         return PART if self.spec.split else split
 
     def _files_of(self, part: str) -> list[Input]:
-        return [found for found in self.inputs if found.split == part]
+        return [item for item in self.inputs if item.split == part]
 
     def _read(self, source: str, parts: Sequence[str]) -> Order:
-        """Read parts into the rows files of a source; returns the rows to write, in their order."""
-        orders = array(ROW_TYPE)
-        mix, seen = self.spec.mix, self.seen.setdefault(source, Fingerprints())
-        wanted_rows: dict[str, int] = {}
+        """Spool the rows of parts. Returns the rows to write, in their order."""
+        order = array(ROW_TYPE)
+        mix = self.spec.mix
+        prints = self.prints.setdefault(source, Fingerprints())
+        rows_of_part: dict[str, int] = {}
         if mix:
-            wanted_rows = apportioned(mix.total, {name: part.share for name, part in mix.parts.items()})
+            rows_of_part = apportioned(mix.total, {name: part.share for name, part in mix.parts.items()})
         watch = None if self.staged else RetypedWatch()
         with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(RecordFile(path)) for path in self._rows_files(source)]
-            self.rows_files[source] = files
+            files = [stack.enter_context(RecordFile(path)) for path in self._spool_paths(source)]
+            self.spooled[source] = files
             for name in parts:
-                start = seen.rows
-                own = mix.parts[name] if mix else self.spec
-                wanted = wanted_rows.get(name)
-                enough = wanted if wanted is not None and own.source.hub.get("stream") else sys.maxsize
-                part = PartRun(own, name, self.context, seen, watch)
+                start = prints.rows
+                spec = mix.parts[name] if mix else self.spec
+                size = rows_of_part.get(name)
+                enough = sys.maxsize
+                if size is not None and spec.source.hub.get("stream"):
+                    enough = size
+                part = PartReader(spec, name, self.context, prints, watch)
                 self.counts += part.run(self._files_of(name), files, enough)
-                orders.extend(self._chosen(name, range(start, seen.rows), seen, wanted))
+                order.extend(self._chosen(name, range(start, prints.rows), prints, size))
         if watch and not self.problems.stopped:
             self.problems.lead(watch.problems(source))
         if mix and mix.shuffle is not None:
-            random.Random(mix.shuffle).shuffle(orders)
-        return orders
+            random.Random(mix.shuffle).shuffle(order)
+        return order
 
-    def _chosen(self, name: str, rows: range, seen: Fingerprints, wanted: int | None) -> Order:
-        """Return the rows of a part that stay: no repeats, so many as are wanted."""
+    def _chosen(self, name: str, rows: range, prints: Fingerprints, size_in_mixture: int | None) -> Order:
+        """The rows of a part without duplicates and beyond its size, as the spec says."""
         order: Order = rows
         if self.spec.drop_duplicates:
-            again = {row for row, _ in seen.repeats()[0]}
-            if again:
-                order = array(ROW_TYPE, (row for row in rows if row not in again))
+            duplicates = {row for row, _ in prints.repeats()[0]}
+            if duplicates:
+                order = array(ROW_TYPE, (row for row in rows if row not in duplicates))
             self.counts += Counts(dropped={"duplicate": len(rows) - len(order)})
-        size = wanted if wanted is not None else self.spec.sample if name == PART else None
+        size: float | None = size_in_mixture
+        if size is None and name == PART:
+            size = self.spec.sample
         if size is None:
             return order
         chosen = sampled(order, size, self.context.request.seed)
         self.counts += Counts(not_sampled=len(order) - len(chosen))
-        if (
-            wanted is None or self.problems.stopped
-        ):  # after a bad row none is kept, so that counts say nothing
+        # After a bad row no row is kept, and the counts are meaningless.
+        if size_in_mixture is None or self.problems.stopped:
             return chosen
-        self.problems.notes.append(f"{name}: {len(chosen)} rows of {wanted} wanted")
-        if len(chosen) < wanted:
-            message = f"the part could not be filled: {wanted} rows wanted, {len(chosen)} found"
+        self.problems.notes.append(f"{name}: {len(chosen)} rows of {size_in_mixture} wanted")
+        if len(chosen) < size_in_mixture:
+            message = f"the part could not be filled: {size_in_mixture} rows wanted, {len(chosen)} found"
             self.problems.warn(Problem("W210", name, message))
         return chosen
 
     def _name_lone_classes(self, split: Split, order: Order) -> None:
-        """Warn of classes of a single row: it goes to the other split, and none is trained on."""
-        home, classes = next(iter(split.shares)), self.seen[PART].classes
-        counted = split.stratify and not self.problems.stopped
+        """Warn of classes with a single row: it goes to the other split, and the class is not trained on."""
+        if not split.stratify or self.problems.stopped:
+            return
+        other_split = next(iter(split.shares))
+        classes = self.prints[PART].classes
         codes = classes.rows.whole()
-        sizes = Counter(codes[row] for row in order) if counted else {}
-        for name in (classes.names()[code] for code, rows in sorted(sizes.items()) if rows == 1):
-            message = f"one row alone has {split.stratify} {name}: it goes to {home}, and none is trained on"
-            self.problems.warn(Problem("W211", self.spec.name, message))
+        sizes = Counter(codes[row] for row in order)
+        names = classes.names()
+        for code, rows in sorted(sizes.items()):
+            if rows == 1:
+                message = f"one row alone has {split.stratify} {names[code]}: it goes to {other_split}"
+                self.problems.warn(Problem("W211", self.spec.name, f"{message}, and none is trained on"))
 
-    def _taken(self, orders: dict[str, Order]) -> dict[str, Fingerprints]:
-        return {split: self.seen[self._source(split)].take(order) for split, order in orders.items()}
+    def _prints_of(self, orders: dict[str, Order]) -> dict[str, Fingerprints]:
+        """The fingerprints of the rows of each split."""
+        return {split: self.prints[self._source_of(split)].take(order) for split, order in orders.items()}
 
     def _drop_leaks(self, orders: dict[str, Order]) -> None:
+        """Drop training rows whose prompt is in another split as well."""
         if PART not in self.spec.splits:
             splits = ", ".join(self.spec.splits)
-            what = f"`drop_leaks` drops rows of {PART!r}, of which there is none ({splits})"
-            raise ContentError(f"{self.spec.name}: {what}")
+            raise ContentError(
+                f"{self.spec.name}: `drop_leaks` drops rows of {PART!r}, of which there is none ({splits})"
+            )
         if PART not in orders:
             return
-        taken = self._taken(orders)
-        train = taken.pop(PART)
-        leaked = {row for other in taken.values() for row, _ in leaks(train, other)}
-        orders[PART] = array(ROW_TYPE, (row for at, row in enumerate(orders[PART]) if at not in leaked))
+        prints = self._prints_of(orders)
+        train = prints.pop(PART)
+        leaked: set[int] = set()
+        for other in prints.values():
+            leaked.update(row for row, _ in leaks(train, other))
+        rows = orders[PART]
+        orders[PART] = array(ROW_TYPE, (row for position, row in enumerate(rows) if position not in leaked))
         self.counts += Counts(dropped={"leak": len(leaked)})
 
-    def _rows_files(self, source: str) -> list[Path]:
-        numbers = range(len(self.spec.outputs)) if self.staged else ()
-        return [cast("Path", self.staged) / f".{source}-{number}.rows" for number in numbers]
+    def _spool_paths(self, source: str) -> list[Path]:
+        if self.staged is None:
+            return []
+        return [self.staged / f".{source}-{number}.rows" for number in range(len(self.spec.outputs))]
 
     def _write(self, split: str, order: Order) -> None:
         if self.staged is None or self.problems.stopped:
             return
-        source = self._source(split)
-        aside, rows = self.rows_files[source], self.seen[source].rows
+        source = self._source_of(split)
+        spooled, rows = self.spooled[source], self.prints[source].rows
         with self.written.open(split) as files:
             for (number, _), file in zip(self.spec.outputs_of(split), files, strict=True):
                 if order:
-                    rearrange(aside[number], rows, order, file)
+                    rearrange(spooled[number], rows, order, file)
 
 
 def write_splits(
     spec: Spec, context: Context, inputs: list[Input], staged: Path | None
 ) -> tuple[Counts, Written]:
-    """Read everything and write each split, as it is read where rows stay in their order.
+    """Read everything and write each split: in one pass if rows keep their order, otherwise in two.
 
-    Returns the counts of rows, and the files and fingerprints of each split. Nothing is held but what
-    comparing needs; without a staged folder nothing is written.
+    Returns the counts of rows, and the files and fingerprints of each split. Memory holds the fingerprints
+    alone. Without a staged folder nothing is written.
     """
     if spec.arranged:
-        return Arranged(with_rivals(spec, inputs), context, inputs, staged).run()
+        return TwoPassWriter(with_rivals(spec, inputs), context, inputs, staged).run()
     counts, written = Counts(), Written(spec, staged)
     for split in spec.splits:
-        if part := [found for found in inputs if found.split == split]:
-            written.splits[split] = seen = Fingerprints(counted_only=not context.request.duplicates)
-            watch = None if staged else RetypedWatch()
-            with written.open(split) as files:
-                counts += PartRun(spec, split, context, seen, watch).run(part, files)
-            if watch and not context.problems.stopped:
-                context.problems.lead(watch.problems(split))
+        files_of_split = [item for item in inputs if item.split == split]
+        if not files_of_split:
+            continue
+        prints = Fingerprints(counted_only=not context.request.duplicates)
+        written.splits[split] = prints
+        watch = None if staged else RetypedWatch()
+        with written.open(split) as files:
+            counts += PartReader(spec, split, context, prints, watch).run(files_of_split, files)
+        if watch and not context.problems.stopped:
+            context.problems.lead(watch.problems(split))
     return counts, written
+
+
+def run_pipeline(spec: Spec, request: CompileRequest, sources: Sources, staged: Path | None) -> CompileReport:
+    """Take all rows through the steps of a compile and report on them; without `staged` write nothing."""
+    if (spec.arranged or spec.near) and not request.duplicates:
+        reason = "is sampled, split, mixed or searched for near rows: all are needed"
+        raise RequestError(f"--no-duplicates: {spec.name} {reason}")
+    inputs = sources.inputs
+    rejected = staged / REJECTED if staged and request.reject else None
+    problems = Problems(None if request.every_problem else KEPT, rejected)
+    problems.notes += sources.notes
+    for warning in sources.warnings:
+        problems.warn(warning)
+    context = Context(request, problems, Unused(), Progress([item.path for item in inputs]))
+    duplicates: dict[str, object] = {}
+    with _no_collection(), contextlib.closing(context.progress):
+        counts, written = write_splits(spec, context, inputs, staged)
+        problems.lead(context.unused.problems(spec, counts.read))
+        if not problems.stopped:
+            duplicates = compare(written.splits, spec.group, problems, near=spec.near)
+            _warn_of_labels(spec, duplicates, problems)
+        if not problems.stopped:
+            problems.lead(written.retyped())
+    if problems.stopped:
+        written.stop_readback()
+    counts.rejected = problems.bad_rows
+    if rejected:
+        counts.rejected = _lines_in(rejected)
+    report = CompileReport(
+        read=counts.read,
+        kept=counts.kept,
+        rejected=counts.rejected,
+        not_sampled=counts.not_sampled,
+        dropped=counts.dropped,
+        name=spec.name,
+        problems=problems,
+        unused=context.unused,
+        fit=duplicates,
+    )
+    if not problems.stopped:
+        if staged:
+            report.datasets, report.files = written.account(counts.kept)
+        counts.balance(spec.name)
+        if not counts.kept:
+            problems.lead([_no_rows_left(counts, inputs)])
+    problems.fatal |= request.strict and problems.count("W") > 0
+    return report
+
+
+def _lines_in(path: Path) -> int:
+    """Lines of a file, 0 if it does not exist."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def _warn_of_labels(spec: Spec, duplicates: Mapping[str, Any], problems: Problems) -> None:
+    """Warn if labels of training rows are far out of balance; `duplicates` is `fit` of the manifest."""
+    training = duplicates.get(PART, {})
+    labels = [label for label in spec.labels if label != UNLABELLED]
+    shares = imbalance(training.get("labels", {}), labels)
+    if shares:
+        message = f"far out of balance: {shares} of {training['rows']} training rows"
+        hint = "add rows of the rare ones, or leave rows of the common ones out"
+        problems.warn(Problem("W222", spec.name, message, "label", hint))
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Stop Python's garbage collector: rows are trees without cycles, and it would walk over them again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _no_rows_left(counts: Counts, inputs: list[Input]) -> Problem:
+    """E013 with the reasons why rows were dropped."""
+    place = ", ".join(item.shown for item in inputs)
+    if not counts.read:
+        return Problem("E013", place, "no rows: the source holds none")
+    message = f"no rows left of {counts.read}"
+    if counts.dropped:
+        message += f": {', '.join(f'{reason} {count}' for reason, count in counts.dropped.items())}"
+    return Problem("E013", place, message)

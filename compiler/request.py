@@ -4,7 +4,7 @@ import hashlib
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -43,23 +43,33 @@ class CompileRequest:
     over: Mapping[str, object] = field(default_factory=dict)
     every_problem: bool = False
 
-    def identity(self, spec: Spec, sources: Sources) -> Identity:
-        """Return everything that decides what a compile writes: equal identities, equal bytes."""
-        return {
-            "spec": spec.name,
-            "definition": spec.raw,
-            **{key: getattr(self, key) for key in ("over", "limit", "seed", "duplicates")},
-            "on_error": "reject" if self.reject else "fail",
-            "sources": sources,
-            "tokenizers": [output.pieces.identity() for output in spec.outputs if output.pieces],
-            "compiler": own_hash(),
-            "versions": {"python": sys.version.split()[0], **versions(*PACKAGES)},
-        }
+    def identity(self, spec: Spec, sources: Callable[[], Sources]) -> Callable[[], Identity]:
+        """Everything that decides what a compile writes: equal identities, equal bytes.
+
+        It is a function, since `sources` waits until the files are hashed.
+        """
+
+        def with_sources() -> Identity:
+            return {
+                "spec": spec.name,
+                "definition": spec.raw,
+                "over": self.over,
+                "limit": self.limit,
+                "seed": self.seed,
+                "duplicates": self.duplicates,
+                "on_error": "reject" if self.reject else "fail",
+                "sources": sources(),
+                "tokenizers": [output.pieces.identity() for output in spec.outputs if output.pieces],
+                "compiler": own_hash(),
+                "versions": {"python": sys.version.split()[0], **versions(*PACKAGES)},
+            }
+
+        return with_sources
 
 
 @cache
 def own_hash() -> str:
-    """Return one hash over the compiler's own source: a changed compiler makes sets stale."""
+    """One hash over the compiler's source code: another compiler makes datasets stale."""
     digest = hashlib.sha256()
     for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.glob("schemas/*.json")]):
         digest.update(path.read_bytes())
@@ -68,7 +78,7 @@ def own_hash() -> str:
 
 @dataclass(slots=True)
 class Counts:
-    """Source rows by what became of them; each stage returns its own, and they are added up."""
+    """Counts of source rows: each row is kept, rejected, dropped or not sampled. Counts of parts add up."""
 
     read: int = 0
     kept: int = 0
@@ -77,11 +87,16 @@ class Counts:
     dropped: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "Counts") -> "Counts":
-        totals = {key: getattr(self, key) + getattr(other, key) for key in COUNTED if key != "dropped"}
-        return Counts(**totals, dropped=dict(Counter(self.dropped) + Counter(other.dropped)))
+        return Counts(
+            read=self.read + other.read,
+            kept=self.kept + other.kept,
+            rejected=self.rejected + other.rejected,
+            not_sampled=self.not_sampled + other.not_sampled,
+            dropped=dict(Counter(self.dropped) + Counter(other.dropped)),
+        )
 
     def balance(self, name: str) -> None:
-        """Hold the counts of rows, each of which was made in its own place, against each other."""
+        """`ContentError` unless every row is counted once. Each count comes from another part of the code."""
         dropped = sum(self.dropped.values())
         total = self.kept + dropped + self.rejected + self.not_sampled
         if self.read != total:
@@ -107,31 +122,37 @@ class CompileReport(Counts):
 
     @property
     def failed(self) -> bool:
-        """Whether nothing was published because of what was found."""
+        """Whether problems kept the compile from publishing."""
         return self.problems.stopped
 
     def line(self) -> str:
-        """Return the line of counts that add up, records by dataset, and seconds."""
-        why = ", ".join(f"{reason} {count}" for reason, count in self.dropped.items())
-        dropped = f"dropped {sum(self.dropped.values())}" + (f" ({why})" if why else "")
-        records = "  ".join(f"{name} {rows}" for name, rows in self.datasets.items())
-        parts = [
-            self.name,
-            f"read {self.read}",
-            *(() if self.failed else (f"kept {self.kept}", dropped)),
-            f"rejected {self.rejected}" if self.rejected else "",
-            f"not sampled {self.not_sampled}" if self.not_sampled else "",
-            "" if self.failed else records,
-            "up to date" if self.up_to_date else "",
-            f"{self.seconds:.1f} s",
-        ]
-        return "  ".join(part for part in parts if part)
+        """One line for people: the counts, the records of each dataset, the seconds."""
+        parts = [self.name, f"read {self.read}"]
+        if not self.failed:
+            parts += [f"kept {self.kept}", self._dropped()]
+        if self.rejected:
+            parts.append(f"rejected {self.rejected}")
+        if self.not_sampled:
+            parts.append(f"not sampled {self.not_sampled}")
+        if not self.failed:
+            parts += [f"{name} {rows}" for name, rows in self.datasets.items()]
+        if self.up_to_date:
+            parts.append("up to date")
+        return "  ".join([*parts, f"{self.seconds:.1f} s"])
+
+    def _dropped(self) -> str:
+        total = f"dropped {sum(self.dropped.values())}"
+        if not self.dropped:
+            return total
+        return f"{total} ({', '.join(f'{reason} {count}' for reason, count in self.dropped.items())})"
 
     def verdict(self) -> str:
-        """Return why a compile failed, and how to compile the other rows if only some rows are wrong."""
-        errors, warnings = self.problems.count("E"), self.problems.count("W")
-        found = counted(errors, "problem") if errors else f"{counted(warnings, 'warning')}, and --strict"
-        message = f"{found}; nothing was written"
+        """Why a compile failed, and how to compile the other rows if only some rows are wrong."""
+        errors = self.problems.count("E")
+        reason = counted(errors, "problem")
+        if not errors:
+            reason = f"{counted(self.problems.count('W'), 'warning')}, and --strict"
+        message = f"{reason}; nothing was written"
         if self.problems.fatal or not 0 < self.rejected < self.read:
             return message
         return (
@@ -140,7 +161,7 @@ class CompileReport(Counts):
         )
 
     def result_lines(self, spec: Spec, out: Path) -> list[str]:
-        """Return where the files of a compile are, where they are registered, and what to run next."""
+        """Lines for people: the paths of the files, the registry, and the next command."""
         files, datasets = [], []
         for split in spec.splits:
             for output in spec.outputs:
@@ -156,8 +177,10 @@ class CompileReport(Counts):
             lines.append(f"rejected rows: {out / spec.name / REJECTED}")
         if not datasets:
             return [*lines, "not registered: no output of the spec has a `dataset` name"]
-        elsewhere = [] if out == DEFAULT_FOLDER else ["--out", str(out)]
-        verify = shlex.join(["tuneyard", "data", "verify", spec.name, *elsewhere])
+        words = ["tuneyard", "data", "verify", spec.name]
+        if out != DEFAULT_FOLDER:
+            words += ["--out", str(out)]
+        verify = shlex.join(words)
         return [
             *lines,
             f"registered in {out / REGISTRY}: {', '.join(datasets)}",
@@ -165,7 +188,7 @@ class CompileReport(Counts):
         ]
 
     def as_json(self) -> dict[str, object]:
-        """Return the report for --json: the last line's figures, and every problem."""
+        """The report for `--json`: the figures of the last line, and every problem."""
         counts = {key: getattr(self, key) for key in COUNTED}
         return {
             "name": self.name,

@@ -13,6 +13,7 @@ from tuneyard.compiler.check.marks import MaskedAnswerError, TurnKeys
 from tuneyard.compiler.check.text_columns import stand_ins, written
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.kinds import ColumnReader, FileContext, Validator, kind_of
+from tuneyard.compiler.kinds.turn_forms import SYSTEM
 from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.problems import Problems, some_of
 from tuneyard.compiler.rows import MISSING, Batch, Rows
@@ -111,21 +112,33 @@ class Checker:
         return self.turn_keys[source]
 
     def notes(self) -> list[str]:
-        """Return, for people, which of several names columns were found by, and what was left out."""
+        """Notes for people: the source column of each target column that accepts several, and missing ones.
+
+        A missing system text is not worth a note: most files have none.
+        """
         several = [
             column
             for column in self.spec.columns
             if len(column.names) > 1 and not self.kinds[column.name].is_id
         ]
-        found = [column for column in several if column.name in self.sources]
-        usual = {c.name: () if self.spec.anyones else (c.name, c.names[0]) for c in found}
-        taken = [name for name in usual if self.sources[name] not in usual[name]]
-        none = [column.name for column in several if self.spec.anyones and column.name not in self.sources]
-        using = ", ".join(f"column {show_value(self.sources[name])} as {name}" for name in taken)
-        said = [f"using {using}" + (f", no column for {', '.join(none)}" if none else "")] if taken else []
+        used = []
+        missing = []
+        for column in several:
+            source = self.sources.get(column.name)
+            if source is None:
+                if self.spec.is_generic and column.name != SYSTEM:
+                    missing.append(column.name)
+            elif self.spec.is_generic or source not in (column.name, column.names[0]):
+                used.append(f"column {show_value(source)} as {column.name}")
+        lines = []
+        if used:
+            line = f"using {', '.join(used)}"
+            if missing:
+                line += f", no column for {', '.join(missing)}"
+            lines.append(line)
         for reader in self.readers:
-            said += reader.notes()
-        return [f"{self.shown}: {each}" for each in dict.fromkeys(said)]
+            lines += reader.notes()
+        return [f"{self.shown}: {line}" for line in dict.fromkeys(lines)]
 
     def _shape(self, reader: ColumnReader, batch: Batch, rows: Rows) -> Batch:
         """Bring the values of a column that passed into the one form that rendering knows."""

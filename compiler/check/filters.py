@@ -13,44 +13,50 @@ _HAN = re.compile(f"[{HAN}]")
 _ASCII = re.compile("[A-Za-z]")
 
 
-class Sieve:
-    """Applies a filter to batches and counts what falls through, by reason."""
+class RowFilter:
+    """Applies `filter:` of a spec to batches, and counts the dropped rows by reason."""
 
     def __init__(self, spec: Spec) -> None:
-        self.wanted = wanted = spec.filter
+        self.settings = spec.filter
         self.texts = TextColumns(spec)
         self.dropped = Counter[str]()
-        self._keywords = _pattern(wanted.keywords)
-        self._fields = [pattern for field in wanted.fields if (pattern := _pattern(field))]
+        self._keywords = _pattern(spec.filter.keywords)
+        self._fields = [_pattern(words) for words in spec.filter.fields]
 
-    def sift(self, batch: Batch) -> Batch:
-        """Return the rows of a batch that stay."""
-        if self.wanted == Filter():
+    def kept(self, batch: Batch) -> Batch:
+        """The rows of a batch that pass the filter."""
+        if self.settings == Filter():
             return batch
-        kept = []
+        kept_rows = []
         for number, texts in enumerate(zip(*self.texts.of(batch).values(), strict=True)):
-            if reason := self._reason("\n".join(texts)):
+            reason = self._reason("\n".join(texts))
+            if reason:
                 self.dropped[reason] += 1
             else:
-                kept.append(number)
-        return batch if len(kept) == len(batch) else batch.keep(kept)
+                kept_rows.append(number)
+        if len(kept_rows) == len(batch):
+            return batch
+        return batch.keep(kept_rows)
 
     def _reason(self, text: str) -> str:
-        wanted = self.wanted
-        if len(text) < wanted.min:
+        """Why a row with this text is dropped, "" if it stays."""
+        settings = self.settings
+        if len(text) < settings.min:
             return "too short"
-        if wanted.max is not None and len(text) > wanted.max:
+        if settings.max is not None and len(text) > settings.max:
             return "too long"
         if self._keywords and not self._keywords.search(text):
             return "no keyword"
-        counts = [len(field.findall(text)) for field in self._fields]
-        if counts and counts.index(max(counts)) != wanted.place:  # of equals the first
+        counts = [len(field.findall(text)) for field in self._fields if field]
+        if counts and counts.index(max(counts)) != settings.place:  # of equal counts the first
             return "more keywords of another part"
-        return "another language" if wanted.language and not speaks(wanted.language, text) else ""
+        if settings.language and not is_in_language(settings.language, text):
+            return "another language"
+        return ""
 
 
-def speaks(language: str, text: str) -> bool:
-    """Tell the language by script: zh where 3 letters of 10 are Han, en where 9 of 10 are ASCII."""
+def is_in_language(language: str, text: str) -> bool:
+    """Whether a text is in a language by script: zh if 3 of 10 letters are Han, en if 9 of 10 are ASCII."""
     letters = sum(map(str.isalpha, text))
     if language == "zh":
         return len(_HAN.findall(text)) >= 0.3 * letters > 0
@@ -58,10 +64,15 @@ def speaks(language: str, text: str) -> bool:
 
 
 def _pattern(keywords: Sequence[str]) -> re.Pattern[str] | None:
-    """Return a pattern of whole words (Chinese has no spaces: there a part of the text is enough)."""
+    """A pattern for whole words. Chinese has no spaces, so that any part of a text matches."""
     if not keywords:
         return None
-    before = {word: r"(?<![A-Za-z0-9])" if word[0].isascii() else "" for word in keywords}
-    after = {word: r"(?![A-Za-z0-9])" if word[-1].isascii() else "" for word in keywords}
-    words = [f"{before[word]}{re.escape(word)}{after[word]}" for word in keywords]
-    return re.compile("|".join(words), re.IGNORECASE)
+    patterns = []
+    for word in keywords:
+        pattern = re.escape(word)
+        if word[0].isascii():
+            pattern = rf"(?<![A-Za-z0-9]){pattern}"
+        if word[-1].isascii():
+            pattern = rf"{pattern}(?![A-Za-z0-9])"
+        patterns.append(pattern)
+    return re.compile("|".join(patterns), re.IGNORECASE)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from tuneyard.compiler.check.filters import speaks
+from tuneyard.compiler.check.filters import is_in_language
 from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, stored_examples
 from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.tokens import load_tokenizer
@@ -88,14 +88,21 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
             result.places += [(example.place, before)] if not is_new and len(result.places) < KEPT else []
             result.conflicts += is_new and answers.setdefault(key, content) != content
             text = f"{example.prompt}\n{example.answer}"
-            language = next((shown for name, shown in LANGUAGES.items() if speaks(name, text)), "other")
-            result.languages[language] += 1
+            result.languages[_language(text)] += 1
             if len(result.labels) <= MOST_LABELS:
                 result.labels[example.label] += 1
     if not result.examples:
         raise ContentError(f"{name}: no examples")
     result.labels = few(result.labels)
     return result
+
+
+def _language(text: str) -> str:
+    """The language of a text in words, by its script."""
+    for name, title in LANGUAGES.items():
+        if is_in_language(name, text):
+            return title
+    return "other"
 
 
 def _lines_of(places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tuneyard.compiler.check.checker import Checker
-from tuneyard.compiler.check.filters import Sieve
+from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.publish.registry import entry_of
@@ -73,7 +73,7 @@ def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterato
             batch = checker.check(rows)
             if batch is None:
                 raise ProblemsError(problems.errors, spec.name)
-            batch, lines = Sieve(own).sift(batch), list(rows.lines)
+            batch, lines = RowFilter(own).kept(batch), list(rows.lines)
             for number in range(len(batch)):
                 one = batch.keep([number])
                 yield KeptRow(own, split, rows.row(lines.index(one.lines[0])), one)

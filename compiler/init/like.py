@@ -27,7 +27,8 @@ class BundledSpec:
     @property
     def rank(self) -> tuple[int, ...]:
         """Smaller is better: many columns used, few changes, few columns without a source, usual names."""
-        without_source = len(self.spec.columns) - len(self.paths)
+        missing = {column.name for column in self.spec.columns} - self.paths.keys()
+        without_source = len(missing - {"system"})  # most files have no system text
         position = 0
         renamed = 0
         for column in self.spec.columns:

@@ -27,7 +27,7 @@ from tuneyard.compiler.publish.drift import (
     read_manifests,
 )
 from tuneyard.compiler.read.inputs import Input
-from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity, Sources, own_hash
+from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity, own_hash
 from tuneyard.compiler.spec.file import where_to_write
 from tuneyard.compiler.spec.model import REJECTED, Output, Spec, load_spec
 from tuneyard.core.checkout import version
@@ -42,43 +42,62 @@ from tuneyard.core.row_index import row_index_file
 class Registry:
     """The registry of a folder: its `entries` by name and the `manifests` of the compiled datasets by name.
 
-    Opening it finishes what a killed command left: interrupted publications, entries not yet written. Entries
-    of compiled datasets that were changed by hand go back to what was compiled, unless `restore` is false;
-    `restored` says which.
+    Opening it finishes interrupted publications of killed commands and writes missing entries. Entries of
+    compiled datasets that were changed by hand go back to what was compiled, unless `restore` is false.
+    `restored` lists them for people.
     """
 
-    def __init__(self, folder: Path, *, restore: bool = True) -> None:
+    def __init__(self, folder: Path, *, restore: bool = True, settle: bool = True) -> None:
+        """`settle=False` reads the folder without its lock, and changes nothing before `publish`."""
         self.folder, self.restore = folder, restore
         self.restored: list[str] = []
+        self.entries = read_registry(folder)
+        self.manifests = read_manifests(folder)
+        if settle:
+            self.settle()
+
+    def settle(self) -> None:
+        """Lock the folder once, and finish what killed commands left in it."""
         with self._opened():
             pass
 
     def check(self, spec: Spec, inputs: Sequence[Input], *, force: bool) -> None:
-        """Refuse what a compile of a spec would do harm to; a split without a source goes with `force`."""
-        target, entries = self.folder / spec.name, entries_of(spec, spec.splits)
-        real = os.path.realpath  # Path.resolve raises at a loop of links
-        for found in inputs:
-            if isinstance(found.path, Path) and Path(real(found.path)).is_relative_to(real(target)):
-                raise RequestError(f"{found.shown}: the source lies inside the output folder {target}")
-        files = [Path(str(entry["file_name"])) for entry in entries.values()]
-        self._refuse_foreign(target, [path.name for file in files for path in (file, row_index_file(file))])
+        """Refuse a compile that would overwrite or delete anything but the spec's own dataset.
+
+        A split that has no source any more is deleted only with `force`.
+        """
+        target = self.folder / spec.name
+        entries = entries_of(spec, spec.splits)
+        real_target = os.path.realpath(target)  # Path.resolve raises at a loop of links
+        for item in inputs:
+            if isinstance(item.path, Path) and Path(os.path.realpath(item.path)).is_relative_to(real_target):
+                raise RequestError(f"{item.shown}: the source lies inside the output folder {target}")
+        written: list[str] = []
+        for entry in entries.values():
+            file = Path(str(entry["file_name"]))
+            written += [file.name, row_index_file(file).name]
+        self._refuse_foreign(target, written)
         self._refuse_taken(spec.name, entries)
-        given = {found.split for found in inputs}
-        stay = force or spec.split or spec.mix
-        for split in () if stay else [split for split in spec.splits if split not in given]:
-            there = self.manifests.get(spec.name, EMPTY).files
-            lost = [name for output in spec.outputs if (name := output.file.format(split=split)) in there]
-            if lost:
+        if not (force or spec.split or spec.mix):
+            self._refuse_lost_splits(spec, {item.split for item in inputs})
+
+    def _refuse_lost_splits(self, spec: Spec, splits_with_source: Collection[str]) -> None:
+        """Refuse to delete the files of a split that has no source any more."""
+        files = self.manifests.get(spec.name, EMPTY).files
+        for split in spec.splits:
+            names = [output.file.format(split=split) for output in spec.outputs]
+            lost = [name for name in names if name in files]
+            if lost and split not in splits_with_source:
                 raise RequestError(
-                    f"{target}: holds the split {split} ({', '.join(lost)}), for which there is no source: "
-                    f"it would be deleted and unregistered; give --source {split}=PATH too, or --force to "
-                    "let it go"
+                    f"{self.folder / spec.name}: holds the split {split} ({', '.join(lost)}), for which "
+                    f"there is no source: it would be deleted and unregistered; give --source {split}=PATH "
+                    "too, or --force to let it go"
                 )
 
-    def standing(
-        self, spec: Spec, request: CompileRequest, sources: Callable[[], Sources]
+    def up_to_date(
+        self, spec: Spec, request: CompileRequest, made_from: Callable[[], Identity]
     ) -> CompileReport | None:
-        """Return the report of the dataset that is there, if it is what a compile would make and say."""
+        """The report of the compiled dataset. None if a compile would write or report anything else."""
         manifest = self.manifests.get(spec.name)
         if manifest is None or not manifest.files:
             return None
@@ -86,13 +105,15 @@ class Registry:
             path = self.folder / spec.name / name
             if not path.is_file() or sha256(path) != file.sha256:
                 return None
-        if manifest.made_from != request.identity(spec, sources()):
+        if manifest.made_from != made_from():
             return None
         first, counts = manifest.first_problems, manifest.counts
         if request.every_problem and len(first) < sum(manifest.problems.values()):
             return None
         problems = Problems.again(manifest.problems, first, manifest.notes)
         problems.fatal = request.strict and problems.count("W") > 0
+        self.settle()
+        problems.notes.extend(self.restored)
         return CompileReport(
             name=spec.name,
             problems=problems,
@@ -103,10 +124,15 @@ class Registry:
             up_to_date=True,
         )
 
-    def publish(self, staged: Path, name: str, manifest: Manifest) -> list[str]:
-        """Put a staged dataset in its place and register it, under the folder's lock.
+    def publish_report(self, staged: Path, spec: Spec, report: CompileReport, made_from: Identity) -> None:
+        """Publish a staged dataset with the manifest of its report, and note what else changed."""
+        notes = self.publish(staged, spec.name, manifest_of(spec, report, made_from))
+        report.problems.notes.extend([*notes, *self.restored])
 
-        Returns, for people, that another source's dataset was replaced: one spec writes one set.
+    def publish(self, staged: Path, name: str, manifest: Manifest) -> list[str]:
+        """Move a staged dataset to its folder and register it, under the folder's lock.
+
+        Returns a note if it replaces a dataset of other sources: one spec writes one dataset.
         """
         target = self.folder / name
         write_manifest(staged, manifest)
@@ -114,22 +140,22 @@ class Registry:
             self._refuse_foreign(target, [path.name for path in staged.iterdir()])
             self._refuse_taken(name, manifest.entries)
             publish(staged, target)
-            old, self.manifests[name] = self.manifests.get(name, EMPTY), manifest
+            old_sources = _sources(self.manifests.get(name, EMPTY))
+            self.manifests[name] = manifest
             self._register()
-        before = _sources(old)
-        if not before or {*before}.intersection(_sources(manifest)):
+        if not old_sources or {*old_sources}.intersection(_sources(manifest)):
             return []
         ways = f"another `dataset:` {where_to_write(name)} of another name, or another --out keeps both"
-        return [f"{target}: replaced what was compiled from {', '.join(before[:3])}; {ways}"]
+        return [f"{target}: replaced what was compiled from {', '.join(old_sources[:3])}; {ways}"]
 
     def remove(self, name: str) -> list[str]:
-        """Unregister a compiled dataset and delete its folder; returns the dataset names that are gone."""
+        """Unregister a compiled dataset and delete its folder. Returns the names of its datasets."""
         if name not in self.manifests:
             nowhere = wrong_folder(self.folder)
             if nowhere:
                 raise RequestError(f"no compiled dataset {name!r}: {nowhere}")
-            known = f"(found: {', '.join(self.manifests) or 'none'}) {nearest(name, self.manifests)}"
-            raise RequestError(f"no compiled dataset {name!r} in {self.folder} {known}".rstrip())
+            names = f"(found: {', '.join(self.manifests) or 'none'}) {nearest(name, self.manifests)}"
+            raise RequestError(f"no compiled dataset {name!r} in {self.folder} {names}".rstrip())
         target = self.folder / name
         self._refuse_foreign(target)
         with self._opened():
@@ -165,7 +191,8 @@ class Registry:
                     parts = [dataset, f"{rows} rows", name, made]
                     if stale:
                         parts.append(f"stale: {stale}")
-                    if changes := self._changes(dataset, name, progress.move):
+                    changes = self._changes(dataset, name, progress.move)
+                    if changes:
                         parts.append(f"changed: {'; '.join(changes)}")
                     yield "  ".join(parts)
                     others.pop(dataset, None)
@@ -174,7 +201,7 @@ class Registry:
             yield f"{dataset}  {where}  not compiled here"
 
     def _changes(self, dataset: str, name: str, moved: Callable[[int], None]) -> list[str]:
-        """Say how the file and the entry of a compiled dataset differ from its manifest in folder `name`."""
+        """How the file and the entry of a compiled dataset differ from its manifest in folder `name`."""
         manifest = self.manifests[name]
         compiled = compiled_entries(name, manifest).get(dataset)
         file_name = str(compiled["file_name"]) if compiled else f"{name}/{dataset}"
@@ -188,7 +215,7 @@ class Registry:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[None]:
-        """Hold the lock of the folder, and know what is there."""
+        """Lock the folder, finish interrupted publications, and read entries and manifests."""
         with recovered(self.folder):
             self.entries, self.manifests = read_registry(self.folder), read_manifests(self.folder)
             if self.restore:
@@ -197,7 +224,7 @@ class Registry:
             yield
 
     def _note_restored(self) -> None:
-        """Note for people which values of entries `_register` is about to bring back."""
+        """Note for people which values of entries `_register` is about to restore."""
         for folder, manifest in self.manifests.items():
             for name, compiled in compiled_entries(folder, manifest).items():
                 entry = self.entries.get(name)
@@ -209,40 +236,42 @@ class Registry:
                     self.restored.append(line)
 
     def _register(self) -> None:
-        """Bring the entries in line with the compiled datasets; write them where that changed any."""
+        """Bring the entries in line with the compiled datasets, and write them if that changes any."""
         before = self.entries
-        wanted = {
+        entries = {
             name: entry
             for name, entry in before.items()
             if folder_of(entry) not in self.manifests or (self.folder / str(entry["file_name"])).exists()
         }
         for folder, manifest in self.manifests.items():
             for name, entry in compiled_entries(folder, manifest).items():
-                there = before.get(name)
-                if there is None:
-                    wanted[name] = entry
-                elif self.restore and folder_of(there) == folder:  # else it names something else, by hand
-                    stays = {k: v for k, v in there.items() if k in entry or k not in COMPILED_KEYS}
-                    wanted[name] = stays | entry
-        if wanted != before:
-            names = dict.fromkeys([*before, *wanted])  # those that were there keep their places
-            self.entries = {name: wanted[name] for name in names if name in wanted}
+                registered = before.get(name)
+                if registered is None:
+                    entries[name] = entry
+                elif self.restore and folder_of(registered) == folder:  # else a user gave it another file
+                    entries[name] = _with_added_keys(registered, entry) | entry
+        if entries != before:
+            names = dict.fromkeys([*before, *entries])  # entries keep their places in the file
+            self.entries = {name: entries[name] for name in names if name in entries}
             write_json(self.folder / REGISTRY, self.entries, ascii_only=True)
 
     def _refuse_taken(self, name: str, datasets: Iterable[str]) -> None:
         """Refuse dataset names whose entries are of another folder, or of a user's own file."""
         for dataset in datasets:
-            there = self.entries.get(dataset)
-            if there is not None and (other := folder_of(there)) != name:
-                remove = f"`tuneyard data remove {other}` first, or give another --out"
-                fix = remove if other in self.manifests else "rename one of the two"
-                taken = f"the dataset name {dataset!r} is taken by {there.get('file_name')!r}"
-                raise ContentError(f"{self.folder / REGISTRY}: {taken}: {fix}")
+            registered = self.entries.get(dataset)
+            if registered is None or folder_of(registered) == name:
+                continue
+            fix = "rename one of the two"
+            other = folder_of(registered)
+            if other in self.manifests:
+                fix = f"`tuneyard data remove {other}` first, or give another --out"
+            taken = f"the dataset name {dataset!r} is taken by {registered.get('file_name')!r}"
+            raise ContentError(f"{self.folder / REGISTRY}: {taken}: {fix}")
 
     def _refuse_foreign(self, target: Path, written: Collection[str] = ()) -> None:
-        """Refuse a folder that is a link or holds what no compile wrote: publishing replaces it whole.
+        """Refuse a folder that is a link or contains files of others: publishing replaces it whole.
 
-        Beside a manifest, what it names is a compile's, and what this compile writes under the same names.
+        Next to a manifest, its own files and files with the names in `written` come from a compile.
         """
         if target.is_symlink():
             raise RequestError(f"{target}: a link; compile replaces the whole folder: give another --out")
@@ -250,13 +279,14 @@ class Registry:
             return
         if not target.is_dir():
             raise RequestError(f"{target}: a file, where the dataset's folder has to be: give another --out")
-        own: set[str] = set()
+        compiled: set[str] = set()
         if (target / MANIFEST).is_file():
-            files = self.manifests.get(target.name, EMPTY).files
-            own = {MANIFEST, REJECTED, *written, *files}
-        foreign = sorted(path.name for path in target.iterdir() if path.name not in own)
+            compiled = {MANIFEST, REJECTED, *written, *self.manifests.get(target.name, EMPTY).files}
+        foreign = sorted(path.name for path in target.iterdir() if path.name not in compiled)
         if foreign:
-            shown = ", ".join(foreign[:3]) + (" …" if len(foreign) > 3 else "")
+            shown = ", ".join(foreign[:3])
+            if len(foreign) > 3:
+                shown += " …"
             raise RequestError(
                 f"{target}: holds {len(foreign)} files that compile did not make ({shown}), and compile "
                 "replaces the whole folder: move them, or give another --out"
@@ -264,39 +294,47 @@ class Registry:
 
 
 def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
-    """Return the registry entry of a dataset, with complete `columns` (and `tags`) for LLaMA-Factory."""
+    """The registry entry of a dataset, with complete `columns` (and `tags`) for LLaMA-Factory."""
     if output.format == "text":
         return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
-    recorded = spec.recorded
-    beside = {kind.part: name for name, kind in recorded.items()}
-    ranking = {"ranking": True} if any(kind.is_pair for kind in recorded.values()) else {}
+    entry: Entry = {}
+    if any(kind.is_pair for kind in spec.recorded.values()):
+        entry["ranking"] = True
+    entry["file_name"] = file_name
+    columns_of_kinds = {kind.part: name for name, kind in spec.recorded.items()}
     if output.format == "alpaca":
-        columns = ALPACA | ({"system": "system"} if "system" in output.templates else {})
-        columns |= ({"history": "history"} if output.turns == "history" else {}) | beside
-        if ranking:
+        columns = dict(ALPACA)
+        if "system" in output.templates:
+            columns["system"] = "system"
+        if output.turns == "history":
+            columns["history"] = "history"
+        columns |= columns_of_kinds
+        if "ranking" in entry:
             del columns["response"]
-        return {**ranking, "file_name": file_name, "formatting": "alpaca", "columns": columns}
+        return {**entry, "formatting": "alpaca", "columns": columns}
+    columns = {"messages": output.field}
     names = spec.kinds | output.templates
-    wanted = ("system", "tools") if output.format == "sharegpt" else ("tools",)
-    columns = {"messages": output.field} | {name: name for name in wanted if name in names} | beside
+    if output.format == "sharegpt" and "system" in names:
+        columns["system"] = "system"
+    if "tools" in names:
+        columns["tools"] = "tools"
     tags = SHAREGPT_TAGS if output.format == "sharegpt" else OPENAI_TAGS
-    return {**ranking, "file_name": file_name, "formatting": "sharegpt", "tags": tags, "columns": columns}
+    return {**entry, "formatting": "sharegpt", "tags": tags, "columns": columns | columns_of_kinds}
 
 
 def entries_of(spec: Spec, splits: Sequence[str]) -> dict[str, Entry]:
-    """Return the registry entries of these splits of a spec, by dataset name."""
-    return {
-        output.dataset.format(split=split): entry_of(
-            spec, output, f"{spec.name}/{output.file.format(split=split)}"
-        )
-        for split in splits
-        for output in spec.outputs
-        if output.dataset
-    }
+    """The registry entries of these splits of a spec, by dataset name."""
+    entries = {}
+    for split in splits:
+        for output in spec.outputs:
+            if output.dataset:
+                file_name = f"{spec.name}/{output.file.format(split=split)}"
+                entries[output.dataset.format(split=split)] = entry_of(spec, output, file_name)
+    return entries
 
 
 def manifest_of(spec: Spec, report: CompileReport, made_from: Identity) -> Manifest:
-    """Return the manifest of a compiled dataset; `Registry.standing` makes the report of it again."""
+    """The manifest of a compiled dataset, from which `Registry.up_to_date` makes the report again."""
     entries = entries_of(spec, spec.splits)
     return Manifest(
         about=spec.about,
@@ -313,6 +351,11 @@ def manifest_of(spec: Spec, report: CompileReport, made_from: Identity) -> Manif
         made_from=made_from,
         tuneyard=version(),  # beside the identity: a commit elsewhere makes no dataset stale
     )
+
+
+def _with_added_keys(registered: Entry, compiled: Entry) -> Entry:
+    """An entry without the compiler's keys that this compile did not write; keys of a user stay."""
+    return {key: value for key, value in registered.items() if key in compiled or key not in COMPILED_KEYS}
 
 
 def _sources(manifest: Manifest) -> list[str]:

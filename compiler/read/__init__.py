@@ -1,12 +1,14 @@
-"""Readers: a file here, or an entry point `tuneyard.readers`, holds one function with `@reader`.
+"""Readers: a file here, or an entry point `tuneyard.readers`, contains one function with `@reader`.
 
-A reader gets an open file and yields its rows with their places, some hundreds at a time.
+A reader gets an open file and yields its rows with their places, some hundreds at a time. A file here may
+also contain a function with `@folder_reader`, which lists the data files of a folder by split.
 """
 
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Literal
 
 from tuneyard.compiler.problems import Problems
@@ -23,11 +25,12 @@ GROUP: Literal["tuneyard.readers"] = "tuneyard.readers"
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """What a reader is given.
+    """An open file, for a reader.
 
-    `stream` has the bytes, unpacked, and as UTF-8 where the reader takes text; `shown` is the path as it is
-    in places and messages, `kind` its suffix, `source` how a spec says that it is written, and `split` whose
-    rows are wanted of a file that holds those of several (`rows:` of a source).
+    - `stream`: the bytes, unpacked, and as UTF-8 if the reader takes text.
+    - `shown`: the path as in places and messages. `kind`: its suffix.
+    - `source`: how the file is written, by the spec.
+    - `split`: the split to read from a file that has the rows of several (`rows:` of a source).
     """
 
     stream: io.BufferedReader
@@ -54,51 +57,104 @@ def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
     return lambda function: Reader(suffixes, text, function)
 
 
+FilesBySplit = dict[str, list[Path]]
+"""Data files by the name of their split, "" if the folder does not name splits."""
+ListFiles = Callable[[Path], FilesBySplit | None]
+
+
+@dataclass(frozen=True, slots=True)
+class FolderReader:
+    """Lists the data files of folders that contain a file called `marker`."""
+
+    marker: str
+    function: ListFiles
+
+
+def folder_reader(marker: str) -> Callable[[ListFiles], FolderReader]:
+    """Declare a function as the reader of folders that contain a file of this name.
+
+    The function gets the folder. It returns None if the file has another content than expected.
+    """
+    return lambda function: FolderReader(marker, function)
+
+
 @cache
-def _own() -> dict[str, Reader]:
+def folder_readers() -> tuple[FolderReader, ...]:
+    """All readers of folders."""
+    return tuple(bundled_with(__name__, FolderReader))
+
+
+def files_of_folder(folder: Path) -> FilesBySplit | None:
+    """The data files of a folder by split; None if no reader of folders knows it.
+
+    `ContentError` if files are missing or wrong.
+    """
+    for reader_of_folders in folder_readers():
+        if (folder / reader_of_folders.marker).is_file():
+            files = reader_of_folders.function(folder)
+            if files is not None:
+                return files
+    return None
+
+
+ABOUT_DATA = ("readme", "license", "licence", "notice", "changelog", "citation", "authors")
+
+
+def is_about_data(name: str) -> bool:
+    """Whether a file contains text about the data and no rows, by its name: README.txt, LICENSE.txt."""
+    stem, _, ending = name.lower().partition(".")
+    return stem in ABOUT_DATA and ending in ("", "txt", "md", "rst")
+
+
+@cache
+def _bundled_readers() -> dict[str, Reader]:
     return {kind: each for each in bundled_with(__name__, Reader) for kind in each.suffixes}
 
 
 @cache
 def readers() -> dict[str, Reader]:
-    """Return every reader by suffix; a plug-in that cannot be used is left out with a warning."""
-    found = dict(_own())
+    """All readers by suffix. A plug-in that cannot be used is left out with a warning."""
+    by_suffix = dict(_bundled_readers())
     for plugin in load(GROUP, Reader, "reader").values():
         for kind in plugin.value.suffixes:
-            if kind in found:
+            if kind in by_suffix:
                 warn(f"the reader of {kind} in {plugin.package}: {kind} has a reader already")
             else:
-                found[kind] = replace(plugin.value, function=partial(_guarded, plugin))
-    return found
+                by_suffix[kind] = replace(plugin.value, function=partial(_guarded, plugin))
+    return by_suffix
 
 
 def _guarded(plugin: Plugin, file: OpenFile, problems: Problems) -> Iterator[Rows]:
-    """Yield the rows that a plug-in's reader yields; `PluginError` for what it raises or what are none."""
+    """Yield the rows of a plug-in's reader. `PluginError` if it raises, or yields anything but rows."""
     with plugin.guarded():
         for rows in plugin.value.function(file, problems):
             if not isinstance(rows, Rows):
                 raise TypeError(f"it yielded {type(rows).__name__}, expected compiler.rows.ObjectRows")
-            names = rows.names() if rows.lines else []
-            if strange := [name for name in names if not isinstance(name, str)]:
-                raise TypeError(f"it yielded the key {strange[0]!r}, expected text")
-            if rows.lines:
-                yield rows
+            if not rows.lines:
+                continue
+            for name in rows.names():
+                if not isinstance(name, str):
+                    raise TypeError(f"it yielded the key {name!r}, expected text")
+            yield rows
 
 
 def find_reader(kind: str, shown: str) -> Reader:
-    """Return the reader of files with this suffix; `RequestError` names `shown` and the suffixes known."""
-    if found := _own().get(kind) or readers().get(kind):
-        return found
+    """The reader of files with this suffix. `RequestError` names the path and lists the known suffixes."""
+    bundled_readers = _bundled_readers()
+    if kind in bundled_readers:
+        return bundled_readers[kind]
+    if kind in readers():
+        return readers()[kind]
     raise RequestError(f"{shown}: unknown kind of file {kind!r} (known: {known_suffixes()})")
 
 
 def known_suffixes() -> str:
-    """Return the suffixes that have a reader, for messages."""
+    """The suffixes that have a reader, for messages."""
     return f"{', '.join(readers())}, each also .gz or .zst"
 
 
 def refuse_twice(names: Sequence[str], place: str, problems: Problems) -> bool:
-    """Tell whether one column's name is that of another, which is a problem: only one would be read."""
+    """Record E009 if two columns have one name, since only one of them would be read. True if so."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         problems.bad_file(Problem("E009", place, "the header names it twice", twice or '""'))
@@ -106,20 +162,21 @@ def refuse_twice(names: Sequence[str], place: str, problems: Problems) -> bool:
 
 
 def reading(spec: Spec) -> Source:
-    """Return a spec's source as readers need it: with what tells an object that is one row of the spec."""
+    """A spec's source with a function that recognises an object as one row of the spec."""
     return replace(spec.source, is_row=row_of(spec.columns))
 
 
 def read(path: Readable, shown: str, source: Source, problems: Problems, split: str = PART) -> Iterator[Rows]:
-    """Yield the rows of a file in order, some hundreds at a time; what cannot be read is a problem.
+    """Yield the rows of a file in order, some hundreds at a time. Unreadable content becomes a problem.
 
-    `split` tells which rows to read of a file that holds those of several splits (`rows:` of a source).
+    `split` names the rows to read from a file that has those of several splits (`rows:` of a source).
     """
     kind = suffix(path)
-    found = find_reader(kind, shown)
+    file_reader = find_reader(kind, shown)
+    encoding = source.encoding if file_reader.text else "utf-8"
     try:
-        with opened(path, source.encoding if found.text else "utf-8") as stream:
-            yield from found.function(OpenFile(stream, shown, kind, source, split), problems)
+        with opened(path, encoding) as stream:
+            yield from file_reader.function(OpenFile(stream, shown, kind, source, split), problems)
     except NotTextError as error:
         problems.bad_file(Problem("E001", shown, str(error), hint=error.hint))
     except DamagedError as error:

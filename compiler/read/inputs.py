@@ -7,10 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
-from tuneyard.compiler.read import known_suffixes, readers
+from tuneyard.compiler.read import (
+    FilesBySplit,
+    files_of_folder,
+    folder_readers,
+    is_about_data,
+    known_suffixes,
+    readers,
+)
 from tuneyard.compiler.read.hub import HubFile, find_files
 from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.spec.model import PART, Spec
@@ -40,13 +46,13 @@ class Input:
 
     @property
     def shown(self) -> str:
-        """The path as it stands in messages; bytes that are not text are escaped."""
+        """The path in messages; bytes that are not text are escaped."""
         return os.fsencode(str(self.path)).decode(errors="backslashreplace")
 
     def stamp(self) -> tuple[int, ...]:
-        """Return what changes when the file does: device, inode, size, time of change (none: it is gone).
+        """Identity of the file's content: (device, inode, size, ctime), () if deleted or on a hub.
 
-        That is ctime: who writes can set mtime back, as copies that keep times do.
+        The time is ctime: a writer can set mtime back, as copies that keep times do.
         """
         if isinstance(self.path, Path):
             with contextlib.suppress(FileNotFoundError):
@@ -55,55 +61,93 @@ class Input:
         return ()
 
 
-def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
-    """Return the files to read, by --source, else by the spec, else data/raw/NAME; `RequestError` if none.
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The files of a compile, with the notes and the warnings on the choice of them."""
 
-    A mixture needs a source for each part; --source and the spec may each give some of them.
+    inputs: list[Input]
+    notes: list[str]
+    warnings: list[Problem]
+
+
+def find_sources(spec: Spec, sources: Sequence[str]) -> Sources:
+    """The files to read, as `find_inputs` finds them, and what people should know of the files left out."""
+    inputs = find_inputs(spec, sources)
+    return Sources(inputs, list(_unread(sources, inputs)), list(_texts_by_line(inputs)))
+
+
+def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
+    """The files to read: those of `--source`, or of the spec, or of data/raw/NAME. `RequestError` if none.
+
+    A mixture needs a source for each part. `--source` and the spec may each name some of them.
     """
-    inputs = [found for text in given for found in _given(spec, text)]
+    inputs: list[Input] = []
+    for source in sources:
+        inputs += _inputs_of_option(spec, source)
     if spec.mix or not inputs:
-        for part, texts in spec.source.files.items():
-            if not any(found.split == part for found in inputs):
-                inputs += [Input(part, path) for text in texts for path in data_files(bundled(Path(text)))]
+        inputs += _inputs_of_spec(spec, {item.split for item in inputs})
     if not inputs and not spec.mix and (RAW / spec.name).is_dir():
         inputs = _by_name(spec, RAW / spec.name)
-    parts = dict(spec.mix.parts) if spec.mix else {}
-    for found in inputs:
-        parts.pop(found.split, None)
-    hubs = {name: part.source.hub for name, part in parts.items()}
-    if missing := [name for name, hub in hubs.items() if not hub]:
-        fix = f"give it with --source {missing[0]}=PATH"
-        raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {fix}")
-    for name, hub in hubs.items():
-        inputs += _from_hub(spec, hub, {PART: name})
+    if spec.mix:
+        inputs += _remaining_parts(spec, {item.split for item in inputs})
     if not inputs and spec.source.hub:
         inputs = _from_hub(spec, spec.source.hub, _names_of_splits(spec))
     if not inputs:
         fix = f"give one with --source PATH, or put its files into {RAW / spec.name}/"
         raise RequestError(f"no source for {spec.name}: {fix}")
     order = {part: number for number, part in enumerate(spec.parts)}
-    return sorted(inputs, key=lambda found: order[found.split])
+    return sorted(inputs, key=lambda item: order[item.split])
+
+
+def _inputs_of_spec(spec: Spec, filled_parts: set[str]) -> list[Input]:
+    """The files that the spec names for parts without a `--source`."""
+    inputs: list[Input] = []
+    for part, paths in spec.source.files.items():
+        if part not in filled_parts:
+            for path in paths:
+                inputs += [Input(part, file) for file in data_files(bundled(Path(path)))]
+    return inputs
+
+
+def _remaining_parts(spec: Spec, filled_parts: set[str]) -> list[Input]:
+    """The hub's files for the parts of a mixture that have no other source."""
+    inputs: list[Input] = []
+    parts = spec.mix.parts if spec.mix else {}
+    hubs = {name: part.source.hub for name, part in parts.items() if name not in filled_parts}
+    missing = [name for name, hub in hubs.items() if not hub]
+    if missing:
+        fix = f"give it with --source {missing[0]}=PATH"
+        raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {fix}")
+    for name, hub in hubs.items():
+        inputs += _from_hub(spec, hub, {PART: name})
+    return inputs
 
 
 @contextlib.contextmanager
 def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str]]]]:
-    """Yield what returns the inputs as a manifest has them: split, path, hash ("" of the hub: its commit).
+    """Hash the inputs while they are read. Yields a function that gives `sources` of a manifest.
 
-    That raises `ContentError` where a file changed since: its hash may be of other bytes than were read.
+    These have a split, a path and a hash each; a file of the hub has "", since its commit identifies it. The
+    function raises `ContentError` if a file has changed since: its hash may be of other bytes than were read.
     """
 
     def hashes() -> list[str]:
-        return ["" if isinstance(found.path, HubFile) else sha256(found.path) for found in inputs]
+        return ["" if isinstance(item.path, HubFile) else sha256(item.path) for item in inputs]
 
     def hashed() -> list[dict[str, str]]:
         digests = pending.result()
-        if changed := [one.shown for one, was in zip(inputs, before, strict=True) if one.stamp() != was]:
-            why = "changed, or was replaced, while it was read; nothing was published"
-            raise ContentError(f"{changed[0]}: {why}: compile again when nothing writes to it")
-        pairs = zip(inputs, digests, strict=True)
-        return [{"split": one.split, "path": one.shown, "sha256": digest} for one, digest in pairs]
+        for item, stamp in zip(inputs, stamps, strict=True):
+            if item.stamp() != stamp:
+                raise ContentError(
+                    f"{item.shown}: changed, or was replaced, while it was read; nothing was published: "
+                    "compile again when nothing writes to it"
+                )
+        return [
+            {"split": item.split, "path": item.shown, "sha256": digest}
+            for item, digest in zip(inputs, digests, strict=True)
+        ]
 
-    before = [found.stamp() for found in inputs]
+    stamps = [item.stamp() for item in inputs]
     with ThreadPoolExecutor(1) as thread:  # which needs no interpreter lock
         # and imports nothing: an interrupt can leave an import lock held, for which the thread would wait
         pending = thread.submit(hashes)
@@ -111,50 +155,63 @@ def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str
 
 
 def _names_of_splits(spec: Spec) -> dict[str, str]:
+    """The spec's split by each name that it accepts, its own included."""
     splits = spec.source.splits or {PART: ()}
-    return {called: split for split, names in splits.items() for called in (split, *names)}
+    return {name: split for split, names in splits.items() for name in (split, *names)}
 
 
 def _from_hub(spec: Spec, hub: Mapping[str, object], splits: Mapping[str, str]) -> list[Input]:
-    own = f"--source PATH, or put its files into {RAW / spec.name}/"
-    option = f"--source {next(iter(splits.values()))}=PATH" if spec.mix else own
+    option = f"--source PATH, or put its files into {RAW / spec.name}/"
+    if spec.mix:
+        option = f"--source {next(iter(splits.values()))}=PATH"
     fixes = f"without the hub: give files with {option}; with it: a network, or a mirror in HF_ENDPOINT"
     return [Input(split, path) for split, path in find_files(hub, splits, fixes)]
 
 
-def _named_on_hub(spec: Spec, split: str, text: str) -> list[Input]:
-    """Return the splits of a hub's dataset, for a split or part of the spec, or for all splits ("")."""
-    match = _HUB.fullmatch(text)
+def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
+    """The files of a hub's dataset, for a split or part of the spec, or for all splits ("")."""
+    match = _HUB.fullmatch(source)
     if match is None:
-        raise RequestError(f"--source {text}: expected hub:owner/name[@revision][:config][:split]")
-    own = spec.mix.parts[split] if spec.mix else spec
-    hub: dict[str, object] = {"stream": own.source.hub.get("stream", False)}
+        raise RequestError(f"--source {source}: expected hub:owner/name[@revision][:config][:split]")
+    spec_of_rows = spec.mix.parts[split] if spec.mix else spec
+    hub: dict[str, object] = {"stream": spec_of_rows.source.hub.get("stream", False)}
     hub |= {key: value for key, value in match.groupdict().items() if value}
-    hub["from"], name = hub.pop("hub"), hub.pop("split", None)
-    if isinstance(name, str):
-        splits = {name: split or (_split_called(spec, name) if spec.source.splits else PART)}
-    else:
-        splits = {PART: split} if spec.mix else _names_of_splits(spec)
-        splits = {called: ours for called, ours in splits.items() if split in ("", ours)}
-    return _from_hub(spec, hub, splits)
+    hub["from"] = hub.pop("hub")
+    name = hub.pop("split", None)
+    if not isinstance(name, str):
+        splits = {PART: split}
+        if not spec.mix:
+            accepted = _names_of_splits(spec)
+            splits = {called: target for called, target in accepted.items() if split in ("", target)}
+        return _from_hub(spec, hub, splits)
+    target = split
+    if not target:
+        target = _split_called(spec, name) if spec.source.splits else PART
+    return _from_hub(spec, hub, {name: target})
 
 
-def _given(spec: Spec, text: str) -> list[Input]:
-    name, rest = _parted(text)
-    if not rest:
-        raise RequestError(f"--source {text!r}: empty path, expected PATH or SPLIT=PATH")
+def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
+    """The files of one `--source`."""
+    name, path = _parted(option)
+    if not path:
+        raise RequestError(f"--source {option!r}: empty path, expected PATH or SPLIT=PATH")
     if spec.mix and not name:
-        raise RequestError(f"--source {text}: say for which part: PART=PATH (parts: {', '.join(spec.parts)})")
+        parts = ", ".join(spec.parts)
+        raise RequestError(f"--source {option}: say for which part: PART=PATH (parts: {parts})")
     split = _split_called(spec, name) if name else ""
-    if rest.startswith(HUBS):
-        return _named_on_hub(spec, split, rest)
-    return [Input(split, path) for path in data_files(Path(rest))] if name else _by_name(spec, Path(rest))
+    if path.startswith(HUBS):
+        return _named_on_hub(spec, split, path)
+    if not name:
+        return _by_name(spec, Path(path))
+    return [Input(split, file) for file in _files_for_split(spec, split, Path(path))]
 
 
-def _parted(text: str) -> tuple[str, str]:
-    """Return the split that a source names, "" for none, and its path."""
-    name, sign, rest = text.partition("=")
-    return (name, rest) if sign and not Path(text).exists() and "/" not in name else ("", text)
+def _parted(source: str) -> tuple[str, str]:
+    """The split that a source names ("" if none), and its path."""
+    name, sign, path = source.partition("=")
+    if sign and not Path(source).exists() and "/" not in name:
+        return name, path
+    return "", source
 
 
 def _split_called(spec: Spec, name: str) -> str:
@@ -166,37 +223,78 @@ def _split_called(spec: Spec, name: str) -> str:
 
 
 def _by_name(spec: Spec, path: Path) -> list[Input]:
-    """Put each file into the split that its name holds, or where a file holds rows of several, into each."""
+    """Put each file into the split that its name contains, and a file with the rows of several into each."""
+    if spec.source.splits:
+        files_by_split = _named_splits(path)
+        if files_by_split:
+            return _inputs_of_splits(spec, path, files_by_split)
     files = data_files(path)
     if not spec.source.splits:
         return [Input(PART, file) for file in files]
-    if held := [part for part in spec.source.rows if part in spec.splits]:
-        return [Input(part, file) for file in files for part in held]
+    splits_in_file = [part for part in spec.source.rows if part in spec.splits]
+    if splits_in_file:
+        return [Input(part, file) for file in files for part in splits_in_file]
     inputs = [Input(_split_in(spec, file), file) for file in files]
-    if strange := [found.path for found in inputs if not found.split]:
-        wrong = f"its name tells no split of {spec.name} (splits: {', '.join(spec.splits)})"
-        raise RequestError(f"{strange[0]}: {wrong}; say --source SPLIT={strange[0]}")
+    for item in inputs:
+        if not item.split:
+            wrong = f"its name tells no split of {spec.name} (splits: {', '.join(spec.splits)})"
+            raise RequestError(f"{item.path}: {wrong}; say --source SPLIT={item.path}")
     return inputs
 
 
+def _named_splits(path: Path) -> FilesBySplit:
+    """The files of a folder that names its splits itself, {} for any other source."""
+    files_by_split = files_of_folder(path) if path.is_dir() else None
+    if files_by_split is None or "" in files_by_split:
+        return {}
+    return files_by_split
+
+
+def _inputs_of_splits(spec: Spec, path: Path, files_by_split: FilesBySplit) -> list[Input]:
+    """The files of the splits that the spec knows; `unread` reports the others."""
+    accepted = _names_of_splits(spec)
+    inputs: list[Input] = []
+    for name, files in files_by_split.items():
+        if name in accepted:
+            inputs += [Input(accepted[name], file) for file in files]
+    if not inputs:
+        raise RequestError(
+            f"{path}: contains the splits {', '.join(files_by_split)}, and {spec.name} has "
+            f"{', '.join(spec.splits)}: say --source SPLIT={path / next(iter(files_by_split))}"
+        )
+    return inputs
+
+
+def _files_for_split(spec: Spec, split: str, path: Path) -> list[Path]:
+    """The files of a source that is named for one split of the spec."""
+    accepted = _names_of_splits(spec)
+    for name, files in _named_splits(path).items():
+        if accepted.get(name) == split:
+            return files
+    return data_files(path)
+
+
 def _split_in(spec: Spec, path: Path) -> str:
-    """Return the split that a file's name holds a name of, the longest one; "" for none."""
+    """The split with the longest name in the file name, "" if the file name contains none."""
     stem = path.name.split(".")[0].lower()
-    names = _names_of_splits(spec)
-    held = [name for name in names if re.search(rf"(?:^|[-_ ]){re.escape(name.lower())}(?:$|[-_ \d])", stem)]
-    return names[max(held, key=len)] if held else ""
+    split_by_name = _names_of_splits(spec)
+    longest = ""
+    for name in split_by_name:
+        pattern = rf"(?:^|[-_ ]){re.escape(name.lower())}(?:$|[-_ \d])"
+        if len(name) > len(longest) and re.search(pattern, stem):
+            longest = name
+    return split_by_name.get(longest, "")
 
 
 def data_files(path: Path) -> list[Path]:
-    """Return a file, or the data files of a folder; `RequestError` where there are none."""
+    """A file, or the data files of a folder; `RequestError` if there are none.
+
+    Of a folder that names its splits the files of `train` are read, or those of its only split.
+    """
     try:
         path.stat()
         if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.is_file() and suffix(file) in readers())
-            found = [file for file in found if suffix(file) != ".txt"] or found  # a licence, a readme
-            if not found:
-                raise RequestError(f"{path}: no data files in this folder (known: {known_suffixes()})")
-            return found
+            return _files_of_folder(path)
         if not path.is_file():
             raise RequestError(f"{path}: not a file or a folder")
     except FileNotFoundError as error:
@@ -206,8 +304,33 @@ def data_files(path: Path) -> list[Path]:
     return [path]
 
 
+def _files_of_folder(folder: Path) -> list[Path]:
+    """The data files of a folder: as its reader lists them, or all that have a reader."""
+    files_by_split = files_of_folder(folder)
+    if files_by_split is None:
+        files = [file for file in sorted(folder.iterdir()) if _is_data_file(file)]
+        if not files:
+            raise RequestError(f"{folder}: no data files in this folder (known: {known_suffixes()})")
+        # Next to data, a text is a licence or a description.
+        return [file for file in files if suffix(file) != ".txt"] or files
+    if PART in files_by_split:
+        return files_by_split[PART]
+    if len(files_by_split) == 1:
+        return next(iter(files_by_split.values()))
+    names = list(files_by_split)
+    raise RequestError(
+        f"{folder}: contains the splits {', '.join(names)}, and none is {PART}: name one, --source "
+        f"{folder / names[0]}"
+    )
+
+
+def _is_data_file(file: Path) -> bool:
+    """Whether a file of a folder may contain rows: it has a reader, and is no README."""
+    return file.is_file() and suffix(file) in readers() and not is_about_data(file.name)
+
+
 def _not_found(path: Path) -> str:
-    """Return why a source is not there; an address gets the ways to read what it names."""
+    """Message for a source that does not exist. An address gets the ways to read its dataset."""
     address = _ADDRESS.fullmatch(str(path))
     if address is None:
         hint = ""
@@ -233,28 +356,49 @@ def _not_found(path: Path) -> str:
     )
 
 
-def unread(given: Sequence[str]) -> Iterator[str]:
-    """Yield a sentence for each folder given whose texts, or data files in folders below, are left out."""
-    for text in given:
-        folder = Path(_parted(text)[1])
+def _unread(sources: Sequence[str], inputs: Sequence[Input]) -> Iterator[str]:
+    """Yield a sentence for each folder of `--source` with data files that are not read, at any depth."""
+    read_paths = {item.path for item in inputs}
+    for source in sources:
+        folder = Path(_parted(source)[1])
         if not folder.is_dir():
             continue
-        read = set(data_files(folder))
-        below = (file for file in folder.rglob("*") if suffix(file) in readers() and file.is_file())
-        kept = (file for file in below if not any(p.startswith(".") for p in file.relative_to(folder).parts))
-        if left := sorted(islice((file for file in kept if file not in read), MOST_LEFT)):
-            many = f"{len(left)}{'+' if len(left) == MOST_LEFT else ''}"
-            yield f"{folder}: {many} data files are not read, {left[0]} first: name them with --source"
+        left_out = _left_out_files(folder, read_paths)
+        if left_out:
+            count = f"{len(left_out)}+" if len(left_out) == MOST_LEFT else f"{len(left_out)}"
+            first = min(left_out)
+            yield f"{folder}: {count} data files are not read, {first} first: name them with --source"
 
 
-def texts_by_line(inputs: Sequence[Input]) -> Iterator[Problem]:
-    """Yield a warning for each folder of several .txt files, which may be documents: their lines are rows."""
-    texts = [
-        (found.path.parent, found.split)
-        for found in inputs
-        if isinstance(found.path, Path) and suffix(found.path) == ".txt"
-    ]
-    for (folder, _), files in Counter(texts).items():
+def _left_out_files(folder: Path, read_paths: set[Path | HubFile]) -> list[Path]:
+    """At most `MOST_LEFT` data files in a folder, or in folders below, that are not read."""
+    left_out: list[Path] = []
+    for file in folder.rglob("*"):
+        is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if is_hidden or suffix(file) not in readers() or not file.is_file() or file in read_paths:
+            continue
+        if not _describes_dataset(file):
+            left_out.append(file)
+        if len(left_out) == MOST_LEFT:
+            break
+    return left_out
+
+
+def _describes_dataset(file: Path) -> bool:
+    """Whether a file belongs to a saved dataset and contains no rows: `state.json` and others of its kind."""
+    markers = [reader.marker for reader in folder_readers()]
+    return file.name in (*markers, "dataset_info.json") and any(
+        (file.parent / marker).is_file() for marker in markers
+    )
+
+
+def _texts_by_line(inputs: Sequence[Input]) -> Iterator[Problem]:
+    """Warn of each folder with several .txt files: they may be documents, and their lines become rows."""
+    folders: Counter[tuple[Path, str]] = Counter()
+    for item in inputs:
+        if isinstance(item.path, Path) and suffix(item.path) == ".txt":
+            folders[item.path.parent, item.split] += 1
+    for (folder, _), files in folders.items():
         if files > 1:
             message = (
                 f"{files} .txt files: each line that is not blank is a row; no file is kept as a document"
@@ -264,13 +408,15 @@ def texts_by_line(inputs: Sequence[Input]) -> Iterator[Problem]:
 
 
 def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:
-    """Return a mixture in which parts that sort the same files by keywords know of each other's."""
-    parts = dict(spec.mix.parts) if spec.mix else {}
-    sorts = {name: part.filter for name, part in parts.items() if part.filter.keywords}
-    reads = {name: [found.shown for found in inputs if found.split == name] for name in sorts}
-    for name in sorts:
-        rivals = [other for other in sorts if reads[other] == reads[name]]
-        fields = tuple(sorts[other].keywords for other in rivals)
-        wanted = replace(sorts[name], fields=fields, place=rivals.index(name))
-        parts[name] = replace(parts[name], filter=wanted)
-    return replace(spec, mix=replace(spec.mix, parts=parts)) if spec.mix else spec
+    """Let mixture parts that read the same files see each other's keywords."""
+    if spec.mix is None:
+        return spec
+    parts = dict(spec.mix.parts)
+    filters = {name: part.filter for name, part in parts.items() if part.filter.keywords}
+    files_of_part = {name: [item.shown for item in inputs if item.split == name] for name in filters}
+    for name, row_filter in filters.items():
+        rivals = [other for other in filters if files_of_part[other] == files_of_part[name]]
+        fields = tuple(filters[other].keywords for other in rivals)
+        row_filter = replace(row_filter, fields=fields, place=rivals.index(name))
+        parts[name] = replace(parts[name], filter=row_filter)
+    return replace(spec, mix=replace(spec.mix, parts=parts))

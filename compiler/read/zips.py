@@ -1,4 +1,4 @@
-"""A .zip of data files: each is read as it would be by itself, in the order of their names."""
+"""A .zip of data files: each is read as a file of its own, in the order of their names."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, cast
 
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import OpenFile, read, reader, readers
+from tuneyard.compiler.read import OpenFile, folder_readers, is_about_data, read, reader, readers
 from tuneyard.compiler.read.stream import DamagedError, seekable, suffix
 from tuneyard.compiler.rows import Rows
 from tuneyard.core.errors import Problem
@@ -28,32 +28,51 @@ class Member:
 
     @property
     def name(self) -> str:
-        """The file's name without its folders."""
+        """The file name without its folders."""
         return PurePosixPath(self.path).name
 
     def open(self, _mode: Literal["rb"], _buffering: Literal[0], /) -> io.RawIOBase:
-        """Return its bytes, unpacked as they are read."""
+        """A stream of the unpacked bytes."""
         return cast("io.RawIOBase", self.archive.open(self.path))
 
 
 @contextlib.contextmanager
 def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
-    """Give the data files of an archive, no hidden ones or archives inside; raises `DamagedError`."""
+    """The data files of an archive, without hidden files and archives inside. Raises `DamagedError`.
+
+    Next to other data files a .txt is no data, as in a folder: it is a licence or a description.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
-            names = sorted(entry.filename for entry in archive.infolist() if not entry.is_dir())
-            found = [Member(archive, name) for name in names if "__MACOSX" not in name]
-            kinds = readers().keys() - {".zip"}
-            yield [one for one in found if suffix(one) in kinds and not one.name.startswith(".")]
+            files: list[Member] = []
+            for entry in archive.infolist():
+                member = Member(archive, entry.filename)
+                is_hidden = member.name.startswith(".") or "__MACOSX" in entry.filename
+                if not entry.is_dir() and not is_hidden and _is_data(member):
+                    files.append(member)
+            files.sort(key=lambda member: member.path)
+            yield [member for member in files if suffix(member) != ".txt"] or files
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise DamagedError(f"the archive cannot be read: {error}") from error
+
+
+def _is_data(member: Member) -> bool:
+    """Whether a file of an archive may contain rows: it has a reader, and is no README."""
+    kind = suffix(member)
+    return kind in readers() and kind != ".zip" and not is_about_data(member.name)
 
 
 @reader(".zip", text=False)
 def read_zip(file: OpenFile, problems: Problems) -> Iterator[Rows]:
     """Yield the rows of every data file of an archive; places name both files (`a.zip/b.csv:2`)."""
-    with members(seekable(file.stream)) as found:
-        if not found:
+    with members(seekable(file.stream)) as data_members:
+        if not data_members:
             problems.bad_file(Problem("E013", file.shown, "no data file in the archive"))
-        for member in found:
+        for member in data_members:
+            if any(member.name == folder.marker for folder in folder_readers()):
+                message = f"the archive contains {member.path}, a dataset that `save_to_disk` wrote"
+                fix = "unpack the archive and give the folder as --source"
+                problems.bad_file(Problem("E012", file.shown, message, hint=fix))
+                return
+        for member in data_members:
             yield from read(member, f"{file.shown}/{member.path}", file.source, problems, file.split)

@@ -14,6 +14,7 @@ from tuneyard.core.errors import nearest, show_value
 # By role, in snake case and by preference: if a file has several, the first one is used.
 _USUAL_NAMES = {
     "question": "instruction prompt question query problem task ask q question_title inputs "
+    "question_stem question.stem "
     "指令 提示 问题 提问 题目",
     "context": "input context contexts instances.input passage event paragraph question_content "
     "输入 上下文 背景 补充信息",
@@ -27,7 +28,7 @@ _USUAL_NAMES = {
     "label": "gold_label label_text label_name label labels final_decision category class target label1 "
     "sentiment class_index quality is_duplicate duplicate paraphrase is_paraphrase 标签 标注 类别 分类",
     "same meaning": "quality is_duplicate duplicate paraphrase is_paraphrase",
-    "chosen letter": "answer 答案 正确答案",
+    "chosen letter": "answer answer_key 答案 正确答案",
     "rating": "overall_score score rating reward votes pm_score helpfulness quality_score 评分 得分",
     "idx": "idx index id",
     "turns": "conversations messages contents",

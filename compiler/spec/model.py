@@ -263,8 +263,8 @@ class Spec:
         return lost
 
     @property
-    def anyones(self) -> bool:
-        """Whether the rows come from files of any origin, whose columns are found by the names in use."""
+    def is_generic(self) -> bool:
+        """True for specs of files of any origin, which match columns by common names."""
         return not (self.source.files or self.source.hub or self.source.splits)
 
     @property

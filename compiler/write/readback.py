@@ -60,10 +60,10 @@ class Written:
             else:
                 file.path.unlink()
 
-    def forget(self) -> None:
-        """End all looks back at the files."""
+    def stop_readback(self) -> None:
+        """End the reading of files that will not be published."""
         for _, _, file in self.files:
-            file.forget()
+            file.stop_readback()
 
     def retyped(self) -> list[Problem]:
         """E430 for the columns of a dataset's file that LLaMA-Factory would read as times."""

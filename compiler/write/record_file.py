@@ -80,7 +80,7 @@ class RecordFile:
             finally:
                 self._thread.shutdown()
                 if kind is not None:
-                    self.forget()
+                    self.stop_readback()
 
     def looked(self) -> Any:
         """Return what `look` finds in the whole file: in a large one it looked while that was written."""
@@ -89,7 +89,7 @@ class RecordFile:
         with self.path.open("rb") as file:
             return self._look(file) if self._look else None
 
-    def forget(self) -> None:
+    def stop_readback(self) -> None:
         """End a look at the file that nobody will ask for."""
         if self._follower:
             self._follower.end()

@@ -86,16 +86,20 @@ def text():
 
 
 def qa():
-    yield from (alpaca(row["question"], row["answer"]) for row in lines(example("qa/qa.jsonl")))
+    yield from (
+        alpaca(row["question"], row["answer"]) | {"system": ""} for row in lines(example("qa/qa.jsonl"))
+    )
 
 
 def pr():
-    yield from (alpaca(row["Prompt"], row["Response"]) for row in json.loads(example("pr/pr.json")))
+    yield from (
+        alpaca(row["Prompt"], row["Response"]) | {"system": ""} for row in json.loads(example("pr/pr.json"))
+    )
 
 
 def io():
     for row in lines(example("io/io.jsonl")):
-        yield alpaca(row["instruction"], row["output"], row.get("input") or "")
+        yield alpaca(row["instruction"], row["output"], row.get("input") or "") | {"system": ""}
 
 
 @pytest.mark.parametrize(
@@ -193,4 +197,6 @@ def test_the_mixed_file_is_read_as_instructions(tmp_path):
     mixed = tmp_path / "mix-small/mixed_finetune_dataset.jsonl"
     report = compile_spec(load_spec("io"), CompileRequest(sources=(str(mixed),), out=tmp_path))
     assert not report.problems.errors and report.kept == report.read > 0
-    assert read_records(tmp_path / "io/io.json") == read_records(mixed)
+    records = read_records(tmp_path / "io/io.json")
+    assert {record.pop("system") for record in records} == {""}
+    assert records == read_records(mixed)

@@ -134,7 +134,7 @@ def test_marks_of_kto_as_words_or_numbers(marks, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("answers", "named"), [({"output": "4"}, ["alpaca"]), ({"chosen": "4", "rejected": "5"}, [])]
+    ("answers", "named"), [({"output": "4"}, ["io"]), ({"chosen": "4", "rejected": "5"}, ["pairs"])]
 )
 def test_a_system_text_beside_instructions_is_read_and_no_spec_without_it_is_named(tmp_path, answers, named):
     source = tmp_path / "t.jsonl"

@@ -91,13 +91,23 @@ def test_a_body_next_to_question_and_answer_is_the_input(bench):
         ),
         (
             lambda n: {"system_prompt": "Be brief." * (n % 2), "question": ask(n), "response": reply(n)},
-            "alpaca",
-            {"system": "system_prompt", "instruction": "question", "output": "response"},
+            "qa",
+            {"system": "system_prompt", "question": "question", "answer": "response"},
         ),
         (lambda n: {"ask": ask(n), "answer": reply(n)}, "qa", {"question": "ask", "answer": "answer"}),
         (lambda n: {"input": ask(n), "target": reply(n)}, "io", {"instruction": "input", "output": "target"}),
+        (
+            lambda n: {
+                "article": story(n),
+                "question": ask(n),
+                "options": [reply(n), story(n)],
+                "answer": "A",
+            },
+            "choices",
+            {"passage": "article", "question": "question", "choices": "options", "answer": "answer"},
+        ),
     ],
-    ids=["headers in capitals", "dolly", "openorca", "ask", "firefly"],
+    ids=["headers in capitals", "dolly", "openorca", "ask", "firefly", "race"],
 )
 def test_a_bundled_spec_with_what_differs(bench, make_row, like, expected):
     columns, _, spec = columns_of(bench, "rows.jsonl", make_row)
@@ -124,10 +134,9 @@ def test_a_proposal_that_may_be_wrong_warns(bench, make_row, warning):
     ("row", "facts"),
     [
         ({"goal": ask(1), "sol1": reply(1), "sol2": reply(2)}, ""),
-        ({"question": ask(1), "answer": "A", "options": [reply(1), reply(2)]}, ""),
         ({"sentence1": story(1), "sentence2": story(2), "score": 2.5}, ""),
     ],
-    ids=["piqa", "race", "stsb"],
+    ids=["piqa", "stsb"],
 )
 def test_a_shape_that_no_spec_holds_is_refused_with_the_reason(bench, row, facts):
     with raises(ContentError, *facts.split("; ")):

@@ -54,7 +54,7 @@ SPECS = {
 
 
 class Rows:
-    """In place of `PartRun`: distinct rows that no file is read for."""
+    """In place of `PartReader`: distinct rows that no file is read for."""
 
     count = 0
 
@@ -84,7 +84,7 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
 
     for module, limit, least in LIMITS:
         monkeypatch.setattr(module, limit, least)
-    monkeypatch.setattr(pipeline, "PartRun", Rows)
+    monkeypatch.setattr(pipeline, "PartReader", Rows)
     part = bench.write("part.yaml", f"about: a part\n{WHOLE}")
     source = bench.rows("a.jsonl", [{}])
     peaks = {}
@@ -107,5 +107,5 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
             tracemalloc.stop()
         assert counts.read == counts.kept + counts.not_sampled == rows
         assert sum(seen.rows for seen in written.splits.values()) == counts.kept >= rows * 0.3
-        written.forget()
+        written.stop_readback()
     assert (peaks[MANY] - peaks[FEW]) / (MANY - FEW) <= MOST

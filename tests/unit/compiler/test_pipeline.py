@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.compiler.conftest import ROWS
-from tuneyard.compiler.check.filters import speaks
+from tuneyard.compiler.check.filters import is_in_language
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import unit_key
 from tuneyard.compiler.pipeline import split_rows
@@ -162,7 +162,7 @@ def test_filters_count_what_they_drop(bench):
     ],
 )
 def test_language_goes_by_script(text, language, is_it):
-    assert speaks(language, text) == is_it
+    assert is_in_language(language, text) == is_it
 
 
 def test_texts_are_cleaned_only_when_asked(bench):

@@ -3,8 +3,7 @@
 import pytest
 
 from tests.unit.compiler.conftest import ROWS, layouts
-from tuneyard.compiler import compile as compile_module
-from tuneyard.compiler import progress
+from tuneyard.compiler import pipeline, progress
 
 
 @pytest.mark.parametrize(
@@ -12,9 +11,12 @@ from tuneyard.compiler import progress
 )
 def test_every_byte_of_the_sources_is_counted(bench, name, monkeypatch):
     bars = []
-    monkeypatch.setattr(
-        compile_module, "Progress", lambda paths: bars.append(progress.Progress(paths)) or bars[0]
-    )
+
+    def followed_bar(paths):
+        bars.append(progress.Progress(paths))
+        return bars[0]
+
+    monkeypatch.setattr(pipeline, "Progress", followed_bar)
     sources = [bench.write(f"{split}/{name}", layouts(ROWS)[name]) for split in ("train", "eval")]
     bench.compile("rte", f"train={sources[0]}", f"eval={sources[1]}")
     sizes = sum(path.stat().st_size for path in sources)

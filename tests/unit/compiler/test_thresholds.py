@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.compiler.conftest import Bench
-from tuneyard.compiler.check.filters import Sieve, speaks
+from tuneyard.compiler.check.filters import RowFilter, is_in_language
 from tuneyard.compiler.compile import check_spec
 from tuneyard.compiler.lint.duplicates import near_rows, similarity
 from tuneyard.compiler.request import CompileRequest
@@ -110,7 +110,7 @@ def test_a_filter_without_a_least_length_keeps_an_empty_answer(bench):
     ],
 )
 def test_a_language_is_told_by_its_share_of_letters(language, text, spoken):
-    assert speaks(language, text) == spoken
+    assert is_in_language(language, text) == spoken
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,6 @@ def test_a_language_is_told_by_its_share_of_letters(language, text, spoken):
     ],
 )
 def test_keywords_are_whole_words_where_words_have_spaces(keyword, text, found):
-    sieve = Sieve(replace(load_spec("text"), filter=Filter(keywords=(keyword,))))
-    assert len(sieve.sift(Batch("t:", [1], {"text": [text]}))) == found
-    assert sieve.dropped == ({} if found else {"no keyword": 1})
+    row_filter = RowFilter(replace(load_spec("text"), filter=Filter(keywords=(keyword,))))
+    assert len(row_filter.kept(Batch("t:", [1], {"text": [text]}))) == found
+    assert row_filter.dropped == ({} if found else {"no keyword": 1})

@@ -73,7 +73,7 @@ def test_parquet_columns_hold_something_where_their_values_do(bench):
         ("messages", {"messages": TALK, "functions": [{"name": "f"}]}, "tools or calls"),
         ("messages", {"messages": TALK, "rejected": TALK[1]}, "preference data"),
         ("messages-text", {"messages": TALK, "system": "Be brief."}, "a system text"),
-        ("io", IO | {"system": "Be brief."}, "a system text"),
+        ("reports", IO | {"system": "Be brief."}, "a system text"),
         ("io", IO | {"history": [["a", "b"]]}, "earlier turns"),
         ("io", IO | {"reasoning_content": "Because."}, "reasoning before the answer"),
         ("io", IO | {"tool_calls": [{"function": {"name": "f"}}]}, "tools or calls"),
@@ -187,12 +187,12 @@ def test_a_spec_of_ones_own_ignores_or_maps(bench):
     spec.write_text(spec.read_text().replace("[label]", "[label, images]"))
     assert refused(bench, spec, rows) == {}
     assert "not used" not in "".join(Registry(bench.out).lines())
-    mapped = "about: a\nlike: io\ncolumns: {system: {names: [system], is: extra}}\nwrite: [{SYSTEM}]\n"
+    mapped = "about: a\nlike: reports\ncolumns: {system: {names: [system], is: extra}}\nwrite: [{SYSTEM}]\n"
     rows = [IO | {"system": "Be brief."}]
     unwritten = bench.write("unwritten.yaml", mapped.replace("SYSTEM", ""))
     assert list(refused(bench, unwritten, rows)) == ["system"]
     assert refused(bench, bench.write("m.yaml", mapped.replace("SYSTEM", 'system: "{system}"')), rows) == {}
-    assert bench.records("io.json")[0]["system"] == "Be brief."
+    assert bench.records("reports.json")[0]["system"] == "Be brief."
 
 
 def test_a_mixture_ignores_for_its_parts(bench):

@@ -1,0 +1,140 @@
+"""Folders that `datasets` saved, dictionaries of them, and zips with a README inside."""
+
+import io
+import json
+import zipfile
+
+import pytest
+
+from tests.unit.compiler.conftest import as_csv
+from tuneyard.core.errors import ContentError, RequestError
+
+ROWS = [{"question": f"question {n}", "answer": f"answer {n}"} for n in range(5)]
+
+
+def save(rows, folder):
+    """Save rows as `datasets` itself does."""
+    from datasets import Dataset
+
+    Dataset.from_list(rows).save_to_disk(str(folder), num_shards=2)
+    return folder
+
+
+def save_dict(splits, folder):
+    from datasets import Dataset, DatasetDict
+
+    DatasetDict({name: Dataset.from_list(rows) for name, rows in splits.items()}).save_to_disk(str(folder))
+    return folder
+
+
+def questions(bench, name="qa.json"):
+    return [record["instruction"] for record in bench.records(name)]
+
+
+def test_a_saved_dataset_is_read_in_the_order_of_its_files(bench):
+    report = bench.compile("qa", save(ROWS, bench.folder / "saved"))
+    assert questions(bench) == [row["question"] for row in ROWS]
+    assert not any("not read" in note for note in report.problems.notes)
+
+
+def test_a_saved_dataset_without_one_of_its_files_is_refused(bench):
+    folder = save(ROWS, bench.folder / "saved")
+    next(folder.glob("data-00001*")).unlink()
+    with pytest.raises(ContentError, match="state.json names it"):
+        bench.compile("qa", folder)
+
+
+@pytest.mark.parametrize("name", ["../out.arrow", 3])
+def test_a_state_that_names_no_file_of_the_folder_is_refused(bench, name):
+    folder = save(ROWS, bench.folder / "saved")
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    with pytest.raises(ContentError, match="the name of a file in this folder"):
+        bench.compile("qa", folder)
+
+
+def test_another_state_json_is_a_file_as_any_other(bench):
+    folder = bench.folder / "rows"
+    bench.write("rows/state.json", json.dumps(ROWS[:1]).replace("[", '{"rows": [').replace("]", "]}"))
+    bench.rows("rows/a.jsonl", ROWS[1:])
+    bench.compile("qa", folder)
+    assert len(questions(bench)) == 5
+
+
+def test_the_splits_of_a_dictionary_go_to_those_of_the_spec(bench):
+    pairs = [{"sentence1": f"a {n}", "sentence2": f"b {n}", "label": n % 2, "idx": n} for n in range(6)]
+    folder = save_dict(
+        {"train": pairs[:3], "validation": pairs[3:5], "test": pairs[5:]}, bench.folder / "rte"
+    )
+    report = bench.compile("rte", folder)
+    assert report.read == 6
+    assert [len(bench.records(f"alpaca_rte-{split}.json")) for split in ("train", "eval", "test")] == [
+        3,
+        2,
+        1,
+    ]
+
+
+def test_a_spec_without_splits_takes_the_training_rows_and_names_the_rest(bench):
+    folder = save_dict({"train": ROWS[:3], "test": ROWS[3:]}, bench.folder / "dict")
+    report = bench.compile("qa", folder)
+    assert questions(bench) == ["question 0", "question 1", "question 2"]
+    (note,) = [note for note in report.problems.notes if "not read" in note]
+    assert "1 data files are not read" in note
+    assert f"{folder}/test" in note
+    bench.compile("qa", folder / "test", force=True)
+    assert questions(bench) == ["question 3", "question 4"]
+
+
+def test_a_dictionary_without_training_rows_asks_for_a_split(bench):
+    folder = save_dict({"a": ROWS[:3], "b": ROWS[3:]}, bench.folder / "dict")
+    with pytest.raises(RequestError, match="contains the splits a, b"):
+        bench.compile("qa", folder)
+
+
+@pytest.mark.parametrize(("index", "part"), [({"splits": ["train", "gone"]}, "gone"), ({}, "`splits`")])
+def test_a_dictionary_that_names_a_missing_split_is_refused(bench, index, part):
+    folder = save_dict({"train": ROWS}, bench.folder / "dict")
+    (folder / "dataset_dict.json").write_text(json.dumps(index))
+    with pytest.raises(ContentError, match=part):
+        bench.compile("qa", folder)
+
+
+def as_zip(files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name", ["README.txt", "data/readme.txt", "LICENSE.txt", "notes.txt", "README.md", "README"]
+)
+def test_a_readme_in_a_zip_is_no_data(bench, name):
+    source = bench.write("rows.zip", as_zip({name: "What this is\n", "data/rows.csv": as_csv(ROWS)}))
+    report = bench.compile("qa", source)
+    assert report.read == 5
+    assert questions(bench) == [row["question"] for row in ROWS]
+
+
+def test_a_zip_of_texts_alone_is_read_and_one_of_a_readme_alone_is_not(bench):
+    bench.compile(
+        "text", bench.write("t.zip", as_zip({"README.txt": "no data", "a.txt": "a line of text\n"}))
+    )
+    assert [record["text"] for record in bench.records("text.jsonl")] == ["a line of text"]
+    report = bench.compile("text", bench.write("r.zip", as_zip({"README.txt": "no data"})), force=True)
+    assert [problem.code for problem in report.problems.errors] == ["E013"]
+
+
+def test_a_readme_alone_in_a_folder_is_no_data(bench):
+    bench.write("rows/README.txt", "no data")
+    with pytest.raises(RequestError, match="no data files"):
+        bench.compile("text", bench.folder / "rows")
+
+
+def test_a_zip_of_a_saved_dataset_is_refused_with_the_way_out(bench):
+    folder = save_dict({"train": ROWS[:3], "test": ROWS[3:]}, bench.folder / "dict")
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    report = bench.compile("qa", bench.write("dict.zip", as_zip(files)))
+    ((code, hint),) = [(problem.code, problem.hint) for problem in report.problems.errors]
+    assert (code, "unpack the archive" in hint) == ("E012", True)
