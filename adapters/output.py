@@ -13,7 +13,7 @@ from tuneyard.adapters.provenance import MERGE, read_provenance
 from tuneyard.adapters.store import note
 from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.base_models import INDEX
-from tuneyard.core.errors import ContentError, RequestError, TuneyardError
+from tuneyard.core.errors import ContentError, RequestError, TuneyardError, size_words
 from tuneyard.core.files import (
     OURS,
     abandoned,
@@ -173,7 +173,10 @@ def require_space(target: Path, needed: int) -> None:
     existing = next(path for path in target.parents if path.exists())
     free = shutil.disk_usage(existing).free + sum(map(folder_size, abandoned(target.parent)))
     if free < needed:
-        raise RequestError(f"{target}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
+        raise RequestError(
+            f"{target}: needs {size_words(needed)}, but {existing} has {size_words(free)} free: free some "
+            "space, or write to another disk"
+        )
 
 
 def _clean_up(parent: Path) -> None:

@@ -333,7 +333,7 @@ def test_outputs_that_could_cost_data_are_refused(tmp_path):
 def test_full_disks_are_noticed_before_writing(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
     base = make_base(tmp_path / "base", base_tensors())
-    with raises(RequestError, "GB", "0.0 GB"):
+    with raises(RequestError, "kB", "10 bytes free"):
         fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
 
 

@@ -37,7 +37,7 @@ def error_of(adapter, expected):
 
 def test_full_disks_are_noticed_before_a_merge_writes(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
-    with raises(RequestError, "GB", "0.0 GB"):
+    with raises(RequestError, "kB", "10 bytes free"):
         merged([(make(tmp_path / "a"), 1)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

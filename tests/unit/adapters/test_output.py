@@ -181,6 +181,6 @@ def test_an_output_that_is_there_names_what_a_killed_run_left_beside_it(words):
 def test_what_killed_runs_left_counts_as_free_space(monkeypatch):
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    assert "GB needed" in call("fuse", "rte", "--base", "base", "--out", "x", code=2)[1]
+    assert "has 10 bytes free" in call("fuse", "rte", "--base", "base", "--out", "x", code=2)[1]
     leave(".x.tuneyard-fusing")
     call("fuse", "rte", "--base", "base", "--out", "x")
