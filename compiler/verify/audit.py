@@ -68,7 +68,7 @@ class Audit:
             kept.append(row)
 
     def add(self, later: "Audit") -> None:
-        """Add what was found in later rows."""
+        """Add the audit of later rows."""
         for name in ("rows", "seen", "learned", "sampled", "blocks"):
             setattr(self, name, getattr(self, name) + getattr(later, name))
         for name in ("lengths", "counts", "turns"):
@@ -87,7 +87,7 @@ _batch: Callable[[int], Audit]  # of the audit under way, as the forked processe
 
 
 def workers_for(size: int) -> int:
-    """Return how many processes to read and audit a file of so many bytes with."""
+    """The number of processes to read and audit a file of `size` bytes with."""
     if size < MANY or not sys.platform.startswith("linux"):
         return 1
     return min(len(os.sched_getaffinity(0)), MOST)

@@ -1,8 +1,8 @@
-"""What each row teaches: LLaMA-Factory's own processor on every row, its labels counted and looked at.
+"""Audit of the labels: LLaMA-Factory's own processor on every row, its loss tokens counted and checked.
 
-A second pass without cutoff_len says what was cut. For supervised rows the tokenizer is asked for many texts
-at once, a fraction of the time of one text at a time; template, cuts and masks stay LLaMA-Factory's own, and
-a seeded sample of rows goes through it with its plain tokenizer too and must give the same labels.
+A second pass without cutoff_len shows the cuts. For supervised rows the tokenizer gets many texts at once,
+which takes a fraction of the time. Template, cuts and masks stay LLaMA-Factory's own. A seeded sample of rows
+goes through it with its plain tokenizer too and must give the same labels.
 """
 
 import random
@@ -21,7 +21,7 @@ SAMPLE = 100
 
 
 class Batching:
-    """A tokenizer that answers with the ids of texts noted before; `tokenise` makes them, all together."""
+    """A tokenizer that first notes texts, and after `tokenise` answers with their ids."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -32,10 +32,12 @@ class Batching:
         return getattr(self._tokenizer, name)
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        """Return the ids of a text; while texts are only noted, none."""
+        """The ids of a text, [] while texts are noted."""
         if text not in self._ids:
-            plain = self._tokenizer.encode
-            self._ids[text] = [] if self.noting else plain(text, add_special_tokens=add_special_tokens)
+            ids: list[int] = []
+            if not self.noting:
+                ids = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+            self._ids[text] = ids
         return self._ids[text]
 
     def start(self) -> None:
@@ -43,15 +45,16 @@ class Batching:
         self._ids, self.noting = {}, True
 
     def tokenise(self) -> None:
-        """Make the ids of the texts noted."""
+        """Tokenise the noted texts, all together."""
         self.noting = False
-        if texts := list(self._ids):
-            found = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
-            self._ids = dict(zip(texts, found["input_ids"], strict=True))
+        texts = list(self._ids)
+        if texts:
+            encoded = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
+            self._ids = dict(zip(texts, encoded["input_ids"], strict=True))
 
 
 class AnswersAuditor:
-    """What is learned of answers (each stage but pt); each side of a pair counts its own tokens."""
+    """Audits the loss tokens of answers (each stage but pt). Each side of a pair counts its own tokens."""
 
     def __init__(self, data: RecipeData, count: int) -> None:
         from llamafactory.data.template import ReasoningTemplate
@@ -59,8 +62,13 @@ class AnswersAuditor:
         self.args, self.template, self.tokenizer = data.data_args, data.template, data.module["tokenizer"]
         self.stage = data.stage
         supervised = data.stage == "sft"
-        self.answers, self.sides = 1 if supervised else 2, PAIRED if data.stage == "rm" else ("",)
-        self.texts = Batching(self.tokenizer) if supervised and data.module["processor"] is None else None
+        self.answers = 1 if supervised else 2
+        self.sides: tuple[str, ...] = ("",)
+        if data.stage == "rm":
+            self.sides = PAIRED
+        self.texts: Batching | None = None
+        if supervised and data.module["processor"] is None:
+            self.texts = Batching(self.tokenizer)
         self.whole = data.encoder(self.texts, **WHOLE)
         unpacked: dict[str, Any] = {**WHOLE, "cutoff_len": self.args.cutoff_len}
         self.cut, self.plain = data.encoder(self.texts, **unpacked), data.encoder(**unpacked)
@@ -73,10 +81,12 @@ class AnswersAuditor:
         audit = Audit()
         if self.texts:
             self.texts.start()
-        pairs = enumerate(zip(rows["_prompt"], rows["_response"], strict=True))
-        numbers = [n for n, (asked, told) in pairs if len(asked) % 2 and len(told) == self.answers]
+        numbers = []
+        for number, (prompt, answers) in enumerate(zip(rows["_prompt"], rows["_response"], strict=True)):
+            if len(prompt) % 2 and len(answers) == self.answers:
+                numbers.append(number)
         whole = self._encoded(_some(rows, numbers))
-        if whole is None:  # some row stops it: which?
+        if whole is None:  # LLaMA-Factory stops at one of the rows
             stopped = [number for number in numbers if self._encoded(_some(rows, [number])) is None]
             for number in stopped:
                 media = any(rows[f"_{kind}"][number] for kind in PLACEHOLDERS)
@@ -91,61 +101,71 @@ class AnswersAuditor:
             whole = self.whole.preprocess_dataset(rows)
         longest = max(len(ids) for side in self.sides for ids in whole[f"{side}input_ids"])
         # at cutoff_len itself LLaMA-Factory's rounding may already take a token
-        made = self.cut.preprocess_dataset(rows) if longest >= self.args.cutoff_len else whole
+        encoded = whole
+        if longest >= self.args.cutoff_len:
+            encoded = self.cut.preprocess_dataset(rows)
         for place, number in enumerate(numbers):
-            for code in sorted(self._look(audit, place, rows, made, whole)):
+            for code in sorted(self._codes(audit, place, rows, encoded, whole)):
                 audit.find(code, start + number)
             if self.texts:
                 self._count(audit, start + number, rows["_prompt"][place] + rows["_response"][place])
         if self.texts:
-            self._compare(audit, [start + number for number in numbers], rows, made["labels"])
+            self._compare(audit, [start + number for number in numbers], rows, encoded["labels"])
         return audit
 
     def _encoded(self, rows: Row) -> Row | None:
-        """Return the ids and labels of rows before the cut, None where LLaMA-Factory stops at one."""
+        """The ids and labels of rows before the cut, None if LLaMA-Factory stops at one of the rows."""
         try:
-            made: Row = self.whole.preprocess_dataset(rows)
+            encoded: Row = self.whole.preprocess_dataset(rows)
         except expected_errors():
             return None
-        return made
+        return encoded
 
-    def _look(self, audit: Audit, place: int, rows: Row, made: Row, whole: Row) -> set[str]:
-        """Count one row, and return the codes of what is wrong with it."""
-        found: set[str] = set() if self.ending else {"E412"}
+    def _codes(self, audit: Audit, place: int, rows: Row, encoded: Row, whole: Row) -> set[str]:
+        """Count one row; the codes of its findings. `encoded` is cut to cutoff_len, `whole` is not."""
+        codes: set[str] = set()
+        if not self.ending:
+            codes.add("E412")
         prompt, answers = rows["_prompt"][place], rows["_response"][place]
-        found |= answer_codes(self.stage, prompt, answers, mask_history=bool(self.args.mask_history))
-        lists = [(table, key) for table in (made, whole) for key in ("input_ids", "labels")]
+        codes |= answer_codes(self.stage, prompt, answers, mask_history=bool(self.args.mask_history))
+        lists = [(table, key) for table in (encoded, whole) for key in ("input_ids", "labels")]
         sides = [[table[f"{side}{key}"][place] for table, key in lists] for side in self.sides]
         audit.rows += 1
         audit.lengths[max(len(uncut) for _, _, uncut, _ in sides)] += 1
         for ids, labels, uncut, uncut_labels in sides:
-            due, learned = _learned(uncut_labels), _learned(labels)
+            uncut_learned, learned = _learned(uncut_labels), _learned(labels)
             audit.seen += len(ids)
             audit.learned += learned
             if not learned:
-                found.add("E411")
+                codes.add("E411")
             elif self.ending and labels[-len(self.ending) :] != self.ending:
-                found.add("W415")
-            if 0 < learned < due:
-                found.add("W414")
-            if len(ids) - learned < len(uncut) - due and (self.answers > 1 or learned == due):
-                found.add("W416")
+                codes.add("W415")
+            if 0 < learned < uncut_learned:
+                codes.add("W414")
+            prompt_is_cut = len(ids) - learned < len(uncut) - uncut_learned
+            if prompt_is_cut and (self.answers > 1 or learned == uncut_learned):
+                codes.add("W416")
         if self.sides == PAIRED and sides[0][0] == sides[1][0]:
-            found.add(SAME)
+            codes.add(SAME)
         if not audit.example:
             audit.example, *others = [self._marked(ids, labels) for ids, labels, *_ in sides]
             audit.rejected = [text for other in others for text, learned in other if learned]
-        return found
+        return codes
 
     def _count(self, audit: Audit, row: int, messages: list[dict[str, str]]) -> None:
-        """Count a row's turns by what is learned of them, as the template's settings have it."""
+        """Count a row's learned turns by role and by their thoughts, and its masked observations."""
         template = self.template
         audit.turns["observation"] += sum(message["role"] == "observation" for message in messages)
-        for message in messages[-1:] if self.args.mask_history else messages[1::2]:
+        learned_messages = messages[1::2]
+        if self.args.mask_history:
+            learned_messages = messages[-1:]
+        for message in learned_messages:
             text = message["content"].lstrip("\n")
             without = template.remove_thought(text)
             removed = self.reasons and template.enable_thinking is False and without != text
-            left = without if removed else text
+            left = text
+            if removed:
+                left = without
             thought = any(word.strip() in left for word in template.thought_words)
             audit.turns[message["role"]] += 1
             audit.turns["removed"] += removed
@@ -155,23 +175,28 @@ class AnswersAuditor:
                 audit.find("W421", row)
 
     def _compare(self, audit: Audit, numbers: Sequence[int], rows: Row, labels: Sequence[list[int]]) -> None:
-        """Put sampled rows through LLaMA-Factory's processor with its plain tokenizer: the same labels?"""
+        """Compare the labels of sampled rows with those of LLaMA-Factory's plain tokenizer (E413)."""
         places = [place for place, number in enumerate(numbers) if number in self.sample]
-        plain = self.plain.preprocess_dataset(_some(rows, places))["labels"] if places else ()
-        for place, own in zip(places, plain, strict=True):
+        if not places:
+            return
+        plain_labels = self.plain.preprocess_dataset(_some(rows, places))["labels"]
+        for place, labels_of_row in zip(places, plain_labels, strict=True):
             audit.sampled += 1
-            if own != labels[place]:
+            if labels_of_row != labels[place]:
                 audit.find("E413", numbers[place])
 
     def _marked(self, ids: Sequence[int | None], labels: Sequence[int]) -> list[tuple[str, bool]]:
-        """Return a row as pieces of text, each with whether it is learned."""
-        pieces = groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED)
-        decode = self.tokenizer.decode  # None is a token of another model's template
-        return [(decode([x for x, _ in piece if x is not None]), learned) for learned, piece in pieces]
+        """A row as pieces of text. Each has True if it is learned."""
+        pieces = []
+        for learned, pairs in groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED):
+            # None is a token of another model's template
+            piece_ids = [token for token, _ in pairs if token is not None]
+            pieces.append((self.tokenizer.decode(piece_ids), learned))
+        return pieces
 
 
 class Measuring:
-    """A tokenizer that notes how long texts are before they are cut."""
+    """A tokenizer that notes the lengths of texts before they are cut."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -180,17 +205,17 @@ class Measuring:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
-    def __call__(self, texts: list[str], **asked: Any) -> Any:
-        """Return the ids of texts, cut where LLaMA-Factory asks for it."""
+    def __call__(self, texts: list[str], **options: Any) -> Any:
+        """The ids of texts, cut if LLaMA-Factory's `options` say so."""
         whole = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
         self.lengths = list(map(len, whole["input_ids"]))
-        if asked.get("truncation") and max(self.lengths) > asked["max_length"]:
-            return self._tokenizer(texts, **asked)
+        if options.get("truncation") and max(self.lengths) > options["max_length"]:
+            return self._tokenizer(texts, **options)
         return whole
 
 
 class PretrainingAuditor:
-    """What pretraining (stage pt) learns: all tokens but those cut off or left over by packing."""
+    """Audits pretraining (stage pt): it learns all tokens but those cut off or left over by packing."""
 
     def __init__(self, data: RecipeData) -> None:
         self.args = data.data_args
@@ -210,7 +235,7 @@ class PretrainingAuditor:
 
 
 def _ending(template: Any, tokenizer: Any) -> list[int]:
-    """Return the ids that end a turn, from the first stop token on."""
+    """The ids that end a turn, from the first stop token on."""
     if template.efficient_eos:
         return [tokenizer.eos_token_id]
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]

@@ -17,7 +17,7 @@ WIDTH = 40
 
 
 def lines(verdict: Verdict, every: bool) -> Iterator[str]:
-    """Yield the report on one dataset, line by line; `every` shows all findings kept."""
+    """The report on one dataset, line by line; `every` shows all findings kept."""
     if verdict.problems:
         yield summarise(verdict.problems, every, verdict.counts)
     if verdict.is_read:
@@ -25,7 +25,8 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
             f"{verdict.dataset}: {verdict.records} records in the file, {verdict.loaded} rows from "
             f"LLaMA-Factory's loader, {verdict.same} with the same turns and text"
         )
-    if (audit := verdict.audit) and audit.rows:
+    audit = verdict.audit
+    if audit and audit.rows:
         yield from _audit_lines(audit, verdict.cutoff)
         yield from [_learned_pretraining(audit, verdict)] if verdict.stage == "pt" else _learned(audit)
     yield from verdict.notes
@@ -33,7 +34,7 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
 
 
 def as_json(verdict: Verdict) -> dict[str, object]:
-    """Return the report on one dataset as plain values."""
+    """The report on one dataset as plain values."""
     same_keys = ("dataset", "records", "loaded", "same", "trained", "stage", "failed", "notes")
     report: dict[str, object] = {key: getattr(verdict, key) for key in same_keys}
     if not verdict.is_read:
@@ -62,7 +63,7 @@ def as_json(verdict: Verdict) -> dict[str, object]:
 
 
 def histogram(lengths: Counter[int]) -> list[tuple[int, int, int]]:
-    """Return (from, to, rows) for at most eight classes of equal width; `to` is included."""
+    """(from, to, rows) for at most eight classes of equal width; `to` is included."""
     if not lengths:
         return []
     low, high = min(lengths), max(lengths)
@@ -101,20 +102,22 @@ def _learned(audit: Audit) -> Iterator[str]:
     yield from _turns(audit.turns)
     if audit.example:
         yield "the first example, loss tokens between ⟦ and ⟧:"
-        shown = "".join(f"⟦{text}⟧" if learned else text for text, learned in audit.example)
-        yield REPEATED.sub(_times, shown)
+        example = ""
+        for text, learned in audit.example:
+            example += f"⟦{text}⟧" if learned else text
+        yield REPEATED.sub(_with_count, example)
     if audit.rejected:
         yield "rejected, after the same prompt:"
         yield "".join(f"⟦{text}⟧" for text in audit.rejected)
 
 
-def _times(found: re.Match[str]) -> str:
-    """Return a token that stands many times in a row (those of an image) once, with its number."""
-    return f"{found[1]} × {len(found[0]) // len(found[1])} "
+def _with_count(match: re.Match[str]) -> str:
+    """A token that repeats (an image has many) once, with its count."""
+    return f"{match[1]} × {len(match[0]) // len(match[1])} "
 
 
 def _turns(turns: Counter[str]) -> Iterator[str]:
-    """Yield what is learned of calls, results and reasoning, where there are any."""
+    """Lines on tool calls, their results and reasoning, if the rows have any."""
     learned = turns["assistant"] + turns["function"]
     if turns["function"] or turns["observation"]:
         yield (

@@ -97,7 +97,7 @@ class Verdict:
     why_no_answer: str = ""
 
     def note_training(self, training: Training, recipe: Path) -> None:
-        """Add what a recipe trains of the dataset."""
+        """Add the rows of the dataset that a recipe trains."""
         if training.problem:
             self.add(training.problem)
         if training.not_counted:

@@ -35,7 +35,7 @@ class RecipeFile:
     lines: Mapping[str, int]
 
     def place(self, key: str) -> str:
-        """Return `file:line` of a key, or the file if the recipe does not have it."""
+        """`file:line` of a key, or the file if the recipe does not have it."""
         return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
 
     def problem(self, key: str, message: str, hint: str = "") -> Problem:
@@ -45,7 +45,7 @@ class RecipeFile:
 
 @dataclass(slots=True)
 class Training:
-    """What a recipe trains of a dataset: `rows` (None: not counted), and why not all, step by step."""
+    """The `rows` of a dataset that a recipe trains (None: not counted). `steps` name the losses."""
 
     rows: int | None = None
     steps: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Training:
 
 
 def read_recipe_file(path: Path, settings: Mapping[str, object]) -> RecipeFile:
-    """Return a recipe with its `settings` (options of the command over them) and its lines."""
+    """A recipe with its `settings` (options of the command replace some) and its lines."""
     return RecipeFile(path, settings, read_yaml(path, "recipe").lines)
 
 
@@ -69,7 +69,7 @@ def training_of(
     """Count the rows of a dataset that a recipe trains.
 
     `folder` is that of its registry, `loaded` the rows that LLaMA-Factory reads of it before `num_samples`,
-    `dropped` the numbers of those without an answer, which its processor passes over.
+    `dropped` the numbers of those without an answer, which its processor skips.
     `siblings` are the datasets of the same compile: if the recipe trains one of them, this one may be left
     out. The problem is E433 if the recipe does not train this dataset, E434 if LLaMA-Factory stops at another
     one.
@@ -78,12 +78,14 @@ def training_of(
         return _nothing_trained(recipe)
     if not names_in(recipe.settings.get("dataset")):
         return Training(not_counted=f"{recipe.path} names no dataset")
-    if problem := _reads_something_else(recipe, dataset, folder):
+    problem = _reads_something_else(recipe, dataset, folder)
+    if problem:
         return Training(problem=problem)
     names = list(dict.fromkeys(names_in(recipe.settings.get("dataset"))))
     if dataset.name not in names:
         return _left_out(recipe, dataset, names, siblings)
-    if problem := _stops_at_another(recipe, dataset, folder):
+    problem = _stops_at_another(recipe, dataset, folder)
+    if problem:
         return Training(rows=0, steps=["LLaMA-Factory stops before the training, E434"], problem=problem)
     try:
         training = _count(recipe, dataset, folder, loaded, dropped, names)
@@ -142,14 +144,17 @@ def _reads_something_else(recipe: RecipeFile, dataset: Dataset, folder: Path) ->
     if isinstance(tokenized, str) and Path(tokenized).is_dir() and any(Path(tokenized).iterdir()):
         message = f"{tokenized} holds a tokenized dataset: LLaMA-Factory trains that and ignores `dataset`"
         return recipe.problem("tokenized_path", message, "take the key out, or name a folder that is empty")
-    named = recipe.settings.get("dataset_dir")
-    other = Path(str(named or LLAMAFACTORY_DATASET_DIR))
+    dataset_dir = recipe.settings.get("dataset_dir")
+    other = Path(str(dataset_dir or LLAMAFACTORY_DATASET_DIR))
     if other.resolve() == folder.resolve() or _same_entry(dataset, other):
         return None
-    ours, theirs = folder / REGISTRY, other / REGISTRY
-    absent = "" if theirs.is_file() else ", which does not exist"
-    what = f"{show_value(named)}" if named else "is missing"
-    message = f"{what}: LLaMA-Factory reads {theirs}{absent}, and not {ours}"
+    setting = "is missing"
+    if dataset_dir:
+        setting = show_value(dataset_dir)
+    other_registry = str(other / REGISTRY)
+    if not (other / REGISTRY).is_file():
+        other_registry = f"{other_registry}, which does not exist"
+    message = f"{setting}: LLaMA-Factory reads {other_registry}, and not {folder / REGISTRY}"
     return recipe.problem("dataset_dir", message, f"write `dataset_dir: {folder}`")
 
 
@@ -237,7 +242,7 @@ def _count(
 
 
 def _sampled(entry: Mapping[str, object], rows: int, most: int | None, steps: list[str]) -> int:
-    """Return the rows that `num_samples` and `max_samples` leave, and note each step that changes them."""
+    """The rows that `num_samples` and `max_samples` leave. Adds each step that changes them to `steps`."""
     samples = entry.get("num_samples")
     if isinstance(samples, int):
         steps.append(f"num_samples draws {samples}")
@@ -258,7 +263,7 @@ def _rows_in(dataset: Dataset) -> int:
 
 
 def _as_number(value: object) -> object:
-    """Return a number that YAML 1.1 takes for text (1e-1), and LLaMA-Factory's reader for a number."""
+    """Read text of YAML 1.1 (1e-1) as the number that LLaMA-Factory's reader makes of it."""
     if not isinstance(value, str):
         return value
     for number in (int, float):

@@ -1,8 +1,13 @@
 """A kind of column is one object in one file of compiler/kinds."""
 
-import pytest
+import re
 
+import pytest
+import yaml
+
+from tests.conftest import ROOT
 from tests.messages import raises
+from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.kinds import RecordLayout, check_kinds, kinds
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
 from tuneyard.core.errors import ContentError
@@ -60,3 +65,33 @@ def test_an_option_of_another_kind_is_refused(bench, option):
 def test_no_plain_text_contains_what_goes_beside_texts(name):
     with pytest.raises(ValueError, match="column c: neither a mixture nor a text"):
         check_kinds(RecordLayout({"c": name}, texts=True, answered=False, formats={"text"}))
+
+
+def test_the_example_of_the_docs_is_a_kind(bench, monkeypatch):
+    """`data init` recognises its column, and the spec that it proposes writes the list."""
+    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r'```python\n("""Keywords.*?)```', text, re.DOTALL)
+    code: dict[str, object] = {}
+    exec(source, code)
+    everything = kinds() | {"keywords": code["KEYWORDS"]}
+    for place in ("kinds", "spec.file", "init.proposal", "init.guess"):
+        monkeypatch.setattr(f"tuneyard.compiler.{place}.kinds", lambda: everything)
+    read_schema.cache_clear()
+    try:
+        rows = bench.rows(
+            "rows.jsonl", [{"question": "Which?", "answer": "Both.", "keywords": "copper; tin"}]
+        )
+        proposal, _ = propose(rows)
+        assert yaml.safe_load(proposal)["columns"]["keywords"] == {"names": ["keywords"], "is": "keywords"}
+        spec = bench.write(
+            "metals.yaml",
+            'about: a test\ncolumns: {q: [q], k: {names: [k], is: keywords, between: ","}}\n'
+            'write: [{dataset: m, file: m.jsonl, format: alpaca, instruction: "{q}", output: "{k}"}]\n',
+        )
+        bench.compile(spec, bench.rows("good.jsonl", [{"q": "Hi?", "k": "copper, tin"}]))
+        assert bench.records("m.jsonl")[0]["output"] == "- copper\n- tin"
+        report = bench.compile(spec, bench.rows("bad.jsonl", [{"q": "Hi?", "k": "copper,,tin"}]))
+        (problem,) = report.problems.errors
+        assert (problem.code, problem.field) == ("E107", "k") and problem.place.endswith("bad.jsonl:1")
+    finally:
+        read_schema.cache_clear()
