@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tuneyard.adapters.config import LoraConfig
-from tuneyard.adapters.store import find_missing
+from tuneyard.adapters.store import _missing_layer, find_missing, unwrapped
 
 
 def config(**fields: object) -> LoraConfig:
@@ -62,3 +62,14 @@ def test_a_config_that_says_itself_what_is_there():
     assert find_missing(config(target_modules=["layers.3.self_attn.q_proj"]), modules) is None
     assert find_missing(config(target_modules=".*_proj"), modules) is None
     assert find_missing(config(exclude_modules=["3.self_attn.v_proj"]), modules) is None
+
+
+def test_of_a_quarter_of_absent_layers_one_is_missing_and_of_more_none_is():
+    """Of 7 layers 1 is under a quarter, 2 are more: the architecture has few layers of this kind."""
+    assert _missing_layer("model.layers", [0, 1, 2, 3, 4, 6]) == "model.layers.5"
+    assert _missing_layer("model.layers", [0, 1, 2, 4, 6]) is None
+
+
+@pytest.mark.parametrize("wrapped", ["", ".base_layer", ".base_layer.base_layer"])
+def test_a_wrapped_path_is_that_of_its_module(wrapped):
+    assert unwrapped(f"mlp.experts{wrapped}") == "mlp.experts"

@@ -1,5 +1,8 @@
 """What is read of a tokenizer's chat template, and prompts with tools, without LLaMA-Factory."""
 
+import sys
+import types
+
 import pytest
 from jinja2 import Template
 
@@ -106,3 +109,53 @@ def test_the_place_where_prompts_part_is_the_first_other_token(place: int) -> No
     other = [*prompt[:place], 99, *prompt[place + 1 :]]
     difference = template_fit._difference(prompt, other, Tokenizer(None))
     assert difference.startswith(f"at token {place + 1} ")
+
+
+def token_findings(monkeypatch: pytest.MonkeyPatch, tokens: list[str], chat: ChatFormat) -> list[str]:
+    """What E325 says of a template that writes these tokens; `<slot>` ones are tokens of its slots."""
+    slots = {token for token in tokens if token.startswith("<slot")}
+    monkeypatch.setattr(template_fit, "_written_tokens", lambda *_: tokens)
+    monkeypatch.setattr(template_fit, "_token_slots", lambda _: slots)
+    monkeypatch.setattr(template_fit, "_fitting_hint", lambda *_: "")
+    findings = template_fit._missing_tokens(Trained(), "mine", Tokenizer(None), chat, False)
+    return [finding.message for finding in findings]
+
+
+def test_a_base_model_learns_plain_text_but_no_token_of_a_slot(monkeypatch):
+    base = ChatFormat(frozenset({"<known>"}))
+    assert token_findings(monkeypatch, ["<known>", "<plain>"], base) == []
+    (message,) = token_findings(monkeypatch, ["<known>", "<plain>", "<slot 1>", "<slot 2>"], base)
+    assert "writes <slot 1>, <slot 2>, which" in message
+
+
+def test_a_token_that_the_chat_template_writes_as_text_is_not_missing(monkeypatch):
+    chat = ChatFormat(frozenset(), written="<said> hello", prompts=[[1]])
+    assert token_findings(monkeypatch, ["<said>"], chat) == []
+    (message,) = token_findings(monkeypatch, ["<said>", "<other>"], chat)
+    assert "writes <other>, which" in message
+
+
+def test_the_hint_names_the_templates_that_write_the_models_own_prompt(monkeypatch):
+    """Of LLaMA-Factory's templates as they stand in its registry, here by name."""
+    registry = types.ModuleType("llamafactory.data.template")
+    registry.TEMPLATES = {
+        name: Trained() for name in ("broken", "one", "two", "three", "four", "five", "system", "no")
+    }
+    for name, template in registry.TEMPLATES.items():
+        template.mm_plugin, template.name = object(), name
+    monkeypatch.setitem(sys.modules, "llamafactory.data.template", registry)
+    monkeypatch.setattr(template_fit, "_reads_media", lambda _: False)
+    monkeypatch.setattr(template_fit, "expected_errors", lambda: (ValueError,))
+    prompts = {"system": [[3], [2]], "no": [[3], [3]]}
+
+    def written(template: Trained, _: object, *system: str) -> list[int]:
+        if template.name == "broken":
+            raise ValueError
+        return prompts.get(template.name, [[1], [3]])[bool(system)]
+
+    monkeypatch.setattr(template_fit, "_template_prompt", written)
+    chat = ChatFormat(frozenset(), prompts=[[1]], system_prompts=[[2]])
+    hint = template_fit._fitting_hint(Tokenizer(None), chat)
+    assert hint.startswith("take the template one or two or three, or leave")
+    only_system = ChatFormat(frozenset(), prompts=[[9]], system_prompts=[[2]])
+    assert template_fit._fitting_hint(Tokenizer(None), only_system).startswith("take the template system, or")

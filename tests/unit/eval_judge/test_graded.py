@@ -297,3 +297,10 @@ def test_what_no_metric_can_be_made_of_is_refused(tmp_path):
     run(tmp_path / "huge", "base", [{"gain": 1e300}])
     with raises(ContentError, "gain", "1e+300", "1e100"):
         compared(tmp_path / "huge", "gain")
+
+
+def test_a_single_model_has_its_figure_in_a_metric(tmp_path):
+    rows = [{"score": score, "cluster": f"{number}"} for number, score in enumerate((0.25, 0.5, 0.75, 1.0))]
+    section = compared(run(tmp_path, "base", rows), "score").sets[0]
+    assert section.figures["base"].value == pytest.approx(0.625)
+    assert (section.n, section.groups, section.left_out, list(section.against_base)) == (4, 4, 0, [])

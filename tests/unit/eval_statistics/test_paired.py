@@ -153,3 +153,11 @@ def test_a_rare_label_that_is_always_correct_leaves_the_interval_of_macro_f1_ope
     alone = macro_f1(count_labels(gold[:80], said[:80]))
     assert alone[2] - alone[1] < high - low
     assert macro_f1(count_labels(gold, said, ["a"] * 82))[1:] == (0.0, 1.0)
+
+
+def test_the_interval_of_macro_f1_has_its_own_error_and_not_that_of_a_share() -> None:
+    """10 of 20 rare labels are found: macro-F1 is less certain than a share of 60 rows (0.635 to 0.879)."""
+    gold, predicted = ["yes"] * 40 + ["no"] * 20, ["yes"] * 50 + ["no"] * 10
+    value, low, high = macro_f1(count_labels(gold, predicted, None))
+    assert value == pytest.approx(7 / 9)
+    assert (low, high) == pytest.approx((0.6283, 0.8793), abs=1e-4)
