@@ -198,19 +198,19 @@ class Base:
         return STORED_AS.get(str(self.config.get("model_type")), ())
 
     def stored_name(self, name: str) -> str:
-        """Return the name by which the checkpoint keeps a tensor of the model; `name` where none is there."""
+        """Name of a model's tensor in the checkpoint. `name` itself if the checkpoint has none."""
         older = (stored + name.removeprefix(new) for new, stored in self._renamed if name.startswith(new))
         return next((found for found in (name, *older) if found in self.tensors), name)
 
     def module_name(self, stored: str) -> str:
-        """Return the name that a stored tensor has in the model: the other way round than `stored_name`."""
+        """Name of a stored tensor in the model, the inverse of `stored_name`."""
         if any(stored.startswith(new) for new, _ in self._renamed):
             return stored
         pairs = ((new, old) for new, old in self._renamed if stored.startswith(old))
         return next((new + stored[len(old) :] for new, old in pairs), stored)
 
     def find(self, name: str) -> str | None:
-        """Return the stored name of a tensor: its own, the embedding's for a tied head, else None."""
+        """Stored name of a tensor. A tied head has the embedding's. None if the checkpoint has neither."""
         stored = self.stored_name(name)
         if stored in self.tensors:
             return stored
@@ -219,7 +219,7 @@ class Base:
         return None
 
     def read(self, name: str) -> Array:
-        """Return a tensor as fp32, by its stored name."""
+        """Read a tensor as fp32, by its stored name."""
         return next(shard for shard in self.shards.values() if name in shard.tensors).read(name)
 
 

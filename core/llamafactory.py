@@ -93,7 +93,7 @@ class Launch:
 def read_arguments(
     settings: Mapping[str, object], launch: Launch | None = None, **changes: object
 ) -> RecipeData:
-    """Return LLaMA-Factory's arguments for a recipe, as a machine with every package and device sees them.
+    """LLaMA-Factory's arguments for a recipe, on a machine that has every package and device.
 
     DeepSpeed itself would start process groups. LLaMA-Factory's own checks get the facts that they look at
     instead: the file's name, ZeRO-3 or not, several processes or not.

@@ -295,7 +295,7 @@ def _optional_prompts(tokenizer: Any, messages: list[dict[str, str]], **options:
 
 
 def _token_after_answer(tokenizer: Any, talk: str) -> str | None:
-    """Return the token with which the chat template ends an answer, None if it writes none."""
+    """Token with which the chat template ends an answer. None if it writes none."""
     _, _, rest = talk.rpartition(ANSWER["content"])
     special_ids = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
     for token_id in _encode(tokenizer, rest):

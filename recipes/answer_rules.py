@@ -49,7 +49,7 @@ def answer_text_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDat
 
 
 def packs(recipe: Recipe) -> bool:
-    """Return whether rows are packed into blocks of cutoff_len (the default of stage pt)."""
+    """True if rows are packed into blocks of cutoff_len, the default of stage pt."""
     packing = recipe.settings.get("packing")
     return bool(recipe.settings.get("stage") == "pt" if packing is None else packing)
 

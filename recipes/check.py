@@ -417,7 +417,7 @@ def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule) -> Iterato
 
 
 def regroups(recipe: Recipe) -> bool:
-    """Return whether an epoch has other rows than the datasets: packed, or interleaved by probability."""
+    """True if an epoch does not have the rows of the datasets: packed, or interleaved by probability."""
     return packs(recipe) or str(recipe.settings.get("mix_strategy")).startswith("interleave")
 
 

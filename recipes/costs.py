@@ -52,18 +52,18 @@ class Schedule:
 
     @property
     def world(self) -> dict[str, object]:
-        """Return over how many processes and rows a step goes, as training.json has it."""
+        """Processes and rows of a step, for training.json."""
         return {"world_size": self.world_size, "global_batch": self.batch}
 
     def line(self) -> str:
-        """Return the schedule in one line, e.g. `1200 rows, batch 16, 75 steps an epoch, 75 in all`."""
+        """One line: `1200 rows, batch 16, 75 steps an epoch, 75 in all`."""
         steps = f"{counted(self.steps_per_epoch, 'step')} an epoch, {self.steps} in all"
         share = f", warm-up {self.warmup / self.steps:.0%}" if self.steps and self.warmup else ""
         return f"{counted(self.rows, 'row')}, batch {self.batch}, {steps}{share}"
 
 
 def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
-    """Return the schedule on `rows` training rows (or packed blocks), as transformers' Trainer has it."""
+    """Schedule of transformers' Trainer on `rows` training rows or packed blocks."""
     held_out = recipe.number("val_size", 0)  # a share below 1, or a number of rows
     rows = max(0, rows - (math.ceil(rows * held_out) if held_out < 1 else int(held_out)))
     each = int(recipe.number("per_device_train_batch_size", 8))
@@ -79,7 +79,7 @@ def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
 
 
 def gathered(recipe: Recipe) -> int:
-    """Return the micro batches of one step of each process."""
+    """Micro batches of one step of each process."""
     return int(recipe.number("gradient_accumulation_steps", 1))
 
 
@@ -155,7 +155,7 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Return all bytes per GPU."""
+        """All bytes per GPU."""
         return sum(self)
 
 
@@ -187,7 +187,7 @@ class Duration(NamedTuple):
 
 
 def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
-    """Return the bytes per GPU that a training takes: the lower end and the upper, at most half above it."""
+    """Bytes per GPU of a training: a lower and an upper end, which is at most half above the lower."""
     shared, split = (setup.ranks if setup.stage >= stage else 1 for stage in (2, 3))
     rest = shapes.parameters - shapes.linear  # embedding, head, norms and biases
     each = {4: NF4, 8: 1.0}.get(setup.bits, BF16)
@@ -217,7 +217,7 @@ def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
 
 
 def _activations(shapes: Shapes, setup: Setup) -> float:
-    """Return the bytes kept for the backward pass, and the logits (bf16, twice fp32), which are largest.
+    """Bytes kept for the backward pass, and the logits (bf16, twice fp32), the largest part.
 
     A layer keeps about 8 tensors of the hidden size and 3 of the intermediate size in bf16 (SDPA writes no
     attention); recomputing keeps one hidden tensor for each layer, and one layer in full.
@@ -229,7 +229,7 @@ def _activations(shapes: Shapes, setup: Setup) -> float:
 
 
 def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
-    """Return the size of one checkpoint: the trainable parameters, and Adam's state unless `only_model`."""
+    """Bytes of one checkpoint: the trainable parameters, and Adam's state unless `only_model`."""
     weights = shapes.parameters * BF16 if setup.full else shapes.trainable * setup.trained_bytes
     if only_model:
         return weights
@@ -238,7 +238,7 @@ def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
 
 
 def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:
-    """Return the floating-point operations of training on `tokens` in rows of `length`.
+    """Floating-point operations of training on `tokens` in rows of `length`.
 
     2 a weight forward, 2 back through the activations, 2 for gradients, the forward again when recomputed
     (Kaplan et al. 2020, arXiv:2001.08361, appendix B). Attention is to half a row on average.
@@ -281,7 +281,7 @@ def duration(
 
 
 def shapes_of(model: dict[str, Any]) -> Shapes:
-    """Return the shapes in LLaMA-Factory's answer about a model; `RequestError` where it has none."""
+    """Shapes of a model from LLaMA-Factory's answer. `RequestError` if the answer has none."""
     if "error" in model:
         why = f"the model's config is not at hand ({model['error']})"
         raise RequestError(f"{why}; give a folder with config.json: --model DIR")
@@ -291,7 +291,7 @@ def shapes_of(model: dict[str, Any]) -> Shapes:
 
 
 def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
-    """Return how a recipe trains rows of at most `longest` tokens over `ranks` processes."""
+    """Setup in which a recipe trains rows of at most `longest` tokens over `ranks` processes."""
     settings, zero = recipe.settings, recipe.zero()
     stage = TRAINING_STAGES.get(str(settings.get("stage", "sft")), TrainingStage(None))
     trained = BF16 if settings.get("pure_bf16") is True else FP32
@@ -334,7 +334,7 @@ def unmodelled(recipe: Recipe, shapes: Shapes, quantised: bool) -> list[str]:
 
 
 def disk_of(recipe: Recipe, shapes: Shapes, setup: Setup, schedule: Schedule) -> tuple[int, int, int]:
-    """Return the bytes of a checkpoint, how many are kept, and the bytes free where they go."""
+    """Bytes of a checkpoint, number of checkpoints kept, and free bytes of their disk."""
     settings = recipe.settings
     every, limit = settings.get("save_steps", 500), settings.get("save_total_limit")
     saves = settings.get("save_strategy", "steps")

@@ -209,7 +209,7 @@ def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _source(recipe: Recipe, name: str) -> object:
-    """Return where a dataset's rows come from, to compare it with others; its name if that is not known."""
+    """Source of a dataset's rows, to compare datasets by it; the dataset's name if the source is unknown."""
     folder = dataset_dir(recipe)
     try:
         entry, path = locate(name, folder)

@@ -60,7 +60,7 @@ class Machine:
 
 
 def machine(name: str) -> Machine:
-    """Return the machine called `this`, `cpu`, `gpu` (one A100-80) or `4xA100-80`; else `RequestError`."""
+    """Machine named `this`, `cpu`, `gpu` (one A100-80) or `4xA100-80`. `RequestError` for another name."""
     if name in ("this", "cpu"):
         return Machine(tuple(find_gpus()), here=True) if name == "this" else Machine(())
     parts = re.fullmatch(r"(?:([1-9]\d{0,3})x)?(.+)", "A100-80" if name == "gpu" else name, re.IGNORECASE)
@@ -73,7 +73,7 @@ def machine(name: str) -> Machine:
 
 
 def find_gpus() -> list[Gpu]:
-    """Return the GPUs that PyTorch would see, as the CUDA driver tells ([] without a driver).
+    """GPUs that PyTorch would see, from the CUDA driver ([] without a driver).
 
     CUDA_VISIBLE_DEVICES counts, since the driver itself obeys it; so does a torch built for CPUs alone.
     """
@@ -97,7 +97,7 @@ def find_gpus() -> list[Gpu]:
 
 
 def cpu_computes_bf16() -> bool:
-    """Return whether the CPU multiplies bfloat16 itself; without that, fp32 is faster."""
+    """True if the CPU multiplies bfloat16 itself. On other CPUs fp32 is faster."""
     try:
         words = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
     except OSError:
@@ -106,18 +106,18 @@ def cpu_computes_bf16() -> bool:
 
 
 def is_set(variable: str) -> bool:
-    """Return whether LLaMA-Factory takes an environment variable as set (USE_RAY: Ray trains)."""
+    """True if LLaMA-Factory takes an environment variable as set (USE_RAY: Ray trains)."""
     return os.environ.get(variable, "0").lower() in {"1", "true", "y"}
 
 
 def uses_torchrun(recipe: Recipe, gpus: Sequence[Gpu]) -> bool:
-    """Return whether LLaMA-Factory trains this recipe under torchrun: DeepSpeed, several GPUs, forced."""
+    """True if LLaMA-Factory trains this recipe under torchrun: DeepSpeed, several GPUs, or forced."""
     many = is_set("FORCE_TORCHRUN") or bool(recipe.settings.get("deepspeed")) or len(gpus) > 1
     return many and not is_set("USE_RAY")
 
 
 def world_size(recipe: Recipe, gpus: Sequence[Gpu]) -> int:
-    """Return over how many processes a training spreads (under torchrun NNODES and NPROC_PER_NODE count)."""
+    """Number of processes of a training. Under torchrun NNODES and NPROC_PER_NODE count."""
     if not uses_torchrun(recipe, gpus):
         return _count(recipe.settings.get("ray_num_workers")) if is_set("USE_RAY") else 1
     here = len(gpus) if gpus and recipe.settings.get("use_cpu") is not True else 1

@@ -43,7 +43,10 @@ Facts = dict[str, Any]
 
 
 def inspect(settings: dict[str, object], launch: Launch) -> Facts:
-    """Return LLaMA-Factory's view: `rejected`, else `data`, `tokens`, `model`; {"error": why} for a lack."""
+    """LLaMA-Factory's answer: `rejected`, or `data`, `tokens` and `model`.
+
+    A part that fails is {"error": reason}.
+    """
     try:
         arguments = _arguments(settings, launch)
     except expected_errors() as error:
@@ -53,7 +56,7 @@ def inspect(settings: dict[str, object], launch: Launch) -> Facts:
 
 
 def at_fault(settings: Mapping[str, object], launch: Launch, message: str) -> list[str]:
-    """Return the settings without which LLaMA-Factory takes a recipe, else those that change `message`."""
+    """Settings without which LLaMA-Factory takes a recipe. If there are none, those that change `message`."""
     accepted, changed = [], []
     for key in settings:
         rest = {name: value for name, value in settings.items() if name != key}
@@ -81,7 +84,7 @@ class Inspection:
         return self.settings.get("preprocessing_num_workers")
 
     def facts(self) -> Facts:
-        """Return `rejected`, `data`, `tokens` and `model`."""
+        """All parts of the answer: `rejected`, `data`, `tokens` and `model`."""
         data_args = self.arguments.data_args
         tokens: Facts = self._template()
         model = self._layout()
@@ -180,7 +183,7 @@ class Inspection:
         return {}
 
     def _epoch(self) -> Facts:
-        """Return the rows of an epoch, or why it is `rejected`."""
+        """Rows of an epoch, or the reason why LLaMA-Factory rejects it (`rejected`)."""
         data_args = self.arguments.data_args
         names = [*(data_args.dataset or []), *(data_args.eval_dataset or [])]
         keys = {name: self._rows_key(name) for name in names}
@@ -248,7 +251,7 @@ def _has_tools(reader: RecipeData) -> bool:
 
 
 def preview(settings: dict[str, object], weights: Path, count: int) -> list[list[tuple[str, float]]]:
-    """Return the first `count` rows of the training data as (text, weight) pairs; the prompt weighs 0."""
+    """First `count` rows of the training data as (text, weight) pairs. The prompt weighs 0."""
     arguments = _arguments(settings, Launch(distributed=True), max_samples=count)
     reader = arguments.with_tokenizer().with_template()
     tokenizer, rules = reader.module["tokenizer"], read_weights(weights)
@@ -267,7 +270,7 @@ def preview(settings: dict[str, object], weights: Path, count: int) -> list[list
 
 
 def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, object]:
-    """Return parameters and shapes from the config alone, modules that are `unfit`, why it is `refused`."""
+    """Parameters and shapes from the config alone, `unfit` module names, and why it is `refused`."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -305,7 +308,7 @@ def _scales_positions(config: Any) -> bool:
 
 
 def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> dict[str, object]:
-    """Return how many parameters are trained, as LLaMA-Factory itself prepares the model (and changes it)."""
+    """Number of trainable parameters. LLaMA-Factory prepares the model for that and changes it."""
     import torch
     from llamafactory.model.adapter import init_adapter
 

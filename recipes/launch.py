@@ -46,7 +46,10 @@ class LogSizes:
 
 
 def torchrun_command(weights: Path | None) -> list[str]:
-    """Return LLaMA-Factory's command (`RequestError` if it is missing); with weights, torchrun with ours."""
+    """LLaMA-Factory's command, or with key-token weights torchrun with our trainer.
+
+    `RequestError` if the program is missing.
+    """
     if weights is None:
         cli = shutil.which("llamafactory-cli", path=environment()["PATH"])
         if cli is None:
@@ -93,7 +96,7 @@ def supervised(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
 
 
 def logged_until(output_dir: Path) -> LogSizes:
-    """Return how much a run that is resumed has already written."""
+    """Bytes that a resumed run has already written."""
     log, progress = (output_dir / name for name in (LOG, PROGRESS))
     return LogSizes(*(path.stat().st_size if path.exists() else 0 for path in (log, progress)))
 
@@ -109,7 +112,7 @@ def follow(process: "subprocess.Popen[bytes]", output_dir: Path, before: LogSize
 
 
 def environment() -> dict[str, str]:
-    """Return the environment with our modules and our programs first (torchrun is called by its name)."""
+    """Environment in which our modules and programs come first: torchrun is called by its name."""
 
     def first(variable: str, folder: Path) -> str:
         return f"{folder}{os.pathsep}{os.environ.get(variable, '')}".rstrip(os.pathsep)

@@ -70,7 +70,7 @@ class LlamaFactory:
         return self._ask({"settings": settings, "launch": launch})
 
     def preview(self, settings: dict[str, object], weights: Path, count: int) -> Answer:
-        """Return the first rows of a recipe's data as (text, weight) pairs; `ContentError` if that fails."""
+        """First rows of a recipe's data as (text, weight) pairs. `ContentError` if they cannot be loaded."""
         return self._ask({"settings": settings, "weights": str(weights), "count": count})
 
     def train(self, recipe: Path, weights: Path | None, output_dir: Path, lock: int) -> None:
@@ -178,7 +178,7 @@ def ask(llamafactory: LlamaFactory, recipe: Recipe, model: str, gpus: Sequence[G
 def ask_weights(
     llamafactory: LlamaFactory, recipe: Recipe, model: str, weights: Path, count: int
 ) -> list[list[tuple[str, float]]]:
-    """Return the first rows of a recipe's data as (text, weight) pairs; `ContentError` if that fails."""
+    """First rows of a recipe's data as (text, weight) pairs. `ContentError` if they cannot be loaded."""
     settings = {**recipe.settings, "model_name_or_path": model}
     rows: list[list[tuple[str, float]]] = llamafactory.preview(settings, weights, count)["rows"]
     return rows
@@ -193,7 +193,7 @@ def _zero_stage(recipe: Recipe) -> int:
 
 
 def _data(recipe: Recipe) -> dict[str, object] | None:
-    """Return the entry and the hashes of each dataset; None if an answer also depends on media files."""
+    """Entry and file hashes of each dataset. None if an answer also depends on media files."""
     data: dict[str, object] = {}
     for name in [*recipe.names("dataset"), *recipe.names("eval_dataset")]:
         try:

@@ -51,7 +51,7 @@ def serve(channel: socket.socket, several: bool) -> None:
 
 
 def _receive(channel: socket.socket) -> tuple[Request | None, list[int]]:
-    """Return the next request and the file descriptors sent with it; None at the end of the channel."""
+    """Next request and the file descriptors sent with it. None at the end of the channel."""
     line = bytearray()
     descriptors: list[int] = []
     while not line.endswith(b"\n"):

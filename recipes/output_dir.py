@@ -109,7 +109,7 @@ def _torch_files(folder: Path) -> Iterator[Path]:
 
 
 def resume_point(output_dir: Path) -> Path | None:
-    """Return the newest complete checkpoint; incomplete ones are renamed, for LLaMA-Factory's search."""
+    """Newest complete checkpoint. Incomplete ones are renamed, so that LLaMA-Factory does not find them."""
     newest = None
     for path, flaw in checkpoints(output_dir).items():
         if flaw:
@@ -218,7 +218,7 @@ def _data(name: str, folder: str) -> dict[str, object]:
 
 
 def run_record(recipe: Recipe, inputs: dict[str, object], facts: dict[str, object]) -> dict[str, object]:
-    """Return the content of training.json: the inputs, the facts of this run, versions, commit and result."""
+    """Content of training.json: the inputs, the facts of this run, versions, commit and result."""
     results = recipe.output_dir / "all_results.json"
     return {
         "recipe": str(recipe.path),

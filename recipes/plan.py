@@ -37,7 +37,7 @@ def command(
 
 
 def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> dict[str, Any]:
-    """Return the plan as numbers (bytes, seconds); `RequestError` where the model's config is not at hand."""
+    """The plan in bytes and seconds. `RequestError` if the model's config is not on this machine."""
     if recipe.settings.get("do_train") is not True:
         raise RequestError(f"{recipe.place('do_train')}: do_train is not true: there is no training to plan")
     ranks = gpus or world_size(recipe, find_gpus())
@@ -106,7 +106,7 @@ def _lines(plan: dict[str, Any]) -> list[str]:
 
 
 def fits(plan: dict[str, Any]) -> str:
-    """Return in words whether a training fits its GPUs: only what fits by the upper end does."""
+    """Whether a training fits its GPUs, in words. It fits if the upper end does."""
     if plan["memory"]["lower"]["total"] > plan["gpu_bytes"]:
         return "does NOT fit"
     if plan["memory"]["upper"]["total"] > plan["gpu_bytes"]:

@@ -24,18 +24,18 @@ class Recipe:
 
     @property
     def output_dir(self) -> Path:
-        """Return the folder that the training writes; `ContentError` where the recipe names none."""
+        """Folder that the training writes. `ContentError` if the recipe names none."""
         return Path(os.path.expanduser(self.text("output_dir")))  # noqa: PTH111  # as transformers: ~nobody too
 
     def text(self, key: str) -> str:
-        """Return the setting `key` as text; `ContentError` where it is missing or no text."""
+        """Read a setting as text. `ContentError` if it is missing or not a text."""
         value = self.settings.get(key)
         if not isinstance(value, str) or not value.strip():
             raise ContentError(f"{self.place(key)}: {key}: found {value!r}, expected a text")
         return value
 
     def names(self, key: str) -> list[str]:
-        """Return a comma-separated setting (datasets, modules) as a list, [] where it is absent."""
+        """Read a comma-separated setting (datasets, modules). [] if it is missing."""
         return names_in(self.settings.get(key))
 
     def number(self, key: str, default: float) -> float:
@@ -66,7 +66,7 @@ class Recipe:
         return zero
 
     def with_settings(self, settings: dict[str, object]) -> "Recipe":
-        """Return this recipe with settings added or changed."""
+        """Copy of this recipe with settings added or changed."""
         return replace(self, settings={**self.settings, **settings})
 
 

@@ -76,7 +76,7 @@ def look(reader: RecipeData, name: str) -> dict[str, Any]:
 
 
 def _answer_findings(reader: RecipeData, rows: Any, name: str) -> dict[str, dict[str, Any]]:
-    """Return the findings of core/answers.py by code: `count`, of how many `rows`, and the `first` of them.
+    """Findings of core/answers.py by code: `count`, the number of all `rows`, and the `first` row numbers.
 
     Rows that only pose questions have no answers to judge: those of stages pt and ppo, and those that a
     prediction answers.
@@ -110,7 +110,7 @@ def _answer(rows: int, bad: list[tuple[int, str]], tokens: dict[str, int]) -> di
 
 
 def _aligned(reader: RecipeData, attributes: Any) -> Any:
-    """Return all rows of a dataset in LLaMA-Factory's own format, in the order of the file."""
+    """All rows of a dataset in LLaMA-Factory's own format, in the order of the file."""
     from llamafactory.data import loader
 
     whole = replace(attributes, num_samples=None)
@@ -127,7 +127,7 @@ def _aligned(reader: RecipeData, attributes: Any) -> Any:
 
 
 def _as_in_file(reader: RecipeData, attributes: Any) -> Any:
-    """Return all rows of a dataset before LLaMA-Factory converts them to its own format."""
+    """All rows of a dataset before LLaMA-Factory converts them to its own format."""
     from llamafactory.data import loader
 
     with replaced(loader, align_dataset=lambda rows, *_: rows):
@@ -135,7 +135,7 @@ def _as_in_file(reader: RecipeData, attributes: Any) -> Any:
 
 
 def _locate(reader: RecipeData, attributes: Any) -> tuple[int, list[tuple[int, str]]]:
-    """Return how many rows a dataset has that cannot be read, and which of them are at fault and why.
+    """Number of rows of a dataset that cannot be read, and (row number, reason) of those at fault.
 
     Without a count 0; no rows if no single one is at fault.
     """
@@ -231,7 +231,7 @@ def turn_fault(row: dict[str, Any], attributes: Any) -> str:
 
 
 def _summary(lengths: list[list[int]], cutoff: int, share: float) -> dict[str, int]:
-    """Return the tokens of a dataset: all, those left by the cut, the longest row; rows cut."""
+    """Token counts of a dataset: all, after the cut, and of the longest row; and the number of cut rows."""
     each, ordered = [n for row in lengths for n in row], sorted(max(row) for row in lengths)
     return {
         "rows": round(len(lengths) * share),
@@ -253,7 +253,7 @@ class RefusedEpochError(ValueError):
 def epoch(
     reader: RecipeData, sets: Sequence[Lengths], others: list[Lengths], workers: object
 ) -> dict[str, int]:
-    """Return the `rows` of an epoch (packed blocks count), the tokens `seen` in them, and the `longest`.
+    """The `rows` (or packed blocks) of an epoch, the tokens `seen` in them, and the `longest` row.
 
     `others` are the sets that are evaluated on. `RefusedEpochError` for a share held out or for
     probabilities that LLaMA-Factory cannot take, and for packed rows that do not fill a single block.
@@ -292,7 +292,7 @@ def epoch(
 
 
 def _blocks(lengths: list[int], cutoff: int, stage: str) -> int:
-    """Return the blocks that rows are packed into: running text flows on, cut conversations stay together."""
+    """Blocks into which rows are packed: running text is split anywhere, cut conversations stay together."""
     from llamafactory.data.processor.processor_utils import greedy_knapsack
 
     if stage == "pt":

@@ -50,7 +50,7 @@ KEPT = ("model_name_or_path", "adapter_name_or_path", "dataset_dir")
 
 
 def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
-    """Return everything wrong with a recipe's settings on a machine."""
+    """Every problem of a recipe's settings on a machine."""
     rules: list[Callable[[Recipe], Iterator[Problem]]] = [
         setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _paths, _output_dir, _weights,
         _best, learning_rate, packing, ppo, value_head,
@@ -116,7 +116,7 @@ def evaluates(recipe: Recipe) -> bool:
 
 
 def evaluated(recipe: Recipe) -> list[str]:
-    """Return the figures that the evaluations of a training compute, [] where it makes none."""
+    """Metrics that the evaluations of a training compute. [] if it makes none."""
     settings, stage = recipe.settings, str(recipe.settings.get("stage", "sft"))
     if not evaluates(recipe):
         return []
@@ -133,7 +133,7 @@ def evaluated(recipe: Recipe) -> list[str]:
 
 
 def measured(recipe: Recipe) -> list[str]:
-    """Return the figures that a training writes of itself: by its evaluations and as it trains."""
+    """Metrics that a training writes in its evaluations and as it trains."""
     stage = str(recipe.settings.get("stage", "sft"))
     logged = TRAINING_STAGES[stage].logged if stage in TRAINING_STAGES else ()
     return [*evaluated(recipe), "train_loss", "loss", "grad_norm", "learning_rate", *logged]

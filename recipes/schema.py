@@ -44,7 +44,7 @@ CODES = {"type": "E302", "enum": "E303", "anyOf": "E303"}  # by the keyword that
 
 @cache
 def known_keys() -> dict[str, dict[str, Any]]:
-    """Return the schema of each key that LLaMA-Factory takes."""
+    """Schema of each key that LLaMA-Factory takes."""
     keys: dict[str, dict[str, Any]] = read_object(SCHEMA)["properties"]  # type: ignore[assignment]  # ours
     return keys
 
@@ -67,7 +67,7 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
 
 
 def schema_text() -> str:
-    """Return the schema of the installed LLaMA-Factory's recipes (imports it), with a line for each key."""
+    """Schema of the installed LLaMA-Factory's recipes as JSON, one line a key. This imports LLaMA-Factory."""
     from llamafactory.data.template import TEMPLATES
     from llamafactory.hparams import parser
     from transformers.integrations import INTEGRATION_TO_CALLBACK
@@ -101,7 +101,7 @@ def schema_text() -> str:
 
 
 def _schema_of(hint: object) -> dict[str, Any]:
-    """Return the schema of a type annotation; {} where it takes objects that no YAML file holds."""
+    """Schema of a type annotation. {} if it takes objects that no YAML file can hold."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     kinds: set[str] = set()
     choices: list[object] = []

@@ -194,7 +194,7 @@ def sweep(runs: Sequence[Run], grid: Grid, evaluation: str | None, metric: str) 
 
 
 def run_names(axes: dict[str, list[str]]) -> list[str]:
-    """Return the folder names of a grid's runs: `lora_rank-4_lora_alpha-8`, of a path its last part.
+    """Folder names of a grid's runs: `lora_rank-4_lora_alpha-8`. A path counts by its last part.
 
     A name that would be too long for a file system ends in a hash of the whole name.
     """

@@ -51,7 +51,7 @@ class TokenWeights:
         return weights
 
     def of_labels(self, labels: Sequence[int], decode: Decode) -> list[float]:
-        """Return one weight for each label; every stretch of loss tokens is an answer, the rest weighs 0."""
+        """One weight for each label. Every stretch of loss tokens is an answer; the rest weighs 0."""
         weights: list[float] = []
         for trained, stretch in itertools.groupby(labels, IGNORED.__ne__):
             ids = list(stretch)
@@ -114,7 +114,7 @@ def _pattern(rule: dict[str, Any], place: str) -> re.Pattern[str]:
 
 
 def _in_template(field: str, template: str, place: str) -> str:
-    """Return the expression that finds a field's text in an answer written as the template says."""
+    """Regular expression for a field's text in an answer that follows the template."""
     parts = re.split(r"\{(\w+)\}", template)  # texts and, between them, the names of fields
     if field not in parts[1::2]:
         expected = f"expected the answer's template with {{{field}}}"
@@ -126,7 +126,7 @@ def _in_template(field: str, template: str, place: str) -> str:
 
 
 def weighted_trainer(parent: type[Any], weights: TokenWeights) -> type[Any]:
-    """Return LLaMA-Factory's SFT trainer with the loss Σ w·ce / Σ w over all tokens of a step, all ranks'.
+    """LLaMA-Factory's SFT trainer with the loss Σ w·ce / Σ w over all tokens of a step on all ranks.
 
     Where all weights of a step are 1, the parent computes the loss; evaluation is always the parent's.
     """
@@ -173,7 +173,7 @@ def weighted_trainer(parent: type[Any], weights: TokenWeights) -> type[Any]:
 
 
 def weights_of(batch: dict[str, Any]) -> "torch.Tensor":
-    """Return the weights of a batch as fp32, one for each label."""
+    """Weights of a batch as fp32, one for each label."""
     import torch
 
     weights: torch.Tensor = batch["token_weights"]
@@ -183,7 +183,7 @@ def weights_of(batch: dict[str, Any]) -> "torch.Tensor":
 def weighted_loss(
     logits: "torch.Tensor", labels: "torch.Tensor", weights: "torch.Tensor", total: "torch.Tensor | None"
 ) -> "torch.Tensor":
-    """Return Σ weight × cross entropy / total (fp32), or / Σ weight; logits predict the next label.
+    """Σ weight × cross entropy / total (fp32), or / Σ weight. Logits predict the next label.
 
     `logits` is batch × length × vocabulary, `labels` and `weights` are batch × length.
     """

@@ -12,7 +12,7 @@ WANDB_SERVER = "https://api.wandb.ai"
 
 
 def added_tracker(recipe: Recipe) -> dict[str, object]:
-    """Return {"report_to": "wandb"} if that is installed and configured and the recipe names no tracker."""
+    """{"report_to": "wandb"} if wandb is installed and configured and the recipe names no tracker, or {}."""
     if "report_to" in recipe.settings or find_spec("wandb") is None or not is_wandb_configured():
         return {}
     return {"report_to": "wandb"}

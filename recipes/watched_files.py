@@ -17,7 +17,7 @@ NAMED = ("deepspeed", "adapter_name_or_path", "ref_model", "ref_model_adapters",
 
 
 def files_named(recipe: Recipe) -> list[Path]:
-    """Return the recipe and the files and folders that its settings name, with those inside of a folder."""
+    """The recipe, and the files and folders that its settings name, with the content of the folders."""
     weights = recipe.path.parent / "weights" / recipe.path.name
     registry = Path(dataset_dir(recipe)) / REGISTRY
     paths = [recipe.path, weights, registry, *_datasets(recipe)]
