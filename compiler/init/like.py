@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import cast
 
-from tuneyard.compiler.init.look import CHINESE, FileProfile, Leaf
+from tuneyard.compiler.init.look import CHINESE, FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
 from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.spec.column_meanings import role_of_names
@@ -62,25 +62,33 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal | None) -> Bun
     paths: dict[str, str] = {}
     changes: dict[str, ProposedColumn] = {}
     for column in spec.columns:
-        if column.kind == "id":
+        if kind_of(column.kind).is_id:
             continue
         path = _source_column(column, profile)
         role = role_of_names(column.names)
         proposed = _proposed_column(proposal, role, column.kind)
         if proposed is not None:
+            settings: dict[str, object] = {}
+            if isinstance(proposed, dict):
+                for key in proposed.keys() - {"names", "is", "default"}:
+                    if column.options.get(key) != proposed[key]:
+                        settings[key] = proposed[key]
             proposed_path = _path_of(proposed)
-            settings = _settings(proposed, column)
             if proposed_path != path or settings:
                 if fixed_wording:
                     return None
-                changes[column.name] = _change(column, proposed_path, settings)
+                changes[column.name] = {"names": [proposed_path], **settings}
+                if kind_of(column.kind).is_usual and not settings:
+                    changes[column.name] = [proposed_path]
             path = proposed_path
         if path:
             paths[column.name] = path
         elif column.required:
             return None
     candidate = BundledSpec(spec, paths, changes)
-    return candidate if _fits(candidate, profile, proposal) else None
+    if not _fits(candidate, profile, proposal):
+        return None
+    return candidate
 
 
 def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal | None) -> bool:
@@ -99,20 +107,23 @@ def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal | Non
         return False
     if is_text and spec.outputs[0].templates.get("text") != "{text}":
         return False
-    if "label" not in spec.kinds:
+    label_columns = [column.name for column in spec.columns if kind_of(column.kind).is_label]
+    if not label_columns:
         return proposal is None or not proposal.labels
-    if "label" not in paths or not _maps_labels(spec, profile.leaves[paths["label"]]):
+    if label_columns[0] not in paths:
         return False
-    prompts = proposal.prompts.values() if proposal else ()
+    label_of: dict[str, str] = {}
+    for label, values in spec.labels.items():
+        label_of.update({str(value): label for value in values})
+    leaf = profile.leaves[paths[label_columns[0]]]
+    labels = {label_of.get(str(value)) for value in leaf.values}
+    if labels | {UNLABELLED} != {*spec.labels, UNLABELLED}:
+        return False
+    in_chinese = False
+    if proposal is not None:
+        in_chinese = any(prompt.in_chinese for prompt in proposal.prompts.values())
     wording = "".join(spec.outputs[0].templates.values())
-    return any(leaf.in_chinese for leaf in prompts) == bool(CHINESE.search(wording))
-
-
-def _maps_labels(spec: Spec, leaf: Leaf) -> bool:
-    """True if the values of a leaf are all labels of the spec, and each label has a value."""
-    name_of = {str(raw): name for name, raws in spec.labels.items() for raw in raws}
-    names = {name_of.get(str(value)) for value in leaf.values}
-    return names | {UNLABELLED} == {*spec.labels, UNLABELLED}
+    return in_chinese == bool(CHINESE.search(wording))
 
 
 def _source_column(column: Column, profile: FileProfile) -> str:
@@ -148,19 +159,3 @@ def _path_of(column: ProposedColumn) -> str:
     if isinstance(column, dict):
         return cast("list[str]", column["names"])[0]
     return column[0]
-
-
-def _settings(proposed: ProposedColumn, column: Column) -> dict[str, object]:
-    """The options of a proposed column that the spec's column lacks (`calls`, `best`)."""
-    if not isinstance(proposed, dict):
-        return {}
-    usual_keys = ("names", "is", "default")
-    settings = {key: value for key, value in proposed.items() if key not in usual_keys}
-    return {key: value for key, value in settings.items() if column.options.get(key) != value}
-
-
-def _change(column: Column, path: str, settings: dict[str, object]) -> ProposedColumn:
-    """What to write over a spec's column: its name list alone, or a mapping that keeps its kind."""
-    if column.kind in ("text", "label") and not settings:
-        return [path]
-    return {"names": [path], **settings}

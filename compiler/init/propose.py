@@ -18,7 +18,7 @@ from tuneyard.compiler.init.look import FEWEST_ROWS, FileProfile, look
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file, trained_output
 from tuneyard.compiler.init.warnings import warnings_of
-from tuneyard.compiler.kinds import kinds as all_kinds
+from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.publish.registry import entry_of
@@ -216,21 +216,22 @@ def _recipe_words(path: Path, spec: Spec, profile: FileProfile) -> list[str]:
     Its output_dir is another: a training must not overwrite that of the bundled recipe.
     """
     output = trained_output(spec)
-    kinds = {column.kind for column in spec.columns if column.kind not in PLACEHOLDERS}
-    tops = {path.partition(".")[0] for path in profile.leaves}
-    kinds |= {c.kind for c in spec.columns if not tops.isdisjoint(c.names)}
-    if not any(row.get("tools") for row in profile.first):
-        kinds.discard("tools")
-    recipe = "text-lora" if output.format == "text" else "sft-lora"
-    for kind in all_kinds().values():
-        if kind.name in kinds and kind.recipe and kind.name not in PLACEHOLDERS:
-            recipe = kind.recipe
-            break
+    recipe = "sft-lora"
+    if output.format == "text":
+        recipe = "text-lora"
+    filled_columns = {name.lower() for name in profile.filled_columns()}
+    has_media = False
+    for column in spec.columns:
+        kind = kind_of(column.kind)
+        top_names = {name.partition(".")[0].lower() for name in column.names}
+        if not kind.recipe or has_media or filled_columns.isdisjoint(top_names):
+            continue
+        recipe = kind.recipe
+        has_media = kind.part in PLACEHOLDERS
     dataset = str(output.dataset)
     splits = tuple(profile.source.splits) or (spec.split and spec.splits) or spec.splits[:1]
     words = [f"dataset={dataset.format(split=splits[0])}"]
-    if kinds & set(PLACEHOLDERS):
-        recipe = "vl-lora"
+    if has_media:
         words.append(f"media_dir={path if path.is_dir() else path.parent}")
     file = Path("recipes") / f"{recipe}.yaml"
     if "eval" in splits:  # instead of the share that the recipe holds out of the training rows

@@ -124,6 +124,7 @@ class Kind:
     - `options`: the further keys of such a column in a spec, with the JSON Schema of each.
     - `default`: the value if the file lacks the column. `is_optional`: it may be missing without a default.
     - `is_label`: the spec's `labels:` check and replace the values. Rows without one are dropped.
+    - `is_usual`: a column that a spec describes by its names alone may have this kind.
     - `is_id`: it identifies the row. Text cells that are whole numbers become numbers.
     - `code`: the problem of a value that cannot be read. `row_code`: of a value that does not fit its row.
     - `is_text`: values are texts once they are read. `is_cleaned`: `clean:` changes values before that.
@@ -147,6 +148,7 @@ class Kind:
     default: object = None
     is_optional: bool = False
     is_label: bool = False
+    is_usual: bool = False
     is_id: bool = False
     code: str = "E107"
     row_code: str = "E107"

@@ -63,7 +63,7 @@ class AnyKind(Kind):
 
 
 _NOT_BLANK = {"description": "text", "type": "string", "pattern": "\\S"}
-TEXT = Kind("text", _NOT_BLANK, is_text=True, is_cleaned=True, leaf_types=("text",))
+TEXT = Kind("text", _NOT_BLANK, is_text=True, is_cleaned=True, is_usual=True, leaf_types=("text",))
 ANSWER = Kind(
     "answer",
     {"description": "text", "type": "string"},
@@ -82,7 +82,7 @@ EXTRA = Kind(
     leaf_types=("text", "null"),
     reader=ExtraReader,
 )
-LABEL = Kind("label", {"description": "one of the spec's labels"}, is_label=True)
+LABEL = Kind("label", {"description": "one of the spec's labels"}, is_label=True, is_usual=True)
 ID = Kind(
     "id",
     {"description": "a whole number or text", "type": ["integer", "string"]},
