@@ -17,11 +17,7 @@ from tuneyard.eval.statistics.ratings import CRITERIA
 PROMPTS = ["什么是 LoRA？", "=1+1", "A man is walking a dog.", "Explain <b>HTML</b>."]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

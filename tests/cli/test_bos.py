@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_nli import ROWS
+from tests.cli.scoring import PAIRS
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.cmmlu import cli as cmmlu
@@ -38,7 +38,7 @@ def plain(tiny_model: Path, tmp_path_factory) -> Path:
 def score(tmp_path: Path):
     """`score(model, *arguments)` runs eval.nli on two sets and returns OUT."""
     for name in ("one", "two"):
-        (tmp_path / f"{name}.json").write_text(json.dumps(ROWS))
+        (tmp_path / f"{name}.json").write_text(json.dumps(PAIRS))
 
     def call(model: Path, *arguments: str) -> Path:
         sets = ("--data", tmp_path / "one.json", "--data", tmp_path / "two.json")

@@ -30,11 +30,7 @@ SHORT = ["--max-new-tokens", "3"]
 COMMANDS = {"nli": [], "qa": SHORT, "text": SHORT, "defect": SHORT, "dialogue": SHORT, "ab": SHORT}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -16,11 +16,7 @@ SUBJECTS = ("anatomy", "chinese_history", "logical")
 LETTERS = "ABCD"
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def question(number: int, long: int = 0) -> list[str]:

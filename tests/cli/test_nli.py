@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.cli.scoring import PAIRS
 from tests.conftest import ROOT
 from tests.messages import raises
 from tests.runs_cut import tree
@@ -17,32 +18,7 @@ from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import CLI, ContentError, RequestError, ResumableError
 from tuneyard.eval.nli import cli
 
-ROWS = [
-    {"instruction": f'Does "{a}" imply that "{b}"?', "input": "", "output": output, "idx": n + 10}
-    for n, (a, b, output) in enumerate(
-        [
-            ("A man is walking a dog.", "A person is outside.", "yes"),
-            ("A man sleeps.", "A person is outside with a dog and a cat.", "no"),
-            ("She sings.", "She is loud.", "maybe"),
-            ("He eats bread and butter in the kitchen of his house.", "He eats.", "yes"),
-            ("不确定", "A dog.", "no"),
-        ]
-    )
-]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.json"
-    path.write_text(json.dumps(ROWS))
-    return path
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -67,7 +43,7 @@ def predictions(folder: Path, model="base", name="tiny") -> list[dict]:
 
 def test_several_models_and_sets_in_one_run(nli, data, tmp_path, capsys) -> None:
     other = tmp_path / "other.jsonl"
-    other.write_text("\n".join(json.dumps(r) for r in ROWS[:3]))
+    other.write_text("\n".join(json.dumps(r) for r in PAIRS[:3]))
     adapter = write_adapter(tmp_path / "saved")
     out = nli("--data", data, "--data", other, "--adapter", f"one={adapter}")
     assert sorted(tree(out)) == sorted(
@@ -145,7 +121,7 @@ def test_a_run_that_changed_is_not_resumed(nli, data, tmp_path, tiny_model, chan
     before = tree(nli(*arguments))
     model = tiny_model
     if change == "data":
-        data.write_text(json.dumps(ROWS[:4]))
+        data.write_text(json.dumps(PAIRS[:4]))
     elif change == "adapter":
         shutil.rmtree(adapter)
         write_adapter(adapter, seed=1)
@@ -183,7 +159,7 @@ def test_a_model_without_chat_template_is_asked_in_plain_text(nli, data, tmp_pat
 
 def test_a_prompt_beyond_the_context_is_counted_and_never_cut(nli, tmp_path, tiny_model, capsys) -> None:
     long = tmp_path / "tiny.json"
-    long.write_text(json.dumps([*ROWS, {**ROWS[0], "instruction": "dog " * 3000}]))
+    long.write_text(json.dumps([*PAIRS, {**PAIRS[0], "instruction": "dog " * 3000}]))
     out = nli("--data", long)
     assert results(out)["refused"] == 1
     assert (results(out)["n"], results(out)["unparsed"]) == (6, 1)
@@ -206,7 +182,7 @@ def test_an_answer_that_nobody_expects_may_count_as_another(nli, data, tmp_path)
     said = predictions(nli("--data", data))[0]["model_output"]
     meant, other = (label for label in ("yes", "no", "maybe") if label != said)
     two = tmp_path / "two.json"
-    two.write_text(json.dumps([{**r, "output": meant if n % 2 else other} for n, r in enumerate(ROWS)]))
+    two.write_text(json.dumps([{**r, "output": meant if n % 2 else other} for n, r in enumerate(PAIRS)]))
     counts = ("--count", f"{said}={meant}", "--count", f"{other}={meant}")
     found = predictions(nli("--data", two, "--choices", "yes,no,maybe", *counts, out="two"), name="two")
     for row in found:  # `other` is expected in this set, so it stays what it is

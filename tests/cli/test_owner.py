@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import call
 from tests.messages import raises
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -22,10 +23,6 @@ def rows(tmp_path: Path) -> Path:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(ROWS))
     return path
-
-
-def call(command, *arguments: object) -> None:
-    command.main(list(map(str, arguments)), standalone_mode=False)
 
 
 def scored_by(command: str, out: Path) -> Path:

@@ -1,7 +1,6 @@
 """--preset document in the commands that generate: 512 tokens, sampled as the model ships."""
 
 import json
-import shutil
 from pathlib import Path
 
 import click
@@ -24,12 +23,8 @@ def asked(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def model(tiny_model: Path, tmp_path: Path) -> Path:
-    """The tiny model with a context for 512 tokens, and settings that sample."""
-    folder = shutil.copytree(tiny_model, tmp_path / "model")
-    settings = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05}
-    (folder / "generation_config.json").write_text(json.dumps(settings))
-    return folder
+def model(sampling_model) -> Path:
+    return sampling_model(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05)
 
 
 def call(command: click.Command, *given: object) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import predictions
 from tests.messages import raises
 from tests.serving import answering
 from tuneyard.core.errors import ContentError
@@ -39,10 +40,6 @@ def ask(data: Path, out: Path, said: dict[str, str] = SAID) -> Path:
         given = ["--model", "m", "--backend", "openai", "--url", url, "--data", data, "--out", out]
         cli.main(list(map(str, given)), standalone_mode=False)
     return out / "m" / "asked"
-
-
-def predictions(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
 def test_answers_are_held_against_references(data, tmp_path, capsys) -> None:

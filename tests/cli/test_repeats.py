@@ -1,7 +1,6 @@
 """--repeats: sampled answers are generated several times, and their mean, spread and interval are told."""
 
 import json
-import shutil
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -9,6 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from tests.cli.scoring import call, predictions, results
 from tests.conftest import ROOT
 from tests.messages import raises
 from tests.runs_cut import tree
@@ -30,25 +30,13 @@ def asked(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def model(tiny_model: Path, tmp_path: Path) -> Path:
-    """The tiny model with settings that sample."""
-    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
-    settings = {"do_sample": True, "temperature": 0.9, "top_k": 20}
-    (folder / "generation_config.json").write_text(json.dumps(settings))
-    return folder
+def model(sampling_model) -> Path:
+    return sampling_model(temperature=0.9, top_k=20)
 
 
 @pytest.fixture
 def given(model: Path, asked: Path) -> list[object]:
     return ["--model", model, "--data", asked, "--preset", "document", "--max-new-tokens", 24]
-
-
-def call(command, *arguments: object) -> None:
-    command.main(list(map(str, arguments)), standalone_mode=False)
-
-
-def results(folder: Path) -> dict:
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
 def test_each_repeat_has_other_answers_and_the_first_is_that_of_a_single_run(given, tmp_path, capsys) -> None:
@@ -57,8 +45,8 @@ def test_each_repeat_has_other_answers_and_the_first_is_that_of_a_single_run(giv
     call(text.cli, *given, "--rouge", "--out", tmp_path / "once")
     first = tmp_path / "out/base/asked"
     folders = [first, first / "repeats/2", first / "repeats/3"]
-    assert len({json.dumps(rows) for rows in map(predictions, folders)}) == 3
-    assert predictions(first) == predictions(tmp_path / "once/base/asked")
+    assert len({json.dumps(rows) for rows in map(answers, folders)}) == 3
+    assert answers(first) == answers(tmp_path / "once/base/asked")
     found = results(first)
     assert [results(folder).get("repeat") for folder in folders] == [None, 2, 3]
     values = [results(folder)["rouge1"] for folder in folders]
@@ -72,9 +60,8 @@ def test_each_repeat_has_other_answers_and_the_first_is_that_of_a_single_run(giv
     assert "Repeated generation" in capsys.readouterr().out
 
 
-def predictions(folder: Path) -> list[str]:
-    rows = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(row)["prediction"] for row in rows]
+def answers(folder: Path) -> list[str]:
+    return [row["prediction"] for row in predictions(folder)]
 
 
 def test_a_run_with_repeats_resumes_and_is_scored_again_and_compared(given, tmp_path, capsys) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.cli.test_nli import ROWS
+from tests.cli.scoring import PAIRS, call, predictions, results
 from tests.cli.test_text import ROWS as TEXTS
 from tests.messages import raises
 from tests.runs_cut import tree
@@ -26,29 +26,10 @@ from tuneyard.eval.tools import cli as tools
 SAID = ["I know nothing", "No.", "maybe", "Yes, he eats.", "no"]
 
 
-def call(command: click.Command, *arguments: object) -> None:
-    command.main(list(map(str, arguments)), standalone_mode=False)
-
-
-def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-
-
-def results(folder: Path) -> dict:
-    return json.loads((folder / "results.json").read_text())
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.json"
-    path.write_text(json.dumps(ROWS))
-    return path
-
-
 @pytest.fixture
 def generated(data: Path, tmp_path: Path) -> Path:
     """A run of eval.nli whose answers are SAID."""
-    said = {row["instruction"]: answer for row, answer in zip(ROWS, SAID, strict=True)}
+    said = {row["instruction"]: answer for row, answer in zip(PAIRS, SAID, strict=True)}
     with answering(said.__getitem__) as url:
         server = ("--model", "m", "--backend", "openai", "--url", url, "--mode", "generate")
         call(nli, *server, "--data", data, "--out", tmp_path / "old")
@@ -67,9 +48,9 @@ def test_another_parser_takes_the_same_outputs_anew(generated, data, tmp_path, c
     call(nli, "--rescore", generated, "--data", data, "--parser", "substring", "--out", tmp_path / "new")
     assert tree(generated) == before
     old, new = generated / "m" / "tiny", tmp_path / "new" / "m" / "tiny"
-    assert [line["model_output"] for line in lines(new)] == SAID
-    assert [line["predicted_output"] for line in lines(old)] == ["unknown", "no", "maybe", "yes", "no"]
-    assert [line["predicted_output"] for line in lines(new)] == ["no", "no", "maybe", "yes", "no"]
+    assert [line["model_output"] for line in predictions(new)] == SAID
+    assert [line["predicted_output"] for line in predictions(old)] == ["unknown", "no", "maybe", "yes", "no"]
+    assert [line["predicted_output"] for line in predictions(new)] == ["no", "no", "maybe", "yes", "no"]
     was, found = results(old), results(new)
     assert (was["unparsed"], found["unparsed"]) == (1, 0)
     assert found["rescored_from"] == {
@@ -83,29 +64,29 @@ def test_another_parser_takes_the_same_outputs_anew(generated, data, tmp_path, c
 
 
 def test_labels_and_counts_are_those_asked_for(generated, data, tmp_path) -> None:
-    data.write_text(json.dumps([{**row, "output": "yes" if n else "no"} for n, row in enumerate(ROWS)]))
+    data.write_text(json.dumps([{**row, "output": "yes" if n else "no"} for n, row in enumerate(PAIRS)]))
     run = json.loads((generated / "run.json").read_text())
     (generated / "run.json").write_text(json.dumps({**run, "sets": {"tiny": sha256(data)}}))
     counting = ("--choices", "yes,no,maybe", "--count", "maybe=no")
     call(nli, "--rescore", generated, "--data", data, *counting, "--out", tmp_path / "new")
-    found = lines(tmp_path / "new" / "m" / "tiny")
+    found = predictions(tmp_path / "new" / "m" / "tiny")
     assert [line["predicted_output"] for line in found] == ["unknown", "no", "no", "yes", "no"]
 
 
 def test_of_chosen_labels_fewer_can_be_taken_and_others_not(chosen, data, tmp_path) -> None:
-    old = lines(chosen / "base" / "tiny")
+    old = predictions(chosen / "base" / "tiny")
     with raises(RequestError, "perhaps"):
         choices = ("--choices", "yes,no,maybe,perhaps")
         call(nli, "--rescore", chosen, "--data", data, *choices, "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
     with raises(RequestError, "--parser"):
         call(nli, "--rescore", chosen, "--data", data, "--parser", "substring", "--out", tmp_path / "new")
-    two = [{**row, "output": "no"} if row["output"] == "maybe" else row for row in ROWS]
+    two = [{**row, "output": "no"} if row["output"] == "maybe" else row for row in PAIRS]
     data.write_text(json.dumps(two))
     run = json.loads((chosen / "run.json").read_text())
     (chosen / "run.json").write_text(json.dumps({**run, "sets": {"tiny": sha256(data)}}))
     call(nli, "--rescore", chosen, "--data", data, "--choices", "yes,no", "--out", tmp_path / "new")
-    for was, line in zip(old, lines(tmp_path / "new" / "base" / "tiny"), strict=True):
+    for was, line in zip(old, predictions(tmp_path / "new" / "base" / "tiny"), strict=True):
         assert line["model_output"] == was["model_output"]
         assert line["choices"] == {name: was["choices"][name] for name in ("yes", "no")}
         assert line["predicted_output"] == max(line["choices"], key=line["choices"].get)
@@ -225,10 +206,10 @@ def test_what_is_no_finished_run_of_this_data_and_command_is_refused(generated, 
     other.write_text(data.read_text())
     with raises(RequestError):
         call(nli, "--rescore", generated, "--data", other, *new)
-    data.write_text(json.dumps([*ROWS, ROWS[0]]))
+    data.write_text(json.dumps([*PAIRS, PAIRS[0]]))
     with raises(ContentError):
         call(nli, "--rescore", generated, "--data", data, *new)
-    data.write_text(json.dumps(ROWS))
+    data.write_text(json.dumps(PAIRS))
     (generated / "m" / "tiny" / "results.json").unlink()
     with raises(RequestError, "--resume"):
         call(nli, "--rescore", generated, "--data", data, *new)

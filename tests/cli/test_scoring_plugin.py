@@ -5,10 +5,10 @@ import re
 import sys
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
 
+from tests.cli.scoring import call, results
 from tests.conftest import ROOT
 from tests.messages import raises
 from tests.serving import answering
@@ -49,14 +49,6 @@ def data(tmp_path: Path) -> Path:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(ROWS))
     return path
-
-
-def call(command: click.Command, *arguments: object) -> None:
-    command.main(list(map(str, arguments)), standalone_mode=False)
-
-
-def results(folder: Path) -> dict:
-    return json.loads((folder / "results.json").read_text())
 
 
 def test_the_command_is_listed_with_its_option(contains) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import call
 from tests.messages import raises
 from tests.serving import answering
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -44,10 +45,6 @@ def register(**sets: list[dict[str, str]]) -> None:
         Path(f"dataset_info/{name}.json").write_text(json.dumps(rows))
         entries[name] = {"file_name": f"{name}.json", "columns": columns}
     Path("dataset_info/dataset_info.json").write_text(json.dumps(entries))
-
-
-def call(command, *arguments: object) -> None:
-    command.main(list(map(str, arguments)), standalone_mode=False)
 
 
 def results(model: str, name: str = "odd_eval", out: str = "out") -> dict:

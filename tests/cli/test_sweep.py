@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.cli.scoring import call, predictions
 from tests.fake_runs import write_run
 from tests.messages import raises
 from tests.runs_cut import tree
@@ -41,11 +42,7 @@ ROWS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -55,14 +52,6 @@ def folders(tmp_path: Path, tiny_model: Path):
     left, right = (write_adapter(tmp_path / name, seed=seed) for seed, name in enumerate(("left", "right")))
     given = ["--model", tiny_model, "--adapter", f"l={left}", "--adapter", f"r={right}"]
     return [*given, "--data", tmp_path / "one.json", "--data", tmp_path / "two.json"]
-
-
-def call(command, *arguments: object) -> None:
-    command.main(list(map(str, arguments)), standalone_mode=False)
-
-
-def rows_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
 def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_half(
@@ -76,13 +65,13 @@ def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_
     mix = f"mix={tmp_path}/left:0.5+{tmp_path}/right:1"
     call(nli, *folders[:2], *folders[-4:], "--adapter", mix, "--out", alone)
     for name in ("one", "two"):
-        assert rows_of(out / "l=0.5,r=1" / name) == rows_of(alone / "mix" / name)
-        assert rows_of(out / "base" / name) == rows_of(alone / "base" / name)
+        assert predictions(out / "l=0.5,r=1" / name) == predictions(alone / "mix" / name)
+        assert predictions(out / "base" / name) == predictions(alone / "base" / name)
     told = json.loads((out / "sweep.json").read_text())
     for name, count in (("one", 19), ("two", 12)):
         first = [n for n in range(count) if hashlib.sha256(f"42 {n // 2}".encode()).digest()[0] % 2 == 0]
         right = {
-            m: sum(rows_of(out / m / name)[n]["predicted_output"] == ROWS[n]["output"] for n in first)
+            m: sum(predictions(out / m / name)[n]["predicted_output"] == ROWS[n]["output"] for n in first)
             for m in models
         }
         assert right[told["chosen"][name]] == max(right.values())

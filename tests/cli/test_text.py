@@ -27,11 +27,7 @@ GENERATED = ["empty_rate", "avg_pred_len_tokens", "avg_ref_len_tokens", "len_rat
 GENERATED += ["distinct-1", "distinct-2"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import call
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.files import sha256
 from tuneyard.eval.compare import cli as compare
@@ -32,10 +33,6 @@ def here(tmp_path, monkeypatch) -> None:
     Path("saves/mine/training.json").write_text(
         json.dumps({"inputs": {"settings": {"dataset": "mine"}, "data": [data]}})
     )
-
-
-def call(cli, *arguments: object) -> None:
-    cli.main(list(map(str, arguments)), standalone_mode=False)
 
 
 def few_examples(dataset: str) -> str:
