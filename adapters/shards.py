@@ -1,7 +1,6 @@
-"""Write the files of a model anew: which tensor goes into which file, and how it gets there.
+"""Write the weight files of a model from those of another: plan the files, then write each.
 
-Tensors that nothing touches are copied by the kernel from file to file (sendfile(2)); only what changes
-passes through memory.
+The kernel copies unchanged tensors from file to file (sendfile(2)). Only changed tensors are in memory.
 """
 
 import math
@@ -26,7 +25,7 @@ Blocks = Iterator[Stored] | None
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One tensor to write: its name, dtype and shape, and the tensor of the base that it comes from."""
+    """One tensor to write: its name, dtype and shape, and its source in the base."""
 
     name: str
     dtype: str
@@ -55,24 +54,34 @@ class Shard:
 def plan_shards(
     base: Base, dtype: str | None, copies: dict[str, str], shapes: dict[str, Shape], limit: int | None
 ) -> list[Shard]:
-    """Return the files to write: the base's own, or filled in order up to `limit` bytes each.
+    """Plan the files: like the base's, or filled in order up to `limit` bytes each.
 
-    `dtype` converts all floats (None keeps each); `copies` {new name: stored name} adds a tensor of its own
-    right behind the one that it was tied to; `shapes` are those that another shape gets.
+    `dtype` converts all floats (None keeps each dtype). `copies` {new name: stored name} adds a tensor of its
+    own after the tensor to which it was tied. `shapes` lists the tensors that get another shape.
     """
-    shards = [Shard(file, []) for file in base.shards]
-    for shard, weights in zip(shards, base.shards.values(), strict=True):
+    shards = []
+    for file, weights in base.shards.items():
+        pieces = []
         for tensor in sorted(weights.tensors.values(), key=lambda t: (t.start, t.stop)):
+            piece_dtype = tensor.dtype
+            if dtype and tensor.dtype in STORED:
+                piece_dtype = dtype
             names = [tensor.name, *(new for new, stored in copies.items() if stored == tensor.name)]
-            kept = dtype if dtype and tensor.dtype in STORED else tensor.dtype
-            shard.pieces.extend(Piece(name, kept, shapes.get(name, tensor.shape), tensor) for name in names)
+            for name in names:
+                shape = shapes.get(name, tensor.shape)
+                pieces.append(Piece(name, piece_dtype, shape, tensor))
+        shards.append(Shard(file, pieces))
     if limit is None:
         return shards
     groups: list[list[Piece]] = [[]]
-    for piece in (piece for shard in shards for piece in shard.pieces):
-        if groups[-1] and sum(p.bytes for p in groups[-1]) + piece.bytes > limit:
-            groups.append([])
-        groups[-1].append(piece)
+    size = 0
+    for shard in shards:
+        for piece in shard.pieces:
+            if groups[-1] and size + piece.bytes > limit:
+                groups.append([])
+                size = 0
+            groups[-1].append(piece)
+            size += piece.bytes
     if len(groups) == 1:
         return [Shard(SINGLE, groups[0])]
     total = len(groups)
@@ -82,7 +91,7 @@ def plan_shards(
 def write_shard(path: Path, shard: Shard, blocks: Callable[[Piece], Blocks]) -> Iterator[int]:
     """Write one file and sync it, yielding the bytes done.
 
-    `blocks` gives a tensor's values; where it gives None, a second thread copies the base's to their place.
+    `blocks` yields the values of a tensor. If it is None for a tensor, a second thread copies the base's.
     """
     specs = [(piece.name, piece.dtype, piece.shape) for piece in shard.pieces]
     copies: list[tuple[Future[None], int]] = []
@@ -107,7 +116,7 @@ def write_shard(path: Path, shard: Shard, blocks: Callable[[Piece], Blocks]) -> 
 
 
 def write_index(folder: Path, shards: list[Shard]) -> None:
-    """Write the index of several shards; a single file needs none."""
+    """Write the index of several shards. A single file needs no index."""
     if len(shards) == 1 and shards[0].name == SINGLE:
         return
     places = sorted((piece.name, shard.name) for shard in shards for piece in shard.pieces)
@@ -120,7 +129,8 @@ def copy_tensor(tensor: Tensor, out: Path, position: int) -> None:
     start = tensor.start
     with tensor.file.open("rb") as source, out.open("r+b", buffering=0) as target:
         target.seek(position)
-        while count := min(tensor.stop - start, COPIED_AT_ONCE):
+        while start < tensor.stop:
+            count = min(tensor.stop - start, COPIED_AT_ONCE)
             done = os.sendfile(target.fileno(), source.fileno(), start, count)
             if not done:
                 raise ContentError(f"{tensor.file}: the file became shorter while it was read")

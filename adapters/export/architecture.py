@@ -1,7 +1,7 @@
-"""The model types that are written as GGUF here: their names, hyperparameters, row order and vocabulary.
+"""Names, hyperparameters, row order and vocabulary of the model types that can be exported as GGUF.
 
-llama.cpp knows pre-tokenizers by name alone, each with a regular expression of its own. A tokenizer
-whose expression is not one of those below would cut text otherwise than in training, and is refused.
+llama.cpp selects a pre-tokenizer by its name, each with a fixed regular expression. A tokenizer with another
+expression would split text differently than in training, and is refused.
 """
 
 import functools
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter, TensorNameMap
 
 
-LARGEST = float(np.finfo(np.float32).max)  # a GGUF holds these in fp32
-OTHERS = "convert_hf_to_gguf.py of llama.cpp may take it"
+LARGEST = float(np.finfo(np.float32).max)  # a GGUF stores these in fp32
+OTHERS = "convert_hf_to_gguf.py of llama.cpp may support it"
 KNOWN = ("llama", "qwen2", "qwen3")
 Value = TypeVar("Value", bound=np.generic)
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
@@ -38,21 +38,22 @@ NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # gguf.TokenType
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A model's config as far as a GGUF holds it; `path` is its config.json, for messages."""
+    """The fields of a model's config that a GGUF contains; `path` is its config.json, for messages."""
 
     path: Path
     name: str
     fields: dict[str, Any]
 
     def count(self, field: str) -> int:
-        """Return a positive whole number of the config; `ContentError` where it is none."""
+        """A positive whole number of the config; `ContentError` for any other value."""
         return positive_int(self.fields.get(field), f"{self.path}: {field}")
 
     @property
     def key_heads(self) -> int:
-        """Number of key and value heads, all heads where the config names none."""
-        named = self.fields.get("num_key_value_heads") is not None
-        return self.count("num_key_value_heads" if named else "num_attention_heads")
+        """Number of key and value heads. Without an entry it is the number of all heads."""
+        if self.fields.get("num_key_value_heads") is not None:
+            return self.count("num_key_value_heads")
+        return self.count("num_attention_heads")
 
     @property
     def head_width(self) -> int:
@@ -62,16 +63,18 @@ class Architecture:
         return self.count("hidden_size") // self.count("num_attention_heads")
 
     def gguf_name(self, name: str) -> str | None:
-        """Return llama.cpp's name of a tensor or module (`model.norm` → `output_norm`), None if unknown."""
-        found = _names(self.name, self.count("num_hidden_layers")).get_name(name, (".weight", ".bias"))
-        return None if found is None else str(found)
+        """llama.cpp's name of a tensor or module (`model.norm` → `output_norm`), None if unknown."""
+        names = _names(self.name, self.count("num_hidden_layers"))
+        gguf_name: str | None = names.get_name(name, (".weight", ".bias"))
+        return gguf_name
 
     def heads(self, gguf_name: str) -> int | None:
-        """Return by how many heads a tensor's rows are reordered (Llama's q and k, for RoPE), None if not."""
-        query = ".attn_q." in gguf_name
-        if self.name != "llama" or not (query or ".attn_k." in gguf_name):
-            return None
-        return self.count("num_attention_heads") if query else self.key_heads
+        """Number of heads by which a tensor's rows are reordered (Llama's q and k, for RoPE), or None."""
+        if self.name == "llama" and ".attn_q." in gguf_name:
+            return self.count("num_attention_heads")
+        if self.name == "llama" and ".attn_k." in gguf_name:
+            return self.key_heads
+        return None
 
     def write(self, writer: "GGUFWriter") -> None:
         """Add the hyperparameters to a GGUF."""
@@ -90,11 +93,12 @@ class Architecture:
 
 
 def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:
-    """Check that a config.json is of a kind that is written here; `ContentError` names what is not."""
+    """Check that a config.json can be exported; `ContentError` names the field that cannot."""
     kind, rope = fields.get("model_type"), _rope(fields)
     if kind not in KNOWN:
-        found = f"{path}: model_type {show_value(kind)}"
-        raise ContentError(f"{found}: only {', '.join(KNOWN)} are written here; {OTHERS}")
+        raise ContentError(
+            f"{path}: model_type {show_value(kind)}: only {', '.join(KNOWN)} are written here; {OTHERS}"
+        )
     scaling = rope.get("rope_type") or rope.get("type") or "default"
     activation = fields.get("hidden_act", "silu")
     refused = {
@@ -103,8 +107,8 @@ def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:
         "its weights are quantised": fields.get("quantization_config"),
         f"hidden_act {show_value(activation)}": activation != "silu",
     }
-    for reason, found in refused.items():
-        if found:
+    for reason, applies in refused.items():
+        if applies:
             raise ContentError(f"{path}: {reason}: not written here; {OTHERS}")
     return Architecture(path, kind, fields)
 
@@ -117,22 +121,22 @@ def _names(architecture: str, layers: int) -> "TensorNameMap":
 
 
 def _rope(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return what the config says of rotary embeddings, in transformers 5's place or the older two."""
-    said = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-    if not isinstance(said, dict):
-        raise ContentError(f"rope_parameters {show_value(said)}: expected a map of settings")
-    return {"rope_theta": fields.get("rope_theta", 10000.0)} | said
+    """Settings of rotary embeddings: the field of transformers 5, or the older two."""
+    settings = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    if not isinstance(settings, dict):
+        raise ContentError(f"rope_parameters {show_value(settings)}: expected a map of settings")
+    return {"rope_theta": fields.get("rope_theta", 10000.0)} | settings
 
 
 def reorder(rows: NDArray[Value], heads: int) -> NDArray[Value]:
-    """Return rows [heads·2·half, …] with the two halves of each head interleaved."""
+    """Interleave the two halves of each head in rows [heads·2·half, …]."""
     halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Tokens by id with their types, and the name of the pre-tokenizer; `composed`: text becomes NFC."""
+    """Tokens by id with their types, and the name of the pre-tokenizer. `composed` normalises text to NFC."""
 
     folder: Path
     tokens: list[str]
@@ -141,12 +145,12 @@ class Vocabulary:
     composed: bool
 
     def write(self, writer: "GGUFWriter") -> None:
-        """Add all of `tokenizer.*` to a GGUF, the chat template too."""
+        """Add all of `tokenizer.*` to a GGUF, including the chat template."""
         from gguf import SpecialVocab
 
         logging.getLogger("gguf.vocab").setLevel(logging.ERROR)
         special = SpecialVocab(self.folder, load_merges=True, n_vocab=len(self.tokens))
-        special.add_special_token.setdefault("bos", False)  # else llama.cpp guesses from the pre-tokenizer
+        special.add_special_token.setdefault("bos", False)  # otherwise llama.cpp guesses
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre(self.pre)
         writer.add_token_list(self.tokens)
@@ -155,19 +159,20 @@ class Vocabulary:
 
 
 def read_vocabulary(folder: Path, size: int) -> Vocabulary:
-    """Read tokenizer.json; `size` is the embedding's number of rows, to which tokens are filled up.
+    """Read tokenizer.json, padded to `size` tokens, the embedding's number of rows.
 
-    `ContentError` where it is no byte-level BPE, or cuts text in a way that llama.cpp has no name for.
+    `ContentError` if it is not byte-level BPE, or splits text in a way that llama.cpp has no name for.
     """
     path = require(folder / "tokenizer.json", "tokenizer")
     fields: dict[str, Any] = read_object(path)
     model = fields.get("model") or {}
     if model.get("type") != "BPE":
-        found = show_value(model.get("type"))
-        raise ContentError(f"{path}: {found}: only byte-level BPE is written here; {OTHERS}")
+        kind = show_value(model.get("type"))
+        raise ContentError(f"{path}: {kind}: only byte-level BPE is written here; {OTHERS}")
     ids = {index: (token, NORMAL) for token, index in (model.get("vocab") or {}).items()}
     for token in fields.get("added_tokens") or []:
-        ids[token["id"]] = token["content"], CONTROL if token.get("special") else USER_DEFINED
+        token_type = CONTROL if token.get("special") else USER_DEFINED
+        ids[token["id"]] = token["content"], token_type
     if ids and max(ids) >= size:
         raise ContentError(
             f"{path}: token {show_value(ids[max(ids)][0])} has id {max(ids)}, but the embedding has {size} "
@@ -188,18 +193,23 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
 
 
 def _step(path: Path, step: dict[str, Any]) -> str:
-    """Return what one step of a pre-tokenizer does, in the terms of `PRE_TOKENIZERS`."""
+    """Describe one step of a pre-tokenizer in the terms of `PRE_TOKENIZERS`."""
     kind = step.get("type")
     if kind == "Split" and step.get("behavior") == "Isolated" and not step.get("invert"):
         return str(step["pattern"].get("Regex"))
     if kind == "Digits" and step.get("individual_digits"):
         return "digits"
     if kind == "ByteLevel" and not step.get("add_prefix_space"):
-        return "words and bytes" if step.get("use_regex", True) else "bytes"
+        if step.get("use_regex", True):
+            return "words and bytes"
+        return "bytes"
     raise ContentError(f"{path}: pre-tokenizer {show_value(step)}: llama.cpp has no such step")
 
 
 def _parts(step: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
     if step is None:
         return []
-    return step[inner] if step.get("type") == "Sequence" else [step]
+    if step.get("type") == "Sequence":
+        steps: list[dict[str, Any]] = step[inner]
+        return steps
+    return [step]

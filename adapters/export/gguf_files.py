@@ -1,7 +1,7 @@
-"""Writing GGUF files: a model in a type of ours or of llama.cpp's quantiser, or an adapter as a LoRA.
+"""Write GGUF files: a model, with llama.cpp's quantiser if its type needs it, or an adapter as a LoRA.
 
-llama.cpp (--lora) and Ollama (ADAPTER) put a LoRA beside the base's GGUF. llama.cpp scales every module by
-alpha over its own rank and knows neither patterns nor rsLoRA; what a scale is beyond that goes into B.
+llama.cpp (--lora) and Ollama (ADAPTER) load a LoRA with the base's GGUF. llama.cpp scales every module by
+alpha over its rank, without patterns or rsLoRA. The rest of a scale is multiplied into B.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from tuneyard.adapters.export.architecture import (
 )
 from tuneyard.adapters.export.source import GGUF, ExportSource, check_file, licence_of
 from tuneyard.adapters.output import require_space, staged_for
-from tuneyard.adapters.store import name_of, note
+from tuneyard.adapters.store import Adapter, name_of, note
 from tuneyard.core.base_models import Base, open_base
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
@@ -41,64 +41,85 @@ Staged = AbstractContextManager[Path]
 QUANTISER = "llama-quantize"
 TYPES = ("f16", "q8_0", "q4_0")  # gguf-py has no quantiser for llama.cpp's K types (q4_k_m and the like)
 TABLES = ("token_embd.weight", "output.weight")
-AT_ONCE = 1 << 22  # elements in hand
+AT_ONCE = 1 << 22  # elements in memory
 
 
 def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
-    """Write a model, or an adapter beside its base, as a GGUF file."""
+    """Write a model, or an adapter for its base, as a GGUF file."""
     started = time.monotonic()
     check = functools.partial(check_file, options["out"], source, GGUF, force=options["force"])
     target = check()
     need("gguf")
-    (_lora if source.adapter else _model)(source, options, target, staged_for(check))
+    if source.adapter:
+        _write_lora(source, source.adapter, options, target, staged_for(check))
+    else:
+        _write_model(source, options, target, staged_for(check))
     size = target.stat().st_size
     click.echo(f"{options['out']}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
 
 
-def _model(source: ExportSource, options: Mapping[str, Any], target: Path, staged: Staged) -> None:
-    """Write a model in one of our types, or in f16 that llama.cpp's quantiser turns into another."""
+def _write_model(source: ExportSource, options: Mapping[str, Any], target: Path, staged: Staged) -> None:
+    """Write a model in one of `TYPES`, or in f16 for llama.cpp's quantiser."""
     from tqdm import tqdm
 
-    kind, llama_cpp = (options["type"] or "f16").lower(), options["llama_cpp"]
+    kind = (options["type"] or "f16").lower()
+    llama_cpp: Path | None = options["llama_cpp"]
     if kind in TYPES and llama_cpp:
         raise RequestError(f"--llama-cpp: {kind} is written without it; it is for types such as q4_k_m")
     if kind not in TYPES and not llama_cpp:
         raise RequestError(
-            f"--type {kind}: {', '.join(TYPES)} are written here; for others the gguf package has "
-            f"no quantiser, --llama-cpp DIR, a checkout of llama.cpp with its {QUANTISER}, makes them"
+            f"--type {kind}: the gguf package writes {', '.join(TYPES)}; for other types give "
+            f"--llama-cpp DIR, a checkout of llama.cpp with its {QUANTISER} built"
         )
-    places = [llama_cpp / QUANTISER, llama_cpp / "build/bin" / QUANTISER] if llama_cpp else []
-    quantiser = next((place.resolve() for place in places if place.is_file()), None)
-    if places and quantiser is None:
-        raise RequestError(
-            f"{llama_cpp}: no {QUANTISER}; expected a checkout of llama.cpp with it built: cmake -B build && "
-            f"cmake --build build --target {QUANTISER}"
-        )
-    plan = plan_gguf(open_base(source.folder), "f16" if quantiser else kind)
+    quantiser = None
+    type_written = kind
+    if llama_cpp:
+        quantiser = _find_quantiser(llama_cpp)
+        type_written = "f16"
+    plan = plan_gguf(open_base(source.folder), type_written)
     size = sum(entry.bytes for entry in plan.entries)
     require_space(target, size)
     if plan.vocabulary.composed:
         note("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
-    about, licence = {"name": name_of(source.folder)}, licence_of(source)
+    about = {"name": name_of(source.folder)}
+    licence = licence_of(source)
     if licence:
-        about["license"] = licence[0].get("license_name", licence[0]["license"])
+        fields, _ = licence
+        about["license"] = fields.get("license_name", fields["license"])
     with staged as folder, tqdm(total=size, unit="B", unit_scale=True, delay=2) as bar:
-        written = folder / (f"{target.name}.f16" if quantiser else target.name)
-        write_gguf(plan, written, about, bar.update)
-        if quantiser:  # what it prints goes to stderr, which is 2
-            done = subprocess.run([quantiser, written, folder / target.name, kind], stdout=2, check=False)
-            if code := done.returncode:
-                raise ContentError(f"{quantiser} ended with exit code {code}; its own message is above")
+        result = folder / target.name
+        if quantiser is None:
+            write_gguf(plan, result, about, bar.update)
+            return
+        source_file = folder / f"{target.name}.f16"
+        write_gguf(plan, source_file, about, bar.update)
+        # Its output goes to stderr (2).
+        done = subprocess.run([quantiser, source_file, result, kind], stdout=2, check=False)
+        if done.returncode:
+            raise ContentError(
+                f"{quantiser} ended with exit code {done.returncode}; its own message is above"
+            )
 
 
-def _lora(source: ExportSource, options: Mapping[str, Any], target: Path, staged: Staged) -> None:
+def _find_quantiser(llama_cpp: Path) -> Path:
+    for place in (llama_cpp / QUANTISER, llama_cpp / "build/bin" / QUANTISER):
+        if place.is_file():
+            return place.resolve()
+    raise RequestError(
+        f"{llama_cpp}: no {QUANTISER}; expected a checkout of llama.cpp with it built: cmake -B build && "
+        f"cmake --build build --target {QUANTISER}"
+    )
+
+
+def _write_lora(
+    source: ExportSource, adapter: Adapter, options: Mapping[str, Any], target: Path, staged: Staged
+) -> None:
     """Write A [rank, inputs] and B [outputs, rank] of each module in fp32."""
     from gguf import GGUFType, GGUFWriter
 
-    adapter = source.adapter
     if options["type"] or options["llama_cpp"]:
-        raise RequestError("--type and --llama-cpp are for models; an adapter's GGUF holds fp32, made here")
-    if adapter is None or source.base is None:
+        raise RequestError("--type and --llama-cpp are for models; an adapter's GGUF is always fp32")
+    if source.base is None:
         raise RequestError(
             f"{source.folder}: an adapter, which has no GGUF of its own as a model. Fuse it first: "
             f"tuneyard adapter fuse {source.folder} --base BASE --out DIR, and export that; or give --base "
@@ -122,10 +143,13 @@ def _lora(source: ExportSource, options: Mapping[str, Any], target: Path, staged
             a, b = adapter.factors(path)
             name = f"{architecture.gguf_name(path)}.weight"
             heads = architecture.heads(name)
-            beyond = adapter.lora.scale_of(path) * module.rank / adapter.lora.alpha
-            b = b if beyond == 1 else (b * np.float64(beyond)).astype(np.float32)
+            extra_scale = adapter.lora.scale_of(path) * module.rank / adapter.lora.alpha
+            if extra_scale != 1:
+                b = (b * np.float64(extra_scale)).astype(np.float32)
+            if heads:
+                b = reorder(b, heads)
             writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(a))
-            writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(reorder(b, heads) if heads else b))
+            writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(b))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -133,7 +157,7 @@ def _lora(source: ExportSource, options: Mapping[str, Any], target: Path, staged
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor to write: its name in the GGUF, where it is read from, and as what it is written."""
+    """One tensor to write: its name and type in the GGUF, and its source."""
 
     name: str
     source: Tensor
@@ -151,7 +175,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class GgufPlan:
-    """A checked model and what of it is written."""
+    """A checked model and the tensors to write."""
 
     architecture: Architecture
     vocabulary: Vocabulary
@@ -160,10 +184,10 @@ class GgufPlan:
 
 
 def plan_gguf(base: Base, kind: str) -> GgufPlan:
-    """Check that every tensor has its place in a GGUF of type `kind`; nothing is written."""
+    """Check that every tensor has its place in a GGUF of type `kind`."""
     architecture = read_architecture(base.folder / "config.json", base.config)
     layers, tensors = architecture.count("num_hidden_layers"), len(base.tensors)
-    if layers > tensors:  # llama.cpp's table of names grows with it
+    if layers > tensors:  # which decides the size of llama.cpp's table of names
         raise ContentError(f"{base.folder}: {tensors} tensors, too few for num_hidden_layers {layers}")
     entries = list(_entries(base, architecture, kind))
     hidden, feed = architecture.count("hidden_size"), architecture.count("intermediate_size")
@@ -184,20 +208,22 @@ def plan_gguf(base: Base, kind: str) -> GgufPlan:
                 f"{architecture.path} makes it {list(shape)}"
             )
     vocabulary = read_vocabulary(base.folder, table[0])
-    found = {entry.name for entry in entries} | ({"output.weight"} if base.tied else set())
+    names = {entry.name for entry in entries}
+    if base.tied:
+        names.add("output.weight")
     for name in shapes:
-        if name not in found:
+        if name not in names:
             raise ContentError(f"{base.folder}: no tensor for {name} (as llama.cpp calls it): damaged model")
     return GgufPlan(architecture, vocabulary, kind, entries)
 
 
-def _entries(base: Base, architecture: Architecture, wanted: str) -> Iterator[Entry]:
-    """Yield what is written, and how: vectors in fp32, embedding and head in no less than 8 bits."""
+def _entries(base: Base, architecture: Architecture, gguf_type: str) -> Iterator[Entry]:
+    """Choose the type of each tensor: vectors in fp32, embedding and head in at least 8 bits."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     for tensor in base.tensors.values():
         if tensor.name.endswith("rotary_emb.inv_freq"):
-            continue  # old checkpoints carry it; it follows from the config
+            continue  # only old checkpoints have it; it follows from the config
         name = architecture.gguf_name(tensor.name)
         if name is None or tensor.dtype not in STORED or not 1 <= len(tensor.shape) <= 2:
             raise ContentError(
@@ -206,16 +232,18 @@ def _entries(base: Base, architecture: Architecture, wanted: str) -> Iterator[En
             )
         if name == "output.weight" and base.tied:
             continue
-        kind = GGMLQuantizationType["Q8_0" if wanted == "q4_0" and name in TABLES else wanted.upper()]
+        kind = GGMLQuantizationType[gguf_type.upper()]
+        if gguf_type == "q4_0" and name in TABLES:
+            kind = GGMLQuantizationType.Q8_0
         if len(tensor.shape) == 1:
             kind = GGMLQuantizationType.F32
-        elif tensor.shape[-1] % GGML_QUANT_SIZES[kind][0]:  # no whole blocks: as llama.cpp has them
+        elif tensor.shape[-1] % GGML_QUANT_SIZES[kind][0]:  # not whole blocks: llama.cpp uses f16 too
             kind = GGMLQuantizationType.F16
         yield Entry(name, tensor, kind, architecture.heads(name))
 
 
 def write_gguf(plan: GgufPlan, path: Path, about: dict[str, str], progress: Callable[[int], object]) -> None:
-    """Write the file at `path`, which the caller renames; `about` is name and licence, progress in bytes."""
+    """Write the file at `path`. `about` has name and licence; `progress` is called with bytes."""
     from gguf import GGML_QUANT_VERSION, GGUFType, GGUFWriter, LlamaFileType
 
     with contextlib.closing(GGUFWriter(path, plan.architecture.name)) as writer:
@@ -233,7 +261,7 @@ def write_gguf(plan: GgufPlan, path: Path, about: dict[str, str], progress: Call
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        file: Any = writer.fout[0]  # past the writer, which would want each tensor whole
+        file: Any = writer.fout[0]  # without the writer, which takes only whole tensors
         writer.write_padding(file, file.tell())
         for entry in plan.entries:
             for block in _blocks(entry):
@@ -243,15 +271,20 @@ def write_gguf(plan: GgufPlan, path: Path, about: dict[str, str], progress: Call
 
 
 def _blocks(entry: Entry) -> Iterator[NDArray[Any]]:
-    """Yield a tensor's rows as they are written; one that is reordered by heads comes whole."""
+    """Yield a tensor's rows in their written type. A tensor that is reordered by heads comes whole."""
     from gguf import GGMLQuantizationType, quantize
 
-    for _, block in blocks_of(entry.source, math.prod(entry.source.shape) if entry.heads else AT_ONCE):
-        rows = reorder(block, entry.heads) if entry.heads else block
+    elements = AT_ONCE
+    if entry.heads:
+        elements = math.prod(entry.source.shape)
+    for _, rows in blocks_of(entry.source, elements):
+        ordered = rows
+        if entry.heads:
+            ordered = reorder(rows, entry.heads)
         if entry.kind == GGMLQuantizationType.F16:
             with np.errstate(over="ignore"):
-                half = rows.astype(np.float16)
+                half = ordered.astype(np.float16)
             require_finite(half.astype(np.float32), f"{entry.source.name}: in f16, which ends at 65,504")
             yield np.ascontiguousarray(half)
         else:
-            yield np.ascontiguousarray(quantize(rows, entry.kind))
+            yield np.ascontiguousarray(quantize(ordered, entry.kind))

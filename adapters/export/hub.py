@@ -1,4 +1,4 @@
-"""Upload to the Hugging Face hub: files by name, one commit, what has arrived is not sent twice."""
+"""Upload to the Hugging Face Hub as one commit. Files that arrived before are not sent twice."""
 
 import re
 from collections.abc import Mapping
@@ -42,11 +42,11 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
 $ llamafactory-cli chat {named}
 {served}
 ```"""
-Card = tuple[str, list[str]]  # a model card, and what could not be found out
+Card = tuple[str, list[str]]  # a model card, and notes on missing facts
 
 
 def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
-    """Upload safetensors, configs, tokenizer and licence texts with a card, or print what would be sent."""
+    """Upload safetensors, configs, tokenizer and licence texts with a card. `--dry-run` lists them."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
@@ -58,9 +58,12 @@ def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
     if "/" not in repo:
         raise RequestError(f"--repo {repo!r}: expected OWNER/NAME")
     card, notes = make_card(source, repo, options["license"], list(options["results"]))
-    weights = [file.name for file in adapter.files] if adapter else list(open_base(folder).shards)
-    names = [CONFIG if adapter else "config.json", *weights]
-    optional = (WEIGHTS_INDEX,) if adapter else ("generation_config.json", INDEX)
+    if adapter:
+        names = [CONFIG, *(file.name for file in adapter.files)]
+        optional = [WEIGHTS_INDEX]
+    else:
+        names = ["config.json", *open_base(folder).shards]
+        optional = ["generation_config.json", INDEX]
     names += [name for name in (*optional, *TOKENIZER, *CARRIED) if (folder / name).is_file()]
     left_out = {path.name for path in folder.iterdir()} - {*names, CARD}
     for text in notes:
@@ -111,77 +114,101 @@ def _send(repo: str, files: list[Path], card: str, *, private: bool) -> str:
 
 
 def make_card(source: ExportSource, name: str, licence: str | None, results: list[Path]) -> Card:
-    """Return the hub's model card, as far as files tell; `licence` overrides what the base's say."""
+    """Write the hub's model card from recorded facts; `licence` overrides the files of the base.
+
+    The front matter is plain YAML: huggingface_hub's `ModelCardData` would write the same lines.
+    """
     notes: list[str] = []
     adapter = source.adapter
     base = adapter.lora.base if adapter else fused_base(source.folder)
+    head, terms = _licence(source, licence, notes)
     on_hub = bool(base and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).is_dir())
-    fields, terms = _licence(source, licence, notes)
-    page = fields.get("license_link", f"https://huggingface.co/{base}")
-    terms += f", [stated there]({page})" if on_hub else ""
-    head: dict[str, object] = {**fields, **({"base_model": base} if on_hub else {})}
-    if not on_hub:
-        notes.append(
-            f"the base is named {base or 'nowhere'}, no hub id: those who download this cannot find it"
-            + (f"; set base_model_name_or_path in {CONFIG}" if adapter else "")
-        )
-    head |= {
-        "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["lora", "tuneyard"] if adapter else ["tuneyard"],
-    }
-    shown = base or "BASE"
-    shown = Path(shown).name if Path(shown).is_absolute() else shown
+    if on_hub:
+        page = head.get("license_link", f"https://huggingface.co/{base}")
+        terms += f", [stated there]({page})"
+        head["base_model"] = base
+    else:
+        message = f"the base is named {base or 'nowhere'}, no hub id: nobody can download it by this name"
+        if adapter:
+            message += f"; set base_model_name_or_path in {CONFIG}"
+        notes.append(message)
+    base_label = base or "BASE"
+    if Path(base_label).is_absolute():
+        base_label = Path(base_label).name
     runs = _runs(source.folder, name_of(source.folder), notes)
-    data = [entry for run in runs.values() for entry in run.get("data") or [] if isinstance(entry, dict)]
-    recipes = {name: run["settings"] for name, run in runs.items() if run.get("settings")}
-    settings: dict[str, Any] = next(iter(recipes.values()), {})
-    template = f" --template {settings['template']}" if settings.get("template") else ""
+    datasets = []
+    recipes: dict[str, dict[str, Any]] = {}
+    for run_name, run in runs.items():
+        datasets += [entry for entry in run.get("data") or [] if isinstance(entry, dict)]
+        if run.get("settings"):
+            recipes[run_name] = run["settings"]
     if not recipes:
-        notes.append("recipe not recorded beside the weights (training.json of `tuneyard recipe train`)")
-    trained = ", ".join(dict.fromkeys(str(one["dataset"]) for one in data))
-    rows = [["base", base or "not recorded"], ["licence of the base", terms], *_sizes(adapter)]
+        notes.append("recipe not recorded next to the weights (training.json of `tuneyard recipe train`)")
+    facts = [["base", base or "not recorded"], ["licence of the base", terms]]
+    if adapter:
+        head |= {"library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lora", "tuneyard"]}
+        sentence = f"A LoRA adapter for {base_label}"
+        facts += _sizes(adapter)
+    else:
+        head |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["tuneyard"]}
+        sentence = f"A full model: adapters fused into {base_label}"
+    if datasets:
+        names = dict.fromkeys(str(entry["dataset"]) for entry in datasets)
+        sentence += f", trained on {', '.join(names)}"
+    template = ""
+    first_recipe: dict[str, Any] = next(iter(recipes.values()), {})
+    if first_recipe.get("template"):
+        template = f" --template {first_recipe['template']}"
     sections = [
         f"# {name.rpartition('/')[2]}",
-        f"{'A LoRA adapter for' if adapter else 'A full model: adapters fused into'} {shown}"
-        f"{f', trained on {trained}' if trained else ''}.",
-        markdown_table(["", ""], rows),
-        _usage(source, name, shown, template),
-        _data(data, notes),
-        *(
-            f"## Recipe{f' of {one}' if len(runs) > 1 else ''}\n\n```yaml\n{dump_yaml(recipe)}```"
-            for one, recipe in recipes.items()
-        ),
-        _results(adapter, results, notes),
-        _provenance(source.folder),
+        f"{sentence}.",
+        markdown_table(["", ""], facts),
+        _usage(source, name, base_label, template),
+        _data(datasets, notes),
     ]
-    text = f"---\n{dump_yaml(head)}---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
-    return text, notes
+    for run_name, settings in recipes.items():
+        title = "Recipe"
+        if len(runs) > 1:
+            title = f"Recipe of {run_name}"
+        sections.append(f"## {title}\n\n```yaml\n{dump_yaml(settings)}```")
+    sections.append(_results(adapter, results, notes))
+    record = read_provenance(source.folder)
+    if record:
+        sections.append(f"## {card_body(record).strip()}")
+    body = "\n\n".join(section for section in sections if section)
+    return f"---\n{dump_yaml(head)}---\n\n{body}\n", notes
 
 
-def _licence(source: ExportSource, stated: str | None, notes: list[str]) -> tuple[dict[str, str], str]:
-    """Return the fields of the base's licence, and its name with where that is from."""
+def _licence(source: ExportSource, stated: str | None, notes: list[str]) -> tuple[dict[str, object], str]:
+    """The fields of the base's licence for the front matter, and a sentence with its origin."""
     if stated:
         return {"license": stated}, f"{stated} (as stated at export)"
-    if found := licence_of(source):
-        fields, file = found
-        where = "the base's" if file.parent == source.base else "this folder's"
-        return fields, f"{fields.get('license_name', fields['license'])} (from {where} {file.name})"
-    notes.append("licence of the base unknown: state it with --license ID, e.g. apache-2.0")
-    return {"license": "unknown"}, "unknown: look it up at the base before you use this model"
+    licence = licence_of(source)
+    if licence is None:
+        notes.append("licence of the base unknown: state it with --license ID, e.g. apache-2.0")
+        return {"license": "unknown"}, "unknown: look it up at the base before you use this model"
+    fields, file = licence
+    owner = "this folder's"
+    if file.parent == source.base:
+        owner = "the base's"
+    name = fields.get("license_name", fields["license"])
+    return dict(fields), f"{name} (from {owner} {file.name})"
 
 
 def _runs(folder: Path, name: str, notes: list[str]) -> dict[str, dict[str, Any]]:
-    """The inputs of trainings by adapter name: the folder's own, or of the adapters merged or fused into it.
+    """Inputs of trainings by adapter name: of the folder, or of the adapters merged or fused into it.
 
-    Of an adapter that is gone or has changed, merge.json still names the datasets.
+    If an adapter is gone or has changed, merge.json still names its datasets.
     """
     inputs = run_of(folder)
     if inputs:
         return {name: inputs}
     runs: dict[str, dict[str, Any]] = {}
     record = read_provenance(folder)
-    for part in open_parts(record) if record else []:
+    parts = []
+    if record:
+        parts = open_parts(record)
+    for part in parts:
         part_name = part.entry["name"]
         if part.adapter:
             of_part = _runs(part.adapter.folder, part.adapter.name, notes)
@@ -199,14 +226,14 @@ def _runs(folder: Path, name: str, notes: list[str]) -> dict[str, dict[str, Any]
     return runs
 
 
-def _sizes(adapter: Adapter | None) -> list[list[str]]:
-    if adapter is None:
-        return []
+def _sizes(adapter: Adapter) -> list[list[str]]:
     layout = adapter.layout
     targets = sorted({module.rpartition(".")[2] for module in layout})
-    ranks = sorted({module.rank for module in layout.values()})
+    ranks = [module.rank for module in layout.values()]
     size = sum(module.rank * (module.inputs + module.outputs) for module in layout.values())
-    rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]}–{ranks[-1]}"
+    rank = str(min(ranks))
+    if min(ranks) < max(ranks):
+        rank = f"{min(ranks)}–{max(ranks)}"
     return [
         ["adapter", f"LoRA of rank {rank}, alpha {adapter.lora.alpha:g}, on {', '.join(targets)}"],
         ["parameters", f"{size:,} in {len(layout)} modules"],
@@ -215,45 +242,55 @@ def _sizes(adapter: Adapter | None) -> list[list[str]]:
 
 
 def _usage(source: ExportSource, repo: str, base: str, template: str) -> str:
-    """Return how it is loaded: PEFT or transformers, LLaMA-Factory (`template`: the training's) and vLLM."""
+    """Code and commands that load the model: PEFT or transformers, LLaMA-Factory and vLLM."""
     if source.adapter is None:
-        named = f"--model_name_or_path {repo}{template}"
         return USAGE.format(
-            peft="", model=repo, adapted="", tokenizer=repo, named=named, served=f"$ vllm serve {repo}"
+            peft="",
+            model=repo,
+            adapted="",
+            tokenizer=repo,
+            named=f"--model_name_or_path {repo}{template}",
+            served=f"$ vllm serve {repo}",
         )
     rank = max(module.rank for module in source.adapter.layout.values())
     rank = vllm.max_rank(rank) or rank
     served = f"$ vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules mine={repo}"
+    if source.adapter.full_tensors:
+        served = f"# {vllm.NO_FULL_TENSORS}"
+    tokenizer = base
+    if (source.folder / "tokenizer_config.json").is_file():
+        tokenizer = repo
     return USAGE.format(
         peft="from peft import PeftModel\n",
         model=base,
         adapted=f'model = PeftModel.from_pretrained(model, "{repo}")\n',
-        tokenizer=repo if (source.folder / "tokenizer_config.json").is_file() else base,
+        tokenizer=tokenizer,
         named=f"--model_name_or_path {base} --adapter_name_or_path {repo}{template}",
-        served=f"# {vllm.NO_FULL_TENSORS}" if source.adapter.full_tensors else served,
+        served=served,
     )
 
 
-def _data(listed: list[dict[str, Any]], notes: list[str]) -> str:
-    if not listed:
-        notes.append("data not recorded beside the weights (training.json of `tuneyard recipe train`)")
+def _data(datasets: list[dict[str, Any]], notes: list[str]) -> str:
+    if not datasets:
+        notes.append("data not recorded next to the weights (training.json of `tuneyard recipe train`)")
         return ""
-    used = {entry["dataset"]: entry for entry in listed}.values()
     rows = []
-    for entry in used:
-        digest = f"`{entry['sha256']}`" if entry.get("sha256") else "not recorded"
+    for entry in {entry["dataset"]: entry for entry in datasets}.values():
+        digest = "not recorded"
+        if entry.get("sha256"):
+            digest = f"`{entry['sha256']}`"
         rows.append([entry["dataset"], _about(entry), digest])
-    return "## Data\n\n" + markdown_table(["dataset", "what it is", "SHA-256"], rows)
+    return "## Data\n\n" + markdown_table(["dataset", "description", "SHA-256"], rows)
 
 
 def _about(entry: dict[str, Any]) -> str:
-    """Return a set's description and rows from its manifest, if that is still the one of the training."""
+    """Description and rows of a dataset from its manifest, if the manifest is still that of the training."""
     if "file" not in entry:
         return f"named in the {CARD} of LLaMA-Factory's training; its file is not recorded"
     path = Path(entry["file"])
     manifest = read_manifest(path.parent)
     if manifest is None or sha256(path.parent / MANIFEST) != entry.get("manifest_sha256"):
-        return "its manifest is not there any more"
+        return "its manifest is gone or has changed"
     file = manifest.files.get(path.name)
     if file is None or not file.rows:
         return manifest.about
@@ -261,39 +298,36 @@ def _about(entry: dict[str, Any]) -> str:
 
 
 def _results(adapter: Adapter | None, places: list[Path], notes: list[str]) -> str:
-    """Return the results found under the given folders as a table; the hash tells those of this adapter."""
+    """Table of the results in the given folders. The hash identifies those of this adapter."""
     files: list[Path] = []
     for place in places:
         require(place, "results")
-        found = sorted(place.rglob("results.json")) if place.is_dir() else [place]
-        if not found:
+        results = [place]
+        if place.is_dir():
+            results = sorted(place.rglob("results.json"))
+        if not results:
             raise RequestError(
                 f"{place}: no results.json in it; expected a folder that tuneyard eval nli wrote"
             )
-        files += found
+        files += results
     if not files:
         return ""
-    rows, proved = [], False
+    rows, is_of_adapter = [], False
     for file in files:
         fields: Any = read_json(file)
-        wanted = ("model", "set", "n", "accuracy", "ci95", "majority")
-        missing = [key for key in wanted if not isinstance(fields, dict) or key not in fields]
+        keys = ("model", "set", "n", "accuracy", "ci95", "majority")
+        missing = [key for key in keys if not isinstance(fields, dict) or key not in fields]
         if missing:
             raise ContentError(f"{file}: no {', '.join(missing)}: not a results.json of tuneyard eval nli")
+        model = fields["model"]
         hashes = fields.get("hashes", {}).get("adapters", {})
-        own = adapter is not None and adapter.digest in hashes.values()
-        proved |= own
+        if adapter and adapter.digest in hashes.values():
+            model = f"{model} (this adapter)"
+            is_of_adapter = True
         low, high = fields["ci95"]
         shares = f"{fields['accuracy']:.1%}", f"{low:.1%}–{high:.1%}", f"{fields['majority']:.1%}"
-        model = f"{fields['model']}{' (this adapter)' if own else ''}"
         rows.append([model, fields["set"], f"{fields['n']:,}", *shares])
-    if adapter and not proved:
+    if adapter and not is_of_adapter:
         notes.append("none of the results is of this adapter: their hashes are of other weights")
     header = ["model", "set", "examples", "accuracy", "95 % interval", "majority-class baseline"]
     return "## Results\n\n" + markdown_table(header, rows)
-
-
-def _provenance(folder: Path) -> str:
-    """How merge or fuse made the folder, "" for any other."""
-    record = read_provenance(folder)
-    return f"## {card_body(record).strip()}" if record else ""

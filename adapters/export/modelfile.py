@@ -1,8 +1,8 @@
-"""Ollama's Modelfile: what to load, and the chat template, stop words and parameters of training.
+"""Write Ollama's Modelfile: the files to load, the chat template, stop words and parameters.
 
-Most chat templates wrap: a fixed text before and after each message by its role, an opening for the answer, a
-system message where none is given. What a Jinja template puts around each message is found by rendering and
-checked on probes: one that does more (trims texts, numbers turns) fails and is refused.
+Most chat templates only wrap messages: a fixed text before and after each message by its role, an opening for
+the answer, and a default system message. `find_wrapping` renders marked messages to find these texts, and
+checks them on probes. A template that does more (trims texts, numbers turns) is refused.
 """
 
 import itertools
@@ -33,9 +33,9 @@ TEXTS = ("yes", " two \n\nlines \n", "<b>{{ x }}</b> \"q\" 'a' 文本", "7")
 
 @dataclass(frozen=True, slots=True)
 class Wrapping:
-    """What stands around messages: `around` by role before and after, `answer` opens the answer.
+    """The texts around messages: `around` by role (before, after), and `answer`, which opens the answer.
 
-    `default` is the system text of a conversation without one; `start` comes once before all messages.
+    `default` is the system text of a conversation without one. `start` comes once before all messages.
     """
 
     start: str
@@ -44,17 +44,20 @@ class Wrapping:
     default: str | None
 
     def render(self, messages: list[Message]) -> str:
-        """Return the prompt of a conversation, as the template would."""
+        """Render the prompt of a conversation as the template does."""
         if self.default is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.default}, *messages]
-        parts = [f"{self.around[m['role']][0]}{m['content']}{self.around[m['role']][1]}" for m in messages]
-        return self.start + "".join(parts) + self.answer
+        text = self.start
+        for message in messages:
+            before, after = self.around[message["role"]]
+            text += f"{before}{message['content']}{after}"
+        return text + self.answer
 
 
 def renderer(template: str, special: dict[str, str]) -> Render:
-    """Return a Jinja template's rendering as `eval` has it, in a sandbox set up as transformers does.
+    """Compile a Jinja template in a sandbox with the settings of transformers, to render as `eval` does.
 
-    `special` are the texts of `bos_token` and its like. No tokenizer is loaded: many folders have none.
+    `special` has the texts of `bos_token` and other special tokens. Many folders have no tokenizer to load.
     """
     from jinja2 import TemplateError, TemplateSyntaxError
     from jinja2.ext import loopcontrols
@@ -77,41 +80,41 @@ def renderer(template: str, special: dict[str, str]) -> Render:
 
 
 def find_wrapping(render: Render) -> Wrapping:
-    """Return what a template puts around messages; `ContentError` where that is not all that it does."""
+    """Find the texts that a template puts around messages; `ContentError` if it does anything more."""
     wrapping = _guess(render)
     turns = ["user", "assistant", "user", "assistant", "user"]
     for system, count, first in itertools.product(([], ["system"]), (1, 3, 5), range(len(TEXTS))):
         messages = _conversation([*system, *turns[:count]], [*TEXTS[first:], *TEXTS, *TEXTS])
-        found, expected = wrapping.render(messages), render(messages, True)
-        if found != expected:
+        wrapped, expected = wrapping.render(messages), render(messages, True)
+        if wrapped != expected:
             raise ContentError(
                 "the chat template does more than wrap each message (it trims texts, or treats some turns "
-                "otherwise), so no TEMPLATE can be written that is exact; write one by hand. For messages of "
-                f"{', '.join(m['role'] for m in messages)} it gives {show_value(expected)}, a wrapping "
-                f"{show_value(found)}"
+                "differently), so no TEMPLATE can be written that is exact; write one by hand. For messages "
+                f"of {', '.join(message['role'] for message in messages)} it gives {show_value(expected)}, a "
+                f"wrapping {show_value(wrapped)}"
             )
     return wrapping
 
 
 def thinks(render: Render, wrapping: Wrapping) -> bool:
-    """Return whether the template takes the thoughts out of earlier answers, which a wrapping keeps."""
+    """True if the template removes the thoughts from earlier answers. A wrapping keeps them."""
     messages = _conversation(["user", "assistant", "user"], ["a", "<think>\nb\n</think>\n\nc", "d"])
     return render(messages, True) != wrapping.render(messages)
 
 
 def _guess(render: Render) -> Wrapping:
-    """Read the texts around marked messages; where the guess is wrong, the probes will tell."""
+    """Read the texts around marked messages. The probes of `find_wrapping` detect a wrong guess."""
 
     def around(*roles: str, opened: bool = False) -> list[str]:
-        """Return the texts before, between and after the messages of a conversation."""
+        """The texts before, between and after the messages of a conversation."""
         marks = [MARK.format(i) for i in range(len(roles))]
         text = render(_conversation(roles, marks), opened)
-        found = re.fullmatch("(.*?)".join(["", *map(re.escape, marks), ""]), text, re.DOTALL)
-        if found is None:
+        match = re.fullmatch("(.*?)".join(["", *map(re.escape, marks), ""]), text, re.DOTALL)
+        if match is None:
             raise ContentError(
-                "the chat template leaves messages out or changes them; no TEMPLATE can say that"
+                "the chat template leaves messages out or changes them; no TEMPLATE can do the same"
             )
-        return list(found.groups())
+        return list(match.groups())
 
     user_after = around("user")[1]
     answer = around("user", opened=True)[1].removeprefix(user_after)
@@ -140,74 +143,89 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
     out, gguf = options["out"], options["gguf"]
     target = check_file(out, source, MODELFILE, force=options["force"])
     if source.adapter and not options["from_"]:
-        raise RequestError("--from is needed for an adapter: its base as Ollama knows it, or a .gguf file")
-    folders = [folder for folder in (source.folder, source.base) if folder]
-    template = next((text for folder in folders if (text := saved_chat_template(folder))), None)
+        raise RequestError("--from is needed for an adapter: its base's name in Ollama, or a .gguf file")
+    folders = [source.folder]
+    if source.base:
+        folders.append(source.base)
+    template = None
+    for folder in folders:
+        template = template or saved_chat_template(folder)
     if template is None:
         raise ContentError(f"{source.folder}: no chat template in it or in its base (--base)")
     special = _special_texts(folders)
     render = renderer(template, special)
     wrapping = find_wrapping(render)
     if thinks(render, wrapping):
-        note("the chat template takes thoughts out of earlier answers, this TEMPLATE keeps them")
+        note("the chat template removes thoughts from earlier answers, this TEMPLATE keeps them")
     if gguf and not begins_with(gguf, GGUF):
         raise RequestError(f"--gguf {gguf}: no GGUF file there; make it with --to gguf")
-    if source.adapter and not gguf:  # Ollama reads few safetensors, and of their config lora_alpha alone
-        raise RequestError(
-            "--gguf is needed for an adapter: what --to gguf --base DIR --out FILE makes of it"
-        )
-    here = os.path.relpath((gguf or source.folder).resolve(), target.parent)
-    here = here if here.startswith("..") else f"./{here}"  # Ollama takes it from the Modelfile's folder
+    if source.adapter and not gguf:  # Ollama reads few safetensors, and only lora_alpha of their config
+        raise RequestError("--gguf is needed for an adapter: write it with --to gguf --base DIR --out FILE")
+    weights = os.path.relpath((gguf or source.folder).resolve(), target.parent)
+    if not weights.startswith(".."):  # Ollama takes a relative path from the Modelfile's folder
+        weights = f"./{weights}"
+    head = [f"FROM {options['from_'] or weights}"]
+    if source.adapter:
+        head.append(f"ADAPTER {weights}")
+    system = options["system"]
+    if system is None:
+        system = wrapping.default
     stops, parameters = _parameters(folders, options["parameter"])
-    written = modelfile_text(
-        [f"FROM {options['from_'] or here}", *([f"ADAPTER {here}"] if source.adapter else [])],
+    stops = [*_find_stops(folders, wrapping, special.get("eos_token")), *stops]
+    text = modelfile_text(
+        head,
         _without_bos(wrapping, folders, special.get("bos_token")),
-        list(dict.fromkeys([*_find_stops(folders, wrapping, special.get("eos_token")), *stops])),
+        list(dict.fromkeys(stops)),
         parameters,
-        wrapping.default if options["system"] is None else options["system"],
+        system,
     )
-    write_text(target, written)
+    write_text(target, text)
     click.echo(f"{out}  now: ollama create NAME -f {out}")
 
 
 def modelfile_text(
     head: list[str], wrapping: Wrapping, stops: list[str], parameters: dict[str, str], system: str | None
 ) -> str:
-    """Return a Modelfile's content; `head` are its first lines (FROM, ADAPTER)."""
+    """The content of a Modelfile; `head` has its first lines (FROM, ADAPTER)."""
     lines = [*head, f"TEMPLATE {quoted(go_template(wrapping))}"]
-    lines += [f"SYSTEM {quoted(system)}"] if system is not None else []
+    if system is not None:
+        lines.append(f"SYSTEM {quoted(system)}")
     lines += [f"PARAMETER stop {quoted(stop)}" for stop in stops]
     lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]
     return "\n".join(lines) + "\n"
 
 
 def go_template(wrapping: Wrapping) -> str:
-    """Return the Go template that renders Ollama's .Messages as the wrapping does.
+    """Write the wrapping as a Go template over Ollama's .Messages.
 
-    The default system text is no part of it: Ollama puts SYSTEM before a conversation without one.
+    The default system text is not in it: Ollama puts SYSTEM before a conversation without one.
     """
-    pairs = wrapping.around.items()
-    named = {(*a.partition(role)[::2], b) for role, (a, b) in pairs if a.count(role) == 1}
-    if len(named) == 1 and all(a.count(role) == 1 for role, (a, _) in pairs):  # roles differ in name alone
-        before, middle, after = map(_literal, named.pop())
-        body = f"{before}{{{{ .Role }}}}{middle}{{{{ .Content }}}}{after}"
+    forms = set()
+    for role, (before, after) in wrapping.around.items():
+        opening, _, rest = before.partition(role)
+        forms.add((opening, rest, after))
+    names_roles = all(before.count(role) == 1 for role, (before, _) in wrapping.around.items())
+    if names_roles and len(forms) == 1:  # the texts around the roles differ only in the role's name
+        opening, rest, after = map(_literal, forms.pop())
+        body = f"{opening}{{{{ .Role }}}}{rest}{{{{ .Content }}}}{after}"
     else:
-        turns = [
-            f'{{{{ {"else " * (i > 0)}if eq .Role "{role}" }}}}{_literal(a)}{{{{ .Content }}}}{_literal(b)}'
-            for i, (role, (a, b)) in enumerate(pairs)
-        ]
-        body = "".join(turns) + "{{ end }}"
+        keyword, body = "if", ""
+        for role, (before, after) in wrapping.around.items():
+            content = f"{_literal(before)}{{{{ .Content }}}}{_literal(after)}"
+            body += f'{{{{ {keyword} eq .Role "{role}" }}}}{content}'
+            keyword = "else if"
+        body += "{{ end }}"
     messages = f"{{{{ range .Messages }}}}{body}{{{{ end }}}}"
     return _literal(wrapping.start) + messages + _literal(wrapping.answer)
 
 
 def _literal(text: str) -> str:
-    """Return text that a Go template prints unchanged."""
+    """Escape text so that a Go template prints it unchanged."""
     return text.replace("{{", '{{ "{{" }}')
 
 
 def quoted(text: str) -> str:
-    """Return a Modelfile string, in quotes or in three of them; `ContentError` where neither can hold it."""
+    """Quote a Modelfile string with one or three quotes; `ContentError` if neither is possible."""
     if "\n" not in text and '"' not in text:
         return f'"{text}"'
     if '"""' in text or text.endswith('"'):
@@ -216,23 +234,34 @@ def quoted(text: str) -> str:
 
 
 def _find_stops(folders: list[Path], wrapping: Wrapping, eos: str | None) -> list[str]:
-    """Return the special tokens that stand around messages, and the model's own ends of text, sorted."""
-    texts = [wrapping.answer, *(part for pair in wrapping.around.values() for part in pair)]
-    ends = _first(folders, "generation_config.json").get("eos_token_id")
-    ids = ends if isinstance(ends, list) else [ends]
-    added = _first(folders, "tokenizer.json").get("added_tokens") or []
-    special = {token["content"]: token["id"] for token in added if token.get("special")}
-    found = {token for token, i in special.items() if i in ids or any(token in text for text in texts)}
-    return sorted(found | ({eos} if eos else set()))
+    """The special tokens in the texts around messages, and the model's ends of text, sorted."""
+    texts = [wrapping.answer]
+    for pair in wrapping.around.values():
+        texts += pair
+    ids = _first(folders, "generation_config.json").get("eos_token_id")
+    if not isinstance(ids, list):
+        ids = [ids]
+    stops = set()
+    if eos:
+        stops.add(eos)
+    for token in _first(folders, "tokenizer.json").get("added_tokens") or []:
+        is_around = any(token["content"] in text for text in texts)
+        if token.get("special") and (is_around or token["id"] in ids):
+            stops.add(token["content"])
+    return sorted(stops)
 
 
 def _without_bos(wrapping: Wrapping, folders: list[Path], bos: str | None) -> Wrapping:
-    """Return the wrapping without the beginning-of-text token where the tokenizer, and so Ollama, adds it."""
-    post = _first(folders, "tokenizer.json").get("post_processor") or {}
-    steps = [step for step in post.get("processors", [post]) if step.get("type") == "TemplateProcessing"]
-    firsts = [step["single"][0].get("SpecialToken", {}).get("id") for step in steps if step.get("single")]
-    added = _first(folders, "tokenizer_config.json").get("add_bos_token") is True or bos in firsts
-    if not bos or not added:
+    """Remove the beginning-of-text token if the tokenizer, and so Ollama, adds it."""
+    if not bos:
+        return wrapping
+    added = _first(folders, "tokenizer_config.json").get("add_bos_token") is True
+    processor = _first(folders, "tokenizer.json").get("post_processor") or {}
+    for step in processor.get("processors", [processor]):
+        if step.get("type") == "TemplateProcessing" and step.get("single"):
+            first = step["single"][0].get("SpecialToken", {}).get("id")
+            added = added or first == bos
+    if not added:
         return wrapping
     before, after = wrapping.around["system"]
     around = {**wrapping.around, "system": (before.removeprefix(bos), after)}
@@ -240,34 +269,45 @@ def _without_bos(wrapping: Wrapping, folders: list[Path], bos: str | None) -> Wr
 
 
 def _special_texts(folders: list[Path]) -> dict[str, str]:
-    """Return the texts of bos_token and its like, which chat templates may use."""
+    """The texts of bos_token and other special tokens, which chat templates may use."""
     fields = _first(folders, "tokenizer_config.json")
-    values = ((name, fields.get(name)) for name in SPECIAL)
-    texts = ((name, one.get("content") if isinstance(one, dict) else one) for name, one in values)
-    return {name: text for name, text in texts if text and isinstance(text, str)}
+    texts = {}
+    for name in SPECIAL:
+        value = fields.get(name)
+        if isinstance(value, dict):
+            value = value.get("content")
+        if value and isinstance(value, str):
+            texts[name] = value
+    return texts
 
 
 def _first(folders: list[Path], name: str) -> dict[str, Any]:
-    """Return the first file of that name, {} where no folder has it."""
-    return next((read_object(folder / name) for folder in folders if (folder / name).is_file()), {})
+    """Read the first file with this name, {} if no folder has it."""
+    for folder in folders:
+        if (folder / name).is_file():
+            return read_object(folder / name)
+    return {}
 
 
-def _parameters(folders: list[Path], given: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
-    """Return (stop words given, parameters of generation_config.json and, over them, those given)."""
+def _parameters(folders: list[Path], texts: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    """Stop words of `--parameter`, and the parameters of generation_config.json that it overrides."""
     fields = _first(folders, "generation_config.json")
-    known = {ours: f"{fields[name]}" for name, ours in PARAMETERS.items() if fields.get(name) is not None}
+    parameters = {}
+    for name, ollama_name in PARAMETERS.items():
+        if fields.get(name) is not None:
+            parameters[ollama_name] = str(fields[name])
     if fields.get("do_sample") is False:
-        known["temperature"] = "0"
+        parameters["temperature"] = "0"
     stops: list[str] = []
-    found: dict[str, str] = {}
-    for text in given:
+    options: dict[str, str] = {}
+    for text in texts:
         name, _, value = text.partition("=")
         if name == "stop" and value:
             stops.append(value)
         elif not re.fullmatch(r"[a-z_]+", name) or not re.fullmatch(r"\S+", value):
             raise RequestError(f"--parameter {text!r}: expected NAME=VALUE, e.g. temperature=0")
-        elif name in found:
-            raise RequestError(f"--parameter {text!r}: {name}={found[name]} is given, too: keep one")
+        elif name in options:
+            raise RequestError(f"--parameter {text!r}: {name}={options[name]} is given, too: keep one")
         else:
-            found[name] = value
-    return stops, known | found
+            options[name] = value
+    return stops, parameters | options

@@ -207,7 +207,7 @@ def test_a_template_that_cuts_thoughts_out_is_named(tmp_path):
     thought = CHATML.replace("m['content'] +", "m['content'].split('</think>')[-1] +")
     make_model(tmp_path / "other", thought)
     _, said = call("export", "other", "--to", "ollama", "--out", "Modelfile")
-    assert "takes thoughts out" in said
+    assert "removes thoughts" in said
 
 
 def test_wrapping_of_chatml_by_hand():
