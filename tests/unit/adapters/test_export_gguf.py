@@ -229,7 +229,9 @@ sys.exit(3 if kind == "iq9" else 0)
 def test_other_types_are_left_to_llama_cpps_quantiser():
     words = ("export", "model", *GGUF, "--type")
     said = call(*words, "Q4_K_M", code=2)[1]
-    assert "the gguf package writes f16, q8_0, q4_0" in said and "for other types give --llama-cpp DIR" in said
+    assert (
+        "the gguf package writes f16, q8_0, q4_0" in said and "for other types give --llama-cpp DIR" in said
+    )
     Path("llama.cpp").mkdir()
     said = call(*words, "Q4_K_M", "--llama-cpp", "llama.cpp", code=2)[1]
     assert "expected a checkout" in said and "cmake --build" in said
