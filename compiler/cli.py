@@ -14,7 +14,7 @@ from tuneyard.compiler.request import SEED, CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.cli import examples
 from tuneyard.core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
-from tuneyard.core.errors import CLI, ContentError, RequestError, one_line, resumed_by, summarise
+from tuneyard.core.errors import CLI, ContentError, RequestError, counted, one_line, resumed_by, summarise
 from tuneyard.core.language import lang_option
 
 Texts = tuple[str, ...]
@@ -318,16 +318,18 @@ def verify_command(
     recipe_file = read_recipe_file(recipe, settings) if recipe else None
     model = options["model_name_or_path"]
     require_tokenizer(settings, options)
-    failed = []
+    failed: list[str] = []
     not_checked: list[str] = []
     datasets = datasets_of(name, out)
     for dataset in datasets:
         verdict = verify(dataset, out, settings, recipe_file, datasets)
         _print(as_json, partial(report.as_json, verdict), report.lines(verdict, every))
-        failed += [dataset] if verdict.failed else []
+        if verdict.failed:
+            errors = sum(count for code, count in verdict.counts.items() if code.startswith("E"))
+            failed.append(f"{dataset} has {counted(errors, 'problem')}")
         not_checked += verdict.not_checked
     if failed:
-        raise ContentError(f"{', '.join(failed)}: not what LLaMA-Factory should train on")
+        raise ContentError(f"{', '.join(failed)}. Fix them before training")
     if model is not None and not_checked:
         raise RequestError(f"--model {model}: not checked with it: {not_checked[0]}")
 

@@ -252,10 +252,11 @@ def _load_and_walk(
     if selection:
         verdict.notes.append(f"split: {show_value(dataset.entry['split'])} selects {verdict.loaded} rows")
     samples = dataset.entry.get("num_samples")
-    if samples:
-        verdict.notes.append(
-            f"num_samples: each training draws {samples} of these {verdict.loaded} rows at random"
-        )
+    if isinstance(samples, int):
+        note = f"num_samples: each training draws {samples} of these {verdict.loaded} rows at random"
+        if samples > verdict.loaded:
+            note = f"num_samples: each training draws {samples} rows of these {verdict.loaded}, some again"
+        verdict.notes.append(note)
 
 
 def _selection(dataset: Dataset, record_format: RecordFormat) -> Selection | None:

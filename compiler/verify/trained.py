@@ -245,7 +245,8 @@ def _sampled(entry: Mapping[str, object], rows: int, most: int | None, steps: li
     """The rows that `num_samples` and `max_samples` leave. Adds each step that changes them to `steps`."""
     samples = entry.get("num_samples")
     if isinstance(samples, int):
-        steps.append(f"num_samples draws {samples}")
+        again = ", some again" if samples > rows else ""
+        steps.append(f"num_samples draws {samples}{again}")
         rows = samples
     if most is not None and most < rows:
         steps.append(f"max_samples takes the first {most}")

@@ -250,7 +250,12 @@ def test_num_samples_and_split_of_an_entry_are_no_findings(sets):
     sets.register(num_samples=10)
     verdict = sets.verify()
     assert (verdict.same, verdict.trained) == (MINE, 10) and not verdict.failed
-    assert any("num_samples" in note for note in verdict.notes)
+    (note,) = [note for note in verdict.notes if note.startswith("num_samples")]
+    assert "again" not in note
+    sets.register(num_samples=2 * MINE)
+    repeated = sets.verify()
+    assert repeated.trained == 2 * MINE
+    assert [("again" in note) for note in repeated.notes if "num_samples" in note] == [True, True]
     sets.register(split="train[50:]+train[:5]")
     verdict = sets.verify()
     assert (verdict.records, verdict.loaded, verdict.same, verdict.trained) == (MINE, 15, 15, 15)

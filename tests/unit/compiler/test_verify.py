@@ -219,6 +219,17 @@ def test_an_option_that_needs_a_tokenizer_is_refused_without_one(
     assert str(ended.exception).startswith(message)
 
 
+def test_the_last_line_counts_the_errors_of_each_dataset(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    verdict = Verdict("set", records=3, loaded=1, same=1)
+    verdict.counts.update({"E406": 2, "W409": 1})
+    monkeypatch.setattr("tuneyard.compiler.verify.run.datasets_of", lambda *_: ["one", "two"])
+    monkeypatch.setattr("tuneyard.compiler.verify.run.verify", lambda *_: verdict)
+    ended = CliRunner().invoke(cli, ["verify", "set"])
+    assert isinstance(ended.exception, ContentError)
+    assert str(ended.exception).startswith("one has 2 problems, two has 2 problems")
+
+
 @pytest.mark.parametrize("model", [["--model", "."], []])
 def test_what_an_explicit_model_leaves_unchecked_is_an_error(tmp_path, monkeypatch, model) -> None:
     monkeypatch.chdir(tmp_path)
