@@ -72,6 +72,15 @@ def question_leaf(profile: FileProfile) -> Leaf | None:
     return profile.user_leaf("text") or profile.named(USUAL_NAMES["question"])
 
 
+def longest_prose(profile: FileProfile) -> Leaf | None:
+    """The leaf with the most text, if it is prose and not a word or a number."""
+    texts = [leaf for leaf in profile.leaves.values() if leaf.kind == "text"]
+    longest = max(texts, key=lambda leaf: leaf.characters, default=None)
+    if longest is None or longest.characters < PROSE * profile.rows:
+        return None
+    return longest
+
+
 def context_leaf(profile: FileProfile, *, with_lists: bool) -> Leaf | None:
     """The text that a question is about; without a usual name, prose in a column of texts."""
     context = profile.named(USUAL_NAMES["context"])

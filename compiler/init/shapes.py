@@ -25,6 +25,7 @@ from tuneyard.compiler.init.proposal import (
     alpaca_output,
     context_column,
     context_leaf,
+    longest_prose,
     question_leaf,
     question_proposal,
 )
@@ -234,7 +235,7 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
         text = _labelled_question(profile, label)
     guesses = []
     if text is None:
-        text = _longest_prose(profile)
+        text = longest_prose(profile)
         if text is not None:
             guesses.append(f"{text.path} is used as the text: it is the longest. --text names another")
     if label is None:
@@ -261,15 +262,6 @@ def _labelled_question(profile: FileProfile, label: Leaf) -> Leaf | None:
     if len(question.hashes) < len(label.values):
         return None
     return question
-
-
-def _longest_prose(profile: FileProfile) -> Leaf | None:
-    """The leaf with the most text, if it is prose and not a word or a number."""
-    texts = [leaf for leaf in profile.leaves.values() if leaf.kind == "text"]
-    longest = max(texts, key=lambda leaf: leaf.characters, default=None)
-    if longest is None or longest.characters < PROSE * profile.rows:
-        return None
-    return longest
 
 
 def plain_text(profile: FileProfile) -> Proposal | None:

@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
+from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.proposal import (
+    Proposal,
+    ProposedColumn,
+    longest_prose,
+    question_leaf,
+    question_proposal,
+)
 from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayout
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import Column
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import show_value
@@ -138,6 +147,31 @@ class ChoicesKind(Kind):
         if list(layout.kinds.values()).count("choice") == 0:
             raise ValueError(f"column {column}: choices go with an answer, a column with `is: choice`")
 
+    def propose(self, profile: FileProfile) -> Proposal | None:
+        """A question or the beginning of a text, a list of choices, and the correct one of them."""
+        choices = profile.named(USUAL_NAMES["choices"], "texts")
+        answer = None
+        for name in (*USUAL_NAMES["chosen letter"], "label"):
+            for value_type in ("text", "number"):
+                answer = answer or profile.named([name], value_type)
+        question = question_leaf(profile)
+        guesses = []
+        if question is None:
+            question = longest_prose(profile)
+            if question is not None:
+                guesses.append(f"{question.path} is used as the question: it is the longest text")
+        if choices is None or answer is None or question is None:
+            return None
+        columns: dict[str, ProposedColumn] = {
+            "question": [question.path],
+            "choices": {"names": [choices.path], "is": self.name},
+            "answer": {"names": [answer.path], "is": CHOICE.name},
+        }
+        proposal = question_proposal(profile, "Questions with choices", question, columns, answer)
+        proposal.write["instruction"] = "{question}\n{choices}"
+        proposal.guesses += guesses
+        return proposal
+
 
 class ChoiceKind(Kind):
     """Which of the choices is correct. `ChoicesReader` replaces it, since it knows the choices of the row."""
@@ -153,6 +187,7 @@ CHOICES = ChoicesKind(
     {"description": "a list of choices, or their texts by label", "type": ["array", "object"]},
     is_text=True,
     takes_objects=True,
+    init_order=4,
     reader=ChoicesReader,
 )
 CHOICE = ChoiceKind(

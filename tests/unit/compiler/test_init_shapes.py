@@ -202,3 +202,17 @@ def test_rows_that_are_no_examples_are_refused_with_the_file_to_write(bench, row
     with raises(ContentError, *facts.split("; ")) as error:
         propose(bench.rows("rows.jsonl", [row] * ROWS))
     assert "Spec messages compiles that file" in str(error.value)
+
+
+def test_a_list_of_choices_with_the_correct_one(bench):
+    """HellaSwag has no question: the text that the choices end is the longest one."""
+    endings = ["They stop.", "They sing.", "They sleep.", "They leave."]
+    columns, warnings, spec = columns_of(
+        bench, "hellaswag.jsonl", lambda n: {"ctx": story(n), "endings": endings, "label": str(n % 4)}
+    )
+    assert columns == {"question": "ctx", "choices": "endings", "answer": "label"}
+    assert spec["like"] == "choices"
+    assert any("ctx is used as the question" in line for line in warnings)
+    records = bench.records("hellaswag_*.jsonl")
+    answers = {record["output"] for record in records}
+    assert answers == {"A", "B", "C", "D"}
