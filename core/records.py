@@ -238,8 +238,10 @@ class RecordReader:
                 prompts = ["\n".join(filter(None, texts)) for texts in zip(prompts, queries, strict=True)]
         history = self.columns.get("history")
         if history is not None:
-            for number, record in enumerate(records):
-                prompts[number] = SEPARATOR.join([*chain.from_iterable(record[history]), prompts[number]])
+            histories = list(map(itemgetter(history), records))
+            if any(histories):
+                for number, pairs in enumerate(histories):
+                    prompts[number] = SEPARATOR.join([*chain.from_iterable(pairs), prompts[number]])
         return prompts
 
     def _read_alpaca(self, record: Record) -> Example:
