@@ -13,6 +13,7 @@ from tests.unit.test_words import CODE, files
 from tuneyard.core.cli import cli
 
 WORDS = re.compile(r"\btuneyard ((?:[a-z][a-z0-9_-]*)(?: [a-z][a-z0-9_-]*)*)")
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 MODULES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter", "eval": "eval"}
 # Command lines only: prose as "two recipes train the same" names no command.
 OLD_NAMES = re.compile(
@@ -21,10 +22,11 @@ OLD_NAMES = re.compile(
 
 
 def literals(path: Path) -> Iterator[tuple[int, str]]:
-    """Texts of a module with their line; an inserted value is `{}`. Docstrings of modules are left out."""
+    """Texts of a module with their line; an inserted value is `{}`. Help shows the docstrings of commands."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    if tree.body and ast.get_docstring(tree) is not None:
-        tree.body = tree.body[1:]
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
     inside: set[ast.AST] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
