@@ -50,9 +50,9 @@ DEMO := results/demo
 # Scored in the dtype in which `recipes base` saved the model: the fastest on this machine.
 DTYPE = $(if $(shell grep -s bfloat16 $(MODEL)/config.json),--dtype bf16)
 
-demo: $(DEMO)/verdict/table.json $(DEMO)/report.html saves/demo-merge/adapter_config.json ## which merge to ship: compile, train two adapters, sweep their weights, judge (MODEL=… takes another base)
+demo: $(DEMO)/verdict/table.json saves/demo-merge/adapter_config.json ## which merge to ship: compile, train two adapters, sweep their weights, judge (MODEL=… takes another base)
 	@cat $(DEMO)/verdict/table.md
-	@printf '%s\n' 'the page: $(DEMO)/report.html   the merge: saves/demo-merge' 'next, with a file of yours:' \
+	@printf '%s\n' 'the page: $(DEMO)/verdict/report.html   the merge: saves/demo-merge' 'next, with a file of yours:' \
 		'  .venv/bin/tuneyard data init FILE              a spec for it, with a prompt and a split' \
 		'  .venv/bin/tuneyard data verify DATASET         what LLaMA-Factory trains on of it' \
 		'  .venv/bin/tuneyard recipe check RECIPE.yaml    before a GPU is reserved'
@@ -91,8 +91,6 @@ saves/demo-merge/adapter_config.json: $(DEMO)/sweep.json
 $(DEMO)/verdict/table.json: $(DEMO)/sweep.json
 	$(PY) -m eval.compare $(DEMO) --out $(DEMO)/verdict --force
 
-$(DEMO)/report.html: $(DEMO)/sweep.json
-	$(PY) -m eval.report $(DEMO) --out $@
 
 # With the decoding values of the 7B QLoRA recipe's guide; what ARGS says goes before them.
 # A text may hold quotes: it reaches the shell as a variable of the environment.

@@ -1,13 +1,14 @@
 """python -m eval.compare results/a [results/b …] --out DIR
 
 Judge scored runs on the same rows: accuracies with intervals, every model against the base (paired,
-p and interval of all together), the minimum detectable effect, and a verdict. Needs no model and no torch.
-docs/eval-compare.md explains the figures.
+p and interval of all together), the minimum detectable effect, and a verdict. Writes tables, plots, and a
+page that needs no network and no other file. Needs no model and no torch. docs/eval-compare.md explains the
+figures, docs/eval-report.md the page.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,14 @@ import click
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import RequestError, run
 from tuneyard.core.files import write_json, write_text
-from tuneyard.core.language import ENGLISH, in_language, lang_option
+from tuneyard.core.language import ENGLISH, in_language, lang_option, tr
 
 if TYPE_CHECKING:
     from tuneyard.core.number_format import Table
     from tuneyard.eval.judge.compared import ComparedRuns
     from tuneyard.eval.judge.question import Question
+
+MOST_ERRORS = 2000  # incorrect examples on the page
 
 
 @cli_command(
@@ -30,7 +33,9 @@ if TYPE_CHECKING:
     "tuneyard eval compare before=results/demo/base after=results/demo/rte=1,mnli=0 --out build/named",
 )
 @click.argument("results", nargs=-1, required=True, metavar="[NAME=]RESULTS…")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for tables and plots.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder for tables, plots and the page."
+)
 @click.option(
     "--decide-on", default="", metavar="DATASET", help="What the verdict is on.  [default: the mean]"
 )
@@ -68,22 +73,43 @@ if TYPE_CHECKING:
     metavar="NAME=MODEL,MODEL…",
     help="Models that one recipe gave with different seeds (five are best): their mean against the base.",
 )
+@click.option(
+    "--errors",
+    type=click.IntRange(0),
+    default=MOST_ERRORS,
+    show_default=True,
+    metavar="N",
+    help="The page shows at most N incorrect examples, evenly spread.",
+)
 @click.option("--force", is_flag=True, help="Replace a comparison of other runs in --out.")
 @lang_option
-def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, force: bool, **asked: Any) -> None:
-    """Compare models on the examples that all of them answered.
+def cli(
+    results: tuple[str, ...],
+    out: Path,
+    decide_on: str,
+    metric: str,
+    errors: int,
+    force: bool,
+    **asked: Any,
+) -> None:
+    """Compare models on the examples that all of them answered; write tables, plots and an HTML page.
 
     RESULTS is a folder that eval.nli and the like wrote (OUT, OUT/MODEL or OUT/MODEL/SET), or results of
     another tool: LLaMA-Factory's generated_predictions.jsonl, lm-evaluation-harness's samples_*.jsonl, JSON
     Lines, CSV or Parquet with id, gold and prediction, or an evaluation_results.json.
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
-    from tuneyard.eval.judge.compared import compare_in_metric, compare_results
+    from tuneyard.eval.judge.compared import (
+        compare_in_metric,
+        compare_in_stated_metrics,
+        compare_results,
+    )
     from tuneyard.eval.judge.questions.choice import HeldOutChoice
     from tuneyard.eval.judge.questions.label_bias import Calibrate
     from tuneyard.eval.judge.questions.replicates import Replicates, parse_replicates
     from tuneyard.eval.judge.questions.slices import BySlices
     from tuneyard.eval.read.results import check_table
+    from tuneyard.eval.show.html import argument
 
     margin, replicates, by = asked["margin"], asked["replicates"], asked["by"]
     choose = asked["choose_on"] == "half"
@@ -95,7 +121,7 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, force:
     check_table(out)
     share = None if margin is None else margin / 100
     if metric:
-        write(compare_in_metric(results, metric, decide_on), out, force=force)
+        write(compare_in_metric(results, metric, decide_on), out, Page(""), force=force)
         return
     questions: list[Question] = []
     if choose:
@@ -106,25 +132,40 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, force:
         questions.append(BySlices(by))
     if asked["calibrate"]:
         questions.append(Calibrate())
-    write(compare_results(results, questions, decide_on, share), out, force=force)
+    compared = compare_results(results, questions, decide_on, share)
+    other_metrics = compare_in_stated_metrics(results, compared)
+    page = Page(tr("Report on {names}", names=", ".join(map(argument, results))), errors=errors)
+    write(replace(compared, other_metrics=other_metrics), out, page, force=force)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The page's title, the command that makes it, and its largest number of incorrect examples."""
+
+    title: str
+    module: str = "eval.compare"
+    errors: int = MOST_ERRORS
 
 
 def write(
     compared: "ComparedRuns",
     out: Path,
+    page: Page,
     facts: Mapping[str, object] | None = None,
     tables: "Mapping[str, Table] | None" = None,
     *,
     force: bool = False,
 ) -> None:
-    """Write the plots and changed.jsonl (of accuracy alone), table.md and, last, table.json (`facts` among
-    it) into `out`, and print the table. `tables` by caption come first, by default those of the questions.
+    """Write table.md and, last, table.json (with `facts`) into `out`, and print the table.
 
-    A comparison of the same runs in `out` is replaced with its plots, one of other runs if `force`.
+    A comparison of accuracies also gets plots, changed.jsonl and the page. `tables` by caption come first, by
+    default those of the questions. A comparison of the same runs in `out` is replaced with its plots, one of
+    other runs if `force`.
     """
     from tuneyard.core.number_format import grid
     from tuneyard.eval.read.results import (
         CHANGED,
+        PAGE,
         TABLE,
         TABLE_JSON,
         check_same_comparison,
@@ -136,28 +177,30 @@ def write(
     if not force:
         check_same_comparison(out, [run.source for run in compared.runs])
     files_before = comparison_files(out)
+    if tables is None:
+        tables = question_tables(compared)
     plots: Sequence[str] = []
     numbered: Mapping[str, str] = {}
     files = [TABLE, TABLE_JSON]
     if not compared.comparison.metric:
         from tuneyard.eval.show.plots import write_plots
+        from tuneyard.eval.show.report import render
 
         plots, typeface = write_plots(compared.comparison, compared.runs, out)
         numbered = typeface.numbered
-        files.insert(1, CHANGED)
-    if tables is None:
-        tables = question_tables(compared)
+        files = [PAGE, TABLE, CHANGED, TABLE_JSON]
     parts = [f"## {caption}\n\n{grid(table)}" for caption, table in tables.items()]
     text = "\n\n".join([*parts, markdown(compared.comparison, numbered)])
     with in_language(ENGLISH):  # programs read the same JSON in every language
-        told = to_json(compared.comparison, compared.runs, compared.warnings, plots)
+        comparison = to_json(compared.comparison, compared.runs, compared.warnings, plots)
     records: dict[str, object] = {}
     for answer in compared.answers:
         records[answer.question.key] = [asdict(record) for record in answer.records]
-    if CHANGED in files:
+    if PAGE in files:
         write_text(out / CHANGED, changed_examples(compared))
+        write_text(out / PAGE, render(compared, page.title, page.errors, page.module, tables))
     write_text(out / TABLE, text)
-    write_json(out / TABLE_JSON, {**(facts or {}), **records, **told})
+    write_json(out / TABLE_JSON, {**(facts or {}), **records, **comparison})
     remove_files(out, {*files_before} - {*plots, *files})
     click.echo(text, nl=False)
     click.echo(f"\n{out}: {', '.join([*plots, *files])}", err=True)

@@ -26,7 +26,7 @@ from tuneyard.core.errors import (
 from tuneyard.core.files import names_folder, read_object, write_json, write_text
 from tuneyard.core.language import lang_option, tr
 from tuneyard.core.number_format import NONE, Table, grid, interval, percent
-from tuneyard.eval import compare, report
+from tuneyard.eval import compare
 from tuneyard.eval.__main__ import cli as eval_commands
 from tuneyard.eval.backends import shards
 from tuneyard.eval.judge.compared import compare_results
@@ -111,10 +111,9 @@ def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], mode
         comparison = replace(compared.comparison, sets=sections, mean=None)
         compared = replace(compared, comparison=comparison)
         tables = {tr(CAPTION): table}
-        compare.write(compared, request.out, facts, tables, force=True)  # the folder is the suite's
         title = tr("Suite {name}", name=request.out.name)
-        page = report.render(compared, title, module=COMMAND, tables=tables)
-        report.write(page, request.out / "report.html")
+        page = compare.Page(title, COMMAND)
+        compare.write(compared, request.out, page, facts, tables, force=True)  # the folder is the suite's
     else:
         write_text(request.out / TABLE, grid(table) + "\n")
         write_json(request.out / TABLE_JSON, facts)

@@ -26,7 +26,7 @@ Encode = Callable[[str], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One of the 67: the name of its files, the name in its prompt, and its one or two groups."""
+    """One of the 67 subjects: the name of its files, the name in its prompt, and its one or two groups."""
 
     name: str
     chinese: str
@@ -35,7 +35,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """A subject's test questions as a dataset, and the examples to be shown before each, with answers."""
+    """A subject's test questions as a dataset, and the examples with answers before each question."""
 
     subject: Subject
     dataset: EvalDataset
@@ -43,89 +43,103 @@ class Exam:
 
 
 def read_subjects() -> dict[str, Subject]:
-    """Return all subjects by name, sorted as the benchmark's files are; groups in the table's order."""
+    """All subjects by name, sorted like the benchmark's files. Groups are in the table's order."""
     table: dict[str, Any] = read_mapping(TABLE, "table of subjects")
-    named = [group for group in table.values() if isinstance(group, dict)]
-    chinese = {name: text for group in named for name, text in group.items()}
-    return {
-        name: Subject(name, chinese[name], tuple(group for group in table if name in table[group]))
-        for name in sorted(chinese)
-    }
+    chinese: dict[str, str] = {}
+    for group in table.values():
+        if isinstance(group, dict):
+            chinese.update(group)
+    subjects = {}
+    for name in sorted(chinese):
+        groups = tuple(group for group in table if name in table[group])
+        subjects[name] = Subject(name, chinese[name], groups)
+    return subjects
 
 
 def choose_subjects(text: str | None, data: Path | None) -> list[Subject]:
-    """Return the subjects of `--subjects a,b`, else all of a folder or the hub; `RequestError` for none."""
-    known = read_subjects()
+    """The subjects of `--subjects a,b`, otherwise all of a folder or the hub; `RequestError` for none."""
+    subjects = read_subjects()
     if text is None:
-        there = [s for s in known.values() if data is None or _file(data, s.name, "test")]
-        if not there:
+        if data is None:
+            return list(subjects.values())
+        present = [subject for subject in subjects.values() if _file(data, subject.name, "test")]
+        if not present:
             raise RequestError(f"{data}: no test/SUBJECT.csv of the benchmark's subjects")
-        return there
+        return present
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in known:
-            hint = nearest(name, known) or f"one of {', '.join(known)}"
+        if name not in subjects:
+            hint = nearest(name, subjects) or f"one of {', '.join(subjects)}"
             raise RequestError(f"--subjects: CMMLU has no subject {name!r}: {hint}")
     if not names:
         raise RequestError("--subjects: found no name, expected e.g. anatomy,logical")
-    return [known[name] for name in dict.fromkeys(names)]
+    return [subjects[name] for name in dict.fromkeys(names)]
 
 
 def fetch(repo: str, names: Iterable[str]) -> Path:
-    """Return the cached folder of the subjects' Parquet; `RequestError` if the hub cannot be reached."""
-    wanted = [f"{name}/*/*.parquet" for name in names]
+    """Download the subjects' Parquet into the hub's cache; `RequestError` if the hub cannot be reached."""
+    patterns = [f"{name}/*/*.parquet" for name in names]
     fix = "give a folder with dev/ and test/, or name a mirror in HF_ENDPOINT"
     try:
-        return from_hub(repo, fix, repo_type="dataset", revision=REVISION, allow_patterns=wanted)
+        return from_hub(repo, fix, repo_type="dataset", revision=REVISION, allow_patterns=patterns)
     except RequestError as error:
         raise RequestError(f"--data {error}") from error
 
 
 def read_exam(data: Path, subject: Subject, shots: int) -> Exam:
     """Read test questions and `shots` dev ones; `RequestError` for too few, `ContentError` if broken."""
-    path, asked = _read(data, subject, "test")
-    beside, shown = _read(data, subject, "dev") if shots else (path, [])
-    if len(shown) < shots:
-        raise RequestError(f"{beside}: {len(shown)} questions, too few for --shots {shots}")
-    examples = [f"{one.messages[0]['content']}{one.answer}\n\n" for one in shown[:shots]]
-    others = (beside,) if shots else ()
-    return Exam(subject, EvalDataset(subject.name, path, [{} for _ in asked], asked, others), examples)
+    path, questions = _read(data, subject, "test")
+    other_files: tuple[Path, ...] = ()
+    examples = []
+    if shots:
+        dev_path, dev_questions = _read(data, subject, "dev")
+        if len(dev_questions) < shots:
+            raise RequestError(f"{dev_path}: {len(dev_questions)} questions, too few for --shots {shots}")
+        examples = [f"{each.messages[0]['content']}{each.answer}\n\n" for each in dev_questions[:shots]]
+        other_files = (dev_path,)
+    records: list[dict[str, object]] = [{} for _ in questions]
+    return Exam(subject, EvalDataset(subject.name, path, records, questions, other_files), examples)
 
 
 def in_groups(subjects: Sequence[Subject]) -> dict[str, list[str]]:
-    """Return the names of the subjects by group, in the benchmark's order of groups."""
+    """Names of the subjects by group, in the benchmark's order of groups."""
     table = read_mapping(TABLE, "table of subjects")
-    groups = {group: [one.name for one in subjects if group in one.groups] for group in table}
-    return {group: names for group, names in groups.items() if names}
+    groups = {}
+    for group in table:
+        names = [subject.name for subject in subjects if group in subject.groups]
+        if names:
+            groups[group] = names
+    return groups
 
 
 def prompt(exam: Exam, row: int, encode: Encode, longest: int) -> tuple[list[int], int]:
-    """Return a prompt's ids and number of shots: beyond `longest` ids the longest shots are left out."""
+    """A prompt's ids and its number of shots. The longest shots are dropped until `longest` ids suffice."""
     head = f"以下是关于{exam.subject.chinese}的单项选择题，请直接给出正确答案的选项。\n\n"
-    shown, question = list(exam.examples), exam.dataset.conversations[row].messages[0]["content"]
-    ids = encode(head + "".join(shown) + question)
-    while len(ids) > longest and shown:
-        shown.remove(max(shown, key=lambda text: len(encode(text))))
-        ids = encode(head + "".join(shown) + question)
-    return ids, len(shown)
+    shots = list(exam.examples)
+    question = exam.dataset.conversations[row].messages[0]["content"]
+    ids = encode(head + "".join(shots) + question)
+    while len(ids) > longest and shots:
+        shots.remove(max(shots, key=lambda text: len(encode(text))))
+        ids = encode(head + "".join(shots) + question)
+    return ids, len(shots)
 
 
 def _read(data: Path, subject: Subject, split: str) -> tuple[Path, list[Conversation]]:
     path = _file(data, subject.name, split)
     if path is None:
-        raise RequestError(
-            f"{data / split / subject.name}.csv: the subject's {split} questions are not there"
-        )
+        raise RequestError(f"{data / split / subject.name}.csv: the subject's {split} questions are missing")
     rows = _parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path)
-    items = [_item(row, place) for place, row in rows]
-    if not items:
+    questions = [_question(row, place) for place, row in rows]
+    if not questions:
         raise ContentError(f"{path}: no questions")
-    return path, items
+    return path, questions
 
 
 def _file(data: Path, name: str, split: str) -> Path | None:
-    layouts = (data / split / f"{name}.csv", data / name / split / "0000.parquet")
-    return next((path for path in layouts if path.is_file()), None)
+    for path in (data / split / f"{name}.csv", data / name / split / "0000.parquet"):
+        if path.is_file():
+            return path
+    return None
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -151,14 +165,13 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, 1))
 
 
-def _item(row: Mapping[str, object], place: str) -> Conversation:
-    """A question as the benchmark shows it, ending where its answer is to come."""
+def _question(row: Mapping[str, object], place: str) -> Conversation:
+    """A question in the benchmark's form. It ends right before its answer."""
     for column in COLUMNS:
         if not isinstance(row.get(column), str):
-            found = show_value(row.get(column))
-            raise ContentError(f"{place}: {column}: found {found}, expected a text")
+            raise ContentError(f"{place}: {column}: found {show_value(row.get(column))}, expected a text")
     question, *options, answer = (str(row[column]) for column in COLUMNS)
     if answer not in LETTERS:
         raise ContentError(f"{place}: Answer: found {show_value(answer)}, expected A, B, C or D")
-    shown = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, options, strict=True))
-    return Conversation([{"role": "user", "content": f"题目：{question}{shown}\n答案是："}], answer)
+    lines = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, options, strict=True))
+    return Conversation([{"role": "user", "content": f"题目：{question}{lines}\n答案是："}], answer)

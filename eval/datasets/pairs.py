@@ -1,4 +1,4 @@
-"""Preference data to score, from registered datasets and files: pairs of answers, or answers with a mark."""
+"""Preference data from registered datasets and files: pairs of answers, or answers with a mark."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,35 +24,40 @@ class PreferenceDataset:
 def read_preferences(
     datasets: tuple[str, ...], files: tuple[Path, ...], cluster: str | None
 ) -> list[PreferenceDataset]:
-    """Read preference data; `RequestError` if it is none, `ContentError` for a record without either."""
-    return [_read(found, cluster) for found in find_sets(datasets, files)]
+    """Read pairs and marked answers.
+
+    `RequestError` for a dataset without preferences, `ContentError` for a record without pair and mark.
+    """
+    return [_read(dataset, cluster) for dataset in find_sets(datasets, files)]
 
 
-def _read(found: Dataset, cluster: str | None) -> PreferenceDataset:
-    path, records = found.path, read_rows(found.path)
-    entry: Mapping[str, Any] = found.entry
+def _read(source: Dataset, cluster: str | None) -> PreferenceDataset:
+    path, records = source.path, read_rows(source.path)
+    entry: Mapping[str, Any] = source.entry
     record_format = format_of(records[0], entry)
     mark = record_format.columns.get(MARK)
     if not entry and mark not in records[0]:
         mark = None
     if entry and not record_format.ranking and mark is None:
         raise RequestError(
-            f'{found.name}: no preferences: its entry in dataset_info.json has neither "ranking": true nor a '
-            f"{MARK}"
+            f'{source.name}: no preferences: its entry in dataset_info.json has neither "ranking": true '
+            f"nor a {MARK}"
         )
-    places = [(record, f"{path}: record {number}") for number, record in enumerate(records, 1)]
+    places = [f"{path}: record {number}" for number in range(1, len(records) + 1)]
     if mark is not None:
-        dataset = make_dataset(found, records, cluster)
-        desirable = [_mark(record, mark, place) for record, place in places]
+        dataset = make_dataset(source, records, cluster)
+        desirable = [_mark(record, mark, place) for record, place in zip(records, places, strict=True)]
         if len(set(desirable)) == 1:
             raise ContentError(f"{path}: {mark} is {desirable[0]} in every record: AUC needs both")
         return PreferenceDataset(dataset, desirable=desirable)
-    dataset = make_dataset(found, records, cluster, _with_chosen)
-    rejected = [conversation(record, entry, place, answer=1).answer for record, place in places]
-    for (_, place), chosen, other in zip(places, dataset.answers, rejected, strict=True):
-        if chosen == other:
+    dataset = make_dataset(source, records, cluster, _with_chosen)
+    rejected_answers = []
+    for record, place, chosen in zip(records, places, dataset.answers, strict=True):
+        rejected = conversation(record, entry, place, answer=1).answer
+        if chosen == rejected:
             raise ContentError(f"{place}: chosen and rejected are the same: {show_value(chosen)}")
-    return PreferenceDataset(dataset, rejected)
+        rejected_answers.append(rejected)
+    return PreferenceDataset(dataset, rejected_answers)
 
 
 def _mark(record: Mapping[str, Any], column: str, place: str) -> bool:

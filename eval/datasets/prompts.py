@@ -1,7 +1,7 @@
-"""Which prompt a model is given: the one its adapter was trained with, or what to warn of.
+"""Choose a model's prompts: those that its adapter was trained with. Warn of any difference.
 
-`--template NAME` renders LLaMA-Factory's template; else the chat template saved beside the adapter,
-else the base tokenizer's, else plain text.
+`--template NAME` renders LLaMA-Factory's template. Otherwise the chat template saved with the adapter is
+used, otherwise the base tokenizer's, otherwise plain text.
 """
 
 import hashlib
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 PLAIN = "plain text (no chat template)"
 WITHOUT_BOS = f"{PLAIN} without the tokenizer's BOS"
 AFTER_BOS = f"{PLAIN} after BOS"
-SETTINGS = ("recipe.yaml", "training_args.yaml")  # of a training that ours began, or LLaMA-Factory's web page
+SETTINGS = (
+    "recipe.yaml",
+    "training_args.yaml",
+)  # of a training that `recipe train`, or LLaMA-Factory's web page, began
 QUESTION = {"role": "user", "content": "Is it?"}
 SAMPLED = 1000
 TALKS = (
@@ -43,7 +46,7 @@ TALKS = (
 
 @dataclass(frozen=True, slots=True)
 class Prompting:
-    """How messages become ids, to be asked or to be learned from, where that comes from, and a hash of it."""
+    """Converters of messages to prompt ids and to training turns, their origin, and a hash of it."""
 
     encode: Encode
     turns: ToTurns
@@ -58,26 +61,34 @@ def choose_prompting(
     think: bool = False,
     bos: bool = False,
 ) -> Prompting:
-    """Return the prompting with adapters' folders (`bos`: after BOS); `RequestError` where none fits all."""
+    """Choose the prompting of a candidate with these adapter folders (`bos`: plain text begins with BOS).
+
+    `RequestError` if the adapters have different chat templates.
+    """
     if template:
         encode = llamafactory_encoder(tokenizer, template, think)
         turns = llamafactory_turns(tokenizer, template, think)
         return Prompting(encode, turns, f"LLaMA-Factory template {template}", _hash(template))
-    own = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
-    beside = {folder: saved_chat_template(folder) for folder in adapters}
-    if len({saved or own for saved in beside.values()}) > 1:
-        named = ", ".join(map(str, adapters))
-        raise RequestError(f"{named} were trained with different chat templates: name one with --template")
-    begin = tokenizer.bos_token_id
-    adds_bos = begin is not None and tokenizer("a")["input_ids"][0] == begin
-    source = "chat template of the tokenizer" if own else WITHOUT_BOS if adds_bos else PLAIN
-    text = own
-    for folder, saved in beside.items():
+    base_template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
+    saved_templates = {folder: saved_chat_template(folder) for folder in adapters}
+    if len({saved or base_template for saved in saved_templates.values()}) > 1:
+        folders = ", ".join(map(str, adapters))
+        raise RequestError(f"{folders} were trained with different chat templates: name one with --template")
+    text = base_template
+    source = "chat template of the tokenizer"
+    if base_template is None:
+        source = WITHOUT_BOS if _adds_bos(tokenizer) else PLAIN
+    for folder, saved in saved_templates.items():
         if saved:
             source, text = f"chat template of {folder}", saved
     turns = chat_turns(tokenizer, chat_renderer(tokenizer, text, think))
     prompting = Prompting(chat_encoder(tokenizer, text, think), turns, source, _hash(text or ""))
     return _after_bos(tokenizer, prompting) if bos and text is None else prompting
+
+
+def _adds_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    bos = tokenizer.bos_token_id
+    return bos is not None and tokenizer("a")["input_ids"][0] == bos
 
 
 def _after_bos(tokenizer: "PreTrainedTokenizerBase", plain: Prompting) -> Prompting:
@@ -86,9 +97,9 @@ def _after_bos(tokenizer: "PreTrainedTokenizerBase", plain: Prompting) -> Prompt
         raise RequestError("--bos: this tokenizer has no BOS token: leave it out")
 
     def turns(messages: list[Message]) -> Turns:
-        told = plain.turns(messages)
-        (source, target), *others = told.pairs
-        return replace(told, pairs=[([bos, *source], target), *others])
+        plain_turns = plain.turns(messages)
+        (source, target), *others = plain_turns.pairs
+        return replace(plain_turns, pairs=[([bos, *source], target), *others])
 
     digest = _hash(str(tokenizer.bos_token))
     return Prompting(lambda messages: [bos, *plain.encode(messages)], turns, AFTER_BOS, digest)
@@ -102,56 +113,64 @@ def other_prompt(
     tokenizer: "PreTrainedTokenizerBase",
     folder: Path,
     prompting: Prompting,
-    asked: str | None,
+    template: str | None,
     talks: Sequence[list[Message]] = TALKS,
 ) -> str | None:
-    """Return what to warn of if an adapter was trained with another prompt than it is asked with, else None.
+    """Warning if an adapter was trained with other prompts than it now gets, else None.
 
-    `asked` is the --template, `talks` what is compared. A recipe that names another template costs the import
-    of LLaMA-Factory (10 s).
+    `template` is the --template, `talks` are the conversations to compare. A recipe that names another
+    template costs the import of LLaMA-Factory (10 s).
     """
     settings = training_settings(folder)
-    template = settings.get("template")
-    if not settings or template == asked:
+    trained = settings.get("template")
+    if not settings or trained == template:
         return None
     try:
-        chosen = choose_prompting(tokenizer, [folder], str(template or ""))
+        chosen = choose_prompting(tokenizer, [folder], str(trained or ""))
         same = all(chosen.encode(talk) == prompting.encode(talk) for talk in talks)
     except RequestError as error:
-        return (
-            f"{folder} was trained with template {template}, not checked whether it is prompted so: {error}"
-        )
+        return f"{folder} was trained with template {trained}; its prompts were not compared: {error}"
     if same:
         return None
-    way = f"--template {template} prompts with it" if template else "leave --template out to prompt with it"
-    own = template or "its own chat template"
-    return f"{folder} was trained with {own}, and is prompted with {prompting.source}: {way}"
+    fix = f"--template {trained} prompts with it" if trained else "leave --template out to prompt with it"
+    name = trained or "its own chat template"
+    return f"{folder} was trained with {name}, and is prompted with {prompting.source}: {fix}"
 
 
 def trained_template(folder: Path) -> str | None:
-    """Return the template that a recipe names, "" if it names none; None without recipe or for stage pt."""
+    """The template that a recipe names, "" if it names none. None without a recipe, and for stage pt."""
     settings = training_settings(folder)
-    return str(settings.get("template") or "") if settings and settings.get("stage") != "pt" else None
+    if not settings or settings.get("stage") == "pt":
+        return None
+    return str(settings.get("template") or "")
 
 
 def trained_system(folder: Path) -> str | None:
-    """Return the one system text of a training's examples or recipe, or None; `TuneyardError` for several."""
+    """The system text of a training's examples or recipe, None without one; `TuneyardError` for several."""
     settings = training_settings(folder)
-    named, registry = settings.get("dataset"), Path(str(settings.get("dataset_dir") or registry_folder()))
+    registry = Path(str(settings.get("dataset_dir") or registry_folder()))
     texts = set()
-    for name in names_in(named):
+    for name in names_in(settings.get("dataset")):
         for talk in trained_conversations(find_dataset(name, registry), SAMPLED):
             first = talk.messages[0]
             texts.add(first["content"] if first["role"] == "system" else settings.get("default_system"))
     if len(texts) > 1:
-        raise ContentError(f"the examples of {named} have several; --system gives one")
+        raise ContentError(
+            f"the examples of {settings.get('dataset')} have several system texts; --system gives one"
+        )
     text = texts.pop() if texts else None
     return text if isinstance(text, str) else None
 
 
 def training_settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of the training that left an adapter, a run or a checkpoint; {} if unknown."""
-    kept = [run_of(folder).get("settings")]
-    for place in run_folders(folder):
-        kept += [read_yaml(place / name, "recipe").value for name in SETTINGS if (place / name).is_file()]
-    return next((settings for settings in kept if isinstance(settings, dict)), {})
+    """Settings of the training that wrote an adapter, a run or a checkpoint; {} if unknown."""
+    settings = run_of(folder).get("settings")
+    if isinstance(settings, dict):
+        return settings
+    for run_folder in run_folders(folder):
+        for name in SETTINGS:
+            if (run_folder / name).is_file():
+                settings = read_yaml(run_folder / name, "recipe").value
+                if isinstance(settings, dict):
+                    return settings
+    return {}

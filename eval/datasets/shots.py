@@ -11,106 +11,107 @@ from pathlib import Path
 
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, read_registry, registry_folder
 from tuneyard.core.errors import RequestError
-from tuneyard.core.prompt import Conversation, conversation, refuse_media
+from tuneyard.core.prompt import Conversation, Message, conversation, refuse_media
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
 from tuneyard.eval.datasets.training import fingerprint_of
 
 SEED = 42
-LOOKED_AT = 1000  # rows drawn to choose from: a training split may have hundreds of thousands
+DRAWN = 1000  # rows drawn to choose from: a training split may have hundreds of thousands
 SPLIT = re.compile(r"(eval|test|dev|validation|valid|val)(?=[^a-z]*$)")
+Drawn = tuple[int, Conversation]
+"""A row of the training split and its example."""
 
 
 def with_shots(
-    sets: Sequence[EvalDataset],
+    datasets: Sequence[EvalDataset],
     count: int,
     sources: Sequence[str],
     labels: Mapping[str, Sequence[str]] | None = None,
 ) -> list[EvalDataset]:
-    """Return the sets, each with `count` examples of its training split (0: as they are).
+    """Add `count` examples of its training split to each dataset. With 0 the datasets stay as they are.
 
-    `sources` are those of --shots-from, `labels` the answers that an example of each set may have. The draw
-    is seeded; answers come in turn, as far as there are several of each; no row is drawn that is evaluated.
-    `RequestError` where no training split is known or it has too few examples.
+    `sources` are those of --shots-from, `labels` the answers that an example may have, by dataset. The draw
+    is seeded and takes no row that is evaluated. Answers take turns as far as there are several of each.
+    `RequestError` if no training split is known or it has too few examples.
     """
     if not count:
         if sources:
-            raise RequestError("--shots-from says where examples come from: give --shots N with it")
-        return list(sets)
-    named = _named(sources, [one.name for one in sets])
-    evaluated = {fingerprint_of(talk) for one in sets for talk in one.conversations}
-    made = []
-    for one in sets:
-        train = _training_split(one.name, named.get(one.name) or named.get(""))
-        own = labels[one.name] if labels else None
-        found = [
-            (row, talk)
-            for row, talk in _drawn(train)
-            if talk.role == "assistant"
-            and fingerprint_of(talk) not in evaluated
-            and (talk.answer.strip() if own is None else talk.answer in own)
-        ]
-        if len(found) < count:
+            raise RequestError("--shots-from names the source of examples: give --shots N with it")
+        return list(datasets)
+    source_of = _sources_by_dataset(sources, [dataset.name for dataset in datasets])
+    evaluated: set[int] = set()
+    for dataset in datasets:
+        evaluated.update(map(fingerprint_of, dataset.conversations))
+    with_examples = []
+    for dataset in datasets:
+        split = _training_split(dataset.name, source_of.get(dataset.name) or source_of.get(""))
+        allowed = labels[dataset.name] if labels else None
+        fitting = []
+        for row, example in _drawn(split):
+            fits = bool(example.answer.strip()) if allowed is None else example.answer in allowed
+            if fits and example.role == "assistant" and fingerprint_of(example) not in evaluated:
+                fitting.append((row, example))
+        if len(fitting) < count:
             raise RequestError(
-                f"--shots {count}: {train.path} has {len(found)} fitting examples that are not evaluated "
-                f"among {LOOKED_AT:,} drawn; name another training split with --shots-from"
+                f"--shots {count}: {split.path} has {len(fitting)} fitting examples that are not evaluated "
+                f"among {DRAWN:,} drawn; name another training split with --shots-from"
             )
-        made.append(replace(one, shots=_shots(train, _in_turn(found)[:count])))
-    return made
+        with_examples.append(replace(dataset, shots=_shots(split, _in_turn(fitting)[:count])))
+    return with_examples
 
 
-def _named(sources: Sequence[str], sets: Sequence[str]) -> dict[str, str]:
-    """The training split that --shots-from names for each set; of all others under an empty name."""
-    named: dict[str, str] = {}
+def _sources_by_dataset(sources: Sequence[str], datasets: Sequence[str]) -> dict[str, str]:
+    """Training splits of --shots-from by dataset; under "" the split of all other datasets."""
+    source_of: dict[str, str] = {}
     for text in sources:
-        name, equals, rest = text.partition("=")
-        own = bool(equals) and name in sets
-        if named.setdefault(name if own else "", rest if own else text) != (rest if own else text):
+        name, equals, split = text.partition("=")
+        if not equals or name not in datasets:
+            name, split = "", text
+        if source_of.setdefault(name, split) != split:
             raise RequestError(f"--shots-from {text}: another was named before: SET=NAME for each dataset")
-    return named
+    return source_of
 
 
-def _training_split(name: str, given: str | None) -> Dataset:
-    if given and Path(given).is_file():
-        return Dataset(given, Path(given), {})
-    folder = registry_folder(name=given or name)
-    if given:
-        return find_dataset(given, folder)
+def _training_split(name: str, source: str | None) -> Dataset:
+    if source and Path(source).is_file():
+        return Dataset(source, Path(source), {})
+    folder = registry_folder(name=source or name)
+    if source:
+        return find_dataset(source, folder)
     train = SPLIT.sub("train", name)
     if train == name or train not in read_registry(folder):
-        looked = f" (no {train} is registered)" if train != name else ""
+        missing = f" (no {train} is registered)" if train != name else ""
         raise RequestError(
-            f"--shots: no training split of {name} is known{looked}: name a registered dataset or "
+            f"--shots: no training split of {name} is known{missing}: name a registered dataset or "
             f"a file with --shots-from {name}=NAME"
         )
     return find_dataset(train, folder)
 
 
-def _drawn(train: Dataset) -> Iterator[tuple[int, Conversation]]:
-    records = read_records(train.path)
-    rows = random.Random(SEED).sample(range(len(records)), min(LOOKED_AT, len(records)))
+def _drawn(split: Dataset) -> Iterator[Drawn]:
+    records = read_records(split.path)
+    rows = random.Random(SEED).sample(range(len(records)), min(DRAWN, len(records)))
     for row in rows:
-        place = f"{train.path}: record {row + 1}"
-        refuse_media(records[row], train.entry, place)
-        yield row, conversation(records[row], train.entry, place)
+        place = f"{split.path}: record {row + 1}"
+        refuse_media(records[row], split.entry, place)
+        yield row, conversation(records[row], split.entry, place)
 
 
-def _in_turn(drawn: Sequence[tuple[int, Conversation]]) -> list[tuple[int, Conversation]]:
-    """The first of every answer, then the second of every answer, …, each time as they were drawn."""
-    before: Counter[str] = Counter()
+def _in_turn(drawn: Sequence[Drawn]) -> list[Drawn]:
+    """The first example of every answer, then the second of every answer, and so on, in the drawn order."""
+    counts: Counter[str] = Counter()
     places = []
-    for place, (_, talk) in enumerate(drawn):
-        places.append((before[talk.answer], place))
-        before[talk.answer] += 1
+    for place, (_, example) in enumerate(drawn):
+        places.append((counts[example.answer], place))
+        counts[example.answer] += 1
     return [drawn[place] for _, place in sorted(places)]
 
 
-def _shots(train: Dataset, chosen: Sequence[tuple[int, Conversation]]) -> Shots:
-    """The turns without system texts: the one before the question holds for all."""
-    turns = [
-        turn
-        for _, talk in chosen
-        for turn in (*talk.messages, {"role": "assistant", "content": talk.answer})
-        if turn["role"] != "system"
-    ]
+def _shots(split: Dataset, chosen: Sequence[Drawn]) -> Shots:
+    """Turns of the chosen examples without system messages: the one before the question is for all."""
+    turns: list[Message] = []
+    for _, example in chosen:
+        turns += [turn for turn in example.messages if turn["role"] != "system"]
+        turns.append({"role": "assistant", "content": example.answer})
     digest = hashlib.sha256(json.dumps(turns).encode()).hexdigest()
-    return Shots(train.name, [row for row, _ in chosen], turns, digest)
+    return Shots(split.name, [row for row, _ in chosen], turns, digest)

@@ -1,4 +1,4 @@
-"""Which examples a model was trained on, as far as the folders of its weights tell.
+"""Find the examples that a model was trained on, from the records in the folders of its weights.
 
 `tuneyard recipe train` leaves training.json (started.json while it runs). Plain LLaMA-Factory names its
 datasets in README.md. A merge or a fused model names its adapters in merge.json, and these are followed.
@@ -35,14 +35,16 @@ from tuneyard.eval.datasets.dataset import EvalDataset, current_row_index, train
 from tuneyard.eval.statistics.selection import held_out_rows
 
 Prints = NDArray[np.uint64]
+"""Fingerprints of examples."""
 UNKNOWN = f"no {TRAINING}, and no {CARD} that names its datasets"  # of an adapter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """What tells of a training: the file as it is shown, its datasets, its settings; or why nothing does.
+    """The record of a training: the file's path as shown, its datasets and settings.
 
-    `whole_pass` is False if the training may have read fewer rows than the datasets and settings name.
+    `missing` is the reason why there is no record. `whole_pass` is False if the training may have read fewer
+    rows than the datasets and settings name.
     """
 
     source: str
@@ -53,53 +55,59 @@ class Record:
 
 
 def trained_on(adapters: Iterable[Path], base: Path, name: str, prints: Prints) -> dict[str, object] | None:
-    """Return how many examples of a dataset the weights of these folders were trained on, for results.json.
+    """Count the examples of a dataset that the weights of these folders were trained on, for results.json.
 
-    `prints` are the examples' fingerprints (`fingerprints_of`).
-    `at_most` is true if the records name the data, but not how much of it the training read.
-    `sources` are the files that say so; `same_name` lists the trainings on a dataset `name` whose examples
-    could not be compared. None where nothing tells of a training; an adapter without a record is one that is
-    not checked.
+    `prints` are the examples' fingerprints (`fingerprints_of`). `at_most` is true if the records name the
+    data, but not how much of it the training read. `sources` are the files of these records. `same_name`
+    lists the trainings on a dataset `name` whose examples could not be compared. None if no file records a
+    training. An adapter without a record is `not_checked`.
     """
-    own = [] if (base / CONFIG).is_file() else _records(base.resolve(), "")
-    records = [*own, *(one for folder in adapters for one in _records(folder.resolve(), UNKNOWN))]
+    records: list[Record] = []
+    if not (base / CONFIG).is_file():
+        records += _records(base.resolve(), "")
+    for folder in adapters:
+        records += _records(folder.resolve(), UNKNOWN)
     if not records:
         return None
-    found = {one: _examples(one) for one in records}
-    hits = {one.source: np.isin(prints, examples) for one, (examples, _) in found.items()}
-    certain = [hits[one.source] for one in records if one.whole_pass]
-    examples = int(np.any([*hits.values()], axis=0).sum())
-    certain_examples = int(np.any(certain, axis=0).sum()) if certain else 0
+    hits = {}
+    certain = [np.zeros(len(prints), bool)]
+    same_name: list[str] = []
+    not_checked: list[str] = []
+    for record in dict.fromkeys(records):  # two candidates may share an adapter
+        examples, reasons = _examples(record)
+        hits[record.source] = np.isin(prints, examples)
+        if record.whole_pass:
+            certain.append(hits[record.source])
+        if reasons and any(data["dataset"] == name for data in record.data):
+            same_name.append(record.source)
+        not_checked += reasons
+    count = int(np.any([*hits.values()], axis=0).sum())
     return {
-        "examples": examples,
-        "at_most": certain_examples < examples,
+        "examples": count,
+        "at_most": int(np.any(certain, axis=0).sum()) < count,
         "sources": [source for source, hit in hits.items() if hit.any()],
-        "same_name": [
-            one.source
-            for one, (_, reasons) in found.items()
-            if reasons and any(data["dataset"] == name for data in one.data)
-        ],
-        "not_checked": list(dict.fromkeys(reason for _, reasons in found.values() for reason in reasons)),
+        "same_name": same_name,
+        "not_checked": list(dict.fromkeys(not_checked)),
     }
 
 
-def fingerprint_of(asked: Conversation) -> int:
-    """Return the fingerprint of a conversation's prompt, its images by their paths."""
-    texts = [message["content"] for message in asked.messages if message["role"] != "system"]
-    return fingerprint([*texts, *asked.images])
+def fingerprint_of(example: Conversation) -> int:
+    """Fingerprint of a conversation's prompt. Images count by their paths."""
+    texts = [message["content"] for message in example.messages if message["role"] != "system"]
+    return fingerprint([*texts, *example.images])
 
 
 def fingerprints_of(dataset: EvalDataset, count: int) -> Prints:
-    """Return the fingerprints of the first `count` rows of a dataset, as training asks them."""
+    """Fingerprints of the first `count` rows of a dataset, with the prompts' wording in training."""
     if dataset.fingerprints is not None:
         return dataset.fingerprints[:count]
-    return np.array([fingerprint_of(one) for one in dataset.conversations[:count]], np.uint64)
+    return np.array([fingerprint_of(example) for example in dataset.conversations[:count]], np.uint64)
 
 
 def training_rows_of(dataset: EvalDataset, count: int) -> dict[str, object] | None:
-    """Return how many of the first `count` rows its compile put into its training split, for results.json.
+    """Count the rows among the first `count` that belong to the compile's training split, for results.json.
 
-    None if none is there, or if the file does not tell it.
+    None if there are none, or if the split is unknown.
     """
     if dataset.training_rows is None or dataset.unsplit is None:
         return None
@@ -111,9 +119,9 @@ def training_rows_of(dataset: EvalDataset, count: int) -> dict[str, object] | No
 
 @cache
 def _records(folder: Path, missing: str) -> list[Record]:
-    """The records of a folder, of the run that a checkpoint lies in, or of the adapters of a merge.
+    """The records of a folder, of a checkpoint's run, or of the adapters of a merge.
 
-    If no file tells of a training: one record with `missing` as its reason, none if that is "".
+    Without any: one record with the reason `missing`, or none if that is "".
     """
     path = record_of(folder)
     if path:
@@ -158,7 +166,7 @@ def _records_of_merge(folder: Path, merge: Mapping[str, Any]) -> list[Record]:
 
 
 def _reads_every_row(settings: Mapping[str, Any]) -> bool:
-    """Whether a finished training read all its rows at least once: an end by steps may come before."""
+    """True if a finished training read all its rows at least once. max_steps may end it before."""
     steps, epochs = settings.get("max_steps"), settings.get("num_train_epochs")
     by_steps = isinstance(steps, int | float) and steps > 0
     part_of_a_pass = isinstance(epochs, int | float) and epochs < 1
@@ -167,38 +175,40 @@ def _reads_every_row(settings: Mapping[str, Any]) -> bool:
 
 @cache
 def _examples(record: Record) -> tuple[Prints, list[str]]:
-    """What a training read, without the rows that its val_size held out, and what is not known of it."""
-    settings, data = record.settings, record.data
+    """Fingerprints of the rows that a training read, and the reasons why some are unknown."""
+    settings = record.settings
     parts, reasons = [np.empty(0, np.uint64)], []
     registry = Path(settings.get("dataset_dir") or registry_folder())
-    for one in data:
+    for data in record.data:
         try:
-            parts.append(_fingerprints(one, registry)[: settings.get("max_samples")])
+            parts.append(_fingerprints(data, registry)[: settings.get("max_samples")])
         except (TuneyardError, UnicodeEncodeError) as error:
-            reasons.append(f"{one['dataset']} ({record.source}): {error}")
-    every = np.concatenate(parts)
-    if (size := settings.get("val_size")) and not reasons:
-        every = np.delete(every, held_out_rows(len(every), size, settings.get("seed", 42)))
-    if not data:
+            reasons.append(f"{data['dataset']} ({record.source}): {error}")
+    examples = np.concatenate(parts)
+    held_out = settings.get("val_size")
+    if held_out and not reasons:
+        examples = np.delete(examples, held_out_rows(len(examples), held_out, settings.get("seed", 42)))
+    if not record.data:
         reasons.append(f"{record.source}: {record.missing or 'names no dataset'}")
-    return every, reasons
+    return examples, reasons
 
 
 def _fingerprints(data: Mapping[str, Any], registry: Path) -> Prints:
-    """The fingerprints of a dataset's examples; an error where its file is not that of the training."""
+    """Fingerprints of a dataset's examples; an error if its file has changed since the training."""
     name = data["dataset"]
     path = Path(data["file"]) if "file" in data else find_dataset(name, registry).path
     if not path.is_file():
         raise RequestError(f"{path} is not there any more")
     if data.get("sha256") not in (None, sha256(path)):
         raise ContentError(f"{path} changed since it was trained on")
-    if (beside := current_row_index(path)) is not None:
-        return beside.fingerprints
-    asked = trained_conversations(replace(find_dataset(name, registry), path=path))
-    return np.array([fingerprint_of(one) for one in asked], np.uint64)
+    index = current_row_index(path)
+    if index is not None:
+        return index.fingerprints
+    examples = trained_conversations(replace(find_dataset(name, registry), path=path))
+    return np.array([fingerprint_of(example) for example in examples], np.uint64)
 
 
 def _shown(path: Path) -> str:
-    """A path as it may be mailed: from here, or its last two names."""
+    """A path without the names of private folders: relative to here, or its last two names."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else "/".join(path.parts[-2:])

@@ -1,7 +1,7 @@
 """A compile's file of all rows before its split, such as mixed_finetune_dataset.jsonl of a mixture.
 
-LLaMA-Factory trains on the split's own files, which compile registers. Who scores the file itself needs to
-know which of its rows those are: the draw (core/splits.py) is repeated by what the manifest says of it.
+LLaMA-Factory trains on the split's own files, which compile registers. To score the file itself, the split of
+each row must be known: the draw (core/splits.py) is repeated with the settings in the manifest.
 """
 
 from array import array
@@ -29,8 +29,8 @@ DRAWN_OTHERWISE = ("stratify", "group", "by")  # settings of a split that need c
 class Unsplit:
     """The split of a file of all rows: shares by split name, the seed, and each row's split.
 
-    `homes` are the numbers of `draw_splits`, None if the file's rows alone do not tell them. `datasets` are
-    registered, by split.
+    `homes` are the numbers of `draw_splits`, None if the file's rows alone do not determine them. `datasets`
+    are the registered datasets by split.
     """
 
     path: Path
@@ -45,48 +45,48 @@ class Unsplit:
         return (REST, *self.shares)
 
     def held_out(self, ratio: float, seed: int) -> list[int]:
-        """Return the rows of the split with this share and seed; `RequestError` names those there are."""
+        """Rows of the split with this share and seed; `RequestError` lists the splits there are."""
         names = [name for name, share in self.shares.items() if share == ratio and self.seed == seed]
         if not names or self.homes is None:
-            listed = ", ".join(f"{name} {share:g}" for name, share in self.shares.items())
+            splits = ", ".join(f"{name} {share:g}" for name, share in self.shares.items())
             raise RequestError(
-                f"--eval-ratio {ratio:g} --seed {seed}: {self.path} is split already ({listed}, seed "
+                f"--eval-ratio {ratio:g} --seed {seed}: {self.path} is split already ({splits}, seed "
                 f"{self.seed}), and other rows would be rows of its training split; score {self._held_out()}"
             )
         number = self.splits.index(names[0])
         return [row for row, home in enumerate(self.homes) if home == number]
 
     def _held_out(self) -> str:
-        """Return the option that scores the rows of the first split that is not the training split."""
-        names = [name for split, name in self.datasets.items() if split != REST]
-        if names:
-            return f"--dataset {names[0]}"
+        """The option that scores the rows of the first split other than the training split."""
+        for split, name in self.datasets.items():
+            if split != REST:
+                return f"--dataset {name}"
         return f"--eval-ratio {next(iter(self.shares.values())):g} --seed {self.seed}"
 
     def fingerprints(self) -> "NDArray[np.uint64] | None":
-        """Return the fingerprint of each row as its dataset asks it, None if that is not known."""
+        """Fingerprint of each row as its registered dataset words the prompt, None if unknown."""
         import numpy as np
 
         if self.homes is None:
             return None
         homes = np.array(self.homes)
-        found = np.zeros(len(homes), np.uint64)
+        fingerprints = np.zeros(len(homes), np.uint64)
         for number, split in enumerate(self.splits):
             rows = homes == number
-            prints = self._trained(split)
-            if prints is None or len(prints) != rows.sum():
+            of_split = self._trained(split)
+            if of_split is None or len(of_split) != rows.sum():
                 return None
-            found[rows] = prints
-        return found
+            fingerprints[rows] = of_split
+        return fingerprints
 
     def training_rows(self) -> "NDArray[np.bool_] | None":
-        """Return whether each row is one of the training split, None if that is not known."""
+        """True for each row of the training split, None if unknown."""
         import numpy as np
 
         return None if self.homes is None else np.array(self.homes) == IN_REST
 
     def other_prompts(self, conversations: Sequence[Conversation]) -> str:
-        """Return the dataset that asks the held-out rows in other words, as training does, "" if none does.
+        """The registered dataset that words the held-out prompts as in training, "" if the wording is equal.
 
         The file of a mixture has neither the prefix of an input nor the system text of its datasets.
         """
@@ -105,8 +105,8 @@ class Unsplit:
         if not file.is_file():
             return ""
         trained = conversation(read_records(file)[0], entry, f"{file}: record 1")
-        asked = conversations[self.homes.index(number)]
-        return name if trained.messages != asked.messages else ""
+        scored = conversations[self.homes.index(number)]
+        return name if trained.messages != scored.messages else ""
 
     def _trained(self, split: str) -> "NDArray[np.uint64] | None":
         """Return the fingerprints of a split's registered dataset, None without one."""
@@ -121,7 +121,7 @@ class Unsplit:
 def find_unsplit(path: Path, manifest: Manifest, rows: int) -> Unsplit | None:
     """Find the split of a file of all rows by the manifest beside it, None for any other file.
 
-    A file that changed since it was compiled is another file, and so is one whose manifest is not compile's.
+    Also None for a file that has changed since it was compiled, and for a manifest that is not compile's.
     """
     definition = manifest.definition
     split = definition.get("split")

@@ -25,8 +25,9 @@ CALLER = "by"  # in run.json: the module that called the scoring command, if one
 REPEATS = "repeats"  # in OUT/MODEL/SET: a folder with one for each further repeat of sampled answers
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 WITH_TABLE = ("eval.suite", "eval.sweep")  # commands that write a table.md of their own into OUT
-TABLE_JSON, TABLE, CHANGED = "table.json", "table.md", "changed.jsonl"  # of `eval compare`, beside its plots
-COMPARED = (TABLE_JSON, TABLE, CHANGED)
+TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "report.html"
+COMPARED = (TABLE_JSON, TABLE, CHANGED, PAGE)
+"""The files of `eval compare`, next to its plots."""
 PARTS = ("settings", "models", "sets")  # what every run.json holds
 UNMERGED, MERGED = "unmerged", "merged"
 Prediction = dict[str, Any]

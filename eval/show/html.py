@@ -15,7 +15,6 @@ from pathlib import Path
 
 from tuneyard.core import version
 from tuneyard.core.drawing import NOT_WRITTEN, plot_language
-from tuneyard.core.errors import RequestError
 from tuneyard.core.files import versions
 from tuneyard.core.language import catalogue, current, tr, tr_counted
 from tuneyard.core.number_format import Table
@@ -30,7 +29,7 @@ from tuneyard.eval.show.verdict import headline, section_name, verdict
 
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-MARK = '<meta name="generator" content="Tuneyard eval report">'  # by which a page of ours is known
+MARK = '<meta name="generator" content="Tuneyard eval compare">'
 STATIC = 50  # examples that are there without JavaScript
 # What the page changes in a plot: its colours, letters and ids.
 COLOURS = {"#000000": "currentColor", "#ffffff": "var(--paper)", "#dddddd": "var(--line)"}
@@ -102,20 +101,6 @@ def page(
         script=(PAGE / "script.js").read_text(encoding="utf-8"),
     )
     return text.encode(errors="replace").decode()  # half characters (lone surrogates) become `?`
-
-
-def check_page(out: Path) -> None:
-    """Raise `RequestError` if `--out` names anything but a new file or a page that `eval report` wrote."""
-    if out.is_dir():
-        raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")
-    if not out.exists():
-        return
-    with out.open("rb") as file:
-        beginning = file.read(1000)
-    if MARK.encode() not in beginning:
-        raise RequestError(
-            f"--out {out}: this file exists and is no page of `tuneyard eval report`; choose another name"
-        )
 
 
 def _about(comparison: Comparison) -> list[tuple[str, str]]:

@@ -155,8 +155,7 @@ def test_the_guides_own_results_are_compared_row_by_row(run: Run, tmp_path: Path
     assert set(PLOTS) - {"calibration.png", "confusion.png"} <= {
         path.name for path in (tmp_path / "ab").iterdir()
     }
-    run("-m", "eval.report", a, b, "--out", tmp_path / "page.html")
-    assert json.dumps("报告59") in (tmp_path / "page.html").read_text()
+    assert json.dumps("报告59") in (tmp_path / "ab" / "report.html").read_text()
     other = json.loads(b.read_text())
     other["results"][3]["user"] = "另一份报告"
     b.write_text(json.dumps(other))

@@ -16,7 +16,7 @@ from tuneyard.compiler.verify.run import load
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.prompt import conversation
 from tuneyard.core.row_index import fingerprint
-from tuneyard.eval import compare, nli, report, text
+from tuneyard.eval import compare, nli, text
 from tuneyard.eval.backends.vision import PIXELS
 from tuneyard.eval.datasets.training import fingerprint_of
 from tuneyard.eval.statistics.selection import held_out_rows
@@ -264,8 +264,7 @@ def test_a_run_is_resumed_rescored_compared_and_reported(models, home) -> None:
     nli.cli.main(["--rescore", "out", "--choices", "no,yes", "--out", "again"], standalone_mode=False)
     assert [list(line["choices"]) for line in read(Path("again"))] == [["no", "yes"]] * 3
     compare.cli.main(["out", "--out", "compared"], standalone_mode=False)
-    report.cli.main(["out", "--out", "page.html"], standalone_mode=False)
-    assert (home / "compared/table.md").is_file() and (home / "page.html").is_file()
+    assert (home / "compared/table.md").is_file() and (home / "compared/report.html").is_file()
     Image.new("RGB", (90, 60)).save(home / "media/a.png")
     with raises(TuneyardError):
         call(nli, models(), "--adapter", f"one={saved}", "--dataset", "seen", "--resume")

@@ -10,7 +10,6 @@ from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.files import sha256
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.nli import cli as nli
-from tuneyard.eval.report import cli as report
 
 ROWS = [{"instruction": f"Is it {n}?", "input": "", "output": "yes" if n % 3 else "no"} for n in range(12)]
 
@@ -61,8 +60,7 @@ def test_training_accuracy_is_called_so_everywhere(tiny_model, capsys) -> None:
         f"mine: {said} (saves/mine/training.json): this is training accuracy",
         few_examples("mine"),
     ]
-    call(report, "out", "--out", "page.html")
-    html = Path("page.html").read_text()
+    html = Path("table/report.html").read_text()
     assert f"{said}: this is training accuracy." in html and "Warning: mine: mine was trained on 12" in html
 
 

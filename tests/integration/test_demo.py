@@ -58,9 +58,16 @@ def test_the_merge_that_is_shipped_has_the_chosen_weights(demo: Demo) -> None:
 
 
 def test_it_ends_in_the_table_the_page_and_the_next_commands(demo: Demo) -> None:
-    for text in ("base", "rte", "mnli", "demo_rte_eval", "results/demo/report.html", "tuneyard data init"):
+    for text in (
+        "base",
+        "rte",
+        "mnli",
+        "demo_rte_eval",
+        "results/demo/verdict/report.html",
+        "tuneyard data init",
+    ):
         assert text in demo.said
-    for name in ("report.html", "verdict/table.json", "verdict/table.md", "verdict/accuracy.png"):
+    for name in ("verdict/report.html", "verdict/table.json", "verdict/table.md", "verdict/accuracy.png"):
         assert (demo.checkout.root / "results/demo" / name).stat().st_size > 100
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.fake_runs import answers, demo, write_run
 from tuneyard.core.language import in_language
 from tuneyard.eval.judge.compared import compare_results
-from tuneyard.eval.report import render
+from tuneyard.eval.show.report import render
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [

@@ -17,7 +17,6 @@ from tuneyard.core.metrics import Metric
 from tuneyard.eval import metrics
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.metrics.brier import brier
-from tuneyard.eval.report import cli as report
 from tuneyard.eval.show.sweep import Sweep
 from tuneyard.eval.show.sweep import report as choose
 from tuneyard.recipes.best import read_scores
@@ -87,8 +86,8 @@ def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install,
     assert line in " ".join(capsys.readouterr().out.split())
     told = json.loads((tmp_path / "compared/table.json").read_text())
     assert told["sets"]["s"]["models"]["one"]["metrics"]["answer_length"]["value"] == 5.0
-    call(report, folder, "--out", tmp_path / "page.html")
-    assert "answer_length on s (characters, lower is better)" in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "compared/report.html").read_text()
+    assert "answer_length on s (characters, lower is better)" in page
     halves = {"s": ([*range(4)], [*range(4, 8)])}
     choose(Sweep(folder, ["w"], {"base": (0.0,), "one": (1.0,)}, halves, "answer_length"))
     swept = json.loads((folder / "sweep.json").read_text())

@@ -15,11 +15,12 @@ from tests.fake_runs import answers, demo, write_run
 from tests.messages import raises
 from tuneyard.core import version
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.compared import compare_in_metric, compare_results
 from tuneyard.eval.read.run import ScoredRun
-from tuneyard.eval.report import cli, render
 from tuneyard.eval.show.html import GLOSSARY, LEFT_OUT, POLICY, explained, inline, provenance
 from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
+from tuneyard.eval.show.report import render
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -113,10 +114,10 @@ def test_a_fact_that_runs_share_is_one_row_of_the_provenance() -> None:
         )
         for model, seed in [("a", 1), ("b", 1), ("c", 2)]
     ]  # fmt: skip
-    rows = provenance(runs, "python -m eval.report /srv/x").rows
+    rows = provenance(runs, "python -m eval.compare /srv/x").rows
     assert ["dtype", "fp32", "all"] in rows and ["seed", "1", "a on s, b on s"] in rows
     assert ["seed", "2", "c on s"] in rows and ["source", "a", "a on s"] in rows
-    assert ["command", "python -m eval.report x", "this page"] in rows and "ci95" not in [
+    assert ["command", "python -m eval.compare x", "this page"] in rows and "ci95" not in [
         row[0] for row in rows
     ]
 
@@ -127,7 +128,7 @@ def test_provenance_is_on_the_page(page: str) -> None:
         "chat_template t",
         "fp32",
         f"version {version()['version']}",
-        "python -m eval.report",
+        "python -m eval.compare",
     ):
         assert told in page
 
@@ -226,26 +227,6 @@ def test_half_a_character_is_refused(tmp_path: Path) -> None:
         compare_results([str(tmp_path / "x.jsonl")])
 
 
-def test_out_must_be_a_file(tmp_path: Path) -> None:
-    demo(tmp_path)
-    with raises(RequestError, "e.g", "report.html"):
-        cli.main([str(tmp_path), "--out", str(tmp_path)], standalone_mode=False)
-
-
-def test_a_page_replaces_pages_of_ours_alone(tmp_path: Path) -> None:
-    demo(tmp_path / "runs")
-    out = tmp_path / "mine.html"
-    out.write_text("<!doctype html><title>of the user</title>", encoding="utf-8")
-    with raises(RequestError, "mine.html"):
-        cli.main([str(tmp_path / "runs"), "--out", str(out)], standalone_mode=False)
-    assert "of the user" in out.read_text(encoding="utf-8")
-    out.unlink()
-    cli.main([str(tmp_path / "runs/base"), "--out", str(out)], standalone_mode=False)
-    first = out.read_text(encoding="utf-8")
-    cli.main([str(tmp_path / "runs"), "--out", str(out)], standalone_mode=False)
-    assert out.read_text(encoding="utf-8") != first
-
-
 def test_a_page_is_not_written_over_results(tmp_path: Path) -> None:
     demo(tmp_path)
     results = tmp_path / "base" / "demo_rte_eval" / "results.json"
@@ -253,6 +234,23 @@ def test_a_page_is_not_written_over_results(tmp_path: Path) -> None:
     with raises(RequestError, "results.json"):
         cli.main([str(tmp_path), "--out", str(results)], standalone_mode=False)
     assert results.read_bytes() == before
+
+
+def test_the_page_shows_as_many_incorrect_examples_as_asked(tmp_path: Path) -> None:
+    demo(tmp_path / "runs")
+    given = [str(tmp_path / "runs"), "--errors", "3", "--out", str(tmp_path / "out")]
+    cli.main(given, standalone_mode=False)
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert len(data_of(page)["rows"]) == 3
+
+
+def test_a_comparison_in_a_metric_has_no_page(tmp_path: Path) -> None:
+    """Answers are neither correct nor incorrect there."""
+    demo(tmp_path / "runs")
+    given = [str(tmp_path / "runs"), "--metric", "token_f1", "--out", str(tmp_path / "out")]
+    with pytest.raises(RequestError, match="token_f1"):
+        cli.main(given, standalone_mode=False)
+    assert not (tmp_path / "out/report.html").exists()
 
 
 def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,15 +268,15 @@ def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pyte
     for model in ("base", "mine"):
         write_run(here / "runs", model, "s", gold, answers(gold, 12, 3), **facts)
     monkeypatch.chdir(here)
-    out = here / "page.html"
-    monkeypatch.setattr("sys.argv", ["report", str(here / "runs"), f"b={away}/x y/z", "--out", str(out)])
+    out = here / "out"
+    monkeypatch.setattr("sys.argv", ["compare", str(here / "runs"), f"b={away}/x y/z", "--out", str(out)])
     cli.main([str(here / "runs"), "--out", str(out)], standalone_mode=False)
-    page = out.read_text(encoding="utf-8")
+    page = (out / "report.html").read_text(encoding="utf-8")
     page = re.sub('base64,[^"]*', "", page)  # letters of a plot may spell anything
     for told in (str(tmp_path), str(Path.home()) + "/", "jane", "/srv", "secret"):
         assert told not in page, page[page.index(told) - 200 :][:400]
     assert "<title>Report on runs</title>" in page and "(training.json): this is training accuracy" in page
-    assert "python -m eval.report runs b=z --out page.html" in page
+    assert "python -m eval.compare runs b=z --out out" in page
     command = "python -m eval.nli --model &#39;my base&#39; --adapter m=mine --out runs"
     assert command in page and "and/or" in page and "http://localhost:8000/v1" in page
 
@@ -348,12 +346,12 @@ def test_the_page_compares_models_in_the_other_metrics_that_all_of_them_state(tm
         write_run(tmp_path / "runs", model, "d1", gold, answers(gold, right, 3), metrics=stated, label_mass=1)
         write_run(tmp_path / "more", model, "d1", gold, answers(gold, right, 3), label_mass=1)
     for folder in ("runs", "more"):
-        given = [str(tmp_path / folder), "--out", str(tmp_path / f"{folder}.html")]
+        given = [str(tmp_path / folder), "--out", str(tmp_path / f"{folder}-page")]
         cli.main(given, standalone_mode=False)
-    page = (tmp_path / "runs.html").read_text()
+    page = (tmp_path / "runs-page/report.html").read_text()
     (section,) = compare_in_metric([str(tmp_path / "runs")], "brier", "").comparison.sections
     gain = section.against_base[0]
     row = re.search(r"brier on d1 \(squared error, lower is better\)</th><td>rte − base</td><td>(\S+)", page)
     assert row and float(row[1].replace("−", "-")) == pytest.approx(gain.value, rel=0.01)
     assert "the verdict rests on accuracy" in page and "label_mass on d1" not in page
-    assert "the verdict rests on accuracy" not in (tmp_path / "more.html").read_text()
+    assert "the verdict rests on accuracy" not in (tmp_path / "more-page/report.html").read_text()

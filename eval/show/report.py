@@ -1,0 +1,34 @@
+"""The page of a comparison: one HTML file with the verdict, tables, plots and incorrect examples."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tuneyard.core.cli import command_line
+from tuneyard.core.number_format import Table
+from tuneyard.eval.judge.compared import ComparedRuns
+from tuneyard.eval.show.html import page
+from tuneyard.eval.show.incorrect import collect_incorrect
+from tuneyard.eval.show.plots import write_plots
+from tuneyard.eval.show.tables import question_tables
+
+
+def render(
+    compared: ComparedRuns,
+    title: str,
+    most: int = 2000,
+    module: str = "eval.compare",
+    tables: Mapping[str, Table] | None = None,
+) -> str:
+    """Render the page with at most `most` incorrect examples.
+
+    `module` is the command that makes the page. `tables` by caption come before the plots, by default those
+    of the questions.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        names, typeface = write_plots(compared.comparison, compared.runs, Path(folder), "svg")
+        plots = {name: (Path(folder) / name).read_text(encoding="utf-8") for name in names}
+    errors = collect_incorrect(compared.runs, compared.comparison.models, most)
+    if tables is None:
+        tables = question_tables(compared)
+    return page(title, compared, tables, plots, typeface.numbered, errors, command_line(module))
