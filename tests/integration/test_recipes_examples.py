@@ -76,7 +76,7 @@ SAID = {
     "E323-misspelt-column": "row 1: E323 misspelt_column: LLaMA-Factory stops at it: there is no 'ouput'",
     "E323-talks-null-text": "row 2: E323 talks_null_text: LLaMA-Factory stops at it: Expected a string, got",
     "E434-dpo-unranked": 'or write "ranking": true into the entry of a dataset of pairs',
-    "E323-talks-odd": "row 2: E323 talks_odd: LLaMA-Factory drops it: conversations: found 3 turns, expected an",
+    "E323-talks-odd": "row 2: E323 talks_odd: LLaMA-Factory drops it: conversations: found 3 turns,",
     "E323-talks-swapped": 'drops it: conversations: turn 1 is "gpt", expected "human" or "observation"',
     "E350-zero-3-generates": "`predict_with_generate` is incompatible with DeepSpeed ZeRO-3",
     "E350-zero-3-pure-bf16": "`pure_bf16` is incompatible with DeepSpeed ZeRO-3",
