@@ -169,7 +169,9 @@ class CompileReport(Counts):
                 dataset = output.dataset.format(split=split) if output.dataset else ""
                 if (dataset or file_name) not in self.datasets:
                     continue
-                files.append(str(out / spec.name / file_name))
+                path = str(out / spec.name / file_name)
+                if path not in files:  # one file may hold every split
+                    files.append(path)
                 if dataset:
                     datasets.append(dataset)
         lines = [f"files: {', '.join(files)}"]

@@ -224,3 +224,19 @@ def _png() -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "png")
     return file.getvalue()
+
+
+def test_a_file_of_all_splits_is_named_once(bench):
+    lines = [
+        "like: qa",
+        "split: {eval: 0.5}",
+        "write:",
+        "- {dataset: 'own_{split}', file: 'own-{split}.json'}",
+        "- {file: all.jsonl, format: alpaca, instruction: '{question}', output: '{answer}'}",
+    ]
+    spec = bench.write("own.yaml", "\n".join(lines))
+    rows = [{"question": f"What is {number}?", "answer": f"{number}"} for number in range(4)]
+    report = bench.compile(spec, bench.rows("a.json", rows))
+    (files, *_) = report.result_lines(load_spec(str(spec)), bench.folder)
+    names = [path.rpartition("/")[2] for path in files.removeprefix("files: ").split(", ")]
+    assert names == ["own-train.json", "all.jsonl", "own-eval.json"]
