@@ -25,7 +25,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 _folder = partial(click.option, "--out", "--dataset-dir", "out", type=_FOLDER)
 _OUT = _folder(default=DEFAULT_FOLDER, show_default=True, help="The folder of compiled datasets.")
 _REGISTRY = _folder(
-    callback=lambda context, _option, given: registry_folder(given, str(context.params.get("name", ""))),
+    callback=lambda context, _option, folder: registry_folder(folder, str(context.params.get("name", ""))),
     help="The folder of dataset_info.json.  [default: dataset_info, else data]",
 )
 _SOURCE = click.option(
@@ -61,7 +61,7 @@ class _Share(click.FloatRange):
 
 
 def percent_hint(text: str) -> str:
-    """Return `10 % is 0.1` for `10` or `10%`, which is probably meant as a percentage; "" for other texts."""
+    """Hint `10 % is 0.1` for `10` or `10%`, which is probably meant as a percentage; "" for other texts."""
     number = text.removesuffix("%").strip()
     if not re.fullmatch(r"\d+(\.\d+)?", number):
         return ""
@@ -82,8 +82,10 @@ def _command(*tried: str) -> Callable[[Callable[..., None]], click.Command]:
     return cli.command(epilog=examples(*(f"tuneyard data {each}" for each in tried)))
 
 
-def _print(as_json: bool, found: Callable[[], object], lines: Iterable[str]) -> None:
-    click.echo(json.dumps(found(), ensure_ascii=False) if as_json else "\n".join(lines))
+def _print(as_json: bool, report: Callable[[], object], lines: Iterable[str]) -> None:
+    """Print a report as JSON, or as lines for people."""
+    text = json.dumps(report(), ensure_ascii=False) if as_json else "\n".join(lines)
+    click.echo(text)
 
 
 def _common(command: Any) -> Any:
@@ -151,11 +153,11 @@ def _report(
     seed: int | None,
     every: bool,
     as_json: bool,
-    **asked: Any,
+    **settings: Any,
 ) -> None:
-    """Compile or check a spec as asked, and print the report; `ContentError` if nothing was written."""
+    """Compile or check a spec, and print the report; `ContentError` if nothing was written."""
     spec, over = _changed(name, columns, shares)
-    request = CompileRequest(**asked, over=over, every_problem=every or as_json)
+    request = CompileRequest(**settings, over=over, every_problem=every or as_json)
     if seed is not None:
         if spec.without_seed:
             raise RequestError(
@@ -178,32 +180,34 @@ def _report(
 
 
 def _changed(name: str, columns: Texts, shares: Texts = ()) -> tuple[Spec, dict[str, object]]:
-    """Return a spec with other shares of its splits and names of its columns, and what changes so."""
-    spec, over = load_spec(name), dict[str, Any]()
-    given = dict(spec.split.shares) if spec.split else {}
+    """The spec with the shares and columns of the command line, and these changes as a mapping."""
+    spec = load_spec(name)
+    over: dict[str, Any] = {}
+    share_by_split = dict(spec.split.shares) if spec.split else {}
     for text in shares:
-        if not given:
+        if not share_by_split:
             raise RequestError(
                 f"--split {text}: the spec {spec.name} has no `split` of its own to give another share; hold "
                 "rows out in the recipe (`val_size: 0.1`), or write a spec with `split` (docs/compiler.md)"
             )
         split, _, share = text.partition("=")
-        if split not in given or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
-            there = ", ".join(given)
+        if split not in share_by_split or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
+            message = f"--split {text}: expected SPLIT=SHARE, as test=0.3, with a SPLIT of "
+            message += ", ".join(share_by_split)
             hint = percent_hint(share)
-            raise RequestError(
-                f"--split {text}: expected SPLIT=SHARE, as test=0.3, with a SPLIT of {there}"
-                + (f"; {hint}" if hint else "")
-            )
-        given[split] = over.setdefault("split", {})[split] = float(share)
-    if sum(given.values()) >= 1:
-        raise RequestError(f"--split: the shares add up to {sum(given.values()):g}, expected below 1")
-    known = [column.name for column in spec.columns]
+            if hint:
+                message += f"; {hint}"
+            raise RequestError(message)
+        share_by_split[split] = over.setdefault("split", {})[split] = float(share)
+    total = sum(share_by_split.values())
+    if total >= 1:
+        raise RequestError(f"--split: the shares add up to {total:g}, expected below 1")
+    columns_of_spec = [column.name for column in spec.columns]
     for text in columns:
         target, _, source = text.partition("=")
-        if not source or target not in known:
-            there = ", ".join(known)
-            raise RequestError(f"--column {text}: expected TARGET=SOURCE with TARGET one of {there}")
+        if not source or target not in columns_of_spec:
+            listed = ", ".join(columns_of_spec)
+            raise RequestError(f"--column {text}: expected TARGET=SOURCE with TARGET one of {listed}")
         over.setdefault("columns", {})[target] = {"names": [source]}
     return load_spec(name, over), over
 
@@ -238,7 +242,9 @@ def show_command(
     from tuneyard.compiler.commands.trace import sources_before, trace
 
     spec, _ = _changed(name, columns)
-    if not sources and (sources := sources_before(spec, DEFAULT_FOLDER)):
+    compiled_from = () if sources else sources_before(spec, DEFAULT_FOLDER)
+    if compiled_from:
+        sources = compiled_from
         click.echo(f"without --source, as {spec.name} was compiled: {', '.join(sources)}", err=True)
     for title, text in trace(spec, sources, row, template, rows):
         click.echo(f"{title}\n{text}\n")
@@ -258,9 +264,9 @@ def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: 
     """Compare two datasets, or files of records: examples added, removed, changed; 0 same, 1 different."""
     from tuneyard.compiler.commands.diff import diff
 
-    found = diff(first, second, out)
-    _print(as_json, found.as_json, found.lines(every))
-    ctx.exit(int(found.different))
+    difference = diff(first, second, out)
+    _print(as_json, difference.as_json, difference.lines(every))
+    ctx.exit(int(difference.different))
 
 
 @_command("stats demo_rte_train --model models/demo-base", "stats demo_rte_eval --plot results/lengths.png")
@@ -271,13 +277,13 @@ def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: 
 @_JSON
 @lang_option
 def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, as_json: bool) -> None:
-    """Count what a dataset holds: lengths, labels, languages, duplicates."""
+    """Count lengths, labels, languages and duplicates of a dataset."""
     from tuneyard.compiler.commands.stats import plot, stats
 
-    found = stats(name, out, model)
-    _print(as_json, found.as_json, found.lines())
+    counts = stats(name, out, model)
+    _print(as_json, counts.as_json, counts.lines())
     if drawn:
-        plot(found, drawn)
+        plot(counts, drawn)
 
 
 @_command("compile demo_rte --out build/old", "remove demo_rte --out build/old")

@@ -158,10 +158,10 @@ class PartReader:
         dropped += self.row_filter.dropped
         if self.read and not self.kept and not self.problems.stopped:
             message = f"none of the {self.read} rows of {self.name} is kept, so it is not written"
-            self.problems.warn(Problem("W209", inputs[0].shown, message))
+            self.problems.warn(Problem("W209", inputs[0].display_path, message))
         all_read = min(self.limit, enough) == sys.maxsize
         if inputs:
-            self._judge_kept_values(inputs[0].shown, all_read=all_read)
+            self._judge_kept_values(inputs[0].display_path, all_read=all_read)
         return Counts(self.read, self.kept, dropped=dict(dropped))
 
     def _judge_kept_values(self, place: str, *, all_read: bool) -> None:
@@ -177,12 +177,12 @@ class PartReader:
     def _read_file(self, item: Input, files: Sequence[RecordFile], enough: int) -> Counter[str]:
         """Read one file. Returns the rows that are dropped before the filter sees them, by reason."""
         unused = self.context.unused
-        checker = Checker(self.spec, item.shown, self.problems, unused, self.types, self.read)
+        checker = Checker(self.spec, item.display_path, self.problems, unused, self.types, self.read)
         bad_before = self.problems.bad_rows
         room = self.limit - self.read
         rows_read = column_missing = 0
         path = self.context.progress.watch(item.path)
-        for rows in read(path, item.shown, self.source, self.problems, self.name):
+        for rows in read(path, item.display_path, self.source, self.problems, self.name):
             if room - rows_read < len(rows.lines):
                 rows = rows.head(room - rows_read)
             rows_read += len(rows.lines)
@@ -491,7 +491,7 @@ def _no_collection() -> Iterator[None]:
 
 def _no_rows_left(counts: Counts, inputs: list[Input]) -> Problem:
     """E013 with the reasons why rows were dropped."""
-    place = ", ".join(item.shown for item in inputs)
+    place = ", ".join(item.display_path for item in inputs)
     if not counts.read:
         return Problem("E013", place, "no rows: the source holds none")
     message = f"no rows left of {counts.read}"

@@ -47,9 +47,9 @@ _LINE = re.compile(r"(.*)(?::| row )(\d+)(?: (?:record|key) .*)?", re.DOTALL)
 class Problems:
     """Collects errors (E…) and warnings (W…) with their places while counting goes on.
 
-    `limit` bounds how many errors and how many warnings are kept as text (None: every one).
-    `notes` are for people: what a file was taken for, which columns were.
-    `rejected` is the file of bad rows, or None where bad rows end the compile.
+    - `limit`: the most errors and the most warnings that are kept as text; None: all.
+    - `notes`: lines for people on layouts and columns.
+    - `rejected`: the file of bad rows, or None if bad rows end the compile.
     """
 
     limit: int | None = KEPT
@@ -68,65 +68,72 @@ class Problems:
         """The errors that are kept and settled, in the order of their lines."""
         return [self._with_others(problem) for problem in self._errors]
 
-    def bad_row(self, found: Sequence[Problem], row: object) -> None:
-        """Record one source row that cannot be used, with everything that is wrong with it."""
+    def bad_row(self, problems: Sequence[Problem], row: object) -> None:
+        """Record one source row that cannot be used, with all its problems."""
         self.bad_rows += 1
-        self.counts.update(problem.code for problem in found)
-        self._fresh.append((found, row))
+        self.counts.update(problem.code for problem in problems)
+        self._fresh.append((problems, row))
 
     def bad_file(self, problem: Problem) -> None:
-        """Record a file that cannot be read on: even `--on-error reject` ends in failure."""
+        """Record a file whose rest cannot be read: the compile fails even with `--on-error reject`."""
         self.fatal = True
         self.counts[problem.code] += 1
         self._fresh.append(([problem], _NO_ROW))
 
     def lead(self, problems: Sequence[Problem]) -> None:
-        """Record errors of whole columns or inputs, which explain those of rows and so stand before them."""
+        """Record errors of whole columns or inputs before those of rows, which they explain."""
         self.fatal = self.fatal or bool(problems)
         self.counts.update(problem.code for problem in problems)
         self._errors[:0] = problems
 
     def settle(self) -> None:
-        """Order what was found by line and write bad rows down, after each block of rows and each file."""
-        fresh, self._fresh = sorted(self._fresh, key=lambda entry: _where(entry[0][0])[1]), []
-        for found, _ in fresh:
-            if found[0].code == "E001" and self.limit is not None:  # else each row of the file would say it
-                file, _ = _where(found[0])
+        """Sort the new problems by line and write down bad rows, after each block of rows and each file."""
+        fresh = sorted(self._fresh, key=lambda entry: _where(entry[0][0])[1])
+        self._fresh = []
+        for problems, _ in fresh:
+            if problems[0].code == "E001" and self.limit is not None:  # one row of the file is enough
+                file, _ = _where(problems[0])
                 self._undecoded[file] += 1
-                found = found if self._undecoded[file] == 1 else ()
-            room = len(found) if self.limit is None else self.limit - len(self._errors)
-            self._errors.extend(found[: max(room, 0)])
-        rows = [(found, row) for found, row in fresh if row is not _NO_ROW]
+                if self._undecoded[file] > 1:
+                    continue
+            room = len(problems)
+            if self.limit is not None:
+                room = max(self.limit - len(self._errors), 0)
+            self._errors.extend(problems[:room])
+        rows = [(problems, row) for problems, row in fresh if row is not _NO_ROW]
         if self.rejected and rows:
             with named(self.rejected), self.rejected.open("ab") as rejected:
                 rejected.writelines(starmap(_rejected_line, rows))
 
     def warn(self, problem: Problem) -> None:
-        """Record something to look at that stops nothing (unless `--strict`)."""
+        """Record a warning, which stops nothing without `--strict`."""
         self.counts[problem.code] += 1
         if self.limit is None or len(self.warnings) < self.limit:
             self.warnings.append(problem)
 
-    def warn_of(self, code: str, number: int, found: Iterator[tuple[str, str]]) -> None:
-        """Record many warnings of one code, (place, message); those beyond the limit are never made."""
-        self.counts.update({code: number} if number else {})
-        room = number if self.limit is None else max(self.limit - len(self.warnings), 0)
-        self.warnings.extend(Problem(code, place, message) for place, message in islice(found, room))
+    def warn_of(self, code: str, number: int, warnings: Iterator[tuple[str, str]]) -> None:
+        """Record `number` warnings of one code, (place, message). Those beyond the limit are never made."""
+        if number:
+            self.counts[code] += number
+        room = number
+        if self.limit is not None:
+            room = max(self.limit - len(self.warnings), 0)
+        self.warnings.extend(Problem(code, place, message) for place, message in islice(warnings, room))
 
     def first(self) -> list[dict[str, str]]:
-        """Return the first thousand errors and the first thousand warnings, for the manifest."""
+        """The first thousand errors and the first thousand warnings, for the manifest."""
         return [asdict(problem) for problem in [*self.errors[:KEPT], *self.warnings[:KEPT]]]
 
     @classmethod
     def again(cls, counts: dict[str, int], first: Sequence[dict[str, str]], notes: list[str]) -> Self:
-        """Return the problems that a manifest tells of."""
-        found = [Problem(**problem) for problem in first]
-        warnings = [problem for problem in found if problem.code.startswith("W")]
-        errors = [problem for problem in found if problem.is_error]
+        """The problems that a manifest records."""
+        problems = [Problem(**problem) for problem in first]
+        warnings = [problem for problem in problems if problem.code.startswith("W")]
+        errors = [problem for problem in problems if problem.is_error]
         return cls(warnings=warnings, notes=notes, counts=Counter(counts), _errors=errors)
 
     def listed(self) -> list[Problem]:
-        """Return the errors and then the warnings that are kept, both by file and line."""
+        """The kept errors and then the kept warnings, both by file and line."""
         errors = self.errors
         files = dict.fromkeys(_where(problem)[0] for problem in [*errors, *self.warnings])
         order = {file: number for number, file in enumerate(files)}
@@ -134,44 +141,51 @@ class Problems:
         return [*errors, *warnings]
 
     def count(self, kind: str) -> int:
-        """Return how many problems of a kind there were: "E" errors, "W" warnings."""
+        """The number of problems of a kind: "E" errors, "W" warnings."""
         return sum(self.tally(kind).values())
 
     def tally(self, kind: str) -> dict[str, int]:
-        """Return the counts by code of a kind, "E" or "W"."""
+        """The counts by code of a kind, "E" or "W"."""
         return {code: n for code, n in self.counts.items() if code.startswith(kind)}
 
     def warning_lines(self) -> list[str]:
-        """Return the first places of each kind of warning, and how many more there are."""
+        """The first places of each kind of warning, and how many more there are."""
         lines = []
         for code, total in sorted(self.tally("W").items()):
-            shown = [problem.line() for problem in self.warnings if problem.code == code]
-            shown = shown[: None if self.limit is None else PLACES]
-            rest = total - len(shown)
-            lines += shown
-            lines += [f"… {rest} more {code}: {WARNINGS[code]} (--all shows every one)"] if rest else []
+            first_lines = [problem.line() for problem in self.warnings if problem.code == code]
+            if self.limit is not None:
+                first_lines = first_lines[:PLACES]
+            lines += first_lines
+            rest = total - len(first_lines)
+            if rest:
+                lines.append(f"… {rest} more {code}: {WARNINGS[code]} (--all shows every one)")
         return lines
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing will be published any more, so that only checking goes on."""
+        """Whether the compile will publish nothing, so that it only goes on checking."""
         return self.fatal or (self.bad_rows > 0 and self.rejected is None)
 
     def _with_others(self, problem: Problem) -> Problem:
-        others = self._undecoded[_where(problem)[0]] - 1 if problem.code == "E001" else 0
-        more = f"; so {'is 1 more row' if others == 1 else f'are {others:,} more rows'} of this file"
-        return replace(problem, message=problem.message + more) if others > 0 else problem
+        """Add to E001 the number of other such rows in the file."""
+        if problem.code != "E001":
+            return problem
+        others = self._undecoded[_where(problem)[0]] - 1
+        if others < 1:
+            return problem
+        rows = "is 1 more row" if others == 1 else f"are {others:,} more rows"
+        return replace(problem, message=f"{problem.message}; so {rows} of this file")
 
 
 @lru_cache(1000)  # the same names often stand in every bad row
-def some_of(names: tuple[str, ...], wanted: tuple[str, ...]) -> str:
-    """Return names for a message: all where they are few, else those nearest to the wanted ones."""
+def some_of(names: tuple[str, ...], expected: tuple[str, ...]) -> str:
+    """Names for a message: all if they are few, otherwise those most like the expected ones."""
     if len(names) <= NAMES:
         return ", ".join(map(show_value, names))
     from difflib import SequenceMatcher
 
     def likeness(name: str) -> float:
-        return max(SequenceMatcher(None, name.lower(), one.lower()).ratio() for one in wanted)
+        return max(SequenceMatcher(None, name.lower(), other.lower()).ratio() for other in expected)
 
     near = sorted(names, key=likeness, reverse=True)[:NAMES]
     return f"{', '.join(map(show_value, near))}, … and {len(names) - NAMES} more"
@@ -181,14 +195,20 @@ _NO_ROW = object()
 
 
 def _where(problem: Problem) -> tuple[str, float]:
-    """Return the file of a problem's place and the line (or row) in it; a place without one comes last."""
+    """The file of a problem's place, and the line or row in it. A place without a line comes last."""
     place = _LINE.fullmatch(problem.place)
-    return (place[1], int(place[2])) if place else (problem.place, inf)
+    if place is None:
+        return problem.place, inf
+    return place[1], int(place[2])
 
 
-def _rejected_line(found: Sequence[Problem], row: object) -> bytes:
-    reasons = [f"{p.code} {p.field}: {p.message}" if p.field else f"{p.code} {p.message}" for p in found]
-    line = {"place": found[0].place, "problems": reasons, "row": row}
+def _rejected_line(problems: Sequence[Problem], row: object) -> bytes:
+    """The line of rejected.jsonl for a bad row."""
+    reasons = []
+    for problem in problems:
+        field = f" {problem.field}:" if problem.field else ""
+        reasons.append(f"{problem.code}{field} {problem.message}")
+    line = {"place": problems[0].place, "problems": reasons, "row": row}
     try:
         return orjson.dumps(line, default=repr, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:  # half of a character, a huge number, nested too deep for it

@@ -26,7 +26,7 @@ class Progress:
         self.bar: tqdm[Any] | None = None
 
     def watch(self, path: Readable) -> Readable:
-        """Return what reads the same bytes and moves the bar (a file of the hub: as it is)."""
+        """The same file with a bar that moves while it is read. A file on the hub has no bar."""
         return _Watched(path, self.move) if isinstance(path, Path) else path
 
     def move(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""What a user asks of a compile, and what it reports."""
+"""The request and the report of a compile."""
 
 import hashlib
 import shlex
@@ -30,7 +30,7 @@ Sources = list[dict[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class CompileRequest:
-    """What a user asks of a compile besides the spec."""
+    """The settings of a compile besides the spec."""
 
     sources: tuple[str, ...] = ()
     out: Path = DEFAULT_FOLDER
@@ -44,7 +44,7 @@ class CompileRequest:
     every_problem: bool = False
 
     def identity(self, spec: Spec, sources: Callable[[], Sources]) -> Callable[[], Identity]:
-        """Everything that decides what a compile writes: equal identities, equal bytes.
+        """All settings that the written bytes depend on: equal identities mean equal bytes.
 
         It is a function, since `sources` waits until the files are hashed.
         """
@@ -109,7 +109,7 @@ class Counts:
 
 @dataclass(slots=True, kw_only=True)
 class CompileReport(Counts):
-    """What a compile did: counts of source rows, records by dataset, problems."""
+    """The result of a compile: counts of source rows, records by dataset, problems."""
 
     name: str
     problems: Problems

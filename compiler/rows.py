@@ -37,11 +37,11 @@ class ObjectRows:
             raise ValueError(f"{len(self.lines)} line numbers of {len(self.rows)} rows")
 
     def names(self) -> list[str]:
-        """Return the keys of all rows, those of the first one first."""
+        """The keys of all rows, those of the first one first."""
         return [*self.rows[0], *sorted(set().union(*self.rows).difference(self.rows[0]))]
 
     def column(self, name: str) -> list[object]:
-        """Return the values of a field (`a.0.b` walks inwards), `MISSING` where it is not there."""
+        """The values of a field (`a.0.b` walks inwards), `MISSING` where it is not there."""
         try:
             return list(map(itemgetter(name), self.rows))
         except KeyError:
@@ -49,15 +49,15 @@ class ObjectRows:
             return [walk(row) for row in self.rows]
 
     def row(self, number: int) -> object:
-        """Return one raw row, for messages and rejected.jsonl."""
+        """One raw row, for messages and rejected.jsonl."""
         return self.rows[number]
 
     def filled(self, name: str) -> list[int]:
-        """Return the numbers of the rows in which a field (a key, no path) holds something."""
+        """The numbers of the rows in which a field (a key, no path) holds something."""
         return filled([row.get(name) for row in self.rows])
 
     def head(self, count: int) -> "ObjectRows":
-        """Return the first rows alone."""
+        """The first rows alone."""
         return ObjectRows(self.prefix, self.lines[:count], self.rows[:count])
 
 
@@ -71,11 +71,11 @@ class TableRows:
     typed: bool = True
 
     def names(self) -> list[str]:
-        """Return the names of the columns."""
+        """The names of the columns."""
         return list(self.columns)
 
     def column(self, name: str) -> list[object]:
-        """Return the values of a field (`a.0.b` walks inwards), `MISSING` where it is not there."""
+        """The values of a field (`a.0.b` walks inwards), `MISSING` where it is not there."""
         if name in self.columns:
             return list(self.columns[name])
         head, _, rest = name.partition(".")
@@ -85,15 +85,15 @@ class TableRows:
         return [walk(value) for value in self.columns[head]]
 
     def row(self, number: int) -> object:
-        """Return one raw row, for messages and rejected.jsonl."""
+        """One raw row, for messages and rejected.jsonl."""
         return {name: values[number] for name, values in self.columns.items()}
 
     def filled(self, name: str) -> list[int]:
-        """Return the numbers of the rows in which a field (a key, no path) holds something."""
+        """The numbers of the rows in which a field (a key, no path) holds something."""
         return filled(self.columns[name])
 
     def head(self, count: int) -> "TableRows":
-        """Return the first rows alone."""
+        """The first rows alone."""
         columns = {name: values[:count] for name, values in self.columns.items()}
         return TableRows(self.prefix, self.lines[:count], columns, self.typed)
 
@@ -113,18 +113,18 @@ class Batch:
         return len(self.lines)
 
     def place(self, number: int) -> str:
-        """Return the address of a row, `file:line`."""
+        """The address of a row, `file:line`."""
         return f"{self.prefix}{self.lines[number]}"
 
     def keep(self, numbers: Iterable[int]) -> "Batch":
-        """Return a batch of the rows numbered so."""
+        """A batch of the rows numbered so."""
         chosen = list(numbers)
         columns = {name: [values[i] for i in chosen] for name, values in self.columns.items()}
         return Batch(self.prefix, [self.lines[i] for i in chosen], columns)
 
 
 def walker(path: str) -> Callable[[object], object]:
-    """Return a function that follows a path such as `instruction.0.subtype` into a value."""
+    """A function that follows a path such as `instruction.0.subtype` into a value."""
     steps = path.split(".")
 
     def walk(value: object) -> object:

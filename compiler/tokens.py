@@ -10,7 +10,7 @@ TOKENIZER = "tokenizer.json"
 
 
 def load_tokenizer(folder: Path, option: str) -> Any:
-    """Return a folder's fast tokenizer, which cuts and pads nothing; `option` opens messages."""
+    """A folder's fast tokenizer, which cuts and pads nothing; `option` opens messages."""
     path = folder / TOKENIZER
     if not path.is_file():
         raise RequestError(f"{option} {folder}: no {TOKENIZER} in it; name a folder with a fast tokenizer")

@@ -1,4 +1,4 @@
-"""Rows as read become checked columns: JSON Schema on every value, labels mapped, bad rows named."""
+"""Rows become checked columns: JSON Schema on every value, labels mapped, bad rows reported."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +10,7 @@ from tuneyard.compiler.check.cleaning import cleaner, wrapped
 from tuneyard.compiler.check.json_values import numbers_in
 from tuneyard.compiler.check.labels import keys_of, label_keys
 from tuneyard.compiler.check.marks import MaskedAnswerError, TurnKeys
-from tuneyard.compiler.check.text_columns import stand_ins, written
+from tuneyard.compiler.check.text_columns import fallback_columns, written_value
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.kinds import ColumnReader, FileContext, Validator, kind_of
 from tuneyard.compiler.kinds.turn_forms import SYSTEM
@@ -32,21 +32,26 @@ _nearest = lru_cache(1000)(nearest)  # a wrong label often stands in every row, 
 
 
 class Checker:
-    """Checks the rows of one file against a spec; counts what it reads and drops."""
+    """Checks the rows of one file against a spec, and counts bad rows and rows without a label."""
 
     def __init__(
-        self, spec: Spec, shown: str, problems: Problems, unused: Unused, types: Types, start: int = 0
+        self, spec: Spec, display_path: str, problems: Problems, unused: Unused, types: Types, start: int = 0
     ) -> None:
-        """`types` is what the kept columns hold in the rows before, those of other files of a split, too."""
-        self.spec, self.shown, self.problems, self.unused = spec, shown, problems, unused
-        self.stand_ins = stand_ins(spec)
+        """`types` are the types of kept columns in earlier rows, also of other files of the split."""
+        self.spec, self.display_path, self.problems, self.unused = spec, display_path, problems, unused
+        self.fallback_columns = fallback_columns(spec)
         self.used, self.lost_in = spec.used, spec.lost_in
         self.sources: dict[str, str] = {}
         self.turn_keys: dict[str, TurnKeys] = {}
         self.lookup = label_keys(spec)
         self.clean = cleaner(spec.clean)
         file = FileContext(
-            spec, shown, self.clean, problems.warn, self.sources, lambda column: self._keys(column.name)
+            spec,
+            display_path,
+            self.clean,
+            problems.warn,
+            self.sources,
+            lambda column: self._keys(column.name),
         )
         self.readers = [kind_of(column.kind).reader(column, file) for column in spec.columns]
         self.reader_of = {reader.column.name: reader for reader in self.readers}
@@ -60,21 +65,21 @@ class Checker:
         self.failed = False
 
     def check(self, rows: Rows) -> Batch | None:
-        """Return the good rows as columns, or None where the file lacks a column that is needed."""
+        """Validate a batch, and return its good rows as columns. None if a required column is missing."""
         if not self._resolve(rows):
             self.problems.settle()
             return None
         mapped = {*self.used, *self.lost_in}
-        known = {source for name, source in self.sources.items() if name in mapped}
-        self.unused.look(self.spec, rows, known)
+        mapped_sources = {source for name, source in self.sources.items() if name in mapped}
+        self.unused.look(self.spec, rows, mapped_sources)
         self.unused.look_for_lost(self.spec, rows, self.sources, self.lost_in)
         columns = {column.name: self._values(column, rows) for column in self.spec.columns}
         self._count_inside_turns(columns)
         batch = Batch(rows.prefix, rows.lines, columns)
         wrong = {name: self._wrong(name, values) for name, values in columns.items()}
-        for name, other in self.stand_ins.items():
-            values, beside = columns[name], columns[other]
-            wrong[name] = [row for row in wrong[name] if values[row] != "" or not beside[row]]
+        for name, other in self.fallback_columns.items():
+            values, other_values = columns[name], columns[other]
+            wrong[name] = [row for row in wrong[name] if values[row] != "" or not other_values[row]]
         if any(wrong.values()):
             batch = batch.keep(self._sort_out(rows, columns, wrong))
         self.number += len(rows.lines)
@@ -88,9 +93,11 @@ class Checker:
 
     def _count_inside_turns(self, columns: dict[str, Values]) -> None:
         """Count the keys of turns that reading leaves out, once for each source column."""
-        turns = [column for column in self.spec.columns if self._reads_turns(column)]
-        values = {self.sources[c.name]: columns[c.name] for c in turns if c.name in self.sources}
-        for source, talks in values.items():
+        talks_by_source: dict[str, Values] = {}
+        for column in self.spec.columns:
+            if self._reads_turns(column) and column.name in self.sources:
+                talks_by_source[self.sources[column.name]] = columns[column.name]
+        for source, talks in talks_by_source.items():
             counts = Counter(chain.from_iterable(map(unread_keys, talks)))
             keys = self._keys_of_source(source)
             for key, rows in counts.items():
@@ -138,10 +145,10 @@ class Checker:
             lines.append(line)
         for reader in self.readers:
             lines += reader.notes()
-        return [f"{self.shown}: {line}" for line in dict.fromkeys(lines)]
+        return [f"{self.display_path}: {line}" for line in dict.fromkeys(lines)]
 
     def _shape(self, reader: ColumnReader, batch: Batch, rows: Rows) -> Batch:
-        """Bring the values of a column that passed into the one form that rendering knows."""
+        """Bring the values of a column that passed the check into the form that rendering expects."""
         column = reader.column
         values = batch.columns[column.name]
         if not reader.reads_each:
@@ -156,11 +163,11 @@ class Checker:
     def _read_each(
         self, batch: Batch, rows: Rows, values: Iterable[Any], read: Reader, code: str, field: str = ""
     ) -> tuple[Batch, list[Any]]:
-        """Return the rows whose values can be read, and what they are read as; any other is a bad row."""
-        found, good = [], []
+        """The rows whose values can be read, and these values once read. Any other row is recorded as bad."""
+        read_values, good = [], []
         for number, value in enumerate(values):
             try:
-                found.append(read(value))
+                read_values.append(read(value))
                 good.append(number)
             except MaskedAnswerError as error:
                 problem = Problem("E113", batch.place(number), str(error), field, error.fix)
@@ -170,7 +177,9 @@ class Checker:
                 wrong = [Problem(code, batch.place(number), message, field) for message in error.args]
                 self.problems.bad_row(wrong, rows.row(rows.lines.index(batch.lines[number])))
                 self.bad += 1
-        return batch.keep(good) if len(good) < len(batch) else batch, found
+        if len(good) < len(batch):
+            batch = batch.keep(good)
+        return batch, read_values
 
     def _check_rows(self, reader: ColumnReader, batch: Batch, rows: Rows) -> Batch:
         """Check a column against the rest of each row, and change the row by it. Refused rows are bad."""
@@ -191,42 +200,55 @@ class Checker:
         return batch
 
     def _resolve(self, rows: Rows) -> bool:
-        """Find the columns that are not found yet by the names they go by; False if one is missing."""
+        """Find source columns for the target columns that have none. False if a required one is missing."""
         if self.failed:
             return False
         absent = [column for column in self.spec.columns if column.name not in self.sources]
         names = rows.names() if absent else []
-        found = {column.name: self._find(column, names, rows) for column in absent}
-        self.sources |= {name: source for name, source in found.items() if source is not None}
-        needed = [column for column in absent if column.required and not self.kinds[column.name].is_label]
-        if lacking := [column for column in needed if found[column.name] is None]:
+        missing = []
+        for column in absent:
+            source = self._find(column, names, rows)
+            if source is not None:
+                self.sources[column.name] = source
+            elif column.required and not self.kinds[column.name].is_label:
+                missing.append(column)
+        if missing:
             self.failed = True
-            self.problems.bad_file(self._lack(lacking, names, rows))
+            self.problems.bad_file(self._missing_columns(missing, names, rows))
         return not self.failed
 
-    def _lack(self, columns: list[Column], names: list[str], rows: Rows) -> Problem:
+    def _missing_columns(self, columns: list[Column], names: list[str], rows: Rows) -> Problem:
+        """E101 for required columns that the file lacks."""
         accepted = [column.names for column in columns]
         expected = ", and ".join(" or ".join(map(show_value, names)) for names in accepted)
-        found = some_of(tuple(names), tuple(chain.from_iterable(accepted))) or "none at all"
-        fixes = [missing_fix(column.name, names, rows.typed, self.spec.name) for column in columns]
-        place = f"{rows.prefix}{rows.lines[0] if rows.typed else 1}"
-        message = f"no such column{'s' * (len(columns) > 1)}: found {found}, expected {expected}"
+        listed = some_of(tuple(names), tuple(chain.from_iterable(accepted))) or "none at all"
+        fix = ""
+        for column in columns:
+            fix = fix or missing_fix(column.name, names, rows.typed, self.spec.name)
+        line = rows.lines[0] if rows.typed else 1
+        noun = "column" if len(columns) == 1 else "columns"
+        message = f"no such {noun}: found {listed}, expected {expected}"
         field = ", ".join(column.name for column in columns)
-        return Problem("E101", place, message, field, next(filter(None, fixes), ""))
+        return Problem("E101", f"{rows.prefix}{line}", message, field, fix)
 
     def _find(self, column: Column, names: list[str], rows: Rows) -> str | None:
-        lower = {name.lower(): name for name in reversed(names)}
+        """The source column of a target column: by its exact names, or in any case. None if there is none."""
         for name in column.names:
-            if name in names or ("." in name and any(v is not MISSING for v in rows.column(name))):
+            if name in names or ("." in name and any(value is not MISSING for value in rows.column(name))):
                 return name
-        return next((lower[name.lower()] for name in column.names if name.lower() in lower), None)
+        name_by_lower_case = {name.lower(): name for name in reversed(names)}
+        for name in column.names:
+            if name.lower() in name_by_lower_case:
+                return name_by_lower_case[name.lower()]
+        return None
 
     def _values(self, column: Column, rows: Rows) -> Values:
         source = self.sources.get(column.name)
         if source is None and column.default == ROW_NUMBER:
             return list(range(self.number, self.number + len(rows.lines)))
         if source is None:
-            return ["" if column.default is None else column.default] * len(rows.lines)
+            default = "" if column.default is None else column.default
+            return [default] * len(rows.lines)
         values = self.reader_of[column.name].unfold(rows.column(source))
         if self.kinds[column.name].is_cleaned:
             values = self.clean(values)
@@ -238,38 +260,46 @@ class Checker:
         return values
 
     def _wrong(self, name: str, values: Values) -> Sequence[int]:
-        """Return the numbers of the values that the schema refuses; one call tells that none is wrong."""
+        """The numbers of the values that the schema refuses. If all are right, a single call shows it."""
         if name == "label" and self.lookup:
             return self._unknown(values) if name in self.sources else ()
-        # of an id, JSON Schema takes 1.0 for a whole number, and orjson reads 10**30 as 1e30
-        odd: tuple[type, ...] = (type(MISSING), float) if name in self.ids else (type(MISSING),)
-        kinds, (valid, all_valid) = set(map(type, values)), self.valid[name]
-        alike = kinds.isdisjoint(odd) and (len(kinds) == 1 or name not in self.kept)
-        if alike and _holds(all_valid, values) and not self._changes(name, values[0]):
+        refused_types: tuple[type, ...] = (type(MISSING),)
+        if name in self.ids:  # JSON Schema takes 1.0 for a whole number, and orjson reads 10**30 as 1e30
+            refused_types = (type(MISSING), float)
+        types = set(map(type, values))
+        is_valid, all_are_valid = self.valid[name]
+        of_one_type = types.isdisjoint(refused_types) and (len(types) == 1 or name not in self.kept)
+        if of_one_type and _holds(all_are_valid, values) and not self._changes(name, values[0]):
             return ()
-        good = (_holds(valid, v) and not isinstance(v, odd) and not self._changes(name, v) for v in values)
-        return [number for number, is_good in enumerate(good) if not is_good]
+        wrong = []
+        for number, value in enumerate(values):
+            if not _holds(is_valid, value) or isinstance(value, refused_types) or self._changes(name, value):
+                wrong.append(number)
+        return wrong
 
     def _unknown(self, labels: Values) -> Sequence[int]:
         keys = keys_of(labels)
         unknown = set(keys) - self.lookup.keys()
-        return [n for n, key in enumerate(keys) if key in unknown] if unknown else ()
+        if not unknown:
+            return ()
+        return [number for number, key in enumerate(keys) if key in unknown]
 
     def _changes(self, name: str, value: object) -> bool:
-        """Whether a kept value has another type than those before it: no dataset has a column of two."""
-        known = name in self.kept and value is not None and value is not MISSING
-        return known and _type(value) != self.types.setdefault(name, _type(value))
+        """Whether a kept value has another type than earlier ones: a dataset's column has one type."""
+        if name not in self.kept or value is None or value is MISSING:
+            return False
+        return _type(value) != self.types.setdefault(name, _type(value))
 
     def _sort_out(self, rows: Rows, columns: dict[str, Values], wrong: dict[str, Sequence[int]]) -> list[int]:
-        """Record the rows in which something is wrong; return the numbers of the others."""
+        """Record the rows with wrong values. Returns the numbers of the other rows."""
         fields: dict[int, list[str]] = {}
         for name, numbers in wrong.items():
             for number in numbers:
                 fields.setdefault(number, []).append(name)
         for number, names in sorted(fields.items()):
             place = f"{rows.prefix}{rows.lines[number]}"
-            found = [self._explain(name, columns[name][number], place, rows, number) for name in names]
-            self.problems.bad_row(found, rows.row(number))
+            wrong_values = [self._explain(name, columns[name][number], place, rows, number) for name in names]
+            self.problems.bad_row(wrong_values, rows.row(number))
         self.bad += len(fields)
         return [number for number in range(len(rows.lines)) if number not in fields]
 
@@ -280,7 +310,8 @@ class Checker:
             keys = some_of(tuple(row), (field.partition(" ")[0],)) if isinstance(row, dict) else ""
             return Problem("E102", place, f"missing; the row has {keys}", field)
         if kind.is_label:
-            options = tuple(dict.fromkeys(written(raw) for raws in self.spec.labels.values() for raw in raws))
+            raw_labels = chain.from_iterable(self.spec.labels.values())
+            options = tuple(dict.fromkeys(map(written_value, raw_labels)))
             near = _nearest(value, options) if isinstance(value, str) else ""
             message = f"found {show_value(value)}, expected one of {', '.join(options)}"
             return Problem("E104", place, message, field, near)
@@ -288,26 +319,31 @@ class Checker:
         expected = schema["description"]
         if value is None:
             return Problem("E103", place, f"found null, expected {expected}", field)
-        found = show_value(value)
+        value_text = show_value(value)
         if self._changes(name, value):
-            message = f"found {found} ({_type(value)}), expected {self.types[name]} as in the rows before"
+            message = (
+                f"found {value_text} ({_type(value)}), expected {self.types[name]} as in the rows before"
+            )
             in_table = "in a spec, `is: extra` keeps all of them as text"
             fix = "write all of them as text" if rows.typed else in_table
             return Problem("E105", place, message, field, fix)
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
-            return Problem("E106", place, f"found {found}, expected text that is not blank", field)
+            return Problem("E106", place, f"found {value_text}, expected text that is not blank", field)
         if isinstance(value, list) and kind.takes_lists:
             wrong = next(violations(schema, value))
             return Problem("E105", place, wrong.message, f"{field} {wrong.place}".rstrip())
         fix = other_kind(value, self.spec.name) if kind.is_cleaned else ""
-        return Problem("E105", place, f"found {found} ({_type(value)}), expected {expected}", field, fix)
+        return Problem("E105", place, f"found {value_text} ({_type(value)}), expected {expected}", field, fix)
 
     def _field(self, name: str) -> str:
+        """The source column in messages, with the target column if it is called otherwise."""
         source = self.sources.get(name, name)
-        return source if source == name else f"{source} ({name})"
+        if source == name:
+            return name
+        return f"{source} ({name})"
 
     def _label(self, batch: Batch) -> Batch:
-        """Map labels to what we write; rows without a gold label are dropped and counted."""
+        """Replace raw labels by the spec's. Rows without a gold label are dropped and counted."""
         if "label" not in self.sources:
             self.unlabelled += len(batch)
             return batch.keep(())
@@ -321,7 +357,7 @@ class Checker:
 
 
 def _holds(valid: Validator, value: object) -> bool:
-    """Ask a compiled validator; what JSON has no word for (`MISSING`, a date, bytes) is not valid."""
+    """Ask a compiled validator. Values that JSON cannot represent (`MISSING`, dates, bytes) are not valid."""
     try:
         return valid(value)
     except ValueError:

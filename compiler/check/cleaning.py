@@ -8,15 +8,14 @@ from functools import partial
 
 Values = list[object]
 _TAGS = "a|p|b|i|em|strong|ul|ol|li|code|pre|blockquote|div|span|h[1-6]|table|tr|td|th|sub|sup"
-HTML = re.compile(rf"</(?:{_TAGS})>|<(?:br|hr) ?/?>|<p>", re.IGNORECASE)  # `List<a>` is none
-_ENDS = dict.fromkeys(
-    ("p", "ul", "ol", "pre", "blockquote", "table", *(f"h{n}" for n in range(1, 7))), "\n\n"
-)
+HTML = re.compile(rf"</(?:{_TAGS})>|<(?:br|hr) ?/?>|<p>", re.IGNORECASE)  # not `List<a>`
+_BLOCKS = ("p", "ul", "ol", "pre", "blockquote", "table", "h1", "h2", "h3", "h4", "h5", "h6")
+_ENDS = dict.fromkeys(_BLOCKS, "\n\n")
 _ENDS |= dict.fromkeys(("br", "hr", "li", "tr", "div"), "\n")
 
 
 def without_html(text: str) -> str:
-    """Return a text without its tags and entities, its blocks set apart; one without tags stays as it is."""
+    """Replace tags and entities by text, with blank lines between blocks. A text without tags stays."""
     if not HTML.search(text):
         return text
     from lxml import etree
@@ -41,7 +40,7 @@ STEPS: dict[str, Callable[[str], str]] = {
 
 
 def cleaner(steps: Sequence[str]) -> Callable[[Values], Values]:
-    """Return a function that makes these changes, in order, to every text of a column."""
+    """A function that applies these changes, in order, to every text of a column."""
     changes = [STEPS[step] for step in steps]
 
     def clean(values: Values) -> Values:
@@ -53,7 +52,7 @@ def cleaner(steps: Sequence[str]) -> Callable[[Values], Values]:
 
 
 def wrapped(wrap: str, values: Values) -> Values:
-    """Return texts with what stands around `{}` put around them; empty texts stay empty."""
+    """Put the texts of `wrap:` before and after `{}` around each text. Empty texts stay empty."""
     if wrap == "{}":
         return values
     before, _, after = wrap.partition("{}")

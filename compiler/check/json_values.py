@@ -10,7 +10,7 @@ SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1  # what orjson writes
 
 
 def writable(value: object) -> bool:
-    """Whether JSON can hold a value: no bytes, no NaN, not nested too deep, no rounded number."""
+    """Whether JSON can represent a value: no bytes, no NaN, not nested too deep, no rounded number."""
     try:
         text = json.dumps(value, allow_nan=False, default=lambda other: orjson.dumps(other).decode())
         json.loads(text, parse_float=_unrounded)
@@ -21,15 +21,16 @@ def writable(value: object) -> bool:
 
 
 def _unrounded(number: str) -> None:
-    """Refuse a number that may have lost digits: orjson reads whole ones above 64 bits as fractions."""
+    """Refuse a number that may have lost digits: orjson reads integers above 64 bits as floats."""
     if abs(float(number)) > LARGEST:
         raise ValueError(number)
 
 
 def numbers_in(values: Sequence[object], before: str | None) -> list[object]:
-    """Return text cells as whole numbers where all are written as such, and none is too large for JSON.
+    """Turn text cells into whole numbers, if all are written so and none is too large for JSON.
 
-    `before` is what the column holds in the rows before: text stays, beside numbers each cell counts alone.
+    `before` is the type of the column in earlier rows. After text all stay text. After numbers each cell is
+    decided alone.
     """
     try:
         numbers = [int(cast("str", value)) for value in values]
@@ -38,5 +39,6 @@ def numbers_in(values: Sequence[object], before: str | None) -> list[object]:
             return cast("list[object]", numbers)
     except ValueError:
         pass
-    alone = before == "a number" and len(values) > 1
-    return [number for value in values for number in numbers_in([value], None)] if alone else list(values)
+    if before != "a number" or len(values) < 2:
+        return list(values)
+    return [numbers_in([value], None)[0] for value in values]

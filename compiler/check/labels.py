@@ -9,24 +9,41 @@ Values = list[object]
 
 
 def label_keys(spec: Spec) -> dict[object, object]:
-    """Return the key of a raw label → what we write; numbers also as tables have them: 1, 1.0 and "True"."""
-    pairs = [(raw, ours) for ours, raws in spec.labels.items() for raw in raws]
-    keys = keys_of([raw for raw, _ in pairs])
-    numbers = [(raw, ours) for raw, ours in pairs if not isinstance(raw, str)]
-    cells: dict[object, object] = {text: ours for raw, ours in numbers for text in _as_cells(raw)}
-    return cells | {key: ours for key, (_, ours) in zip(keys, pairs, strict=True)}
+    """The label to write, by the key of each raw label.
+
+    A number is also looked up by the spellings of tables: 1, 1.0, "True".
+    """
+    label_by_key: dict[object, object] = {}
+    for label, raw_labels in spec.labels.items():
+        for raw in raw_labels:
+            if not isinstance(raw, str):
+                label_by_key.update(dict.fromkeys(_as_cells(raw), label))
+    for label, raw_labels in spec.labels.items():
+        for key in keys_of(list(raw_labels)):
+            label_by_key[key] = label
+    return label_by_key
 
 
 def _as_cells(raw: object) -> tuple[str, ...]:
+    """The spellings of a number or a truth value in the cells of a table."""
     if isinstance(raw, bool):
         return str(raw), str(raw).lower(), str(raw).upper()
     number = cast("float", raw)
-    return (str(int(number)), f"{int(number)}.0") if float(number).is_integer() else (str(number),)
+    if float(number).is_integer():
+        return str(int(number)), f"{int(number)}.0"
+    return (str(number),)
 
 
 def keys_of(labels: Values) -> Values:
-    """Return what labels are looked up by: `true` is 1 to Python; lists and objects are no labels."""
+    """The keys of raw labels. `true` has another one than 1, which Python takes for equal."""
     if set(map(type, labels)) <= {int, float, str}:
         return labels
-    known = [label if isinstance(label, int | float | str) else MISSING for label in labels]
-    return [(label,) if isinstance(label, bool) else label for label in known]
+    keys: Values = []
+    for label in labels:
+        if isinstance(label, bool):
+            keys.append((label,))
+        elif isinstance(label, int | float | str):
+            keys.append(label)
+        else:  # lists and objects are no labels
+            keys.append(MISSING)
+    return keys

@@ -44,7 +44,7 @@ class MaskedAnswerError(WrongValueError):
 
 
 class TurnKeys:
-    """What a spec does with the keys of the turns in one source column."""
+    """How a spec treats the keys of the turns in one source column."""
 
     def __init__(self, spec: Spec, source: str) -> None:
         self.where_to_ignore = where_to_write(spec.name)
@@ -69,13 +69,13 @@ class TurnKeys:
         return self.is_mapped(key) or self.is_ignored(key)
 
     def masking(self, turn: Mapping[str, object]) -> dict[str, object]:
-        """Return the marks that keep a turn from being learned whole."""
+        """The marks that keep a turn, or a part of it, out of the loss."""
         marks = {key: value for key, value in turn.items() if masks(key, value)}
         return {key: value for key, value in marks.items() if not self.is_left_out(key)}
 
 
 def masks(key: str, value: object) -> bool:
-    """Whether a key of a turn, by its name and value, says that the turn is not to be learned whole."""
+    """Whether a key of a turn, by its name and value, keeps the turn or a part of it out of the loss."""
     learned_at = LEARNED_AT.get(snake_case(key))
     if learned_at is None or not filled([value]):
         return False
@@ -88,7 +88,7 @@ def masks(key: str, value: object) -> bool:
 
 
 def as_number(value: object) -> object:
-    """Return what a text such as "0", "1.0" or "false" means as a number; anything else as it is."""
+    """The number that a text such as "0", "1.0" or "false" means. Other values stay."""
     if not isinstance(value, str):
         return value
     text = value.strip().lower()
@@ -110,14 +110,15 @@ def refuse_masked(
 ) -> None:
     """Raise `MaskedAnswerError` if an answer that would be learned carries a mark.
 
-    `marked` has the masking marks by the number of their turn, `answers` the numbers of the turns that would
-    be learned. `history_can_be_masked` says whether the recipe's `mask_history` applies to what is written.
+    - `marked`: the masking marks by the number of their turn.
+    - `answers`: the numbers of the turns that would be learned.
+    - `history_can_be_masked`: the recipe's `mask_history` applies to the output.
     """
     masked = [number for number in answers if number in marked]
     if not masked:
         return
     first = masked[0]
-    shown = ", ".join(f"{key}: {show_value(value)}" for key, value in marked[first].items())
+    listed = ", ".join(f"{key}: {show_value(value)}" for key, value in marked[first].items())
     numbers = ", ".join(map(str, masked))
     turns = f"{noun} {numbers}" if len(masked) == 1 else f"{noun}s {numbers}"
     weights = [as_number(value) for number in masked for value in marked[number].values()]
@@ -126,7 +127,7 @@ def refuse_masked(
     meaning = "as not to be learned"
     if in_part:
         meaning = "to be learned more than once" if more_than_once else "to be learned in part"
-    message = f"{turns}: marked {meaning} ({shown}), and LLaMA-Factory would learn the whole answer"
+    message = f"{turns}: marked {meaning} ({listed}), and LLaMA-Factory would learn the whole answer"
     names = dict.fromkeys(key for number in masked for key in marked[number])
     ignore = f"`ignore: [{', '.join(names)}]` {keys.where_to_ignore}"
     fix = _fix(masked, answers, ignore, history_can_be_masked=history_can_be_masked)
@@ -136,7 +137,7 @@ def refuse_masked(
 
 
 def _fix(masked: Sequence[int], answers: Sequence[int], ignore: str, *, history_can_be_masked: bool) -> str:
-    """Return what LLaMA-Factory can express of the marks in one row."""
+    """The edit of one row, or of the recipe, by which LLaMA-Factory follows the marks."""
     learned = [number for number in answers if number not in masked]
     if not learned:
         return f"leave the row out (`--on-error reject`), or the mark by {ignore}"
@@ -156,7 +157,7 @@ def _fix(masked: Sequence[int], answers: Sequence[int], ignore: str, *, history_
 
 @dataclass(slots=True)
 class RowWeights:
-    """What the weights beside rows are over all files, in bounded memory: their range, the first places."""
+    """The weights of all rows, in bounded memory: their range, and the first places."""
 
     rows: int = 0
     low: float = 0.0
@@ -167,7 +168,7 @@ class RowWeights:
     numbers_only: bool = True
 
     def note(self, value: object, place: str) -> None:
-        """Take in the weight of one row, which has one."""
+        """Add the weight of one row."""
         number = as_number(value)
         if not isinstance(number, int | float) or (isinstance(number, float) and math.isnan(number)):
             self.numbers_only = False
@@ -178,12 +179,14 @@ class RowWeights:
             self.first_zero = self.first_zero or place
         if self.rows and (weight != self.low or weight != self.high) and not self.first_other:
             self.first_other = place
-        self.low = min(self.low, weight) if self.rows else weight
-        self.high = max(self.high, weight) if self.rows else weight
+        if not self.rows:
+            self.low = self.high = weight
+        self.low = min(self.low, weight)
+        self.high = max(self.high, weight)
         self.rows += 1
 
     def finding(self) -> tuple[str, str, int]:
-        """Return what the weights mean, the first place and the rows; ("", "", 0) if they change nothing."""
+        """The meaning of the weights, the first place and the rows; ("", "", 0) if they change nothing."""
         if not self.numbers_only:
             return "", "", 0
         if self.zeros:

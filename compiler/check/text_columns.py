@@ -13,61 +13,76 @@ Texts = list[str]
 
 
 class TextColumns:
-    """Names and fetches the texts of a spec's first output; labels are no texts."""
+    """The names and the texts of a spec's first output. Labels are no texts."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self.turns, kinds = spec.turns, spec.kinds
-        answered = spec.outputs[0].columns_of("output", "assistant")
+        self.turns = spec.turns
+        output = spec.outputs[0]
+        kinds = {name: kind_of(kind) for name, kind in spec.kinds.items()}
+        answered = output.columns_of("output", "assistant")
         self.label_is_learned = "label" in answered and bool(spec.labels)
-        self.asked = spec.outputs[0].columns_of("instruction", "input", "system", "user", "text")
+        self.asked = output.columns_of("instruction", "input", "system", "user", "text")
         self.answered = [name for name in answered if name != "label" or not spec.labels]
-        self.may_be_blank = [name for name in self.answered if kind_of(kinds[name]).may_be_blank]
+        self.may_be_blank = [name for name in self.answered if kinds[name].may_be_blank]
         if self.turns:
             self.asked, self.answered, self.may_be_blank = ["asked"], ["answered"], ["answered"]
-        beside = [name for name in kinds if name in ("system", TOOLS) and name not in self.asked]
-        self.asked += [name for name in beside if self.turns or name in spec.written_by(spec.outputs[0])]
-        compared = {name: kind_of(kind).compared for name, kind in kinds.items()}
-        self.pair = [name for name, part in compared.items() if part == ANSWERED]
+        written = spec.written_by(output)
+        for name in kinds:
+            if name in ("system", TOOLS) and name not in self.asked and (self.turns or name in written):
+                self.asked.append(name)
+        self.pair = [name for name, kind in kinds.items() if kind.compared == ANSWERED]
         if self.pair:
             self.answered, self.may_be_blank = self.pair, []
-        self.asked += [name for name, part in compared.items() if part == ASKED]
+        self.asked += [name for name, kind in kinds.items() if kind.compared == ASKED]
 
     def of(self, batch: Batch) -> dict[str, Texts]:
-        """Return the texts of a batch by name: what is asked, then what is to be learned."""
-        own: dict[str, Texts] = {}
+        """The texts of a batch by column: first the prompts, then the answers."""
+        texts: dict[str, Texts] = {}
         if self.turns:
             talks = cast("list[list[Turn]]", batch.columns[self.turns])
-            own["asked"] = ["\n".join(t.text for t in talk[: None if self.pair else -1]) for talk in talks]
-            own |= {} if self.pair else {"answered": [talk[-1].text for talk in talks]}
-        columns = [name for name in (*self.asked, *self.answered) if name not in own]
-        texts = own | {name: as_texts(self.spec, name, batch.columns[name]) for name in columns}
-        return {name: texts[name] for name in (*self.asked, *self.answered)}
+            end = None if self.pair else -1
+            texts["asked"] = ["\n".join(turn.text for turn in talk[:end]) for talk in talks]
+            if not self.pair:
+                texts["answered"] = [talk[-1].text for talk in talks]
+        names = [*self.asked, *self.answered]
+        for name in names:
+            if name not in texts:
+                texts[name] = as_texts(self.spec, name, batch.columns[name])
+        return {name: texts[name] for name in names}
 
 
-def stand_ins(spec: Spec) -> dict[str, str]:
-    """Return by column the one that asks alone where it is empty: the input of alpaca for its instruction.
+def fallback_columns(spec: Spec) -> dict[str, str]:
+    """The column that is the whole prompt if another one is empty: alpaca's input for its instruction.
 
-    LLaMA-Factory joins what is filled of the two. {} where a template has other words than the column's.
+    LLaMA-Factory joins the filled ones of the two. {} if a template adds further words.
     """
-    bare = {f"{{{name}}}": name for name in spec.kinds}
-    keys = ("instruction", "input")
-    asked = {tuple(bare.get(o.templates.get(key, ""), "") for key in keys) for o in spec.outputs}
-    name, other = asked.pop() if len(asked) == 1 else ("", "")
-    return {name: other} if name and other else {}
+    column_of_template = {f"{{{name}}}": name for name in spec.kinds}
+    pairs = set()
+    for output in spec.outputs:
+        instruction = column_of_template.get(output.templates.get("instruction", ""), "")
+        pairs.add((instruction, column_of_template.get(output.templates.get("input", ""), "")))
+    if len(pairs) != 1:
+        return {}
+    instruction, other = pairs.pop()
+    if not instruction or not other:
+        return {}
+    return {instruction: other}
 
 
 def as_texts(spec: Spec, name: str, values: list[object]) -> Texts:
-    """Return a column as texts, whatever is in it."""
+    """The values of a column as texts."""
     kind = kind_of(spec.kinds[name])
     if kind.is_text or (kind.is_label and spec.labels):
         return cast("Texts", values)
-    return list(map(written, values))
+    return list(map(written_value, values))
 
 
-def written(value: object) -> str:
-    """Return a text as it is, and any other value as JSON has it: `true`, `1.5`, `null`, `["x"]`."""
+def written_value(value: object) -> str:
+    """A text unchanged, and any other value as JSON: `true`, `1.5`, `null`, `["x"]`."""
     if isinstance(value, str):
         return value
     text = orjson.dumps(value).decode()
-    return str(orjson.loads(text)) if text[0] == '"' else text  # a date
+    if text[0] == '"':  # a date
+        return str(orjson.loads(text))
+    return text

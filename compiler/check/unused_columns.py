@@ -1,4 +1,4 @@
-"""Source columns that nothing in a spec uses: counted, and refused where they change what an answer means."""
+"""Unused source columns: each is counted, and one that changes the meaning of an answer is an error."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,12 +27,12 @@ _ANSWERS = ("answer", "turns", "best", "label")
 
 @dataclass(frozen=True, slots=True)
 class ColumnFinding:
-    """Why an unused column is an error: what it says, the first place, and how many rows say so.
+    """Why an unused column is an error: its meaning, the first place, and the number of rows.
 
-    `rows` is None if all rows that fill the column do.
+    `rows` is None if it is true of all rows that fill the column.
     """
 
-    what: str
+    meaning: str
     place: str
     rows: int | None = None
 
@@ -48,10 +48,10 @@ class LostColumn:
 
 
 class Unused:
-    """Counts, over all files of a compile, the rows that fill each source column that nothing uses.
+    """Counts, over all files of a compile, the rows that fill each unused source column.
 
-    `rows` has those of columns (and of keys inside turns) that the spec does not name, `ignored` those that
-    it lists under `ignore`.
+    `rows` has the columns (and keys inside turns) that the spec does not name, `ignored` the columns that it
+    lists under `ignore`.
     """
 
     def __init__(self, rows: dict[str, int] | None = None, ignored: dict[str, int] | None = None) -> None:
@@ -62,28 +62,28 @@ class Unused:
         self._weights: dict[str, RowWeights] = {}
 
     def look(self, spec: Spec, rows: Rows, used: set[str]) -> None:
-        """Count in the source columns that are not `used`, and beside the paths that are."""
+        """Count the source columns that are not `used`, also inside columns with a used path."""
         heads = {path.partition(".")[0] for path in used}
         whole = [name for name in rows.names() if name not in used and name not in heads]
-        beside: defaultdict[str, list[int]] = defaultdict(list)
+        rows_of_path: defaultdict[str, list[int]] = defaultdict(list)
         for head in sorted(heads - used):
             paths = [path.split(".")[1:] for path in used if path.startswith(f"{head}.")]
             for number, value in enumerate(rows.column(head)):
                 for name in _others(value, paths):
-                    beside[f"{head}.{name}"].append(number)
-        for name in dict.fromkeys([*whole, *beside]):
+                    rows_of_path[f"{head}.{name}"].append(number)
+        for name in dict.fromkeys([*whole, *rows_of_path]):
             ignored = not {name.lower(), name.partition(".")[0].lower()}.isdisjoint(spec.ignore)
-            what = "" if ignored or _harmless(spec, name) else meaning(name)
-            means = what or snake_case(name) in ROW_WEIGHTS | CORRECTNESS
-            if not (means or self._has_room(name, ignored=ignored)):
+            text = "" if ignored or _harmless(spec, name) else meaning(name)
+            may_be_error = text or snake_case(name) in ROW_WEIGHTS | CORRECTNESS
+            if not may_be_error and not self._has_room(name, ignored=ignored):
                 continue
-            numbers = beside[name] if name in beside else rows.filled(name)
+            numbers = rows_of_path[name] if name in rows_of_path else rows.filled(name)
             self._count(name, len(numbers), ignored=ignored)
             if numbers and not ignored:
-                self._find(spec, rows, name, numbers, what, used)
+                self._find(spec, rows, name, numbers, text, used)
 
     def add(self, name: str, rows: int, *, ignored: bool) -> None:
-        """Count rows in which a key inside turns holds something that nothing uses."""
+        """Count rows with an unused key inside turns."""
         if self._has_room(name, ignored=ignored):
             self._count(name, rows, ignored=ignored)
 
@@ -97,11 +97,14 @@ class Unused:
         counts[name] = counts.get(name, 0) + rows
 
     def _find(
-        self, spec: Spec, rows: Rows, name: str, numbers: Sequence[int], what: str, used: set[str]
+        self, spec: Spec, rows: Rows, name: str, numbers: Sequence[int], text: str, used: set[str]
     ) -> None:
-        """Note whether a column that nothing uses changes what answers mean; it fills the rows `numbers`."""
-        if what:
-            self._first.setdefault(name, ColumnFinding(what, _place(rows, numbers[0])))
+        """Note an unused column that changes the meaning of answers. It fills the rows `numbers`.
+
+        `text` is its meaning by its name, "" if the values or another column decide.
+        """
+        if text:
+            self._first.setdefault(name, ColumnFinding(text, _place(rows, numbers[0])))
             return
         role = snake_case(name)
         if role in ROW_WEIGHTS:
@@ -124,20 +127,22 @@ class Unused:
             filled_there = set(rows.filled(taken)) if taken in rows.names() else ()
             alone = [number for number in numbers if number not in filled_there]
             if alone:
-                told = f"another name of {column}, where {_shown(taken)} is empty here; filled"
-                self._first.setdefault(name, ColumnFinding(told, _place(rows, alone[0])))
+                message = f"another name of {column}, where {_column_name(taken)} is empty here; filled"
+                self._first.setdefault(name, ColumnFinding(message, _place(rows, alone[0])))
 
     def look_for_lost(
         self, spec: Spec, rows: Rows, sources: Mapping[str, str], lost_in: Mapping[str, Sequence[Output]]
     ) -> None:
-        """Count what outputs leave out of mapped columns (`Spec.lost_in`).
+        """Count the rows of mapped columns that outputs leave out (`Spec.lost_in`).
 
         `sources` has the source column of each column of the spec that the rows have.
         """
-        found = {source: column for column, source in sources.items() if column in lost_in}
-        names = rows.names() if found else []
-        for source in sorted(found, key=lambda each: names.index(each) if each in names else len(names)):
-            column = found[source]
+        column_of_source = {source: column for column, source in sources.items() if column in lost_in}
+        names = rows.names() if column_of_source else []
+        in_order = [source for source in names if source in column_of_source]
+        in_order += [source for source in column_of_source if source not in names]
+        for source in in_order:
+            column = column_of_source[source]
             outputs = lost_in[column]
             values = rows.column(source)
             numbers = filled([None if value is MISSING else value for value in values])
@@ -151,70 +156,66 @@ class Unused:
                 self._count(source, len(numbers), ignored=True)
 
     def counts(self) -> dict[str, int]:
-        """Return the rows that hold something by column; columns that are empty in every row are left out."""
+        """The number of filled rows by column, without columns that are empty in every row."""
         return {name: count for name, count in self.rows.items() if count}
 
     def ignored_counts(self) -> dict[str, int]:
-        """Return the rows that hold something by column, of those that the spec lists under `ignore`."""
+        """The number of filled rows of the columns that the spec lists under `ignore`."""
         return {name: count for name, count in self.ignored.items() if count}
 
     def lines(self, read: int) -> list[str]:
-        """Return `not used: url (300 of 300)` and `ignored: …`, at most 20 columns each; no line for none."""
+        """The lines `not used: url (300 of 300)` and `ignored: …`, with at most 20 columns each."""
         lines = []
-        for title, counted in (("not used", self.counts()), ("ignored", self.ignored_counts())):
-            counts = list(counted.items())
-            shown = [f"{_shown(name)} ({count} of {read})" for name, count in counts[:SHOWN]]
-            rest = [f"{len(counts) - SHOWN} more (--json names them)"] if len(counts) > SHOWN else []
-            if shown:
-                lines.append(f"{title}: {', '.join(shown + rest)}")
+        for title, counts in (("not used", self.counts()), ("ignored", self.ignored_counts())):
+            columns = [f"{_column_name(name)} ({count} of {read})" for name, count in counts.items()]
+            if len(columns) > SHOWN:
+                columns[SHOWN:] = [f"{len(columns) - SHOWN} more (--json names them)"]
+            if columns:
+                lines.append(f"{title}: {', '.join(columns)}")
         return lines
 
     def problems(self, spec: Spec, read: int) -> list[Problem]:
-        """Return an error for each column that changes what an answer means."""
+        """An error for each column that changes the meaning of an answer."""
         findings = dict(self._first)
         for name, weights in self._weights.items():
-            what, place, count = weights.finding()
-            if what:
-                findings[name] = ColumnFinding(what, place, count)
+            text, place, count = weights.finding()
+            if text:
+                findings[name] = ColumnFinding(text, place, count)
         unused = [self._problem(spec, read, name, finding) for name, finding in findings.items()]
         return [*unused, *(_lost_problem(spec, read, source, lost) for source, lost in self._lost.items())]
 
     def _problem(self, spec: Spec, read: int, name: str, finding: ColumnFinding) -> Problem:
         rows = self.rows[name] if finding.rows is None else finding.rows
-        message = f"{finding.what} in {rows} of {read} rows, and the spec uses no such column"
-        reader = (
-            "spec alpaca reads it; or "
-            if spec.name == "io" and finding.what in (EARLIER_TURNS, SYSTEM_TEXT)
-            else ""
-        )
+        message = f"{finding.meaning} in {rows} of {read} rows, and the spec uses no such column"
+        reader = ""
+        if spec.name == "io" and finding.meaning in (EARLIER_TURNS, SYSTEM_TEXT):
+            reader = "spec alpaca reads it; or "
         if name in self._weights or snake_case(name) in CORRECTNESS:
             reader = "LLaMA-Factory learns every row alike: take out the rows that are not to be learned; or "
-        ignore = f"`ignore: [{_shown(name)}]`"
+        ignore = f"`ignore: [{_column_name(name)}]`"
         fix = f"{reader}{where_to_write(spec.name)} map it to a column, or leave it out by {ignore}"
-        return Problem("E108", finding.place, message, _shown(name), fix)
+        return Problem("E108", finding.place, message, _column_name(name), fix)
 
 
 def _lost_problem(spec: Spec, read: int, source: str, lost: LostColumn) -> Problem:
-    """Return the error of a column that some outputs leave out."""
-    what = "a system text" if lost.column == "system" else "tools"
-    outputs = (
-        f"the output {lost.files[0]} leaves"
-        if len(lost.files) == 1
-        else f"the outputs {', '.join(lost.files)} leave"
-    )
-    message = f"{what} in {lost.rows} of {read} rows, and {outputs} it out"
+    """E108 for a column that some outputs leave out."""
+    content = "a system text" if lost.column == "system" else "tools"
+    outputs = f"the outputs {', '.join(lost.files)} leave"
+    if len(lost.files) == 1:
+        outputs = f"the output {lost.files[0]} leaves"
+    message = f"{content} in {lost.rows} of {read} rows, and {outputs} it out"
     formats = {output.file: output.format for output in spec.outputs}
     fix = "write sharegpt or messages there, or "
     if spec.mix:
         fix = "a mixture holds none: "
     elif lost.column == "system" and all(formats.get(file) == "alpaca" for file in lost.files):
         fix = 'add `system: "{system}"` to that output, or '
-    ignore = f"`ignore: [{_shown(source)}]`"
-    return Problem("E108", lost.place, message, _shown(source), f"{fix}leave it out by {ignore}")
+    ignore = f"`ignore: [{_column_name(source)}]`"
+    return Problem("E108", lost.place, message, _column_name(source), f"{fix}leave it out by {ignore}")
 
 
 def _alias(spec: Spec, name: str, used: set[str]) -> tuple[str, str] | None:
-    """Return the column that goes by this source name, too, and the one that was taken for it, else None."""
+    """The target column that also accepts this source name, and the source that it uses instead, or None."""
     for column in spec.columns:
         kind = kind_of(column.kind)
         if name not in column.names or kind.is_id or kind.is_label:
@@ -226,7 +227,7 @@ def _alias(spec: Spec, name: str, used: set[str]) -> tuple[str, str] | None:
 
 
 def _harmless(spec: Spec, name: str) -> bool:
-    """True if a label or choices change nothing: the spec writes no answer, or has labels of its own."""
+    """True if dropping this column cannot change an answer: a label or choices without an answer."""
     if not says_nothing_without_answer(name):
         return False
     if not spec.answered and not spec.named(*_ANSWERS):
@@ -235,7 +236,7 @@ def _harmless(spec: Spec, name: str) -> bool:
 
 
 def _others(value: object, paths: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the paths to what is filled in a value and on none of these, the first one of each list."""
+    """Yield the paths of filled values that are not on these paths. Of a list it yields the first one."""
     if [] in paths or not isinstance(value, dict | list):
         return
     items = value.items() if isinstance(value, dict) else ((str(at), item) for at, item in enumerate(value))
@@ -253,5 +254,5 @@ def _place(rows: Rows, number: int) -> str:
     return f"{rows.prefix}{rows.lines[number]}"
 
 
-def _shown(name: str) -> str:
+def _column_name(name: str) -> str:
     return name if name.isidentifier() else show_value(name)

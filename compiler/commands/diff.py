@@ -1,4 +1,4 @@
-"""Two datasets example by example: what was added, removed, answered otherwise, and how labels moved."""
+"""Compares two datasets example by example: added, removed and changed examples, and shifts of labels."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ SHOWN = 20
 
 @dataclass(slots=True)
 class Difference:
-    """What differs between two datasets; `changed` has (place in A, place in B, label in A, label in B)."""
+    """The differences of two datasets; `changed` has (place in A, place in B, label in A, label in B)."""
 
     names: tuple[str, str]
     counts: tuple[int, int]
@@ -30,7 +30,7 @@ class Difference:
         return bool(self.added or self.removed or self.changed)
 
     def as_json(self) -> dict[str, object]:
-        """Return all of it for `--json`."""
+        """The differences for `--json`."""
         names = ("a", "b", "label_a", "label_b")
         return {
             "a": {"name": self.names[0], "examples": self.counts[0]},
@@ -44,14 +44,26 @@ class Difference:
 
     def lines(self, every: bool) -> Iterator[str]:
         """Yield the lines for people, the first 20 places of each kind unless `every`."""
-        shifts = [f": {old} → {new}" if old != new else "" for *_, old, new in self.changed]
-        changed = [f"{a} → {b}{shift}" for (a, b, *_), shift in zip(self.changed, shifts, strict=True)]
-        for what, found in (("added    ", self.added), ("removed    ", self.removed), ("changed  ", changed)):
-            shown = found if every else found[:SHOWN]
-            yield from (f"{what}{each}" for each in shown)
-            if rest := len(found) - len(shown):
-                yield f"{what.rstrip()}    … and {rest} more (--all shows them)"
-        for (old, new), count in Counter((old, new) for *_, old, new in self.changed if old != new).items():
+        changed = []
+        shifts: Counter[tuple[str, str]] = Counter()
+        for place, other_place, old, new in self.changed:
+            line = f"{place} → {other_place}"
+            if old != new:
+                line += f": {old} → {new}"
+                shifts[old, new] += 1
+            changed.append(line)
+        for title, places in (
+            ("added    ", self.added),
+            ("removed    ", self.removed),
+            ("changed  ", changed),
+        ):
+            listed = places if every else places[:SHOWN]
+            for place in listed:
+                yield f"{title}{place}"
+            rest = len(places) - len(listed)
+            if rest:
+                yield f"{title.rstrip()}    … and {rest} more (--all shows them)"
+        for (old, new), count in shifts.items():
             yield f"shift    {old} → {new}: {counted(count, 'example')}"
         for name, (before, after) in self.labels.items():
             yield f"label    {name}: {_share(before, self.counts[0])} → {_share(after, self.counts[1])}"
@@ -62,45 +74,53 @@ class Difference:
 
 
 def diff(first: str, second: str, folder: Path) -> Difference:
-    """Compare two datasets by name, or files of records; order is no difference, repeats are counted.
+    """Compare two datasets by name, or files of records. Order is no difference, and repeats are counted.
 
-    Examples of the same prompt are the same or changed; of the others, those of one `idx` are changed.
+    Examples with the same prompt are the same or changed. Among the others, those with one `idx` are changed.
     Memory holds about 300 bytes an example.
     """
-    removed, added = (
-        [each._replace(prompt="", answer="", other_parts="") for each in stored_examples(name, folder)]
-        for name in (first, second)
-    )
+    removed = _examples_without_texts(first, folder)
+    added = _examples_without_texts(second, folder)
     result = Difference((first, second), (len(removed), len(added)))
-    before, after = (few(Counter(each.label for each in side)) for side in (removed, added))
+    before = few(Counter(example.label for example in removed))
+    after = few(Counter(example.label for example in added))
     if before and after:
         result.labels = {name: (before[name], after[name]) for name in sorted(before | after)}
     removed, added, same = _matched(removed, added, attrgetter("key", "content"))
     result.same = len(same)
     for by in ("key", "idx"):
         removed, added, pairs = _matched(removed, added, attrgetter(by))
-        known = bool(result.labels)
-        result.changed += [(a.place, b.place, a.label * known, b.label * known) for a, b in pairs]
-    result.removed, result.added = [one.place for one in removed], [one.place for one in added]
+        for old, new in pairs:
+            labels = (old.label, new.label) if result.labels else ("", "")
+            result.changed.append((old.place, new.place, *labels))
+    result.removed = [example.place for example in removed]
+    result.added = [example.place for example in added]
     return result
+
+
+def _examples_without_texts(name: str, folder: Path) -> list[StoredExample]:
+    """The examples of a dataset with their hashes only, since memory holds all of them."""
+    examples = stored_examples(name, folder)
+    return [example._replace(prompt="", answer="", other_parts="") for example in examples]
 
 
 def _matched(
     first: list[StoredExample], second: list[StoredExample], by: Callable[[StoredExample], object]
 ) -> tuple[list[StoredExample], list[StoredExample], list[tuple[StoredExample, StoredExample]]]:
-    """Return what is left of both sides, and the pairs that are equal by this, in the order of the second."""
+    """Pair examples with equal keys. Returns the other examples of both sides, and the pairs."""
     waiting: defaultdict[object, list[StoredExample]] = defaultdict(list)
-    for one in reversed(first):
-        waiting[by(one)].append(one)
-    waiting.pop(None, None)  # of those without an idx
+    for example in reversed(first):
+        waiting[by(example)].append(example)
+    waiting.pop(None, None)  # examples without an idx
     pairs, left = [], []
-    for one in second:
-        if others := waiting.get(by(one)):
-            pairs.append((others.pop(), one))
+    for example in second:
+        candidates = waiting.get(by(example))
+        if candidates:
+            pairs.append((candidates.pop(), example))
         else:
-            left.append(one)
-    taken = {id(one) for one, _ in pairs}
-    return [one for one in first if id(one) not in taken], left, pairs
+            left.append(example)
+    paired = {id(example) for example, _ in pairs}
+    return [example for example in first if id(example) not in paired], left, pairs
 
 
 def _share(count: int, total: int) -> str:

@@ -1,4 +1,4 @@
-"""What a dataset holds: lengths in tokens or characters, labels, languages, duplicates; drawn on request."""
+"""Counts over a dataset: lengths in tokens or characters, labels, languages, duplicates; and their plot."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ Measure = Callable[[list[str]], list[int]]
 
 @dataclass(slots=True)
 class Stats:
-    """Counts over examples: `lengths` in `unit`s, `places` of first duplicates and of what they repeat."""
+    """Counts over examples. `lengths` are in `unit`s. `places` has (first duplicates, their originals)."""
 
     name: str
     unit: str
@@ -35,12 +35,12 @@ class Stats:
     places: list[tuple[str, str]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
-        """Return all of it for `--json`; lengths as their quantiles (nearest rank)."""
+        """The counts for `--json`; lengths as their quantiles (nearest rank)."""
         return {
             "dataset": self.name,
             "examples": self.examples,
             "unit": self.unit,
-            "lengths": {what: quantiles(counts) for what, counts in self.lengths.items()},
+            "lengths": {title: quantiles(counts) for title, counts in self.lengths.items()},
             "labels": dict(self.labels.most_common()),
             "languages": dict(self.languages.most_common()),
             "duplicates": self.duplicates,
@@ -52,41 +52,53 @@ class Stats:
         """Yield the lines for people."""
         yield f"{self.name}: {counted(self.examples, 'example')}, {self.duplicates} of them duplicates"
         if self.places:
-            shown = ", ".join(f"{place} (as {before})" for place, before in _lines_of(self.places[:NAMED]))
+            line = ", ".join(f"{place} (as {before})" for place, before in _lines_of(self.places[:NAMED]))
             left = self.duplicates - NAMED
-            yield f"duplicates: {shown}{f', … and {left} more' if left > 0 else ''}"
+            if left > 0:
+                line += f", … and {left} more"
+            yield f"duplicates: {line}"
         yield f"same prompt, other answer: {self.conflicts}"
-        for what, counts in self.lengths.items():
-            found = ", ".join(f"{name} {value}" for name, value in quantiles(counts).items())
-            yield f"{self.unit} of {what}: {found}, total {sum(n * times for n, times in counts.items())}"
-        for what, counter in (("labels", self.labels), ("languages by script", self.languages)):
-            shares = [f"{name} {n} ({n / self.examples:.1%})" for name, n in counter.most_common()]
-            yield from [f"{what}: {', '.join(shares)}"] if shares else []
+        for title, counts in self.lengths.items():
+            values = ", ".join(f"{name} {value}" for name, value in quantiles(counts).items())
+            total = sum(length * examples for length, examples in counts.items())
+            yield f"{self.unit} of {title}: {values}, total {total}"
+        for title, counter in (("labels", self.labels), ("languages by script", self.languages)):
+            shares = [
+                f"{name} {count} ({count / self.examples:.1%})" for name, count in counter.most_common()
+            ]
+            if shares:
+                yield f"{title}: {', '.join(shares)}"
 
 
 def stats(name: str, folder: Path, model: Path | None) -> Stats:
-    """Count over a dataset or a file of records; lengths in tokens of `model`'s tokenizer, else characters.
+    """Count lengths, labels and duplicates in a dataset or a file of records.
 
-    Memory holds two hashes and a place an example. `ContentError` where there are no examples,
-    `RequestError` where there is no tokenizer.
+    Lengths are in tokens of `model`'s tokenizer, or in characters without a model. Memory holds two hashes
+    and a place for each example. `ContentError` if there are no examples, `RequestError` without a tokenizer.
     """
     measure = _tokens(model) if model else (lambda texts: list(map(len, texts)))
     result = Stats(name, "tokens" if model else "characters")
     result.lengths = {"prompts": Counter(), "answers": Counter()}
     answers: dict[int, int] = {}
     rows: dict[tuple[int, int], str] = {}
-    found = stored_examples(name, folder)
-    while batch := list(islice(found, BATCH)):
+    examples = stored_examples(name, folder)
+    while True:
+        batch = list(islice(examples, BATCH))
+        if not batch:
+            break
         result.lengths["prompts"].update(measure([example.prompt for example in batch]))
         result.lengths["answers"].update(measure([example.answer for example in batch]))
         for example in batch:
-            key, content, known = example.key, example.content, len(rows)
-            before = rows.setdefault((key, content), example.place)
-            is_new = len(rows) > known
+            key, content = example.key, example.content
             result.examples += 1
-            result.duplicates += not is_new
-            result.places += [(example.place, before)] if not is_new and len(result.places) < KEPT else []
-            result.conflicts += is_new and answers.setdefault(key, content) != content
+            first_place = rows.get((key, content))
+            if first_place is None:
+                rows[key, content] = example.place
+                result.conflicts += answers.setdefault(key, content) != content
+            else:
+                result.duplicates += 1
+                if len(result.places) < KEPT:
+                    result.places.append((example.place, first_place))
             text = f"{example.prompt}\n{example.answer}"
             result.languages[_language(text)] += 1
             if len(result.labels) <= MOST_LABELS:
@@ -106,30 +118,32 @@ def _language(text: str) -> str:
 
 
 def _lines_of(places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return `file:12` as `line 12` where all are of one file of lines, else the places as they stand."""
+    """Shorten `file:12` to `line 12` if all places are in one file."""
     if len({place.rpartition(":")[0] for pair in places for place in pair} | {""}) != 2:
         return list(places)
     return [(f"line {one.rpartition(':')[2]}", f"line {other.rpartition(':')[2]}") for one, other in places]
 
 
 def _tokens(model: Path) -> Measure:
-    """Return what counts tokens by the tokenizer of a model folder, without special tokens."""
+    """A function that counts the tokens of texts, without special tokens."""
     tokenizer = load_tokenizer(model, "--model")
     return lambda texts: [len(each.ids) for each in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
-def plot(found: Stats, path: Path) -> None:
-    """Draw how long prompts and answers are, as two histograms; the suffix decides the format."""
+def plot(result: Stats, path: Path) -> None:
+    """Draw the lengths of prompts and answers as two histograms. The suffix decides the format."""
     from tuneyard.core.drawing import picture, plot_texts
 
     path = path if path.suffix else path.with_suffix(".png")
     try:
-        with plot_texts([found.name]) as face, picture((9, 3.5), path, face) as figure:
-            title = tr("{name}: {examples}", name=found.name, examples=tr_counted(found.examples, "example"))
-            figure.suptitle(face.show(title))
-            for axes, (what, counts) in zip(figure.subplots(1, 2), found.lengths.items(), strict=True):
+        with plot_texts([result.name]) as face, picture((9, 3.5), path, face) as figure:
+            heading = tr(
+                "{name}: {examples}", name=result.name, examples=tr_counted(result.examples, "example")
+            )
+            figure.suptitle(face.show(heading))
+            for axes, (title, counts) in zip(figure.subplots(1, 2), result.lengths.items(), strict=True):
                 axes.hist(list(counts), bins=40, weights=list(counts.values()))
-                label = tr("{unit} of {what}", unit=tr(found.unit), what=tr(what))
+                label = tr("{unit} of {what}", unit=tr(result.unit), what=tr(title))
                 axes.set(xlabel=label, ylabel=tr("examples"))
     except ValueError as error:
         raise RequestError(f"--plot {path}: {error}") from error

@@ -22,7 +22,7 @@ from tuneyard.core.manifest import MANIFEST, read_manifest
 
 
 class KeptRow(NamedTuple):
-    """A kept row: the spec that it was read by, its split or part, itself as read and as checked."""
+    """A kept row: its spec, its split, the raw row, and the checked row as a batch of one."""
 
     spec: Spec
     split: str
@@ -35,25 +35,25 @@ def trace(
 ) -> Iterator[tuple[str, str]]:
     """Yield (title, text) for the steps of kept rows from `row` on, numbered from 1 over all inputs.
 
-    In a mixture those of all parts count, before shares are drawn. `template` is one of LLaMA-Factory's.
-    `RequestError` where there is no such row, `ProblemsError` where rows before it cannot be read.
+    In a mixture the rows of all parts count, before shares are drawn. `template` is one of LLaMA-Factory's.
+    `RequestError` if fewer rows are kept, `ProblemsError` if earlier rows cannot be read.
     """
     from tuneyard.compiler.verify.template import seen_by_model
 
     problems = Problems()
     number = 0
-    for number, found in enumerate(islice(kept_rows(spec, sources, problems), row + rows - 1), 1):
+    for number, kept_row in enumerate(islice(kept_rows(spec, sources, problems), row + rows - 1), 1):
         if number < row:
             continue
-        yield f"raw row, {found.batch.place(0)}", _pretty(found.raw)
-        yield "columns", _pretty({name: values[0] for name, values in found.batch.columns.items()})
-        for output in found.spec.outputs:
-            (rendered,) = Renderer(found.spec, output).render(found.batch)
+        yield f"raw row, {kept_row.batch.place(0)}", _pretty(kept_row.raw)
+        yield "columns", _pretty({name: values[0] for name, values in kept_row.batch.columns.items()})
+        for output in kept_row.spec.outputs:
+            (rendered,) = Renderer(kept_row.spec, output).render(kept_row.batch)
             for record in rendered.decode().split(SEPARATOR.decode()):
-                yield f"record in {output.file.format(split=found.split)}", record
+                yield f"record in {output.file.format(split=kept_row.split)}", record
                 if template and output.dataset:
                     title = f"what the model sees with template {template}, loss tokens between ⟦ and ⟧"
-                    entry = entry_of(found.spec, output, output.file)
+                    entry = entry_of(kept_row.spec, output, output.file)
                     yield title, seen_by_model(json.loads(record), entry, template)
     if number < row:
         if problems.errors:
@@ -62,21 +62,22 @@ def trace(
 
 
 def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterator[KeptRow]:
-    """Yield every kept row, in order, each by itself; `ProblemsError` where a file lacks a column."""
+    """Yield the kept rows one by one, in order; `ProblemsError` if a file lacks a column."""
     inputs = find_inputs(spec, sources)
     spec = with_rivals(spec, inputs)
-    for found in inputs:
-        own = spec.mix.parts[found.split] if spec.mix else spec
-        split = spec.splits[0] if spec.mix or spec.split else found.split
-        checker = Checker(own, found.shown, problems, Unused(), {})
-        for rows in read(found.path, found.shown, reading(own), problems, found.split):
+    for item in inputs:
+        part = spec.mix.parts[item.split] if spec.mix else spec
+        split = spec.splits[0] if spec.mix or spec.split else item.split
+        checker = Checker(part, item.display_path, problems, Unused(), {})
+        for rows in read(item.path, item.display_path, reading(part), problems, item.split):
             batch = checker.check(rows)
             if batch is None:
                 raise ProblemsError(problems.errors, spec.name)
-            batch, lines = RowFilter(own).kept(batch), list(rows.lines)
+            batch = RowFilter(part).kept(batch)
+            lines = list(rows.lines)
             for number in range(len(batch)):
-                one = batch.keep([number])
-                yield KeptRow(own, split, rows.row(lines.index(one.lines[0])), one)
+                row = batch.keep([number])
+                yield KeptRow(part, split, rows.row(lines.index(row.lines[0])), row)
 
 
 def sources_before(spec: Spec, folder: Path) -> tuple[str, ...]:
@@ -84,15 +85,15 @@ def sources_before(spec: Spec, folder: Path) -> tuple[str, ...]:
 
     () if it was not compiled here. `RequestError` if one is gone: the others are not the whole dataset.
     """
-    named = spec.source.files
+    files_of_spec = spec.source.files
     manifest = read_manifest(folder / spec.name)
-    if manifest is None or (named and not spec.mix):
+    if manifest is None or (files_of_spec and not spec.mix):
         return ()
     options = []
     for source in manifest.sources:
         path = Path(source.path)
         # The next compile finds files of a hub and of data/raw/NAME by itself.
-        if not source.is_local or source.split in named or path.is_relative_to(RAW / spec.name):
+        if not source.is_local or source.split in files_of_spec or path.is_relative_to(RAW / spec.name):
             continue
         if not path.is_file():
             place = folder / spec.name / MANIFEST

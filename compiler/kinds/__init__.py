@@ -46,15 +46,16 @@ class RecordLayout:
 
 @dataclass(frozen=True, slots=True)
 class FileContext:
-    """One source file that is read by a spec, for the readers of its columns.
+    """One source file, for the readers of its columns.
 
-    `shown` is its path as in messages, `clean` makes the spec's changes to texts, `warn` takes warnings.
-    `sources` maps columns to source columns as they are found, `keys_of` says what the spec does with the
-    keys of the turns in a column.
+    - `display_path`: its path in messages.
+    - `clean`: makes the spec's changes to texts. `warn`: records a warning.
+    - `sources`: the source column by target column, filled while the file is read.
+    - `keys_of`: how the spec treats the keys of the turns in a column.
     """
 
     spec: "Spec"
-    shown: str
+    display_path: str
     clean: Clean
     warn: Callable[[Problem], None]
     sources: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""An answer in a column of its own that ends the turns of its row: TRL's `prompt` and `completion`."""
+"""A column with the answer that ends the turns of its row: TRL's `prompt` and `completion`."""
 
 from typing import Any
 

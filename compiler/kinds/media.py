@@ -35,7 +35,7 @@ class MediaReader(ColumnReader):
     def __init__(self, column: Column, file: FileContext) -> None:
         super().__init__(column, file)
         spec = file.spec
-        self.folder = Path(spec.source.media_dir) if spec.source.media_dir else Path(file.shown).parent
+        self.folder = Path(spec.source.media_dir) if spec.source.media_dir else Path(file.display_path).parent
         self.checks_rows = True
         self.turns = spec.turns
         asking, output = ("instruction", "input", "user"), spec.outputs[0]
@@ -152,7 +152,7 @@ AUDIOS = _media("audios")
 
 @cache
 def looked_at(path: Path, image: bool) -> int:
-    """Return how many pixels an image has, 0 for any other file; `WrongValueError` where it cannot be used.
+    """How many pixels an image has, 0 for any other file; `WrongValueError` where it cannot be used.
 
     An image is read to its end: a PNG by its checksums, a JPEG decoded at an eighth of its size.
     """

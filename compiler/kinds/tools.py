@@ -29,7 +29,7 @@ class ToolsReader(ColumnReader):
         return tools_text(value)
 
     def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
-        """Refuse calls that do not fit the tools; warn of those that may."""
+        """Refuse calls that do not fit the tools, and warn of calls that may not."""
         talk: list[Turn] = row[self.file.spec.turns]
         tools: str = row[self.column.name]
         calls = [(turn.number, call) for turn in talk if turn.role == CALL for call in calls_of(turn.text)]

@@ -172,8 +172,8 @@ class _Parts:
         """The results of tools, and the turn unless it has nothing else; `rest` are the turn's other keys."""
         if self.results and not (self.texts or self.thoughts or self.calls):
             first, *others = self.results
-            beside = {key: value for key, value in rest.items() if key != name}
-            return [{**beside, **first, **self.other_keys}, *others]
+            other_keys = {key: value for key, value in rest.items() if key != name}
+            return [{**other_keys, **first, **self.other_keys}, *others]
         turn = {**self.other_keys, **rest, content: "".join(self.texts)}
         turn |= {key: value for key, value in self.other_keys.items() if masks(key, value)}
         if self.thoughts:

@@ -1,4 +1,4 @@
-"""Turns of conversations (ShareGPT, OpenAI messages) as outputs need them."""
+"""Turns of conversations (ShareGPT, OpenAI messages): reading, checks, and the answers that are learned."""
 
 import re
 from collections import Counter
@@ -48,13 +48,13 @@ ROLE_NAMES: dict[str, Schema] = {
 """The option that says who speaks under names that `ROLES` lacks."""
 SHAREGPT = OPENAI | {USER: "human", ASSISTANT: "gpt"}
 CALL_MARKUP = re.compile(r"tool_call|<function|python_tag|^Action:", re.IGNORECASE | re.MULTILINE)
-"""What models write where they call a tool: an answer that is a call already, as text."""
+"""Markup of tool calls in the text of an answer."""
 
 
 class Turn(NamedTuple):
-    """One turn: who speaks (user, assistant, system, call, observation), the text, its number in the row.
+    """One turn: the speaker (user, assistant, system, call, observation), the text, the number in the row.
 
-    `images` are the paths of images that the content has, one for each `<image>` that they put in the text.
+    `images` are the paths of images in the content, one for each `<image>` in the text.
     """
 
     role: str
@@ -69,7 +69,7 @@ def keeps(output: Output, *roles: str) -> bool:
 
 
 def _files(outputs: Iterable[Output]) -> str:
-    """Return the files of outputs, for messages."""
+    """The files of outputs, for messages."""
     return ", ".join(output.file for output in outputs)
 
 
@@ -77,23 +77,25 @@ def read_turns(
     value: list[dict[str, object]],
     keys: TurnKeys,
     without_tools: str = "",
-    beside: bool = False,
+    keeps_text_with_calls: bool = False,
     *,
     asks: bool = False,
 ) -> list[Turn]:
-    """Return turns in order; `WrongValueError` names the turn that is wrong.
+    """Read the turns of one row in order; `WrongValueError` names the turn that is wrong.
 
-    `keys` says which keys of the turns are left out on purpose, `without_tools` names the outputs that cannot
-    hold calls of tools and what they return, `beside` says whether text beside a call is kept with it.
+    - `keys`: the keys of turns that the spec leaves out on purpose.
+    - `without_tools`: the outputs that cannot contain tool calls and their results.
+    - `keeps_text_with_calls`: text next to a call is kept.
+    - `asks`: the last turn is the user's, since the answer is in another column.
 
-    Results that follow one another become one turn, and reasoning of its own key a thought before its turn.
-    After an optional system turn, user (or observation) and assistant (or call) must alternate, and the last
-    turn is the assistant's: what LLaMA-Factory's converters ask for. With `asks` the last turn is the user's
-    (answers stand elsewhere).
+    Successive results become one turn, and reasoning under its own key becomes a thought before its turn.
+    As LLaMA-Factory's converters require, user (or observation) and assistant (or call) alternate after an
+    optional system turn, and the assistant has the last turn.
     """
-    turns = [_turn(number, item, keys, beside) for number, item in enumerate(value, 1)]
+    turns = [_turn(number, item, keys, keeps_text_with_calls) for number, item in enumerate(value, 1)]
     _order_results(value, turns)
-    system, talk = turns[: int(turns[0].role == SYSTEM)], list[Turn]()
+    system = turns[:1] if turns[0].role == SYSTEM else []
+    talk: list[Turn] = []
     for turn in turns[len(system) :]:
         if turn.role in (CALL, OBSERVATION) and without_tools:
             lost = f"found the {turn.role} of a tool, which this output would make plain text"
@@ -117,7 +119,7 @@ def read_turns(
 
 
 def read_answer(item: dict[str, object], keys: TurnKeys) -> str:
-    """Return the text of one turn alone; `WrongValueError` unless it is the assistant's."""
+    """The text of a single turn; `WrongValueError` unless it is the assistant's."""
     turn = _turn(1, item, keys, False)
     refuse_images([turn])
     if turn.role != ASSISTANT:
@@ -127,10 +129,12 @@ def read_answer(item: dict[str, object], keys: TurnKeys) -> str:
 
 def _refuse_order(turn: Turn, before: list[Turn]) -> None:
     """Refuse a turn of the wrong side, a call without its result and a result without its call."""
-    due = (ASSISTANT, CALL) if len(before) % 2 else (USER, OBSERVATION)
+    expected = (ASSISTANT, CALL) if len(before) % 2 else (USER, OBSERVATION)
     last = before[-1] if before else None
-    if turn.role not in due:
-        raise WrongValueError(f"turn {turn.number}: found {turn.role}, expected {due[0]} (turns alternate)")
+    if turn.role not in expected:
+        raise WrongValueError(
+            f"turn {turn.number}: found {turn.role}, expected {expected[0]} (turns alternate)"
+        )
     if last and last.role == CALL and turn.role == USER:
         raise WrongValueError(f"turn {turn.number}: found user, expected the result of the call before it")
     called = last and (last.role == CALL or CALL_MARKUP.search(last.text))
@@ -139,38 +143,39 @@ def _refuse_order(turn: Turn, before: list[Turn]) -> None:
 
 
 def _order_results(value: list[dict[str, object]], turns: list[Turn]) -> None:
-    """Give results the order of OpenAI's calls by ids, which no record keeps; others are wrong."""
+    """Sort results by the ids of OpenAI's calls, which no record keeps. Refuse results of other calls."""
     for number, item in enumerate(value):
         calls = item.get("tool_calls") if turns[number].role == CALL else None
         after = list(takewhile(lambda turn: turn.role == OBSERVATION, turns[number + 1 :]))
         if not isinstance(calls, list) or not after:
             continue
-        due = [call.get("id") for call in calls]
-        found = [value[turn.number - 1].get("tool_call_id") for turn in after]
-        named = all(found) and all(due)
-        if len(found) != len(due) or (named and Counter(map(str, found)) != Counter(map(str, due))):
-            shown = ", ".join(map(show_value, found)) if all(found) else f"{len(found)}"
-            expected = ", ".join(map(show_value, due)) if named else f"{len(due)}"
-            raise WrongValueError(f"turn {number + 1}: found the results {shown}, expected {expected}")
-        texts = {str(name): turn.text for name, turn in zip(found, after, strict=True)}
-        if named and len(texts) == len(due):
-            for at, (name, turn) in enumerate(zip(due, after, strict=True), number + 1):
-                turns[at] = turn._replace(text=texts[str(name)])
+        call_ids = [call.get("id") for call in calls]
+        result_ids = [value[turn.number - 1].get("tool_call_id") for turn in after]
+        all_have_ids = all(result_ids) and all(call_ids)
+        same_ids = Counter(map(str, result_ids)) == Counter(map(str, call_ids))
+        if len(result_ids) != len(call_ids) or (all_have_ids and not same_ids):
+            results, expected = f"{len(result_ids)}", f"{len(call_ids)}"
+            if all(result_ids):
+                results = ", ".join(map(show_value, result_ids))
+            if all_have_ids:
+                expected = ", ".join(map(show_value, call_ids))
+            raise WrongValueError(f"turn {number + 1}: found the results {results}, expected {expected}")
+        text_by_id = {str(name): turn.text for name, turn in zip(result_ids, after, strict=True)}
+        if all_have_ids and len(text_by_id) == len(call_ids):
+            for position, (name, turn) in enumerate(zip(call_ids, after, strict=True), number + 1):
+                turns[position] = turn._replace(text=text_by_id[str(name)])
 
 
-def _turn(number: int, item: dict[str, object], keys: TurnKeys, beside: bool) -> Turn:
+def _turn(number: int, item: dict[str, object], keys: TurnKeys, keeps_text_with_calls: bool) -> Turn:
     try:
-        role, text = _said(item, keys, beside)
+        role, text = _role_and_text(item, keys, keeps_text_with_calls)
         return Turn(role, text, number, tuple(cast("list[str]", item.get(IMAGES, ()))))
     except WrongValueError as error:
         raise WrongValueError(f"turn {number}: {error}") from error
 
 
 def unread_keys(value: object) -> set[str]:
-    """Return the keys of the turns in a value that hold something and that reading leaves out.
-
-    The value is a list of turns or one turn; anything else has no such keys.
-    """
+    """The keys of turns that have a value and are not read. `value` is a list of turns, or a single turn."""
     turns = value if isinstance(value, list) else [value]
     unread: set[str] = set()
     for turn in turns:
@@ -189,13 +194,13 @@ def unread_keys(value: object) -> set[str]:
     return unread
 
 
-def _said(item: dict[str, object], keys: TurnKeys, beside: bool) -> tuple[str, str]:
-    """Return the speaker and the text of a turn; `WrongValueError` for what would be lost of it."""
+def _role_and_text(item: dict[str, object], keys: TurnKeys, keeps_text_with_calls: bool) -> tuple[str, str]:
+    """The speaker and the text of a turn; `WrongValueError` if another part of it would be lost."""
     name, key = role_and_content(item)
-    role, known = ROLES.get(str(item.get(name)).lower()), ", ".join(ROLES)
+    role = ROLES.get(str(item.get(name)).lower())
     if role is None:
         raise WrongValueError(
-            f"found the role {show_value(item.get(name))}, expected one of {known} "
+            f"found the role {show_value(item.get(name))}, expected one of {', '.join(ROLES)} "
             "(`roles:` at the column says who another one is)"
         )
     calls = item.get("tool_calls") if role == ASSISTANT else None
@@ -207,8 +212,10 @@ def _said(item: dict[str, object], keys: TurnKeys, beside: bool) -> tuple[str, s
     if before and "<think>" in text:
         raise WrongValueError(f"found reasoning both in {key!r} and beside it, expected it in one place")
     if not calls:
-        return role, before + (function_text(text) if role == CALL else text)
-    if text.strip() and not only_thought(text) and not beside:
+        if role == CALL:
+            text = function_text(text)
+        return role, before + text
+    if text.strip() and not only_thought(text) and not keeps_text_with_calls:
         keep = "`calls: text` at the spec's column of turns keeps both"
         raise WrongValueError(f"{key} beside tool_calls would be lost; {keep}")
     return CALL, call_text(parse_calls(calls), before + text)
@@ -225,8 +232,8 @@ def refuse_images(turns: Iterable[Turn]) -> None:
 
 
 def encoded_calls(item: dict[str, object]) -> list[str]:
-    """Return the tools whose calls in a turn that was read have arguments encoded as JSON twice."""
-    name, key = ("from", "value") if "from" in item else ("role", "content")
+    """The tools whose calls in a turn have arguments that are encoded as JSON twice."""
+    name, key = role_and_content(item)
     role = ROLES.get(str(item.get(name)).lower())
     if role == CALL:
         return encoded_twice(item.get(key))
@@ -235,10 +242,14 @@ def encoded_calls(item: dict[str, object]) -> list[str]:
 
 
 def _reasons(item: dict[str, object]) -> dict[str, str]:
-    """Return the reasoning beside a turn's text by its keys, of which servers fill two with the same."""
-    found = {key: text for key, text in item.items() if isinstance(text, str) and text}
-    found = {key: text for key, text in found.items() if meaning(key) == meaning("reasoning")}
-    return {key: text for key, text in found.items() if text == next(iter(found.values()))}
+    """The reasoning next to a turn's text, by its keys: some servers fill two of them with the same text."""
+    reasons: dict[str, str] = {}
+    for key, text in item.items():
+        if isinstance(text, str) and text and meaning(key) == meaning("reasoning"):
+            first = next(iter(reasons.values()), text)
+            if text == first:
+                reasons[key] = text
+    return reasons
 
 
 def _content(content: object, key: str, called: bool) -> str:
@@ -253,29 +264,39 @@ def _content(content: object, key: str, called: bool) -> str:
     return content
 
 
-def _refuse_loss(item: dict[str, object], own: tuple[str, ...], keys: TurnKeys, called: bool) -> None:
-    """Refuse a turn with more than its role, text and reasoning (`own`) in it that changes what it means."""
-    taken = (*own, "tool_calls") if called else own
-    lost = [key for key, value in item.items() if key not in taken and _means(key, value)]
-    lost = [key for key in lost if not keys.is_left_out(key)]
+def _refuse_loss(item: dict[str, object], read: tuple[str, ...], keys: TurnKeys, called: bool) -> None:
+    """Refuse a turn with keys that change its meaning, beyond role, text and reasoning (`read`)."""
+    content = read[1]
+    if called:
+        read = (*read, "tool_calls")
+        content = "tool_calls"
+    lost = []
+    for key, value in item.items():
+        if key not in read and _changes_meaning(key, value) and not keys.is_left_out(key):
+            lost.append(key)
     if lost:
-        what = f"{', '.join(lost)} beside {'tool_calls' if called else own[1]}"
-        raise WrongValueError(f"{what} would be lost; put it into the text or leave it out")
+        raise WrongValueError(
+            f"{', '.join(lost)} beside {content} would be lost; put it into the text or leave it out"
+        )
 
 
-def _means(key: str, value: object) -> bool:
-    """Whether a key of a turn changes what the turn says."""
+def _changes_meaning(key: str, value: object) -> bool:
+    """Whether a key of a turn changes the meaning of the turn."""
     return bool((meaning(key) or key == "refusal") and filled([value]))
 
 
 def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:
-    """Return turns with their texts cleaned; what is said to tools and by them stays."""
-    said = (USER, ASSISTANT, SYSTEM)
-    return [t._replace(text=str(clean([t.text])[0])) if t.role in said else t for t in talk]
+    """Apply `clean:` to all turns except tool calls and results."""
+    cleaned_turns = []
+    for turn in talk:
+        if turn.role in (USER, ASSISTANT, SYSTEM):
+            turn = turn._replace(text=str(clean([turn.text])[0]))
+        cleaned_turns.append(turn)
+    return cleaned_turns
 
 
 def masking_marks(value: list[dict[str, object]], keys: TurnKeys) -> dict[int, dict[str, object]]:
-    """Return the marks that keep turns out of the loss, by the number of the turn."""
+    """The marks that keep turns out of the loss, by the number of the turn."""
     marked = {}
     for number, item in enumerate(value, 1):
         marks = keys.masking(item) if len(item) > 2 else {}
@@ -285,7 +306,7 @@ def masking_marks(value: list[dict[str, object]], keys: TurnKeys) -> dict[int, d
 
 
 def answers_learned(spec: Spec, output: Output, talk: list[Turn]) -> list[int]:
-    """Return the numbers of the turns in a conversation that are learned from one output of a spec.
+    """The numbers of the turns in a conversation that are learned from one output of a spec.
 
     Of LLaMA-Factory 0.9.5: data/processor/supervised.py learns every answer and call, feedback.py (KTO) the
     last one, pairwise.py none of the turns before the two answers. Pretraining learns each turn in the text.
@@ -319,22 +340,24 @@ class TurnsReader(ColumnReader):
         self.keeps_text_with_calls = any(column.options.get("calls") == "text" for column in spec.columns)
         self.pair = [column for column in spec.columns if kind_of(column.kind).is_pair]
         self.without_tools = _files(o for o in spec.outputs if not keeps(o, CALL, OBSERVATION))
-        # as a system text anything may stand there: none is kept, and the spec says so
-        anything = spec.has_one_system or "system" in spec.ignore
-        outputs = () if anything else spec.outputs
+        ignores_system = spec.has_one_system or "system" in spec.ignore
+        outputs = () if ignores_system else spec.outputs
         self.without_system = _files(output for output in outputs if not keeps(output, SYSTEM))
         self.with_own_system = _files(output for output in outputs if spec.has_own_system(output))
-        leave_out = [o for o in spec.outputs if spec.has_own_system(o) or not keeps(o, SYSTEM)]
-        self.may_leave_out = _files(leave_out) if anything else ""
+        self.may_leave_out = ""
+        if ignores_system:
+            self.may_leave_out = _files(
+                output for output in spec.outputs if spec.has_own_system(output) or not keeps(output, SYSTEM)
+            )
         self.without_their_system = 0
-        self.checks_rows = "system" in spec.kinds and not anything
+        self.checks_rows = "system" in spec.kinds and not ignores_system
         self.first = any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs)
         self.shortened = 0
         self.reads_images = bool(spec.named("images"))
         self.completions = [column.name for column in spec.columns if kind_of(column.kind).joins_turns]
 
     def unfold(self, values: Values) -> Values:
-        """Bring conversations into OpenAI's form. A text with a completion is the user's turn."""
+        """Bring conversations into OpenAI's form. A text next to a completion is the user's turn."""
         roles = self.column.options.get("roles", {})
         talks = [common_turns(value, roles) for value in values]
         if self._has_completion():
@@ -365,7 +388,7 @@ class TurnsReader(ColumnReader):
         return cleaned(talk, self.file.clean) if self.spec.clean else talk
 
     def _has_completion(self) -> bool:
-        """Whether the answer is in a column of its own."""
+        """Whether the file has the answer in another column."""
         return any(name in self.file.sources for name in self.completions)
 
     def _ends_with_chosen(self) -> bool:
@@ -376,19 +399,19 @@ class TurnsReader(ColumnReader):
         return source is not None and source == self.file.sources.get(self.spec.named("chosen")[0])
 
     def _refuse_system(self) -> None:
-        """Refuse a system turn that an output would leave out, or that would take the place of its own."""
-        found = "turn 1: found a system text"
+        """Refuse a system turn that an output would leave out or replace by its own system text."""
+        place = "turn 1: found a system text"
         if self.without_system:
             lost = f"which this output would leave out ({self.without_system})"
             fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
-            raise WrongValueError(f"{found}, {lost}; {fix}")
+            raise WrongValueError(f"{place}, {lost}; {fix}")
         if self.with_own_system:
             other = f"and this output has a `system` of its own ({self.with_own_system})"
             fix = "leave that out, or the turn by `ignore: [system]`"
-            raise WrongValueError(f"{found}, {other}; {fix}")
+            raise WrongValueError(f"{place}, {other}; {fix}")
 
     def _refuse_masked(self, marked: dict[int, dict[str, object]], talk: list[Turn], keys: TurnKeys) -> None:
-        """Refuse a row of which an output would teach an answer that is marked as not to be learned."""
+        """Refuse a row if an output would teach an answer that is marked as not to be learned."""
         answers: set[int] = set()
         history_can_be_masked = True
         for output in self.spec.outputs:
@@ -399,7 +422,7 @@ class TurnsReader(ColumnReader):
         refuse_masked(marked, sorted(answers), keys, history_can_be_masked=history_can_be_masked)
 
     def look_at(self, raw: Sequence[Any], values: Sequence[Any], place: Callable[[int], str]) -> None:
-        """Warn of calls whose arguments were JSON inside JSON text."""
+        """Warn of calls whose arguments are JSON inside JSON text."""
         for number, talk in enumerate(values):
             if not any(turn.role == CALL for turn in talk):
                 continue
@@ -411,7 +434,7 @@ class TurnsReader(ColumnReader):
                     self.file.warn(Problem("W220", place(number), message))
 
     def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
-        """Refuse a row with two system texts that differ: as a turn, and in a column."""
+        """Refuse a row with two different system texts: a turn and a column."""
         del place
         first, text = row[self.column.name][0], row["system"]
         if first.role == SYSTEM and text and str(text).strip() not in ("", first.text.strip()):
@@ -420,7 +443,7 @@ class TurnsReader(ColumnReader):
         return {}
 
     def notes(self) -> list[str]:
-        """How many conversations a part is left out of."""
+        """How many conversations are shortened, and how many lose their system text."""
         lines = []
         if self.shortened:
             message = "have more than the first exchange, which alone is written"

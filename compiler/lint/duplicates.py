@@ -29,7 +29,8 @@ SEED = 42
 _MIXER = 0x9E3779B97F4A7C15  # odd, near 2**64 over the golden ratio (Knuth: TAOCP 3, section 6.4)
 _WORDS = re.compile(f"[{HAN}]|[^\\W{HAN}]+")
 
-_ASCII = {code: sign.lower() if (sign := chr(code)).isalnum() or sign == "_" else " " for code in range(128)}
+_ASCII = dict.fromkeys(range(128), " ")
+_ASCII |= {code: chr(code).lower() for code in range(128) if chr(code).isalnum() or chr(code) == "_"}
 
 Twin = tuple[int, int, float]
 
@@ -37,26 +38,30 @@ Twin = tuple[int, int, float]
 def compare(
     splits: dict[str, Fingerprints], group: str | None, problems: Problems, *, near: bool = False
 ) -> dict[str, object]:
-    """Warn of rows like others, within splits and beside the training one; return the manifest's `fit`."""
+    """Warn of duplicates, conflicts and leaks, within and between splits. Returns the manifest's `fit`."""
 
     def warn(code: str, form: str, twins: Iterable[Any], rows: Fingerprints, others: Fingerprints) -> None:
-        """Warn of each (row, row of the others like it, similarity where it is a near one)."""
-        found = list(twins)
-        said = ((rows.place(row), form.format(others.place(twin), *share)) for row, twin, *share in found)
-        problems.warn_of(code, len(found), said)
+        """Warn of each (row, row of the others like it) or, for near rows, (row, other row, similarity)."""
+        listed = list(twins)
+        warnings = (
+            (rows.place(row), form.format(others.place(twin), *share)) for row, twin, *share in listed
+        )
+        problems.warn_of(code, len(listed), warnings)
 
-    there = {split: seen for split, seen in splits.items() if seen.rows}
-    report: dict[str, object] = {split: seen.summary() for split, seen in there.items()}
-    for seen in there.values():
+    filled_splits = {split: prints for split, prints in splits.items() if prints.rows}
+    report: dict[str, object] = {split: prints.summary() for split, prints in filled_splits.items()}
+    for seen in filled_splits.values():
         same, conflicts = seen.repeats()
         warn("W201", "the same id as in {}", repeated(seen.ids), seen, seen)
         warn("W202", "the same row as in {}", same, seen, seen)
         warn("W203", "the same input as in {}, another answer", conflicts, seen, seen)
         if near:
             warn("W212", "nearly the same as {} ({:.2f})", near_rows(seen.texts), seen, seen)
-    first = PART if PART in there else next(iter(there), "")
-    for other in [split for split in there if split != first]:
-        train, test = there[first], there[other]
+    first = PART if PART in filled_splits else next(iter(filled_splits), "")
+    for other, test in filled_splits.items():
+        if other == first:
+            continue
+        train = filled_splits[first]
         warn("W208", f"the same input stands in {other}: {{}}", leaks(train, test), train, test)
         if near:
             form = f"nearly the same input stands in {other}: {{}} ({{:.2f}})"
@@ -67,7 +72,7 @@ def compare(
 
 
 def imbalance(counts: Mapping[str, int], labels: Collection[str]) -> str:
-    """Return the shares of labels that are far out of balance, "" for others and for fewer than 50 rows.
+    """The shares of labels that are far out of balance, "" for others and for fewer than 50 rows.
 
     That is one label over 90 %, or another under a tenth of an equal share (of three labels: under 3.3 %).
     Always giving the most common answer is then hard to beat, and a model learns little else.
@@ -83,13 +88,12 @@ def imbalance(counts: Mapping[str, int], labels: Collection[str]) -> str:
 
 
 def leaks(train: Fingerprints, other: Fingerprints) -> Pairs:
-    """Return (training row, row of the other split) for every training row whose input is there too."""
+    """(training row, row of the other split) for every training row whose input is in both."""
     return matches(train.prompts, other.prompts)
 
 
 def shingles(text: str) -> list[str]:
-    """Return the runs of three words of a text; a text of fewer words is one run."""
-    # of ASCII the same words, in half the time
+    """The runs of three words in a text. A shorter text is one run."""
     words = text.translate(_ASCII).split() if text.isascii() else _WORDS.findall(text.lower())
     if len(words) <= WIDTH:
         return [" ".join(words)]
@@ -97,33 +101,33 @@ def shingles(text: str) -> list[str]:
 
 
 def similarity(one: str, other: str) -> float:
-    """Return the Jaccard index of two texts' shingles, 0 to 1."""
+    """The Jaccard index of the shingles of two texts, 0 to 1."""
     first, second = set(shingles(one)), set(shingles(other))
     return len(first & second) / len(first | second)
 
 
 def near_rows(texts: Sequence[str], others: Sequence[str] | None = None) -> Iterator[Twin]:
-    """Yield (row, first near row of `others`, similarity); without `others` the first before the row itself.
+    """Yield (row, first near row of `others`, similarity). Without `others` the near row is an earlier one.
 
-    One that is wholly the same is none: each text is looked at once. Memory: some 600 bytes a row.
+    Equal texts are not near, since each text is looked at once. Memory: about 600 bytes a row.
     """
     import numpy as np
 
-    there = texts if others is None else others
+    candidates = texts if others is None else others
     alone = int(others is None)  # then a text is in its own bands
-    known: dict[str, int] = {}
-    places = np.array([known.setdefault(text, len(known)) for text in there], np.intp)
+    number_by_text: dict[str, int] = {}
+    places = np.array([number_by_text.setdefault(text, len(number_by_text)) for text in candidates], np.intp)
     rows = np.unique(places, return_index=True)[1]
-    bands = _bands(list(known))
-    asked = None if others is None else _bands(texts)
+    bands = _bands(list(number_by_text))
+    bands_of_texts = None if others is None else _bands(texts)
     begins, ends = np.empty((2, BANDS, len(texts)), np.uint32)
     shared = np.zeros(len(texts), bool)
     orders = []
     for number, band in enumerate(bands):
         order = band.argsort(kind="stable")
-        wanted = band[places] if asked is None else asked[number]
-        begins[number] = np.searchsorted(band, wanted, "left", order)
-        ends[number] = np.searchsorted(band, wanted, "right", order)
+        hashes = band[places] if bands_of_texts is None else bands_of_texts[number]
+        begins[number] = np.searchsorted(band, hashes, "left", order)
+        ends[number] = np.searchsorted(band, hashes, "right", order)
         shared |= ends[number] - begins[number] > alone
         orders.append(memoryview(rows[order].astype(np.uint32)))
     for row in np.flatnonzero(shared).tolist():
@@ -132,13 +136,16 @@ def near_rows(texts: Sequence[str], others: Sequence[str] | None = None) -> Iter
         for twin, _ in groupby(merge(*runs)):
             if others is None and twin >= row:
                 break
-            if texts[row] != there[twin] and (share := similarity(texts[row], there[twin])) >= THRESHOLD:
+            if texts[row] == candidates[twin]:
+                continue
+            share = similarity(texts[row], candidates[twin])
+            if share >= THRESHOLD:
                 yield row, twin, share
                 break
 
 
 def _bands(texts: Sequence[str]) -> Any:
-    """Return a hash of each text (columns) in each band (rows); texts that share one are candidates."""
+    """A hash of each text (columns) in each band (rows). Texts that share a hash are candidates."""
     import numpy as np
     from rensa import RMinHash
 

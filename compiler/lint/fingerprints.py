@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from math import ceil
-from typing import Any, cast
+from typing import cast
 
 from tuneyard.compiler.lint.matching import Pairs, numbered, repeated
 from tuneyard.compiler.lint.spool import Spool
@@ -14,7 +14,7 @@ from tuneyard.compiler.rows import Line
 
 
 class Codes:
-    """One small number for each row in place of its value: a label or a class, of which there are few."""
+    """The label or class of each row as a small number, since there are few different ones."""
 
     def __init__(self) -> None:
         self.rows = Spool("I")
@@ -27,11 +27,11 @@ class Codes:
         self.rows.fromlist(list(map(self._codes.__getitem__, values)))
 
     def names(self) -> list[object]:
-        """Return the values by their numbers, in the order of their first appearance."""
+        """The values by their numbers, in the order of their first appearance."""
         return list(self._codes)
 
     def take(self, order: Sequence[int]) -> "Codes":
-        """Return the codes of some rows."""
+        """The codes of some rows."""
         taken = Codes()
         taken._codes = self._codes
         taken.rows = self.rows.take(order)
@@ -70,7 +70,7 @@ class Fingerprints:
 
     @property
     def rows(self) -> int:
-        """How many rows were seen."""
+        """The number of rows."""
         return self._rows + len(self.prompts)
 
     def begin(self, prefix: str, lines: Sequence[Line]) -> None:
@@ -79,7 +79,7 @@ class Fingerprints:
         self._places.append((prefix, self._compact(lines)))
 
     def fold(self) -> None:
-        """Keep of the rows seen so far only what the manifest counts, and the cluster of each."""
+        """Reduce the rows so far to the counts of the manifest and the cluster of each row."""
         self._rows = self.rows
         self._lengths.update(self.lengths)
         self._labels.update(self.labels.rows)
@@ -89,8 +89,9 @@ class Fingerprints:
         self._places.clear()
 
     def place(self, row: int) -> str:
-        """Return the address of the row with this number (from 0)."""
-        row = row if self._order is None else self._order[row]
+        """The place of the row with this number (from 0)."""
+        if self._order is not None:
+            row = self._order[row]
         part = bisect_right(self._starts, row) - 1
         prefix, lines = self._places[part]
         number = row - self._starts[part]
@@ -98,10 +99,11 @@ class Fingerprints:
         return f"{prefix}{line}"
 
     def _compact(self, lines: Sequence[Line]) -> Sequence[Line] | int:
-        """Return lines in few bytes: a range, or where in `_lines` the first one is; others as they are."""
+        """Lines in few bytes: a range, or the position of the first one in `_lines`. Others stay."""
         if isinstance(lines, range):
             return lines
-        if evenly := _as_range(lines):
+        evenly = _as_range(lines)
+        if evenly:
             return evenly
         if all(type(line) is int for line in lines):
             start = len(self._lines)
@@ -110,27 +112,38 @@ class Fingerprints:
         return lines
 
     def take(self, order: Sequence[int]) -> "Fingerprints":
-        """Return what was seen of some rows, in this order (what a split goes by stays behind)."""
-        arrays = ("prompts", "answers", "groups", "ids", "lengths")
-        taken: dict[str, Any] = {name: getattr(self, name).take(order) for name in arrays}
+        """The fingerprints of some rows, in this order, without those that a split is drawn by."""
         texts = [self.texts[row] for row in order] if self.texts else []
-        return replace(self, **taken, texts=texts, labels=self.labels.take(order), _order=order)
+        return replace(
+            self,
+            prompts=self.prompts.take(order),
+            answers=self.answers.take(order),
+            groups=self.groups.take(order),
+            ids=self.ids.take(order),
+            lengths=self.lengths.take(order),
+            texts=texts,
+            labels=self.labels.take(order),
+            _order=order,
+        )
 
     def repeats(self) -> tuple[Pairs, Pairs]:
-        """Return (row, first row) for rows that came before, and for inputs with another answer."""
-        first: dict[tuple[int, int], int] = {}
-        asked = repeated(self.prompts)
-        rows = sorted({row for pair in asked for row in pair})
-        same = [(row, first.setdefault((self.prompts[row], self.answers[row]), row)) for row in rows]
-        others = [(row, before) for row, before in asked if self.answers[row] != self.answers[before]]
-        return [(row, before) for row, before in same if row != before], others
+        """(row, first row) for repeated rows, and for repeated prompts with another answer."""
+        first_rows: dict[tuple[int, int], int] = {}
+        same_prompts = repeated(self.prompts)
+        repeated_rows = []
+        for row in sorted({row for pair in same_prompts for row in pair}):
+            first = first_rows.setdefault((self.prompts[row], self.answers[row]), row)
+            if first != row:
+                repeated_rows.append((row, first))
+        conflicts = [(row, first) for row, first in same_prompts if self.answers[row] != self.answers[first]]
+        return repeated_rows, conflicts
 
     def clusters(self) -> Spool:
-        """Return a number for each row, equal where the group is, counted from 0 as they first come."""
+        """The number of the group of each row, counted from 0 in the order of the first rows."""
         return numbered(self.groups)
 
     def summary(self) -> dict[str, object]:
-        """Return rows, label balance and lengths for the manifest."""
+        """Rows, label balance and lengths for the manifest."""
         names = self.labels.names()
         counts = self._labels + Counter(self.labels.rows)
         labels = dict(sorted((str(names[code]), count) for code, count in counts.items()))
@@ -139,17 +152,19 @@ class Fingerprints:
 
 
 def _as_range(lines: Sequence[Line]) -> range:
-    """Return line numbers that are evenly apart as a range, an empty one for others."""
+    """Evenly spaced line numbers as a range; an empty range for others."""
     first, last = lines[0], lines[-1]
     if not isinstance(first, int) or not isinstance(last, int) or last <= first:
         return range(0)
     step = (last - first) // (len(lines) - 1)
     evenly = range(first, last + 1, max(step, 1))
-    return evenly if list(evenly) == list(lines) else range(0)
+    if list(evenly) != list(lines):
+        return range(0)
+    return evenly
 
 
 def quantiles(lengths: Counter[int]) -> dict[str, int]:
-    """Return the shortest, median, 95th percentile and longest length (nearest rank); {} of none."""
+    """The shortest, median, 95th percentile and longest length (nearest rank); {} without lengths."""
     ordered = sorted(lengths.items())
     if not ordered:
         return {}

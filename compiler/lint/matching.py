@@ -25,7 +25,7 @@ Pairs = list[tuple[int, int]]
 
 
 def repeated(keys: Spool) -> Pairs:
-    """Return (row, first row) for every row whose key came before, in the order of the rows."""
+    """(row, first row) for every row whose key came before, in the order of the rows."""
     if _increasing(keys):  # as most ids are
         return []
     if len(keys) <= NUMPY_PAYS:
@@ -43,7 +43,7 @@ def repeated(keys: Spool) -> Pairs:
 
 
 def matches(keys: Spool, others: Spool) -> Pairs:
-    """Return (row, last row of the others with its key) for every row whose key the others have."""
+    """(row, last row of the others with its key) for every row whose key the others have."""
     if max(len(keys), len(others)) <= NUMPY_PAYS:
         last_rows = {key: row for row, key in enumerate(others)}
         return [(row, last_rows[key]) for row, key in enumerate(keys) if key in last_rows]
@@ -64,7 +64,7 @@ def matches(keys: Spool, others: Spool) -> Pairs:
 
 
 def shared_keys(keys: Spool, others: Spool) -> int:
-    """Return how many different keys both have."""
+    """How many different keys both have."""
     if max(len(keys), len(others)) <= NUMPY_PAYS:
         return len(set(others).intersection(keys))
     import numpy as np
@@ -75,7 +75,7 @@ def shared_keys(keys: Spool, others: Spool) -> int:
 
 
 def numbered(keys: Spool) -> Spool:
-    """Return a number for each row, equal where the key is, counted from 0 as keys first appear."""
+    """A number for each row, equal where the key is, counted from 0 as keys first appear."""
     numbers = Spool("I")
     if len(keys) <= NUMPY_PAYS:
         by_key: defaultdict[int, int] = defaultdict(count().__next__)
@@ -108,7 +108,7 @@ def _increasing(keys: Spool) -> bool:
 
 
 def _bits(rows: int) -> int:
-    """Return how many bits of a mixed key name its share, so that one has about `SHARE` keys."""
+    """How many bits of a mixed key name its share, so that one has about `SHARE` keys."""
     return max((rows - 1) // SHARE, 1).bit_length()
 
 
@@ -129,7 +129,7 @@ def _shares(keys: Spool, bits: int) -> "Iterator[tuple[Numbers, Numbers]]":
 
 
 def _sorted(values: "Numbers") -> "tuple[Numbers, Numbers]":
-    """Return the order that sorts values, and for each place in it the place of the first equal value."""
+    """The order that sorts values, and for each place in it the place of the first equal value."""
     import numpy as np
 
     ordered = np.argsort(values, kind="stable")

@@ -1,4 +1,4 @@
-"""Text columns that LLaMA-Factory would read as times (E430), in files and in what a check renders."""
+"""Text columns that LLaMA-Factory would read as times (E430), in files and in the records of a check."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -57,10 +57,9 @@ def problems_of_kept(path: Path, place: str, keep: Iterable[str]) -> Iterator[Pr
 
 
 class RetypedWatch:
-    """Follows what a check renders of one output after another, since it writes no file to look at.
+    """Looks for columns of timestamps in the records of a check, which writes no file.
 
-    It finds columns that are timestamps in every record. That a part of a larger file is read so, only a
-    compile can tell.
+    It finds columns that are timestamps in every record. Only a compile can find a part of a file.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Is each row fit to train on? Empty answers, template tokens, control characters; and keys for comparing."""
+"""Checks on each row: empty answers, template tokens, control characters, lengths; and keys to compare by."""
 
 import re
 from array import array
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import chain
 from operator import add
+from typing import cast
 
 from tuneyard.compiler.check.cleaning import HTML
 from tuneyard.compiler.check.text_columns import TextColumns, Texts
@@ -39,7 +40,7 @@ _BLANKS = b" \t\r\n"
 
 
 class Lint:
-    """Looks at every kept row of a spec once, batch by batch, and notes it in a `Fingerprints`."""
+    """Checks every kept row of a spec once, batch by batch, and adds it to a `Fingerprints`."""
 
     def __init__(self, spec: Spec, problems: Problems) -> None:
         self.spec = spec
@@ -48,7 +49,7 @@ class Lint:
         self.marks = [column.name for column in spec.columns if kind_of(column.kind).compared == MARK]
 
     def see(self, seen: Fingerprints, batch: Batch, numbered: bool) -> None:
-        """Take in a batch; `numbered`: its ids come from the file, so that they should differ."""
+        """Check a batch. `numbered`: its ids come from the file, so that they should differ."""
         seen.begin(batch.prefix, batch.lines)
         texts = self.texts.of(batch)
         plain = dict(zip(texts, self._plain(list(texts.values()), batch), strict=True))
@@ -58,7 +59,7 @@ class Lint:
             answers.append(list(map(hash, batch.columns["label"])))
         answers += [list(map(hash, batch.columns[name])) for name in self.marks]
         if self.spec.group:
-            # of texts as compared elsewhere; numbers by what they look like, since -1 and -2 have one hash
+            # Numbers are hashed as text, since -1 and -2 have one hash.
             groups = keys.get(self.spec.group) or list(map(hash, map(repr, batch.columns[self.spec.group])))
             seen.groups.fromlist(groups)
         if "idx" in batch.columns and not self.spec.share:
@@ -75,33 +76,34 @@ class Lint:
         learned = [texts[name] for name in self.texts.answered]
         joined = "\n".join(chain.from_iterable(learned))
         if "<" in joined and HTML.search(joined):
-            hits = _hits(HTML, learned, "HTML in an answer")
-            scraps = (hit for hit in hits if not any(MARKUP.search(each[hit[0]]) for each in texts.values()))
-            self._warn("W214", batch, scraps)
+            for number, message in _hits(HTML, learned, "HTML in an answer"):
+                if not any(MARKUP.search(column[number]) for column in texts.values()):
+                    self._warn("W214", batch, [(number, message)])
         for name in self.texts.may_be_blank:
             if b"" in plain[name]:
                 empty = [number for number, text in enumerate(plain[name]) if not text]
-                self._warn("W204", batch, ((n, "an empty answer would be trained on") for n in empty), name)
+                message = "an empty answer would be trained on"
+                self._warn("W204", batch, ((number, message) for number in empty), name)
         if seen.counted_only:
             seen.fold()
 
     def _plain(self, columns: list[Texts], batch: Batch) -> list[list[bytes]]:
-        """Return texts without blanks, in small letters (ASCII); look for what should not be in a text."""
+        """Texts without blanks, in lower case (ASCII). Warns of control characters and template tokens."""
         joined = _SEPARATOR.join(chain.from_iterable(columns))
         plain = joined.encode().translate(_PLAIN, _BLANKS)
         parts = plain.split(b"\x1e")
         size = len(batch)
-        odd = len(parts) != size * len(columns)
-        if odd:  # a text holds the separator
+        has_separator = len(parts) != size * len(columns)
+        if has_separator:
             parts = [text.encode().translate(_PLAIN, _BLANKS) for text in chain.from_iterable(columns)]
-        if odd or b"\0" in plain:
+        if has_separator or b"\0" in plain:
             self._warn("W206", batch, _hits(CONTROL, columns, "a control character"))
         if ("<" in joined or ("]" in joined and "INST]" in joined)) and TOKENS.search(joined):
             self._warn("W205", batch, _hits(TOKENS, columns, "a token of a chat template inside the text"))
         return [parts[start : start + size] for start in range(0, len(parts), size)]
 
-    def _for_split(self, seen: Fingerprints, batch: Batch, asked: list[list[bytes]]) -> None:
-        """Note what a split goes by: class, group, or a hash that is the same in every run."""
+    def _for_split(self, seen: Fingerprints, batch: Batch, prompts: list[list[bytes]]) -> None:
+        """Note the keys that a split is drawn by: class, group, or a hash that is the same in every run."""
         split = self.spec.split
         if split is None:
             return
@@ -110,7 +112,7 @@ class Lint:
         if split.group:
             seen.units.fromlist(list(map(unit_key, batch.columns[split.group])))
         if split.by_hash:
-            values = batch.columns[split.group] if split.group else zip(*asked, strict=True)
+            values = batch.columns[split.group] if split.group else zip(*prompts, strict=True)
             seen.stable.fromlist([int.from_bytes(_digest(value)) for value in values])
 
     def _lengths(self, seen: Fingerprints, columns: list[Texts], batch: Batch) -> None:
@@ -123,28 +125,33 @@ class Lint:
             message = "a very long row: a million characters or more"
             self._warn("W207", batch, ((number, message) for number in long))
 
-    def _warn(self, code: str, batch: Batch, found: Iterable[tuple[int, str]], field: str = "") -> None:
-        for number, message in found:
+    def _warn(self, code: str, batch: Batch, warnings: Iterable[tuple[int, str]], field: str = "") -> None:
+        for number, message in warnings:
             self.problems.warn(Problem(code, batch.place(number), message, field))
 
 
-def _hits(bad: re.Pattern[str], columns: list[Texts], what: str) -> Iterator[tuple[int, str]]:
-    """Yield the rows in a text of which a pattern is found, each with what is found first, in words."""
+def _hits(pattern: re.Pattern[str], columns: list[Texts], title: str) -> Iterator[tuple[int, str]]:
+    """Yield the numbers of the rows with a match of the pattern, each with a message on the first match."""
     for number, texts in enumerate(zip(*columns, strict=True)):
-        if hit := next(filter(None, map(bad.search, texts)), None):
-            yield number, f"{what}: {show_value(hit[0])}"
+        hit = next(filter(None, map(pattern.search, texts)), None)
+        if hit:
+            yield number, f"{title}: {show_value(hit[0])}"
 
 
 def _keys(values: Sequence[object]) -> "array[int]":
-    """Return 8 bytes for each value: numbers, which ids mostly are, in one call; hash(-1) is hash(-2)."""
+    """8 bytes for each value. Whole numbers are their own keys, since hash(-1) is hash(-2)."""
     try:
         return array("q", values)  # type: ignore[arg-type]  # raises for anything but numbers of 8 bytes
     except (TypeError, OverflowError):
-        return array("q", [v if type(v) is int and -_WORD <= v < _WORD else hash(v) for v in values])
+        keys = array("q")
+        for value in values:
+            is_short = type(value) is int and -_WORD <= value < _WORD
+            keys.append(cast("int", value) if is_short else hash(value))
+        return keys
 
 
 def unit_key(value: object) -> int:
-    """Hash a value that rows are grouped by: 8 bytes, in every run the same, equal for equal numbers."""
+    """Hash a value that groups rows: 8 bytes, the same in every run, equal for equal numbers."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool):
@@ -158,6 +165,9 @@ def _digest(value: object) -> bytes:
 
 
 def _together(keys: list[list[int]], rows: int) -> list[int]:
+    """One key for each row from the keys of its columns."""
+    if not keys:
+        return [0] * rows
     if len(keys) == 1:
         return keys[0]
-    return list(map(hash, zip(*keys, strict=True))) if keys else [0] * rows
+    return list(map(hash, zip(*keys, strict=True)))

@@ -30,7 +30,7 @@ class Spool(Sequence[int]):
 
     @classmethod
     def of_file(cls, path: Path, typecode: str) -> "Spool":
-        """Return the numbers in a file, in this machine's byte order, which is only read."""
+        """The numbers in a file, in this machine's byte order, which is only read."""
         spool = cls(typecode)
         spool._file = path.open("rb")
         spool._filed = path.stat().st_size // spool._width
@@ -62,7 +62,7 @@ class Spool(Sequence[int]):
             yield self[start : start + BLOCK]
 
     def whole(self) -> "array[int]":
-        """Return all numbers in memory, for access in any order."""
+        """All numbers in memory, for access in any order."""
         return self[:]
 
     def extend(self, numbers: Iterable[int]) -> None:
@@ -84,7 +84,7 @@ class Spool(Sequence[int]):
             self._file = None
 
     def take(self, order: Sequence[int]) -> "Spool":
-        """Return the numbers of some rows, in this order; an unused column has none.
+        """The numbers of some rows, in this order; an unused column has none.
 
         All are in memory while they are taken.
         """
@@ -109,7 +109,7 @@ class Spool(Sequence[int]):
         self._recent = array(self.typecode)
 
     def _read(self, start: int, stop: int) -> "array[int]":
-        """Return the numbers from `start` to `stop`; `ContentError` if the file became shorter."""
+        """The numbers from `start` to `stop`; `ContentError` if the file became shorter."""
         filed_stop = max(min(stop, self._filed), start)
         numbers = array(self.typecode, [0]) * (filed_stop - start)
         if self._file is not None and numbers:

@@ -1,1 +1,1 @@
-"""dataset_info.json and the manifests: what is published, and whether it is still up to date."""
+"""Publishing: dataset_info.json, the manifests, and the comparison of files with them."""

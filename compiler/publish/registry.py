@@ -1,10 +1,10 @@
-"""dataset_info.json and the compiled datasets beside it: opened once by a command, checked, published.
+"""dataset_info.json and the compiled datasets next to it: checks, publishing, removal.
 
-An entry says what a file is, so that LLaMA-Factory reads it as it was meant.
+An entry describes a file, so that LLaMA-Factory reads it rightly.
 
-A folder with a manifest.json is a compiled dataset, and its entries are those that the manifest names for
-files of this folder: a copied folder has none. In them the keys of `COMPILED_KEYS` are the compiler's, and
-what a user added stays. Every other entry was written by hand and stays as it is.
+A folder with a manifest.json is a compiled dataset. Its entries are those of the manifest for files of this
+folder: a copied folder has none. The compiler writes the keys of `COMPILED_KEYS` in them, and keys of a user
+stay. Every other entry was written by hand and stays unchanged.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ class Registry:
     """
 
     def __init__(self, folder: Path, *, restore: bool = True, settle: bool = True) -> None:
-        """`settle=False` reads the folder without its lock, and changes nothing before `publish`."""
+        """Open the registry. `settle=False` reads without the lock, and changes nothing before `publish`."""
         self.folder, self.restore = folder, restore
         self.restored: list[str] = []
         self.entries = read_registry(folder)
@@ -71,7 +71,7 @@ class Registry:
         real_target = os.path.realpath(target)  # Path.resolve raises at a loop of links
         for item in inputs:
             if isinstance(item.path, Path) and Path(os.path.realpath(item.path)).is_relative_to(real_target):
-                raise RequestError(f"{item.shown}: the source lies inside the output folder {target}")
+                raise RequestError(f"{item.display_path}: the source lies inside the output folder {target}")
         written: list[str] = []
         for entry in entries.values():
             file = Path(str(entry["file_name"]))
@@ -284,11 +284,11 @@ class Registry:
             compiled = {MANIFEST, REJECTED, *written, *self.manifests.get(target.name, EMPTY).files}
         foreign = sorted(path.name for path in target.iterdir() if path.name not in compiled)
         if foreign:
-            shown = ", ".join(foreign[:3])
+            listed = ", ".join(foreign[:3])
             if len(foreign) > 3:
-                shown += " …"
+                listed += " …"
             raise RequestError(
-                f"{target}: holds {len(foreign)} files that compile did not make ({shown}), and compile "
+                f"{target}: holds {len(foreign)} files that compile did not make ({listed}), and compile "
                 "replaces the whole folder: move them, or give another --out"
             )
 

@@ -28,13 +28,13 @@ class OpenFile:
     """An open file, for a reader.
 
     - `stream`: the bytes, unpacked, and as UTF-8 if the reader takes text.
-    - `shown`: the path as in places and messages. `kind`: its suffix.
+    - `display_path`: the path as in places and messages. `kind`: its suffix.
     - `source`: how the file is written, by the spec.
     - `split`: the split to read from a file that has the rows of several (`rows:` of a source).
     """
 
     stream: io.BufferedReader
-    shown: str
+    display_path: str
     kind: str
     source: Source
     split: str
@@ -138,14 +138,14 @@ def _guarded(plugin: Plugin, file: OpenFile, problems: Problems) -> Iterator[Row
             yield rows
 
 
-def find_reader(kind: str, shown: str) -> Reader:
+def find_reader(kind: str, display_path: str) -> Reader:
     """The reader of files with this suffix. `RequestError` names the path and lists the known suffixes."""
     bundled_readers = _bundled_readers()
     if kind in bundled_readers:
         return bundled_readers[kind]
     if kind in readers():
         return readers()[kind]
-    raise RequestError(f"{shown}: unknown kind of file {kind!r} (known: {known_suffixes()})")
+    raise RequestError(f"{display_path}: unknown kind of file {kind!r} (known: {known_suffixes()})")
 
 
 def known_suffixes() -> str:
@@ -166,19 +166,21 @@ def reading(spec: Spec) -> Source:
     return replace(spec.source, is_row=row_of(spec.columns))
 
 
-def read(path: Readable, shown: str, source: Source, problems: Problems, split: str = PART) -> Iterator[Rows]:
+def read(
+    path: Readable, display_path: str, source: Source, problems: Problems, split: str = PART
+) -> Iterator[Rows]:
     """Yield the rows of a file in order, some hundreds at a time. Unreadable content becomes a problem.
 
     `split` names the rows to read from a file that has those of several splits (`rows:` of a source).
     """
     kind = suffix(path)
-    file_reader = find_reader(kind, shown)
+    file_reader = find_reader(kind, display_path)
     encoding = source.encoding if file_reader.text else "utf-8"
     try:
         with opened(path, encoding) as stream:
-            yield from file_reader.function(OpenFile(stream, shown, kind, source, split), problems)
+            yield from file_reader.function(OpenFile(stream, display_path, kind, source, split), problems)
     except NotTextError as error:
-        problems.bad_file(Problem("E001", shown, str(error), hint=error.hint))
+        problems.bad_file(Problem("E001", display_path, str(error), hint=error.hint))
     except DamagedError as error:
-        problems.bad_file(Problem("E004", shown, str(error), hint=GET_AGAIN))
+        problems.bad_file(Problem("E004", display_path, str(error), hint=GET_AGAIN))
     problems.settle()

@@ -21,7 +21,7 @@ OPTIONS = ("name", "revision", "data_files")  # of a `source.hub`, beside its pa
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file that is read in place (`hf://datasets/OWNER/NAME@COMMIT/PATH`), only as far as it is needed."""
+    """A file on the hub (`hf://datasets/OWNER/NAME@COMMIT/PATH`) that is read without a download."""
 
     address: str
     fixes: str
@@ -35,7 +35,7 @@ class HubFile:
         return self.address
 
     def open(self, _mode: Literal["rb"], _buffering: Literal[0], /) -> io.RawIOBase:
-        """Return the file's bytes as a stream that asks the hub only for those that are read."""
+        """The file's bytes as a stream that asks the hub only for those that are read."""
         from huggingface_hub import HfFileSystem
 
         with _named(self.address, self.fixes):  # 32 blocks are kept
@@ -66,11 +66,11 @@ class _Remote(io.RawIOBase):
 def find_files(
     hub: Mapping[str, Any], splits: Mapping[str, str], fixes: str
 ) -> list[tuple[str, Path | HubFile]]:
-    """Return (our split, file) for a `source.hub`; `splits` has ours for each name of one.
+    """(split, file) for each file of a `source.hub`; `splits` maps the names on the hub to the spec's splits.
 
-    Files are local ones, fetched unless they are in the cache, or with `stream: true` files of the hub.
-    `RequestError` where the hub cannot be reached (`fixes` say what to do then) or has no such dataset,
-    revision, configuration or split.
+    Files are downloaded unless they are in the cache. With `stream: true` they stay on the hub.
+    `RequestError` if the hub cannot be reached (`fixes` are added then), or lacks the dataset, revision,
+    configuration or split.
     """
     address = f"{hub['path']}" + "".join(f" {key} {hub[key]}" for key in OPTIONS if key in hub)
     with _named(address, fixes):
@@ -81,12 +81,17 @@ def find_files(
             folder = dataset_snapshot_download(hub["path"], revision=hub.get("revision"))
             hub = {key: hub[key] for key in hub if key != "revision"} | {"path": folder}
         options = {key: hub[key] for key in OPTIONS if key in hub}
-        found = _library().load_dataset_builder(hub["path"], **options).config.data_files or {}
-        chosen = [(splits[name], file) for name, files in found.items() if name in splits for file in files]
-        if not chosen:
-            there = ", ".join(found) or "none"
-            raise RequestError(f"{address}: none of the splits {', '.join(splits)} (found: {there}); {fixes}")
-        return [(ours, _file(file, bool(hub.get("stream")), fixes)) for ours, file in chosen]
+        files_by_name = _library().load_dataset_builder(hub["path"], **options).config.data_files or {}
+        inputs = []
+        for name, files in files_by_name.items():
+            if name in splits:
+                inputs += [(splits[name], _file(file, bool(hub.get("stream")), fixes)) for file in files]
+        if not inputs:
+            listed = ", ".join(files_by_name) or "none"
+            raise RequestError(
+                f"{address}: none of the splits {', '.join(splits)} (found: {listed}); {fixes}"
+            )
+        return inputs
 
 
 def _file(address: str, stream: bool, fixes: str) -> Path | HubFile:
@@ -113,7 +118,7 @@ def _library() -> Any:
 
 @contextlib.contextmanager
 def _named(address: str, fixes: str) -> Iterator[None]:
-    """Turn what the libraries raise into a `RequestError` with the address, the reason and the fixes."""
+    """Turn errors of the libraries into a `RequestError` with the address, the reason and the fixes."""
     from httpx import HTTPError
 
     errors = _library().exceptions

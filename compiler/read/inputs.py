@@ -45,7 +45,7 @@ class Input:
     path: Path | HubFile
 
     @property
-    def shown(self) -> str:
+    def display_path(self) -> str:
         """The path in messages; bytes that are not text are escaped."""
         return os.fsencode(str(self.path)).decode(errors="backslashreplace")
 
@@ -139,11 +139,11 @@ def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str
         for item, stamp in zip(inputs, stamps, strict=True):
             if item.stamp() != stamp:
                 raise ContentError(
-                    f"{item.shown}: changed, or was replaced, while it was read; nothing was published: "
-                    "compile again when nothing writes to it"
+                    f"{item.display_path}: changed, or was replaced, while it was read; nothing was "
+                    "published: compile again when nothing writes to it"
                 )
         return [
-            {"split": item.split, "path": item.shown, "sha256": digest}
+            {"split": item.split, "path": item.display_path, "sha256": digest}
             for item, digest in zip(inputs, digests, strict=True)
         ]
 
@@ -342,16 +342,16 @@ def _not_found(path: Path) -> str:
         return f"{path}: source not found{hint}"
     scheme, rest = address.groups()
     is_hub = scheme in ("hub", "modelscope")
-    shown = f"{scheme}:{rest}" if is_hub else f"{scheme}://{rest}"
+    url = f"{scheme}:{rest}" if is_hub else f"{scheme}://{rest}"
     page = _HUB_PAGE.search(rest)
     if is_hub:
-        source = shown
+        source = url
     elif page:
         source = f"hub:{page[1]}"
     else:
         source = "hub:OWNER/NAME"
     return (
-        f"{shown}: an address, expected a file or folder: download it first, or compile a dataset of the "
+        f"{url}: an address, expected a file or folder: download it first, or compile a dataset of the "
         f"Hugging Face Hub with `tuneyard data compile SPEC --source {source}`"
     )
 
@@ -413,7 +413,7 @@ def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:
         return spec
     parts = dict(spec.mix.parts)
     filters = {name: part.filter for name, part in parts.items() if part.filter.keywords}
-    files_of_part = {name: [item.shown for item in inputs if item.split == name] for name in filters}
+    files_of_part = {name: [item.display_path for item in inputs if item.split == name] for name in filters}
     for name, row_filter in filters.items():
         rivals = [other for other in filters if files_of_part[other] == files_of_part[name]]
         fields = tuple(filters[other].keywords for other in rivals)

@@ -34,11 +34,11 @@ _SPACED = re.compile(rb'"[ \t\r]+:')
 
 @reader(".json", ".jsonl", ".ndjson")
 def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
-    """Yield the rows of a JSON file: in .jsonl and .ndjson a line is a row, else the content decides.
+    """Yield the rows of a JSON file: lines of .jsonl and .ndjson; in .json the content decides.
 
-    Where the source names no keys that lead to a document's rows, what it was taken for is noted.
+    A note describes the layout of a document, unless the source names the keys that lead to the rows.
     """
-    stream, shown, kind, source = file.stream, file.shown, file.kind, file.source
+    stream, display_path, kind, source = file.stream, file.display_path, file.kind, file.source
     steps = source.steps(file.split)
     start, head = 1, b""
     while not head.strip():
@@ -49,32 +49,39 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     chunks = chain([head], blocks(stream))
     in_lines = kind != ".json" and head.lstrip()[:1] != b"["
     layout = LINES if in_lines else layout_of(head, len(head) < LOOKED_AT, source.is_row)
-    if layout.said and not (steps or in_lines or len(layout.lists) > 1):
-        problems.notes.append(f"{shown}: read as {layout.said}")
+    if layout.description and not (steps or in_lines or len(layout.lists) > 1):
+        problems.notes.append(f"{display_path}: read as {layout.description}")
     if steps and in_lines:
         message = f"`rows: {'.'.join(steps)}` leads into one document, and in {kind} each line is a row"
-        problems.bad_file(Problem("E007", f"{shown}:{start}", message))
+        problems.bad_file(Problem("E007", f"{display_path}:{start}", message))
     elif not steps and len(layout.lists) > 1:
-        problems.bad_file(Problem("E007", f"{shown}:{start}", ambiguous(list(layout.lists))))
+        problems.bad_file(Problem("E007", f"{display_path}:{start}", ambiguous(list(layout.lists))))
     elif not steps and layout is LINES and _OPEN.match(head):
-        problems.bad_file(Problem("E007", f"{shown}:{start}", OVER_LINES))
+        problems.bad_file(Problem("E007", f"{display_path}:{start}", OVER_LINES))
     elif not steps and layout.steps is None:
-        yield from _read_lines(chunks, shown, start, problems)
+        yield from _read_lines(chunks, display_path, start, problems)
     else:
         scanner = Scanner(chunks, start)
-        way = steps or (None if layout is ROW else layout.steps or ())
-        known = {path[0] for path in source.rows.values()}
-        yield from read_array(scanner, shown, way, not steps, problems, known)
+        way: Steps | None = steps
+        if not steps:
+            way = None if layout is ROW else layout.steps or ()
+        other_rows = {path[0] for path in source.rows.values()}
+        yield from read_array(scanner, display_path, way, not steps, problems, other_rows)
 
 
 def read_array(
-    scanner: Scanner, shown: str, steps: Steps | None, guessed: bool, problems: Problems, known: set[str]
+    scanner: Scanner,
+    display_path: str,
+    steps: Steps | None,
+    guessed: bool,
+    problems: Problems,
+    other_rows: set[str],
 ) -> Iterator[ObjectRows]:
-    """Yield the rows under these keys (() the root's, None: the root is one); a list is held item by item.
+    """Yield the rows under these keys, item by item; () are the rows of the root, None: the root is a row.
 
-    A list on the way is walked item by item; a row keeps the other fields of the objects around it, of the
-    outermost the scalar ones. `known` keys of the outermost are meant for other rows; the rest that is left
-    out is noted. Where the keys are `guessed`, a second list of objects beside theirs is a problem.
+    A list on the way is walked item by item. A row keeps the other fields of the objects around it, and the
+    scalar fields of the outermost. Other fields of the outermost are noted as left out, without the keys of
+    `other_rows`. If the keys are `guessed`, a second list of objects next to theirs is a problem.
     """
     walk = _Walk(scanner, guessed)
     rows: list[Fields] = []
@@ -88,19 +95,19 @@ def read_array(
                 lines.append(place)
             else:
                 code, message = wrong or ("E005", f"found {show_value(row)}, expected an object")
-                problems.bad_row([Problem(code, f"{shown}:{place}", message)], row)
+                problems.bad_row([Problem(code, f"{display_path}:{place}", message)], row)
             if len(rows) == BATCH or (rows and scanner.offset - done > BATCH_BYTES):
-                yield ObjectRows(f"{shown}:", lines, rows)
+                yield ObjectRows(f"{display_path}:", lines, rows)
                 rows, lines, done = [], [], scanner.offset
     except BrokenError as error:
         before = f"; {count} whole records came before" if error.code in ("E003", "E014") else ""
-        problems.bad_file(Problem(error.code, f"{shown}:{scanner.line_now()}", f"{error}{before}"))
+        problems.bad_file(Problem(error.code, f"{display_path}:{scanner.line_now()}", f"{error}{before}"))
     if rows:
-        yield ObjectRows(f"{shown}:", lines, rows)
-    nested = [key for key in walk.nested if key not in known]
+        yield ObjectRows(f"{display_path}:", lines, rows)
+    nested = [key for key in walk.nested if key not in other_rows]
     for keys, why in ((walk.late, "stand after the list"), (nested, "are lists or objects beside the rows")):
         if keys:
-            problems.notes.append(f"{shown}: not kept, as they {why}: {', '.join(map(_shown, keys))}")
+            problems.notes.append(f"{display_path}: not kept, as they {why}: {', '.join(map(_shown, keys))}")
 
 
 class _Walk:
@@ -113,7 +120,7 @@ class _Walk:
         self.nested: list[str] = []
 
     def rows(self, steps: Steps | None) -> Iterator[Found]:
-        """Yield (place, row, what is wrong with it); `BrokenError` where the document cannot be read on."""
+        """Yield (place, row, problem or None); `BrokenError` if the rest of the document cannot be read."""
         if self.scanner.next_sign() not in ("[", "{"):
             raise BrokenError("E007", "found neither a list nor an object, expected a list of records")
         if steps is None:
@@ -128,10 +135,13 @@ class _Walk:
         if sign == "[":
             yield from self._list(steps, where, outer)
         elif sign == "{":
-            yield from self._under(steps, where, outer) if steps else self._members(where, outer)
+            if steps:
+                yield from self._under(steps, where, outer)
+            else:
+                yield from self._members(where, outer)
         else:
-            found = show_value(self.scanner.value())
-            raise BrokenError("E007", f"{where}: found {found}, expected a list of records")
+            value = show_value(self.scanner.value())
+            raise BrokenError("E007", f"{where}: found {value}, expected a list of records")
 
     def _list(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         for number in self.scanner.items("]"):
@@ -149,13 +159,13 @@ class _Walk:
             key = self.scanner.key()
             line, value, wrong = self.scanner.row()
             if not isinstance(value, dict):
-                what = f"key {show_value(key)}: found {show_value(value)}"
-                raise BrokenError("E007", f"{what}, expected a list of records or an object of rows")
+                message = f"key {show_value(key)}: found {show_value(value)}"
+                raise BrokenError("E007", f"{message}, expected a list of records or an object of rows")
             place = f"{line} {where}.{_shown(key)}" if where else f"{line} key {show_value(key)}"
             yield place, {**outer, **value}, wrong
 
     def _under(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
-        """Go to the rows under the first of the keys, and over what stands beside it."""
+        """Read the rows under the first key, and skip the other keys."""
         step, outer = steps[0], dict(outer)
         keys: list[str] = []
         for _ in self.scanner.items("}"):
@@ -198,17 +208,19 @@ def _inside(value: object, steps: Steps, where: str, outer: Fields) -> Iterator[
 
 
 def ambiguous(keys: Sequence[str]) -> str:
-    """Return the words for several lists of objects in one document, of which none is the rows."""
-    found = f"found {len(keys)} lists of objects: {', '.join(map(show_value, keys))}"
-    return f"{found}; say which holds the rows, in a spec under `source:`, such as `rows: {keys[0]}`"
+    """The words for several lists of objects in one document, of which none is the rows."""
+    lists = f"found {len(keys)} lists of objects: {', '.join(map(show_value, keys))}"
+    return f"{lists}; say which holds the rows, in a spec under `source:`, such as `rows: {keys[0]}`"
 
 
 def _shown(key: str) -> str:
     return key if key.isidentifier() else show_value(key)
 
 
-def _read_lines(chunks: Iterable[bytes], shown: str, start: int, problems: Problems) -> Iterator[ObjectRows]:
-    prefix, offset = f"{shown}:", 0
+def _read_lines(
+    chunks: Iterable[bytes], display_path: str, start: int, problems: Problems
+) -> Iterator[ObjectRows]:
+    prefix, offset = f"{display_path}:", 0
     try:
         for data in whole_lines(chunks):
             block = io.BytesIO(data).readlines()
@@ -224,30 +236,34 @@ def _read_lines(chunks: Iterable[bytes], shown: str, start: int, problems: Probl
                 yield ObjectRows(prefix, lines, rows)
             start, offset = start + len(block), offset + len(data)
     except TooLongError:
-        problems.bad_file(too_long(f"{shown}:{start}"))
+        problems.bad_file(too_long(f"{display_path}:{start}"))
 
 
 def _parse_each(
     block: list[bytes], start: int, prefix: str, offset: int, problems: Problems
 ) -> tuple[list[int], list[dict[str, object]]]:
-    """Return the good ones of lines, with their numbers; what is wrong with the others is a problem."""
+    """The rows of the good lines, with their line numbers. Each other line becomes a problem."""
     lines, rows = [], []
     for number, text in enumerate(block, start):
-        place, shown = f"{prefix}{number}", text.decode(errors="backslashreplace").rstrip("\r\n")
+        place = f"{prefix}{number}"
+        line_text = text.decode(errors="backslashreplace").rstrip("\r\n")
         try:
             row = orjson.loads(text)
             if not isinstance(row, dict):
                 message = f"found {show_value(row)}, expected an object"
                 problems.bad_row([Problem("E005", place, message)], row)
-            elif (key := _repeated(text, row)) is not None:
+                offset += len(text)
+                continue
+            key = _repeated(text, row)
+            if key is not None:
                 problem = Problem("E006", place, "the key stands twice in one object", key)
-                problems.bad_row([problem], shown)
+                problems.bad_row([problem], line_text)
             else:
                 lines.append(number)
                 rows.append(row)
         except orjson.JSONDecodeError as error:
             if text.strip():
-                problems.bad_row([_broken(text, place, offset, error)], shown)
+                problems.bad_row([_broken(text, place, offset, error)], line_text)
         offset += len(text)
     return lines, rows
 
@@ -256,7 +272,8 @@ def _broken(text: bytes, place: str, offset: int, error: orjson.JSONDecodeError)
     try:
         text.decode()
     except UnicodeDecodeError as wrong:
-        if cut := cut_off(wrong, place):
+        cut = cut_off(wrong, place)
+        if cut:
             return cut
         where = f"byte {offset + wrong.start} of the file, column {len(text[: wrong.start].decode()) + 1}"
         hint = "name the file's encoding in a spec under `source:`, or mend the line"
@@ -270,15 +287,15 @@ def _broken(text: bytes, place: str, offset: int, error: orjson.JSONDecodeError)
 
 
 def _some_repeat(block: list[bytes], rows: list[dict[str, object]]) -> bool:
-    """Whether a row names a key twice (orjson keeps the last): more colons than keys show where to look."""
+    """Whether a row has a duplicate key (orjson keeps the last). Only rows with more colons than keys may."""
     colons = map(bytes.count, block, repeat(b":"))
-    odd = compress(range(len(rows)), map(ne, colons, map(len, rows)))
-    return any(_repeated(block[number], rows[number]) is not None for number in odd)
+    suspects = compress(range(len(rows)), map(ne, colons, map(len, rows)))
+    return any(_repeated(block[number], rows[number]) is not None for number in suspects)
 
 
 def _repeated(text: bytes, row: dict[str, object]) -> str | None:
-    """Return the first key that stands twice in one object of a row."""
-    # `":` ends a key: values that hold it, or objects, make a closer look due; only blanks could hide one
+    """The first duplicate key in an object of a row, None without one."""
+    # `":` ends a key. More of them than keys, or blanks before a colon, need a closer look.
     if text.count(b'":') == len(row) and not _SPACED.search(text):
         return None
     limit = sys.getrecursionlimit()

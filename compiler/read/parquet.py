@@ -20,7 +20,7 @@ Opened = Callable[[], tuple[Any, Iterator[Any]]]  # a file's schema and record b
 
 
 class Unreadable:
-    """Stands for a value that Python cannot hold: text that is no UTF-8, a date in the year 10000."""
+    """A value that Python cannot represent: text that is not UTF-8, a date in the year 10000."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -49,15 +49,16 @@ def _rows(what: str, opened: Opened, file: OpenFile, problems: Problems) -> Iter
     try:
         schema, batches = opened()
         str(schema)  # names inside of columns, too
-        if refuse_twice(schema.names, file.shown, problems):
+        if refuse_twice(schema.names, file.display_path, problems):
             return
         for batch in batches:
-            if batch.nbytes > RECORD and (long := _too_long(batch)) is not None:
-                problems.bad_file(too_long(f"{file.shown} row {start + long}"))
+            row = _too_long(batch) if batch.nbytes > RECORD else None
+            if row is not None:
+                problems.bad_file(too_long(f"{file.display_path} row {start + row}"))
                 return
             lines = range(start, start + batch.num_rows)
             columns = {name: _values(batch.column(name)) for name in batch.schema.names}
-            yield TableRows(f"{file.shown} row ", lines, columns)
+            yield TableRows(f"{file.display_path} row ", lines, columns)
             start += batch.num_rows
         return
     except UnicodeDecodeError as error:
@@ -65,7 +66,7 @@ def _rows(what: str, opened: Opened, file: OpenFile, problems: Problems) -> Iter
         message = f"a column's name is not UTF-8: {name}"
     except (pyarrow.ArrowException, OSError) as error:
         message = f"{what} cannot be read: {str(error).splitlines()[0]}"
-    problems.bad_file(Problem("E012", f"{file.shown} row {start}", message))
+    problems.bad_file(Problem("E012", f"{file.display_path} row {start}", message))
 
 
 def _parquet(whole: BinaryIO) -> tuple[Any, Iterator[Any]]:
@@ -89,7 +90,7 @@ def _arrow(stream: io.BufferedReader) -> tuple[Any, Iterator[Any]]:
 
 
 def _batch_rows(table: Any) -> int:
-    """Return the rows of a batch, by the average and by the first ones: what repeats is stored once."""
+    """The rows of a batch, by the average and by the first ones: what repeats is stored once."""
     size = sum(table.metadata.row_group(n).total_byte_size for n in range(table.metadata.num_row_groups))
     rows: int = min(max(BATCH_BYTES * table.metadata.num_rows // max(size, 1), 1), BATCH)
     for first in table.iter_batches(min(rows, PROBE), use_threads=False):
@@ -103,7 +104,7 @@ def _too_long(batch: Any) -> int | None:
 
 
 def _values(column: Any) -> Sequence[object]:
-    """Return a column's values; each alone where one of them cannot be read."""
+    """A column's values; each alone where one of them cannot be read."""
     try:
         return cast("list[object]", column.to_pylist())
     except UNREADABLE:

@@ -1,6 +1,6 @@
-"""The text of one JSON document: what it is, and a walk over it of which memory holds one value at a time.
+"""The layout of a JSON document, and a scanner that keeps one value at a time in memory.
 
-It is lines, a list of rows, an object of rows or of a list of them, or one row.
+A document is lines, a list of rows, an object of rows, an object with a list of rows, or one row.
 """
 
 import codecs
@@ -142,7 +142,7 @@ class Scanner:
         raise BrokenError("E003", "the file is cut off inside a record" if cut else broken) from error
 
     def next_sign(self) -> str:
-        """Go over blanks and return the character that stands there ("" at the end)."""
+        """Skip blanks. Returns the next character, "" at the end."""
         while True:
             self.at = _BLANK.match(self.text, self.at).end()  # type: ignore[union-attr]  # * matches always
             if self.at < len(self.text) or self.ended:
@@ -150,15 +150,15 @@ class Scanner:
             self._more()
 
     def _more(self) -> None:
-        """Drop what is done with and read as much as is left, within bounds."""
+        """Drop the text before the position, and read more: as much as is left, within bounds."""
         self.line_now()
         start = self.text.rfind("\n", 0, self.at)
         self.before = self.at - start - 1 + (self.before if start < 0 else 0)
         self.text = self.text[self.at :]
         self.at = self.counted = 0
-        wanted = min(max(len(self.text), 1), _STEP)
+        missing = min(max(len(self.text), 1), _STEP)
         pieces = [self.text]
-        while wanted > 0 and not self.ended:
+        while missing > 0 and not self.ended:
             chunk = next(self.chunks, b"")
             self.ended = not chunk
             try:
@@ -169,12 +169,12 @@ class Scanner:
                 where = self.offset + error.start
                 raise BrokenError("E001", f"not UTF-8 at byte {where} of the file") from error
             self.offset += len(chunk)
-            wanted -= len(pieces[-1])
+            missing -= len(pieces[-1])
         self.text = "".join(pieces)
         self.suspect = _SURROGATE.search(self.text) is not None
 
     def line_now(self) -> int:
-        """Return the line number at the present place (lines are counted once, on the way)."""
+        """The line number at the present place (lines are counted once, on the way)."""
         self.line += self.text.count("\n", self.counted, self.at)
         self.counted = self.at
         return self.line
@@ -201,25 +201,27 @@ class Scanner:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`steps` are the keys that lead to the rows (None: each line is a row), `said` is what to call it.
+    """Where the rows of a document are.
 
-    `lists` hold objects: where there is more than one, nothing says which holds the rows.
+    - `steps`: the keys that lead to the rows; None if each line is a row.
+    - `description`: the layout in words.
+    - `lists`: the lists of objects. With more than one, the spec must name the rows.
     """
 
     steps: tuple[str, ...] | None
-    said: str
+    description: str
     lists: dict[str, list[object]] = field(default_factory=dict)
 
 
 LINES = Layout(None, "lines, each of them a row")
-ROW = Layout((), "")  # nothing is said of it, since there may be thousands of such files
+ROW = Layout((), "")  # without a description, since there may be thousands of such files
 
 
 def layout_of(head: bytes, whole: bool, is_row: Callable[[object], bool] = no_row) -> Layout:
-    """Return what a document is that begins (or as a whole is) so; after `LOOKED_AT` bytes it is a guess.
+    """The layout of a document by its first bytes, or by the `whole` of it. It may be a guess.
 
-    `is_row` tells whether an object has what a row needs: such a document is one, unless it holds others.
-    `lists` has the items of each list, as many as there are so far.
+    `is_row` recognises an object with the columns of a row: such a document is a row, unless it contains
+    others. `lists` has the items of each list so far.
     """
     text = head.decode(errors="replace").strip()
     if text[:1] != "{":
@@ -240,7 +242,7 @@ def layout_of(head: bytes, whole: bool, is_row: Callable[[object], bool] = no_ro
 
 
 def row_of(columns: Sequence[Column]) -> Callable[[object], bool]:
-    """Return what tells whether an object is one row: it has most of the columns that each row must have."""
+    """A function that recognises an object as one row: it has most of the required columns."""
     needed = [column for column in columns if column.required and not kind_of(column.kind).is_label]
 
     def has(row: dict[str, object], column: Column) -> bool:
@@ -276,8 +278,8 @@ def is_rows(value: object) -> TypeGuard[list[object]]:
 
 
 def _members(text: str) -> tuple[dict[str, object], str, bool]:
-    """Return the members (so far) of the object that a text begins with, what follows, whether it ends."""
-    found: dict[str, object] = {}
+    """The members so far of the object at the start of a text, the text after it, and whether it ends."""
+    members: dict[str, object] = {}
     scanner = Scanner([text.encode()], 1)
     scanner.next_sign()
     with suppress(BrokenError):
@@ -285,7 +287,7 @@ def _members(text: str) -> tuple[dict[str, object], str, bool]:
             key = scanner.key()
             sign = scanner.next_sign()
             if sign == "[":
-                found[key] = items = list[object]()
+                members[key] = items = list[object]()
                 try:
                     for number in scanner.items("]"):
                         items += [{}] if scanner.next_sign() == "{" else []
@@ -294,7 +296,7 @@ def _members(text: str) -> tuple[dict[str, object], str, bool]:
                     del items[1:]  # of a list that goes on, the first item tells: one further on is a bad row
                     raise
             else:
-                found[key] = {} if sign == "{" else None
-                found[key] = scanner.value()
-        return found, scanner.next_sign() and scanner.text[scanner.at :], True
-    return found, "", False
+                members[key] = {} if sign == "{" else None
+                members[key] = scanner.value()
+        return members, scanner.next_sign() and scanner.text[scanner.at :], True
+    return members, "", False

@@ -1,4 +1,4 @@
-"""Excel workbooks by openpyxl: the first sheet; its first row is the header."""
+"""Excel workbooks, read by openpyxl: the first sheet, whose first row is the header."""
 
 import zipfile
 import zlib
@@ -23,37 +23,53 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     try:
         book = openpyxl.load_workbook(seekable(file.stream), read_only=True, data_only=True)
         first, *others = book.worksheets
-        if left := [sheet.title for sheet in others if sheet.max_row or sheet.max_column]:
-            problems.notes.append(f"{file.shown}: only the first sheet is read, not {', '.join(left)}")
-        yield from _rows(first, file.shown, problems)
+        titles = [sheet.title for sheet in others if sheet.max_row or sheet.max_column]
+        if titles:
+            unread = ", ".join(titles)
+            problems.notes.append(f"{file.display_path}: only the first sheet is read, not {unread}")
+        yield from _rows(first, file.display_path, problems)
     except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, SyntaxError) as error:
-        problems.bad_file(Problem("E012", f"{file.shown} row 1", f"the workbook cannot be read: {error}"))
+        problems.bad_file(
+            Problem("E012", f"{file.display_path} row 1", f"the workbook cannot be read: {error}")
+        )
 
 
-def _rows(sheet: Any, shown: str, problems: Problems) -> Iterator[ObjectRows]:
-    prefix = f"{shown} row "
+def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectRows]:
+    prefix = f"{display_path} row "
     numbered = enumerate(sheet.iter_rows(values_only=True), 1)
-    filled = ((number, cells) for number, cells in numbered if any(cell is not None for cell in cells))
-    first, cells = next(filled, (1, ()))
+    filled_rows = ((number, cells) for number, cells in numbered if any(cell is not None for cell in cells))
+    first, cells = next(filled_rows, (1, ()))
     header = ["" if cell is None else str(cell) for cell in cells]
     if refuse_twice([name for name in header if name], f"{prefix}{first}", problems):
         return
-    while some := list(islice(filled, BATCH)):
+    while True:
+        batch = list(islice(filled_rows, BATCH))
+        if not batch:
+            return
         rows: dict[int, dict[str, object]] = {}
-        for number, cells in some:
+        for number, cells in batch:
+            values = list(map(_json_value, cells))
             names = [*header, *[""] * (len(cells) - len(header))]
-            named = list(zip(names, map(_plain, cells), strict=False))
-            if odd := [cell for name, cell in named if not name and cell is not None]:
-                message = f"found {show_value(odd[0])} in a column that the header does not name"
-                problems.bad_row([Problem("E008", f"{prefix}{number}", message)], list(map(_plain, cells)))
+            row: dict[str, object] = {}
+            unnamed: list[object] = []
+            for name, value in zip(names, values, strict=False):
+                if name:
+                    row[name] = value
+                elif value is not None:
+                    unnamed.append(value)
+            if unnamed:
+                message = f"found {show_value(unnamed[0])} in a column that the header does not name"
+                problems.bad_row([Problem("E008", f"{prefix}{number}", message)], values)
             else:
-                rows[number] = {name: cell for name, cell in named if name}
+                rows[number] = row
         if rows:
             yield ObjectRows(prefix, list(rows), list(rows.values()))
 
 
-def _plain(cell: object) -> object:
-    """Return a cell as JSON has it: dates as text, whole numbers without a fraction."""
+def _json_value(cell: object) -> object:
+    """A cell as a JSON value: dates as text, whole numbers without a fraction."""
     if isinstance(cell, float) and cell.is_integer():
         return int(cell)
-    return cell if cell is None or isinstance(cell, str | int | float) else str(cell)
+    if cell is None or isinstance(cell, str | int | float):
+        return cell
+    return str(cell)

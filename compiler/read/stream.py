@@ -1,4 +1,4 @@
-"""A file as a stream of UTF-8 bytes, whatever its compression and encoding."""
+"""Opens a file of any compression and encoding as a stream of UTF-8 bytes."""
 
 import codecs
 import contextlib
@@ -31,7 +31,7 @@ class DamagedError(Exception):
 
 
 class NotTextError(Exception):
-    """Bytes that are not text in the encoding; `guess` is one to try ("" where the file is cut off)."""
+    """Bytes that are not text in the encoding. `guess` is an encoding to try, "" if the file is cut off."""
 
     def __init__(self, message: str, guess: str = "gb18030") -> None:
         super().__init__(message)
@@ -43,23 +43,23 @@ GET_AGAIN = "get the file again"
 
 
 def encoding_hint(guess: str = "gb18030") -> str:
-    """Return what to do about a file in another encoding."""
+    """The edit of the spec for a file in another encoding."""
     return f"name it in a spec under `source:`, such as `encoding: {guess}`"
 
 
 class Readable(Protocol):
-    """What bytes are read from: a path, or a file of the hub."""
+    """A source of bytes: a path, or a file of the hub."""
 
     @property
     def name(self) -> str:
-        """The file's name without its folders."""
+        """The file name without its folders."""
 
     def open(self, mode: Literal["rb"], buffering: Literal[0], /) -> io.RawIOBase:
-        """Return its bytes as an unbuffered stream."""
+        """The bytes as an unbuffered stream."""
 
 
 def suffix(path: Readable) -> str:
-    """Return the suffix that tells the kind of file, without .gz or .zst, in lower case."""
+    """The suffix that names the file format, without .gz or .zst, in lower case."""
     name = PurePath(path.name)
     inner = name.with_suffix("") if name.suffix.lower() in (".gz", ".zst") else name
     return inner.suffix.lower()
@@ -78,15 +78,17 @@ def opened(path: Readable, encoding: str) -> Iterator[io.BufferedReader]:
         with _damage():
             if codecs.lookup(encoding).name != "utf-8":
                 stream = _buffered(_Pieces(_recoded(stream, encoding)))
-            elif (mark := stream.peek(3)[:3]) == codecs.BOM_UTF8:
-                stream.read(len(mark))
-            elif mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                raise NotTextError("not UTF-8: its byte-order mark says UTF-16", "utf-16")
+            else:
+                mark = stream.peek(3)[:3]
+                if mark == codecs.BOM_UTF8:
+                    stream.read(len(mark))
+                elif mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                    raise NotTextError("not UTF-8: its byte-order mark says UTF-16", "utf-16")
             yield stream
 
 
 def seekable(stream: io.BufferedReader) -> BinaryIO:
-    """Return a stream that can be read in any order: it, or a temporary file with the same bytes."""
+    """A stream with the same bytes that can be read in any order: a temporary file if necessary."""
     if stream.seekable():
         return stream
     file = tempfile.TemporaryFile()  # noqa: SIM115  # goes with the reader that holds it
@@ -96,13 +98,14 @@ def seekable(stream: io.BufferedReader) -> BinaryIO:
 
 
 def cut_off(error: UnicodeDecodeError, place: str) -> Problem | None:
-    """Return the problem of bytes that only end too early, None for others."""
-    cut = error.reason == "unexpected end of data" and error.end == len(error.object)
-    return Problem("E001", place, CUT_OFF, hint=GET_AGAIN) if cut else None
+    """E001 if the bytes end inside a character, None for other errors."""
+    if error.reason != "unexpected end of data" or error.end != len(error.object):
+        return None
+    return Problem("E001", place, CUT_OFF, hint=GET_AGAIN)
 
 
 def too_long(place: str, hint: str = "") -> Problem:
-    """Return the problem of a record of more than `RECORD` bytes."""
+    """E014 for a record of more than `RECORD` bytes."""
     return Problem("E014", place, TOO_LONG, hint=hint)
 
 
@@ -166,8 +169,12 @@ def _unpacked(source: BinaryIO) -> Iterator[bytes]:
 
     new = zstandard.ZstdDecompressor().decompressobj
     frame, whole = new(), True
-    while chunk := frame.unused_data or source.read(_PACKED):
-        frame = new() if frame.eof else frame
+    while True:
+        chunk = frame.unused_data or source.read(_PACKED)
+        if not chunk:
+            break
+        if frame.eof:
+            frame = new()
         try:
             yield frame.decompress(chunk)
         except zstandard.ZstdError as error:
@@ -178,19 +185,21 @@ def _unpacked(source: BinaryIO) -> Iterator[bytes]:
 
 
 def _recoded(source: BinaryIO, encoding: str) -> Iterator[bytes]:
-    """Yield a file in another encoding as UTF-8; `NotTextError` with the place of what is none of it."""
+    """Yield a file in another encoding as UTF-8; `NotTextError` names the first byte that is not in it."""
     decoder = codecs.getincrementaldecoder(encoding)()
     offset, chunk = 0, b"-"
     while chunk:
         chunk = source.read(BLOCK)
-        held = len(decoder.getstate()[0])
+        undecoded_before = len(decoder.getstate()[0])
         try:
             text = decoder.decode(chunk, final=not chunk)
-            ready = (text if offset else text.removeprefix("\ufeff")).encode()
+            if not offset:
+                text = text.removeprefix("\ufeff")
+            ready = text.encode()
         except UnicodeDecodeError as error:
             if not chunk:
                 raise NotTextError(CUT_OFF, "") from error
-            where = offset - held + error.start
+            where = offset - undecoded_before + error.start
             raise NotTextError(f"not {encoding}: byte {where}: {error.reason}", "utf-8") from error
         except UnicodeError as error:  # no byte-order mark; half of a character in UTF-7
             guess = f"{encoding}-le" if "BOM" in str(error) else "utf-8"

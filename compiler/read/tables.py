@@ -28,21 +28,22 @@ Lines = Iterator[tuple[Sequence[int], list[Fields]]]  # their numbers and fields
 
 @reader(".csv", ".tsv")
 def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
-    """Yield the rows below a header; rows with another number of fields are problems."""
-    source, shown = file.source, file.shown
+    """Yield the rows below a header. Rows with another number of fields are problems."""
+    source, display_path = file.source, file.display_path
     delimiter = source.delimiter or ("\t" if file.kind == ".tsv" else ",")
     quoted = source.quoted if source.quoted is not None else file.kind == ".csv"
-    text = _Text(file.stream, shown)
+    text = _Text(file.stream, display_path)
     header: Fields | None = list(source.header) or None
-    for lines, rows in (_quoted if quoted else _unquoted)(text, delimiter, problems):
+    read_lines = _quoted if quoted else _unquoted
+    for lines, rows in read_lines(text, delimiter, problems):
         while header is None and rows and rows[0] in ([], [""]):
             lines, rows = lines[1:], rows[1:]
         if header is None and rows:
             header, lines, rows = rows[0], lines[1:], rows[1:]
             if _SURROGATE.search("".join(header)):
-                problems.bad_file(_undecodable(header, f"{shown}:1", text.last))
+                problems.bad_file(_undecodable(header, f"{display_path}:1", text.last))
                 return
-            if refuse_twice(header, f"{shown}:1", problems):
+            if refuse_twice(header, f"{display_path}:1", problems):
                 return
         if header is None:
             continue
@@ -50,24 +51,25 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
             lines, rows = _good(header, lines, rows, text, problems)
         if rows:
             columns: dict[str, Sequence[object]] = dict(zip(header, zip(*rows, strict=True), strict=True))
-            yield TableRows(f"{shown}:", lines, columns, typed=False)
+            yield TableRows(f"{display_path}:", lines, columns, typed=False)
 
 
 @reader(".txt")
 def read_text(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
-    """Yield lines as rows with the one field `text`; blank ones are none, one not UTF-8 is a problem."""
-    text = _Text(file.stream, file.shown)
+    """Yield lines as rows with the field `text`, without blank ones. Broken UTF-8 is a problem."""
+    text = _Text(file.stream, file.display_path)
     for numbers, rows in _unquoted(text, "\n", problems):
         kept = {}
         for number, (line,) in zip(numbers, rows, strict=True):
-            if text.undecoded and (wrong := _SURROGATE.search(line)):
+            wrong = _SURROGATE.search(line) if text.undecoded else None
+            if wrong:
                 message = f"not UTF-8: byte {len(line[: wrong.start()].encode()) + 1} of the line"
-                problem = Problem("E001", f"{file.shown}:{number}", message, hint=encoding_hint())
+                problem = Problem("E001", f"{file.display_path}:{number}", message, hint=encoding_hint())
                 problems.bad_row([problem], {"text": _escaped([line])[0]})
             elif line.strip():
                 kept[number] = line
         if kept:
-            yield TableRows(f"{file.shown}:", list(kept), {"text": list(kept.values())}, typed=False)
+            yield TableRows(f"{file.display_path}:", list(kept), {"text": list(kept.values())}, typed=False)
 
 
 def _good(
@@ -79,7 +81,7 @@ def _good(
             if len(header) > 1:
                 continue
             rows[number] = row = [""]  # a blank line, or "": of a single column, both are a row
-        place = f"{text.shown}:{lines[number]}"
+        place = f"{text.display_path}:{lines[number]}"
         if text.undecoded and _SURROGATE.search("".join(row)):
             problems.bad_row([_undecodable(row, place, text.last)], _escaped(row))
         elif len(row) != len(header):
@@ -96,7 +98,8 @@ def _undecodable(row: Fields, place: str, last: str) -> Problem:
     try:
         row[-1].encode(errors="surrogateescape").decode()
     except UnicodeDecodeError as error:
-        if last.endswith(row[-1]) and (cut := cut_off(error, place)):
+        cut = cut_off(error, place)
+        if last.endswith(row[-1]) and cut:
             return cut
     text = "\t".join(row)
     start = next(_SURROGATE.finditer(text)).start()
@@ -117,22 +120,22 @@ def _unquoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
             yield range(start, start + len(rows)), rows
             start += len(rows)
     except TooLongError:
-        problems.bad_file(too_long(f"{text.shown}:{start}"))
+        problems.bad_file(too_long(f"{text.display_path}:{start}"))
 
 
 def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
     csv.field_size_limit(2 * RECORD)  # never reached: the lines of a row are counted
-    size = held = 0  # characters: of the present row, of those that are held
+    row_size = batch_size = 0  # characters
     line = 1
     rows: list[Fields] = []
     lines: list[int] = []
 
     def counted() -> Iterator[str]:
-        nonlocal size
+        nonlocal row_size
         for block in text.blocks():
             for ended in io.StringIO(block, newline="\n"):
-                size += len(ended)
-                if size > RECORD:
+                row_size += len(ended)
+                if row_size > RECORD:
                     raise TooLongError
                 yield ended
 
@@ -142,29 +145,32 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
             rows.append(row)
             lines.append(line)
             line = reader.line_num + 1
-            held, size = held + size, 0
-            if len(rows) == BATCH or held > BATCH_SIZE:
+            batch_size += row_size
+            row_size = 0
+            if len(rows) == BATCH or batch_size > BATCH_SIZE:
                 yield lines, rows
-                rows, lines, held = [], [], 0
+                rows, lines, batch_size = [], [], 0
     except csv.Error as error:
-        found = f"broken quoting: {error}"
+        message = f"broken quoting: {error}"
         hint = "a field opened with a quote must be closed; quotes inside are doubled"
         if str(error).startswith("new-line character"):
-            found = "a carriage return alone, outside quotes"
+            message = "a carriage return alone, outside quotes"
             hint = "end lines with a line feed, or quote the field"
-        problems.bad_file(Problem("E011", f"{text.shown}:{line}", found, hint=hint))
+        problems.bad_file(Problem("E011", f"{text.display_path}:{line}", message, hint=hint))
     except TooLongError:
-        problems.bad_file(too_long(f"{text.shown}:{line}", "a field opened with a quote must be closed"))
+        problems.bad_file(
+            too_long(f"{text.display_path}:{line}", "a field opened with a quote must be closed")
+        )
     if rows:
         yield lines, rows
 
 
 class _Text:
-    """The lines of a stream; bytes that are no UTF-8 stay visible as surrogates."""
+    """The lines of a stream. Bytes that are not UTF-8 become surrogates."""
 
-    def __init__(self, stream: io.BufferedReader, shown: str) -> None:
-        self.stream, self.shown, self.undecoded = stream, shown, False
-        self.last = ""  # what follows the last line's end
+    def __init__(self, stream: io.BufferedReader, display_path: str) -> None:
+        self.stream, self.display_path, self.undecoded = stream, display_path, False
+        self.last = ""  # text after the end of the last line
 
     def blocks(self) -> Iterator[str]:
         """Yield the text of some hundred whole lines at a time."""

@@ -1,4 +1,4 @@
-"""A .zip of data files: each is read as a file of its own, in the order of their names."""
+"""A .zip of data files, which are read one by one, sorted by name."""
 
 import contextlib
 import io
@@ -67,12 +67,12 @@ def read_zip(file: OpenFile, problems: Problems) -> Iterator[Rows]:
     """Yield the rows of every data file of an archive; places name both files (`a.zip/b.csv:2`)."""
     with members(seekable(file.stream)) as data_members:
         if not data_members:
-            problems.bad_file(Problem("E013", file.shown, "no data file in the archive"))
+            problems.bad_file(Problem("E013", file.display_path, "no data file in the archive"))
         for member in data_members:
             if any(member.name == folder.marker for folder in folder_readers()):
                 message = f"the archive contains {member.path}, a dataset that `save_to_disk` wrote"
                 fix = "unpack the archive and give the folder as --source"
-                problems.bad_file(Problem("E012", file.shown, message, hint=fix))
+                problems.bad_file(Problem("E012", file.display_path, message, hint=fix))
                 return
         for member in data_members:
-            yield from read(member, f"{file.shown}/{member.path}", file.source, problems, file.split)
+            yield from read(member, f"{file.display_path}/{member.path}", file.source, problems, file.split)

@@ -1,4 +1,4 @@
-"""The vocabulary of source columns: the names that datasets use, and what a column of that name means.
+"""The vocabulary of source columns: the names that datasets use, and the meaning of each name.
 
 `data init` finds its roles here. The report on unused columns reads here which of them change an answer. A
 test checks that the bundled specs use no name that is missing here.
@@ -91,7 +91,7 @@ _QUESTIONS_OF_PAIRS = {"instruction", "prompt", "question", "query"}
 
 
 def meaning(name: str) -> str:
-    """What a source column, or a key of a turn, says about an answer by its name; "" if nothing."""
+    """The meaning of a source column or of a key of a turn for an answer, by its name; "" if none."""
     return MEANINGS.get(usual_name(name), "")
 
 

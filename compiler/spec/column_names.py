@@ -9,7 +9,7 @@ _SIGNS = re.compile(r"[\W_]+")
 
 @lru_cache(1000)
 def snake_case(name: str) -> str:
-    """Return a name (the last step of a path) in snake case: `meta.systemPrompt` is `system_prompt`."""
+    """A name (the last step of a path) in snake case: `meta.systemPrompt` is `system_prompt`."""
     last_step = name.rpartition(".")[2]
     words = last_step if last_step.isupper() else _HUMP.sub("_", last_step)
     return _SIGNS.sub("_", words.lower()).strip("_")

@@ -1,7 +1,4 @@
-"""A spec's YAML file: found, read, laid over the spec that it is `like`, validated by schemas/spec.json.
-
-And what it says of the source of rows.
-"""
+"""The YAML file of a spec: finding and reading it, `like`, the JSON Schema, and the source of rows."""
 
 import codecs
 import contextlib
@@ -31,13 +28,13 @@ T = TypeVar("T")
 
 
 def no_row(_: object) -> bool:
-    """Whether an object is one row: never, where nothing says what a row needs."""
+    """Never take an object for a row: the default without a spec."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where rows come from when no --source says otherwise, how their text is written, what a row needs."""
+    """Where rows come from without --source, how their files are written, and how a row is recognised."""
 
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
     hub: dict[str, object] = field(default_factory=dict)
@@ -51,37 +48,40 @@ class Source:
     is_row: Callable[[object], bool] = no_row
 
     def steps(self, split: str) -> tuple[str, ...]:
-        """Return the keys that lead to the rows of a split in a JSON document, () for none."""
+        """The keys that lead to the rows of a split in a JSON document, () without any."""
         return self.rows.get(split, self.rows.get("", ()))
 
 
 def read_spec(path: Path, over: Raw | None = None) -> Raw:
-    """Return the content of a spec file with `over` laid over it; `ContentError` names wrong keys."""
+    """Read a spec file, changed by `over` as `like` would. `ContentError` names wrong keys."""
     raw = cast("Raw", _over(over or {}, _merged(path, ())))
     _validate(path, raw)
     return raw
 
 
 def known_specs() -> list[str]:
-    """Return the names of the specs in compiler/specs."""
+    """The names of the bundled specs."""
     return sorted(path.stem for path in SPECS.glob("*.yaml"))
 
 
 def where_to_write(name: str) -> str:
-    """Say where a user adds a key to a spec of this name: over a bundled one, or in his own."""
-    return f"in a spec (`like: {name}`)" if name in known_specs() else f"in the spec {name}"
+    """Where a user adds a key to a spec: in a spec `like` a bundled one, or in his own spec."""
+    if name in known_specs():
+        return f"in a spec (`like: {name}`)"
+    return f"in the spec {name}"
 
 
 def find_spec(name: str) -> Path:
-    """Return the file of a spec given by name or path; its name is that of the set's folder, too."""
+    """The file of a spec, by its name or its path. The dataset's folder has the name of the file."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
             raise RequestError(f"{path}: spec not found")
         if not _NAME.fullmatch(path.stem) or path.stem == REGISTRY:
             rule = f"letters, digits, blanks and _ . + -, none of the last three first, and not {REGISTRY}"
-            what = f"{show_value(path.stem)} cannot be the name of a set"
-            raise RequestError(f"{what}: rename the spec; expected {rule}")
+            raise RequestError(
+                f"{show_value(path.stem)} cannot be the name of a dataset: rename the spec; expected {rule}"
+            )
         return path
     if name in known_specs():
         return SPECS / f"{name}.yaml"
@@ -89,7 +89,7 @@ def find_spec(name: str) -> Path:
         if Path(name).is_file():
             file = shlex.quote(name)
             raise RequestError(
-                f"{name}: a data file, no spec; `tuneyard data init {file}` proposes one, and "
+                f"{name} is a data file, not a spec; `tuneyard data init {file}` proposes one, and "
                 f"`tuneyard data compile SPEC --source {file}` compiles it with a spec that reads it"
             )
     hint = nearest(name, known_specs())
@@ -123,27 +123,36 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
 
 
 def _without_rivals(under: Raw, raw: Raw) -> Raw:
-    """Leave out of a base where its rows come from if `raw` names files, and its splits if `raw` splits."""
-    own, source = raw.get("source"), under.get("source")
+    """Remove `hub` from a base spec if `raw` names files, and `splits` if `raw` has a `split`."""
+    source = under.get("source")
     if not isinstance(source, dict):
         return under
-    gone = {"hub"} if isinstance(own, dict) and "files" in own else set()
-    gone |= {"splits"} if "split" in raw else set()
-    return {**under, "source": {key: value for key, value in source.items() if key not in gone}}
+    source = dict(source)
+    source_over = raw.get("source")
+    if isinstance(source_over, dict) and "files" in source_over:
+        source.pop("hub", None)
+    if "split" in raw:
+        source.pop("splits", None)
+    return {**under, "source": source}
 
 
 def _over(top: object, under: object) -> object:
-    """Lay one spec over another: mappings key by key, `write` entry by entry, the rest whole."""
+    """Merge one spec over another: mappings key by key, `write` entry by entry. Other values replace."""
     if isinstance(top, dict) and isinstance(under, dict):
-        both = under | top
-        return {k: _over(top[k], under[k]) if k in top and k in under else v for k, v in both.items()}
-    if isinstance(top, list) and isinstance(under, list) and all(isinstance(x, dict) for x in top + under):
-        return [_over(x, under[i]) if i < len(under) else x for i, x in enumerate(top)]
+        merged = under | top
+        for key in top.keys() & under.keys():
+            merged[key] = _over(top[key], under[key])
+        return merged
+    if isinstance(top, list) and isinstance(under, list):
+        if not all(isinstance(entry, dict) for entry in top + under):
+            return top
+        entries = [_over(entry, base) for entry, base in zip(top, under, strict=False)]
+        return entries + top[len(under) :]
     return top
 
 
 def _refuse_others(path: Path, value: object) -> None:
-    """YAML 1.1 reads a bare yes, no, on or off as a truth value, 1 as a number: as keys, ask for quotes."""
+    """Refuse keys that are no text: YAML 1.1 reads a bare yes, no, on or off as a truth value."""
     if isinstance(value, list):
         for item in value:
             _refuse_others(path, item)
@@ -169,25 +178,34 @@ def _validate(path: Path, raw: Raw) -> None:
 
 
 def filled_in(record: type[T], raw: Mapping[str, Any], /, **others: object) -> T:
-    """Return a dataclass of what a valid mapping says under the names of its fields, lists as tuples."""
-    said = {each.name: raw[each.name] for each in fields(cast("Any", record)) if each.name in raw}
-    return record(**{key: tuple(v) if isinstance(v, list) else v for key, v in said.items()} | others)
+    """A dataclass with the values of a valid mapping under the names of its fields, lists as tuples."""
+    values: dict[str, object] = {}
+    for each in fields(cast("Any", record)):
+        if each.name in raw:
+            value = raw[each.name]
+            values[each.name] = tuple(value) if isinstance(value, list) else value
+    return record(**values | others)
 
 
 def source_of(raw: Any, part: str) -> Source:
-    """Return what a valid `source` says; files that name no split are those of the part."""
-    usual = {"files": part, "splits": part, "rows": ""}
-    return filled_in(Source, raw, **{key: _by_part(raw.get(key, {}), part) for key, part in usual.items()})
+    """The source of a valid `source` mapping. Files without a split belong to `part`."""
+    return filled_in(
+        Source,
+        raw,
+        files=_by_part(raw.get("files", {}), part),
+        splits=_by_part(raw.get("splits", {}), part),
+        rows=_by_part(raw.get("rows", {}), ""),
+    )
 
 
-def _by_part(raw: Any, otherwise: str) -> dict[str, tuple[str, ...]]:
-    """Return texts by part; those that name no part are under `otherwise`."""
-    by_part = raw if isinstance(raw, dict) else {otherwise: raw}
-    return {part: (each,) if isinstance(each, str) else tuple(each) for part, each in by_part.items()}
+def _by_part(raw: Any, default_part: str) -> dict[str, tuple[str, ...]]:
+    """Texts by part. Texts without a part belong to `default_part`."""
+    by_part = raw if isinstance(raw, dict) else {default_part: raw}
+    return {part: (texts,) if isinstance(texts, str) else tuple(texts) for part, texts in by_part.items()}
 
 
 def reads_piece_by_piece(encoding: str) -> bool:
-    """Whether an encoding is one of text files that can be read in pieces (not hex, unicode_escape)."""
+    """Whether text files in an encoding can be read in pieces (not hex, unicode_escape)."""
     text = 'a\t"b",{}[]:\r\n' * 9
     try:
         if codecs.lookup(encoding).name.replace("-", "_") in PYTHON_ONLY:

@@ -1,4 +1,4 @@
-"""A dataset as one YAML file: what it reads, what its rows must be, what it writes."""
+"""A dataset as one YAML file: its sources, the columns of its rows, and its output files."""
 
 import string
 from collections.abc import Collection, Mapping
@@ -57,7 +57,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One file that a spec writes for each split; `templates` by record field, `roles` by speaker."""
+    """One file that a spec writes for each split. `templates` by record field, `roles` by speaker."""
 
     file: str
     format: str
@@ -71,9 +71,13 @@ class Output:
     pieces: PieceRule | None = None
 
     def columns_of(self, *fields: str) -> list[str]:
-        """Return the columns that the templates of these record fields name, each once."""
-        pieces = [piece for key in fields for piece in placeholders(self.templates.get(key, ""))]
-        return list(dict.fromkeys(name for _, name in pieces if name is not None))
+        """The columns that the templates of these record fields name, each once."""
+        columns: dict[str, None] = {}
+        for key in fields:
+            for _, name in placeholders(self.templates.get(key, "")):
+                if name is not None:
+                    columns[name] = None
+        return list(columns)
 
     @property
     def columns(self) -> list[str]:
@@ -81,7 +85,7 @@ class Output:
         return [*self.columns_of(*TEMPLATES), *self.keep]
 
     def reads_templates(self, from_turns: bool) -> tuple[str, ...]:
-        """Return the templates that a record of this format is made by; `from_turns`: its texts are turns."""
+        """The templates that make a record of this format; `from_turns`: its texts are turns."""
         if self.format == "text":
             return () if from_turns else ("text",)
         if from_turns:
@@ -93,9 +97,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which rows stay: by keywords in their texts, length in characters, script of the language.
+    """Which rows stay: by keywords in their texts, by length in characters, by the script of the language.
 
-    Of several `fields` of keywords, this one's at `place`, a row belongs to that of which it has most.
+    `fields` are the keywords of all parts of a mixture that sort the same files, and `place` is the position
+    of this part. A row goes to the part with most keywords in it.
     """
 
     keywords: tuple[str, ...] = ()
@@ -108,7 +113,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How rows are split: shares by split name, beside the rest, which is `train`."""
+    """How rows are split: shares by split name. `train` gets the rest."""
 
     shares: dict[str, float]
     stratify: str | None = None
@@ -151,23 +156,31 @@ class Spec:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What --source can name: the splits of the source, or the parts of the mixture."""
-        return tuple(self.mix.parts) if self.mix else tuple(self.source.splits) or (PART,)
+        """The names that --source accepts: the splits of the source, or the parts of the mixture."""
+        if self.mix:
+            return tuple(self.mix.parts)
+        return tuple(self.source.splits) or (PART,)
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that are written."""
         if self.split:
             return (PART, *self.split.shares)
-        return (PART,) if self.mix else self.parts
+        if self.mix:
+            return (PART,)
+        return self.parts
 
     def outputs_of(self, split: str) -> list[tuple[int, Output]]:
-        """Return the outputs of a split, numbered; of `WHOLE`: no datasets, no split in their name."""
+        """The numbered outputs of a split. Those of `WHOLE` are files for all rows: no datasets."""
         numbered = list(enumerate(self.outputs))
         if self.split is None:
             return [] if split == WHOLE else numbered
-        whole = [not o.dataset and "{split}" not in o.file for o in self.outputs]
-        return [(number, o) for number, o in numbered if whole[number] == (split == WHOLE)]
+        outputs = []
+        for number, output in numbered:
+            has_all_rows = not output.dataset and "{split}" not in output.file
+            if has_all_rows == (split == WHOLE):
+                outputs.append((number, output))
+        return outputs
 
     @property
     def without_seed(self) -> str:
@@ -190,18 +203,18 @@ class Spec:
         return {column.name: column.kind for column in self.columns}
 
     def named(self, *kinds: str) -> list[str]:
-        """Return the names of the columns of these kinds, kind by kind."""
+        """The names of the columns of these kinds, kind by kind."""
         return [column.name for kind in kinds for column in self.columns if column.kind == kind]
 
     @property
     def recorded(self) -> dict[str, Kind]:
-        """The kinds, by column, of the columns that stand beside the texts of every record."""
+        """The kinds, by column, of the columns that every record has next to its texts."""
         by_name = {name: kind_of(kind) for name, kind in self.kinds.items()}
         return {name: kind for name, kind in by_name.items() if kind.part}
 
     @property
     def turns(self) -> str:
-        """The name of the column of turns, "" where there is none."""
+        """The name of the column of turns, "" without such a column."""
         return next(iter(self.named("turns")), "")
 
     @property
@@ -210,7 +223,7 @@ class Spec:
         return any({"output", "assistant"} & output.templates.keys() for output in self.outputs)
 
     def writes_turns(self, output: Output) -> bool:
-        """Whether the texts of an output are those of the column of turns, and not of templates."""
+        """Whether the texts of an output come from the column of turns, and not from templates."""
         if not self.turns:
             return False
         if output.format == "text":
@@ -218,11 +231,11 @@ class Spec:
         return output.format == "alpaca" or "user" not in output.templates
 
     def has_own_system(self, output: Output) -> bool:
-        """Whether an output writes turns under a system text that is more than the rows' own."""
+        """Whether an output replaces the system texts of the turns by another text."""
         return self.writes_turns(output) and output.templates.get("system", "{system}") != "{system}"
 
     def written_by(self, output: Output) -> set[str]:
-        """Return the columns whose values reach the records of one output."""
+        """The columns whose values reach the records of one output."""
         from_turns = self.writes_turns(output)
         names = {*output.columns_of(*output.reads_templates(from_turns)), *output.keep}
         names.update(self.recorded)
@@ -240,7 +253,7 @@ class Spec:
 
     @property
     def has_one_system(self) -> bool:
-        """Whether it is a part of a mixture whose own system text stands in place of those of its parts."""
+        """Whether it is part of a mixture that has one system text for all its parts."""
         return bool(self.share) and any("system" in output.templates for output in self.outputs)
 
     @property
@@ -249,12 +262,17 @@ class Spec:
         names = {*self.named("id", "label")}
         for output in self.outputs:
             names |= self.written_by(output)
-        by = (self.group, self.split.stratify, self.split.group) if self.split else (self.group,)
-        return names | {name for name in by if name}
+        if self.group:
+            names.add(self.group)
+        if self.split and self.split.stratify:
+            names.add(self.split.stratify)
+        if self.split and self.split.group:
+            names.add(self.split.group)
+        return names
 
     @property
     def lost_in(self) -> dict[str, list[Output]]:
-        """The outputs that leave out a system text or tools which the spec maps, by column."""
+        """By column the outputs that leave out a system text or tools although the spec maps them."""
         lost = {}
         for name in ("system", TOOLS):
             without = [output for output in self.outputs if name not in self.written_by(output)]
@@ -269,7 +287,7 @@ class Spec:
 
     @property
     def arranged(self) -> bool:
-        """Whether rows are chosen or ordered after all have been read."""
+        """Whether rows are chosen or sorted, which needs all of them to be read first."""
         drops = self.drop_duplicates or self.drop_leaks
         return bool(self.split or self.mix or drops or self.sample is not None)
 
@@ -277,14 +295,14 @@ class Spec:
 def load_spec(name: str, over: Raw | None = None) -> Spec:
     """Load a spec by name or by path (`….yaml`); `RequestError` if unknown, `ContentError` if wrong.
 
-    `over` is laid over it as it is over a spec that it would be `like`; `raw` is without it.
+    `over` changes the spec as `like` would. It is not part of `raw`.
     """
     path = find_spec(name)
     return replace(_parse(path, read_spec(path, over)), raw=read_spec(path))
 
 
 def placeholders(template: str) -> list[tuple[str, str | None]]:
-    """Return a template's pieces, (literal, column name or None); `{{` and `}}` are literal braces."""
+    """The pieces of a template, (literal, column name or None). `{{` and `}}` are literal braces."""
     pieces = []
     for literal, name, form, conversion in string.Formatter().parse(template):
         if form or conversion:
@@ -294,8 +312,12 @@ def placeholders(template: str) -> list[tuple[str, str | None]]:
 
 
 def _parse(path: Path, raw: Any) -> Spec:
-    fit, clean = raw.get("fit", {}), raw.get("clean", ())
-    fit = {"near": True} if fit == "near" else fit
+    clean = raw.get("clean", ())
+    if isinstance(clean, str):
+        clean = [clean]
+    fit = raw.get("fit", {})
+    if fit == "near":
+        fit = {"near": True}
     try:
         spec = filled_in(
             Spec,
@@ -303,12 +325,12 @@ def _parse(path: Path, raw: Any) -> Spec:
             name=path.stem,
             source=source_of(raw.get("source", {}), PART),
             columns=tuple(_column(name, value, raw) for name, value in raw.get("columns", {}).items()),
-            labels={ours: tuple(theirs) for ours, theirs in raw.get("labels", {}).items()},
+            labels={label: tuple(raw_labels) for label, raw_labels in raw.get("labels", {}).items()},
             outputs=tuple(_output(raw["write"], number) for number in range(len(raw["write"]))),
             group=fit.get("group"),
             near=fit.get("near", False),
             filter=filled_in(Filter, raw.get("filter", {})),
-            clean=(clean,) if isinstance(clean, str) else tuple(clean),
+            clean=tuple(clean),
             split=_split(raw["split"]) if "split" in raw else None,
             mix=None,
             ignore=tuple(name.lower() for name in raw.get("ignore", ())),
@@ -330,7 +352,11 @@ def _refuse(wrong: object, message: str) -> None:
 
 def _column(name: str, value: Any, raw: Raw) -> Column:
     full = value if isinstance(value, dict) else {"names": value}
-    usual = "label" if name == "label" and "labels" in raw else "id" if name == "idx" else "text"
+    usual = "text"
+    if name == "label" and "labels" in raw:
+        usual = "label"
+    elif name == "idx":
+        usual = "id"
     kind = kind_of(full.get("is", usual))
     check_options(name, kind, full)
     options = {key: full[key] for key in kind.options if key in full}
@@ -376,7 +402,7 @@ def _output(writes: list[Any], number: int) -> Output:
 
 
 def _check_pieces(pieces: PieceRule, place: str) -> None:
-    """`ValueError` unless pieces have one unit, with what it needs and nothing else."""
+    """`ValueError` unless pieces have one unit, the settings of that unit, and no others."""
     neither = not pieces.characters and not pieces.tokens
     _refuse(
         neither,
@@ -419,80 +445,96 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
     _refuse(by, "mix: its rows have no columns to stratify or to group by")
     parts, files = {}, {}
     for name, about in raw["parts"].items():
-        own = load_spec(about["as"])
-        _check_part(name, own, spec.outputs)
-        templates = {key: text for key, text in own.outputs[0].templates.items() if key != "system"}
-        outputs = tuple(replace(o, templates={**templates, **o.templates}) for o in spec.outputs)
-        given, base = about.get("source", {}), cast("dict[str, Any]", own.raw)
-        source = source_of(base.get("source", {}) | given, PART)
+        part = load_spec(about["as"])
+        _check_part(name, part, spec.outputs)
+        templates = dict(part.outputs[0].templates)
+        templates.pop("system", None)
+        outputs = [replace(output, templates=templates | output.templates) for output in spec.outputs]
+        source_of_part = about.get("source", {})
+        base = cast("dict[str, Any]", part.raw)
+        source = source_of(base.get("source", {}) | source_of_part, PART)
         parts[name] = replace(
-            own,
+            part,
             name=spec.name,
-            source=replace(source, files={}, hub=given.get("hub", {}), splits={}),
-            outputs=outputs,
+            source=replace(source, files={}, hub=source_of_part.get("hub", {}), splits={}),
+            outputs=tuple(outputs),
             filter=filled_in(Filter, base.get("filter", {}) | about.get("filter", {})),
             group=None,
             split=spec.split,
             share=about["share"],
-            ignore=own.ignore + spec.ignore,
+            ignore=part.ignore + spec.ignore,
         )
-        if paths := source_of(given, PART).files.get(PART):
+        paths = source_of(source_of_part, PART).files.get(PART)
+        if paths:
             files[name] = paths
     mix = Mix(raw["total"], parts, raw.get("shuffle"))
     return replace(spec, source=replace(spec.source, files=files), group=None, mix=mix)
 
 
 def _check_part(name: str, part: Spec, outputs: tuple[Output, ...]) -> None:
-    """Refuse a part whose rows hold more than the records of the mixture: pairs, marks, media, history."""
+    """Refuse a part with columns that the records of the mixture cannot have (pairs, marks, media)."""
     turns = {output.turns for output in outputs}
     for column, kind in part.recorded.items():
         kind.check_in_mixture(f"mix.parts.{name}: spec {part.name}", column, turns)
 
 
 def _check_names(spec: Spec) -> None:
-    """Refuse what the schema cannot see: names that no column has."""
-    known, formats = spec.kinds, {output.format for output in spec.outputs}
+    """Refuse names that no column has, which the schema cannot see."""
+    columns = spec.kinds
+    formats = {output.format for output in spec.outputs}
     texts = bool(spec.mix) or "text" in formats
-    check_kinds(RecordLayout(known, texts, spec.answered, formats))
+    check_kinds(RecordLayout(columns, texts, spec.answered, formats))
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses += [("split.stratify", spec.split.stratify), ("split.group", spec.split.group)]
     for number, output in enumerate(spec.outputs):
         uses += [(f"write.{number}", name) for name in output.columns]
     for where, name in uses:
-        if name is not None and name not in known and not spec.mix:
-            there = f"(columns: {', '.join(known)}) {nearest(name, known)}".rstrip()
-            raise ValueError(f"{where}: no column {name!r} {there}")
-    for output in () if spec.mix else spec.outputs:
-        _check_texts(output, spec.named("turns"))
-    _refuse(spec.labels and "label" not in known, "`labels` needs a column `label`")
+        if name is not None and name not in columns and not spec.mix:
+            listed = f"(columns: {', '.join(columns)}) {nearest(name, columns)}".rstrip()
+            raise ValueError(f"{where}: no column {name!r} {listed}")
+    if not spec.mix:
+        for output in spec.outputs:
+            _check_texts(output, spec.named("turns"))
+    _refuse(spec.labels and "label" not in columns, "`labels` needs a column `label`")
     strange = any(name != "label" or not spec.labels for name in spec.named("label"))
     _refuse(strange, "`is: label` is for the column `label`, and needs `labels`")
-    raws = [(isinstance(raw, bool), raw) for raws in spec.labels.values() for raw in raws]
-    if twice := [raw for number, (_, raw) in enumerate(raws) if raws[number] in raws[:number]]:
-        raise ValueError(f"labels: {show_value(twice[0])} stands under two of them")
-    _refuse(not known and not spec.mix, "expected `columns` or `mix`")
+    raw_labels: set[tuple[bool, object]] = set()
+    for raws in spec.labels.values():
+        for raw in raws:
+            key = (isinstance(raw, bool), raw)
+            if key in raw_labels:
+                raise ValueError(f"labels: {show_value(raw)} stands under two of them")
+            raw_labels.add(key)
+    _refuse(not columns and not spec.mix, "expected `columns` or `mix`")
 
 
 def _check_texts(output: Output, turns: Collection[str]) -> None:
-    """Refuse an output that no text would be written into, and columns of `turns` where a text is due."""
-    if lone := [name for name in output.columns if name in turns]:
-        raise ValueError(f"column {lone[0]}: turns are no text for a template or `keep`; give them `roles`")
-    due, written = TEXTS[output.format], bool(turns)
+    """Refuse an output without a text, and columns of `turns` in a template."""
+    for name in output.columns:
+        if name in turns:
+            raise ValueError(f"column {name}: turns are no text for a template or `keep`; give them `roles`")
+    text_templates = TEXTS[output.format]
+    writes_turns = bool(turns)
     if output.format == "text":
-        written = bool(turns and output.roles)
-    if not written and (output.roles or not any(key in output.templates for key in due)):
+        writes_turns = bool(turns and output.roles)
+    if writes_turns:
+        return
+    if output.roles or not any(key in output.templates for key in text_templates):
         roles = " with `roles`" if output.format == "text" else ""
-        wanted = f"expected {' or '.join(f'`{key}`' for key in due)}, or a column `is: turns`{roles}"
-        raise ValueError(f"nothing says what the text of a record ({output.format}) is; {wanted}")
+        listed = " or ".join(f"`{key}`" for key in text_templates)
+        raise ValueError(
+            f"nothing says what the text of a record ({output.format}) is; expected {listed}, or a column "
+            f"`is: turns`{roles}"
+        )
 
 
 def _check_files(spec: Spec) -> None:
     """Refuse outputs that would collide, and settings that do not go together."""
     both = spec.split and spec.source.splits
     _refuse(both, "`split` and `source.splits` do not go together: the source has its own splits")
-    for key, named in (("rows", spec.source.rows), ("files", spec.source.files)):
-        strange = [part for part in named if part and part not in spec.parts]
+    for key, by_part in (("rows", spec.source.rows), ("files", spec.source.files)):
+        strange = [part for part in by_part if part and part not in spec.parts]
         splits = f"splits: {', '.join(spec.parts)}; `source.splits` names others"
         _refuse(strange, f"source.{key}: no split {''.join(strange[:1])!r} ({splits})")
     grouped = spec.group and any(output.pieces for output in spec.outputs)
@@ -501,22 +543,33 @@ def _check_files(spec: Spec) -> None:
     _refuse(rest, f"split: {PART!r} is what the others leave: name the others only")
     sampled = spec.sample is not None and (spec.mix or PART not in spec.parts)
     _refuse(sampled, f"`sample` takes rows of the part {PART!r}, and there is none")
-    outputs = [(split, number, o) for split in spec.splits for number, o in spec.outputs_of(split)]
-    for _, number, output in outputs if len(spec.splits) > 1 else ():
-        for text in (output.file, output.dataset or "{split}"):
-            fix = f"write.{number}: {text!r} must hold {{split}}: {', '.join(spec.splits)}"
-            _refuse("{split}" not in text, fix)
-    outputs += [(WHOLE, number, output) for number, output in spec.outputs_of(WHOLE)]
-    files = [(output.file.format(split=split), output) for split, _, output in outputs]
-    beside = [str(row_index_file(Path(file))) for file, output in files if output.dataset]
-    _refuse_same([file for file, _ in files] + beside)
-    _refuse_same([output.dataset.format(split=split) for split, _, output in outputs if output.dataset])
+    files: list[str] = []
+    datasets: list[str] = []
+    row_indexes: list[str] = []
+    for split in (*spec.splits, WHOLE):
+        for number, output in spec.outputs_of(split):
+            if split != WHOLE and len(spec.splits) > 1:
+                _check_names_splits(spec, number, output)
+            file = output.file.format(split=split)
+            files.append(file)
+            if output.dataset:
+                datasets.append(output.dataset.format(split=split))
+                row_indexes.append(str(row_index_file(Path(file))))
+    _refuse_same(files + row_indexes)
+    _refuse_same(datasets)
     encoding = spec.source.encoding
     _refuse(not reads_piece_by_piece(encoding), f"source.encoding: unknown encoding {encoding!r}")
 
 
+def _check_names_splits(spec: Spec, number: int, output: Output) -> None:
+    """Refuse names of an output that would be the same for all splits."""
+    for text in (output.file, output.dataset or "{split}"):
+        fix = f"write.{number}: {text!r} must hold {{split}}: {', '.join(spec.splits)}"
+        _refuse("{split}" not in text, fix)
+
+
 def _refuse_same(names: list[str]) -> None:
-    """Refuse names of files or datasets that two outputs have, or that the compiler itself writes."""
+    """Refuse a name of a file or dataset that two outputs have, or that the compiler uses itself."""
     taken = {MANIFEST, REJECTED}
     for name in names:
         if name in taken:

@@ -28,7 +28,7 @@ class PieceRule:
         return self.characters or self.tokens
 
     def identity(self) -> str:
-        """Return the hash of the tokenizer, "" without one: another tokenizer makes other pieces."""
+        """The hash of the tokenizer, "" without one: another tokenizer makes other pieces."""
         if not self.tokens:
             return ""
         file = Path(self.tokenizer) / TOKENIZER
@@ -36,13 +36,13 @@ class PieceRule:
         return sha256(file)
 
     def cutter(self) -> Cut:
-        """Return what cuts a text; `RequestError` if the tokenizer or its package is missing."""
+        """A function that cuts a text; `RequestError` if the tokenizer or its package is missing."""
         if self.characters:
             return self._by_characters
         tokenizer = load_tokenizer(Path(self.tokenizer), "`pieces`:")
 
         def starts(text: str) -> list[int]:
-            """Return where each token of a text begins."""
+            """Where each token of a text begins."""
             return [start for start, _ in tokenizer.encode(text, add_special_tokens=False).offsets]
 
         return lambda text: self._by_tokens(text, starts)

@@ -1,7 +1,7 @@
-"""What a compile wrote, read back before it is published: counted, checked, and fingerprinted for eval.
+"""Reads the written files back before they are published: counts, checks and fingerprints for eval.
 
-The counts that a compile prints are those found here; the writer's own are compared with them, and so is a
-checksum of the records as they were encoded.
+The counts that a compile prints come from here. They must equal the writer's counts, and the checksum of the
+records must be that of the encoder.
 """
 
 import contextlib
@@ -32,9 +32,9 @@ Accounts = tuple[dict[str, int], dict[str, CompiledFile]]
 
 
 class Written:
-    """What a compile writes into a staged folder (without one, in a check, nothing): files split by split.
+    """The files that a compile writes into a staged folder, split by split. A check writes none.
 
-    `splits` has what was seen of the rows of each.
+    `splits` has the fingerprints of the rows of each split.
     """
 
     def __init__(self, spec: Spec, staged: Path | None) -> None:
@@ -44,7 +44,7 @@ class Written:
 
     @contextlib.contextmanager
     def open(self, split: str) -> Iterator[list[RecordFile]]:
-        """Open what is written for a split, or for `WHOLE`, all files or none; those without records go."""
+        """Open the files of a split, or of `WHOLE`. Files that get no records are deleted."""
         outputs = [output for _, output in self.spec.outputs_of(split)] if self.staged else []
         with contextlib.ExitStack() as stack:
             files = []
@@ -77,21 +77,21 @@ class Written:
         return problems
 
     def account(self, kept: int) -> Accounts:
-        """Write beside each dataset what eval needs; returns records by dataset, and rows and hash by file.
+        """Write the row index of each dataset. Returns records by dataset, and rows and hash by file.
 
-        `kept` is how many rows each output should hold. `ContentError` where a file is not what was meant, or
-        its records are not those that were counted.
+        `kept` is the number of rows that each output should have. `ContentError` if a file does not contain
+        the records that were counted and encoded.
         """
         totals: Counter[str] = Counter()
         datasets: dict[str, int] = {}
         files: dict[str, CompiledFile] = {}
-        looks: list[Contents] = []
+        contents: list[Contents] = []
         for split, output, file in self.files:
-            rows, checksum, found = file.looked()
+            rows, checksum, prints_file = file.read_back()
             if rows != file.rows:
                 raise not_as_made(file.path, f"the count of records ({file.rows} written, {rows} found)")
             totals[output.file] += file.sources if output.pieces else rows
-            looks.append((rows, checksum, found))
+            contents.append((rows, checksum, prints_file))
             datasets[output.dataset.format(split=split) if output.dataset else file.path.name] = rows
             files[file.path.name] = CompiledFile(rows, file.sha256)
         for output in self.spec.outputs:
@@ -100,24 +100,25 @@ class Written:
                     f"{self.spec.name}: internal error: {kept} rows were kept, and {totals[output.file]} "
                     f"records were written to {output.file}: nothing was published; please report this"
                 )
-        for (split, _, file), (rows, checksum, found) in zip(self.files, looks, strict=True):
+        for (split, _, file), (rows, checksum, prints_file) in zip(self.files, contents, strict=True):
             if checksum != file.encoded.value:
                 raise not_as_made(file.path, f"one of the records 1 to {rows}")
-            if found is not None:
-                beside, group = row_index_file(file.path), self.spec.group
-                read_back_prints = Spool.of_file(found, "Q")
-                found.unlink()
+            if prints_file is not None:
+                row_index = row_index_file(file.path)
+                prints = Spool.of_file(prints_file, "Q")
+                prints_file.unlink()
+                group = self.spec.group
                 clusters = {group: self.splits[split].clusters()} if group else {}
-                write_row_index(beside, read_back_prints, clusters)
-                files[beside.name] = CompiledFile(len(read_back_prints), sha256(beside))
+                write_row_index(row_index, prints, clusters)
+                files[row_index.name] = CompiledFile(len(prints), sha256(row_index))
         return datasets, files
 
 
 def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Contents:
-    """Return how many records an open file holds, their checksum, and the file with a dataset's fingerprints.
+    """The number of records in an open file, their checksum, and the path of a dataset's fingerprints.
 
-    That holds 8 bytes a record, in this machine's byte order. It is a file because a process of its own may
-    look at a large one, and memory should not hold what it found.
+    That file has 8 bytes for each record, in the byte order of this machine: another process may read a large
+    file of records back, and memory must not hold all fingerprints.
     """
     entry = entry_of(spec, output, path.name)
     columns = cast("dict[str, str]", entry["columns"])
@@ -138,9 +139,9 @@ def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Content
 def read_back(
     path: Path, fields: frozenset[str], file: BinaryIO, checksum: Checksum
 ) -> Iterator[list[Record]]:
-    """Yield records of an open file, hundreds at a time, and note their checksum.
+    """Yield the records of an open file, hundreds at a time, and add them to the checksum.
 
-    `ContentError` unless the file holds just such records.
+    `ContentError` unless all records have these fields, and nothing else is in the file.
     """
     rows = 0
     for block in _blocks(path, file):
@@ -158,23 +159,27 @@ def read_back(
 
 
 def _between(path: Path) -> bytes:
-    """Return what separates the records of a file."""
+    """The bytes between two records of a file."""
     return b",\n" if path.suffix == ".json" else b"\n"
 
 
 def _blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
-    """Yield whole lines of records without what stands before, after and between such blocks of them."""
+    """Yield blocks of whole records, without the bytes before, between and after the blocks."""
     array, between = path.suffix == ".json", _between(path)
     end = b"\n]\n" if array else b"\n"
     start = file.read(2) if array else b"[\n"
-    while block := file.read(BLOCK):
+    while True:
+        block = file.read(BLOCK)
+        if not block:
+            return
         block += file.readline()
         if array and not block.endswith(between):
             block += file.readline()
         last = not file.peek(1)  # type: ignore[attr-defined]  # a buffered file has it, whatever typing says
-        if start != b"[\n" or not block.endswith(end if last else between):
+        ending = end if last else between
+        if start != b"[\n" or not block.endswith(ending):
             raise not_as_made(path, "what stands between the records")
-        yield block.removesuffix(end if last else between)
+        yield block.removesuffix(ending)
 
 
 def _have(records: list[Record], fields: frozenset[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Record files, written as they come: JSON Lines, or an array with one record a line."""
+"""Writes record files: JSON Lines, or an array with one record on each line."""
 
 import contextlib
 import hashlib
@@ -27,26 +27,27 @@ Look = Callable[[BinaryIO], Any]
 
 
 class Checksum:
-    """CRC-32 of the records of a file in their order, with what separates them (`between`) after each."""
+    """CRC-32 of the records of a file in their order, with the separator (`between`) after each."""
 
     def __init__(self, between: bytes) -> None:
         self._between = between
         self.value = 0
 
     def add(self, records: bytes) -> None:
-        """Take in records as they stand in the file, from the first byte of one to the last of another."""
+        """Add records with the separators between them, as they are in the file."""
         self.value = zlib.crc32(self._between, zlib.crc32(records, self.value))
 
 
 class RecordFile:
     """A file of records being written; line n+1 of an array is record n, line n of JSON Lines.
 
-    Counts the records (`rows`) and hashes the bytes on the way (`sha256`, after closing). `encoded` is the
-    checksum of the records as they are handed over, before anything is done with them. Hashing
-    and writing need no interpreter lock: a thread does both while the next batches are made, in large
-    pieces, since it waits for the lock after each. `look` is called on the file, once it is whole or, in a
-    process of its own, while it grows. With `in_pieces`, what is added for a row may be several records;
-    `sources` counts the rows.
+    - `rows`: the number of records. `sha256`: the hash of the file, after closing.
+    - `encoded`: the checksum of the records as they are handed over.
+    - `look`: reads the file back, once it is whole or, in another process, while it grows.
+    - `in_pieces`: a row may become several records. `sources`: the number of rows.
+
+    A thread hashes and writes while the next batches are made. It takes large pieces, since it waits for the
+    interpreter lock after each.
     """
 
     def __init__(self, path: Path, look: Look | None = None, *, in_pieces: bool = False) -> None:
@@ -82,20 +83,20 @@ class RecordFile:
                 if kind is not None:
                     self.stop_readback()
 
-    def looked(self) -> Any:
-        """Return what `look` finds in the whole file: in a large one it looked while that was written."""
+    def read_back(self) -> Any:
+        """The result of `look` on the whole file. Of a large file another process has it ready."""
         if self._follower:
             return self._follower.result()
         with self.path.open("rb") as file:
             return self._look(file) if self._look else None
 
     def stop_readback(self) -> None:
-        """End a look at the file that nobody will ask for."""
+        """End the other process, if its result is not needed."""
         if self._follower:
             self._follower.end()
 
     def add(self, records: Sequence[bytes]) -> None:
-        """Append records and note their checksum, which the file is compared with when it is read back."""
+        """Append records, and add them to the checksum that the read-back must reproduce."""
         self.sources += len(records)
         if self._in_pieces and records:
             records = SEPARATOR.join(records).split(SEPARATOR)
@@ -104,7 +105,7 @@ class RecordFile:
             self.write(records)
 
     def write(self, records: Sequence[bytes]) -> None:
-        """Append records, each a JSON text without line breaks; an error may come some calls later."""
+        """Append records, each a JSON text without line breaks. An error may come some calls later."""
         if records:
             self._ready += (self._between if self.rows else self._head) + self._between.join(records)
             self.rows += len(records)
@@ -134,9 +135,9 @@ class RecordFile:
 
 
 class Follower:
-    """Looks at a file from its beginning to its end, in a process of its own, while it is still written.
+    """Reads a file in another process while it is still written.
 
-    By fork(2), so on Linux and macOS only: the child takes no lock and starts no thread, and ends with its
+    It uses fork(2), on Linux and macOS only. The child takes no lock and starts no thread. It ends with its
     parent, whose end of the pipe is closed then.
     """
 
@@ -151,28 +152,28 @@ class Follower:
         child_end.close()
 
     def result(self) -> Any:
-        """Say that the file is whole, wait, and return what was found; raises its `ContentError`."""
-        found: Any = ContentError(
+        """Tell the child that the file is whole, and wait for its result. Raises its `ContentError`."""
+        result: Any = ContentError(
             f"{self.path.name}: the process that read it back ended; nothing was published"
         )
-        with contextlib.suppress(BrokenPipeError):  # it found something wrong, and ended
+        with contextlib.suppress(BrokenPipeError):  # it has ended with an error
             self._pipe.send(None)
         with contextlib.suppress(EOFError, ConnectionResetError):
-            found = self._pipe.recv()
+            result = self._pipe.recv()
         self.end()
-        if isinstance(found, ContentError):
-            raise found
-        return found
+        if isinstance(result, ContentError):
+            raise result
+        return result
 
     def end(self) -> None:
-        """End the child, whatever it does."""
+        """End the child at once."""
         self._child.kill()
         self._child.join()
         self._pipe.close()
 
 
 class _Growing(io.RawIOBase):
-    """A file whose end may be unwritten: reading waits for more until the parent says that it is whole."""
+    """Reader that blocks until the writer is done."""
 
     def __init__(self, path: Path, pipe: Any) -> None:
         self._file, self._pipe, self._whole = path.open("rb", buffering=0), pipe, False
@@ -181,13 +182,15 @@ class _Growing(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not (count := self._file.readinto(buffer) or 0) and not self._whole:
+        while True:
+            count = self._file.readinto(buffer) or 0
+            if count or self._whole:
+                return count
             if self._pipe.poll(WAIT):
                 try:
                     self._whole = self._pipe.recv() is None
                 except EOFError:  # the parent is gone
                     os._exit(1)
-        return count
 
 
 def _follow(path: Path, look: Look, pipe: Any, parent_end: Any) -> None:
@@ -196,16 +199,16 @@ def _follow(path: Path, look: Look, pipe: Any, parent_end: Any) -> None:
     parent_end.close()
     try:
         try:
-            found = look(io.BufferedReader(_Growing(path, pipe), PIECE))
+            result = look(io.BufferedReader(_Growing(path, pipe), PIECE))
         except ContentError as error:
-            found = error
-        pipe.send(found)
+            result = error
+        pipe.send(result)
     finally:
         os._exit(0)  # of anything else the parent says that this process ended
 
 
 def not_as_made(path: Path, what: str) -> ContentError:
-    """Return the error of a file that was read back and is not what was written."""
+    """Error for a file whose bytes differ from those that were written."""
     return ContentError(
         f"{path.name}: {what} came to the disk otherwise than it was made: nothing was published; "
         "look at the disk, and if it is sound, please report this"
@@ -213,11 +216,11 @@ def not_as_made(path: Path, what: str) -> ContentError:
 
 
 def rearrange(staged: RecordFile, lines_there: int, order: Sequence[int], target: RecordFile) -> None:
-    """Copy lines of a staged file by number, in this order (8 bytes a line).
+    """Copy lines of a staged file by number, in this order. Memory: 8 bytes a line.
 
-    Each is read by a call: of a mapped file, lines in random order would count many pages as memory of ours.
+    Each line is read by a call. In a mapped file, lines in random order would count many pages as our memory.
 
-    `ContentError` if not so many lines are there, or if they are not what was staged.
+    `ContentError` if the file has another number of lines, or other bytes than were staged.
     """
     starts, checksum = array("Q", [0]), 0
     with staged.path.open("rb") as file:

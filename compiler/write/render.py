@@ -21,7 +21,7 @@ HISTORY = "history"
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A template filled in for a batch: literals, and between each two of them the texts of a column."""
+    """A template for a batch: literals, and between each two of them the texts of a column."""
 
     literals: list[str]
     columns: list[list[str]]
@@ -32,10 +32,10 @@ class Filled:
         return map(form.__mod__, zip(*self.columns, strict=True) if self.columns else repeat((), rows))
 
     def json(self) -> tuple[bytes, list[list[bytes]]]:
-        """Return a template of JSON, and for each of its places the JSON of the texts without quotes.
+        """A template of JSON, and for each of its places the JSON of the texts without quotes.
 
-        JSON escapes each character by itself, so that pieces may be put together afterwards. Indented JSON
-        puts a line break between two texts, and none is ever inside one: there it is escaped.
+        JSON escapes each character separately, so that pieces can be joined afterwards. Indented JSON has a
+        line break between two texts, and escapes line breaks inside a text.
         """
         literals = [orjson.dumps(text)[1:-1].replace(b"%", b"%%") for text in self.literals]
         columns = [orjson.dumps(texts, option=orjson.OPT_INDENT_2)[5:-3] for texts in self.columns]
@@ -48,8 +48,8 @@ Field = tuple[str, "Filled | Values"]
 class Renderer:
     """Renders batches for one output of a spec.
 
-    A record is one JSON text made by a bytes template of its keys and all that is the same in every row,
-    into which the JSON of the other values goes: a third of the time of a dict for every row.
+    One bytes template has the keys and the values that are the same in every row. The JSON of the other
+    values is filled in. This takes a third of the time of a dict for every row.
     """
 
     def __init__(self, spec: Spec, output: Output) -> None:
@@ -62,7 +62,7 @@ class Renderer:
         self.cut = output.pieces.cutter() if output.pieces else None
 
     def render(self, batch: Batch) -> list[bytes]:
-        """Return for each row its record as JSON text, keys in a fixed order, non-ASCII as it is.
+        """The record of each row as JSON text, keys in a fixed order, without escapes for non-ASCII.
 
         With `pieces` a row has several records, with `pieces.SEPARATOR` between them.
         """
@@ -77,7 +77,7 @@ class Renderer:
         return [SEPARATOR.join(islice(records, len(pieces))) for pieces in cut]
 
     def _encoded(self, batch: Batch, fields: Iterable[Field]) -> list[bytes]:
-        """Return the JSON text of each row from its fields."""
+        """The JSON text of each row from its fields."""
         parts: list[bytes] = []
         values: list[Iterable[bytes]] = []
         for key, value in fields:
@@ -88,7 +88,7 @@ class Renderer:
         return list(map(whole.__mod__, zip(*values, strict=True) if values else repeat((), len(batch))))
 
     def _fields(self, batch: Batch) -> list[Field]:
-        """Return the record's fields in order: a template filled in, or a value for each row."""
+        """The fields of the records in order: a filled template, or a value for each row."""
         out = self.output
         kept = self._kept(batch)
         system = [("system", self._text(batch, "system"))] if "system" in out.templates else []
@@ -99,15 +99,15 @@ class Renderer:
             if out.turns != HISTORY or any(kind.part == HISTORY for kind in self.beside.values()):
                 history = []
             is_pair = any(kind.is_pair for kind in self.beside.values())
-            due = ("instruction", "input") if is_pair else ("instruction", "input", "output")
-            texts = {name: self._text(batch, name) for name in due}
+            fields = ("instruction", "input") if is_pair else ("instruction", "input", "output")
+            texts = {name: self._text(batch, name) for name in fields}
             if out.wrap_input != "{}":
-                given = wrapped(out.wrap_input, list(texts["input"].texts(len(batch))))
-                texts["input"] = Filled(["", ""], [cast("list[str]", given)])
+                inputs = wrapped(out.wrap_input, list(texts["input"].texts(len(batch))))
+                texts["input"] = Filled(["", ""], [cast("list[str]", inputs)])
             return [*texts.items(), *system, *history, *kept]
         if out.format == "text":
-            told = self._from_roles(batch) if self.from_turns else self._text(batch, "text")
-            return [*kept, (out.field, told)]
+            text = self._from_roles(batch) if self.from_turns else self._text(batch, "text")
+            return [*kept, (out.field, text)]
         if out.format == "messages":
             talks = (
                 [{"role": OPENAI[t.role], "content": t.text} for t in talk]
@@ -118,7 +118,7 @@ class Renderer:
         return [(out.field, talks), *self._extras(batch, ("system", "tools")), *kept]
 
     def _kept(self, batch: Batch) -> list[Field]:
-        """Return what a record has besides its texts: answers and marks of its kind, and kept columns."""
+        """The fields of a record besides its texts: columns of further kinds, and kept columns."""
         return [*self._beside(batch), *((name, batch.columns[name]) for name in self.output.keep)]
 
     def _plain_texts(self, batch: Batch) -> Iterator[str]:
@@ -127,30 +127,31 @@ class Renderer:
 
     def _from_roles(self, batch: Batch) -> Iterator[str]:
         """Yield the turns of each row as one text."""
-        return map(self._told, self._with_system(batch))
+        return map(self._joined, self._with_system(batch))
 
     def _beside(self, batch: Batch) -> Iterator[Field]:
-        """Yield the columns beside the texts of a record, as their kinds write them."""
+        """Yield the columns of further kinds, as their kinds write them."""
         for name, kind in self.beside.items():
             yield name, kind.recorded(batch.columns[name], self.output.format)
 
     def _alpaca(self, batch: Batch) -> list[Field]:
-        """Return turns as alpaca: the first exchange, or the last with those before it as history."""
+        """Turns as alpaca: the first exchange, or the last one with the earlier ones as history."""
         talks = [[turn.text for turn in talk if turn.role != SYSTEM] for talk in self._talks(batch)]
         first = self.output.turns == "first"
-        asked, answered = zip(*(talk[:2] if first else talk[-2:] for talk in talks), strict=True)
-        exchange: list[Field] = [("instruction", asked), ("input", Filled([""], [])), ("output", answered)]
+        exchanges = [talk[:2] if first else talk[-2:] for talk in talks]
+        questions, answers = zip(*exchanges, strict=True)
+        exchange: list[Field] = [("instruction", questions), ("input", Filled([""], [])), ("output", answers)]
         if first:
             return exchange
         history = [[talk[at : at + 2] for at in range(0, len(talk) - 2, 2)] for talk in talks]
         return [*exchange, (HISTORY, history)]
 
-    def _told(self, talk: list[Turn]) -> str:
+    def _joined(self, talk: list[Turn]) -> str:
         roles = self.output.roles
         return "\n\n".join(roles[t.role].replace("{}", t.text) for t in talk if t.role in roles).strip()
 
     def _with_system(self, batch: Batch) -> Iterator[list[Turn]]:
-        """Yield each row's turns; a system text of its own becomes the first of them."""
+        """Yield the turns of each row. A system text from a column or a template becomes the first one."""
         if self.from_turns and SYSTEM in self.output.templates:
             systems: Iterable[str] = self._text(batch, SYSTEM).texts(len(batch))
         elif SYSTEM in self.columns and SYSTEM not in self.output.templates:
@@ -169,7 +170,7 @@ class Renderer:
                 yield name, batch.columns[name]
 
     def _talks(self, batch: Batch) -> Iterator[list[Turn]]:
-        """Yield each row's turns: those it has, or those that the templates make."""
+        """Yield the turns of each row: from its column of turns, or made by the templates."""
         if self.from_turns:
             talks = cast("list[list[Turn]]", batch.columns[self.turns])
             if self.spec.has_own_system(self.output):  # it stands in place of those that the spec ignores

@@ -128,7 +128,7 @@ def test_a_broken_writer_publishes_nothing(bench, monkeypatch, arranged, name, b
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
 def test_a_record_written_over_another_on_the_disk_publishes_nothing(bench, monkeypatch, suffix, arranged):
     """The count stays, each record is sound, and one of them is there twice in place of another."""
-    looked = RecordFile.looked
+    looked = RecordFile.read_back
 
     def overwrite_on_the_disk(file):
         lines = file.path.read_bytes().split(b"\n")
@@ -140,11 +140,11 @@ def test_a_record_written_over_another_on_the_disk_publishes_nothing(bench, monk
     text = f'about: a\nlike: rte{extra}\nwrite: [{{file: "rte-{{split}}{suffix}"}}]\n'
     spec = bench.write("mine.yaml", text)
     source = f"train={bench.rows('train.jsonl', MANY)}"
-    monkeypatch.setattr(RecordFile, "looked", overwrite_on_the_disk)
+    monkeypatch.setattr(RecordFile, "read_back", overwrite_on_the_disk)
     with raises(ContentError, "records 1", "300"):
         bench.compile(spec, source)
     assert not (bench.out / "mine").exists() and not (bench.out / "dataset_info.json").exists()
-    monkeypatch.setattr(RecordFile, "looked", looked)
+    monkeypatch.setattr(RecordFile, "read_back", looked)
     assert bench.compile(spec, source).kept == 300
 
 
@@ -324,7 +324,7 @@ def test_a_file_looked_at_while_it_grows_is_found_as_it_is_in_the_end(tmp_path, 
         with RecordFile(path, partial(look_back, spec, spec.outputs[0], path)) as file:
             for start in range(0, rows, 7):
                 file.write([text.encode() for text in texts[start : start + 7]])
-        records, checksum, prints = file.looked()
+        records, checksum, prints = file.read_back()
         looks.append((records, checksum, list(Spool.of_file(prints, "Q"))))
         monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 1 << 40)
     assert looks[0] == looks[1]
@@ -337,7 +337,7 @@ def test_a_file_broken_while_it_grows_is_named(tmp_path, monkeypatch):
     with RecordFile(path, partial(look_back, load_spec("rte"), load_spec("rte").outputs[0], path)) as file:
         file.write([b'{"a":1}'] * 9)
     with raises(ContentError, "records 1", "a.json", "9"):
-        file.looked()
+        file.read_back()
 
 
 def test_a_look_that_nobody_asks_for_leaves_no_process(tmp_path, monkeypatch):
@@ -370,7 +370,7 @@ def test_a_look_that_fails_otherwise_says_so_without_a_traceback(tmp_path, monke
     with RecordFile(tmp_path / "a.json", lambda _: [].pop()) as file:
         file.write([b"{}"])
     with raises(ContentError, "a.json"):
-        file.looked()
+        file.read_back()
     assert capfd.readouterr().err == ""
 
 
@@ -379,4 +379,4 @@ def test_a_killed_look_publishes_nothing(tmp_path, monkeypatch):
     with RecordFile(tmp_path / "a.json", lambda _: os.kill(os.getpid(), 9)) as file:
         file.write([b"{}"])
     with raises(ContentError, "a.json"):
-        file.looked()
+        file.read_back()

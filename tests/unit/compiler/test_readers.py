@@ -21,7 +21,7 @@ def pairs(file, problems):
     """Read `sentence1 | sentence2 | label` lines."""
     lines = [line.decode().split(" | ") for line in file.stream]
     rows = [{"sentence1": a, "sentence2": b, "label": int(c)} for a, b, c in lines]
-    yield ObjectRows(f"{file.shown}:", range(1, len(rows) + 1), rows)
+    yield ObjectRows(f"{file.display_path}:", range(1, len(rows) + 1), rows)
 '''
 
 

@@ -138,7 +138,7 @@ def test_what_is_missing_is_said_once(bench):
     ["dataset_info.json.yaml", ".hidden.yaml", "-x.yaml", "..yaml", "a{b}.yaml", "a\nb.yaml", "a,b.yml"],
 )
 def test_a_spec_whose_name_no_set_can_have_is_refused(bench, name):
-    with raises(RequestError, "set"):
+    with raises(RequestError, "dataset"):
         load_spec(str(bench.write(name, GOOD)))
 
 
