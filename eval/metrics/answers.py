@@ -34,36 +34,41 @@ REFUSAL = re.compile(
 
 
 def cut_thought(text: str) -> str:
-    """Return the answer without its <think> part (an unfinished thought leaves nothing)."""
+    """Cut the <think> part out of an answer. An unfinished thought leaves an empty answer."""
     return THOUGHT.sub("", text).strip()
 
 
 def parse_word(text: str, labels: Sequence[str]) -> str:
-    """Return the one label that the text gives as its answer, else `unknown`.
+    """Parse the one label that the text gives as its answer, otherwise `unknown`.
 
-    A label that stands alone (punctuation, line breaks or the text's ends on both sides) is the answer,
-    unless another one ends a clause: `Yes, there is no doubt` is yes, `Yes, or no` is unknown. Where none
-    stands alone, it is the one label named as a whole word, and not negated. What comes after a refusal is no
-    answer.
+    A label alone (between punctuation, line breaks or the text's ends) is the answer, unless another label
+    ends a clause: `Yes, there is no doubt` is yes, `Yes, or no` is unknown. If no label is alone, the answer
+    is the only label that is a whole word and not negated. A label after a refusal is not an answer.
     """
-    said = cut_thought(text).lower().replace("’", "'")
-    hits = list(_find(said, labels))
-    closed = [hit for hit in hits if CLOSED.match(said, hit.end)]
-    alone = any(_begins_a_clause(said[: hit.start]) for hit in closed)
-    negated = {hit for hit in hits if NEGATION.search(said[: hit.start])}
-    taken = [hit for hit in closed if hit not in negated] if alone else hits
-    refusal = REFUSAL.search(said)
-    if any(refusal and refusal.start() < hit.start for hit in taken) or (negated and not alone):
+    answer = cut_thought(text).lower().replace("’", "'")
+    hits = list(_find(answer, labels))
+    closed = [hit for hit in hits if CLOSED.match(answer, hit.end)]
+    alone = any(_begins_a_clause(answer[: hit.start]) for hit in closed)
+    negated = {hit for hit in hits if NEGATION.search(answer[: hit.start])}
+    if negated and not alone:
         return UNKNOWN
-    found = {hit.label for hit in taken}
-    return found.pop() if len(found) == 1 else UNKNOWN
+    if alone:
+        hits = [hit for hit in closed if hit not in negated]
+    refusal = REFUSAL.search(answer)
+    if refusal and any(refusal.start() < hit.start for hit in hits):
+        return UNKNOWN
+    answers = {hit.label for hit in hits}
+    return answers.pop() if len(answers) == 1 else UNKNOWN
 
 
 def parse_substring(text: str, labels: Sequence[str]) -> str:
-    """Return the first label found anywhere in the text: yes, no, maybe, then the others as given."""
-    said = cut_thought(text).lower()
-    order = [x for x in SEED_ORDER if x in labels] + [x for x in labels if x not in SEED_ORDER]
-    return next((label for label in order if label.lower() in said), UNKNOWN)
+    """Find the first label anywhere in the text, in the order yes, no, maybe, then the others."""
+    answer = cut_thought(text).lower()
+    first = [label for label in SEED_ORDER if label in labels]
+    for label in [*first, *labels]:
+        if label.lower() in answer:
+            return label
+    return UNKNOWN
 
 
 PARSERS: dict[str, Parse] = {"word": parse_word, "substring": parse_substring}
@@ -75,13 +80,13 @@ class _Hit(NamedTuple):
     end: int
 
 
-def _find(said: str, labels: Sequence[str]) -> Iterator[_Hit]:
-    """Yield where labels stand as whole words; a shorter label within a longer one is none."""
+def _find(text: str, labels: Sequence[str]) -> Iterator[_Hit]:
+    """Yield the labels that are whole words. A shorter label within a longer one does not count."""
     for label in sorted(labels, key=len, reverse=True):
         pattern = _pattern(label.lower())
-        for hit in pattern.finditer(said):
+        for hit in pattern.finditer(text):
             yield _Hit(label, *hit.span())
-        said = pattern.sub(lambda m: "\0" * len(m[0]), said)
+        text = pattern.sub(lambda match: "\0" * len(match[0]), text)
 
 
 def _begins_a_clause(before: str) -> bool:

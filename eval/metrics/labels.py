@@ -23,22 +23,25 @@ class LabelSet:
 
 
 def short(text: str) -> str:
-    """Return an expected text for a cell or a sentence: in one line, cut at 60 characters."""
+    """Shorten a text for a cell or a sentence: one line, cut at 60 characters."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST_LABEL else f"{line[: LONGEST_LABEL - 1]}…"
 
 
 def choose_labels(answers: Sequence[str], choices: str | None, counts: Sequence[str], place: str) -> LabelSet:
-    """Return the labels of all of a dataset's answers, or of `--choices`, and what `--count` says of them;
-    `ContentError` or `RequestError` where answers and options disagree."""
+    """Find the labels of a dataset's answers, or those of `--choices`, and apply `--count`.
+
+    `ContentError` or `RequestError` if answers and options disagree.
+    """
     labels = find_labels(answers, place) if choices is None else parse_choices(choices)
     check_labels(answers, labels, place)
-    meant, expected = parse_counts(counts, labels), set(answers)
-    return LabelSet(labels, {said: label for said, label in meant.items() if said not in expected})
+    expected = set(answers)
+    counted_as = parse_counts(counts, labels)
+    return LabelSet(labels, {label: other for label, other in counted_as.items() if label not in expected})
 
 
 def find_labels(answers: Sequence[str], place: str) -> list[str]:
-    """Return the labels of a set: its different answers, sorted. `ContentError` if they are free text."""
+    """The labels of a dataset: its different answers, sorted. `ContentError` if they are free text."""
     labels = sorted(set(answers))
     if "" in labels:
         raise ContentError(f"{place}: record {answers.index('') + 1} has no expected answer")
@@ -54,15 +57,16 @@ def find_labels(answers: Sequence[str], place: str) -> list[str]:
 
 
 def check_labels(answers: Sequence[str], labels: Sequence[str], place: str) -> None:
-    """Raise `ContentError` naming the records whose answer is none of the labels."""
-    if wrong := [(n, answer) for n, answer in enumerate(answers, 1) if answer not in labels]:
+    """Raise `ContentError` with the first record whose answer is not one of the labels."""
+    wrong = [(number, answer) for number, answer in enumerate(answers, 1) if answer not in labels]
+    if wrong:
         number, answer = wrong[0]
         expected = f"expected one of {', '.join(labels)} ({len(wrong)} such records)"
         raise ContentError(f"{place}: record {number}: answer {answer!r}, {expected}")
 
 
 def spellings(label: str, variants: bool = True) -> list[str]:
-    """Return the texts that count as the label: yes, Yes and both after a space; one letter keeps its case.
+    """Spellings that count as the label: yes, Yes and both after a space. One letter keeps its case.
 
     >>> spellings("yes")
     ['yes', 'Yes', ' yes', ' Yes']
@@ -76,7 +80,7 @@ def spellings(label: str, variants: bool = True) -> list[str]:
 
 
 def parse_choices(text: str) -> list[str]:
-    """Return the labels of `--choices yes,no,maybe`; `RequestError` for fewer than two or doubles."""
+    """Parse `--choices yes,no,maybe`; `RequestError` for fewer than two labels or doubles."""
     labels = [label.strip() for label in text.split(",") if label.strip()]
     if len(labels) < 2 or len(set(labels)) < len(labels):
         raise RequestError(f"--choices {text!r}: expected two or more different labels, e.g. yes,no,maybe")
@@ -84,12 +88,15 @@ def parse_choices(text: str) -> list[str]:
 
 
 def parse_counts(texts: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
-    """Return which label counts as which, from `--count maybe=no`; `RequestError` unless both are labels."""
-    counts = dict(text.partition("=")[::2] for text in texts)
-    for said, meant in counts.items():
-        if said not in labels or meant not in labels:
-            raise RequestError(f"--count {said}={meant}: expected two of the labels {', '.join(labels)}")
-    return counts
+    """Parse `--count maybe=no`; `RequestError` unless both are labels."""
+    counted_as = {}
+    for text in texts:
+        label, _, other = text.partition("=")
+        counted_as[label] = other
+    for label, other in counted_as.items():
+        if label not in labels or other not in labels:
+            raise RequestError(f"--count {label}={other}: expected two of the labels {', '.join(labels)}")
+    return counted_as
 
 
 def summary(predictions: Sequence[Mapping[str, object]], answers: Sequence[str]) -> dict[str, object]:
@@ -112,7 +119,7 @@ def summary(predictions: Sequence[Mapping[str, object]], answers: Sequence[str])
 
 
 def accuracy_line(results: Mapping[str, Any]) -> str:
-    """Return accuracy, 95 % interval, n and the commonest answer's share, as commands print them."""
+    """Format accuracy, 95 % interval, n and the share of the most common answer, as commands print them."""
     low, high = results["ci95"]
     return (
         f"{results['accuracy']:.1%} [{low:.1%}, {high:.1%}]  n {results['n']}  "
@@ -121,17 +128,21 @@ def accuracy_line(results: Mapping[str, Any]) -> str:
 
 
 def class_scores(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return precision, recall, F1 (0 where undefined) and support of each label of the expected answers."""
+    """Precision, recall, F1 (0 if undefined) and support of each label of the expected answers."""
     from sklearn.metrics import precision_recall_fscore_support
 
     labels = sorted(set(expected))
-    found = precision_recall_fscore_support(expected, predicted, labels=labels, zero_division=0.0)
-    rows = zip(*(column.tolist() for column in found), strict=True)
+    columns = precision_recall_fscore_support(expected, predicted, labels=labels, zero_division=0.0)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     names = ("precision", "recall", "f1", "support")
     return {label: dict(zip(names, row, strict=True)) for label, row in zip(labels, rows, strict=True)}
 
 
 def confusion(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return counts by expected answer and prediction, `unknown` included where it was predicted."""
-    counts, labels = Counter(zip(expected, predicted, strict=True)), sorted({*expected, *predicted})
-    return {right: {said: counts[right, said] for said in labels} for right in sorted(set(expected))}
+    """Counts by expected answer, then by prediction. `unknown` is included if it was predicted."""
+    counts = Counter(zip(expected, predicted, strict=True))
+    labels = sorted({*expected, *predicted})
+    table = {}
+    for answer in sorted(set(expected)):
+        table[answer] = {prediction: counts[answer, prediction] for prediction in labels}
+    return table

@@ -30,9 +30,9 @@ class Lexical:
 
     name = f"{LEXICAL}: token F1"
 
-    def compare(self, expected: str, given: str) -> float:
-        """Return the similarity of two texts, 0 to 1."""
-        return token_f1(expected, given)
+    def compare(self, expected: str, answer: str) -> float:
+        """Similarity of two texts, 0 to 1."""
+        return token_f1(expected, answer)
 
 
 def qa_summary(rows: Rows, answers: Sequence[str]) -> dict[str, object]:
@@ -51,7 +51,7 @@ def qa_summary(rows: Rows, answers: Sequence[str]) -> dict[str, object]:
         "majority": commonest(answers),
         "empty": sum("refused" not in row and not row["predicted_output"] for row in rows),
         **_figures(rows),
-        "types": {name: _figures(own) for name, own in sorted(types.items())},
+        "types": {name: _figures(of_type) for name, of_type in sorted(types.items())},
     }
 
 
@@ -76,41 +76,46 @@ MARK = re.compile(
 
 
 def tokens(text: str) -> list[str]:
-    """Return the tokens that two answers are compared by; none only for an empty text.
+    """Tokens for comparing two answers. Only an empty text has none.
 
     >>> tokens("The capital, it’s 北京！ (−3.5 %)")
     ['capital', 'its', '北', '京', '-3.5', '%']
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    found = IDEOGRAPH.sub(r" \g<0> ", MARK.sub(_without_mark, folded)).split()
-    last = len(found) - 1
-    return [t for i, t in enumerate(found) if t not in ARTICLES or i == last] or folded.split()
+    words = IDEOGRAPH.sub(r" \g<0> ", MARK.sub(_without_mark, folded)).split()
+    last = len(words) - 1
+    kept = [word for place, word in enumerate(words) if word not in ARTICLES or place == last]
+    return kept or folded.split()
 
 
-def exact_match(expected: str, given: str) -> bool:
-    """Return whether both have the same tokens in the same order."""
-    return tokens(expected) == tokens(given)
+def exact_match(expected: str, answer: str) -> bool:
+    """True if both have the same tokens in the same order."""
+    return tokens(expected) == tokens(answer)
 
 
-def token_f1(expected: str, given: str) -> float:
-    """Return the harmonic mean of precision and recall over the tokens of both, each as often as it stands: 0
-    where they share none, 1 for the same tokens in any order."""
-    wanted, said = Counter(tokens(expected)), Counter(tokens(given))
-    total = wanted.total() + said.total()
-    return 2 * (wanted & said).total() / total if total else 1.0
+def token_f1(expected: str, answer: str) -> float:
+    """Harmonic mean of precision and recall over tokens, counted with repetitions.
+
+    0 if no token is shared, 1 for the same tokens in any order.
+    """
+    expected_tokens, answer_tokens = Counter(tokens(expected)), Counter(tokens(answer))
+    total = expected_tokens.total() + answer_tokens.total()
+    if not total:
+        return 1.0
+    return 2 * (expected_tokens & answer_tokens).total() / total
 
 
 def commonest(answers: Sequence[str]) -> float:
-    """Return the share of rows that the commonest answer matches exactly: the majority baseline."""
+    """Share of rows that the most common answer matches exactly: the majority baseline."""
     return Counter(tuple(tokens(answer)) for answer in answers).most_common(1)[0][1] / len(answers)
 
 
-def _without_mark(found: re.Match[str]) -> str:
-    if found["joint"]:
+def _without_mark(match: re.Match[str]) -> str:
+    if match["joint"]:
         return ""
-    if found["point"] or found["sign"]:
-        return "." if found["point"] else "-"
-    mark = found[0]
+    if match["point"] or match["sign"]:
+        return "." if match["point"] else "-"
+    mark = match[0]
     kind = unicodedata.category(mark)
     if kind.startswith("M"):  # an accent or a vowel sign belongs to its letter
         return mark

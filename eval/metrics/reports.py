@@ -30,7 +30,7 @@ class Report:
 
 
 def parse_report(text: str) -> Report | None:
-    """Return the answer's judgement and reason, a <think> part left out; None where it does not parse."""
+    """Parse the answer's judgement and reason, without its <think> part; None if it does not parse."""
     parts = [REASON.split(part, maxsplit=1) for part in JUDGEMENT.split(cut_thought(text))]
     judgements = [_first_line(part[0]) for part in parts[1:]]
     if not judgements or not judgements[0] or len(set(map(canonical, judgements))) > 1:
@@ -40,13 +40,13 @@ def parse_report(text: str) -> Report | None:
 
 
 def canonical(judgement: str) -> str:
-    """Return what two judgements are compared by: NFKC, case folded, no white space nor marks around it."""
+    """Normalise a judgement for comparing: NFKC, case folded, without white space and marks around it."""
     folded = unicodedata.normalize("NFKC", judgement).casefold()
     return "".join(folded.strip(EDGES).split())
 
 
 def judge(expected: str, text: str) -> dict[str, object]:
-    """Return the prediction's judgement, in the reference's spelling where both judge alike, and reason."""
+    """Parse a prediction's judgement and reason. An equal judgement gets the reference's spelling."""
     report = parse_report(text)
     if report is None:
         return {"predicted_output": UNKNOWN, "reason": ""}
@@ -65,13 +65,17 @@ def report_summary(rows: Rows, judgements: Sequence[str]) -> dict[str, object]:
 
 
 def _by(kinds: list[str], rows: Rows) -> dict[str, dict[str, object]]:
-    """Accuracy of each kind, the commonest first."""
+    """Accuracy of each kind, the most common first."""
     parted: dict[str, list[Mapping[str, object]]] = {}
     for kind, row in zip(kinds, rows, strict=True):
         parted.setdefault(kind, []).append(row)
     ordered = sorted(parted.items(), key=lambda item: (-len(item[1]), item[0]))
-    return {kind: rate(hits(own), groups_of(own)) for kind, own in ordered}
+    return {kind: rate(hits(of_kind), groups_of(of_kind)) for kind, of_kind in ordered}
 
 
 def _first_line(text: str) -> str:
-    return next(filter(None, (line.strip(EDGES) for line in text.splitlines())), "")
+    for line in text.splitlines():
+        stripped = line.strip(EDGES)
+        if stripped:
+            return stripped
+    return ""

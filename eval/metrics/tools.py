@@ -26,21 +26,21 @@ _BEGUN = re.compile(r'\A\s*\[?\s*\{\s*"name"\s*:')
 
 
 class Answer(NamedTuple):
-    """The calls in an answer ([] for none); `valid` is False where it begins one that cannot be read."""
+    """The calls in an answer ([] for none). `valid` is False if a call begins but cannot be parsed."""
 
     calls: list[Call]
     valid: bool
 
 
 def read_answer(text: str) -> Answer:
-    """Return what an answer calls, a thought and the text beside calls left out."""
-    said = cut_thought(text)
-    named = [(one or other, body or more) for one, body, other, more in _NAMED.findall(said)]
-    bodies: Sequence[object] = _BLOCK.findall(said)
-    if not bodies and named:
-        bodies = [{"name": name, "arguments": body} for name, body in named]
-    bare = _MARK.sub("", said)
-    if not bodies and (_BEGUN.match(bare) or bare != said):
+    """Parse the calls in an answer, without its thought and the text around the calls."""
+    answer = cut_thought(text)
+    bodies: list[object] = list(_BLOCK.findall(answer))
+    if not bodies:
+        for action, action_input, function, arguments in _NAMED.findall(answer):
+            bodies.append({"name": action or function, "arguments": action_input or arguments})
+    bare = _MARK.sub("", answer)
+    if not bodies and (_BEGUN.match(bare) or bare != answer):
         bodies = [bare]
     try:
         return Answer([call for body in bodies for call in parse_calls(_with_arguments(body))], True)
@@ -49,7 +49,7 @@ def read_answer(text: str) -> Answer:
 
 
 def _with_arguments(body: object) -> object:
-    """Return the JSON of calls with `arguments` where Llama 3 writes `parameters`."""
+    """Rename `parameters`, as Llama 3 writes them, to `arguments` in the JSON of calls."""
     if isinstance(body, str):
         try:
             body = json.loads(body)
@@ -72,9 +72,11 @@ def written(calls: Sequence[Call], tools: str) -> str:
     texts = []
     for name, arguments in calls:
         properties = schemas.get(name, {}).get("properties")
-        known = properties.items() if isinstance(properties, dict) else ()
-        usual = {key: one["default"] for key, one in known if isinstance(one, dict) and "default" in one}
-        plain = _plain({**usual, **arguments})
+        defaults = {}
+        for key, schema in properties.items() if isinstance(properties, dict) else ():
+            if isinstance(schema, dict) and "default" in schema:
+                defaults[key] = schema["default"]
+        plain = _plain({**defaults, **arguments})
         texts.append(f"{name} {json.dumps(plain, ensure_ascii=False, sort_keys=True)}")
     return "\n".join(sorted(texts)) or NONE
 
@@ -88,9 +90,10 @@ def _plain(value: Any) -> Any:
 
 
 def judge(expected: Sequence[Call], text: str, tools: str) -> dict[str, object]:
-    """Return what a prediction holds: both sides as text, and whether function, number and JSON are right."""
+    """Judge a prediction: both sides as text, and whether function, number and JSON are right."""
     answer = read_answer(text)
-    names, called = ([one.name for one in calls] for calls in (expected, answer.calls))
+    names = [call.name for call in expected]
+    called = [call.name for call in answer.calls]
     return {
         "expected_output": written(expected, tools),
         "predicted_output": written(answer.calls, tools) if answer.valid else UNKNOWN,
@@ -105,18 +108,18 @@ def tool_summary(rows: Rows, expected: Sequence[str]) -> dict[str, object]:
     """Return the figures of scored turns, and under `tools` those of each tool that is expected. `accuracy`
     counts turns in which everything is right, arguments included, or nothing is called where nothing is due.
     `majority` is what always giving the commonest of `expected` would score."""
-    due = [row for row in rows if row["functions"]]
+    with_calls = [row for row in rows if row["functions"]]
     begun = [row for row in rows if "refused" not in row and row["calls"] != 0]
     none = [row for row in rows if not row["functions"]]
-    names = Counter(name for row in due for name in row["functions"])  # type: ignore[attr-defined]  # a list
+    names = Counter(name for row in with_calls for name in row["functions"])  # type: ignore[attr-defined]  # a list
     return {
         **accuracy_of(hits(rows), groups_of(rows)),
         "majority": max(Counter(expected).values()) / len(expected),
-        **_of_calls(due),
+        **_of_calls(with_calls),
         "valid_json": _share([row["calls"] is not None for row in begun], begun),
         "no_call": _share(hits(none), none),
         "tools": {
-            name: _of_calls([row for row in due if name in row["functions"]])  # type: ignore[operator]  # a list
+            name: _of_calls([row for row in with_calls if name in row["functions"]])  # type: ignore[operator]  # a list
             for name, _ in names.most_common()
         },
     }
