@@ -62,12 +62,16 @@ def test_the_documents_length_goes_before_the_commands(model: Path, asked: Path,
     given = ["--model", model, "--data", asked, "--mode", "generate", "--limit", 1, "--preset", "document"]
     out = call(nli, *given, "--out", tmp_path / "out")
     assert results(out)["settings"]["max_new_tokens"] == 512
-    whole = tree(out)
-    call(nli, *given, "--out", out, "--force")
-    left = tree(out)
-    assert whole == left
     with raises(RequestError):
         call(nli, *given[:-2], "--max-new-tokens", 512, "--out", out, "--resume")
+
+
+def test_the_same_answers_are_sampled_again(model: Path, asked: Path, tmp_path: Path) -> None:
+    given = ["--model", model, "--data", asked, "--mode", "generate", "--preset", "document"]
+    out = call(nli, *given, "--max-new-tokens", 8, "--out", tmp_path / "out")
+    whole = tree(out)
+    call(nli, *given, "--max-new-tokens", 8, "--out", out, "--force")
+    assert tree(out) == whole
 
 
 def test_a_model_that_does_not_sample_is_told(tiny_model: Path, asked: Path, tmp_path: Path, capsys) -> None:

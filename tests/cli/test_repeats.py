@@ -36,7 +36,7 @@ def model(sampling_model) -> Path:
 
 @pytest.fixture
 def given(model: Path, asked: Path) -> list[object]:
-    return ["--model", model, "--data", asked, "--preset", "document", "--max-new-tokens", 24]
+    return ["--model", model, "--data", asked, "--preset", "document", "--max-new-tokens", 12]
 
 
 def test_each_repeat_has_other_answers_and_the_first_is_that_of_a_single_run(given, tmp_path, capsys) -> None:
@@ -99,7 +99,8 @@ def test_results_keep_to_their_schema_and_labels_are_parsed_in_each_repeat(given
 def test_a_suites_table_has_the_mean_of_the_repeats(model, asked, tmp_path) -> None:
     steps = tmp_path / "suite.yaml"
     steps.write_text(
-        "texts: {command: text, data: asked.json, preset: document, repeats: 2, rouge: true, limit: 3}"
+        "texts: {command: text, data: asked.json, preset: document, repeats: 2, rouge: true, limit: 3, "
+        "max-new-tokens: 12}"
     )
     call(suite.cli, steps, "--model", model, "--out", tmp_path / "out")
     shown = json.loads((tmp_path / "out/table.json").read_text())["steps"]["texts"]["rouge1"]["base"]
