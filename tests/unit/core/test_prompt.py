@@ -248,9 +248,9 @@ def test_a_row_with_images_is_not_scored_as_text():
 def test_the_hint_of_refused_media_says_what_to_do():
     row = {"instruction": "What?", "output": "x", "images": ["a.png"], "videos": ["a.mp4"]}
     unnamed = {"file_name": "a.json"}
-    with pytest.raises(ContentError, match="images: rows with images.*the registry's entry does not name"):
+    with raises(ContentError, "images"):
         prompt.refuse_media({**row, "videos": []}, unnamed, "here", images=True)
-    with pytest.raises(ContentError, match="videos: rows with videos.*images are, by eval.text"):
+    with raises(ContentError, "videos", "eval.text"):
         prompt.refuse_media({**row, "images": []}, unnamed, "here", images=True)
-    with pytest.raises(ContentError, match="images: rows with images.*images are, by eval.text"):
+    with raises(ContentError, "images", "eval.text"):
         prompt.refuse_media(row, unnamed, "here")
