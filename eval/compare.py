@@ -196,9 +196,10 @@ def write(
     records: dict[str, object] = {}
     for answer in compared.answers:
         records[answer.question.key] = [asdict(record) for record in answer.records]
-    if PAGE in files:
+    if PAGE in files:  # nothing takes time from here on: a file without table.json is nobody's
+        html = render(compared, page.title, page.errors, page.module, tables)
         write_text(out / CHANGED, changed_examples(compared))
-        write_text(out / PAGE, render(compared, page.title, page.errors, page.module, tables))
+        write_text(out / PAGE, html)
     write_text(out / TABLE, text)
     write_json(out / TABLE_JSON, {**(facts or {}), **records, **comparison})
     remove_files(out, {*files_before} - {*plots, *files})

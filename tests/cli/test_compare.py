@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import click
 import jsonschema
 import pytest
 
@@ -269,3 +270,19 @@ def test_no_file_of_somebody_else_is_replaced(name: str, text: str, tmp_path: Pa
     with raises(RequestError, name):
         compared(runs, "--out", out, "--force")
     assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == text
+
+
+def test_a_comparison_that_was_interrupted_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, out = two_runs(tmp_path / "runs", "base", "a"), tmp_path / "out"
+
+    def stop(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr("tuneyard.eval.show.report.render", stop)
+        with pytest.raises((KeyboardInterrupt, click.Abort)):
+            compared(runs, "--out", out)
+    compared(runs, "--out", out)
+    assert (out / "table.json").is_file() and (out / "report.html").is_file()
