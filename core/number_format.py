@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from tuneyard.core.documents import markdown_table
 from tuneyard.core.language import tr
@@ -19,7 +18,7 @@ def percent(share: float, more_digits: int = 0) -> str:
 
 
 def interval(share: Sequence[float] | None) -> str:
-    """Return (value, low, high) as `93.3 % (90.1–95.2)`, a dash where there is none."""
+    """(value, low, high) as `93.3 % (90.1–95.2)`, a dash for None."""
     if share is None:
         return NONE
     value, low, high = share
@@ -56,12 +55,12 @@ def _same_side(shown: float, value: float, border: float) -> bool:
 
 
 def points_interval(value: float, low: float, high: float) -> str:
-    """Return a difference of shares with its limits, `+43.3 (+39.1 to +47.5)`."""
+    """A difference of shares with its limits, `+43.3 (+39.1 to +47.5)`."""
     return limits(points, (value, low, high))
 
 
 def limits(show: Callable[[float], str], figures: Sequence[float], unit: str = "") -> str:
-    """Return (value, low, high) as `show` writes each of them, `1.54 (1.48 to 1.61)`."""
+    """(value, low, high) with `show` for each of them, `1.54 (1.48 to 1.61)`."""
     value, low, high = map(show, figures)
     return tr("{value}{unit} ({low} to {high})", value=value, unit=unit, low=low, high=high)
 
@@ -69,40 +68,15 @@ def limits(show: Callable[[float], str], figures: Sequence[float], unit: str = "
 def number(value: float, sign: str = "", more_digits: int = 0) -> str:
     """Three digits that count and `more_digits`, those before the point all, with the true minus sign."""
     if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
+        if value > 0:
+            return "∞"
+        return "−∞"
     if value == 0:
         return "0"
     text = f"{value:{sign}.{3 + more_digits}g}"
     if 999.5 <= abs(value) < 1e6:
         text = f"{value:{sign},.{more_digits}f}"
     return text.replace("-", "−")
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """How a metric is written: a value, (value, low, high), a difference with its sign, the size of one, and
-    the unit that follows a difference in a sentence."""
-
-    value: Callable[..., str]  # of the value, and of `more_digits` than usual
-    interval: Callable[[Sequence[float]], str]
-    gain: Callable[[float], str]
-    size: Callable[[float], str]
-    unit: str
-
-    def values(self, first: float, second: float) -> tuple[str, str]:
-        """Two values for one sentence, with as many digits as show that they differ."""
-        for more_digits in range(MOST_DIGITS):
-            texts = self.value(first, more_digits=more_digits), self.value(second, more_digits=more_digits)
-            if texts[0] != texts[1]:
-                return texts
-        return self.value(first), self.value(second)
-
-
-def scale_of(metric: str) -> Scale:
-    """Return how accuracy (no name) is written, in per cent and points, or any other metric, as numbers."""
-    if metric:
-        return Scale(number, partial(limits, number), partial(number, sign="+"), number, "")
-    return Scale(percent, interval, points, size_in_points, tr(" points"))
 
 
 def show_p(p: float) -> str:
@@ -123,18 +97,18 @@ def show_p(p: float) -> str:
 
 
 def p_cell(p: float) -> str:
-    """Return a p as the cell of a table."""
+    """A p as the cell of a table, without `=`."""
     return show_p(p).removeprefix("= ")
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells as they are shown; the first column names what the others tell of."""
+    """Cells as texts. The first column names the subject of its row."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
 def grid(table: Table) -> str:
-    """Return a table in Markdown that is aligned in a terminal too."""
+    """A table in Markdown, aligned in a terminal too."""
     return markdown_table(table.header, table.rows, aligned=True)

@@ -34,7 +34,8 @@ from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Figure, Job, Task, line_of
-from tuneyard.eval.statistics.rates import Measured, average
+from tuneyard.eval.statistics.estimate import Mean
+from tuneyard.eval.statistics.rates import average
 
 AVERAGE = "average over subjects"
 QUESTIONS = "all questions as one"
@@ -204,7 +205,10 @@ def group_score(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     `over_questions` is the share of correct answers to all questions taken as one subject.
     """
-    measured = [Measured(each["accuracy"], each["n"], each["stderr"], each["ci95"]) for each in results]
+    measured = []
+    for each in results:
+        low, high = each["ci95"]
+        measured.append(Mean(each["accuracy"], low, high, each["n"], each["stderr"]))
     mean = average(measured)
     majority = sum(each["majority"] for each in results) / len(results)
     correct = sum(round(each["accuracy"] * each["n"]) for each in results)

@@ -8,9 +8,9 @@ figures, docs/eval-report.md the page.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -37,13 +37,13 @@ MOST_ERRORS = 2000  # incorrect examples on the page
     "--out", required=True, type=click.Path(path_type=Path), help="Folder for tables, plots and the page."
 )
 @click.option(
-    "--decide-on", default="", metavar="DATASET", help="What the verdict is on.  [default: the mean]"
+    "--decide-on", default="", metavar="DATASET", help="Dataset of the verdict.  [default: the mean]"
 )
 @click.option(
     "--metric",
     default="",
     metavar="NAME",
-    help="Compare this figure of each example (eval_loss, rougeL, bleu, token_f1, …), not what is correct.",
+    help="Compare this figure of each example (eval_loss, rougeL, bleu, token_f1, …) instead of accuracy.",
 )
 @click.option(
     "--choose-on",
@@ -53,7 +53,7 @@ MOST_ERRORS = 2000  # incorrect examples on the page
 @click.option(
     "--calibrate",
     is_flag=True,
-    help="Say how much of each accuracy and gain is label bias: fit one on half of the examples.",
+    help="Report how much of each accuracy and gain is label bias, fitted on half of the examples.",
 )
 @click.option(
     "--by",
@@ -65,13 +65,13 @@ MOST_ERRORS = 2000  # incorrect examples on the page
     "--margin",
     type=click.FloatRange(0, 100, min_open=True),
     metavar="POINTS",
-    help="Say which models are shown to lose no more than this to the most accurate one.",
+    help="Report which models are shown to lose no more than this to the most accurate one.",
 )
 @click.option(
     "--replicates",
     multiple=True,
     metavar="NAME=MODEL,MODEL…",
-    help="Models that one recipe gave with different seeds (five are best): their mean against the base.",
+    help="Models of one recipe with different seeds (best five): compare their mean with the base.",
 )
 @click.option(
     "--errors",
@@ -88,54 +88,73 @@ def cli(
     out: Path,
     decide_on: str,
     metric: str,
+    choose_on: str | None,
+    calibrate: bool,
+    by: str,
+    margin: float | None,
+    replicates: tuple[str, ...],
     errors: int,
     force: bool,
-    **asked: Any,
 ) -> None:
     """Compare models on the examples that all of them answered; write tables, plots and an HTML page.
 
     RESULTS is a folder that eval.nli and the like wrote (OUT, OUT/MODEL or OUT/MODEL/SET), or results of
     another tool: LLaMA-Factory's generated_predictions.jsonl, lm-evaluation-harness's samples_*.jsonl, JSON
     Lines, CSV or Parquet with id, gold and prediction, or an evaluation_results.json.
-    NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
+    NAME is MODEL or MODEL/SET, for results without a name. The base is the model `base`, otherwise the first.
     """
-    from tuneyard.eval.judge.compared import (
-        compare_in_metric,
-        compare_in_stated_metrics,
-        compare_results,
-    )
+    from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, AgainstBase
     from tuneyard.eval.judge.questions.choice import HeldOutChoice
     from tuneyard.eval.judge.questions.label_bias import Calibrate
+    from tuneyard.eval.judge.questions.other_metrics import OtherMetrics
     from tuneyard.eval.judge.questions.replicates import Replicates, parse_replicates
     from tuneyard.eval.judge.questions.slices import BySlices
     from tuneyard.eval.read.results import check_table
     from tuneyard.eval.show.html import argument
 
-    margin, replicates, by = asked["margin"], asked["replicates"], asked["by"]
-    choose = asked["choose_on"] == "half"
-    if metric and (margin is not None or replicates or by or choose or asked["calibrate"]):
-        raise RequestError(
-            "--margin, --replicates, --by, --choose-on and --calibrate are of accuracy: leave them out, or "
-            "--metric"
-        )
-    check_table(out)
-    share = None if margin is None else margin / 100
-    if metric:
-        write(compare_in_metric(results, metric, decide_on), out, Page(""), force=force)
-        return
     questions: list[Question] = []
-    if choose:
+    if choose_on:
         questions.append(HeldOutChoice())
     if replicates:
         questions.append(Replicates(parse_replicates(replicates)))
     if by:
         questions.append(BySlices(by))
-    if asked["calibrate"]:
+    if calibrate:
         questions.append(Calibrate())
-    compared = compare_results(results, questions, decide_on, share)
-    other_metrics = compare_in_stated_metrics(results, compared)
-    page = Page(tr("Report on {names}", names=", ".join(map(argument, results))), errors=errors)
-    write(replace(compared, other_metrics=other_metrics), out, page, force=force)
+    if metric and (questions or margin is not None):
+        raise RequestError(
+            "--margin, --replicates, --by, --choose-on and --calibrate are of accuracy: leave them out, or "
+            "--metric"
+        )
+    share = None
+    if margin is not None:
+        share = margin / 100
+    questions.append(AgainstBase(metric or ACCURACY_NAME, decide_on, share))
+    if not metric:
+        questions.append(OtherMetrics())
+    check_table(out)
+    page = Page("")
+    if not metric:
+        page = Page(tr("Report on {names}", names=", ".join(map(argument, results))), errors=errors)
+    write(compare_results(results, questions), out, page, force=force)
+
+
+def compare_results(results: Sequence[str], questions: "Sequence[Question]") -> "ComparedRuns":
+    """Read the runs named by `[NAME=]RESULTS` once, and ask the questions; warnings go to stderr."""
+    from tuneyard.eval.judge.compared import compare_runs
+    from tuneyard.eval.read.find import Reading, parse_source, read_runs
+    from tuneyard.eval.read.run import by_dataset
+
+    reading = Reading(
+        metric=next((question.metric for question in questions if question.metric), ""),
+        by=next((question.field for question in questions if question.field), ""),
+        stated_metrics=any(question.reads_stated_metrics for question in questions),
+    )
+    runs, warnings = read_runs([parse_source(text) for text in results], reading)
+    compared = compare_runs(by_dataset(runs), questions, warnings)
+    for warning in compared.warnings:
+        click.echo(tr("warning: {what}", what=warning), err=True)
+    return compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +182,7 @@ def write(
     other runs if `force`.
     """
     from tuneyard.core.number_format import grid
+    from tuneyard.eval.judge.questions.against_base import AgainstBase
     from tuneyard.eval.read.results import (
         CHANGED,
         PAGE,
@@ -175,50 +195,56 @@ def write(
     from tuneyard.eval.show.tables import markdown, question_tables, to_json
 
     if not force:
-        check_same_comparison(out, [run.source for run in compared.runs])
+        check_same_comparison(out, [run.source for run in compared.run_list])
     files_before = comparison_files(out)
     if tables is None:
         tables = question_tables(compared)
     plots: Sequence[str] = []
     numbered: Mapping[str, str] = {}
     files = [TABLE, TABLE_JSON]
-    if not compared.comparison.metric:
+    if compared.comparison.is_accuracy:
         from tuneyard.eval.show.plots import write_plots
         from tuneyard.eval.show.report import render
 
-        plots, typeface = write_plots(compared.comparison, compared.runs, out)
+        plots, typeface = write_plots(compared.comparison, compared.run_list, out)
         numbered = typeface.numbered
         files = [PAGE, TABLE, CHANGED, TABLE_JSON]
     parts = [f"## {caption}\n\n{grid(table)}" for caption, table in tables.items()]
     text = "\n\n".join([*parts, markdown(compared.comparison, numbered)])
     with in_language(ENGLISH):  # programs read the same JSON in every language
-        comparison = to_json(compared.comparison, compared.runs, compared.warnings, plots)
-    records: dict[str, object] = {}
-    for answer in compared.answers:
-        records[answer.question.key] = [asdict(record) for record in answer.records]
+        document = to_json(compared.comparison, compared.run_list, compared.warnings, plots)
+        for answer in compared.answers:
+            if not isinstance(answer.question, AgainstBase):
+                document |= answer.json()
     if PAGE in files:  # nothing takes time from here on: a file without table.json is nobody's
         html = render(compared, page.title, page.errors, page.module, tables)
         write_text(out / CHANGED, changed_examples(compared))
         write_text(out / PAGE, html)
     write_text(out / TABLE, text)
-    write_json(out / TABLE_JSON, {**(facts or {}), **records, **comparison})
+    write_json(out / TABLE_JSON, {**(facts or {}), **document})
     remove_files(out, {*files_before} - {*plots, *files})
     click.echo(text, nl=False)
     click.echo(f"\n{out}: {', '.join([*plots, *files])}", err=True)
 
 
 def changed_examples(compared: "ComparedRuns") -> str:
-    """Return as JSON Lines the examples that each model fixed, or regressed on, against the base."""
-    bases = {one.dataset: one for one in compared.runs if one.model == compared.comparison.base}
+    """The examples that each model fixed, or regressed on, against the base, as JSON Lines."""
     lines = []
-    for one in compared.runs:
-        base = bases.get(one.dataset, one)
-        for i, row in enumerate(one.rows if base.rows else ()):
-            if one.correct[i] != base.correct[i]:
-                change = "fixed" if one.correct[i] else "regressed"
-                told = {"dataset": one.dataset, "model": one.model, "change": change, "row": row}
-                told |= {"expected": one.gold[i], "predicted": one.predicted[i], "base": base.predicted[i]}
-                lines.append(json.dumps(told, ensure_ascii=False) + "\n")
+    for dataset, by_model in compared.runs.items():
+        base = by_model.get(compared.comparison.base)
+        if base is None:
+            continue
+        for model, scored in by_model.items():
+            for place, row in enumerate(scored.rows):
+                if scored.correct[place] == base.correct[place]:
+                    continue
+                change = "regressed"
+                if scored.correct[place]:
+                    change = "fixed"
+                example = {"dataset": dataset, "model": model, "change": change, "row": row}
+                example |= {"expected": scored.gold[place], "predicted": scored.predicted[place]}
+                example["base"] = base.predicted[place]
+                lines.append(json.dumps(example, ensure_ascii=False) + "\n")
     return "".join(lines)
 
 

@@ -8,7 +8,7 @@ OUT/<model>/<set>/ {results.json,predictions.jsonl} with the transcripts.
 
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -24,7 +24,8 @@ from tuneyard.eval.read.results import Prediction
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Figure, Job, Task
-from tuneyard.eval.statistics.rates import Measured, groups_of, mean_of
+from tuneyard.eval.statistics.estimate import Mean
+from tuneyard.eval.statistics.rates import groups_of, mean_of
 
 FIGURES = ("carry_over", "chance", "repetition")
 SHORTEST = 4  # letters of a word that carries content: no list of stop words is needed
@@ -129,7 +130,7 @@ class Dialogue(Task):
             "answers": sum(len(talk.answers) for talk in talks),
             "cut_short": sum(bool(line["cut_short"]) for line in played),
             "one_question": len(job.rows) - len(predictions),
-            "estimates": {name: asdict(figure) for name, figure in figures.items()},
+            "estimates": {name: figure.as_json() for name, figure in figures.items()},
         }
 
     def line(self, results: Mapping[str, Any]) -> str:
@@ -206,7 +207,7 @@ def _fits(job: Job) -> Callable[[Messages], bool]:
     return lambda messages: len(job.candidate.prompting.encode(messages)) <= room
 
 
-def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Measured]:
+def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Mean]:
     """Means of the figures that could be measured. Chance pairs each talk with the turns of the next one."""
     values: dict[str, list[float | None]] = {
         "carry_over": [carry_over(talk) for talk in talks],
@@ -228,7 +229,7 @@ def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Mea
     return figures
 
 
-def _values(figures: Mapping[str, Measured]) -> dict[str, float | None]:
+def _values(figures: Mapping[str, Mean]) -> dict[str, float | None]:
     return {name: figures[name].value if name in figures else None for name in FIGURES}
 
 

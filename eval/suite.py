@@ -29,7 +29,7 @@ from tuneyard.core.number_format import NONE, Table, grid, interval, percent
 from tuneyard.eval import compare
 from tuneyard.eval.__main__ import cli as eval_commands
 from tuneyard.eval.backends import shards
-from tuneyard.eval.judge.compared import compare_results
+from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.read.results import RESULTS, TABLE, TABLE_JSON, check_new, suite_run
 from tuneyard.eval.scoring.candidates import open_models
 from tuneyard.eval.scoring.command import Prepared, ScoringCommand
@@ -105,7 +105,7 @@ def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], mode
     table = steps_table(figures, models)
     facts: dict[str, object] = {"steps": _as_json(figures)}
     if judged:
-        compared = compare_results(judged)
+        compared = compare.compare_results(judged, [AgainstBase()])
         sections = [replace(section, decided_by="") for section in compared.comparison.sets]
         # different tasks have no mean
         comparison = replace(compared.comparison, sets=sections, mean=None)

@@ -22,8 +22,8 @@ from tuneyard.eval.backends import shards
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.metrics import find_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
-from tuneyard.eval.read.find import SWEEP
 from tuneyard.eval.read.results import RESULTS, TABLE, check_new
+from tuneyard.eval.read.sweeps import SWEEP
 from tuneyard.eval.scoring.candidates import BASE, load_candidates, open_adapters
 from tuneyard.eval.scoring.options import (
     ScoringRequest,

@@ -6,7 +6,7 @@ OUT/<model>/<set>/{metrics.json,lengths.png,predictions.jsonl,results.json}. doc
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -41,7 +41,7 @@ from tuneyard.eval.scoring.options import (
 )
 from tuneyard.eval.scoring.task import Figure, Job, Task
 from tuneyard.eval.show.panels import PLOT, draw_lengths
-from tuneyard.eval.statistics.rates import Measured
+from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.selection import held_out_rows
 
 GENERATING = ("max_new_tokens", "preset", "think")
@@ -252,9 +252,9 @@ class Text(Task):
         metrics: dict[str, float | None] = {}
         estimates = {}
         for name, figure in figures.items():
-            if isinstance(figure, Measured):
+            if isinstance(figure, Mean):
                 metrics[name] = figure.value
-                estimates[name] = asdict(figure)
+                estimates[name] = figure.as_json()
             else:
                 metrics[name] = figure
         lengths = lengths_of(predictions)

@@ -7,6 +7,11 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tuneyard.core.metrics import ACCURACY, Metric
+from tuneyard.eval.judge import comparison
+from tuneyard.eval.judge.conclusions import Comparison
+from tuneyard.eval.read.run import ScoredRun, by_dataset
+
 VERSION = {"tuneyard": "0.1.0"}
 
 
@@ -81,3 +86,14 @@ def demo(out: Path) -> None:
     ):
         write_run(out, model, "demo_rte_eval", two, answers(two, first, seed))
         write_run(out, model, "demo_mnli_eval", three, answers(three, second, seed + 10))
+
+
+def compare(
+    runs: Sequence[ScoredRun],
+    base: str,
+    decide_on: str = "",
+    margin: float | None = None,
+    metric: Metric = ACCURACY,
+) -> Comparison:
+    """Compare a list of runs with the base."""
+    return comparison.compare(by_dataset(runs), base, decide_on, margin, metric)

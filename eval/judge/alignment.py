@@ -1,4 +1,4 @@
-"""Whether runs of one set may be compared: the same rows, asked in the same way."""
+"""Whether runs of one dataset may be compared: the same rows, prompted in the same way."""
 
 from collections.abc import Sequence
 
@@ -6,75 +6,87 @@ from tuneyard.core.errors import RequestError, counted, show_value
 from tuneyard.core.language import tr
 from tuneyard.eval.read.run import ScoredRun
 
-OWN = ("model", "batch_tokens")  # settings that differ for good reason, or change no answer
+MAY_DIFFER = ("model", "batch_tokens")  # settings that differ for good reason, or change no answer
 FEW_GROUPS = 6  # of fewer, 2 of at most 32 flips are as far as the data themselves: p is 0.0625 at least
+MOST_LISTED = 5
 
 
 def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
-    """Return warnings on how runs of one set were asked; `RequestError`, naming two runs and what differs,
-    where they did not answer the same rows."""
+    """Warnings about how the runs of one dataset were prompted.
+
+    `RequestError` if two runs did not answer the same rows; it names them and the difference.
+    """
     first, *others = runs
     warnings = []
-    if first.groups is not None and (count := len(set(first.groups))) < FEW_GROUPS:
-        told = (
+    if first.groups is not None and len(set(first.groups)) < FEW_GROUPS:
+        warning = (
             "{dataset}: fewer than {few} clusters ({count} here) cannot show any difference; "
             "score examples of more"
         )
-        warnings.append(tr(told, dataset=first.dataset, count=count, few=FEW_GROUPS))
+        count = len(set(first.groups))
+        warnings.append(tr(warning, dataset=first.dataset, count=count, few=FEW_GROUPS))
     for run in others:
-        warnings += _check_same(run, first)
+        _check_same(run, first)
+        warnings += _prompt_warnings(run, first)
     return warnings
 
 
-def _check_same(run: ScoredRun, first: ScoredRun) -> list[str]:
-    """Refuse other rows than the first run's; return warnings on how they were asked."""
+def _check_same(run: ScoredRun, first: ScoredRun) -> None:
+    """Refuse other rows than the first run's."""
     both = f"{run.source} and {first.source}"
-    data, other = _hash(run), _hash(first)
-    if data and other and data != other:
-        raise RequestError(f"{both} were scored on different data ({data[:16]} and {other[:16]})")
+    data, other_data = _hash(run, "data"), _hash(first, "data")
+    if data and other_data and data != other_data:
+        raise RequestError(f"{both} were scored on different data ({data[:16]} and {other_data[:16]})")
     if run.rows != first.rows:
-        lacking = sorted(set(first.rows) ^ set(run.rows), key=lambda row: (len(row), row))
-        shown = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
+        only_in_one = sorted(set(first.rows) ^ set(run.rows), key=lambda row: (len(row), row))
+        listed = ", ".join(only_in_one[:MOST_LISTED])
+        if len(only_in_one) > MOST_LISTED:
+            listed += ", …"
         raise RequestError(
-            f"{both}: {len(run.rows):,} and {counted(len(first.rows), 'row')}; only one has row {shown}; "
+            f"{both}: {len(run.rows):,} and {counted(len(first.rows), 'row')}; only one has row {listed}; "
             "score both on the same rows to compare them"
         )
-    for row, answer, expected in zip(run.rows, run.gold, first.gold, strict=True):
-        if answer != expected:
-            found = f"{show_value(answer)} and {show_value(expected)}"
-            raise RequestError(f"{both}: row {row} has different expected answers ({found})")
+    for row, gold, first_gold in zip(run.rows, run.gold, first.gold, strict=True):
+        if gold != first_gold:
+            answers = f"{show_value(gold)} and {show_value(first_gold)}"
+            raise RequestError(f"{both}: row {row} has different expected answers ({answers})")
     if run.groups != first.groups:
         raise RequestError(
             f"{both}: the same rows are in different groups; score both with the same --cluster"
         )
+
+
+def _prompt_warnings(run: ScoredRun, first: ScoredRun) -> list[str]:
+    both = f"{run.source} and {first.source}"
     warnings = []
-    if not (data and other):
-        told = "{both}: paired by row and expected answer alone (not both name their data)"
-        warnings.append(tr(told, both=both))
-    one, another = _asked(run), _asked(first)
-    differing = [
-        f"{name} {show_value(one[name])} and {show_value(another[name])}"
-        for name in one
-        if name in another and one[name] != another[name]
-    ]
+    if not (_hash(run, "data") and _hash(first, "data")):
+        warning = "{both}: paired by row and expected answer alone (not both name their data)"
+        warnings.append(tr(warning, both=both))
+    settings, first_settings = _settings(run), _settings(first)
+    differing = []
+    for name, value in settings.items():
+        if name in first_settings and first_settings[name] != value:
+            differing.append(f"{name} {show_value(value)} and {show_value(first_settings[name])}")
     if differing:
-        told = "{both} were prompted differently: {differing}"
-        warnings.append(tr(told, both=both, differing="; ".join(differing)))
+        warning = "{both} were prompted differently: {differing}"
+        warnings.append(tr(warning, both=both, differing="; ".join(differing)))
     return warnings
 
 
-def _hash(run: ScoredRun, name: str = "data") -> str:
+def _hash(run: ScoredRun, name: str) -> str:
     hashes = run.facts.get("hashes")
-    value = hashes.get(name) if isinstance(hashes, dict) else None
-    return value if isinstance(value, str) else ""
+    if not isinstance(hashes, dict) or not isinstance(hashes.get(name), str):
+        return ""
+    return str(hashes[name])
 
 
-def _asked(run: ScoredRun) -> dict[str, object]:
-    """How a run was asked, by setting: what else than the weights may make a difference."""
-    settings = run.facts.get("settings")
-    found = {key: run.facts[key] for key in ("mode", "device", "dtype") if key in run.facts}
-    if isinstance(settings, dict):
-        found |= {key: value for key, value in settings.items() if key not in OWN}
-    if template := _hash(run, "chat_template"):
-        found["chat template"] = template[:13]
-    return found
+def _settings(run: ScoredRun) -> dict[str, object]:
+    """The settings besides the weights that may change an answer."""
+    settings = {key: run.facts[key] for key in ("mode", "device", "dtype") if key in run.facts}
+    recorded = run.facts.get("settings")
+    if isinstance(recorded, dict):
+        settings |= {key: value for key, value in recorded.items() if key not in MAY_DIFFER}
+    template = _hash(run, "chat_template")
+    if template:
+        settings["chat template"] = template[:13]
+    return settings

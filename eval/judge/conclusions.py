@@ -6,32 +6,26 @@ Shares are 0-1, differences -1 to 1, limits are at 95 %.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tuneyard.core.metrics import Metric, metric_of
+from tuneyard.core.metrics import ACCURACY, Metric
 from tuneyard.eval.metrics.calibration import Calibration
-from tuneyard.eval.statistics.family import ALPHA, Estimate
+from tuneyard.eval.statistics.estimate import Difference, Estimate, Mean
+from tuneyard.eval.statistics.family import ALPHA
 
 MEAN = "mean"
-ACCURACY = metric_of("accuracy")
 
 
 @dataclass(frozen=True, slots=True)
-class ModelScore:
-    """A model's accuracy (a share), or `value` in the metric compared, on a set, or its unweighted mean over
-    sets, with 95 % limits.
+class ModelScore(Mean):
+    """A model's accuracy, or its value in the compared metric, on a dataset or on the mean of datasets.
 
-    `macro_f1` is (value, low, high), None on average and of free text; `calibration` needs the labels'
-    probabilities; `trained_on` counts the rows in the model's training data, of which it read fewer, perhaps,
-    if `trained_on_at_most`; `metrics` are those of results.json; `always` is the one answer given to every
-    example, where several were expected.
+    `macro_f1` is None on the mean and of free text. `calibration` needs the labels' probabilities.
+    `trained_on` counts the rows in the model's training data; `trained_on_at_most` if the training may have
+    read fewer. `metrics` are those of results.json. `always` is the answer of a model that gives the same
+    answer to every example, if several were expected.
     """
 
-    value: float
-    low: float
-    high: float
-    stderr: float
-    n: int
     unparsed: int = 0
-    macro_f1: tuple[float, float, float] | None = None
+    macro_f1: Estimate | None = None
     calibration: Calibration | None = None
     trained_on: int = 0
     trained_on_at_most: bool = False
@@ -40,52 +34,48 @@ class ModelScore:
 
 
 @dataclass(frozen=True, slots=True)
-class PairedTest:
-    """`model` minus `against` on the same rows; p and limits are those of the whole family. `smallest` is the
-    least difference that these rows show with 80 % power, `macro_f1` that of macro-F1 in the same family,
-    `shrunk` the value drawn towards the mean of three or more candidates against the base."""
+class PairedTest(Difference):
+    """`model` minus `against` on the same `n` rows; p and limits hold for the whole family.
+
+    `better` and `worse` count rows. `macro_f1` is the difference of macro-F1 in the same family. `shrunk` is
+    the value shrunk towards the mean of three or more candidates against the base.
+    """
 
     model: str
     against: str
-    value: float
-    low: float
-    high: float
     n: int
     better: int
     worse: int
-    smallest: float
-    p: float
-    macro_f1: Estimate | None = None
+    macro_f1: Difference | None = None
     shrunk: float | None = None
 
     @property
     def shown(self) -> bool:
-        """Whether the difference is significant at 5 % in its family: its interval leaves 0 out."""
+        """True if the difference is significant at 5 % in its family: its interval excludes 0."""
         return self.p < ALPHA
 
     def seen_from(self, model: str) -> "PairedTest":
-        """The same test with `model` as the one that is compared."""
+        """The same test as a test of `model` against the other one."""
         if model == self.model:
             return self
-        f1 = self.macro_f1 and replace(
-            self.macro_f1, value=-self.macro_f1.value, low=-self.macro_f1.high, high=-self.macro_f1.low
-        )
+        macro_f1 = self.macro_f1
+        if macro_f1 is not None:
+            macro_f1 = replace(macro_f1, value=-macro_f1.value, low=-macro_f1.high, high=-macro_f1.low)
         return replace(
             self, model=model, against=self.model, value=-self.value, low=-self.high, high=-self.low,
-            better=self.worse, worse=self.better, macro_f1=f1,
+            better=self.worse, worse=self.better, macro_f1=macro_f1,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What is known of one set, or of the mean over sets, and what follows from it.
+    """Figures and tests of one dataset, or of the mean of datasets, and the conclusions from them.
 
-    `over_majority` tests each model against always giving the commonest answer, whose accuracy is `majority`.
-    `metric` names another one than accuracy, with neither of the two (`majority` is nan);
-    `left_out` are then rows without a value of some model. `decided_by` names the section
-    that decides where this one only describes; `margin` is the loss (a share) that may be shown not to be
-    exceeded. `cautions` name what makes some of the intervals too narrow. `datasets` are the sections that
-    the mean averages.
+    `over_majority` tests each model against always giving the most common answer, whose accuracy is
+    `majority`. Other metrics than accuracy have neither (`majority` is nan). `left_out` counts rows without a
+    value of some model. `decided_by` names the section that decides if this one only describes. `margin` is
+    the loss (a share) of `--margin`. `cautions` warn of intervals that are too narrow. `datasets` are the
+    sections that the mean averages.
     """
 
     name: str
@@ -100,22 +90,28 @@ class Section:
     decided_by: str = ""
     margin: float | None = None
     left_out: int = 0
-    metric: str = ""
-    meaning: Metric = ACCURACY
+    metric: Metric = ACCURACY
     cautions: Sequence[str] = ()
     datasets: Sequence["Section"] = ()
 
     @property
+    def is_accuracy(self) -> bool:
+        """True if the figures are accuracies."""
+        return self.metric is ACCURACY
+
+    @property
     def ranked(self) -> list[str]:
-        """All models, that of the best figure first."""
-        return sorted(self.figures, key=lambda model: self.meaning.rank(self.figures[model].value))
+        """All models, the best figure first."""
+        return sorted(self.figures, key=lambda model: self.metric.rank(self.figures[model].value))
 
     @property
     def better(self) -> list[str]:
-        """The models shown to be better than the base, that of the best figure first."""
-        sign = 1 if self.meaning.higher else -1
-        shown = {test.model for test in self.against_base if test.shown and sign * test.value > 0}
-        return [model for model in self.ranked if model in shown]
+        """The models shown to be better than the base, the best figure first."""
+        better = set()
+        for test in self.against_base:
+            if test.shown and (test.value > 0) == self.metric.higher:
+                better.add(test.model)
+        return [model for model in self.ranked if model in better]
 
     @property
     def below_majority(self) -> list[str]:
@@ -138,30 +134,38 @@ class Section:
 
     @property
     def best(self) -> str | None:
-        """The model of the best figure among those shown to be better than the base. None is shown to be
-        worse than the majority class."""
+        """The model of the best figure among those shown to be better than the base.
+
+        None if each of them is shown to be worse than the majority class.
+        """
         below = self.below_majority
         return next((model for model in self.better if model not in below), None)
 
     @property
     def rivals(self) -> list[PairedTest]:
-        """The tests of the best model against those that it is statistically tied with."""
+        """The tests of the best model against the models that it is statistically tied with."""
         best = self.best
         if best is None:
             return []
-        return [t.seen_from(best) for t in self.between if best in (t.model, t.against) and not t.shown]
+        ties = [test for test in self.between if not test.shown]
+        return [test.seen_from(best) for test in ties if best in (test.model, test.against)]
 
     @property
     def against_top(self) -> list[PairedTest]:
-        """The tests of every other model against that of the best figure, where they were paired."""
+        """The tests of every other model against that of the best figure."""
         top = self.ranked[0]
-        tests = [t for t in (*self.against_base, *self.between) if top in (t.model, t.against)]
-        return [t.seen_from(t.against if t.model == top else t.model) for t in tests]
+        tests = []
+        for test in (*self.against_base, *self.between):
+            if test.model == top:
+                tests.append(test.seen_from(test.against))
+            elif test.against == top:
+                tests.append(test)
+        return tests
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All sections of a comparison with `base`; `mean` is there from two sets on."""
+    """All sections of a comparison with `base`. The mean exists from two datasets on."""
 
     base: str
     models: Sequence[str]
@@ -169,13 +173,18 @@ class Comparison:
     mean: Section | None
 
     @property
-    def metric(self) -> str:
-        """The metric compared, empty for accuracy."""
+    def metric(self) -> Metric:
+        """The metric compared."""
         return self.sets[0].metric
 
     @property
+    def is_accuracy(self) -> bool:
+        """True if accuracies are compared."""
+        return self.sets[0].is_accuracy
+
+    @property
     def sections(self) -> list[Section]:
-        """All sections in the order in which they are shown: those that decide first, then the others."""
+        """All sections in the order of a page: those that decide first, then the others."""
         sections = list(self.sets)
         if self.mean:
             sections.append(self.mean)

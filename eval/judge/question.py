@@ -1,15 +1,16 @@
 """A question to a comparison, and its answer.
 
-`eval compare` asks a list of questions, in their order, before it compares the models with the base. Each
-answer has records for table.json; `show.tables` makes a table of them.
+A comparison asks a list of questions in their order. Each question is one file in `questions/`. It judges the
+runs and gives records, a table of them and the JSON for table.json. It reads no file and prints nothing.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.core.number_format import Table
+from tuneyard.eval.read.run import Runs
 
 
 class Question(ABC):
@@ -20,19 +21,53 @@ class Question(ABC):
     """Name of the records in table.json."""
 
     @property
+    def metric(self) -> str:
+        """Metric whose values the runs must have, "" for none."""
+        return ""
+
+    @property
+    def field(self) -> str:
+        """Field of the rows that the runs must have, "" for none."""
+        return ""
+
+    @property
+    def reads_stated_metrics(self) -> bool:
+        """True if the runs must have the values of the metrics that their results.json states."""
+        return False
+
+    @property
     def warnings(self) -> list[str]:
         """Limits of the answer that do not depend on the runs."""
         return []
 
     @abstractmethod
-    def answer(self, runs: Sequence[ScoredRun], base: str) -> "AnsweredQuestion":
+    def answer(self, runs: Runs, base: str) -> "Answer":
         """Judge the runs. `RequestError` if they cannot answer the question."""
+
+    @abstractmethod
+    def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
+        """Tables of the records by caption, in the current language."""
+
+    def json(self, records: Sequence[Any]) -> dict[str, object]:
+        """The part of table.json that the records fill."""
+        return {self.key: [asdict(record) for record in records]}
 
 
 @dataclass(frozen=True, slots=True)
-class AnsweredQuestion:
-    """Records that answer a question, and the runs to compare afterwards."""
+class Answer:
+    """Records that answer a question, and the runs that the next question is about."""
 
     question: Question
     records: Sequence[Any]
-    runs: Sequence[ScoredRun]
+    runs: Runs
+    base: str
+
+    def tables(self) -> Mapping[str, Table]:
+        """Tables by caption; none without records."""
+        if not self.records:
+            return {}
+        return self.question.tables(self.records, self.base)
+
+    def json(self) -> dict[str, object]:
+        """Part of table.json."""
+        return self.question.json(self.records)

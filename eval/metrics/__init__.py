@@ -10,14 +10,14 @@ import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.metrics import METRICS, Metric
+from tuneyard.core.metrics import ACCURACY, METRICS, Metric, direction, metric_of, read_metric
 from tuneyard.core.plugins import Plugin, PluginError, registry, warn
-from tuneyard.eval.statistics.rates import Rows, groups_of, mean_of, rate_of
+from tuneyard.eval.statistics.rates import Rows, groups_of, metric_mean
 
 Function = Callable[[Mapping[str, Any]], float]
 GROUP: Literal["tuneyard.metrics"] = "tuneyard.metrics"
@@ -50,18 +50,21 @@ class ExampleMetric:
         return value
 
     def of(self, rows: Rows) -> dict[str, object] | None:
-        """Return the mean over the rows that hold what it needs with `stderr`, `n` and `ci95`, None where no
-        row does. Limits are Wilson's for a share, else normal (None of a single cluster); both by cluster
-        where rows have one."""
-        own = [row for row in rows if "refused" not in row and self.held(row)]
-        if not own:
+        """Mean over the rows that have its fields, with `stderr`, `n` and `ci95`; None if no row has them.
+
+        A single cluster gives no interval, except of a share. Rows with a `cluster` are not independent.
+        """
+        rows_with_fields = [row for row in rows if "refused" not in row and self.held(row)]
+        if not rows_with_fields:
             return None
-        values, groups = self.values(own), groups_of(own)
-        found = (rate_of if self.meaning.unit == "share" else mean_of)(values, groups)
-        told = {**asdict(found), "ci95": list(found.ci95)}
-        if self.meaning.unit != "share" and len(set(groups or range(len(own)))) < 2:
-            told |= {"stderr": None, "ci95": None}
-        return {**told, "unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
+        groups = groups_of(rows_with_fields)
+        figure = metric_mean(self.meaning, self.values(rows_with_fields), groups).as_json()
+        clusters = len(rows_with_fields)
+        if groups is not None:
+            clusters = len(set(groups))
+        if clusters < 2 and not self.meaning.is_share:
+            figure |= {"stderr": None, "ci95": None}
+        return {**figure, "unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
 
 
 def metric(
@@ -73,13 +76,35 @@ def metric(
         raise TypeError(f"needs: found the text {needs!r}, expected a list of fields")
     if not re.fullmatch(r"[\w.@%+-]+", name):
         raise ValueError(f"found the name {name!r}, expected letters, digits, _ . @ % + -")
-    return lambda function: ExampleMetric(name, Metric(unit, higher), tuple(needs), function)
+    return lambda function: ExampleMetric(name, Metric(unit, higher, name), tuple(needs), function)
 
 
 @functools.cache
 def metrics() -> dict[str, ExampleMetric]:
     """Return every metric of examples by name; a plug-in that cannot be used is left out with a warning."""
     return registry(GROUP, __name__, ExampleMetric, "metric", METRICS)
+
+
+def metric_meaning(name: str, facts_by_source: Mapping[str, Mapping[str, object]]) -> Metric:
+    """Unit and direction of the figure `name`.
+
+    As we or a plug-in declare it, otherwise as the runs' results.json do (`RequestError` if they differ),
+    otherwise by its name. Of an unknown figure, higher is better.
+    """
+    if name == ACCURACY.name:
+        return ACCURACY
+    if name in metrics():
+        return metrics()[name].meaning
+    sources: dict[Metric, str] = {}
+    for source, facts in facts_by_source.items():
+        declared = facts.get("metrics")
+        if isinstance(declared, Mapping) and isinstance(declared.get(name), Mapping):
+            sources[read_metric({"metrics": declared}, name)[1]] = source
+    if len(sources) > 1:
+        listed = "; ".join(f"{source}: {direction(name, metric)}" for metric, source in sources.items())
+        raise RequestError(f"--metric {name}: results.json declare different metrics ({listed})")
+    metric = next(iter(sources), metric_of(name))
+    return replace(metric, name=name, in_percent=False)
 
 
 def find_metric(name: str) -> ExampleMetric:

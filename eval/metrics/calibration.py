@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import DRAWS, SEED, rate_of
 
 BINS = 10
@@ -12,13 +13,10 @@ BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Examples of like confidence: their number, mean confidence, and accuracy with 95 % limits."""
+    """Examples of similar confidence: their mean confidence (0-1), and their accuracy."""
 
-    n: int
     confidence: float
-    accuracy: float
-    low: float
-    high: float
+    accuracy: Mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +28,15 @@ class Calibration:
     chance: float
     n: int
     bins: Sequence[Bin]
+
+    def as_json(self) -> dict[str, object]:
+        """Plain JSON values, as table.json has them."""
+        bins = []
+        for one in self.bins:
+            share = one.accuracy
+            limits = {"accuracy": share.value, "low": share.low, "high": share.high}
+            bins.append({"n": share.n, "confidence": one.confidence, **limits})
+        return {"error": self.error, "chance": self.chance, "n": self.n, "bins": bins}
 
 
 def calibration(
@@ -44,9 +51,9 @@ def calibration(
     for place in np.unique(places):
         own = places == place
         share = rate_of(right[own].tolist(), groups and [groups[row] for row in np.flatnonzero(own).tolist()])
-        bins.append(Bin(share.n, float(sure[own].mean()), share.value, *share.ci95))
-    counts, means = np.array([b.n for b in bins]), np.array([b.confidence for b in bins])
+        bins.append(Bin(float(sure[own].mean()), share))
+    counts, means = np.array([b.accuracy.n for b in bins]), np.array([b.confidence for b in bins])
     drawn = np.random.default_rng(SEED).binomial(counts, np.clip(means, 0, 1), size=(DRAWS, len(bins)))
     by_chance = np.abs(drawn - counts * means).sum(1) / len(sure)
-    error = sum(b.n * abs(b.accuracy - b.confidence) for b in bins) / len(sure)
+    error = sum(b.accuracy.n * abs(b.accuracy.value - b.confidence) for b in bins) / len(sure)
     return Calibration(error, float(np.quantile(by_chance, 0.95)), len(sure), bins)

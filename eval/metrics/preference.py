@@ -4,7 +4,6 @@ Both also against the base.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ def preference_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> 
         "majority": 0.5,
         "majority_label": "chance",
         "per_token": rate(per_token, groups) if scored else None,
-        "margin": asdict(mean_of([margin_of(row) for row in scored], groups)) if scored else None,
+        "margin": mean_of([margin_of(row) for row in scored], groups).as_json() if scored else None,
         "reward": rate(gained, groups_of(both)) if both else None,
     }
 
@@ -92,7 +91,7 @@ def _area(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[st
     if not (parts := _parts(rows, scores)):
         return None
     found = mean_of(parts, groups_of(rows))
-    return {**asdict(found), "ci95": np.clip(found.ci95, 0, 1).tolist()}
+    return {**found.as_json(), "ci95": np.clip(found.ci95, 0, 1).tolist()}
 
 
 def _scored(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from tuneyard.core.han import HAN
+from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import (
-    Measured,
     Rows,
     by_cluster,
     groups_of,
@@ -94,7 +94,7 @@ def bleu(
     predictions: Sequence[str],
     groups: Sequence[Hashable] | None = None,
     tokenizer: str = CHARACTERS,
-) -> tuple[Measured, str]:
+) -> tuple[Mean, str]:
     """Return corpus BLEU (0-100) with its bootstrap limits by group, and sacrebleu's signature.
 
     Its tokenizer is `zh` if a Chinese character is in a reference, otherwise `13a`; with jieba `none`, of
@@ -109,7 +109,7 @@ def bleu(
     drawn = [_score(row) for row in resample(cells).tolist()]
     low, high = np.quantile(drawn, (0.025, 0.975))
     limits = (float(low), float(high))
-    return Measured(value, len(references), float(np.std(drawn)), limits), str(whole.get_signature())
+    return Mean(value, *limits, len(references), float(np.std(drawn))), str(whole.get_signature())
 
 
 def bleu_parts(
@@ -166,7 +166,7 @@ def _score(cells: Sequence[float]) -> float:
 LARGEST = 700.0  # exp of more is no number that JSON holds
 TEXTS = ("prompt", "reference", "prediction", "example")
 PERCENTS = (5, 25, 50, 75, 95, 99)
-Figures = dict[str, Measured | float | None]
+Figures = dict[str, Mean | float | None]
 """Figures by name: those that have limits with them, None where there is nothing to measure."""
 
 
@@ -175,7 +175,7 @@ def read_figures(rows: Rows) -> Figures:
     `rows` have `loss` (summed), `tokens`, `truncated`; `ValueError` without a token."""
     loss = ratio(_numbers(rows, "loss"), _numbers(rows, "tokens"), groups_of(rows))
     low, high = map(_exp, loss.ci95)
-    perplexity = Measured(_exp(loss.value), loss.n, _exp(loss.value) * loss.stderr, (low, high))
+    perplexity = Mean(_exp(loss.value), low, high, loss.n, _exp(loss.value) * loss.stderr)
     cut = sum(bool(row["truncated"]) for row in rows) / len(rows)
     return {"eval_loss": loss, "perplexity": perplexity, "truncation_rate": cut}
 

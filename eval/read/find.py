@@ -1,19 +1,21 @@
-"""Find and read scored runs: our results folders at any level, of a sweep those rows that it did not choose
-on, and other tools' logs."""
+"""Find and read scored runs: our results folders, the held-out rows of a sweep, other tools' logs."""
 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, require
 from tuneyard.core.language import tr
-from tuneyard.eval.read.logs import log_readers, logs_in, read_log
+from tuneyard.core.metrics import METRICS
+from tuneyard.eval.metrics.text import CHARACTERS
+from tuneyard.eval.read.logs import WITHOUT_NAME, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
-from tuneyard.eval.read.measured import measurable, measured_examples
+from tuneyard.eval.read.measured import IDS, measurable, values_of
 from tuneyard.eval.read.results import PREDICTIONS, REPEATS, RESULTS
 from tuneyard.eval.read.run import (
     ScoredExample,
@@ -23,13 +25,14 @@ from tuneyard.eval.read.run import (
     kinds_of,
     optional_text,
     text_field,
-    without,
 )
+from tuneyard.eval.read.sweeps import SWEEP, held_out
 from tuneyard.eval.statistics.rates import group_of
 
 ANSWERS = ("expected_output", "predicted_output")
-SWEEP = "sweep.json"
+MASS = "label_mass"  # how much of the probability any label has: does not help to choose a model
 LEVELS = ("", "*/", "*/*/")
+Line = tuple[int, dict[str, Any]]
 LARGEST = sys.float_info.max  # nan and inf are no log-probabilities, and integers have no end
 
 
@@ -51,163 +54,288 @@ def parse_source(text: str) -> RunSource:
     return RunSource(require(Path(rest), "results"), model, dataset)
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is read of each row besides its answer: the field `by`, and values in `metric`.
+
+    `stated_metrics` are also read if results.json states their mean and the rows have their fields.
+    """
+
+    metric: str = ""
+    by: str = ""
+    stated_metrics: bool = False
+
+
+ANSWERS_ONLY = Reading()
+
+
 def read_runs(
-    sources: Sequence[RunSource], metric: str = "", by: str = ""
+    sources: Sequence[RunSource], reading: Reading = ANSWERS_ONLY
 ) -> tuple[list[ScoredRun], list[str]]:
-    """Return every run of the sources once, and warnings; with the values of a metric where one is named.
-    `by` is a field that is read beside `type` and `subtype`, for a run of ours. Models of one name that
-    answered differently are named with the folder they came from."""
+    """Read every run of the sources once; the runs, and warnings.
+
+    Models of one name that answered differently are named with the folder they came from.
+    """
     done: set[Path] = set()
     runs: list[tuple[RunSource, ScoredRun]] = []
     warnings: list[str] = []
     for source in sources:
         whole, unfinished = find_runs(source.path)
-        warnings += [
-            tr("{place}: left out, unfinished; resume with --resume", place=one) for one in unfinished
-        ]
-        new = [place for place in whole if place.resolve() not in done]
-        done |= {place.resolve() for place in new}
-        own = [run for place in new for run in _read(place, metric, by)]
+        left_out = "{place}: left out, unfinished; resume with --resume"
+        warnings += [tr(left_out, place=place) for place in unfinished]
+        runs_of_source: list[ScoredRun] = []
+        for place in whole:
+            if place.resolve() not in done:
+                done.add(place.resolve())
+                runs_of_source += _read(place, reading)
         if (source.path / SWEEP).is_file():
-            own = _held_out(source.path, own)
-            said = "{place}: a sweep: compared on the examples that it did not choose on"
-            warnings.append(tr(said, place=source.path))
-        runs += [(source, run) for run in _named(own, source)]
+            runs_of_source = held_out(source.path, runs_of_source)
+            warning = "{place}: a sweep: compared on the examples that it did not choose on"
+            warnings.append(tr(warning, place=source.path))
+        runs += [(source, run) for run in _named(runs_of_source, source)]
     return _distinct(runs), warnings
 
 
-def _read(place: Path, metric: str, by: str) -> list[ScoredRun]:
-    if metric and place.is_file() and place.suffix not in (".jsonl", ".ndjson"):
+def _read(place: Path, reading: Reading) -> list[ScoredRun]:
+    if place.is_dir():
+        return [read_run(place, reading)]
+    if not reading.metric:
+        return read_log(place)
+    if place.suffix not in (".jsonl", ".ndjson"):
         raise RequestError(
             f"{place}: --metric reads fields of our own runs and of JSON Lines, not of this file"
         )
-    if metric or place.is_dir():
-        return [read_run(place, by, metric)]
-    return read_log(place)
+    return [_measured_run(place.stem, WITHOUT_NAME, place, place, {}, reading.metric)]
 
 
 def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
-    """Return whole runs at `path` or two levels below, and the folders of unfinished ones. A whole run is a
-    folder with results.json, which is written last, or a log file. Next to an evaluation_results.json of
-    ours are the predictions that it was made from."""
+    """Whole runs at `path` or two levels below, and the folders of unfinished runs.
+
+    A whole run is a folder with results.json, which is written last, or a log file. Next to an
+    evaluation_results.json of ours are the predictions that it was made from.
+    """
     if path.is_file():
-        return [path.parent if path.name == DETAILED and (path.parent / RESULTS).is_file() else path], []
+        if path.name == DETAILED and (path.parent / RESULTS).is_file():
+            return [path.parent], []
+        return [path], []
     logs = sorted(logs_in(path, LEVELS))
-    names = (RESULTS, PREDICTIONS)
-    folders = {file.parent for level in LEVELS for name in names for file in path.glob(level + name)}
+    folders: set[Path] = set()
+    for level in LEVELS:
+        for name in (RESULTS, PREDICTIONS):
+            folders.update(file.parent for file in path.glob(level + name))
     places = sorted((folder for folder in folders if folder.parent.name != REPEATS), key=_order)
     whole = [place for place in places if (place / RESULTS).is_file()]
     if not whole and not logs:
         patterns = sorted(pattern for reader in log_readers().values() for pattern in reader.files)
         raise RequestError(
-            f"{path}: no {RESULTS} here or two levels below, and no {' or '.join(patterns)}; score something "
-            "first"
+            f"{path}: no {RESULTS} here or two levels below, and no {' or '.join(patterns)}; "
+            "score something first"
         )
     return whole + logs, [place for place in places if place not in whole]
 
 
 def _order(folder: Path) -> tuple[object, ...]:
-    """The base first, then as they were asked (run.json), then by name."""
+    """Sort key: the base first, then the order of run.json, then by name."""
     model, dataset = folder.parent.name, folder.name
     journal = folder.parent.parent / "run.json"
-    asked = read_object(journal) if journal.is_file() else {}
-    named = (("models", model), ("sets", dataset))
-    return (model != "base", *((_position(asked.get(part), name), name) for part, name in named))
+    order: Mapping[str, object] = {}
+    if journal.is_file():
+        order = read_object(journal)
+    model_place = _position(order.get("models"), model)
+    return model != "base", model_place, model, _position(order.get("sets"), dataset), dataset
 
 
 def _position(names: object, name: str) -> int:
-    listed = list(names) if isinstance(names, dict) else []
-    return listed.index(name) if name in listed else len(listed)
+    if not isinstance(names, dict):
+        return 0
+    ordered = list(names)
+    if name not in ordered:
+        return len(ordered)
+    return ordered.index(name)
 
 
 def _named(runs: list[ScoredRun], source: RunSource) -> list[ScoredRun]:
     for key, name in (("model", source.model), ("dataset", source.dataset)):
-        known = list(dict.fromkeys(str(getattr(run, key)) for run in runs))
-        if name and len(known) > 1:
-            raise RequestError(f"{source.path}: one name ({name}) for several: {', '.join(known)}")
+        names = list(dict.fromkeys(str(getattr(run, key)) for run in runs))
+        if name and len(names) > 1:
+            raise RequestError(f"{source.path}: one name ({name}) for several: {', '.join(names)}")
     return [
         replace(run, model=source.model or run.model, dataset=source.dataset or run.dataset) for run in runs
     ]
 
 
 def _distinct(runs: Sequence[tuple[RunSource, ScoredRun]]) -> list[ScoredRun]:
-    """Each model and set once: a double that answered alike is dropped, others become SOURCE/model."""
+    """Each model and dataset once: a double that answered alike is dropped, others become SOURCE/model."""
     kept: list[tuple[RunSource, ScoredRun]] = []
     shared: set[str] = set()
     for source, run in runs:
-        twins = [other for _, other in kept if (other.model, other.dataset) == (run.model, run.dataset)]
+        twins = [twin for _, twin in kept if (twin.model, twin.dataset) == (run.model, run.dataset)]
         if any((twin.rows, twin.predicted) == (run.rows, run.predicted) for twin in twins):
             continue
         kept.append((source, run))
-        shared |= {run.model} if twins else set()
-    named = [
-        replace(run, model=f"{_origin(source.path)}/{run.model}") if run.model in shared else run
-        for source, run in kept
-    ]
-    seen: dict[tuple[str, str], ScoredRun] = {}
-    for run in named:
-        other = seen.setdefault((run.model, run.dataset), run)
-        if other is not run:
+        if twins:
+            shared.add(run.model)
+    distinct: dict[tuple[str, str], ScoredRun] = {}
+    for source, run in kept:
+        named = run
+        if run.model in shared:
+            named = replace(run, model=f"{_origin(source.path)}/{run.model}")
+        other = distinct.setdefault((named.model, named.dataset), named)
+        if other is not named:
             raise RequestError(
-                f"{other.source} and {run.source} are both {run.model} on {run.dataset}; "
-                f"name them: first={other.source} second={run.source}"
+                f"{other.source} and {named.source} are both {named.model} on {named.dataset}; "
+                f"name them: first={other.source} second={named.source}"
             )
-    return named
+    return list(distinct.values())
 
 
 def _origin(path: Path) -> str:
-    return path.parent.name if path.name == DETAILED else path.name
+    if path.name == DETAILED:
+        return path.parent.name
+    return path.name
 
 
-def read_run(place: Path, by: str = "", metric: str = "") -> ScoredRun:
-    """Read one run of ours, with the values of a metric where one is named, then also any JSON Lines.
-    `ContentError` where its files are damaged or disagree. `RequestError` for one without an accuracy, if no
-    metric is named: only correct and incorrect answers can be compared row by row."""
-    ours = place.is_dir()
-    path = place / PREDICTIONS if ours else place
-    facts = read_object(place / RESULTS) if ours else {"model": place.stem, "set": "rows"}
+def read_run(place: Path, reading: Reading = ANSWERS_ONLY) -> ScoredRun:
+    """Read one run of ours: a folder with results.json and predictions.jsonl.
+
+    `ContentError` if its files are damaged or disagree. `RequestError` for a run without an accuracy, if no
+    metric is named: only correct and incorrect answers can be compared row by row.
+    """
+    path = place / PREDICTIONS
+    facts = read_object(place / RESULTS)
     model, dataset = (text_field(facts, name, str(place / RESULTS)) for name in ("model", "set"))
-    if not metric and "accuracy" not in facts:
-        found = ", ".join(list(facts)[:8])
+    if not reading.metric and "accuracy" not in facts:
+        fields = ", ".join(list(facts)[:8])
         raise RequestError(
-            f"{place}: no accuracy in {RESULTS} (found {found}); another figure of each example is compared "
-            f"by tuneyard eval compare --metric: {', '.join(measurable(path))}"
+            f"{place}: no accuracy in {RESULTS} (found {fields}); another figure of each example is compared "
+            f"by tuneyard eval compare --metric: {', '.join(measurable(_first_record(path)))}"
         )
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
-    if metric:
-        return assemble(model, dataset, place, measured_examples(path, metric), facts)
-    records = (_record(f"{path}:{number}", record, by) for number, record in json_lines(path))
-    run = assemble(model, dataset, place, records, facts)
+    if reading.metric:
+        return _measured_run(model, dataset, place, path, facts, reading.metric)
+    lines = list(json_lines(path))
+    names: list[str] = []
+    if reading.stated_metrics:
+        names = _stated_metrics(facts, lines)
+    values = _values(names, path, lines)
+    examples = []
+    for place_in_run, (number, record) in enumerate(lines):
+        example = _record(f"{path}:{number}", record, reading.by)
+        of_row = {name: column[place_in_run] for name, column in values.items()}
+        examples.append(replace(example, values=of_row, tokens=_tokens(record)))
+    run = assemble(model, dataset, place, examples, facts)
     _check_totals(run)
     return run
 
 
-def _record(where: str, record: dict[str, object], by: str) -> ScoredExample:
+def _first_record(path: Path) -> Mapping[str, object]:
+    if not path.is_file():
+        return {}
+    return next((record for _, record in json_lines(path)), {})
+
+
+def _stated_metrics(facts: Mapping[str, object], lines: Sequence[Line]) -> list[str]:
+    """Metrics whose mean results.json states and whose fields the first row has."""
+    stated = {*METRICS} & facts.keys()
+    declared = facts.get("metrics")
+    if isinstance(declared, Mapping):
+        stated |= {*declared}
+    if not lines:
+        return []
+    return [name for name in measurable(lines[0][1]) if name in stated - {MASS}]
+
+
+def _values(names: Sequence[str], path: Path, lines: Sequence[Line]) -> dict[str, list[float | None]]:
+    """Values of the rows by metric, with the tokenizer of the run for ROUGE and BLEU."""
+    if not names:
+        return {}
+    tokenizer = CHARACTERS
+    results = path.parent / RESULTS
+    if results.is_file():
+        settings = read_object(results).get("settings")
+        if isinstance(settings, dict):
+            tokenizer = str(settings.get("tokenizer", CHARACTERS))
+    records = [record for _, record in lines]
+    return {name: values_of(name, records, tokenizer) for name in names}
+
+
+def _measured_run(
+    model: str, dataset: str, place: Path, path: Path, facts: Mapping[str, object], metric: str
+) -> ScoredRun:
+    """The rows of a run with their values in a metric; None for a row that was refused or has none.
+
+    `RequestError` if no row has a value; `ContentError` if a row has no id to pair it by.
+    """
+    lines = list(json_lines(path))
+    values = _values([metric], path, lines)[metric]
+    if all(value is None for value in values):
+        names = ", ".join(measurable(_first_record(path))) or "none"
+        raise RequestError(f"{path}: no row has {metric}; its metrics: {names}")
+    examples = []
+    for (number, record), value in zip(lines, values, strict=True):
+        where = f"{path}:{number}"
+        row = next((record[name] for name in IDS if isinstance(record.get(name), int | str)), None)
+        if row is None:
+            raise ContentError(f"{where}: no {', '.join(IDS)}: nothing to pair this row by")
+        gold = _first_text(record, ("expected_output", "reference", "gold"))
+        predicted = _first_text(record, ("model_output", "prediction"))
+        example = ScoredExample(
+            str(row), gold, predicted, False, where, group_of(record), kinds_of(record, gold),
+            values={metric: value}, tokens=_tokens(record),
+        )  # fmt: skip
+        examples.append(example)
+    return assemble(model, dataset, place, examples, facts)
+
+
+def _first_text(record: Mapping[str, object], names: Sequence[str]) -> str:
+    for name in names:
+        text = optional_text(record, name)
+        if text:
+            return text
+    return ""
+
+
+def _tokens(record: Mapping[str, object]) -> float:
+    """Weight of a row's loss."""
+    tokens = record.get("tokens")
+    if isinstance(tokens, int | float) and "loss" in record:
+        return float(tokens)
+    return 1.0
+
+
+def _record(where: str, record: Mapping[str, object], by: str) -> ScoredExample:
     row = record.get("row")
     if type(row) is not int:
         raise ContentError(f"{where}: row: found {show_value(row)}, expected a whole number")
     correct = record.get("correct")
-    group, confidence = group_of(record), _confidence(where, record.get("choices"))
-    if isinstance(correct, bool):  # of tasks where right is not what equals one expected text
+    logs = _log_probabilities(where, record.get("choices"))
+    confidence = None
+    if logs:
+        confidence = confidence_of(list(logs.values()))
+    if isinstance(correct, bool):  # of tasks whose correct answers do not equal one expected text
         gold, predicted = (optional_text(record, name) or "" for name in ANSWERS)
     else:
         gold, predicted = (text_field(record, name, where) for name in ANSWERS)
         correct = gold == predicted
     kinds = kinds_of(record, gold)
-    if by and (value := optional_text(record, by)) is not None:
+    value = optional_text(record, by)
+    if by and value is not None:
         kinds[by] = value
-    return ScoredExample(str(row), gold, predicted, correct, where, group, kinds, confidence)
+    return ScoredExample(str(row), gold, predicted, correct, where, group_of(record), kinds, confidence, logs)
 
 
-def _confidence(where: str, choices: object) -> float | None:
-    """How sure the answer was, by the labels' log-probabilities; `ContentError` where they are none."""
+def _log_probabilities(where: str, choices: object) -> dict[str, float]:
+    """Log-probabilities of the labels, empty if a row has none; `ContentError` for other values."""
     if not isinstance(choices, Mapping):
-        return None
-    logs = [log for log in choices.values() if isinstance(log, float | int) and -LARGEST <= log <= LARGEST]
+        return {}
+    logs: dict[str, float] = {}
+    for label, log in choices.items():
+        if isinstance(log, float | int) and -LARGEST <= log <= LARGEST:
+            logs[str(label)] = log
     if not logs or len(logs) < len(choices):
         raise ContentError(f"{where}: choices: found {show_value(choices)}, expected log-probabilities")
-    return confidence_of(logs)
+    return logs
 
 
 def _check_totals(run: ScoredRun) -> None:
@@ -217,41 +345,8 @@ def _check_totals(run: ScoredRun) -> None:
         raise ContentError(
             f"{run.source}: {len(run.rows)} predictions, but n in {RESULTS} is {show_value(n)}"
         )
-    right = fmean(run.correct)
-    if not isinstance(accuracy, int | float) or not right - 1e-6 < accuracy < right + 1e-6:
-        found = show_value(accuracy)
-        raise ContentError(f"{run.source}: predictions give accuracy {right:.6f}, but {RESULTS} says {found}")
-
-
-def _held_out(folder: Path, runs: Sequence[ScoredRun]) -> list[ScoredRun]:
-    """The runs of a sweep that answer its question, each with the held-out examples alone, and a single
-    adapter by its own name."""
-    found, fields = read_object(folder / SWEEP), ("points", "axes", "rows_to_choose_on")
-    if lacking := [name for name in fields if name not in found]:
-        shown = show_value(list(found))
-        raise ContentError(f"{folder / SWEEP}: no {lacking[0]} (found {shown}): sweep again")
-    points, axes, chose = map(found.get, fields)
-    if not (isinstance(points, Mapping) and isinstance(axes, list) and isinstance(chose, Mapping)):
+    share = fmean(run.correct)
+    if not isinstance(accuracy, int | float) or not share - 1e-6 < accuracy < share + 1e-6:
         raise ContentError(
-            f"{folder / SWEEP}: points, axes or rows_to_choose_on: not as eval.sweep writes them"
+            f"{run.source}: predictions give accuracy {share:.6f}, but {RESULTS} has {show_value(accuracy)}"
         )
-    names = {"base": "base", **_singles(points, axes)}
-    names.setdefault(str(found.get("ship")), str(found.get("ship")))
-    return [
-        without(replace(run, model=name), {str(row) for row in rows})
-        for model, name in names.items()
-        for run in runs
-        if run.model == model and isinstance(rows := chose.get(run.dataset), list)
-    ]
-
-
-def _singles(points: Mapping[str, object], axes: Sequence[object]) -> dict[str, str]:
-    """Return the model that is each adapter alone at weight 1, with the adapter's name, in their order."""
-    if len(axes) < 2:
-        return {}
-    return {
-        model: str(axis)
-        for axis in axes
-        for model, point in points.items()
-        if point == [float(other == axis) for other in axes]
-    }

@@ -7,20 +7,44 @@ from itertools import compress, pairwise
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.errors import ContentError, show_value
 
 KINDS = ("type", "subtype")
+LOSS = "eval_loss"
+COLUMNS = (
+    "rows", "gold", "predicted", "correct", "groups", "confidence", "log_probabilities", "tokens"
+)  # fmt: skip
 FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredRun:
-    """One model's answers to one set, row by row, in the same order for all models of the set.
+class ScoredExample:
+    """One scored row. `row` pairs it with other models' rows, `place` is its file and line.
 
-    `kinds` may part the rows, by `type` or `subtype`; `confidence` is the share (0-1) of the chosen label
-    among the labels' probabilities; `facts` say how it was scored (results.json). Of another metric than
-    accuracy, `values` are its own (None: missing), and `weights` what each row counts (the tokens that a loss
-    is of).
+    `log_probabilities` (nats) are those of the labels, `confidence` the share (0-1) of the chosen label.
+    `values` are figures by metric, None if the row has none; `tokens` is the weight of its loss.
+    """
+
+    row: str
+    gold: str
+    predicted: str
+    correct: bool
+    place: str
+    group: str | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    confidence: float | None = None
+    log_probabilities: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    tokens: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRun:
+    """One model's answers to one dataset, row by row, in the same order for all models of the dataset.
+
+    `kinds` are fields that part the rows, e.g. `type`. `confidence` is the share (0-1) of the chosen label
+    among the labels' probabilities. `facts` are those of results.json. `values` are figures of each row by
+    metric, `tokens` the weights of a loss.
     """
 
     model: str
@@ -34,58 +58,63 @@ class ScoredRun:
     kinds: Mapping[str, Sequence[str]] = field(default_factory=dict)
     confidence: Sequence[float] | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
-    values: Sequence[float | None] = ()
-    weights: Sequence[float] = ()
+    log_probabilities: Sequence[Mapping[str, float]] = ()
+    values: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    tokens: Sequence[float] = ()
+
+    @property
+    def is_log(self) -> bool:
+        """True if another tool wrote the answers: results.json of our runs records the training data."""
+        return "model" not in self.facts
 
     @property
     def trained_on(self) -> Mapping[str, Any]:
-        """What results.json says of training examples among the rows; empty where it says nothing."""
-        found = self.facts.get("trained_on")
-        return found if isinstance(found, Mapping) else {}
+        """What results.json reports about training examples among the rows."""
+        facts = self.facts.get("trained_on")
+        if isinstance(facts, Mapping):
+            return facts
+        return {}
+
+    def weight(self, metric: str, row: int) -> float:
+        """How much a row counts in the mean of a metric: its tokens in that of a loss."""
+        if metric == LOSS:
+            return self.tokens[row]
+        return 1.0
 
     def only(self, keep: Sequence[bool]) -> "ScoredRun":
         """The run with some of its rows."""
-        columns = ("rows", "gold", "predicted", "correct", "groups", "confidence", "values", "weights")
-        given = {name: getattr(self, name) for name in columns}
-        kept: dict[str, Any] = {name: own and list(compress(own, keep)) for name, own in given.items()}
-        kept["kinds"] = {name: list(compress(own, keep)) for name, own in self.kinds.items()}
+        kept: dict[str, Any] = {}
+        for name in COLUMNS:
+            column = getattr(self, name)
+            if column:
+                kept[name] = list(compress(column, keep))
+        kept["kinds"] = {name: list(compress(column, keep)) for name, column in self.kinds.items()}
+        kept["values"] = {name: list(compress(column, keep)) for name, column in self.values.items()}
         return replace(self, **kept)
 
 
-def by_dataset(runs: Iterable[ScoredRun], decide_on: str = "") -> dict[str, dict[str, ScoredRun]]:
-    """Return the runs by dataset and model; `RequestError` where none is of the dataset `decide_on`."""
-    found: dict[str, dict[str, ScoredRun]] = {}
+RunsOfDataset = Mapping[str, ScoredRun]
+"""Runs of one dataset by model."""
+Runs = Mapping[str, RunsOfDataset]
+"""Runs by dataset and model: what a comparison reads once and judges."""
+
+
+def by_dataset(runs: Iterable[ScoredRun]) -> dict[str, dict[str, ScoredRun]]:
+    """Runs by dataset and model, in their order."""
+    grouped: dict[str, dict[str, ScoredRun]] = {}
     for run in runs:
-        found.setdefault(run.dataset, {})[run.model] = run
-    if decide_on not in ("", *found):
-        raise RequestError(f"--decide-on {decide_on}: no such dataset; expected one of {', '.join(found)}")
-    return found
+        grouped.setdefault(run.dataset, {})[run.model] = run
+    return grouped
 
 
 def without(run: ScoredRun, rows: Collection[str]) -> ScoredRun:
-    """Return the run without some of its rows, and without figures that were of all of them."""
+    """The run without some of its rows, and without the figures of all rows."""
     facts = {name: value for name, value in run.facts.items() if name not in FIGURES}
     return replace(run.only([row not in rows for row in run.rows]), facts=facts)
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredExample:
-    """One scored row: `row` is what it is paired by, `place` where it stands (file:line)."""
-
-    row: str
-    gold: str
-    predicted: str
-    correct: bool
-    place: str
-    group: str | None = None
-    kinds: Mapping[str, str] = field(default_factory=dict)
-    confidence: float | None = None
-    value: float | None = None
-    weight: float = 1.0
-
-
 def text_field(record: Mapping[str, object], name: str, where: str) -> str:
-    """Return a field that must hold a text; `ContentError` with its place otherwise."""
+    """A field that must be a text; `ContentError` with its place otherwise."""
     value = record.get(name)
     if not isinstance(value, str):
         raise ContentError(f"{where}: {name}: found {show_value(value)}, expected a text")
@@ -93,33 +122,45 @@ def text_field(record: Mapping[str, object], name: str, where: str) -> str:
 
 
 def optional_text(record: Mapping[str, object], name: str) -> str | None:
-    """Return a field as text (a number as its digits), None where it is absent or null.
+    """A field as text (a number as its digits), None if it is missing or null.
 
     1.0 is the text of 1: a table writes whole numbers as floats once a row of their column is empty.
     """
     value = record.get(name)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return None if value is None else str(value)
+    if value is None:
+        return None
+    return str(value)
 
 
 def kinds_of(record: Mapping[str, object], gold: str) -> dict[str, str]:
-    """Return the fields that part the rows; rows with a subtype have their gold answer as type."""
-    kinds = {name: value for name in KINDS if (value := optional_text(record, name)) is not None}
-    return {"type": gold, **kinds} if "subtype" in kinds else kinds
+    """The fields that part the rows. Rows with a subtype have their gold answer as type."""
+    kinds = {}
+    for name in KINDS:
+        value = optional_text(record, name)
+        if value is not None:
+            kinds[name] = value
+    if "subtype" in kinds:
+        return {"type": gold, **kinds}
+    return kinds
 
 
 def confidence_of(logs: Sequence[float]) -> float | None:
-    """Return the share (0-1) of the likeliest label, given every label's log-probability; None where not even
-    that one has any probability."""
+    """Share (0-1) of the likeliest label, given every label's log-probability.
+
+    None if even that one has no probability.
+    """
     top = max(logs)
-    return 1 / math.fsum(math.exp(log - top) for log in logs) if math.isfinite(top) else None
+    if not math.isfinite(top):
+        return None
+    return 1 / math.fsum(math.exp(log - top) for log in logs)
 
 
 def assemble(
     model: str, dataset: str, source: Path, records: Iterable[ScoredExample], facts: Mapping[str, object]
 ) -> ScoredRun:
-    """Return the run of the records in the order of their row ids; `ContentError` for doubles or gaps."""
+    """The run of the records in the order of their row ids; `ContentError` for doubles or gaps."""
     ordered = sorted(records, key=lambda record: (len(record.row), record.row))
     if not ordered:
         raise ContentError(f"{source}: no rows in it; score {model} on {dataset} again")
@@ -130,13 +171,17 @@ def assemble(
         raise ContentError(f"{source}: an answer or a name holds half a character ({half!r})") from error
     for one, other in pairwise(ordered):
         if one.row == other.row:
-            raise ContentError(f"{other.place}: row {other.row} stands in {one.place} already")
-    named = sorted({name for record in ordered for name in record.kinds})
-    known = [record.confidence for record in ordered if record.confidence is not None]
+            raise ContentError(f"{other.place}: row {other.row} is already in {one.place}")
+    fields = sorted({name for record in ordered for name in record.kinds})
     groups = [record.group for record in ordered if record.group is not None]
     if groups and len(groups) < len(ordered):
-        without = next(record for record in ordered if record.group is None)
-        raise ContentError(f"{without.place}: no group, but {len(groups)} other rows have one")
+        ungrouped = next(record for record in ordered if record.group is None)
+        raise ContentError(f"{ungrouped.place}: no group, but {len(groups)} other rows have one")
+    confidence: list[float] | None = [
+        record.confidence for record in ordered if record.confidence is not None
+    ]
+    if confidence is not None and len(confidence) < len(ordered):
+        confidence = None
     return ScoredRun(
         model,
         dataset,
@@ -146,9 +191,10 @@ def assemble(
         predicted=[record.predicted for record in ordered],
         correct=[record.correct for record in ordered],
         groups=groups or None,
-        kinds={name: [record.kinds.get(name, "") for record in ordered] for name in named},
-        confidence=known if len(known) == len(ordered) else None,
+        kinds={name: [record.kinds.get(name, "") for record in ordered] for name in fields},
+        confidence=confidence,
         facts=facts,
-        values=[record.value for record in ordered],
-        weights=[record.weight for record in ordered],
+        log_probabilities=[record.log_probabilities for record in ordered],
+        values={name: [record.values[name] for record in ordered] for name in ordered[0].values},
+        tokens=[record.tokens for record in ordered],
     )

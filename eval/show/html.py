@@ -20,12 +20,13 @@ from tuneyard.core.language import catalogue, current, tr, tr_counted
 from tuneyard.core.number_format import Table
 from tuneyard.eval.judge.compared import ComparedRuns
 from tuneyard.eval.judge.conclusions import Comparison
+from tuneyard.eval.judge.questions.against_base import differences, figures, scores, section_name
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.show.incorrect import IncorrectExamples
 from tuneyard.eval.show.plots import caption, folder_name
-from tuneyard.eval.show.tables import LEFT_OUT, NUMBERED, differences, figures, method, scores
-from tuneyard.eval.show.verdict import headline, section_name, verdict
+from tuneyard.eval.show.tables import LEFT_OUT, NUMBERED, method
+from tuneyard.eval.show.verdict import headline, verdict
 
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -96,7 +97,7 @@ def page(
         errors=[{"dataset": one.dataset, "told": _shown(one)} for one in errors],
         cards=[(one.dataset, row) for one in errors for row in one.rows][:STATIC],
         glossary=[(tr(term), tr(meaning)) for term, meaning in GLOSSARY.items()],
-        provenance=provenance(compared.runs, command),
+        provenance=provenance(compared.run_list, command),
         data=_data(found, errors),
         script=(PAGE / "script.js").read_text(encoding="utf-8"),
     )

@@ -75,13 +75,16 @@ def draw_calibration(dataset: str, found: Mapping[str, Calibration], typeface: T
 
 def _reliability(axes: "Axes", found: Calibration) -> str:
     axes.plot([0, 100], [0, 100], color="black", linestyle="dashed", linewidth=1)
-    most = max(one.n for one in found.bins)
-    sure, right = [100 * one.confidence for one in found.bins], [100 * one.accuracy for one in found.bins]
-    axes.bar(sure, [12 * one.n / most for one in found.bins], 5, FLOOR, color=FAINT)
+    most = max(one.accuracy.n for one in found.bins)
+    sure, right = (
+        [100 * one.confidence for one in found.bins],
+        [100 * one.accuracy.value for one in found.bins],
+    )
+    axes.bar(sure, [12 * one.accuracy.n / most for one in found.bins], 5, FLOOR, color=FAINT)
     for at, one in zip(sure, found.bins, strict=True):
-        axes.text(at, FLOOR + 1, f"{one.n:,}", ha="center", fontsize=6)
-    below = [100 * (one.accuracy - one.low) for one in found.bins]
-    above = [100 * (one.high - one.accuracy) for one in found.bins]
+        axes.text(at, FLOOR + 1, f"{one.accuracy.n:,}", ha="center", fontsize=6)
+    below = [100 * (one.accuracy.value - one.accuracy.low) for one in found.bins]
+    above = [100 * (one.accuracy.high - one.accuracy.value) for one in found.bins]
     look: dict[str, Any] = {"ecolor": "black", "capsize": 2, "markersize": 4, "clip_on": False}
     axes.errorbar(sure, right, [below, above], fmt="o-", color=COLOURS[1], **look)
     axes.set(xlim=(0, 100), ylim=(FLOOR, 100), yticks=range(0, 101, 20))

@@ -18,10 +18,10 @@ from tuneyard.core.drawing import COLOURS, Typeface, legend_below, plot, plot_te
 from tuneyard.core.language import joined, tr, tr_counted
 from tuneyard.core.number_format import points, show_p
 from tuneyard.eval.judge.conclusions import Comparison, Section
+from tuneyard.eval.judge.questions.against_base import section_name
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.show.panels import draw_calibration, draw_confusion
-from tuneyard.eval.show.verdict import section_name
 from tuneyard.eval.statistics.rates import rate_of
 
 STANDING = 8  # more places than this are drawn as lying bars

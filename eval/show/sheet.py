@@ -38,7 +38,7 @@ COLUMNS = ("id", "prompt", "reference", "answer", *CRITERIA, "comment")
 FORMULA = re.compile(r"(^|[;\t\n])((?:[^\S\t\n]|[\"'])*+[=+\-@＝＋－＠])")
 TAB = re.compile(r"(^|[;\n])([\"']*\t)")  # what a part of a cell may not begin with either
 LINE = re.compile(r"'*\n")  # nor a whole cell
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LONGEST = 32_000  # letters in a cell; Excel holds 32,767
 MARK = re.compile(r"[1-5](?:\.0+)?")
 FENCE = re.compile(r"^\s*(`{3,})", re.MULTILINE)
@@ -246,10 +246,18 @@ def tally_json(
         "prompts": len({rating.prompt for rating in ratings}),
         "clusters": len(set(clusters.values())) or None,
         "verdicts": [verdict(one) for one in found if one.criterion == OVERALL],
-        "outcomes": [asdict(one) for one in found],
+        "outcomes": [_outcome_json(one) for one in found],
         "mean_marks": {model: mean_marks(ratings, model) for model in models},
         "krippendorff_alpha": {criterion: agreement(ratings, criterion) for criterion in CRITERIA},
     }
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, object]:
+    """An outcome as tally.json has it: `share` is (value, low, high)."""
+    fields = asdict(outcome)
+    if outcome.share is not None:
+        fields["share"] = (outcome.share.value, outcome.share.low, outcome.share.high)
+    return fields
 
 
 def _row(one: Mapping[str, Any]) -> list[str]:

@@ -17,8 +17,8 @@ from tuneyard.core.metrics import Metric, metric_of
 from tuneyard.core.number_format import Table, grid, interval, percent
 from tuneyard.eval.judge.compared import BASE
 from tuneyard.eval.metrics import find_metric
-from tuneyard.eval.read.find import SWEEP
 from tuneyard.eval.read.results import PREDICTIONS, TABLE
+from tuneyard.eval.read.sweeps import SWEEP
 from tuneyard.eval.statistics.rates import Rows, groups_of, hits, rate_of
 from tuneyard.eval.statistics.selection import Split
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from tuneyard.core.language import listed, tr, tr_counted
-from tuneyard.core.number_format import limits, percent, points, scale_of, show_p
+from tuneyard.core.number_format import limits, percent, points, show_p
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, PairedTest, Section
+from tuneyard.eval.judge.questions.against_base import section_name
 from tuneyard.eval.read.contamination import contamination
 
 SHIP = "Ship {best}: {ours} against {theirs} of {base}, {gain}, p {p}."
@@ -64,9 +65,9 @@ def headline(comparison: Comparison) -> str:
     if section.name == MEAN:
         names = tr(", ").join(one.name for one in comparison.sets)
         told = "the average of {count} datasets ({names})"
-        if section.metric:
+        if not section.is_accuracy:
             told = "the average {metric} of {count} datasets ({names})"
-        where = tr(told, count=len(comparison.sets), names=names, metric=section.metric)
+        where = tr(told, count=len(comparison.sets), names=names, metric=section.metric.name)
     if not section.against_base:
         return tr("Nothing to compare: {why}.", why=_only(section, base))
     best = [tr("{model} on {name}", model=_first(one), name=one.name) for one in comparison.sets]
@@ -102,16 +103,19 @@ def _default(section: Section, best: str, base: str) -> str:
 def _highest(section: Section) -> str:
     """Return what the best figure of a section is called."""
     if section.name == MEAN:
-        return tr("highest mean") if section.meaning.higher else tr("lowest mean")
-    if not section.metric:
+        if section.metric.higher:
+            return tr("highest mean")
+        return tr("lowest mean")
+    if section.is_accuracy:
         return tr("highest accuracy")
-    told = "highest {metric}" if section.meaning.higher else "lowest {metric}"
-    return tr(told, metric=section.metric)
+    if section.metric.higher:
+        return tr("highest {metric}", metric=section.metric.name)
+    return tr("lowest {metric}", metric=section.metric.name)
 
 
 def _first(section: Section) -> str:
     model = section.ranked[0]
-    return f"{model} ({scale_of(section.metric).value(section.figures[model].value)})"
+    return f"{model} ({section.metric.value_text(section.figures[model].value)})"
 
 
 def _winners(section: Section, base: str, where: str) -> str:
@@ -137,7 +141,9 @@ def verdict(section: Section, base: str) -> str:
     this one."""
     told = (
         " "
-        + contamination(model, one.trained_on, one.n, [], section.metric, at_most=one.trained_on_at_most)
+        + contamination(
+            model, one.trained_on, one.n, [], _metric_name(section), at_most=one.trained_on_at_most
+        )
         + tr(".")
         for model, one in section.figures.items()
         if one.trained_on
@@ -157,8 +163,8 @@ def _decision(section: Section, base: str) -> str:
         return _not_better(section, base)
     test = _against_base(section, best)
     ours, theirs = _values(section, best, base)
-    if section.metric:
-        ours = f"{section.metric} {ours}"
+    if not section.is_accuracy:
+        ours = f"{section.metric.name} {ours}"
     told = AHEAD if section.decided_by else SHIP
     gain = _interval(section, test)
     text = tr(told, best=best, base=base, ours=ours, theirs=theirs, gain=gain, p=show_p(test.p))
@@ -197,17 +203,16 @@ def _higher(section: Section, best: str, base: str) -> str:
 
 def _values(section: Section, model: str, other: str) -> tuple[str, str]:
     """The figures of two models, with as many digits as show that they differ."""
-    return scale_of(section.metric).values(section.figures[model].value, section.figures[other].value)
+    return section.metric.distinct_texts(section.figures[model].value, section.figures[other].value)
 
 
 def _gain(section: Section, value: float) -> str:
-    scale = scale_of(section.metric)
-    return scale.gain(value) + scale.unit
+    return section.metric.signed_text(value) + section.metric.difference_unit
 
 
 def _interval(section: Section, test: PairedTest) -> str:
-    scale = scale_of(section.metric)
-    return limits(scale.gain, (test.value, test.low, test.high), scale.unit)
+    figures = (test.value, test.low, test.high)
+    return limits(section.metric.signed_text, figures, section.metric.difference_unit)
 
 
 def _not_better(section: Section, base: str) -> str:
@@ -220,12 +225,12 @@ def _not_better(section: Section, base: str) -> str:
         each = (f"{test.model} {_gain(section, test.value)}" for test in worse)
         told = BEHIND if section.decided_by else KEEP
         return tr(told, base=base, listed=tr(", ").join(each), p=show_p(max(t.p for t in worse))) + below
-    best = min(unknown, key=lambda test: section.meaning.rank(test.value))
-    scale = scale_of(section.metric)
+    best = min(unknown, key=lambda test: section.metric.rank(test.value))
+    metric = section.metric
     text = tr(
         NO_EVIDENCE,
         base=base, model=best.model, gain=_interval(section, best), p=show_p(best.p), n=best.n,
-        smallest=scale.size(best.smallest) + scale.unit,
+        smallest=metric.size_text(best.smallest) + metric.difference_unit,
     )  # fmt: skip
     return (
         text
@@ -308,6 +313,8 @@ def _only(section: Section, base: str) -> str:
     return tr("only {base} was scored", base=base)
 
 
-def section_name(name: str) -> str:
-    """Return a dataset's name as it is, and that of the mean in the current language."""
-    return tr(MEAN) if name == MEAN else name
+def _metric_name(section: Section) -> str:
+    """Name of the metric, "" for accuracy."""
+    if section.is_accuracy:
+        return ""
+    return section.metric.name

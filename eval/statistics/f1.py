@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneyard.eval.statistics.estimate import Estimate
 from tuneyard.eval.statistics.family import Units
 from tuneyard.eval.statistics.rates import Z95, by_cluster, wilson
 from tuneyard.eval.statistics.spread import Floats, spread_of, student_deviate
@@ -21,9 +22,11 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class LabelCounts:
-    """What macro-F1 is made of, by unit (a cluster, or a row). `hits` [units, labels] counts the rows of each
-    label that are correct, `named` [units, labels] how often it was expected or given (a hit is both, and so
-    counts twice), `sizes` [units] the rows."""
+    """Counts by unit (a cluster, or a row) that macro-F1 is computed from.
+
+    `hits` [units, labels] counts the correct rows of each label. `named` [units, labels] counts how often a
+    label was expected or given: a hit is both, and so counts twice. `sizes` [units] counts the rows.
+    """
 
     hits: Counts
     named: Counts
@@ -46,8 +49,8 @@ def count_labels(
     return LabelCounts(by_cluster(hits, groups), by_cluster(named, groups), sizes)
 
 
-def macro_f1(counts: LabelCounts) -> tuple[float, float, float]:
-    """Return macro-F1 and its 95 % limits: the wider of two intervals on each side.
+def macro_f1(counts: LabelCounts) -> Estimate:
+    """Macro-F1 with the wider of two intervals on each side.
 
     One is Wilson's, of a share of as many rows as give the jackknife's error. The other combines the labels'
     own intervals (Zou, Huang and Zhang 2009), each Wilson's of the rows in which the label was expected or
@@ -56,7 +59,7 @@ def macro_f1(counts: LabelCounts) -> tuple[float, float, float]:
     each = _label_f1s(counts.hits.sum(axis=0), counts.named.sum(axis=0))
     value = float(each.mean())
     if len(counts.sizes) == 1:
-        return value, 0.0, 1.0
+        return Estimate(value, 0.0, 1.0)
     spread = spread_of(_linear_sums(counts)[:, None], counts.sizes.astype(float)[:, None])
     reach = float(student_deviate(Z95, spread.freedom)[0])
     error = float(spread.error[0])
@@ -65,11 +68,11 @@ def macro_f1(counts: LabelCounts) -> tuple[float, float, float]:
         rows = value * (1 - value) / error**2
     low, high = wilson(value * rows, rows, reach)
     labels_low, labels_high = _combined(counts, each, reach)
-    return value, max(0.0, min(low, labels_low)), min(1.0, max(high, labels_high))
+    return Estimate(value, max(0.0, min(low, labels_low)), min(1.0, max(high, labels_high)))
 
 
 def f1_differences(models: Sequence[LabelCounts], pairs: Sequence[tuple[int, int]]) -> Units:
-    """Return the units of a family of differences in macro-F1, of models by their place: (old, new)."""
+    """Units of a family of differences in macro-F1; `pairs` are places of models, (old, new)."""
     sums = [_linear_sums(counts) for counts in models]
     steps = np.stack([sums[new] - sums[old] for old, new in pairs], axis=1)
     sizes = np.broadcast_to(models[0].sizes.astype(float)[:, None], steps.shape)
@@ -77,22 +80,24 @@ def f1_differences(models: Sequence[LabelCounts], pairs: Sequence[tuple[int, int
 
 
 def _label_f1s(hits: Counts, named: Counts) -> Floats:
-    """Return the F1 of each label, nan for one that is neither expected nor given."""
+    """F1 of each label, nan for a label that is neither expected nor given."""
     return np.asarray(np.divide(2 * hits, named, out=np.full(hits.shape, np.nan), where=named > 0))
 
 
 def _linear_sums(counts: LabelCounts) -> Floats:
-    """Return sums [units] whose mean over all rows is macro-F1, and whose residuals are what each unit that
-    is left out changes in it: macro-F1 as if it were a mean over rows."""
+    """Sums [units] that make macro-F1 a mean over rows.
+
+    Their mean over all rows is macro-F1. Their residuals are the changes of macro-F1 if a unit is left out.
+    """
     hits, named = counts.hits.sum(axis=0), counts.named.sum(axis=0)
     value = float(_label_f1s(hits, named).mean())
     left = _label_f1s(hits - counts.hits, named - counts.named)
-    known = ~np.isnan(left)
+    has_f1 = ~np.isnan(left)
     others = np.divide(
-        np.where(known, left, 0).sum(axis=1),
-        known.sum(axis=1),
+        np.where(has_f1, left, 0).sum(axis=1),
+        has_f1.sum(axis=1),
         out=np.full(len(left), value),
-        where=known.any(axis=1),
+        where=has_f1.any(axis=1),
     )
     size = counts.sizes.sum()
     residuals = (value - others) * (size - counts.sizes)
@@ -101,8 +106,10 @@ def _linear_sums(counts: LabelCounts) -> Floats:
 
 
 def _combined(counts: LabelCounts, each: Floats, reach: float) -> tuple[float, float]:
-    """Return limits of the mean of the labels' F1 by the limits of each, which are correlated as the labels'
-    F1 are when units are left out."""
+    """Limits of the mean of the labels' F1, combined from the limits of each label.
+
+    The labels' errors are correlated as their F1 are when units are left out.
+    """
     hits, named = counts.hits.sum(axis=0), counts.named.sum(axis=0)
     left = _label_f1s(hits - counts.hits, named - counts.named)
     moved = np.where(np.isnan(left), 0.0, each - left)
@@ -117,8 +124,11 @@ def _combined(counts: LabelCounts, each: Floats, reach: float) -> tuple[float, f
 
 
 def _label_limits(counts: LabelCounts, label: int, reach: float) -> tuple[float, float]:
-    """Return the limits of a label's F1. Of the rows in which it was expected or given, the share of hits is
-    the Jaccard index J, and F1 = 2J / (1 + J)."""
+    """Limits of a label's F1.
+
+    Of the rows in which the label was expected or given, the share of hits is the Jaccard index J, and
+    F1 = 2J / (1 + J).
+    """
     hits = counts.hits[:, label]
     either = counts.named[:, label] - hits
     rows, correct = int(either.sum()), int(hits.sum())

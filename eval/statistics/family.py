@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneyard.eval.statistics.estimate import Difference, Estimate
 from tuneyard.eval.statistics.rates import AT_ONCE, SEED, Z95, by_cluster
 from tuneyard.eval.statistics.spread import (
     Floats,
@@ -49,10 +50,12 @@ Bits = NDArray[np.uint8] | NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """What is flipped as a whole: `sums` [units, candidates] of differences, and `sizes`, of the same shape,
-    in rows. Both are weighted, so that every dataset counts alike; `squares` [candidates] is the sum of the
-    rows' squared weights. `bound` is the largest difference that there can be: 1 of shares, not one of a
-    loss."""
+    """The units of a sign-flip test: clusters, or rows.
+
+    `sums` [units, candidates] are summed differences and `sizes`, of the same shape, numbers of rows. Both
+    are weighted, so that every dataset counts alike. `squares` [candidates] is the sum of the rows' squared
+    weights. `bound` is the largest possible difference: 1 of shares, infinite of a loss.
+    """
 
     sums: Floats
     sizes: Floats
@@ -71,30 +74,23 @@ class Units:
         return np.asarray(np.sqrt((self.sums**2).sum(0)))
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A candidate's mean difference, simultaneous 95 % limits and p, and the minimum detectable effect."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-    smallest: float
-
-
 def units_of(
     steps: Sequence[Floats],
     groups: Sequence[Sequence[Hashable] | None],
     counts: Sequence[Floats] | None = None,
     bound: float = 1.0,
 ) -> Units:
-    """Return the units of one or more datasets, each with its differences [rows, candidates] and clusters.
-    `counts` [rows] is what each row counts where that is not 1: the tokens that its loss is of."""
+    """Units of one or more datasets, each with its differences [rows, candidates] and clusters.
+
+    `counts` [rows] is how much each row counts if that is not 1: the tokens that its loss is of.
+    """
     sums, sizes, squares = [], [], 0.0
-    ones = counts or [np.ones(len(own)) for own in steps]
-    for own, keys, weights in zip(steps, groups, ones, strict=True):
-        total = by_cluster(own * weights[:, None], keys)
-        weight = 1.0 if len(steps) == 1 else 1 / float(weights.sum())
+    ones = counts or [np.ones(len(differences)) for differences in steps]
+    for differences, keys, weights in zip(steps, groups, ones, strict=True):
+        total = by_cluster(differences * weights[:, None], keys)
+        weight = 1.0
+        if len(steps) > 1:
+            weight = 1 / float(weights.sum())
         sums.append(weight * total)
         sizes.append(weight * by_cluster(weights, keys))
         squares += float((weights**2).sum()) * weight**2
@@ -104,10 +100,13 @@ def units_of(
     return Units(every, shared, np.full(every.shape[1], squares), alone, bound)
 
 
-def estimates(units: Units) -> list[Estimate]:
-    """Return what is known of each candidate of a family. Of one on independent rows that are correct or not,
-    p is mid-p McNemar's; otherwise that of 20,000 flips with the seed fixed (of all flips if few clusters
-    differ), or of the normal family if that is larger."""
+def estimates(units: Units) -> list[Difference]:
+    """Difference of each candidate of a family, with limits and p of the whole family.
+
+    For a single candidate on independent rows that are correct or not, p is mid-p McNemar's. Otherwise p is
+    that of 20,000 flips with the seed fixed (of all flips if few clusters differ), or of the normal family if
+    that is larger.
+    """
     spread = spread_of(units.sums, units.sizes)
     whole = bool(np.all(units.sums == np.round(units.sums)))
     if whole and units.bound == 1 and units.rows_are_units and units.sums.shape[1] == 1:
@@ -120,47 +119,56 @@ def estimates(units: Units) -> list[Estimate]:
     bounded = np.isfinite(reach) & np.isfinite(spread.error)  # otherwise no difference can be shown
     smallest = np.minimum(units.bound, (np.where(bounded, reach, 0) + Z_POWER) * error)
     smallest = np.where(bounded, smallest, units.bound)
-    found = []
+    differences = []
     for column, value in enumerate(spread.value.tolist()):
         chance = float(p[column])
         low, high = _agreeing(_limits(units, spread, column, float(reach[column])), chance)
-        found.append(Estimate(value, low, high, chance, float(smallest[column])))
-    return found
+        differences.append(Difference(value, low, high, chance, float(smallest[column])))
+    return differences
 
 
 def skewness(units: Units) -> Floats:
-    """Return how skewed each candidate's mean difference is distributed (0: not at all)."""
+    """Skewness of the distribution of each candidate's mean difference."""
     return spread_of(units.sums, units.sizes).skew
 
 
 def sliced(
     steps: Floats, labels: Sequence[str], groups: Sequence[Hashable] | None
-) -> dict[str, list[Estimate]]:
-    """Return the estimates of each candidate on the rows of each label, as one family: slices and candidates.
-    `steps` are the differences [rows, candidates] of shares. A cluster in several slices is flipped whole."""
+) -> dict[str, list[Difference]]:
+    """Differences of each candidate on the rows of each label; slices and candidates are one family.
+
+    `steps` are the differences [rows, candidates] of shares. A cluster in several slices is flipped whole.
+    """
     names, candidates = list(dict.fromkeys(labels)), steps.shape[1]
-    held = np.array([[label == name for name in names] for label in labels], dtype=float)
+    held = (np.array(labels)[:, None] == np.array(names)[None, :]).astype(float)
     sums = by_cluster((held[:, :, None] * steps[:, None, :]).reshape(len(steps), -1), groups)
     sizes = np.repeat(by_cluster(held, groups), candidates, axis=1)
     rows = np.repeat(held.sum(axis=0), candidates)
-    found = estimates(Units(sums, sizes, rows, groups is None))
-    return {name: found[place * candidates : (place + 1) * candidates] for place, name in enumerate(names)}
+    family = estimates(Units(sums, sizes, rows, groups is None))
+    by_name = {}
+    for place, name in enumerate(names):
+        by_name[name] = family[place * candidates : (place + 1) * candidates]
+    return by_name
 
 
 def shrunk(units: Units) -> Floats:
-    """Return each candidate's difference drawn towards their mean by what chance would spread them. The
-    factor is 1 - (expected spread of equal candidates) / (spread seen), 0 at least: empirical Bayes (Efron
-    and Morris 1973), which takes the luck out of the figure of whichever is chosen."""
+    """Each candidate's difference, shrunk towards their mean to correct the luck of the chosen candidate.
+
+    The factor is 1 - (expected spread of equal candidates) / (observed spread), at least 0: empirical Bayes
+    (Efron and Morris 1973).
+    """
     values, size = units.values, units.sizes[:, 0].sum()
     mean = values.mean()
     centred = units.sums - units.sums.mean(1, keepdims=True) - units.sizes * (values - mean)
     expected, spread = (centred**2).sum() / size**2, ((values - mean) ** 2).sum()
-    factor = max(0.0, 1 - expected / spread) if spread else 0.0
+    factor = 0.0
+    if spread:
+        factor = max(0.0, 1 - expected / spread)
     return np.asarray(mean + factor * (values - mean))
 
 
 def null_sums(nets: Sequence[int]) -> NDArray[np.float64]:
-    """Return the chances of each sum from -Σ|net| to Σ|net| when every net's sign is a fair coin."""
+    """Probability of each sum from -Σ|net| to Σ|net| if the sign of every net is a fair coin."""
     chances = np.ones(1)
     for size, count in Counter(abs(net) for net in nets if net).items():
         heads = np.arange(count + 1)
@@ -172,9 +180,11 @@ def null_sums(nets: Sequence[int]) -> NDArray[np.float64]:
 
 
 def _exact(units: Units) -> tuple[Floats, Floats]:
-    """Return p of a single candidate on independent rows by all flips, and the critical value: Student's, or
-    more if the exact test does not reject there. (It rejects whatever lies above Student's value: mid-p is
-    the smaller p.)"""
+    """p of a single candidate on independent rows by all flips, and the critical value.
+
+    The critical value is Student's, or more if the exact test does not reject there. Above Student's value
+    the exact test always rejects: mid-p is the smaller p.
+    """
     nets, power, rows = units.sums[:, 0], float(units.power[0]), len(units.sums)
     chances = null_sums(nets.astype(int).tolist())
     centre = len(chances) // 2
@@ -190,16 +200,20 @@ def _exact(units: Units) -> tuple[Floats, Floats]:
 
 
 def _student(net: float, power: float, rows: int) -> float:
-    """Return the t statistic of `rows` differences, -1, 0 or 1, of this sum and root of summed squares."""
+    """t statistic of `rows` differences of -1, 0 or 1: `net` their sum, `power` the root of their squares."""
     if not power:
         return 0.0
     rest = rows * power**2 - net**2
-    return math.inf if rest <= 0 else abs(net) * math.sqrt((rows - 1) / rest)
+    if rest <= 0:
+        return math.inf
+    return abs(net) * math.sqrt((rows - 1) / rest)
 
 
 def _judged(units: Units, spread: Spread) -> tuple[Floats, Floats]:
-    """Return each candidate's p, and how many standard errors its limits are away: by flips and by normal
-    deviates, the larger of both."""
+    """p of each candidate, and the standard errors from its value to its limits.
+
+    Both are the larger one of flips and of normal deviates.
+    """
     flips = _Flips(units, spread.freedom)
     straight = flips.deviates(np.ones((1, flips.differing), dtype=np.uint8))[0]
     statistics = np.minimum(straight, _without_skew(spread, straight))
@@ -210,8 +224,10 @@ def _judged(units: Units, spread: Spread) -> tuple[Floats, Floats]:
 
 
 def _without_skew(spread: Spread, straight: Floats) -> Floats:
-    """Return the statistics on the scale on which skewed means are nearly normal, as normal deviates; 0 for
-    one that changes its sign there."""
+    """Statistics on the scale on which skewed means are nearly normal, as normal deviates.
+
+    0 for a statistic that changes its sign there.
+    """
     usable = np.isfinite(straight) & (spread.error > 0)
     ratio = np.divide(spread.value, spread.error, out=np.zeros_like(straight), where=usable)
     moved = np.maximum(0.0, np.sign(ratio) * unskewed(ratio, spread.skew))
@@ -222,7 +238,7 @@ class _Flips:
     """The statistics of a family if the signs of its units are flipped, in standard errors."""
 
     def __init__(self, units: Units, freedom: Floats) -> None:
-        """Sum up what no flip changes."""
+        """Compute the sums that no flip changes."""
         differing = np.any(units.sums, axis=1)
         size = units.sizes.sum(axis=0)
         levers = lever(units.sizes / size) ** 2
@@ -242,11 +258,15 @@ class _Flips:
         self.product_by_mean = size * units.sizes[0] / levers[0]
 
     def deviates(self, kept: Bits) -> Floats:
-        """Return the statistics [flips, candidates], as normal deviates; `kept` [flips, units that differ] is
-        1 of a unit whose sign stays, and 0 of one that is flipped."""
+        """Statistics [flips, candidates] as normal deviates.
+
+        `kept` [flips, units that differ] is 1 for a unit that keeps its sign, 0 for a flipped unit.
+        """
         sums = 2 * (kept.astype(np.float64) @ self.flipped) - self.total
         value = sums[:, : self.candidates]
-        product = value * self.product_by_mean if self.alike else sums[:, self.candidates :]
+        product = sums[:, self.candidates :]
+        if self.alike:
+            product = value * self.product_by_mean
         squares = self.squares - 2 * value * product + value**2 * self.size_squares
         squares = np.where(squares > ROUNDING * self.squares, squares, 0.0)
         error = np.sqrt(squares) / self.size
@@ -256,7 +276,7 @@ class _Flips:
 
 
 def _largest_flipped(flips: _Flips, seen: Floats) -> Floats:
-    """Return the family's largest statistic under each flip; `seen` are those without one."""
+    """Largest statistic of the family under each flip; `seen` are the statistics of the data themselves."""
     if flips.differing <= ENUMERATED:
         every = (np.arange(2**flips.differing)[:, None] >> np.arange(flips.differing)) & 1
         return np.asarray(flips.deviates(every).max(axis=1))
@@ -265,7 +285,7 @@ def _largest_flipped(flips: _Flips, seen: Floats) -> Floats:
 
 
 def _random_bits(count: int) -> Iterator[Bits]:
-    """Return random bits [500, count], as often as there are to be flips."""
+    """Yield random bits [500, count] until there are `FLIPS` rows of them."""
     generator = np.random.default_rng(SEED)
     for _ in range(0, FLIPS, AT_ONCE):
         drawn = np.frombuffer(generator.bytes(AT_ONCE * (count // 8 + 1)), dtype=np.uint8)
@@ -273,7 +293,7 @@ def _random_bits(count: int) -> Iterator[Bits]:
 
 
 def _placed(largest: Floats, statistics: Floats) -> tuple[Floats, float]:
-    """Return each statistic's p among the family's largest if nothing differs, and their 95 % point."""
+    """p of each statistic among the family's largest under no difference, and their 95 % point."""
     ordered = np.sort(largest)
     p = (len(ordered) - np.searchsorted(ordered, statistics - NEAR)) / len(ordered)
     rejected = math.ceil(ALPHA * len(ordered)) - 1
@@ -281,8 +301,10 @@ def _placed(largest: Floats, statistics: Floats) -> tuple[Floats, float]:
 
 
 def _normal(spread: Spread, statistics: Floats) -> tuple[Floats, float]:
-    """Return each statistic's p, and the 95 % point, of the largest of normal deviates that are correlated as
-    the candidates' differences are."""
+    """p of each statistic, and the 95 % point, by the largest of correlated normal deviates.
+
+    The deviates are correlated as the candidates' differences are.
+    """
     if len(statistics) == 1:
         return np.array([math.erfc(float(statistics[0]) / math.sqrt(2))]), Z95
     usable = (spread.error > 0) & np.isfinite(spread.error)
@@ -297,9 +319,11 @@ def _normal(spread: Spread, statistics: Floats) -> tuple[Floats, float]:
 
 
 def _limits(units: Units, spread: Spread, column: int, reach: float) -> tuple[float, float]:
-    """Return the differences that are not rejected, within the bound. Of shares the variance at δ is no
-    smaller than |δ|(1 - |δ|), that of the fewest rows that can differ: so an interval is no point where two
-    models never differ, and Wilson's where they differ one way only."""
+    """The differences that are not rejected, within the bound.
+
+    The variance of a difference δ of shares is at least |δ|(1 - |δ|), that of the fewest rows that can
+    differ. So an interval is no point if two models never differ, and Wilson's if they differ one way only.
+    """
     value, error = float(spread.value[column]), float(spread.error[column])
     if math.isinf(error) or math.isinf(reach):  # so few clusters say nothing
         return -units.bound, units.bound
@@ -308,7 +332,9 @@ def _limits(units: Units, spread: Spread, column: int, reach: float) -> tuple[fl
         rows = float(units.squares[column])
         clusters = float((units.sizes[:, column] ** 2).sum())
         size = float(units.sizes[:, column].sum())
-        alike = rows if error else clusters  # rows that never differ in a cluster do not show it to be one
+        alike = clusters  # rows that never differ do not show how similar the rows of a cluster are
+        if error:
+            alike = rows
         inner, outer = _fewest(abs(value), reach**2 * alike / size**2)
         if value >= 0:
             low, high = min(low, inner), max(high, outer)
@@ -318,44 +344,47 @@ def _limits(units: Units, spread: Spread, column: int, reach: float) -> tuple[fl
 
 
 def _fewest(value: float, square: float) -> tuple[float, float]:
-    """Return Wilson's limits of a share from the square of the critical value over the number of rows."""
+    """Wilson's limits of a share from the square of the critical value over the number of rows."""
     half = value + square / 2
     outer = (half + math.sqrt(max(0.0, half**2 - (1 + square) * value**2))) / (1 + square)
     return value**2 / ((1 + square) * outer), outer
 
 
 def _agreeing(limits: tuple[float, float], p: float) -> tuple[float, float]:
-    """Return limits in which 0 lies if p is 5 % or more; an end that is 0 but for rounding is 0."""
+    """Limits that contain 0 if p is 5 % or more. A limit that is 0 up to rounding becomes 0."""
     low, high = limits
     if p < ALPHA:
         return low, high
-    near = 10 * NEAR * (high - low) if math.isfinite(high - low) else 0.0
-    low = 0.0 if low > -near else low
-    high = 0.0 if high < near else high
+    near = 0.0
+    if math.isfinite(high - low):
+        near = 10 * NEAR * (high - low)
+    if low > -near:
+        low = 0.0
+    if high < near:
+        high = 0.0
     return low, high
 
 
 @dataclass(frozen=True, slots=True)
-class Replicated:
-    """A mean difference over seeds and examples (-1 to 1), 95 % limits and two-sided p. `between` is the
-    standard deviation of the seeds' differences, `sampling` the standard error that the examples alone would
-    give (None for a single cluster)."""
+class Replicated(Estimate):
+    """A mean difference over seeds and examples with its two-sided p.
 
-    value: float
-    low: float
-    high: float
+    `between` is the standard deviation of the seeds' differences. `sampling` is the standard error of the
+    examples alone (None for a single cluster).
+    """
+
     p: float
     between: float
     sampling: float | None
 
 
 def replicated(units: Units, tests: int = 1) -> Replicated:
-    """Return what the trainings [units, seeds] together say, as one of `tests` (Bonferroni).
+    """Mean difference of a recipe's trainings [units, seeds], as one of `tests` (Bonferroni).
 
     Seeds and clusters (or rows) are crossed random factors, with a mean square each and a residual one
     (Judd, Westfall and Kenny 2012, doi:10.1037/a0028347). The error is the sum of the seeds' part, which has
     Student's t with seeds - 1 degrees of freedom, and the clusters', with those of `satterthwaite` (Behrens
-    and Fisher): 100,000 draws, seed fixed. Few seeds that differ so give the wide interval that they should.
+    and Fisher): 100,000 draws, seed fixed. Few seeds that differ so give a wide interval.
     """
     count, seeds = units.sums.shape
     scaled = units.sums * count / units.sizes[:, 0].sum()
@@ -365,11 +394,11 @@ def replicated(units: Units, tests: int = 1) -> Replicated:
         return Replicated(value, -1.0, 1.0, 1.0, between, None)
     residual = ((scaled - rows[:, None] - columns + value) ** 2).sum() / ((count - 1) * (seeds - 1))
     of_row = seeds * float(rows.var(ddof=1))
-    own = math.sqrt(max(0.0, of_row - float(residual)) / (count * seeds))
+    row_error = math.sqrt(max(0.0, of_row - float(residual)) / (count * seeds))
     generator = np.random.default_rng(SEED)
     freedom = float(satterthwaite(units.sizes[:, :1] / units.sizes[:, 0].sum())[0])
     of_seeds, of_rows = generator.standard_t(seeds - 1, DRAWN), generator.standard_t(freedom, DRAWN)
-    errors = np.sort(np.abs(between / math.sqrt(seeds) * of_seeds + own * of_rows))
+    errors = np.sort(np.abs(between / math.sqrt(seeds) * of_seeds + row_error * of_rows))
     half = float(errors[DRAWN - math.ceil(ALPHA * DRAWN / tests)])
     above = DRAWN - int(np.searchsorted(errors, abs(value)))
     low, high = max(-1.0, value - half), min(1.0, value + half)

@@ -1,7 +1,7 @@
-"""What raters' marks of several models' answers to the same prompts say: wins, ties, and agreement.
+"""Wins, ties and agreement of raters who marked several models' answers to the same prompts.
 
-A prompt is one independent question, whoever rates it: the marks of several raters for it are
-averaged before two models are compared on it, so that more raters are no more prompts.
+A prompt is one independent question, whoever rates it. The marks of several raters for a prompt are averaged
+before two models are compared: more raters do not make more prompts.
 """
 
 from collections import defaultdict
@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from tuneyard.eval.statistics.estimate import Estimate
 from tuneyard.eval.statistics.family import null_sums
 from tuneyard.eval.statistics.rates import by_cluster, rate_of
 
@@ -30,9 +31,11 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a model's answers fare against another's by one criterion, over the prompts rated for both. `share`
-    is that of wins among prompts that are no tie, with Wilson's limits (None without any); `p` the exact
-    two-sided sign test's, `p_holm` the same with Holm's correction."""
+    """A model's answers against another's by one criterion, over the prompts rated for both.
+
+    `share` is the share of wins among prompts without a tie (None if all are ties). `p` is the exact
+    two-sided sign test's, `p_holm` the same with Holm's correction.
+    """
 
     model: str
     against: str
@@ -40,17 +43,19 @@ class Outcome:
     wins: int
     ties: int
     losses: int
-    share: tuple[float, float, float] | None
+    share: Estimate | None
     p: float
     p_holm: float
 
 
 def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]) -> list[Outcome]:
-    """Compare every model with the first of `models`, overall and by criterion. Holm's adjustment is over the
-    models for `overall`, which decides, and over models and criteria for the rest, which describe. Prompts of
-    one of `clusters` (by prompt) are not independent."""
+    """Compare every model with the first of `models`, overall and by criterion.
+
+    Holm's adjustment is over the models for `overall`, which decides, and over models and criteria for the
+    rest, which describe. Prompts of the same cluster (`clusters` by prompt) are not independent.
+    """
     base, *others = models
-    found = []
+    compared = []
     for criteria in ((OVERALL,), CRITERIA):
         family = [
             _outcome(_steps(ratings, base, model, criterion), (model, base, criterion), clusters)
@@ -58,19 +63,28 @@ def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping
             for criterion in criteria
         ]
         adjusted = holm([outcome.p for outcome in family])
-        found += [replace(outcome, p_holm=p) for outcome, p in zip(family, adjusted, strict=True)]
-    return found
+        for outcome, p in zip(family, adjusted, strict=True):
+            compared.append(replace(outcome, p_holm=p))
+    return compared
 
 
 def mean_marks(ratings: Iterable[Rating], model: str) -> dict[str, float | None]:
-    """Return a model's mean mark for each criterion over all its answers and raters (None: no mark)."""
-    own = [rating.marks for rating in ratings if rating.model == model]
-    given = {criterion: [marks[criterion] for marks in own if criterion in marks] for criterion in CRITERIA}
-    return {criterion: sum(marks) / len(marks) if marks else None for criterion, marks in given.items()}
+    """Mean mark of a model for each criterion over all its answers and raters (None: no mark)."""
+    by_criterion: dict[str, list[int]] = {criterion: [] for criterion in CRITERIA}
+    for rating in ratings:
+        if rating.model == model:
+            for criterion, mark in rating.marks.items():
+                by_criterion[criterion].append(mark)
+    means: dict[str, float | None] = {}
+    for criterion, marks in by_criterion.items():
+        means[criterion] = None
+        if marks:
+            means[criterion] = sum(marks) / len(marks)
+    return means
 
 
 def agreement(ratings: Iterable[Rating], criterion: str) -> float | None:
-    """Return Krippendorff's alpha of the raters' marks for one criterion; None where it is undefined."""
+    """Krippendorff's alpha of the raters' marks for one criterion; None if it is undefined."""
     units: defaultdict[Hashable, list[int]] = defaultdict(list)
     for rating in ratings:
         if criterion in rating.marks:
@@ -79,9 +93,11 @@ def agreement(ratings: Iterable[Rating], criterion: str) -> float | None:
 
 
 def krippendorff_alpha(units: Iterable[Sequence[int]]) -> float | None:
-    """Return Krippendorff's alpha (2011, Computing Krippendorff's Alpha-Reliability), interval metric.
-    `units` holds the values that each thing got, from however many raters; those with fewer than two count
-    for nothing. 1 is full agreement, 0 what chance gives; None where all values are the same."""
+    """Krippendorff's alpha (2011, Computing Krippendorff's Alpha-Reliability), interval metric.
+
+    `units` holds the values of each answer, from any number of raters. Answers with fewer than two values do
+    not count. 1 is full agreement, 0 is chance. None if all values are the same.
+    """
     paired = [values for values in units if len(values) > 1]
     everything = [value for values in paired for value in values]
     expected = _spread(everything)
@@ -94,41 +110,49 @@ def krippendorff_alpha(units: Iterable[Sequence[int]]) -> float | None:
 def _spread(values: Sequence[int]) -> Fraction:
     """The mean squared difference of two different values: twice the sample's variance."""
     n, total, squares = len(values), sum(values), sum(value * value for value in values)
-    return Fraction(2 * (n * squares - total * total), n * (n - 1)) if n > 1 else Fraction()
+    if n < 2:
+        return Fraction()
+    return Fraction(2 * (n * squares - total * total), n * (n - 1))
 
 
 def _outcome(
     steps: Mapping[int, Fraction], names: tuple[str, str, str], clusters: Mapping[int, str]
 ) -> Outcome:
-    """What the prompts' steps say, before Holm; with clusters the sign test flips whole ones."""
+    """Outcome of the prompts' differences, before Holm. The sign test flips whole clusters."""
     won = {prompt: step > 0 for prompt, step in steps.items() if step}
     groups: list[Hashable] = [clusters.get(prompt, prompt) for prompt in won]
     wins, losses = sum(won.values()), len(won) - sum(won.values())
-    limits, p = None, 1.0
+    share, p = None, 1.0
     if won:
         share = rate_of(list(won.values()), groups)
-        limits = (share.value, *share.ci95)
         p = sign_flip(by_cluster(np.where(list(won.values()), 1, -1), groups).tolist())
-    return Outcome(*names, wins, len(steps) - len(won), losses, limits, p, p)
+    return Outcome(*names, wins, len(steps) - len(won), losses, share, p, p)
 
 
 def _steps(ratings: Iterable[Rating], base: str, model: str, criterion: str) -> dict[int, Fraction]:
-    """How much better `model` is than `base` on each prompt that somebody rated for both, exactly."""
+    """Difference between `model` and `base` on each prompt that somebody rated for both, exactly."""
     marks = {(rating.prompt, rating.rater, rating.model): rating.marks for rating in ratings}
     gains: defaultdict[int, list[Fraction]] = defaultdict(list)
-    for (prompt, rater, rated), own in marks.items():
-        other = marks.get((prompt, rater, base), {})
-        names = CRITERIA if criterion == OVERALL else (criterion,)
-        both = [name for name in names if name in own and name in other]
-        if rated == model and both:
-            gains[prompt].append(Fraction(sum(own[name] - other[name] for name in both), len(both)))
+    criteria: tuple[str, ...] = (criterion,)
+    if criterion == OVERALL:
+        criteria = CRITERIA
+    for (prompt, rater, rated), model_marks in marks.items():
+        base_marks = marks.get((prompt, rater, base), {})
+        steps = [
+            model_marks[name] - base_marks[name]
+            for name in criteria
+            if name in model_marks and name in base_marks
+        ]
+        if rated == model and steps:
+            gains[prompt].append(Fraction(sum(steps), len(steps)))
     return {prompt: sum(gain, Fraction()) / len(gain) for prompt, gain in gains.items()}
 
 
 def sign_flip(nets: Sequence[int]) -> float:
-    """Return the two-sided exact p that the sum of `nets` is this far from 0 when signs are random: what
-    chance could do is swap two systems in a whole group. With nets of ±1 this is the sign test, and
-    McNemar's."""
+    """Two-sided exact p that the sum of `nets` is at least this far from 0 when signs are random.
+
+    Chance could swap two systems in a whole group. With nets of ±1 this is the sign test, and McNemar's.
+    """
     chances = null_sums(nets)
     centre = len(chances) // 2
     far = np.abs(np.arange(len(chances)) - centre) >= abs(sum(nets))
@@ -136,7 +160,7 @@ def sign_flip(nets: Sequence[int]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p values (Holm 1979), in the order given."""
+    """Holm's adjusted p values (Holm 1979), in the order of `p_values`."""
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))

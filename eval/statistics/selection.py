@@ -1,4 +1,4 @@
-"""Choosing on one half of the rows and reporting on the other, so that luck in choosing earns nothing."""
+"""The choosing and the reporting half of rows, and the rows that a training held out."""
 
 import hashlib
 import math
@@ -12,11 +12,15 @@ Split = tuple[list[int], list[int]]
 
 
 def split_halves(keys: Sequence[str], seed: int, place: str) -> Split:
-    """Return the rows to choose on and those to report, by a hash of what each row's group or question is:
-    the same in every run and for every model, rows of one key together. `ContentError` if a half is empty."""
+    """Rows to choose on and rows to report, by a hash of each row's key: its cluster or question.
+
+    The halves are the same in every run and for every model. Rows of one key stay together. `ContentError` if
+    a half is empty.
+    """
     halves: Split = ([], [])
     for row, key in enumerate(keys):
-        halves[hashlib.sha256(f"{seed} {key}".encode()).digest()[0] % 2].append(row)
+        digest = hashlib.sha256(f"{seed} {key}".encode()).digest()
+        halves[digest[0] % 2].append(row)
     if not all(halves):
         raise ContentError(
             f"{place}: {len(keys)} rows: too few to choose on one half and report on the other"
@@ -25,9 +29,14 @@ def split_halves(keys: Sequence[str], seed: int, place: str) -> Split:
 
 
 def held_out_rows(count: int, size: float, seed: int) -> list[int]:
-    """Return the rows (from 0, in order) that a training with this `val_size` and seed did not train on. They
-    are those that `train_test_split` of the datasets library holds out, by which both LLaMA-Factory and the
-    published script part their rows; a `size` of 1 or more is a number of rows."""
+    """Rows (from 0, in order) that a training with this `val_size` and seed did not train on.
+
+    `train_test_split` of the datasets library holds them out, both in LLaMA-Factory and in the published
+    script. A `size` of 1 or more is a number of rows.
+    """
     shuffled = np.random.default_rng(seed).permutation(count)
-    held: list[int] = shuffled[: math.ceil(size * count) if size < 1 else int(size)].tolist()
-    return sorted(held)
+    number = int(size)
+    if size < 1:
+        number = math.ceil(size * count)
+    held_out: list[int] = shuffled[:number].tolist()
+    return sorted(held_out)

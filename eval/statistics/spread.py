@@ -34,16 +34,21 @@ class Spread:
     skew: Floats
 
     def limits(self, place: int, reach: float) -> tuple[float, float]:
-        """Return the limits of one of the means, `reach` standard errors away: the hull of those of the plain
-        statistic and of the one that is corrected for skew."""
+        """Limits of one of the means, `reach` standard errors away.
+
+        They are the hull of the limits of the plain statistic and of the statistic corrected for skew.
+        """
         up, down = skewed(np.array([reach, -reach]), self.skew[place]).tolist()
         value, error = float(self.value[place]), float(self.error[place])
         return value - max(reach, up) * error, value + max(reach, -down) * error
 
 
 def spread_of(sums: Floats, sizes: Floats) -> Spread:
-    """Return the uncertainty of Σsums / Σsizes, both [units, means]: what is summed over a unit's rows, and
-    how many rows (or how much weight) it has. A mean of a single unit has an infinite error."""
+    """Uncertainty of Σsums / Σsizes, both [units, means].
+
+    `sums` are sums over the rows of a unit, `sizes` its rows or their weight. A mean of a single unit has an
+    infinite error.
+    """
     size = sizes.sum(axis=0)
     value = sums.sum(axis=0) / size
     shares = sizes / size
@@ -56,30 +61,31 @@ def spread_of(sums: Floats, sizes: Floats) -> Spread:
 
 
 def lever(shares: Floats) -> Floats:
-    """Return how much too near the mean lies to units with these shares of all rows: the divisors of their
-    residuals that make the variance right (CR2)."""
+    """Divisors of the residuals of units with these shares of all rows, for an unbiased variance (CR2)."""
     return np.asarray(np.sqrt(np.maximum(1 - shares, SMALLEST)))
 
 
 def satterthwaite(shares: Floats) -> Floats:
-    """Return the degrees of freedom [means] of a standard error by the units' shares of all rows
-    [units, means]: G - 1 for G equal units, fewer if some are larger. Rows of a unit are taken as alike (its
-    sum varies with the square of its size), which is the case of fewest degrees.
+    """Degrees of freedom [means] of a standard error by the units' shares of all rows [units, means].
+
+    G - 1 for G equal units, fewer if some are larger. Rows of a unit are taken as alike (its sum varies with
+    the square of its size), which is the case of fewest degrees.
 
     The variance is a quadratic form in the units' sums; its first two moments are matched to a chi square's
     (Satterthwaite 1946, Bell and McCaffrey 2002).
     """
     variances = shares**2
     weights = 1 / lever(shares)
-    # The covariance of the influences is diag(own) - a b' - b a' + total a a': never built, as large as it is
+    # The covariance of the influences is diag(diagonal) - a b' - b a' + total a a'.
+    # It is too large to be built.
     total = variances.sum(axis=0)
-    own = weights**2 * variances
+    diagonal = weights**2 * variances
     a = weights * shares
     b = weights * variances
     aa, ab, bb = (a * a).sum(axis=0), (a * b).sum(axis=0), (b * b).sum(axis=0)
     rest = total * a * a - 2 * a * b
-    trace = (own + rest).sum(axis=0)
-    square = (own**2 + 2 * own * rest).sum(axis=0)
+    trace = (diagonal + rest).sum(axis=0)
+    square = (diagonal**2 + 2 * diagonal * rest).sum(axis=0)
     square = square + 2 * aa * bb + 2 * ab**2 + total**2 * aa**2 - 4 * total * ab * aa
     several = shares.max(axis=0) < 1
     freedom = np.divide(trace**2, square, out=np.ones_like(square), where=several)
@@ -87,22 +93,26 @@ def satterthwaite(shares: Floats) -> Floats:
 
 
 def normal_deviate(statistic: Floats, freedom: Floats) -> Floats:
-    """Return the standard normal deviate that is as unlikely as Student's t of some degrees of freedom
-    (Wallace 1959): within 1.5 % from 3 degrees on, below that on the safe side."""
+    """The standard normal deviate that is as unlikely as a Student's t (Wallace 1959).
+
+    Within 1.5 % from 3 degrees of freedom on, below that on the safe side.
+    """
     scale = (8 * freedom + 1) / (8 * freedom + 3)
     return np.asarray(scale * np.sqrt(freedom * np.log1p(statistic**2 / freedom)))
 
 
 def student_deviate(deviate: float, freedom: Floats) -> Floats:
-    """Return the t that is as unlikely as a standard normal deviate: the inverse of `normal_deviate`."""
+    """The Student's t that is as unlikely as a standard normal deviate: the inverse of `normal_deviate`."""
     scale = (8 * freedom + 1) / (8 * freedom + 3)
     with np.errstate(over="ignore"):
         return np.asarray(np.sqrt(freedom * np.expm1((deviate / scale) ** 2 / freedom)))
 
 
 def unskewed(statistic: Floats, skew: Floats) -> Floats:
-    """Return t statistics on a scale on which a skewed mean's t is nearly normal (Hall 1992, On the removal
-    of skewness by transformation): it rises with t, and without skew it is t."""
+    """t statistics on a scale on which a skewed mean's t is nearly normal.
+
+    Hall 1992, On the removal of skewness by transformation. It rises with t, and without skew it is t.
+    """
     flat = np.abs(skew) < LEAST_SKEW
     safe = np.where(flat, 1.0, skew)
     moved = ((1 + safe * statistic / 3) ** 3 - 1) / safe + safe / 6
@@ -110,7 +120,7 @@ def unskewed(statistic: Floats, skew: Floats) -> Floats:
 
 
 def skewed(deviate: Floats, skew: Floats | np.float64) -> Floats:
-    """Return the t of a deviate on the scale of `unskewed`: its inverse."""
+    """The t of a deviate on the scale of `unskewed`: its inverse."""
     flat = np.abs(skew) < LEAST_SKEW
     safe = np.where(flat, 1.0, skew)
     moved = 3 / safe * (np.cbrt(1 + safe * (deviate - safe / 6)) - 1)

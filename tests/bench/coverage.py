@@ -17,7 +17,7 @@ from scipy.stats import norm
 from tuneyard.eval.judge.comparison import RARE, SKEWED
 from tuneyard.eval.statistics import family
 from tuneyard.eval.statistics.f1 import LabelCounts, f1_differences, macro_f1
-from tuneyard.eval.statistics.family import Estimate, Units, estimates, skewness, units_of
+from tuneyard.eval.statistics.family import Difference, Units, estimates, skewness, units_of
 from tuneyard.eval.statistics.rates import mean_of, rate_of
 
 LARGEST_CLUSTER = 60
@@ -39,7 +39,7 @@ class Page:
 Draw = Callable[[np.random.Generator], Page]
 
 
-def contradicts(found: Sequence[Estimate]) -> bool:
+def contradicts(found: Sequence[Difference]) -> bool:
     """Whether a p is under 5 % beside an interval that holds 0, or the reverse."""
     return any((one.p < family.ALPHA) != (one.low > 0 or one.high < 0) for one in found)
 
@@ -125,7 +125,7 @@ def labels(design: Labels, rows: int, clusters: int) -> Draw:
         mixed = [KEPT * a + (1 - KEPT) * b for a, b in zip(design.correct, design.better, strict=True)]
         value = truth(design, design.correct)
         gain = truth(design, mixed) - value
-        _, low, high = macro_f1(one)
+        low, high = macro_f1(one).ci95
         found = estimates(f1_differences([one, two], [(0, 1)]))
         rare = bool(np.bincount(expected)[kept].min() < RARE)
         holds = found[0].low <= gain <= found[0].high

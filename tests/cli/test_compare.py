@@ -14,7 +14,7 @@ from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language import CHINESE, catalogue
 from tuneyard.eval.compare import cli
-from tuneyard.eval.show.tables import BIAS, BIASES
+from tuneyard.eval.judge.questions.label_bias import CAPTION, HEADER
 
 GOLDEN = ROOT / "tests" / "golden" / "compare" / "demo.md"
 PLOTS = [
@@ -203,7 +203,7 @@ def test_label_bias_is_a_table_of_its_own(run: Run, tmp_path: Path) -> None:
 
 
 def test_label_bias_has_its_chinese() -> None:
-    assert {BIAS, *filter(None, BIASES)} <= {*catalogue(CHINESE)}
+    assert {CAPTION, *filter(None, HEADER)} <= {*catalogue(CHINESE)}
 
 
 def test_label_bias_is_of_accuracy_and_has_halves_of_its_own(run: Run, tmp_path: Path) -> None:

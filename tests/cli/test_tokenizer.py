@@ -11,7 +11,7 @@ from tests.messages import raises
 from tuneyard.core import errors
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.metrics.text import JIEBA, bleu, bleu_parts, jieba_words, rouge
-from tuneyard.eval.read.measured import measured_examples
+from tuneyard.eval.read.find import Reading, read_run
 from tuneyard.eval.text import cli
 
 REFERENCE, ANSWER = "我们在北京大学学习，很好。", "他们在北京大学工作。"
@@ -65,8 +65,8 @@ def test_results_and_screen_name_the_tokenizer_and_a_comparison_uses_it(text, tm
     again = json.loads((out / "base/rows/results.json").read_text())
     assert again["tokenizer"].startswith("jieba 0") and again["rouge1"] == pytest.approx(0.4)
     assert "(by jieba 0" in capsys.readouterr().out
-    values = [row.value for row in measured_examples(out / "base/rows/predictions.jsonl", "rouge1")]
-    assert values == [pytest.approx(0.4)] * 3
+    scored = read_run(out / "base/rows", Reading("rouge1"))
+    assert scored.values["rouge1"] == [pytest.approx(0.4)] * 3
 
 
 def test_without_the_package_the_message_has_the_install_line(text, monkeypatch, tmp_path) -> None:

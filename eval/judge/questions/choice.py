@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.judge.question import AnsweredQuestion, Question
-from tuneyard.eval.read.run import ScoredRun, by_dataset, without
+from tuneyard.core.language import tr, tr_counted
+from tuneyard.core.number_format import Table, percent
+from tuneyard.eval.judge.cells import translated
+from tuneyard.eval.judge.question import Answer, Question
+from tuneyard.eval.read.run import Runs, ScoredRun, without
 from tuneyard.eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42
@@ -14,38 +18,11 @@ CHOICE_SEED = 42
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The model that was chosen, on how many rows, and every candidate's mean accuracy there."""
+    """The chosen model, and every candidate's mean accuracy on the `n` rows of the choosing half."""
 
     model: str
     n: int
     scores: Mapping[str, float]
-
-
-def choose_on_half(runs: Sequence[ScoredRun], base: str) -> tuple[list[ScoredRun], Choice]:
-    """Return the base's and the chosen model's runs on the rows that the choice did not see, and the choice.
-    Rows of a cluster stay in one half. `RequestError` unless there are two candidates or more, and every
-    model has rows on every dataset."""
-    by_set = by_dataset(runs)
-    models = list(dict.fromkeys(run.model for run in runs))
-    candidates = [model for model in models if model != base]
-    if len(candidates) < 2 or base not in models:
-        raise RequestError(
-            f"--choose-on half: found {', '.join(models)}, expected {base} and two others or more"
-        )
-    seen: dict[str, set[str]] = {}
-    for dataset, own in by_set.items():
-        if lacking := [model for model in models if model not in own]:
-            raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(lacking)}")
-        first = next(iter(own.values()))
-        half, _ = split_halves(first.groups or first.rows, CHOICE_SEED, dataset)
-        seen[dataset] = {first.rows[row] for row in half}
-    chosen_on = [run.only([row in seen[run.dataset] for row in run.rows]) for run in runs]
-    scores = {
-        model: fmean(fmean(run.correct) for run in chosen_on if run.model == model) for model in candidates
-    }
-    best = max(scores, key=lambda model: scores[model])
-    told = Choice(best, sum(map(len, seen.values())), scores)
-    return [without(run, seen[run.dataset]) for run in runs if run.model in (base, best)], told
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +31,55 @@ class HeldOutChoice(Question):
 
     key = "choice"
 
-    def answer(self, runs: Sequence[ScoredRun], base: str) -> AnsweredQuestion:
+    def answer(self, runs: Runs, base: str) -> Answer:
         """One record, and the base's and the chosen model's runs on the held-out half."""
         held_out, choice = choose_on_half(runs, base)
-        return AnsweredQuestion(self, [choice], held_out)
+        return Answer(self, [choice], held_out, base)
+
+    def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
+        """Every candidate's accuracy on the choosing half, the best first."""
+        del base  # which is no candidate
+        (choice,) = records
+        rows = []
+        for model, accuracy in sorted(choice.scores.items(), key=lambda item: -item[1]):
+            name = model
+            if model == choice.model:
+                name = tr("{model} (chosen)", model=model)
+            rows.append([name, percent(accuracy)])
+        examples = tr_counted(choice.n, "example")
+        caption = tr("Chosen on {examples}, compared on the others", examples=examples)
+        return {caption: Table(translated(["candidate", "mean accuracy there"]), rows)}
+
+
+def choose_on_half(runs: Runs, base: str) -> tuple[dict[str, dict[str, ScoredRun]], Choice]:
+    """The base's and the chosen model's runs on the rows that the choice did not see, and the choice.
+
+    Rows of a cluster stay in one half. `RequestError` unless there are two candidates or more, and every
+    model was scored on every dataset.
+    """
+    models = list(dict.fromkeys(model for by_model in runs.values() for model in by_model))
+    candidates = [model for model in models if model != base]
+    if len(candidates) < 2 or base not in models:
+        raise RequestError(
+            f"--choose-on half: found {', '.join(models)}, expected {base} and two others or more"
+        )
+    accuracies: dict[str, list[float]] = {model: [] for model in candidates}
+    choosing_rows: dict[str, set[str]] = {}
+    for dataset, by_model in runs.items():
+        missing = [model for model in models if model not in by_model]
+        if missing:
+            raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(missing)}")
+        first = next(iter(by_model.values()))
+        half, _ = split_halves(first.groups or first.rows, CHOICE_SEED, dataset)
+        choosing_rows[dataset] = {first.rows[row] for row in half}
+        for model in candidates:
+            accuracies[model].append(fmean(by_model[model].correct[row] for row in half))
+    scores = {model: fmean(values) for model, values in accuracies.items()}
+    best = max(scores, key=lambda model: scores[model])
+    held_out: dict[str, dict[str, ScoredRun]] = {}
+    for dataset, by_model in runs.items():
+        held_out[dataset] = {}
+        for model, run in by_model.items():
+            if model in (base, best):
+                held_out[dataset][model] = without(run, choosing_rows[dataset])
+    return held_out, Choice(best, sum(map(len, choosing_rows.values())), scores)

@@ -1,86 +1,40 @@
-"""What is a recipe worth that was trained several times, with different seeds?"""
+"""How good is a recipe that was trained several times, with different seeds?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language import tr
+from tuneyard.core.number_format import NONE, Table, p_cell, points_interval
+from tuneyard.eval.judge.cells import on_dataset, translated
 from tuneyard.eval.judge.conclusions import MEAN
-from tuneyard.eval.judge.question import AnsweredQuestion, Question
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.judge.question import Answer, Question
+from tuneyard.eval.read.run import Runs
 from tuneyard.eval.statistics.family import Replicated, replicated, units_of
 
 # Student's 97.5 % point with seeds - 1 degrees of freedom over √seeds, as a multiple of that of five
 WIDER = {2: 7.2, 3: 2.0, 4: 1.3}
+HEADER = (
+    "replicates",
+    "trainings",
+    "difference from the base, points (95 % over seeds and examples)",
+    "p",
+    "standard deviation between seeds",
+    "standard error of the examples",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicatedRecipe:
-    """The mean accuracy of a recipe's `models` minus the base's, on one dataset or on the mean of all."""
+    """Mean accuracy of a recipe's `models` minus the base's, on one dataset or on the mean of all."""
 
     name: str
     models: Sequence[str]
     dataset: str
-    found: Replicated
-
-
-def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
-    """Return the models of each recipe from `NAME=MODEL,MODEL,…`; `RequestError` for fewer than two."""
-    found: dict[str, list[str]] = {}
-    for text in texts:
-        name, _, listed = text.partition("=")
-        models = [model.strip() for model in listed.split(",") if model.strip()]
-        if not name or name in found or len(set(models)) < max(2, len(models)):
-            raise RequestError(
-                f"--replicates {text}: expected NAME=MODEL,MODEL,… with two different models or more, "
-                "each name once"
-            )
-        found[name] = models
-    return found
-
-
-def compare_replicates(
-    runs: Sequence[ScoredRun], base: str, recipes: Mapping[str, Sequence[str]]
-) -> list[ReplicatedRecipe]:
-    """Compare each recipe with the base on every dataset, and on their mean where there are several. Of
-    several recipes, p and limits are Bonferroni's. `RequestError` where a model is the base, or was not
-    scored on the datasets of the others."""
-    by_model: dict[str, dict[str, ScoredRun]] = {}
-    for run in runs:
-        by_model.setdefault(run.model, {})[run.dataset] = run
-    found: list[ReplicatedRecipe] = []
-    for name, models in recipes.items():
-        datasets = _datasets(name, [base, *models], by_model)
-        for own in [*([one] for one in datasets), *([datasets] if len(datasets) > 1 else [])]:
-            scored = [[by_model[model][dataset] for model in (base, *models)] for dataset in own]
-            correct = [np.array([run.correct for run in each], dtype=float) for each in scored]
-            units = units_of(
-                [(each[1:] - each[0]).T for each in correct], [each[0].groups for each in scored]
-            )
-            where = own[0] if len(own) == 1 else MEAN
-            found.append(ReplicatedRecipe(name, models, where, replicated(units, len(recipes))))
-    return found
-
-
-def _datasets(name: str, models: Sequence[str], by_model: Mapping[str, Mapping[str, ScoredRun]]) -> list[str]:
-    """The datasets of a recipe's models, which are those of each of them and of the base."""
-    base, first, *others = models
-    if base in (first, *others):
-        raise RequestError(f"--replicates {name}: {base} is what the others are compared with")
-    if lacking := [model for model in models if model not in by_model]:
-        raise RequestError(
-            f"--replicates {name}: no model {lacking[0]}; expected some of {', '.join(by_model)}"
-        )
-    for model in others:
-        if differing := by_model[model].keys() ^ by_model[first].keys():
-            listed = ", ".join(sorted(differing))
-            raise RequestError(f"--replicates {name}: {first} and {model} were not both scored on {listed}")
-    datasets = [dataset for dataset in by_model[first] if dataset in by_model[base]]
-    if not datasets:
-        raise RequestError(f"--replicates {name}: {base} was not scored on {', '.join(by_model[first])}")
-    return datasets
+    difference: Replicated
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +58,94 @@ class Replicates(Question):
                 warnings.append(tr(message, name=name, count=count, times=WIDER[count]))
         return warnings
 
-    def answer(self, runs: Sequence[ScoredRun], base: str) -> AnsweredQuestion:
+    def answer(self, runs: Runs, base: str) -> Answer:
         """A record for each recipe and dataset, and for the mean of several datasets."""
-        return AnsweredQuestion(self, compare_replicates(runs, base, self.recipes), runs)
+        return Answer(self, compare_replicates(runs, base, self.recipes), runs, base)
+
+    def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
+        """Each recipe's mean over its trainings against the base; limits over seeds and examples."""
+        del base  # which the header names
+        rows = []
+        for recipe in records:
+            difference = recipe.difference
+            of_examples = NONE
+            if difference.sampling is not None:
+                of_examples = f"{100 * difference.sampling:.1f}"
+            rows.append(
+                [
+                    on_dataset(recipe.name, recipe.dataset),
+                    f"{len(recipe.models)}",
+                    points_interval(difference.value, difference.low, difference.high),
+                    p_cell(difference.p),
+                    f"{100 * difference.between:.1f}",
+                    of_examples,
+                ]
+            )
+        return {tr("Replicates"): Table(translated(HEADER), rows)}
+
+
+def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Models of each recipe from `NAME=MODEL,MODEL,…`; `RequestError` for fewer than two."""
+    recipes: dict[str, list[str]] = {}
+    for text in texts:
+        name, _, listed = text.partition("=")
+        models = [model.strip() for model in listed.split(",") if model.strip()]
+        if not name or name in recipes or len(set(models)) < max(2, len(models)):
+            raise RequestError(
+                f"--replicates {text}: expected NAME=MODEL,MODEL,… with two different models or more, "
+                "each name once"
+            )
+        recipes[name] = models
+    return recipes
+
+
+def compare_replicates(runs: Runs, base: str, recipes: Mapping[str, Sequence[str]]) -> list[ReplicatedRecipe]:
+    """Compare each recipe with the base on every dataset, and on their mean if there are several.
+
+    Of several recipes, p and limits are Bonferroni's. `RequestError` if a model is the base, or was not
+    scored on the datasets of the others.
+    """
+    compared: list[ReplicatedRecipe] = []
+    for name, models in recipes.items():
+        datasets = _datasets(name, base, models, runs)
+        averaged = [[dataset] for dataset in datasets]
+        if len(datasets) > 1:
+            averaged.append(datasets)
+        for several in averaged:
+            steps, groups = [], []
+            for dataset in several:
+                base_correct = np.array(runs[dataset][base].correct, dtype=float)
+                correct = np.array([runs[dataset][model].correct for model in models], dtype=float)
+                steps.append((correct - base_correct).T)
+                groups.append(runs[dataset][base].groups)
+            dataset = MEAN
+            if len(several) == 1:
+                dataset = several[0]
+            difference = replicated(units_of(steps, groups), len(recipes))
+            compared.append(ReplicatedRecipe(name, models, dataset, difference))
+    return compared
+
+
+def _datasets(name: str, base: str, models: Sequence[str], runs: Runs) -> list[str]:
+    """Datasets that each of a recipe's models and the base were scored on."""
+    if base in models:
+        raise RequestError(f"--replicates {name}: {base} is what the others are compared with")
+    datasets_of: dict[str, list[str]] = {}
+    for dataset, by_model in runs.items():
+        for model in by_model:
+            datasets_of.setdefault(model, []).append(dataset)
+    first, *others = models
+    for model in models:
+        if model not in datasets_of:
+            expected = ", ".join(datasets_of)
+            raise RequestError(f"--replicates {name}: no model {model}; expected some of {expected}")
+    for model in others:
+        differing = set(datasets_of[model]) ^ set(datasets_of[first])
+        if differing:
+            listed = ", ".join(sorted(differing))
+            raise RequestError(f"--replicates {name}: {first} and {model} were not both scored on {listed}")
+    datasets = [dataset for dataset in datasets_of[first] if base in runs[dataset]]
+    if not datasets:
+        listed = ", ".join(datasets_of[first])
+        raise RequestError(f"--replicates {name}: {base} was not scored on {listed}")
+    return datasets

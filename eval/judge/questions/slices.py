@@ -2,22 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tuneyard.core.errors import RequestError
+from tuneyard.core.language import tr
+from tuneyard.core.metrics import ACCURACY
+from tuneyard.core.number_format import Table, percent
+from tuneyard.eval.judge.cells import DIFFERENCES, difference_cells, translated
 from tuneyard.eval.judge.comparison import paired_tests
 from tuneyard.eval.judge.conclusions import PairedTest
-from tuneyard.eval.judge.question import AnsweredQuestion, Question
+from tuneyard.eval.judge.question import Answer, Question
 from tuneyard.eval.metrics.labels import MOST
-from tuneyard.eval.read.run import ScoredRun, by_dataset
+from tuneyard.eval.read.run import Runs, RunsOfDataset
 from tuneyard.eval.statistics.family import sliced
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The rows of a dataset with one value of a field: each model's accuracy, and the tests against the base,
-    with p and limits of all slices and models of the dataset together."""
+    """The rows of a dataset with the same value of a field.
+
+    `accuracy` is each model's share of correct rows. `tests` are against the base; their p and limits hold
+    for all slices and models of the dataset together.
+    """
 
     dataset: str
     value: str
@@ -26,50 +34,72 @@ class Slice:
     tests: Sequence[PairedTest]
 
 
-def compare_slices(runs: Sequence[ScoredRun], base: str, by: str) -> list[Slice]:
+@dataclass(frozen=True, slots=True)
+class BySlices(Question):
+    """Compare with the base on the rows of each value of `by`."""
+
+    by: str
+    key = "slices"
+
+    @property
+    def field(self) -> str:
+        """The field that makes the slices."""
+        return self.by
+
+    def answer(self, runs: Runs, base: str) -> Answer:
+        """A record for each slice of each dataset."""
+        return Answer(self, compare_slices(runs, base, self.by), runs, base)
+
+    def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
+        """Every model against the base on each slice."""
+        header = ["slice", "", "accuracy", *DIFFERENCES[1:5]]
+        rows = []
+        for part in records:
+            name = tr("{value} of {dataset}, n = {n:,}", value=part.value, dataset=part.dataset, n=part.n)
+            base_share = percent(part.accuracy[base])
+            for test in part.tests:
+                shares = f"{percent(part.accuracy[test.model])} − {base_share}"
+                rows.append([name, f"{test.model} − {base}", shares, *difference_cells(test, ACCURACY)[1:5]])
+        return {tr("By {field}", field=self.by): Table(translated(header), rows)}
+
+
+def compare_slices(runs: Runs, base: str, by: str) -> list[Slice]:
     """Compare every model with the base on each slice of each dataset, a slice for every value of `by`.
-    Datasets whose rows lack the field, or that the base did not answer, are left out; `RequestError` where no
-    dataset has it, or one has more than 20 values."""
-    found = [
-        one
-        for own in by_dataset(runs).values()
-        if base in own and any(own[base].kinds.get(by, ()))
-        for one in _slices(own, base, by)
-    ]
-    if not found:
-        known = ", ".join(dict.fromkeys(name for run in runs for name in run.kinds)) or "none"
-        raise RequestError(f"--by {by}: no dataset's rows have it (fields to part them by: {known})")
-    return found
 
-
-def _slices(runs: dict[str, ScoredRun], base: str, by: str) -> list[Slice]:
-    first = runs[base]
-    labels = list(first.kinds[by])
-    values = sorted(set(labels), key=lambda value: (-labels.count(value), value))
-    if len(values) > MOST:
-        raise RequestError(f"--by {by}: {len(values)} values on {first.dataset}, expected at most {MOST}")
-    others = [model for model in runs if model != base]
-    if not others:
-        return []
-    right = {model: np.array(run.correct, dtype=float) for model, run in runs.items()}
-    steps = np.stack([right[model] - right[base] for model in others], axis=1)
-    estimates = sliced(steps, labels, first.groups)
-    slices = []
-    for value in values:
-        own = np.array(labels) == value
-        tests = paired_tests([(base, model) for model in others], steps[own], estimates[value])
-        accuracy = {model: float(right[model][own].mean()) for model in runs}
-        slices.append(Slice(first.dataset, value, int(own.sum()), accuracy, tests))
+    Datasets whose rows lack the field, or that the base did not answer, are left out. `RequestError` if no
+    dataset has the field, or one has more than 20 values.
+    """
+    slices: list[Slice] = []
+    for by_model in runs.values():
+        if base in by_model and any(by_model[base].kinds.get(by, ())):
+            slices += _slices(by_model, base, by)
+    if not slices:
+        fields: dict[str, None] = {}
+        for by_model in runs.values():
+            for run in by_model.values():
+                fields.update(dict.fromkeys(run.kinds))
+        listed = ", ".join(fields) or "none"
+        raise RequestError(f"--by {by}: no dataset's rows have it (fields to part them by: {listed})")
     return slices
 
 
-@dataclass(frozen=True, slots=True)
-class BySlices(Question):
-    """Compare with the base on the rows of each value of `field`."""
-
-    field: str
-    key = "slices"
-
-    def answer(self, runs: Sequence[ScoredRun], base: str) -> AnsweredQuestion:
-        """A record for each slice of each dataset."""
-        return AnsweredQuestion(self, compare_slices(runs, base, self.field), runs)
+def _slices(runs: RunsOfDataset, base: str, by: str) -> list[Slice]:
+    base_run = runs[base]
+    labels = list(base_run.kinds[by])
+    values = sorted(set(labels), key=lambda value: (-labels.count(value), value))
+    if len(values) > MOST:
+        raise RequestError(f"--by {by}: {len(values)} values on {base_run.dataset}, expected at most {MOST}")
+    others = [model for model in runs if model != base]
+    if not others:
+        return []
+    correct = {model: np.array(run.correct, dtype=float) for model, run in runs.items()}
+    steps = np.stack([correct[model] - correct[base] for model in others], axis=1)
+    differences = sliced(steps, labels, base_run.groups)
+    pairs = [(base, model) for model in others]
+    slices = []
+    for value in values:
+        in_slice = np.array(labels) == value
+        tests = paired_tests(pairs, steps[in_slice], differences[value])
+        accuracy = {model: float(flags[in_slice].mean()) for model, flags in correct.items()}
+        slices.append(Slice(base_run.dataset, value, int(in_slice.sum()), accuracy, tests))
+    return slices

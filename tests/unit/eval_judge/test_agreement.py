@@ -8,18 +8,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuneyard.core.metrics import Metric
-from tuneyard.eval.judge.comparison import compare
+from tests.fake_runs import compare
+from tuneyard.core.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
+from tuneyard.eval.judge.questions.against_base import differences
 from tuneyard.eval.read.run import ScoredRun
-from tuneyard.eval.show.tables import differences
 from tuneyard.eval.show.verdict import headline, verdict
 from tuneyard.eval.statistics import family
-from tuneyard.eval.statistics.family import Estimate
+from tuneyard.eval.statistics.family import Difference
 
 LABELS = ["yes", "no", "maybe"]
 MODELS = ["base", "a", "b", "c"]
-METRICS = {"score": Metric("share", True), "loss": Metric("nats", False), "points": Metric("points", True)}
+METRICS = {
+    "score": Metric("share", True, "score"),
+    "eval_loss": Metric("nats", False, "eval_loss"),
+    "points": Metric("points", True, "points"),
+}
 
 
 @pytest.fixture
@@ -40,19 +44,19 @@ def page(
         chance = np.where(generator.random(len(keys)) < alike, whole, generator.random(len(keys)))
         said = np.where(chance < generator.random(), gold, generator.choice(LABELS, len(keys))).tolist()
         values = {
-            "score": chance, "loss": np.exp(2 * chance), "points": 10 * chance - 5, "": chance,
+            "score": chance, "eval_loss": np.exp(2 * chance), "points": 10 * chance - 5, "": chance,
         }[metric]  # fmt: skip
         right = [one == other for one, other in zip(said, gold, strict=True)]
         run = ScoredRun(
             name, dataset, name, [str(row) for row in range(len(keys))], gold, said, right,
-            [str(key) for key in keys], values=values.tolist(),
-            weights=np.ceil(np.exp(chance * 5)).tolist() if metric == "loss" else [1.0] * len(keys),
+            [str(key) for key in keys], values={metric: values.tolist()},
+            tokens=np.ceil(np.exp(chance * 5)).tolist(),
         )  # fmt: skip
-        runs.append(replace(run, weights=runs[0].weights) if runs else run)
+        runs.append(replace(run, tokens=runs[0].tokens) if runs else run)
     return runs
 
 
-def agree(one: PairedTest | Estimate) -> bool:
+def agree(one: PairedTest | Difference) -> bool:
     return (one.p < 0.05) == (one.low > 0 or one.high < 0)
 
 
@@ -72,7 +76,7 @@ def check(section: Section, base: str) -> None:
             low, high = map(printed_number, re.search(r"\((\S+) to (\S+)\)", row[1]).groups())
             assert (printed_number(row[place]) < 0.05) == (low > 0 or high < 0), row
     text = verdict(section, base)
-    sign = 1 if section.meaning.higher else -1
+    sign = 1 if section.metric.higher else -1
     better = {test.model for test in section.against_base if test.shown and sign * test.value > 0}
     assert text.startswith(("Ship", "Better than")) == bool(better)
     check_printed(text, section)
@@ -91,7 +95,7 @@ def check_printed(text: str, section: Section) -> None:
     pair = re.search(r"([\d.,−e+-]+\d)(?: %)? against ([\d.,−e+-]+\d)", text)
     if pair is not None:
         ours, theirs = map(printed_number, pair.groups())
-        assert (ours > theirs) == section.meaning.higher and ours != theirs
+        assert (ours > theirs) == section.metric.higher and ours != theirs
     if text.startswith("No evidence"):
         low, high = map(printed_number, re.search(r"\((\S+) to (\S+)\), p", text).groups())
         assert low <= 0 <= high
@@ -126,7 +130,7 @@ def test_p_interval_and_verdict_of_a_page_agree_as_they_are_printed(
     runs = page(generator, clusters, models, metric, "s")
     if several:
         runs += page(generator, 23 - clusters, models, metric, "t")
-    comparison = compare(runs, "base", metric=metric, **({"meaning": METRICS[metric]} if metric else {}))
+    comparison = compare(runs, "base", metric=METRICS.get(metric, ACCURACY))
     for section in comparison.sections:
         check(section, "base")
     check_headline(comparison)

@@ -4,11 +4,11 @@ import random
 
 import pytest
 
+from tests.fake_runs import compare
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.judge.comparison import compare
 from tuneyard.eval.judge.questions.choice import HeldOutChoice, choose_on_half
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.run import ScoredRun, by_dataset
 
 
 def run(model, correct, dataset="s", groups=None):
@@ -24,11 +24,12 @@ def test_the_best_there_is_compared_on_the_rows_that_it_was_not_chosen_on():
         run("good", [i % 8 != 0 for i in range(80)], groups=groups),
         run("bad", [False] * 80, groups=groups),
     ]
-    kept, choice = choose_on_half(runs, "base")
+    kept, choice = choose_on_half(by_dataset(by_dataset(runs)), "base")
     assert choice.model == "good" and choice.scores["bad"] == 0
-    assert [one.model for one in kept] == ["base", "good"]
-    held = set(kept[0].rows)
-    assert kept[1].rows == kept[0].rows and len(held) + choice.n == 80 and 20 < len(held) < 60
+    assert [one.model for one in kept["s"].values()] == ["base", "good"]
+    base, good = kept["s"].values()
+    held = set(base.rows)
+    assert good.rows == base.rows and len(held) + choice.n == 80 and 20 < len(held) < 60
     inside = {groups[int(row)] for row in held}
     assert not inside & {groups[i] for i in range(80) if str(i) not in held}
     seen = [i for i in range(80) if str(i) not in held]
@@ -39,8 +40,8 @@ def test_luck_in_choosing_earns_nothing():
     draw, gains = random.Random(1), []
     for _ in range(60):
         runs = [run(name, [draw.random() < 0.5 for _ in range(100)]) for name in ("base", *"abcdefgh")]
-        kept, _ = choose_on_half(runs, "base")
-        gains.append(compare(kept, "base").sets[0].against_base[0].value)
+        kept, _ = choose_on_half(by_dataset(by_dataset(runs)), "base")
+        gains.append(compare([*kept["s"].values()], "base").sets[0].against_base[0].value)
     assert abs(sum(gains) / len(gains)) < 0.035
 
 
@@ -49,9 +50,9 @@ def test_datasets_count_alike_and_each_has_its_halves():
     runs = [run("base", many, "a"), run("base", few, "b")]
     runs += [run("x", [True] * 120 + [False] * 80, "a"), run("x", [True] * 20, "b")]
     runs += [run("y", many, "a"), run("y", few, "b")]
-    kept, choice = choose_on_half(runs, "base")
+    kept, choice = choose_on_half(by_dataset(by_dataset(runs)), "base")
     assert choice.model == "x" and 0.75 < choice.scores["x"] < 0.85 and choice.scores["y"] == 0.5
-    assert {one.dataset for one in kept} == {"a", "b"}
+    assert {*kept} == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -63,18 +64,18 @@ def test_datasets_count_alike_and_each_has_its_halves():
 )
 def test_nothing_to_choose_from_is_refused(models, facts):
     with raises(RequestError, *facts.split("; ")):
-        choose_on_half([run(model, [True] * 9) for model in models], "base")
+        choose_on_half(by_dataset([run(model, [True] * 9) for model in models]), "base")
 
 
 def test_a_model_that_was_not_scored_on_a_dataset_is_refused():
     runs = [run(model, [True] * 9) for model in ("base", "x", "y")] + [run("base", [True] * 9, "t")]
     with raises(RequestError):
-        choose_on_half(runs, "base")
+        choose_on_half(by_dataset(by_dataset(runs)), "base")
 
 
 def test_the_question_leaves_the_held_out_rows_to_the_comparison() -> None:
     runs = [run("base", [False] * 40), run("good", [True] * 40), run("bad", [False] * 40)]
-    answer = HeldOutChoice().answer(runs, "base")
+    answer = HeldOutChoice().answer(by_dataset(by_dataset(runs)), "base")
     (choice,) = answer.records
-    assert [one.model for one in answer.runs] == ["base", choice.model] == ["base", "good"]
-    assert len(answer.runs[0].rows) == 40 - choice.n
+    assert [*answer.runs["s"]] == ["base", choice.model] == ["base", "good"]
+    assert len(answer.runs["s"]["base"].rows) == 40 - choice.n

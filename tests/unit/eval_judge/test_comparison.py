@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.fake_runs import compare
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.metrics import Metric
-from tuneyard.eval.judge.comparison import compare
 from tuneyard.eval.judge.conclusions import Comparison, Section
 from tuneyard.eval.metrics.labels import summary
 from tuneyard.eval.metrics.qa import qa_summary
@@ -277,8 +277,8 @@ def test_very_skewed_differences_are_named_in_a_caution(tail: float, warned: boo
     generator = np.random.default_rng(8)
     base = generator.normal(size=100)
     runs = [
-        replace(make(model, [False] * 100), values=values.tolist(), weights=[1.0] * 100)
+        replace(make(model, [False] * 100), values={"score": values.tolist()})
         for model, values in (("base", base), ("a", base + np.exp(tail * generator.normal(size=100))))
     ]
-    section = only(compare(runs, "base", metric="score", meaning=Metric("points", True)))
+    section = only(compare(runs, "base", metric=Metric("points", True, "score")))
     assert ["very skewed" in caution for caution in section.cautions] == [True] * warned

@@ -14,8 +14,8 @@ from tests.conftest import ROOT
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.number_format import number
-from tuneyard.eval.compare import cli
-from tuneyard.eval.judge.compared import compare_in_metric
+from tuneyard.eval.compare import cli, compare_results
+from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.metrics.text import bleu, bleu_parts
 from tuneyard.eval.show.tables import markdown
 from tuneyard.eval.show.verdict import verdict
@@ -46,7 +46,7 @@ def losses(seed, shift=0.0, n=N):
 
 
 def compared(folder, metric, **options):
-    return compare_in_metric([str(folder)], metric, options.get("decide_on", "")).comparison
+    return compare_results([str(folder)], [AgainstBase(metric, options.get("decide_on", ""))]).comparison
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -174,7 +174,7 @@ def test_anybodys_numbers_in_json_lines(tmp_path):
         rows = [{"id": f"q{i}", "grade": draw.random() + shift + 0.01 * (i % 3)} for i in range(30)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     named = [f"{name}={tmp_path / name}.jsonl" for name in ("old", "new")]
-    graded = compare_in_metric(named, "grade", "").comparison
+    graded = compare_results(named, [AgainstBase("grade")]).comparison
     assert graded.base == "old" and graded.sections[0].against_base[0].value == pytest.approx(0.3)
 
 

@@ -11,6 +11,7 @@ from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.judge.questions.label_bias import SEED, fit_bias, label_biases
 from tuneyard.eval.read.find import read_run
+from tuneyard.eval.read.run import by_dataset
 from tuneyard.eval.statistics.selection import split_halves
 
 LABELS = ["maybe", "no", "yes"]
@@ -77,7 +78,7 @@ def test_a_gain_that_is_label_bias_alone_is_none_without_it(tmp_path) -> None:
         read_run(written(tmp_path, name, shift))
         for name, shift in (("base", [0, 50.0, 0]), ("tuned", [0, 0.0, 0]))
     )
-    first, other = label_biases([tuned, base], "base")
+    first, other = label_biases(by_dataset(by_dataset([tuned, base])), "base")
     assert (first.model, other.model) == ("base", "tuned")
     assert first.bias["no"] > 30 > abs(other.bias["no"])
     assert first.raw.value < 0.45 < 0.6 < first.calibrated.value == other.calibrated.value
@@ -91,7 +92,7 @@ def test_a_gain_that_is_label_bias_alone_is_none_without_it(tmp_path) -> None:
 def test_accuracy_is_of_the_half_that_was_not_fitted_on_and_clusters_are_whole(tmp_path) -> None:
     groups = [str(row // 3) for row in range(300)]
     run = read_run(written(tmp_path, "base", [0, 2.0, 0], groups))
-    (one,) = label_biases([run], "base")
+    (one,) = label_biases(by_dataset(by_dataset([run])), "base")
     fitted, other = split_halves(groups, SEED, "mine")
     assert not {groups[row] for row in fitted} & {groups[row] for row in other}
     assert one.raw.n == one.calibrated.n == len(other)
@@ -104,13 +105,12 @@ def test_accuracy_is_of_the_half_that_was_not_fitted_on_and_clusters_are_whole(t
 def test_runs_without_log_probabilities_are_refused(tmp_path) -> None:
     folder = written(tmp_path, "base", [0, 0.0, 0])
     lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    run = read_run(folder)
     lines[5]["choices"].pop("maybe")
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with raises(ContentError):
-        label_biases([run], "base")
+        label_biases(by_dataset([read_run(folder)]), "base")
     for line in lines:
         del line["choices"]
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with raises(RequestError):
-        label_biases([run], "base")
+        label_biases(by_dataset([read_run(folder)]), "base")

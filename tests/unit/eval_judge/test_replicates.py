@@ -15,7 +15,7 @@ from tests.unit.eval_judge.test_comparison import make
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.questions.replicates import Replicates, compare_replicates, parse_replicates
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.run import ScoredRun, by_dataset
 
 SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
 
@@ -35,7 +35,7 @@ def test_the_table_and_json_have_the_recipe(tmp_path: Path) -> None:
     assert (mean["dataset"], mean["models"]) == ("mean", ["rte-s1", "rte-s2", "rte-s3"])
     gains = [found["mean"]["models"][m]["accuracy"] for m in mean["models"]]
     base = found["mean"]["models"]["base"]["accuracy"]
-    assert mean["found"]["value"] == pytest.approx(sum(gains) / 3 - base)
+    assert mean["difference"]["value"] == pytest.approx(sum(gains) / 3 - base)
 
 
 @pytest.mark.parametrize("text", ["rte", "rte=a", "=a,b", "rte=a,a", "rte=a,,"])
@@ -59,14 +59,14 @@ def runs() -> list[ScoredRun]:
 )
 def test_what_cannot_be_replicates(models: list[str], facts: str) -> None:
     with raises(RequestError, *facts.split("; ")):
-        compare_replicates(runs(), "base", {"r": models})
+        compare_replicates(by_dataset(runs()), "base", {"r": models})
 
 
 def test_replicates_need_the_base_on_their_dataset() -> None:
     flags = [True, False] * 10
     own = [make("base", flags), make("a", flags, "t"), make("b", flags, "t")]
     with raises(RequestError):
-        compare_replicates(own, "base", {"r": ["a", "b"]})
+        compare_replicates(by_dataset(by_dataset(own)), "base", {"r": ["a", "b"]})
 
 
 @pytest.mark.parametrize(("seeds", "times"), [(2, "7.2"), (3, "2"), (4, "1.3"), (5, ""), (8, "")])

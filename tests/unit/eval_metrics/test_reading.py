@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tuneyard.eval.metrics.text import generated_figures, percentiles, read_figures
-from tuneyard.eval.statistics.rates import Measured
+from tuneyard.eval.statistics.rates import Mean
 
 READ = [
     {"loss": 6.0, "tokens": 2, "truncated": False},
@@ -22,7 +22,7 @@ def said(prediction: str, reference: str, tokens: int, expected: int) -> dict[st
 def test_the_loss_is_summed_over_tokens_and_never_averaged_over_rows() -> None:
     found = read_figures(READ)
     loss, perplexity = found["eval_loss"], found["perplexity"]
-    assert isinstance(loss, Measured) and isinstance(perplexity, Measured)
+    assert isinstance(loss, Mean) and isinstance(perplexity, Mean)
     assert (loss.value, perplexity.value, found["truncation_rate"]) == (1.0, math.e, 2 / 3)
     # residuals 4 and -4, of 1/4 and 3/4 of the tokens, and 0: sqrt(16 / 0.75 + 16 / 0.25) / 8
     assert loss.stderr == pytest.approx(math.sqrt(4 / 3))

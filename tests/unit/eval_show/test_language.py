@@ -29,8 +29,9 @@ from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.language import CHINESE, ENGLISH, catalogue, in_language, listed, tr, tr_counted
 from tuneyard.eval import compare, defect, suite, text
 from tuneyard.eval import sweep as eval_sweep
+from tuneyard.eval.compare import compare_results
 from tuneyard.eval.defect import write_defects
-from tuneyard.eval.judge.compared import compare_in_metric, compare_results
+from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.judge.questions.choice import HeldOutChoice
 from tuneyard.eval.judge.questions.replicates import Replicates
 from tuneyard.eval.judge.questions.slices import BySlices
@@ -137,11 +138,13 @@ def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: 
     with in_language(CHINESE):
         for choose in (False, True):
             first = HeldOutChoice() if choose else Replicates({"x": ["a", "b"]})
-            found = compare_results([str(tmp_path / "runs")], [first, BySlices("type")], margin=0.05)
+            found = compare_results(
+                [str(tmp_path / "runs")], [first, BySlices("type"), AgainstBase(margin=0.05)]
+            )
             page = render(found, "x")
             markdown(found.comparison, {"a": "#1"})
         for metric in ("brier", "label_mass"):
-            markdown(compare_in_metric([str(tmp_path / "runs")], metric, "").comparison, {})
+            markdown(compare_results([str(tmp_path / "runs")], [AgainstBase(metric)]).comparison, {})
     assert asked.missing <= {"n", "points", "x"} and "基线" in page
 
 
@@ -202,7 +205,7 @@ def test_one_of_a_thing_is_no_plural(groups: list[str] | None, tmp_path: Path) -
             tmp_path / "runs", model, "s", ["yes"], [answer], groups, kinds,
             trained_on=trained if model == "a" else None,
         )  # fmt: skip
-    found = compare_results([str(tmp_path / "runs")])
+    found = compare_results([str(tmp_path / "runs")], [AgainstBase()])
     page = render(found, "x")
     assert json.loads(page[page.index('<script type="application/json"') :].split(">", 1)[1].split("<")[0])
     text = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.S)
@@ -247,7 +250,7 @@ def test_a_warning_is_in_one_language(tmp_path: Path, capsys: pytest.CaptureFixt
     unfinished = next(tmp_path.rglob("results.json"))
     unfinished.unlink()
     with in_language(CHINESE):
-        compare_results([str(tmp_path / "runs")])
+        compare_results([str(tmp_path / "runs")], [AgainstBase()])
     told = capsys.readouterr().err
     assert f"警告：{unfinished.parent}：未完成" in told and "warning:" not in told
 
@@ -258,7 +261,7 @@ def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     monkeypatch.setattr("tuneyard.core.drawing.CJK", ())
     demo(tmp_path / "runs")
     with in_language(CHINESE):
-        found = compare_results([str(tmp_path / "runs")])
+        found = compare_results([str(tmp_path / "runs")], [AgainstBase()])
         page = render(found, "x")
         assert language.current() == CHINESE and drawing.plot_language() == "en"
     said = "图中文字为英文：没有安装中文字体；请安装一种（如 fonts-noto-cjk，见 tuneyard doctor）。"

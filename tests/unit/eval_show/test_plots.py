@@ -12,10 +12,10 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from tests.conftest import ROOT
+from tests.fake_runs import compare
 from tests.unit.eval_judge.test_comparison import flags, make
 from tuneyard.core import drawing as faces
 from tuneyard.core.drawing import CJK, Typeface, choose_typeface
-from tuneyard.eval.judge.comparison import compare
 from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.show.panels import _commonest_error, _matrix
 from tuneyard.eval.show.plots import (

@@ -10,24 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
+from tests.fake_runs import compare
 from tests.messages import printed, raises
 from tests.unit.eval_judge.test_comparison import flags, make
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language import in_language
+from tuneyard.core.metrics import ACCURACY, Metric, metric_of
 from tuneyard.core.number_format import (
     number,
     percent,
     points,
     points_interval,
-    scale_of,
     show_p,
     size_in_points,
 )
-from tuneyard.eval.judge.comparison import compare
 from tuneyard.eval.judge.conclusions import Comparison, ModelScore, PairedTest, Section
+from tuneyard.eval.judge.questions.against_base import differences, scores
 from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.show.plots import accuracy_chart
-from tuneyard.eval.show.tables import differences, markdown, method, scores, to_json
+from tuneyard.eval.show.tables import markdown, method, to_json
 from tuneyard.eval.show.verdict import headline, verdict
 
 SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
@@ -76,11 +77,11 @@ def test_a_printed_difference_is_on_its_side_of_0_and_of_the_margin(share: float
     assert printed == pytest.approx(100 * share, abs=0.0501)
 
 
-@given(near(0.5), near(0.5), st.sampled_from(["", "rougeL"]), st.sampled_from([1, 100, 1e5]))
+@given(near(0.5), near(0.5), st.sampled_from([ACCURACY, metric_of("rougeL")]), st.sampled_from([1, 100, 1e5]))
 def test_two_figures_of_a_sentence_are_printed_apart(
-    first: float, second: float, metric: str, unit: float
+    first: float, second: float, metric: Metric, unit: float
 ) -> None:
-    texts = scale_of(metric).values(unit * first, unit * second)
+    texts = metric.distinct_texts(unit * first, unit * second)
     low, high = (float(re.sub("[ %,]", "", text).replace("−", "-")) for text in texts)
     if abs(first - second) > 1e-6:
         assert (low < high, low > high) == (first < second, first > second)
@@ -99,17 +100,17 @@ def test_near_5_percent_and_near_0_there_is_a_digit_more() -> None:
 def test_figures_and_verdict_of_a_small_difference_do_not_contradict_each_other() -> None:
     """70.02 % against 69.98 %; a lower limit of −5.02 points beside a margin of 5."""
     figures = {
-        "base": ModelScore(0.6998, 0.6, 0.8, 0.05, 9000),
-        "a": ModelScore(0.7002, 0.6, 0.8, 0.05, 9000),
+        "base": ModelScore(0.6998, 0.6, 0.8, 9000, 0.05),
+        "a": ModelScore(0.7002, 0.6, 0.8, 9000, 0.05),
     }
-    test = PairedTest("a", "base", 0.0004, 0.0001, 0.0007, 9000, 40, 10, 0.0002, 0.0499)
+    test = PairedTest(0.0004, 0.0001, 0.0007, 0.0499, 0.0002, "a", "base", 9000, 40, 10)
     section = Section("s", 9000, None, 0.2, "yes", figures, [test], [])
     text = verdict(section, "base")
     printed(text, "Ship a", "70.02", "69.98", "+0.04", "+0.01", "+0.1", "0.0499")
     unknown = replace(section, against_base=[replace(test, low=-0.0001, p=0.0502)])
     text = verdict(unknown, "base")
     printed(text, "+0.04", "−0.01", "+0.1", "0.0502", "9,000", "0.02")
-    loss = PairedTest("a", "base", 0.03, 0.02, 0.0502, 9000, 40, 10, 0.0002, 0.01)
+    loss = PairedTest(0.03, 0.02, 0.0502, 0.01, 0.0002, "a", "base", 9000, 40, 10)
     text = verdict(replace(section, against_base=[loss], margin=0.05), "base")
     printed(text, "5", "−3.0", "−5.02", "−2.0", "not shown")
     text = verdict(replace(section, against_base=[replace(loss, high=0.04996)], margin=0.05), "base")
@@ -136,9 +137,9 @@ def test_ship() -> None:
 def test_a_model_beats_the_majority_class_only_if_their_paired_test_shows_it(
     value: float, p: float, told: bool
 ) -> None:
-    figures = {"base": ModelScore(0.4, 0.3, 0.5, 0.05, 100, 0), "a": ModelScore(0.7, 0.6, 0.8, 0.05, 100, 0)}
-    test = PairedTest("a", "base", 0.3, 0.2, 0.4, 100, 40, 10, 0.1, 0.001)
-    over = PairedTest("a", "majority", value, -0.2, 0.2, 100, 40, 30, 0.1, p)
+    figures = {"base": ModelScore(0.4, 0.3, 0.5, 100, 0.05, 0), "a": ModelScore(0.7, 0.6, 0.8, 100, 0.05, 0)}
+    test = PairedTest(0.3, 0.2, 0.4, 0.001, 0.1, "a", "base", 100, 40, 10)
+    over = PairedTest(value, -0.2, 0.2, p, 0.1, "a", "majority", 100, 40, 30)
     section = Section("s", 100, None, 0.6, "yes", figures, [test], [], {"a": over})
     caveat = " But it is not shown to beat the majority-class baseline (60.0 %)."
     assert verdict(section, "base").endswith(caveat) == told
@@ -147,11 +148,11 @@ def test_a_model_beats_the_majority_class_only_if_their_paired_test_shows_it(
 
 def below(base_p: float = 0.4) -> Section:
     """A model that is better than the base, and both worse than the majority class."""
-    figures = {"base": ModelScore(0.1, 0.0, 0.2, 0.05, 100), "a": ModelScore(0.267, 0.2, 0.3, 0.05, 100)}
-    test = PairedTest("a", "base", 0.167, 0.1, 0.2, 100, 20, 3, 0.1, 0.001)
+    figures = {"base": ModelScore(0.1, 0.0, 0.2, 100, 0.05), "a": ModelScore(0.267, 0.2, 0.3, 100, 0.05)}
+    test = PairedTest(0.167, 0.1, 0.2, 0.001, 0.1, "a", "base", 100, 20, 3)
     over = {
-        "a": PairedTest("a", "majority", -0.233, -0.3, -0.1, 100, 10, 33, 0.1, 6e-9),
-        "base": PairedTest("base", "majority", -0.4, -0.5, -0.3, 100, 0, 40, 0.1, base_p),
+        "a": PairedTest(-0.233, -0.3, -0.1, 6e-9, 0.1, "a", "majority", 100, 10, 33),
+        "base": PairedTest(-0.4, -0.5, -0.3, base_p, 0.1, "base", "majority", 100, 0, 40),
     }
     return Section("s", 100, None, 0.5, "yes", figures, [test], [], over)
 
@@ -174,10 +175,10 @@ def test_a_model_that_is_worse_than_the_majority_class_is_never_shipped() -> Non
 def mean_of(*datasets: Section, figures: dict[str, float], over: dict[str, PairedTest]) -> Section:
     """The mean of datasets, on which every model but the base is shown to be better than the base."""
     scores = {
-        model: ModelScore(value, value - 0.1, value + 0.1, 0.05, 200) for model, value in figures.items()
+        model: ModelScore(value, value - 0.1, value + 0.1, 200, 0.05) for model, value in figures.items()
     }
     tests = [
-        PairedTest(model, "base", value - figures["base"], 0.05, 0.5, 200, 60, 10, 0.1, 0.001)
+        PairedTest(value - figures["base"], 0.05, 0.5, 0.001, 0.1, model, "base", 200, 60, 10)
         for model, value in figures.items()
         if model != "base"
     ]
@@ -224,7 +225,7 @@ def test_a_base_that_is_worse_than_the_majority_class_on_one_dataset_is_named_by
 
 def test_a_dataset_with_one_expected_answer_gives_the_mean_no_majority_baseline() -> None:
     one_answer = replace(below(), majority=1.0, majority_label="yes")
-    over = {"a": PairedTest("a", "majority", -0.2, -0.3, -0.1, 200, 10, 50, 0.1, 0.001)}
+    over = {"a": PairedTest(-0.2, -0.3, -0.1, 0.001, 0.1, "a", "majority", 200, 10, 50)}
     figures = {"base": 0.4, "a": 0.6}
     assert mean_of(replace(below(), over_majority={}), figures=figures, over=over).best is None
     assert mean_of(one_answer, figures=figures, over=over).best == "a"
@@ -232,7 +233,7 @@ def test_a_dataset_with_one_expected_answer_gives_the_mean_no_majority_baseline(
 
 def test_a_model_above_the_majority_class_is_shipped_before_one_below() -> None:
     section = below()
-    figures = {**section.figures, "b": ModelScore(0.26, 0.2, 0.3, 0.05, 100)}
+    figures = {**section.figures, "b": ModelScore(0.26, 0.2, 0.3, 100, 0.05)}
     tests = [*section.against_base, replace(section.against_base[0], model="b", value=0.16)]
     section = replace(section, figures=figures, against_base=tests)
     assert section.best == "b"
@@ -244,7 +245,7 @@ def test_a_model_above_the_majority_class_is_shipped_before_one_below() -> None:
 
 
 def test_a_base_that_is_worse_than_the_majority_class_is_not_kept_in_silence() -> None:
-    worse = [PairedTest("a", "base", -0.1, -0.2, -0.05, 100, 3, 20, 0.1, 0.001)]
+    worse = [PairedTest(-0.1, -0.2, -0.05, 0.001, 0.1, "a", "base", 100, 3, 20)]
     text = verdict(replace(below(base_p=0.001), against_base=worse), "base")
     printed(text, "Keep base", "is worse")
     assert "majority" not in verdict(replace(below(base_p=0.4), against_base=worse), "base")
@@ -254,10 +255,10 @@ def test_a_base_that_is_worse_than_the_majority_class_is_not_kept_in_silence() -
 def test_no_model_is_called_the_highest_that_is_not(name: str) -> None:
     """B is 1.3 points ahead of A, but only A is shown to beat the base: the sentence names both."""
     means = {"base": 0.41, "A": 0.547, "B": 0.56}
-    figures = {model: ModelScore(value, 0.4, 0.6, 0.05, 100) for model, value in means.items()}
+    figures = {model: ModelScore(value, 0.4, 0.6, 100, 0.05) for model, value in means.items()}
     tests = [
-        PairedTest("A", "base", 0.137, 0.1, 0.2, 100, 20, 3, 0.1, 0.001),
-        PairedTest("B", "base", 0.15, -0.02, 0.3, 100, 40, 25, 0.1, 0.09),
+        PairedTest(0.137, 0.1, 0.2, 0.001, 0.1, "A", "base", 100, 20, 3),
+        PairedTest(0.15, -0.02, 0.3, 0.09, 0.1, "B", "base", 100, 40, 25),
     ]
     section = Section(name, 100, None, 0.3, "yes", figures, tests, [])
     sets = [section] if name == "s" else [replace(section, name="s", decided_by="mean")]
@@ -267,7 +268,7 @@ def test_no_model_is_called_the_highest_that_is_not(name: str) -> None:
     printed(text, "default: A", "54.7", highest, "56.0", "not shown", "beat base")
     assert f"A ({highest})" not in text
     printed(verdict(section, "base"), "56.0", "not shown")
-    first = replace(section, figures={**figures, "B": ModelScore(0.54, 0.4, 0.6, 0.05, 100)})
+    first = replace(section, figures={**figures, "B": ModelScore(0.54, 0.4, 0.6, 100, 0.05)})
     assert (
         f"default: A ({highest})." in headline(replace(comparison, sets=[first], mean=None)) or name == "mean"
     )

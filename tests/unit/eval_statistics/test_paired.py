@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from tuneyard.eval.statistics.f1 import count_labels, f1_differences, macro_f1
-from tuneyard.eval.statistics.family import Estimate, estimates
+from tuneyard.eval.statistics.family import Difference, estimates
 from tuneyard.eval.statistics.ratings import holm, sign_flip
 from tuneyard.eval.statistics.spread import spread_of
 
@@ -50,7 +50,7 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-def f1_of(gold: list[str], old: list[str], new: list[str], groups: list[str] | None = None) -> Estimate:
+def f1_of(gold: list[str], old: list[str], new: list[str], groups: list[str] | None = None) -> Difference:
     """The difference of macro-F1 as compare finds it, for one model and for one of several."""
     counts = [count_labels(gold, said, groups) for said in (old, new)]
     return estimates(f1_differences(counts, [(0, 1)]))[0]
@@ -148,16 +148,18 @@ def test_a_rare_label_that_is_always_correct_leaves_the_interval_of_macro_f1_ope
     """Two examples of `maybe`, both correct: leaving out any row changes nothing in that label's F1."""
     gold = ["yes"] * 40 + ["no"] * 40 + ["maybe"] * 2
     said = ["yes"] * 36 + ["no"] * 4 + ["no"] * 36 + ["yes"] * 4 + ["maybe"] * 2
-    value, low, high = macro_f1(count_labels(gold, said))
+    f1 = macro_f1(count_labels(gold, said))
+    value, low, high = f1.value, f1.low, f1.high
     assert value == pytest.approx((0.9 + 0.9 + 1) / 3) and low < 0.77 < 0.95 < high <= 1
     alone = macro_f1(count_labels(gold[:80], said[:80]))
-    assert alone[2] - alone[1] < high - low
-    assert macro_f1(count_labels(gold, said, ["a"] * 82))[1:] == (0.0, 1.0)
+    assert alone.high - alone.low < high - low
+    assert macro_f1(count_labels(gold, said, ["a"] * 82)).ci95 == (0.0, 1.0)
 
 
 def test_the_interval_of_macro_f1_has_its_own_error_and_not_that_of_a_share() -> None:
     """10 of 20 rare labels are found: macro-F1 is less certain than a share of 60 rows (0.635 to 0.879)."""
     gold, predicted = ["yes"] * 40 + ["no"] * 20, ["yes"] * 50 + ["no"] * 10
-    value, low, high = macro_f1(count_labels(gold, predicted, None))
+    f1 = macro_f1(count_labels(gold, predicted, None))
+    value, low, high = f1.value, f1.low, f1.high
     assert value == pytest.approx(7 / 9)
     assert (low, high) == pytest.approx((0.6283, 0.8793), abs=1e-4)

@@ -1,0 +1,49 @@
+"""How do the models compare with the base in the other metrics of their examples?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuneyard.core.language import tr
+from tuneyard.core.number_format import Table
+from tuneyard.eval.judge.cells import MEASURED, difference_cells, metric_on_dataset, translated
+from tuneyard.eval.judge.comparison import compare
+from tuneyard.eval.judge.question import Answer, Question
+from tuneyard.eval.judge.questions.against_base import meaning, section_name
+from tuneyard.eval.read.run import Runs
+
+CAPTION = "Differences in the other metrics of the examples; the verdict rests on accuracy"
+
+
+@dataclass(frozen=True, slots=True)
+class OtherMetrics(Question):
+    """Compare with the base in every metric that all runs state and all their examples have."""
+
+    key = "other_metrics"
+
+    @property
+    def reads_stated_metrics(self) -> bool:
+        """True: the runs must have the values of the metrics that they state."""
+        return True
+
+    def answer(self, runs: Runs, base: str) -> Answer:
+        """A comparison for each metric."""
+        every_run = [run for by_model in runs.values() for run in by_model.values()]
+        names = [name for name in every_run[0].values if all(name in run.values for run in every_run)]
+        comparisons = [compare(runs, base, metric=meaning(name, runs)) for name in names]
+        return Answer(self, comparisons, runs, base)
+
+    def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
+        """Every model against the base, a row for each metric, dataset and the mean."""
+        del base  # which each test names
+        rows = []
+        for comparison in records:
+            for section in comparison.sections:
+                name = metric_on_dataset(section.metric, section_name(section.name))
+                rows += [[name, *difference_cells(test, section.metric)[:5]] for test in section.against_base]
+        return {tr(CAPTION): Table(translated(["metric", *MEASURED[:5]]), rows)}
+
+    def json(self, records: Sequence[Any]) -> dict[str, object]:
+        """Nothing: table.json has the metrics of each model."""
+        del records
+        return {}
