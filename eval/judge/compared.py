@@ -7,7 +7,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.language import tr
 from tuneyard.eval.judge.alignment import check_rows
 from tuneyard.eval.judge.conclusions import Comparison
-from tuneyard.eval.judge.question import Answer, Question
+from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.judge.questions.choice import HeldOutChoice
 from tuneyard.eval.judge.questions.replicates import Replicates
@@ -23,7 +23,7 @@ class ComparedRuns:
 
     runs: Runs
     comparison: Comparison
-    answers: Sequence[Answer]
+    answers: Sequence[AnsweredQuestion]
     warnings: Sequence[str]
 
     @property
@@ -47,7 +47,7 @@ def compare_runs(runs: Runs, questions: Sequence[Question], warnings: Sequence[s
     metric = next((question.metric for question in questions if question.metric), "")
     warned += _trained_on(runs, metric)
     base = _base(runs)
-    answers: list[Answer] = []
+    answers: list[AnsweredQuestion] = []
     remaining = runs
     for question in questions:
         answer = question.answer(remaining, base)
@@ -60,7 +60,7 @@ def compare_runs(runs: Runs, questions: Sequence[Question], warnings: Sequence[s
     return ComparedRuns(remaining, comparison, answers, warned)
 
 
-def comparison_of(answers: Sequence[Answer]) -> Comparison:
+def comparison_of(answers: Sequence[AnsweredQuestion]) -> Comparison:
     """The comparison with the base among the answers."""
     for answer in answers:
         if isinstance(answer.question, AgainstBase):

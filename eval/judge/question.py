@@ -41,7 +41,7 @@ class Question(ABC):
         return []
 
     @abstractmethod
-    def answer(self, runs: Runs, base: str) -> "Answer":
+    def answer(self, runs: Runs, base: str) -> "AnsweredQuestion":
         """Judge the runs. `RequestError` if they cannot answer the question."""
 
     @abstractmethod
@@ -54,7 +54,7 @@ class Question(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AnsweredQuestion:
     """Records that answer a question, and the runs that the next question is about."""
 
     question: Question

@@ -130,7 +130,7 @@ def _outcome(
 
 
 def _steps(ratings: Iterable[Rating], base: str, model: str, criterion: str) -> dict[int, Fraction]:
-    """Difference between `model` and `base` on each prompt that somebody rated for both, exactly."""
+    """TestedDifference between `model` and `base` on each prompt that somebody rated for both, exactly."""
     marks = {(rating.prompt, rating.rater, rating.model): rating.marks for rating in ratings}
     gains: defaultdict[int, list[Fraction]] = defaultdict(list)
     criteria: tuple[str, ...] = (criterion,)

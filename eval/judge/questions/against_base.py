@@ -28,7 +28,7 @@ from tuneyard.eval.judge.cells import (
 )
 from tuneyard.eval.judge.comparison import compare
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
-from tuneyard.eval.judge.question import Answer, Question
+from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.metrics import metric_meaning
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.read.run import Runs
@@ -57,10 +57,10 @@ class AgainstBase(Question):
             return ""
         return self.by
 
-    def answer(self, runs: Runs, base: str) -> Answer:
+    def answer(self, runs: Runs, base: str) -> AnsweredQuestion:
         """One record, the whole comparison."""
         comparison = compare(runs, base, self.decide_on, self.margin, meaning(self.by, runs))
-        return Answer(self, [comparison], runs, base)
+        return AnsweredQuestion(self, [comparison], runs, base)
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
         """Scores and other figures, then the differences of each section."""

@@ -9,7 +9,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.language import tr, tr_counted
 from tuneyard.core.number_format import Table, percent
 from tuneyard.eval.judge.cells import translated
-from tuneyard.eval.judge.question import Answer, Question
+from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.read.run import Runs, ScoredRun, without
 from tuneyard.eval.statistics.selection import split_halves
 
@@ -31,10 +31,10 @@ class HeldOutChoice(Question):
 
     key = "choice"
 
-    def answer(self, runs: Runs, base: str) -> Answer:
+    def answer(self, runs: Runs, base: str) -> AnsweredQuestion:
         """One record, and the base's and the chosen model's runs on the held-out half."""
         held_out, choice = choose_on_half(runs, base)
-        return Answer(self, [choice], held_out, base)
+        return AnsweredQuestion(self, [choice], held_out, base)
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
         """Every candidate's accuracy on the choosing half, the best first."""

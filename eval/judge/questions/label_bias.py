@@ -16,10 +16,10 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language import tr
 from tuneyard.core.number_format import NONE, Table, interval, points, points_interval
 from tuneyard.eval.judge.cells import on_dataset, translated
-from tuneyard.eval.judge.question import Answer, Question
+from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.read.results import PREDICTIONS
 from tuneyard.eval.read.run import Runs, ScoredRun
-from tuneyard.eval.statistics.estimate import Difference, Mean
+from tuneyard.eval.statistics.estimate import Mean, TestedDifference
 from tuneyard.eval.statistics.family import estimates, units_of
 from tuneyard.eval.statistics.rates import rate_of
 from tuneyard.eval.statistics.selection import split_halves
@@ -55,8 +55,8 @@ class LabelBias:
     raw: Mean
     calibrated: Mean
     raw_gain: float | None = None
-    gain: Difference | None = None
-    of_bias: Difference | None = None
+    gain: TestedDifference | None = None
+    of_bias: TestedDifference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,9 @@ class Calibrate(Question):
 
     key = "label_bias"
 
-    def answer(self, runs: Runs, base: str) -> Answer:
+    def answer(self, runs: Runs, base: str) -> AnsweredQuestion:
         """A record for each model of each dataset, the base first."""
-        return Answer(self, label_biases(runs, base), runs, base)
+        return AnsweredQuestion(self, label_biases(runs, base), runs, base)
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
         """Accuracy and gain of every model with and without its label bias."""

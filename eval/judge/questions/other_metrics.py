@@ -8,7 +8,7 @@ from tuneyard.core.language import tr
 from tuneyard.core.number_format import Table
 from tuneyard.eval.judge.cells import MEASURED, difference_cells, metric_on_dataset, translated
 from tuneyard.eval.judge.comparison import compare
-from tuneyard.eval.judge.question import Answer, Question
+from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.judge.questions.against_base import meaning, section_name
 from tuneyard.eval.read.run import Runs
 
@@ -26,12 +26,12 @@ class OtherMetrics(Question):
         """True: the runs must have the values of the metrics that they state."""
         return True
 
-    def answer(self, runs: Runs, base: str) -> Answer:
+    def answer(self, runs: Runs, base: str) -> AnsweredQuestion:
         """A comparison for each metric."""
         every_run = [run for by_model in runs.values() for run in by_model.values()]
         names = [name for name in every_run[0].values if all(name in run.values for run in every_run)]
         comparisons = [compare(runs, base, metric=meaning(name, runs)) for name in names]
-        return Answer(self, comparisons, runs, base)
+        return AnsweredQuestion(self, comparisons, runs, base)
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
         """Every model against the base, a row for each metric, dataset and the mean."""

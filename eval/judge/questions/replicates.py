@@ -11,7 +11,7 @@ from tuneyard.core.language import tr
 from tuneyard.core.number_format import NONE, Table, p_cell, points_interval
 from tuneyard.eval.judge.cells import on_dataset, translated
 from tuneyard.eval.judge.conclusions import MEAN
-from tuneyard.eval.judge.question import Answer, Question
+from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.read.run import Runs
 from tuneyard.eval.statistics.family import Replicated, replicated, units_of
 
@@ -58,9 +58,9 @@ class Replicates(Question):
                 warnings.append(tr(message, name=name, count=count, times=WIDER[count]))
         return warnings
 
-    def answer(self, runs: Runs, base: str) -> Answer:
+    def answer(self, runs: Runs, base: str) -> AnsweredQuestion:
         """A record for each recipe and dataset, and for the mean of several datasets."""
-        return Answer(self, compare_replicates(runs, base, self.recipes), runs, base)
+        return AnsweredQuestion(self, compare_replicates(runs, base, self.recipes), runs, base)
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
         """Each recipe's mean over its trainings against the base; limits over seeds and examples."""

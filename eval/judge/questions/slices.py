@@ -13,7 +13,7 @@ from tuneyard.core.number_format import Table, percent
 from tuneyard.eval.judge.cells import DIFFERENCES, difference_cells, translated
 from tuneyard.eval.judge.comparison import paired_tests
 from tuneyard.eval.judge.conclusions import PairedTest
-from tuneyard.eval.judge.question import Answer, Question
+from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.run import Runs, RunsOfDataset
 from tuneyard.eval.statistics.family import sliced
@@ -46,9 +46,9 @@ class BySlices(Question):
         """The field that makes the slices."""
         return self.by
 
-    def answer(self, runs: Runs, base: str) -> Answer:
+    def answer(self, runs: Runs, base: str) -> AnsweredQuestion:
         """A record for each slice of each dataset."""
-        return Answer(self, compare_slices(runs, base, self.by), runs, base)
+        return AnsweredQuestion(self, compare_slices(runs, base, self.by), runs, base)
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
         """Every model against the base on each slice."""
