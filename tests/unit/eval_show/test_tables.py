@@ -81,7 +81,7 @@ def test_a_printed_difference_is_on_its_side_of_0_and_of_the_margin(share: float
 def test_two_figures_of_a_sentence_are_printed_apart(
     first: float, second: float, metric: Metric, unit: float
 ) -> None:
-    if not metric:  # shares, which are not below 0
+    if metric.unit == "share":  # shares are not below 0
         first, second = abs(first), abs(second)
     texts = metric.distinct_texts(unit * first, unit * second)
     low, high = (float(re.sub("[ %,]", "", text).replace("−", "-")) for text in texts)
