@@ -24,7 +24,7 @@ def test_the_best_there_is_compared_on_the_rows_that_it_was_not_chosen_on():
         run("good", [i % 8 != 0 for i in range(80)], groups=groups),
         run("bad", [False] * 80, groups=groups),
     ]
-    kept, choice = choose_on_half(by_dataset(by_dataset(runs)), "base")
+    kept, choice = choose_on_half(by_dataset(runs), "base")
     assert choice.model == "good" and choice.scores["bad"] == 0
     assert [one.model for one in kept["s"].values()] == ["base", "good"]
     base, good = kept["s"].values()
@@ -40,7 +40,7 @@ def test_luck_in_choosing_earns_nothing():
     draw, gains = random.Random(1), []
     for _ in range(60):
         runs = [run(name, [draw.random() < 0.5 for _ in range(100)]) for name in ("base", *"abcdefgh")]
-        kept, _ = choose_on_half(by_dataset(by_dataset(runs)), "base")
+        kept, _ = choose_on_half(by_dataset(runs), "base")
         gains.append(compare([*kept["s"].values()], "base").sets[0].against_base[0].value)
     assert abs(sum(gains) / len(gains)) < 0.035
 
@@ -50,7 +50,7 @@ def test_datasets_count_alike_and_each_has_its_halves():
     runs = [run("base", many, "a"), run("base", few, "b")]
     runs += [run("x", [True] * 120 + [False] * 80, "a"), run("x", [True] * 20, "b")]
     runs += [run("y", many, "a"), run("y", few, "b")]
-    kept, choice = choose_on_half(by_dataset(by_dataset(runs)), "base")
+    kept, choice = choose_on_half(by_dataset(runs), "base")
     assert choice.model == "x" and 0.75 < choice.scores["x"] < 0.85 and choice.scores["y"] == 0.5
     assert {*kept} == {"a", "b"}
 
@@ -70,12 +70,12 @@ def test_nothing_to_choose_from_is_refused(models, facts):
 def test_a_model_that_was_not_scored_on_a_dataset_is_refused():
     runs = [run(model, [True] * 9) for model in ("base", "x", "y")] + [run("base", [True] * 9, "t")]
     with raises(RequestError):
-        choose_on_half(by_dataset(by_dataset(runs)), "base")
+        choose_on_half(by_dataset(runs), "base")
 
 
 def test_the_question_leaves_the_held_out_rows_to_the_comparison() -> None:
     runs = [run("base", [False] * 40), run("good", [True] * 40), run("bad", [False] * 40)]
-    answer = HeldOutChoice().answer(by_dataset(by_dataset(runs)), "base")
+    answer = HeldOutChoice().answer(by_dataset(runs), "base")
     (choice,) = answer.records
     assert [*answer.runs["s"]] == ["base", choice.model] == ["base", "good"]
     assert len(answer.runs["s"]["base"].rows) == 40 - choice.n

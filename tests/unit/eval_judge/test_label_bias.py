@@ -78,7 +78,7 @@ def test_a_gain_that_is_label_bias_alone_is_none_without_it(tmp_path) -> None:
         read_run(written(tmp_path, name, shift))
         for name, shift in (("base", [0, 50.0, 0]), ("tuned", [0, 0.0, 0]))
     )
-    first, other = label_biases(by_dataset(by_dataset([tuned, base])), "base")
+    first, other = label_biases(by_dataset([tuned, base]), "base")
     assert (first.model, other.model) == ("base", "tuned")
     assert first.bias["no"] > 30 > abs(other.bias["no"])
     assert first.raw.value < 0.45 < 0.6 < first.calibrated.value == other.calibrated.value
@@ -92,7 +92,7 @@ def test_a_gain_that_is_label_bias_alone_is_none_without_it(tmp_path) -> None:
 def test_accuracy_is_of_the_half_that_was_not_fitted_on_and_clusters_are_whole(tmp_path) -> None:
     groups = [str(row // 3) for row in range(300)]
     run = read_run(written(tmp_path, "base", [0, 2.0, 0], groups))
-    (one,) = label_biases(by_dataset(by_dataset([run])), "base")
+    (one,) = label_biases(by_dataset([run]), "base")
     fitted, other = split_halves(groups, SEED, "mine")
     assert not {groups[row] for row in fitted} & {groups[row] for row in other}
     assert one.raw.n == one.calibrated.n == len(other)

@@ -66,7 +66,7 @@ def test_replicates_need_the_base_on_their_dataset() -> None:
     flags = [True, False] * 10
     own = [make("base", flags), make("a", flags, "t"), make("b", flags, "t")]
     with raises(RequestError):
-        compare_replicates(by_dataset(by_dataset(own)), "base", {"r": ["a", "b"]})
+        compare_replicates(by_dataset(own), "base", {"r": ["a", "b"]})
 
 
 @pytest.mark.parametrize(("seeds", "times"), [(2, "7.2"), (3, "2"), (4, "1.3"), (5, ""), (8, "")])

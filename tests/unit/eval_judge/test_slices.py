@@ -30,7 +30,7 @@ def test_counts_and_accuracies_by_hand():
     kinds = ["a", "a", "b", "b", "b"]
     base = run("base", [True, False, False, False, True], kinds)
     mine = run("mine", [True, True, True, False, False], kinds)
-    b, a = compare_slices(by_dataset(by_dataset([base, mine])), "base", "kind")
+    b, a = compare_slices(by_dataset([base, mine]), "base", "kind")
     assert (a.value, a.n, a.accuracy) == ("a", 2, {"base": 0.5, "mine": 1.0})
     assert (b.value, b.n) == ("b", 3)
     assert [(t.value, t.better, t.worse, t.n) for t in (*a.tests, *b.tests)] == [
@@ -77,7 +77,7 @@ def test_a_field_that_cannot_part_the_rows_is_refused():
     many = [str(i) for i in range(21)]
     runs = [run(model, [True] * 21, many) for model in ("base", "mine")]
     with raises(RequestError, "21 values", "20"):
-        compare_slices(by_dataset(by_dataset(runs)), "base", "kind")
+        compare_slices(by_dataset(runs), "base", "kind")
 
 
 def test_the_command_reads_any_field_and_writes_what_its_schema_says(tmp_path):
