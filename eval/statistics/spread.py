@@ -95,7 +95,8 @@ def satterthwaite(shares: Floats) -> Floats:
 def normal_deviate(statistic: Floats, freedom: Floats) -> Floats:
     """The standard normal deviate that is as unlikely as a Student's t (Wallace 1959).
 
-    Within 1.5 % from 3 degrees of freedom on, below that on the safe side.
+    From 3 degrees of freedom on the deviate is within 1.9 % up to 3. Larger ones, and those of fewer degrees,
+    are too small: p and intervals err on the safe side.
     """
     scale = (8 * freedom + 1) / (8 * freedom + 3)
     return np.asarray(scale * np.sqrt(freedom * np.log1p(statistic**2 / freedom)))

@@ -83,6 +83,8 @@ def test_deviates_are_each_others_inverse_and_nearly_as_unlikely_as_t(deviate: f
     assert normal_deviate(t, own) == pytest.approx(deviate, abs=1e-6)
     if freedom >= 3 and deviate < 3:
         assert student.sf(t, freedom) == pytest.approx(norm.sf(deviate), rel=0.25)
+    if deviate >= 2:
+        assert student.sf(t, freedom) <= norm.sf(deviate) * (1 + 1e-6)
 
 
 @given(st.floats(-10, 10), st.floats(-1, 1))
