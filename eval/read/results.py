@@ -27,7 +27,7 @@ METRICS = "metrics.json"  # of eval.text alone: the figures by the names that ot
 WITH_TABLE = ("eval.suite", "eval.sweep")  # commands that write a table.md of their own into OUT
 TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "report.html"
 COMPARED = (TABLE_JSON, TABLE, CHANGED, PAGE)
-"""The files of `eval compare`, next to its plots."""
+"""The files of `tuneyard eval compare`, next to its plots."""
 PARTS = ("settings", "models", "sets")  # what every run.json holds
 UNMERGED, MERGED = "unmerged", "merged"
 Prediction = dict[str, Any]

@@ -134,8 +134,8 @@ def trained(folder: Path, **systems: list[str]) -> Path:
         ({"a": ["", ""]}, (), ["yes"], '(system text of the training: "yes")'),
         ({"a": ["no"]}, ("--system", "maybe"), ["maybe"], ""),
         ({"a": ["no"]}, ("--system", ""), [], ""),
-        ({"a": ["no", "maybe"]}, (), [], "the examples of a have several; --system gives one"),
-        ({"a": ["no", ""]}, (), [], "have several"),
+        ({"a": ["no", "maybe"]}, (), [], "the examples of a have several system texts; --system gives one"),
+        ({"a": ["no", ""]}, (), [], "have several system texts"),
     ],
 )
 def test_an_adapter_is_told_what_its_training_told_it(

@@ -448,14 +448,15 @@ def test_an_option_that_the_mode_leaves_without_effect_is_refused(nli, data, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_names_the_command_that_resumes(nli, data, tmp_path, monkeypatch) -> None:
+def test_ctrl_c_names_the_command_that_resumes(tiny_model, data, tmp_path, monkeypatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tuneyard.eval.scoring.command.open_models", interrupt)
     monkeypatch.setattr("sys.argv", ["tuneyard", "eval", "nli", "--data", "a b.json", "--force"])
-    with raises(ResumableError, "a b.json", "--data", "--resume"):
-        nli("--data", data, "--force")
+    words = ["--data", data, "--force", "--model", tiny_model, "--out", tmp_path / "out"]
+    with raises(ResumableError, "tuneyard", "eval", "nli", "a b.json", "--data", "--resume"):
+        cli.main(list(map(str, words)), prog_name="tuneyard", standalone_mode=False)
 
 
 @pytest.mark.parametrize("command", ["eval.sweep", "eval.suite"])
@@ -469,4 +470,4 @@ def test_sweep_and_suite_name_it_too(tmp_path, monkeypatch, command) -> None:
     suite = [str(ROOT / "eval/suites/toolkit.yaml")] if command == "eval.suite" else []
     words = [*suite, "--model", "m", "--out", str(tmp_path / "out")]
     with raises(ResumableError, command, "--out", "--resume"):
-        module.cli.main(words, standalone_mode=False)
+        module.cli.main(words, prog_name=command, standalone_mode=False)

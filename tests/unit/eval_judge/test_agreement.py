@@ -88,10 +88,11 @@ def check_printed(text: str, section: Section) -> None:
     """The first sentence of a verdict claims nothing that its own figures deny."""
     chance = printed_number(re.search(r"p (?:= )?(< 0\.001|[\d.]+\d)", text).group(1))
     decided = text.startswith(("Ship", "Better than", "Keep", "Worse than"))
-    assert (chance < 0.05, chance > 0.05 or chance == 0.05 == section.against_base[0].p) == (
-        decided,
-        not decided,
-    )
+    if decided:
+        assert chance < 0.05
+    else:
+        exact = chance == 0.05 and any(test.p == 0.05 for test in section.against_base)
+        assert chance > 0.05 or exact
     pair = re.search(r"([\d.,−e+-]+\d)(?: %)? against ([\d.,−e+-]+\d)", text)
     if pair is not None:
         ours, theirs = map(printed_number, pair.groups())
