@@ -1,7 +1,7 @@
-"""A comparison as one HTML file that needs nothing else: no network, no other file, no library.
+"""A comparison as one HTML file that needs no network, no other file and no library.
 
-Whatever comes from a run is escaped, or set as text by the page's script; a policy in the page's head
-forbids every connection. Paths may leave the machine: they are relative to here, or the last name alone.
+The page escapes every text of a run, or its script sets it as text. A policy in the page's head forbids every
+connection. A path is relative to the working folder, or its last name alone: the page may leave the machine.
 """
 
 import html
@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tuneyard.core import version
 from tuneyard.core.drawing import NOT_WRITTEN, plot_language
@@ -44,7 +45,7 @@ SAME = "overall_accuracy_comparison.svg"  # what accuracy.svg shows, of one data
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
     "classes", "confusion", "metrics", "label_mass", "refused", "model", "set", "check_generate",
-}  # fmt: skip  # which the page's tables show, or which are not worth a line
+}  # fmt: skip  # facts that the page's tables show, or that are not worth a line
 ABSOLUTE = re.compile(r"(?<![\w./~<-])~?/(?:[^\s/'\",;=+]+/)*([^\s/'\",;=+]+)/?")
 
 
@@ -57,16 +58,32 @@ def page(
     errors: Sequence[IncorrectExamples],
     command: str,
 ) -> str:
-    """Return the page with the rows of `errors` to look through; `command` is what made it. `plots` are SVG
-    files by name, `numbered` the key of the labels that no font could write on them."""
+    """Render the page, which lists the incorrect examples `errors`.
+
+    `captioned` are the first tables by caption, `plots` SVG files by name. `numbered` is the key of the
+    labels that no font could write on the plots. `command` made the page.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    found = compared.comparison
-    sentence = headline(found)
+    comparison = compared.comparison
+    sentence = headline(comparison)
+    deciding = comparison.sections
+    if sentence:
+        deciding = deciding[:1]
     notes = [LEFT_OUT]
-    notes += [NOT_WRITTEN] if plot_language() != current() else []
-    notes += [NUMBERED] if numbered else []
-    drawn = [(caption(name, found), name, svg) for name, svg in plots.items() if not name.endswith(SAME)]
+    if plot_language() != current():
+        notes.append(NOT_WRITTEN)
+    if numbered:
+        notes.append(NUMBERED)
+    pictures = []
+    for name, svg in plots.items():
+        if not name.endswith(SAME):
+            description = caption(name, comparison)
+            drawing = inline(svg, f"{folder_name(name)}-", html.escape(description))
+            pictures.append({"caption": description, "svg": drawing})
+    cards: list[tuple[str, dict[str, Any]]] = []
+    for incorrect in errors:
+        cards += [(incorrect.dataset, row) for row in incorrect.rows]
     files = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -76,47 +93,49 @@ def page(
         prose=partial(explained, only=IN_PROSE),
         lang={"zh": "zh-CN"}.get(current(), current()),
         title=without_places(title),
-        about=_about(found),
-        base=found.base,
-        models=found.models,
-        sections=found.sections,
+        about=_about(comparison),
+        base=comparison.base,
+        models=comparison.models,
+        sections=comparison.sections,
         policy=POLICY,
         mark=MARK,
         style=(PAGE / "style.css").read_text(encoding="utf-8"),
         sentence=sentence,
-        decided=found.sections[:1] if sentence else found.sections,
-        accuracies=scores(found),
-        plots=[
-            {"caption": told, "svg": inline(svg, f"{folder_name(name)}-", html.escape(told))}
-            for told, name, svg in drawn
-        ],
+        decided=deciding,
+        accuracies=scores(comparison),
+        plots=pictures,
         warnings=[without_places(warning) for warning in compared.warnings],
         notes=notes,
         numbered=numbered,
-        tables={f"{name}.": table for name, table in captioned.items()} | figures(found),
-        errors=[{"dataset": one.dataset, "told": _shown(one)} for one in errors],
-        cards=[(one.dataset, row) for one in errors for row in one.rows][:STATIC],
+        tables={f"{name}.": table for name, table in captioned.items()} | figures(comparison),
+        errors=[{"dataset": one.dataset, "counts": _counts(one)} for one in errors],
+        cards=cards[:STATIC],
         glossary=[(tr(term), tr(meaning)) for term, meaning in GLOSSARY.items()],
         provenance=provenance(compared.run_list, command),
-        data=_data(found, errors),
+        data=_data(comparison, errors),
         script=(PAGE / "script.js").read_text(encoding="utf-8"),
     )
     return text.encode(errors="replace").decode()  # half characters (lone surrogates) become `?`
 
 
 def _about(comparison: Comparison) -> list[tuple[str, str]]:
-    made = version()
-    commit = f" ({made['commit'][:9]})" if made.get("commit") else ""
+    installed = version()
+    commit = ""
+    if installed.get("commit"):
+        commit = f" ({installed['commit'][:9]})"
+    datasets = [f"{section.name} (n = {section.n:,})" for section in comparison.sets]
     return [
         (tr("Date"), f"{datetime.now(UTC):%Y-%m-%d}"),
-        (tr("Tuneyard"), f"{made['version']}{commit}"),
+        (tr("Tuneyard"), f"{installed['version']}{commit}"),
         (tr("Models"), tr(", ").join(comparison.models)),
-        (tr("Datasets"), tr(", ").join(f"{one.name} (n = {one.n:,})" for one in comparison.sets)),
+        (tr("Datasets"), tr(", ").join(datasets)),
     ]
 
 
-def _shown(errors: IncorrectExamples) -> str:
-    here, total = tr("all are here"), errors.total
+def _counts(errors: IncorrectExamples) -> str:
+    """Sentence on how many examples are incorrect, and how many of them the page shows."""
+    total = errors.total
+    here = tr("all are here")
     if len(errors.rows) < total:
         here = tr("{count:,} of them, evenly spread, are here", count=len(errors.rows))
     examples = tr_counted(total, "example")
@@ -124,12 +143,15 @@ def _shown(errors: IncorrectExamples) -> str:
 
 
 def _data(comparison: Comparison, errors: Sequence[IncorrectExamples]) -> str:
-    """The rows for the page's script, as JSON in which no letter can end the element that it stands in."""
+    """JSON for the page's script, without the characters that could close its <script> element."""
+    rows: list[dict[str, Any]] = []
+    for place, incorrect in enumerate(errors):
+        rows += [{"set": place, **row} for row in incorrect.rows]
     content = {
         "models": list(comparison.models),
         "base": list(comparison.models).index(comparison.base),
         "sets": [{"name": one.dataset, "total": one.total} for one in errors],
-        "rows": [{"set": place, **row} for place, one in enumerate(errors) for row in one.rows],
+        "rows": rows,
         "most": MOST,
         "words": catalogue(current()),
     }
@@ -138,16 +160,24 @@ def _data(comparison: Comparison, errors: Sequence[IncorrectExamples]) -> str:
 
 
 def inline(svg: str, prefix: str, escaped: str) -> str:
-    """Return matplotlib's SVG file as an element; `escaped` is its text for those who do not see it.
+    """Turn matplotlib's SVG file into an element of the page; `escaped` describes it to screen readers.
 
-    Ids that something refers to begin with `prefix`, which no other plot of the page has; the others go.
+    Every id that something refers to gets the `prefix`, which is unique on the page. The other ids go.
     """
-    used = {found[2] for found in REFERENCE.finditer(svg)}
+    used = {reference[2] for reference in REFERENCE.finditer(svg)}
+
+    def prefixed(attribute: re.Match[str]) -> str:
+        if attribute[1] in used:
+            return f' id="{prefix}{attribute[1]}"'
+        return ""
+
+    def recoloured(colour: re.Match[str]) -> str:
+        return COLOURS.get(colour[0], colour[0])
 
     def changed(tag: re.Match[str]) -> str:
-        text = ID.sub(lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", tag[0])
+        text = ID.sub(prefixed, tag[0])
         text = REFERENCE.sub(rf"\g<1>{prefix}\g<2>", text)
-        text = COLOUR.sub(lambda found: COLOURS.get(found[0], found[0]), text)
+        text = COLOUR.sub(recoloured, text)
         return FONT.sub(r"\1, Verdana, var(--font)", text)  # Verdana is as wide as DejaVu Sans
 
     drawn = TAG.sub(changed, NOT_DRAWN.sub("", svg[svg.index("<svg ") :]))
@@ -179,75 +209,80 @@ IN_PROSE = ("statistically tied", "minimum detectable effect", "drawn towards th
 
 
 def explained(text: str, only: Collection[str] = GLOSSARY) -> str:
-    """Return a text, escaped, in which every one of the terms has its meaning as hover text."""
+    """Escape a text and add the meaning of each glossary term in `only` as hover text."""
     meanings = {tr(term): tr(GLOSSARY[term]) for term in only}
     longest_first = sorted(map(html.escape, meanings), key=len, reverse=True)
     pattern = rf"(?<![A-Za-z_])(?:{'|'.join(map(re.escape, longest_first))})(?![A-Za-z_])"
 
-    def abbreviation(found: re.Match[str]) -> str:
-        meaning = html.escape(meanings[html.unescape(found[0])])
-        return f'<abbr title="{meaning}">{found[0]}</abbr>'
+    def abbreviation(term: re.Match[str]) -> str:
+        meaning = html.escape(meanings[html.unescape(term[0])])
+        return f'<abbr title="{meaning}">{term[0]}</abbr>'
 
     return re.sub(pattern, abbreviation, html.escape(text))
 
 
 def provenance(runs: Sequence[ScoredRun], command: str) -> Table:
-    """Return fact, value and the runs (`MODEL on DATASET`) that have it; `command` made the page."""
-    shared: dict[tuple[str, str], list[str]] = {}
+    """Facts, their values, and the runs (`MODEL on DATASET`) with that value; `command` made the page."""
+    runs_by_fact: dict[tuple[str, str], list[str]] = {}
     for run in runs:
         name = tr("{model} on {dataset}", model=run.model, dataset=run.dataset)
         for key, value in {"source": run.source, **run.facts}.items():
             if key not in FIGURES:
-                shared.setdefault((key, _fact(key, value)), []).append(name)
-    rows = [
-        [key, value, tr("all") if len(names) == len(runs) else tr(", ").join(names)]
-        for (key, value), names in sorted(shared.items(), key=lambda fact: fact[0][0])
-    ]
-    made = {"command": command, "tuneyard": version(), **versions("numpy", "matplotlib")}
-    page = [[key, _fact(key, value), tr("this page")] for key, value in made.items()]
-    return Table([tr("fact"), tr("value"), tr("runs")], [*page, *rows])
+                runs_by_fact.setdefault((key, _fact(key, value)), []).append(name)
+    rows = []
+    for key, value in {"command": command, "tuneyard": version(), **versions("numpy", "matplotlib")}.items():
+        rows.append([key, _fact(key, value), tr("this page")])
+    for (key, fact), names in sorted(runs_by_fact.items(), key=lambda item: item[0][0]):
+        applies_to = tr(", ").join(names)
+        if len(names) == len(runs):
+            applies_to = tr("all")
+        rows.append([key, fact, applies_to])
+    return Table([tr("fact"), tr("value"), tr("runs")], rows)
 
 
 def _fact(key: str, value: object) -> str:
-    return command_line(str(value)) if key == "command" else without_places(_plain(value))
+    if key == "command":
+        return command_line(str(value))
+    return without_places(_plain(value))
 
 
 def _plain(value: object) -> str:
-    """A fact as people read it: of objects each field as `name value`."""
+    """A fact for readers: an object as `name value` pairs, a text without quotes."""
     if isinstance(value, Mapping):
         return "; ".join(f"{key} {_plain(part)}" for key, part in value.items())
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def without_places(text: str) -> str:
-    """Return a text in which no path tells where on a machine it lies.
+    """Shorten the absolute paths in a text to relative paths or last names.
 
     >>> without_places("out=/srv/jane/runs/a was scored by http://localhost:8000/v1")
     'out=a was scored by http://localhost:8000/v1'
     """
     here = Path.cwd()
-    for known in (here, *here.parents[:-1], Path.home()):  # which may hold blanks
-        text = text.replace(f"{known}/", "") if known != known.parent else text
+    for folder in (here, *here.parents[:-1], Path.home()):  # whose names may contain blanks
+        if folder != folder.parent:
+            text = text.replace(f"{folder}/", "")
     return ABSOLUTE.sub(r"\1", text)
 
 
 def argument(text: str) -> str:
-    """Return an argument, which may be a path or NAME=PATH, without its place; a path may hold blanks.
+    """Shorten an argument that is a path or NAME=PATH; the path may contain blanks.
 
     >>> argument("rte=/srv/jane/my runs/a")
     'rte=a'
     """
     name, equals, path = text.rpartition("=")
     here = path.removeprefix(f"{Path.cwd()}/")
-    return (
-        f"{name}{equals}{Path(here).name}"
-        if Path(here).is_absolute()
-        else without_places(f"{name}{equals}{here}")
-    )
+    if Path(here).is_absolute():
+        return f"{name}{equals}{Path(here).name}"
+    return without_places(f"{name}{equals}{here}")
 
 
 def command_line(text: str) -> str:
-    """Return a command without the places in its arguments."""
+    """Shorten the paths in the arguments of a command."""
     try:
         return shlex.join(map(argument, shlex.split(text)))
     except ValueError:  # an open quote: no command of ours

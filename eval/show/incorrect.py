@@ -1,4 +1,4 @@
-"""The rows that somebody got wrong, with what was asked and answered, for a report to look through."""
+"""The examples that at least one model got wrong, with prompt and answers, for a reader of the report."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ ANSWER_NAMES = ("model_output", "prediction")
 
 @dataclass(frozen=True, slots=True)
 class IncorrectExamples:
-    """Of one set: how many rows at least one model has wrong, and the rows that are shown."""
+    """Incorrect examples of one dataset: `total` counts all of them, `rows` are those that the page shows."""
 
     dataset: str
     total: int
@@ -29,35 +29,37 @@ class IncorrectExamples:
 
 
 def collect_incorrect(runs: Sequence[ScoredRun], models: Sequence[str], most: int) -> list[IncorrectExamples]:
-    """Return each set's wrong rows, evenly spread where they are more than `most`, or than `MOST_LETTERS`
-    hold.
+    """Collect each dataset's incorrect examples: at most `most`, and at most `MOST_LETTERS` characters.
 
-    A row has `row`, `question`, `expected`, `type` and `subtype` where it has them, and `answers` (`model` by
-    its place in `models`, `predicted`, `output`, `right`, `confidence`); long texts are cut, and say so.
+    If there are more, the rows are evenly spread. A row has `row`, `question`, `expected`, and `type` and
+    `subtype` if the data has them. Its `answers` have `model` (its place in `models`), `predicted`, `output`,
+    `right` and `confidence`. Long texts are cut, and say so.
     """
-    by_set = {name: list(own.values()) for name, own in by_dataset(runs).items()}
-    wrong = {
-        name: [
-            place
-            for place, right in enumerate(zip(*(run.correct for run in own), strict=True))
-            if not all(right)
-        ]
-        for name, own in by_set.items()
-    }
-    shares = fair_shares({name: len(rows) for name, rows in wrong.items()}, most)
-    found = {name: _rows(own, models, spread(wrong[name], shares[name])) for name, own in by_set.items()}
-    letters = sum(len(json.dumps(row)) for rows in found.values() for row in rows)
+    runs_by_dataset = {dataset: list(by_model.values()) for dataset, by_model in by_dataset(runs).items()}
+    wrong = {dataset: _wrong_places(dataset_runs) for dataset, dataset_runs in runs_by_dataset.items()}
+    shares = fair_shares({dataset: len(places) for dataset, places in wrong.items()}, most)
+    rows_by_dataset = {}
+    letters = 0
+    for dataset, dataset_runs in runs_by_dataset.items():
+        rows = _rows(dataset_runs, models, spread(wrong[dataset], shares[dataset]))
+        rows_by_dataset[dataset] = rows
+        letters += sum(len(json.dumps(row)) for row in rows)
     kept = min(1.0, MOST_LETTERS / max(1, letters))
-    return [
-        IncorrectExamples(
-            name, len(wrong[name]), [rows[i] for i in spread(range(len(rows)), int(kept * len(rows)))]
-        )
-        for name, rows in found.items()
-    ]
+    collected = []
+    for dataset, rows in rows_by_dataset.items():
+        kept_rows = [rows[place] for place in spread(range(len(rows)), int(kept * len(rows)))]
+        collected.append(IncorrectExamples(dataset, len(wrong[dataset]), kept_rows))
+    return collected
+
+
+def _wrong_places(runs: Sequence[ScoredRun]) -> list[int]:
+    """Places of the rows that at least one of the runs got wrong."""
+    flags_by_row = zip(*(run.correct for run in runs), strict=True)
+    return [place for place, flags in enumerate(flags_by_row) if not all(flags)]
 
 
 def fair_shares(counts: Mapping[str, int], most: int) -> dict[str, int]:
-    """Return how much each may have of `most`: all alike, and what one does not need goes to the others."""
+    """Divide `most` evenly; the part that a small count does not need goes to the others."""
     shares = {}
     for place, (name, count) in enumerate(sorted(counts.items(), key=lambda item: item[1])):
         shares[name] = min(count, most // (len(counts) - place))
@@ -66,44 +68,49 @@ def fair_shares(counts: Mapping[str, int], most: int) -> dict[str, int]:
 
 
 def spread(places: Sequence[int], count: int) -> list[int]:
-    """Return `count` of the places, evenly spread over them."""
+    """Pick `count` of the places, evenly spread."""
     return [places[i * len(places) // count] for i in range(count)]
 
 
 def _rows(runs: Sequence[ScoredRun], models: Sequence[str], places: Sequence[int]) -> list[dict[str, Any]]:
-    wanted = {runs[0].rows[place] for place in places}
-    records = [_records(run, wanted) for run in runs]
-    return [
-        {
-            "row": runs[0].rows[place],
-            "question": _question(records[0][runs[0].rows[place]]),
-            "expected": cut(runs[0].gold[place]),
-            **{kind: cut(runs[0].kinds[kind][place]) for kind in KINDS if kind in runs[0].kinds},
-            "answers": [
-                _answer(run, models.index(run.model), place, own[run.rows[place]])
-                for run, own in zip(runs, records, strict=True)
-            ],
+    first = runs[0]
+    row_names = {first.rows[place] for place in places}
+    records_by_run = [_records(run, row_names) for run in runs]
+    rows = []
+    for place in places:
+        name = first.rows[place]
+        row: dict[str, Any] = {
+            "row": name,
+            "question": _question(records_by_run[0][name]),
+            "expected": cut(first.gold[place]),
         }
-        for place in places
-    ]
+        for kind in KINDS:
+            if kind in first.kinds:
+                row[kind] = cut(first.kinds[kind][place])
+        row["answers"] = [
+            _answer(run, models.index(run.model), place, records[run.rows[place]])
+            for run, records in zip(runs, records_by_run, strict=True)
+        ]
+        rows.append(row)
+    return rows
 
 
-def _records(run: ScoredRun, wanted: set[str]) -> dict[str, dict[str, object]]:
-    """The logged records of the wanted rows; of several filters of one log the first that stands there."""
+def _records(run: ScoredRun, row_names: set[str]) -> dict[str, dict[str, object]]:
+    """The logged records of some rows. If a log has a row several times (several filters), the first."""
     source = Path(run.source)
     records: dict[str, dict[str, object]] = {}
     if source.is_dir():
         for _, record in json_lines(source / PREDICTIONS):
-            row = _first(record, ROW_NAMES)
-            if row in wanted:
-                records.setdefault(row, record)
+            name = _first(record, ROW_NAMES)
+            if name in row_names:
+                records.setdefault(name, record)
         return records
     for logged in reader_of(source).rows(source):
-        if logged.example.row in wanted:
-            shown: dict[str, object] = {"question": logged.question}
+        if logged.example.row in row_names:
+            texts: dict[str, object] = {"question": logged.question}
             if logged.output:
-                shown["model_output"] = logged.output
-            records.setdefault(logged.example.row, shown)
+                texts["model_output"] = logged.output
+            records.setdefault(logged.example.row, texts)
     return records
 
 
@@ -119,16 +126,23 @@ def _answer(run: ScoredRun, model: int, place: int, record: Mapping[str, object]
 
 
 def _question(record: Mapping[str, object]) -> str:
-    """The question as it is in the record."""
+    """The prompt in a record, and its separate input if there is one."""
     texts = (_first(record, QUESTION_NAMES), optional_text(record, "input"))
     return cut("\n".join(text for text in texts if text))
 
 
 def _first(record: Mapping[str, object], names: Sequence[str]) -> str:
-    return next((text for name in names if (text := optional_text(record, name)) is not None), "")
+    """The first of the named fields that has a text, "" if none has."""
+    for name in names:
+        text = optional_text(record, name)
+        if text is not None:
+            return text
+    return ""
 
 
 def cut(text: str) -> str:
-    """Return a text of bearable length, which says how much of it is left out."""
+    """Cut a text after `LONGEST` characters; the count of the rest follows."""
     more = len(text) - LONGEST
-    return text if more <= 0 else text[:LONGEST] + tr("… ({count:,} more characters)", count=more)
+    if more <= 0:
+        return text
+    return text[:LONGEST] + tr("… ({count:,} more characters)", count=more)
