@@ -1,5 +1,7 @@
-"""Plots with a panel for each model of a set: where its answers went, and whether it is as sure as right;
-and how long texts are, in tokens: for each kind of text the share of rows that are at most so long."""
+"""Plots with a panel for each model of a dataset: its confusion matrix, or its reliability diagram.
+
+The plot of lengths shows for each part of an example the share of rows with at most so many tokens.
+"""
 
 import math
 from collections import Counter
@@ -20,16 +22,17 @@ if TYPE_CHECKING:
 IN_A_ROW = 4
 DARK = 0.7  # a cell of a larger share has white letters
 ON_DARK, ON_LIGHT = "#fafafa", "#111111"  # black and white themselves follow the reader's colours on a page
-FLOOR = -14  # below 0 % stand the rows of each bin
+FLOOR = -14  # the numbers of rows of each bin are below 0 %
 Panel = TypeVar("Panel")
 
 
 def draw_confusion(runs: Sequence[ScoredRun], typeface: Typeface, path: Path) -> None:
-    """Write the confusion matrices of one set's runs: counts, and shares of the row (of what is expected)."""
-    said = [label for run in runs for label in run.predicted]
-    rows = sorted(set(runs[0].gold))
-    columns = rows + sorted(set(said) - set(rows))
-    n = len(runs[0].gold)
+    """Write the confusion matrices of one dataset's runs: counts, and shares of each expected label."""
+    gold = runs[0].gold
+    rows = sorted(set(gold))
+    predicted = {label for run in runs for label in run.predicted}
+    columns = rows + sorted(predicted - set(rows))
+    n = len(gold)
     title = tr("{name}: predicted (columns) by actual (rows); n = {n:,}", name=runs[0].dataset, n=n)
     size = max(2.6, 0.45 * len(columns)) + 0.5, max(2.2, 0.4 * len(rows)) + 1.2
     draw = partial(_matrix, rows=rows, columns=columns, typeface=typeface)
@@ -41,14 +44,23 @@ def _matrix(
 ) -> str:
     counts = Counter(zip(run.gold, run.predicted, strict=True))
     expected = Counter(run.gold)
-    shares = [[counts[right, said] / expected[right] for said in columns] for right in rows]
+    shares = []
+    for gold in rows:
+        cells = [counts[gold, predicted] for predicted in columns]
+        shares.append([cell / expected[gold] for cell in cells])
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    small = 8 if len(columns) <= 6 else 5
-    for y, right in enumerate(rows):
-        for x, said in enumerate(columns):
-            count = counts[right, said]
-            text = f"{count:,}\n{100 * shares[y][x]:.0f} %" if count else "0"
-            colour = ON_DARK if shares[y][x] > DARK else ON_LIGHT
+    small = 5
+    if len(columns) <= 6:
+        small = 8
+    for y, gold in enumerate(rows):
+        for x, predicted in enumerate(columns):
+            count = counts[gold, predicted]
+            text = "0"
+            if count:
+                text = f"{count:,}\n{100 * shares[y][x]:.0f} %"
+            colour = ON_LIGHT
+            if shares[y][x] > DARK:
+                colour = ON_DARK
             axes.text(x, y, text, ha="center", va="center", fontsize=small, color=colour)
     for ticks, labels in ((axes.set_xticks, columns), (axes.set_yticks, rows)):
         ticks(range(len(labels)), [_short(typeface.show(label)) for label in labels], fontsize=small)
@@ -58,39 +70,40 @@ def _matrix(
 
 
 def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
+    """Sentence on the most common confusion; `counts` is by (expected, predicted) label."""
     errors = {pair: count for pair, count in sorted(counts.items()) if pair[0] != pair[1]}
     if not errors:
         return tr("no error")
-    (right, said), count = max(errors.items(), key=lambda item: item[1])
-    return tr("{said} for {right} {times}", said=said, right=right, times=tr_counted(count, "time"))
+    (gold, predicted), count = max(errors.items(), key=lambda item: item[1])
+    return tr("{said} for {right} {times}", said=predicted, right=gold, times=tr_counted(count, "time"))
 
 
-def draw_calibration(dataset: str, found: Mapping[str, Calibration], typeface: Typeface, path: Path) -> None:
-    """Write the reliability diagrams of one set's models: accuracy by confidence, rows of each bin."""
-    n = next(iter(found.values())).n
-    told = "{name}: accuracy (whiskers: 95 % interval) by confidence; n = {n:,}"
-    title = tr(told, name=dataset, n=n)
-    _panels(found, _reliability, title, (3.3, 3.2), path, typeface)
+def draw_calibration(
+    dataset: str, calibrations: Mapping[str, Calibration], typeface: Typeface, path: Path
+) -> None:
+    """Write the reliability diagrams of a dataset's models: accuracy by confidence, and rows of each bin."""
+    n = next(iter(calibrations.values())).n
+    title = tr("{name}: accuracy (whiskers: 95 % interval) by confidence; n = {n:,}", name=dataset, n=n)
+    _panels(calibrations, _reliability, title, (3.3, 3.2), path, typeface)
 
 
-def _reliability(axes: "Axes", found: Calibration) -> str:
+def _reliability(axes: "Axes", calibration: Calibration) -> str:
     axes.plot([0, 100], [0, 100], color="black", linestyle="dashed", linewidth=1)
-    most = max(one.accuracy.n for one in found.bins)
-    sure, right = (
-        [100 * one.confidence for one in found.bins],
-        [100 * one.accuracy.value for one in found.bins],
-    )
-    axes.bar(sure, [12 * one.accuracy.n / most for one in found.bins], 5, FLOOR, color=FAINT)
-    for at, one in zip(sure, found.bins, strict=True):
-        axes.text(at, FLOOR + 1, f"{one.accuracy.n:,}", ha="center", fontsize=6)
-    below = [100 * (one.accuracy.value - one.accuracy.low) for one in found.bins]
-    above = [100 * (one.accuracy.high - one.accuracy.value) for one in found.bins]
+    bins = calibration.bins
+    most = max(one.accuracy.n for one in bins)
+    confidences = [100 * one.confidence for one in bins]
+    accuracies = [100 * one.accuracy.value for one in bins]
+    axes.bar(confidences, [12 * one.accuracy.n / most for one in bins], 5, FLOOR, color=FAINT)
+    for confidence, one in zip(confidences, bins, strict=True):
+        axes.text(confidence, FLOOR + 1, f"{one.accuracy.n:,}", ha="center", fontsize=6)
+    below = [100 * (one.accuracy.value - one.accuracy.low) for one in bins]
+    above = [100 * (one.accuracy.high - one.accuracy.value) for one in bins]
     look: dict[str, Any] = {"ecolor": "black", "capsize": 2, "markersize": 4, "clip_on": False}
-    axes.errorbar(sure, right, [below, above], fmt="o-", color=COLOURS[1], **look)
+    axes.errorbar(confidences, accuracies, [below, above], fmt="o-", color=COLOURS[1], **look)
     axes.set(xlim=(0, 100), ylim=(FLOOR, 100), yticks=range(0, 101, 20))
     axes.set(xlabel=tr("confidence, %"), ylabel=tr("accuracy, %"))
-    told = "ECE {error:.1f} points, if calibrated up to {chance:.1f}"
-    return tr(told, error=100 * found.error, chance=100 * found.chance)
+    error, chance = 100 * calibration.error, 100 * calibration.chance
+    return tr("ECE {error:.1f} points, if calibrated up to {chance:.1f}", error=error, chance=chance)
 
 
 def _panels(
@@ -116,7 +129,9 @@ def _panels(
 
 
 def _short(text: str, most: int = 16) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    if len(text) <= most:
+        return text
+    return f"{text[: most - 1]}…"
 
 
 PLOT = "lengths.png"
@@ -131,9 +146,13 @@ def draw_lengths(
         title = tr("Lengths in tokens: {model} on {dataset}", model=model, dataset=dataset)
         with plot(title, (7.0, 4.2), path, typeface) as axes:
             for index, (name, values) in enumerate(lengths.items()):
-                found = percentiles(values)
-                told = "{part}: median {median:,}, 95 % up to {most:,}"
-                label = tr(told, part=tr(name), median=found["p50"], most=found["p95"])
+                points = percentiles(values)
+                label = tr(
+                    "{part}: median {median:,}, 95 % up to {most:,}",
+                    part=tr(name),
+                    median=points["p50"],
+                    most=points["p95"],
+                )
                 axes.ecdf(
                     values, label=label, color=COLOURS[index + 1], linestyle=LINES[index], linewidth=1.8
                 )

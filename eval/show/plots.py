@@ -1,7 +1,7 @@
-"""Plots that are read at arm's length: the title says the finding, every bar has its interval.
+"""Plots with the finding in the title and an interval on every bar.
 
-accuracy.png always; for sets of labels confusion.png, and calibration.png where the labels'
-probabilities are known; for sets whose rows have types overall_accuracy_comparison.png,
+accuracy.png for every comparison. Datasets of labels also get confusion.png, and calibration.png if the runs
+have the labels' probabilities. Datasets whose rows have types get overall_accuracy_comparison.png,
 type_accuracy_comparison.png and (by subtype) model_comparison.png.
 """
 
@@ -24,10 +24,10 @@ from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.show.panels import draw_calibration, draw_confusion
 from tuneyard.eval.statistics.rates import rate_of
 
-STANDING = 8  # more places than this are drawn as lying bars
+STANDING = 8  # a chart of more places has lying bars
 KINDS = 25
-RARE = 5  # kinds of fewer rows are taken together
-DETAILED = 12  # of more sets than this, matrices and diagrams would be a pile that nobody looks through
+RARE = 5  # kinds of fewer rows become one
+DETAILED = 12  # with more datasets, nobody would look through all matrices and diagrams
 OTHERS = "others"
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
 CAPTIONS = {
@@ -45,14 +45,17 @@ BELOW_MAJORITY = "{model} is better than the base, but worse than the majority c
 GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
 STUB = 1.5  # percent
 Share = tuple[float, float, float]  # value, low and high limit
-Kind = tuple[list[bool], list[str]]  # of each row whether it is right, and its group (none: independent)
+Kind = tuple[list[bool], list[str]]  # each row's correctness and cluster; no clusters: independent rows
 Draw = Callable[[Path], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What is drawn: for each series (a model) its share at each place (a set or a type), None for no bar;
-    `baselines` are the majority class's shares, one for each place, or empty."""
+    """Data of a bar chart.
+
+    `series` has for each model its share at each place (a dataset or a type), None for no bar. `baselines`
+    are the majority class's shares, one for each place, or empty.
+    """
 
     title: str
     places: Sequence[str]
@@ -67,59 +70,73 @@ def write_plots(
     from tqdm import tqdm
 
     with plot_texts(_labels(comparison, runs)) as typeface:
-        plots = {
-            f"{name.removesuffix('png')}{form}": draw for name, draw in _plots(comparison, runs, typeface)
-        }
+        plots = {}
+        for name, draw in _plots(comparison, runs, typeface):
+            plots[f"{name.removesuffix('png')}{form}"] = draw
         for name, draw in tqdm(plots.items(), desc="plots", delay=2, leave=False):
             draw(out / name)
     return list(plots), typeface
 
 
 def caption(name: str, comparison: Comparison) -> str:
-    """Return the sentence below a plot, by the path that `write_plots` gave it."""
+    """Sentence below a plot; `name` is its path as `write_plots` returns it."""
     folder, _, file = name.rpartition("/")
-    names = [one.name for one in comparison.sets if not folder or folder_name(one.name) == folder]
-    return tr(CAPTIONS[Path(file).stem], name=names[0])
+    datasets = [section.name for section in comparison.sets]
+    if folder:
+        datasets = [dataset for dataset in datasets if folder_name(dataset) == folder]
+    return tr(CAPTIONS[Path(file).stem], name=datasets[0])
 
 
 def _labels(comparison: Comparison, runs: Sequence[ScoredRun]) -> list[str]:
-    """Every text that may stand on a plot."""
-    kinds = [name for run in runs for rows in run.kinds.values() for name in _commonest(rows)]
-    labels = [label for run in runs if _labelled(run) for label in {*run.gold, *run.predicted}]
-    sets = [section.name for section in comparison.sets]
-    return list(dict.fromkeys([*comparison.models, *sets, *kinds, *sorted(labels)]))
+    """Every text of the data that a plot may show."""
+    kinds: list[str] = []
+    labels: list[str] = []
+    for run in runs:
+        for names in run.kinds.values():
+            kinds += _commonest(names)
+        if _labelled(run):
+            labels += {*run.gold, *run.predicted}
+    datasets = [section.name for section in comparison.sets]
+    return list(dict.fromkeys([*comparison.models, *datasets, *kinds, *sorted(labels)]))
 
 
 def _plots(
     comparison: Comparison, runs: Sequence[ScoredRun], typeface: Typeface
 ) -> Iterator[tuple[str, Draw]]:
-    """(path below OUT, what draws it) of every plot; several sets have a folder of plots each."""
+    """(path below OUT, function that draws it) of every plot; each of several datasets has a folder."""
     yield "accuracy.png", partial(draw_bars, accuracy_chart(comparison, comparison.sections), typeface)
     for section in comparison.sets:
-        folder = "" if len(comparison.sets) == 1 else f"{folder_name(section.name)}/"
-        own = [run for run in runs if run.dataset == section.name]
-        parted = [kind for kind in BY_KIND if all(kind in run.kinds for run in own)]
-        if parted:
+        folder = f"{folder_name(section.name)}/"
+        if len(comparison.sets) == 1:
+            folder = ""
+        dataset_runs = [run for run in runs if run.dataset == section.name]
+        kinds = [kind for kind in BY_KIND if all(kind in run.kinds for run in dataset_runs)]
+        if kinds:
             overall = accuracy_chart(comparison, [section])
             yield f"{folder}overall_accuracy_comparison.png", partial(draw_bars, overall, typeface)
-        for kind in parted:
-            parts = kinds_chart(own, kind, comparison.base)
-            yield f"{folder}{BY_KIND[kind]}", partial(draw_bars, parts, typeface)
+        for kind in kinds:
+            chart = kinds_chart(dataset_runs, kind, comparison.base)
+            yield f"{folder}{BY_KIND[kind]}", partial(draw_bars, chart, typeface)
         if len(comparison.sets) > DETAILED:
             continue
-        if all(map(_labelled, own)):
-            yield f"{folder}confusion.png", partial(draw_confusion, own, typeface)
-        if found := {model: one.calibration for model, one in section.figures.items() if one.calibration}:
-            yield f"{folder}calibration.png", partial(draw_calibration, section.name, found, typeface)
+        if all(map(_labelled, dataset_runs)):
+            yield f"{folder}confusion.png", partial(draw_confusion, dataset_runs, typeface)
+        calibrations = {}
+        for model, score in section.figures.items():
+            if score.calibration:
+                calibrations[model] = score.calibration
+        if calibrations:
+            draw = partial(draw_calibration, section.name, calibrations, typeface)
+            yield f"{folder}calibration.png", draw
 
 
 def _labelled(run: ScoredRun) -> bool:
-    """Whether the answers are labels that a matrix can hold, and no free text."""
+    """True if the answers are labels that fit a confusion matrix, rather than free text."""
     return len(set(run.gold)) > 1 and len({*run.gold, *run.predicted}) <= MOST
 
 
 def folder_name(dataset: str) -> str:
-    """Return a set's name as the name of a folder, whatever stands in it.
+    """Name of a dataset's folder: every character that is unsafe in a path becomes `_`.
 
     >>> folder_name("../mmlu/law")
     '_mmlu_law'
@@ -128,18 +145,28 @@ def folder_name(dataset: str) -> str:
 
 
 def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart:
-    """Return accuracy by section and model, with the majority class; the title is on the first compared."""
-    models = [model for model in comparison.models if any(model in section.figures for section in sections)]
-    figures = {model: [section.figures.get(model) for section in sections] for model in models}
-    series = {
-        model: [None if one is None else (one.value, one.low, one.high) for one in own]
-        for model, own in figures.items()
-    }
+    """Accuracy by section and model, with the majority class.
+
+    The title is about the first section in which models were compared.
+    """
+    series: dict[str, list[Share | None]] = {}
+    for model in comparison.models:
+        shares: list[Share | None] = []
+        for section in sections:
+            score = section.figures.get(model)
+            if score is None:
+                shares.append(None)
+            else:
+                shares.append((score.value, score.low, score.high))
+        if any(shares):
+            series[model] = shares
     places = [f"{section_name(section.name)}\nn = {section.n:,}" for section in sections]
     compared = [section for section in sections if section.against_base]
-    judged = compared[0] if compared else sections[0]
-    known = not any(math.isnan(section.majority) for section in sections)
-    return Chart(_finding(comparison, judged), places, series, [s.majority for s in sections if known])
+    titled = (compared or sections)[0]
+    baselines = [section.majority for section in sections]
+    if any(math.isnan(baseline) for baseline in baselines):
+        baselines = []
+    return Chart(_finding(comparison, titled), places, series, baselines)
 
 
 def _finding(comparison: Comparison, section: Section) -> str:
@@ -158,59 +185,78 @@ def _finding(comparison: Comparison, section: Section) -> str:
     if section is comparison.mean:
         where = tr("on average over {count} datasets", count=len(comparison.sets))
     rivals = "".join(tr(", statistically tied with {model}", model=test.against) for test in section.rivals)
-    told = "{model} beats {base} by {gain} points {where} (p {p})"
     gain, p = points(test.value).removeprefix("+"), show_p(test.p)
-    return tr(told, model=best, base=comparison.base, gain=gain, where=where, p=p) + rivals
+    beats = "{model} beats {base} by {gain} points {where} (p {p})"
+    return tr(beats, model=best, base=comparison.base, gain=gain, where=where, p=p) + rivals
 
 
 def kinds_chart(runs: Sequence[ScoredRun], kind: str, base: str) -> Chart:
-    """Return each model's accuracy by `kind` (type or subtype), the commonest kinds first."""
+    """Each model's accuracy by `kind` (type or subtype), the most common kinds first."""
     names = _commonest(runs[0].kinds[kind])
     counts = {run.model: _by_kind(run, kind, names) for run in runs}
-    shown = {OTHERS: tr(OTHERS)} if OTHERS in names else {}
-    places = [
-        f"{shown.get(name, name)} (n = {len(right):,})" for name, (right, _) in counts[runs[0].model].items()
-    ]
-    rates = {
-        model: [rate_of(right, groups or None) for right, groups in own.values()]
-        for model, own in counts.items()
-    }
-    series = {model: [(one.value, *one.ci95) for one in own] for model, own in rates.items()}
+    places = []
+    for name, (correct, _) in counts[runs[0].model].items():
+        label = name
+        if name == OTHERS:
+            label = tr(OTHERS)
+        places.append(f"{label} (n = {len(correct):,})")
+    series: dict[str, list[Share | None]] = {}
+    for model, by_kind in counts.items():
+        series[model] = []
+        for correct, groups in by_kind.values():
+            rate = rate_of(correct, groups or None)
+            series[model].append((rate.value, rate.low, rate.high))
     return Chart(_kinds_finding(counts, kind, base), places, series)
 
 
 def _commonest(kinds: Sequence[str]) -> list[str]:
-    """The names by number of rows; of several rare ones, and beyond the first 25, the rest is `others`."""
+    """Names by number of rows; the rest, if it is several names, is one name (`others`).
+
+    The rest is all but the first 24 names, and all rare names if some name is not rare.
+    """
     counted = Counter(kinds)
     names = sorted(counted, key=lambda name: (-counted[name], name))
-    kept = ([name for name in names if counted[name] >= RARE] or names)[: KINDS - 1]
-    return names if len(names) <= len(kept) + 1 else [*kept, OTHERS]
+    frequent = [name for name in names if counted[name] >= RARE]
+    kept = (frequent or names)[: KINDS - 1]
+    if len(names) <= len(kept) + 1:
+        return names
+    return [*kept, OTHERS]
 
 
 def _by_kind(run: ScoredRun, kind: str, names: Sequence[str]) -> dict[str, Kind]:
-    parted: dict[str, Kind] = {name: ([], []) for name in names}
+    rows_by_kind: dict[str, Kind] = {name: ([], []) for name in names}
     for place, name in enumerate(run.kinds[kind]):
-        right, groups = parted[name if name in names else OTHERS]
-        right.append(run.correct[place])
-        groups += [] if run.groups is None else [run.groups[place]]
-    return parted
+        bar = name
+        if name not in names:
+            bar = OTHERS
+        correct, groups = rows_by_kind[bar]
+        correct.append(run.correct[place])
+        if run.groups is not None:
+            groups.append(run.groups[place])
+    return rows_by_kind
 
 
 def _kinds_finding(counts: Mapping[str, Mapping[str, Kind]], kind: str, base: str) -> str:
-    """How the best of the other models stands against the base, kind by kind."""
+    """Title: in how many kinds the best of the other models is ahead of the base, and in how many behind."""
     others = [model for model in counts if model != base]
     if base not in counts or not others:
         return tr("Accuracy by {kind}", kind=tr(kind))
-    best = max(others, key=lambda model: sum(sum(right) for right, _ in counts[model].values()))
-    pairs = [(sum(counts[best][name][0]), sum(counts[base][name][0])) for name in counts[base]]
-    ahead, behind = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
-    told = "{best} is ahead of {base} in {ahead} of {kinds}, behind in {behind}"
-    return tr(told, best=best, base=base, ahead=ahead, kinds=tr_counted(len(pairs), kind), behind=behind)
+    best = max(others, key=lambda model: sum(sum(correct) for correct, _ in counts[model].values()))
+    ahead = behind = 0
+    for name, (base_correct, _) in counts[base].items():
+        gain = sum(counts[best][name][0]) - sum(base_correct)
+        ahead += gain > 0
+        behind += gain < 0
+    title = "{best} is ahead of {base} in {ahead} of {kinds}, behind in {behind}"
+    kinds = tr_counted(len(counts[base]), kind)
+    return tr(title, best=best, base=base, ahead=ahead, kinds=kinds, behind=behind)
 
 
 def draw_bars(chart: Chart, typeface: Typeface, path: Path) -> None:
-    """Write the chart as standing bars, or as lying ones: for many places, or long names."""
-    draw = draw_standing if chart.baselines and len(chart.places) <= STANDING else draw_lying
+    """Write the chart as standing bars, or as lying bars if it has many places or no baselines."""
+    draw = draw_lying
+    if chart.baselines and len(chart.places) <= STANDING:
+        draw = draw_standing
     draw(chart, typeface, path)
 
 
@@ -254,20 +300,27 @@ def _bars(
 ) -> tuple[list[float], list[float], list[list[float]]]:
     """Places, values and (below, above) errors in percent of series `index` of `count`."""
     shift = (index - (count - 1) / 2) * 0.8 / count
-    there = [(place + shift, share) for place, share in enumerate(shares) if share is not None]
-    values = [100 * value for _, (value, _, _) in there]
-    below = [100 * (value - low) for _, (value, low, _) in there]
-    above = [100 * (high - value) for _, (value, _, high) in there]
-    return [place for place, _ in there], values, [below, above]
+    places: list[float] = []
+    values: list[float] = []
+    below: list[float] = []
+    above: list[float] = []
+    for place, share in enumerate(shares):
+        if share is not None:
+            value, low, high = share
+            places.append(place + shift)
+            values.append(100 * value)
+            below.append(100 * (value - low))
+            above.append(100 * (high - value))
+    return places, values, [below, above]
 
 
 def _seen(values: Sequence[float]) -> list[float]:
-    """The lengths of the bars: a bar of 0 % is a stub, else it would look like a model that is not there."""
+    """Lengths of the bars. A bar of 0 % gets a stub, so that the model does not seem to be missing."""
     return [value or STUB for value in values]
 
 
 def _look(index: int, label: str) -> dict[str, Any]:
-    """How the bars of a series look; hatches begin where the colours end."""
+    """Style of a series' bars; hatches begin when the colours are used up."""
     return {
         "label": label,
         "color": COLOURS[index % len(COLOURS)],
@@ -277,5 +330,8 @@ def _look(index: int, label: str) -> dict[str, Any]:
 
 
 def _mark(place: int) -> dict[str, Any]:
-    label = tr("majority-class baseline") if place == 0 else ""
+    """Style of a baseline's mark; the first has the label of all."""
+    label = ""
+    if place == 0:
+        label = tr("majority-class baseline")
     return {"color": "black", "linestyle": "dashed", "linewidth": 1.2, "label": label}

@@ -1,4 +1,4 @@
-"""The table of sampled answers that were generated several times, above a comparison that reads the first."""
+"""Table of the repeats of sampled answers; the comparison below it reads the first repeat."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,17 @@ HEADER = ("model", "dataset", "figure", "repeats", "mean", "95 % interval", "sta
 
 
 def repeats_table(runs: Sequence[ScoredRun]) -> Table | None:
-    """Return the mean and the spread of each run that has repeats, None if none has."""
+    """Mean and spread of each run with repeats; None if no run has any."""
     rows = []
     for run in runs:
         repeats = run.facts.get("repeats")
         if not isinstance(repeats, dict):
             continue
-        for name, one in repeats["figures"].items():
-            low, high = map(number, one["ci95"])
+        for name, figure in repeats["figures"].items():
+            low, high = map(number, figure["ci95"])
             interval = tr("{low} to {high}", low=low, high=high)
-            cells = [run.model, run.dataset, name, str(repeats["n"]), number(one["mean"])]
-            rows.append([*cells, interval, number(one["sd"])])
-    return Table([tr(column) for column in HEADER], rows) if rows else None
+            cells = [run.model, run.dataset, name, str(repeats["n"]), number(figure["mean"])]
+            rows.append([*cells, interval, number(figure["sd"])])
+    if not rows:
+        return None
+    return Table([tr(column) for column in HEADER], rows)

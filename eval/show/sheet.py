@@ -1,8 +1,8 @@
-"""Rating sheets: CSV that opens well in spreadsheets and cannot run anything there, blind, and read back;
-and what the marks in them say, as Markdown and as JSON.
+"""Rating sheets: blind CSV files that people mark in a spreadsheet, and the tally of the marks.
 
-The key says which row is whose answer. Every id begins with the tag of its sheet, so that no sheet is
-read with another's key, and with a letter, so that no spreadsheet takes it for a date or a number.
+No cell of a sheet can run as a formula. The key names the model behind each row. Every id begins with the tag
+of its sheet, so that no sheet is read with another's key, and with a letter, so that no spreadsheet reads it
+as a date or a number.
 """
 
 import csv
@@ -34,7 +34,7 @@ from tuneyard.eval.statistics.ratings import (
 COLUMNS = ("id", "prompt", "reference", "answer", *CRITERIA, "comment")
 # OWASP's list of what begins a formula, full-width forms included: East Asian spreadsheets take them too.
 # The sheet has commas and quotes but may be opened with ; or tab: then a cell begins after each of those, and
-# after each line break, since the quotes stand in the middle of cells.
+# after each line break, since the quotes are in the middle of cells.
 FORMULA = re.compile(r"(^|[;\t\n])((?:[^\S\t\n]|[\"'])*+[=+\-@＝＋－＠])")
 TAB = re.compile(r"(^|[;\n])([\"']*\t)")  # what a part of a cell may not begin with either
 LINE = re.compile(r"'*\n")  # nor a whole cell
@@ -47,7 +47,7 @@ DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A prompt, the answer that the data has for it ("" without one), every model's, and its cluster."""
+    """A prompt with every model's answer. `reference` is the data's answer, "" if it has none."""
 
     prompt: str
     reference: str
@@ -57,53 +57,65 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Which prompt (from 1) and model each id of a sheet stands for, the first model being the base; and the
-    clusters of those prompts that have one."""
+    """The prompt (from 1) and the model of each id of a sheet. The first model is the base.
+
+    `clusters` has the prompts that belong to a cluster.
+    """
 
     models: list[str]
     answers: Mapping[str, tuple[int, str]]
     clusters: Mapping[int, str]
 
 
-def make_sheet(asked: Sequence[Answered], seed: int) -> tuple[bytes, dict[str, dict[str, object]]]:
-    """Return the sheet as CSV (UTF-8 with a byte order mark), and the prompt and model behind each id; the
-    answers to each prompt stand one below the other in an order drawn with `seed`."""
+def make_sheet(prompts: Sequence[Answered], seed: int) -> tuple[bytes, dict[str, dict[str, object]]]:
+    """The sheet as CSV (UTF-8 with a byte order mark), and the prompt and model of each id.
+
+    The answers to a prompt are consecutive rows, in an order drawn with `seed`.
+    """
     generator = random.Random(seed)
-    drawn = [
-        (number, one, model)
-        for number, one in enumerate(asked, 1)
-        for model in generator.sample(list(one.answers), len(one.answers))
-    ]
-    content = json.dumps([[one.prompt, one.answers[model]] for _, one, model in drawn])
+    drawn: list[tuple[int, Answered, str]] = []
+    for number, answered in enumerate(prompts, 1):
+        models = generator.sample(list(answered.answers), len(answered.answers))
+        drawn += [(number, answered, model) for model in models]
+    content = json.dumps([[answered.prompt, answered.answers[model]] for _, answered, model in drawn])
     tag = f"s{hashlib.sha256(content.encode()).hexdigest()[:6]}"
+    digits = len(str(len(drawn)))
     text = io.StringIO()
     writer = csv.writer(text, quoting=csv.QUOTE_ALL)
     writer.writerow(COLUMNS)
     answers: dict[str, dict[str, object]] = {}
-    for place, (number, one, model) in enumerate(drawn, 1):
-        name = f"{tag}-{place:0{len(str(len(drawn)))}}"
+    for place, (number, answered, model) in enumerate(drawn, 1):
+        name = f"{tag}-{place:0{digits}}"
         answers[name] = {"prompt": number, "model": model}
-        answers[name] |= {} if one.cluster is None else {"cluster": one.cluster}
-        shown = map(safe_cell, (one.prompt, one.reference, one.answers[model]))
-        writer.writerow([name, *shown, *[""] * (len(CRITERIA) + 1)])
+        if answered.cluster is not None:
+            answers[name]["cluster"] = answered.cluster
+        cells = map(safe_cell, (answered.prompt, answered.reference, answered.answers[model]))
+        writer.writerow([name, *cells, *[""] * (len(CRITERIA) + 1)])
     return text.getvalue().encode("utf-8-sig"), answers
 
 
 def safe_cell(text: str) -> str:
-    """Return a text of which no spreadsheet takes a part for a formula, whatever delimiter it is opened with.
+    """Make a text safe for a cell: no spreadsheet runs a part of it as a formula, with any delimiter.
 
-    An apostrophe is put before what would begin one; without control characters, and cut where a cell ends.
+    An apostrophe comes before every possible start of a formula. Control characters are replaced. A text that
+    is too long for a cell is cut.
     """
     text = CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = TAB.sub(r"\1'\2", FORMULA.sub(r"\1'\2", text))
-    text = f"'{text}" if LINE.match(text) else text
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… (cut: the whole text is in answers.md)"
+    if LINE.match(text):
+        text = f"'{text}"
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[:LONGEST]}… (cut: the whole text is in answers.md)"
 
 
 def check_key(path: Path, facts: Mapping[str, object]) -> None:
-    """Raise `RequestError` where a key of other facts stands: without it no copy of its sheet can be read."""
-    before = read_object(path) if path.exists() else facts
-    if changed := [name for name, value in facts.items() if before.get(name) != value]:
+    """`RequestError` if `path` is a key with other facts: the copies of its sheet need it."""
+    if not path.exists():
+        return
+    before = read_object(path)
+    changed = [name for name, value in facts.items() if before.get(name) != value]
+    if changed:
         raise RequestError(
             f"{path} is the key of a sheet with other {' and '.join(changed)}, which raters may hold: "
             "choose another --out, or --force"
@@ -111,47 +123,64 @@ def check_key(path: Path, facts: Mapping[str, object]) -> None:
 
 
 def check_unrated(path: Path) -> None:
-    """Raise `RequestError` where a sheet stands that somebody has begun to fill in."""
-    if path.exists() and any(row[name] for _, row in read_rows(path) for name in (*CRITERIA, "comment")):
-        raise RequestError(f"{path} holds somebody's marks: move it away, or choose another --out")
+    """`RequestError` if `path` is a sheet with marks or comments."""
+    if not path.exists():
+        return
+    for _, row in read_rows(path):
+        if any(row[name] for name in (*CRITERIA, "comment")):
+            raise RequestError(f"{path} holds somebody's marks: move it away, or choose another --out")
 
 
 def read_key(path: Path) -> Key:
-    """Read a sheet's key; `ContentError` where it is none."""
+    """Read a sheet's key; `ContentError` if the file is something else."""
     value = read_object(path)
-    models, answers = value.get("models"), value.get("answers")
+    models, entries = value.get("models"), value.get("answers")
+    answers: dict[str, tuple[int, str]] = {}
     try:
-        if not isinstance(models, list) or not isinstance(answers, dict):
+        if not isinstance(models, list) or not isinstance(entries, dict):
             raise TypeError
-        found = {name: (int(entry["prompt"]), str(entry["model"])) for name, entry in answers.items()}
+        for name, entry in entries.items():
+            answers[name] = (int(entry["prompt"]), str(entry["model"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ContentError(f"{path}: no key of a rating sheet: give its key.json with --key") from error
-    clusters = {found[n][0]: str(e["cluster"]) for n, e in answers.items() if e.get("cluster") is not None}
-    return Key([str(model) for model in models], found, clusters)
+    clusters = {}
+    for name, entry in entries.items():
+        cluster = entry.get("cluster")
+        if cluster is not None:
+            prompt, _ = answers[name]
+            clusters[prompt] = str(cluster)
+    return Key([str(model) for model in models], answers, clusters)
 
 
 def read_sheet(path: Path, key: Key, rater: str) -> list[Rating]:
-    """Return a rater's marks; rows without any are left out.
+    """Read a rater's marks. Rows without marks are left out.
 
-    `ContentError` names by row the marks that are not 1 to 5 and the ids that the key does not know or that
-    stand twice, and says so where there are no marks at all.
+    `ContentError` lists by row the marks that are not 1 to 5, the ids that the key lacks, and duplicate ids.
+    It is also raised if there are no marks at all.
     """
-    problems, ratings, seen = [], [], set[str]()
+    problems: list[str] = []
+    marked_rows: list[tuple[str, dict[str, str]]] = []
+    seen: set[str] = set()
     for number, row in read_rows(path):
-        name, marks = row["id"], {criterion: row[criterion] for criterion in CRITERIA if row[criterion]}
+        name = row["id"]
+        marks = {criterion: row[criterion] for criterion in CRITERIA if row[criterion]}
         problems += [f"{path} row {number}: {problem}" for problem in _problems(name, marks, key, seen)]
         seen.add(name)
         if marks:
-            ratings.append((name, marks))
+            marked_rows.append((name, marks))
     if problems:
-        more = f"\n… {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise ContentError("\n".join(problems[:SHOWN]) + more)
-    if not ratings:
+        message = "\n".join(problems[:SHOWN])
+        if len(problems) > SHOWN:
+            message += f"\n… {len(problems) - SHOWN} more"
+        raise ContentError(message)
+    if not marked_rows:
         raise ContentError(f"{path}: no marks in it: rate from 1 to 5 under {', '.join(CRITERIA)}")
-    return [
-        Rating(rater, *key.answers[name], {criterion: int(mark[0]) for criterion, mark in marks.items()})
-        for name, marks in ratings
-    ]
+    ratings = []
+    for name, marks in marked_rows:
+        prompt, model = key.answers[name]
+        numbers = {criterion: int(mark[0]) for criterion, mark in marks.items()}
+        ratings.append(Rating(rater, prompt, model, numbers))
+    return ratings
 
 
 def _problems(name: str, marks: Mapping[str, str], key: Key, seen: set[str]) -> Iterator[str]:
@@ -165,18 +194,21 @@ def _problems(name: str, marks: Mapping[str, str], key: Key, seen: set[str]) -> 
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (row number as a spreadsheet counts, cells by column) of every row that is not empty; only ids
-    and marks are used, which are ASCII in whatever encoding a spreadsheet saved the sheet."""
+    """Yield (row number as in a spreadsheet, cells by column) of every row that is not empty.
+
+    The encoding does not matter: callers use only ids and marks, which are ASCII.
+    """
     data = path.read_bytes()
     if data.startswith(b"PK") or b"\0" in data:
         raise ContentError(f"{path}: not CSV: save the sheet as CSV (UTF-8)")
     text = data.decode("utf-8-sig", errors="replace")
     delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
-    csv.field_size_limit(4 * LONGEST)  # of the whole process, whatever another reader set
+    csv.field_size_limit(4 * LONGEST)  # of the whole process; another reader may have changed it
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         names = [name.strip().lower() for name in next(reader, [])]
-        if missing := [name for name in ("id", *CRITERIA) if name not in names]:
+        missing = [name for name in ("id", *CRITERIA) if name not in names]
+        if missing:
             raise ContentError(f"{path} row 1: no column {', '.join(missing)}: keep the heading as it was")
         for number, cells in enumerate(reader, 2):
             plain = [unicodedata.normalize("NFKC", cell).strip() for cell in cells]
@@ -186,20 +218,25 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise ContentError(f"{path}: line {reader.line_num}: not CSV: {error}") from error
 
 
-def side_by_side(asked: Sequence[Answered]) -> str:
-    """Return every prompt, its reference answer where there is one, and each model's answer, named, in fenced
-    blocks: nothing in an answer is taken for Markdown or HTML."""
+def side_by_side(prompts: Sequence[Answered]) -> str:
+    """Every prompt with its reference answer and each model's answer, as Markdown.
+
+    The texts are in fenced blocks, so that nothing in them is Markdown or HTML.
+    """
     parts = ["# Answers side by side", "This page names the models: raters get sheet.csv alone."]
-    for number, one in enumerate(asked, 1):
-        texts = {"Prompt": one.prompt, "Reference": one.reference, **one.answers}
-        if not one.reference:
+    for number, answered in enumerate(prompts, 1):
+        texts = {"Prompt": answered.prompt, "Reference": answered.reference, **answered.answers}
+        if not answered.reference:
             del texts["Reference"]
-        parts += [f"## {number}", *(f"**{name}**\n\n{_fenced(text)}" for name, text in texts.items())]
+        parts.append(f"## {number}")
+        parts += [f"**{name}**\n\n{_fenced(text)}" for name, text in texts.items()]
     return "\n\n".join(parts) + "\n"
 
 
 def _fenced(text: str) -> str:
-    fence = "`" * (max((len(run) for run in FENCE.findall(text)), default=2) + 1)
+    """A text in a fence that is longer than every fence in it."""
+    longest = max((len(ticks) for ticks in FENCE.findall(text)), default=2)
+    fence = "`" * (longest + 1)
     return f"{fence}text\n{text}\n{fence}"
 
 
@@ -212,41 +249,42 @@ METHOD = (
 )
 
 
-def tally_table(told: Mapping[str, Any]) -> str:
-    """Return what `tally_json` told: verdicts, wins by criterion, mean marks, and the raters' agreement."""
-    rows = [[model, *map(_number, own.values())] for model, own in told["mean_marks"].items()]
-    if len(told["raters"]) > 1:
-        rows.append(["agreement", *map(_number, told["krippendorff_alpha"].values())])
-    won = grid(Table(HEADER, [_row(one) for one in told["outcomes"]]))
+def tally_table(tally: Mapping[str, Any]) -> str:
+    """The tally of `tally_json` as Markdown: verdicts, wins by criterion, mean marks, raters' agreement."""
+    rows = [[model, *map(_number, means.values())] for model, means in tally["mean_marks"].items()]
+    if len(tally["raters"]) > 1:
+        rows.append(["agreement", *map(_number, tally["krippendorff_alpha"].values())])
+    wins = grid(Table(HEADER, [_row(outcome) for outcome in tally["outcomes"]]))
     marks = grid(Table(["mean mark", *CRITERIA], rows))
-    return "\n\n".join([*told["verdicts"], won, METHOD, marks]) + "\n"
+    return "\n\n".join([*tally["verdicts"], wins, METHOD, marks]) + "\n"
 
 
 def verdict(one: Outcome) -> str:
-    """Return an overall outcome as a sentence."""
+    """An overall outcome as a sentence."""
     outcome = f"{counted(one.wins, 'prompt')} won, {one.losses} lost, {one.ties} tied"
     if one.share is None:
         return f"No difference between {one.model} and {one.against}: {outcome}."
     chance = f"p {show_p(one.p_holm)}"
     if one.p_holm >= ALPHA:
         return f"No evidence of a difference between {one.model} and {one.against}: {outcome} ({chance})."
-    better, worse = (one.model, one.against) if one.wins > one.losses else (one.against, one.model)
+    better, worse = one.model, one.against
+    if one.wins <= one.losses:
+        better, worse = one.against, one.model
     return f"{better} is rated better than {worse}: for {one.model} {outcome} ({chance})."
 
 
 def tally_json(
     ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]
 ) -> dict[str, Any]:
-    """Return the tally as plain JSON values; `clusters` are those of the prompts (from 1) that are not
-    independent."""
-    found = outcomes(ratings, models, clusters)
+    """The tally as plain JSON values; `clusters` has the prompts (from 1) that belong to a cluster."""
+    compared = outcomes(ratings, models, clusters)
     return {
         "models": list(models),
         "raters": sorted({rating.rater for rating in ratings}),
         "prompts": len({rating.prompt for rating in ratings}),
         "clusters": len(set(clusters.values())) or None,
-        "verdicts": [verdict(one) for one in found if one.criterion == OVERALL],
-        "outcomes": [_outcome_json(one) for one in found],
+        "verdicts": [verdict(outcome) for outcome in compared if outcome.criterion == OVERALL],
+        "outcomes": [_outcome_json(outcome) for outcome in compared],
         "mean_marks": {model: mean_marks(ratings, model) for model in models},
         "krippendorff_alpha": {criterion: agreement(ratings, criterion) for criterion in CRITERIA},
     }
@@ -260,11 +298,14 @@ def _outcome_json(outcome: Outcome) -> dict[str, object]:
     return fields
 
 
-def _row(one: Mapping[str, Any]) -> list[str]:
-    counts = [str(one[name]) for name in ("wins", "ties", "losses")]
-    chances = [p_cell(one[name]) for name in ("p", "p_holm")]
-    return [f"{one['model']} − {one['against']}", one["criterion"], *counts, interval(one["share"]), *chances]
+def _row(outcome: Mapping[str, Any]) -> list[str]:
+    pair = f"{outcome['model']} − {outcome['against']}"
+    counts = [str(outcome[name]) for name in ("wins", "ties", "losses")]
+    chances = [p_cell(outcome[name]) for name in ("p", "p_holm")]
+    return [pair, outcome["criterion"], *counts, interval(outcome["share"]), *chances]
 
 
 def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:.2f}"
+    if value is None:
+        return NONE
+    return f"{value:.2f}"
