@@ -1,5 +1,7 @@
-"""From a sweep's predictions to its choice, on one half of each set, reported on the other; and its picture:
-a heat map over two weights, or a curve over one weight or the steps of a run."""
+"""Report of a sweep: scores on both halves of each dataset, the choice on one half, and a plot.
+
+The plot is a heat map over two weights, or a curve over one weight or the steps of a run.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,8 +34,10 @@ STEP = "step"  # the axis of a run's checkpoints
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Accuracy of some rows with its 95 % interval, their number, and their baseline (a share); `value` is
-    the metric that is chosen by, with its interval, None for the accuracy itself."""
+    """Accuracy of `n` rows with its 95 % interval, and their majority-class baseline (a share).
+
+    `value` is the metric of the choice with its interval, None if the choice is by accuracy.
+    """
 
     accuracy: float
     low: float
@@ -49,8 +53,10 @@ Halves = tuple[Score, Score]  # of the rows to choose on, and of those to report
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A sweep's folder, the names of its axes, where each model stands on them, each set's halves, and what
-    the choice is made by: accuracy, or a metric of examples."""
+    """A sweep's folder, the names of its axes, each model's point on them, and each dataset's halves.
+
+    `metric` decides the choice: accuracy, or a metric of examples.
+    """
 
     out: Path
     axes: Sequence[str]
@@ -60,109 +66,142 @@ class Sweep:
 
 
 def plot_name(dataset: str) -> str:
-    """Return the file name of a dataset's plot."""
+    """File name of a dataset's plot."""
     return f"{dataset}.png"
 
 
 def report(sweep: Sweep) -> tuple[str, str]:
-    """Write sweep.json, table.md and a plot for each set; return the table, and the model to ship."""
-    found = {name: {model: _read(sweep, model, name) for model in sweep.points} for name in sweep.splits}
-    values = {
-        name: {model: one.accuracy if one.value is None else one.value for model, (one, _) in models.items()}
-        for name, models in found.items()
-    }
-    if len(found) > 1:
-        values[MEAN] = {m: fmean(own[m] for own in values.values()) for m in sweep.points}
-    meaning = metric_of(ACCURACY) if sweep.metric == ACCURACY else find_metric(sweep.metric).meaning
-    chosen = {name: choose(own, meaning) for name, own in values.items()}
-    ship = [*chosen.values()][-1]
-    for name, models in found.items():
+    """Write sweep.json, table.md and a plot for each dataset; return the table, and the model to ship."""
+    halves: dict[str, dict[str, Halves]] = {}
+    for dataset in sweep.splits:
+        halves[dataset] = {model: _read(sweep, model, dataset) for model in sweep.points}
+    chosen = _choices(sweep, halves)
+    ship = list(chosen.values())[-1]
+    for dataset, models in halves.items():
         scores = {point: models[model][0] for model, point in sweep.points.items()}
-        best = chosen[name]
+        best = chosen[dataset]
         plotted = SweepPlot(
-            name, sweep.axes, scores, sweep.points[best], sweep.points[ship], reported=models[best][1]
+            dataset, sweep.axes, scores, sweep.points[best], sweep.points[ship], reported=models[best][1]
         )
-        draw(plotted, sweep.out / plot_name(name))
-    text = f"{_choosing(found, chosen)}\n\n{_reporting(found, chosen)}"
+        draw(plotted, sweep.out / plot_name(dataset))
+    text = f"{_choosing(halves, chosen)}\n\n{_reporting(halves, chosen)}"
     write_text(sweep.out / TABLE, text + "\n")
-    told = {
+    write_json(sweep.out / SWEEP, _json(sweep, halves, chosen, ship))
+    return text, ship
+
+
+def _choices(sweep: Sweep, halves: Mapping[str, Mapping[str, Halves]]) -> dict[str, str]:
+    """The best model of each dataset, and of the mean of several, by the scores on the choosing half."""
+    values: dict[str, dict[str, float]] = {}
+    for dataset, models in halves.items():
+        values[dataset] = {}
+        for model, (score, _) in models.items():
+            value = score.value
+            if value is None:
+                value = score.accuracy
+            values[dataset][model] = value
+    if len(values) > 1:
+        values[MEAN] = {m: fmean(by_model[m] for by_model in values.values()) for m in sweep.points}
+    metric = metric_of(ACCURACY)
+    if sweep.metric != ACCURACY:
+        metric = find_metric(sweep.metric).meaning
+    return {name: choose(by_model, metric) for name, by_model in values.items()}
+
+
+def _json(
+    sweep: Sweep, halves: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, str], ship: str
+) -> dict[str, object]:
+    """The document of sweep.json."""
+    scores: dict[str, dict[str, object]] = {}
+    for dataset, models in halves.items():
+        scores[dataset] = {}
+        for model, (choosing, reporting) in models.items():
+            scores[dataset][model] = {"choose": asdict(choosing), "report": asdict(reporting)}
+    return {
         "axes": list(sweep.axes),
         "metric": sweep.metric,
         "points": {model: list(point) for model, point in sweep.points.items()},
         "chosen": chosen,
         "ship": ship,
-        "sets": {
-            name: {
-                model: dict(zip(("choose", "report"), map(asdict, halves), strict=True))
-                for model, halves in models.items()
-            }
-            for name, models in found.items()
-        },
-        "rows_to_choose_on": {name: first for name, (first, _) in sweep.splits.items()},
+        "sets": scores,
+        "rows_to_choose_on": {dataset: choosing for dataset, (choosing, _) in sweep.splits.items()},
     }
-    write_json(sweep.out / SWEEP, told)
-    return text, ship
 
 
 def choose(scores: Mapping[str, float], metric: Metric) -> str:
-    """Return the name of the best score by the metric's direction; of equals the first."""
+    """Name of the best score by the metric's direction, the first of equal scores."""
     return min(scores, key=lambda name: metric.rank(scores[name]))
 
 
 def _read(sweep: Sweep, model: str, name: str) -> Halves:
-    """Return a model's scores on both halves of a set; `ContentError` where no row holds what the metric
-    needs."""
+    """A model's scores on both halves of a dataset; `ContentError` if no row has the metric's fields."""
     rows = [row for _, row in json_lines(sweep.out / model / name / PREDICTIONS)]
-    first, second = (_score([rows[row] for row in half], sweep.metric) for half in sweep.splits[name])
+    choosing, reporting = sweep.splits[name]
+    first = _score([rows[row] for row in choosing], sweep.metric)
+    second = _score([rows[row] for row in reporting], sweep.metric)
     return first, second
 
 
 def _score(rows: Rows, name: str) -> Score:
-    """How some rows were answered; the majority is theirs alone, as `eval.compare` judges them."""
-    found = rate_of(hits(rows), groups_of(rows))
-    commonest = max(Counter(row["expected_output"] for row in rows).values())
-    scored = Score(found.value, *found.ci95, found.n, commonest / found.n)
+    """Score some rows; the majority is that of these rows, as `eval.compare` computes it."""
+    accuracy = rate_of(hits(rows), groups_of(rows))
+    most_common = max(Counter(row["expected_output"] for row in rows).values())
+    score = Score(accuracy.value, accuracy.low, accuracy.high, accuracy.n, most_common / accuracy.n)
     if name == ACCURACY:
-        return scored
+        return score
     metric = find_metric(name)
     figure: Mapping[str, Any] | None = metric.of(rows)
     if figure is None:
         raise ContentError(f"--metric {name}: no prediction holds {' and '.join(metric.needs)}")
-    return replace(scored, value=figure["value"], value_ci95=figure["ci95"])
+    return replace(score, value=figure["value"], value_ci95=figure["ci95"])
 
 
-def _choosing(found: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, str]) -> str:
-    """Return every model's accuracy on the half that was chosen on, the best marked."""
-    columns = [[tr("chosen on"), *next(iter(found.values()))]]
-    for name, models in found.items():
-        cells = [_shown(first) + " ←" * (chosen[name] == model) for model, (first, _) in models.items()]
-        columns.append([f"{name}, n = {_any(models)[0].n}", *cells])
+def _choosing(halves: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, str]) -> str:
+    """Table of every model's score on the choosing half; an arrow marks the best."""
+    columns = [[tr("chosen on"), *next(iter(halves.values()))]]
+    for dataset, models in halves.items():
+        column = [f"{dataset}, n = {_any(models)[0].n}"]
+        for model, (score, _) in models.items():
+            cell = _score_cell(score)
+            if model == chosen[dataset]:
+                cell += " ←"
+            column.append(cell)
+        columns.append(column)
     header, *rows = zip(*columns, strict=True)
     return grid(Table(header, rows))
 
 
-def _reporting(found: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, str]) -> str:
-    """Return the chosen models' accuracy on the other half, beside the base and the majority class there."""
-    named = {}
+def _reporting(halves: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, str]) -> str:
+    """Table of the chosen models' scores on the held-out half, with the base and the majority class."""
+    model_by_label = {}
     for name, model in chosen.items():
-        where = tr(MEAN) if name == MEAN else name
-        named[tr("best on {name}: {model}", name=where, model=model)] = model
-    named |= {BASE: BASE} if BASE in next(iter(found.values())) else {}
-    rows = [[told, *(_shown(models[model][1]) for models in found.values())] for told, model in named.items()]
-    majorities = (percent(_any(models)[1].majority) for models in found.values())
-    header = [tr("reported on"), *(f"{name}, n = {_any(models)[1].n}" for name, models in found.items())]
-    return grid(Table(header, [*rows, [tr("majority-class baseline"), *majorities]]))
+        where = name
+        if name == MEAN:
+            where = tr(MEAN)
+        model_by_label[tr("best on {name}: {model}", name=where, model=model)] = model
+    if BASE in next(iter(halves.values())):
+        model_by_label[BASE] = BASE
+    rows = []
+    for label, model in model_by_label.items():
+        rows.append([label, *(_score_cell(models[model][1]) for models in halves.values())])
+    header, majorities = [tr("reported on")], [tr("majority-class baseline")]
+    for dataset, models in halves.items():
+        held_out = _any(models)[1]
+        header.append(f"{dataset}, n = {held_out.n}")
+        majorities.append(percent(held_out.majority))
+    return grid(Table(header, [*rows, majorities]))
 
 
 def _any(models: Mapping[str, Halves]) -> Halves:
+    """The scores of one model; number of rows and majority are the same for all models."""
     return next(iter(models.values()))
 
 
-def _shown(found: Score) -> str:
-    accuracy = interval((found.accuracy, found.low, found.high))
-    if found.value is None:
+def _score_cell(score: Score) -> str:
+    accuracy = interval((score.accuracy, score.low, score.high))
+    if score.value is None:
         return accuracy
-    return tr("{value}, accuracy {accuracy}", value=f"{found.value:.4g}", accuracy=accuracy)
+    return tr("{value}, accuracy {accuracy}", value=f"{score.value:.4g}", accuracy=accuracy)
 
 
 Point = tuple[float, ...]
@@ -171,10 +210,10 @@ DRAWN = "accuracy on the half that was chosen on, %"
 
 @dataclass(frozen=True, slots=True)
 class SweepPlot:
-    """What is drawn of a dataset: `scores` of every point on the half that was chosen on.
+    """Data of a dataset's plot: the `scores` of every point on the choosing half.
 
-    `chosen` is the best point of this dataset, `ship` that of all datasets; `reported` is the score of
-    `chosen` on the held-out half, which is not drawn.
+    `chosen` is the best point of this dataset, `ship` that of all datasets. `reported` is the score of
+    `chosen` on the held-out half, for the title.
     """
 
     name: str
@@ -186,15 +225,19 @@ class SweepPlot:
 
     @property
     def title(self) -> str:
-        """Two lines: the chosen point on the half that is drawn, then on the held-out half."""
+        """Two lines: the chosen point on the choosing half, which is drawn, then on the held-out half."""
         drawn, held_out = self.scores[self.chosen], self.reported
-        axes = [tr(STEP) if axis == STEP else axis for axis in self.axes]
-        point = tr(", ").join(f"{axis}={value:g}" for axis, value in zip(axes, self.chosen, strict=True))
+        coordinates = []
+        for axis, value in zip(self.axes, self.chosen, strict=True):
+            label = axis
+            if axis == STEP:
+                label = tr(STEP)
+            coordinates.append(f"{label}={value:g}")
         first = tr(
             "{name}, chosen on (drawn): {share} of {examples} at {point}",
             name=self.name,
             share=percent(drawn.accuracy),
-            point=point,
+            point=tr(", ").join(coordinates),
             examples=tr_counted(drawn.n, "example"),
         )
         equal = sum(score.accuracy == drawn.accuracy for score in self.scores.values()) - 1
@@ -208,9 +251,12 @@ class SweepPlot:
 
 def draw(sweep: SweepPlot, path: Path) -> None:
     """Write the plot of a dataset: two axes as a heat map, one as a curve with its 95 % band."""
+    height = 4.4
+    if len(sweep.axes) == 2:
+        height = 5.4
     with plot_texts([sweep.name, *sweep.axes]) as typeface:
         names = [typeface.show(name) for name in sweep.axes]
-        with plot(sweep.title, (7.0, 5.4 if len(names) == 2 else 4.4), path, typeface) as axes:
+        with plot(sweep.title, (7.0, height), path, typeface) as axes:
             if len(names) == 2:
                 _heat(sweep, axes, names)
             else:
@@ -221,22 +267,27 @@ def _heat(sweep: SweepPlot, axes: "Axes", names: Sequence[str]) -> None:
     """Draw the first axis upwards and the second to the right, each cell with its interval."""
     from matplotlib.patches import Rectangle
 
-    ups, rights = (sorted({point[i] for point in sweep.scores}) for i in (0, 1))
-    shares = [
-        [100 * f.accuracy if (f := sweep.scores.get((up, right))) else float("nan") for right in rights]
-        for up in ups
-    ]
-    middle = sum(edge(f.accuracy for f in sweep.scores.values()) for edge in (min, max)) / 2
+    ups = sorted({up for up, _ in sweep.scores})
+    rights = sorted({right for _, right in sweep.scores})
+    shares = [[float("nan")] * len(rights) for _ in ups]
+    for (up, right), score in sweep.scores.items():
+        shares[ups.index(up)][rights.index(right)] = 100 * score.accuracy
     image = axes.imshow(shares, origin="lower", cmap="cividis", aspect="auto")
-    for (up, right), found in sweep.scores.items():
-        at = (rights.index(right), ups.index(up))
-        low, high = (100 * limit for limit in (found.low, found.high))
-        dark = found.accuracy < middle
-        text = f"{100 * found.accuracy:.1f}\n{low:.0f}–{high:.0f}"
-        axes.text(*at, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
-    marks = {"best on this set": (sweep.chosen, "solid"), "best on all sets": (sweep.ship, "dotted")}
-    for (label, (point, style)), colour in zip(marks.items(), (COLOURS[6], "black"), strict=True):
-        corner = (rights.index(point[1]) - 0.47, ups.index(point[0]) - 0.47)
+    accuracies = [score.accuracy for score in sweep.scores.values()]
+    middle = (min(accuracies) + max(accuracies)) / 2
+    for (up, right), score in sweep.scores.items():
+        text = f"{100 * score.accuracy:.1f}\n{100 * score.low:.0f}–{100 * score.high:.0f}"
+        colour = "black"
+        if score.accuracy < middle:  # a dark cell
+            colour = "white"
+        x, y = rights.index(right), ups.index(up)
+        axes.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
+    marks = (
+        ("best on this set", sweep.chosen, "solid", COLOURS[6]),
+        ("best on all sets", sweep.ship, "dotted", "black"),
+    )
+    for label, (up, right), style, colour in marks:
+        corner = (rights.index(right) - 0.47, ups.index(up) - 0.47)
         look: dict[str, Any] = {"fill": False, "edgecolor": colour, "linestyle": style, "linewidth": 2.5}
         axes.add_patch(Rectangle(corner, 0.94, 0.94, label=tr(label), **look))
     legend_below(axes, 2)
@@ -248,10 +299,14 @@ def _heat(sweep: SweepPlot, axes: "Axes", names: Sequence[str]) -> None:
 
 def _curve(sweep: SweepPlot, axes: "Axes", name: str) -> None:
     ordered = sorted(sweep.scores.items())
-    places = [point[0] for point, _ in ordered]
-    lows, highs = [100 * found.low for _, found in ordered], [100 * found.high for _, found in ordered]
+    places, accuracies, lows, highs = [], [], [], []
+    for point, score in ordered:
+        places.append(point[0])
+        accuracies.append(100 * score.accuracy)
+        lows.append(100 * score.low)
+        highs.append(100 * score.high)
     axes.fill_between(places, lows, highs, color=COLOURS[1], alpha=0.2, label=tr("95 % interval"))
-    axes.plot(places, [100 * found.accuracy for _, found in ordered], color=COLOURS[1], marker="o")
+    axes.plot(places, accuracies, color=COLOURS[1], marker="o")
     majority = 100 * ordered[0][1].majority
     axes.axhline(
         majority, color="black", linestyle="dashed", linewidth=1.2, label=tr("majority-class baseline")
@@ -261,5 +316,8 @@ def _curve(sweep: SweepPlot, axes: "Axes", name: str) -> None:
     axes.scatter(
         *at, s=170, facecolors="none", edgecolors=COLOURS[6], linewidths=2, label=tr("chosen"), zorder=3
     )
-    axes.set(xlabel=tr(STEP) if name == STEP else tr("weight of {name}", name=name), ylabel=tr(DRAWN))
+    label = tr("weight of {name}", name=name)
+    if name == STEP:
+        label = tr(STEP)
+    axes.set(xlabel=label, ylabel=tr(DRAWN))
     legend_below(axes, 3)

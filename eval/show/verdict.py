@@ -1,4 +1,4 @@
-"""What follows from a comparison, in a sentence or two."""
+"""The conclusion from a comparison in one or two sentences."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -55,35 +55,46 @@ MOST_NAMED = 6
 
 
 def headline(comparison: Comparison) -> str:
-    """Return the whole in a sentence: who beats the base on what, ties, the best per dataset, the default;
-    empty where no section decides alone: several datasets without a mean (different tasks)."""
+    """One sentence on the deciding section: the models that beat the base, ties, best per dataset, default.
+
+    "" if several sections decide: several datasets without a mean (different tasks).
+    """
     deciding = [section for section in comparison.sections if not section.decided_by]
     if len(deciding) != 1:
         return ""
     (section,) = deciding
-    base, where = comparison.base, section.name
-    if section.name == MEAN:
-        names = tr(", ").join(one.name for one in comparison.sets)
-        told = "the average of {count} datasets ({names})"
-        if not section.is_accuracy:
-            told = "the average {metric} of {count} datasets ({names})"
-        where = tr(told, count=len(comparison.sets), names=names, metric=section.metric.name)
+    base = comparison.base
     if not section.against_base:
         return tr("Nothing to compare: {why}.", why=_only(section, base))
-    best = [tr("{model} on {name}", model=_first(one), name=one.name) for one in comparison.sets]
-    per_set = tr(BEST, best=tr(", ").join(best)) if section.name == MEAN else ""
+    where = section.name
+    per_dataset = ""
+    if section.name == MEAN:
+        where = _mean_name(section, comparison.sets)
+        best = [tr("{model} on {name}", model=_first(one), name=one.name) for one in comparison.sets]
+        per_dataset = tr(BEST, best=tr(", ").join(best))
     if section.best is None and section.better:
-        told = BELOW if len(section.better) == 1 else SOME_BELOW
+        template = SOME_BELOW
+        if len(section.better) == 1:
+            template = BELOW
         baseline = _baseline(section, section.better)
-        below = tr(told, models=_named(section.better), base=base, where=where, baseline=baseline)
-        return below + per_set + tr(DEFAULT_NONE)
+        below = tr(template, models=_names(section.better), base=base, where=where, baseline=baseline)
+        return below + per_dataset + tr(DEFAULT_NONE)
     if section.best is None:
-        return tr(NONE_BEATS, base=base, where=where) + per_set + tr(DEFAULT_BASE, base=base)
-    return _winners(section, base, where) + per_set + _default(section, section.best, base)
+        return tr(NONE_BEATS, base=base, where=where) + per_dataset + tr(DEFAULT_BASE, base=base)
+    return _winners(section, base, where) + per_dataset + _default(section, section.best, base)
+
+
+def _mean_name(section: Section, datasets: Sequence[Section]) -> str:
+    """Name the average of all datasets, with its metric and the datasets."""
+    names = tr(", ").join(dataset.name for dataset in datasets)
+    template = "the average {metric} of {count} datasets ({names})"
+    if section.is_accuracy:
+        template = "the average of {count} datasets ({names})"
+    return tr(template, count=len(datasets), names=names, metric=section.metric.name)
 
 
 def _default(section: Section, best: str, base: str) -> str:
-    """Return which model to take. It has the highest figure, or the model that has it is named, too."""
+    """Name the model to take by default, and the model of the best figure if that is another one."""
     top = section.ranked[0]
     value, top_value = _values(section, best, top)
     highest = _highest(section)
@@ -101,7 +112,7 @@ def _default(section: Section, best: str, base: str) -> str:
 
 
 def _highest(section: Section) -> str:
-    """Return what the best figure of a section is called."""
+    """Name of a section's best figure: "highest accuracy", "lowest mean"."""
     if section.name == MEAN:
         if section.metric.higher:
             return tr("highest mean")
@@ -114,45 +125,54 @@ def _highest(section: Section) -> str:
 
 
 def _first(section: Section) -> str:
+    """The model of the best figure, with the figure."""
     model = section.ranked[0]
     return f"{model} ({section.metric.value_text(section.figures[model].value)})"
 
 
 def _winners(section: Section, base: str, where: str) -> str:
-    """Who beats the base, and which of them no test tells apart."""
-    beating = section.better
-    models = _named(beating)
-    among = [t for t in section.between if t.model in beating and t.against in beating]
-    text = tr(BEATS if len(beating) == 1 else BEAT, models=models, base=base, where=where)
-    if among and not any(test.shown for test in among):
+    """Name the models that beat the base, and those of them that are statistically tied."""
+    winners = section.better
+    template = BEAT
+    if len(winners) == 1:
+        template = BEATS
+    text = tr(template, models=_names(winners), base=base, where=where)
+    among_winners = [test for test in section.between if test.model in winners and test.against in winners]
+    if among_winners and not any(test.shown for test in among_winners):
         return text + tr(ALL_TIED)
     tied = [test.against for test in section.rivals]
-    return text + (tr(BEST_TIED, best=section.best, models=_named(tied)) if tied else "")
+    if tied:
+        text += tr(BEST_TIED, best=section.best, models=_names(tied))
+    return text
 
 
-def _named(models: Sequence[str]) -> str:
+def _names(models: Sequence[str]) -> str:
+    """List the models, the first `MOST_NAMED` by name."""
     more = len(models) - MOST_NAMED
-    return listed([*models[:MOST_NAMED], tr("{more} more", more=more)] if more > 0 else models)
+    if more <= 0:
+        return listed(models)
+    return listed([*models[:MOST_NAMED], tr("{more} more", more=more)])
 
 
 def verdict(section: Section, base: str) -> str:
-    """Return what follows: ship a model, keep the base, or no evidence and what could have been shown; behind
-    it what was left out, which models were trained on some of the examples, and which section decides if not
-    this one."""
-    told = (
-        " "
-        + contamination(
-            model, one.trained_on, one.n, [], _metric_name(section), at_most=one.trained_on_at_most
-        )
-        + tr(".")
-        for model, one in section.figures.items()
-        if one.trained_on
-    )
-    left_out = ""
+    """The conclusion from one section: ship a model, keep the base, or no evidence of a difference.
+
+    Further sentences give the minimum detectable effect, rows left out, the models that were trained on some
+    of the examples, and the section that decides if this one only describes.
+    """
+    text = _decision(section, base) + _within(section)
     if section.left_out:
-        left_out = tr(LEFT_OUT, rows=tr_counted(section.left_out, "row"))
-    described = tr(DESCRIBED, section=section_name(section.decided_by)) if section.decided_by else ""
-    return _decision(section, base) + _within(section) + left_out + "".join(told) + described
+        text += tr(LEFT_OUT, rows=tr_counted(section.left_out, "row"))
+    metric = _metric_name(section)
+    for model, score in section.figures.items():
+        if score.trained_on:
+            warning = contamination(
+                model, score.trained_on, score.n, [], metric, at_most=score.trained_on_at_most
+            )
+            text += f" {warning}{tr('.')}"
+    if section.decided_by:
+        text += tr(DESCRIBED, section=section_name(section.decided_by))
+    return text
 
 
 def _decision(section: Section, base: str) -> str:
@@ -162,25 +182,23 @@ def _decision(section: Section, base: str) -> str:
     if best is None:
         return _not_better(section, base)
     test = _against_base(section, best)
-    ours, theirs = _values(section, best, base)
+    value, base_value = _values(section, best, base)
     if not section.is_accuracy:
-        ours = f"{section.metric.name} {ours}"
-    told = AHEAD if section.decided_by else SHIP
+        value = f"{section.metric.name} {value}"
+    template = SHIP
+    if section.decided_by:
+        template = AHEAD
     gain = _interval(section, test)
-    text = tr(told, best=best, base=base, ours=ours, theirs=theirs, gain=gain, p=show_p(test.p))
+    text = tr(template, best=best, base=base, ours=value, theirs=base_value, gain=gain, p=show_p(test.p))
     if test.shrunk is not None:
         text += tr(CHOSEN, count=len(section.against_base), gain=_gain(section, test.shrunk))
     over = section.over_majority.get(best)
     if over and not (over.shown and over.value > 0):
         text += tr(NOT_OVER_MAJORITY, share=percent(section.majority))
-    return (
-        text
-        + _higher(section, best, base)
-        + "".join(
-            tr(TIED, model=rival.against, gain=_gain(section, rival.value), p=show_p(rival.p))
-            for rival in section.rivals
-        )
-    )
+    text += _higher(section, best, base)
+    for rival in section.rivals:
+        text += tr(TIED, model=rival.against, gain=_gain(section, rival.value), p=show_p(rival.p))
+    return text
 
 
 def _against_base(section: Section, model: str) -> PairedTest:
@@ -191,8 +209,8 @@ def _higher(section: Section, best: str, base: str) -> str:
     """Name the model of the best figure if that is not the one to ship: it is not shown to be better than
     the base, or it is worse than the majority class."""
     top = section.ranked[0]
-    known = top in {test.model for test in section.against_base}
-    if not known or section.figures[top].value == section.figures[best].value:
+    candidates = {test.model for test in section.against_base}
+    if top not in candidates or section.figures[top].value == section.figures[best].value:
         return ""
     test = _against_base(section, top)
     _, value = _values(section, best, top)
@@ -216,44 +234,44 @@ def _interval(section: Section, test: PairedTest) -> str:
 
 
 def _not_better(section: Section, base: str) -> str:
+    """No model to ship: all are worse, there is no evidence, or the best is below the majority class."""
     if section.better:
         return _all_below_majority(section, section.better[0], base)
     below = _base_below_majority(section, base)
     worse = [test for test in section.against_base if test.shown]
-    unknown = [test for test in section.against_base if not test.shown]
-    if not unknown:
-        each = (f"{test.model} {_gain(section, test.value)}" for test in worse)
-        told = BEHIND if section.decided_by else KEEP
-        return tr(told, base=base, listed=tr(", ").join(each), p=show_p(max(t.p for t in worse))) + below
-    best = min(unknown, key=lambda test: section.metric.rank(test.value))
+    undecided = [test for test in section.against_base if not test.shown]
+    if not undecided:
+        losses = [f"{test.model} {_gain(section, test.value)}" for test in worse]
+        template = KEEP
+        if section.decided_by:
+            template = BEHIND
+        p = show_p(max(test.p for test in worse))
+        return tr(template, base=base, listed=tr(", ").join(losses), p=p) + below
+    best = min(undecided, key=lambda test: section.metric.rank(test.value))
     metric = section.metric
     text = tr(
         NO_EVIDENCE,
         base=base, model=best.model, gain=_interval(section, best), p=show_p(best.p), n=best.n,
         smallest=metric.size_text(best.smallest) + metric.difference_unit,
     )  # fmt: skip
-    return (
-        text
-        + "".join(
-            tr(WORSE, model=test.model, gain=_gain(section, test.value), p=show_p(test.p)) for test in worse
-        )
-        + below
-    )
+    for test in worse:
+        text += tr(WORSE, model=test.model, gain=_gain(section, test.value), p=show_p(test.p))
+    return text + below
 
 
 def _all_below_majority(section: Section, best: str, base: str) -> str:
-    """Say that the best model is better than the base, and still not to be shipped."""
+    """The best model is better than the base, but worse than the majority class: ship none."""
     test = _against_base(section, best)
-    ours, theirs = _values(section, best, base)
+    value, base_value = _values(section, best, base)
     return tr(
         NOT_BELOW,
-        best=best, base=base, ours=ours, theirs=theirs, gain=_interval(section, test), p=show_p(test.p),
+        best=best, base=base, ours=value, theirs=base_value, gain=_interval(section, test), p=show_p(test.p),
         below=_majority_figures(section, best), wrong=tr(WRONG),
     )  # fmt: skip
 
 
 def _base_below_majority(section: Section, base: str) -> str:
-    """Say that the base, which is kept, is shown to be worse than always giving the most common answer."""
+    """Warn that the base is worse than the majority class, "" if that is not shown."""
     if base not in section.below_majority:
         return ""
     return tr(BASE_BELOW, base=base, below=_majority_figures(section, base), wrong=tr(WRONG))
@@ -286,26 +304,28 @@ def _baseline(section: Section, models: Sequence[str]) -> str:
 
 
 def _within(section: Section) -> str:
-    """Say of each model whether the lower limit of its difference from the best leaves the margin out."""
+    """For each model: is it shown to be within the margin of the best? "" without a margin."""
     if section.margin is None:
         return ""
     sentences = []
     gain = partial(points, border=-section.margin)
     for test in section.against_top:
-        shown = tr("not shown")
+        conclusion = tr("not shown")
         if test.low > -section.margin:
-            shown = tr("shown")
+            conclusion = tr("shown")
         figures = limits(gain, (test.value, test.low, test.high), tr(" points"))
         sentences.append(
             tr(
                 WITHIN,
-                model=test.model, other=test.against, margin=100 * section.margin, gain=figures, shown=shown,
+                model=test.model, other=test.against, margin=100 * section.margin, gain=figures,
+                shown=conclusion,
             )
         )  # fmt: skip
     return "".join(sentences)
 
 
 def _only(section: Section, base: str) -> str:
+    """Reason why there is nothing to compare."""
     if base not in section.figures:
         return tr("{base} was not scored on {name}", base=base, name=section_name(section.name))
     if section.name == MEAN:
