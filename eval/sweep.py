@@ -1,7 +1,7 @@
 """python -m eval.sweep --model models/demo-base --adapter rte --adapter mnli --data rte.json --out results/s
 
-Scores a grid of merge weights, or every checkpoint of a run, with the base loaded once and no weights
-written; chooses on one half of the rows and reports on the other. docs/eval-sweep.md explains the files.
+Scores a grid of merge weights, or every checkpoint of a run. Loads the base once and writes no weights.
+Chooses on one half of the rows and reports on the other. docs/eval-sweep.md explains the files.
 """
 
 import itertools
@@ -71,29 +71,30 @@ RECIPE = "merge.yaml"
 @run_options
 @lang_option
 @resumed_by(lambda: resume_command(COMMAND))
-def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bool, **given: Any) -> None:
+def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bool, **options: Any) -> None:
     """Find the best merge weights of one or two adapters, or the best checkpoint of a run.
 
     The choice is made on one half of the rows; its score on the other half is the one to believe.
     """
-    request = replace(take(given), command=COMMAND)
+    request = replace(take(options), command=COMMAND)
     if request.backend != "hf":
         raise RequestError(f"--backend {request.backend} only generates: a sweep compares probabilities")
     if metric != ACCURACY:
         find_metric(metric)
     check_new(request.out, COMMAND, resume=request.resume, force=request.force)
     sets = read_datasets(request.datasets, request.data, request.cluster)
-    labels = label_sets(sets, given)
-    summaries = (SWEEP, TABLE, RECIPE, *(plot_name(one.name) for one in sets))
-    task = Nli(labels, "choice", "word", check_generate=0, summaries=summaries, **given)
+    labels = label_sets(sets, options)
+    summaries = (SWEEP, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in sets))
+    task = Nli(labels, "choice", "word", check_generate=0, summaries=summaries, **options)
     splits = {}
-    for one in sets:  # by cluster where rows have one, else by what is asked
-        keys = one.clusters or [str([m["content"] for m in talk.messages]) for talk in one.conversations]
-        splits[one.name] = split_halves(keys[: request.limit], seed, str(one.path))
+    for dataset in sets:
+        keys = dataset.clusters or _prompts(dataset)
+        splits[dataset.name] = split_halves(keys[: request.limit], seed, str(dataset.path))
     if checkpoints:
         axes = _checkpoints(request, checkpoints)
     else:
-        axes = _grid(request, sorted({parse_weight(part.strip(), "--grid") for part in grid.split(",")}))
+        weights = {parse_weight(part.strip(), "--grid") for part in grid.split(",")}
+        axes = _grid(request, sorted(weights))
     if dry_run:
         click.echo(_forecast(request, axes, sets))
         return
@@ -102,7 +103,7 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
         text, ship = report(Sweep(request.out, axes.names, axes.points, splits, metric))
         click.echo(text)
         chosen = [f"{part.adapter.folder}={part.weight:g}" for part in axes.models[ship]]
-        if chosen:  # a recipe of `tuneyard adapter merge`; none where the base is best
+        if chosen:  # a recipe of `tuneyard adapter merge`; none if the base is best
             write_text(request.out / RECIPE, f"adapters: {json.dumps(chosen)}\n")
         else:
             (request.out / RECIPE).unlink(missing_ok=True)
@@ -110,7 +111,7 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """Every model of a sweep: its place on the axes, and its adapters by weight."""
+    """Every model of a sweep: its point on the axes, and its weighted adapters."""
 
     reference: str
     names: list[str]
@@ -118,56 +119,74 @@ class Axes:
     models: dict[str, tuple[WeightedAdapter, ...]]
 
 
+def _prompts(dataset: EvalDataset) -> list[str]:
+    """The text of each example's messages."""
+    prompts = []
+    for conversation in dataset.conversations:
+        contents = [message["content"] for message in conversation.messages]
+        prompts.append(str(contents))
+    return prompts
+
+
 def _grid(request: ScoringRequest, weights: list[float]) -> Axes:
-    reference, wanted = open_adapters(replace(request, no_base=False))
-    adapters = {name: parts for name, parts in wanted.items() if parts}
+    """Every combination of the weights, one axis for each adapter; all weights 0 are the base."""
+    reference, candidates = open_adapters(replace(request, no_base=False))
+    adapters = {name: parts for name, parts in candidates.items() if parts}
     if not 1 <= len(adapters) <= 2:
         raise RequestError(f"{len(adapters)} adapters: expected one or two --adapter, or --checkpoints DIR")
     points: dict[str, tuple[float, ...]] = {}
     models: dict[str, tuple[WeightedAdapter, ...]] = {}
     for point in itertools.product(weights, repeat=len(adapters)):
-        parts = tuple(
-            WeightedAdapter(part.adapter, weight * part.weight)
-            for weight, own in zip(point, adapters.values(), strict=True)
-            for part in own
-            if weight
-        )
-        name = ",".join(f"{name}={weight:g}" for name, weight in zip(adapters, point, strict=True))
-        if parts or not request.no_base:
-            name = name if parts else BASE
-            points[name], models[name] = point, parts
+        weighted: list[WeightedAdapter] = []
+        for weight, parts in zip(point, adapters.values(), strict=True):
+            if weight:
+                weighted += [WeightedAdapter(part.adapter, weight * part.weight) for part in parts]
+        if weighted:
+            name = ",".join(f"{name}={weight:g}" for name, weight in zip(adapters, point, strict=True))
+        elif request.no_base:
+            continue
+        else:
+            name = BASE
+        points[name], models[name] = point, tuple(weighted)
     return Axes(reference, list(adapters), points, models)
 
 
 def _checkpoints(request: ScoringRequest, folder: Path) -> Axes:
-    """Return the base (step 0), every checkpoint of a run, and its end where that is none of them."""
+    """The base (step 0), every checkpoint of a run, and its end if no checkpoint has that step."""
     if request.adapters:
         raise RequestError("--checkpoints takes the adapters of the run: leave --adapter out")
-    found = {path.parent.name.split("-")[1]: path.parent for path in folder.glob(f"checkpoint-*/{CONFIG}")}
-    steps = {int(number): path for number, path in found.items() if number.isdigit()}
-    last = read_object(folder / STEPS).get("global_step") if (folder / STEPS).is_file() else None
-    if isinstance(last, int) and last not in steps and (folder / CONFIG).is_file():
-        steps[last] = folder
-    if not steps:
+    folders: dict[int, Path] = {}
+    for config in folder.glob(f"checkpoint-*/{CONFIG}"):
+        number = config.parent.name.split("-")[1]
+        if number.isdigit():
+            folders[int(number)] = config.parent
+    last = None
+    if (folder / STEPS).is_file():
+        last = read_object(folder / STEPS).get("global_step")
+    if isinstance(last, int) and last not in folders and (folder / CONFIG).is_file():
+        folders[last] = folder
+    if not folders:
         raise RequestError(
             f"{folder}: no checkpoint-N with an {CONFIG}: expected the output_dir of a LoRA run"
         )
-    named = {f"step-{step}": step for step in sorted(steps)}
-    given = tuple(f"{name}={steps[step]}/" for name, step in named.items())
-    reference, models = open_adapters(replace(request, adapters=given))
-    return Axes(reference, ["step"], {name: (float(named.get(name, 0)),) for name in models}, models)
+    steps = {f"step-{step}": step for step in sorted(folders)}
+    adapters = tuple(f"{name}={folders[step]}/" for name, step in steps.items())
+    reference, models = open_adapters(replace(request, adapters=adapters))
+    points = {name: (float(steps.get(name, 0)),) for name in models}
+    return Axes(reference, ["step"], points, models)
 
 
 def _forecast(request: ScoringRequest, axes: Axes, sets: list[EvalDataset]) -> str:
-    """Say how many rows go through the model, and how many of them a run before has answered."""
-    rows = {dataset.name: len(dataset.conversations[: request.limit]) for dataset in sets}
-    every = len(axes.models) * sum(rows.values())
-    done = sum(
-        rows[name] for model in axes.models for name in rows
-        if not request.force and (request.out / model / name / RESULTS).is_file()
-    )  # fmt: skip
-    listed = " + ".join(f"{name} {count}" for name, count in rows.items())
-    return f"{len(axes.models)} models × ({listed}) examples = {every} in all, {done} of them done before"
+    """Sentence on how many examples the models will answer, and how many an earlier run has answered."""
+    counts = {dataset.name: len(dataset.conversations[: request.limit]) for dataset in sets}
+    total = len(axes.models) * sum(counts.values())
+    done = 0
+    for model in axes.models:
+        for dataset, count in counts.items():
+            if not request.force and (request.out / model / dataset / RESULTS).is_file():
+                done += count
+    listed = " + ".join(f"{dataset} {count}" for dataset, count in counts.items())
+    return f"{len(axes.models)} models × ({listed}) examples = {total} in all, {done} of them done before"
 
 
 if __name__ == "__main__":

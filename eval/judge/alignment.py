@@ -6,8 +6,8 @@ from tuneyard.core.errors import RequestError, counted, show_value
 from tuneyard.core.language import tr
 from tuneyard.eval.read.run import ScoredRun
 
-MAY_DIFFER = ("model", "batch_tokens")  # settings that differ for good reason, or change no answer
-FEW_GROUPS = 6  # of fewer, 2 of at most 32 flips are as far as the data themselves: p is 0.0625 at least
+MAY_DIFFER = ("model", "batch_tokens")  # settings that may differ, or that change no answer
+FEW_GROUPS = 6  # fewer clusters have at most 32 flips, of which 2 are as extreme as the data: p >= 0.0625
 MOST_LISTED = 5
 
 
@@ -32,7 +32,7 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
 
 
 def _check_same(run: ScoredRun, first: ScoredRun) -> None:
-    """Refuse other rows than the first run's."""
+    """`RequestError` if the run has other rows, expected answers or clusters than the first."""
     both = f"{run.source} and {first.source}"
     data, other_data = _hash(run, "data"), _hash(first, "data")
     if data and other_data and data != other_data:

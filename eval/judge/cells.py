@@ -30,7 +30,7 @@ def metric_on_dataset(metric: Metric, dataset: str) -> str:
 
 
 def unit_name(metric: Metric) -> str:
-    """A unit in the current language; a plug-in's unit, which may have braces, as it is."""
+    """A unit in the current language. A plug-in's unit, which may contain braces, is not translated."""
     return catalogue(current()).get(metric.unit, metric.unit)
 
 

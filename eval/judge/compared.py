@@ -1,4 +1,4 @@
-"""Runs judged by a list of questions: pure functions, which read no file and print nothing."""
+"""Compare runs by a list of questions: pure functions, which read no file and print nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ BASE = "base"
 
 @dataclass(frozen=True, slots=True)
 class ComparedRuns:
-    """Runs, the answers to the questions about them, and warnings. `comparison` is with the base."""
+    """Runs, the answers to the questions about them, and warnings. `comparison` is that with the base."""
 
     runs: Runs
     comparison: Comparison
@@ -77,7 +77,7 @@ def _base(runs: Runs) -> str:
 
 
 def _trained_on(runs: Runs, metric: str) -> list[str]:
-    """Warnings about training examples among the rows; what is not checked once for each model."""
+    """Warnings about training examples among the rows. Unchecked sources are listed once for each model."""
     warnings: list[str] = []
     logged: list[str] = []
     for dataset, by_model in runs.items():

@@ -1,9 +1,8 @@
 """Figures by dataset and on average, paired tests, and a decision: pure functions from runs to sections.
 
-Runs are compared by their correct answers, or by their values in any metric, by the same procedure. The tests
-of one section (a dataset, or the mean) make two families: every model against the base, and every pair of the
-other models. A graded figure is the mean of the values, or Σ weight · value / Σ weight if rows count by their
-tokens.
+The procedure is the same for correct answers and for the values of any metric. The tests of one section (a
+dataset, or the mean) make two families: every model against the base, and every pair of the other models. A
+graded figure is the mean of the values, or Σ weight · value / Σ weight if rows count by their tokens.
 """
 
 import math
@@ -29,7 +28,7 @@ from tuneyard.eval.statistics.spread import Floats
 
 Families = tuple[list[PairedTest], list[PairedTest]]
 Pairs = Sequence[tuple[str, str]]  # (old, new) models
-RARE = 5  # examples of a label; with fewer, F1 is hardly known
+RARE = 5  # with fewer examples of a label, its F1 is very uncertain
 SKEWED = 0.25  # from this skewness of a mean on, its interval may be too narrow
 MANY = 3  # from so many candidates on, the figure of the best is noticeably too high
 
@@ -171,7 +170,7 @@ def _cluster_count(groups: Sequence[str] | None) -> int | None:
 
 
 def _rare_labels(dataset: str, run: ScoredRun) -> list[str]:
-    """A warning that names the labels of so few examples that macro-F1 is hardly known."""
+    """A warning that lists labels with too few examples for a reliable macro-F1."""
     examples = Counter(run.gold)
     rare = sorted(label for label, count in examples.items() if count < RARE)
     if not rare:
@@ -201,7 +200,7 @@ def _graded_section(
 def _skewed(dataset: str, data: PairedRows, base: str, metric: Metric) -> list[str]:
     """A warning if a few examples decide a difference.
 
-    The mean of very skewed values is known less well than its interval says
+    The interval of the mean of very skewed values is too narrow
     (`python -m tests.bench.coverage`: lognormal with σ = 2, Pareto with α = 1.5).
     """
     others = [model for model in data.values if model != base]

@@ -1,7 +1,7 @@
 """Macro-F1 with its interval, and the differences of several models' macro-F1 on the same rows.
 
-Macro-F1 is no mean over rows, so that its error is found by leaving out each row, or each cluster, in turn
-(jackknife). A rare label makes that too small: if the only two examples of a label are both correct, no row
+Macro-F1 is not a mean over rows. The jackknife estimates its error: it leaves out each row, or each cluster,
+in turn. A rare label makes that error too small: if the only two examples of a label are both correct, no row
 that is left out changes the label's F1.
 """
 
@@ -24,39 +24,39 @@ Counts = NDArray[np.int64]
 class LabelCounts:
     """Counts by unit (a cluster, or a row) that macro-F1 is computed from.
 
-    `hits` [units, labels] counts the correct rows of each label. `named` [units, labels] counts how often a
-    label was expected or given: a hit is both, and so counts twice. `sizes` [units] counts the rows.
+    `hits` [units, labels] counts the correct rows of each label. `mentions` [units, labels] counts how often
+    a label was expected or predicted: a hit is both, and so counts twice. `sizes` [units] counts the rows.
     """
 
     hits: Counts
-    named: Counts
+    mentions: Counts
     sizes: Counts
 
 
 def count_labels(
     gold: Sequence[str], predicted: Sequence[str], groups: Sequence[Hashable] | None = None
 ) -> LabelCounts:
-    """Count by unit how often each label of `gold`, sorted, was found, expected and given."""
+    """Count hits and mentions of each label of `gold` by unit; the labels are sorted."""
     labels = {label: place for place, label in enumerate(sorted(set(gold)))}
     hits = np.zeros((len(gold), len(labels)), dtype=np.int64)
-    named = np.zeros_like(hits)
+    mentions = np.zeros_like(hits)
     for row, (expected, answer) in enumerate(zip(gold, predicted, strict=True)):
         hits[row, labels[expected]] += expected == answer
-        named[row, labels[expected]] += 1
+        mentions[row, labels[expected]] += 1
         if answer in labels:
-            named[row, labels[answer]] += 1
+            mentions[row, labels[answer]] += 1
     sizes = by_cluster(np.ones(len(gold), dtype=np.int64), groups)
-    return LabelCounts(by_cluster(hits, groups), by_cluster(named, groups), sizes)
+    return LabelCounts(by_cluster(hits, groups), by_cluster(mentions, groups), sizes)
 
 
 def macro_f1(counts: LabelCounts) -> Estimate:
     """Macro-F1 with the wider of two intervals on each side.
 
-    One is Wilson's, of a share of as many rows as give the jackknife's error. The other combines the labels'
-    own intervals (Zou, Huang and Zhang 2009), each Wilson's of the rows in which the label was expected or
-    given: that one knows what a rare label leaves open.
+    The first is Wilson's, for a share with the jackknife's error. The second combines the intervals of the
+    labels (Zou, Huang and Zhang 2009). Each of those is Wilson's, of the rows in which the label was expected
+    or predicted. The second stays wide if a label is rare.
     """
-    each = _label_f1s(counts.hits.sum(axis=0), counts.named.sum(axis=0))
+    each = _label_f1s(counts.hits.sum(axis=0), counts.mentions.sum(axis=0))
     value = float(each.mean())
     if len(counts.sizes) == 1:
         return Estimate(value, 0.0, 1.0)
@@ -79,19 +79,19 @@ def f1_differences(models: Sequence[LabelCounts], pairs: Sequence[tuple[int, int
     return Units(steps, sizes, sizes.sum(axis=0), rows_are_units=False)
 
 
-def _label_f1s(hits: Counts, named: Counts) -> Floats:
-    """F1 of each label, nan for a label that is neither expected nor given."""
-    return np.asarray(np.divide(2 * hits, named, out=np.full(hits.shape, np.nan), where=named > 0))
+def _label_f1s(hits: Counts, mentions: Counts) -> Floats:
+    """F1 of each label, nan for a label that is neither expected nor predicted."""
+    return np.asarray(np.divide(2 * hits, mentions, out=np.full(hits.shape, np.nan), where=mentions > 0))
 
 
 def _linear_sums(counts: LabelCounts) -> Floats:
     """Sums [units] that make macro-F1 a mean over rows.
 
-    Their mean over all rows is macro-F1. Their residuals are the changes of macro-F1 if a unit is left out.
+    Their mean over all rows is macro-F1. Their residuals are the changes of macro-F1 without each unit.
     """
-    hits, named = counts.hits.sum(axis=0), counts.named.sum(axis=0)
-    value = float(_label_f1s(hits, named).mean())
-    left = _label_f1s(hits - counts.hits, named - counts.named)
+    hits, mentions = counts.hits.sum(axis=0), counts.mentions.sum(axis=0)
+    value = float(_label_f1s(hits, mentions).mean())
+    left = _label_f1s(hits - counts.hits, mentions - counts.mentions)
     has_f1 = ~np.isnan(left)
     others = np.divide(
         np.where(has_f1, left, 0).sum(axis=1),
@@ -108,10 +108,10 @@ def _linear_sums(counts: LabelCounts) -> Floats:
 def _combined(counts: LabelCounts, each: Floats, reach: float) -> tuple[float, float]:
     """Limits of the mean of the labels' F1, combined from the limits of each label.
 
-    The labels' errors are correlated as their F1 are when units are left out.
+    The correlation of the labels' errors is that of their F1 when units are left out.
     """
-    hits, named = counts.hits.sum(axis=0), counts.named.sum(axis=0)
-    left = _label_f1s(hits - counts.hits, named - counts.named)
+    hits, mentions = counts.hits.sum(axis=0), counts.mentions.sum(axis=0)
+    left = _label_f1s(hits - counts.hits, mentions - counts.mentions)
     moved = np.where(np.isnan(left), 0.0, each - left)
     products = moved.T @ moved
     errors = np.sqrt(np.diag(products))
@@ -126,11 +126,11 @@ def _combined(counts: LabelCounts, each: Floats, reach: float) -> tuple[float, f
 def _label_limits(counts: LabelCounts, label: int, reach: float) -> tuple[float, float]:
     """Limits of a label's F1.
 
-    Of the rows in which the label was expected or given, the share of hits is the Jaccard index J, and
+    Among the rows in which the label was expected or predicted, the share of hits is the Jaccard index J, and
     F1 = 2J / (1 + J).
     """
     hits = counts.hits[:, label]
-    either = counts.named[:, label] - hits
+    either = counts.mentions[:, label] - hits
     rows, correct = int(either.sum()), int(hits.sum())
     share = correct / rows
     left = np.divide(correct - hits, rows - either, out=np.full(len(hits), share), where=rows > either)

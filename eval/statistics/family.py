@@ -1,20 +1,19 @@
 """Several candidates against one model on the same rows: p, interval and verdict by one procedure.
 
-The statistic of a candidate is its mean difference in standard errors (`spread`), over clusters (or
-rows). A difference is significant only if it is so in two ways, each for all candidates at once:
+The statistic of a candidate is its mean difference in standard errors (`spread`), over clusters (or rows).
+A difference is significant if two tests agree, each for all candidates at once:
 
-- by sign flips of whole clusters, taking the largest statistic of the family (max-T: Westfall and Young
-  1993): exact where a difference is as likely as its opposite;
-- by the largest of correlated normal deviates, with Student's t for the few or unequal clusters behind them:
-  that is what holds for the interval, away from a difference of 0.
+- sign flips of whole clusters, with the largest statistic of the family (max-T: Westfall and Young 1993).
+  This test is exact if a difference is as likely as its opposite.
+- the largest of correlated normal deviates, with Student's t for few or unequal clusters. This test is valid
+  for the interval, away from a difference of 0.
 
-p is the larger one, and the interval reaches as many standard errors as the larger critical value. A skewed
-statistic is also judged on a scale on which it is nearly normal, and must be significant there, too; the
-interval is then the hull of both. So an interval leaves 0 out exactly where p is under 5 %, whatever the
-clusters, and it covers all candidates together at 95 %, so also the one that is chosen.
+p is the larger of the two, and the larger critical value gives the interval. A skewed statistic must also be
+significant on a scale on which it is nearly normal; the interval is then the hull of both. So an interval
+excludes 0 exactly if p is under 5 %, for any clusters. It covers all candidates together at 95 %, and so also
+the chosen candidate.
 
-Trainings of one recipe with different seeds are judged by their mean (`replicated`): seeds and examples are
-both samples of many.
+`replicated` compares the mean of several trainings of one recipe: seeds and examples are both samples.
 """
 
 import math
@@ -42,9 +41,9 @@ ALPHA = 0.05
 Z_POWER = 0.8416212335729143  # the normal distribution's 80 % point
 FLIPS = 20_000
 DRAWN = 100_000
-ENUMERATED = 12  # with as many clusters that differ, or fewer, every flip is counted
+ENUMERATED = 12  # up to so many clusters that differ, every flip is counted
 NEAR = 1e-6  # statistics nearer than this are equal
-ROUNDING = 1e-12  # a variance that is a smaller part of the squares it is made of is none
+ROUNDING = 1e-12  # a variance that is a smaller part of its squares is 0
 Bits = NDArray[np.uint8] | NDArray[np.int64]
 
 
@@ -82,7 +81,7 @@ def units_of(
 ) -> Units:
     """Units of one or more datasets, each with its differences [rows, candidates] and clusters.
 
-    `counts` [rows] is how much each row counts if that is not 1: the tokens that its loss is of.
+    `counts` [rows] is the weight of each row, by default 1: the number of tokens of its loss.
     """
     sums, sizes, squares = [], [], 0.0
     ones = counts or [np.ones(len(differences)) for differences in steps]
@@ -103,18 +102,20 @@ def units_of(
 def estimates(units: Units) -> list[TestedDifference]:
     """TestedDifference of each candidate of a family, with limits and p of the whole family.
 
-    For a single candidate on independent rows that are correct or not, p is mid-p McNemar's. Otherwise p is
-    that of 20,000 flips with the seed fixed (of all flips if few clusters differ), or of the normal family if
-    that is larger.
+    For a single candidate on independent rows that are correct or incorrect, p is mid-p McNemar's. Otherwise
+    p comes from 20,000 flips with a fixed seed (from all flips if few clusters differ), or from the normal
+    family if that p is larger.
     """
     spread = spread_of(units.sums, units.sizes)
     whole = bool(np.all(units.sums == np.round(units.sums)))
     if whole and units.bound == 1 and units.rows_are_units and units.sums.shape[1] == 1:
-        spread = replace(spread, skew=np.zeros(1))  # which an exact test has no need to correct
+        spread = replace(spread, skew=np.zeros(1))  # an exact test needs no correction
         p, reach = _exact(units)
     else:
         p, reach = _judged(units, spread)
-    floor = np.sqrt(units.squares / len(units.sums)) if units.bound == 1 else np.zeros(len(p))
+    floor = np.zeros(len(p))
+    if units.bound == 1:
+        floor = np.sqrt(units.squares / len(units.sums))
     error = np.maximum(units.power, floor) / units.sizes.sum(axis=0)
     bounded = np.isfinite(reach) & np.isfinite(spread.error)  # otherwise no difference can be shown
     smallest = np.minimum(units.bound, (np.where(bounded, reach, 0) + Z_POWER) * error)
@@ -140,10 +141,10 @@ def sliced(
     `steps` are the differences [rows, candidates] of shares. A cluster in several slices is flipped whole.
     """
     names, candidates = list(dict.fromkeys(labels)), steps.shape[1]
-    held = (np.array(labels)[:, None] == np.array(names)[None, :]).astype(float)
-    sums = by_cluster((held[:, :, None] * steps[:, None, :]).reshape(len(steps), -1), groups)
-    sizes = np.repeat(by_cluster(held, groups), candidates, axis=1)
-    rows = np.repeat(held.sum(axis=0), candidates)
+    membership = (np.array(labels)[:, None] == np.array(names)[None, :]).astype(float)  # [rows, slices]
+    sums = by_cluster((membership[:, :, None] * steps[:, None, :]).reshape(len(steps), -1), groups)
+    sizes = np.repeat(by_cluster(membership, groups), candidates, axis=1)
+    rows = np.repeat(membership.sum(axis=0), candidates)
     family = estimates(Units(sums, sizes, rows, groups is None))
     by_name = {}
     for place, name in enumerate(names):
@@ -182,8 +183,8 @@ def null_sums(nets: Sequence[int]) -> NDArray[np.float64]:
 def _exact(units: Units) -> tuple[Floats, Floats]:
     """p of a single candidate on independent rows by all flips, and the critical value.
 
-    The critical value is Student's, or more if the exact test does not reject there. Above Student's value
-    the exact test always rejects: mid-p is the smaller p.
+    The critical value is Student's, or a larger one if the exact test does not reject there. Above Student's
+    value the exact test always rejects, because mid-p is the smaller p.
     """
     nets, power, rows = units.sums[:, 0], float(units.power[0]), len(units.sums)
     chances = null_sums(nets.astype(int).tolist())
@@ -193,10 +194,13 @@ def _exact(units: Units) -> tuple[Floats, Floats]:
     p = tails - folded / 2
     place = abs(round(float(nets.sum())))
     possible = folded > 0
-    kept = float(np.flatnonzero(possible & (p >= ALPHA))[-1])
-    usual = float(student_deviate(Z95, np.array(max(1.0, rows - 1.0))))
-    reach = max(usual, _student(kept + NEAR, power, rows))
-    return np.array([p[place] if power else 1.0]), np.array([reach])
+    largest_accepted = float(np.flatnonzero(possible & (p >= ALPHA))[-1])
+    student = float(student_deviate(Z95, np.array(max(1.0, rows - 1.0))))
+    reach = max(student, _student(largest_accepted + NEAR, power, rows))
+    p_value = 1.0
+    if power:
+        p_value = float(p[place])
+    return np.array([p_value]), np.array([reach])
 
 
 def _student(net: float, power: float, rows: int) -> float:
@@ -281,7 +285,7 @@ def _largest_flipped(flips: _Flips, seen: Floats) -> Floats:
         every = (np.arange(2**flips.differing)[:, None] >> np.arange(flips.differing)) & 1
         return np.asarray(flips.deviates(every).max(axis=1))
     drawn = [flips.deviates(kept).max(axis=1) for kept in _random_bits(flips.differing)]
-    return np.append(np.concatenate(drawn), seen.max())  # what was seen is one of the flips
+    return np.append(np.concatenate(drawn), seen.max())  # the data themselves are one of the flips
 
 
 def _random_bits(count: int) -> Iterator[Bits]:
@@ -310,7 +314,7 @@ def _normal(spread: Spread, statistics: Floats) -> tuple[Floats, float]:
     usable = (spread.error > 0) & np.isfinite(spread.error)
     scaled = spread.influence / np.where(usable, spread.error, math.inf)
     correlation = scaled.T @ scaled
-    if not usable.any():  # no candidate's differences vary: how they are correlated is not known
+    if not usable.any():  # no candidate's differences vary: their correlation is unknown
         correlation = np.eye(len(statistics))
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.maximum(values, 0))
@@ -319,13 +323,14 @@ def _normal(spread: Spread, statistics: Floats) -> tuple[Floats, float]:
 
 
 def _limits(units: Units, spread: Spread, column: int, reach: float) -> tuple[float, float]:
-    """The differences that are not rejected, within the bound.
+    """Limits of the differences that the test does not reject, within the bound.
 
     The variance of a difference δ of shares is at least |δ|(1 - |δ|), that of the fewest rows that can
-    differ. So an interval is no point if two models never differ, and Wilson's if they differ one way only.
+    differ. So an interval has a width even if two models never differ. It is Wilson's if they differ one way
+    only.
     """
     value, error = float(spread.value[column]), float(spread.error[column])
-    if math.isinf(error) or math.isinf(reach):  # so few clusters say nothing
+    if math.isinf(error) or math.isinf(reach):  # too few clusters for any limit
         return -units.bound, units.bound
     low, high = spread.limits(column, reach)
     if units.bound == 1:
@@ -384,7 +389,7 @@ def replicated(units: Units, tests: int = 1) -> Replicated:
     Seeds and clusters (or rows) are crossed random factors, with a mean square each and a residual one
     (Judd, Westfall and Kenny 2012, doi:10.1037/a0028347). The error is the sum of the seeds' part, which has
     Student's t with seeds - 1 degrees of freedom, and the clusters', with those of `satterthwaite` (Behrens
-    and Fisher): 100,000 draws, seed fixed. Few seeds that differ so give a wide interval.
+    and Fisher): 100,000 draws, seed fixed. Few seeds that differ therefore give a wide interval.
     """
     count, seeds = units.sums.shape
     scaled = units.sums * count / units.sizes[:, 0].sum()

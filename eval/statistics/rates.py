@@ -1,6 +1,6 @@
 """Means and shares with their uncertainty: Wilson intervals, standard errors, and both by cluster.
 
-A row is one question. Rows that share a group (a premise) are not independent, so that every figure has a
+A row is one question. Rows that share a group (a premise) are not independent. Every figure therefore has a
 form by cluster. Shares are 0 to 1, never percentages.
 """
 
@@ -70,7 +70,7 @@ def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable] | None 
 
 
 def by_cluster(values: NDArray[Number], groups: Sequence[Hashable] | None) -> NDArray[Number]:
-    """Sums over the rows of each group [groups, …], by first row; without groups each row is one.
+    """Sums over the rows of each group [groups, …], ordered by first row. Without groups each row is a group.
 
     `ValueError` if the lengths differ or there are no rows.
     """
@@ -89,8 +89,8 @@ def by_cluster(values: NDArray[Number], groups: Sequence[Hashable] | None) -> ND
 def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) -> float:
     """Variance of a mean by group over that of independent rows, at least 1.
 
-    Few groups can look even by luck: an interval is never narrowed for that. Equal values do not show how
-    similar the rows of a group are: each group counts as one row.
+    Few groups can have equal means by luck: that never makes an interval narrower. If all values are equal,
+    they do not show how similar the rows of a group are: each group counts as one row.
     """
     if groups is None:
         return 1.0
@@ -128,7 +128,7 @@ def groups_of(rows: Rows) -> list[str] | None:
 
 
 def group_of(row: Mapping[str, object]) -> str | None:
-    """Cluster that a row of predictions.jsonl or of another tool's log names."""
+    """Cluster of a row of predictions.jsonl or of another tool's log."""
     group = row.get("cluster", row.get("group"))
     if group is None:
         return None
@@ -144,8 +144,8 @@ def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -
     """Mean of values between 0 and 1 (flags: their share) with Wilson's interval.
 
     Rows that share a group are not independent: error and interval are then by group, with Student's t for z.
-    For values other than flags the interval is on the safe side: no mean varies more than a share of its
-    size. `ValueError` if there are no values.
+    For values other than flags the interval is conservative: flags have the largest variance for a mean.
+    `ValueError` if there are no values.
     """
     n = len(values)
     error = clustered_stderr(values)
@@ -167,7 +167,7 @@ def accuracy_of(right: Sequence[bool], groups: Sequence[Hashable] | None = None)
 
 
 def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable] | None = None) -> Mean:
-    """Σtops / Σbottoms over rows that may come in groups; `ValueError` if the bottoms sum to nothing.
+    """Σtops / Σbottoms over rows that may come in groups; `ValueError` unless Σbottoms > 0.
 
     The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group. The limits allow for
     skewed values and for groups of any size (`spread`).
@@ -199,7 +199,7 @@ def metric_mean(
 ) -> Mean:
     """Mean of a metric's values with its interval: Wilson's for a share, otherwise that of `ratio`.
 
-    `weights` are what each row counts: the tokens that its loss is of.
+    `weights` is the weight of each row: the number of tokens of its loss.
     """
     if metric.is_share:
         return rate_of(values, groups)
@@ -213,7 +213,7 @@ def average(figures: Sequence[Mean]) -> Mean:
     """Unweighted mean of independent figures; `ValueError` if there are none.
 
     The limits combine the figures' own (Zou, Huang and Zhang 2009, A note on confidence interval estimation
-    for a linear function of binomial proportions): they are no point if every share is 0 or 1.
+    for a linear function of binomial proportions). So the interval has a width even if every share is 0 or 1.
     """
     if not figures:
         raise ValueError("no figures")

@@ -1,7 +1,7 @@
 """Wins, ties and agreement of raters who marked several models' answers to the same prompts.
 
-A prompt is one independent question, whoever rates it. The marks of several raters for a prompt are averaged
-before two models are compared: more raters do not make more prompts.
+A prompt is one independent question, with any number of raters. The marks of several raters for a prompt are
+averaged before two models are compared: more raters do not make more prompts.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ OVERALL = "overall"  # the mean of the criteria that a rater marked in both answ
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """One rater's marks (1-5, by criterion; those left blank are missing) for one model's answer."""
+    """One rater's marks (1-5) for one model's answer, by criterion. Blank marks are missing."""
 
     rater: str
     prompt: int
@@ -51,8 +51,8 @@ class Outcome:
 def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]) -> list[Outcome]:
     """Compare every model with the first of `models`, overall and by criterion.
 
-    Holm's adjustment is over the models for `overall`, which decides, and over models and criteria for the
-    rest, which describe. Prompts of the same cluster (`clusters` by prompt) are not independent.
+    `overall` decides: its Holm adjustment is over the models. The criteria describe: their adjustment is over
+    models and criteria. Prompts of the same cluster (`clusters` by prompt) are not independent.
     """
     base, *others = models
     compared = []
@@ -118,7 +118,7 @@ def _spread(values: Sequence[int]) -> Fraction:
 def _outcome(
     steps: Mapping[int, Fraction], names: tuple[str, str, str], clusters: Mapping[int, str]
 ) -> Outcome:
-    """Outcome of the prompts' differences, before Holm. The sign test flips whole clusters."""
+    """Outcome of the prompts' differences, before Holm's correction. The sign test flips whole clusters."""
     won = {prompt: step > 0 for prompt, step in steps.items() if step}
     groups: list[Hashable] = [clusters.get(prompt, prompt) for prompt in won]
     wins, losses = sum(won.values()), len(won) - sum(won.values())
@@ -130,7 +130,7 @@ def _outcome(
 
 
 def _steps(ratings: Iterable[Rating], base: str, model: str, criterion: str) -> dict[int, Fraction]:
-    """TestedDifference between `model` and `base` on each prompt that somebody rated for both, exactly."""
+    """Exact difference between `model` and `base` on each prompt that a rater rated for both."""
     marks = {(rating.prompt, rating.rater, rating.model): rating.marks for rating in ratings}
     gains: defaultdict[int, list[Fraction]] = defaultdict(list)
     criteria: tuple[str, ...] = (criterion,)
@@ -151,7 +151,8 @@ def _steps(ratings: Iterable[Rating], base: str, model: str, criterion: str) -> 
 def sign_flip(nets: Sequence[int]) -> float:
     """Two-sided exact p that the sum of `nets` is at least this far from 0 when signs are random.
 
-    Chance could swap two systems in a whole group. With nets of ±1 this is the sign test, and McNemar's.
+    Each net is a group's: if two systems are equal, chance may swap them in the whole group. With nets of ±1
+    this is the sign test, and McNemar's.
     """
     chances = null_sums(nets)
     centre = len(chances) // 2

@@ -1,4 +1,4 @@
-"""The choosing and the reporting half of rows, and the rows that a training held out."""
+"""Selection split (a half to choose on, a half to report), and the rows that a training held out."""
 
 import hashlib
 import math

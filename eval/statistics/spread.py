@@ -1,10 +1,10 @@
-"""How far a mean over clusters of any size may be from the truth: standard error, degrees of freedom, skew.
+"""Uncertainty of a mean over clusters of any size: standard error, degrees of freedom, skew.
 
-Few clusters of unequal size are where intervals usually fail. The standard error here is CR2 (Bell and
-McCaffrey 2002): each cluster's residual counts more the more its cluster draws the mean towards itself. Of
-equal clusters it is the textbook's. The critical value is Student's with Satterthwaite's degrees of freedom
-by the clusters' sizes, and a skewed mean is judged on the scale of Hall 1992.
-`python -m tests.bench.coverage` prints how often the limits then hold the truth.
+Most intervals fail with few clusters of unequal size. The standard error here is CR2 (Bell and McCaffrey
+2002): a cluster's residual counts more if the cluster pulls the mean more towards itself. With equal clusters
+it is the textbook's. The critical value is Student's with Satterthwaite's degrees of freedom by the clusters'
+sizes. A skewed mean is tested on the scale of Hall 1992.
+`python -m tests.bench.coverage` prints how often the limits contain the true value.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-SMALLEST = 1e-12  # a share of other units than the only one
+SMALLEST = 1e-12  # least share of the other units; a single unit has none
 LEAST_SKEW = 1e-6  # less than this makes no difference, and its inverse would lose all digits
 
 
@@ -22,9 +22,9 @@ LEAST_SKEW = 1e-6  # less than this makes no difference, and its inverse would l
 class Spread:
     """The uncertainty of means, each an array [means].
 
-    `influence` [units, means] is each unit's (a cluster's or a row's) share in the error of each mean.
-    `error` is the standard error, the root of the sum of their squares; `freedom` the degrees of freedom;
-    `skew` the skewness of the mean's distribution, that of the units over the root of their number.
+    `influence` [units, means] is the share of each unit (a cluster or a row) in the error of each mean.
+    `error` is the standard error, the root of the sum of their squares. `freedom` are the degrees of freedom.
+    `skew` is the skewness of the mean's distribution: that of the units over the root of their number.
     """
 
     value: Floats
@@ -68,10 +68,10 @@ def lever(shares: Floats) -> Floats:
 def satterthwaite(shares: Floats) -> Floats:
     """Degrees of freedom [means] of a standard error by the units' shares of all rows [units, means].
 
-    G - 1 for G equal units, fewer if some are larger. Rows of a unit are taken as alike (its sum varies with
-    the square of its size), which is the case of fewest degrees.
+    G - 1 for G equal units, fewer if some are larger. The rows of a unit count as alike: the variance of its
+    sum grows with the square of its size. This assumption gives the fewest degrees.
 
-    The variance is a quadratic form in the units' sums; its first two moments are matched to a chi square's
+    The variance is a quadratic form in the units' sums. Its first two moments are matched to a chi square's
     (Satterthwaite 1946, Bell and McCaffrey 2002).
     """
     variances = shares**2

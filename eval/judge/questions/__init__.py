@@ -1,1 +1,1 @@
-"""Questions beside which model is best: one file each, from runs to records."""
+"""The questions of a comparison: one file each, from runs to records."""

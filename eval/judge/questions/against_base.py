@@ -64,7 +64,7 @@ class AgainstBase(Question):
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
         """Scores and other figures, then the differences of each section."""
-        del base  # which each comparison names
+        del base  # each comparison names it
         tables: dict[str, Table] = {}
         for comparison in records:
             tables[_heading(comparison)] = scores(comparison)
@@ -340,7 +340,7 @@ def paired_test_json(test: PairedTest) -> dict[str, object]:
 
 
 def finite(value: float) -> float | None:
-    """A number, None for a limit that so few rows leave open: JSON has no infinity."""
+    """The number, or None if too few rows give no limit: JSON has no infinity."""
     if math.isfinite(value):
         return value
     return None

@@ -38,7 +38,7 @@ class HeldOutChoice(Question):
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
         """Every candidate's accuracy on the choosing half, the best first."""
-        del base  # which is no candidate
+        del base  # it is not a candidate
         (choice,) = records
         rows = []
         for model, accuracy in sorted(choice.scores.items(), key=lambda item: -item[1]):

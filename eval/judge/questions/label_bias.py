@@ -71,7 +71,7 @@ class Calibrate(Question):
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
         """Accuracy and gain of every model with and without its label bias."""
-        del base  # which comes first
+        del base  # it comes first
         rows = []
         for record in records:
             biases = ", ".join(f"{label} {value:+.2f}" for label, value in record.bias.items())
@@ -104,7 +104,7 @@ class Calibrate(Question):
 
 
 def label_biases(runs: Runs, base: str) -> list[LabelBias]:
-    """Every model of every dataset, the base first. Clusters are whole, all models have one split.
+    """Biases of every model on every dataset, the base first. All models have one split, by cluster.
 
     `RequestError` for a run without the labels' log-probabilities.
     """
@@ -117,9 +117,9 @@ def label_biases(runs: Runs, base: str) -> list[LabelBias]:
 def fit_bias(logs: NDArray[np.float64], answers: NDArray[np.int64]) -> NDArray[np.float64]:
     """Terms to add to each label's log-probability (nats, mean 0), given those of [rows, labels].
 
-    They make each label's mean probability its share of `answers`. Half an example more of each label keeps
-    them finite: the maximum-likelihood intercepts of a softmax, by iterative scaling (Darroch and Ratcliff
-    1972).
+    With them, each label's mean probability is its share of `answers`. Half an additional example of each
+    label keeps them finite. They are the maximum-likelihood intercepts of a softmax, by iterative scaling
+    (Darroch and Ratcliff 1972).
     """
     labels = logs.shape[1]
     share = (np.bincount(answers, minlength=labels) + 0.5) / (len(answers) + 0.5 * labels)
@@ -187,7 +187,7 @@ def _calibrated(run: ScoredRun, fitting: Sequence[int]) -> tuple[dict[str, float
 
 
 def _labels(run: ScoredRun) -> list[str]:
-    """Labels of the kept log-probabilities; a prompt that was refused has none."""
+    """Labels of the recorded log-probabilities; a refused prompt has none."""
     kept = [logs for logs in run.log_probabilities if logs]
     if not kept:
         raise RequestError(

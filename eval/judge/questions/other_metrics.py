@@ -35,7 +35,7 @@ class OtherMetrics(Question):
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
         """Every model against the base, a row for each metric, dataset and the mean."""
-        del base  # which each test names
+        del base  # each test names it
         rows = []
         for comparison in records:
             for section in comparison.sections:

@@ -64,7 +64,7 @@ class Replicates(Question):
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
         """Each recipe's mean over its trainings against the base; limits over seeds and examples."""
-        del base  # which the header names
+        del base  # the header names it
         rows = []
         for recipe in records:
             difference = recipe.difference
