@@ -172,7 +172,9 @@ def _checkpoints(request: ScoringRequest, folder: Path) -> Axes:
     steps = {f"step-{step}": step for step in sorted(folders)}
     adapters = tuple(f"{name}={folders[step]}/" for name, step in steps.items())
     reference, models = open_adapters(replace(request, adapters=adapters))
-    points = {name: (float(steps.get(name, 0)),) for name in models}
+    points: dict[str, tuple[float, ...]] = {}
+    for name in models:
+        points[name] = (float(steps.get(name, 0)),)
     return Axes(reference, ["step"], points, models)
 
 
