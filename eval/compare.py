@@ -216,7 +216,7 @@ def write(
         for answer in compared.answers:
             if not isinstance(answer.question, AgainstBase):
                 document |= answer.json()
-    if PAGE in files:  # nothing takes time from here on: a file without table.json is nobody's
+    if PAGE in files:  # all slow work is done: a folder without table.json is incomplete
         html = render(compared, page.title, page.errors, page.module, tables)
         write_text(out / CHANGED, changed_examples(compared))
         write_text(out / PAGE, html)
