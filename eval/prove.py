@@ -1,11 +1,11 @@
 """python -m eval.prove --model BASE --adapter NAME --fused DIR --gguf FILE --modelfile FILE --dataset NAME …
 
-Prove that what was trained is what is scored and what is served: the same token ids by every way of
-making prompts, the same answers from the unmerged adapter, the fused model and the GGUF. docs/eval-prove.md.
+Check that training, scoring and serving agree. Every way of making prompts must give the same token ids.
+The unmerged adapter, the fused model and the GGUF must give the same answers. See docs/eval-prove.md.
 
 The first way of making prompts is the reference for the others: LLaMA-Factory's template if it is known,
-otherwise the chat template of the scoring. The live adapter's answers are the reference for what is served:
-every model reads the same ids.
+otherwise the chat template of the scoring. The unmerged adapter's answers are the reference for the served
+models. Every model reads the same ids.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,7 +61,7 @@ class FirstDifference:
 
 @dataclass(frozen=True, slots=True)
 class PromptProof:
-    """One way to make prompts against the reference's, on the rows of a set."""
+    """One way of making prompts, compared with the reference on the rows of a dataset."""
 
     way: str
     dataset: str
@@ -71,14 +71,16 @@ class PromptProof:
 
     @property
     def equal(self) -> bool:
-        """Whether every row has the same token ids."""
+        """True if every row has the same token ids."""
         return self.differing == 0
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a model answers to each row: the tokens that it generates and, of a set of labels, their
-    log-probabilities."""
+    """A model's answers by row: the generated tokens, and each label's log-probability in nats.
+
+    `labels` is None if the dataset has no set of labels.
+    """
 
     tokens: Mapping[int, Ids]
     labels: Mapping[int, Mapping[str, float]] | None
@@ -86,11 +88,12 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class AnswerProof:
-    """One model's answers against the unmerged adapter's, on the rows of a set.
+    """One model's answers, compared with the unmerged adapter's on the rows of a dataset.
 
-    `flips` are the rows whose likeliest label, or without labels generated text, is another. `largest` is the
-    largest difference of a label's log-probability in nats, in `largest_row`; None without labels.
-    `differing` counts the rows whose generated tokens differ, `first` is the first of them.
+    `flips` lists the rows whose likeliest label differs. Without labels it lists the rows whose generated
+    tokens differ. `largest` is the largest difference of a label's log-probability in nats, and `largest_row`
+    is its row. Both are None without labels. `differing` counts the rows whose generated tokens differ.
+    `first` describes the first of them.
     """
 
     model: str
@@ -105,7 +108,12 @@ class AnswerProof:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was compared with the way `reference` and the unmerged adapter, what was not, and made of what."""
+    """Result of a parity check.
+
+    `prompts` are compared with those of the way `reference`, `answers` with the unmerged adapter's.
+    `unchecked` lists the comparisons that were not made, with the reason. `facts` are the settings, hashes
+    and versions.
+    """
 
     reference: str
     prompts: Sequence[PromptProof]
@@ -116,7 +124,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What the adapter is compared with: the template of its training, and what is served."""
+    """Inputs to compare the adapter with: the training template, and the served files."""
 
     template: str | None
     fused: Path | None
@@ -126,13 +134,13 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What may differ: answers that flip, and a label's log-probability in nats. Prompts may not."""
+    """Allowed differences: flipped answers, and nats of a label's log-probability. Prompts may not differ."""
 
     flips: int
     nats: float
 
     def allows(self, answer: AnswerProof) -> bool:
-        """Whether a model's answers differ by no more than that."""
+        """True if a model's answers are within the tolerance."""
         return len(answer.flips) <= self.flips and (answer.largest or 0.0) <= self.nats
 
 
@@ -176,18 +184,19 @@ class Tolerance:
     help="By how much a label's log-probability may differ.",
 )
 @click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder for prove.md and prove.json.")
-def cli(out: Path, adapter: str | None, flips: int, tolerance: float, **given: Any) -> None:
+def cli(out: Path, adapter: str | None, flips: int, tolerance: float, **options: Any) -> None:
     """Compare prompts and answers from training to serving; exit 1 where they differ.
 
     Prompts must have the same token ids. Answers may differ by --flips and --tolerance.
     """
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: a file; expected a folder")
-    compared = {name: given.pop(name) for name in COMPARED}
+    compared = {name: options.pop(name) for name in COMPARED}
     if not any(compared.values()):
-        raise RequestError(f"nothing to compare with: name {', '.join(f'--{name}' for name in COMPARED)}")
+        choices = ", ".join(f"--{name}" for name in COMPARED)
+        raise RequestError(f"nothing to compare with: name {choices}")
     adapters = (adapter,) if adapter else ()
-    request = ScoringRequest(out=out, adapters=adapters, no_base=True, **given)
+    request = ScoringRequest(out=out, adapters=adapters, no_base=True, **options)
     allowed = Tolerance(flips, tolerance)
     proof = prove(request, Compared(**compared))
     page = markdown(proof, allowed)
@@ -199,40 +208,56 @@ def cli(out: Path, adapter: str | None, flips: int, tolerance: float, **given: A
 
 
 def prove(request: ScoringRequest, compared: Compared) -> Proof:
-    """Compare prompts and answers on the first rows of every set. Errors are those of its inputs."""
-    sets = read_datasets(request.datasets, request.data, INDEPENDENT)
-    served = read_modelfile(compared.modelfile) if compared.modelfile else None
+    """Compare prompts and answers on the first rows of every dataset. Errors are those of its inputs."""
+    datasets = read_datasets(request.datasets, request.data, INDEPENDENT)
+    served = None
+    if compared.modelfile:
+        served = read_modelfile(compared.modelfile)
     if compared.gguf:
         check_gguf(compared.gguf)
     opened = open_models(request)
     if len(opened.candidates) != 1:
         raise RequestError(f"{request.model} is an adapter itself: leave --adapter out")
     (candidate,) = opened.candidates
-    trained = {trained_template(part.adapter.folder) for part in candidate.parts}
-    template = compared.template or (trained.pop() if len(trained) == 1 else None)
+    template = compared.template
+    if not template:
+        template = _training_template(candidate)
     tokenizer = opened.local.tokenizer
-    ways = dict(_ways(replace(compared, template=template), candidate, tokenizer, served))
-    reference, scored = next(iter(ways)), candidate.prompting.source
-    unchecked = [f"no --{option}" for option in SERVED if getattr(compared, option) is None]
+    encoders = dict(_ways(replace(compared, template=template), candidate, tokenizer, served))
+    reference, scored = next(iter(encoders)), candidate.prompting.source
+    unchecked = []
     if template is None:
-        unchecked.insert(0, "training's template: no recipe beside the adapter names one (--template NAME)")
-    jobs = [Job(request, opened, candidate, one) for one in sets]
+        unchecked.append("training's template: no recipe beside the adapter names one (--template NAME)")
+    for option in SERVED:
+        if getattr(compared, option) is None:
+            unchecked.append(f"no --{option}")
+    jobs = [Job(request, opened, candidate, dataset) for dataset in datasets]
     prompts: list[PromptProof] = []
-    fitting = {}
+    fitting_rows: dict[str, list[int]] = {}
     for job in jobs:
-        name, talks = job.dataset.name, [asked.messages for asked in job.rows]
-        ids = {way: dict(enumerate(map(encode, talks))) for way, encode in ways.items()}
-        prompts += [
-            prove_prompts(way, name, ids[reference], found, tokenizer.decode)
-            for way, found in ids.items()
-            if way != reference
-        ]
-        refused = refuse(ids[scored], request.max_new_tokens, opened.local.context)
-        fitting[name] = [row for row in ids[scored] if row not in refused]
+        name = job.dataset.name
+        conversations = [example.messages for example in job.rows]
+        ids_by_way: dict[str, dict[int, Ids]] = {}
+        for way, encode in encoders.items():
+            ids_by_way[way] = dict(enumerate(map(encode, conversations)))
+        for way, ids in ids_by_way.items():
+            if way != reference:
+                prompts.append(prove_prompts(way, name, ids_by_way[reference], ids, tokenizer.decode))
+        scored_ids = ids_by_way[scored]
+        refused = refuse(scored_ids, request.max_new_tokens, opened.local.context)
+        fitting_rows[name] = [row for row in scored_ids if row not in refused]
         if refused:
             unchecked.append(f"answers to {counted(len(refused), 'row')} of {name}: too long for the context")
-    answers = list(_answers(jobs, compared, fitting))
-    return Proof(reference, prompts, answers, unchecked, _facts(request, compared, opened, sets))
+    answers = list(_answers(jobs, compared, fitting_rows))
+    return Proof(reference, prompts, answers, unchecked, _facts(request, compared, opened, datasets))
+
+
+def _training_template(candidate: Candidate) -> str | None:
+    """LLaMA-Factory's template of the training. None if it is unknown or the adapters' templates differ."""
+    templates = {trained_template(part.adapter.folder) for part in candidate.parts}
+    if len(templates) == 1:
+        return templates.pop()
+    return None
 
 
 def _ways(
@@ -241,26 +266,30 @@ def _ways(
     tokenizer: "PreTrainedTokenizerBase",
     served: ServedModelfile | None,
 ) -> Iterator[tuple[str, Encode]]:
-    """Every way in which a prompt is made between training and serving, training's first."""
+    """List every way of making prompts from training to serving, training's first."""
     if compared.template is not None:  # "": the recipe names none
-        read = "LLaMA-Factory's reading of the base's chat template (the recipe names no template)"
-        way = f"LLaMA-Factory template {compared.template}" if compared.template else read
+        way = f"LLaMA-Factory template {compared.template}"
+        if not compared.template:
+            way = "LLaMA-Factory's reading of the base's chat template (the recipe names no template)"
         yield way, llamafactory_encoder(tokenizer, compared.template)
     yield candidate.prompting.source, candidate.prompting.encode
     if compared.fused:
         from transformers import AutoTokenizer
 
-        own = AutoTokenizer.from_pretrained(find_model(str(compared.fused)), trust_remote_code=False)
-        encode = chat_encoder(own, saved_chat_template(compared.fused))
+        folder = find_model(str(compared.fused))
+        fused_tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        encode = chat_encoder(fused_tokenizer, saved_chat_template(compared.fused))
         yield f"chat template and tokenizer of {compared.fused}", encode
     if compared.gguf:
-        own = load_gguf_tokenizer(compared.gguf)
-        template = own.chat_template if isinstance(own.chat_template, str) else None
-        yield f"chat template and tokenizer in {compared.gguf}", chat_encoder(own, template)
+        gguf_tokenizer = load_gguf_tokenizer(compared.gguf)
+        template = gguf_tokenizer.chat_template
+        if not isinstance(template, str):
+            template = None
+        yield f"chat template and tokenizer in {compared.gguf}", chat_encoder(gguf_tokenizer, template)
     if served:
 
         def as_ollama(messages: list[Message]) -> list[int]:
-            """A beginning-of-text token is added where the tokenizer adds one by itself."""
+            """Encode Ollama's prompt; the tokenizer may add its beginning-of-text token."""
             return list(tokenizer(served.render(messages))["input_ids"])
 
         yield f"TEMPLATE of {compared.modelfile}", as_ollama
@@ -269,28 +298,34 @@ def _ways(
 def _answers(
     jobs: Sequence[Job], compared: Compared, rows: Mapping[str, Sequence[int]]
 ) -> Iterator[AnswerProof]:
-    """Every served model's answers against the unmerged adapter's; one of them is loaded beside the base."""
+    """Compare every served model's answers with the unmerged adapter's.
+
+    One served model at a time is in memory, next to the base.
+    """
     opened, base = jobs[0].opened, jobs[0].model
     models = [path for path in (compared.fused, compared.gguf) if path]
     if not models:
         return
     with opened.applied(jobs[0].candidate):
-        live = [_ask(job, rows[job.dataset.name]) for job in jobs]
+        unmerged = [_ask(job, rows[job.dataset.name]) for job in jobs]
     for path in models:
-        other = load_gguf(path, base) if path == compared.gguf else load_model(path, base.dtype)
-        beside = replace(opened, model=other)
-        for job, expected in zip(jobs, live, strict=True):
+        if path == compared.gguf:
+            model = load_gguf(path, base)
+        else:
+            model = load_model(path, base.dtype)
+        opened_model = replace(opened, model=model)
+        for job, expected in zip(jobs, unmerged, strict=True):
             name = job.dataset.name
-            found = _ask(replace(job, loaded=beside), rows[name])
-            yield prove_answers(str(path), name, expected, found, base.tokenizer.decode)
+            answers = _ask(replace(job, loaded=opened_model), rows[name])
+            yield prove_answers(str(path), name, expected, answers, base.tokenizer.decode)
 
 
 def _ask(job: Job, rows: Sequence[int]) -> Answers:
-    """The tokens of the text that the model generates, and of a set of labels their log-probabilities."""
-    said = score_all(job.generating(job.messages(rows)), "generating")
-    texts = [str(fields["model_output"]) for fields in said.values()]
+    """Let the model answer the rows, and score the labels if the dataset has a set of labels."""
+    generated = score_all(job.generating(job.messages(rows)), "generating")
+    texts = [str(fields["model_output"]) for fields in generated.values()]
     ids = job.model.tokenizer(texts, add_special_tokens=False)["input_ids"]
-    tokens = dict(zip(said, ids, strict=True))
+    tokens = dict(zip(generated, ids, strict=True))
     labels = sorted(set(job.dataset.answers))
     if not 1 < len(labels) <= MOST or "" in labels:
         return Answers(tokens, None)
@@ -300,65 +335,79 @@ def _ask(job: Job, rows: Sequence[int]) -> Answers:
 
 
 def _facts(
-    request: ScoringRequest, compared: Compared, opened: Opened, sets: Sequence[EvalDataset]
+    request: ScoringRequest, compared: Compared, opened: Opened, datasets: Sequence[EvalDataset]
 ) -> dict[str, object]:
+    """Settings, hashes and versions of the check, as prove.json has them."""
     parts = opened.candidates[0].parts
-    files = {name: path for name in ("gguf", "modelfile") if (path := getattr(compared, name))}
+    adapters = [{"folder": str(part.adapter.folder), "weight": part.weight} for part in parts]
+    hashes = {"model": opened.digest}
+    for part in parts:
+        hashes[f"adapter {part.adapter.name}"] = part.adapter.digest
+    for name, path in (("gguf", compared.gguf), ("modelfile", compared.modelfile)):
+        if path:
+            hashes[name] = sha256(path)
+    for dataset in datasets:
+        hashes[f"set {dataset.name}"] = dataset.digest
     return {
         "model": request.model,
-        "adapters": [{"folder": str(part.adapter.folder), "weight": part.weight} for part in parts],
+        "adapters": adapters,
         "dtype": opened.local.dtype,
         "device": opened.local.device,
         "limit": request.limit,
         "max_new_tokens": request.max_new_tokens,
-        "hashes": {
-            "model": opened.digest,
-            **{f"adapter {part.adapter.name}": part.adapter.digest for part in parts},
-            **{name: sha256(path) for name, path in files.items()},
-            **{f"set {one.name}": one.digest for one in sets},
-        },
+        "hashes": hashes,
         "versions": versions(*PACKAGES),
         "tuneyard": version(),
     }
 
 
 def prove_prompts(
-    way: str, dataset: str, expected: Mapping[int, Ids], found: Mapping[int, Ids], decode: Decode
+    way: str, dataset: str, expected: Mapping[int, Ids], actual: Mapping[int, Ids], decode: Decode
 ) -> PromptProof:
-    """Compare two ways' token ids row by row."""
-    return PromptProof(way, dataset, len(expected), *_compare(expected, found, decode))
+    """Compare the token ids of two ways of making prompts, row by row."""
+    return PromptProof(way, dataset, len(expected), *_compare(expected, actual, decode))
 
 
-def prove_answers(model: str, dataset: str, expected: Answers, found: Answers, decode: Decode) -> AnswerProof:
+def prove_answers(
+    model: str, dataset: str, expected: Answers, actual: Answers, decode: Decode
+) -> AnswerProof:
     """Compare a model's answers with the reference's."""
-    tokens, ours, theirs = expected.tokens, expected.labels, found.labels
-    flips = [row for row in tokens if tokens[row] != found.tokens[row]]
+    flips = [row for row, ids in expected.tokens.items() if ids != actual.tokens[row]]
     largest, largest_row = None, None
-    if ours is not None and theirs is not None:
-        flips = [row for row in ours if _likeliest(ours[row]) != _likeliest(theirs[row])]
-        largest, largest_row = max(
-            (max(abs(ours[row][label] - theirs[row][label]) for label in ours[row]), row) for row in ours
-        )
-    differing = _compare(tokens, found.tokens, decode)
-    return AnswerProof(model, dataset, len(tokens), flips, largest, largest_row, *differing)
+    if expected.labels is not None and actual.labels is not None:
+        flips = []
+        differences = []
+        for row, expected_labels in expected.labels.items():
+            actual_labels = actual.labels[row]
+            if _likeliest(expected_labels) != _likeliest(actual_labels):
+                flips.append(row)
+            nats = max(abs(logp - actual_labels[label]) for label, logp in expected_labels.items())
+            differences.append((nats, row))
+        largest, largest_row = max(differences)
+    differing = _compare(expected.tokens, actual.tokens, decode)
+    return AnswerProof(model, dataset, len(expected.tokens), flips, largest, largest_row, *differing)
 
 
-def first_difference(row: int, expected: Ids, found: Ids, decode: Decode) -> FirstDifference | None:
-    """Return the first token in which two sequences differ, None if they are equal."""
-    for place, (one, other) in enumerate(zip_longest(expected, found)):
-        if one != other:
-            texts = (decode(ids[place : place + SHOWN]) for ids in (expected, found))
-            return FirstDifference(row, place, one, other, *texts)
+def first_difference(row: int, expected: Ids, actual: Ids, decode: Decode) -> FirstDifference | None:
+    """Find the first token in which two sequences differ. None if they are equal."""
+    for place, (expected_id, actual_id) in enumerate(zip_longest(expected, actual)):
+        if expected_id != actual_id:
+            expected_text = decode(expected[place : place + SHOWN])
+            actual_text = decode(actual[place : place + SHOWN])
+            return FirstDifference(row, place, expected_id, actual_id, expected_text, actual_text)
     return None
 
 
 def _compare(
-    expected: Mapping[int, Ids], found: Mapping[int, Ids], decode: Decode
+    expected: Mapping[int, Ids], actual: Mapping[int, Ids], decode: Decode
 ) -> tuple[int, FirstDifference | None]:
-    """How many rows differ, and where the first of them does."""
-    rows = (first_difference(row, ids, found[row], decode) for row, ids in expected.items())
-    differing = [one for one in rows if one]
-    return len(differing), next(iter(differing), None)
+    """Count the rows that differ, and find the first difference."""
+    differences = []
+    for row, ids in expected.items():
+        difference = first_difference(row, ids, actual[row], decode)
+        if difference:
+            differences.append(difference)
+    return len(differences), next(iter(differences), None)
 
 
 def _likeliest(labels: Mapping[str, float]) -> str:
@@ -366,48 +415,57 @@ def _likeliest(labels: Mapping[str, float]) -> str:
 
 
 def holds(proof: Proof, tolerance: Tolerance) -> bool:
-    """Return whether all prompts are equal and all answers within the tolerance."""
+    """True if all prompts are equal and all answers are within the tolerance."""
     return not _beyond(proof, tolerance)
 
 
 def verdict(proof: Proof, tolerance: Tolerance) -> str:
-    """Return in a sentence what is proved, or everything that is not."""
-    if wrong := _beyond(proof, tolerance):
-        return f"Not equal: {'; '.join(wrong)}."
-    ways = counted(1 + len({one.way for one in proof.prompts}), "way")
-    rows = sum({one.dataset: one.n for one in proof.prompts}.values())
-    same = f"Equal on {counted(rows, 'example')}: {ways} of making prompts give the same token ids"
+    """Summarise the check in one sentence: the extent of the parity, or every failure."""
+    failures = _beyond(proof, tolerance)
+    if failures:
+        return f"Not equal: {'; '.join(failures)}."
+    compared_ways = {prompts.way for prompts in proof.prompts}
+    ways = counted(1 + len(compared_ways), "way")
+    examples_by_dataset = {prompts.dataset: prompts.n for prompts in proof.prompts}
+    examples = counted(sum(examples_by_dataset.values()), "example")
+    equal_prompts = f"Equal on {examples}: {ways} of making prompts give the same token ids"
     if not proof.answers:
-        return f"{same}."
-    models = counted(len({one.model for one in proof.answers}), "served model")
-    flips = counted(sum(len(one.flips) for one in proof.answers), "flip")
-    largest = max((one.largest for one in proof.answers if one.largest is not None), default=None)
-    by = "" if largest is None else f", labels' log-probabilities within {largest:.2g} nats"
-    return f"{same}, and the answers of {models} are the unmerged adapter's ({flips}{by})."
+        return f"{equal_prompts}."
+    model_names = {answers.model for answers in proof.answers}
+    models = counted(len(model_names), "served model")
+    flips = counted(sum(len(answers.flips) for answers in proof.answers), "flip")
+    nats = [answers.largest for answers in proof.answers if answers.largest is not None]
+    within = ""
+    if nats:
+        within = f", labels' log-probabilities within {max(nats):.2g} nats"
+    return f"{equal_prompts}, and the answers of {models} are the unmerged adapter's ({flips}{within})."
 
 
 def _beyond(proof: Proof, tolerance: Tolerance) -> list[str]:
-    """What differs by more than the tolerance allows."""
-    wrong = [
-        f"{one.way} gives other token ids in {one.differing} of {counted(one.n, 'row')} of {one.dataset}"
-        for one in proof.prompts
-        if not one.equal
-    ]
-    for one in proof.answers:
-        if not tolerance.allows(one):
-            nats = one.largest
-            by = "" if nats is None else f", a label's log-probability differs by {nats:.2g} nats"
-            wrong.append(
-                f"{one.model} flips {len(one.flips)} of {counted(one.n, 'answer')} of {one.dataset}{by}"
+    """Describe every difference that the tolerance does not allow."""
+    failures = []
+    for prompts in proof.prompts:
+        if not prompts.equal:
+            rows = counted(prompts.n, "row")
+            failures.append(
+                f"{prompts.way} gives other token ids in {prompts.differing} of {rows} of {prompts.dataset}"
             )
-    return wrong
+    for answers in proof.answers:
+        if tolerance.allows(answers):
+            continue
+        nats = ""
+        if answers.largest is not None:
+            nats = f", a label's log-probability differs by {answers.largest:.2g} nats"
+        total = counted(answers.n, "answer")
+        failures.append(f"{answers.model} flips {len(answers.flips)} of {total} of {answers.dataset}{nats}")
+    return failures
 
 
 def markdown(proof: Proof, tolerance: Tolerance) -> str:
-    """Return the page: the verdict, prompts, answers, what was not checked, and what is allowed."""
-    prompts = [
-        [one.way, one.dataset, f"{one.n:,}", f"{one.differing:,}", _first(one.first)] for one in proof.prompts
-    ]
+    """Write the page: the verdict, the tolerance, prompts, answers, and the checks that were not made."""
+    prompts = []
+    for one in proof.prompts:
+        prompts.append([one.way, one.dataset, f"{one.n:,}", f"{one.differing:,}", _first(one.first)])
     parts = [
         "# Parity of training, scoring and serving",
         verdict(proof, tolerance),
@@ -418,35 +476,59 @@ def markdown(proof: Proof, tolerance: Tolerance) -> str:
     if proof.answers:
         parts.append(grid(Table(ANSWERS, [_answer(one) for one in proof.answers])))
     if proof.unchecked:
-        parts.append("\n".join(f"- not checked: {what}" for what in proof.unchecked))
+        parts.append("\n".join(f"- not checked: {comparison}" for comparison in proof.unchecked))
     return "\n\n".join(parts) + "\n"
 
 
-def _answer(one: AnswerProof) -> list[str]:
-    few = ", ".join(map(str, one.flips[:5])) + ("…" if len(one.flips) > 5 else "")
-    flips = f"{len(one.flips)}" + (f" (row {few})" if one.flips else "")
-    largest = "–" if one.largest is None else f"{one.largest:.2g} (row {one.largest_row})"
-    first = _first(one.first)
-    return [one.model, one.dataset, f"{one.n:,}", flips, largest, f"{one.differing:,}", first]
+def _answer(answers: AnswerProof) -> list[str]:
+    """One line of the table of answers, with the first five flipped rows."""
+    flips = f"{len(answers.flips)}"
+    if answers.flips:
+        rows = ", ".join(map(str, answers.flips[:5]))
+        if len(answers.flips) > 5:
+            rows += "…"
+        flips += f" (row {rows})"
+    largest = "–"
+    if answers.largest is not None:
+        largest = f"{answers.largest:.2g} (row {answers.largest_row})"
+    differing = f"{answers.differing:,}"
+    return [
+        answers.model,
+        answers.dataset,
+        f"{answers.n:,}",
+        flips,
+        largest,
+        differing,
+        _first(answers.first),
+    ]
 
 
 def _first(first: FirstDifference | None) -> str:
+    """Describe the first difference, e.g. `row 3, token 17: 12 'a' became the end`."""
     if first is None:
         return ""
-    sides = ((first.expected, first.expected_text), (first.found, first.found_text))
-    was, now = ("the end" if token is None else f"{token} {show_value(text)}" for token, text in sides)
-    return f"row {first.row}, token {first.place}: {was} became {now}"
+    expected = _token(first.expected, first.expected_text)
+    actual = _token(first.found, first.found_text)
+    return f"row {first.row}, token {first.place}: {expected} became {actual}"
+
+
+def _token(token: int | None, text: str) -> str:
+    if token is None:
+        return "the end"
+    return f"{token} {show_value(text)}"
 
 
 def to_json(proof: Proof, tolerance: Tolerance, command: str) -> dict[str, object]:
-    """Return the proof as plain JSON values."""
+    """The proof as plain JSON values, as prove.json has them."""
+    prompts = [{**asdict(one), "equal": one.equal} for one in proof.prompts]
+    answers = [{**asdict(one), "within": tolerance.allows(one)} for one in proof.answers]
     return {
         "proved": holds(proof, tolerance),
         "verdict": verdict(proof, tolerance),
         "tolerance": asdict(tolerance),
         "reference": proof.reference,
-        "prompts": [{**asdict(one), "equal": one.equal} for one in proof.prompts],
-        "answers": [{**asdict(one), "within": tolerance.allows(one)} for one in proof.answers],
+        "prompts": prompts,
+        "answers": answers,
         "not_checked": list(proof.unchecked),
         **proof.facts,
         "command": command,
