@@ -1,8 +1,8 @@
 """python -m eval.chat --model models/demo-base [--adapter rte] [--once TEXT]
 
-A conversation in the terminal with a model or adapters on it, the answers shown as they are generated.
-`exit`, `quit` or Ctrl-D ends it, Ctrl-C an answer, `/use NAME` goes on with another.
-docs/eval-chat.md says more.
+Talk to a model, with or without adapters, in the terminal. Answers appear as they are generated.
+`exit`, `quit` or Ctrl-D ends the conversation, Ctrl-C ends an answer, `/use NAME` switches the adapter.
+See docs/eval-chat.md.
 """
 
 import contextlib
@@ -56,50 +56,58 @@ USE = "/use"
 @click.option("--repetition-penalty", type=Finite(0, min_open=True), help="1: none.")
 @number("--no-repeat-ngram-size", "0: off.", least=0)
 @loading_options
-def cli(once: str | None, system: str | None, preset: str | None, **given: Any) -> None:
+def cli(once: str | None, system: str | None, preset: str | None, **options: Any) -> None:
     """Talk to a model in the terminal, or have it answer one question.
 
     It answers as its generation_config says, greedily where that says nothing; the options go before it.
     """
     if once is not None and not once.strip():
         raise RequestError("--once: found an empty text, expected a question")
-    given["out"] = Path()
-    request = take(given)
+    options["out"] = Path()
+    request = take(options)
     opened = open_models(request)
-    sampling = choose_sampling(opened.local, preset, given)
+    sampling = choose_sampling(opened.local, preset, options)
     candidates = {candidate.name: candidate for candidate in opened.candidates}
     first = opened.candidates[-max(1, len(request.adapters))]  # the first adapter, else the model
     name: str | None = first.name
-    said: list[Message] = []
+    turns: list[Message] = []
     while name is not None:
         candidate = candidates[name]
-        messages = [*_begin(candidate, system), *said]
+        messages = [*_begin(candidate, system), *turns]
         chat = Chat(request, opened.local, candidate.prompting.encode, sampling, messages)
         with opened.applied(candidate):
-            if once is not None:
+            if once is None:
+                name = converse(chat, name, list(candidates))
+            else:
                 chat.answer(once)
-            name = converse(chat, name, list(candidates)) if once is None else None
-        said = [message for message in chat.messages if message["role"] != "system"]
+                name = None
+        turns = [message for message in chat.messages if message["role"] != "system"]
 
 
 def _begin(candidate: Candidate, system: str | None) -> list[Message]:
-    """The system message: the one given, else that of the adapters' training, which is shown."""
+    """Start a conversation with the user's system text, or with that of the adapters' training.
+
+    The training's system text is printed. An empty list means no system message.
+    """
     if system is None and candidate.parts:
         try:
             texts = {trained_system(part.adapter.folder) for part in candidate.parts}
-            system = texts.pop() if len(texts) == 1 else None
-            if texts:
+            if len(texts) > 1:
                 click.echo("(no system text: the adapters were trained with different ones)", err=True)
-            elif system:
-                click.echo(f"(system text of the training: {show_value(system)})", err=True)
+            else:
+                system = texts.pop()
+                if system:
+                    click.echo(f"(system text of the training: {show_value(system)})", err=True)
         except TuneyardError as error:
             click.echo(f"(no system text: that of the training is not known: {error})", err=True)
-    return [{"role": "system", "content": system}] if system else []
+    if system:
+        return [{"role": "system", "content": system}]
+    return []
 
 
 @dataclass(slots=True)
 class Chat:
-    """A conversation: who answers and how, and all that was said, the system text first."""
+    """A conversation with a model: its settings, and the messages so far, the system text first."""
 
     request: ScoringRequest
     model: Model
@@ -108,32 +116,44 @@ class Chat:
     messages: list[Message] = field(default_factory=list)
 
     def answer(self, text: str) -> None:
-        """Show the answer, remember what was shown but the thought; `RequestError` for too long a text."""
+        """Print the answer to a text and remember both, the answer without its thought.
+
+        `RequestError` if the text is too long for the context.
+        """
         self.messages.append({"role": "user", "content": text})
         prompt = self._fitting()
-        said = shown = ""
+        generated = printed = ""
 
         def show(piece: str, ended: bool = False) -> None:
-            nonlocal said, shown
-            said += piece
-            before, shown = shown, said if self.request.think else without_thoughts(said, ended)
-            click.echo(shown[len(before) :], nl=ended)
+            """Print the part of the answer that is not on the screen yet."""
+            nonlocal generated, printed
+            generated += piece
+            visible = generated
+            if not self.request.think:
+                visible = without_thoughts(generated, ended)
+            unprinted = visible[len(printed) :]
+            printed = visible
+            click.echo(unprinted, nl=ended)
 
         try:
             stream(self.model, prompt, self.request.max_new_tokens, self.sampling, show)
         finally:
             show("", ended=True)
-            answer = cut_thought(said)
+            answer = cut_thought(generated)
             self.messages.append({"role": "assistant", "content": answer})
         if not answer:
             click.echo("(no answer: nothing was said, or nothing but a thought)", err=True)
 
     def _fitting(self) -> list[int]:
-        """Return the prompt's ids; the oldest question and answer are forgotten until it fits."""
+        """Encode the messages; drop the oldest question and answer until the prompt fits the context."""
         longest = self.request.max_new_tokens
         room = self.model.context - longest
-        while len(prompt := self.encode(self.messages)) > room:
-            oldest = next(n for n, message in enumerate(self.messages) if message["role"] == "user")
+        while True:
+            prompt = self.encode(self.messages)
+            if len(prompt) <= room:
+                return prompt
+            roles = [message["role"] for message in self.messages]
+            oldest = roles.index("user")
             if oldest == len(self.messages) - 1:
                 self.messages.pop()
                 raise RequestError(
@@ -142,17 +162,16 @@ class Chat:
                 )
             del self.messages[oldest : oldest + 2]
             click.echo("(the context is full: the oldest question is forgotten)", err=True)
-        return prompt
 
 
 def converse(chat: Chat, name: str, names: Sequence[str]) -> str | None:
-    """Answer line by line until the user leaves (None) or wants to go on with another of the names."""
+    """Answer line by line until the user leaves (None) or switches to another model (its name)."""
     if sys.stdin.isatty():
         click.echo(f"{name}: exit or quit leaves, Ctrl-C ends an answer", err=True)
     for line in lines():
-        command, _, wanted = line.partition(" ")
-        if command == USE and wanted in names:
-            return wanted
+        command, _, new_name = line.partition(" ")
+        if command == USE and new_name in names:
+            return new_name
         if command == USE:
             click.echo(f"({USE} NAME goes on with one of: {', '.join(names)}; now: {name})", err=True)
             continue
@@ -166,7 +185,7 @@ def converse(chat: Chat, name: str, names: Sequence[str]) -> str | None:
 
 
 def lines() -> Iterator[str]:
-    """Yield what the user types, blank lines left out, until exit, quit or the end of the input."""
+    """Read the user's lines, without blank ones, until exit, quit or the end of the input."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  lets input() edit a line, wide letters included
     prompt, farewell = ("> ", "\n") if sys.stdin.isatty() else ("", "")

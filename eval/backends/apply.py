@@ -1,8 +1,7 @@
-"""Adapters applied for a while: unmerged beside the base's weights, or merged into them.
+"""Apply adapters temporarily, unmerged next to the base's weights or merged into them.
 
-Unmerged is exact: each adapted linear gives y + s·B(Ax), two small products in a hook, and the base's
-weights stay as they are. Merged is what `tuneyard adapter fuse` would ship: the sum rounded to the base's
-dtype.
+Unmerged is exact: a hook computes y + s·B(Ax) for each adapted linear and leaves the base's weights alone.
+Merged gives the weights that `tuneyard adapter fuse` writes: the sum, rounded to the base's dtype.
 """
 
 import contextlib
@@ -52,7 +51,7 @@ def _weight_shape(module: "Module | None") -> tuple[int, ...] | None:
 
 @contextlib.contextmanager
 def applied(model: Model, parts: Sequence[WeightedAdapter], merged: bool = False) -> Iterator[None]:
-    """Let the model answer as the base + Σ weight·ΔW of the parts (none: the base) while it lasts."""
+    """Context manager: the model answers as the base + Σ weight·ΔW of the parts. No parts: the base."""
     with contextlib.ExitStack() as stack:
         for name in dict.fromkeys(name for part in parts for name in part.adapter.full_tensors):
             holders = [part for part in parts if name in part.adapter.full_tensors]
@@ -64,7 +63,7 @@ def applied(model: Model, parts: Sequence[WeightedAdapter], merged: bool = False
 
 
 def _hook(model: Model, parts: Sequence[WeightedAdapter], path: str) -> Undo:
-    """Add the parts' products to what a module gives; return what takes them away."""
+    """Add the adapters' products to the output of a module. Call the result to undo it."""
     import torch
 
     pair = factors_of(parts, path).exact  # scaled before any rounding
@@ -83,19 +82,24 @@ def _hook(model: Model, parts: Sequence[WeightedAdapter], path: str) -> Undo:
 
 
 def _merge(model: Model, parts: Sequence[WeightedAdapter], path: str) -> Undo:
-    """Add the parts' sum to a module's weight, rounded to its dtype; return what restores it."""
+    """Add the adapters' ΔW to a module's weight, rounded to its dtype. Call the result to undo it."""
     import torch
 
     weight = model.net.get_submodule(path).weight
     kept = weight.clone()
     a, b = (torch.from_numpy(one).float().to(model.device) for one in factors_of(parts, path).exact)
     change = b @ a
-    weight.copy_(weight.float() + (change.T if parts[0].adapter.transposed(path) else change))
+    if parts[0].adapter.transposed(path):
+        change = change.T
+    weight.copy_(weight.float() + change)
     return lambda: weight.copy_(kept)
 
 
 def _replace(model: Model, parts: Sequence[WeightedAdapter], name: str) -> Undo:
-    """Set a parameter that adapters keep whole to W₀ + Σ weight·(W − W₀); a tied twin of it keeps W₀."""
+    """Set a parameter that adapters trained in full to W₀ + Σ weight·(W − W₀).
+
+    A parameter that is tied to it keeps W₀. Call the result to undo it.
+    """
     import torch
 
     owner, _, leaf = name.rpartition(".")
@@ -105,6 +109,7 @@ def _replace(model: Model, parts: Sequence[WeightedAdapter], name: str) -> Undo:
     value = tensors[0]  # its bytes, without a rounding of the sum
     if [part.weight for part in parts] != [1.0]:
         start = kept.detach().double().cpu()
-        value = start + sum(part.weight * (own - start) for part, own in zip(parts, tensors, strict=True))
+        deltas = [part.weight * (trained - start) for part, trained in zip(parts, tensors, strict=True)]
+        value = start + sum(deltas)
     setattr(module, leaf, torch.nn.Parameter(value.to(model.device, kept.dtype), requires_grad=False))
     return lambda: setattr(module, leaf, kept)

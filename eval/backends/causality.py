@@ -1,7 +1,7 @@
-"""Whether a model predicts each token from the tokens before it alone, asked of the loaded model itself.
+"""Check that a loaded model is causal: it predicts each token from the tokens before it alone.
 
-A few architectures of transformers lose their causal mask under one of its attention kernels. Nothing else
-shows it: such a model reads the answer before it is scored on it, so each of its figures is wrong.
+A few architectures of transformers lose their causal mask under one of its attention kernels. Such a model
+reads the answer that it is scored on, so all its figures are wrong. No other check notices that.
 """
 
 from pathlib import Path
@@ -42,16 +42,16 @@ def check_causal(net: "PreTrainedModel", folder: Path, *, exact: bool) -> None:
 
 
 def _log_probabilities(net: "PreTrainedModel") -> tuple["torch.Tensor", "torch.Tensor"]:
-    """Return fp32 log-probabilities [shared tokens, vocabulary] of two texts that differ after these."""
+    """Compute fp32 log-probabilities [shared tokens, vocabulary] for two texts with the same beginning."""
     import torch
 
     size = net.get_input_embeddings().num_embeddings
     texts = torch.arange(SHARED + 2 * CHANGED) % size
     shared, first, second = texts.split([SHARED, CHANGED, CHANGED])
-    found = []
+    log_probabilities = []
     with torch.inference_mode():
         for rest in (first, second):
             ids = torch.cat([shared, rest])[None].to(net.device)
             logits = net(input_ids=ids, use_cache=False).logits
-            found.append(logits[0, :SHARED].float().log_softmax(-1))
-    return found[0], found[1]
+            log_probabilities.append(logits[0, :SHARED].float().log_softmax(-1))
+    return log_probabilities[0], log_probabilities[1]

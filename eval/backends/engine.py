@@ -1,7 +1,7 @@
-"""vLLM, in an environment of its own (pip install -e ".[vllm]"): generated answers, LoRA as it is.
+"""Generate answers with vLLM, with or without an adapter. Install it with pip install -e ".[vllm]".
 
-The prompts are our ids, so that they are the same as with `--backend hf`. vLLM serves plain adapters
-one at a time: weights other than 1, modules_to_save and bias are refused (fuse them).
+vLLM gets token ids, so that the prompts are the same as with `--backend hf`. It serves plain adapters one at
+a time: weights other than 1, modules_to_save and bias are refused (fuse them).
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ AT_ONCE = 256  # rows between two writes of the log; vLLM makes its own batches 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A model in vLLM with its tokenizer and the adapters it serves, and what the results say of it."""
+    """A model in vLLM with its tokenizer, its adapters, and the settings that the results record."""
 
     llm: Any
     tokenizer: "PreTrainedTokenizerBase"
@@ -44,15 +44,14 @@ class EngineGenerator:
     adapter: Path | None
 
     def plan(self, talks: Mapping[int, Messages], max_new_tokens: int) -> Plan:
-        """Return the rows that fit the context, some hundreds at once, and why the others do not."""
-        refused = refuse(
-            {row: self.encode(talk) for row, talk in talks.items()}, max_new_tokens, self.engine.context
-        )
+        """Plan large batches of the rows that fit the context, and refuse the others."""
+        prompts = {row: self.encode(talk) for row, talk in talks.items()}
+        refused = refuse(prompts, max_new_tokens, self.engine.context)
         rows = [row for row in talks if row not in refused]
         return [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)], refused
 
     def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
-        """Return the greedy answer to each conversation."""
+        """Answer each conversation greedily."""
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
 

@@ -1,4 +1,4 @@
-"""Answers that a model in this process generates: several prompts at a time, or one shown as it grows."""
+"""Generate answers with a model in this process: a batch of prompts, or one answer token by token."""
 
 import re
 import zlib
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 Sampling = Mapping[str, float]
-"""How tokens are drawn, in the words of transformers' `generate`."""
+"""How tokens are drawn: keyword arguments of transformers' `generate`."""
 DRAWING = ("temperature", "top_p", "top_k", "min_p")
 PRESETS = {
     "document": {"temperature": 0.8, "top_p": 0.9, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3}
@@ -29,32 +29,37 @@ THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 BEGUN = re.compile(r"<(?:t(?:h(?:i(?:nk?)?)?)?)?\Z")  # a part of <think> at the end
 
 
-def choose_sampling(model: Model, preset: str | None, given: Mapping[str, float | None]) -> Sampling:
-    """Return what is `given`, beside it a preset's settings or else those that the model ships."""
-    own = PRESETS[preset] if preset else model.sampling
-    return {**own, **{name: value for name, value in given.items() if value is not None}}
+def choose_sampling(model: Model, preset: str | None, options: Mapping[str, float | None]) -> Sampling:
+    """Settings of a chat. The user's options override the preset's, or else the model's own settings."""
+    defaults = PRESETS[preset] if preset else model.sampling
+    overrides = {name: value for name, value in options.items() if value is not None}
+    return {**defaults, **overrides}
 
 
 def drawing(sampling: Sampling) -> dict[str, Any]:
-    """Return what transformers' `generate` takes of settings; without a temperature nothing is drawn."""
+    """Arguments of transformers' `generate` for some settings. Without a temperature it is greedy."""
     draws = bool(sampling.get("temperature"))
-    return {"do_sample": draws, **{name: x for name, x in sampling.items() if draws or name not in DRAWING}}
+    arguments: dict[str, Any] = {"do_sample": draws}
+    for name, value in sampling.items():
+        if draws or name not in DRAWING:
+            arguments[name] = value
+    return arguments
 
 
 @dataclass(frozen=True, slots=True)
 class LocalGenerator:
-    """A model in this process as a Generator: how it reads a conversation, and tokens per batch."""
+    """Generator with a model in this process. `encode` makes the prompts, `budget` is tokens per batch."""
 
     model: Model
     encode: Encode
     budget: int
     sampling: Sampling | None = None
-    """None: the likeliest token is taken."""
+    """None: greedy."""
     repeat: int = 1
-    """Which of several draws this is: each has other seeds."""
+    """Number of this draw, from 1. Each draw has its own seeds."""
 
     def plan(self, talks: Mapping[int, Messages], max_new_tokens: int) -> Plan:
-        """Return batches of rows, longest first, and why the others do not fit the context."""
+        """Plan batches of rows, longest first, and refuse the rows that do not fit the context."""
         prompts = {row: self.encode(talk) for row, talk in talks.items()}
         refused = refuse(prompts, max_new_tokens, self.model.context)
         lengths = {row: len(ids) + max_new_tokens for row, ids in prompts.items() if row not in refused}
@@ -62,7 +67,7 @@ class LocalGenerator:
         return plan_batches(lengths, self.budget if self.sampling is None else 1), refused
 
     def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
-        """Return the answer to each conversation."""
+        """Answer each conversation."""
         prompts = [self.encode(talk) for talk in talks]
         if self.sampling is None:
             return generate(self.model, prompts, max_new_tokens)
@@ -72,9 +77,9 @@ class LocalGenerator:
 def draw(
     model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, repeat: int = 1
 ) -> str:
-    """Return a sampled answer to a prompt (ids): the same in every run, whatever was drawn before.
+    """Sample an answer to a prompt (ids). Every run gives the same answer, in any order of the prompts.
 
-    The seed comes from the prompt and from `repeat`, which of several draws this is.
+    The seed depends on the prompt and on `repeat`, the number of the draw.
     """
     import torch
 
@@ -88,7 +93,7 @@ def draw(
 def generate(
     model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling | None = None
 ) -> list[str]:
-    """Return answers to prompts (ids, padded left), greedy without `sampling`; `ContentError` for nan."""
+    """Answer prompts (ids) in one batch, padded left. Greedy without `sampling`; `ContentError` for nan."""
     import torch
 
     def check(_: "torch.Tensor", logits: "torch.Tensor") -> "torch.Tensor":
@@ -117,7 +122,10 @@ def generate(
 def stream(
     model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, show: Callable[[str], None]
 ) -> None:
-    """Generate an answer, giving words to `show`; `RequestError` if out of memory, `ContentError` for nan."""
+    """Generate an answer and pass each new piece of text to `show`.
+
+    `RequestError` if out of memory, `ContentError` for nan.
+    """
     import torch
     from transformers import TextStreamer
 
@@ -144,6 +152,12 @@ def stream(
 
 
 def without_thoughts(text: str, ended: bool = False) -> str:
-    """Return what of an answer can be shown: no thought, nor what may begin one until it has `ended`."""
-    shown = THOUGHT.sub("", text)
-    return (shown if ended else BEGUN.sub("", shown)).lstrip()
+    """Remove thoughts from an answer. Until it has `ended`, a possible beginning of `<think>` waits too.
+
+    >>> without_thoughts("<think>easy</think>Yes <th")
+    'Yes '
+    """
+    visible = THOUGHT.sub("", text)
+    if not ended:
+        visible = BEGUN.sub("", visible)
+    return visible.lstrip()

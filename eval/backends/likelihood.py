@@ -1,7 +1,7 @@
-"""How likely a model finds texts that are given: answers, or all that training reports a loss of.
+"""Compute the loss of existing texts: answers, or all tokens that training reports a loss for.
 
-The loss is summed over the tokens that carry it and never averaged over batches, so that it depends on
-neither batch size nor padding. The head is applied to the positions before these tokens alone.
+The loss is summed over the loss tokens and never averaged over batches, so that it depends on neither batch
+size nor padding. The head is applied to the positions before these tokens alone.
 """
 
 import math
@@ -17,24 +17,25 @@ LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32
 
 
 def losses(model: Model, texts: Mapping[int, SupervisedText], budget: int) -> dict[int, float]:
-    """Return each row's loss, -log p in nats over its loss tokens; `ContentError` if it is not finite."""
-    found = {row: 0.0 for row, text in texts.items() if not text.learned}
-    lengths = {row: len(text.ids) for row, text in texts.items() if row not in found}
+    """Sum -log p in nats over the loss tokens of each row. `ContentError` if the sum is not finite."""
+    row_losses = {row: 0.0 for row, text in texts.items() if not text.learned}
+    lengths = {row: len(text.ids) for row, text in texts.items() if row not in row_losses}
     most = LOGITS // model.net.config.get_text_config().vocab_size
     for planned in plan_batches(lengths, budget):
         for batch in _parts(planned, texts, most):
-            found.update(zip(batch, _losses(model, [texts[row] for row in batch]), strict=True))
-    for row, loss in found.items():
+            batch_losses = _losses(model, [texts[row] for row in batch])
+            row_losses.update(zip(batch, batch_losses, strict=True))
+    for row, loss in row_losses.items():
         if not math.isfinite(loss):
             raise ContentError(
                 f"row {row}: the model gives {loss} as a loss: its weights or the adapter's overflow; "
                 "try --dtype fp32"
             )
-    return found
+    return row_losses
 
 
 def _parts(batch: Sequence[int], texts: Mapping[int, SupervisedText], most: int) -> Iterator[list[int]]:
-    """Yield a batch in parts of at most `most` loss tokens (a row with more is a part by itself)."""
+    """Split a batch into parts of at most `most` loss tokens. A row with more is a part by itself."""
     part: list[int] = []
     for row in batch:
         if part and sum(len(texts[r].learned) for r in (*part, row)) > most:
@@ -45,6 +46,7 @@ def _parts(batch: Sequence[int], texts: Mapping[int, SupervisedText], most: int)
 
 
 def _losses(model: Model, texts: Sequence[SupervisedText]) -> list[float]:
+    """Sum -log p in nats over the loss tokens of each text, all texts in one forward pass."""
     import torch
 
     width = max(len(text.ids) for text in texts)
@@ -64,25 +66,26 @@ def _losses(model: Model, texts: Sequence[SupervisedText]) -> list[float]:
 
 
 def reading_answers(model: Model, budget: int, texts: Mapping[int, AnswerTexts]) -> Scorer:
-    """Return what reads each row's answers, given by name; a row that the context cannot hold is refused.
+    """Scorer of the probability of each row's named answers, e.g. `chosen` and `rejected`.
 
-    Of each row log p in nats (`NAME_logp`), summed over `NAME_tokens` tokens, of every answer.
+    It gives log p in nats (`NAME_logp`) of every answer, summed over `NAME_tokens` tokens. It refuses rows
+    that are longer than the context.
     """
-    longest = {row: max(one.length for one in answers.values()) for row, answers in texts.items()}
-    refused = {
-        row: f"{length} tokens exceed the context of {model.context}"
-        for row, length in longest.items()
-        if length > model.context
-    }
+    longest: dict[int, int] = {}
+    refused: dict[int, str] = {}
+    for row, answers in texts.items():
+        longest[row] = max(answer.length for answer in answers.values())
+        if longest[row] > model.context:
+            refused[row] = f"{longest[row]} tokens exceed the context of {model.context}"
 
     def score(batch: Sequence[int]) -> list[Fields]:
-        said: dict[int, Fields] = {row: {} for row in batch}
+        fields: dict[int, Fields] = {row: {} for row in batch}
         for name in texts[batch[0]]:
             answers = {row: texts[row][name] for row in batch}
             for row, loss in losses(model, answers, budget).items():
-                said[row][f"{name}_logp"] = -round(loss, DIGITS)
-                said[row][f"{name}_tokens"] = len(answers[row].learned)
-        return list(said.values())
+                fields[row][f"{name}_logp"] = -round(loss, DIGITS)
+                fields[row][f"{name}_tokens"] = len(answers[row].learned)
+        return list(fields.values())
 
     batches = plan_batches({row: longest[row] for row in longest.keys() - refused}, budget)
     return Scorer(batches, refused, score)
@@ -91,30 +94,31 @@ def reading_answers(model: Model, budget: int, texts: Mapping[int, AnswerTexts])
 def reading_losses(
     model: Model, texts: Mapping[int, SupervisedText], generating: Scorer | None, budget: int
 ) -> Scorer:
-    """Return what gives the loss of every row, beside an answer where `generating` is there and can ask it.
+    """Scorer of each row's loss and, with `generating`, of a generated answer to each row.
 
-    Of each row `loss` (nats, summed), `tokens` that carry it, and `model_output` or `refused`;
-    `example_tokens` is how long the whole was before it was cut (`truncated`). `ContentError` if a loss is no
-    finite number.
+    It gives `loss` (nats, summed), the number of its `tokens`, and `model_output` or `refused`.
+    `example_tokens` is the length of the example before it was cut (`truncated`). `ContentError` if a loss
+    is not finite.
     """
     planned, refused = (generating.batches, generating.refused) if generating else ([], {})
 
     def score(batch: Sequence[int]) -> list[Fields]:
-        said: dict[int, Fields] = {row: {"refused": refused[row]} for row in batch if row in refused}
-        asked = [row for row in batch if row not in refused]
-        if generating and asked:
-            said.update(zip(asked, generating.score(asked), strict=True))
-        found = losses(model, {row: texts[row] for row in batch}, budget)
-        return [
-            {
-                "loss": round(found[row], DIGITS),
+        answers: dict[int, Fields] = {row: {"refused": refused[row]} for row in batch if row in refused}
+        accepted = [row for row in batch if row not in refused]
+        if generating and accepted:
+            answers.update(zip(accepted, generating.score(accepted), strict=True))
+        row_losses = losses(model, {row: texts[row] for row in batch}, budget)
+        scored: list[Fields] = []
+        for row in batch:
+            fields = {
+                "loss": round(row_losses[row], DIGITS),
                 "tokens": len(texts[row].learned),
                 "truncated": texts[row].cut,
                 "example_tokens": texts[row].length,
-                **said.get(row, {}),
+                **answers.get(row, {}),
             }
-            for row in batch
-        ]
+            scored.append(fields)
+        return scored
 
     rest = texts.keys() - {row for batch in planned for row in batch}
     batches = planned + plan_batches({row: len(texts[row].ids) for row in rest}, budget)

@@ -1,4 +1,4 @@
-"""A base model from a folder or the hub, or a GGUF beside it, ready to be prompted."""
+"""Load a base model from a folder or the hub, or a GGUF with the base's tokenizer."""
 
 import contextlib
 import importlib.util
@@ -22,12 +22,11 @@ WEIGHTS = "*.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A causal language model in eval mode with its tokenizer, and what the results say of it.
+    """A causal language model in eval mode, with its tokenizer and the settings that the results record.
 
-    `alone`: its answer to a prompt would depend on what is computed beside it or kept from before, so that
-    every prompt goes through it by itself and whole. `sampling`: how its generation_config has tokens drawn,
-    in the words of `generate`, without a temperature where that is greedy. `vision`: how it is shown images,
-    where rows have some.
+    `alone`: batching or a shared cache would change its answers, so every prompt goes through it whole and
+    by itself. `sampling`: settings of its generation_config, as arguments of `generate`, without a
+    temperature if it is greedy. `vision`: the image processor, if rows have images.
     """
 
     net: "PreTrainedModel"
@@ -41,11 +40,14 @@ class Model:
 
 
 def find_model(reference: str) -> Path:
-    """Return the folder of a model or hub id; `RequestError` for none, `ContentError` without safetensors."""
+    """Find the folder of a model, or download a hub id.
+
+    `RequestError` if it is not a model folder, `ContentError` without safetensors.
+    """
     folder = Path(reference)
     if not folder.is_dir():
-        wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-        folder = from_hub(reference, "give a local model folder", allow_patterns=wanted)
+        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        folder = from_hub(reference, "give a local model folder", allow_patterns=patterns)
     if not (folder / "config.json").is_file():
         raise RequestError(f"{folder}: no config.json: not a model folder")
     if not any(folder.glob(WEIGHTS)):
@@ -93,7 +95,7 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
 
 
 def _kind(folder: Path) -> Any:
-    """Return the class that loads a model: that of texts where it has one, else that of images and texts."""
+    """Choose the class that loads a model: the one for texts, otherwise the one for images and texts."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto import modeling_auto
 
@@ -105,7 +107,7 @@ def _kind(folder: Path) -> Any:
 
 @contextlib.contextmanager
 def loading(path: Path, problem: str = "cannot be loaded") -> Iterator[None]:
-    """Let a library read a model; `ContentError` with the first line of what it found wrong with it."""
+    """Turn a library's error about a model into `ContentError` with its first line."""
     try:
         yield
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -113,7 +115,7 @@ def loading(path: Path, problem: str = "cannot be loaded") -> Iterator[None]:
 
 
 def check_gguf(path: Path) -> None:
-    """Raise `RequestError` unless the file begins as a GGUF does and the reader is installed."""
+    """Raise `RequestError` unless the file begins with GGUF's magic number and the reader is installed."""
     if not path.is_file() or path.open("rb").read(4) != b"GGUF":
         raise RequestError(f"{path}: no GGUF file; tuneyard adapter export --to gguf writes one")
     if importlib.util.find_spec("gguf") is None:
@@ -121,7 +123,7 @@ def check_gguf(path: Path) -> None:
 
 
 def load_gguf(path: Path, like: Model) -> Model:
-    """Load a GGUF with dtype, device and tokenizer of `like`; `ContentError` says what cannot be read."""
+    """Load a GGUF with dtype, device and tokenizer of `like`. `ContentError` if transformers cannot."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -135,7 +137,7 @@ def load_gguf(path: Path, like: Model) -> Model:
 
 
 def load_gguf_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer, with its chat template, that the file holds; `ContentError` as for the weights."""
+    """Load the tokenizer and chat template in a GGUF. `ContentError` if transformers cannot."""
     from transformers import AutoTokenizer
 
     with loading(path, "transformers cannot read its tokenizer"):
@@ -143,15 +145,21 @@ def load_gguf_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
 
 
 def _sampling(config: "GenerationConfig") -> dict[str, float]:
-    """Return what a model's generation_config says of penalties and, where it samples, of drawing."""
+    """Read the penalties of a generation_config and, if it samples, the settings of sampling."""
+    settings: dict[str, float] = {}
     names = ["repetition_penalty", "no_repeat_ngram_size"]
-    names += ["temperature", "top_p", "top_k", "min_p"] * bool(config.do_sample)
-    found = {name: value for name in names if (value := getattr(config, name, None)) is not None}
-    return {"temperature": 1.0, **found} if config.do_sample else found
+    if config.do_sample:
+        settings["temperature"] = 1.0
+        names += ["temperature", "top_p", "top_k", "min_p"]
+    for name in names:
+        value = getattr(config, name, None)
+        if value is not None:
+            settings[name] = value
+    return settings
 
 
 def _attends(net: "PreTrainedModel", device: str) -> bool:
-    """Return whether all layers are attention: recurrent states take padding in and cannot be shared."""
+    """True if all layers are attention. Recurrent states would read the padding and cannot be shared."""
     import torch
     from transformers.cache_utils import DynamicLayer
 
@@ -162,7 +170,7 @@ def _attends(net: "PreTrainedModel", device: str) -> bool:
 
 
 def _quantized(bits: int, dtype: str, device: str) -> dict[str, Any]:
-    """Return what loads as LLaMA-Factory trains: NF4 whose scales are quantised too, or LLM.int8()."""
+    """Arguments for quantised weights as LLaMA-Factory loads them: NF4 with quantised scales, or LLM.int8()."""
     from transformers import BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:

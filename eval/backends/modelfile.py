@@ -1,8 +1,8 @@
-"""What Ollama makes of a Modelfile: the text that its model reads for a conversation.
+"""Render a conversation by a Modelfile, as Ollama does.
 
-Of Go's text/template (pkg.go.dev/text/template) the part that exported Modelfiles use is rendered, by Jinja:
-messages, their fields, choices by role, and `{{-` and `-}}`, which trim the space beside them. Whatever else
-a template does is refused by name.
+Jinja renders the part of Go's text/template (pkg.go.dev/text/template) that exported Modelfiles use:
+messages, their fields, choices by role, and `{{-` and `-}}`, which trim the white space next to them. Other
+actions are refused by name.
 """
 
 import json
@@ -30,7 +30,10 @@ class ServedModelfile:
     system: str | None
 
     def render(self, messages: list[Message]) -> str:
-        """Return Ollama's prompt: SYSTEM where no message is a system's, neighbours of one role joined."""
+        """Write Ollama's prompt. SYSTEM comes first unless the conversation has a system message.
+
+        Neighbouring messages of one role are joined.
+        """
         if self.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
         joined: list[Message] = []
@@ -44,16 +47,16 @@ class ServedModelfile:
 
 
 def read_modelfile(path: Path) -> ServedModelfile:
-    """Read a Modelfile; `ContentError` where it has no TEMPLATE, or one that cannot be rendered here."""
+    """Read a Modelfile. `ContentError` if its TEMPLATE is missing or cannot be rendered here."""
     text = require(path, "Modelfile").read_text(encoding="utf-8", errors="replace")
     try:
         with bounded("reading it"):
-            found = {word.upper(): _unquoted(value) for word, value in INSTRUCTION.findall(text)}
-            if "TEMPLATE" not in found:
+            instructions = {word.upper(): _unquoted(value) for word, value in INSTRUCTION.findall(text)}
+            if "TEMPLATE" not in instructions:
                 raise ContentError("no TEMPLATE; tuneyard adapter export --to ollama writes one")
-            if "MESSAGE" in found:
+            if "MESSAGE" in instructions:
                 raise ContentError("MESSAGE puts turns before every conversation: training had none")
-            return ServedModelfile(compile_template(found["TEMPLATE"]), found.get("SYSTEM"))
+            return ServedModelfile(compile_template(instructions["TEMPLATE"]), instructions.get("SYSTEM"))
     except ContentError as error:
         raise ContentError(f"{path}: {error}") from error
 
@@ -66,7 +69,10 @@ def _unquoted(value: str) -> str:
 
 
 def compile_template(template: str) -> Callable[[list[Message]], str]:
-    """Return what renders conversations by a Go template; `ContentError` names an action not known here."""
+    """Turn a Go template into a function that renders conversations.
+
+    `ContentError` names an action that is not supported here.
+    """
     from jinja2 import Environment, TemplateSyntaxError
 
     jinja = _Jinja()
@@ -81,25 +87,33 @@ def compile_template(template: str) -> Callable[[list[Message]], str]:
 
 
 def _pieces(template: str) -> Iterator[tuple[bool, str]]:
-    """Yield a template in pieces: whether each is an action, and its text."""
+    """Split a template into constants (False, text) and actions (True, text)."""
     place, trim = 0, False
     for action in ACTION.finditer(template):
         text = template[place : action.start()]
-        text = text.lstrip() if trim else text
-        yield False, text.rstrip() if action[1] else text
+        if trim:
+            text = text.lstrip()
+        if action[1]:
+            text = text.rstrip()
+        yield False, text
         yield True, action[2]
         place, trim = action.end(), bool(action[3])
-    rest = template[place:].lstrip() if trim else template[place:]
+    rest = template[place:]
+    if trim:
+        rest = rest.lstrip()
     if "{{" in rest:
         raise _unknown(rest)
     yield False, rest
 
 
 class _Jinja:
-    """A Go template piece by piece in Jinja: the texts that it holds, and the `blocks` that are open."""
+    """Translate a Go template piece by piece into Jinja.
+
+    `texts` are its constants, `blocks` the kinds of the blocks that are open.
+    """
 
     def __init__(self) -> None:
-        self.texts: list[str] = []  # written as they are: no character of them is Jinja's
+        self.texts: list[str] = []  # passed to Jinja as values, so that it never parses them
         self.blocks: list[str] = []
 
     def constant(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Prompting a model behind an OpenAI-compatible server: generated answers, the server's own chat template."""
+"""Generate answers with an OpenAI-compatible server, which applies its own chat template."""
 
 import json
 import os
@@ -26,7 +26,7 @@ TOO_MANY_REQUESTS = 429
 
 
 def check_url(url: str) -> str:
-    """Return a server's address without a slash at its end; `RequestError` for what is none."""
+    """Remove the slash at the end of a server's address. `RequestError` if it is not an http(s) address."""
     try:
         parts = urllib.parse.urlsplit(url)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -47,17 +47,17 @@ class Server:
     dtype: str = "server"
 
     def plan(self, talks: Mapping[int, Messages], _longest: int) -> Plan:
-        """Return a handful of conversations at once, in the data's order; the server refuses by itself."""
+        """Plan batches of a few conversations in the data's order. The server itself refuses long ones."""
         rows = sorted(talks)
         return [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)], {}
 
     def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
-        """Return the greedy answers; `RequestError` where the server refuses or stays away."""
+        """Fetch the greedy answers. `RequestError` if the server refuses or does not answer."""
         with self._client() as client, ThreadPoolExecutor(AT_ONCE) as pool:
             return list(pool.map(lambda talk: self._answer(client, talk, max_new_tokens), talks))
 
     def _client(self) -> "httpx.Client":
-        """Trust whom the system trusts; a proxy is that of the address's scheme, as urllib finds it."""
+        """Open a client with the system's certificate authorities and urllib's proxy for the scheme."""
         import httpx
 
         parts = urllib.parse.urlsplit(self.url)
@@ -75,7 +75,7 @@ class Server:
     def _answer(self, client: "httpx.Client", talk: Messages, max_new_tokens: int) -> str:
         from httpx import HTTPError, InvalidURL
 
-        body = {"model": self.name, **_asked(talk), "max_tokens": max_new_tokens, "temperature": 0}
+        body = {"model": self.name, **_request(talk), "max_tokens": max_new_tokens, "temperature": 0}
         problem = ""
         for wait in (0.0, *WAITS):
             time.sleep(wait)
@@ -97,29 +97,36 @@ class Server:
 
 
 def _refusal(response: "httpx.Response") -> str:
-    """No redirect is followed: the key is for the host that was named."""
-    if to := response.headers.get("Location"):
-        return f"HTTP {response.status_code}: it sends elsewhere, {to!r}: name that address in --url"
-    said = next(response.iter_bytes(200), b"").decode(errors="replace")  # it may go on without end
-    return f"HTTP {response.status_code} {said}".strip()
+    """Describe why a server refused. Redirects are not followed: the key is for the host in --url."""
+    location = response.headers.get("Location")
+    if location:
+        return f"HTTP {response.status_code}: it sends elsewhere, {location!r}: name that address in --url"
+    beginning = next(response.iter_bytes(200), b"").decode(errors="replace")  # the body may be endless
+    return f"HTTP {response.status_code} {beginning}".strip()
 
 
-def _asked(talk: Messages) -> dict[str, object]:
-    """Return messages and tools in OpenAI's form: arguments as JSON text, ids that join call and result."""
+def _request(talk: Messages) -> dict[str, object]:
+    """Messages and tools in OpenAI's form: arguments as JSON text, and ids that join call and result."""
     messages, tools = openai_messages(talk)
-    due: list[str] = []
+    open_calls: list[str] = []
     for number, message in enumerate(messages):
         for place, call in enumerate(message.get("tool_calls", ())):
             call["id"] = f"call_{number}_{place}"
             call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
-            due.append(call["id"])
-        if message["role"] == "tool" and due:
-            message["tool_call_id"] = due.pop(0)
-    return {"messages": messages, **({"tools": tools} if tools else {})}
+            open_calls.append(call["id"])
+        if message["role"] == "tool" and open_calls:
+            message["tool_call_id"] = open_calls.pop(0)
+    request: dict[str, object] = {"messages": messages}
+    if tools:
+        request["tools"] = tools
+    return request
 
 
 def _content(data: bytes) -> str:
-    """Return the text, thoughts in <think> before it, calls after it; `ValueError` for no chat completion."""
+    """Read the answer's text, with thoughts in <think> before it and tool calls after it.
+
+    `ValueError` if the data is not a chat completion.
+    """
     try:
         message = json.loads(data)["choices"][0]["message"]
         thought = message.get("reasoning_content")

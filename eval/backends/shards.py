@@ -7,7 +7,7 @@ COUNT, RANK = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK",
 
 
 def start() -> None:
-    """Join the other processes of a torchrun; nothing to do where there is one."""
+    """Join the other processes of a torchrun. A single process has nothing to do."""
     if COUNT > 1:
         import torch
 
@@ -17,7 +17,7 @@ def start() -> None:
 
 
 def first() -> bool:
-    """Return whether this process writes what all share."""
+    """True for the process that writes the shared files."""
     return RANK == 0
 
 
@@ -30,5 +30,5 @@ def wait() -> None:
 
 
 def share(batches: Sequence[list[int]]) -> Sequence[list[int]]:
-    """Return the batches of this process: every N-th, so that each has long ones and short ones."""
+    """Batches of this process: every N-th, so that every process gets long and short ones."""
     return batches[RANK::COUNT]

@@ -1,8 +1,8 @@
-"""Images beside a prompt, as LLaMA-Factory shows them to the model in training.
+"""Prompts with images, made by LLaMA-Factory's own code as in training.
 
-Its template's plugin (data/mm_plugin.py) writes the tokens of an image in place of `<image>`, its collator
-(data/collator.py) makes the pixels and the positions. Both are called, nothing of them is rebuilt;
-tests/cli/test_images.py holds what goes into the model against a training's own rows.
+Its template's plugin (data/mm_plugin.py) replaces `<image>` by the tokens of an image. Its collator
+(data/collator.py) makes the pixels and the positions. tests/cli/test_images.py compares the model's inputs
+with the rows of a training.
 """
 
 import contextlib
@@ -28,9 +28,10 @@ OWN = ("input_ids", "labels")  # of a batch, what the scorers give by themselves
 
 @dataclass(frozen=True, slots=True)
 class Vision:
-    """LLaMA-Factory's plugin, processor and collator for a model; `settings` are what the results say of it.
+    """LLaMA-Factory's plugin, processor and collator for a model.
 
-    `image_id` is the token of which an image has one for each of its patches, as they are merged.
+    `image_id` is the id of the image token: an image has one for each of its merged patches. The results
+    record `settings`.
     """
 
     plugin: Any
@@ -41,21 +42,21 @@ class Vision:
     settings: Mapping[str, object]
 
     def expanded(self, messages: Sequence[Message], images: Sequence[str]) -> list[Message]:
-        """Return messages with the tokens of an image in place of each `<image>`; those of the system stay.
+        """Replace each `<image>` by the tokens of its image, except in the system message.
 
-        `ContentError` where LLaMA-Factory refuses the files or their number.
+        `ContentError` if LLaMA-Factory refuses the files or their number.
         """
-        told = [message for message in messages if message["role"] == "system"]
-        asked = [message for message in messages if message["role"] != "system"]
+        system = [message for message in messages if message["role"] == "system"]
+        turns = [message for message in messages if message["role"] != "system"]
         try:
-            return [*told, *self.plugin.process_messages(asked, list(images), [], [], self.processor)]
+            return [*system, *self.plugin.process_messages(turns, list(images), [], [], self.processor)]
         except (ValueError, OSError) as error:
             raise ContentError(f"{', '.join(images)}: LLaMA-Factory cannot use it: {error}") from error
 
     def inputs(self, ids: Sequence[int], images: Sequence[str]) -> "dict[str, torch.Tensor]":
-        """Return what goes with ids [tokens] into the model: pixels, grids and positions, {} of no image.
+        """Pixels, grids and positions for the ids [tokens] of one row; {} without images.
 
-        As a batch of this row alone, as the collator makes it of a training's row.
+        The training's collator makes them from a batch of this row alone.
         """
         if not images:
             return {}
@@ -65,10 +66,13 @@ class Vision:
         return {name: value.to(self.device) for name, value in batch.items() if name not in OWN}
 
     def cut(self, ids: Collection[int], messages: Sequence[Message]) -> bool:
-        """Whether ids, cut to a length, lack tokens of the images of these expanded messages."""
+        """True if the cut to a length removed image tokens of these expanded messages from the ids."""
         token = self.plugin.image_token
-        due = sum(message["content"].count(token) for message in messages if message["role"] != "system")
-        return list(ids).count(self.image_id) < due
+        image_tokens = 0
+        for message in messages:
+            if message["role"] != "system":
+                image_tokens += message["content"].count(token)
+        return list(ids).count(self.image_id) < image_tokens
 
 
 def open_vision(
@@ -78,10 +82,10 @@ def open_vision(
     think: bool,
     pixels: Mapping[str, Any],
 ) -> Vision:
-    """Open what LLaMA-Factory's template shows images to a model with.
+    """Load LLaMA-Factory's plugin, processor and collator for a model and a template.
 
-    `pixels` are the image_max_pixels and image_min_pixels of a recipe, or `PIXELS`.
-    `RequestError` where model or template take none; `ContentError` where the folder has no processor.
+    `pixels` are the image_max_pixels and image_min_pixels of a recipe, or `PIXELS`. `RequestError` if the
+    model or the template does not support images, `ContentError` if the folder has no processor.
     """
     kind = net.config.model_type
     folder = Path(net.name_or_path)
@@ -119,7 +123,7 @@ def open_vision(
 
 
 def _processor(arguments: Any, folder: Path) -> Any:
-    """Return the processor of a model folder with the sizes of images set, as a training has it."""
+    """Load the processor of a model folder with the image sizes of the training."""
     from llamafactory.model import load_tokenizer
 
     if not any((folder / name).is_file() for name in PROCESSORS):
