@@ -19,7 +19,7 @@ from tuneyard.core.weights import Array, Tensor
 class Rescaled:
     """weight · (W' − W) = weight · ((g − 1)·W + g·P), where P = s·B·A and g = m / ‖W + P‖.
 
-    `gains` g is [rows, 1], or [1, columns] where the stored weight is transposed (its outputs are columns).
+    `gains` g is [rows, 1], or [1, columns] if the stored weight is transposed (its outputs are columns).
     """
 
     product: Product

@@ -261,7 +261,10 @@ def _resume(plan: FusePlan, folder: Path) -> dict[str, Any]:
 
 
 def _blocks(plan: FusePlan, sums: dict[str, list[Retained]], piece: Piece) -> Iterator[Stored] | None:
-    """New values of a tensor, None if it stays as it is. Each block adds its `Retained` to `sums`."""
+    """New values of a tensor, block by block. None if it does not change.
+
+    Each block adds its `Retained` to `sums`.
+    """
     if piece.name in plan.full_tensors:
         stored = from_fp32(plan.full_tensors[piece.name].read(), piece.dtype)
         require_finite(to_fp32(stored, piece.dtype), f"{piece.name}: in {piece.dtype}")

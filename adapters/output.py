@@ -189,7 +189,7 @@ def _clean_up(parent: Path) -> None:
 def carry_tokenizer(sources: list[Path], staged: Path, otherwise: str) -> None:
     """Copy the files of tokenizer and chat template on which all `sources` that have them agree.
 
-    A note lists the differing files and says `otherwise` of them.
+    A note lists the differing files and ends with `otherwise`.
     """
     differing = []
     for name in TOKENIZER:

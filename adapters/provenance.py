@@ -105,7 +105,7 @@ def open_parts(record: Mapping[str, Any]) -> list[MergePart]:
 
 
 def training_datasets(weighted: Sequence[WeightedAdapter]) -> list[Datasets]:
-    """The datasets that each adapter was trained on. For a merge they are those of its parts."""
+    """The datasets that each adapter was trained on. A merge has the datasets of its parts."""
     return [_datasets_of(item.adapter.folder) for item in weighted]
 
 

@@ -1,4 +1,4 @@
-"""Write the weight files of a model from those of another: plan the files, then write each.
+"""Write the weight files of a changed model: plan the files, then write each.
 
 The kernel copies unchanged tensors from file to file (sendfile(2)). Only changed tensors are in memory.
 """

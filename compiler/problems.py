@@ -163,7 +163,7 @@ class Problems:
 
     @property
     def stopped(self) -> bool:
-        """Whether the compile will publish nothing, so that it only goes on checking."""
+        """True if the compile will publish nothing, so that it only goes on checking."""
         return self.fatal or (self.bad_rows > 0 and self.rejected is None)
 
     def _with_others(self, problem: Problem) -> Problem:

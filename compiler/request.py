@@ -122,7 +122,7 @@ class CompileReport(Counts):
 
     @property
     def failed(self) -> bool:
-        """Whether problems kept the compile from publishing."""
+        """True if problems kept the compile from publishing."""
         return self.problems.stopped
 
     def line(self) -> str:

@@ -1,4 +1,4 @@
-"""Whether an adapter was trained on a model: the rule of `adapter fuse`, `eval` and `recipe check`."""
+"""Decide if an adapter was trained on a model, for `adapter fuse`, `eval` and `recipe check` alike."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -97,7 +97,7 @@ def _plain(name: str) -> str:
 
 
 def same_weights(one: Mapping[str, Weights], other: Mapping[str, Weights]) -> bool:
-    """Whether two models have the same tensors. A narrower dtype may be the other one rounded."""
+    """True if two models have the same tensors. A narrower dtype may be the other one rounded."""
     import numpy as np
 
     tensors, other_tensors = _tensors(one), _tensors(other)
@@ -188,7 +188,7 @@ class Base:
 
     @property
     def tied(self) -> bool:
-        """Whether the output head is the input embedding (and may have no tensor of its own)."""
+        """True if the output head shares the weight of the input embedding."""
         text = self.config.get("text_config")
         nested = text.get("tie_word_embeddings") if isinstance(text, dict) else None
         return bool(self.config.get("tie_word_embeddings", nested))
@@ -199,8 +199,11 @@ class Base:
 
     def stored_name(self, name: str) -> str:
         """Name of a model's tensor in the checkpoint. `name` itself if the checkpoint has none."""
-        older = (stored + name.removeprefix(new) for new, stored in self._renamed if name.startswith(new))
-        return next((found for found in (name, *older) if found in self.tensors), name)
+        names = [name]
+        for new, stored in self._renamed:
+            if name.startswith(new):
+                names.append(stored + name.removeprefix(new))
+        return next((candidate for candidate in names if candidate in self.tensors), name)
 
     def module_name(self, stored: str) -> str:
         """Name of a stored tensor in the model, the inverse of `stored_name`."""
@@ -224,7 +227,7 @@ class Base:
 
 
 def open_base(folder: Path) -> Base:
-    """Open a model folder and check every shard's header; `ContentError` names what is damaged."""
+    """Open a model folder and check every shard's header. `ContentError` names a damaged file."""
     require(folder, "base model folder")
     config = read_object(require(folder / "config.json", "the base model's config"))
     return Base(folder, config, open_shards(folder))

@@ -212,7 +212,7 @@ def _named(value: object) -> tuple[str, dict[str, Any]]:
 
 
 def tools_text(value: object) -> str:
-    """Serialise a row's tools as a JSON list, "" for none. `WrongValueError` for anything else."""
+    """Serialise a row's tools as a JSON list, "" without tools. `WrongValueError` for other values."""
     text = ""
     try:
         if isinstance(value, str):

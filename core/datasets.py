@@ -216,7 +216,7 @@ def left_out_texts(
 
 
 def is_input(name: str) -> bool:
-    """Whether a column is called like the input that a prompt goes with."""
+    """True if a column is called like the input that a prompt goes with."""
     return name.lower() in INPUT_NAMES
 
 
@@ -235,7 +235,7 @@ def _text_of(record: Mapping[str, object], name: str) -> str:
 
 
 def _is_running_text(text: str) -> bool:
-    """Whether a text is more than an id, a label, an address or a few words."""
+    """True if a text is more than an id, a label, an address or a few words."""
     return len(text.split()) >= RUNNING_WORDS or len(_IDEOGRAPHS.findall(text)) >= RUNNING_IDEOGRAPHS
 
 

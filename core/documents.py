@@ -152,7 +152,7 @@ def _loader() -> "type[yaml.SafeLoader]":
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # chosen at run time
-        """A bare 2020-13-45 is no date that Python has, and a version such as 2024-01-01 is meant as text."""
+        """Python has no date 2020-13-45, and a version such as 2024-01-01 should stay a text."""
 
     Loader.yaml_implicit_resolvers = {
         first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]

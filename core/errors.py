@@ -195,7 +195,7 @@ def _run(command: click.Command) -> int:
 
 
 def _reader_is_gone() -> bool:
-    """Whether the reader of our output is gone (`… | head`): poll(2) then reports an error of the pipe."""
+    """True if the reader of our output is gone (`… | head`): poll(2) then reports an error of the pipe."""
     poll = select.poll()
     for stream in (1, 2):
         poll.register(stream, 0)

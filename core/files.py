@@ -144,7 +144,7 @@ def require(path: Path, what: str) -> Path:
 
 
 def names_folder(name: str) -> bool:
-    """Whether a name can be that of a folder: one part of a path, and not hidden."""
+    """True if a name can be that of a folder: one part of a path, and not hidden."""
     return bool(name) and Path(name).name == name and not name.startswith(".")
 
 
@@ -351,7 +351,7 @@ def _umask() -> int:
 
 
 def free_path(path: Path) -> Path:
-    """Choose a name for a new file: `path`, or where it exists, its name with -2, -3 and so on."""
+    """Choose a name for a new file: `path`, or if it exists, its name with -2, -3 and so on."""
     number = 1
     free = path
     while free.exists():

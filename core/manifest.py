@@ -1,4 +1,4 @@
-"""manifest.json of a compiled dataset: what a compile read, counted, wrote and registered.
+"""manifest.json of a compiled dataset: the inputs, counts, files and registry entries of its compile.
 
 Compiling writes it last. `data verify`, recipes, exports and scoring read it next to the files of a dataset.
 """
@@ -128,7 +128,7 @@ EMPTY = Manifest()
 
 
 def manifest_beside(path: Path) -> tuple[Manifest, CompiledFile] | None:
-    """The manifest of the compile that wrote a file, and what it says of the file; None for other files."""
+    """The manifest of the compile that wrote a file, and its entry for the file. None for other files."""
     manifest = read_manifest(path.parent)
     if manifest is None or path.name not in manifest.files:
         return None

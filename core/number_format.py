@@ -28,13 +28,12 @@ def interval(share: Sequence[float] | None) -> str:
 def points(share: float, border: float = 0) -> str:
     """A difference of shares in percentage points with its sign, `+43.3` or `−1.0`, and 0 without a sign.
 
-    More digits follow if a difference near 0 needs them for its sign, `−0.03`, or one near `border` for its
-    side of that.
+    A difference near 0 or near `border` gets as many digits as it needs to be on the correct side, `−0.03`.
     """
     for digits in range(1, MOST_DIGITS):
         text = f"{100 * share:+.{digits}f}"
-        shown = float(text)
-        if _same_side(shown, 100 * share, 0) and _same_side(shown, 100 * share, 100 * border):
+        printed = float(text)
+        if _same_side(printed, 100 * share, 0) and _same_side(printed, 100 * share, 100 * border):
             break
     else:
         text = f"{100 * share:+.1f}"
@@ -44,14 +43,13 @@ def points(share: float, border: float = 0) -> str:
 
 
 def size_in_points(share: float) -> str:
-    """The size of a difference of shares in percentage points, `3.2`, with as many digits as show that it is
-    not 0."""
+    """The size of a difference of shares in percentage points, `3.2`, with enough digits to differ from 0."""
     return points(share).removeprefix("+")
 
 
-def _same_side(shown: float, value: float, border: float) -> bool:
-    """True if a printed number is on the side of a border that its value is on."""
-    return (shown < border) == (value < border) and (shown > border) == (value > border)
+def _same_side(printed: float, value: float, border: float) -> bool:
+    """True if a printed number is on the same side of a border as its value."""
+    return (printed < border) == (value < border) and (printed > border) == (value > border)
 
 
 def points_interval(value: float, low: float, high: float) -> str:
@@ -66,7 +64,7 @@ def limits(show: Callable[[float], str], figures: Sequence[float], unit: str = "
 
 
 def number(value: float, sign: str = "", more_digits: int = 0) -> str:
-    """Three digits that count and `more_digits`, those before the point all, with the true minus sign."""
+    """A number with three significant digits and `more_digits`, with every digit before the point."""
     if math.isinf(value):
         if value > 0:
             return "∞"

@@ -60,10 +60,10 @@ Record = Mapping[str, object]
 
 
 class RecordFormat(NamedTuple):
-    """How the records of a dataset are read: its registry entry with LLaMA-Factory's defaults.
+    """Format of a dataset's records: its registry entry with LLaMA-Factory's defaults.
 
-    `columns` maps the parts of a record (`prompt`, `messages`, `chosen`, …) to its columns, `tags` name the
-    keys and the roles of turns. Both have only what is set.
+    `columns` maps the parts of a record (`prompt`, `messages`, `chosen`, …) to its columns. `tags` name the
+    keys and the roles of turns. Neither contains unset values.
     """
 
     formatting: str
@@ -273,7 +273,7 @@ class RecordReader:
         return Example(turns, answers, self._text(record, "system"), self._tools(record), fault=fault)
 
     def _history(self, record: Record) -> list[list[str]]:
-        """The pairs of earlier turns. LLaMA-Factory passes over a value that is no list."""
+        """Read the pairs of earlier turns. LLaMA-Factory ignores a value that is not a list."""
         column = self.columns.get("history")
         value = record.get(column) if column else None
         if not isinstance(value, list):

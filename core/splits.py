@@ -1,6 +1,6 @@
-"""Which rows of a dataset a split holds out: one draw for compile, which writes them, and for eval.
+"""Draw the held-out rows of a dataset, in the same way for compile and for eval.
 
-A draw depends on nothing but the number of rows, their classes and groups, the shares and the seed.
+A draw depends only on the number of rows, their classes and groups, the shares and the seed.
 """
 
 import math
@@ -20,9 +20,9 @@ def draw_splits(
 ) -> "array[int]":
     """Draw the split of each unit (a row, or rows that stay together) in exact shares of rows.
 
-    A unit's entry is 0 for `REST`, else the number of its split among `shares`, counted from 1.
-    `sizes` are the units' numbers of rows. `classes` are numbers too: each share is taken of every class,
-    None: of all rows as one. Memory: 5 bytes a unit besides the arguments.
+    A unit's entry is 0 for `REST`, otherwise the number of its split among `shares`, counted from 1.
+    `sizes` are the numbers of rows of the units. `classes` are the numbers of their classes: every class has
+    each share. With None the shares are of all rows. Memory: 5 bytes a unit besides the arguments.
     """
     homes = array(_type_of_splits(len(shares)), [IN_REST]) * len(sizes)
     order = array(ROW_TYPE, range(len(sizes)))

@@ -40,7 +40,7 @@ class SupervisedText:
 
     @property
     def cut(self) -> bool:
-        """Whether tokens were cut off."""
+        """True if tokens were cut off."""
         return self.length > len(self.ids)
 
     @property

@@ -59,8 +59,8 @@ class TemplateFinding:
 class ChatFormat:
     """The tokens of a tokenizer, and one exchange as its own chat template writes it.
 
-    Prompts are token ids, one list for each way that the chat template can be asked (thinking on or off).
-    They are empty for a base model, and where the chat template refuses a system text or tools.
+    Prompts are token ids, one list for each mode of the chat template (thinking on or off). They are empty
+    for a base model, or if the chat template refuses a system text or tools.
     """
 
     vocabulary: frozenset[str]
@@ -91,7 +91,7 @@ class ChatFormat:
 
     @property
     def is_instruct(self) -> bool:
-        """Whether the model has a chat template."""
+        """True if the model has a chat template."""
         return bool(self.prompts)
 
 
@@ -224,7 +224,7 @@ def _fitting_hint(tokenizer: Any, chat: ChatFormat) -> str:
 
 
 def _reads_media(named_template: tuple[str, Any]) -> bool:
-    """Whether a template is for models that read images, videos or audios."""
+    """True if a template is for models that read images, videos or audios."""
     return type(named_template[1].mm_plugin).__name__ != "BasePlugin"
 
 
@@ -258,7 +258,7 @@ def _token_slots(template: Any) -> set[str]:
 
 
 def _is_plain_text(template: Any, tokenizer: Any) -> bool:
-    """Whether a template marks the user's turn with no special token; begin and end of text do not count."""
+    """True if a template marks the user's turn with no special token; begin and end of text do not count."""
     prompt, _ = template.encode_oneturn(Writing(), [USER, ANSWER], SYSTEM_TEXT)
     special_ids = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
     for text in prompt:

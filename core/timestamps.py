@@ -1,7 +1,7 @@
 """Find columns of JSON Lines that LLaMA-Factory would read as timestamps instead of texts.
 
-Its loader gives files of lines to pyarrow, which takes a column for timestamps if every text of it is one:
-`2023-05-02`, also with a time and a zone. Such an answer is no text any more, and the row is dropped. The
+Its loader gives files of lines to pyarrow, which reads a column as timestamps if every text of it is one:
+`2023-05-02`, also with a time and a zone. Then the answer is not a text, and the row is dropped. The
 `datasets` library (4.0.0, packaged_modules/json) reads `BATCH` bytes and the rest of the line at a time, and
 each of these batches gets its types separately. A JSON array goes through pandas, which keeps texts.
 """
@@ -24,7 +24,7 @@ _QUOTED_TIMESTAMP = re.compile(rb'"\d{4}-\d\d-\d\d')
 
 
 def looks_like_timestamp(value: object) -> bool:
-    """Whether pyarrow may read a value as a timestamp. It refuses some more, such as the 30th of February."""
+    """True if pyarrow may read a value as a timestamp. It refuses some more, such as the 30th of February."""
     return isinstance(value, str) and _LIKE_TIMESTAMP.fullmatch(value) is not None
 
 
@@ -68,7 +68,7 @@ def texts_after_timestamps(path: Path, columns: Collection[str]) -> dict[str, in
 
 
 def is_date_by_name(column: str) -> bool:
-    """Whether pandas reads a column of a JSON array as dates by its name (`convert_dates` of `read_json`)."""
+    """True if pandas reads a column of a JSON array as dates by its name (`convert_dates` of `read_json`)."""
     name = column.lower()
     return name.endswith(("_at", "_time")) or name.startswith("timestamp") or name in ("modified", "date")
 

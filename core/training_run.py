@@ -45,7 +45,7 @@ def run_of(folder: Path) -> dict[str, Any]:
 
 
 def training_data(folder: Path) -> list[dict[str, Any]]:
-    """The datasets that a folder's weights were trained on, [] if no file tells.
+    """The datasets that a folder's weights were trained on. [] if no file lists them.
 
     Each entry has the name `dataset`. Those of `tuneyard recipe train` also have `file` and `sha256`; the
     model card that plain LLaMA-Factory writes has the names alone.

@@ -1,4 +1,4 @@
-"""LLaMA-Factory's stages in one table: the rows that each trains on, and what a step computes of them.
+"""LLaMA-Factory's stages in one table: the rows that each trains on, and the work of a training step.
 
 `recipe check` and `data verify --recipe` decide by it whether a stage can train a dataset (E434). Planning,
 the rules on learning rates and metrics, and the reports on bad rows read their figures here.
@@ -18,10 +18,10 @@ _SIDES = tuple(
 
 @dataclass(frozen=True, slots=True)
 class DatasetRows:
-    """The rows of a dataset by what an answer is in them.
+    """A kind of rows, by the form of their answers.
 
-    `stage` is the one that they are for, as LLaMA-Factory's loader names it. `edit` is the change of a
-    recipe that fits them.
+    `stage` is the loader's name for the stage that trains on them. `edit` is the fix for a recipe with
+    another stage.
     """
 
     stage: str
@@ -38,7 +38,7 @@ MARKED = DatasetRows("kto", f"answers marked as wanted or not (`{MARK}`)", "writ
 class TrainingStage:
     """One stage of LLaMA-Factory 0.9.5.
 
-    - `rows`: the rows that it trains on; None if it takes all but pairs.
+    - `rows`: the kind of rows that it trains on; None if it takes all but pairs.
     - `answers`: answers of a row once it is loaded; None if `data verify` does not check what is learned.
     - `encoded_lists`: lists of tokens that the processor's encoder makes of a row.
     - `expected_answers`: the answers of a row in words.
@@ -46,7 +46,7 @@ class TrainingStage:
     - `learned`: share of these that are learned. `read`: rows that a step reads without learning, 1 a row.
     - `reads_reference`: a second model, or the base, reads them. None: only with some values of `pref_loss`.
     - `adapter_rates`, `weight_rates`: lowest and highest published learning rate (docs/recipes.md).
-    - `metrics`: what the trainer computes at an evaluation, `logged`: what it writes as it trains.
+    - `metrics`: figures of an evaluation, `logged`: figures that the trainer logs during the training.
     - `is_planned`: `recipe plan` knows its memory and time.
     """
 
@@ -130,7 +130,7 @@ def stage_of_rows(entry: Mapping[str, object]) -> str:
 
 
 def stage_fits(stage: str, entry: Mapping[str, object]) -> bool:
-    """Whether LLaMA-Factory can train a dataset in a stage.
+    """True if LLaMA-Factory can train a dataset in a stage.
 
     Only rm and dpo take pairs. Marked answers go to their own stage, or to ppo, which reads questions alone.
     """

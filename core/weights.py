@@ -224,7 +224,7 @@ def write_weights(
 ) -> None:
     """Write a new safetensors file, synced, from fp32 arrays that come one by one in the order of `tensors`.
 
-    Each is rounded to its dtype as it passes; `ContentError` where a value leaves its range (fp16: 65,504).
+    Each array is rounded to its dtype. `ContentError` if a value is out of its range (fp16: 65,504).
     """
     with path.open("xb") as file:
         file.write(header_bytes(tensors, metadata))

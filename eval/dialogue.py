@@ -75,7 +75,7 @@ def content(text: str) -> set[str]:
 def carry_over(talk: Talk, earlier: Talk | None = None) -> float | None:
     """Mean share of an answer's content that occurs in the turns before its question, from both sides.
 
-    From the second answer on. The earlier turns are those of `earlier`, by default of the talk itself. With
+    It starts with the second answer. The earlier turns come from `earlier`, by default the talk itself. With
     another talk the result is the share expected by chance. None if no answer has content.
     """
     past = earlier or talk

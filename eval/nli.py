@@ -204,7 +204,7 @@ class Nli(Task):
         }
 
     def again(self, job: Job, kept: Prediction) -> Prediction:
-        """Make a line again. Kept log-probabilities are reduced to those of the current labels."""
+        """Score a kept line again. Only log-probabilities of the current labels stay."""
         logs = kept.get("choices")
         if not isinstance(logs, Mapping):
             return Task.again(self, job, kept)
@@ -225,7 +225,7 @@ class Nli(Task):
         return line
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Accuracy and everything else that a decision needs."""
+        """Accuracy and the other figures of results.json."""
         unparsed = [line["row"] for line in predictions if line["predicted_output"] == UNKNOWN]
         return {
             "mode": self.mode,

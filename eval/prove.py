@@ -225,12 +225,9 @@ def prove(request: ScoringRequest, compared: Compared) -> Proof:
     tokenizer = opened.local.tokenizer
     encoders = dict(_ways(replace(compared, template=template), candidate, tokenizer, served))
     reference, scored = next(iter(encoders)), candidate.prompting.source
-    unchecked = []
+    unchecked = [f"no --{option}" for option in SERVED if getattr(compared, option) is None]
     if template is None:
-        unchecked.append("training's template: no recipe beside the adapter names one (--template NAME)")
-    for option in SERVED:
-        if getattr(compared, option) is None:
-            unchecked.append(f"no --{option}")
+        unchecked.insert(0, "training's template: no recipe beside the adapter names one (--template NAME)")
     jobs = [Job(request, opened, candidate, dataset) for dataset in datasets]
     prompts: list[PromptProof] = []
     fitting_rows: dict[str, list[int]] = {}
@@ -309,10 +306,7 @@ def _answers(
     with opened.applied(jobs[0].candidate):
         unmerged = [_ask(job, rows[job.dataset.name]) for job in jobs]
     for path in models:
-        if path == compared.gguf:
-            model = load_gguf(path, base)
-        else:
-            model = load_model(path, base.dtype)
+        model = load_gguf(path, base) if path == compared.gguf else load_model(path, base.dtype)
         opened_model = replace(opened, model=model)
         for job, expected in zip(jobs, unmerged, strict=True):
             name = job.dataset.name
@@ -463,9 +457,7 @@ def _beyond(proof: Proof, tolerance: Tolerance) -> list[str]:
 
 def markdown(proof: Proof, tolerance: Tolerance) -> str:
     """Write the page: the verdict, the tolerance, prompts, answers, and the checks that were not made."""
-    prompts = []
-    for one in proof.prompts:
-        prompts.append([one.way, one.dataset, f"{one.n:,}", f"{one.differing:,}", _first(one.first)])
+    prompts = [_prompts(prompts) for prompts in proof.prompts]
     parts = [
         "# Parity of training, scoring and serving",
         verdict(proof, tolerance),
@@ -478,6 +470,12 @@ def markdown(proof: Proof, tolerance: Tolerance) -> str:
     if proof.unchecked:
         parts.append("\n".join(f"- not checked: {comparison}" for comparison in proof.unchecked))
     return "\n\n".join(parts) + "\n"
+
+
+def _prompts(prompts: PromptProof) -> list[str]:
+    """One line of the table of prompts."""
+    rows, differing = f"{prompts.n:,}", f"{prompts.differing:,}"
+    return [prompts.way, prompts.dataset, rows, differing, _first(prompts.first)]
 
 
 def _answer(answers: AnswerProof) -> list[str]:

@@ -146,8 +146,10 @@ class Qa(Task):
 
     def line(self, results: Mapping[str, Any]) -> str:
         """A line for each fixed prompt and each type, then the figures of all rows."""
-        shown = results["generation"]
-        lines = ["", *(f"{each['prompt']} → {' '.join(each['answer'].split())}" for each in shown)]
+        lines = [""]
+        for generated in results["generation"]:
+            answer = " ".join(generated["answer"].split())
+            lines.append(f"{generated['prompt']} → {answer}")
         lexical = _lexical(results)
         for name, part in results["types"].items():
             lines.append(f"{name}  {_figures(part, lexical)}")

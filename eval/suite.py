@@ -133,7 +133,7 @@ def _as_json(figures: Figures) -> dict[str, object]:
 def steps_table(figures: Figures, models: Sequence[str]) -> Table:
     """Table with a row for each figure of each step and a column for each model.
 
-    A step without figures has one row that says so.
+    A step without figures has one row with a note.
     """
     rows = []
     for step, by_name in figures.items():

@@ -128,8 +128,8 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
 def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
     """Keep only the rows that a training holds out for its evaluation.
 
-    In a file that a compile has split these are the rows of that split. In any other file they are the rows
-    that a training with this `val_size` and seed holds out.
+    If a compile has split the file, these are the rows of that split. Otherwise a training with this
+    `val_size` and seed holds them out.
     """
     if dataset.unsplit is not None:
         return dataset.take(dataset.unsplit.held_out(ratio, seed))

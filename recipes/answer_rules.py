@@ -28,7 +28,7 @@ def asked_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset])
 
 
 def template_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
-    """Yield what core/template_fit.py found."""
+    """Report the problems that core/template_fit.py found."""
     for finding in answer.get("tokens", {}).get("template", ()):
         yield recipe.problem(finding["code"], "template", finding["message"], finding["hint"])
 

@@ -1,6 +1,6 @@
 """python -m recipes best OUTPUT_DIR: the checkpoint with the best eval_loss, and whether to train longer.
 
-Read from trainer_state.json, or with --results from what an evaluation of its checkpoints wrote; plotted.
+It reads trainer_state.json, or with --results the results of an evaluation of the checkpoints, and plots them.
 """
 
 import json
@@ -44,7 +44,7 @@ class NotMeasuredError(ContentError):
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best evaluation of a run: its step and value, what lies on the disk for it, and what to do."""
+    """The best evaluation of a run: its step and value, its checkpoint on the disk, and the advice."""
 
     metric: str
     step: int
@@ -99,7 +99,7 @@ def command(output_dir: Path, metric: str | None, results: Path | None, as_json:
 
 
 def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
-    """The (step, value) of every evaluation; `NotMeasuredError` names what the run has instead."""
+    """The (step, value) of every evaluation. `NotMeasuredError` lists the metrics that the run has."""
     require(output_dir, "output_dir of a training")
     states = [folder / "trainer_state.json" for folder in [output_dir, *checkpoints(output_dir)][:2]]
     saved_states = [path for path in states if path.is_file()]

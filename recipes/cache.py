@@ -1,8 +1,8 @@
 """Cache of LLaMA-Factory's answers in $XDG_CACHE_HOME/tuneyard/inspect, by a hash of their inputs.
 
-The folder takes at most `LARGEST` bytes: each new answer removes those that were not used for the longest
-time. Other processes may use the folder at any moment. They read an answer in one piece and compute one that
-is gone again.
+The folder takes at most `LARGEST` bytes: each new answer removes the least recently used ones. Other
+processes may use the folder at any moment. They read an answer in one piece, and compute a removed answer
+again.
 """
 
 import contextlib

@@ -324,7 +324,7 @@ def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Proble
 
 
 def answer_problems(recipe: Recipe, answer: Answer, codes: list[str]) -> Iterator[Problem]:
-    """Yield LLaMA-Factory's refusals that our rules do not explain yet (`codes`: begins such as E30)."""
+    """Report LLaMA-Factory's refusals that our rules do not explain yet. `codes` are beginnings like E30."""
     rejected = answer.get("rejected")
     if rejected and "E30" not in codes:
         message = f"LLaMA-Factory refuses it: {rejected}"
@@ -402,7 +402,7 @@ def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) 
 
 
 def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule) -> Iterator[Problem]:
-    """Yield that the checkpoints do not fit where they go."""
+    """Report checkpoints that do not fit on the disk."""
     model = answer.get("model", {})
     if not schedule.rows or not model.get("trainable"):
         return
@@ -422,7 +422,7 @@ def regroups(recipe: Recipe) -> bool:
 
 
 def not_checked(recipe: Recipe, answer: Answer, model: str) -> Iterator[str]:
-    """Yield what could not be looked at, and the way to have it looked at where the model is not at hand."""
+    """Report the checks that were not made. If the model is missing, name the way to make them."""
     hint = "" if Path(model).is_dir() else "; give a model folder with --model DIR"
     adapted = (
         "lora_target" if recipe.settings.get("finetuning_type", "lora") == "lora" else "parameters and disk"

@@ -84,7 +84,7 @@ def gathered(recipe: Recipe) -> int:
 
 
 def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
-    """Yield what never happens in a training of this length: saves, evaluations, the end of the warm-up."""
+    """Report events that a training of this length never reaches: saves, evaluations, the end of warm-up."""
     settings = recipe.settings
     saves = settings.get("save_strategy", "steps") == "steps" and settings.get("save_steps")
     evaluates = settings.get("eval_steps") or settings.get("logging_steps", 500)

@@ -1,4 +1,4 @@
-"""Datasets and model of a recipe: where each lies, how many rows it has, whether it changed."""
+"""Datasets and model of a recipe: their places, the numbers of rows, and changes since the compile."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -222,7 +222,7 @@ def _source(recipe: Recipe, name: str) -> object:
 
 
 def require_model(recipe: Recipe) -> None:
-    """Raise `RequestError` where a model is neither here nor to be downloaded; nothing is written."""
+    """Raise `RequestError` if a model is neither here nor on the hub. Nothing is written."""
     name = recipe.text("model_name_or_path")
     if Path(name).is_dir() or any(os.environ.get(hub) for hub in OTHER_HUBS):
         return

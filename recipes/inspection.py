@@ -2,8 +2,8 @@
 
 Its argument classes judge the settings. Its loader, converter and processor read the rows (recipes/rows.py).
 The model with its adapter is laid out on the meta device, from its config alone. Nothing is trained, no
-weights are read and no network is used. Rows, layout and epoch are remembered (recipes/cache.py) by what they
-depend on: after an edit of another setting only the arguments are judged again.
+weights are read and no network is used. recipes/cache.py keeps rows, layout and epoch by the settings that
+they depend on. After an edit of another setting, only the arguments are judged again.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from tuneyard.recipes.data import files_of
 from tuneyard.recipes.rows import RefusedEpochError, epoch, expected_errors, look, words
 from tuneyard.recipes.token_weights import read_weights, token_spans
 
-# What only the machine that trains can be asked about; recipes/rules.py judges it.
+# Settings that only the training machine can judge; recipes/rules.py does.
 MACHINE_SETTINGS = ("fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
 # Model arguments that LLaMA-Factory's load_tokenizer, patch_tokenizer and patch_processor read.
 OF_TOKENIZER = (
@@ -43,7 +43,7 @@ Facts = dict[str, Any]
 
 
 def inspect(settings: dict[str, object], launch: Launch) -> Facts:
-    """LLaMA-Factory's answer: `rejected`, or `data`, `tokens` and `model`.
+    """Judge a recipe by LLaMA-Factory: `rejected`, or `data`, `tokens` and `model`.
 
     A part that fails is {"error": reason}.
     """
@@ -142,7 +142,7 @@ class Inspection:
         return remembered("layout", key, lay_out)
 
     def _fits_without(self, key: str) -> bool:
-        """Whether LLaMA-Factory prepares the model once a setting is left out."""
+        """True if LLaMA-Factory prepares the model once a setting is left out."""
         rest = {name: value for name, value in self.settings.items() if name != key}
         try:
             arguments = _arguments(rest, self.launch)
@@ -208,14 +208,14 @@ class Inspection:
 
     @cached_property
     def _tokenizer_key(self) -> list[object]:
-        """What ids of a row depend on: stage, tokenizer and template."""
+        """Key of the token ids of a row: stage, tokenizer and template."""
         model_args = vars(self.arguments.model_args)
         read_by_tokenizer = {name: model_args.get(name) for name in OF_TOKENIZER}
         data_args = _without(vars(self.arguments.data_args), OF_EPOCH)
         return [self.arguments.finetuning_args.stage, read_by_tokenizer, data_args, self._model_hashes]
 
     def _rows_key(self, name: str) -> list[object] | None:
-        """What the rows of a dataset depend on; None if other files or services are part of it."""
+        """Key of the rows of a dataset. None if they also depend on other files or services."""
         try:
             attributes = self.arguments.attributes(name)
         except expected_errors():
@@ -300,7 +300,7 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, o
 
 
 def _scales_positions(config: Any) -> bool:
-    """Whether a model's config already scales its rotary positions (YaRN, linear, llama3, …)."""
+    """True if a model's config already scales its rotary positions (YaRN, linear, llama3, …)."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     of_layer_types = [value for value in rope.values() if isinstance(value, dict)]
     settings = [rope, *of_layer_types]

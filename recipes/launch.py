@@ -135,7 +135,7 @@ def _watch(process: "subprocess.Popen[bytes]", path: Path, position: int) -> Non
 
 
 def _show(bar: "tqdm[Any]", path: Path, position: int) -> int:
-    """Bring the bar up to the last whole line after `position` and return where that line ends."""
+    """Move the bar to the last complete line after `position`. The result is the end of that line."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         if os.fstat(file.fileno()).st_size < position:  # LLaMA-Factory has begun the file anew
             position = 0
@@ -151,7 +151,7 @@ def _show(bar: "tqdm[Any]", path: Path, position: int) -> int:
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """End a process that still runs: its supervisor ends its family; SIGKILL where that takes too long."""
+    """End a process that still runs. Its supervisor ends its children, SIGKILL follows after a while."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):

@@ -92,7 +92,7 @@ def _check_weights(folder: Path) -> None:
 
 
 def _torch_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of torch.save that a training goes on from; `ContentError` where a rank has none."""
+    """Yield the torch.save files that a training resumes from. `ContentError` if a rank has none."""
     latest = folder / "latest"
     if latest.is_file():
         states = folder / latest.read_text(encoding="utf-8").strip()
@@ -178,7 +178,7 @@ def _hashes(part: object) -> object:
 
 @contextlib.contextmanager
 def reserved(output_dir: Path) -> Iterator[int]:
-    """Hold the only right to train into a folder, else `RequestError`; yields the descriptor to inherit."""
+    """Lock a folder for one training. `RequestError` if it is locked; yields the descriptor to inherit."""
     make_folder(output_dir)
     with opened(output_dir) as handle:
         try:

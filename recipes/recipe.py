@@ -15,7 +15,7 @@ from tuneyard.core.training_run import names_in
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The settings of one training: the file, what its overrides made of it, and the line of each key."""
+    """The settings of one training: the file, the settings after its overrides, and the line of each key."""
 
     path: Path
     settings: dict[str, object]
@@ -73,7 +73,7 @@ class Recipe:
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe through OmegaConf, as LLaMA-Factory does, so that both read `1e-4` as a number.
 
-    `RequestError` for a missing file or an override that is no `key=value`, `ContentError` for bad content.
+    `RequestError` if the file is missing or an override is not `key=value`, `ContentError` for bad content.
     """
     need("omegaconf")
     from omegaconf import OmegaConf

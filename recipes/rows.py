@@ -100,7 +100,7 @@ def _answer_findings(reader: RecipeData, rows: Any, name: str) -> dict[str, dict
 
 
 def _generates(reader: RecipeData, name: str) -> bool:
-    """Whether answers to a dataset's rows are generated, and not trained on."""
+    """True if answers to a dataset's rows are generated, and not trained on."""
     trained = reader.data_args.dataset or []
     return bool(reader.training_args.predict_with_generate and name not in trained)
 

@@ -111,7 +111,7 @@ def _best(recipe: Recipe) -> Iterator[Problem]:
 
 
 def evaluates(recipe: Recipe) -> bool:
-    """Whether a recipe evaluates while it trains."""
+    """True if a recipe evaluates while it trains."""
     return recipe.settings.get("eval_strategy", "no") not in ("no", False)
 
 
@@ -162,7 +162,7 @@ def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _paths(recipe: Recipe) -> Iterator[Problem]:
-    """Refuse paths that LLaMA-Factory's launcher splits, and those to read that are missing."""
+    """Refuse paths that LLaMA-Factory's launcher splits, and missing input files."""
     for key in ("output_dir", "resume_from_checkpoint"):
         value = recipe.settings.get(key)
         if isinstance(value, str) and len(value.split()) > 1:

@@ -37,7 +37,7 @@ def loaded_problems(recipe: Recipe) -> Iterator[Problem]:
 
 
 def is_missing(name: str) -> bool:
-    """Whether a name means a folder of this machine that does not exist; the hub's `owner/name` does not."""
+    """True if a name means a folder of this machine that does not exist; the hub's `owner/name` does not."""
     folder = Path(name).expanduser()
     if folder.exists():
         return False

@@ -140,7 +140,7 @@ def check_folder(out: Path) -> None:
 
 
 def _values(key: str, text: str) -> list[str]:
-    """Split at the commas outside brackets; each value once, a list without its brackets.
+    """Split at the commas outside brackets. Each value comes once, a list without its brackets.
 
     LLaMA-Factory reads some settings as comma-separated lists. Without brackets nobody can tell a list from
     the values of a grid, so that is a `RequestError`.
@@ -221,8 +221,8 @@ def _shortened(name: str) -> str:
 def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
     """Refuse a grid if one of its runs cannot be trained or scored.
 
-    LLaMA-Factory is asked about each run that differs in more than rates and seeds. It remembers rows and
-    layout. What it could not check is printed once for each dataset.
+    LLaMA-Factory checks each run that differs in more than rates and seeds. It remembers rows and layout.
+    The checks that it could not make are printed once for each dataset.
     """
     checked_settings: set[tuple[str, ...]] = set()
     judged = {key for recipe in recipes for key in recipe.settings} - NOT_JUDGED
@@ -271,7 +271,7 @@ def score(folder: Path, evaluation: str | None, metric: str) -> tuple[float, Met
 
 
 def _evaluate(folder: Path, evaluation: str) -> None:
-    """Run the command that scores a run to its end; what another or one cut off has left is set aside."""
+    """Run the command that scores a run. Results of another command or an interrupted one are set aside."""
     results = folder / "results"
     if results.exists():
         click.echo(f"{results}: cut off, or of another command; it is now {set_aside(results)}", err=True)

@@ -1,8 +1,8 @@
 """python -m recipes.token_weights WEIGHTS.yaml RECIPE.yaml: LLaMA-Factory's SFT with key-token weights.
 
 `run_sft` looks its trainer up as a global of its module, so a subclass put there before `run_exp()` trains
-with everything else unchanged. A rule is a regular expression (its first group, else all of it), a list of
-words, or a field of the answer's template; where rules overlap, the last one counts.
+with everything else unchanged. A rule is a regular expression (its first group, otherwise the whole match), a
+list of words, or a field of the answer's template. If rules overlap, the last one counts.
 """
 
 import itertools
@@ -199,7 +199,7 @@ def weighted_loss(
 
 
 def install(weights: TokenWeights) -> None:
-    """Put the weighted trainer where LLaMA-Factory looks it up; `ContentError` for a version not proved."""
+    """Put the weighted trainer where LLaMA-Factory looks it up. `ContentError` for an untested version."""
     from llamafactory.train.sft import workflow
 
     installed = versions("llamafactory").get("llamafactory")

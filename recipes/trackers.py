@@ -1,4 +1,4 @@
-"""Whether Weights & Biases is installed and configured, so that `recipe train` reports to it."""
+"""Find out if Weights & Biases is installed and configured, so that `recipe train` reports to it."""
 
 import netrc
 import os
@@ -19,7 +19,7 @@ def added_tracker(recipe: Recipe) -> dict[str, object]:
 
 
 def is_wandb_configured() -> bool:
-    """Whether wandb runs without asking for a login: WANDB_API_KEY, WANDB_MODE=offline, or a netrc entry.
+    """True if wandb runs without asking for a login: WANDB_API_KEY, WANDB_MODE=offline, or a netrc entry.
 
     WANDB_MODE=disabled and WANDB_DISABLED=true switch it off.
     """

@@ -53,9 +53,10 @@ def command(recipe: Path, overrides: tuple[str, ...], force: bool) -> None:
 
 
 def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
-    """Bring a recipe's output_dir to a finished run; training.json is written last.
+    """Train until a recipe's output_dir has a finished run. training.json is written last.
 
-    `force` sets a run of another number of processes aside; `ask` is false where it was asked before.
+    `force` sets a run of another number of processes aside. `ask` is false if LLaMA-Factory has checked the
+    recipe already.
     """
     target = machine("this")
     checked = quick_check(recipe, target)

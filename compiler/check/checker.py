@@ -105,7 +105,7 @@ class Checker:
                     self.unused.add(f"{source}.{key}", rows, ignored=keys.is_ignored(key))
 
     def _reads_turns(self, column: Column) -> bool:
-        """Whether the values of a column are turns, and no objects of which one is taken."""
+        """True if the values of a column are turns, and no objects of which one is taken."""
         return self.kinds[column.name].has_turns and "best" not in column.options
 
     def _keys(self, column: str) -> TurnKeys:
@@ -285,7 +285,7 @@ class Checker:
         return [number for number, key in enumerate(keys) if key in unknown]
 
     def _changes(self, name: str, value: object) -> bool:
-        """Whether a kept value has another type than earlier ones: a dataset's column has one type."""
+        """True if a kept value has another type than earlier ones: a dataset's column has one type."""
         if name not in self.kept or value is None or value is MISSING:
             return False
         return _type(value) != self.types.setdefault(name, _type(value))

@@ -56,7 +56,7 @@ class RowFilter:
 
 
 def is_in_language(language: str, text: str) -> bool:
-    """Whether a text is in a language by script: zh if 3 of 10 letters are Han, en if 9 of 10 are ASCII."""
+    """True if a text is in a language by script: zh if 3 of 10 letters are Han, en if 9 of 10 are ASCII."""
     letters = sum(map(str.isalpha, text))
     if language == "zh":
         return len(_HAN.findall(text)) >= 0.3 * letters > 0

@@ -10,7 +10,7 @@ SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1  # what orjson writes
 
 
 def writable(value: object) -> bool:
-    """Whether JSON can represent a value: no bytes, no NaN, not nested too deep, no rounded number."""
+    """True if JSON can represent a value: no bytes, no NaN, not nested too deep, no rounded number."""
     try:
         text = json.dumps(value, allow_nan=False, default=lambda other: orjson.dumps(other).decode())
         json.loads(text, parse_float=_unrounded)

@@ -55,17 +55,17 @@ class TurnKeys:
         self._mapped = {path.rpartition(".")[2] for path in paths}
 
     def is_ignored(self, key: str) -> bool:
-        """Whether `ignore` names a key: as `weight`, `messages.weight` or `messages`."""
+        """True if `ignore` names a key: as `weight`, `messages.weight` or `messages`."""
         head = self._source.partition(".")[0]
         names = (key, self._source, f"{self._source}.{key}", head)
         return any(name.lower() in self._ignored for name in names)
 
     def is_mapped(self, key: str) -> bool:
-        """Whether a column of the spec reads a key, as `messages.1.weight`."""
+        """True if a column of the spec reads a key, as `messages.1.weight`."""
         return key in self._mapped
 
     def is_left_out(self, key: str) -> bool:
-        """Whether a key changes nothing: the spec ignores it, or maps it to a column."""
+        """True if a key changes nothing: the spec ignores it, or maps it to a column."""
         return self.is_mapped(key) or self.is_ignored(key)
 
     def masking(self, turn: Mapping[str, object]) -> dict[str, object]:
@@ -75,7 +75,7 @@ class TurnKeys:
 
 
 def masks(key: str, value: object) -> bool:
-    """Whether a key of a turn, by its name and value, keeps the turn or a part of it out of the loss."""
+    """True if a key of a turn, by its name and value, keeps the turn or a part of it out of the loss."""
     learned_at = LEARNED_AT.get(snake_case(key))
     if learned_at is None or not filled([value]):
         return False
@@ -198,5 +198,5 @@ class RowWeights:
 
 
 def says_incorrect(value: object) -> bool:
-    """Whether the value of a column such as `is_correct` says that the answer is incorrect."""
+    """True if the value of a column such as `is_correct` says that the answer is incorrect."""
     return filled([value]) == [0] and as_number(value) == 0

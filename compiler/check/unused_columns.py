@@ -88,7 +88,7 @@ class Unused:
             self._count(name, rows, ignored=ignored)
 
     def _has_room(self, name: str, *, ignored: bool) -> bool:
-        """Whether a name is counted already, or one more is not too many."""
+        """True if a name is counted already, or one more is not too many."""
         counts = self.ignored if ignored else self.rows
         return name in counts or len(counts) < MOST
 

@@ -26,7 +26,7 @@ class Difference:
 
     @property
     def different(self) -> bool:
-        """Whether an example was added, removed or changed (another order is no difference)."""
+        """True if an example was added, removed or changed (another order is no difference)."""
         return bool(self.added or self.removed or self.changed)
 
     def as_json(self) -> dict[str, object]:

@@ -49,7 +49,7 @@ class Leaf:
 
     @property
     def in_chinese(self) -> bool:
-        """Whether it is Chinese text: three tenths of its characters are."""
+        """True if it is Chinese text: three tenths of its characters are."""
         return self.chinese > 0.3 * self.characters
 
     @property

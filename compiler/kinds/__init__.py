@@ -40,7 +40,7 @@ class RecordLayout:
 
     @property
     def has_turns(self) -> bool:
-        """Whether a column has the turns of conversations."""
+        """True if a column has the turns of conversations."""
         return "turns" in self.kinds.values()
 
 
@@ -171,7 +171,7 @@ class Kind:
 
     @property
     def takes_lists(self) -> bool:
-        """Whether a value may be a list, so that a message names the item that is wrong."""
+        """True if a value may be a list, so that a message names the item that is wrong."""
         types = self.schema.get("type")
         return types == "array" or (isinstance(types, list) and "array" in types)
 

@@ -19,7 +19,7 @@ class KtoReader(ColumnReader):
     reads_each = True
 
     def read(self, value: object) -> bool:
-        """Whether the answer is wanted."""
+        """True if the answer is wanted."""
         at_least = self.column.options.get("at_least")
         if at_least is not None:
             if isinstance(value, bool) or not isinstance(value, int | float):

@@ -63,7 +63,7 @@ def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True)
 
 
 def is_transcript(value: object) -> bool:
-    """Whether a value is a dialogue in one text: `Human: …`, a blank line, `Assistant: …`."""
+    """True if a value is a dialogue in one text: `Human: …`, a blank line, `Assistant: …`."""
     return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
 
 
@@ -87,7 +87,7 @@ def _from_text(text: str, *, whole: bool) -> object:
 
 
 def _is_common(turn: object, roles: Mapping[str, str]) -> bool:
-    """Whether a turn needs no change."""
+    """True if a turn needs no change."""
     if not isinstance(turn, dict):
         return True
     if "parts" in turn:

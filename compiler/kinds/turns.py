@@ -64,7 +64,7 @@ class Turn(NamedTuple):
 
 
 def keeps(output: Output, *roles: str) -> bool:
-    """Whether an output can hold turns of these speakers."""
+    """True if an output can hold turns of these speakers."""
     return output.format in ("sharegpt", "messages") or output.roles.keys() >= set(roles)
 
 
@@ -281,7 +281,7 @@ def _refuse_loss(item: dict[str, object], read: tuple[str, ...], keys: TurnKeys,
 
 
 def _changes_meaning(key: str, value: object) -> bool:
-    """Whether a key of a turn changes the meaning of the turn."""
+    """True if a key of a turn changes the meaning of the turn."""
     return bool((meaning(key) or key == "refusal") and filled([value]))
 
 
@@ -388,11 +388,11 @@ class TurnsReader(ColumnReader):
         return cleaned(talk, self.file.clean) if self.spec.clean else talk
 
     def _has_completion(self) -> bool:
-        """Whether the file has the answer in another column."""
+        """True if the file has the answer in another column."""
         return any(name in self.file.sources for name in self.completions)
 
     def _ends_with_chosen(self) -> bool:
-        """Whether the turns are taken from the column of the chosen answer, and end with it."""
+        """True if the turns are taken from the column of the chosen answer, and end with it."""
         if not self.pair:
             return False
         source = self.file.sources.get(self.column.name)

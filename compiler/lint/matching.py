@@ -96,7 +96,7 @@ def numbered(keys: Spool) -> Spool:
 
 
 def _increasing(keys: Spool) -> bool:
-    """Whether each key is above the one before it."""
+    """True if each key is above the one before it."""
     last = None
     for block in keys.blocks():
         if last is not None and last >= block[0]:

@@ -40,11 +40,11 @@ from tuneyard.core.row_index import row_index_file
 
 
 class Registry:
-    """The registry of a folder: its `entries` by name and the `manifests` of the compiled datasets by name.
+    """Registry of a folder: the `entries` and the `manifests` of the compiled datasets, both by name.
 
-    Opening it finishes interrupted publications of killed commands and writes missing entries. Entries of
-    compiled datasets that were changed by hand go back to what was compiled, unless `restore` is false.
-    `restored` lists them for people.
+    Opening it finishes the publications of killed commands and writes missing entries. It also restores
+    entries of compiled datasets that were changed by hand, unless `restore` is false. `restored` lists them
+    for people.
     """
 
     def __init__(self, folder: Path, *, restore: bool = True, settle: bool = True) -> None:

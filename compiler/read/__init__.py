@@ -101,7 +101,7 @@ ABOUT_DATA = ("readme", "license", "licence", "notice", "changelog", "citation",
 
 
 def is_about_data(name: str) -> bool:
-    """Whether a file contains text about the data and no rows, by its name: README.txt, LICENSE.txt."""
+    """True if a file contains text about the data and no rows, by its name: README.txt, LICENSE.txt."""
     stem, _, ending = name.lower().partition(".")
     return stem in ABOUT_DATA and ending in ("", "txt", "md", "rst")
 

@@ -325,7 +325,7 @@ def _files_of_folder(folder: Path) -> list[Path]:
 
 
 def _is_data_file(file: Path) -> bool:
-    """Whether a file of a folder may contain rows: it has a reader, and is no README."""
+    """True if a file of a folder may contain rows: it has a reader, and is no README."""
     return file.is_file() and suffix(file) in readers() and not is_about_data(file.name)
 
 
@@ -385,7 +385,7 @@ def _left_out_files(folder: Path, read_paths: set[Path | HubFile]) -> list[Path]
 
 
 def _describes_dataset(file: Path) -> bool:
-    """Whether a file belongs to a saved dataset and contains no rows: `state.json` and others of its kind."""
+    """True if a file belongs to a saved dataset and contains no rows: `state.json` and others of its kind."""
     markers = [reader.marker for reader in folder_readers()]
     return file.name in (*markers, "dataset_info.json") and any(
         (file.parent / marker).is_file() for marker in markers

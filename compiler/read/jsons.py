@@ -287,7 +287,7 @@ def _broken(text: bytes, place: str, offset: int, error: orjson.JSONDecodeError)
 
 
 def _some_repeat(block: list[bytes], rows: list[dict[str, object]]) -> bool:
-    """Whether a row has a duplicate key (orjson keeps the last). Only rows with more colons than keys may."""
+    """True if a row has a duplicate key (orjson keeps the last). Only rows with more colons than keys may."""
     colons = map(bytes.count, block, repeat(b":"))
     suspects = compress(range(len(rows)), map(ne, colons, map(len, rows)))
     return any(_repeated(block[number], rows[number]) is not None for number in suspects)

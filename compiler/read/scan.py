@@ -264,7 +264,7 @@ def row_of(columns: Sequence[Column]) -> Callable[[object], bool]:
 
 
 def is_turn(value: object) -> bool:
-    """Whether an object is a turn of a conversation."""
+    """True if an object is a turn of a conversation."""
     return isinstance(value, dict) and any(keys <= value.keys() for keys in TURNS)
 
 

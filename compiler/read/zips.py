@@ -57,7 +57,7 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
 
 
 def _is_data(member: Member) -> bool:
-    """Whether a file of an archive may contain rows: it has a reader, and is no README."""
+    """True if a file of an archive may contain rows: it has a reader, and is no README."""
     kind = suffix(member)
     return kind in readers() and kind != ".zip" and not is_about_data(member.name)
 

@@ -205,7 +205,7 @@ def _by_part(raw: Any, default_part: str) -> dict[str, tuple[str, ...]]:
 
 
 def reads_piece_by_piece(encoding: str) -> bool:
-    """Whether text files in an encoding can be read in pieces (not hex, unicode_escape)."""
+    """True if text files in an encoding can be read in pieces (not hex, unicode_escape)."""
     text = 'a\t"b",{}[]:\r\n' * 9
     try:
         if codecs.lookup(encoding).name.replace("-", "_") in PYTHON_ONLY:

@@ -51,7 +51,7 @@ class Column:
 
     @property
     def required(self) -> bool:
-        """Whether every row must have it."""
+        """True if every row must have it."""
         return self.default is None and not kind_of(self.kind).is_optional
 
 
@@ -219,11 +219,11 @@ class Spec:
 
     @property
     def answered(self) -> bool:
-        """Whether an output has a template for an answer."""
+        """True if an output has a template for an answer."""
         return any({"output", "assistant"} & output.templates.keys() for output in self.outputs)
 
     def writes_turns(self, output: Output) -> bool:
-        """Whether the texts of an output come from the column of turns, and not from templates."""
+        """True if the texts of an output come from the column of turns, and not from templates."""
         if not self.turns:
             return False
         if output.format == "text":
@@ -231,7 +231,7 @@ class Spec:
         return output.format == "alpaca" or "user" not in output.templates
 
     def has_own_system(self, output: Output) -> bool:
-        """Whether an output replaces the system texts of the turns by another text."""
+        """True if an output replaces the system texts of the turns by another text."""
         return self.writes_turns(output) and output.templates.get("system", "{system}") != "{system}"
 
     def written_by(self, output: Output) -> set[str]:
@@ -253,7 +253,7 @@ class Spec:
 
     @property
     def has_one_system(self) -> bool:
-        """Whether it is part of a mixture that has one system text for all its parts."""
+        """True if it is part of a mixture that has one system text for all its parts."""
         return bool(self.share) and any("system" in output.templates for output in self.outputs)
 
     @property
@@ -287,7 +287,7 @@ class Spec:
 
     @property
     def arranged(self) -> bool:
-        """Whether rows are chosen or sorted, which needs all of them to be read first."""
+        """True if rows are chosen or sorted, which needs all of them to be read first."""
         drops = self.drop_duplicates or self.drop_leaks
         return bool(self.split or self.mix or drops or self.sample is not None)
 

@@ -115,7 +115,7 @@ class Verdict:
 
     @property
     def failed(self) -> bool:
-        """Whether rows are lost or something else is wrong."""
+        """True if rows are lost or something else is wrong."""
         return any(code.startswith("E") for code in self.counts)
 
 
@@ -469,7 +469,7 @@ def _why_no_answer(verdict: Verdict, expected: Expected) -> str:
 
 
 def _is_dropped(rows: Mapping[str, Any], number: int, stage: str) -> bool:
-    """Whether LLaMA-Factory's processor skips a loaded row: it is not a question with its answers."""
+    """True if LLaMA-Factory's processor skips a loaded row: it is not a question with its answers."""
     answers = ANSWERS_PER_ROW.get(stage)
     if not answers:
         return False

@@ -159,7 +159,7 @@ def _reads_something_else(recipe: RecipeFile, dataset: Dataset, folder: Path) ->
 
 
 def _same_entry(dataset: Dataset, folder: Path) -> bool:
-    """Whether another registry names the same file with the same settings."""
+    """True if another registry names the same file with the same settings."""
     try:
         entry = read_registry(folder).get(dataset.name)
     except TuneyardError:

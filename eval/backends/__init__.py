@@ -1,1 +1,1 @@
-"""How a model is prompted: transformers, vLLM, a server or GGUF, adapters beside it."""
+"""Prompt a model with transformers, vLLM, a server or a GGUF, with or without adapters."""

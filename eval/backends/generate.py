@@ -30,7 +30,7 @@ BEGUN = re.compile(r"<(?:t(?:h(?:i(?:nk?)?)?)?)?\Z")  # a part of <think> at the
 
 
 def choose_sampling(model: Model, preset: str | None, options: Mapping[str, float | None]) -> Sampling:
-    """Settings of a chat. The user's options override the preset's, or else the model's own settings."""
+    """Settings of a chat. The user's options override those of the preset, or without one the model's."""
     defaults = PRESETS[preset] if preset else model.sampling
     overrides = {name: value for name, value in options.items() if value is not None}
     return {**defaults, **overrides}
@@ -38,12 +38,10 @@ def choose_sampling(model: Model, preset: str | None, options: Mapping[str, floa
 
 def drawing(sampling: Sampling) -> dict[str, Any]:
     """Arguments of transformers' `generate` for some settings. Without a temperature it is greedy."""
-    draws = bool(sampling.get("temperature"))
-    arguments: dict[str, Any] = {"do_sample": draws}
-    for name, value in sampling.items():
-        if draws or name not in DRAWING:
-            arguments[name] = value
-    return arguments
+    if sampling.get("temperature"):
+        return {"do_sample": True, **sampling}
+    penalties = {name: value for name, value in sampling.items() if name not in DRAWING}
+    return {"do_sample": False, **penalties}
 
 
 @dataclass(frozen=True, slots=True)

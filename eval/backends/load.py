@@ -170,7 +170,7 @@ def _attends(net: "PreTrainedModel", device: str) -> bool:
 
 
 def _quantized(bits: int, dtype: str, device: str) -> dict[str, Any]:
-    """Arguments for quantised weights as LLaMA-Factory loads them: NF4 with quantised scales, or LLM.int8()."""
+    """Arguments to quantise weights as LLaMA-Factory does: NF4 with quantised scales, or LLM.int8()."""
     from transformers import BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:

@@ -1,1 +1,1 @@
-"""What a model is prompted with: datasets and their prompts, benchmarks, clusters of examples."""
+"""Evaluation data: datasets and their prompts, benchmarks, clusters of examples."""

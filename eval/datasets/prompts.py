@@ -1,7 +1,7 @@
-"""Choose a model's prompts: those that its adapter was trained with. Warn of any difference.
+"""Choose a model's prompts as in the training of its adapter. Warn of any difference.
 
-`--template NAME` renders LLaMA-Factory's template. Otherwise the chat template saved with the adapter is
-used, otherwise the base tokenizer's, otherwise plain text.
+`--template NAME` renders LLaMA-Factory's template. Without it the chat template saved with the adapter comes
+first, then the base tokenizer's, then plain text.
 """
 
 import hashlib
@@ -116,7 +116,7 @@ def other_prompt(
     template: str | None,
     talks: Sequence[list[Message]] = TALKS,
 ) -> str | None:
-    """Warning if an adapter was trained with other prompts than it now gets, else None.
+    """Warning if an adapter was trained with other prompts than it now gets, otherwise None.
 
     `template` is the --template, `talks` are the conversations to compare. A recipe that names another
     template costs the import of LLaMA-Factory (10 s).

@@ -28,10 +28,10 @@ def with_shots(
     sources: Sequence[str],
     labels: Mapping[str, Sequence[str]] | None = None,
 ) -> list[EvalDataset]:
-    """Add `count` examples of its training split to each dataset. With 0 the datasets stay as they are.
+    """Add `count` examples of its training split to each dataset. 0 adds none.
 
-    `sources` are those of --shots-from, `labels` the answers that an example may have, by dataset. The draw
-    is seeded and takes no row that is evaluated. Answers take turns as far as there are several of each.
+    `sources` are the values of --shots-from, `labels` the answers that an example may have, by dataset. The
+    draw is seeded and never takes an evaluated row. The examples' answers alternate as long as they last.
     `RequestError` if no training split is known or it has too few examples.
     """
     if not count:

@@ -1,7 +1,7 @@
-"""A compile's file of all rows before its split, such as mixed_finetune_dataset.jsonl of a mixture.
+"""A compile's file of all rows before its split, e.g. mixed_finetune_dataset.jsonl of a mixture.
 
-LLaMA-Factory trains on the split's own files, which compile registers. To score the file itself, the split of
-each row must be known: the draw (core/splits.py) is repeated with the settings in the manifest.
+LLaMA-Factory trains on the files of the splits, which compile registers. Scoring the file of all rows needs
+the split of each row: this module repeats the draw (core/splits.py) with the settings in the manifest.
 """
 
 from array import array
@@ -109,7 +109,7 @@ class Unsplit:
         return name if trained.messages != scored.messages else ""
 
     def _trained(self, split: str) -> "NDArray[np.uint64] | None":
-        """Return the fingerprints of a split's registered dataset, None without one."""
+        """Fingerprints of a split's registered dataset. None if the split has no dataset."""
         name = self.datasets.get(split, "")
         manifest = read_manifest(self.path.parent)
         if manifest is None or name not in manifest.entries:
@@ -119,9 +119,9 @@ class Unsplit:
 
 
 def find_unsplit(path: Path, manifest: Manifest, rows: int) -> Unsplit | None:
-    """Find the split of a file of all rows by the manifest beside it, None for any other file.
+    """Find the split of a file of all rows by the manifest next to it. None for any other file.
 
-    Also None for a file that has changed since it was compiled, and for a manifest that is not compile's.
+    Also None if the file has changed since it was compiled, or if compile did not write the manifest.
     """
     definition = manifest.definition
     split = definition.get("split")

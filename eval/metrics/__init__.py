@@ -35,11 +35,11 @@ class ExampleMetric:
     plugin: Plugin | None = None
 
     def held(self, row: Mapping[str, object]) -> bool:
-        """Return whether a row has every field that is needed."""
+        """True if a row has every field that the metric needs."""
         return all(row.get(name) is not None for name in self.needs)
 
     def values(self, rows: Rows) -> list[float]:
-        """Return the value of each row; `PluginError` for a plug-in that raises or gives no number."""
+        """Calculate the value of each row. `PluginError` if a plug-in raises or gives no number."""
         with self.plugin.guarded() if self.plugin else contextlib.nullcontext():
             return [self._value(row) for row in rows]
 
@@ -81,7 +81,7 @@ def metric(
 
 @functools.cache
 def metrics() -> dict[str, ExampleMetric]:
-    """Return every metric of examples by name; a plug-in that cannot be used is left out with a warning."""
+    """Every metric of examples by name. A broken plug-in is left out with a warning."""
     return registry(GROUP, __name__, ExampleMetric, "metric", METRICS)
 
 
@@ -108,15 +108,15 @@ def metric_meaning(name: str, facts_by_source: Mapping[str, Mapping[str, object]
 
 
 def find_metric(name: str) -> ExampleMetric:
-    """Return a metric by its name; `RequestError` names those that are there."""
+    """Find a metric by its name. `RequestError` lists the metrics that exist."""
     if name not in metrics():
         raise RequestError(f"--metric {name!r} is not one of {', '.join(['accuracy', *metrics()])}")
     return metrics()[name]
 
 
 def measure(rows: Rows) -> dict[str, dict[str, object]]:
-    """Return every metric that the rows hold the fields of; one that fails is left out with a warning."""
-    found = {}
+    """Calculate every metric whose fields the rows have. A failing metric is left out with a warning."""
+    figures = {}
     for each in metrics().values():
         try:
             figure = each.of(rows)
@@ -124,5 +124,5 @@ def measure(rows: Rows) -> dict[str, dict[str, object]]:
             warn(f"{error}; the metric is left out")
             continue
         if figure:
-            found[each.name] = figure
-    return found
+            figures[each.name] = figure
+    return figures

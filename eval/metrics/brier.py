@@ -9,8 +9,10 @@ from tuneyard.eval.metrics import metric
 
 @metric("brier", unit="squared error", higher=False, needs=("choices", "expected_output"))
 def brier(prediction: Mapping[str, Any]) -> float:
-    """Return Σ (p - y)² over the labels (Brier 1950), whose probabilities are normalised to sum to 1: 0 is
-    certain and correct, 2 certain and incorrect."""
+    """Σ (p - y)² over the labels (Brier 1950). Their probabilities are normalised to sum to 1.
+
+    0 is certain and correct, 2 certain and incorrect.
+    """
     choices, gold = prediction["choices"], prediction["expected_output"]
     top = max(choices.values())
     shares = {label: math.exp(log - top) for label, log in choices.items()}

@@ -1,4 +1,4 @@
-"""Whether a model is right as often as it is sure: reliability by bins, and the error that sums them up."""
+"""Calibration of a model's confidence: reliability by bins, and the expected calibration error."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -21,8 +21,10 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The expected calibration error (0-1) over `n` rows and its bins; `chance` is what 95 of 100 perfectly
-    calibrated models with as many rows in each bin stay below."""
+    """The expected calibration error (0-1) over `n` rows, and its bins.
+
+    `chance` is the 95th percentile of the error under perfect calibration, with as many rows in each bin.
+    """
 
     error: float
     chance: float
@@ -30,7 +32,7 @@ class Calibration:
     bins: Sequence[Bin]
 
     def as_json(self) -> dict[str, object]:
-        """Plain JSON values, as table.json has them."""
+        """Plain JSON values for table.json."""
         bins = []
         for one in self.bins:
             share = one.accuracy
@@ -42,16 +44,19 @@ class Calibration:
 def calibration(
     confidence: Sequence[float], correct: Sequence[bool], groups: Sequence[Hashable] | None = None
 ) -> Calibration:
-    """Return the calibration of answers by their confidence (0-1), in ten bins of equal width. The error is Σ
-    n_b/n · |accuracy_b - confidence_b| (Naeini et al. 2015). It is above 0 for a perfect model too, the more
-    so the fewer rows there are: hence `chance`, after Bröcker and Smith 2007."""
+    """Measure the calibration of answers by their confidence (0-1), in ten bins of equal width.
+
+    The error is Σ n_b/n · |accuracy_b - confidence_b| (Naeini et al. 2015). A perfectly calibrated model has
+    an error above 0 too, a larger one with fewer rows. `chance` shows its size (Bröcker and Smith 2007).
+    """
     sure, right = np.asarray(confidence), np.asarray(correct, dtype=float)
     places = np.minimum((sure * BINS).astype(int), BINS - 1)
     bins = []
     for place in np.unique(places):
-        own = places == place
-        share = rate_of(right[own].tolist(), groups and [groups[row] for row in np.flatnonzero(own).tolist()])
-        bins.append(Bin(float(sure[own].mean()), share))
+        in_bin = places == place
+        bin_groups = groups and [groups[row] for row in np.flatnonzero(in_bin).tolist()]
+        share = rate_of(right[in_bin].tolist(), bin_groups)
+        bins.append(Bin(float(sure[in_bin].mean()), share))
     counts, means = np.array([b.accuracy.n for b in bins]), np.array([b.confidence for b in bins])
     drawn = np.random.default_rng(SEED).binomial(counts, np.clip(means, 0, 1), size=(DRAWS, len(bins)))
     by_chance = np.abs(drawn - counts * means).sum(1) / len(sure)

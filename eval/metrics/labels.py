@@ -100,9 +100,11 @@ def parse_counts(texts: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
 
 
 def summary(predictions: Sequence[Mapping[str, object]], answers: Sequence[str]) -> dict[str, object]:
-    """Return accuracy with its uncertainty, the majority baseline and the classes of scored rows. The
-    baseline is that of `answers`, the expected ones of the whole set, of which --limit may have scored a few
-    rows alone. Rows with a `cluster` are not independent: error and interval are then by cluster."""
+    """Accuracy with its uncertainty, the majority-class baseline and the classes of scored rows.
+
+    The baseline is over `answers`, the expected answers of the whole dataset: --limit may have scored only a
+    few of its rows. Rows with a `cluster` are not independent: error and interval are then by cluster.
+    """
     expected = [str(p["expected_output"]) for p in predictions]
     predicted = [str(p["predicted_output"]) for p in predictions]
     majority, count = Counter(answers).most_common(1)[0]

@@ -1,7 +1,4 @@
-"""How often the chosen answer of a pair is likelier than the rejected one; the AUC of marked answers.
-
-Both also against the base.
-"""
+"""Accuracy on preference pairs, and the AUC of marked answers, also compared with the base."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,14 +14,16 @@ ANSWER = "answer"
 
 
 def margin_of(row: Mapping[str, Any]) -> float:
-    """Return log p(chosen) - log p(rejected) in nats, both summed over the answer's tokens."""
+    """log p(chosen) - log p(rejected) in nats, both summed over the answer's tokens."""
     return float(row["chosen_logp"]) - float(row["rejected_logp"])
 
 
 def preference_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> dict[str, object]:
-    """Return the share of pairs whose chosen answer is likelier, in sum and per token, and the margin. With
-    the `base`'s rows, `reward` is the share in which the chosen answer gained more: DPO's implicit reward
-    (Rafailov et al. 2023) without its factor β. Refused rows count as wrong."""
+    """Share of pairs whose chosen answer is likelier, in sum and per token, and the mean margin.
+
+    With the `base`'s rows, `reward` is the share of pairs whose chosen answer gained more: DPO's implicit
+    reward (Rafailov et al. 2023) without its factor β. Refused rows count as incorrect.
+    """
     scored = _scored(rows)
     groups = groups_of(scored)
     per_token = [_per_token(row, CHOSEN) > _per_token(row, REJECTED) for row in scored]
@@ -42,9 +41,11 @@ def preference_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> 
 
 
 def marked_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> dict[str, object]:
-    """Return the AUC of desirable against undesirable answers: `auc` by log p per token. With the `base`'s
-    rows, `reward_auc` is that of log p - log p of the base, summed: KTO's implicit reward (Ethayarajh et al.
-    2024) without its factor β. Refused rows are left out."""
+    """AUC of desirable against undesirable answers, by log p per token.
+
+    With the `base`'s rows, `reward_auc` is the AUC by log p - log p of the base, summed: KTO's implicit
+    reward (Ethayarajh et al. 2024) without its factor β. Refused rows are left out.
+    """
     scored = _scored(rows)
     before = {row["row"]: row["answer_logp"] for row in _scored(base or ())}
     both = [row for row in scored if row["row"] in before]
@@ -57,41 +58,48 @@ def marked_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> dict
 
 
 def auc_of(rows: Sequence[Mapping[str, Any]]) -> Sequence[float | None]:
-    """Return each row's part in the AUC by log p per token, None where the rows have one mark alone."""
+    """Contribution of each row to the AUC by log p per token. All None if the rows have only one mark."""
     return _parts(rows, [_per_token(row, ANSWER) for row in rows]) or [None] * len(rows)
 
 
 def auc_parts(scores: Sequence[float], positive: Sequence[bool]) -> list[float]:
-    """Return a part for each row, of which the mean is the area under the ROC curve (ties count half). The
-    parts' variance is that of DeLong et al. 1988: a row moves the figure by the share of the other class that
-    it is ranked right against. `ValueError` where a class has no row."""
+    """Contribution of each row to the area under the ROC curve, so that models can be compared by row.
+
+    The mean of the contributions is the area (ties count half), their variance is that of DeLong et al.
+    1988: a row moves the area by the share of the other class that it is ranked correctly against.
+    `ValueError` if a class has no row.
+    """
     values, marks = np.asarray(scores), np.asarray(positive)
     if marks.all() or not marks.any():
         raise ValueError("found rows of one class, expected both")
-    right = np.empty(len(marks))
-    for own in (True, False):
-        other = np.sort(values[marks != own])
-        ends = (np.searchsorted(other, values[marks == own], side) for side in ("left", "right"))
-        below = sum(ends) / 2 / len(other)
-        right[marks == own] = below if own else 1 - below
-    area = right[marks].mean()
+    correct_shares = np.empty(len(marks))
+    for mark in (True, False):
+        other_scores = np.sort(values[marks != mark])
+        below = np.searchsorted(other_scores, values[marks == mark], "left")
+        not_above = np.searchsorted(other_scores, values[marks == mark], "right")
+        share_below = (below + not_above) / 2 / len(other_scores)  # ties count half
+        correct_shares[marks == mark] = share_below if mark else 1 - share_below
+    area = correct_shares[marks].mean()
     sizes = np.where(marks, marks.sum(), (~marks).sum())
-    parts: list[float] = (area + len(marks) / sizes * (right - area)).tolist()
+    parts: list[float] = (area + len(marks) / sizes * (correct_shares - area)).tolist()
     return parts
 
 
 def _parts(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> list[float]:
-    """Return each row's part in the AUC of scores, none at all where the rows have one mark alone."""
+    """Contribution of each row to the AUC of scores. Empty if the rows have only one mark."""
     marks = [row["expected_output"] == DESIRABLE for row in rows]
-    return auc_parts(scores, marks) if len(set(marks)) == 2 else []
+    if len(set(marks)) < 2:
+        return []
+    return auc_parts(scores, marks)
 
 
 def _area(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[str, object] | None:
-    """Return the AUC of scores with its limits, None where the rows have one mark alone."""
-    if not (parts := _parts(rows, scores)):
+    """The AUC of scores with its limits. None if the rows have only one mark."""
+    parts = _parts(rows, scores)
+    if not parts:
         return None
-    found = mean_of(parts, groups_of(rows))
-    return {**found.as_json(), "ci95": np.clip(found.ci95, 0, 1).tolist()}
+    area = mean_of(parts, groups_of(rows))
+    return {**area.as_json(), "ci95": np.clip(area.ci95, 0, 1).tolist()}
 
 
 def _scored(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -1,16 +1,16 @@
-"""Figures of free answers: exact match, partial match and token F1, in any script, overall and by type.
+"""Metrics of free answers: exact match, partial match and token F1, in any script, overall and by type.
 
-Exact match and token F1 look at the same tokens, so that an exact match is a token F1 of 1 in the same order:
+Exact match and token F1 compare the same tokens. An exact match has a token F1 of 1.
 
-1. Unicode NFKC and case folding: `Ａ` is `a`, `①` is `1`;
-2. punctuation is dropped, Chinese too, and so is white space; what stays is the point between digits
-   (`3.5`), the sign before a number, and symbols (`+`, `<`, `$`, and `%`), each a token;
-3. `it's`, `1,000` and `U.S.` are one token each, without the mark between;
-4. a Chinese or Japanese character is a token, other letters and digits are one by the word;
-5. the articles a, an, the are dropped where something follows (`Vitamin A` keeps its own).
+1. Unicode NFKC and case folding: `Ａ` is `a`, `①` is `1`.
+2. Punctuation, Chinese too, and white space are dropped. The point between digits (`3.5`), the sign before a
+   number and symbols (`+`, `<`, `$`, and `%`) are kept, each symbol as a token.
+3. `it's`, `1,000` and `U.S.` are one token each, without the mark inside.
+4. Each Chinese or Japanese character is a token. Other letters and digits form words.
+5. The articles a, an, the are dropped if a word follows (`Vitamin A` keeps its article).
 
-That is SQuAD's rule (Rajpurkar et al. 2016, arXiv:1606.05250) where it takes no meaning away: it
-drops signs and points, which makes -5 and 5 equal, and it knows no characters.
+SQuAD's rule (Rajpurkar et al. 2016, arXiv:1606.05250) also drops signs and points, which makes -5 and 5
+equal, and does not split Chinese into characters.
 """
 
 import re
@@ -36,11 +36,10 @@ class Lexical:
 
 
 def qa_summary(rows: Rows, answers: Sequence[str]) -> dict[str, object]:
-    """Return the figures of scored rows, and under `types` those of each type ({} if no row has one).
+    """Figures of scored rows, and under `types` the figures of each type ({} if no row has a type).
 
-    `accuracy` and its `stderr` and `ci95` are the exact match's, as compare reads them; `majority` is
-    what always giving the commonest of `answers`, the references of the whole set, would score.
-    `ValueError` where there are no rows.
+    `accuracy`, `stderr` and `ci95` are those of the exact match: `eval compare` reads them. `majority` is the
+    majority-class baseline over `answers`, the references of the whole dataset. `ValueError` without rows.
     """
     types: dict[str, list[Mapping[str, object]]] = {}
     for row in rows:
@@ -56,13 +55,14 @@ def qa_summary(rows: Rows, answers: Sequence[str]) -> dict[str, object]:
 
 
 def _figures(rows: Rows) -> dict[str, dict[str, object]]:
-    """An exact match is a partial one too, whatever its similarity."""
+    """Exact match, partial match and token F1. Every exact match is also a partial match."""
     groups = groups_of(rows)
     exact = hits(rows)
     similar = [float(str(row["similarity"])) > SIMILAR for row in rows]
+    partial = [is_exact or is_similar for is_exact, is_similar in zip(exact, similar, strict=True)]
     return {
         "exact_match": rate(exact, groups),
-        "partial_match": rate([one or other for one, other in zip(exact, similar, strict=True)], groups),
+        "partial_match": rate(partial, groups),
         "token_f1": rate([float(str(row["token_f1"])) for row in rows], groups),
     }
 

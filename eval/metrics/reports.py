@@ -23,7 +23,7 @@ EDGES = " \t*_`'\"“”‘’「」『』【】<>《》.,;:。，；：、!！"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A parsed answer: its judgement as it was written, and its reason ('' where it gives none)."""
+    """A parsed answer: its judgement as the model wrote it, and its reason ('' without a reason)."""
 
     judgement: str
     reason: str
@@ -55,8 +55,11 @@ def judge(expected: str, text: str) -> dict[str, object]:
 
 
 def report_summary(rows: Rows, judgements: Sequence[str]) -> dict[str, object]:
-    """Return the accuracy of the judgements with its uncertainty: overall, by subtype and by type. A row's
-    type is its field `type`, else its reference judgement. `judgements` are those of the whole set."""
+    """Accuracy of the judgements with its uncertainty: overall, by subtype and by type.
+
+    A row's type is its field `type`, otherwise its reference judgement. `judgements` are those of the whole
+    dataset.
+    """
     return {
         **summary(rows, judgements),
         "subtypes": _by([str(row["subtype"]) for row in rows], rows),

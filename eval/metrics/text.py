@@ -1,8 +1,7 @@
-"""What generated texts are like: empty or not, how long, how varied, how near to reference texts;
-and the figures of a set whose answers were read and generated: those of metrics.json, and their limits.
+"""Metrics of generated texts (length, variety, ROUGE, BLEU) and of losses, with confidence limits.
 
-Texts are compared by words in lower case; Chinese and Japanese, which put no spaces, by characters. ROUGE
-and BLEU can take the words of jieba instead, as the 0.5B toolkit does.
+metrics.json and results.json of `eval text` contain them. Texts are compared by words in lower case, Chinese
+and Japanese texts by characters. ROUGE and BLEU can use the words of jieba instead, as the 0.5B toolkit does.
 """
 
 import logging
@@ -29,14 +28,14 @@ from tuneyard.eval.statistics.rates import (
 
 CHARACTERS, JIEBA = "characters", "jieba"
 TOKENIZERS = (CHARACTERS, JIEBA)
-"""What a Chinese text is cut into for ROUGE and BLEU."""
+"""Units of a Chinese text for ROUGE and BLEU."""
 UNSPACED = f"{HAN}\u3041-\u30ff"  # and kana
 PARTS = 1_000_000
 WORD = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text in lower case, each Chinese or Japanese character as one.
+    """Split a text into words in lower case. Each Chinese or Japanese character is a word.
 
     >>> words("LoRA适配器, rank 8")
     ['lora', '适', '配', '器', 'rank', '8']
@@ -45,8 +44,8 @@ def words(text: str) -> list[str]:
 
 
 def jieba_tokens(text: str) -> list[str]:
-    """Return the tokens of a text by jieba's dictionary, punctuation among them, white space left out."""
-    with warnings.catch_warnings():  # it asks for a part of setuptools, which deprecates it
+    """Split a text by jieba's dictionary. Punctuation stays, white space is dropped."""
+    with warnings.catch_warnings():  # jieba imports a deprecated part of setuptools
         warnings.simplefilter("ignore")
         import jieba
 
@@ -55,31 +54,39 @@ def jieba_tokens(text: str) -> list[str]:
 
 
 def jieba_words(text: str) -> list[str]:
-    """Return the words of a text in lower case by jieba's dictionary, without punctuation."""
+    """Split a text into words in lower case by jieba's dictionary, without punctuation."""
     return [token for token in jieba_tokens(text.lower()) if WORD.search(token)]
 
 
 def tokenizer_name(tokenizer: str) -> str:
-    """Return a tokenizer as results.json names it, with the version of what has one."""
-    return f"{JIEBA} {metadata.version(JIEBA)}" if tokenizer == JIEBA else tokenizer
+    """Name of a tokenizer in results.json, with jieba's version."""
+    if tokenizer == JIEBA:
+        return f"{JIEBA} {metadata.version(JIEBA)}"
+    return tokenizer
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
-    """Return distinct-n (Li et al. 2016): different n-grams of all texts together, none from one text into
-    the next, over all n-grams; 0 where there is none."""
-    grams = [gram for text in texts for gram in ngrams(words(text), n)]
-    return len(set(grams)) / len(grams) if grams else 0.0
+    """Share of different n-grams among all n-grams of the texts, distinct-n (Li et al. 2016).
+
+    No n-gram crosses the end of a text. 0 if there are no n-grams.
+    """
+    grams: list[tuple[str, ...]] = []
+    for text in texts:
+        grams += ngrams(words(text), n)
+    if not grams:
+        return 0.0
+    return len(set(grams)) / len(grams)
 
 
 def ngrams(units: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    """Return the n-grams of a sequence in their order."""
+    """List the n-grams of a sequence in their order."""
     return list(zip(*(units[i:] for i in range(n)), strict=False))
 
 
 def rouge(
     references: Sequence[str], predictions: Sequence[str], tokenizer: str = CHARACTERS
 ) -> dict[str, list[float]]:
-    """Return the F-measures (0-1) of ROUGE-1, ROUGE-2 and ROUGE-L, row by row (Lin 2004, no stemming)."""
+    """F-measures (0-1) of ROUGE-1, ROUGE-2 and ROUGE-L, row by row (Lin 2004, no stemming)."""
     from rouge_score.rouge_scorer import RougeScorer
 
     cut = jieba_words if tokenizer == JIEBA else words
@@ -95,15 +102,15 @@ def bleu(
     groups: Sequence[Hashable] | None = None,
     tokenizer: str = CHARACTERS,
 ) -> tuple[Mean, str]:
-    """Return corpus BLEU (0-100) with its bootstrap limits by group, and sacrebleu's signature.
+    """Corpus BLEU (0-100) with its bootstrap limits by group, and sacrebleu's signature.
 
-    Its tokenizer is `zh` if a Chinese character is in a reference, otherwise `13a`; with jieba `none`, of
-    texts that jieba has cut.
+    The tokenizer is `zh` if a reference has a Chinese character, otherwise `13a`. With jieba it is `none`,
+    because jieba has split the texts.
     """
     from sacrebleu.metrics import BLEU
 
     cut, name = _tokenized(tokenizer, references)
-    whole = BLEU(tokenize=name, force=True)  # no warning of texts that are cut already
+    whole = BLEU(tokenize=name, force=True)  # force: no warning about texts that are already split
     value = whole.corpus_score([*map(cut, predictions)], [[*map(cut, references)]]).score
     cells = by_cluster(np.array(_counts(references, predictions, tokenizer)), groups)
     drawn = [_score(row) for row in resample(cells).tolist()]
@@ -115,9 +122,12 @@ def bleu(
 def bleu_parts(
     references: Sequence[str], predictions: Sequence[str], tokenizer: str = CHARACTERS
 ) -> list[float]:
-    """Return each row's part in corpus BLEU (0-100): their mean is BLEU, their spread its standard error. A
-    row's part is BLEU and n times what BLEU gains from its counts, by BLEU's slope at the whole corpus (the
-    infinitesimal jackknife, Efron 1982): two models' parts differ row by row as their BLEU does."""
+    """Contribution of each row to corpus BLEU (0-100), so that two models can be compared row by row.
+
+    The mean of the contributions is BLEU, their spread gives its standard error. A contribution is BLEU plus
+    n times the gain from the row's counts, by BLEU's slope at the whole corpus (the infinitesimal jackknife,
+    Efron 1982).
+    """
     counts = np.array(_counts(references, predictions, tokenizer), dtype=float)
     whole = counts.sum(axis=0)
     value, slopes = _score(whole.tolist()), np.zeros(len(whole))
@@ -128,19 +138,21 @@ def bleu_parts(
             ends = (_score((whole + sign * step).tolist()) for sign in (1, -1))
             slopes[place] = (next(ends) - next(ends)) / (2 * step[place])
     gains = counts @ slopes
-    found: list[float] = (value + len(counts) * (gains - gains.mean())).tolist()
-    return found
+    parts: list[float] = (value + len(counts) * (gains - gains.mean())).tolist()
+    return parts
 
 
 def _tokenized(tokenizer: str, references: Sequence[str]) -> tuple[Callable[[str], str], str]:
-    """Return what is done to each text before sacrebleu's tokenizer, and the name of that tokenizer."""
+    """A function that prepares each text for sacrebleu's tokenizer, and the name of that tokenizer."""
     if tokenizer == JIEBA:
         return lambda text: " ".join(jieba_tokens(text)), "none"
-    return str, "zh" if re.search(f"[{HAN}]", "".join(references)) else "13a"
+    if re.search(f"[{HAN}]", "".join(references)):
+        return str, "zh"
+    return str, "13a"
 
 
 def _counts(references: Sequence[str], predictions: Sequence[str], tokenizer: str) -> list[list[int]]:
-    """Return for each row the counts that BLEU adds up: n-grams that match, n-grams, both lengths."""
+    """Counts that BLEU sums, row by row: matching n-grams, n-grams, prediction and reference length."""
     from sacrebleu.metrics import BLEU
 
     # effective_order: the same counts, without a warning for each row
@@ -159,20 +171,22 @@ def _score(cells: Sequence[float]) -> float:
     *counts, length, expected = cells
     half = len(counts) // 2
     lengths = (round(PARTS * length), round(PARTS * expected))  # whole ones; only their ratio counts
-    found = BLEU.compute_bleu(counts[:half], counts[half:], *lengths, smooth_method="exp")
-    return float(found.score)
+    corpus_bleu = BLEU.compute_bleu(counts[:half], counts[half:], *lengths, smooth_method="exp")
+    return float(corpus_bleu.score)
 
 
-LARGEST = 700.0  # exp of more is no number that JSON holds
+LARGEST = 700.0  # exp of a larger number overflows
 TEXTS = ("prompt", "reference", "prediction", "example")
 PERCENTS = (5, 25, 50, 75, 95, 99)
 Figures = dict[str, Mean | float | None]
-"""Figures by name: those that have limits with them, None where there is nothing to measure."""
+"""Figures by name, a `Mean` if they have limits. None: the rows have nothing to measure."""
 
 
 def read_figures(rows: Rows) -> Figures:
-    """Return the loss per token over all rows together, exp of it, and the share of rows that were cut.
-    `rows` have `loss` (summed), `tokens`, `truncated`; `ValueError` without a token."""
+    """Loss per token over all rows, its perplexity, and the share of rows that were cut.
+
+    `rows` have `loss` (summed), `tokens` and `truncated`. `ValueError` without a token.
+    """
     loss = ratio(_numbers(rows, "loss"), _numbers(rows, "tokens"), groups_of(rows))
     low, high = map(_exp, loss.ci95)
     perplexity = Mean(_exp(loss.value), low, high, loss.n, _exp(loss.value) * loss.stderr)
@@ -181,37 +195,48 @@ def read_figures(rows: Rows) -> Figures:
 
 
 def generated_figures(rows: Rows, overlap: bool, tokenizer: str = CHARACTERS) -> tuple[Figures, str | None]:
-    """Return lengths, variety and (`overlap`) ROUGE and BLEU of rows with `prediction`, `reference`,
-    `prediction_tokens` and `reference_tokens`; and sacrebleu's signature."""
-    said, expected = ([str(row[name]) for row in rows] for name in ("prediction", "reference"))
+    """Lengths and variety of predictions, with `overlap` also ROUGE and BLEU; and sacrebleu's signature.
+
+    Rows have `prediction`, `reference`, `prediction_tokens` and `reference_tokens`. The signature is None
+    without `overlap`.
+    """
+    predictions = [str(row["prediction"]) for row in rows]
+    references = [str(row["reference"]) for row in rows]
     groups = groups_of(rows)
-    lengths, expected_lengths = (_numbers(rows, f"{name}_tokens") for name in ("prediction", "reference"))
-    found: Figures = {
-        "empty_rate": rate_of([not text.strip() for text in said], groups),
+    lengths = _numbers(rows, "prediction_tokens")
+    reference_lengths = _numbers(rows, "reference_tokens")
+    length_ratio = None
+    if any(reference_lengths):
+        length_ratio = ratio(lengths, reference_lengths, groups)
+    figures: Figures = {
+        "empty_rate": rate_of([not text.strip() for text in predictions], groups),
         "avg_pred_len_tokens": mean_of(lengths, groups),
-        "avg_ref_len_tokens": mean_of(expected_lengths, groups),
-        "len_ratio_pred_over_ref": ratio(lengths, expected_lengths, groups)
-        if any(expected_lengths)
-        else None,
-        **{f"distinct-{n}": distinct(said, n) for n in (1, 2)},
+        "avg_ref_len_tokens": mean_of(reference_lengths, groups),
+        "len_ratio_pred_over_ref": length_ratio,
+        "distinct-1": distinct(predictions, 1),
+        "distinct-2": distinct(predictions, 2),
     }
     signature = None
     if overlap:
-        found |= {name: mean_of(each, groups) for name, each in rouge(expected, said, tokenizer).items()}
-        found["bleu"], signature = bleu(expected, said, groups, tokenizer)
-    return found, signature
+        for name, scores in rouge(references, predictions, tokenizer).items():
+            figures[name] = mean_of(scores, groups)
+        figures["bleu"], signature = bleu(references, predictions, groups, tokenizer)
+    return figures, signature
 
 
 def lengths_of(rows: Rows) -> dict[str, list[int]]:
-    """Return how many tokens prompts, references, predictions and whole examples have, those there are."""
-    found = {
-        name: [int(str(row[f"{name}_tokens"])) for row in rows if f"{name}_tokens" in row] for name in TEXTS
-    }
-    return {name: lengths for name, lengths in found.items() if lengths}
+    """Numbers of tokens of prompts, references, predictions and whole examples, if rows have them."""
+    lengths_by_text = {}
+    for name in TEXTS:
+        field = f"{name}_tokens"
+        lengths = [int(str(row[field])) for row in rows if field in row]
+        if lengths:
+            lengths_by_text[name] = lengths
+    return lengths_by_text
 
 
 def percentiles(lengths: Sequence[int]) -> dict[str, float]:
-    """Return n, mean, smallest, largest and percentiles (of p %, the least that p % do not exceed)."""
+    """Number, mean, smallest and largest of lengths, and percentiles by nearest rank."""
     ordered, n = sorted(lengths), len(lengths)
     ranks = {f"p{p}": ordered[max(0, math.ceil(p * n / 100) - 1)] for p in PERCENTS}
     return {"n": n, "mean": sum(ordered) / n, "min": ordered[0], **ranks, "max": ordered[-1]}

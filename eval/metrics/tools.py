@@ -1,7 +1,7 @@
-"""Calls of tools: what a generated answer calls, and how far that is what the data calls.
+"""Tool calls: parse them from generated answers, and compare them with the expected calls.
 
-Calls are read from <tool_call> … </tool_call> (Qwen, Hermes), `Action:` and `Action Input:` (LLaMA-Factory's
-own form), <function=name> … </function> (Llama 3.1), or an answer that is nothing but their JSON.
+The parser reads <tool_call> … </tool_call> (Qwen, Hermes), `Action:` and `Action Input:` (LLaMA-Factory),
+<function=name> … </function> (Llama 3.1), and answers that consist of the JSON of calls.
 """
 
 import json
@@ -56,18 +56,21 @@ def _with_arguments(body: object) -> object:
         except (ValueError, RecursionError):
             return body
     calls = body if isinstance(body, list) else [body]
-    return [
-        {"name": one.get("name"), "arguments": one["parameters"]}
-        if isinstance(one, dict) and "parameters" in one and "arguments" not in one
-        else one
-        for one in calls
-    ]
+    renamed = []
+    for call in calls:
+        if isinstance(call, dict) and "parameters" in call and "arguments" not in call:
+            renamed.append({"name": call.get("name"), "arguments": call["parameters"]})
+        else:
+            renamed.append(call)
+    return renamed
 
 
 def written(calls: Sequence[Call], tools: str) -> str:
-    """Return calls as one text that is equal for equal calls, `no call` for none. Arguments are compared as
-    JSON values: the order of keys and of calls is none, 5 is 5.0 (JSON Schema's integer) and no "5", and an
-    argument that is left out is the default of its tool's JSON Schema."""
+    """Normalise calls to one text, so that equal calls have equal texts. `no call` if there are none.
+
+    Arguments are JSON values: the order of keys and of calls does not matter, 5 equals 5.0 (JSON Schema's
+    integer) but not "5". A missing argument has the default of its tool's JSON Schema.
+    """
     schemas = declared(tools)
     texts = []
     for name, arguments in calls:
@@ -90,7 +93,7 @@ def _plain(value: Any) -> Any:
 
 
 def judge(expected: Sequence[Call], text: str, tools: str) -> dict[str, object]:
-    """Judge a prediction: both sides as text, and whether function, number and JSON are right."""
+    """Judge a prediction: expected and predicted calls as texts, and whether functions and number match."""
     answer = read_answer(text)
     names = [call.name for call in expected]
     called = [call.name for call in answer.calls]
@@ -105,9 +108,11 @@ def judge(expected: Sequence[Call], text: str, tools: str) -> dict[str, object]:
 
 
 def tool_summary(rows: Rows, expected: Sequence[str]) -> dict[str, object]:
-    """Return the figures of scored turns, and under `tools` those of each tool that is expected. `accuracy`
-    counts turns in which everything is right, arguments included, or nothing is called where nothing is due.
-    `majority` is what always giving the commonest of `expected` would score."""
+    """Figures of scored turns, and under `tools` the figures of each expected tool.
+
+    `accuracy` counts turns with correct calls, arguments included, and turns that correctly have no call.
+    `majority` is the majority-class baseline over `expected`.
+    """
     with_calls = [row for row in rows if row["functions"]]
     begun = [row for row in rows if "refused" not in row and row["calls"] != 0]
     none = [row for row in rows if not row["functions"]]
@@ -134,4 +139,6 @@ def _of_calls(rows: Rows) -> dict[str, dict[str, object] | None]:
 
 
 def _share(flags: Sequence[bool], rows: Sequence[Mapping[str, object]]) -> dict[str, object] | None:
-    return rate(flags, groups_of(rows)) if flags else None
+    if not flags:
+        return None
+    return rate(flags, groups_of(rows))

@@ -46,7 +46,7 @@ class RunSource:
 
 
 def parse_source(text: str) -> RunSource:
-    """Read `PATH`, `MODEL=PATH` or `MODEL/SET=PATH`; what exists as a path is one."""
+    """Read `PATH`, `MODEL=PATH` or `MODEL/SET=PATH`. An existing path is never split at its `=`."""
     name, equals, rest = text.partition("=")
     if not equals or Path(text).exists():
         return RunSource(require(Path(text), "results"))
@@ -56,9 +56,9 @@ def parse_source(text: str) -> RunSource:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is read of each row besides its answer: the field `by`, and values in `metric`.
+    """Values to read from each row next to its answer: the field `by`, and `metric`.
 
-    `stated_metrics` are also read if results.json states their mean and the rows have their fields.
+    With `stated_metrics`, the metrics in results.json are read too, if the rows have their fields.
     """
 
     metric: str = ""
@@ -109,10 +109,10 @@ def _read(place: Path, reading: Reading) -> list[ScoredRun]:
 
 
 def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
-    """Whole runs at `path` or two levels below, and the folders of unfinished runs.
+    """Find complete runs at `path` or two levels below, and the folders of unfinished runs.
 
-    A whole run is a folder with results.json, which is written last, or a log file. Next to an
-    evaluation_results.json of ours are the predictions that it was made from.
+    A complete run is a folder with results.json, which is written last, or a log file. Our own
+    evaluation_results.json has its predictions next to it.
     """
     if path.is_file():
         if path.name == DETAILED and (path.parent / RESULTS).is_file():
@@ -165,7 +165,10 @@ def _named(runs: list[ScoredRun], source: RunSource) -> list[ScoredRun]:
 
 
 def _distinct(runs: Sequence[tuple[RunSource, ScoredRun]]) -> list[ScoredRun]:
-    """Each model and dataset once: a double that answered alike is dropped, others become SOURCE/model."""
+    """Keep each model and dataset once.
+
+    Drop a second run with the same answers. Rename models whose runs differ to SOURCE/model.
+    """
     kept: list[tuple[RunSource, ScoredRun]] = []
     shared: set[str] = set()
     for source, run in runs:
@@ -177,14 +180,14 @@ def _distinct(runs: Sequence[tuple[RunSource, ScoredRun]]) -> list[ScoredRun]:
             shared.add(run.model)
     distinct: dict[tuple[str, str], ScoredRun] = {}
     for source, run in kept:
-        named = run
+        renamed = run
         if run.model in shared:
-            named = replace(run, model=f"{_origin(source.path)}/{run.model}")
-        other = distinct.setdefault((named.model, named.dataset), named)
-        if other is not named:
+            renamed = replace(run, model=f"{_origin(source.path)}/{run.model}")
+        other = distinct.setdefault((renamed.model, renamed.dataset), renamed)
+        if other is not renamed:
             raise RequestError(
-                f"{other.source} and {named.source} are both {named.model} on {named.dataset}; "
-                f"name them: first={other.source} second={named.source}"
+                f"{other.source} and {renamed.source} are both {renamed.model} on {renamed.dataset}; "
+                f"name them: first={other.source} second={renamed.source}"
             )
     return list(distinct.values())
 
@@ -196,7 +199,7 @@ def _origin(path: Path) -> str:
 
 
 def read_run(place: Path, reading: Reading = ANSWERS_ONLY) -> ScoredRun:
-    """Read one run of ours: a folder with results.json and predictions.jsonl.
+    """Read one scored run: a folder with results.json and predictions.jsonl.
 
     `ContentError` if its files are damaged or disagree. `RequestError` for a run without an accuracy, if no
     metric is named: only correct and incorrect answers can be compared row by row.

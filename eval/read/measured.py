@@ -1,4 +1,4 @@
-"""Values of a run's examples in metrics: ours, a plug-in's, or any field that holds a number."""
+"""Values of a run's examples: built-in metrics, those of plug-ins, and any field with numbers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -30,9 +30,9 @@ def measurable(record: Mapping[str, object]) -> list[str]:
 
 
 def values_of(metric: str, records: Records, tokenizer: str) -> list[float | None]:
-    """Value of each row; None for a row that was refused or lacks the fields of the metric.
+    """Value of each row. None for a refused row, or one without the fields of the metric.
 
-    `tokenizer` is that of ROUGE and BLEU. `ContentError` for a value that is no number.
+    `tokenizer` is that of ROUGE and BLEU. `ContentError` if a value is not a number.
     """
     fields, function = _declaration(metric, tokenizer)
     places = []

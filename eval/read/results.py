@@ -1,8 +1,8 @@
-"""How a run is kept: run.json says what was asked of what, predictions.jsonl grows batch by batch,
-results.json is written last, so that its existence means that the model is done with the set.
+"""Files of a scoring run, and how an interrupted run resumes.
 
-Nothing that differs from one run to the next (times, the order of batches) is in the final files:
-a run killed at any moment and resumed ends with the bytes of an unbroken one.
+run.json lists settings, models and datasets. predictions.jsonl grows batch by batch. results.json is written
+last: if it exists, the model is done with the dataset. The final files contain no times and no order of
+batches. A run that was killed and resumed ends with the same bytes as an uninterrupted one.
 """
 
 import contextlib
@@ -28,22 +28,22 @@ WITH_TABLE = ("eval.suite", "eval.sweep")  # commands that write a table.md of t
 TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "report.html"
 COMPARED = (TABLE_JSON, TABLE, CHANGED, PAGE)
 """The files of `tuneyard eval compare`, next to its plots."""
-PARTS = ("settings", "models", "sets")  # what every run.json holds
+PARTS = ("settings", "models", "sets")  # in every run.json
 UNMERGED, MERGED = "unmerged", "merged"
 Prediction = dict[str, Any]
 Identity = dict[str, dict[str, Any]]  # settings, models and sets, each by name
 
 
 def shown_command(module: str) -> str:
-    """Return how a user calls a scoring module: `eval.nli` is `tuneyard eval nli`."""
+    """Command line of a scoring module: `eval.nli` is `tuneyard eval nli`."""
     return f"tuneyard {module.replace('.', ' ')}"
 
 
 def check_new(out: Path, command: str, *, resume: bool, force: bool) -> None:
     """Refuse a folder OUT that `command` (a module such as `eval.nli`) must not write into.
 
-    Raises `RequestError` if OUT holds anything but a run of the same command: nothing would be left of it.
-    A run of the same command needs `resume` or `force`, which are offered for such a run alone.
+    Raises `RequestError` if OUT contains anything but a run of the same command, because scoring would
+    delete it. A run of the same command needs `resume` or `force`.
     """
     if resume and force:
         raise RequestError("--resume resumes and --force starts anew: give one of them")
@@ -55,7 +55,7 @@ def check_new(out: Path, command: str, *, resume: bool, force: bool) -> None:
 
 
 def _check_owner(out: Path, command: str) -> None:
-    """Raise `RequestError` unless OUT is empty or holds a run of `command`."""
+    """Raise `RequestError` unless OUT is empty or contains a run of `command`."""
     if not (out / RUN).is_file():
         if not out.is_dir() or any(not path.name.startswith(f".{RUN}.") for path in out.iterdir()):
             raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
@@ -91,9 +91,9 @@ def check_table(out: Path) -> None:
 
 
 def check_same_comparison(out: Path, runs: Sequence[str]) -> None:
-    """Raise `RequestError` if OUT holds a comparison of other runs than these, or of more than these.
+    """Raise `RequestError` if the comparison in OUT has runs that are not among these.
 
-    Runs are the paths of what was scored. A comparison of the same runs is replaced.
+    `runs` are paths of scored runs. A comparison of the same runs is replaced.
     """
     before = _compared_before(out).get("runs")
     if not isinstance(before, list):
@@ -127,9 +127,9 @@ def remove_files(out: Path, names: Iterable[str]) -> None:
 
 
 def _owner(out: Path) -> str:
-    """Return the module whose command wrote OUT, "" if its run.json is of no scoring command.
+    """Module of the command that wrote OUT. "" if its run.json is not of a scoring command.
 
-    That is the command which scored, unless another one called it: the suite owns the folders of its steps.
+    The suite owns the folders of its steps: the caller of a scoring command comes first.
     """
     caller = read_object(out / RUN).get(CALLER)
     if isinstance(caller, str):
@@ -142,13 +142,15 @@ def _owner(out: Path) -> str:
 
 
 def _contents(out: Path) -> str:
-    """Return in words how many scored datasets a results folder holds, at any of its levels."""
+    """Describe a results folder for messages: the run, and its scored datasets at any level."""
     scored = len(list(out.glob(f"**/{RESULTS}")))
-    return f"the run and {counted(scored, 'scored dataset')}" if scored else "the run"
+    if not scored:
+        return "the run"
+    return f"the run and {counted(scored, 'scored dataset')}"
 
 
 def read_identity(out: Path) -> Identity:
-    """Return what run.json of a results folder says; `RequestError` where OUT is none."""
+    """Read settings, models and datasets of a run. `RequestError` if OUT is not a results folder."""
     identity = _read(out)
     if not all(identity[part] for part in PARTS):
         raise RequestError(f"{out}: no results folder (it has no {RUN} of a scoring command)")
@@ -159,14 +161,14 @@ def read_identity(out: Path) -> Identity:
 def begin_run(
     out: Path, identity: Identity, *, force: bool, caller: str = "", summaries: Sequence[str] = ()
 ) -> None:
-    """Write run.json: of a new run, of one begun before (the same), or (force) in place of another.
+    """Write run.json for a new run or a resumed one, or replace another run (`force`).
 
     `caller` is the module that called the scoring command, if one did. `summaries` are the files that the
-    command writes into OUT itself once all is scored: a run that starts anew has none yet.
-    `RequestError` names everything in which a run that is resumed differs from the one before.
+    command writes into OUT after all scoring. `force` deletes them. `RequestError` lists every difference
+    between a resumed run and the one before.
     """
     before = _read(out)
-    if force:  # what run.json lists is deleted, and nothing that somebody else put there
+    if force:  # delete only folders that run.json lists, no files of somebody else
         for folder in _own_folders(out, before):
             shutil.rmtree(folder, ignore_errors=True)
         remove_files(out, [*summaries, *comparison_files(out)])
@@ -188,9 +190,9 @@ def scoring_run(
     caller: str = "",
     summaries: Sequence[str] = (),
 ) -> Iterator[None]:
-    """Begin a run (the `first` of several processes does) and let it be scored while the context lasts.
+    """Context manager that begins a run; the `first` of several processes writes run.json.
 
-    Nothing is left of one that ends in an error of ours before its first prediction was written.
+    If a `TuneyardError` ends the run before its first prediction, its files are deleted.
     """
     if first:
         begin_run(out, identity, force=force, caller=caller, summaries=summaries)
@@ -210,10 +212,10 @@ def scoring_run(
 
 @contextlib.contextmanager
 def suite_run(out: Path, command: str, steps: Sequence[str], *, first: bool) -> Iterator[None]:
-    """Mark OUT as the folder of `command`, which runs several scoring commands below it, one each step.
+    """Mark OUT as the folder of `command`, which runs one scoring command below it for each step.
 
-    The `first` of several processes does so. Nothing is left of a run that an error of ours ends before its
-    first step has begun.
+    The `first` of several processes writes run.json. If a `TuneyardError` ends the run before its first
+    step, run.json is deleted.
     """
     if first:
         write_json(out / RUN, {CALLER: command, "steps": list(steps), "tuneyard": version()})
@@ -228,7 +230,7 @@ def suite_run(out: Path, command: str, steps: Sequence[str], *, first: bool) -> 
 
 
 class PredictionLog:
-    """predictions.jsonl of one model on one set: grows batch by batch, in the data's order at the end."""
+    """predictions.jsonl of one model on one dataset. It grows by batches; `finish` sorts it by row."""
 
     def __init__(
         self,
@@ -237,10 +239,10 @@ class PredictionLog:
         clusters: Sequence[str] | None = None,
         tidy: bool = True,
     ) -> None:
-        """Take up what a former run left: whole batches of the plan count, a torn one is asked again.
+        """Resume an interrupted run: keep complete batches of the plan, and score incomplete ones again.
 
-        `tidy` drops what does not count, before anybody appends: of several processes one does so. Lines are
-        written with their rows' `clusters`, where rows have one.
+        With `tidy`, delete the predictions of incomplete batches before any process appends. One of several
+        processes does so. Lines get the `clusters` of their rows, if rows have clusters.
         """
         self.path = folder / PREDICTIONS
         self.batches, self.clusters = batches, clusters
@@ -253,7 +255,7 @@ class PredictionLog:
                 file.writelines(map(_line, kept.values()))
 
     def append(self, predictions: Iterable[Prediction]) -> None:
-        """Add one batch, each prediction with its `row`, in a single write: several processes may do so."""
+        """Append one batch in a single write, so that several processes can append to the file."""
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         try:
             data = b"".join(map(_line, self._clustered(predictions)))
@@ -263,7 +265,7 @@ class PredictionLog:
             os.close(handle)
 
     def finish(self, others: Iterable[Prediction]) -> list[Prediction]:
-        """Write what all processes appended and `others`, which were not, in the data's order; return it."""
+        """Sort the predictions of all processes and `others` by row, and write them."""
         rows = _whole_batches(self.path, self.batches)
         rows.update((_row(line), line) for line in self._clustered(others))
         ordered = [rows[row] for row in sorted(rows)]
@@ -272,30 +274,33 @@ class PredictionLog:
         return ordered
 
     def _clustered(self, lines: Iterable[Prediction]) -> Iterator[Prediction]:
-        clusters = self.clusters
-        return ({**line, "cluster": clusters[line["row"]]} if clusters else line for line in lines)
+        """Add the cluster of its row to each line, if rows have clusters."""
+        for line in lines:
+            if self.clusters:
+                yield {**line, "cluster": self.clusters[line["row"]]}
+            else:
+                yield line
 
 
 def _sweep(folder: Path) -> None:
-    """Drop the temporary files of a write that was killed."""
+    """Delete the temporary files of a killed write."""
     for name in (RUN, PREDICTIONS, METRICS, RESULTS):
         for left in folder.glob(f".{name}.*"):
             left.unlink()
 
 
 def _check_same(out: Path, before: Identity, now: Identity) -> None:
-    changed = [
-        f"{part} {name}: was {_shown(before[part][name])}, is {_shown(value)}"
-        for part, values in now.items()
-        for name, value in values.items()
-        if name in before[part] and before[part][name] != value
-    ]
+    changed = []
+    for part, values in now.items():
+        for name, value in values.items():
+            if name in before[part] and before[part][name] != value:
+                changed.append(f"{part} {name}: was {_shown(before[part][name])}, is {_shown(value)}")
     if changed:
         raise RequestError(f"{out} cannot be resumed, it was another run: {'; '.join(changed)}")
 
 
 def _compared_before(out: Path) -> dict[str, Any]:
-    """What table.json of a comparison in OUT says, {} without a comparison."""
+    """Read table.json of a comparison in OUT. {} without a comparison."""
     try:
         table = read_object(out / TABLE_JSON)
     except (ContentError, OSError):  # no file, or a table of somebody else
@@ -306,24 +311,28 @@ def _compared_before(out: Path) -> dict[str, Any]:
 
 
 def _own_folders(out: Path, before: Identity) -> list[Path]:
-    """The folders that run.json lists; `ContentError` if one does not lie right below OUT."""
+    """Folders that run.json lists, OUT/MODEL/DATASET. `ContentError` if one is anywhere else."""
     folders = [out / model / data for model in before["models"] for data in before["sets"]]
     for folder in folders:
-        own = folder.is_relative_to(out) and len(folder.relative_to(out).parts) == 2
-        if not own or folder.resolve() != out.resolve() / folder.relative_to(out):
+        is_below = folder.is_relative_to(out) and len(folder.relative_to(out).parts) == 2
+        if not is_below or folder.resolve() != out.resolve() / folder.relative_to(out):
             raise ContentError(f"{out / RUN}: names {folder}, which no run of ours would: remove it by hand")
     return folders
 
 
 def _whole_batches(path: Path, batches: Sequence[Sequence[int]]) -> dict[int, Prediction]:
-    """The predictions in a file by row, those of whole batches."""
+    """Predictions of complete batches in a file, by row."""
     try:
         lines = json_lines(path, growing=True) if path.is_file() else ()
-        left = {_row(prediction): prediction for _, prediction in lines}
+        predictions = {_row(prediction): prediction for _, prediction in lines}
     except ContentError as error:
         raise ContentError(f"{error}; --force starts anew") from error
-    whole = (batch for batch in batches if all(row in left for row in batch))
-    return {row: left[row] for batch in whole for row in batch}
+    complete = {}
+    for batch in batches:
+        if all(row in predictions for row in batch):
+            for row in batch:
+                complete[row] = predictions[row]
+    return complete
 
 
 def _line(prediction: Prediction) -> bytes:
@@ -338,12 +347,18 @@ def _row(prediction: Prediction) -> int:
 
 
 def _read(out: Path) -> Identity:
-    """What run.json says, each part {} where there is none."""
+    """Read the parts of run.json. A missing part is {}."""
     run = read_object(out / RUN) if (out / RUN).is_file() else {}
-    parts = ((name, run.get(name)) for name in (*PARTS, "prompts"))
-    return {name: part if isinstance(part, dict) else {} for name, part in parts}
+    identity: Identity = {}
+    for name in (*PARTS, "prompts"):
+        part = run.get(name)
+        identity[name] = part if isinstance(part, dict) else {}
+    return identity
 
 
 def _shown(value: object) -> str:
+    """A value for messages. A SHA-256 hash is shortened."""
     text = show_value(value)
-    return f"{text[:13]}…" if isinstance(value, str) and len(value) == 64 else text
+    if isinstance(value, str) and len(value) == 64:
+        return f"{text[:13]}…"
+    return text

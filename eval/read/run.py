@@ -21,8 +21,8 @@ FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the w
 class ScoredExample:
     """One scored row. `row` pairs it with other models' rows, `place` is its file and line.
 
-    `log_probabilities` (nats) are those of the labels, `confidence` the share (0-1) of the chosen label.
-    `values` are figures by metric, None if the row has none; `tokens` is the weight of its loss.
+    `log_probabilities` (nats) are by label, `confidence` is the share (0-1) of the chosen label. `values`
+    are figures by metric, None without a figure. `tokens` is the weight of its loss.
     """
 
     row: str
@@ -42,8 +42,8 @@ class ScoredExample:
 class ScoredRun:
     """One model's answers to one dataset, row by row, in the same order for all models of the dataset.
 
-    `kinds` are fields that part the rows, e.g. `type`. `confidence` is the share (0-1) of the chosen label
-    among the labels' probabilities. `facts` are those of results.json. `values` are figures of each row by
+    `kinds` are fields that group the rows, e.g. `type`. `confidence` is the share (0-1) of the chosen label
+    among the labels' probabilities. `facts` come from results.json. `values` are figures of each row by
     metric, `tokens` the weights of a loss.
     """
 
@@ -69,7 +69,7 @@ class ScoredRun:
 
     @property
     def trained_on(self) -> Mapping[str, Any]:
-        """What results.json reports about training examples among the rows."""
+        """Training examples among the rows, from results.json."""
         facts = self.facts.get("trained_on")
         if isinstance(facts, Mapping):
             return facts

@@ -129,9 +129,9 @@ class Opened:
         return self.model
 
     def generator(self, candidate: Candidate, *, sampled: bool = False, repeat: int = 1) -> Generator:
-        """Generator of the candidate's answers: greedy, or `sampled` as the model's settings say.
+        """Generator of the candidate's answers: greedy, or `sampled` by the model's settings.
 
-        `repeat` is the number of the draw. Each has other seeds.
+        `repeat` is the number of the draw. Each draw has its own seeds.
         """
         if isinstance(self.model, Server):
             return self.model

@@ -55,7 +55,7 @@ def _no_images(_options: Mapping[str, Any]) -> bool:
 
 
 class ScoringCommand(click.Command):
-    """A command that scores models. Its function makes a task, and the class does everything else."""
+    """A command that scores models. Its function only makes the task."""
 
     reads_datasets: bool
     takes_images: TakesImages
@@ -63,7 +63,7 @@ class ScoringCommand(click.Command):
 
     @property
     def module(self) -> str:
-        """The command's module, such as `eval.nli`: its name in run.json."""
+        """The command's module, e.g. `eval.nli`: its name in run.json."""
         return f"eval.{self.name}"
 
     def prepare(self, options: Mapping[str, Any]) -> Prepared:
@@ -99,7 +99,7 @@ class ScoringCommand(click.Command):
 
 def scoring_command(
     name: str,
-    *shown: str,
+    *example_commands: str,
     options: Sequence[Option] = (),
     data: bool = True,
     images: TakesImages = _no_images,
@@ -110,8 +110,8 @@ def scoring_command(
 ) -> Callable[[Callable[..., Declared]], ScoringCommand]:
     """Declare a scoring command.
 
-    The function gets the request, the datasets, and its own `options` by name. `shown` are the examples of
-    --help, `longest` is the default of --max-new-tokens (0: the command does not generate).
+    The function gets the request, the datasets, and its own `options` by name. --help lists the
+    `example_commands`. `longest` is the default of --max-new-tokens (0: the command does not generate).
     `data`: with --dataset, --data and --cluster. Without it the function reads the datasets itself.
     `images`: whether rows with images can be scored with these options. `shots`: with --shots.
     `rescored` and `repeated`: with --rescore, with --repeats.
@@ -131,7 +131,9 @@ def scoring_command(
     declared.append(run_options)
 
     def declare(make_task: Callable[..., Declared]) -> ScoringCommand:
-        make_command = click.command(name, cls=ScoringCommand, context_settings=CLI, epilog=examples(*shown))
+        make_command = click.command(
+            name, cls=ScoringCommand, context_settings=CLI, epilog=examples(*example_commands)
+        )
         command = make_command(together(*declared)(make_task))
         command.reads_datasets = data
         command.takes_images = images

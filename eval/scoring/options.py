@@ -84,8 +84,8 @@ class ScoringRequest:
 def take(options: dict[str, Any]) -> ScoringRequest:
     """Move the shared options out of `options` (by Click's names) into a request.
 
-    With --rescore, options that the command line leaves open are those of the kept run.
-    `RequestError` for options that contradict one another.
+    With --rescore, options that the command line leaves open come from the kept run. `RequestError` if
+    options contradict one another.
     """
     if options.get("rescore"):
         options.update(_kept_options(options))

@@ -78,7 +78,7 @@ def _check_sampling(request: ScoringRequest, opened: Opened) -> None:
 
 
 def _warn_of_prompts(datasets: Sequence[EvalDataset], opened: Opened) -> None:
-    """Warn of prompts that differ from those of other tools or of the training."""
+    """Warn if prompts differ from the prompts of other tools or of the training."""
     if any(candidate.prompting.source == WITHOUT_BOS for candidate in opened.candidates):
         warn(
             "no chat template: prompted without the BOS that the tokenizer adds, as LLaMA-Factory's "
@@ -125,7 +125,7 @@ def plan_rescoring(
 ) -> ScoringPlan:
     """Plan the outputs in `source` to be scored again, without the model.
 
-    Errors if the outputs are unfinished, or those of another command or other data.
+    Errors if the outputs are unfinished, or come from another command or other data.
     """
     run = read_identity(source)
     command = run["settings"].get("command")

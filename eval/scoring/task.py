@@ -152,7 +152,7 @@ class Figure:
 
 
 class Task(ABC):
-    """The command's part of a scoring run. The defaults are those of commands that generate answers."""
+    """The command's part of a scoring run. The defaults suit commands that generate answers."""
 
     kept: tuple[str, ...] = ("max_new_tokens",)
     """Options that change an answer or a figure: attributes of the task, or fields of the request.

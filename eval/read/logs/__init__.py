@@ -70,7 +70,7 @@ class LogReader:
         return max(len(one) if present.issuperset(one) else 0 for one in self.fields)
 
     def rows(self, path: Path) -> Iterator[LoggedRow]:
-        """Yield the rows of a file; `PluginError` for a plug-in that raises or yields something else."""
+        """Read the rows of a file. `PluginError` if a plug-in raises or yields another type."""
         with self.plugin.guarded() if self.plugin else contextlib.nullcontext():
             for row in self.function(path):
                 if not isinstance(row, LoggedRow):
@@ -79,7 +79,7 @@ class LogReader:
 
     @property
     def expected(self) -> str:
-        """The format in words: its suffixes, what it is, and its fields."""
+        """Description of the format for messages: its suffixes, its name, and its fields."""
         fields = " or ".join(", ".join(one) for one in self.fields)
         return f"{'/'.join(self.suffixes)} {self.about} ({fields})"
 
@@ -93,14 +93,14 @@ def log_reader(
 
 @functools.cache
 def log_readers() -> dict[str, LogReader]:
-    """Every reader by name; a plug-in that cannot be used is left out with a warning."""
+    """Every reader by name. A broken plug-in is left out with a warning."""
     return registry(GROUP, __name__, LogReader, "log_reader")
 
 
 def read_log(path: Path) -> list[ScoredRun]:
     """Read the runs of a file, one for each model and dataset in it.
 
-    `ContentError` for a format that no reader recognises, with the list of those that can be read.
+    `ContentError` if no reader recognises the format; it lists the readable formats.
     """
     reader = reader_of(path)
     logged: dict[tuple[str, str], list[LoggedRow]] = {}
@@ -131,7 +131,7 @@ def reader_of(path: Path) -> LogReader:
 
 
 def _unknown(path: Path, content: str) -> ContentError:
-    """Return the error of a file in no known format, with the list of those that can be read."""
+    """Error for a file in an unknown format, with the list of readable formats."""
     readable = "; ".join(reader.expected for reader in log_readers().values())
     return ContentError(
         f"{path}: no results that can be read: found {content}; expected one of: {readable}. "
@@ -153,9 +153,9 @@ def logs_in(folder: Path, levels: Iterable[str]) -> list[Path]:
 
 
 def _first_fields(path: Path) -> list[str] | None:
-    """Fields of the first record: columns of a table, keys of a JSON object or of a first line.
+    """Fields of the first record: columns of a table, keys of a JSON object or of the first line.
 
-    None if a file of a known suffix has no record. `ContentError` for a JSON document that is no object.
+    None if a file of a known suffix has no record. `ContentError` if a JSON document is not an object.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":

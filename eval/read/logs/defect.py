@@ -42,7 +42,7 @@ def detailed(path: Path) -> Iterator[LoggedRow]:
 
 
 def _names(path: Path, document: Mapping[str, object]) -> tuple[str, str]:
-    """Model and dataset. The guide's own name says neither, so that its folder names the model."""
+    """Model and dataset. The guide's own file name contains neither, so the folder names the model."""
     model = path.stem
     if path.name == DETAILED:
         model = path.parent.name

@@ -49,10 +49,13 @@ def _prompt(record: Mapping[str, object]) -> str:
 
 
 def _metric(lines: Sequence[Line]) -> str:
-    """The first metric that says right or wrong of every row; `ContentError` where none does."""
+    """Find the first metric that is 0 or 1 in every row. `ContentError` if there is none."""
     where, first = lines[0]
     listed = first.get("metrics")
-    for name in (*JUDGED_BY, *(map(str, listed) if isinstance(listed, list) else [])):
+    names = list(JUDGED_BY)
+    if isinstance(listed, list):
+        names += map(str, listed)
+    for name in names:
         if all(record.get(name) in (0, 1) for _, record in lines):
             return name
     raise ContentError(
@@ -62,7 +65,7 @@ def _metric(lines: Sequence[Line]) -> str:
 
 
 def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) -> ScoredExample:
-    """A row of the harness; labels are the choices' texts where all rows share them, else their places."""
+    """Convert a row of the harness. Labels are the texts of `fixed` choices, otherwise their places."""
     responses, choices, target = record["filtered_resps"], _choices(record), str(record["target"])
     if not isinstance(responses, list) or len(responses) < max(1, len(choices)):
         raise ContentError(
@@ -80,8 +83,10 @@ def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) 
 
 
 def _first(value: object) -> object:
-    """The first answer of lists within lists: repeated generations are logged so."""
-    return _first(value[0]) if isinstance(value, list) and value else value
+    """The first answer in nested lists, which repeated generations are logged as."""
+    if isinstance(value, list) and value:
+        return _first(value[0])
+    return value
 
 
 def _score(where: str, response: object) -> float:
@@ -89,15 +94,21 @@ def _score(where: str, response: object) -> float:
     first = _first(response)
     if isinstance(first, str | int | float):
         with contextlib.suppress(ValueError, OverflowError):  # no number, or one beyond any float
-            if not math.isnan(number := float(first)):
+            number = float(first)
+            if not math.isnan(number):
                 return number
     raise ContentError(f"{where}: filtered_resps: found {show_value(response)}, expected a log-probability")
 
 
 def _choices(record: Mapping[str, object]) -> list[str]:
-    """The texts that were compared in a multiple-choice row, none in a generated one."""
+    """Texts of the choices in a multiple-choice row. Empty for a generated answer."""
     arguments = record.get("arguments")
-    pairs = list(arguments.values()) if isinstance(arguments, dict) else []
-    texts = [pair.get("arg_1") if isinstance(pair, dict) else None for pair in pairs]
-    named = [text.strip() for text in texts if isinstance(text, str)]
-    return named if len(named) == len(texts) else []
+    if not isinstance(arguments, dict):
+        return []
+    choices = []
+    for pair in arguments.values():
+        text = pair.get("arg_1") if isinstance(pair, dict) else None
+        if not isinstance(text, str):
+            return []
+        choices.append(text.strip())
+    return choices
