@@ -1,4 +1,4 @@
-"""Takes the rows of a dataset through all steps: read → check → filter → lint → render → write, into splits.
+"""Compile the rows of a dataset: read → check → filter → lint → render → write, into splits.
 
 If rows are sampled, split, mixed or dropped, the first pass reads all of them, and the second one writes.
 Between the passes memory holds numbers of rows only.
@@ -94,7 +94,7 @@ def _homes_by_hash(shares: Mapping[str, float], keys: Iterable[int]) -> "array[i
 
 
 def _drawn(split: Split, seen: Fingerprints, order: Order, units: Spool | None, seed: int) -> "array[int]":
-    """Draw units for each split: exact shares of rows, of each class where the split is stratified."""
+    """Draw units for each split: exact shares of rows, in each class if the split is stratified."""
     classes: array[int] | None = None
     if split.stratify:
         codes = seen.classes.rows.take(order)
@@ -111,7 +111,7 @@ def _drawn(split: Split, seen: Fingerprints, order: Order, units: Spool | None, 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What all stages of a compile share: the request, and the collectors of problems, columns and bytes."""
+    """Shared state of a compile: the request, and the collectors of problems, columns and bytes."""
 
     request: CompileRequest
     problems: Problems
@@ -165,7 +165,7 @@ class PartReader:
         return Counts(self.read, self.kept, dropped=dict(dropped))
 
     def _judge_kept_values(self, place: str, *, all_read: bool) -> None:
-        """Report what the kinds of columns find in all kept values together."""
+        """Report the problems that the kinds of columns find in all kept values together."""
         for values in self.kept_values.values():
             problem = values.problem(place)
             if problem and all_read and not self.problems.stopped:

@@ -81,7 +81,7 @@ class Problems:
         self._fresh.append(([problem], _NO_ROW))
 
     def lead(self, problems: Sequence[Problem]) -> None:
-        """Record errors of whole columns or inputs before those of rows, which they explain."""
+        """Record errors of whole columns or inputs before errors of rows, which they explain."""
         self.fatal = self.fatal or bool(problems)
         self.counts.update(problem.code for problem in problems)
         self._errors[:0] = problems

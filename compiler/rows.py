@@ -1,6 +1,6 @@
 """Rows on their way: as read from a file (`ObjectRows`, `TableRows`), then as checked columns (`Batch`).
 
-Rows are some consecutive ones of one file; `prefix + line` is the place of each. `typed` is False where all
+Rows are consecutive rows of one file, and `prefix + line` is the place of each. `typed` is False if all
 values are text cells (csv, tsv), so that "7" may mean 7.
 """
 
@@ -14,7 +14,7 @@ Line = int | str
 
 
 class _Missing:
-    """Stands where a row has no such field at all (a `null` is there, and is another thing)."""
+    """Marks a field that a row does not have. A field with `null` exists."""
 
     def __repr__(self) -> str:
         return "missing"

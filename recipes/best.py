@@ -1,6 +1,6 @@
 """python -m recipes best OUTPUT_DIR: the checkpoint with the best eval_loss, and whether to train longer.
 
-It reads trainer_state.json, or with --results the results of an evaluation of the checkpoints, and plots them.
+It plots trainer_state.json, or with --results the results of an evaluation of the checkpoints.
 """
 
 import json

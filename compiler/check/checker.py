@@ -105,15 +105,15 @@ class Checker:
                     self.unused.add(f"{source}.{key}", rows, ignored=keys.is_ignored(key))
 
     def _reads_turns(self, column: Column) -> bool:
-        """True if the values of a column are turns, and no objects of which one is taken."""
+        """True if the values of a column are turns, not rated answers from which the best is taken."""
         return self.kinds[column.name].has_turns and "best" not in column.options
 
     def _keys(self, column: str) -> TurnKeys:
-        """What the spec does with the keys of the turns in a column."""
+        """The spec's use of the keys of the turns in a column."""
         return self._keys_of_source(self.sources.get(column, column))
 
     def _keys_of_source(self, source: str) -> TurnKeys:
-        """What the spec does with the keys of the turns in a source column."""
+        """The spec's use of the keys of the turns in a source column."""
         if source not in self.turn_keys:
             self.turn_keys[source] = TurnKeys(self.spec, source)
         return self.turn_keys[source]

@@ -36,7 +36,7 @@ _WORDS = dict.fromkeys(_TRUE.split(), 1) | dict.fromkeys(_FALSE.split(), 0)
 
 
 class MaskedAnswerError(WrongValueError):
-    """An answer that would be learned although its turn is marked otherwise; `fix` is what to do."""
+    """An answer that would be learned although its turn is masked. `fix` is the edit that helps."""
 
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The text columns of a spec: those that a model reads (asked) and those that it learns (answered)."""
+"""The text columns of a spec: the prompt columns (asked) and the answer columns (answered)."""
 
 from typing import cast
 

@@ -26,7 +26,7 @@ class Difference:
 
     @property
     def different(self) -> bool:
-        """True if an example was added, removed or changed (another order is no difference)."""
+        """True if an example was added, removed or changed. The order does not count."""
         return bool(self.added or self.removed or self.changed)
 
     def as_json(self) -> dict[str, object]:
@@ -74,7 +74,7 @@ class Difference:
 
 
 def diff(first: str, second: str, folder: Path) -> Difference:
-    """Compare two datasets by name, or files of records. Order is no difference, and repeats are counted.
+    """Compare two datasets by name, or files of records. The order does not count, repeats do.
 
     Examples with the same prompt are the same or changed. Among the others, those with one `idx` are changed.
     Memory holds about 300 bytes an example.

@@ -34,7 +34,7 @@ def guess(profile: FileProfile) -> Proposal:
 
 
 def _shapes(profile: FileProfile) -> tuple[Shape, ...]:
-    """The shapes to try; those that use the columns that the user named, if there are any."""
+    """The shapes to try. If the user named columns, only shapes that use them."""
     user_columns = profile.user_columns
     if not user_columns:
         ordered_kinds = sorted(kinds().values(), key=lambda kind: kind.init_order)

@@ -89,7 +89,7 @@ class FileProfile:
     first: list[dict[str, object]] = field(default_factory=list)
 
     def filled_columns(self) -> set[str]:
-        """The columns that hold a value in one of the first rows."""
+        """The columns with a value in one of the first rows."""
         return {name for row in self.first for name, value in row.items() if value not in (None, "", [])}
 
     def user_leaf(self, role: str) -> Leaf | None:
@@ -108,7 +108,7 @@ class FileProfile:
 def look(path: Path) -> Iterator[FileProfile]:
     """Read the first 20,000 rows, for each list that may hold them, the outermost first.
 
-    Of a folder or an archive one data file is read (that of train, if there is one).
+    It reads one data file of a folder or an archive, the file of train if there is one.
     `RequestError` or `ContentError` if no rows can be read.
     """
     files = data_files(path)
@@ -205,7 +205,7 @@ def _sources_to_try(path: Readable, encoding: str) -> Iterator[Iterable[Source]]
 
 
 def _lists_within(items: list[object], steps: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Yield the keys to a list of objects, then those to the one list of objects in each of them, and on."""
+    """Yield the keys to a list of objects, then the keys to the only list in its objects, and so on."""
     yield steps
     inner_lists: dict[str, list[object]] = {}
     for item in items:

@@ -116,7 +116,7 @@ def _outcome(path: Path, report: CompileReport, text: str) -> str:
 
 
 def _empty_answers(report: CompileReport) -> list[str]:
-    """Warn of answers that are empty: the compile takes them, and a training would learn to say nothing."""
+    """Warn about empty answers: the compile accepts them, and the model would learn to answer nothing."""
     for problem in report.problems.warnings:
         if problem.code == EMPTY_ANSWER:
             count = report.problems.counts[EMPTY_ANSWER]
@@ -125,7 +125,7 @@ def _empty_answers(report: CompileReport) -> list[str]:
 
 
 def _comments(profile: FileProfile, warnings: list[str]) -> list[str]:
-    """The comment at the head of the spec: where it is from, and what to look at."""
+    """The comment at the head of the spec: its source, and the parts to check."""
     source = profile.source
     lines = [f"Proposed by `tuneyard data init {shlex.quote(str(profile.path))}` after {profile.rows} rows."]
     if source.header:
@@ -137,7 +137,7 @@ def _comments(profile: FileProfile, warnings: list[str]) -> list[str]:
 
 
 def _printable(line: str) -> str:
-    """A line without line breaks and control characters: a comment in YAML holds none."""
+    """A text without line breaks and control characters, which a comment in YAML cannot contain."""
     return "".join(character if character.isprintable() else " " for character in one_line(line))
 
 
@@ -195,7 +195,7 @@ def _next(
 ) -> list[str]:
     """The two commands that follow. The first writes the spec if it was only printed.
 
-    `options` are those that init was given, by name: without them init would propose another spec.
+    `options` are the options of init by name: without them init would propose another spec.
     """
     file = out or free_path(Path(f"{spec.name}.yaml"))
     commands = []

@@ -78,7 +78,7 @@ def refuse_exchanges(profile: FileProfile) -> None:
 
 
 def refuse_calls_as_answers(profile: FileProfile) -> None:
-    """Refuse rows whose answers are tool calls as JSON text, as APIGen's: no record of text holds calls."""
+    """Refuse answers that are tool calls as JSON text, like APIGen's. Records of text cannot have calls."""
     if not profile.filled_columns().issuperset(("tools", "answers")):
         return
     for row in profile.first:

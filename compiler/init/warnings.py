@@ -22,7 +22,7 @@ _ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices",
 
 
 def warnings_of(profile: FileProfile, proposal: Proposal, spec: Spec) -> Iterator[str]:
-    """What to look at before a compile: guesses, columns left out, fields in lines, answers given away."""
+    """List warnings before a compile: guesses, unused columns, fields in lines, leaked answers."""
     if profile.source.header:
         yield f"the file has no header: the columns {', '.join(profile.source.header)} are named by content"
     yield from proposal.guesses
@@ -88,7 +88,7 @@ def _may_matter(profile: FileProfile, leaf: Leaf) -> bool:
 
 
 def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:
-    """Warn of a text of the prompt that holds the answer, or from which the answer follows."""
+    """Warn if a text of the prompt contains the answer, or the answer follows from it."""
     if proposal.answer is None:
         return
     answer_of = walker(proposal.answer.path)

@@ -28,7 +28,7 @@ ASKED, ANSWERED, MARK = "asked", "answered", "mark"
 
 @dataclass(frozen=True, slots=True)
 class RecordLayout:
-    """The columns of a spec (kind by name), and the outputs that hold them.
+    """The columns of a spec (kind by name), and the outputs that use them.
 
     `texts` if an output is plain text or a mixture, `answered` if a template writes an answer.
     """
@@ -82,7 +82,7 @@ class ColumnReader:
         return values
 
     def read(self, value: Any) -> object:
-        """Read one checked value; `WrongValueError` says why it cannot be used."""
+        """Read one checked value. `WrongValueError` if it cannot be used, with the reason."""
         return value
 
     def look_at(self, raw: Sequence[Any], values: Sequence[Any], place: Callable[[int], str]) -> None:
@@ -91,7 +91,7 @@ class ColumnReader:
     def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
         """Check a value against the rest of its row (with `checks_rows`); the columns that change.
 
-        `WrongValueError` says why the row cannot be used.
+        `WrongValueError` if the row cannot be used, with the reason.
         """
         del row, place
         return {}
@@ -176,7 +176,7 @@ class Kind:
         return types == "array" or (isinstance(types, list) and "array" in types)
 
     def check(self, column: str, layout: RecordLayout) -> None:
-        """Refuse a column of this kind if the outputs cannot hold it; `ValueError` says why."""
+        """Refuse a column of this kind if the outputs cannot contain it. `ValueError` has the reason."""
         if not self.part:
             return
         if layout.texts:
@@ -261,6 +261,6 @@ def check_options(column: str, kind: Kind, keys: Iterable[str]) -> None:
 
 
 def check_kinds(layout: RecordLayout) -> None:
-    """Refuse columns that the outputs of a spec cannot hold; `ValueError` names the first."""
+    """Refuse columns that the outputs of a spec cannot contain. `ValueError` names the first."""
     for column, kind in layout.kinds.items():
         kind_of(kind).check(column, layout)

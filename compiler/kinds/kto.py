@@ -1,4 +1,4 @@
-"""Marks of answers as wanted or not: what LLaMA-Factory 0.9.5 reads as `kto_tag` (stage kto)."""
+"""Marks of answers as wanted or not, which LLaMA-Factory 0.9.5 reads as `kto_tag` (stage kto)."""
 
 from collections import Counter
 from collections.abc import Mapping

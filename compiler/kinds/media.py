@@ -25,7 +25,7 @@ PIXELS = 768 * 768  # LLaMA-Factory's image_max_pixels: what has more is made sm
 
 
 class MediaReader(ColumnReader):
-    """Reads paths of images, videos or audios; counts what LLaMA-Factory will change or not find.
+    """Reads paths of images, videos or audios. Counts files that LLaMA-Factory will change or not find.
 
     Files are below the spec's `media_dir`, or next to the source file.
     """
@@ -96,7 +96,7 @@ class MediaReader(ColumnReader):
         return {self.turns: [*talk[:first], question, *talk[first + 1 :]]}
 
     def notes(self) -> list[str]:
-        """Where the files are looked for, and what the records do not show of them."""
+        """Notes on the folder of the files, and on changes that the records do not show."""
         lines = [f"media are looked for in {self.folder}: a recipe names it as media_dir"]
         if self.large:
             images = counted(len(self.large), "image")

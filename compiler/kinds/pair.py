@@ -103,7 +103,7 @@ class ReplyKind(Kind):
     """One of the two answers. In alpaca it is a text, in a conversation a turn."""
 
     def check(self, column: str, layout: RecordLayout) -> None:
-        """Refuse one answer without the other, and beside an answer of a template."""
+        """Refuse one answer without the other, and a pair next to an answer of a template."""
         super().check(column, layout)
         answers = sorted(kind for kind in layout.kinds.values() if kind in PAIR)
         if answers != [*PAIR] or layout.answered:

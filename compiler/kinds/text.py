@@ -55,7 +55,7 @@ class AnswerReader(ColumnReader):
 
 
 class AnyKind(Kind):
-    """Any value that JSON can hold: a JSON Schema cannot say so."""
+    """Any value that JSON can represent. A JSON Schema cannot express that."""
 
     def validators(self) -> tuple[Validator, Validator]:
         """Checks by writing the values as JSON."""

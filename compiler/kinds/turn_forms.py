@@ -1,8 +1,8 @@
-"""Turns as other tools write them, brought into OpenAI's form: role, content, tool_calls.
+"""Convert the turns of other tools into OpenAI's form: role, content, tool_calls.
 
-These are Gemini's `parts`, Anthropic's blocks, the parts of LLaMA-Factory's v1 files, images of OpenAI's
+It knows Gemini's `parts`, Anthropic's blocks, the parts of LLaMA-Factory's v1 files, images of OpenAI's
 requests, dialogues in one text and conversations as JSON text. A part of another type stays, and reading its
-turn refuses it. Unused keys of a part move to its turn, where they are counted or checked as marks.
+turn refuses it. Unused keys of a part move to its turn, which counts them or checks them as marks.
 """
 
 import json
@@ -48,7 +48,7 @@ def role_and_content(turn: Mapping[str, object]) -> tuple[str, str]:
 
 
 def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True) -> object:
-    """Bring a conversation into OpenAI's form. Any other value stays, and is refused where it is checked.
+    """Convert a conversation into OpenAI's form. Any other value stays, and its check refuses it.
 
     `roles` maps further names of roles to those of `ROLES`. `whole`: a text that is a JSON list of turns is a
     conversation, too (otherwise only if each of its turns has a known role: an answer may be JSON itself).
@@ -120,7 +120,7 @@ def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
 
 
 class _Parts:
-    """What the parts of one turn contain."""
+    """Contents of the parts of one turn."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []

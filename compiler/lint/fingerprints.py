@@ -112,7 +112,7 @@ class Fingerprints:
         return lines
 
     def take(self, order: Sequence[int]) -> "Fingerprints":
-        """The fingerprints of some rows, in this order, without those that a split is drawn by."""
+        """The fingerprints of some rows, in this order, without the columns for drawing a split."""
         texts = [self.texts[row] for row in order] if self.texts else []
         return replace(
             self,

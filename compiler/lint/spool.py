@@ -97,7 +97,7 @@ class Spool(Sequence[int]):
         return taken
 
     def _spill(self) -> None:
-        """Move the numbers in memory to the file where they are many."""
+        """Move the numbers in memory to the file if they are many."""
         if len(self._recent) * self._width < IN_MEMORY:
             return
         with named(Path(tempfile.gettempdir())):

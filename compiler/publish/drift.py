@@ -1,4 +1,4 @@
-"""Whether a compiled dataset is still what its manifest says: bytes of files, registry entries."""
+"""Check that a compiled dataset still matches its manifest: bytes of files, registry entries."""
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ _ABSENT = object()
 def read_manifests(folder: Path) -> dict[str, Manifest]:
     """Read the manifests of the compiled datasets in a folder, by name; `ContentError` if one is broken.
 
-    Other tools write files of this name too (next to images, say): those are left out.
+    Other tools write files of this name too (e.g. next to images). They are left out.
     """
     manifests: dict[str, Manifest] = {}
     for path in sorted(folder.glob(f"[!.]*/{MANIFEST}")):
@@ -52,7 +52,7 @@ def compile_again(folder: str, manifest: Manifest) -> str:
 def changed_file(
     path: Path, manifest: Manifest, moved: Callable[[int], None] | None = None
 ) -> Problem | None:
-    """E431 if a file is missing or its bytes are not those that the compile wrote.
+    """E431 if a file is missing or its bytes have changed since the compile.
 
     `moved` gets the number of bytes read, for a progress bar. None also for a file that the manifest does not
     list.
@@ -72,7 +72,7 @@ def changed_file(
 def changed_entry(place: str, name: str, entry: Entry, compiled: Entry, hint: str = "") -> Iterator[Problem]:
     """Yield E432 for each part of a registry entry that differs from what the compile registered.
 
-    Keys that a user added (`num_samples`, `split`, …) are no difference. `place` is the registry's path.
+    Keys that a user added (`num_samples`, `split`, …) do not count. `place` is the registry's path.
     """
     for key in COMPILED_KEYS:
         values, expected = entry.get(key, _ABSENT), compiled.get(key, _ABSENT)

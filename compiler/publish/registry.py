@@ -125,7 +125,7 @@ class Registry:
         )
 
     def publish_report(self, staged: Path, spec: Spec, report: CompileReport, made_from: Identity) -> None:
-        """Publish a staged dataset with the manifest of its report, and note what else changed."""
+        """Publish a staged dataset with the manifest of its report, and note other changed entries."""
         notes = self.publish(staged, spec.name, manifest_of(spec, report, made_from))
         report.problems.notes.extend([*notes, *self.restored])
 

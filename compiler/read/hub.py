@@ -44,7 +44,7 @@ class HubFile:
 
 
 class _Remote(io.RawIOBase):
-    """The bytes of a file of the hub; what goes wrong on the way names it."""
+    """The bytes of a file of the hub. Errors of the connection name the file."""
 
     def __init__(self, file: HubFile, stream: Any) -> None:
         self._file, self._stream = file, stream

@@ -289,7 +289,7 @@ def _split_in(spec: Spec, path: Path) -> str:
 def data_files(path: Path) -> list[Path]:
     """A file, or the data files of a folder; `RequestError` if there are none.
 
-    Of a folder that names its splits the files of `train` are read, or those of its only split.
+    If the files of a folder name splits, the files of `train` are read, or the files of the only split.
     """
     try:
         path.stat()

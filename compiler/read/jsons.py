@@ -1,4 +1,4 @@
-"""JSON in its layouts: one object a line, or one document that holds all rows."""
+"""Read JSON: one object a line, or one document with all rows."""
 
 import io
 import json

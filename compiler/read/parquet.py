@@ -104,7 +104,7 @@ def _too_long(batch: Any) -> int | None:
 
 
 def _values(column: Any) -> Sequence[object]:
-    """A column's values; each alone where one of them cannot be read."""
+    """A column's values. If one of them cannot be read, each is read alone."""
     try:
         return cast("list[object]", column.to_pylist())
     except UNREADABLE:

@@ -37,7 +37,7 @@ class BrokenError(Exception):
 
 
 class Scanner:
-    """Walks over a document: `next_sign` looks, the others go on; `BrokenError` where it is no JSON."""
+    """Scanner of a document. `next_sign` only looks ahead, the others move on. `BrokenError` if not JSON."""
 
     def __init__(self, chunks: Iterable[bytes], line: int) -> None:
         self.chunks = iter(chunks)
@@ -91,7 +91,7 @@ class Scanner:
         return key
 
     def row(self) -> tuple[int, object, Wrong | None]:
-        """Walk over a value; return its line, itself, and (code, message) of what JSON does not allow."""
+        """Walk over a value: its line, the value, and (code, message) of each violation of JSON."""
         line, value = self.line_now(), self.value()
         if self.suspect and not self.odd:
             try:

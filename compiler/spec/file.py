@@ -152,7 +152,7 @@ def _over(top: object, under: object) -> object:
 
 
 def _refuse_others(path: Path, value: object) -> None:
-    """Refuse keys that are no text: YAML 1.1 reads a bare yes, no, on or off as a truth value."""
+    """Refuse keys that are not text: YAML 1.1 reads a bare yes, no, on or off as a truth value."""
     if isinstance(value, list):
         for item in value:
             _refuse_others(path, item)

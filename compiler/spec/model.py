@@ -431,7 +431,7 @@ def _check_pieces(pieces: PieceRule, place: str) -> None:
 
 
 def _mixed(spec: Spec, whole: Any) -> Spec:
-    """Give each part of a mixture its own spec, which writes what the mixture writes."""
+    """Give each part of a mixture its own spec with the outputs of the mixture."""
     strange = next((key for key in ("source", "labels", "clean", "filter") if key in whole), "")
     belongs = "it belongs to a part or to the part's spec"
     _refuse(strange, f"`{strange}` and `mix` do not go together: {belongs}")

@@ -1,4 +1,4 @@
-"""What an audit counts and finds, whichever stage is trained, and the processes that make it.
+"""Counts and findings of an audit, for every training stage, and the processes that make it.
 
 Batches of rows are audited by as many processes as there are cores, each a fork that shares the rows.
 """
@@ -97,7 +97,7 @@ def workers_for(size: int) -> int:
 def audits(audit: AuditBatch, rows: Any, starts: range, workers: int) -> Iterator[Iterator[Audit]]:
     """Yield the audits of the batches of rows (a `datasets.Dataset`) that begin at `starts`, in their order.
 
-    Several workers make them while the caller does something else; `RequestError` where one was killed.
+    Several workers make them while the caller does something else. `RequestError` if one was killed.
     """
     global _batch  # forked processes inherit it; it could not be sent to them
 
@@ -124,7 +124,10 @@ def _forked(start: int) -> Audit:
 
 
 def _begin(parent: int) -> None:
-    """Leave with the parent, leave Ctrl-C to it, and use one core: what threads there were are not forked."""
+    """Set up a worker: it ends with the parent, ignores Ctrl-C, and uses one core.
+
+    One core, because threads do not survive a fork.
+    """
     import ctypes
 
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -41,7 +41,7 @@ class Batching:
         return self._ids[text]
 
     def start(self) -> None:
-        """Note texts from here on, and forget those before."""
+        """Record texts from here on, and drop the texts recorded before."""
         self._ids, self.noting = {}, True
 
     def tokenise(self) -> None:
@@ -215,7 +215,7 @@ class Measuring:
 
 
 class PretrainingAuditor:
-    """Audits pretraining (stage pt): it learns all tokens but those cut off or left over by packing."""
+    """Audits pretraining (stage pt), which learns all tokens that cutting and packing leave."""
 
     def __init__(self, data: RecipeData) -> None:
         self.args = data.data_args

@@ -176,7 +176,7 @@ def verify(
 ) -> Verdict:
     """Verify one registered dataset. `RequestError` if LLaMA-Factory or the file is missing.
 
-    `settings` are those of the `recipe`, if there is one, with the command's options over them. `siblings`
+    `settings` come from the `recipe`, if there is one, and the command's options override them. `siblings`
     are the datasets of the same compile.
     """
     dataset, manifests = locate_dataset(name, out), read_manifests(out)

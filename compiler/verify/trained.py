@@ -102,7 +102,7 @@ def training_of(
 
 
 def _nothing_trained(recipe: RecipeFile) -> Training:
-    """No rows; E433 if the recipe does nothing else with them either."""
+    """Count no trained rows, with E433 if the recipe does not use the dataset in any other way."""
     value = recipe.settings.get("do_train")
     state = "is missing" if value is None else f"is {show_value(value)}"
     training = Training(rows=0, steps=[f"do_train {state}: nothing is trained"])
