@@ -56,7 +56,7 @@ def _with_arguments(body: object) -> object:
         except (ValueError, RecursionError):
             return body
     calls = body if isinstance(body, list) else [body]
-    renamed = []
+    renamed: list[object] = []
     for call in calls:
         if isinstance(call, dict) and "parameters" in call and "arguments" not in call:
             renamed.append({"name": call.get("name"), "arguments": call["parameters"]})
