@@ -38,8 +38,9 @@ class Lexical:
 def qa_summary(rows: Rows, answers: Sequence[str]) -> dict[str, object]:
     """Figures of scored rows, and under `types` the figures of each type ({} if no row has a type).
 
-    `accuracy`, `stderr` and `ci95` are those of the exact match: `eval compare` reads them. `majority` is the
-    majority-class baseline over `answers`, the references of the whole dataset. `ValueError` without rows.
+    `accuracy`, `stderr` and `ci95` are those of the exact match: `tuneyard eval compare` reads them.
+    `majority` is the majority-class baseline over `answers`, the references of the whole dataset.
+    `ValueError` without rows.
     """
     types: dict[str, list[Mapping[str, object]]] = {}
     for row in rows:
