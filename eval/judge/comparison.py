@@ -20,7 +20,7 @@ from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, Paired
 from tuneyard.eval.metrics.calibration import calibration
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
 from tuneyard.eval.read.run import Runs, RunsOfDataset, ScoredRun
-from tuneyard.eval.statistics.estimate import TestedDifference
+from tuneyard.eval.statistics.estimate import DifferenceTest
 from tuneyard.eval.statistics.f1 import LabelCounts, count_labels, f1_differences, macro_f1
 from tuneyard.eval.statistics.family import Units, estimates, shrunk, skewness, units_of
 from tuneyard.eval.statistics.rates import average, metric_mean, rate_of
@@ -125,7 +125,7 @@ def _steps(pairs: Pairs, data: PairedRows) -> Floats:
 
 
 def paired_tests(
-    pairs: Pairs, steps: Floats, differences: Sequence[TestedDifference], metric: Metric = ACCURACY
+    pairs: Pairs, steps: Floats, differences: Sequence[DifferenceTest], metric: Metric = ACCURACY
 ) -> list[PairedTest]:
     """Tests of (old, new) models by their differences [rows, pairs] and the mean of each."""
     gains = steps

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from tuneyard.core.metrics import ACCURACY, Metric
 from tuneyard.eval.metrics.calibration import Calibration
-from tuneyard.eval.statistics.estimate import Estimate, Mean, TestedDifference
+from tuneyard.eval.statistics.estimate import DifferenceTest, Estimate, Mean
 from tuneyard.eval.statistics.family import ALPHA
 
 MEAN = "mean"
@@ -34,7 +34,7 @@ class ModelScore(Mean):
 
 
 @dataclass(frozen=True, slots=True)
-class PairedTest(TestedDifference):
+class PairedTest(DifferenceTest):
     """`model` minus `against` on the same `n` rows; p and limits hold for the whole family.
 
     `better` and `worse` count rows. `macro_f1` is the difference of macro-F1 in the same family. `shrunk` is
@@ -46,7 +46,7 @@ class PairedTest(TestedDifference):
     n: int
     better: int
     worse: int
-    macro_f1: TestedDifference | None = None
+    macro_f1: DifferenceTest | None = None
     shrunk: float | None = None
 
     @property

@@ -30,7 +30,7 @@ class Mean(Estimate):
 
 
 @dataclass(frozen=True, slots=True)
-class TestedDifference(Estimate):
+class DifferenceTest(Estimate):
     """A mean difference with its two-sided p. Limits and p hold for all comparisons of one family together.
 
     `smallest` is the minimum detectable effect (80 % power).

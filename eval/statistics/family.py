@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.eval.statistics.estimate import Estimate, TestedDifference
+from tuneyard.eval.statistics.estimate import DifferenceTest, Estimate
 from tuneyard.eval.statistics.rates import AT_ONCE, SEED, Z95, by_cluster
 from tuneyard.eval.statistics.spread import (
     Floats,
@@ -99,8 +99,8 @@ def units_of(
     return Units(every, shared, np.full(every.shape[1], squares), alone, bound)
 
 
-def estimates(units: Units) -> list[TestedDifference]:
-    """TestedDifference of each candidate of a family, with limits and p of the whole family.
+def estimates(units: Units) -> list[DifferenceTest]:
+    """DifferenceTest of each candidate of a family, with limits and p of the whole family.
 
     For a single candidate on independent rows that are correct or incorrect, p is mid-p McNemar's. Otherwise
     p comes from 20,000 flips with a fixed seed (from all flips if few clusters differ), or from the normal
@@ -124,7 +124,7 @@ def estimates(units: Units) -> list[TestedDifference]:
     for column, value in enumerate(spread.value.tolist()):
         chance = float(p[column])
         low, high = _agreeing(_limits(units, spread, column, float(reach[column])), chance)
-        differences.append(TestedDifference(value, low, high, chance, float(smallest[column])))
+        differences.append(DifferenceTest(value, low, high, chance, float(smallest[column])))
     return differences
 
 
@@ -135,7 +135,7 @@ def skewness(units: Units) -> Floats:
 
 def sliced(
     steps: Floats, labels: Sequence[str], groups: Sequence[Hashable] | None
-) -> dict[str, list[TestedDifference]]:
+) -> dict[str, list[DifferenceTest]]:
     """Differences of each candidate on the rows of each label; slices and candidates are one family.
 
     `steps` are the differences [rows, candidates] of shares. A cluster in several slices is flipped whole.

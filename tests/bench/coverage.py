@@ -17,7 +17,7 @@ from scipy.stats import norm
 from tuneyard.eval.judge.comparison import RARE, SKEWED
 from tuneyard.eval.statistics import family
 from tuneyard.eval.statistics.f1 import LabelCounts, f1_differences, macro_f1
-from tuneyard.eval.statistics.family import TestedDifference, Units, estimates, skewness, units_of
+from tuneyard.eval.statistics.family import DifferenceTest, Units, estimates, skewness, units_of
 from tuneyard.eval.statistics.rates import mean_of, rate_of
 
 LARGEST_CLUSTER = 60
@@ -39,7 +39,7 @@ class Page:
 Draw = Callable[[np.random.Generator], Page]
 
 
-def contradicts(found: Sequence[TestedDifference]) -> bool:
+def contradicts(found: Sequence[DifferenceTest]) -> bool:
     """Whether a p is under 5 % beside an interval that holds 0, or the reverse."""
     return any((one.p < family.ALPHA) != (one.low > 0 or one.high < 0) for one in found)
 

@@ -19,7 +19,7 @@ from tuneyard.eval.judge.cells import on_dataset, translated
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.read.results import PREDICTIONS
 from tuneyard.eval.read.run import Runs, ScoredRun
-from tuneyard.eval.statistics.estimate import Mean, TestedDifference
+from tuneyard.eval.statistics.estimate import DifferenceTest, Mean
 from tuneyard.eval.statistics.family import estimates, units_of
 from tuneyard.eval.statistics.rates import rate_of
 from tuneyard.eval.statistics.selection import split_halves
@@ -55,8 +55,8 @@ class LabelBias:
     raw: Mean
     calibrated: Mean
     raw_gain: float | None = None
-    gain: TestedDifference | None = None
-    of_bias: TestedDifference | None = None
+    gain: DifferenceTest | None = None
+    of_bias: DifferenceTest | None = None
 
 
 @dataclass(frozen=True, slots=True)

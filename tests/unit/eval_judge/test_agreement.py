@@ -15,7 +15,7 @@ from tuneyard.eval.judge.questions.against_base import differences
 from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.show.verdict import headline, verdict
 from tuneyard.eval.statistics import family
-from tuneyard.eval.statistics.family import TestedDifference
+from tuneyard.eval.statistics.family import DifferenceTest
 
 LABELS = ["yes", "no", "maybe"]
 MODELS = ["base", "a", "b", "c"]
@@ -56,7 +56,7 @@ def page(
     return runs
 
 
-def agree(one: PairedTest | TestedDifference) -> bool:
+def agree(one: PairedTest | DifferenceTest) -> bool:
     return (one.p < 0.05) == (one.low > 0 or one.high < 0)
 
 

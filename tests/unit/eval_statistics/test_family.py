@@ -12,7 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from tuneyard.eval.statistics import family
 from tuneyard.eval.statistics.family import (
-    TestedDifference,
+    DifferenceTest,
     Units,
     _Flips,
     _largest_flipped,
@@ -24,7 +24,7 @@ from tuneyard.eval.statistics.family import (
 from tuneyard.eval.statistics.spread import normal_deviate
 
 
-def one(better: int, worse: int, n: int, groups: list[int] | None = None) -> TestedDifference:
+def one(better: int, worse: int, n: int, groups: list[int] | None = None) -> DifferenceTest:
     steps = np.repeat([1.0, -1.0, 0.0], [better, worse, n - better - worse])[:, None]
     (found,) = estimates(units_of([steps], [groups]))
     return found
@@ -199,7 +199,7 @@ def check_agreement(units: Units) -> None:
         assert one.low <= one.value <= one.high
 
 
-def agrees(one: TestedDifference) -> bool:
+def agrees(one: DifferenceTest) -> bool:
     endless = math.isinf(one.low) or math.isinf(one.high)
     return (one.p < 0.05) == (one.low > 0 or one.high < 0) and not (endless and one.p < 0.05)
 

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from tuneyard.eval.statistics.f1 import count_labels, f1_differences, macro_f1
-from tuneyard.eval.statistics.family import TestedDifference, estimates
+from tuneyard.eval.statistics.family import DifferenceTest, estimates
 from tuneyard.eval.statistics.ratings import holm, sign_flip
 from tuneyard.eval.statistics.spread import spread_of
 
@@ -50,9 +50,7 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-def f1_of(
-    gold: list[str], old: list[str], new: list[str], groups: list[str] | None = None
-) -> TestedDifference:
+def f1_of(gold: list[str], old: list[str], new: list[str], groups: list[str] | None = None) -> DifferenceTest:
     """The difference of macro-F1 as compare finds it, for one model and for one of several."""
     counts = [count_labels(gold, said, groups) for said in (old, new)]
     return estimates(f1_differences(counts, [(0, 1)]))[0]
