@@ -232,9 +232,11 @@ def template_named(name: str, think: bool) -> "Template":
     from llamafactory.data.template import TEMPLATES, ReasoningTemplate
 
     if name not in TEMPLATES:
+        message = f"LLaMA-Factory has no template {name!r} (it has {len(TEMPLATES)})"
         hint = nearest(name, TEMPLATES)
-        message = f"LLaMA-Factory has no template {name!r} (it has {len(TEMPLATES)}) {hint}"
-        raise RequestError(message.rstrip())
+        if hint:
+            message = f"{message}; {hint}"
+        raise RequestError(message)
     template = copy.copy(TEMPLATES[name])
     if isinstance(template, ReasoningTemplate):
         template.enable_thinking = think
