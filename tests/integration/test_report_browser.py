@@ -1,12 +1,17 @@
 """The report in a real browser, from file://: filters, search and pages, and what hostile text does."""
 
+import contextlib
 import csv
+import functools
 import html
 import io
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +55,33 @@ document.body.append(result);
 
 
 def open_page(page: str, folder: Path, *flags: str, fragment: str = "") -> str:
-    """Return the DOM of a page after its scripts have run."""
+    """The DOM of a page after its scripts have run.
+
+    The browser is stopped once it has printed the DOM: after a download it sometimes does not end by itself.
+    """
     (folder / "report.html").write_text(page, encoding="utf-8")
-    done = subprocess.run(
-        [str(BROWSER), *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom",
-         (folder / "report.html").as_uri() + fragment],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    return done.stdout
+    command = [
+        str(BROWSER), *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom",
+        (folder / "report.html").as_uri() + fragment,
+    ]  # fmt: skip
+    browser = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8", start_new_session=True
+    )
+    stop = functools.partial(os.killpg, browser.pid, signal.SIGKILL)
+    deadline = threading.Timer(120, stop)
+    deadline.start()
+    lines = []
+    for line in browser.stdout:
+        lines.append(line)
+        if line.endswith("</html>\n"):
+            break
+    deadline.cancel()
+    with contextlib.suppress(ProcessLookupError):
+        stop()
+    browser.wait()
+    browser.stdout.close()
+    assert lines and lines[-1].endswith("</html>\n"), "the browser printed no whole page in two minutes"
+    return "".join(lines)
 
 
 def answered(page: str, script: str, folder: Path, *flags: str) -> Any:
