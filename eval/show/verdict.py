@@ -190,12 +190,13 @@ def _decision(section: Section, base: str) -> str:
         template = AHEAD
     gain = _interval(section, test)
     text = tr(template, best=best, base=base, ours=value, theirs=base_value, gain=gain, p=show_p(test.p))
-    if test.shrunk is not None:
+    higher = _higher(section, best, base)
+    if test.shrunk is not None and not higher:  # luck lifts the highest figure, not one below it
         text += tr(CHOSEN, count=len(section.against_base), gain=_gain(section, test.shrunk))
     over = section.over_majority.get(best)
     if over and not (over.shown and over.value > 0):
         text += tr(NOT_OVER_MAJORITY, share=percent(section.majority))
-    text += _higher(section, best, base)
+    text += higher
     for rival in section.rivals:
         text += tr(TIED, model=rival.against, gain=_gain(section, rival.value), p=show_p(rival.p))
     return text

@@ -464,6 +464,17 @@ def test_the_best_of_many_has_a_figure_without_its_luck() -> None:
     assert "partly lucky" not in told(make("base", old), make("a", new), make("b", old))
 
 
+def test_only_the_highest_figure_is_called_lucky() -> None:
+    """200 examples: `b` has the highest figure, but only `a` is shown to be better than the base."""
+    base = [True] * 110 + [False] * 90
+    a = [True] * 122 + [False] * 78
+    b = [False] * 40 + [True] * 126 + [False] * 34
+    c = [True] * 111 + [False] * 89
+    text = told(make("base", base), make("a", a), make("b", b), make("c", c))
+    assert text.startswith("Ship a") and "b has a better figure (63.0 %)" in text
+    assert "partly lucky" not in text
+
+
 def test_a_model_is_within_a_margin_if_its_lower_limit_is() -> None:
     """1,000 examples: `a` and `b` differ on 10, so that `b` is shown to lose less than 2 points."""
     base, a = [True] * 500 + [False] * 500, [True] * 900 + [False] * 100
