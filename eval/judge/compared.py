@@ -12,7 +12,7 @@ from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.judge.questions.choice import HeldOutChoice
 from tuneyard.eval.judge.questions.replicates import Replicates
 from tuneyard.eval.read.contamination import training_warnings
-from tuneyard.eval.read.run import Runs, ScoredRun
+from tuneyard.eval.read.run import Runs, ScoredRun, models_of
 
 BASE = "base"
 
@@ -70,7 +70,7 @@ def comparison_of(answers: Sequence[AnsweredQuestion]) -> Comparison:
 
 
 def _base(runs: Runs) -> str:
-    models = list(dict.fromkeys(model for by_model in runs.values() for model in by_model))
+    models = models_of(runs)
     if BASE in models:
         return BASE
     return models[0]

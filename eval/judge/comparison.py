@@ -19,7 +19,7 @@ from tuneyard.core.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.metrics.calibration import calibration
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
-from tuneyard.eval.read.run import Runs, RunsOfDataset, ScoredRun
+from tuneyard.eval.read.run import Runs, RunsOfDataset, ScoredRun, models_of
 from tuneyard.eval.statistics.estimate import DifferenceTest
 from tuneyard.eval.statistics.f1 import LabelCounts, count_labels, f1_differences, macro_f1
 from tuneyard.eval.statistics.family import Units, estimates, shrunk, skewness, units_of
@@ -58,7 +58,7 @@ def compare(
     """
     if decide_on not in ("", *runs):
         raise RequestError(f"--decide-on {decide_on}: no such dataset; expected one of {', '.join(runs)}")
-    models = list(dict.fromkeys(model for by_model in runs.values() for model in by_model))
+    models = models_of(runs)
     if margin is not None and len(models) < 2:
         raise RequestError(f"--margin: only {models[0]} was given; expected a model to compare it with")
     rows = {dataset: _paired_rows(dataset, by_model, metric) for dataset, by_model in runs.items()}

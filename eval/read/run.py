@@ -107,6 +107,14 @@ def by_dataset(runs: Iterable[ScoredRun]) -> dict[str, dict[str, ScoredRun]]:
     return grouped
 
 
+def models_of(runs: Runs) -> list[str]:
+    """The names of all models, in the order in which the datasets list them first."""
+    models: dict[str, None] = {}
+    for runs_of_dataset in runs.values():
+        models.update(dict.fromkeys(runs_of_dataset))
+    return list(models)
+
+
 def without(run: ScoredRun, rows: Collection[str]) -> ScoredRun:
     """The run without some of its rows, and without the figures of all rows."""
     facts = {name: value for name, value in run.facts.items() if name not in FIGURES}

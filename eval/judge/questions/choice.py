@@ -10,7 +10,7 @@ from tuneyard.core.language import tr, tr_counted
 from tuneyard.core.number_format import Table, percent
 from tuneyard.eval.judge.cells import translated
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
-from tuneyard.eval.read.run import Runs, ScoredRun, without
+from tuneyard.eval.read.run import Runs, ScoredRun, models_of, without
 from tuneyard.eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42
@@ -57,7 +57,7 @@ def choose_on_half(runs: Runs, base: str) -> tuple[dict[str, dict[str, ScoredRun
     Rows of a cluster stay in one half. `RequestError` unless there are two candidates or more, and every
     model was scored on every dataset.
     """
-    models = list(dict.fromkeys(model for by_model in runs.values() for model in by_model))
+    models = models_of(runs)
     candidates = [model for model in models if model != base]
     if len(candidates) < 2 or base not in models:
         raise RequestError(
