@@ -37,6 +37,7 @@ NOT = (
     "compiler/init/*",
     "compiler/verify/*",
 )
+Key = tuple[str, str, int, str]  # file, line, column and change: Mutant.key
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 ENOUGH = 0.95
 
@@ -53,6 +54,7 @@ def main() -> int:
     drawn = sorted(every, key=lambda one: _lot(one, given.seed))[: given.count]
     listed = yaml.safe_load(EQUIVALENT.read_bytes())
     known = {(one["file"], one["line"], one["column"], one["change"]) for one in listed}
+    _check_listed(known, {one.key() for one in every}, given.patterns)
     sample = [one for one in drawn if one.key() not in known]
     print(f"{len(drawn)} of {len(every)} errors, {len(drawn) - len(sample)} of them equivalent", flush=True)
     found = Found(given.out, checkout(ROOT, tracked()))
@@ -64,6 +66,15 @@ def main() -> int:
     killed = 1 - counts["survived"] / max(1, len(sample))
     print(f"{killed:.1%} of {len(sample)} killed: {dict(counts)}")
     return int(killed < ENOUGH)
+
+
+def _check_listed(listed: set[Key], possible: set[Key], patterns: list[str]) -> None:
+    """End the run if an entry of equivalent.yaml is of a line that has changed since: it excuses nothing."""
+    files = set(_files(patterns))
+    stale = sorted(key for key in listed - possible if key[0] in files)
+    if stale:
+        lines = "\n".join(f"{path}: {line}: {change}" for path, line, _, change in stale)
+        sys.exit(f"{EQUIVALENT.name}: no such error; delete the entry or write its line anew:\n{lines}")
 
 
 def _files(patterns: list[str]) -> list[str]:
