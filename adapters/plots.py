@@ -1,16 +1,14 @@
 """Pictures of adapters: norms by layer, spectra, the distribution of their elements, cosine similarity."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-import click
-
 from tuneyard.adapters.statistics import AdapterStatistics, Matrix
-from tuneyard.core.drawing import plot_texts, save
+from tuneyard.core.drawing import plotting, save
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language import tr
 
@@ -52,35 +50,27 @@ def is_one_file(target: Path) -> bool:
 
 
 def draw(target: Path, measured: list[AdapterStatistics], cosines: Matrix) -> list[Path]:
-    """Write all pictures into the file `target`, or one PNG each into the folder `target`; list the files.
-
-    Plots show numbers instead of names that no font contains.
-    """
+    """Write all pictures into the file `target`, or one PNG each into the folder `target`; list the files."""
     from matplotlib.figure import Figure
 
+    with plotting():
+        pictures = _pictures(measured, cosines)
+        if is_one_file(target):
+            save(_stacked(pictures), target)
+            return [target]
+        paths = []
+        for picture in pictures:
+            figure = Figure(figsize=(picture.width, picture.height))
+            picture.paint(figure)
+            path = target / f"{picture.name}.png"
+            save(figure, path)
+            paths.append(path)
+        return paths
+
+
+def _pictures(measured: list[AdapterStatistics], cosines: Matrix) -> list[Picture]:
+    """Plan the pictures of adapters."""
     names = [adapter.name for adapter in measured]
-    with plot_texts(names) as typeface:
-        for name, number in typeface.numbered.items():
-            message = "plots: {number} is {name}, which no installed font can write"
-            click.echo(tr(message, number=number, name=name), err=True)
-        labelled = [replace(adapter, name=typeface.show(adapter.name)) for adapter in measured]
-        pictures = _pictures(names, labelled, cosines)
-        with typeface.used():
-            if is_one_file(target):
-                save(_stacked(pictures), target)
-                return [target]
-            paths = []
-            for picture in pictures:
-                figure = Figure(figsize=(picture.width, picture.height))
-                picture.paint(figure)
-                path = target / f"{picture.name}.png"
-                save(figure, path)
-                paths.append(path)
-            return paths
-
-
-def _pictures(names: list[str], measured: list[AdapterStatistics], cosines: Matrix) -> list[Picture]:
-    """Plan the pictures of adapters. `names` are for files; the names in `measured` are drawn."""
     pictures = [
         Picture("norms", PANEL_WIDTH * len(measured), PANEL_HEIGHT, partial(_norms, measured)),
         Picture("spectrum", PANEL_WIDTH, PANEL_HEIGHT, partial(_spectrum, measured)),
@@ -92,8 +82,7 @@ def _pictures(names: list[str], measured: list[AdapterStatistics], cosines: Matr
         pictures.append(Picture(file_name, PANEL_WIDTH * 2, PANEL_HEIGHT, partial(_values, adapter)))
     if len(measured) > 1:
         width, height = cosine_size(len(measured))
-        labels = [adapter.name for adapter in measured]
-        pictures.append(Picture("cosine", width, height, partial(_cosine, labels, cosines)))
+        pictures.append(Picture("cosine", width, height, partial(_cosine, names, cosines)))
     return pictures
 
 

@@ -118,13 +118,14 @@ def _disk(folder: Path, name: str) -> Finding:
 
 
 def _fonts() -> Finding:
-    from tuneyard.core.drawing import choose_typeface
+    from tuneyard.core.drawing import font_families, has_font_for
 
-    chosen = choose_typeface(["中文"])
-    if chosen.numbered:
+    if not has_font_for("中文"):
         fix = "sudo apt-get install fonts-noto-cjk (or another Chinese font)"
-        return Finding("fonts", "warning", "none with Chinese letters: plots number such labels", fix)
-    return Finding("fonts", "ok", chosen.families[-1])
+        return Finding(
+            "fonts", "warning", "no Chinese font: plots show boxes instead of Chinese letters", fix
+        )
+    return Finding("fonts", "ok", ", ".join(font_families()[1:]))
 
 
 def _hub() -> Finding:

@@ -1,12 +1,14 @@
 """Plots in one style, written atomically.
 
-Labels with Chinese letters use an installed CJK font. Without one, numbers replace these labels.
+matplotlib looks for each letter in one list of font families: its own, then the installed CJK families.
 """
 
 import contextlib
+import functools
+import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,127 +39,117 @@ NOT_WRITTEN = (
     "The plots are in English: no installed font has Chinese letters; "
     "install one (fonts-noto-cjk; see tuneyard doctor)."
 )
+BOXES = (
+    "No installed font has these letters, which the plots show as boxes: {letters}. "
+    "Install a font that has them (fonts-noto-cjk for Chinese; see tuneyard doctor)."
+)
+MISSING_GLYPH = re.compile(r"Glyph (\d+) \(.*\) missing from", re.S)  # matplotlib's warning
+MOST_LETTERS = 40  # that a warning names
 
 
-@dataclass(frozen=True, slots=True)
-class Typeface:
-    """Font families to draw with, and the labels that none of them can show, each with its number."""
+def font_families() -> list[str]:
+    """Font families of all plots: the Latin one, then the installed CJK ones."""
+    from matplotlib import font_manager
 
-    families: tuple[str, ...]
-    numbered: Mapping[str, str]
-
-    def show(self, text: str) -> str:
-        """Replace every label that cannot be drawn by its number (`#1`)."""
-        for label in sorted(self.numbered, key=len, reverse=True):
-            text = text.replace(label, self.numbered[label])
-        return text
-
-    @contextlib.contextmanager
-    def used(self) -> Iterator[None]:
-        """Draw with these families, and in the style of all plots, inside the block."""
-        import matplotlib
-
-        with matplotlib.rc_context({"font.family": list(self.families)}, STYLE):
-            yield
+    _register_new_fonts()
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [LATIN, *(family for family in CJK if family in installed)]
 
 
-def choose_typeface(labels: Sequence[str]) -> Typeface:
-    """Choose the installed CJK fonts that the labels need, and number the labels that no font can show."""
-    letters = set("".join(labels))
-    families, drawable = _cover(letters)
-    if letters - drawable and _add_fonts():
-        families, drawable = _cover(letters)
-    missing = [label for label in dict.fromkeys(labels) if set(label) - drawable]
-    return Typeface(tuple(families), {label: f"#{number}" for number, label in enumerate(missing, 1)})
+@functools.cache
+def _register_new_fonts() -> None:
+    """Add fonts that were installed after matplotlib cached its list."""
+    from matplotlib import font_manager
+
+    listed = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in sorted(set(font_manager.findSystemFonts()) - listed):
+        with contextlib.suppress(OSError, RuntimeError):  # no font that matplotlib can draw with
+            font_manager.fontManager.addfont(path)
+
+
+def has_font_for(text: str) -> bool:
+    """True if the installed fonts have every letter of the text."""
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
+    missing = set(map(ord, text))
+    for family in font_families():
+        if missing:
+            missing -= FT2Font(font_manager.findfont(family)).get_charmap().keys()
+    return not missing
 
 
 def plot_language() -> str:
     """Current language, or English if no installed font has the letters of its texts."""
-    if choose_typeface(list(catalogue(current()).values())).numbered:
-        return ENGLISH
-    return current()
+    if has_font_for("".join(catalogue(current()).values())):
+        return current()
+    return ENGLISH
 
 
 @contextlib.contextmanager
-def plot_texts(labels: Sequence[str]) -> Iterator[Typeface]:
-    """Use the language of plots inside the block, and yield the typeface for its texts and for `labels`.
+def plotting() -> Iterator[None]:
+    """Draw plots inside the block, in one style and with the fonts and the language of plots.
 
-    Without a font for the current language the texts are in English, and stderr reports it.
+    stderr reports plots in English for want of a font, and letters that no installed font has.
     """
+    import matplotlib
+
+    reported = _reported()
     language = plot_language()
-    if language != current():
-        _note_english()
-    with in_language(language):
-        yield choose_typeface([*labels, *catalogue(language).values()])
+    if language != current() and NOT_WRITTEN not in reported:
+        reported.add(NOT_WRITTEN)
+        click.echo(tr(NOT_WRITTEN), err=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", MISSING_GLYPH.pattern)
+        with in_language(language), matplotlib.rc_context({"font.family": font_families()}, STYLE):
+            yield
+    letters: list[str] = []
+    for warning in caught:
+        glyph = MISSING_GLYPH.match(str(warning.message))
+        if glyph is None:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+            continue
+        letter = chr(int(glyph[1]))
+        if letter not in reported:
+            reported.add(letter)
+            letters.append(letter)
+    if letters:
+        click.echo(tr("warning: {what}", what=tr(BOXES, letters=_listed(letters))), err=True)
 
 
-def _note_english() -> None:
-    """Print that the plots are in English, once in a command."""
+def _reported() -> set[str]:
+    """Letters and texts that this command has reported already; empty outside a command."""
     context = click.get_current_context(silent=True)
     if context is None:
-        click.echo(tr(NOT_WRITTEN), err=True)
-    elif NOT_WRITTEN not in context.meta:
-        context.meta[NOT_WRITTEN] = True
-        click.echo(tr(NOT_WRITTEN), err=True)
+        return set()
+    reported: set[str] = context.meta.setdefault(__name__, set())
+    return reported
 
 
-def _cover(letters: set[str]) -> tuple[list[str], set[str]]:
-    """Choose font families that cover the letters, as far as matplotlib's list goes, with their letters."""
-    from matplotlib import font_manager
-
-    families = [LATIN]
-    drawable = _letters(LATIN)
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    for family in CJK:
-        missing = letters - drawable
-        if not missing:
-            break
-        if family not in installed:
-            continue
-        family_letters = _letters(family)
-        if family_letters & missing:
-            families.append(family)
-            drawable |= family_letters
-    return families, drawable
-
-
-def _add_fonts() -> bool:
-    """Register fonts that were installed after matplotlib cached its list. True if there are any."""
-    from matplotlib import font_manager
-
-    listed = {font.fname for font in font_manager.fontManager.ttflist}
-    new = sorted(set(font_manager.findSystemFonts()) - listed)
-    for path in new:
-        with contextlib.suppress(OSError, RuntimeError):  # no font that matplotlib can draw with
-            font_manager.fontManager.addfont(path)
-    return bool(new)
-
-
-def _letters(family: str) -> set[str]:
-    from matplotlib import font_manager
-    from matplotlib.ft2font import FT2Font
-
-    return set(map(chr, FT2Font(font_manager.findfont(family)).get_charmap()))
+def _listed(letters: Sequence[str]) -> str:
+    """Join letters for a message, unprintable ones as their escapes."""
+    names = [letter if letter.isprintable() else ascii(letter)[1:-1] for letter in letters[:MOST_LETTERS]]
+    if len(letters) > MOST_LETTERS:
+        names.append("…")
+    return " ".join(names)
 
 
 @contextlib.contextmanager
-def picture(size: tuple[float, float], path: Path, typeface: Typeface) -> Iterator["Figure"]:
+def picture(size: tuple[float, float], path: Path) -> Iterator["Figure"]:
     """Yield a figure of `size` inches to draw on, and write it in the end."""
     from matplotlib.figure import Figure
 
-    with typeface.used():
-        figure = Figure(figsize=size)
-        yield figure
-        save(figure, path)
+    figure = Figure(figsize=size)
+    yield figure
+    save(figure, path)
 
 
 @contextlib.contextmanager
-def plot(title: str, size: tuple[float, float], path: Path, typeface: Typeface) -> Iterator["Axes"]:
+def plot(title: str, size: tuple[float, float], path: Path) -> Iterator["Axes"]:
     """Yield the axes of a plot of `size` inches under its title, and write it in the end."""
-    with picture(size, path, typeface) as figure:
+    with picture(size, path) as figure:
         axes = figure.add_subplot()
-        title = wrapped(typeface.show(title), size[0])
-        axes.set_title(title, pad=18)  # above what is written on a bar of 100 %
+        axes.set_title(wrapped(title, size[0]), pad=18)  # above what is written on a bar of 100 %
         yield axes
 
 

@@ -200,17 +200,15 @@ def write(
     if tables is None:
         tables = question_tables(compared)
     plots: Sequence[str] = []
-    numbered: Mapping[str, str] = {}
     files = [TABLE, TABLE_JSON]
     if compared.comparison.is_accuracy:
         from tuneyard.eval.show.plots import write_plots
         from tuneyard.eval.show.report import render
 
-        plots, typeface = write_plots(compared.comparison, compared.run_list, out)
-        numbered = typeface.numbered
+        plots = write_plots(compared.comparison, compared.run_list, out)
         files = [PAGE, TABLE, CHANGED, TABLE_JSON]
     parts = [f"## {caption}\n\n{grid(table)}" for caption, table in tables.items()]
-    text = "\n\n".join([*parts, markdown(compared.comparison, numbered)])
+    text = "\n\n".join([*parts, markdown(compared.comparison)])
     with in_language(ENGLISH):  # programs read the same JSON in every language
         document = to_json(compared.comparison, compared.run_list, compared.warnings, plots)
         for answer in compared.answers:

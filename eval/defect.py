@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.drawing import plot_texts
+from tuneyard.core.drawing import plotting
 from tuneyard.core.errors import ContentError, run, show_value
 from tuneyard.core.files import write_json
 from tuneyard.core.language import lang_option, tr, tr_counted
@@ -89,28 +89,16 @@ class Defect(Task):
         """Compute the figures; write the guide's two files."""
         references = self.references[job.dataset.name]
         figures = report_summary(predictions, [reference.judgement for reference in references])
-        return {**figures, "numbered_labels": write_defects(job.folder, predictions, figures)}
+        write_defects(job.folder, predictions, figures)
+        return figures
 
     def line(self, results: Mapping[str, Any]) -> str:
         """Accuracy, interval, n, majority, and the number of answers that do not parse."""
         return f"{accuracy_line(results)}  unparsed {results['unparsed']}"
 
-    def warnings(self, results: Mapping[str, Any]) -> list[str]:
-        """Warn of prompts that did not fit, and of labels that the plot shows as numbers."""
-        warnings = Task.warnings(self, results)
-        if results["numbered_labels"]:
-            warnings.append(
-                f"{results['numbered_labels']} labels are numbers in {PLOT}: no installed font has their "
-                f"characters; plot_labels in {DETAILED} lists them"
-            )
-        return warnings
 
-
-def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str, Any]) -> int:
-    """Write both files into OUT/MODEL/DATASET; the number of labels that the plot shows as numbers.
-
-    The labels of these numbers are in the JSON file.
-    """
+def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str, Any]) -> None:
+    """Write both files into OUT/MODEL/DATASET."""
     model, name = folder.parent.name, folder.name
     correct = hits(predictions)
     scored = ScoredRun(
@@ -123,7 +111,7 @@ def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapp
         correct,
         kinds={"subtype": [str(line["subtype"]) for line in predictions]},
     )
-    with plot_texts([model, name, *figures["subtypes"]]) as typeface:
+    with plotting():
         title = tr(
             "{model} judges {share} of {reports} of {name} correctly",
             model=model,
@@ -131,7 +119,7 @@ def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapp
             reports=tr_counted(figures["n"], "report"),
             name=name,
         )
-        draw_lying(replace(kinds_chart([scored], "subtype", model), title=title), typeface, folder / PLOT)
+        draw_lying(replace(kinds_chart([scored], "subtype", model), title=title), folder / PLOT)
     rows = []
     for line, is_correct in zip(predictions, correct, strict=True):
         row = {
@@ -154,11 +142,9 @@ def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapp
         "unparsed": figures["unparsed"],
         "subtype_accuracy": _shares(figures["subtypes"]),
         "type_accuracy": _shares(figures["types"]),
-        "plot_labels": {number: label for label, number in typeface.numbered.items()},
         "results": rows,
     }
     write_json(folder / DETAILED, details)
-    return len(typeface.numbered)
 
 
 def _shares(kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, object]]:

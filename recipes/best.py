@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from tuneyard.core.cli import cli_command
-from tuneyard.core.drawing import picture, plot_texts
+from tuneyard.core.drawing import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import read_object, require
 from tuneyard.core.language import ENGLISH, in_language, lang_option, tr, tr_counted
@@ -206,11 +206,11 @@ def _advice(curve: list[tuple[int, float]], step: int) -> str:
 
 def plot(curve: list[tuple[int, float]], best: Best, path: Path, meaning: Metric) -> None:
     """Draw the curve with its best point marked, as PNG."""
-    with plot_texts([best.metric]) as typeface, picture((6.4, 4), path, typeface) as figure:
+    with plotting(), picture((6.4, 4), path) as figure:
         axes = figure.subplots()
         axes.plot(*zip(*curve, strict=True), marker="o", color="C0")
         axes.plot([best.step], [best.value], marker="*", markersize=16, color="C5", linestyle="none")
         text = "Best at step {step}: {metric} {value:.4g}"
         title = tr(text, step=best.step, metric=best.metric, value=best.value)
-        axes.set_title(typeface.show(title))
-        axes.set(xlabel=tr("step"), ylabel=typeface.show(direction(best.metric, meaning)))
+        axes.set_title(title)
+        axes.set(xlabel=tr("step"), ylabel=direction(best.metric, meaning))

@@ -21,7 +21,7 @@ import click
 
 from tuneyard.core.cli import cli_command
 from tuneyard.core.documents import markdown_table
-from tuneyard.core.drawing import picture, plot_texts
+from tuneyard.core.drawing import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, resumed_by, show_value
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language import lang_option, tr
@@ -303,8 +303,7 @@ def table(rows: list[Row], grid: Grid, metric: str, meaning: Metric) -> str:
 def plot(rows: list[Row], axes: dict[str, list[str]], metric: str, meaning: Metric, path: Path) -> None:
     """Draw a PNG: a line over one axis, a heat map over two, one row for each run over more."""
     height = 4.2 if len(axes) < 3 else max(4.2, 1.6 + 0.24 * len(rows))
-    names_and_values = [metric, *axes, *itertools.chain(*axes.values())]
-    with plot_texts(names_and_values) as typeface, picture((6.4, height), path, typeface) as figure:
+    with plotting(), picture((6.4, height), path) as figure:
         panel = figure.subplots()
         best = min(rows, key=lambda row: meaning.rank(row[metric]))
         point = ", ".join(f"{key} {best[key]}" for key in axes)

@@ -132,15 +132,15 @@ def _tokens(model: Path) -> Measure:
 
 def plot(result: Stats, path: Path) -> None:
     """Draw the lengths of prompts and answers as two histograms. The suffix decides the format."""
-    from tuneyard.core.drawing import picture, plot_texts
+    from tuneyard.core.drawing import picture, plotting
 
     path = path if path.suffix else path.with_suffix(".png")
     try:
-        with plot_texts([result.name]) as face, picture((9, 3.5), path, face) as figure:
+        with plotting(), picture((9, 3.5), path) as figure:
             heading = tr(
                 "{name}: {examples}", name=result.name, examples=tr_counted(result.examples, "example")
             )
-            figure.suptitle(face.show(heading))
+            figure.suptitle(heading)
             for axes, (title, counts) in zip(figure.subplots(1, 2), result.lengths.items(), strict=True):
                 axes.hist(list(counts), bins=40, weights=list(counts.values()))
                 label = tr("{unit} of {what}", unit=tr(result.unit), what=tr(title))

@@ -26,7 +26,7 @@ from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.show.incorrect import IncorrectExamples
 from tuneyard.eval.show.plots import caption, folder_name
-from tuneyard.eval.show.tables import LEFT_OUT, NUMBERED, method
+from tuneyard.eval.show.tables import LEFT_OUT, method
 from tuneyard.eval.show.verdict import headline, verdict
 
 PAGE = Path(__file__).parent / "page"
@@ -54,14 +54,12 @@ def page(
     compared: ComparedRuns,
     captioned: Mapping[str, Table],
     plots: Mapping[str, str],
-    numbered: Mapping[str, str],
     errors: Sequence[IncorrectExamples],
     command: str,
 ) -> str:
     """Render the page, which lists the incorrect examples `errors`.
 
-    `captioned` are the first tables by caption, `plots` SVG files by name. `numbered` is the key of the
-    labels that no font could write on the plots. `command` made the page.
+    `captioned` are the first tables by caption, `plots` SVG files by name. `command` made the page.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -73,8 +71,6 @@ def page(
     notes = [LEFT_OUT]
     if plot_language() != current():
         notes.append(NOT_WRITTEN)
-    if numbered:
-        notes.append(NUMBERED)
     pictures = []
     for name, svg in plots.items():
         if not name.endswith(SAME):
@@ -106,7 +102,6 @@ def page(
         plots=pictures,
         warnings=[without_places(warning) for warning in compared.warnings],
         notes=notes,
-        numbered=numbered,
         tables={f"{name}.": table for name, table in captioned.items()} | figures(comparison),
         errors=[{"dataset": one.dataset, "counts": _counts(one)} for one in errors],
         cards=cards[:STATIC],

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tuneyard.core.drawing import COLOURS, FAINT, Typeface, picture, plot, plot_texts, wrapped
+from tuneyard.core.drawing import COLOURS, FAINT, picture, plot, plotting, wrapped
 from tuneyard.core.language import tr, tr_counted
 from tuneyard.eval.metrics.calibration import Calibration
 from tuneyard.eval.metrics.text import percentiles
@@ -26,7 +26,7 @@ FLOOR = -14  # the numbers of rows of each bin are below 0 %
 Panel = TypeVar("Panel")
 
 
-def draw_confusion(runs: Sequence[ScoredRun], typeface: Typeface, path: Path) -> None:
+def draw_confusion(runs: Sequence[ScoredRun], path: Path) -> None:
     """Write the confusion matrices of one dataset's runs: counts, and shares of each expected label."""
     gold = runs[0].gold
     rows = sorted(set(gold))
@@ -35,13 +35,11 @@ def draw_confusion(runs: Sequence[ScoredRun], typeface: Typeface, path: Path) ->
     n = len(gold)
     title = tr("{name}: predicted (columns) by actual (rows); n = {n:,}", name=runs[0].dataset, n=n)
     size = max(2.6, 0.45 * len(columns)) + 0.5, max(2.2, 0.4 * len(rows)) + 1.2
-    draw = partial(_matrix, rows=rows, columns=columns, typeface=typeface)
-    _panels({run.model: run for run in runs}, draw, title, size, path, typeface)
+    draw = partial(_matrix, rows=rows, columns=columns)
+    _panels({run.model: run for run in runs}, draw, title, size, path)
 
 
-def _matrix(
-    axes: "Axes", run: ScoredRun, rows: Sequence[str], columns: Sequence[str], typeface: Typeface
-) -> str:
+def _matrix(axes: "Axes", run: ScoredRun, rows: Sequence[str], columns: Sequence[str]) -> str:
     counts = Counter(zip(run.gold, run.predicted, strict=True))
     expected = Counter(run.gold)
     shares = []
@@ -63,7 +61,7 @@ def _matrix(
                 colour = ON_DARK
             axes.text(x, y, text, ha="center", va="center", fontsize=small, color=colour)
     for ticks, labels in ((axes.set_xticks, columns), (axes.set_yticks, rows)):
-        ticks(range(len(labels)), [_short(typeface.show(label)) for label in labels], fontsize=small)
+        ticks(range(len(labels)), [_short(label) for label in labels], fontsize=small)
     axes.set(xlabel=tr("predicted"), ylabel=tr("actual (shares are of its row)"))
     axes.tick_params(length=0)
     return _commonest_error(counts)
@@ -78,13 +76,11 @@ def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
     return tr("{said} for {right} {times}", said=predicted, right=gold, times=tr_counted(count, "time"))
 
 
-def draw_calibration(
-    dataset: str, calibrations: Mapping[str, Calibration], typeface: Typeface, path: Path
-) -> None:
+def draw_calibration(dataset: str, calibrations: Mapping[str, Calibration], path: Path) -> None:
     """Write the reliability diagrams of a dataset's models: accuracy by confidence, and rows of each bin."""
     n = next(iter(calibrations.values())).n
     title = tr("{name}: accuracy (whiskers: 95 % interval) by confidence; n = {n:,}", name=dataset, n=n)
-    _panels(calibrations, _reliability, title, (3.3, 3.2), path, typeface)
+    _panels(calibrations, _reliability, title, (3.3, 3.2), path)
 
 
 def _reliability(axes: "Axes", calibration: Calibration) -> str:
@@ -112,17 +108,16 @@ def _panels(
     title: str,
     size: tuple[float, float],
     path: Path,
-    typeface: Typeface,
 ) -> None:
     """Write panels of `size` inches, each under its model's name and the finding that `draw` returns."""
     across = min(IN_A_ROW, len(panels))
     down = math.ceil(len(panels) / across)
     width = max(5.0, across * size[0])
-    with picture((width, down * size[1] + 0.5), path, typeface) as figure:
-        figure.suptitle(wrapped(typeface.show(title), width), x=0.01, ha="left", fontsize=11)
+    with picture((width, down * size[1] + 0.5), path) as figure:
+        figure.suptitle(wrapped(title, width), x=0.01, ha="left", fontsize=11)
         places = list(figure.subplots(down, across, squeeze=False).flat)
         for axes, (name, panel) in zip(places, panels.items(), strict=False):
-            lines = (_short(typeface.show(line), 44) for line in (name, draw(axes, panel)))
+            lines = (_short(line, 44) for line in (name, draw(axes, panel)))
             axes.set_title("\n".join(lines), fontsize=9, pad=8)
         for axes in places[len(panels) :]:
             axes.remove()
@@ -142,9 +137,9 @@ def draw_lengths(
     lengths: Mapping[str, Sequence[int]], model: str, dataset: str, limit: int, path: Path
 ) -> None:
     """Write a curve for each part, up to 100 % of its rows; `limit` is where training cuts an example."""
-    with plot_texts([model, dataset]) as typeface:
+    with plotting():
         title = tr("Lengths in tokens: {model} on {dataset}", model=model, dataset=dataset)
-        with plot(title, (7.0, 4.2), path, typeface) as axes:
+        with plot(title, (7.0, 4.2), path) as axes:
             for index, (name, values) in enumerate(lengths.items()):
                 points = percentiles(values)
                 label = tr(

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.drawing import COLOURS, Typeface, legend_below, plot, plot_texts
+from tuneyard.core.drawing import COLOURS, legend_below, plot, plotting
 from tuneyard.core.language import joined, tr, tr_counted
 from tuneyard.core.number_format import points, show_p
 from tuneyard.eval.judge.conclusions import Comparison, Section
@@ -63,19 +63,17 @@ class Chart:
     baselines: Sequence[float] = ()
 
 
-def write_plots(
-    comparison: Comparison, runs: Sequence[ScoredRun], out: Path, form: str = "png"
-) -> tuple[list[str], Typeface]:
-    """Write all plots that the runs allow, as PNG or SVG; return their paths below `out` and the typeface."""
+def write_plots(comparison: Comparison, runs: Sequence[ScoredRun], out: Path, form: str = "png") -> list[str]:
+    """Write all plots that the runs allow, as PNG or SVG. List their paths below `out`."""
     from tqdm import tqdm
 
-    with plot_texts(_labels(comparison, runs)) as typeface:
+    with plotting():
         plots = {}
-        for name, draw in _plots(comparison, runs, typeface):
+        for name, draw in _plots(comparison, runs):
             plots[f"{name.removesuffix('png')}{form}"] = draw
         for name, draw in tqdm(plots.items(), desc="plots", delay=2, leave=False):
             draw(out / name)
-    return list(plots), typeface
+    return list(plots)
 
 
 def caption(name: str, comparison: Comparison) -> str:
@@ -87,24 +85,9 @@ def caption(name: str, comparison: Comparison) -> str:
     return tr(CAPTIONS[Path(file).stem], name=datasets[0])
 
 
-def _labels(comparison: Comparison, runs: Sequence[ScoredRun]) -> list[str]:
-    """Every text of the data that a plot may show."""
-    kinds: list[str] = []
-    labels: list[str] = []
-    for run in runs:
-        for names in run.kinds.values():
-            kinds += _commonest(names)
-        if _labelled(run):
-            labels += {*run.gold, *run.predicted}
-    datasets = [section.name for section in comparison.sets]
-    return list(dict.fromkeys([*comparison.models, *datasets, *kinds, *sorted(labels)]))
-
-
-def _plots(
-    comparison: Comparison, runs: Sequence[ScoredRun], typeface: Typeface
-) -> Iterator[tuple[str, Draw]]:
+def _plots(comparison: Comparison, runs: Sequence[ScoredRun]) -> Iterator[tuple[str, Draw]]:
     """(path below OUT, function that draws it) of every plot; each of several datasets has a folder."""
-    yield "accuracy.png", partial(draw_bars, accuracy_chart(comparison, comparison.sections), typeface)
+    yield "accuracy.png", partial(draw_bars, accuracy_chart(comparison, comparison.sections))
     for section in comparison.sets:
         folder = f"{folder_name(section.name)}/"
         if len(comparison.sets) == 1:
@@ -113,20 +96,20 @@ def _plots(
         kinds = [kind for kind in BY_KIND if all(kind in run.kinds for run in dataset_runs)]
         if kinds:
             overall = accuracy_chart(comparison, [section])
-            yield f"{folder}overall_accuracy_comparison.png", partial(draw_bars, overall, typeface)
+            yield f"{folder}overall_accuracy_comparison.png", partial(draw_bars, overall)
         for kind in kinds:
             chart = kinds_chart(dataset_runs, kind, comparison.base)
-            yield f"{folder}{BY_KIND[kind]}", partial(draw_bars, chart, typeface)
+            yield f"{folder}{BY_KIND[kind]}", partial(draw_bars, chart)
         if len(comparison.sets) > DETAILED:
             continue
         if all(map(_labelled, dataset_runs)):
-            yield f"{folder}confusion.png", partial(draw_confusion, dataset_runs, typeface)
+            yield f"{folder}confusion.png", partial(draw_confusion, dataset_runs)
         calibrations = {}
         for model, score in section.figures.items():
             if score.calibration:
                 calibrations[model] = score.calibration
         if calibrations:
-            draw = partial(draw_calibration, section.name, calibrations, typeface)
+            draw = partial(draw_calibration, section.name, calibrations)
             yield f"{folder}calibration.png", draw
 
 
@@ -252,44 +235,44 @@ def _kinds_finding(counts: Mapping[str, Mapping[str, Kind]], kind: str, base: st
     return tr(title, best=best, base=base, ahead=ahead, kinds=kinds, behind=behind)
 
 
-def draw_bars(chart: Chart, typeface: Typeface, path: Path) -> None:
+def draw_bars(chart: Chart, path: Path) -> None:
     """Write the chart as standing bars, or as lying bars if it has many places or no baselines."""
     draw = draw_lying
     if chart.baselines and len(chart.places) <= STANDING:
         draw = draw_standing
-    draw(chart, typeface, path)
+    draw(chart, path)
 
 
-def draw_standing(chart: Chart, typeface: Typeface, path: Path) -> None:
+def draw_standing(chart: Chart, path: Path) -> None:
     """Write the chart as standing bars with their values above them: for few places."""
     count = len(chart.series)
     width = max(6.0, 1.6 + len(chart.places) * (0.5 + 0.45 * count))
-    with plot(chart.title, (min(20.0, width), 4.8), path, typeface) as axes:
+    with plot(chart.title, (min(20.0, width), 4.8), path) as axes:
         for index, (name, shares) in enumerate(chart.series.items()):
             at, values, errors = _bars(shares, index, count)
-            axes.bar(at, _seen(values), 0.75 / count, **_look(index, typeface.show(name)))
+            axes.bar(at, _seen(values), 0.75 / count, **_look(index, name))
             axes.errorbar(at, values, errors, fmt="none", ecolor="black", elinewidth=1, capsize=3)
             for place, value, above in zip(at, values, errors[1], strict=True):
                 axes.text(place, value + above + 1.5, f"{value:.1f}", ha="center", va="bottom", fontsize=8)
         for place, share in enumerate(chart.baselines):
             axes.plot([place - GAP, place + GAP], [100 * share] * 2, **_mark(place))
-        axes.set_xticks(range(len(chart.places)), [typeface.show(place) for place in chart.places])
+        axes.set_xticks(range(len(chart.places)), chart.places)
         axes.set(ylabel=tr(AXIS), ylim=(0, 100), yticks=range(0, 101, 20))
         axes.grid(axis="y")
         legend_below(axes, min(5, count + 1))
 
 
-def draw_lying(chart: Chart, typeface: Typeface, path: Path) -> None:
+def draw_lying(chart: Chart, path: Path) -> None:
     """Write the chart as lying bars: for many places, or long names."""
     count, places = len(chart.series), len(chart.places)
-    with plot(chart.title, (8.0, 1.6 + places * (0.15 + 0.16 * count)), path, typeface) as axes:
+    with plot(chart.title, (8.0, 1.6 + places * (0.15 + 0.16 * count)), path) as axes:
         for index, (name, shares) in enumerate(chart.series.items()):
             at, values, errors = _bars(shares, index, count)
-            axes.barh(at, _seen(values), 0.75 / count, **_look(index, typeface.show(name)))
+            axes.barh(at, _seen(values), 0.75 / count, **_look(index, name))
             axes.errorbar(values, at, xerr=errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
         for place, share in enumerate(chart.baselines):
             axes.plot([100 * share] * 2, [place - GAP, place + GAP], **_mark(place))
-        axes.set_yticks(range(places), [typeface.show(place) for place in chart.places], fontsize=9)
+        axes.set_yticks(range(places), chart.places, fontsize=9)
         axes.set(xlabel=tr(AXIS), xlim=(0, 100), ylim=(places - 0.4, -0.6))
         axes.grid(axis="x")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -26,9 +26,9 @@ def render(
     of the questions.
     """
     with tempfile.TemporaryDirectory() as folder:
-        names, typeface = write_plots(compared.comparison, compared.run_list, Path(folder), "svg")
+        names = write_plots(compared.comparison, compared.run_list, Path(folder), "svg")
         plots = {name: (Path(folder) / name).read_text(encoding="utf-8") for name in names}
     errors = collect_incorrect(compared.run_list, compared.comparison.models, most)
     if tables is None:
         tables = question_tables(compared)
-    return page(title, compared, tables, plots, typeface.numbered, errors, command_line(module))
+    return page(title, compared, tables, plots, errors, command_line(module))

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.documents import json_lines
-from tuneyard.core.drawing import COLOURS, legend_below, plot, plot_texts
+from tuneyard.core.drawing import COLOURS, legend_below, plot, plotting
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language import tr, tr_counted
@@ -254,16 +254,14 @@ def draw(sweep: SweepPlot, path: Path) -> None:
     height = 4.4
     if len(sweep.axes) == 2:
         height = 5.4
-    with plot_texts([sweep.name, *sweep.axes]) as typeface:
-        names = [typeface.show(name) for name in sweep.axes]
-        with plot(sweep.title, (7.0, height), path, typeface) as axes:
-            if len(names) == 2:
-                _heat(sweep, axes, names)
-            else:
-                _curve(sweep, axes, names[0])
+    with plotting(), plot(sweep.title, (7.0, height), path) as axes:
+        if len(sweep.axes) == 2:
+            _heat(sweep, axes)
+        else:
+            _curve(sweep, axes)
 
 
-def _heat(sweep: SweepPlot, axes: "Axes", names: Sequence[str]) -> None:
+def _heat(sweep: SweepPlot, axes: "Axes") -> None:
     """Draw the first axis upwards and the second to the right, each cell with its interval."""
     from matplotlib.patches import Rectangle
 
@@ -293,11 +291,14 @@ def _heat(sweep: SweepPlot, axes: "Axes", names: Sequence[str]) -> None:
     legend_below(axes, 2)
     axes.set_xticks(range(len(rights)), [f"{value:g}" for value in rights])
     axes.set_yticks(range(len(ups)), [f"{value:g}" for value in ups])
-    axes.set(xlabel=tr("weight of {name}", name=names[1]), ylabel=tr("weight of {name}", name=names[0]))
+    axes.set(
+        xlabel=tr("weight of {name}", name=sweep.axes[1]), ylabel=tr("weight of {name}", name=sweep.axes[0])
+    )
     axes.figure.colorbar(image, ax=axes, label=tr("{what} (its 95 % interval)", what=tr(DRAWN)))
 
 
-def _curve(sweep: SweepPlot, axes: "Axes", name: str) -> None:
+def _curve(sweep: SweepPlot, axes: "Axes") -> None:
+    (name,) = sweep.axes
     ordered = sorted(sweep.scores.items())
     places, accuracies, lows, highs = [], [], [], []
     for point, score in ordered:

@@ -1,6 +1,6 @@
 """A comparison as Markdown, which reads well in a terminal too, and as JSON for programs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tuneyard.core import version
 from tuneyard.core.files import versions
@@ -9,7 +9,6 @@ from tuneyard.core.number_format import Table, grid
 from tuneyard.eval.judge.compared import ComparedRuns
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, Section
 from tuneyard.eval.judge.questions.against_base import AgainstBase, differences, figures, scores, section_name
-from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.show.repeats import CAPTION, repeats_table
 from tuneyard.eval.show.verdict import headline, verdict
@@ -18,7 +17,6 @@ LEFT_OUT = (
     "The intervals are for these examples and these weights. They leave out what another training seed, "
     "another prompt or other data would change."
 )
-NUMBERED = "The plots number what no installed font can write (a CJK font would):"
 
 
 def question_tables(compared: ComparedRuns) -> dict[str, Table]:
@@ -67,16 +65,10 @@ def _corrected(against: int, between: int) -> str:
     return ""
 
 
-def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
-    """Scores, then each section's tests under its verdict.
-
-    `numbered` is the key of the labels that the plots could not write.
-    """
+def markdown(comparison: Comparison) -> str:
+    """Scores, then each section's tests under its verdict."""
     parts = [grid(table) for table in (scores(comparison), *figures(comparison).values())]
     parts += [_section(section, comparison) for section in comparison.sections]
-    if numbered:
-        key = "\n".join(f"- {number} {short(label)}" for label, number in numbered.items())
-        parts.append(f"{tr(NUMBERED)}\n\n{key}")
     return "\n\n".join([*parts, tr(LEFT_OUT)]) + "\n"
 
 

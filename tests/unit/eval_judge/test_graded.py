@@ -55,7 +55,7 @@ def test_nothing_is_detectable_where_equal_values_are_of_too_few_clusters(tmp_pa
     run(run(tmp_path, "base", equal), "mine", equal)
     comparison = compared(tmp_path, "score")
     assert comparison.sets[0].against_base[0].smallest == math.inf
-    assert "nan" not in markdown(comparison, {})
+    assert "nan" not in markdown(comparison)
 
 
 def test_a_loss_is_that_of_all_tokens_together_and_lower_is_better(tmp_path):
@@ -146,7 +146,7 @@ def test_where_lower_is_better_the_lowest_is_shipped_and_higher_ones_are_worse(t
     assert found.mean.better == found.mean.ranked[:2] and found.mean.best in ("mine", "other")
     (rival,) = found.mean.rivals
     assert f"Statistically tied with {rival.against} (" in verdict(found.mean, "base")
-    told = markdown(found, {})
+    told = markdown(found)
     assert f"; default: {found.mean.best} (lowest mean).\n" in told and "average eval_loss of 2" in told
     assert "majority" not in told and "points" not in told
 

@@ -24,7 +24,6 @@ from tuneyard.adapters.plots import draw as draw_adapters
 from tuneyard.compiler.cli import stats_command
 from tuneyard.compiler.commands import stats
 from tuneyard.core import drawing, language, metrics
-from tuneyard.core.drawing import Typeface
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.language import CHINESE, ENGLISH, catalogue, in_language, listed, tr, tr_counted
 from tuneyard.eval import compare, defect, suite, text
@@ -115,10 +114,9 @@ def watch(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     """Look all Chinese up in `asked`, in plots too, whatever fonts are installed."""
     monkeypatch.setattr(language, "catalogue", lambda name: asked if name == CHINESE else {})
     monkeypatch.setattr(metrics, "catalogue", language.catalogue)
-    monkeypatch.setattr(drawing, "choose_typeface", lambda _: Typeface(("DejaVu Sans",), {}))
+    monkeypatch.setattr(drawing, "has_font_for", lambda _: True)
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
 def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Asked(catalogue(CHINESE))
     watch(asked, monkeypatch)
@@ -142,9 +140,9 @@ def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: 
                 [str(tmp_path / "runs")], [first, BySlices("type"), AgainstBase(margin=0.05)]
             )
             page = render(found, "x")
-            markdown(found.comparison, {"a": "#1"})
+            markdown(found.comparison)
         for metric in ("brier", "label_mass"):
-            markdown(compare_results([str(tmp_path / "runs")], [AgainstBase(metric)]).comparison, {})
+            markdown(compare_results([str(tmp_path / "runs")], [AgainstBase(metric)]).comparison)
     assert asked.missing <= {"n", "points", "x"} and "基线" in page
 
 
@@ -194,7 +192,6 @@ def test_names_are_listed() -> None:
 PLURAL_OF_ONE = re.compile(r"(?<![\d.,−+(])\b1 (?:independent )?(?!is |has |was )[a-z]+s\b")
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize("groups", [["g"], None])
 def test_one_of_a_thing_is_no_plural(groups: list[str] | None, tmp_path: Path) -> None:
     """A page, its tables and the warnings of a single example in a single cluster."""
@@ -209,7 +206,7 @@ def test_one_of_a_thing_is_no_plural(groups: list[str] | None, tmp_path: Path) -
     page = render(found, "x")
     assert json.loads(page[page.index('<script type="application/json"') :].split(">", 1)[1].split("<")[0])
     text = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.S)
-    text += markdown(found.comparison, {}) + " ".join(found.warnings)
+    text += markdown(found.comparison) + " ".join(found.warnings)
     assert "1 example in 1 cluster." in text or "1 independent example." in text
     assert (
         "1 example that at least one model has incorrect" in text
@@ -224,7 +221,6 @@ def test_one_of_a_thing_is_no_plural(groups: list[str] | None, tmp_path: Path) -
             assert tr_counted(number, "unheard-of thing") == counted(number, "unheard-of thing")
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
 def test_a_chinese_page_and_table(tmp_path: Path) -> None:
     demo(tmp_path / "runs")
     done = CliRunner().invoke(
@@ -372,7 +368,6 @@ def text_files(folder: Path) -> list[object]:
     return []
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize("write", [defect_files, sweep_files, adapter_files, recipe_files, text_files])
 def test_every_plot_and_table_has_its_chinese_and_the_same_figures(
     write: Callable[[Path], list[object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -425,7 +420,6 @@ def test_a_suite_has_one_language_for_all_steps(tmp_path: Path) -> None:
         suite.read_steps(path, {"lang"}, [])
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
 def test_the_option_reaches_a_command_that_draws_and_ends_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,19 +3,21 @@
 import os
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
-from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from tests.conftest import ROOT
 from tests.fake_runs import compare
 from tests.unit.eval_judge.test_comparison import flags, make
-from tuneyard.core import drawing as faces
-from tuneyard.core.drawing import CJK, Typeface, choose_typeface
+from tuneyard.core import drawing
+from tuneyard.core.drawing import CJK, MOST_LETTERS, font_families, has_font_for, plot, plotting
 from tuneyard.eval.read.run import ScoredRun
 from tuneyard.eval.show.panels import _commonest_error, _matrix
 from tuneyard.eval.show.plots import (
@@ -39,46 +41,64 @@ CHINESE = Chart(
 )
 
 
-def draw(chart: Chart, folder: Path, typeface: Typeface) -> None:
-    for number, draw_one in enumerate((draw_standing, draw_lying)):
-        draw_one(chart, typeface, folder / f"{number}.png")
-        assert (folder / f"{number}.png").read_bytes().startswith(b"\x89PNG")
+def draw(chart: Chart, folder: Path) -> None:
+    with plotting():
+        for number, draw_one in enumerate((draw_standing, draw_lying)):
+            draw_one(chart, folder / f"{number}.png")
+            assert (folder / f"{number}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_plain_labels_need_one_font() -> None:
-    assert choose_typeface(["base", "rte–50 %"]) == Typeface(("DejaVu Sans",), {})
-
-
-def test_without_a_cjk_font_labels_are_numbered_and_no_box_is_drawn(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recwarn: pytest.WarningsRecorder
+def test_letters_that_no_font_has_are_listed_once_in_a_command(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
-    monkeypatch.setattr(faces, "CJK", ())
-    typeface = choose_typeface(["base", "网络", "网络故障", "网络", "主机", "基座"])
-    assert typeface.numbered == {"网络": "#1", "网络故障": "#2", "主机": "#3", "基座": "#4"}
-    assert typeface.show("网络故障 beats base, 网络") == "#2 beats base, #1"
-    draw(CHINESE, tmp_path, typeface)
-    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+    monkeypatch.setattr(drawing, "CJK", ())
+    with click.Context(click.Command("x")):
+        draw(CHINESE, tmp_path)
+        draw(replace(CHINESE, places=["网络", "主页\t"]), tmp_path)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("warning: ") and ": 网 络 主 机 基 座. " in first and "fonts-noto-cjk" in first
+    assert ": 页 \\t. " in second
+    assert not list(recwarn)  # matplotlib's own
 
 
-def test_an_installed_cjk_font_is_used(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    if not {font.name for font in font_manager.fontManager.ttflist} & set(CJK):
+def test_many_letters_are_cut_and_other_warnings_stay(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(drawing, "CJK", ())
+    with pytest.warns(UserWarning, match="of another kind"), plotting():
+        warnings.warn("of another kind", stacklevel=1)
+        with plot("".join(map(chr, range(0x4E00, 0x4E64))), (6, 4), tmp_path / "x.svg"):
+            pass
+    letters = capsys.readouterr().err.partition("boxes: ")[2].partition(".")[0].split()
+    assert letters == [*map(chr, range(0x4E00, 0x4E00 + MOST_LETTERS)), "…"]
+
+
+def test_an_installed_cjk_font_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    latin, *chinese = font_families()
+    if not has_font_for("网络主机基座"):
         pytest.skip("no CJK font is installed")
-    typeface = choose_typeface(["网络", "主机", "基座"])
-    assert typeface.numbered == {} and len(typeface.families) == 2
-    draw(CHINESE, tmp_path, typeface)
-    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+    assert latin == "DejaVu Sans" and chinese and set(chinese) <= set(CJK)
+    draw(CHINESE, tmp_path)
+    assert not list(recwarn) and capsys.readouterr().err == ""
 
 
 def test_a_font_installed_after_matplotlib_cached_its_list_is_found(tmp_path: Path) -> None:
     letters = "\ue5a0\ue5a1"  # for private use: in no other font
-    program = f"from tuneyard.core.drawing import choose_typeface as c; print(ascii(c(['a', {letters!r}])))"
+    program = (
+        f"from tuneyard.core.drawing import *; print('SimHei' in font_families(), has_font_for({letters!r}))"
+    )
     places = {"XDG_DATA_HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path / "cache")}
 
-    def chosen() -> str:
+    def with_fonts() -> str:
         command = [sys.executable, "-c", program]
         return subprocess.run(command, env={**os.environ, **places}, cwd=ROOT, text=True, stdout=-1).stdout
 
-    assert "numbered={'\\ue5a0\\ue5a1': '#1'}" in chosen()
+    assert with_fonts() == "False False\n"
     (tmp_path / "fonts").mkdir()
     font = FontBuilder(1000)
     font.setupGlyphOrder([".notdef", "one", "two"])
@@ -90,12 +110,12 @@ def test_a_font_installed_after_matplotlib_cached_its_list_is_found(tmp_path: Pa
     font.setupOS2()
     font.setupPost()
     font.save(tmp_path / "fonts" / "simhei.ttf")
-    assert chosen() == "Typeface(families=('DejaVu Sans', 'SimHei'), numbered={})\n"
+    assert with_fonts() == "True True\n"
 
 
 def test_dollars_are_no_mathematics(tmp_path: Path) -> None:
     chart = Chart("$x_", ["a$b$ \\frac"], {"$\\nonsense{$": [(0.5, 0.1, 0.9)]})
-    draw(chart, tmp_path, choose_typeface(["a"]))
+    draw(chart, tmp_path)
 
 
 def test_the_title_says_the_finding() -> None:
@@ -175,7 +195,7 @@ def test_which_plots_are_written(tmp_path: Path, sets: list[str]) -> None:
         for name in sets
         for model, said, sure in [("base", ["no"] * 20, None), ("a", gold, [0.9] * 20)]
     ]  # fmt: skip
-    written, _ = write_plots(compare(runs, "base"), runs, tmp_path / "out")
+    written = write_plots(compare(runs, "base"), runs, tmp_path / "out")
     folders = ["" if len(sets) == 1 else f"{folder_name(name)}/" for name in sets]
     names = [
         "overall_accuracy_comparison.png", "type_accuracy_comparison.png",  # there is no subtype
@@ -189,9 +209,9 @@ def test_which_plots_are_written(tmp_path: Path, sets: list[str]) -> None:
 def test_free_text_and_many_sets_have_no_matrix(tmp_path: Path) -> None:
     gold = [f"text {n}" for n in range(21)]
     free = ScoredRun("base", "s", "", list(map(str, range(21))), gold, gold, [True] * 21)
-    assert write_plots(compare([free], "base"), [free], tmp_path)[0] == ["accuracy.png"]
+    assert write_plots(compare([free], "base"), [free], tmp_path) == ["accuracy.png"]
     many = [make("base", [True, False], f"set {n}") for n in range(13)]
-    assert write_plots(compare(many, "base"), many, tmp_path)[0] == ["accuracy.png"]
+    assert write_plots(compare(many, "base"), many, tmp_path) == ["accuracy.png"]
 
 
 def test_a_matrix_names_the_commonest_error() -> None:
@@ -208,7 +228,7 @@ def test_a_matrix_names_its_axes_and_gives_no_share_to_an_empty_cell() -> None:
     gold, said = ["yes", "yes", "no"], ["yes", "no", "no"]
     run = ScoredRun("m", "s", "", ["0", "1", "2"], gold, said, [True, False, True])
     axes = Figure((4, 4)).add_subplot()
-    _matrix(axes, run, ["no", "yes"], ["no", "yes"], choose_typeface(["m"]))
+    _matrix(axes, run, ["no", "yes"], ["no", "yes"])
     assert [text.get_text() for text in axes.texts] == ["1\n100 %", "0", "1\n50 %", "1\n50 %"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "actual (shares are of its row)")
 
@@ -216,11 +236,11 @@ def test_a_matrix_names_its_axes_and_gives_no_share_to_an_empty_cell() -> None:
 def test_all_plots_have_one_style_whatever_the_readers_matplotlib_is_set_to() -> None:
     import matplotlib
 
-    with matplotlib.rc_context({"axes.spines.top": True, "savefig.dpi": 30}), choose_typeface([]).used():
+    with matplotlib.rc_context({"axes.spines.top": True, "savefig.dpi": 30}), plotting():
         assert not matplotlib.rcParams["axes.spines.top"] and matplotlib.rcParams["savefig.dpi"] == 150
         assert matplotlib.rcParams["axes.prop_cycle"].by_key()["color"][0] == "#0072B2"
     rooms = ("compiler", "recipes", "adapters", "eval")
-    drawing = [
+    saving = [
         path for room in rooms for path in (ROOT / room).rglob("*.py") if "savefig(" in path.read_text()
     ]
-    assert drawing == []  # one place writes plots, and wants a typeface
+    assert saving == []  # one place writes plots

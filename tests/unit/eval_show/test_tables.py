@@ -145,7 +145,7 @@ def test_a_model_beats_the_majority_class_only_if_their_paired_test_shows_it(
     section = Section("s", 100, None, 0.6, "yes", figures, [test], [], {"a": over})
     caveat = " But it is not shown to beat the majority-class baseline (60.0 %)."
     assert verdict(section, "base").endswith(caveat) == told
-    assert (caveat in markdown(Comparison("base", ["base", "a"], [section], None), {})) == told
+    assert (caveat in markdown(Comparison("base", ["base", "a"], [section], None))) == told
 
 
 def below(base_p: float = 0.4) -> Section:
@@ -281,7 +281,7 @@ def test_every_pair_of_a_family_is_in_the_table() -> None:
     """Three candidates: three pairs among them are corrected for, and three are shown."""
     old, new = flags(40, 5, 30, 25)
     comparison = compare([make("base", old), make("a", new), make("b", old), make("c", old[::-1])], "base")
-    page = markdown(comparison, {})
+    page = markdown(comparison)
     assert "3 among the others (max statistic)" in page
     (table, *_) = differences(comparison.sets[0]).values()
     assert [row[0] for row in table.rows] == ["a − base", "b − base", "c − base", "a − b", "a − c", "c − b"]
@@ -353,21 +353,20 @@ def test_nothing_to_compare() -> None:
     printed(told(make("base", [True])), "Nothing to compare")
     printed(told(make("a", [True]), make("b", [False])), "Nothing to compare")
     two = [make("base", [True] * 9), make("a", [True] * 9, "t")]
-    assert "| –" in markdown(compare(two, "base"), {})
+    assert "| –" in markdown(compare(two, "base"))
 
 
 def test_wide_letters_are_aligned() -> None:
     old, new = flags(40, 5, 30, 25)
-    lines = markdown(compare([make("base", old), make("缺陷", new)], "base"), {"缺陷": "#1"}).splitlines()
+    lines = markdown(compare([make("base", old), make("缺陷", new)], "base")).splitlines()
     assert lines[4].startswith("| 缺陷                     | 70.0 %")
-    assert "- #1 缺陷" in lines
 
 
 def test_no_page_tells_how_many_more_rows_the_difference_seen_would_need() -> None:
     """Power at the difference that was seen says no more than p does; Hoenig and Heisey 2001."""
     old, new = flags(60, 10, 14, 16)
     comparison = compare([make("base", old), make("a", new)], "base")
-    page = markdown(comparison, {}) + json.dumps(to_json(comparison, [], [], []))
+    page = markdown(comparison) + json.dumps(to_json(comparison, [], [], []))
     assert "more rows" not in page and "more_rows" not in page and "minimum detectable effect" in page
 
 
@@ -387,7 +386,7 @@ def test_json_holds_what_the_page_says() -> None:
 
 def test_many_sets_are_rows() -> None:
     runs = [make(model, [True, False], f"set {n}") for n in range(9) for model in ("base", "a")]
-    lines = markdown(compare(runs, "base"), {}).splitlines()
+    lines = markdown(compare(runs, "base")).splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[2:5]] == ["majority-class baseline", "base", "a"]
     assert lines[2].startswith("| mean, n = 18 ") and lines[3].startswith("| set 0, n = 2 ")
 
@@ -395,15 +394,15 @@ def test_many_sets_are_rows() -> None:
 def test_macro_f1_stands_beside_accuracy_where_there_are_labels() -> None:
     gold = ["yes", "no", "no", "no"]
     run = ScoredRun("base", "s", "", list("0123"), gold, ["no"] * 4, [g == "no" for g in gold])
-    page = markdown(compare([run], "base"), {})
+    page = markdown(compare([run], "base"))
     assert "| base                     | 75.0 % (" in page and "| base                     | 42.9 % (" in page
 
 
 def test_the_method_is_named() -> None:
     old, new = flags(40, 5, 30, 25)
     groups = [str(i // 4) for i in range(100)]
-    plain = markdown(compare([make("base", old), make("a", new)], "base"), {})
-    grouped = markdown(compare([make("base", old, groups=groups), make("a", new, groups=groups)], "base"), {})
+    plain = markdown(compare([make("base", old), make("a", new)], "base"))
+    grouped = markdown(compare([make("base", old, groups=groups), make("a", new, groups=groups)], "base"))
     printed(grouped, "100 examples", "25")
     printed(plain, "100", "McNemar")
 
@@ -433,7 +432,7 @@ def test_the_section_that_decides_is_the_first_column() -> None:
 
 
 def test_a_bar_in_a_name_does_not_break_the_table() -> None:
-    page = markdown(compare([make("a|b", [True, False])], "base"), {})
+    page = markdown(compare([make("a|b", [True, False])], "base"))
     assert "| a\\|b " in page
 
 
@@ -443,18 +442,18 @@ def test_json_has_no_nan(groups: list[str] | None) -> None:
         runs = [make("base", one, groups=groups), make("a", other, groups=groups)]
         found = json.dumps(to_json(compare(runs, "base"), runs, [], []), allow_nan=False)
         assert VALID(json.loads(found))
-        markdown(compare(runs, "base"), {})
+        markdown(compare(runs, "base"))
 
 
 def test_one_section_decides_and_the_others_describe() -> None:
     old, new = flags(40, 5, 30, 25)
     runs = [make(model, right, name) for name in "st" for model, right in (("base", old), ("a", new))]
-    page = markdown(compare(runs, "base"), {})
+    page = markdown(compare(runs, "base"))
     assert page.count("Ship a") == 1 and page.index("## mean") < page.index("## s\n")
     assert page.count("Better than base here: a, 70.0 % against 45.0 %") == 2
     assert page.count("This describes; the verdict is the one on mean.") == 2
     worse = [make(model, right, name) for name in "st" for model, right in (("base", new), ("a", old))]
-    assert markdown(compare(worse, "base"), {}).count("Worse than base here: all others") == 2
+    assert markdown(compare(worse, "base")).count("Worse than base here: all others") == 2
 
 
 def test_the_best_of_many_has_a_figure_without_its_luck() -> None:
@@ -499,7 +498,7 @@ def test_a_model_that_gives_one_answer_to_every_example_is_marked() -> None:
     base = ScoredRun("base", "s", "", rows, gold, ["no"] * 4, [g == "no" for g in gold])
     tuned = ScoredRun("a", "s", "", rows, gold, gold, [True] * 4)
     comparison = compare([base, tuned], "base")
-    lines = markdown(comparison, {}).splitlines()
+    lines = markdown(comparison).splitlines()
     assert ', always "no"' in lines[3] and "always" not in lines[4]
     assert VALID(to_json(comparison, [base, tuned], [], []))
-    assert "always" not in markdown(compare([make("base", [True] * 4)], "base"), {})
+    assert "always" not in markdown(compare([make("base", [True] * 4)], "base"))
