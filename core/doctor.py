@@ -15,7 +15,7 @@ import click
 from tuneyard.core.checkout import ROOT, version
 from tuneyard.core.cli import cli_command
 from tuneyard.core.files import existing, versions
-from tuneyard.core.packages import in_checkout
+from tuneyard.core.packages import TRAIN, in_checkout, is_checkout, set_up_command
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
 AGAIN = "rm -f .venv/.core && make setup"  # without rm, make skips what it installed once
@@ -55,7 +55,10 @@ def cli(ctx: click.Context, as_json: bool) -> None:
 def examine() -> Iterator[Finding]:
     """Run every check. A failed check does not stop the next."""
     release = version()
-    yield Finding("tuneyard", "ok", f"{release['version']} {release.get('commit', '')[:12]} in {ROOT}")
+    installed_as = "installed in"
+    if is_checkout():
+        installed_as = f"{release.get('commit', '')[:12]} checkout in".strip()
+    yield Finding("tuneyard", "ok", f"{release['version']} {installed_as} {ROOT}")
     yield Finding("python", "ok", f"{sys.version.split()[0]} ({sys.executable})")
     yield from _libraries()
     yield _gpu()
@@ -72,8 +75,19 @@ def tested() -> dict[str, str]:
     return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", lock, re.MULTILINE))
 
 
+def _again() -> str:
+    """Command that installs everything anew, with the versions of the lock file in a checkout."""
+    if is_checkout():
+        return in_checkout(AGAIN)
+    return set_up_command()
+
+
 def _libraries() -> Iterator[Finding]:
-    pinned, installed, fix = tested(), versions(*NEEDED), in_checkout(AGAIN)
+    pinned, installed, fix = tested(), versions(*NEEDED), _again()
+    if not installed:
+        adds = f"not installed ({', '.join(NEEDED)}): only training, scoring and data verify need it"
+        yield Finding(TRAIN, "warning", adds, set_up_command())
+        return
     for name in NEEDED:
         if name not in installed:
             yield Finding(name, "missing", f"not installed (tested: {pinned[name]})", fix)
@@ -87,7 +101,7 @@ def _gpu() -> Finding:
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library that it needs
-        return Finding("gpu", "warning", f"not checked: torch: {error}", in_checkout(AGAIN))
+        return Finding("gpu", "warning", f"not checked: torch: {error}", _again())
     if torch.cuda.is_available():
         count = range(torch.cuda.device_count())
         cards = [torch.cuda.get_device_properties(index) for index in count]

@@ -22,7 +22,7 @@ from typing import NoReturn
 
 import click
 
-from tuneyard.core.packages import missing
+from tuneyard.core.packages import missing, set_up_command
 
 SHOWN = 20
 _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
@@ -180,7 +180,7 @@ def _run(command: click.Command) -> int:
     except ImportError as error:
         if not error.name or error.name.partition(".")[0] == "tuneyard":
             raise  # a module of ours: a defect, not a missing package
-        message = f"{error}; run make setup again"
+        message = f"{error}; run {set_up_command()} again"
         if isinstance(error, ModuleNotFoundError):
             message = missing(error.name)
         click.echo(f"error: {message}", err=True)

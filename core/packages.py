@@ -14,27 +14,42 @@ CORE = (
 )  # fmt: skip
 """Import names of the packages in requirements-core.lock. A test compares them with pyproject.toml."""
 VLLM_ENVIRONMENT = ".venv-vllm"
-OF_EXTRAS = {"all": ("bitsandbytes", "deepspeed"), "wandb": ("wandb",)}
+TRAIN = "train"
+"""The extra of pyproject.toml for training and evaluation; in a checkout, `make setup` installs it."""
+OF_EXTRAS = {TRAIN: ("bitsandbytes", "deepspeed"), "wandb": ("wandb",)}
 """Distributions that recipes may need, by the extra that installs them."""
-EXTRAS = {
-    "jieba": 'install it with "make setup", or into another environment with pip install jieba '
-    f"(uv: uv pip install --python {sys.executable} jieba)",
-    "vllm": f"it wants an environment of its own, with or without a GPU: python3 -m venv "
-    f'{VLLM_ENVIRONMENT} && {VLLM_ENVIRONMENT}/bin/pip install -e ".[vllm]" (docs/eval-nli.md)',
-}
+OWN_ENVIRONMENT = (
+    f"it wants an environment of its own, with or without a GPU: python3 -m venv "
+    f'{VLLM_ENVIRONMENT} && {VLLM_ENVIRONMENT}/bin/pip install -e ".[vllm]" (docs/eval-nli.md)'
+)
+
+
+def is_checkout() -> bool:
+    """Whether this is a clone with its Makefile. An installed wheel has none."""
+    return (ROOT / "Makefile").is_file()
 
 
 def missing(module: str) -> str:
     """Message for a module that cannot be imported, with the command that fixes it."""
     name = module.partition(".")[0]
+    return f"{name} is not installed in {sys.executable}; {_fix(name)}"
+
+
+def _fix(name: str) -> str:
+    if name == "vllm":
+        return OWN_ENVIRONMENT
+    if name == "jieba":
+        return f"install it with: {_pip_install(name)}"
+    if not is_checkout():
+        return f"run {set_up_command()}"
     environment = ROOT / ".venv"
     has_environment = (environment / "bin" / "python").exists()
-    core = '"make setup-core" (or "make setup" for training and evaluation)'
-    setup = core if name in CORE else '"make setup"'
-    fix = f'run {setup}, then "source .venv/bin/activate"'
     if has_environment and Path(sys.prefix).resolve() != environment.resolve():
-        fix = f'run "{in_checkout("source .venv/bin/activate")}"'
-    return f"{name} is not installed in {sys.executable}; {EXTRAS.get(name, fix)}"
+        return f'run "{in_checkout("source .venv/bin/activate")}"'
+    setup = '"make setup"'
+    if name in CORE:
+        setup = '"make setup-core" (or "make setup" for training and evaluation)'
+    return f'run {setup}, then "source .venv/bin/activate"'
 
 
 def in_checkout(command: str) -> str:
@@ -44,31 +59,39 @@ def in_checkout(command: str) -> str:
     return f"cd {shlex.quote(str(ROOT))} && {command}"
 
 
+def set_up_command(extra: str = TRAIN) -> str:
+    """Command that installs an extra here: `make setup` in a checkout, else uv or pip."""
+    if not is_checkout():
+        return _pip_install(f"tuneyard[{extra}]")
+    if extra == TRAIN:
+        return in_checkout("make setup")
+    return in_checkout(f"make setup-{extra}")
+
+
 def after_setup(command: str, *modules: str) -> str:
     """Next command to type, preceded by the set-up command if a package that it needs is missing."""
     if all(find_spec(module) for module in modules):
         return command
-    setup = "make setup" if Path.cwd() == ROOT else f"({in_checkout('make setup')})"
+    setup = set_up_command()
+    if "&&" in setup:  # the command itself runs in this folder
+        setup = f"({setup})"
     return f"{setup} && {command}"
 
 
 def install_command(distribution: str) -> str:
-    """Command that installs a distribution here: `make setup` of an extra, or uv or pip.
-
-    An environment made by uv has no pip.
-    """
-    extra = ""
-    for name, distributions in OF_EXTRAS.items():
+    """Command that installs a distribution here, with the extra that it belongs to."""
+    for extra, distributions in OF_EXTRAS.items():
         if distribution in distributions:
-            extra = name
-    if extra and (ROOT / "Makefile").is_file():
-        return in_checkout("make setup" if extra == "all" else f"make setup-{extra}")
-    requirement = distribution
-    if extra:
-        requirement = f"'tuneyard[{extra}]'"
+            return set_up_command(extra)
+    return _pip_install(distribution)
+
+
+def _pip_install(requirement: str) -> str:
+    """The command of uv or pip. An environment made by uv has no pip."""
+    quoted = shlex.quote(requirement)
     if shutil.which("uv"):
-        return f"uv pip install {requirement}"
-    return f"python -m pip install {requirement}"
+        return f"uv pip install --python {shlex.quote(sys.executable)} {quoted}"
+    return f"{shlex.quote(sys.executable)} -m pip install {quoted}"
 
 
 def require_core() -> None:

@@ -20,8 +20,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.core.checkout import ROOT
+import tuneyard
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.packages import set_up_command
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -53,7 +54,7 @@ def torchrun_command(weights: Path | None) -> list[str]:
     if weights is None:
         cli = shutil.which("llamafactory-cli", path=environment()["PATH"])
         if cli is None:
-            raise RequestError("llamafactory-cli not found; install it with `make setup`")
+            raise RequestError(f"llamafactory-cli not found; install it with `{set_up_command()}`")
         return [cli, "train"]
     variable = os.environ.get
     nodes = variable("NNODES", "1")
@@ -117,7 +118,8 @@ def environment() -> dict[str, str]:
     def first(variable: str, folder: Path) -> str:
         return f"{folder}{os.pathsep}{os.environ.get(variable, '')}".rstrip(os.pathsep)
 
-    paths = {"PYTHONPATH": first("PYTHONPATH", ROOT), "PATH": first("PATH", Path(sys.executable).parent)}
+    packages = Path(tuneyard.__file__).parent.parent
+    paths = {"PYTHONPATH": first("PYTHONPATH", packages), "PATH": first("PATH", Path(sys.executable).parent)}
     return {**os.environ, **paths, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
 
 

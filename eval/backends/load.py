@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import from_hub
+from tuneyard.core.packages import missing
 from tuneyard.eval.backends.causality import check_causal
 from tuneyard.eval.backends.vision import Vision
 
@@ -119,7 +120,7 @@ def check_gguf(path: Path) -> None:
     if not path.is_file() or path.open("rb").read(4) != b"GGUF":
         raise RequestError(f"{path}: no GGUF file; tuneyard adapter export --to gguf writes one")
     if importlib.util.find_spec("gguf") is None:
-        raise RequestError("reading GGUF needs the package gguf: run `make setup`")
+        raise RequestError(f"reading GGUF: {missing('gguf')}")
 
 
 def load_gguf(path: Path, like: Model) -> Model:
@@ -174,7 +175,7 @@ def _quantized(bits: int, dtype: str, device: str) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise RequestError("--quantize needs bitsandbytes: run `make setup`")
+        raise RequestError(f"--quantize: {missing('bitsandbytes')}")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells every cast of every layer
     config = BitsAndBytesConfig(
         load_in_4bit=bits == 4,
