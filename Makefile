@@ -109,7 +109,7 @@ test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (about 30 m
 lint: .venv/.all ## ruff and mypy --strict
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy --strict tuneyard build_backend.py samples/generate.py
+	$(PY) -m mypy --strict tuneyard samples/generate.py
 
 bench: .venv/.all ## ratios against the plain way, measured in one run on this machine
 	$(PY) -m tests.bench

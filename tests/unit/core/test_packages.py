@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tuneyard.core import packages
-from tuneyard.core.packages import CORE, after_setup, missing
+from tuneyard.core.packages import CORE, after_setup, install_command, missing, set_up_command
 
 ROOT = Path(__file__).parents[3]
 IMPORTED_AS = {"scikit-learn": "sklearn", "pillow": "PIL", "pyyaml": "yaml"}
@@ -106,6 +106,7 @@ def test_where_the_environment_is_there_it_is_only_to_be_activated(
 ) -> None:
     monkeypatch.setattr(packages, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "Makefile").touch()
     set_up = missing("click")
     assert "make setup-core" in set_up
     python = tmp_path / ".venv" / "bin" / "python"
@@ -119,6 +120,22 @@ def test_where_the_environment_is_there_it_is_only_to_be_activated(
     assert missing("click").endswith(f'; run "cd {tmp_path} && source .venv/bin/activate"')
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     assert missing("click") == set_up
+
+
+def test_an_installed_wheel_names_the_extra_and_no_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "ROOT", tmp_path)
+    for installer in ("uv", None):
+        monkeypatch.setattr(packages.shutil, "which", lambda name, installer=installer: installer == name)
+        assert missing("click").endswith(
+            " install tuneyard" if installer is None else f"{sys.executable} tuneyard"
+        )
+        for text in (missing("torch"), set_up_command(), install_command("deepspeed")):
+            assert "'tuneyard[train]'" in text and "make" not in text
+            assert ("uv pip install" in text) == bool(installer)
+        assert "'tuneyard[wandb]'" in install_command("wandb")
+        assert after_setup("tuneyard data verify x", "no_such_package").endswith(" && tuneyard data verify x")
 
 
 COMMANDS = [

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -296,9 +297,9 @@ def test_a_package_is_installed_by_our_extra_or_without_pip_in_a_uv_environment(
     assert "make setup-wandb" in hint and "pip" not in hint
     (hint,) = hints(quantization_bit=4)
     assert "make setup" in hint
-    assert hints(enable_liger_kernel=True) == ["uv pip install liger-kernel"]
+    assert hints(enable_liger_kernel=True) == [f"uv pip install --python {sys.executable} liger-kernel"]
     monkeypatch.setattr("tuneyard.core.packages.shutil.which", lambda _: None)
-    assert hints(enable_liger_kernel=True) == ["python -m pip install liger-kernel"]
+    assert hints(enable_liger_kernel=True) == [f"{sys.executable} -m pip install liger-kernel"]
 
 
 def test_a_misspelt_key_is_not_also_missing():
