@@ -11,7 +11,7 @@ import click
 
 from tuneyard.adapters.methods import names, parameters_by_name
 from tuneyard.core.cli import examples
-from tuneyard.core.errors import CLI, RequestError, resumed_by, run
+from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
 from tuneyard.core.language import lang_option, tr
 
 if TYPE_CHECKING:
@@ -251,4 +251,4 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

@@ -1,6 +1,6 @@
 """python -m compiler COMMAND: compile raw files into datasets that LLaMA-Factory reads."""
 
 from tuneyard.compiler.cli import cli
-from tuneyard.core.errors import run
+from tuneyard.core.errors import run_command
 
-run(cli)
+run_command(cli)

@@ -317,7 +317,7 @@ def verify_command(
 ) -> None:
     """Load a dataset with LLaMA-Factory's own loader and audit the loss tokens of each example."""
     from tuneyard.compiler.verify import report
-    from tuneyard.compiler.verify.run import datasets_of, read_settings, require_tokenizer, verify
+    from tuneyard.compiler.verify.dataset import datasets_of, read_settings, require_tokenizer, verify
     from tuneyard.compiler.verify.trained import read_recipe_file
 
     settings = read_settings(recipe, options)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, require
-from tuneyard.core.training_run import TRAINING, model_sha256, run_of
+from tuneyard.core.training_run import TRAINING, model_sha256, training_inputs
 from tuneyard.core.weights import SIZES, STORED, Array, Tensor, Weights, from_fp32, open_weights
 
 SINGLE = "model.safetensors"
@@ -67,7 +67,7 @@ def check_base(
         return ""
     if same:
         return ""
-    model = run_of(adapter).get("model")
+    model = training_inputs(adapter).get("model")
     recorded_hash = model.get("sha256") if isinstance(model, dict) else None
     if is_local and isinstance(recorded_hash, str):
         if recorded_hash != model_sha256(folder):

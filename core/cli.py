@@ -19,7 +19,7 @@ import click
 from click.exceptions import NoSuchCommand
 
 from tuneyard.core.checkout import ROOT, version
-from tuneyard.core.errors import CLI, run
+from tuneyard.core.errors import CLI, run_command
 
 
 class LazyGroup(click.Group):
@@ -168,4 +168,4 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run `tuneyard`."""
-    run(cli)
+    run_command(cli)

@@ -144,7 +144,7 @@ CLI: dict[str, object] = {
 }
 
 
-def run(command: click.Command) -> NoReturn:
+def run_command(command: click.Command) -> NoReturn:
     """Run a Click command and exit with its code. A user's mistake prints one message, no traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if (
@@ -152,7 +152,7 @@ def run(command: click.Command) -> NoReturn:
     ):  # no progress bars in files and pipes; tqdm reads it at import, also in subprocesses
         os.environ.setdefault("TQDM_DISABLE", "1")
     try:
-        code = _run(command)
+        code = _exit_code(command)
         if sys.stdout:  # None if the parent process closed it
             sys.stdout.flush()
     except OSError as error:
@@ -165,7 +165,7 @@ def run(command: click.Command) -> NoReturn:
     sys.exit(code)
 
 
-def _run(command: click.Command) -> int:
+def _exit_code(command: click.Command) -> int:
     try:
         code = command.main(standalone_mode=False)
     except click.Abort as error:

@@ -15,7 +15,7 @@ CARD_SENTENCE = re.compile(r"fine-tuned version of .*? on (the .+?) datasets?\."
 OF_A_MODEL = {".json", ".jinja", ".safetensors", ".model", ".txt"}
 
 
-def run_folders(folder: Path) -> list[Path]:
+def record_folders(folder: Path) -> list[Path]:
     """Folders that may contain the records: that of the weights, and the output_dir of a checkpoint."""
     if folder.name.startswith("checkpoint-"):
         return [folder, folder.parent]
@@ -24,14 +24,14 @@ def run_folders(folder: Path) -> list[Path]:
 
 def record_of(folder: Path) -> Path | None:
     """Find training.json, otherwise started.json, of the training run that wrote these weights."""
-    for run_folder in run_folders(folder.resolve()):
+    for record_folder in record_folders(folder.resolve()):
         for name in (TRAINING, STARTED):
-            if (run_folder / name).is_file():
-                return run_folder / name
+            if (record_folder / name).is_file():
+                return record_folder / name
     return None
 
 
-def run_of(folder: Path) -> dict[str, Any]:
+def training_inputs(folder: Path) -> dict[str, Any]:
     """Inputs in the record of a training run, {} without a record."""
     record = record_of(folder)
     if record is None:
@@ -51,8 +51,8 @@ def training_data(folder: Path) -> list[dict[str, Any]]:
     model card that plain LLaMA-Factory writes has the names alone.
     """
     if record_of(folder):
-        return trained_entries(run_of(folder))
-    for place in run_folders(folder.resolve()):
+        return trained_entries(training_inputs(folder))
+    for place in record_folders(folder.resolve()):
         card = place / "README.md"
         if card.is_file():
             names = datasets_in_card(card.read_text(encoding="utf-8", errors="replace"))

@@ -10,7 +10,7 @@ from typing import Literal
 import click
 
 from tuneyard.core.cli import LazyGroup, examples
-from tuneyard.core.errors import CLI, run
+from tuneyard.core.errors import CLI, run_command
 from tuneyard.core.plugins import load, warn
 
 GROUP: Literal["tuneyard.scoring_commands"] = "tuneyard.scoring_commands"
@@ -64,4 +64,4 @@ def cli() -> None:
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

@@ -15,7 +15,7 @@ import click
 
 from tuneyard.core.cli import cli_command
 from tuneyard.core.documents import json_lines
-from tuneyard.core.errors import CLI, RequestError, counted, run
+from tuneyard.core.errors import CLI, RequestError, counted, run_command
 from tuneyard.core.files import atomic, require, write_json, write_text
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -209,4 +209,4 @@ def _answers(out: Path, models: Sequence[str], name: str) -> list[Answered]:
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from tuneyard.core.cli import cli_command
-from tuneyard.core.errors import RequestError, TuneyardError, run, show_value
+from tuneyard.core.errors import RequestError, TuneyardError, run_command, show_value
 from tuneyard.core.prompt import Encode, Message
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
 from tuneyard.eval.backends.load import Model
@@ -208,4 +208,4 @@ def lines() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from tuneyard.core.errors import RequestError, counted, run
+from tuneyard.core.errors import RequestError, counted, run_command
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.number_format import Table, grid, interval, percent
 from tuneyard.eval.backends.scorers import Fields, Scorer
@@ -237,4 +237,4 @@ def group_table(scores: Scores) -> str:
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

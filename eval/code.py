@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import click
 
-from tuneyard.core.errors import ContentError, RequestError, run, show_value
+from tuneyard.core.errors import ContentError, RequestError, run_command, show_value
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
@@ -199,4 +199,4 @@ class Code(Task):
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

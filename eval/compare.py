@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuneyard.core.cli import cli_command
-from tuneyard.core.errors import RequestError, run
+from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language import ENGLISH, in_language, lang_option, tr
 
@@ -142,15 +142,15 @@ def cli(
 def compare_results(results: Sequence[str], questions: "Sequence[Question]") -> "ComparedRuns":
     """Read the runs named by `[NAME=]RESULTS` once, and ask the questions; warnings go to stderr."""
     from tuneyard.eval.judge.compared import compare_runs
-    from tuneyard.eval.read.find import Reading, parse_source, read_runs
-    from tuneyard.eval.read.run import by_dataset
+    from tuneyard.eval.read.find import Reading, parse_source, read_scored_runs
+    from tuneyard.eval.read.scored_run import by_dataset
 
     reading = Reading(
         metric=next((question.metric for question in questions if question.metric), ""),
         by=next((question.field for question in questions if question.field), ""),
         stated_metrics=any(question.reads_stated_metrics for question in questions),
     )
-    runs, warnings = read_runs([parse_source(text) for text in results], reading)
+    runs, warnings = read_scored_runs([parse_source(text) for text in results], reading)
     compared = compare_runs(by_dataset(runs), questions, warnings)
     for warning in compared.warnings:
         click.echo(tr("warning: {what}", what=warning), err=True)
@@ -247,4 +247,4 @@ def changed_examples(compared: "ComparedRuns") -> str:
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.drawing import plotting
-from tuneyard.core.errors import ContentError, run, show_value
+from tuneyard.core.errors import ContentError, run_command, show_value
 from tuneyard.core.files import write_json
 from tuneyard.core.language import lang_option, tr, tr_counted
 from tuneyard.core.number_format import percent
@@ -21,7 +21,7 @@ from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
 from tuneyard.eval.metrics.reports import Report, judge, parse_report, report_summary
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.read.results import Prediction
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, line_of
@@ -160,4 +160,4 @@ def _shares(kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, objec
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from tuneyard.core.errors import ContentError, counted, run
+from tuneyard.core.errors import ContentError, counted, run_command
 from tuneyard.core.han import HAN
 from tuneyard.core.prompt import Conversation
 from tuneyard.eval.backends.scorers import Fields, Generator, Messages, Scorer
@@ -267,4 +267,4 @@ def _talk(messages: Any) -> Talk:
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tuneyard.core.errors import RequestError, run
+from tuneyard.core.errors import RequestError, run_command
 from tuneyard.eval.backends.scorers import DIGITS, Fields, Prompts, Scorer, score_all
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import PARSERS
@@ -294,4 +294,4 @@ class Nli(Task):
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneyard.core.documents import json_lines
-from tuneyard.core.errors import RequestError, run
+from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.prompt import Conversation
 from tuneyard.core.supervision import SupervisedText, Turns, supervise
 from tuneyard.eval.backends.likelihood import reading_answers
@@ -181,4 +181,4 @@ def _supervised(job: Job, example: Conversation, answer: str) -> SupervisedText:
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

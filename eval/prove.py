@@ -18,7 +18,7 @@ import click
 
 from tuneyard.core import version
 from tuneyard.core.cli import cli_command, command_line
-from tuneyard.core.errors import ContentError, RequestError, counted, run, show_value
+from tuneyard.core.errors import ContentError, RequestError, counted, run_command, show_value
 from tuneyard.core.files import sha256, versions, write_json, write_text
 from tuneyard.core.number_format import Table, grid
 from tuneyard.core.prompt import Encode, Message, chat_encoder, llamafactory_encoder, saved_chat_template
@@ -534,4 +534,4 @@ def to_json(proof: Proof, tolerance: Tolerance, command: str) -> dict[str, objec
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

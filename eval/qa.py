@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tuneyard.core.errors import ContentError, RequestError, run
+from tuneyard.core.errors import ContentError, RequestError, run_command
 from tuneyard.core.training_run import model_sha256
 from tuneyard.eval.backends.load import find_model, loading
 from tuneyard.eval.backends.scorers import Fields, score_all
@@ -192,4 +192,4 @@ def _figures(part: Mapping[str, Any], lexical: str) -> str:
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

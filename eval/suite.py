@@ -20,7 +20,7 @@ from tuneyard.core.errors import (
     TuneyardError,
     nearest,
     resumed_by,
-    run,
+    run_command,
     show_value,
 )
 from tuneyard.core.files import names_folder, read_object, write_json, write_text
@@ -276,4 +276,4 @@ def _arguments(
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

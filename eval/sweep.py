@@ -15,7 +15,7 @@ import click
 from tuneyard.adapters.weighted import WeightedAdapter, parse_weight
 from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.cli import cli_command
-from tuneyard.core.errors import RequestError, resumed_by, run
+from tuneyard.core.errors import RequestError, resumed_by, run_command
 from tuneyard.core.files import read_object, write_text
 from tuneyard.core.language import lang_option
 from tuneyard.eval.backends import shards
@@ -192,4 +192,4 @@ def _forecast(request: ScoringRequest, axes: Axes, sets: list[EvalDataset]) -> s
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tuneyard.core.errors import ContentError, RequestError, counted, need, run
+from tuneyard.core.errors import ContentError, RequestError, counted, need, run_command
 from tuneyard.core.files import write_json
 from tuneyard.core.language import lang_option
 from tuneyard.core.supervision import SupervisedText, supervise, supervise_text
@@ -320,4 +320,4 @@ def _count(job: Job, text: str) -> int:
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

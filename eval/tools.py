@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneyard.core.calls import WrongValueError, calls_of
-from tuneyard.core.errors import ContentError, run
+from tuneyard.core.errors import ContentError, run_command
 from tuneyard.core.plugins import warn
 from tuneyard.core.prompt import Conversation, Message
 from tuneyard.core.records import ANSWERS
@@ -153,4 +153,4 @@ def _shares(part: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

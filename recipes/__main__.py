@@ -3,7 +3,7 @@
 import click
 
 from tuneyard.core.cli import examples
-from tuneyard.core.errors import CLI, run
+from tuneyard.core.errors import CLI, run_command
 from tuneyard.recipes import base, best, check, plan, sweep, train
 
 EXAMPLES = examples(
@@ -20,4 +20,4 @@ for module in (check, plan, train, best, sweep, base):
     cli.add_command(module.command)
 
 if __name__ == "__main__":
-    run(cli)
+    run_command(cli)

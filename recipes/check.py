@@ -36,7 +36,7 @@ from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_prob
 from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, read_datasets
 from tuneyard.recipes.hardware import Machine, machine, world_size
 from tuneyard.recipes.llamafactory_client import Answer, LlamaFactory, ask, ask_weights
-from tuneyard.recipes.output_dir import inputs_of, other_run, other_world
+from tuneyard.recipes.output_dir import changed_inputs, changed_world_size, inputs_of
 from tuneyard.recipes.recipe import Recipe, find_recipe, read_recipe
 from tuneyard.recipes.rules import problems_of
 from tuneyard.recipes.schema import known_keys
@@ -305,8 +305,8 @@ def not_local(datasets: list[NamedDataset]) -> list[str]:
 def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Problem]:
     """Check an existing output_dir for a training in this `world`, which is {} on another machine."""
     folder = recipe.output_dir
-    differs = other_run(folder, inputs_of(recipe, weights_file(recipe.path)))
-    grown = other_world(folder, world) if world and not differs else ""
+    differs = changed_inputs(folder, inputs_of(recipe, weights_file(recipe.path)))
+    grown = changed_world_size(folder, world) if world and not differs else ""
     another = f"{folder} holds another run ({differs})"
     if differs and recipe.settings.get("overwrite_output_dir") is True:
         yield recipe.problem("W340", "output_dir", f"{another}; `tuneyard recipe train` sets it aside")

@@ -132,7 +132,7 @@ def set_aside(path: Path, name: str = "") -> Path:
     return path.rename(free)
 
 
-def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
+def changed_inputs(output_dir: Path, inputs: dict[str, object]) -> str:
     """Describe how the run in a folder differs from one with these inputs; "" for the same run or none."""
     if not any(any(output_dir.glob(mark)) for mark in MARKS):
         return ""
@@ -155,7 +155,7 @@ def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
     return text
 
 
-def other_world(output_dir: Path, world: dict[str, object]) -> str:
+def changed_world_size(output_dir: Path, world: dict[str, object]) -> str:
     """Describe the world sizes of a folder's run and of this one; "" if the run can resume or has none."""
     finished = (output_dir / TRAINING).is_file()
     if not finished and all(checkpoints(output_dir).values()):
@@ -217,7 +217,7 @@ def _data(name: str, folder: str) -> dict[str, object]:
     }
 
 
-def run_record(recipe: Recipe, inputs: dict[str, object], facts: dict[str, object]) -> dict[str, object]:
+def training_record(recipe: Recipe, inputs: dict[str, object], facts: dict[str, object]) -> dict[str, object]:
     """Content of training.json: the inputs, the facts of this run, versions, commit and result."""
     results = recipe.output_dir / "all_results.json"
     return {

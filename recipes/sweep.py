@@ -48,7 +48,7 @@ OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", 
 LIST = r"\[[^\[\]]*\]"  # one value of several words
 NOT_JUDGED = {"output_dir", "seed", "learning_rate"}  # settings that no answer of LLaMA-Factory depends on
 LONGEST_NAME = 120  # bytes of a run's folder; file systems take 255 bytes, and checkpoints lie below it
-Run = tuple[dict[str, str], Recipe]  # a point of the grid, and its recipe
+TrainingRun = tuple[dict[str, str], Recipe]  # a point of the grid, and its recipe
 Row = dict[str, Any]  # the settings of a run, its figure (NaN where it diverged) and its folder
 
 
@@ -163,7 +163,7 @@ def _values(key: str, text: str) -> list[str]:
     return [value for value in dict.fromkeys(values) if value]
 
 
-def plan_runs(path: Path, grid: Grid, out: Path) -> list[Run]:
+def plan_runs(path: Path, grid: Grid, out: Path) -> list[TrainingRun]:
     """Combine each point of the grid with its recipe, whose output_dir is a new folder in `out`."""
     fixed = [f"{key}={value}" for key, value in grid.fixed.items()]
     runs = []
@@ -174,7 +174,7 @@ def plan_runs(path: Path, grid: Grid, out: Path) -> list[Run]:
     return runs
 
 
-def sweep(runs: Sequence[Run], grid: Grid, evaluation: str | None, metric: str) -> None:
+def sweep(runs: Sequence[TrainingRun], grid: Grid, evaluation: str | None, metric: str) -> None:
     """Bring every checked run to a finished, scored one; write sweep.json, sweep.md and sweep.png."""
     out = runs[0][1].output_dir.parent
     rows: list[Row] = []

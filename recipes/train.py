@@ -20,13 +20,13 @@ from tuneyard.recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
 from tuneyard.recipes.launch import launch, torchrun_command
 from tuneyard.recipes.llamafactory_client import LlamaFactory
 from tuneyard.recipes.output_dir import (
+    changed_inputs,
+    changed_world_size,
     inputs_of,
-    other_run,
-    other_world,
     reserved,
     resume_point,
-    run_record,
     set_aside,
+    training_record,
 )
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.token_weights import weights_file
@@ -71,7 +71,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     output_dir = recipe.output_dir
     with ExitStack() as stack:
         llamafactory = stack.enter_context(LlamaFactory())
-        if force or other_run(output_dir, inputs) or not (output_dir / TRAINING).is_file():
+        if force or changed_inputs(output_dir, inputs) or not (output_dir / TRAINING).is_file():
             require_model(recipe)  # before anything is renamed or written
             if ask:
                 _show_warnings(ask_first(llamafactory, checked))
@@ -101,7 +101,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         seconds = round(time.monotonic() - clock, 1)
         facts = {"hardware": f"{len(target.gpus)} × {target.gpus[0].name}" if target.gpus else "CPU"}
         facts |= {"started": started.isoformat(timespec="seconds")}
-        record = run_record(recipe, inputs, {**world, "added": added, **facts, "seconds": seconds})
+        record = training_record(recipe, inputs, {**world, "added": added, **facts, "seconds": seconds})
         write_json(output_dir / TRAINING, record)
     click.echo(f"{output_dir}: trained in {seconds} s")
 
@@ -128,7 +128,7 @@ def _reserve(
     make_folder(output_dir.parent)
     with locked(output_dir.parent):
         with reserved(output_dir):
-            differs, grown = other_run(output_dir, inputs), other_world(output_dir, world)
+            differs, grown = changed_inputs(output_dir, inputs), changed_world_size(output_dir, world)
             if not differs and grown and not force:
                 words = dict.fromkeys([*recipe.overrides, f"output_dir={output_dir}"])
                 command = shlex.join(["tuneyard", "recipe", "train", str(recipe.path), *words, "--force"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from tuneyard.core.metrics import ACCURACY, Metric
 from tuneyard.eval.judge import comparison
 from tuneyard.eval.judge.conclusions import Comparison
-from tuneyard.eval.read.run import ScoredRun, by_dataset
+from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 
 VERSION = {"tuneyard": "0.1.0"}
 

@@ -19,7 +19,7 @@ from tuneyard.core.documents import dump_yaml, markdown_table
 from tuneyard.core.errors import ContentError, RequestError, counted
 from tuneyard.core.files import read_json, require, sha256
 from tuneyard.core.manifest import MANIFEST, read_manifest
-from tuneyard.core.training_run import run_of, training_data
+from tuneyard.core.training_run import training_data, training_inputs
 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"
@@ -135,13 +135,13 @@ def make_card(source: ExportSource, name: str, licence: str | None, results: lis
     base_label = base or "BASE"
     if Path(base_label).is_absolute():
         base_label = Path(base_label).name
-    runs = _runs(source.folder, name_of(source.folder), notes)
+    inputs_by_name = _training_inputs(source.folder, name_of(source.folder), notes)
     datasets = []
     recipes: dict[str, dict[str, Any]] = {}
-    for run_name, run in runs.items():
-        datasets += [entry for entry in run.get("data") or [] if isinstance(entry, dict)]
-        if run.get("settings"):
-            recipes[run_name] = run["settings"]
+    for adapter_name, inputs in inputs_by_name.items():
+        datasets += [entry for entry in inputs.get("data") or [] if isinstance(entry, dict)]
+        if inputs.get("settings"):
+            recipes[adapter_name] = inputs["settings"]
     if not recipes:
         notes.append("recipe not recorded next to the weights (training.json of `tuneyard recipe train`)")
     facts = [["base", base or "not recorded"], ["licence of the base", terms]]
@@ -166,10 +166,10 @@ def make_card(source: ExportSource, name: str, licence: str | None, results: lis
         _usage(source, name, base_label, template),
         _data(datasets, notes),
     ]
-    for run_name, settings in recipes.items():
+    for adapter_name, settings in recipes.items():
         title = "Recipe"
-        if len(runs) > 1:
-            title = f"Recipe of {run_name}"
+        if len(inputs_by_name) > 1:
+            title = f"Recipe of {adapter_name}"
         sections.append(f"## {title}\n\n```yaml\n{dump_yaml(settings)}```")
     sections.append(_results(adapter, results, notes))
     record = read_provenance(source.folder)
@@ -195,15 +195,15 @@ def _licence(source: ExportSource, stated: str | None, notes: list[str]) -> tupl
     return dict(fields), f"{name} (from {owner} {file.name})"
 
 
-def _runs(folder: Path, name: str, notes: list[str]) -> dict[str, dict[str, Any]]:
+def _training_inputs(folder: Path, name: str, notes: list[str]) -> dict[str, dict[str, Any]]:
     """Inputs of trainings by adapter name: of the folder, or of the adapters merged or fused into it.
 
     If an adapter is gone or has changed, merge.json still names its datasets.
     """
-    inputs = run_of(folder)
+    inputs = training_inputs(folder)
     if inputs:
         return {name: inputs}
-    runs: dict[str, dict[str, Any]] = {}
+    inputs_by_name: dict[str, dict[str, Any]] = {}
     record = read_provenance(folder)
     parts = []
     if record:
@@ -211,19 +211,19 @@ def _runs(folder: Path, name: str, notes: list[str]) -> dict[str, dict[str, Any]
     for part in parts:
         part_name = part.entry["name"]
         if part.adapter:
-            of_part = _runs(part.adapter.folder, part.adapter.name, notes)
+            of_part = _training_inputs(part.adapter.folder, part.adapter.name, notes)
             if not of_part:
                 notes.append(f"data and recipe of {part_name} in it not recorded")
-            runs |= of_part
+            inputs_by_name |= of_part
         elif part.entry["datasets"]:
-            runs[part_name] = {"data": part.entry["datasets"]}
+            inputs_by_name[part_name] = {"data": part.entry["datasets"]}
             notes.append(f"recipe of an adapter in it not known: {part.problem}")
         else:
             notes.append(f"data and recipe of an adapter in it not known: {part.problem}")
     datasets = training_data(folder)
-    if datasets and not runs:
-        runs[name] = {"data": datasets}
-    return runs
+    if datasets and not inputs_by_name:
+        inputs_by_name[name] = {"data": datasets}
+    return inputs_by_name
 
 
 def _sizes(adapter: Adapter) -> list[list[str]]:

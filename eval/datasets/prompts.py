@@ -22,7 +22,7 @@ from tuneyard.core.prompt import (
     saved_chat_template,
 )
 from tuneyard.core.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
-from tuneyard.core.training_run import names_in, run_folders, run_of
+from tuneyard.core.training_run import names_in, record_folders, training_inputs
 from tuneyard.eval.datasets.dataset import trained_conversations
 
 if TYPE_CHECKING:
@@ -164,13 +164,13 @@ def trained_system(folder: Path) -> str | None:
 
 def training_settings(folder: Path) -> dict[str, Any]:
     """Settings of the training that wrote an adapter, a run or a checkpoint; {} if unknown."""
-    settings = run_of(folder).get("settings")
+    settings = training_inputs(folder).get("settings")
     if isinstance(settings, dict):
         return settings
-    for run_folder in run_folders(folder):
+    for record_folder in record_folders(folder):
         for name in SETTINGS:
-            if (run_folder / name).is_file():
-                settings = read_yaml(run_folder / name, "recipe").value
+            if (record_folder / name).is_file():
+                settings = read_yaml(record_folder / name, "recipe").value
                 if isinstance(settings, dict):
                     return settings
     return {}

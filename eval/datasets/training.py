@@ -25,11 +25,11 @@ from tuneyard.core.splits import REST
 from tuneyard.core.training_run import (
     STARTED,
     TRAINING,
+    record_folders,
     record_of,
-    run_folders,
-    run_of,
     trained_entries,
     training_data,
+    training_inputs,
 )
 from tuneyard.eval.datasets.dataset import EvalDataset, current_row_index, trained_conversations
 from tuneyard.eval.statistics.selection import held_out_rows
@@ -125,7 +125,7 @@ def _records(folder: Path, missing: str) -> list[Record]:
     """
     path = record_of(folder)
     if path:
-        inputs = run_of(folder)
+        inputs = training_inputs(folder)
         settings = inputs.get("settings")
         settings = settings if isinstance(settings, dict) else {}
         whole_pass = path.name != STARTED and _reads_every_row(settings)
@@ -138,7 +138,7 @@ def _records(folder: Path, missing: str) -> list[Record]:
         return _records_of_merge(folder, merge)
     datasets = training_data(folder)
     if datasets:  # LLaMA-Factory's card, which lacks max_samples, val_size and max_steps
-        cards = [place / CARD for place in run_folders(folder) if (place / CARD).is_file()]
+        cards = [place / CARD for place in record_folders(folder) if (place / CARD).is_file()]
         return [Record(_shown(cards[0]), datasets, whole_pass=False)]
     return [Record(_shown(folder), missing=missing)] if missing else []
 

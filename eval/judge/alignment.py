@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tuneyard.core.errors import RequestError, counted, show_value
 from tuneyard.core.language import tr
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun
 
 MAY_DIFFER = ("model", "batch_tokens")  # settings that may differ, or that change no answer
 FEW_GROUPS = 6  # fewer clusters have at most 32 flips, of which 2 are as extreme as the data: p >= 0.0625

@@ -12,7 +12,7 @@ from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.judge.questions.choice import HeldOutChoice
 from tuneyard.eval.judge.questions.replicates import Replicates
 from tuneyard.eval.read.contamination import training_warnings
-from tuneyard.eval.read.run import Runs, ScoredRun, models_of
+from tuneyard.eval.read.scored_run import Runs, ScoredRun, models_of
 
 BASE = "base"
 

@@ -19,7 +19,7 @@ from tuneyard.core.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.metrics.calibration import calibration
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
-from tuneyard.eval.read.run import Runs, RunsOfDataset, ScoredRun, models_of
+from tuneyard.eval.read.scored_run import Runs, RunsOfDataset, ScoredRun, models_of
 from tuneyard.eval.statistics.estimate import DifferenceTest
 from tuneyard.eval.statistics.f1 import LabelCounts, count_labels, f1_differences, macro_f1
 from tuneyard.eval.statistics.family import Units, estimates, shrunk, skewness, units_of

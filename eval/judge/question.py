@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from tuneyard.core.number_format import Table
-from tuneyard.eval.read.run import Runs
+from tuneyard.eval.read.scored_run import Runs
 
 
 class Question(ABC):

@@ -17,7 +17,7 @@ from tuneyard.eval.read.logs import WITHOUT_NAME, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.read.measured import IDS, measurable, values_of
 from tuneyard.eval.read.results import PREDICTIONS, REPEATS, RESULTS
-from tuneyard.eval.read.run import (
+from tuneyard.eval.read.scored_run import (
     ScoredExample,
     ScoredRun,
     assemble,
@@ -37,7 +37,7 @@ LARGEST = sys.float_info.max  # nan and inf are no log-probabilities, and intege
 
 
 @dataclass(frozen=True, slots=True)
-class RunSource:
+class ScoredRunSource:
     """One argument of the command: a folder or a log, and the names that its run is to have."""
 
     path: Path
@@ -45,13 +45,13 @@ class RunSource:
     dataset: str = ""
 
 
-def parse_source(text: str) -> RunSource:
+def parse_source(text: str) -> ScoredRunSource:
     """Read `PATH`, `MODEL=PATH` or `MODEL/SET=PATH`. An existing path is never split at its `=`."""
     name, equals, rest = text.partition("=")
     if not equals or Path(text).exists():
-        return RunSource(require(Path(text), "results"))
+        return ScoredRunSource(require(Path(text), "results"))
     model, _, dataset = name.partition("/")
-    return RunSource(require(Path(rest), "results"), model, dataset)
+    return ScoredRunSource(require(Path(rest), "results"), model, dataset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +69,18 @@ class Reading:
 ANSWERS_ONLY = Reading()
 
 
-def read_runs(
-    sources: Sequence[RunSource], reading: Reading = ANSWERS_ONLY
+def read_scored_runs(
+    sources: Sequence[ScoredRunSource], reading: Reading = ANSWERS_ONLY
 ) -> tuple[list[ScoredRun], list[str]]:
     """Read every run of the sources once; the runs, and warnings.
 
     Models of one name that answered differently are named with the folder they came from.
     """
     done: set[Path] = set()
-    runs: list[tuple[RunSource, ScoredRun]] = []
+    runs: list[tuple[ScoredRunSource, ScoredRun]] = []
     warnings: list[str] = []
     for source in sources:
-        whole, unfinished = find_runs(source.path)
+        whole, unfinished = find_scored_runs(source.path)
         left_out = "{place}: left out, unfinished; resume with --resume"
         warnings += [tr(left_out, place=place) for place in unfinished]
         runs_of_source: list[ScoredRun] = []
@@ -98,7 +98,7 @@ def read_runs(
 
 def _read(place: Path, reading: Reading) -> list[ScoredRun]:
     if place.is_dir():
-        return [read_run(place, reading)]
+        return [read_scored_run(place, reading)]
     if not reading.metric:
         return read_log(place)
     if place.suffix not in (".jsonl", ".ndjson"):
@@ -108,7 +108,7 @@ def _read(place: Path, reading: Reading) -> list[ScoredRun]:
     return [_measured_run(place.stem, WITHOUT_NAME, place, place, {}, reading.metric)]
 
 
-def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
+def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
     """Find complete runs at `path` or two levels below, and the folders of unfinished runs.
 
     A complete run is a folder with results.json, which is written last, or a log file. Our own
@@ -154,7 +154,7 @@ def _position(names: object, name: str) -> int:
     return ordered.index(name)
 
 
-def _named(runs: list[ScoredRun], source: RunSource) -> list[ScoredRun]:
+def _named(runs: list[ScoredRun], source: ScoredRunSource) -> list[ScoredRun]:
     for key, name in (("model", source.model), ("dataset", source.dataset)):
         names = list(dict.fromkeys(str(getattr(run, key)) for run in runs))
         if name and len(names) > 1:
@@ -164,12 +164,12 @@ def _named(runs: list[ScoredRun], source: RunSource) -> list[ScoredRun]:
     ]
 
 
-def _distinct(runs: Sequence[tuple[RunSource, ScoredRun]]) -> list[ScoredRun]:
+def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]]) -> list[ScoredRun]:
     """Keep each model and dataset once.
 
     Drop a second run with the same answers. Rename models whose runs differ to SOURCE/model.
     """
-    kept: list[tuple[RunSource, ScoredRun]] = []
+    kept: list[tuple[ScoredRunSource, ScoredRun]] = []
     shared: set[str] = set()
     for source, run in runs:
         twins = [twin for _, twin in kept if (twin.model, twin.dataset) == (run.model, run.dataset)]
@@ -198,7 +198,7 @@ def _origin(path: Path) -> str:
     return path.name
 
 
-def read_run(place: Path, reading: Reading = ANSWERS_ONLY) -> ScoredRun:
+def read_scored_run(place: Path, reading: Reading = ANSWERS_ONLY) -> ScoredRun:
     """Read one scored run: a folder with results.json and predictions.jsonl.
 
     `ContentError` if its files are damaged or disagree. `RequestError` for a run without an accuracy, if no

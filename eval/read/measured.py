@@ -8,7 +8,7 @@ from tuneyard.core.errors import ContentError, show_value
 from tuneyard.eval.metrics import metrics
 from tuneyard.eval.metrics.preference import ANSWER, AUC, auc_of
 from tuneyard.eval.metrics.text import CHARACTERS, bleu_parts, rouge
-from tuneyard.eval.read.run import LOSS
+from tuneyard.eval.read.scored_run import LOSS
 
 IDS = ("row", "id", "doc_id")
 LARGEST = 1e100  # squares of more are beyond what a float holds

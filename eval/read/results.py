@@ -158,7 +158,7 @@ def read_identity(out: Path) -> Identity:
     return identity
 
 
-def begin_run(
+def begin_scoring_run(
     out: Path, identity: Identity, *, force: bool, caller: str = "", summaries: Sequence[str] = ()
 ) -> None:
     """Write run.json for a new run or a resumed one, or replace another run (`force`).
@@ -195,7 +195,7 @@ def scoring_run(
     If a `TuneyardError` ends the run before its first prediction, its files are deleted.
     """
     if first:
-        begin_run(out, identity, force=force, caller=caller, summaries=summaries)
+        begin_scoring_run(out, identity, force=force, caller=caller, summaries=summaries)
     try:
         yield
     except TuneyardError:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object
-from tuneyard.eval.read.run import ScoredRun, without
+from tuneyard.eval.read.scored_run import ScoredRun, without
 
 SWEEP = "sweep.json"
 FIELDS = ("points", "axes", "rows_to_choose_on")

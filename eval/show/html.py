@@ -23,7 +23,7 @@ from tuneyard.eval.judge.compared import ComparedRuns
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.questions.against_base import differences, figures, scores, section_name
 from tuneyard.eval.metrics.labels import MOST
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.incorrect import IncorrectExamples
 from tuneyard.eval.show.plots import caption, folder_name
 from tuneyard.eval.show.tables import LEFT_OUT, method

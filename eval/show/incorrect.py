@@ -10,7 +10,7 @@ from tuneyard.core.documents import json_lines
 from tuneyard.core.language import tr
 from tuneyard.eval.read.logs import reader_of
 from tuneyard.eval.read.results import PREDICTIONS
-from tuneyard.eval.read.run import KINDS, ScoredRun, by_dataset, optional_text
+from tuneyard.eval.read.scored_run import KINDS, ScoredRun, by_dataset, optional_text
 
 LONGEST = 2000  # characters of a question or an answer that are shown
 MOST_LETTERS = 12_000_000  # of all rows on a page, which a browser still opens at once

@@ -14,7 +14,7 @@ from tuneyard.core.drawing import COLOURS, FAINT, picture, plot, plotting, wrapp
 from tuneyard.core.language import tr, tr_counted
 from tuneyard.eval.metrics.calibration import Calibration
 from tuneyard.eval.metrics.text import percentiles
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,7 +20,7 @@ from tuneyard.core.number_format import points, show_p
 from tuneyard.eval.judge.conclusions import Comparison, Section
 from tuneyard.eval.judge.questions.against_base import section_name
 from tuneyard.eval.metrics.labels import MOST
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.panels import draw_calibration, draw_confusion
 from tuneyard.eval.statistics.rates import rate_of
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tuneyard.core.language import tr
 from tuneyard.core.number_format import Table, number
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun
 
 CAPTION = "Repeated generation (the comparison reads the first repeat)"
 HEADER = ("model", "dataset", "figure", "repeats", "mean", "95 % interval", "standard deviation")

@@ -9,7 +9,7 @@ from tuneyard.core.number_format import Table, grid
 from tuneyard.eval.judge.compared import ComparedRuns
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, Section
 from tuneyard.eval.judge.questions.against_base import AgainstBase, differences, figures, scores, section_name
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.repeats import CAPTION, repeats_table
 from tuneyard.eval.show.verdict import headline, verdict
 

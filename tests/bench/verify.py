@@ -14,7 +14,7 @@ from tests.tiny import make_tiny
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.compiler.verify.run import verify
+from tuneyard.compiler.verify.dataset import verify
 from tuneyard.core.datasets import read_records
 
 QWEN = REAL.parent / "tokenizers" / "qwen2.5"

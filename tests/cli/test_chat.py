@@ -217,7 +217,7 @@ def test_ctrl_c_leaves_once_with_130_and_a_conversation_not_at_all(talk, tiny_mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tuneyard.eval.chat.stream", interrupted)
-    with pytest.raises(click.Abort):  # what core.errors.run ends with 130
+    with pytest.raises(click.Abort):  # what core.errors.run_command ends with 130
         cli.main(["--model", str(tiny_model), "--once", "Q"], standalone_mode=False)
     done = talk("Q\nR\n")
     assert (done.exit_code, done.stdout) == (0, "Par\nPar\n")

@@ -12,7 +12,7 @@ from tests.messages import raises
 from tests.runs_cut import tree
 from tests.tiny import make_seeing
 from tests.unit.eval_backends.test_apply import write as write_adapter
-from tuneyard.compiler.verify.run import load
+from tuneyard.compiler.verify.dataset import load
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.prompt import conversation
 from tuneyard.core.row_index import fingerprint

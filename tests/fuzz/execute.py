@@ -15,7 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 from tuneyard.compiler.cli import cli
-from tuneyard.core.errors import run
+from tuneyard.core.errors import run_command
 
 SECONDS = 20
 MEGABYTES = 400
@@ -43,7 +43,7 @@ def execute(*arguments: object) -> Outcome:
     try:
         argv = mock.patch.object(sys, "argv", ["compiler", *map(str, arguments)])
         with _alarm(), argv, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            run(cli)
+            run_command(cli)
     except SystemExit as error:
         outcome.code = error.code if isinstance(error.code, int) else 0
     except _TooLongError:

@@ -18,8 +18,8 @@ from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify import audit, learned
+from tuneyard.compiler.verify.dataset import Verdict, read_settings, verify
 from tuneyard.compiler.verify.report import as_json, lines
-from tuneyard.compiler.verify.run import Verdict, read_settings, verify
 from tuneyard.compiler.verify.template import seen_by_model
 from tuneyard.core.errors import ContentError, RequestError
 

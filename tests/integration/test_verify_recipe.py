@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.messages import raises
+from tuneyard.compiler.verify.dataset import Verdict, read_settings, verify
 from tuneyard.compiler.verify.report import as_json, lines
-from tuneyard.compiler.verify.run import Verdict, read_settings, verify
 from tuneyard.compiler.verify.trained import read_recipe_file
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory import import_offline, quiet, read_arguments

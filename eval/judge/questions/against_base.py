@@ -31,7 +31,7 @@ from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, Paired
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.metrics import metric_meaning
 from tuneyard.eval.metrics.labels import short
-from tuneyard.eval.read.run import Runs
+from tuneyard.eval.read.scored_run import Runs
 from tuneyard.eval.statistics.estimate import Estimate
 
 ACCURACY_NAME = "accuracy"

@@ -10,7 +10,7 @@ from tuneyard.core.language import tr, tr_counted
 from tuneyard.core.number_format import Table, percent
 from tuneyard.eval.judge.cells import translated
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
-from tuneyard.eval.read.run import Runs, ScoredRun, models_of, without
+from tuneyard.eval.read.scored_run import Runs, ScoredRun, models_of, without
 from tuneyard.eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42

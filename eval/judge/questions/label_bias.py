@@ -18,7 +18,7 @@ from tuneyard.core.number_format import NONE, Table, interval, points, points_in
 from tuneyard.eval.judge.cells import on_dataset, translated
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.read.results import PREDICTIONS
-from tuneyard.eval.read.run import Runs, ScoredRun
+from tuneyard.eval.read.scored_run import Runs, ScoredRun
 from tuneyard.eval.statistics.estimate import DifferenceTest, Mean
 from tuneyard.eval.statistics.family import estimates, units_of
 from tuneyard.eval.statistics.rates import rate_of

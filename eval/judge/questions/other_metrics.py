@@ -10,7 +10,7 @@ from tuneyard.eval.judge.cells import MEASURED, difference_cells, metric_on_data
 from tuneyard.eval.judge.comparison import compare
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.judge.questions.against_base import meaning, section_name
-from tuneyard.eval.read.run import Runs
+from tuneyard.eval.read.scored_run import Runs
 
 CAPTION = "Differences in the other metrics of the examples; the verdict rests on accuracy"
 

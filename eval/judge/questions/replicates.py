@@ -12,7 +12,7 @@ from tuneyard.core.number_format import NONE, Table, p_cell, points_interval
 from tuneyard.eval.judge.cells import on_dataset, translated
 from tuneyard.eval.judge.conclusions import MEAN
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
-from tuneyard.eval.read.run import Runs
+from tuneyard.eval.read.scored_run import Runs
 from tuneyard.eval.statistics.family import Replicated, replicated, units_of
 
 # Student's 97.5 % point with seeds - 1 degrees of freedom over √seeds, as a multiple of that of five

@@ -15,7 +15,7 @@ from tuneyard.eval.judge.comparison import paired_tests
 from tuneyard.eval.judge.conclusions import PairedTest
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.metrics.labels import MOST
-from tuneyard.eval.read.run import Runs, RunsOfDataset
+from tuneyard.eval.read.scored_run import Runs, RunsOfDataset
 from tuneyard.eval.statistics.family import sliced
 
 

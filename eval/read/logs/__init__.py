@@ -19,7 +19,7 @@ from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_json
 from tuneyard.core.plugins import Plugin, registry
-from tuneyard.eval.read.run import ScoredExample, ScoredRun, assemble
+from tuneyard.eval.read.scored_run import ScoredExample, ScoredRun, assemble
 
 GROUP: Literal["tuneyard.logs"] = "tuneyard.logs"
 WITHOUT_NAME = "rows"  # the dataset of a log that does not name one

@@ -6,7 +6,7 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object
 from tuneyard.eval.read.logs import WITHOUT_NAME, LoggedRow, log_reader
-from tuneyard.eval.read.run import ScoredExample, kinds_of, optional_text
+from tuneyard.eval.read.scored_run import ScoredExample, kinds_of, optional_text
 
 DETAILED = "evaluation_results.json"
 TOTALS = (("results",), ("subtype_accuracy",), ("type_accuracy",))

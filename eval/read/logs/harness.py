@@ -9,7 +9,7 @@ from pathlib import Path
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.eval.read.logs import DATE, LoggedRow, log_reader
-from tuneyard.eval.read.run import ScoredExample, confidence_of, optional_text
+from tuneyard.eval.read.scored_run import ScoredExample, confidence_of, optional_text
 
 HARNESS = ("doc_id", "target", "filtered_resps")
 JUDGED_BY = ("acc", "exact_match")

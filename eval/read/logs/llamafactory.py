@@ -10,7 +10,7 @@ from pathlib import Path
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.eval.read.logs import LoggedRow, log_reader
-from tuneyard.eval.read.run import ScoredExample, optional_text
+from tuneyard.eval.read.scored_run import ScoredExample, optional_text
 
 NAME = "generated_predictions.jsonl"
 FIELDS = ("predict", "label")

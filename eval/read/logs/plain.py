@@ -10,7 +10,7 @@ from pathlib import Path
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.read.logs import LoggedRow, csv_records, log_reader
-from tuneyard.eval.read.run import ScoredExample, kinds_of, optional_text
+from tuneyard.eval.read.scored_run import ScoredExample, kinds_of, optional_text
 from tuneyard.eval.statistics.rates import group_of
 
 FIELDS = ("id", "gold", "prediction")

@@ -169,9 +169,9 @@ LARGE = {
 PEAK = """
 import sys, pathlib
 from tuneyard.compiler.cli import cli
-from tuneyard.core.errors import run
+from tuneyard.core.errors import run_command
 try:
-    run(cli)
+    run_command(cli)
 finally:
     print(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """

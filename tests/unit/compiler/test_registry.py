@@ -13,7 +13,7 @@ from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.publish.drift import read_manifests
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.verify.run import since_compiled
+from tuneyard.compiler.verify.dataset import since_compiled
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import staging

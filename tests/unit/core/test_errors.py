@@ -23,7 +23,7 @@ from tuneyard.core.errors import (
     RequestError,
     ResumableError,
     resumed_by,
-    run,
+    run_command,
     show_value,
     summarise,
 )
@@ -40,7 +40,7 @@ def outcome(error: BaseException | None) -> int:
         for stream in ("stdout", "stderr"):  # Click puts others there at a broken pipe
             patch.setattr(sys, stream, getattr(sys, stream))
         with pytest.raises(SystemExit) as left:
-            run(command)
+            run_command(command)
     return int(left.value.code or 0)
 
 
@@ -102,12 +102,12 @@ def test_underscores_are_taken_for_hyphens() -> None:
 
 def test_sigterm_is_143_and_runs_the_clean_up() -> None:
     script = (
-        "import click, time, contextlib; from tuneyard.core.errors import run\n"
+        "import click, time, contextlib; from tuneyard.core.errors import run_command\n"
         "@click.command()\n"
         "def c():\n"
         "    try: print('ready', flush=True); time.sleep(60)\n"
         "    finally: print('cleaned', flush=True)\n"
-        "run(c)"
+        "run_command(c)"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
@@ -149,8 +149,8 @@ def test_values_are_shown_as_json_and_cut(value: object, shown: str) -> None:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_bars_are_drawn_on_a_terminal_only(terminal: bool) -> None:
     code = (
-        "import click\nfrom tuneyard.core.errors import run\n@click.command()\ndef slow():\n"
-        "    from tqdm import tqdm\n    list(tqdm(range(3), mininterval=0))\nrun(slow)"
+        "import click\nfrom tuneyard.core.errors import run_command\n@click.command()\ndef slow():\n"
+        "    from tqdm import tqdm\n    list(tqdm(range(3), mininterval=0))\nrun_command(slow)"
     )
     here, there = pty.openpty() if terminal else os.pipe()
     if terminal:

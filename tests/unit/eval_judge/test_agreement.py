@@ -12,7 +12,7 @@ from tests.fake_runs import compare
 from tuneyard.core.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
 from tuneyard.eval.judge.questions.against_base import differences
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.verdict import headline, verdict
 from tuneyard.eval.statistics import family
 from tuneyard.eval.statistics.family import DifferenceTest

@@ -8,7 +8,7 @@ from tests.fake_runs import compare
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.judge.questions.choice import HeldOutChoice, choose_on_half
-from tuneyard.eval.read.run import ScoredRun, by_dataset
+from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 
 
 def run(model, correct, dataset="s", groups=None):

@@ -14,7 +14,7 @@ from tuneyard.eval.judge.conclusions import Comparison, Section
 from tuneyard.eval.metrics.labels import summary
 from tuneyard.eval.metrics.qa import qa_summary
 from tuneyard.eval.metrics.reports import report_summary
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.plots import kinds_chart
 from tuneyard.eval.statistics.family import estimates, units_of
 from tuneyard.eval.statistics.rates import critical, wilson

@@ -10,8 +10,8 @@ from tests.fake_runs import write_run
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.judge.questions.label_bias import SEED, fit_bias, label_biases
-from tuneyard.eval.read.find import read_run
-from tuneyard.eval.read.run import by_dataset
+from tuneyard.eval.read.find import read_scored_run
+from tuneyard.eval.read.scored_run import by_dataset
 from tuneyard.eval.statistics.selection import split_halves
 
 LABELS = ["maybe", "no", "yes"]
@@ -75,7 +75,7 @@ def written(out: Path, model: str, shift: list[float], groups: list[str] | None 
 def test_a_gain_that_is_label_bias_alone_is_none_without_it(tmp_path) -> None:
     """The base is the adapter with a bias that lets it say `no` alone: nothing of the gain remains."""
     base, tuned = (
-        read_run(written(tmp_path, name, shift))
+        read_scored_run(written(tmp_path, name, shift))
         for name, shift in (("base", [0, 50.0, 0]), ("tuned", [0, 0.0, 0]))
     )
     first, other = label_biases(by_dataset([tuned, base]), "base")
@@ -91,7 +91,7 @@ def test_a_gain_that_is_label_bias_alone_is_none_without_it(tmp_path) -> None:
 
 def test_accuracy_is_of_the_half_that_was_not_fitted_on_and_clusters_are_whole(tmp_path) -> None:
     groups = [str(row // 3) for row in range(300)]
-    run = read_run(written(tmp_path, "base", [0, 2.0, 0], groups))
+    run = read_scored_run(written(tmp_path, "base", [0, 2.0, 0], groups))
     (one,) = label_biases(by_dataset([run]), "base")
     fitted, other = split_halves(groups, SEED, "mine")
     assert not {groups[row] for row in fitted} & {groups[row] for row in other}
@@ -108,9 +108,9 @@ def test_runs_without_log_probabilities_are_refused(tmp_path) -> None:
     lines[5]["choices"].pop("maybe")
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with raises(ContentError):
-        label_biases(by_dataset([read_run(folder)]), "base")
+        label_biases(by_dataset([read_scored_run(folder)]), "base")
     for line in lines:
         del line["choices"]
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with raises(RequestError):
-        label_biases(by_dataset([read_run(folder)]), "base")
+        label_biases(by_dataset([read_scored_run(folder)]), "base")

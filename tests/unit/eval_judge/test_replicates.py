@@ -15,7 +15,7 @@ from tests.unit.eval_judge.test_comparison import make
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.questions.replicates import Replicates, compare_replicates, parse_replicates
-from tuneyard.eval.read.run import ScoredRun, by_dataset
+from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 
 SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
 

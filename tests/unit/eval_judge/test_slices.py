@@ -12,7 +12,7 @@ from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.questions.slices import compare_slices
-from tuneyard.eval.read.run import ScoredRun, by_dataset
+from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.statistics.family import estimates, sliced, units_of
 
 SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from tests.peers import installed
 from tuneyard.core import plugins
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli as compare
-from tuneyard.eval.read.find import Reading, parse_source, read_runs
+from tuneyard.eval.read.find import Reading, parse_source, read_scored_runs
 from tuneyard.eval.read.logs import log_readers, read_log
 from tuneyard.eval.show.incorrect import collect_incorrect
 
@@ -137,7 +137,7 @@ def test_an_unknown_file_is_told_every_format(tmp_path: Path) -> None:
 def test_a_metric_is_not_read_from_a_table(tmp_path: Path) -> None:
     path = as_csv(tmp_path / "x.csv", ROWS)
     with raises(RequestError, "--metric"):
-        read_runs([parse_source(str(path))], Reading("loss"))
+        read_scored_runs([parse_source(str(path))], Reading("loss"))
 
 
 def test_llamafactorys_predictions_in_the_working_folder_are_called_as_that_folder(
@@ -160,7 +160,7 @@ def test_llamafactorys_predictions_are_found_in_an_output_dir_and_paired_by_line
         ]
         as_lines(tmp_path / name / "generated_predictions.jsonl", rows)
         (tmp_path / name / "all_results.json").write_text('{"predict_loss": 1}')
-    runs, _ = read_runs([parse_source(str(tmp_path / name)) for name in answers])
+    runs, _ = read_scored_runs([parse_source(str(tmp_path / name)) for name in answers])
     assert [(run.model, run.correct) for run in runs] == [
         ("before", [False, True, False]),
         ("after", [True, True, False]),

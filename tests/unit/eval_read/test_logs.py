@@ -13,7 +13,7 @@ from tests.fake_runs import compare
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.judge.alignment import check_rows
-from tuneyard.eval.read.find import parse_source, read_runs
+from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.logs import read_log
 from tuneyard.eval.read.logs.harness import HARNESS as HARNESS_FIELDS
 from tuneyard.eval.read.logs.plain import FIELDS as PLAIN
@@ -43,7 +43,7 @@ PLAIN_ROW: dict[str, object] = {"id": 1, "gold": "yes", "prediction": "no"}
 
 
 def test_a_folder_of_the_harness_is_read_whole() -> None:
-    runs, _ = read_runs([parse_source(str(HARNESS))])
+    runs, _ = read_scored_runs([parse_source(str(HARNESS))])
     assert [(run.model, run.dataset) for run in runs] == [
         ("base", "gen2,strict"), ("base", "gen2,loose"), ("base", "nli3"),
         ("tuned", "gen2,strict"), ("tuned", "gen2,loose"), ("tuned", "nli3"),
@@ -63,7 +63,7 @@ def test_choices_are_read_by_their_text_and_judged_by_the_harness() -> None:
 
 
 def test_accuracies_are_those_that_the_harness_printed() -> None:
-    comparison = compare(read_runs([parse_source(str(HARNESS))])[0], "base")
+    comparison = compare(read_scored_runs([parse_source(str(HARNESS))])[0], "base")
     figures = {section.name: {m: f.value for m, f in section.figures.items()} for section in comparison.sets}
     assert figures["nli3"] == {"base": 0.25, "tuned": 0.5}
     assert figures["gen2,strict"] == figures["gen2,loose"] == {"base": 0.0, "tuned": 0.0}
@@ -72,7 +72,7 @@ def test_accuracies_are_those_that_the_harness_printed() -> None:
 def test_the_newest_log_of_a_task_counts(tmp_path: Path) -> None:
     write(tmp_path / "samples_t_2026-01-01T10-00-00.000001.jsonl", harness(0, exact_match=0.0))
     write(tmp_path / "samples_t_2026-01-02T10-00-00.000001.jsonl", harness(0))
-    (run,) = read_runs([parse_source(str(tmp_path))])[0]
+    (run,) = read_scored_runs([parse_source(str(tmp_path))])[0]
     assert run.correct == [True] and (run.model, run.dataset) == (tmp_path.name, "t")
 
 
@@ -101,7 +101,7 @@ def test_the_harness_decides_what_is_right(tmp_path: Path) -> None:
 def test_other_documents_under_the_same_task_are_refused(tmp_path: Path) -> None:
     first = write(tmp_path / "a.jsonl", harness(0, doc_hash="1"))
     second = write(tmp_path / "b.jsonl", harness(0, doc_hash="2"))
-    runs, _ = read_runs([parse_source(f"a/t={first}"), parse_source(f"b/t={second}")])
+    runs, _ = read_scored_runs([parse_source(f"a/t={first}"), parse_source(f"b/t={second}")])
     with pytest.raises(Exception, match="were scored on different data"):
         check_rows(runs)
 
@@ -200,6 +200,8 @@ def test_logs_without_hashes_are_paired_with_a_warning(tmp_path: Path) -> None:
     rows = [{"id": n, "gold": "yes", "prediction": "yes"} for n in range(3)]
     for name in ("a", "b"):
         write(tmp_path / f"{name}.jsonl", *rows)
-    runs, _ = read_runs([parse_source(str(tmp_path / "a.jsonl")), parse_source(str(tmp_path / "b.jsonl"))])
+    runs, _ = read_scored_runs(
+        [parse_source(str(tmp_path / "a.jsonl")), parse_source(str(tmp_path / "b.jsonl"))]
+    )
     (warning,) = check_rows(runs)
     assert "paired by row and expected answer alone" in warning

@@ -8,7 +8,7 @@ import pytest
 from tests.messages import raises
 from tuneyard.core import version
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.read.results import PREDICTIONS, RUN, PredictionLog, begin_run, check_new
+from tuneyard.eval.read.results import PREDICTIONS, RUN, PredictionLog, begin_scoring_run, check_new
 
 IDENTITY = {
     "settings": {"command": "eval.nli", "dtype": "fp32"},
@@ -69,10 +69,10 @@ def test_a_log_of_other_things_is_named_with_its_line(tmp_path, line, facts) -> 
 
 def test_a_resumed_run_records_the_tuneyard_that_resumed_it(tmp_path) -> None:
     (tmp_path / RUN).write_text(json.dumps({**IDENTITY, "tuneyard": {"version": "0.0"}}))
-    begin_run(tmp_path, IDENTITY, force=False)
+    begin_scoring_run(tmp_path, IDENTITY, force=False)
     assert json.loads((tmp_path / RUN).read_text())["tuneyard"] == version()
     with raises(RequestError, "fp32", "bf16", "dtype"):
-        begin_run(tmp_path, {**IDENTITY, "settings": {"dtype": "bf16"}}, force=False)
+        begin_scoring_run(tmp_path, {**IDENTITY, "settings": {"dtype": "bf16"}}, force=False)
 
 
 def test_rows_that_the_set_does_not_have_are_dropped(tmp_path) -> None:
@@ -83,7 +83,7 @@ def test_rows_that_the_set_does_not_have_are_dropped(tmp_path) -> None:
 
 
 def test_an_existing_folder_needs_a_word(tmp_path) -> None:
-    begin_run(tmp_path / "r", IDENTITY, force=False)
+    begin_scoring_run(tmp_path / "r", IDENTITY, force=False)
     with raises(RequestError, "--resume", "--force"):
         check_new(tmp_path / "r", "eval.nli", resume=False, force=False)
     with raises(RequestError):
@@ -97,7 +97,7 @@ WAYS = {"none": (False, False), "resume": (True, False), "force": (False, True)}
 
 @pytest.mark.parametrize(("resume", "force"), WAYS.values(), ids=WAYS)
 def test_another_commands_run_is_named_and_no_option_is_offered_for_it(tmp_path, resume, force) -> None:
-    begin_run(tmp_path, {**IDENTITY, "settings": {"command": "eval.sweep"}}, force=False)
+    begin_scoring_run(tmp_path, {**IDENTITY, "settings": {"command": "eval.sweep"}}, force=False)
     for name in ("base/rte", "l=1/rte"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "results.json").touch()
@@ -108,38 +108,38 @@ def test_another_commands_run_is_named_and_no_option_is_offered_for_it(tmp_path,
 
 
 def test_a_step_of_a_suite_is_the_suites(tmp_path) -> None:
-    begin_run(tmp_path, IDENTITY, force=False, caller="eval.suite")
+    begin_scoring_run(tmp_path, IDENTITY, force=False, caller="eval.suite")
     with raises(RequestError, "tuneyard eval suite"):
         check_new(tmp_path, "eval.nli", resume=False, force=True)
     check_new(tmp_path, "eval.suite", resume=False, force=True)
 
 
 def test_force_removes_the_commands_own_summaries(tmp_path) -> None:
-    begin_run(tmp_path, IDENTITY, force=False)
+    begin_scoring_run(tmp_path, IDENTITY, force=False)
     for name in ("sweep.json", "notes.md"):
         (tmp_path / name).touch()
-    begin_run(tmp_path, IDENTITY, force=True, summaries=["sweep.json", "merge.yaml"])
+    begin_scoring_run(tmp_path, IDENTITY, force=True, summaries=["sweep.json", "merge.yaml"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.md", RUN]
 
 
 def test_force_removes_the_comparison_of_the_old_run_and_no_file_of_the_user(tmp_path) -> None:
     """What `eval compare OUT --out OUT` wrote is about the old scores."""
-    begin_run(tmp_path, IDENTITY, force=False)
+    begin_scoring_run(tmp_path, IDENTITY, force=False)
     (tmp_path / "table.json").write_text(json.dumps({"plots": ["forest.png", "../outside.png"]}))
     for name in ("table.md", "changed.jsonl", "forest.png", "mine.png", "notes.md"):
         (tmp_path / name).touch()
     outside = tmp_path.parent / "outside.png"
     outside.touch()
-    begin_run(tmp_path, IDENTITY, force=True)
+    begin_scoring_run(tmp_path, IDENTITY, force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.png", "notes.md", RUN]
     assert outside.exists()
 
 
 def test_a_table_of_the_users_own_stays(tmp_path) -> None:
-    begin_run(tmp_path, IDENTITY, force=False)
+    begin_scoring_run(tmp_path, IDENTITY, force=False)
     (tmp_path / "table.json").write_text("{}")
     (tmp_path / "table.md").touch()
-    begin_run(tmp_path, IDENTITY, force=True)
+    begin_scoring_run(tmp_path, IDENTITY, force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == [RUN, "table.json", "table.md"]
 
 
@@ -159,25 +159,25 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, force) -> None:
     ],
 )
 def test_what_changed_is_named_and_nothing_is_written(tmp_path, part, name, facts) -> None:
-    begin_run(tmp_path, IDENTITY, force=False)
+    begin_scoring_run(tmp_path, IDENTITY, force=False)
     before = (tmp_path / RUN).read_bytes()
     with raises(RequestError, *facts.split("; ")):
-        begin_run(tmp_path, {**IDENTITY, part: {name: "bf16"}}, force=False)
+        begin_scoring_run(tmp_path, {**IDENTITY, part: {name: "bf16"}}, force=False)
     assert (tmp_path / RUN).read_bytes() == before
 
 
 def test_another_adapter_joins_a_run(tmp_path) -> None:
-    begin_run(tmp_path, IDENTITY, force=False)
-    begin_run(tmp_path, {**IDENTITY, "models": {"new": "c"}}, force=False)
+    begin_scoring_run(tmp_path, IDENTITY, force=False)
+    begin_scoring_run(tmp_path, {**IDENTITY, "models": {"new": "c"}}, force=False)
     assert json.loads((tmp_path / RUN).read_text())["models"] == {"base": "a" * 64, "new": "c"}
 
 
 def test_force_removes_the_old_runs_models_and_nothing_else(tmp_path) -> None:
-    begin_run(tmp_path, IDENTITY, force=False)
+    begin_scoring_run(tmp_path, IDENTITY, force=False)
     for name in ("base/rte", "base/mine", "other"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "x").touch()
-    begin_run(tmp_path, {**IDENTITY, "models": {"new": "c"}}, force=True)
+    begin_scoring_run(tmp_path, {**IDENTITY, "models": {"new": "c"}}, force=True)
     assert not (tmp_path / "base" / "rte").exists()
     assert (tmp_path / "base" / "mine" / "x").exists()
     assert (tmp_path / "other" / "x").exists()
@@ -188,7 +188,7 @@ def test_what_a_killed_write_left_is_swept_away(tmp_path) -> None:
     out.mkdir()
     (out / f".{RUN}.x7").touch()
     check_new(out, "eval.nli", resume=True, force=False)
-    begin_run(out, IDENTITY, force=False)
+    begin_scoring_run(out, IDENTITY, force=False)
     folder = out / "base" / "rte"
     folder.mkdir(parents=True)
     for name in (PREDICTIONS, "metrics.json", "results.json"):
@@ -223,7 +223,7 @@ def test_a_forged_run_json_deletes_nothing_outside(tmp_path, models, sets) -> No
     forged = {"settings": {}, "models": dict.fromkeys(models, "x"), "sets": dict.fromkeys(sets, "x")}
     (out / RUN).write_text(json.dumps(forged))
     with raises(ContentError):
-        begin_run(out, IDENTITY, force=True)
+        begin_scoring_run(out, IDENTITY, force=True)
     assert precious.is_dir()
     assert own.is_dir()
 
@@ -231,16 +231,16 @@ def test_a_forged_run_json_deletes_nothing_outside(tmp_path, models, sets) -> No
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path) -> None:
     out, precious = tmp_path / "out", tmp_path / "other" / "rte"
     precious.mkdir(parents=True)
-    begin_run(out, IDENTITY, force=False)
+    begin_scoring_run(out, IDENTITY, force=False)
     (out / "base").symlink_to(tmp_path / "other")
     with raises(ContentError):
-        begin_run(out, IDENTITY, force=True)
+        begin_scoring_run(out, IDENTITY, force=True)
     assert precious.is_dir()
 
 
 def test_force_removes_what_the_run_made(tmp_path) -> None:
-    begin_run(tmp_path, IDENTITY, force=False)
+    begin_scoring_run(tmp_path, IDENTITY, force=False)
     for name in ("base/rte", "base/mine", "other/rte"):
         (tmp_path / name).mkdir(parents=True)
-    begin_run(tmp_path, IDENTITY, force=True)
+    begin_scoring_run(tmp_path, IDENTITY, force=True)
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("*/*")) == ["base/mine", "other/rte"]

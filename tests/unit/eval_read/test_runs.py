@@ -12,14 +12,14 @@ from tests.fake_runs import answers, demo, write_run
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.judge.alignment import check_rows
-from tuneyard.eval.read.find import parse_source, read_runs
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.find import parse_source, read_scored_runs
+from tuneyard.eval.read.scored_run import ScoredRun
 
 GOLD = ["yes", "no"] * 10
 
 
 def read(*texts: object) -> tuple[list[ScoredRun], list[str]]:
-    return read_runs([parse_source(str(text)) for text in texts])
+    return read_scored_runs([parse_source(str(text)) for text in texts])
 
 
 def names(runs: list[ScoredRun]) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from tests.fake_runs import compare
 from tests.unit.eval_judge.test_comparison import flags, make
 from tuneyard.core import drawing
 from tuneyard.core.drawing import CJK, MOST_LETTERS, font_families, has_font_for, plot, plotting
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.panels import _commonest_error, _matrix
 from tuneyard.eval.show.plots import (
     STUB,

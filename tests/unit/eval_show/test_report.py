@@ -17,7 +17,7 @@ from tuneyard.core import version
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli, compare_results
 from tuneyard.eval.judge.questions.against_base import AgainstBase
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.html import GLOSSARY, LEFT_OUT, POLICY, explained, inline, provenance
 from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
 from tuneyard.eval.show.report import render

@@ -26,7 +26,7 @@ from tuneyard.core.number_format import (
 )
 from tuneyard.eval.judge.conclusions import Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.judge.questions.against_base import differences, scores
-from tuneyard.eval.read.run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.plots import accuracy_chart
 from tuneyard.eval.show.tables import markdown, method, to_json
 from tuneyard.eval.show.verdict import headline, verdict

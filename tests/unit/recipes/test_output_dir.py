@@ -133,22 +133,22 @@ def inputs(rate=1e-4, data="aa", **settings):
 
 
 def test_runs_told_apart(tmp_path):
-    assert output_dir.other_run(tmp_path, inputs()) == ""
+    assert output_dir.changed_inputs(tmp_path, inputs()) == ""
     checkpoint(tmp_path)
-    assert output_dir.other_run(tmp_path, inputs()) == "not started by `tuneyard recipe train`"
+    assert output_dir.changed_inputs(tmp_path, inputs()) == "not started by `tuneyard recipe train`"
     (tmp_path / output_dir.STARTED).write_text(json.dumps(inputs()))
-    assert output_dir.other_run(tmp_path, inputs()) == ""
-    assert output_dir.other_run(tmp_path, inputs(rate=2e-4)) == "learning_rate 0.0001 → 0.0002"
-    assert output_dir.other_run(tmp_path, inputs(data="cc", a=1)) == "a unset → 1, data"
+    assert output_dir.changed_inputs(tmp_path, inputs()) == ""
+    assert output_dir.changed_inputs(tmp_path, inputs(rate=2e-4)) == "learning_rate 0.0001 → 0.0002"
+    assert output_dir.changed_inputs(tmp_path, inputs(data="cc", a=1)) == "a unset → 1, data"
     moved = inputs()
     moved["data"][0]["file"] = "elsewhere"
-    assert output_dir.other_run(tmp_path, moved) == ""
+    assert output_dir.changed_inputs(tmp_path, moved) == ""
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_run_whose_inputs_cannot_be_read_is_another(tmp_path, text):
     (tmp_path / output_dir.STARTED).write_text(text)
-    assert output_dir.other_run(tmp_path, inputs()).startswith("its started.json")
+    assert output_dir.changed_inputs(tmp_path, inputs()).startswith("its started.json")
 
 
 def test_set_aside_takes_the_first_free_name(tmp_path):

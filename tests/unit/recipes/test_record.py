@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from tuneyard.recipes.output_dir import inputs_of, run_record
+from tuneyard.recipes.output_dir import inputs_of, training_record
 from tuneyard.recipes.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,7 +40,7 @@ def test_training_json_holds_to_its_schema(recipe):
     }
     schema = json.loads((ROOT / "core/schemas/training.json").read_text())
     for path in (None, weights):
-        record = run_record(read, inputs_of(read, path), facts)
+        record = training_record(read, inputs_of(read, path), facts)
         Draft202012Validator(schema).validate(record)
         assert record["overrides"] == ["lora_rank=4"]
 

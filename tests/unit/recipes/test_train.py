@@ -92,9 +92,9 @@ def test_a_run_that_was_cut_off_is_not_resumed_on_another_world_size(recipe, mon
     with raises(ContentError, "2", "16", "1"):
         train(recipe, ask=False)
     now = {"world_size": 1, "global_batch": 8}
-    assert output_dir.other_world(recipe.output_dir, world) == ""
+    assert output_dir.changed_world_size(recipe.output_dir, world) == ""
     monkeypatch.setattr(output_dir, "checkpoints", lambda _: {checkpoint: "cut off"})
-    assert output_dir.other_world(recipe.output_dir, now) == ""  # nothing to resume from
+    assert output_dir.changed_world_size(recipe.output_dir, now) == ""  # nothing to resume from
 
 
 def test_weights_in_the_cache_will_do(recipe, tmp_path):

@@ -39,7 +39,7 @@ def watched(monkeypatch, paths, edits) -> str:
 
     monkeypatch.setattr(check.time, "sleep", edit)
     done = CliRunner().invoke(check.command, ["--watch", *map(str, paths)])
-    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)  # 130 in a shell: core.errors.run
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)  # 130 in a shell
     return done.output
 
 
