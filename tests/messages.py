@@ -70,10 +70,11 @@ def printed_line(text: str, *facts: object) -> None:
 
 def line_with(text: str, *facts: object) -> str:
     """The only line of a text that contains each fact as a whole word."""
-    lines = []
-    for line in text.split("\n"):
-        if all(contains(line, str(fact)) for fact in facts):
-            lines.append(line)
+
+    def has_all(line: str) -> bool:
+        return all(contains(line, str(fact)) for fact in facts)
+
+    lines = [line for line in text.split("\n") if has_all(line)]
     assert len(lines) == 1, f"expected one line with {facts}, found {lines} in:\n{text}"
     return lines[0]
 

@@ -6,6 +6,7 @@ import json
 import jsonschema_rs
 
 from tests.conftest import ROOT
+from tests.messages import printed
 from tuneyard.eval.prove import (
     Answers,
     FirstDifference,
@@ -84,15 +85,8 @@ def test_the_verdict_and_the_page() -> None:
     flip = prove_answers("x.gguf", "s", live, Answers({0: [2]}, {0: {"yes": -3.0, "no": -1.1}}), decode)
     good, bad = proof([same], [near]), proof([same, other], [near, flip])
     assert holds(good, NONE) and not holds(bad, NONE)
-    assert verdict(good, NONE) == (
-        "Equal on 1 example: 2 ways of making prompts give the same token ids, "
-        "and the answers of 1 served model are the unmerged adapter's "
-        "(0 flips, labels' log-probabilities within 0 nats)."
-    )
-    assert verdict(bad, NONE) == (
-        "Not equal: TEMPLATE of M|F gives other token ids in 1 of 1 row of s; "
-        "x.gguf flips 1 of 1 answer of s, a label's log-probability differs by 2 nats."
-    )
+    printed(verdict(good, NONE), "Equal", "1 example", "2 ways", "1 served model", "0 flips", "0 nats")
+    printed(verdict(bad, NONE), "Not equal", "TEMPLATE of M|F", "1 of 1 row of s", "x.gguf", "2 nats")
     page = markdown(bad, NONE)
     assert 'row 0, token 0: 97 "a" became 98 "b"' in page and "TEMPLATE of M\\|F" in page
     assert "- not checked: no --gguf" in page and "Allowed: 0 flips, 0.1 nats." in page

@@ -9,7 +9,7 @@ import jsonschema_rs
 import pytest
 
 from tests.conftest import ROOT
-from tests.messages import raises
+from tests.messages import printed, raises
 from tests.unit.compiler.conftest import ROWS, layouts
 from tuneyard.compiler import pipeline
 from tuneyard.compiler.compile import compile_spec
@@ -45,7 +45,9 @@ def test_rows_without_gold_label_are_dropped_and_counted(bench):
     rows = [*ROWS, ROWS[0] | {"label": -1, "idx": 3}, ROWS[0] | {"label": "-", "idx": 4}]
     report = bench.compile("rte", bench.rows("train.jsonl", rows))
     assert (report.read, report.kept, report.dropped) == (5, 3, {"no gold label": 2})
-    assert report.line().startswith("rte  read 5  kept 3  dropped 2 (no gold label 2)  alpaca_rte_train 3  ")
+    line = report.line()
+    for fact in ("rte", "read 5", "kept 3", "dropped 2 (no gold label 2)", "alpaca_rte_train 3"):
+        assert fact in line.split("  ")
 
 
 @pytest.mark.parametrize(
@@ -475,10 +477,7 @@ def test_another_source_in_the_place_of_the_first_is_said(bench):
     first, second = (bench.rows(name, [{"question": "q", "answer": name}]) for name in ("a.jsonl", "b.jsonl"))
     assert not any("replaced" in note for note in bench.compile("qa", first).problems.notes)
     (note,) = (note for note in bench.compile("qa", second).problems.notes if "replaced" in note)
-    assert (
-        f"replaced what was compiled from {first}; another `dataset:` in a spec (`like: qa`) of another name"
-        in note
-    )
+    printed(note, first, "`dataset:`", "`like: qa`")
     assert not any("replaced" in note for note in bench.compile("qa", second).problems.notes)  # up to date
     bench.rows("b.jsonl", [{"question": "q", "answer": "other"}])
     assert not any("replaced" in note for note in bench.compile("qa", second).problems.notes)

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import ROOT
-from tests.messages import raises
+from tests.messages import printed_line, raises
 from tests.unit.compiler.conftest import as_parquet
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.commands.dataset_reader import stored_examples
@@ -124,7 +124,7 @@ def test_stats_count_lengths_labels_languages_and_duplicates(bench, tmp_path):
     assert found.labels == {"yes": 4, "no": 1} and found.languages["Chinese"] == 1
     assert found.as_json()["lengths"]["prompts"] == {"min": 7, "median": 11, "p95": 11, "max": 11}
     said = run("stats", source, "--plot", tmp_path / "lengths.png")
-    assert "set.jsonl: 5 examples, 1 of them duplicates" in said.output
+    printed_line(said.output, source, "5", "1")
     assert (tmp_path / "lengths.png").stat().st_size > 5000
     assert json.loads(run("stats", source, "--json").output)["labels"] == {"yes": 4, "no": 1}
 
@@ -132,9 +132,10 @@ def test_stats_count_lengths_labels_languages_and_duplicates(bench, tmp_path):
 def test_stats_say_where_the_first_duplicates_stand(bench):
     rows = [record(n) for n in range(3)]
     source = bench.rows("set.jsonl", [*rows, rows[1], record(1, "no"), *[rows[0]] * 25])
-    said = run("stats", source).output.splitlines()
-    assert said[0] == f"{source}: 30 examples, 26 of them duplicates"
-    assert said[1] == "duplicates: line 4 (as line 2), line 6 (as line 1), line 7 (as line 1), … and 23 more"
+    report = run("stats", source).output
+    printed_line(report, source, "30", "26")
+    places = ["line 4 (as line 2)", "line 6 (as line 1)", "line 7 (as line 1)"]
+    printed_line(report, *places, "23")
     places = json.loads(run("stats", source, "--json").output)["duplicates_first"]
     assert places[0] == {"place": f"{source}:4", "same_as": f"{source}:2"} and len(places) == 20
     few = bench.rows("few.jsonl", [*rows, rows[2]])

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from tests.messages import printed, printed_line
 from tests.unit.compiler.conftest import as_csv, as_parquet, as_zst
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.jsons import read_array
@@ -119,7 +120,7 @@ def test_a_document_whose_rows_cannot_be_told_is_refused(bench, document, rows, 
 def test_a_second_list_far_below_is_found_too(bench):
     text = json.dumps({"train": PAIRS * 20_000, "test": PAIRS})
     report = bench.compile(spec(bench), bench.write("t.json", text))
-    assert report.problems.errors[-1].message.startswith('found 2 lists of objects: "train", "test"')
+    printed(report.problems.errors[-1].message, "2", '"train", "test"')
 
 
 def test_rows_by_split_come_from_one_file(bench):
@@ -143,10 +144,7 @@ def test_a_table_that_has_neither_a_column_nor_the_path_to_it_is_refused(bench):
 
 def test_fields_after_the_list_are_said_not_to_be_kept(bench):
     source = bench.write("t.json", json.dumps({"data": PAIRS, "version": 1}))
-    assert (
-        f"{source}: not kept, as they stand after the list: version"
-        in bench.compile(spec(bench), source).problems.notes
-    )
+    printed_line("\n".join(bench.compile(spec(bench), source).problems.notes), source, "version")
 
 
 ROW = '{"question": "%s", "answer": "b"}' % ("why " * 100)
@@ -186,8 +184,11 @@ def test_memory_is_bounded_whatever_the_layout(bench, name):
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     allowed = 250_000 if name.endswith("parquet") else 150_000  # pyarrow alone takes 80 MB
     assert int(done.stdout.split()[-1]) < allowed, done.stderr
-    assert (": E014: found a record of more than 16 MiB" in done.stderr) == (name in TOO_LARGE), done.stderr
-    assert done.returncode == (name in TOO_LARGE)
+    assert done.returncode == (name in TOO_LARGE), done.stderr
+    if name in TOO_LARGE:
+        printed_line(done.stderr, source, "E014", "16 MiB")
+    else:
+        assert "E014" not in done.stderr
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
@@ -260,10 +261,7 @@ def test_lists_of_the_objects_around_a_row_are_kept_or_named(bench):
     report = bench.compile(spec(bench, "{rows: [data, qas]}"), source)
     assert report.unused.counts() == {"tools": 1}
     assert [problem.code for problem in report.problems.errors] == ["E108"]
-    assert any(
-        note.endswith("not kept, as they are lists or objects beside the rows: images, choices")
-        for note in report.problems.notes
-    )
+    printed_line("\n".join(report.problems.notes), source, "images", "choices")
 
 
 def test_a_record_is_measured_from_where_it_begins(monkeypatch):

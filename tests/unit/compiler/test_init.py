@@ -8,7 +8,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.messages import raises
+from tests.messages import printed, printed_line, raises
 from tests.unit.compiler.conftest import ROWS, as_csv, layouts
 from tuneyard.compiler.init.propose import propose
 from tuneyard.core.errors import ContentError, RequestError
@@ -137,7 +137,7 @@ def test_a_bad_row_is_said_and_the_rest_still_guessed(bench):
     text, said = propose(source)
     assert "Questions and answers" in text
     assert "1 of 6 rows would be rejected" in said and "qa.jsonl:6: E105" in said
-    assert said.splitlines()[-2].endswith("tuneyard data compile qa.yaml --on-error reject")
+    printed(said.splitlines()[-2], "compile qa.yaml --on-error reject")
 
 
 @pytest.mark.parametrize(
@@ -284,11 +284,10 @@ def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_re
     )
     assert not train & other
     assert said.count("example ") == 3 and "  user: 第0个问题怎么办？\n  answer: 第0个答案。" in said
-    assert said.splitlines()[-2:] == [
-        f"next: tuneyard data init '{source}' --out '问答.yaml' && tuneyard data compile '问答.yaml'",
-        "then: tuneyard recipe check recipes/sft-lora.yaml 'dataset=问答_train' 'eval_dataset=问答_eval' "
-        "val_size=0 'output_dir=saves/问答' model_name_or_path=MODEL",
-    ]
+    following, training = said.splitlines()[-2:]
+    printed(following, "next", f"init '{source}'", "--out '问答.yaml'", "compile '问答.yaml'")
+    settings = ("'dataset=问答_train'", "'eval_dataset=问答_eval'", "val_size=0", "'output_dir=saves/问答'")
+    printed(training, "then", "recipe check recipes/sft-lora.yaml", *settings, "model_name_or_path=MODEL")
 
 
 def test_rows_that_share_an_id_are_a_group(bench):
@@ -327,7 +326,7 @@ def test_a_text_that_gives_the_answer_away_is_warned_of(bench):
     names = ("sports", "politics")
     rows = [{"text": f"[{names[n % 2]}] Some news, number {n}.", "label": names[n % 2]} for n in range(30)]
     _, said = propose(bench.rows("news.jsonl", rows))
-    assert "warning: text contains label in 30 of 30 rows" in said
+    printed_line(said, "warning", "text", "label", "30 of 30")
     codes = [{"text": f"A code of the kind {n % 2}", "label": names[n % 2]} for n in range(30)]
     _, said = propose(bench.rows("codes.jsonl", codes))
     assert "label follows from it in 100% of rows" in said
@@ -343,7 +342,8 @@ def test_columns_that_the_user_names_are_taken(bench):
     ]
     source = bench.rows("own.jsonl", rows)
     text, _ = propose(source, 0.2, text="remark", label="kind")
-    assert "Texts with a class" in text and "split: {eval: 0.2, stratify: label, seed: 42}" in text
+    assert "Texts with a class" in text
+    assert yaml.safe_load(text)["split"] == {"eval": 0.2, "stratify": "label", "seed": 42}
     assert yaml.safe_load(text)["columns"] == {"text": ["remark"], "label": ["kind"]}
     assert "Questions and answers" in propose(source, text="body", answer="remark")[0]
     with raises(RequestError, "--label kinds", "columns"):

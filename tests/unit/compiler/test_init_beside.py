@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REAL
+from tests.messages import line_with
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.request import CompileRequest
@@ -95,9 +96,11 @@ def test_images_beside_conversations(tmp_path):
 def test_of_pairs_both_answers_are_shown_and_the_bundled_spec_of_pairs_is_named(form, tmp_path):
     (path := tmp_path / "rows.jsonl").write_text(json.dumps(FORMS[form]) + "\n")
     said = propose(path)[1]
-    assert "  user: Name a river.\n  chosen: The Rhine.\n  rejected: A river.\n" in said
+    example = ["  user: Name a river.", "  chosen: The Rhine.", "  rejected: A river."]
+    first = said.splitlines().index(example[0])
+    assert said.splitlines()[first : first + 3] == example
     assert "  answer:" not in said and "this is what spec pairs-chat reads" in said
-    assert "recipes/dpo-lora.yaml dataset=rows output_dir=saves/rows model" in said
+    line_with(said, "recipes/dpo-lora.yaml", "dataset=rows", "output_dir=saves/rows")
 
 
 def test_media_and_plain_text_get_the_recipes_that_train_them(tmp_path):
@@ -106,11 +109,11 @@ def test_media_and_plain_text_get_the_recipes_that_train_them(tmp_path):
     (seen := tmp_path / "seen.jsonl").write_text(json.dumps({"messages": talk, "images": ["a.png"]}) + "\n")
     said = propose(seen)[1]
     assert "this is what spec media reads" in said
-    assert f"recipes/vl-lora.yaml dataset=seen media_dir={tmp_path} output_dir=saves/seen model" in said
+    line_with(said, "recipes/vl-lora.yaml", "dataset=seen", f"media_dir={tmp_path}", "output_dir=saves/seen")
     (text := tmp_path / "text.jsonl").write_text(
         json.dumps({"text": "The Rhine is a river in Europe."}) + "\n"
     )
-    assert "recipes/text-lora.yaml dataset=text output_dir=saves/text model" in propose(text)[1]
+    line_with(propose(text)[1], "recipes/text-lora.yaml", "dataset=text", "output_dir=saves/text")
 
 
 def test_llavas_image_is_read(tmp_path):

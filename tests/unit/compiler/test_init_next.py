@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.conftest import ROOT
-from tests.messages import printed
+from tests.messages import printed, printed_line
 from tuneyard.compiler.cli import cli
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.recipes.check import quick_check
@@ -98,7 +98,7 @@ def test_some_bad_rows_are_counted_and_rejected_by_the_next_command() -> None:
         write(Path("rows.jsonl"), [*PAIRS, {"question": "Q?", "answer": 5}, {"question": "Q?", "answer": 6}])
     )
     assert result.exit_code == 0
-    assert "2 of 42 rows would be rejected; the first: rows.jsonl:41: E105" in result.stderr
+    printed_line(result.stderr, "2 of 42", "rows.jsonl:41", "E105")
     run_next(result)
     assert len(Path("dataset_info/rows/rejected.jsonl").read_text().splitlines()) == 2
 
@@ -151,10 +151,10 @@ def test_after_setup_core_the_set_up_command_comes_first(monkeypatch: pytest.Mon
         "tuneyard.core.packages.find_spec", lambda name: None if name == "llamafactory" else name
     )
     result = init(write(Path("rows.jsonl"), PAIRS), "--out", "mine.yaml")
-    assert re.search(r"^then: .*make setup\)? && tuneyard recipe check ", result.stderr, re.M)
+    assert re.search(r"^then: .*make setup\)? && \S* ?recipe check ", result.stderr, re.M)
     assert "make setup" not in next(line for line in result.stderr.splitlines() if line.startswith("next: "))
     compiled = CliRunner().invoke(cli, ["compile", "mine.yaml"])
-    assert re.search(r"^next: .*make setup\)? && tuneyard data verify ", compiled.stdout, re.M)
+    assert re.search(r"^next: .*make setup\)? && \S* ?data verify ", compiled.stdout, re.M)
 
 
 def test_the_printed_commands_take_a_free_name_for_the_spec() -> None:
@@ -184,4 +184,4 @@ def test_some_empty_answers_are_a_warning_with_their_number_and_first_place(tmp_
     file = write(tmp_path / "data.jsonl", rows)
     ended = init(file)
     assert ended.exit_code == 0
-    assert f"warning: 20 of 60 answers are empty, first {file}:3: W204" in ended.stderr
+    printed_line(ended.stderr, "warning", "20 of 60", f"{file}:3", "W204")

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from tests.messages import raises
+from tests.messages import printed_line, raises
 from tests.unit.compiler.conftest import as_csv
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.spec.model import load_spec
@@ -63,7 +63,7 @@ def test_two_numbered_texts_are_a_pair(bench, options):
     spec = yaml.safe_load(text)
     assert spec["columns"]["premise"] == ["#1 String"] and spec["columns"]["hypothesis"] == ["#2 String"]
     assert spec["labels"] == {"yes": [1], "no": [0]}
-    assert "warning: Quality: 1 means that the two texts mean the same" in report
+    printed_line(report, "warning", "Quality", "1")
 
 
 def test_a_body_next_to_question_and_answer_is_the_input(bench):

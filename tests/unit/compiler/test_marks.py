@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from tests.messages import printed
 from tests.unit.compiler.conftest import Bench, as_parquet
 from tuneyard.compiler.publish.registry import entries_of
 from tuneyard.compiler.spec.file import known_specs
@@ -226,7 +227,8 @@ def test_the_fix_is_what_llamafactory_can_express(bench, answers, fix):
     turns = talk("sharegpt", *({"text": f"Answer {n}.", "weight": w} for n, w in enumerate(weights)))
     (problem,) = compiled(bench, "messages", [{"messages": turns}]).problems.errors
     assert (problem.code, problem.place.rsplit("/", 1)[-1]) == ("E113", "train.jsonl:1")
-    assert problem.hint.startswith(fix) and "`ignore: [weight]` in a spec (`like: messages`)" in problem.hint
+    assert problem.hint.startswith(fix)
+    printed(problem.hint, "`ignore: [weight]`", "`like: messages`")
 
 
 def test_pretraining_has_no_mask_history(bench):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.messages import raises
+from tests.messages import printed, raises
 from tests.unit.compiler.conftest import Bench
 from tuneyard.compiler.publish.registry import entries_of
 from tuneyard.compiler.spec.model import load_spec
@@ -115,7 +115,7 @@ def test_a_message_names_the_output_and_the_edit(bench, turns):
     report = bench.compile(spec, bench.rows("t.jsonl", [row_of(turns, ("system", "tools"))]))
     messages = {problem.field: (problem.message, problem.hint) for problem in report.problems.errors}
     assert set(messages) == {"persona", "functions"}
-    assert messages["persona"][0] == "a system text in 1 of 1 rows, and the output f1.jsonl leaves it out"
+    printed(messages["persona"][0], "system", "1 of 1", "f1.jsonl")
     assert messages["persona"][1].startswith('add `system: "{system}"` to that output')
     assert "write sharegpt or messages there" in messages["functions"][1]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.conftest import REAL
-from tests.messages import raises
+from tests.messages import printed, raises
 from tuneyard.compiler.commands.dataset_reader import stored_examples
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.publish.registry import entries_of
@@ -62,7 +62,7 @@ def test_one_class_is_an_error_but_not_of_a_few_rows_that_were_asked_for(tmp_pat
     rows.append({"messages": answer("d"), "label": False})
     assert not compiled(tmp_path, rows, limit=2)[0].failed
     report, _ = compiled(tmp_path, rows)
-    assert report.problems.notes[-1].endswith("rows.jsonl: 3 answers wanted, 1 unwanted (3.00 to 1)")
+    printed(report.problems.notes[-1], "rows.jsonl", "3", "1", "3.00 to 1")
     assert not compiled(tmp_path, rows)[0].failed
 
 

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from tests.conftest import ROOT
+from tests.messages import printed_line
 from tests.unit.compiler.conftest import ROWS, as_parquet
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
@@ -66,7 +67,7 @@ def test_the_example_of_the_docs_is_a_reader(plugin, run, tmp_path):
     command = ("compile", "qa", "--source", file, "--out", tmp_path / "out")
     env = {"PYTHONPATH": str(tmp_path / "lib")}
     bad = run("-m", "compiler", *command, code=1, env=env).stderr
-    assert "talk.chatlog:2: E002: found no =>, expected question => answer" in bad
+    printed_line(bad, f"{file}:2", "E002", "=>")
     good = run("-m", "compiler", *command, "--on-error", "reject", env=env).stdout
     assert "read 2  kept 1  dropped 0  rejected 1" in good
 
@@ -94,7 +95,8 @@ def test_the_example_of_the_docs_is_a_reader(plugin, run, tmp_path):
 def test_a_plugin_that_raises_is_named(plugin, pairs, broken, said):
     plugin("bad", broken)
     error = plugin.compile(pairs, code=1).stderr
-    assert re.search(rf"plug-in 'bad' of plug_bad 1.2 \(tuneyard.readers\) failed: {said}", error)
+    assert re.search(said, error)
+    printed_line(error, "'bad'", "plug_bad 1.2", "tuneyard.readers")
     assert "Traceback" not in error
 
 
@@ -102,8 +104,8 @@ def test_a_plugin_that_is_no_reader_or_takes_a_kind_that_is_taken(plugin, pairs)
     plugin("csv", PLUGIN.replace(".pairs", ".csv"))
     plugin("plain", PLUGIN.replace('@reader(".pairs")\n', ""))
     error = plugin.compile(pairs, code=2).stderr
-    assert "the reader of .csv in plug_csv 1.2: .csv has a reader already" in error
-    assert "plug-in 'plain' of plug_plain 1.2 (tuneyard.readers): no function with @reader" in error
+    printed_line(error, ".csv", "plug_csv 1.2")
+    printed_line(error, "'plain'", "plug_plain 1.2", "tuneyard.readers", "@reader")
     assert "unknown kind of file '.pairs'" in error
 
 

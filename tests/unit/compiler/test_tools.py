@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.messages import line_with, printed
 from tests.unit.compiler.conftest import Bench
 from tuneyard.compiler.init.propose import propose
 
@@ -63,9 +64,9 @@ def test_nothing_beside_a_call_is_no_loss(bench, beside):
 
 def test_a_system_turn_may_come_first(bench):
     system = {"role": "system", "content": "Be brief."}
-    assert compiled(bench, "messages", [system, ASK, SAY], [system, SAY]) == [
-        ("2", "turn 2: found assistant, expected user (turns alternate)")
-    ]
+    ((row, message),) = compiled(bench, "messages", [system, ASK, SAY], [system, SAY])
+    assert row == "2"
+    printed(message, "turn 2", "assistant", "user")
 
 
 def test_all_calls_of_a_turn_are_kept(bench):
@@ -92,9 +93,8 @@ def test_a_system_turn_that_an_output_leaves_out_is_an_error(bench):
     for output in [*outputs, "{file: t.jsonl, format: text, roles: {user: '{}', assistant: '{}'}}"]:
         spec = bench.write("t.yaml", HEAD + output)
         ((line, says),) = compiled(bench, spec, [ASK, SAY], [SYSTEM, ASK, SAY])
-        assert line == "2" and says.startswith(
-            "turn 1: found a system text, which this output would leave out"
-        )
+        assert line == "2"
+        printed(says, "turn 1", "system")
         ignoring = bench.write("t.yaml", "ignore: [system]\n" + HEAD + output)
         assert compiled(bench, ignoring, [SYSTEM, ASK, SAY]) == []
         report = bench.compile(str(ignoring), bench.folder / "t.jsonl", force=True)
@@ -111,17 +111,14 @@ def test_two_system_texts_of_a_row_are_an_error_where_they_differ(bench, spec):
     report = bench.compile(spec, bench.rows("t.jsonl", rows))
     ((code, place),) = [found for found in bench.codes(report) if found[0].startswith("E")]
     assert (code, place) == ("E107", "t.jsonl:3")
-    assert '"Be brief." as a turn and "Be long." beside the turns' in report.problems.errors[0].message
+    printed(report.problems.errors[0].message, '"Be brief."', '"Be long."')
 
 
 def test_conversations_of_which_one_exchange_is_kept_are_counted(bench):
     spec = bench.write("t.yaml", HEAD + ALPACA.replace("TURNS", "first"))
     source = bench.rows("t.jsonl", [{"messages": [ASK, SAY, ASK, SAY]}, {"messages": [ASK, SAY]}])
     (note,) = bench.compile(str(spec), source).problems.notes
-    assert note.endswith(
-        "t.jsonl: 1 conversations have more than the first exchange, which alone is written "
-        "(`turns: history` keeps the others)"
-    )
+    printed(note, source, "1", "`turns: history`")
 
 
 def test_nor_has_a_mixture(bench, monkeypatch):
@@ -329,7 +326,7 @@ def test_init_proposes_a_column_of_tools_and_keeps_text_beside_calls(bench, tool
     source = bench.rows("t.jsonl", [{"messages": [ASK, SAY]}, {"messages": talk, "tools": tools}])
     text, said = propose(source, share=0)
     assert "like: messages" in text and ("calls: text" in text) == bool(content)
-    assert "tried on the whole file: t  read 2  kept 2" in said
+    line_with(said, "read 2", "kept 2")
     assert f"recipe check recipes/{'tools-lora' if tools else 'sft-lora'}.yaml" in said
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.messages import raises
+from tests.messages import printed_line, raises
 from tuneyard.core.datasets import find_dataset, read_records, read_registry, registry_folder
 from tuneyard.core.errors import ContentError, RequestError
 
@@ -94,9 +94,11 @@ def test_a_name_that_one_of_both_folders_registers_is_found_there(tmp_path, monk
     names = ("identity", "alpaca", "both", "neither", "")
     found = [str(registry_folder(name=name)) for name in names]
     assert found == ["data", "dataset_info", "dataset_info", "dataset_info", "dataset_info"]
-    assert (
-        "identity is not in dataset_info/dataset_info.json: reading data/dataset_info.json"
-        in capsys.readouterr().err
+    printed_line(
+        capsys.readouterr().err,
+        "identity",
+        "dataset_info/dataset_info.json",
+        "reading data/dataset_info.json",
     )
     assert str(registry_folder(Path("dataset_info"), "identity")) == "dataset_info"
     with raises(RequestError, "dataset_info/dataset_info.json", "dataset_dir"):

@@ -14,7 +14,7 @@ import click
 import pytest
 
 from tests.conftest import ROOT
-from tests.messages import raises
+from tests.messages import printed, raises
 from tuneyard.core.errors import (
     CLI,
     ContentError,
@@ -78,7 +78,7 @@ def test_a_package_that_is_not_there_is_named_and_a_module_of_ours_is_a_defect(
     assert outcome(ModuleNotFoundError("No module named 'tqdm'", name="tqdm")) == 2
     assert capsys.readouterr().err.startswith("error: tqdm is not installed in ")
     assert outcome(ImportError("cannot import name 'a' from 'tqdm'", name="tqdm")) == 2
-    assert capsys.readouterr().err == "error: cannot import name 'a' from 'tqdm'; run make setup again\n"
+    printed(capsys.readouterr().err, "cannot import name 'a' from 'tqdm'", "make setup")
     for name in ("tuneyard.core.nothing", None):
         with pytest.raises(ImportError, match="nothing here"):
             outcome(ImportError("nothing here", name=name))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.messages import printed
 from tuneyard.core.metrics import UNKNOWN, direction, metric_of
 
 
@@ -33,5 +34,5 @@ def test_less_is_better(name):
 
 def test_what_nobody_knows_is_said_to_be_unknown():
     assert metric_of("eval_my_score") is UNKNOWN
-    assert direction("my_score") == "my_score (unknown figure, higher is better)"
+    printed(direction("my_score"), "my_score", "unknown", "higher is better")
     assert direction("eval_loss") == "eval_loss (nats, lower is better)"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.messages import raises
+from tests.messages import printed_line, raises
 from tuneyard.core import plugins
 from tuneyard.core.errors import TuneyardError
 
@@ -99,7 +99,7 @@ def test_of_two_packages_with_one_name_the_first_is_taken(
     package(site, "plug_a", "same = plug_a:metric", "metric = 'a'\n")
     package(site, "plug_b", "same = plug_b:metric", "metric = 'b'\n")
     assert plugins.load("tuneyard.metrics")["same"].value == "a"
-    assert "'same' is in plug_a 1.2, which is taken, and in plug_b 1.2" in capsys.readouterr().err
+    printed_line(capsys.readouterr().err, "'same'", "plug_a 1.2, which is taken", "plug_b 1.2")
 
 
 def test_what_a_plugin_raises_later_names_its_package(site: Path) -> None:

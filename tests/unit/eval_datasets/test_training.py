@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.messages import printed
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.files import sha256
 from tuneyard.core.prompt import Conversation
@@ -161,7 +162,8 @@ def test_a_merge_is_told_by_the_adapters_that_it_names() -> None:
     merge("first=0.5", "./saves/second=0.5")
     told = found(Path("saves/both"), 1, 12)
     assert (told["examples"], told["sources"]) == (1, ["saves/first/training.json"])
-    assert told["not_checked"] == ["saves/second: no training.json, and no README.md that names its datasets"]
+    (reason,) = told["not_checked"]
+    printed(reason, "saves/second", "training.json", "README.md")
     write_adapter(Path("saves/other"), seed=77)
     Path("saves/other/adapter_model.safetensors").replace(first / "adapter_model.safetensors")
     merged = Path("saves/both").rename("saves/again")
@@ -248,7 +250,8 @@ def test_what_cannot_be_compared_is_said_and_a_dataset_of_the_same_name_is_named
 def test_a_record_without_data_is_not_checked(record) -> None:
     folder = write_adapter(Path("saves/mine"))
     (folder / "training.json").write_text(record)
-    assert found(folder, 3)["not_checked"] == ["saves/mine/training.json: names no dataset"]
+    (reason,) = found(folder, 3)["not_checked"]
+    printed(reason, "saves/mine/training.json")
 
 
 def test_many_examples_are_found_by_their_fingerprints() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.messages import raises
+from tests.messages import printed_line, raises
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
@@ -153,4 +153,4 @@ def test_the_base_is_warned_of_training_rows_and_of_other_prompts(
     assert "--dataset both_eval" in said
     every = call("every")
     assert every["training_rows"] == {"examples": 54, "dataset": "both_train"}
-    assert "base: 54 of these 60 examples are rows of both_train" in capsys.readouterr().err
+    printed_line(capsys.readouterr().err, "base", "54 of these 60", "both_train")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.fake_runs import write_run
-from tests.messages import raises
+from tests.messages import printed_line, raises
 from tuneyard.core import plugins
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.metrics import Metric
@@ -121,7 +121,7 @@ def test_a_metric_that_fails_is_named_with_its_package_and_takes_no_other_with_i
     found = metrics.measure([{"model_output": "abc"}])
     assert list(found) == ["answer_length"] and found["answer_length"]["ci95"] is None
     told = capsys.readouterr().err
-    assert f"plug-in 'bad' of plug_bad 1.2 (tuneyard.metrics) failed: {said}" in told
+    printed_line(told, "'bad'", "plug_bad 1.2", "tuneyard.metrics", said)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_name_that_is_taken_is_left_out(install, capsys):
             name, f"{head}@metric({name!r}, unit='points', higher=True, needs=())\ndef {name}(_): return 1\n"
         )
     assert metrics.metrics()["brier"] is brier and "loss" not in metrics.metrics()
-    assert "metric 'loss' of plug_loss 1.2: the name is taken" in capsys.readouterr().err
+    printed_line(capsys.readouterr().err, "'loss'", "plug_loss 1.2")
 
 
 def test_brier_of_labels_that_the_model_would_never_say():

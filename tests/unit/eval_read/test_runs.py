@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_runs import answers, demo, write_run
-from tests.messages import raises
+from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.judge.alignment import check_rows
 from tuneyard.eval.read.find import parse_source, read_scored_runs
@@ -93,7 +93,8 @@ def test_unfinished_runs_are_left_out_and_named(folder: Path) -> None:
     (folder / "a" / "s" / "results.json").unlink()
     runs, warnings = read(folder)
     assert names(runs) == [("base", "s")]
-    assert warnings == [f"{folder}/a/s: left out, unfinished; resume with --resume"]
+    (warning,) = warnings
+    printed(warning, f"{folder}/a/s", "--resume")
 
 
 @pytest.mark.parametrize("path", ["nothing", "results/c"])
@@ -232,7 +233,7 @@ def test_other_ways_of_asking_are_warned_of(folder: Path) -> None:
     write_run(folder, "a", "s", GOLD, GOLD, mode="generate", dtype="bf16")
     warnings = check_rows(read(folder)[0])
     (warning,) = warnings
-    assert warning.endswith('prompted differently: mode "generate" and "choice"; dtype "bf16" and "fp32"')
+    printed(warning, 'mode "generate" and "choice"', 'dtype "bf16" and "fp32"')
 
 
 def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(folder: Path) -> None:
@@ -240,7 +241,7 @@ def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(folder: Path
     told = json.loads(path.read_text())
     path.write_text(json.dumps(told | {"hashes": {**told["hashes"], "data": None}}))
     (warning,) = check_rows(read(folder)[0])
-    assert warning.endswith("paired by row and expected answer alone (not both name their data)")
+    printed(warning, "a", "base", "s", "paired by row")
 
 
 def test_settings_and_chat_templates_that_differ_are_named(folder: Path) -> None:
@@ -252,9 +253,8 @@ def test_settings_and_chat_templates_that_differ_are_named(folder: Path) -> None
     before = {"template": None, "batch_tokens": 2, "model": "m", "torch": "2.10.0"}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": before}))
     (warning,) = check_rows(read(folder)[0])
-    assert warning.endswith(
-        'template "qwen" and null; torch "2.11.0" and "2.10.0"; chat template "u" and "t"'
-    )
+    printed(warning, 'template "qwen" and null', 'torch "2.11.0" and "2.10.0"', 'chat template "u" and "t"')
+    assert "batch_tokens" not in warning and "model" not in warning
 
 
 def test_what_is_right_may_be_said_row_by_row(folder: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from tests.messages import printed
 from tuneyard.recipes.data import read_datasets
 from tuneyard.recipes.recipe import Recipe
 
@@ -40,7 +41,8 @@ def test_an_input_that_the_entry_does_not_map_is_an_error(tmp_path):
     columns = {"prompt": "instruction", "response": "output"}
     register(tmp_path, rows, {"columns": columns})
     _, codes, messages = look(tmp_path)
-    assert codes == ["E327"] and "filled in 1 of 2 records (first in row 2)" in messages[0]
+    assert codes == ["E327"]
+    printed(messages[0], "'input'", "1 of 2", "row 2")
     assert look(tmp_path, stage="pt")[1] == []
     register(tmp_path, rows, {"columns": {**columns, "query": "input"}})
     assert look(tmp_path)[1] == []
@@ -61,8 +63,8 @@ def test_any_input_is_an_error_and_any_other_text_a_warning(tmp_path):
     register(tmp_path, rows, {"columns": columns})
     _, codes, messages = look(tmp_path)
     assert codes == ["E327", "W327"]
-    assert "'context' is filled in 1 of 2 records (first in row 2)" in messages[0]
-    assert "'facts' is filled in 2 of 2 records (first in row 1)" in messages[1]
+    printed(messages[0], "'context'", "1 of 2", "row 2")
+    printed(messages[1], "'facts'", "2 of 2", "row 1")
     register(tmp_path, rows, {"columns": {**columns, "query": "context"}})
     assert look(tmp_path)[1] == []
 

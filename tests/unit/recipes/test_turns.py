@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.messages import printed
 from tuneyard.recipes.rows import turn_fault
 
 SHAREGPT = {
@@ -40,4 +41,4 @@ def test_results_of_tools_in_a_row_are_one_turn_in_openai_form():
     roles = ("human", "function_call", "observation", "observation", "human")
     row = {"conversations": [{"from": role, "value": "x"} for role in roles]}
     fault = turn_fault(row, SimpleNamespace(**{**SHAREGPT, "formatting": "openai"}))
-    assert 'turn 5 is "human", expected "gpt" or "function_call"' in fault
+    printed(fault, "turn 5", '"human"', '"gpt"', '"function_call"')
