@@ -20,7 +20,7 @@ from tuneyard.compiler.check.checker import Checker
 from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.kinds import KeptValues, kind_of
-from tuneyard.compiler.lint.duplicates import compare, imbalance, leaks
+from tuneyard.compiler.lint.duplicates import imbalance, leaks, warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
 from tuneyard.compiler.lint.retyped import LINES, RetypedWatch
@@ -428,7 +428,7 @@ def run_pipeline(spec: Spec, request: CompileRequest, sources: Sources, staged: 
         counts, written = write_splits(spec, context, inputs, staged)
         problems.lead(context.unused.problems(spec, counts.read))
         if not problems.stopped:
-            duplicates = compare(written.splits, spec.group, problems, near=spec.near)
+            duplicates = warn_of_duplicates(written.splits, spec.group, problems, near=spec.near)
             _warn_of_labels(spec, duplicates, problems)
         if not problems.stopped:
             problems.lead(written.retyped())

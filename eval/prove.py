@@ -35,7 +35,7 @@ from tuneyard.eval.scoring.task import Job
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-COMPARED = ("template", "fused", "gguf", "modelfile")
+INPUTS = ("template", "fused", "gguf", "modelfile")
 PROMPTS = ("prompts made by", "dataset", "examples", "different ids", "first")
 ANSWERS = ("answers of", *PROMPTS[1:3], "flips", "largest difference, nats", "different texts", "first")
 
@@ -123,7 +123,7 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ParityInputs:
     """Inputs to compare the adapter with: the training template, and the served files."""
 
     template: str | None
@@ -191,14 +191,14 @@ def cli(out: Path, adapter: str | None, flips: int, tolerance: float, **options:
     """
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: a file; expected a folder")
-    compared = {name: options.pop(name) for name in COMPARED}
-    if not any(compared.values()):
-        choices = ", ".join(f"--{name}" for name in COMPARED)
+    inputs = {name: options.pop(name) for name in INPUTS}
+    if not any(inputs.values()):
+        choices = ", ".join(f"--{name}" for name in INPUTS)
         raise RequestError(f"nothing to compare with: name {choices}")
     adapters = (adapter,) if adapter else ()
     request = ScoringRequest(out=out, adapters=adapters, no_base=True, **options)
     allowed = Tolerance(flips, tolerance)
-    proof = prove(request, Compared(**compared))
+    proof = prove(request, ParityInputs(**inputs))
     page = markdown(proof, allowed)
     write_text(out / "prove.md", page)
     write_json(out / "prove.json", to_json(proof, allowed, command_line("eval.prove")))
@@ -207,25 +207,25 @@ def cli(out: Path, adapter: str | None, flips: int, tolerance: float, **options:
         raise ContentError(f"not equal, see {out / 'prove.md'}")
 
 
-def prove(request: ScoringRequest, compared: Compared) -> Proof:
+def prove(request: ScoringRequest, inputs: ParityInputs) -> Proof:
     """Compare prompts and answers on the first rows of every dataset. Errors are those of its inputs."""
     datasets = read_datasets(request.datasets, request.data, INDEPENDENT)
     served = None
-    if compared.modelfile:
-        served = read_modelfile(compared.modelfile)
-    if compared.gguf:
-        check_gguf(compared.gguf)
+    if inputs.modelfile:
+        served = read_modelfile(inputs.modelfile)
+    if inputs.gguf:
+        check_gguf(inputs.gguf)
     opened = open_models(request)
     if len(opened.candidates) != 1:
         raise RequestError(f"{request.model} is an adapter itself: leave --adapter out")
     (candidate,) = opened.candidates
-    template = compared.template
+    template = inputs.template
     if not template:
         template = _training_template(candidate)
     tokenizer = opened.local.tokenizer
-    encoders = dict(_ways(replace(compared, template=template), candidate, tokenizer, served))
+    encoders = dict(_ways(replace(inputs, template=template), candidate, tokenizer, served))
     reference, scored = next(iter(encoders)), candidate.prompting.source
-    unchecked = [f"no --{option}" for option in SERVED if getattr(compared, option) is None]
+    unchecked = [f"no --{option}" for option in SERVED if getattr(inputs, option) is None]
     if template is None:
         unchecked.insert(0, "training's template: no recipe beside the adapter names one (--template NAME)")
     jobs = [Job(request, opened, candidate, dataset) for dataset in datasets]
@@ -245,8 +245,8 @@ def prove(request: ScoringRequest, compared: Compared) -> Proof:
         fitting_rows[name] = [row for row in scored_ids if row not in refused]
         if refused:
             unchecked.append(f"answers to {counted(len(refused), 'row')} of {name}: too long for the context")
-    answers = list(_answers(jobs, compared, fitting_rows))
-    return Proof(reference, prompts, answers, unchecked, _facts(request, compared, opened, datasets))
+    answers = list(_answers(jobs, inputs, fitting_rows))
+    return Proof(reference, prompts, answers, unchecked, _facts(request, inputs, opened, datasets))
 
 
 def _training_template(candidate: Candidate) -> str | None:
@@ -258,55 +258,55 @@ def _training_template(candidate: Candidate) -> str | None:
 
 
 def _ways(
-    compared: Compared,
+    inputs: ParityInputs,
     candidate: Candidate,
     tokenizer: "PreTrainedTokenizerBase",
     served: ServedModelfile | None,
 ) -> Iterator[tuple[str, Encode]]:
     """List every way of making prompts from training to serving, training's first."""
-    if compared.template is not None:  # "": the recipe names none
-        way = f"LLaMA-Factory template {compared.template}"
-        if not compared.template:
+    if inputs.template is not None:  # "": the recipe names none
+        way = f"LLaMA-Factory template {inputs.template}"
+        if not inputs.template:
             way = "LLaMA-Factory's reading of the base's chat template (the recipe names no template)"
-        yield way, llamafactory_encoder(tokenizer, compared.template)
+        yield way, llamafactory_encoder(tokenizer, inputs.template)
     yield candidate.prompting.source, candidate.prompting.encode
-    if compared.fused:
+    if inputs.fused:
         from transformers import AutoTokenizer
 
-        folder = find_model(str(compared.fused))
+        folder = find_model(str(inputs.fused))
         fused_tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        encode = chat_encoder(fused_tokenizer, saved_chat_template(compared.fused))
-        yield f"chat template and tokenizer of {compared.fused}", encode
-    if compared.gguf:
-        gguf_tokenizer = load_gguf_tokenizer(compared.gguf)
+        encode = chat_encoder(fused_tokenizer, saved_chat_template(inputs.fused))
+        yield f"chat template and tokenizer of {inputs.fused}", encode
+    if inputs.gguf:
+        gguf_tokenizer = load_gguf_tokenizer(inputs.gguf)
         template = gguf_tokenizer.chat_template
         if not isinstance(template, str):
             template = None
-        yield f"chat template and tokenizer in {compared.gguf}", chat_encoder(gguf_tokenizer, template)
+        yield f"chat template and tokenizer in {inputs.gguf}", chat_encoder(gguf_tokenizer, template)
     if served:
 
         def as_ollama(messages: list[Message]) -> list[int]:
             """Encode Ollama's prompt; the tokenizer may add its beginning-of-text token."""
             return list(tokenizer(served.render(messages))["input_ids"])
 
-        yield f"TEMPLATE of {compared.modelfile}", as_ollama
+        yield f"TEMPLATE of {inputs.modelfile}", as_ollama
 
 
 def _answers(
-    jobs: Sequence[Job], compared: Compared, rows: Mapping[str, Sequence[int]]
+    jobs: Sequence[Job], inputs: ParityInputs, rows: Mapping[str, Sequence[int]]
 ) -> Iterator[AnswerProof]:
     """Compare every served model's answers with the unmerged adapter's.
 
     One served model at a time is in memory, next to the base.
     """
     opened, base = jobs[0].opened, jobs[0].model
-    models = [path for path in (compared.fused, compared.gguf) if path]
+    models = [path for path in (inputs.fused, inputs.gguf) if path]
     if not models:
         return
     with opened.applied(jobs[0].candidate):
         unmerged = [_ask(job, rows[job.dataset.name]) for job in jobs]
     for path in models:
-        model = load_gguf(path, base) if path == compared.gguf else load_model(path, base.dtype)
+        model = load_gguf(path, base) if path == inputs.gguf else load_model(path, base.dtype)
         opened_model = replace(opened, model=model)
         for job, expected in zip(jobs, unmerged, strict=True):
             name = job.dataset.name
@@ -329,7 +329,7 @@ def _ask(job: Job, rows: Sequence[int]) -> Answers:
 
 
 def _facts(
-    request: ScoringRequest, compared: Compared, opened: Opened, datasets: Sequence[EvalDataset]
+    request: ScoringRequest, inputs: ParityInputs, opened: Opened, datasets: Sequence[EvalDataset]
 ) -> dict[str, object]:
     """Settings, hashes and versions of the check, as prove.json has them."""
     parts = opened.candidates[0].parts
@@ -337,7 +337,7 @@ def _facts(
     hashes = {"model": opened.digest}
     for part in parts:
         hashes[f"adapter {part.adapter.name}"] = part.adapter.digest
-    for name, path in (("gguf", compared.gguf), ("modelfile", compared.modelfile)):
+    for name, path in (("gguf", inputs.gguf), ("modelfile", inputs.modelfile)):
         if path:
             hashes[name] = sha256(path)
     for dataset in datasets:
@@ -359,7 +359,7 @@ def prove_prompts(
     way: str, dataset: str, expected: Mapping[int, Ids], actual: Mapping[int, Ids], decode: Decode
 ) -> PromptProof:
     """Compare the token ids of two ways of making prompts, row by row."""
-    return PromptProof(way, dataset, len(expected), *_compare(expected, actual, decode))
+    return PromptProof(way, dataset, len(expected), *_differing_rows(expected, actual, decode))
 
 
 def prove_answers(
@@ -378,7 +378,7 @@ def prove_answers(
             nats = max(abs(logp - actual_labels[label]) for label, logp in expected_labels.items())
             differences.append((nats, row))
         largest, largest_row = max(differences)
-    differing = _compare(expected.tokens, actual.tokens, decode)
+    differing = _differing_rows(expected.tokens, actual.tokens, decode)
     return AnswerProof(model, dataset, len(expected.tokens), flips, largest, largest_row, *differing)
 
 
@@ -392,7 +392,7 @@ def first_difference(row: int, expected: Ids, actual: Ids, decode: Decode) -> Fi
     return None
 
 
-def _compare(
+def _differing_rows(
     expected: Mapping[int, Ids], actual: Mapping[int, Ids], decode: Decode
 ) -> tuple[int, FirstDifference | None]:
     """Count the rows that differ, and find the first difference."""

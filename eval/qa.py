@@ -95,7 +95,7 @@ class Embedding:
             )
         self.name = f"semantic: cosine by {Path(reference).name} ({model_sha256(folder)[:16]})"
 
-    def compare(self, expected: str, answer: str) -> float:
+    def score(self, expected: str, answer: str) -> float:
         """Cosine of two texts, -1 to 1."""
         first, second = self._model.encode(
             [expected, answer], normalize_embeddings=True, show_progress_bar=False
@@ -119,7 +119,7 @@ class Qa(Task):
         record, example = job.dataset.records[row], job.rows[row]
         answer = cut_thought(str(fields.get("model_output", "")))
         exact = exact_match(example.answer, answer)
-        similarity = self.similarity.compare(example.answer, answer) if answer else 0.0
+        similarity = self.similarity.score(example.answer, answer) if answer else 0.0
         line = {
             **line_of(job, row, fields),
             "predicted_output": example.answer if exact else answer,

@@ -114,14 +114,14 @@ class Inspection:
     def _template(self) -> Facts:
         tools = _has_tools(self.arguments)
 
-        def compare() -> Facts:
+        def fit() -> Facts:
             try:
                 _, findings = with_fitted_template(self.arguments, tools)
             except expected_errors() as error:
                 return {"error": words(error)}
             return {"template": [asdict(finding) for finding in findings]}
 
-        return remembered("template", [self._tokenizer_key, tools], compare)
+        return remembered("template", [self._tokenizer_key, tools], fit)
 
     def _layout(self) -> Facts:
         model_args = _without(vars(self.arguments.model_args), OF_NO_LAYOUT)

@@ -35,7 +35,7 @@ _ASCII |= {code: chr(code).lower() for code in range(128) if chr(code).isalnum()
 Twin = tuple[int, int, float]
 
 
-def compare(
+def warn_of_duplicates(
     splits: dict[str, Fingerprints], group: str | None, problems: Problems, *, near: bool = False
 ) -> dict[str, object]:
     """Warn of duplicates, conflicts and leaks, within and between splits. Returns the manifest's `fit`."""

@@ -346,12 +346,12 @@ def _walk(
     """Compare the loaded rows with the file's records, while workers audit their labels."""
     starts = range(0, len(rows), data.data_args.preprocessing_batch_size)
     if auditor is None:
-        _compare_all(rows, starts, records, verdict)
+        _check_rows(rows, starts, records, verdict)
         return
     audit = Audit()
     verdict.audit = audit
     with audits(auditor, rows, starts, data.data_args.preprocessing_num_workers or 1) as batch_audits:
-        places = _compare_all(rows, starts, records, verdict)
+        places = _check_rows(rows, starts, records, verdict)
         with _bar(f"auditing {verdict.dataset}", rows) as bar:
             for batch_audit in batch_audits:
                 audit.add(batch_audit)
@@ -430,7 +430,7 @@ def _bar(label: str, rows: Any) -> Any:
     return tqdm(total=len(rows), desc=label, unit="row", unit_scale=True, delay=2, file=sys.stderr)
 
 
-def _compare_all(loaded: Any, starts: range, records: Records, verdict: Verdict) -> list[str]:
+def _check_rows(loaded: Any, starts: range, records: Records, verdict: Verdict) -> list[str]:
     """Compare every row with its record; the result is the places of the records."""
     places: list[str] = []
     columns = loaded.select_columns(["_prompt", "_response", "_system", "_tools", *MEDIA])
@@ -440,7 +440,7 @@ def _compare_all(loaded: Any, starts: range, records: Records, verdict: Verdict)
             batch = list(islice(records, len(rows["_prompt"])))
             for number, (place, example) in enumerate(batch):
                 places.append(place)
-                _compare(place, example, rows, number, verdict)
+                _check_row(place, example, rows, number, verdict)
                 if _is_dropped(rows, number, verdict.stage):
                     verdict.dropped.append(start + number)
             verdict.records += len(batch)
@@ -476,7 +476,7 @@ def _is_dropped(rows: Mapping[str, Any], number: int, stage: str) -> bool:
     return len(rows["_prompt"][number]) % 2 != 1 or len(rows["_response"][number]) != answers
 
 
-def _compare(
+def _check_row(
     place: str, example: Example | str, rows: Mapping[str, Any], number: int, verdict: Verdict
 ) -> None:
     """Compare one record with the loader's row: turns, system text, tools and media."""

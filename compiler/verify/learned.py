@@ -110,7 +110,7 @@ class AnswersAuditor:
             if self.texts:
                 self._count(audit, start + number, rows["_prompt"][place] + rows["_response"][place])
         if self.texts:
-            self._compare(audit, [start + number for number in numbers], rows, encoded["labels"])
+            self._check_sampled(audit, [start + number for number in numbers], rows, encoded["labels"])
         return audit
 
     def _encoded(self, rows: Row) -> Row | None:
@@ -174,7 +174,9 @@ class AnswersAuditor:
             if self.reasons and thought and template.remove_thought(left) == left:
                 audit.find("W421", row)
 
-    def _compare(self, audit: Audit, numbers: Sequence[int], rows: Row, labels: Sequence[list[int]]) -> None:
+    def _check_sampled(
+        self, audit: Audit, numbers: Sequence[int], rows: Row, labels: Sequence[list[int]]
+    ) -> None:
         """Compare the labels of sampled rows with those of LLaMA-Factory's plain tokenizer (E413)."""
         places = [place for place, number in enumerate(numbers) if number in self.sample]
         if not places:

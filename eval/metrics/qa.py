@@ -30,7 +30,7 @@ class Lexical:
 
     name = f"{LEXICAL}: token F1"
 
-    def compare(self, expected: str, answer: str) -> float:
+    def score(self, expected: str, answer: str) -> float:
         """Similarity of two texts, 0 to 1."""
         return token_f1(expected, answer)
 

@@ -23,7 +23,7 @@ PARTS = {
     "lint and keys": (pipeline.Lint, "see"),
     "render": (pipeline.Renderer, "render"),
     "hand over to the writer": (pipeline.RecordFile, "write"),
-    "compare rows": (pipeline, "compare"),
+    "compare rows": (pipeline, "warn_of_duplicates"),
     "read back, with what follows": (readback.Written, "account"),
     "  fingerprints": (readback, "fingerprints"),
     "  clusters": (Fingerprints, "clusters"),

