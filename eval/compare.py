@@ -17,7 +17,7 @@ import click
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import write_json, write_text
-from tuneyard.core.language import ENGLISH, in_language, lang_option, tr
+from tuneyard.core.language import lang_option, tr
 
 if TYPE_CHECKING:
     from tuneyard.core.number_format import Table
@@ -181,8 +181,6 @@ def write(
     default those of the questions. A comparison of the same runs in `out` is replaced with its plots, one of
     other runs if `force`.
     """
-    from tuneyard.core.number_format import grid
-    from tuneyard.eval.judge.questions.against_base import AgainstBase
     from tuneyard.eval.read.results import (
         CHANGED,
         PAGE,
@@ -192,7 +190,7 @@ def write(
         comparison_files,
         remove_files,
     )
-    from tuneyard.eval.show.tables import markdown, question_tables, to_json
+    from tuneyard.eval.show.tables import document, question_tables, text_of
 
     if not force:
         check_same_comparison(out, [run.source for run in compared.run_list])
@@ -207,19 +205,14 @@ def write(
 
         plots = write_plots(compared.comparison, compared.run_list, out)
         files = [PAGE, TABLE, CHANGED, TABLE_JSON]
-    parts = [f"## {caption}\n\n{grid(table)}" for caption, table in tables.items()]
-    text = "\n\n".join([*parts, markdown(compared.comparison)])
-    with in_language(ENGLISH):  # programs read the same JSON in every language
-        document = to_json(compared.comparison, compared.run_list, compared.warnings, plots)
-        for answer in compared.answers:
-            if not isinstance(answer.question, AgainstBase):
-                document |= answer.json()
+    text = text_of(compared, tables)
+    fields = document(compared, plots)
     if PAGE in files:  # all slow work is done: a folder without table.json is incomplete
         html = render(compared, page.title, page.errors, page.module, tables)
         write_text(out / CHANGED, changed_examples(compared))
         write_text(out / PAGE, html)
     write_text(out / TABLE, text)
-    write_json(out / TABLE_JSON, {**(facts or {}), **document})
+    write_json(out / TABLE_JSON, {**(facts or {}), **fields})
     remove_files(out, {*files_before} - {*plots, *files})
     click.echo(text, nl=False)
     click.echo(f"\n{out}: {', '.join([*plots, *files])}", err=True)

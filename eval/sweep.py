@@ -6,6 +6,7 @@ Chooses on one half of the rows and reports on the other. docs/eval-sweep.md exp
 
 import itertools
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,19 @@ from tuneyard.adapters.weighted import WeightedAdapter, parse_weight
 from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import RequestError, resumed_by, run_command
-from tuneyard.core.files import read_object, write_text
-from tuneyard.core.language import lang_option
+from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.language import ENGLISH, in_language, lang_option
+from tuneyard.core.plugins import warn
 from tuneyard.eval.backends import shards
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
+from tuneyard.eval.judge.compared import ComparedRuns, compare_runs
+from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, AgainstBase
+from tuneyard.eval.judge.questions.choice import HeldOutChoice
 from tuneyard.eval.metrics import find_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
+from tuneyard.eval.read.find import ANSWERS_ONLY, Reading, read_run
 from tuneyard.eval.read.results import RESULTS, TABLE, check_new
+from tuneyard.eval.read.scored_run import Runs, ScoredRun
 from tuneyard.eval.read.sweeps import SWEEP
 from tuneyard.eval.scoring.candidates import BASE, load_candidates, open_adapters
 from tuneyard.eval.scoring.options import (
@@ -34,8 +41,9 @@ from tuneyard.eval.scoring.options import (
     take,
 )
 from tuneyard.eval.scoring.pipeline import score_opened
-from tuneyard.eval.show.sweep import ACCURACY, Sweep, plot_name, report
-from tuneyard.eval.statistics.selection import split_halves
+from tuneyard.eval.show.sweep import STEP, SweepPlot, draw, plot_name
+from tuneyard.eval.show.tables import comparison_json, other_answers_json, question_tables, text_of
+from tuneyard.eval.statistics.selection import Split, split_halves
 
 COMMAND = "eval.sweep"
 STEPS = "trainer_state.json"
@@ -66,7 +74,7 @@ RECIPE = "merge.yaml"
 @set_options
 @label_options
 @click.option("--seed", type=int, default=42, show_default=True, help="Of the halves.")
-@click.option("--metric", default=ACCURACY, show_default=True, metavar="NAME", help="What to choose by.")
+@click.option("--metric", default=ACCURACY_NAME, show_default=True, metavar="NAME", help="What to choose by.")
 @click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
 @run_options
 @lang_option
@@ -79,7 +87,7 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
     request = replace(take(options), command=COMMAND)
     if request.backend != "hf":
         raise RequestError(f"--backend {request.backend} only generates: a sweep compares probabilities")
-    if metric != ACCURACY:
+    if metric != ACCURACY_NAME:
         find_metric(metric)
     check_new(request.out, COMMAND, resume=request.resume, force=request.force)
     sets = read_datasets(request.datasets, request.data, request.cluster)
@@ -100,13 +108,81 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
         return
     score_opened(request, task, sets, load_candidates(request, axes.reference, axes.models))
     if shards.first():
-        text, ship = report(Sweep(request.out, axes.names, axes.points, splits, metric))
-        click.echo(text)
-        chosen = [f"{part.adapter.folder}={part.weight:g}" for part in axes.models[ship]]
-        if chosen:  # a recipe of `tuneyard adapter merge`; none if the base is best
-            write_text(request.out / RECIPE, f"adapters: {json.dumps(chosen)}\n")
-        else:
-            (request.out / RECIPE).unlink(missing_ok=True)
+        sweep = Sweep(request.out, axes.names, axes.points, splits, metric)
+        compared = judge(sweep, read_points(sweep))
+        for warning in compared.warnings:
+            warn(warning)
+        ship = compared.answers[0].records[-1].model
+        _write_recipe(request.out / RECIPE, axes.models[ship])
+        click.echo(write(sweep, compared), nl=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A scored sweep: its folder, the names of its axes, and each model's point on them.
+
+    `splits` are the halves of each dataset. `metric` decides the choice: accuracy, or a metric of examples.
+    """
+
+    out: Path
+    axes: Sequence[str]
+    points: Mapping[str, tuple[float, ...]]
+    splits: Mapping[str, Split]
+    metric: str = ACCURACY_NAME
+
+
+def read_points(sweep: Sweep) -> Runs:
+    """Read every point's scored rows once."""
+    reading = ANSWERS_ONLY
+    if sweep.metric != ACCURACY_NAME:
+        reading = Reading(next_to_answers=[sweep.metric])
+    runs: dict[str, dict[str, ScoredRun]] = {}
+    for dataset in sweep.splits:
+        runs[dataset] = {model: read_run(sweep.out / model / dataset, reading) for model in sweep.points}
+    return runs
+
+
+def judge(sweep: Sweep, runs: Runs) -> ComparedRuns:
+    """Choose a point on one half, and compare it with the base on the other half.
+
+    These are the questions of `eval compare --choose-on half`, but the base is one of the candidates.
+    `RequestError` if no row has the metric.
+    """
+    rows_to_choose_on = {}
+    for dataset, (choosing, _) in sweep.splits.items():
+        rows_to_choose_on[dataset] = {str(row) for row in choosing}
+    choice = HeldOutChoice(sweep.metric, rows_to_choose_on, base_is_candidate=True)
+    return compare_runs(runs, [choice, AgainstBase(sweep.metric)])
+
+
+def write(sweep: Sweep, compared: ComparedRuns) -> str:
+    """Write a plot for each dataset, table.md and, last, sweep.json; return the text of table.md."""
+    choices = compared.answers[0].records
+    ship = choices[-1].model
+    for dataset, choice in zip(sweep.splits, choices, strict=False):  # the last choice is that on the mean
+        draw(SweepPlot(choice, sweep.axes, sweep.points, ship), sweep.out / plot_name(dataset))
+    text = text_of(compared, question_tables(compared))
+    write_text(sweep.out / TABLE, text)
+    with in_language(ENGLISH):  # programs read the same JSON in every language
+        judged = {**comparison_json(compared.comparison), **other_answers_json(compared)}
+    sweep_facts = {
+        "axes": list(sweep.axes),
+        "metric": sweep.metric,
+        "points": {model: list(point) for model, point in sweep.points.items()},
+        "ship": ship,
+        "rows_to_choose_on": {dataset: choosing for dataset, (choosing, _) in sweep.splits.items()},
+    }
+    write_json(sweep.out / SWEEP, {**judged, **sweep_facts})
+    return text
+
+
+def _write_recipe(path: Path, parts: Sequence[WeightedAdapter]) -> None:
+    """Write the chosen weights as a recipe of `tuneyard adapter merge`; none if the base is best."""
+    if not parts:
+        path.unlink(missing_ok=True)
+        return
+    weights = [f"{part.adapter.folder}={part.weight:g}" for part in parts]
+    write_text(path, f"adapters: {json.dumps(weights)}\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +251,7 @@ def _checkpoints(request: ScoringRequest, folder: Path) -> Axes:
     points: dict[str, tuple[float, ...]] = {}
     for name in models:
         points[name] = (float(steps.get(name, 0)),)
-    return Axes(reference, ["step"], points, models)
+    return Axes(reference, [STEP], points, models)
 
 
 def _forecast(request: ScoringRequest, axes: Axes, sets: list[EvalDataset]) -> str:

@@ -44,16 +44,18 @@ def compare_runs(runs: Runs, questions: Sequence[Question], warnings: Sequence[s
     warned = list(warnings)
     for by_model in runs.values():
         warned += check_rows(list(by_model.values()))
-    metric = next((question.metric for question in questions if question.metric), "")
-    warned += _trained_on(runs, metric)
     base = _base(runs)
     answers: list[AnsweredQuestion] = []
     remaining = runs
+    limits: list[str] = []
     for question in questions:
         answer = question.answer(remaining, base)
-        remaining = answer.runs
+        remaining, base = answer.runs, answer.base
         answers.append(answer)
-        warned += question.warnings
+        limits += question.warnings
+    metric = next((question.metric for question in questions if question.metric), "")
+    warned += _trained_on(remaining, metric)
+    warned += limits
     comparison = comparison_of(answers)
     for section in comparison.sections:
         warned += section.cautions

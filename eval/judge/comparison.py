@@ -20,10 +20,10 @@ from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, Paired
 from tuneyard.eval.metrics.calibration import calibration
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
 from tuneyard.eval.read.scored_run import Runs, RunsOfDataset, ScoredRun, models_of
-from tuneyard.eval.statistics.estimate import DifferenceTest
+from tuneyard.eval.statistics.estimate import DifferenceTest, Mean
 from tuneyard.eval.statistics.f1 import LabelCounts, count_labels, f1_differences, macro_f1
 from tuneyard.eval.statistics.family import Units, estimates, shrunk, skewness, units_of
-from tuneyard.eval.statistics.rates import average, metric_mean, rate_of
+from tuneyard.eval.statistics.rates import average, metric_mean
 from tuneyard.eval.statistics.spread import Floats
 
 Families = tuple[list[PairedTest], list[PairedTest]]
@@ -61,7 +61,7 @@ def compare(
     models = models_of(runs)
     if margin is not None and len(models) < 2:
         raise RequestError(f"--margin: only {models[0]} was given; expected a model to compare it with")
-    rows = {dataset: _paired_rows(dataset, by_model, metric) for dataset, by_model in runs.items()}
+    rows = {dataset: paired_rows(dataset, by_model, metric) for dataset, by_model in runs.items()}
     sections = []
     for dataset, by_model in runs.items():
         if metric is ACCURACY:
@@ -124,6 +124,14 @@ def _steps(pairs: Pairs, data: PairedRows) -> Floats:
     return np.stack([values[new] - values[old] for old, new in pairs], axis=1)
 
 
+def mean_figures(data: PairedRows, metric: Metric) -> dict[str, Mean]:
+    """Each model's mean over the rows, with its interval by cluster."""
+    figures = {}
+    for model, values in data.values.items():
+        figures[model] = metric_mean(metric, values, data.groups, data.weights)
+    return figures
+
+
 def paired_tests(
     pairs: Pairs, steps: Floats, differences: Sequence[DifferenceTest], metric: Metric = ACCURACY
 ) -> list[PairedTest]:
@@ -147,7 +155,7 @@ def paired_tests(
 
 def _accuracy_section(dataset: str, runs: RunsOfDataset, data: PairedRows, base: str) -> Section:
     first = next(iter(runs.values()))
-    majority, label = _majority(first)
+    majority, label = majority_class(first)
     counts = {}
     if all(1 < len(set(run.gold)) <= MOST for run in runs.values()):  # no free text, and not all the same
         counts = {model: count_labels(run.gold, run.predicted, run.groups) for model, run in runs.items()}
@@ -156,7 +164,8 @@ def _accuracy_section(dataset: str, runs: RunsOfDataset, data: PairedRows, base:
     if counts:
         against, between = _with_f1(against, counts), _with_f1(between, counts)
         cautions = _rare_labels(dataset, first)
-    figures = {model: _accuracy(run, counts.get(model)) for model, run in runs.items()}
+    shares = mean_figures(data, ACCURACY)
+    figures = {model: _accuracy(run, shares[model], counts.get(model)) for model, run in runs.items()}
     return Section(
         dataset, len(first.gold), _cluster_count(first.groups), majority, label, figures, against, between,
         _over_majority([runs], list(runs)), cautions=cautions,
@@ -183,8 +192,9 @@ def _graded_section(
     dataset: str, runs: RunsOfDataset, data: PairedRows, base: str, metric: Metric
 ) -> Section:
     figures = {}
+    means = mean_figures(data, metric)
     for model, run in runs.items():
-        mean = metric_mean(metric, data.values[model], data.groups, data.weights)
+        mean = means[model]
         figures[model] = ModelScore(
             mean.value, mean.low, mean.high, mean.n, mean.stderr,
             trained_on=run.trained_on.get("examples", 0),
@@ -241,7 +251,7 @@ def _over_majority(datasets: Sequence[RunsOfDataset], models: Sequence[str]) -> 
         data = []
         for by_model in datasets:
             run = by_model[model]
-            label = _majority(run)[1]
+            label = majority_class(run)[1]
             majority = [gold == label for gold in run.gold]
             values = {model: run.correct, "majority": majority}
             data.append(PairedRows(values, [1.0] * len(run.rows), run.groups))
@@ -249,7 +259,7 @@ def _over_majority(datasets: Sequence[RunsOfDataset], models: Sequence[str]) -> 
     return tests
 
 
-def _majority(run: ScoredRun) -> tuple[float, str]:
+def majority_class(run: ScoredRun) -> tuple[float, str]:
     """Accuracy of always giving the most common answer: on the whole dataset, if the run has it."""
     label, count = Counter(run.gold).most_common(1)[0]
     share = run.facts.get("majority")
@@ -268,8 +278,7 @@ def _with_f1(tests: Sequence[PairedTest], counts: Mapping[str, LabelCounts]) -> 
     return [replace(test, macro_f1=f1) for test, f1 in zip(tests, differences, strict=True)]
 
 
-def _accuracy(run: ScoredRun, counts: LabelCounts | None) -> ModelScore:
-    share = rate_of(run.correct, run.groups)
+def _accuracy(run: ScoredRun, share: Mean, counts: LabelCounts | None) -> ModelScore:
     metrics = run.facts.get("metrics")
     if not isinstance(metrics, Mapping):
         metrics = {}
@@ -294,7 +303,7 @@ def _accuracy(run: ScoredRun, counts: LabelCounts | None) -> ModelScore:
     )  # fmt: skip
 
 
-def _paired_rows(dataset: str, runs: RunsOfDataset, metric: Metric) -> PairedRows:
+def paired_rows(dataset: str, runs: RunsOfDataset, metric: Metric) -> PairedRows:
     """The rows of one dataset for which each model has a value of the metric."""
     first = next(iter(runs.values()))
     if metric is ACCURACY:

@@ -55,7 +55,7 @@ class Question(ABC):
 
 @dataclass(frozen=True, slots=True)
 class AnsweredQuestion:
-    """Records that answer a question, and the runs that the next question is about."""
+    """Records that answer a question, and the runs and the base that the next question is about."""
 
     question: Question
     records: Sequence[Any]

@@ -56,14 +56,16 @@ def parse_source(text: str) -> ScoredRunSource:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Values to read from each row next to its answer: the field `by`, and `metric`.
+    """Values to read from each row: those of `metric` instead of its answer, or next to the answer.
 
-    With `stated_metrics`, the metrics in results.json are read too, if the rows have their fields.
+    Next to the answer are the field `by` and the metrics `next_to_answers`. With `stated_metrics`, the
+    metrics in results.json are read too, if the rows have their fields.
     """
 
     metric: str = ""
     by: str = ""
     stated_metrics: bool = False
+    next_to_answers: Sequence[str] = ()
 
 
 ANSWERS_ONLY = Reading()
@@ -218,9 +220,9 @@ def read_scored_run(place: Path, reading: Reading = ANSWERS_ONLY) -> ScoredRun:
     if reading.metric:
         return _measured_run(model, dataset, place, path, facts, reading.metric)
     lines = list(json_lines(path))
-    names: list[str] = []
+    names = list(reading.next_to_answers)
     if reading.stated_metrics:
-        names = _stated_metrics(facts, lines)
+        names += _stated_metrics(facts, lines)
     values = _values(names, path, lines)
     examples = []
     for place_in_run, (number, record) in enumerate(lines):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tuneyard.core import version
 from tuneyard.core.files import versions
-from tuneyard.core.language import in_english, tr, tr_counted
+from tuneyard.core.language import ENGLISH, in_english, in_language, tr, tr_counted
 from tuneyard.core.number_format import Table, grid
 from tuneyard.eval.judge.compared import ComparedRuns
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, Section
@@ -29,6 +29,12 @@ def question_tables(compared: ComparedRuns) -> dict[str, Table]:
         if not isinstance(answer.question, AgainstBase):
             tables |= answer.tables()
     return tables
+
+
+def text_of(compared: ComparedRuns, tables: Mapping[str, Table]) -> str:
+    """table.md: the first tables by caption, then the comparison (`markdown`)."""
+    parts = [f"## {caption}\n\n{grid(table)}" for caption, table in tables.items()]
+    return "\n\n".join([*parts, markdown(compared.comparison)])
 
 
 def method(section: Section) -> str:
@@ -83,10 +89,24 @@ def _section(section: Section, comparison: Comparison) -> str:
     return "\n\n".join(parts)
 
 
-def to_json(
-    comparison: Comparison, runs: Sequence[ScoredRun], warnings: Sequence[str], plots: Sequence[str]
-) -> dict[str, object]:
-    """The comparison of the runs as plain JSON values, each section with its verdict."""
+def document(compared: ComparedRuns, plots: Sequence[str]) -> dict[str, object]:
+    """table.json, in English: programs read the same JSON in every language."""
+    with in_language(ENGLISH):
+        fields = to_json(compared.comparison, compared.run_list, compared.warnings, plots)
+    return {**fields, **other_answers_json(compared)}
+
+
+def other_answers_json(compared: ComparedRuns) -> dict[str, object]:
+    """The answers to all questions but the comparison with the base, by the names of the questions."""
+    fields: dict[str, object] = {}
+    for answer in compared.answers:
+        if not isinstance(answer.question, AgainstBase):
+            fields |= answer.json()
+    return fields
+
+
+def comparison_json(comparison: Comparison) -> dict[str, object]:
+    """The comparison with the base as plain JSON values, each section with its verdict."""
     fields = AgainstBase().json([comparison])
     sections = {section.name: section for section in comparison.sets}
     by_name = fields["sets"]
@@ -96,8 +116,15 @@ def to_json(
     mean = fields["mean"]
     if isinstance(mean, dict) and comparison.mean is not None:
         mean["verdict"] = verdict(comparison.mean, comparison.base)
+    return fields
+
+
+def to_json(
+    comparison: Comparison, runs: Sequence[ScoredRun], warnings: Sequence[str], plots: Sequence[str]
+) -> dict[str, object]:
+    """The comparison with its warnings, runs and plots, and the versions that made it."""
     return {
-        **fields,
+        **comparison_json(comparison),
         "left_out": LEFT_OUT,
         "warnings": [in_english(warning) for warning in warnings],
         "runs": [run.source for run in runs],

@@ -17,8 +17,7 @@ from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.nli import cli as nli
-from tuneyard.eval.show.sweep import Sweep, report
-from tuneyard.eval.sweep import cli
+from tuneyard.eval.sweep import Sweep, cli, judge, read_points, write
 
 WORDS = [
     "dog",
@@ -74,11 +73,13 @@ def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_
             m: sum(predictions(out / m / name)[n]["predicted_output"] == ROWS[n]["output"] for n in first)
             for m in models
         }
-        assert right[told["chosen"][name]] == max(right.values())
-        for model, halves in told["sets"][name].items():
-            assert halves["choose"]["accuracy"] == pytest.approx(right[model] / len(first))
-            assert halves["choose"]["n"] + halves["report"]["n"] == count
-    assert told["ship"] == told["chosen"]["all sets"]
+        choice = next(choice for choice in told["choice"] if choice["dataset"] == name)
+        assert right[choice["model"]] == max(right.values())
+        for model, score in choice["choosing"]["models"].items():
+            assert score["accuracy"]["value"] == pytest.approx(right[model] / len(first))
+        assert choice["choosing"]["n"] + choice["held_out"]["n"] == count
+    assert [choice["dataset"] for choice in told["choice"]] == ["one", "two", "mean"]
+    assert told["ship"] == told["choice"][-1]["model"]
     kept = {path.name for path in out.rglob("*") if path.is_file()}
     written = {
         "run.json",
@@ -106,14 +107,18 @@ def test_the_title_begins_with_the_half_that_is_drawn_and_ends_with_the_held_out
     for model, right in (("base", [0] * 6 + [1] * 6), ("r=1", [1] * 9 + [0] * 3)):
         said = [g if r else "unknown" for g, r in zip(gold, right, strict=True)]
         write_run(tmp_path, model, "s", gold, said, majority=0.5)
-    monkeypatch.setattr("tuneyard.eval.show.sweep.draw", lambda sweep, _: drawn.append(sweep))
-    report(Sweep(tmp_path, ["r"], {"base": (0.0,), "r=1": (1.0,)}, {"s": ([*range(6)], [*range(6, 12)])}))
-    (sweep,) = drawn
-    drawn_line, held_out_line = sweep.title.splitlines()
+    monkeypatch.setattr("tuneyard.eval.sweep.draw", lambda sweep, _: drawn.append(sweep))
+    sweep = Sweep(tmp_path, ["r"], {"base": (0.0,), "r=1": (1.0,)}, {"s": ([*range(6)], [*range(6, 12)])})
+    write(sweep, judge(sweep, read_points(sweep)))
+    (plotted,) = drawn
+    drawn_line, held_out_line = plotted.title.splitlines()
     assert drawn_line == "s, chosen on (drawn): 100.0 % of 6 examples at r=1"
-    assert sweep.scores[(1.0,)].accuracy == 1.0
+    assert plotted.accuracies[(1.0,)].value == 1.0
     assert held_out_line == "Held out (the figure to report): 50.0 % (18.8–81.2) of 6 examples"
-    tied = replace(sweep, scores={**sweep.scores, (0.5,): sweep.scores[(1.0,)]})
+    scores = plotted.choice.choosing.scores
+    choosing = replace(plotted.choice.choosing, scores={**scores, "r=0.5": scores["r=1"]})
+    choice = replace(plotted.choice, choosing=choosing)
+    tied = replace(plotted, choice=choice, points={**plotted.points, "r=0.5": (0.5,)})
     assert tied.title.splitlines() == [f"{drawn_line} (ties: 1)", held_out_line]
 
 
@@ -123,13 +128,11 @@ def test_the_baseline_is_that_of_the_half_reported_on_as_compare_has_it(tmp_path
     for model in ("base", "r=1"):
         write_run(tmp_path, model, "s", gold, gold, majority=0.6)
     halves = {"s": ([*range(5)], [*range(5, 10)])}
-    text, _ = report(Sweep(tmp_path, ["r"], {"base": (0.0,), "r=1": (1.0,)}, halves))
-    assert [cell.strip() for cell in text.splitlines()[-1].split("|")[1:3]] == [
-        "majority-class baseline",
-        "100.0 %",
-    ]
-    told = json.loads((tmp_path / "sweep.json").read_text())["sets"]["s"]["base"]
-    assert (told["choose"]["majority"], told["report"]["majority"]) == (0.8, 1.0)
+    sweep = Sweep(tmp_path, ["r"], {"base": (0.0,), "r=1": (1.0,)}, halves)
+    text = write(sweep, judge(sweep, read_points(sweep)))
+    assert "| majority-class baseline  | 100.0 % (yes)" in text
+    (choice,) = json.loads((tmp_path / "sweep.json").read_text())["choice"]
+    assert (choice["choosing"]["majority"], choice["held_out"]["majority"]) == (0.8, 1.0)
     call(compare, tmp_path, "--out", tmp_path / "verdict")
     assert "| majority-class baseline  | 100.0 % (yes)" in capsys.readouterr().out
 

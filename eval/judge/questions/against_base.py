@@ -32,7 +32,7 @@ from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.metrics import metric_meaning
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.read.scored_run import Runs
-from tuneyard.eval.statistics.estimate import Estimate
+from tuneyard.eval.statistics.estimate import Estimate, Mean
 
 ACCURACY_NAME = "accuracy"
 WIDE = 7  # more columns than this do not fit a screen
@@ -297,15 +297,8 @@ def _score_json(score: ModelScore, section: Section) -> dict[str, object]:
     value_name = "value"
     if section.is_accuracy:
         value_name = "accuracy"
-    fields: dict[str, object] = {
-        value_name: score.value,
-        "low": finite(score.low),
-        "high": finite(score.high),
-        "stderr": finite(score.stderr),
-        "n": score.n,
-        "trained_on": score.trained_on,
-        "trained_on_at_most": score.trained_on_at_most,
-    }
+    fields = mean_json(score, value_name)
+    fields |= {"trained_on": score.trained_on, "trained_on_at_most": score.trained_on_at_most}
     if not section.is_accuracy:
         return fields
     macro_f1 = None
@@ -316,6 +309,17 @@ def _score_json(score: ModelScore, section: Section) -> dict[str, object]:
         calibration = score.calibration.as_json()
     fields |= {"unparsed": score.unparsed, "macro_f1": macro_f1, "calibration": calibration}
     return {**fields, "metrics": dict(score.metrics), "always": score.always}
+
+
+def mean_json(mean: Mean, value_name: str = "value") -> dict[str, object]:
+    """A mean with its interval as table.json has it."""
+    return {
+        value_name: mean.value,
+        "low": finite(mean.low),
+        "high": finite(mean.high),
+        "stderr": finite(mean.stderr),
+        "n": mean.n,
+    }
 
 
 def paired_test_json(test: PairedTest) -> dict[str, object]:

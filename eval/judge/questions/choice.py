@@ -1,85 +1,234 @@
-"""How does the best of several models do on examples that did not choose it?"""
+"""How does the best of several models do on examples that did not choose it?
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+`eval compare --choose-on half` and `eval sweep` choose by this question.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language import tr, tr_counted
-from tuneyard.core.number_format import Table, percent
+from tuneyard.core.metrics import ACCURACY, Metric
+from tuneyard.core.number_format import Table, interval, percent
 from tuneyard.eval.judge.cells import translated
+from tuneyard.eval.judge.comparison import majority_class, mean_figures, paired_rows
+from tuneyard.eval.judge.conclusions import MEAN
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
-from tuneyard.eval.read.scored_run import Runs, ScoredRun, models_of, without
+from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, mean_json, meaning, section_name
+from tuneyard.eval.read.scored_run import Runs, RunsOfDataset, ScoredRun, models_of, without
+from tuneyard.eval.statistics.estimate import Mean
+from tuneyard.eval.statistics.rates import average
 from tuneyard.eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42
+BEST_MARK = " ←"
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateScore:
+    """A candidate on some rows: its figure in the metric of the choice, and its accuracy."""
+
+    figure: Mean
+    accuracy: Mean
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """Every candidate's score on one half of the rows, which are `n`.
+
+    `majority` is the accuracy (0-1) of always giving the most common answer.
+    """
+
+    n: int
+    majority: float
+    scores: Mapping[str, CandidateScore]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen model, and every candidate's mean accuracy on the `n` rows of the choosing half."""
+    """The best candidate on the choosing half of a dataset, or on the mean of several (`MEAN`)."""
 
+    dataset: str
     model: str
-    n: int
-    scores: Mapping[str, float]
+    metric: Metric
+    choosing: Half
+    held_out: Half
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutChoice(Question):
-    """Choose a model on one half of the examples. The comparison reads the other half alone."""
+    """Choose a model on one half of the rows. The comparison reads the other half alone.
 
+    The choice is by accuracy, or by the metric `by`, whose values the runs have. `rows` names each dataset's
+    rows to choose on, by default one half of the clusters. The base can be chosen if `base_is_candidate`: it
+    is one point of a sweep.
+    """
+
+    by: str = ACCURACY_NAME
+    rows: Mapping[str, Collection[str]] = field(default_factory=dict)
+    base_is_candidate: bool = False
     key = "choice"
 
     def answer(self, runs: Runs, base: str) -> AnsweredQuestion:
-        """One record, and the base's and the chosen model's runs on the held-out half."""
-        held_out, choice = choose_on_half(runs, base)
-        return AnsweredQuestion(self, [choice], held_out, base)
+        """A record for each dataset, then one for the mean of several. The last record decides.
+
+        The runs left are those of the base and the chosen model on the held-out half. `RequestError` unless
+        every model was scored on every dataset, and there is a base with two candidates or more.
+        """
+        models = models_of(runs)
+        if self.base_is_candidate:
+            candidates = models
+        else:
+            candidates = [model for model in models if model != base]
+            _check_candidates(models, candidates, base)
+        metric = meaning(self.by, runs)
+        choices: list[Choice] = []
+        held_out_runs: dict[str, dict[str, ScoredRun]] = {}
+        for dataset, by_model in runs.items():
+            missing = [model for model in models if model not in by_model]
+            if missing:
+                raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(missing)}")
+            rows_to_choose_on = self.rows.get(dataset) or _half_of_the_clusters(dataset, by_model)
+            choosing_runs, held_out_runs[dataset] = _cut(by_model, rows_to_choose_on)
+            choosing = _half(dataset, choosing_runs, candidates, metric)
+            held_out = _half(dataset, held_out_runs[dataset], candidates, metric)
+            choices.append(Choice(dataset, _best(choosing, metric), metric, choosing, held_out))
+        if len(choices) > 1:
+            choosing = _mean_half([choice.choosing for choice in choices])
+            held_out = _mean_half([choice.held_out for choice in choices])
+            choices.append(Choice(MEAN, _best(choosing, metric), metric, choosing, held_out))
+        chosen = choices[-1].model
+        if base not in models:
+            base = chosen
+        compared = {}
+        for dataset, by_model in held_out_runs.items():
+            compared[dataset] = {model: run for model, run in by_model.items() if model in (base, chosen)}
+        return AnsweredQuestion(self, choices, compared, base)
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
-        """Every candidate's accuracy on the choosing half, the best first."""
-        del base  # it is not a candidate
-        (choice,) = records
-        rows = []
-        for model, accuracy in sorted(choice.scores.items(), key=lambda item: -item[1]):
-            name = model
-            if model == choice.model:
-                name = tr("{model} (chosen)", model=model)
-            rows.append([name, percent(accuracy)])
-        examples = tr_counted(choice.n, "example")
+        """Every candidate on the choosing half, the best first, then each choice on the held-out half."""
+        del base  # every candidate has a row
+        decision = records[-1]
+        examples = tr_counted(decision.choosing.n, "example")
         caption = tr("Chosen on {examples}, compared on the others", examples=examples)
-        return {caption: Table(translated(["candidate", "mean accuracy there"]), rows)}
+        return {
+            caption: _choosing_table(records),
+            tr("The choices on the held-out half"): _choices_table(records),
+        }
+
+    def json(self, records: Sequence[Any]) -> dict[str, object]:
+        """A record for each dataset, then one for the mean of several."""
+        choices = []
+        for choice in records:
+            fields = {"dataset": choice.dataset, "metric": choice.metric.name, "model": choice.model}
+            fields["choosing"] = _half_json(choice.choosing, choice.metric)
+            fields["held_out"] = _half_json(choice.held_out, choice.metric)
+            choices.append(fields)
+        return {self.key: choices}
 
 
-def choose_on_half(runs: Runs, base: str) -> tuple[dict[str, dict[str, ScoredRun]], Choice]:
-    """The base's and the chosen model's runs on the rows that the choice did not see, and the choice.
-
-    Rows of a cluster stay in one half. `RequestError` unless there are two candidates or more, and every
-    model was scored on every dataset.
-    """
-    models = models_of(runs)
-    candidates = [model for model in models if model != base]
+def _check_candidates(models: Sequence[str], candidates: Sequence[str], base: str) -> None:
     if len(candidates) < 2 or base not in models:
         raise RequestError(
             f"--choose-on half: found {', '.join(models)}, expected {base} and two others or more"
         )
-    accuracies: dict[str, list[float]] = {model: [] for model in candidates}
-    choosing_rows: dict[str, set[str]] = {}
-    for dataset, by_model in runs.items():
-        missing = [model for model in models if model not in by_model]
-        if missing:
-            raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(missing)}")
-        first = next(iter(by_model.values()))
-        half, _ = split_halves(first.groups or first.rows, CHOICE_SEED, dataset)
-        choosing_rows[dataset] = {first.rows[row] for row in half}
-        for model in candidates:
-            accuracies[model].append(fmean(by_model[model].correct[row] for row in half))
-    scores = {model: fmean(values) for model, values in accuracies.items()}
-    best = max(scores, key=lambda model: scores[model])
-    held_out: dict[str, dict[str, ScoredRun]] = {}
-    for dataset, by_model in runs.items():
-        held_out[dataset] = {}
-        for model, run in by_model.items():
-            if model in (base, best):
-                held_out[dataset][model] = without(run, choosing_rows[dataset])
-    return held_out, Choice(best, sum(map(len, choosing_rows.values())), scores)
+
+
+def _half_of_the_clusters(dataset: str, by_model: RunsOfDataset) -> set[str]:
+    """Names of the rows to choose on. Rows of a cluster stay in one half."""
+    first = next(iter(by_model.values()))
+    choosing, _ = split_halves(first.groups or first.rows, CHOICE_SEED, dataset)
+    return {first.rows[place] for place in choosing}
+
+
+def _cut(
+    by_model: RunsOfDataset, rows_to_choose_on: Collection[str]
+) -> tuple[dict[str, ScoredRun], dict[str, ScoredRun]]:
+    """The runs on the rows to choose on, and on the others."""
+    first = next(iter(by_model.values()))
+    others = {row for row in first.rows if row not in rows_to_choose_on}
+    choosing = {model: without(run, others) for model, run in by_model.items()}
+    held_out = {model: without(run, rows_to_choose_on) for model, run in by_model.items()}
+    return choosing, held_out
+
+
+def _half(dataset: str, runs: RunsOfDataset, candidates: Sequence[str], metric: Metric) -> Half:
+    """The candidates on the rows of these runs."""
+    candidate_runs = {model: runs[model] for model in candidates}
+    accuracies = mean_figures(paired_rows(dataset, candidate_runs, ACCURACY), ACCURACY)
+    figures = accuracies
+    if metric is not ACCURACY:
+        figures = mean_figures(paired_rows(dataset, candidate_runs, metric), metric)
+    first = candidate_runs[candidates[0]]
+    majority, _ = majority_class(first)
+    scores = {model: CandidateScore(figures[model], accuracies[model]) for model in candidates}
+    return Half(len(first.rows), majority, scores)
+
+
+def _mean_half(halves: Sequence[Half]) -> Half:
+    """The mean over datasets, each counting alike."""
+    scores = {}
+    for model in halves[0].scores:
+        of_datasets = [half.scores[model] for half in halves]
+        figure = average([score.figure for score in of_datasets])
+        scores[model] = CandidateScore(figure, average([score.accuracy for score in of_datasets]))
+    majority = math.fsum(half.majority for half in halves) / len(halves)
+    return Half(sum(half.n for half in halves), majority, scores)
+
+
+def _best(half: Half, metric: Metric) -> str:
+    """The candidate of the best figure, the first of equal ones."""
+    return min(half.scores, key=lambda model: metric.rank(half.scores[model].figure.value))
+
+
+def _choosing_table(choices: Sequence[Choice]) -> Table:
+    """The scores on the choosing half. A mark is at the best of each column; the last column decides."""
+    decision = choices[-1]
+    scores = decision.choosing.scores
+    candidates = sorted(scores, key=lambda model: decision.metric.rank(scores[model].figure.value))
+    header = [tr("candidate")]
+    header += [f"{section_name(choice.dataset)}, n = {choice.choosing.n:,}" for choice in choices]
+    rows = []
+    for model in candidates:
+        cells = [model]
+        for choice in choices:
+            cell = _score_cell(choice.choosing.scores[model], choice.metric)
+            if model == choice.model:
+                cell += BEST_MARK
+            cells.append(cell)
+        rows.append(cells)
+    return Table(header, rows)
+
+
+def _choices_table(choices: Sequence[Choice]) -> Table:
+    """Each choice on both halves, with the majority class of the held-out half."""
+    header = translated(["best on", "candidate", "choosing half", "held-out half", "majority-class baseline"])
+    rows = []
+    for choice in choices:
+        halves = (choice.choosing, choice.held_out)
+        scores = [_score_cell(half.scores[choice.model], choice.metric) for half in halves]
+        held_out = choice.held_out
+        name = section_name(choice.dataset)
+        rows.append([name, choice.model, *scores, percent(held_out.majority), f"{held_out.n:,}"])
+    return Table([*header, "n"], rows)
+
+
+def _half_json(half: Half, metric: Metric) -> dict[str, object]:
+    """A half as table.json has it. `figure` is in the metric of the choice, if that is not accuracy."""
+    scores = {}
+    for model, score in half.scores.items():
+        fields = {"accuracy": mean_json(score.accuracy)}
+        if metric is not ACCURACY:
+            fields["figure"] = mean_json(score.figure)
+        scores[model] = fields
+    return {"n": half.n, "majority": half.majority, "models": scores}
+
+
+def _score_cell(score: CandidateScore, metric: Metric) -> str:
+    accuracy = interval((score.accuracy.value, *score.accuracy.ci95))
+    if metric is ACCURACY:
+        return accuracy
+    figure = metric.interval_text((score.figure.value, *score.figure.ci95))
+    return tr("{value}, accuracy {accuracy}", value=figure, accuracy=accuracy)

@@ -12,13 +12,12 @@ from tests.conftest import ROOT
 from tests.fake_runs import write_run
 from tests.messages import printed_line, raises
 from tuneyard.core import plugins
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import RequestError
 from tuneyard.core.metrics import Metric
 from tuneyard.eval import metrics
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.metrics.brier import brier
-from tuneyard.eval.show.sweep import Sweep
-from tuneyard.eval.show.sweep import report as choose
+from tuneyard.eval.sweep import Sweep, judge, read_points, write
 from tuneyard.recipes.best import read_scores
 
 LENGTHS = {"base": "a long answer", "one": "short"}
@@ -89,7 +88,8 @@ def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install,
     page = (tmp_path / "compared/report.html").read_text()
     assert "answer_length on s (characters, lower is better)" in page
     halves = {"s": ([*range(4)], [*range(4, 8)])}
-    choose(Sweep(folder, ["w"], {"base": (0.0,), "one": (1.0,)}, halves, "answer_length"))
+    sweep = Sweep(folder, ["w"], {"base": (0.0,), "one": (1.0,)}, halves, "answer_length")
+    write(sweep, judge(sweep, read_points(sweep)))
     swept = json.loads((folder / "sweep.json").read_text())
     assert (swept["ship"], swept["metric"]) == ("one", "answer_length")  # accuracy alone would take the first
     steps = {"checkpoint-1": 13.0, "checkpoint-2": 5.0}
@@ -186,5 +186,6 @@ def test_unknown_metrics_and_rows_without_their_fields_are_refused(tmp_path):
     lines = (tmp_path / "base/s/predictions.jsonl").read_text().splitlines()
     kept = [{key: value for key, value in json.loads(line).items() if key != "choices"} for line in lines]
     (tmp_path / "base/s/predictions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in kept))
-    with raises(ContentError, "--metric brier", "expected_output"):
-        choose(Sweep(tmp_path, ["w"], {"base": (0.0,)}, {"s": ([0], [1])}, "brier"))
+    sweep = Sweep(tmp_path, ["w"], {"base": (0.0,)}, {"s": ([0], [1])}, "brier")
+    with raises(RequestError, "s", "brier"):
+        judge(sweep, read_points(sweep))

@@ -36,7 +36,6 @@ from tuneyard.eval.judge.questions.replicates import Replicates
 from tuneyard.eval.judge.questions.slices import BySlices
 from tuneyard.eval.metrics.text import TEXTS
 from tuneyard.eval.read.logs.defect import DETAILED
-from tuneyard.eval.show import sweep
 from tuneyard.eval.show.html import GLOSSARY
 from tuneyard.eval.show.panels import draw_lengths
 from tuneyard.eval.show.report import render
@@ -320,7 +319,8 @@ def sweep_files(folder: Path) -> list[object]:
             for name in "st":
                 write_run(out, model, name, gold, answers(gold, 6 + seed, seed))
         for metric in ("accuracy", "brier"):
-            sweep.report(sweep.Sweep(out, axes, points, {"s": halves, "t": halves}, metric))
+            sweep = eval_sweep.Sweep(out, axes, points, {"s": halves, "t": halves}, metric)
+            eval_sweep.write(sweep, eval_sweep.judge(sweep, eval_sweep.read_points(sweep)))
         facts.append(json.loads((out / "sweep.json").read_text(encoding="utf-8")))
     return facts
 

@@ -2,8 +2,6 @@
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.core.metrics import METRICS
-from tuneyard.eval.show.sweep import choose
 from tuneyard.eval.statistics.selection import split_halves
 
 KEYS = [f"question {n // 2}" for n in range(400)]
@@ -26,9 +24,3 @@ def test_halves_depend_on_the_key_and_the_seed_alone():
 def test_a_half_without_rows_is_refused():
     with raises(ContentError, "3 rows", "here"):
         split_halves(["same"] * 3, 42, "here")
-
-
-def test_the_best_is_chosen_and_of_equals_the_first():
-    scores = {"a": 0.5, "b": 0.7, "c": 0.7, "d": 0.1, "e": 0.1}
-    assert choose(scores, METRICS["accuracy"]) == "b"
-    assert choose(scores, METRICS["loss"]) == "d"
