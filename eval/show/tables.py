@@ -1,6 +1,6 @@
 """A comparison as Markdown, which reads well in a terminal too, and as JSON for programs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tuneyard.core import version
 from tuneyard.core.files import versions

@@ -217,8 +217,12 @@ def test_label_bias_is_of_accuracy_and_has_halves_of_its_own(run: Run, tmp_path:
     found = json.loads((tmp_path / "out" / "table.json").read_text())
     assert 0 < found["label_bias"][0]["raw"]["n"] < found["sets"]["demo_rte_eval"]["n"] < 300
     jsonschema.validate(found, json.loads((ROOT / "core/schemas/comparison.json").read_text()))
-    (choice,) = found["choice"]
-    assert choice["model"] == max(choice["scores"], key=choice["scores"].get) in found["models"]
+    decision = found["choice"][-1]
+    accuracies = {
+        model: score["accuracy"]["value"] for model, score in decision["choosing"]["models"].items()
+    }
+    assert decision["dataset"] == "mean"
+    assert decision["model"] == max(accuracies, key=accuracies.__getitem__) in found["models"]
 
 
 def two_runs(folder: Path, *models: str, kinds: bool = True) -> Path:

@@ -168,7 +168,8 @@ def _calibrations(comparison: Comparison) -> Table:
                 error, chance = 100 * score.calibration.error, 100 * score.calibration.chance
                 name = on_dataset(model, section.name)
                 rows.append([name, f"{error:.1f}", f"{chance:.1f}", f"{score.calibration.n:,}"])
-    return Table(translated(["calibration", "ECE, points", "95th percentile if calibrated", "n"]), rows)
+    header = translated(["calibration", "ECE, points", "95th percentile if calibrated"])
+    return Table([*header, "n"], rows)
 
 
 def _example_metrics(comparison: Comparison) -> Table:
