@@ -27,7 +27,7 @@ from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, AgainstBas
 from tuneyard.eval.judge.questions.choice import HeldOutChoice
 from tuneyard.eval.metrics import find_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
-from tuneyard.eval.read.find import ANSWERS_ONLY, Reading, read_run
+from tuneyard.eval.read.find import ANSWERS_ONLY, Reading, read_scored_run
 from tuneyard.eval.read.results import RESULTS, TABLE, check_new
 from tuneyard.eval.read.scored_run import Runs, ScoredRun
 from tuneyard.eval.read.sweeps import SWEEP
@@ -138,7 +138,9 @@ def read_points(sweep: Sweep) -> Runs:
         reading = Reading(next_to_answers=[sweep.metric])
     runs: dict[str, dict[str, ScoredRun]] = {}
     for dataset in sweep.splits:
-        runs[dataset] = {model: read_run(sweep.out / model / dataset, reading) for model in sweep.points}
+        runs[dataset] = {}
+        for model in sweep.points:
+            runs[dataset][model] = read_scored_run(sweep.out / model / dataset, reading)
     return runs
 
 
