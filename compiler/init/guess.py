@@ -1,17 +1,9 @@
-"""The proposal for a file: that of the first kind of records or shape of texts that fits."""
+"""The proposal for a file: that of the first shape which a kind recognises."""
 
 from tuneyard.compiler.init.dialects import MOST_VALUES
 from tuneyard.compiler.init.look import FileProfile
 from tuneyard.compiler.init.proposal import Proposal
-from tuneyard.compiler.init.shapes import (
-    SHAPES,
-    Shape,
-    answered_question,
-    labelled_pair,
-    labelled_text,
-    plain_text,
-)
-from tuneyard.compiler.kinds import kinds
+from tuneyard.compiler.kinds import Shape, kinds
 from tuneyard.core.errors import ContentError, RequestError, nearest
 
 LONGEST = 400  # characters of a list of columns
@@ -20,7 +12,7 @@ LONGEST = 400  # characters of a list of columns
 def guess(profile: FileProfile) -> Proposal:
     """Propose by the first shape that fits; `ContentError` lists the columns if none does."""
     for shape in _shapes(profile):
-        proposal = shape(profile)
+        proposal = shape.propose(profile)
         if proposal is not None:
             return proposal
     columns = ", ".join(f"{leaf.path} ({leaf.kind})" for leaf in profile.leaves.values())
@@ -33,22 +25,17 @@ def guess(profile: FileProfile) -> Proposal:
     )
 
 
-def _shapes(profile: FileProfile) -> tuple[Shape, ...]:
-    """The shapes to try. If the user named columns, only shapes that use them."""
-    user_columns = profile.user_columns
-    if not user_columns:
-        ordered_kinds = sorted(kinds().values(), key=lambda kind: kind.init_order)
-        return (*(kind.propose for kind in ordered_kinds), *SHAPES)
-    _check_user_columns(profile)
-    if "answer" in user_columns:
-        return (answered_question,)
-    if "text2" in user_columns:
-        return (labelled_pair,)
-    if "label" not in user_columns:
-        return (labelled_text, plain_text)
-    if "text" in user_columns:
-        return (labelled_text,)
-    return (labelled_pair, labelled_text)
+def _shapes(profile: FileProfile) -> list[Shape]:
+    """The shapes of all kinds in their order. If the user named columns, only shapes that use just these."""
+    roles = profile.user_columns.keys()
+    if roles:
+        _check_user_columns(profile)
+    shapes: list[Shape] = []
+    for kind in kinds().values():
+        shapes += kind.shapes()
+    if roles:
+        shapes = [shape for shape in shapes if roles in shape.user_roles]
+    return sorted(shapes, key=lambda shape: shape.order)
 
 
 def _check_user_columns(profile: FileProfile) -> None:

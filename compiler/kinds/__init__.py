@@ -8,7 +8,7 @@ is one new file with a `Kind`. The rest of the compiler asks these objects, and 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuneyard.core.errors import Problem
 from tuneyard.core.plugins import bundled_with
@@ -60,6 +60,21 @@ class FileContext:
     warn: Callable[[Problem], None]
     sources: Mapping[str, str]
     keys_of: "Callable[[Column], TurnKeys]"
+
+
+class Shape(NamedTuple):
+    """A form of files that `data init` recognises.
+
+    - `propose`: proposes a whole spec for a file of this form, None for any other file. `ContentError` if the
+      rows of the file are no examples, with the file to write instead.
+    - `order`: shapes with a lower number are tried first. The surest come first.
+    - `user_roles`: the sets of columns that a user may name (`text`, `text2`, `label`, `answer`) so that this
+      shape is tried. Without such columns `init` tries every shape.
+    """
+
+    propose: "Callable[[FileProfile], Proposal | None]"
+    order: int
+    user_roles: Collection[Collection[str]] = ()
 
 
 class ColumnReader:
@@ -140,7 +155,6 @@ class Kind:
     - `bundled_spec`: the spec that reads such columns under their usual names.
     - `recipe`: the bundled recipe that trains on such a dataset.
     - `leaf_types`: the types of values that `init` takes for such a column (`FileProfile`); () for any.
-    - `init_order`: `init` asks kinds with a lower number first for a proposal.
     """
 
     name: str
@@ -166,7 +180,6 @@ class Kind:
     bundled_spec: str = ""
     recipe: str = ""
     leaf_types: tuple[str, ...] = ()
-    init_order: int = 9
     reader: type[ColumnReader] = ColumnReader
 
     @property
@@ -202,10 +215,9 @@ class Kind:
                 "spec for it, or compile it as a dataset of its own"
             )
 
-    def propose(self, profile: "FileProfile") -> "Proposal | None":
-        """Propose a whole spec for a file whose rows are examples of this kind, None for any other file."""
-        del profile
-        return None
+    def shapes(self) -> Sequence[Shape]:
+        """The forms of files whose rows are examples of this kind."""
+        return ()
 
     def proposed_columns(
         self, profile: "FileProfile", *, beside_turns: bool

@@ -1,9 +1,11 @@
 """The best of several rated answers in a list of objects."""
 
+from collections.abc import Sequence
+
 from tuneyard.compiler.check.marks import refuse_masked
 from tuneyard.compiler.init.look import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, alpaca_output, question_leaf
-from tuneyard.compiler.kinds import ColumnReader, Kind
+from tuneyard.compiler.kinds import ColumnReader, Kind, Shape
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import show_value
@@ -67,6 +69,10 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
 class BestKind(Kind):
     """Rated answers, of which the best is learned."""
 
+    def shapes(self) -> Sequence[Shape]:
+        """A question with rated answers."""
+        return (Shape(self.propose, 30),)
+
     def propose(self, profile: FileProfile) -> Proposal | None:
         """A question with rated answers in a list: the best and the worst are a pair."""
         question, rows = question_leaf(profile), profile.first
@@ -104,6 +110,5 @@ BEST = BestKind(
     options=BY_NUMBER,
     is_text=True,
     takes_objects=True,
-    init_order=3,
     reader=BestReader,
 )

@@ -4,7 +4,7 @@ MMLU has `choices: [..]` with `answer: 2`, counted from 0. ARC has `choices: {te
 `answerKey: C`. `{choices}` puts one line for each choice into the prompt, and the letter is learned.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
@@ -12,11 +12,12 @@ from tuneyard.compiler.init.look import FileProfile
 from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,
+    alpaca_output,
     longest_prose,
     question_leaf,
     question_proposal,
 )
-from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayout
+from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayout, Shape
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import Column
 from tuneyard.core.calls import WrongValueError
@@ -139,6 +140,23 @@ def _labels_and_texts(value: Any) -> tuple[list[str], list[Any]]:
     return [], list(value)
 
 
+def lettered_choices(profile: FileProfile) -> Proposal | None:
+    """A question, its choices in columns of one letter each, and the correct letter."""
+    question = profile.named(USUAL_NAMES["question"])
+    answer = profile.named(USUAL_NAMES["chosen letter"])
+    letters = [leaf for leaf in map(profile.named, "abcdef") if leaf is not None]
+    if question is None or answer is None or len(letters) < 3:
+        return None
+    columns: dict[str, ProposedColumn] = {"question": [question.path]}
+    choices = []
+    for leaf in letters:
+        columns[leaf.name] = [leaf.path]
+        choices.append(f"{leaf.name.upper()}. {{{leaf.name}}}")
+    columns["answer"] = {"names": [answer.path], "is": "answer"}
+    write = alpaca_output("\n".join(["{question}", *choices]), "{answer}")
+    return Proposal("Questions with choices", columns, write, prompts={"question": question}, answer=answer)
+
+
 class ChoicesKind(Kind):
     """The choices of a question. They become lines of text in the prompt."""
 
@@ -146,6 +164,10 @@ class ChoicesKind(Kind):
         """Refuse choices without an answer that names one of them."""
         if list(layout.kinds.values()).count("choice") == 0:
             raise ValueError(f"column {column}: choices go with an answer, a column with `is: choice`")
+
+    def shapes(self) -> Sequence[Shape]:
+        """A question with its choices in a list, or in columns of one letter each."""
+        return (Shape(self.propose, 40), Shape(lettered_choices, 60))
 
     def propose(self, profile: FileProfile) -> Proposal | None:
         """A question or the beginning of a text, a list of choices, and the correct one of them."""
@@ -187,7 +209,6 @@ CHOICES = ChoicesKind(
     {"description": "a list of choices, or their texts by label", "type": ["array", "object"]},
     is_text=True,
     takes_objects=True,
-    init_order=4,
     reader=ChoicesReader,
 )
 CHOICE = ChoiceKind(

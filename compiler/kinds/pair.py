@@ -1,12 +1,12 @@
 """Preference pairs: two answers to one prompt (`ranking` in LLaMA-Factory 0.9.5, stages rm and dpo)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import refuse_masked
 from tuneyard.compiler.init.look import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, question_leaf, question_proposal
-from tuneyard.compiler.kinds import ANSWERED, ColumnReader, FileContext, Kind, RecordLayout, Values
+from tuneyard.compiler.kinds import ANSWERED, ColumnReader, FileContext, Kind, RecordLayout, Shape, Values
 from tuneyard.compiler.kinds.best import BY_NUMBER, best_of
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns, is_transcript
 from tuneyard.compiler.kinds.turns import (
@@ -122,10 +122,14 @@ class ReplyKind(Kind):
             return {}
         return {self.name: {"names": [self.name], "is": self.name}}
 
-    def propose(self, profile: FileProfile) -> Proposal | None:
-        """Two whole dialogues to choose from, or a question with two answers; the first of the kinds asks."""
+    def shapes(self) -> Sequence[Shape]:
+        """A pair of answers. The kind of the first answer recognises both."""
         if self.name != PAIR[0]:
-            return None
+            return ()
+        return (Shape(self.propose, 20),)
+
+    def propose(self, profile: FileProfile) -> Proposal | None:
+        """Two whole dialogues to choose from, or a question with two answers."""
         rows = profile.first
         if rows and all(is_transcript(row.get(answer)) for row in rows for answer in PAIR):
             columns: dict[str, ProposedColumn] = {"turns": {"names": [PAIR[0]], "is": "turns"}}
@@ -172,7 +176,6 @@ def _reply(name: str) -> Kind:
         is_pair=True,
         compared=ANSWERED,
         bundled_spec="pairs",
-        init_order=2,
         recipe="dpo-lora",
         reader=ReplyReader,
     )

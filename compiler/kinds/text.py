@@ -1,11 +1,14 @@
-"""Plain values: texts, answers, labels, ids, lists of texts, and any other value."""
+"""Plain values: texts, ids, lists of texts, and any other value."""
 
+from collections.abc import Sequence
 from typing import cast
 
 from tuneyard.compiler.check.json_values import writable
-from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, Validator, Values
-from tuneyard.compiler.spec.model import ROW_NUMBER, Column
-from tuneyard.core.errors import counted
+from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.proposal import Proposal
+from tuneyard.compiler.kinds import ColumnReader, Kind, Shape, Validator, Values
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.compiler.spec.model import ROW_NUMBER
 
 
 class ExtraReader(ColumnReader):
@@ -26,32 +29,23 @@ class ListReader(ColumnReader):
         return self.file.clean(["\n".join(cast("list[str]", value)) for value in values])
 
 
-class AnswerReader(ColumnReader):
-    """Reads an answer. Of a list of accepted answers the first one is learned."""
+def plain_text(profile: FileProfile) -> Proposal | None:
+    """Texts for pretraining. A text next to a question is its answer, so it is none."""
+    text = profile.user_leaf("text") or profile.named(USUAL_NAMES["text"])
+    if text is None:
+        return None
+    if not profile.user_columns and profile.named(USUAL_NAMES["question"]):
+        return None
+    write = {"format": "text", "text": "{text}"}
+    return Proposal("Plain text for pretraining", {"text": [text.path]}, write, prompts={"text": text})
 
-    def __init__(self, column: Column, file: FileContext) -> None:
-        super().__init__(column, file)
-        self.rows_with_others = 0
 
-    def unfold(self, values: Values) -> Values:
-        """Take the first of the texts in a list."""
-        if list not in set(map(type, values)):
-            return values
-        return [self._first(value) for value in values]
+class TextKind(Kind):
+    """A text that is not blank."""
 
-    def _first(self, value: object) -> object:
-        if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
-            return value
-        if len(set(value)) > 1:
-            self.rows_with_others += 1
-        return value[0]
-
-    def notes(self) -> list[str]:
-        """How many rows have answers that are not learned."""
-        if not self.rows_with_others:
-            return []
-        rows = counted(self.rows_with_others, "row")
-        return [f"{self.column.name}: {rows} with several different answers, of which the first is learned"]
+    def shapes(self) -> Sequence[Shape]:
+        """Texts for pretraining, if the file has no other shape."""
+        return (Shape(plain_text, 140, ({"text"},)),)
 
 
 class AnyKind(Kind):
@@ -63,16 +57,7 @@ class AnyKind(Kind):
 
 
 _NOT_BLANK = {"description": "text", "type": "string", "pattern": "\\S"}
-TEXT = Kind("text", _NOT_BLANK, is_text=True, is_cleaned=True, is_usual=True, leaf_types=("text",))
-ANSWER = Kind(
-    "answer",
-    {"description": "text", "type": "string"},
-    is_text=True,
-    is_cleaned=True,
-    may_be_blank=True,
-    leaf_types=("text", "texts"),
-    reader=AnswerReader,
-)
+TEXT = TextKind("text", _NOT_BLANK, is_text=True, is_cleaned=True, is_usual=True, leaf_types=("text",))
 EXTRA = Kind(
     "extra",
     {"description": "text or nothing", "type": ["string", "null"]},
@@ -82,7 +67,6 @@ EXTRA = Kind(
     leaf_types=("text", "null"),
     reader=ExtraReader,
 )
-LABEL = Kind("label", {"description": "one of the spec's labels"}, is_label=True, is_usual=True)
 ID = Kind(
     "id",
     {"description": "a whole number or text", "type": ["integer", "string"]},

@@ -9,7 +9,13 @@ from typing import Any, NamedTuple, cast
 from tuneyard.compiler.check.marks import TurnKeys, refuse_masked
 from tuneyard.compiler.init.look import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, columns_beside, system_column
-from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Schema, Values, kind_of
+from tuneyard.compiler.init.threads import (
+    refuse_calls_as_answers,
+    refuse_exchanges,
+    refuse_loose_messages,
+    refuse_trees,
+)
+from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Schema, Shape, Values, kind_of
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
     CALL,
@@ -458,6 +464,16 @@ class TurnsReader(ColumnReader):
 class TurnsKind(Kind):
     """Turns of a conversation, with their tools, media, pair or marks in other columns."""
 
+    def shapes(self) -> Sequence[Shape]:
+        """Conversations. Rows that are parts or trees of conversations are refused."""
+        return (
+            Shape(self.propose, 10),
+            Shape(refuse_calls_as_answers, 70),
+            Shape(refuse_exchanges, 90),
+            Shape(refuse_trees, 100),
+            Shape(refuse_loose_messages, 110),
+        )
+
     def propose(self, profile: FileProfile) -> Proposal | None:
         """Conversations, if a column has turns."""
         turns = next((leaf for leaf in profile.leaves.values() if leaf.kind == "turns"), None)
@@ -495,6 +511,5 @@ TURNS = TurnsKind(
     },
     has_turns=True,
     leaf_types=("turns",),
-    init_order=1,
     reader=TurnsReader,
 )

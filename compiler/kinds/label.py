@@ -1,17 +1,16 @@
-"""The shapes of files whose columns are texts and labels: pairs, choices, questions, summaries, classes.
+"""Labels of a spec, and the files that `data init` recognises by a label: pairs of texts, texts, yes or no.
 
-A shape is a function from a file's profile to a proposal, None if the file has another shape.
+`labels:` in a spec maps the values of a file to the words that a model answers with.
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 
-from tuneyard.compiler.init.dialects import MOST_VALUES, PROSE
+from tuneyard.compiler.init.dialects import PROSE
 from tuneyard.compiler.init.labels import (
     GLUE_ORDER,
     NLI_MEANINGS,
     UNLABELLED,
-    VALUE_TYPES,
     class_leaf,
     label_leaf,
     label_map,
@@ -26,15 +25,8 @@ from tuneyard.compiler.init.proposal import (
     context_column,
     context_leaf,
     longest_prose,
-    question_leaf,
-    question_proposal,
 )
-from tuneyard.compiler.init.threads import (
-    refuse_calls_as_answers,
-    refuse_exchanges,
-    refuse_loose_messages,
-    refuse_trees,
-)
+from tuneyard.compiler.kinds import Kind, Shape
 from tuneyard.compiler.spec.column_meanings import PAIRS, USUAL_NAMES, meaning
 from tuneyard.compiler.spec.column_names import snake_case
 
@@ -54,11 +46,8 @@ JUDGE = {
 }
 CLASSIFY = {False: "{{text}}\n\nPlease answer {}.", True: "{{text}}\n\n请只用一个词回答：{}。"}
 DECIDE = {False: "{{question}}\n\nPlease answer {}.", True: "{{question}}\n\n请只用一个词回答：{}。"}
-SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}
 OR = {False: " or ", True: "、"}
 _NUMBERED = re.compile(r"(?:^|_)[12ab](?=_|$)|[12]$")
-
-Shape = Callable[[FileProfile], Proposal | None]
 
 
 def labelled_pair(profile: FileProfile) -> Proposal | None:
@@ -142,91 +131,6 @@ def _words(labels: Collection[str], chinese: bool) -> str:
     return words.replace("{", "{{").replace("}", "}}")
 
 
-def lettered_choices(profile: FileProfile) -> Proposal | None:
-    """A question, its choices in columns of one letter each, and the correct letter."""
-    question = profile.named(USUAL_NAMES["question"])
-    answer = profile.named(USUAL_NAMES["chosen letter"])
-    letters = [leaf for leaf in map(profile.named, "abcdef") if leaf is not None]
-    if question is None or answer is None or len(letters) < 3:
-        return None
-    columns: dict[str, ProposedColumn] = {"question": [question.path]}
-    choices = []
-    for leaf in letters:
-        columns[leaf.name] = [leaf.path]
-        choices.append(f"{leaf.name.upper()}. {{{leaf.name}}}")
-    columns["answer"] = {"names": [answer.path], "is": "answer"}
-    write = alpaca_output("\n".join(["{question}", *choices]), "{answer}")
-    return Proposal("Questions with choices", columns, write, prompts={"question": question}, answer=answer)
-
-
-def answered_question(profile: FileProfile) -> Proposal | None:
-    """A question and its answer: text, a list of accepted texts, a number, or true and false."""
-    answer = profile.user_leaf("answer") or _answer_leaf(profile)
-    if answer is None:
-        return None
-    question = question_leaf(profile)
-    if question is None and profile.user_columns:
-        question = profile.named(USUAL_NAMES["text"])
-    guesses = []
-    if question is None:
-        question = profile.named(USUAL_NAMES["context"])
-        if question is not None:
-            guesses.append(f"{question.path} is used as the question: no column is named as one")
-    if question is None or question is answer:
-        return None
-    if answer.kind == "truth value":
-        return _yes_or_no(profile, question, answer)
-    kind = "answer" if answer.kind in ("text", "texts") else "any"
-    columns: dict[str, ProposedColumn] = {
-        "question": [question.path],
-        "answer": {"names": [answer.path], "is": kind},
-    }
-    proposal = question_proposal(profile, "Questions and answers", question, columns, answer)
-    proposal.guesses += guesses
-    if kind == "any" and len(answer.values) <= MOST_VALUES < profile.rows:
-        proposal.guesses.append(f"{answer.path} has few values, all numbers: they may stand for labels")
-    return proposal
-
-
-def _answer_leaf(profile: FileProfile) -> Leaf | None:
-    """The answer by its name: text if there is one, then truth values or numbers, then lists of texts."""
-    for value_type in (*VALUE_TYPES, "texts"):
-        answer = profile.named(USUAL_NAMES["answer"], value_type)
-        if answer is not None and not (answer.goes_by("target") and answer is label_leaf(profile)):
-            return answer
-    return None
-
-
-def _yes_or_no(profile: FileProfile, question: Leaf, answer: Leaf) -> Proposal:
-    """A question that true and false answer, with the text that it is about (BoolQ)."""
-    chinese = question.in_chinese
-    labels = named_labels({True: "yes", False: "no"}, [], chinese)
-    columns: dict[str, ProposedColumn] = {"question": [question.path]}
-    prompts = {"question": question}
-    context = context_leaf(profile, with_lists=True)
-    if context is not None and context is not question:
-        columns["context"] = context_column(context)
-        prompts["context"] = context
-    columns["label"] = [answer.path]
-    instruction = DECIDE[chinese].format(OR[chinese].join(labels))
-    write = alpaca_output(instruction, "{label}", "{context}" if "context" in columns else "")
-    return Proposal("Yes-no questions", columns, write, labels, prompts, answer)
-
-
-def summarized_text(profile: FileProfile) -> Proposal | None:
-    """A text and its summary."""
-    text = profile.named(USUAL_NAMES["summarized"])
-    summary = profile.named(USUAL_NAMES["summary"])
-    if text is None or summary is None or profile.user_columns:
-        return None
-    columns: dict[str, ProposedColumn] = {
-        "text": [text.path],
-        "answer": {"names": [summary.path], "is": "answer"},
-    }
-    write = alpaca_output(SUMMARIZE[text.in_chinese], "{answer}")
-    return Proposal("Texts with a summary", columns, write, prompts={"text": text}, answer=summary)
-
-
 def labelled_text(profile: FileProfile) -> Proposal | None:
     """A text with a label of few values."""
     label = label_leaf(profile)
@@ -264,27 +168,30 @@ def _labelled_question(profile: FileProfile, label: Leaf) -> Leaf | None:
     return question
 
 
-def plain_text(profile: FileProfile) -> Proposal | None:
-    """Texts for pretraining. A text next to a question is its answer, so it is none."""
-    text = profile.user_leaf("text") or profile.named(USUAL_NAMES["text"])
-    if text is None:
-        return None
-    if not profile.user_columns and profile.named(USUAL_NAMES["question"]):
-        return None
-    write = {"format": "text", "text": "{text}"}
-    return Proposal("Plain text for pretraining", {"text": [text.path]}, write, prompts={"text": text})
+def yes_or_no_question(profile: FileProfile, question: Leaf, answer: Leaf) -> Proposal:
+    """A question that true and false answer, with the text that it is about (BoolQ)."""
+    chinese = question.in_chinese
+    labels = named_labels({True: "yes", False: "no"}, [], chinese)
+    columns: dict[str, ProposedColumn] = {"question": [question.path]}
+    prompts = {"question": question}
+    context = context_leaf(profile, with_lists=True)
+    if context is not None and context is not question:
+        columns["context"] = context_column(context)
+        prompts["context"] = context
+    columns["label"] = [answer.path]
+    instruction = DECIDE[chinese].format(OR[chinese].join(labels))
+    write = alpaca_output(instruction, "{label}", "{context}" if "context" in columns else "")
+    return Proposal("Yes-no questions", columns, write, labels, prompts, answer)
 
 
-# The surest first.
-SHAPES: tuple[Shape, ...] = (
-    labelled_pair,
-    lettered_choices,
-    refuse_calls_as_answers,
-    answered_question,
-    refuse_exchanges,
-    refuse_trees,
-    refuse_loose_messages,
-    summarized_text,
-    labelled_text,
-    plain_text,
-)
+class LabelKind(Kind):
+    """The labels of a spec. A label judges a text, or a pair of texts."""
+
+    def shapes(self) -> Sequence[Shape]:
+        """A pair of texts with a label, and late a text with a label."""
+        of_pair = ({"label"}, {"text", "text2"}, {"text", "text2", "label"})
+        of_text = ({"label"}, {"text"}, {"text", "label"})
+        return (Shape(labelled_pair, 50, of_pair), Shape(labelled_text, 130, of_text))
+
+
+LABEL = LabelKind("label", {"description": "one of the spec's labels"}, is_label=True, is_usual=True)

@@ -1,0 +1,121 @@
+"""Answers as texts, and the files that `data init` recognises by one: questions, and texts with a summary."""
+
+from collections.abc import Sequence
+
+from tuneyard.compiler.init.dialects import MOST_VALUES
+from tuneyard.compiler.init.labels import VALUE_TYPES, label_leaf
+from tuneyard.compiler.init.look import FileProfile, Leaf
+from tuneyard.compiler.init.proposal import (
+    Proposal,
+    ProposedColumn,
+    alpaca_output,
+    question_leaf,
+    question_proposal,
+)
+from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, Shape, Values
+from tuneyard.compiler.kinds.label import yes_or_no_question
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.compiler.spec.model import Column
+from tuneyard.core.errors import counted
+
+SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}
+
+
+class AnswerReader(ColumnReader):
+    """Reads an answer. Of a list of accepted answers the first one is learned."""
+
+    def __init__(self, column: Column, file: FileContext) -> None:
+        super().__init__(column, file)
+        self.rows_with_others = 0
+
+    def unfold(self, values: Values) -> Values:
+        """Take the first of the texts in a list."""
+        if list not in set(map(type, values)):
+            return values
+        return [self._first(value) for value in values]
+
+    def _first(self, value: object) -> object:
+        if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+            return value
+        if len(set(value)) > 1:
+            self.rows_with_others += 1
+        return value[0]
+
+    def notes(self) -> list[str]:
+        """How many rows have answers that are not learned."""
+        if not self.rows_with_others:
+            return []
+        rows = counted(self.rows_with_others, "row")
+        return [f"{self.column.name}: {rows} with several different answers, of which the first is learned"]
+
+
+def answered_question(profile: FileProfile) -> Proposal | None:
+    """A question and its answer: text, a list of accepted texts, a number, or true and false."""
+    answer = profile.user_leaf("answer") or _answer_leaf(profile)
+    if answer is None:
+        return None
+    question = question_leaf(profile)
+    if question is None and profile.user_columns:
+        question = profile.named(USUAL_NAMES["text"])
+    guesses = []
+    if question is None:
+        question = profile.named(USUAL_NAMES["context"])
+        if question is not None:
+            guesses.append(f"{question.path} is used as the question: no column is named as one")
+    if question is None or question is answer:
+        return None
+    if answer.kind == "truth value":
+        return yes_or_no_question(profile, question, answer)
+    kind = "answer" if answer.kind in ("text", "texts") else "any"
+    columns: dict[str, ProposedColumn] = {
+        "question": [question.path],
+        "answer": {"names": [answer.path], "is": kind},
+    }
+    proposal = question_proposal(profile, "Questions and answers", question, columns, answer)
+    proposal.guesses += guesses
+    if kind == "any" and len(answer.values) <= MOST_VALUES < profile.rows:
+        proposal.guesses.append(f"{answer.path} has few values, all numbers: they may stand for labels")
+    return proposal
+
+
+def _answer_leaf(profile: FileProfile) -> Leaf | None:
+    """The answer by its name: text if there is one, then truth values or numbers, then lists of texts."""
+    for value_type in (*VALUE_TYPES, "texts"):
+        answer = profile.named(USUAL_NAMES["answer"], value_type)
+        if answer is not None and not (answer.goes_by("target") and answer is label_leaf(profile)):
+            return answer
+    return None
+
+
+def summarized_text(profile: FileProfile) -> Proposal | None:
+    """A text and its summary."""
+    text = profile.named(USUAL_NAMES["summarized"])
+    summary = profile.named(USUAL_NAMES["summary"])
+    if text is None or summary is None or profile.user_columns:
+        return None
+    columns: dict[str, ProposedColumn] = {
+        "text": [text.path],
+        "answer": {"names": [summary.path], "is": "answer"},
+    }
+    write = alpaca_output(SUMMARIZE[text.in_chinese], "{answer}")
+    return Proposal("Texts with a summary", columns, write, prompts={"text": text}, answer=summary)
+
+
+class AnswerKind(Kind):
+    """An answer to a question, or the summary of a text."""
+
+    def shapes(self) -> Sequence[Shape]:
+        """A question with its answer, and a text with its summary."""
+        of_user = ({"answer"}, {"text", "answer"}, {"text", "text2", "answer"})
+        return (Shape(answered_question, 80, of_user), Shape(summarized_text, 120))
+
+
+ANSWER = AnswerKind(
+    "answer",
+    {"description": "text", "type": "string"},
+    is_text=True,
+    is_cleaned=True,
+    may_be_blank=True,
+    leaf_types=("text", "texts"),
+    reader=AnswerReader,
+)
