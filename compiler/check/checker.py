@@ -106,7 +106,7 @@ class Checker:
 
     def _reads_turns(self, column: Column) -> bool:
         """True if the values of a column are turns, not rated answers from which the best is taken."""
-        return self.kinds[column.name].has_turns and "best" not in column.options
+        return self.kinds[column.name].reads_turns(column.options)
 
     def _keys(self, column: str) -> TurnKeys:
         """The spec's use of the keys of the turns in a column."""

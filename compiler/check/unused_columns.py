@@ -22,7 +22,6 @@ from tuneyard.core.errors import Problem, show_value
 
 MOST = 200  # of the columns without a meaning below: bounded, whatever keys the rows have
 SHOWN = 20
-_ANSWERS = ("answer", "turns", "best", "label")
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +229,7 @@ def _harmless(spec: Spec, name: str) -> bool:
     """True if dropping this column cannot change an answer: a label or choices without an answer."""
     if not says_nothing_without_answer(name):
         return False
-    if not spec.answered and not spec.named(*_ANSWERS):
+    if not spec.answered and not any(kind_of(column.kind).has_answer for column in spec.columns):
         return True
     return usual_name(name) == "label" and bool(spec.labels)
 

@@ -121,6 +121,9 @@ def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal | Non
         return False
     in_chinese = False
     if proposal is not None:
+        for label, raw_labels in proposal.labels.items():
+            if label in spec.labels and any(label_of.get(str(raw), label) != label for raw in raw_labels):
+                return False
         in_chinese = any(prompt.in_chinese for prompt in proposal.prompts.values())
     wording = "".join(spec.outputs[0].templates.values())
     return in_chinese == bool(CHINESE.search(wording))

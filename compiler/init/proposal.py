@@ -1,6 +1,6 @@
 """A proposed spec in parts, and the parts that proposals of several shapes share."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from tuneyard.compiler.init.dialects import PROSE
@@ -16,7 +16,8 @@ class Proposal:
     """A spec in parts: its subject, its columns, the templates of its one output, its labels.
 
     `prompts` are the leaves of the texts that the model reads, by target column. `answer` is the leaf of the
-    answer. `guesses` are sentences about choices that the file does not prove.
+    answer. `guesses` are sentences about choices that the file does not prove. `answer_sources` are the
+    prompts that an answer is taken from.
     """
 
     about: str
@@ -26,6 +27,7 @@ class Proposal:
     prompts: dict[str, Leaf] = field(default_factory=dict)
     answer: Leaf | None = None
     guesses: list[str] = field(default_factory=list)
+    answer_sources: Collection[str] = ("context",)
 
 
 def alpaca_output(instruction: str, output: str = "", context: str = "") -> dict[str, str]:

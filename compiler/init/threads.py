@@ -1,11 +1,10 @@
-"""Rows that are no examples by themselves: messages of threads, lists of exchanges, calls as answers.
+"""Rows that are no examples by themselves: messages of threads, and trees of them.
 
 Each refusal names the file to write instead.
 """
 
 from tuneyard.compiler.init.look import FileProfile
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
-from tuneyard.core.calls import WrongValueError, parse_calls
 from tuneyard.core.errors import ContentError
 
 WRITE_THREADS = (
@@ -59,36 +58,4 @@ def refuse_loose_messages(profile: FileProfile) -> None:
         "row is an example; expected one row for each conversation. "
         f"Follow {parent} from each last answer to the first message. {WRITE_THREADS} "
         f"To pretrain on single messages all the same: --text {text.path}"
-    )
-
-
-def refuse_exchanges(profile: FileProfile) -> None:
-    """Refuse rows with a list of exchanges, each with an input and an output, as Capybara's."""
-    for row in profile.first[:1]:
-        for column, value in row.items():
-            if not isinstance(value, list) or not value:
-                continue
-            if all(isinstance(item, dict) and item.keys() >= {"input", "output"} for item in value):
-                raise ContentError(
-                    f"{profile.path}: each row has a list of exchanges (input and output) under {column}; "
-                    "expected turns with a role. Write each row as one line: "
-                    '{"messages": [{"role": "user", "content": "<input>"}, {"role": "assistant", "content": '
-                    '"<output>"}, …]}. Spec messages compiles that file.'
-                )
-
-
-def refuse_calls_as_answers(profile: FileProfile) -> None:
-    """Refuse answers that are tool calls as JSON text, like APIGen's. Records of text cannot have calls."""
-    if not profile.filled_columns().issuperset(("tools", "answers")):
-        return
-    for row in profile.first:
-        try:
-            parse_calls(row.get("answers"))
-        except WrongValueError:
-            return
-    raise ContentError(
-        f"{profile.path}: the answers are tool calls as JSON text under answers; expected them as turns. "
-        'Write each row as one line: {"conversations": [{"from": "human", "value": "<question>"}, '
-        '{"from": "function_call", "value": "<answers>"}], "tools": "<tools>"}. '
-        "Spec messages compiles that file."
     )

@@ -93,8 +93,8 @@ def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[st
         return
     answer_of = walker(proposal.answer.path)
     for name, leaf in proposal.prompts.items():
-        if name == "context" or leaf.kind != "text" or proposal.about == "Texts with a summary":
-            continue  # an answer is looked for in a context
+        if name in proposal.answer_sources or leaf.kind != "text":
+            continue
         text_of = walker(leaf.path)
         pairs = [(text_of(row), answer_of(row)) for row in profile.first]
         texts = [(x.lower(), y.lower()) for x, y in pairs if isinstance(x, str) and _is_telling(y)]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tuneyard.compiler.init.look import FileProfile
     from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
     from tuneyard.compiler.spec.model import Column, Spec
+    from tuneyard.core.records import Example
 
 Values = list[object]
 Validator = Callable[[object], bool]
@@ -30,13 +31,15 @@ ASKED, ANSWERED, MARK = "asked", "answered", "mark"
 class RecordLayout:
     """The columns of a spec (kind by name), and the outputs that use them.
 
-    `texts` if an output is plain text or a mixture, `answered` if a template writes an answer.
+    `texts` if an output is plain text or a mixture, `answered` if a template writes an answer. `options` are
+    the keys of each column that belong to its kind.
     """
 
     kinds: Mapping[str, str]
     texts: bool
     answered: bool
     formats: Collection[str]
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def has_turns(self) -> bool:
@@ -149,7 +152,11 @@ class Kind:
     - `has_turns`: a value may be turns of a conversation.
     - `joins_turns`: values become part of the turns.
     - `part`: the key of the column in `columns` of a registry entry. Every record contains such a column.
-    - `is_pair`: one of two answers, which LLaMA-Factory reads by `ranking: true`.
+    - `entry_keys`: keys of a registry entry with such a column, besides `columns` (`ranking`).
+    - `replaced_parts`: parts of a record that such a column stands in place of (`response`).
+    - `is_pair`: one of two answers.
+    - `has_answer`: values are answers, or contain them, so that no template needs to write one.
+    - `loaded_columns`: the columns of LLaMA-Factory's loaded rows that `loaded_pairs` compares (`_tools`).
     - `compared`: how the lint compares rows by it, as `ASKED`, `ANSWERED` or a `MARK` of the answer.
     - `kept_values`: judges the kept values of a part together; None if there is nothing to judge.
     - `bundled_spec`: the spec that reads such columns under their usual names.
@@ -174,7 +181,11 @@ class Kind:
     has_turns: bool = False
     joins_turns: bool = False
     part: str = ""
+    entry_keys: Mapping[str, object] = field(default_factory=dict, repr=False)
+    replaced_parts: Collection[str] = ()
     is_pair: bool = False
+    has_answer: bool = False
+    loaded_columns: tuple[str, ...] = ()
     compared: str = ""
     kept_values: type[KeptValues] | None = None
     bundled_spec: str = ""
@@ -236,6 +247,24 @@ class Kind:
     def learned_answers(self, answers: list[int]) -> list[int]:
         """The turns that are learned beside a column of this kind, of all answers of a conversation."""
         return answers
+
+    def reads_turns(self, options: Mapping[str, object]) -> bool:
+        """True if a column of this kind with these options has turns, whose keys are counted."""
+        del options
+        return self.has_turns
+
+    def loaded_pairs(self, example: "Example", loaded: Mapping[str, Any]) -> Iterable[tuple[object, object]]:
+        """Pairs of a value in a record and the value that LLaMA-Factory must have loaded for it.
+
+        `loaded` is the row that LLaMA-Factory has made of the record, with `loaded_columns`.
+        """
+        del example, loaded
+        return ()
+
+    def not_found(self, loaded: Mapping[str, Any]) -> str:
+        """A file of a loaded row that a training would not find, "" if it would find all."""
+        del loaded
+        return ""
 
     def recorded(self, values: Values, output_format: str) -> Values:
         """The values as a record of a format has them."""

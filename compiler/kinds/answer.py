@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tuneyard.compiler.init.dialects import MOST_VALUES
+from tuneyard.compiler.init.dialects import MOST_VALUES, PROSE
 from tuneyard.compiler.init.labels import VALUE_TYPES, label_leaf
 from tuneyard.compiler.init.look import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
@@ -55,9 +55,12 @@ def answered_question(profile: FileProfile) -> Proposal | None:
     if answer is None:
         return None
     question = question_leaf(profile)
-    if question is None and profile.user_columns:
-        question = profile.named(USUAL_NAMES["text"])
     guesses = []
+    is_program = answer.name in USUAL_NAMES["program"] and not profile.user_columns
+    if question is None and (profile.user_columns or is_program):
+        question = profile.named(USUAL_NAMES["text"])
+    if question is not None and is_program:
+        guesses.append(f"{answer.path} is used as the answer to {question.path}: no column is named as one")
     if question is None:
         question = profile.named(USUAL_NAMES["context"])
         if question is not None:
@@ -79,12 +82,18 @@ def answered_question(profile: FileProfile) -> Proposal | None:
 
 
 def _answer_leaf(profile: FileProfile) -> Leaf | None:
-    """The answer by its name: text if there is one, then truth values or numbers, then lists of texts."""
+    """The answer by its name: text if there is one, then truth values or numbers, then lists of texts.
+
+    Without any, a program is the answer. Short texts under `code` are codes of something, as of a diagnosis.
+    """
     for value_type in (*VALUE_TYPES, "texts"):
         answer = profile.named(USUAL_NAMES["answer"], value_type)
         if answer is not None and not (answer.goes_by("target") and answer is label_leaf(profile)):
             return answer
-    return None
+    program = profile.named(USUAL_NAMES["program"])
+    if program is None or program.characters < PROSE * program.filled or label_leaf(profile) is not None:
+        return None
+    return program
 
 
 def summarized_text(profile: FileProfile) -> Proposal | None:
@@ -98,7 +107,9 @@ def summarized_text(profile: FileProfile) -> Proposal | None:
         "answer": {"names": [summary.path], "is": "answer"},
     }
     write = alpaca_output(SUMMARIZE[text.in_chinese], "{answer}")
-    return Proposal("Texts with a summary", columns, write, prompts={"text": text}, answer=summary)
+    proposal = Proposal("Texts with a summary", columns, write, prompts={"text": text}, answer=summary)
+    proposal.answer_sources = ("text",)
+    return proposal
 
 
 class AnswerKind(Kind):
@@ -116,6 +127,7 @@ ANSWER = AnswerKind(
     is_text=True,
     is_cleaned=True,
     may_be_blank=True,
+    has_answer=True,
     leaf_types=("text", "texts"),
     reader=AnswerReader,
 )

@@ -110,5 +110,6 @@ BEST = BestKind(
     options=BY_NUMBER,
     is_text=True,
     takes_objects=True,
+    has_answer=True,
     reader=BestReader,
 )

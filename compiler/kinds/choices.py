@@ -2,13 +2,18 @@
 
 MMLU has `choices: [..]` with `answer: 2`, counted from 0. ARC has `choices: {text: [..], label: [..]}` with
 `answerKey: C`. `{choices}` puts one line for each choice into the prompt, and the letter is learned.
+
+Other files have a column for each choice (COPA, PIQA, WinoGrande, SciQ). There the column of the answer names
+them: `answer: {names: [label], is: choice, of: [a, b]}`.
 """
 
 from collections.abc import Mapping, Sequence
-from string import ascii_uppercase
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any, NamedTuple
 
-from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.dialects import MOST_VALUES
+from tuneyard.compiler.init.labels import UNLABELLED, label_values
+from tuneyard.compiler.init.look import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,
@@ -18,7 +23,8 @@ from tuneyard.compiler.init.proposal import (
     question_proposal,
 )
 from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayout, Shape
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.compiler.rows import walker
+from tuneyard.compiler.spec.column_meanings import CHOICE_COLUMN, USUAL_NAMES, WRONG_CHOICE
 from tuneyard.compiler.spec.model import Column
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import show_value
@@ -37,53 +43,23 @@ class Choices(NamedTuple):
         return "\n".join(f"{label}. {text}" for label, text in pairs)
 
 
-class ChoicesReader(ColumnReader):
-    """Reads the choices of a question, and replaces the answer of the row by its letter."""
-
-    reads_each = True
+class AnswerReader(ColumnReader):
+    """Finds the label of the correct choice, for the columns in `answers`."""
 
     def __init__(self, column: Column, file: FileContext) -> None:
         super().__init__(column, file)
-        self.checks_rows = True
-        self.answers = [column for column in file.spec.columns if column.kind == "choice"]
+        self.answers: list[Column] = []
         self.numbers: set[int] = set()
 
-    def read(self, value: object) -> Choices:
-        """The choices with their labels; `WrongValueError` if a text is missing or two choices are alike."""
-        labels, texts = _labels_and_texts(value)
-        if len(texts) < 2:
-            raise WrongValueError(f"found {show_value(value)}, expected two or more choices")
-        for text in texts:
-            if not isinstance(text, str) or not text.strip():
-                raise WrongValueError(
-                    f"found the choice {show_value(text)}, expected a text that is not blank"
-                )
-        has_labels = bool(labels)
-        if not has_labels:
-            labels = list(ascii_uppercase[: len(texts)])
-        if len(labels) != len(texts) or len(set(labels)) != len(labels):
-            raise WrongValueError(
-                f"found {len(texts)} choices and the labels {show_value(labels)}, expected one label for each"
-            )
-        cleaned_texts = [str(self.file.clean([text])[0]) for text in texts]
-        return Choices(labels, cleaned_texts, has_labels)
-
-    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
-        """The choices as lines, and the letter of the answer. `WrongValueError` if no choice is meant."""
-        del place
-        choices: Choices = row[self.column.name]
-        changed: dict[str, object] = {self.column.name: choices.lines()}
-        for column in self.answers:
-            changed[column.name] = self._label(choices, row[column.name], column.options.get("first", 0))
-        return changed
-
-    def _label(self, choices: Choices, answer: object, first: int) -> str:
+    def label(self, choices: Choices, answer: object, first: int) -> str:
         """The label of the correct choice. If answers are numbers, `first` is that of the first choice."""
         text = str(answer).strip()
         is_number = text.removeprefix("-").isdigit()
         if text in choices.labels and (choices.has_labels or not is_number):
             return text
         matches = [number for number, choice in enumerate(choices.texts) if choice.strip() == text]
+        if len(matches) > 1 and not is_number:
+            raise WrongValueError(f"{len(matches)} choices are {show_value(answer)}, which is the answer")
         if not is_number:
             if len(matches) == 1:
                 return choices.labels[matches[0]]
@@ -121,6 +97,67 @@ class ChoicesReader(ColumnReader):
             "(`first: 0` or `first: 1` at the column)"
             for column in self.answers
         ]
+
+
+class ChoicesReader(AnswerReader):
+    """Reads the choices of a question, and replaces the answer of the row by its letter."""
+
+    reads_each = True
+
+    def __init__(self, column: Column, file: FileContext) -> None:
+        super().__init__(column, file)
+        self.checks_rows = True
+        self.answers = [column for column in file.spec.columns if column.kind == "choice"]
+
+    def read(self, value: object) -> Choices:
+        """The choices with their labels; `WrongValueError` if a text is missing or two choices are alike."""
+        labels, texts = _labels_and_texts(value)
+        if len(texts) < 2:
+            raise WrongValueError(f"found {show_value(value)}, expected two or more choices")
+        for text in texts:
+            if not isinstance(text, str) or not text.strip():
+                raise WrongValueError(
+                    f"found the choice {show_value(text)}, expected a text that is not blank"
+                )
+        has_labels = bool(labels)
+        if not has_labels:
+            labels = list(ascii_uppercase[: len(texts)])
+        if len(labels) != len(texts) or len(set(labels)) != len(labels):
+            raise WrongValueError(
+                f"found {len(texts)} choices and the labels {show_value(labels)}, expected one label for each"
+            )
+        cleaned_texts = [str(self.file.clean([text])[0]) for text in texts]
+        return Choices(labels, cleaned_texts, has_labels)
+
+    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+        """The choices as lines, and the letter of the answer. `WrongValueError` if no choice is meant."""
+        del place
+        choices: Choices = row[self.column.name]
+        changed: dict[str, object] = {self.column.name: choices.lines()}
+        for column in self.answers:
+            changed[column.name] = self.label(choices, row[column.name], column.options.get("first", 0))
+        return changed
+
+
+class ChoiceReader(AnswerReader):
+    """Replaces the answer by its letter, if each choice has a column (`of`)."""
+
+    def __init__(self, column: Column, file: FileContext) -> None:
+        super().__init__(column, file)
+        self.checks_rows = "of" in column.options
+        self.answers = [column]
+
+    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+        """The letter of the answer, and the choices in alphabetical order if the column has `sort`."""
+        del place
+        options = self.column.options
+        names: list[str] = options["of"]
+        texts = [str(row[name]) for name in names]
+        if "sort" in options:
+            texts = sorted(texts)
+        choices = Choices(list(ascii_uppercase[: len(texts)]), texts, has_labels=False)
+        letter = self.label(choices, row[self.column.name], options.get("first", 0))
+        return {**dict(zip(names, texts, strict=True)), self.column.name: letter}
 
 
 def _labels_and_texts(value: Any) -> tuple[list[str], list[Any]]:
@@ -196,12 +233,133 @@ class ChoicesKind(Kind):
 
 
 class ChoiceKind(Kind):
-    """Which of the choices is correct. `ChoicesReader` replaces it, since it knows the choices of the row."""
+    """The correct choice. `ChoicesReader` replaces it, unless each choice has a column (`of`)."""
 
     def check(self, column: str, layout: RecordLayout) -> None:
-        """Refuse an answer without exactly one column of choices."""
-        if list(layout.kinds.values()).count("choices") != 1:
-            raise ValueError(f"column {column}: the answer needs one column of choices, with `is: choices`")
+        """Refuse an answer without exactly one column of choices, or a text for each of several choices."""
+        names = layout.options.get(column, {}).get("of", ())
+        for name in names:
+            if name not in layout.kinds:
+                listed = ", ".join(layout.kinds)
+                raise ValueError(
+                    f"column {column}: `of` names {name!r}, which is no column (columns: {listed})"
+                )
+        if not names and list(layout.kinds.values()).count("choices") != 1:
+            raise ValueError(
+                f"column {column}: the answer needs one column of choices, with `is: choices`, or the names "
+                "of the columns with one choice each, as `of: [a, b]`"
+            )
+
+    def shapes(self) -> Sequence[Shape]:
+        """A question with a column for each choice. A label next to two texts is no pair then."""
+        return (Shape(self.propose, 45),)
+
+    def propose(self, profile: FileProfile) -> Proposal | None:
+        """The beginning of a text or a question, its choices in columns, and the correct one of them."""
+        choices, answer = _correct_text(profile)
+        options: dict[str, object] = {"sort": True}
+        guesses = []
+        if answer is None:
+            choices = _choice_columns(profile)
+            answer = _answer_of(profile, choices)
+            options = {}
+            if answer is None:
+                return None
+            first = _first_number(answer, len(choices))
+            if first:
+                options["first"] = first
+            if not {0, len(choices)}.intersection(label_values(answer)):
+                guesses.append(f"{answer.path}: numbers that count from {first}, by the values that it has")
+        columns: dict[str, ProposedColumn] = {}
+        lines = []
+        for name, leaf in zip(ascii_lowercase, choices, strict=False):
+            columns[name] = [leaf.path]
+            lines.append(f"{name.upper()}. {{{name}}}")
+        columns["answer"] = {"names": [answer.path], "is": self.name, "of": list(columns), **options}
+        return _columns_proposal(profile, columns, lines, answer, guesses)
+
+
+def _choice_columns(profile: FileProfile) -> list[Leaf]:
+    """The columns with one choice each, in the order of their numbers or letters; [] if the file has none."""
+    leaf_by_sign: dict[str, dict[str, Leaf]] = {}
+    for leaf in profile.leaves.values():
+        match = CHOICE_COLUMN.fullmatch(leaf.name)
+        if match and leaf.kind == "text":
+            leaf_by_sign.setdefault(match[1], {})[match[2]] = leaf
+    for base, leaves in leaf_by_sign.items():
+        fewest = 3 if base == "answer" else 2  # two answers are rather to be compared
+        signs = "".join(sorted(leaves))
+        are_consecutive = any(series.startswith(signs) for series in ("0123456789", "123456789", "abcdefgh"))
+        if are_consecutive and len(signs) >= fewest:
+            return [leaves[sign] for sign in signs]
+    return []
+
+
+def _correct_text(profile: FileProfile) -> tuple[list[Leaf], Leaf | None]:
+    """The correct choice with the wrong ones after it, if each has a column: SciQ's distractors."""
+    answer = profile.named(USUAL_NAMES["chosen text"])
+    wrong_choices = [leaf for leaf in profile.leaves.values() if WRONG_CHOICE.fullmatch(leaf.name)]
+    if answer is None or not wrong_choices:
+        return [], None
+    return [answer, *sorted(wrong_choices, key=lambda leaf: leaf.name)], answer
+
+
+def _answer_of(profile: FileProfile, choices: Sequence[Leaf]) -> Leaf | None:
+    """The column with the number, the letter or the text of the correct choice, None if there is none."""
+    if not choices:
+        return None
+    letters = set(ascii_uppercase[: len(choices)])
+    for name in (*USUAL_NAMES["chosen letter"], *USUAL_NAMES["chosen number"], *USUAL_NAMES["chosen text"]):
+        answer = profile.named([name]) or profile.named([name], "number")
+        if answer is None or answer in choices:
+            continue
+        if _first_number(answer, len(choices)) is not None or letters.issuperset(answer.values):
+            return answer
+        texts_of_answer = walker(answer.path)
+        texts_of_choices = [walker(leaf.path) for leaf in choices]
+        if all(texts_of_answer(row) in [text(row) for text in texts_of_choices] for row in profile.first):
+            return answer
+    return None
+
+
+def _first_number(answer: Leaf, count: int) -> int | None:
+    """The number of the first of `count` choices, 0 or 1, by the numbers of the answers; None for others."""
+    numbers = [value for value in label_values(answer) if value not in UNLABELLED]
+    if not numbers or not all(isinstance(number, int) for number in numbers):
+        return None
+    for first in (0, 1):
+        if set(numbers) <= set(range(first, first + count)):
+            return first
+    return None
+
+
+def _columns_proposal(
+    profile: FileProfile,
+    columns: Mapping[str, ProposedColumn],
+    lines: Sequence[str],
+    answer: Leaf,
+    guesses: Sequence[str],
+) -> Proposal | None:
+    """The proposal for choices in `columns`, which `lines` put into the prompt; None without a question."""
+    question = question_leaf(profile) or profile.named(USUAL_NAMES["beginning"])
+    if question is None or question is answer:
+        return None
+    premise = profile.named(USUAL_NAMES["premise"])
+    asked: dict[str, ProposedColumn] = {"question": [question.path]}
+    proposal = question_proposal(profile, "Questions with choices", question, {**asked, **columns}, answer)
+    text = ["{question}"]
+    if premise is not None and "context" not in proposal.columns:
+        proposal.columns["premise"] = [premise.path]
+        proposal.prompts["premise"] = premise
+        text.insert(0, "{premise}")
+    proposal.write["instruction"] = "\n".join([*text, *lines])
+    proposal.guesses += guesses
+    if len(question.values) <= MOST_VALUES and 2 * len(question.values) <= question.filled:
+        values = ", ".join(map(str, question.values))
+        proposal.guesses.append(
+            f"{question.path} has few values ({values}): ask for it in words in the prompt"
+        )
+    return proposal
 
 
 CHOICES = ChoicesKind(
@@ -216,6 +374,20 @@ CHOICE = ChoiceKind(
     {"description": "the number, the letter or the text of a choice", "type": ["integer", "string"]},
     options={
         "first": {"description": "the number of the first choice, if answers are numbers", "enum": [0, 1]},
+        "of": {
+            "description": "the columns of the choices, if each has one. The letter of the answer goes by "
+            "their order",
+            "type": "array",
+            "minItems": 2,
+            "maxItems": 26,
+            "items": {"type": "string"},
+        },
+        "sort": {
+            "description": "put the texts of `of` into alphabetical order, if the correct one has the same "
+            "column in every row",
+            "const": True,
+        },
     },
     is_text=True,
+    reader=ChoiceReader,
 )

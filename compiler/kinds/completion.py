@@ -1,13 +1,22 @@
-"""A column with the answer that ends the turns of its row: TRL's `prompt` and `completion`."""
+"""A column with the answer that ends the turns of its row: TRL's `prompt` and `completion`.
 
+The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query`, `tools` and `answers`.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneyard.compiler.kinds import FileContext, Kind, RecordLayout
+from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, columns_beside, question_leaf
+from tuneyard.compiler.kinds import FileContext, Kind, RecordLayout, Shape
 from tuneyard.compiler.kinds.pair import Reply, ReplyReader
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT
-from tuneyard.compiler.kinds.turns import ROLE_NAMES, Turn
-from tuneyard.compiler.spec.model import Column
-from tuneyard.core.calls import WrongValueError
+from tuneyard.compiler.kinds.turn_forms import CALL
+from tuneyard.compiler.kinds.turns import ROLE_NAMES, Turn, keeps
+from tuneyard.compiler.spec.model import TOOLS, Column
+from tuneyard.core.calls import WrongValueError, call_text, parse_calls
+
+CALLS_AS_ANSWERS = "answers"
+"""The column of the calls in APIGen's rows, which have a list of tools next to it."""
 
 
 class CompletionReader(ReplyReader):
@@ -16,11 +25,19 @@ class CompletionReader(ReplyReader):
     def __init__(self, column: Column, file: FileContext) -> None:
         super().__init__(column, file)
         self.checks_rows = True
+        self.without_calls = [output.file for output in file.spec.outputs if not keeps(output, CALL)]
 
     def read(self, value: object) -> Reply:
         """The answer; it has no text if the file has no such column."""
         if self.column.name not in self.file.sources:
             return Reply([], "")
+        if "tool_calls" in self.column.options:
+            if self.without_calls:
+                files = ", ".join(self.without_calls)
+                raise WrongValueError(
+                    f"found calls of tools, which {files} would hold as text; write sharegpt or messages"
+                )
+            return Reply([], call_text(parse_calls(value)), CALL)
         reply = super().read(value)
         if reply.before:
             raise WrongValueError(f"found {len(reply.before) + 1} turns, expected the answer alone")
@@ -34,7 +51,7 @@ class CompletionReader(ReplyReader):
             return {}
         turns = self.file.spec.turns
         talk: list[Turn] = row[turns]
-        return {turns: [*talk, Turn(ASSISTANT, reply.text, talk[-1].number + 1)]}
+        return {turns: [*talk, Turn(reply.role, reply.text, talk[-1].number + 1)]}
 
 
 class CompletionKind(Kind):
@@ -45,16 +62,54 @@ class CompletionKind(Kind):
         if not layout.has_turns:
             raise ValueError(f"column {column}: a completion ends turns, and no column has `is: turns`")
 
+    def reads_turns(self, options: Mapping[str, object]) -> bool:
+        """False for calls, whose keys are no keys of turns."""
+        return "tool_calls" not in options
+
+    def shapes(self) -> Sequence[Shape]:
+        """A question whose answer is calls of the tools in its row."""
+        return (Shape(self.propose, 70),)
+
+    def propose(self, profile: FileProfile) -> Proposal | None:
+        """A question, tools, and calls of them as JSON."""
+        question = question_leaf(profile)
+        values = [row.get(CALLS_AS_ANSWERS) for row in profile.first]
+        if question is None or TOOLS not in profile.filled_columns() or not _are_calls(values):
+            return None
+        columns: dict[str, ProposedColumn] = {
+            "turns": {"names": [question.path], "is": "turns"},
+            self.name: {"names": [CALLS_AS_ANSWERS], "is": self.name, "tool_calls": True},
+        }
+        columns |= columns_beside(profile, turns=True)
+        return Proposal("Questions answered by calls of tools", columns, {"format": "sharegpt"})
+
+
+def _are_calls(values: Sequence[object]) -> bool:
+    """True if all values are calls of tools. A row may have an empty list: the compile refuses that row."""
+    filled_values = [value for value in values if value not in ("[]", [])]
+    for value in filled_values:
+        try:
+            parse_calls(value)
+        except WrongValueError:
+            return False
+    return bool(filled_values)
+
 
 COMPLETION = CompletionKind(
     "completion",
     {
-        "description": "an answer: text, or a message",
+        "description": "an answer: text, a message, or calls of tools",
         "type": ["string", "object", "array"],
         "minItems": 1,
         "items": {"type": "object"},
     },
-    options=ROLE_NAMES,
+    options={
+        "tool_calls": {
+            "description": "the answer is calls of tools, as a list or as JSON text",
+            "const": True,
+        },
+        **ROLE_NAMES,
+    },
     default="",
     code="E107",
     row_code="E107",

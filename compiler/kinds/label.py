@@ -47,6 +47,8 @@ JUDGE = {
 CLASSIFY = {False: "{{text}}\n\nPlease answer {}.", True: "{{text}}\n\n请只用一个词回答：{}。"}
 DECIDE = {False: "{{question}}\n\nPlease answer {}.", True: "{{question}}\n\n请只用一个词回答：{}。"}
 OR = {False: " or ", True: "、"}
+ALIKE = 0.8
+"""The shorter of two texts that may mean the same has at least this share of the other's characters."""
 _NUMBERED = re.compile(r"(?:^|_)[12ab](?=_|$)|[12]$")
 
 
@@ -57,7 +59,7 @@ def labelled_pair(profile: FileProfile) -> Proposal | None:
         return None
     first, second, is_nli = texts
     chinese = first.in_chinese
-    labels, template, guesses = _judgement(label, is_nli, chinese)
+    labels, template, guesses = _judgement(label, is_nli, chinese, _are_alike(first, second))
     columns: dict[str, ProposedColumn] = {
         "premise": [first.path],
         "hypothesis": [second.path],
@@ -96,8 +98,15 @@ def _characters(leaves: Collection[Leaf]) -> int:
     return sum(leaf.characters for leaf in leaves)
 
 
+def _are_alike(first: Leaf, second: Leaf) -> bool:
+    """True if two numbered texts are equally long, as texts that may mean the same. A premise is longer."""
+    if first.name in ("premise", "前提"):
+        return False
+    return ALIKE * first.characters <= second.characters and ALIKE * second.characters <= first.characters
+
+
 def _judgement(
-    label: Leaf, is_nli: bool, chinese: bool
+    label: Leaf, is_nli: bool, chinese: bool, are_alike: bool
 ) -> tuple[dict[str, list[object]], dict[bool, str], list[str]]:
     """The labels of a pair of texts, the prompt by language, and the guesses about them."""
     values = label_values(label)
@@ -109,6 +118,13 @@ def _judgement(
     if is_same and real in ([0, 1], [False, True]):
         guess = f"{label.path}: 1 means that the two texts mean the same (yes), 0 that they differ (no)"
         return named_labels({real[1]: "yes", real[0]: "no"}, values, chinese), SAME, [guess]
+    if are_alike and real == [0, 1]:
+        guess = (
+            f"{label.path}: 1 is read as yes, the two texts mean the same, and 0 as no, since both texts are "
+            "equally long (PAWS, MRPC, QQP, AFQMC). Compare some rows: for another question, as whether one "
+            "text implies the other, change `labels` and the prompt"
+        )
+        return named_labels({1: "yes", 0: "no"}, values, chinese), SAME, [guess]
     if is_nli and label.kind == "truth value":
         guess = f"{label.path}: true means yes, the first text implies the second"
         return named_labels({True: "yes", False: "no"}, values, chinese), IMPLY, [guess]
@@ -194,4 +210,6 @@ class LabelKind(Kind):
         return (Shape(labelled_pair, 50, of_pair), Shape(labelled_text, 130, of_text))
 
 
-LABEL = LabelKind("label", {"description": "one of the spec's labels"}, is_label=True, is_usual=True)
+LABEL = LabelKind(
+    "label", {"description": "one of the spec's labels"}, is_label=True, is_usual=True, has_answer=True
+)

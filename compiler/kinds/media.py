@@ -5,8 +5,9 @@ turns have placeholders (data/mm_plugin.py); it opens them only while it trains.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from tuneyard.compiler.spec.model import Column, placeholders
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import counted, show_value
 from tuneyard.core.images import BROKEN_IMAGE
-from tuneyard.core.records import PLACEHOLDERS
+from tuneyard.core.records import PLACEHOLDERS, Example
 
 PIXELS = 768 * 768  # LLaMA-Factory's image_max_pixels: what has more is made smaller before it is trained on
 
@@ -119,6 +120,22 @@ _PATHS = {
 class MediaKind(Kind):
     """Files that LLaMA-Factory reads next to turns."""
 
+    def loaded_pairs(self, example: Example, loaded: Mapping[str, Any]) -> Iterator[tuple[object, object]]:
+        """Yield the paths that differ. The loader puts media_dir before the paths of files that it finds."""
+        (column,) = self.loaded_columns
+        paths = map(str, example.media.get(self.part, ()))
+        for path, loaded_path in zip_longest(paths, loaded[column] or (), fillvalue=""):
+            if not path or not loaded_path.endswith(path):
+                yield path, loaded_path
+
+    def not_found(self, loaded: Mapping[str, Any]) -> str:
+        """The first path that leads to no file."""
+        (column,) = self.loaded_columns
+        for path in loaded[column] or ():
+            if not Path(path).is_file():
+                return str(path)
+        return ""
+
     def proposed_columns(self, profile: FileProfile, *, beside_turns: bool) -> Mapping[str, ProposedColumn]:
         """A filled column of this name, or of its singular."""
         if not beside_turns:
@@ -138,6 +155,7 @@ def _media(name: str) -> Kind:
         code="E110",
         row_code="E110",
         part=name,
+        loaded_columns=(f"_{name}",),
         compared=ASKED,
         bundled_spec="media",
         recipe="vl-lora",

@@ -33,6 +33,7 @@ class Reply(NamedTuple):
 
     before: list[Turn]
     text: str
+    role: str = ASSISTANT
 
 
 class ReplyReader(ColumnReader):
@@ -111,6 +112,10 @@ class ReplyKind(Kind):
                 "chosen and rejected: expected a column of each, in place of `output` and `assistant`"
             )
 
+    def reads_turns(self, options: Mapping[str, object]) -> bool:
+        """False if the answer is taken from a list of rated ones."""
+        return "best" not in options
+
     def learned_answers(self, answers: list[int]) -> list[int]:
         """None of the turns before the pair (data/processor/pairwise.py)."""
         del answers
@@ -173,6 +178,8 @@ def _reply(name: str) -> Kind:
         is_text=True,
         has_turns=True,
         part=name,
+        entry_keys={"ranking": True},
+        replaced_parts=("response",),
         is_pair=True,
         compared=ANSWERED,
         bundled_spec="pairs",

@@ -11,6 +11,7 @@ from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.spec.model import TOOLS, Column
 from tuneyard.core.calls import OPEN, WrongValueError, call_errors, calls_of, tools_text
 from tuneyard.core.errors import Problem
+from tuneyard.core.records import Example
 
 
 class ToolsReader(ColumnReader):
@@ -77,6 +78,10 @@ class ToolsKind(Kind):
             return {}
         return {TOOLS: {"names": [TOOLS], "is": self.name}}
 
+    def loaded_pairs(self, example: Example, loaded: Mapping[str, Any]) -> list[tuple[object, object]]:
+        """The tools as JSON text."""
+        return [(example.tools, loaded["_tools"] or "")]
+
 
 TOOL_LIST = ToolsKind(
     TOOLS,
@@ -95,6 +100,7 @@ TOOL_LIST = ToolsKind(
     is_optional=True,
     row_code="E109",
     is_text=True,
+    loaded_columns=("_tools",),
     recipe="tools-lora",
     reader=ToolsReader,
 )

@@ -36,6 +36,14 @@ ROLES = {
 IMAGES = "paths of images in the content"
 """The key of a turn under which its images are passed on."""
 IMAGE_PLACEHOLDER = "<image>"
+EXCHANGES = (
+    ("input", "output"),
+    ("human", "assistant"),
+    ("user", "assistant"),
+    ("question", "answer"),
+    ("prompt", "response"),
+)
+"""The keys of a question and its answer in one object of a conversation (Capybara, MOSS)."""
 _SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 _TEXTS = ("text", "input_text", "output_text")
 _THOUGHTS = {"thinking": "thinking", "reasoning": "value"}
@@ -93,7 +101,17 @@ def _is_common(turn: object, roles: Mapping[str, str]) -> bool:
     if "parts" in turn:
         return False
     name, content = role_and_content(turn)
+    if name not in turn and exchange_keys(turn):
+        return False
     return not isinstance(turn.get(content), list) and not (roles and turn.get(name) in roles)
+
+
+def exchange_keys(item: Mapping[str, object]) -> tuple[str, str] | None:
+    """The keys of the question and of the answer in an object that has both as texts, None for any other."""
+    for question, answer in EXCHANGES:
+        if isinstance(item.get(question), str) and isinstance(item.get(answer), str):
+            return question, answer
+    return None
 
 
 def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
@@ -101,6 +119,12 @@ def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
     if not isinstance(turn, dict):
         return [turn]
     name, content = role_and_content(turn)
+    exchange = exchange_keys(turn) if name not in turn else None
+    if exchange:
+        question, answer = exchange
+        rest = {key: value for key, value in turn.items() if key not in exchange}
+        reply = {"role": ASSISTANT, "content": turn[answer], **rest}
+        return [{"role": USER, "content": turn[question]}, reply]
     if turn.get(name) in roles:
         turn = {**turn, name: roles[str(turn[name])]}
     if "parts" in turn and content not in turn:

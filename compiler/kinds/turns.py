@@ -9,12 +9,7 @@ from typing import Any, NamedTuple, cast
 from tuneyard.compiler.check.marks import TurnKeys, refuse_masked
 from tuneyard.compiler.init.look import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, columns_beside, system_column
-from tuneyard.compiler.init.threads import (
-    refuse_calls_as_answers,
-    refuse_exchanges,
-    refuse_loose_messages,
-    refuse_trees,
-)
+from tuneyard.compiler.init.threads import refuse_loose_messages, refuse_trees
 from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Schema, Shape, Values, kind_of
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
@@ -25,9 +20,10 @@ from tuneyard.compiler.kinds.turn_forms import (
     SYSTEM,
     USER,
     common_turns,
+    exchange_keys,
     role_and_content,
 )
-from tuneyard.compiler.spec.column_meanings import meaning
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, meaning
 from tuneyard.compiler.spec.model import Column, Output, Spec
 from tuneyard.core.calls import (
     RESULTS,
@@ -468,8 +464,7 @@ class TurnsKind(Kind):
         """Conversations. Rows that are parts or trees of conversations are refused."""
         return (
             Shape(self.propose, 10),
-            Shape(refuse_calls_as_answers, 70),
-            Shape(refuse_exchanges, 90),
+            Shape(self.propose_exchanges, 90),
             Shape(refuse_trees, 100),
             Shape(refuse_loose_messages, 110),
         )
@@ -479,13 +474,31 @@ class TurnsKind(Kind):
         turns = next((leaf for leaf in profile.leaves.values() if leaf.kind == "turns"), None)
         if turns is None:
             return None
-        column: dict[str, object] = {"names": [turns.path], "is": self.name}
-        if _has_text_with_calls(profile, turns.path):
+        return self._conversations(profile, turns.path)
+
+    def propose_exchanges(self, profile: FileProfile) -> Proposal | None:
+        """Conversations, if a column has lists of questions with their answers (Capybara)."""
+        for name in USUAL_NAMES["exchanges"]:
+            if profile.first and all(_are_exchanges(row.get(name)) for row in profile.first):
+                return self._conversations(profile, name)
+        return None
+
+    def _conversations(self, profile: FileProfile, path: str) -> Proposal:
+        """A proposal for the turns under a path, with what the file has next to them."""
+        column: dict[str, object] = {"names": [path], "is": self.name}
+        if _has_text_with_calls(profile, path):
             column["calls"] = "text"
         columns: dict[str, ProposedColumn] = {self.name: column}
         columns |= system_column(profile)
         columns |= columns_beside(profile, turns=True)
         return Proposal("Conversations", columns, {"format": "sharegpt"})
+
+
+def _are_exchanges(value: object) -> bool:
+    """True for a list of objects, each with a question and its answer."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(item, dict) and exchange_keys(item) is not None for item in value)
 
 
 def _has_text_with_calls(profile: FileProfile, path: str) -> bool:
@@ -510,6 +523,7 @@ TURNS = TurnsKind(
         **ROLE_NAMES,
     },
     has_turns=True,
+    has_answer=True,
     leaf_types=("turns",),
     reader=TurnsReader,
 )

@@ -298,20 +298,16 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     if output.format == "text":
         return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
     entry: Entry = {}
-    if any(kind.is_pair for kind in spec.recorded.values()):
-        entry["ranking"] = True
+    for kind in spec.recorded.values():
+        entry.update(kind.entry_keys)
     entry["file_name"] = file_name
-    columns_of_kinds = {kind.part: name for name, kind in spec.recorded.items()}
     if output.format == "alpaca":
-        columns = dict(ALPACA)
+        columns = {part: name for part, name in ALPACA.items() if part not in spec.replaced_parts}
         if "system" in output.templates:
             columns["system"] = "system"
         if output.turns == "history":
             columns["history"] = "history"
-        columns |= columns_of_kinds
-        if "ranking" in entry:
-            del columns["response"]
-        return {**entry, "formatting": "alpaca", "columns": columns}
+        return {**entry, "formatting": "alpaca", "columns": columns | spec.recorded_parts}
     columns = {"messages": output.field}
     names = spec.kinds | output.templates
     if output.format == "sharegpt" and "system" in names:
@@ -319,7 +315,7 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     if "tools" in names:
         columns["tools"] = "tools"
     tags = SHAREGPT_TAGS if output.format == "sharegpt" else OPENAI_TAGS
-    return {**entry, "formatting": "sharegpt", "tags": tags, "columns": columns | columns_of_kinds}
+    return {**entry, "formatting": "sharegpt", "tags": tags, "columns": columns | spec.recorded_parts}
 
 
 def entries_of(spec: Spec, splits: Sequence[str]) -> dict[str, Entry]:

@@ -4,6 +4,7 @@
 test checks that the bundled specs use no name that is missing here.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from functools import cache, lru_cache
 
@@ -17,9 +18,10 @@ _USUAL_NAMES = {
     "question_stem question.stem "
     "指令 提示 问题 提问 题目",
     "context": "input context contexts instances.input passage event paragraph question_content "
-    "输入 上下文 背景 补充信息",
+    "support 输入 上下文 背景 补充信息",
     "answer": "output response answer long_answer completion solution response_chosen answers.text chosen a "
     "judgement reply best_answer target targets canonical_solution instances.output 输出 回答 答案 回复 答复",
+    "program": "code",
     "text": "text content body document 文本 内容 正文 句子 评论",
     "summary": "summary highlights 摘要",
     "summarized": "article document dialogue text 文章 正文 对话",
@@ -29,9 +31,13 @@ _USUAL_NAMES = {
     "sentiment class_index quality is_duplicate duplicate paraphrase is_paraphrase 标签 标注 类别 分类",
     "same meaning": "quality is_duplicate duplicate paraphrase is_paraphrase",
     "chosen letter": "answer answer_key 答案 正确答案",
+    "chosen text": "correct_answer correct_option correct_choice",
+    "chosen number": "cop correct correct_option label",
+    "beginning": "goal sentence startphrase ctx",
     "rating": "overall_score score rating reward votes pm_score helpfulness quality_score 评分 得分",
     "idx": "idx index id",
     "turns": "conversations messages contents",
+    "exchanges": "conversation conversations messages turns dialogue dialog chat",
     "system": "system system_prompt system_message system_instruction",
     "history": "history",
     "tools": "tools functions tool_calls tool_call function_call function_calls",
@@ -61,6 +67,10 @@ PAIRS = (
     ("claim", "evidence"),
 )
 """Names of two texts that one label judges. Names that differ by their number alone need no entry."""
+CHOICE_COLUMN = re.compile(r"(choice|option|opt|op|sol|ending|alternative|answer)_?([0-9a-h])")
+"""A name, in snake case, of one of several columns of choices, and its number or letter: `option_a`."""
+WRONG_CHOICE = re.compile(r"(distractor|incorrect_answer|wrong_answer)_?([0-9])")
+"""A name of one of several columns of wrong choices. The correct one has a column of its own."""
 CLASS_ENDINGS = ("type", "class", "category", "类型", "类别", "分类")
 """How the name of a column of classes ends."""
 

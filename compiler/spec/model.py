@@ -213,6 +213,16 @@ class Spec:
         return {name: kind for name, kind in by_name.items() if kind.part}
 
     @property
+    def recorded_parts(self) -> dict[str, str]:
+        """The columns of `recorded` by the part of a registry entry's `columns` that each fills."""
+        return {kind.part: name for name, kind in self.recorded.items()}
+
+    @property
+    def replaced_parts(self) -> set[str]:
+        """The parts of a record that other columns stand in place of."""
+        return {part for kind in self.recorded.values() for part in kind.replaced_parts}
+
+    @property
     def turns(self) -> str:
         """The name of the column of turns, "" without such a column."""
         return next(iter(self.named("turns")), "")
@@ -483,7 +493,8 @@ def _check_names(spec: Spec) -> None:
     columns = spec.kinds
     formats = {output.format for output in spec.outputs}
     texts = bool(spec.mix) or "text" in formats
-    check_kinds(RecordLayout(columns, texts, spec.answered, formats))
+    options = {column.name: column.options for column in spec.columns}
+    check_kinds(RecordLayout(columns, texts, spec.answered, formats, options))
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses += [("split.stratify", spec.split.stratify), ("split.group", spec.split.group)]

@@ -2,12 +2,13 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
+from tuneyard.compiler.kinds import Kind, kinds
 from tuneyard.compiler.lint.retyped import problems_of_file, text_columns
 from tuneyard.compiler.publish.drift import (
     changed_entry,
@@ -433,15 +434,20 @@ def _bar(label: str, rows: Any) -> Any:
 def _check_rows(loaded: Any, starts: range, records: Records, verdict: Verdict) -> list[str]:
     """Compare every row with its record; the result is the places of the records."""
     places: list[str] = []
-    columns = loaded.select_columns(["_prompt", "_response", "_system", "_tools", *MEDIA])
+    compared_kinds = [kind for kind in kinds().values() if kind.loaded_columns]
+    names = ["_prompt", "_response", "_system"]
+    for kind in compared_kinds:
+        names += kind.loaded_columns
+    columns = loaded.select_columns(names)
     with _bar(f"comparing {verdict.dataset}", loaded) as bar:
         for start in starts:
             rows = columns[start : start + starts.step]
             batch = list(islice(records, len(rows["_prompt"])))
             for number, (place, example) in enumerate(batch):
                 places.append(place)
-                _check_row(place, example, rows, number, verdict)
-                if _is_dropped(rows, number, verdict.stage):
+                row = {name: values[number] for name, values in rows.items()}
+                _check_row(place, example, row, compared_kinds, verdict)
+                if _is_dropped(row, verdict.stage):
                     verdict.dropped.append(start + number)
             verdict.records += len(batch)
             bar.update(len(rows["_prompt"]))
@@ -468,45 +474,46 @@ def _why_no_answer(verdict: Verdict, expected: Expected) -> str:
     return ""
 
 
-def _is_dropped(rows: Mapping[str, Any], number: int, stage: str) -> bool:
+def _is_dropped(row: Mapping[str, Any], stage: str) -> bool:
     """True if LLaMA-Factory's processor skips a loaded row: it is not a question with its answers."""
     answers = ANSWERS_PER_ROW.get(stage)
     if not answers:
         return False
-    return len(rows["_prompt"][number]) % 2 != 1 or len(rows["_response"][number]) != answers
+    return len(row["_prompt"]) % 2 != 1 or len(row["_response"]) != answers
 
 
 def _check_row(
-    place: str, example: Example | str, rows: Mapping[str, Any], number: int, verdict: Verdict
+    place: str,
+    example: Example | str,
+    row: Mapping[str, Any],
+    compared_kinds: Iterable[Kind],
+    verdict: Verdict,
 ) -> None:
-    """Compare one record with the loader's row: turns, system text, tools and media."""
+    """Compare one record with the loader's row: turns, system text, and what the kinds of columns add."""
     if isinstance(example, str):
         verdict.add(Problem("E406", place, example))
         return
-    if _is_dropped(rows, number, verdict.stage):
+    if _is_dropped(row, verdict.stage):
         reason = "LLaMA-Factory finds no answer in it"
         if verdict.why_no_answer:
             reason = f"{reason}: {verdict.why_no_answer}"
         verdict.add(Problem("E406", place, reason))
         return
-    messages = rows["_prompt"][number] + rows["_response"][number]
     pairs: list[tuple[object, object]] = []  # of the file, of the loader
-    loaded_turns = [(message["role"], message["content"]) for message in messages]
+    loaded_turns = [(message["role"], message["content"]) for message in row["_prompt"] + row["_response"]]
     pairs += zip_longest(example.trained_turns, loaded_turns)
-    pairs.append((example.system, rows["_system"][number] or ""))
-    pairs.append((example.tools, rows["_tools"][number] or ""))
-    loaded_paths = [path for name in MEDIA for path in rows[name][number] or ()]
-    for path, loaded_path in zip_longest(example.paths, loaded_paths, fillvalue=""):
-        # the loader puts media_dir before the paths of files that it finds
-        if not path or not loaded_path.endswith(path):
-            pairs.append((path, loaded_path))
+    pairs.append((example.system, row["_system"] or ""))
+    for kind in compared_kinds:
+        pairs += kind.loaded_pairs(example, row)
     for of_file, of_loader in pairs:
         if of_file != of_loader:
             message = f"the file has {show_value(of_file)}, LLaMA-Factory reads {show_value(of_loader)}"
             verdict.add(Problem("E407", place, message))
             return
     verdict.same += 1
-    missing_paths = [path for path in loaded_paths if not Path(path).is_file()]
-    if missing_paths:
-        message = f"LLaMA-Factory does not find {missing_paths[0]}: a recipe names the folder as media_dir"
-        verdict.add(Problem("E408", place, message))
+    for kind in compared_kinds:
+        path = kind.not_found(row)
+        if path:
+            message = f"LLaMA-Factory does not find {path}: a recipe names the folder as media_dir"
+            verdict.add(Problem("E408", place, message))
+            return

@@ -14,6 +14,7 @@ from tuneyard.compiler.kinds.turns import OPENAI, SHAREGPT, Turn
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Output, Spec, placeholders
 from tuneyard.compiler.write.pieces import SEPARATOR
+from tuneyard.core.records import ALPACA
 
 Values = Iterable[object]
 HISTORY = "history"
@@ -95,12 +96,13 @@ class Renderer:
         if out.format == "alpaca" and self.from_turns:
             return [*self._alpaca(batch), *system, *kept]
         if out.format == "alpaca":
-            history: list[Field] = [(HISTORY, repeat([], len(batch)))]  # other parts of a mixture have one
-            if out.turns != HISTORY or any(kind.part == HISTORY for kind in self.beside.values()):
-                history = []
-            is_pair = any(kind.is_pair for kind in self.beside.values())
-            fields = ("instruction", "input") if is_pair else ("instruction", "input", "output")
-            texts = {name: self._text(batch, name) for name in fields}
+            history: list[Field] = []
+            if out.turns == HISTORY and HISTORY not in self.spec.recorded_parts:
+                history = [(HISTORY, repeat([], len(batch)))]  # other parts of a mixture have one
+            texts: dict[str, Filled] = {}
+            for part, name in ALPACA.items():
+                if part not in self.spec.replaced_parts:
+                    texts[name] = self._text(batch, name)
             if out.wrap_input != "{}":
                 inputs = wrapped(out.wrap_input, list(texts["input"].texts(len(batch))))
                 texts["input"] = Filled(["", ""], [cast("list[str]", inputs)])

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from tests.messages import raises
 from tests.unit.compiler.conftest import as_parquet
+from tuneyard.core.errors import ContentError
 
 CHOICES = ["six", "eight", "ten"]
 LABELLED = {"text": CHOICES, "label": ["1", "2", "3"]}
@@ -64,6 +66,24 @@ def test_numbers_may_count_from_one_and_a_note_says_from_where(bench):
     assert compiled(bench, rows, spec) == ["A", "C"]
     report = bench.compile("choices", f"train={bench.rows('zero.jsonl', rows[:1])}")
     assert any("of which 0 is the first choice" in note for note in report.problems.notes)
+
+
+COLUMNS = """about: choices in columns
+columns: {q: [q], a: [x], b: [y], answer: {names: [n], is: choice, of: [a, %s]}}
+write: [{dataset: c, file: choices.json, format: alpaca, instruction: "{q} {a} {b}", output: "{answer}"}]
+"""
+
+
+def test_choices_in_columns_need_a_column_each(bench):
+    row = {"q": "How many?", "x": "six", "y": "six", "n": 0}
+    with raises(ContentError, "of: [a, b]"):
+        problems(bench, row, bench.write("s.yaml", COLUMNS.replace(", of: [a, %s]", "")))
+    with raises(ContentError, "`of` names 'c'"):
+        problems(bench, row, bench.write("s.yaml", COLUMNS % "c"))
+    spec = bench.write("s.yaml", COLUMNS % "b")
+    assert compiled(bench, [row], spec) == ["A"]
+    ((code, message),) = problems(bench, row | {"n": "six"}, spec)
+    assert code == "E107" and "2 choices are" in message
 
 
 def test_choices_and_answer_go_together(bench):

@@ -1,5 +1,7 @@
 """init on small files in the shape of public datasets: right, refused with the reason, or with a warning."""
 
+import json
+
 import pytest
 import yaml
 
@@ -119,12 +121,29 @@ def test_a_bundled_spec_with_what_differs(bench, make_row, like, expected):
     ("make_row", "warning"),
     [
         (lambda n: {"text": story(n), "label": n % 2}, "label holds numbers"),
-        (lambda n: {"sentence1": story(n), "sentence2": ask(n), "label": n % 2}, "GLUE numbers them so"),
+        (
+            lambda n: {"sentence1": story(n) * 2, "sentence2": ask(n), "label": n % 2},
+            "GLUE numbers them so",
+        ),
+        (lambda n: {"sentence1": story(n), "sentence2": story(n + 1), "label": n % 2}, "mean the same"),
+        (
+            lambda n: {
+                "premise": story(n),
+                "choice1": ask(n),
+                "choice2": reply(n),
+                "label": n // 2 % 2,
+                "question": ("cause", "effect")[n % 2],
+            },
+            "question has few values (cause, effect)",
+        ),
         (lambda n: {"tweet": story(n), "label": "ab"[n % 2]}, "tweet is used as the text"),
-        (lambda n: {"text": story(n), "code": f"def add(x): return x + {n}"}, "not used: code"),
+        (
+            lambda n: {"text": story(n), "code": f"def add(x): return x + {n}"},
+            "code is used as the answer to text",
+        ),
         (lambda n: {"problem": ask(n), "answer": str(n), "solution": reply(n)}, "not used: solution"),
     ],
-    ids=["imdb", "paws", "tweets", "mbpp", "openr1"],
+    ids=["imdb", "rte", "paws", "copa", "tweets", "mbpp", "openr1"],
 )
 def test_a_proposal_that_may_be_wrong_warns(bench, make_row, warning):
     assert any(warning in line for line in columns_of(bench, "rows.jsonl", make_row)[1])
@@ -134,9 +153,10 @@ def test_a_proposal_that_may_be_wrong_warns(bench, make_row, warning):
     ("row", "facts"),
     [
         ({"goal": ask(1), "sol1": reply(1), "sol2": reply(2)}, ""),
+        ({"goal": ask(1), "sol1": reply(1), "sol2": reply(2), "label": 7}, ""),
         ({"sentence1": story(1), "sentence2": story(2), "score": 2.5}, ""),
     ],
-    ids=["piqa", "stsb"],
+    ids=["piqa without labels", "a number of no choice", "stsb"],
 )
 def test_a_shape_that_no_spec_holds_is_refused_with_the_reason(bench, row, facts):
     with raises(ContentError, *facts.split("; ")):
@@ -188,20 +208,131 @@ def test_ratings_next_to_an_answer_are_reported_as_unused(bench):
     assert "warning: not used: helpfulness (number)" in report
 
 
+WORDS = ("tin", "zinc", "iron", "lead")
+
+
+def choices_by(names, n):
+    return {name: f"{WORDS[(n + at) % 4]} {n}" for at, name in enumerate(names)}
+
+
 @pytest.mark.parametrize(
-    ("row", "facts"),
+    ("make_row", "letters"),
     [
-        ({"conversation": [{"input": "a?", "output": "b"}] * 2}, ""),
         (
-            {"query": "1+2?", "answers": '[{"name": "add", "arguments": {"a": 1}}]', "tools": "[{}]"},
-            "JSON",
+            lambda n: {
+                "premise": story(n), "question": "cause", "label": n % 2,
+                **choices_by(("choice1", "choice2"), n),
+            },
+            "AB",
+        ),
+        (lambda n: {"goal": ask(n), **choices_by(("sol1", "sol2"), n), "label": n % 2}, "AB"),
+        (
+            lambda n: {
+                "sentence": story(n), **choices_by(("option1", "option2"), n), "answer": str(1 + n % 2)
+            },
+            "AB",
+        ),
+        (
+            lambda n: {
+                "context": story(n), "question": ask(n), "label": str(1 + n % 3),
+                **choices_by(("answerA", "answerB", "answerC"), n),
+            },
+            "ABC",
+        ),
+        (
+            lambda n: {"question": ask(n), **choices_by(("opa", "opb", "opc", "opd"), n), "cop": n % 4},
+            "ABCD",
+        ),
+        (
+            lambda n: {
+                "question": ask(n), **choices_by(("option_a", "option_b", "option_c"), n),
+                "answer": f"{WORDS[(n + n % 3) % 4]} {n}",
+            },
+            "ABC",
         ),
     ],
-)
-def test_rows_that_are_no_examples_are_refused_with_the_file_to_write(bench, row, facts):
-    with raises(ContentError, *facts.split("; ")) as error:
-        propose(bench.rows("rows.jsonl", [row] * ROWS))
-    assert "Spec messages compiles that file" in str(error.value)
+    ids=["copa", "piqa", "winogrande", "siqa", "medmcqa", "answers as texts"],
+)  # fmt: skip
+def test_choices_in_columns(bench, make_row, letters):
+    """The prompt lists the choices, and the number or the text of the answer becomes its letter."""
+    _, _, spec = columns_of(bench, "columns.jsonl", make_row)
+    assert spec["columns"]["answer"]["is"] == "choice"
+    records = bench.records("columns_train.jsonl") + bench.records("columns_eval.jsonl")
+    expected = {letters[n % len(letters)] for n in range(ROWS)}
+    assert {record["output"] for record in records} == expected
+    first = make_row(0)
+    (record,) = [record for record in records if "tin 0" in record["instruction"]]
+    assert record["output"] == letters[0]
+    assert "\nA. tin 0\nB. zinc 0" in record["instruction"]
+    assert str(first.get("premise", first.get("question", ""))) in record["instruction"]
+
+
+def test_a_correct_choice_in_a_column_of_its_own_is_not_always_the_first(bench):
+    """SciQ: the choices are sorted, so that their order does not tell the answer."""
+    columns, _, spec = columns_of(
+        bench,
+        "sciq.jsonl",
+        lambda n: {
+            "question": ask(n), "support": story(n), "correct_answer": f"{WORDS[n % 4]} {n}",
+            **{f"distractor{at}": f"{WORDS[(n + at) % 4]} {n}" for at in (1, 2, 3)},
+        },
+    )  # fmt: skip
+    assert spec["columns"]["answer"]["sort"] is True and columns["context"] == "support"
+    records = bench.records("sciq_train.jsonl")
+    assert {record["output"] for record in records} == set("ABCD")
+    for record in records:
+        (number,) = [word for word in record["input"].split() if word.isdigit()]
+        letter = record["output"]
+        assert f"\n{letter}. {WORDS[int(number) % 4]} {number}" in record["instruction"]
+
+
+@pytest.mark.parametrize("names", [("input", "output"), ("human", "assistant")], ids=["capybara", "moss"])
+def test_exchanges_are_turns(bench, names):
+    columns, warnings, spec = columns_of(
+        bench,
+        "talks.jsonl",
+        lambda n: {"conversation": [dict(zip(names, (ask(n), reply(n)), strict=True))] * (1 + n % 2)},
+    )
+    assert columns == {"turns": "conversation"} and spec["like"] == "messages" and warnings == []
+    turns = [(turn["from"], turn["value"]) for turn in bench.records("talks_eval.jsonl")[0]["conversations"]]
+    assert turns[:2] == [("human", turns[0][1]), ("gpt", turns[1][1])] and turns[1][1].startswith("It says")
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_calls_as_answers_are_turns_of_calls(bench, as_text):
+    """APIGen's calls are JSON text. A call of a tool that the row lacks is an error."""
+
+    def make_row(n, name="add"):
+        answers = [{"name": name, "arguments": {"a": n}}]
+        tools = [{"name": "add", "description": "adds", "parameters": {"a": {"type": "int"}}}]
+        if as_text:
+            return {"query": ask(n), "answers": json.dumps(answers), "tools": json.dumps(tools)}
+        return {"query": ask(n), "answers": answers, "tools": tools}
+
+    columns, warnings, _ = columns_of(bench, "xlam.jsonl", make_row)
+    assert columns == {"turns": "query", "completion": "answers", "tools": "tools"} and warnings == []
+    question, call = bench.records("xlam_eval.jsonl")[0]["conversations"]
+    assert (question["from"], call["from"]) == ("human", "function_call")
+    assert json.loads(call["value"])["name"] == "add"
+    report = bench.compile(
+        bench.folder / "mine.yaml", bench.rows("other.jsonl", [make_row(n, "sub") for n in range(25)])
+    )
+    assert {problem.code for problem in report.problems.errors} == {"E109"}
+
+
+def test_codes_of_a_diagnosis_are_no_programs(bench):
+    columns, _, _ = columns_of(bench, "icd.jsonl", lambda n: {"text": story(n), "code": f"E{n}"})
+    assert columns == {"text": "text"}
+
+
+def test_calls_are_no_text_of_an_answer(bench):
+    row = {"query": ask(1), "answers": '[{"name": "add", "arguments": {}}]', "tools": "[]"}
+    text, _ = propose(bench.rows("xlam.jsonl", [row | {"tools": '[{"name": "add"}]'}] * 3))
+    spec = yaml.safe_load(text)
+    spec["write"][0] |= {"format": "alpaca"}
+    spec["ignore"] = ["tools"]
+    report = bench.compile(bench.write("alpaca.yaml", yaml.safe_dump(spec)))
+    assert "write sharegpt or messages" in report.problems.errors[0].message
 
 
 def test_a_list_of_choices_with_the_correct_one(bench):

@@ -10,7 +10,11 @@ from tests.messages import raises
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.kinds import RecordLayout, check_kinds, kinds
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
+from tuneyard.compiler.verify.expect import Expected
+from tuneyard.compiler.verify.dataset import Verdict, _check_rows
+from tuneyard.core.datasets import read_registry
 from tuneyard.core.errors import ContentError
+from tuneyard.core.records import format_of_entry
 
 SHOUTED = """
 from tuneyard.compiler.kinds import ColumnReader, Kind
@@ -21,6 +25,36 @@ class ShoutReader(ColumnReader):
 
 SHOUTED = Kind("shouted", {"type": "string", "description": "text"}, is_text=True, reader=ShoutReader,
                options={"marks": {"type": "integer"}})
+"""
+SOUNDS = """
+from tuneyard.compiler.init.proposal import Proposal, alpaca_output
+from tuneyard.compiler.kinds import ASKED, ColumnReader, Kind, Shape
+from tuneyard.core.calls import WrongValueError
+
+class SoundsReader(ColumnReader):
+    reads_each = True
+
+    def read(self, value):
+        paths = value.split(";")
+        if "" in paths:
+            raise WrongValueError("found an empty path")
+        return paths
+
+class SoundsKind(Kind):
+    def shapes(self):
+        return (Shape(self.propose, 5),)
+
+    def propose(self, profile):
+        if "sounds" not in profile.filled_columns():
+            return None
+        columns = {"q": ["heard"], "s": {"names": ["sounds"], "is": self.name}, "a": ["words"]}
+        return Proposal("Sounds and their words", columns, alpaca_output("{q}", "{a}"))
+
+    def loaded_pairs(self, example, loaded):
+        return [(list(example.media["audios"]), loaded["_audios"])]
+
+SOUNDS = SoundsKind("sounds", {"type": "string", "description": "paths"}, part="audios", compared=ASKED,
+                    entry_keys={"ranking": False}, loaded_columns=("_audios",), reader=SoundsReader)
 """
 SPEC = """
 about: a kind of a new file
@@ -43,6 +77,76 @@ def test_a_new_kind_is_one_new_file(bench, monkeypatch):
     finally:
         read_schema.cache_clear()
     assert bench.records("s-train.jsonl") == [{"instruction": "Hi?", "input": "", "output": "HELLO!!"}]
+
+
+@pytest.fixture
+def with_sounds(monkeypatch):
+    """The kinds with one more, which comes as the text of one file."""
+    code: dict[str, object] = {}
+    exec(SOUNDS, code)
+    everything = kinds() | {"sounds": code["SOUNDS"]}
+    for place in ("kinds", "spec.file", "init.proposal", "init.guess", "verify.dataset"):
+        monkeypatch.setattr(f"tuneyard.compiler.{place}.kinds", lambda: everything)
+    read_schema.cache_clear()
+    yield
+    read_schema.cache_clear()
+
+
+class LoadedRows(dict):
+    """Rows as LLaMA-Factory's loader gives them: columns, of which slices are taken."""
+
+    def __len__(self):
+        return len(self["_prompt"])
+
+    def __getitem__(self, key):
+        if isinstance(key, str):
+            return dict.__getitem__(self, key)
+        return {name: values[key] for name, values in self.items()}
+
+    def select_columns(self, names):
+        return LoadedRows((name, self[name]) for name in names)
+
+
+HEARD = [
+    {"heard": "Who?", "sounds": "a.wav;b.wav", "words": "An owl."},
+    {"heard": "Who?", "sounds": "c.wav", "words": "A fox."},
+]
+
+
+def test_a_new_kind_is_recognised_compiled_registered_and_read_back(bench, with_sounds):
+    """`init` proposes it; the record, the entry and the lint take what the kind declares."""
+    text, _ = propose(bench.rows("rows.jsonl", HEARD))
+    assert yaml.safe_load(text)["columns"]["s"] == {"names": ["sounds"], "is": "sounds"}
+    spec = bench.write("heard.yaml", text)
+    assert bench.compile(spec).problems.counts == {}
+    assert [record["s"] for record in bench.records("rows.jsonl")] == [["a.wav", "b.wav"], ["c.wav"]]
+    (entry,) = read_registry(bench.out).values()
+    assert (entry["columns"]["audios"], entry["ranking"]) == ("s", False)
+    same = [row | {"sounds": "a.wav"} for row in HEARD]
+    conflict = bench.compile(spec, bench.rows("same.jsonl", same)).problems.counts
+    assert list(conflict) == ["W203"]
+    (problem,) = bench.compile(spec, bench.rows("bad.jsonl", [HEARD[0] | {"sounds": ";"}])).problems.errors
+    assert (problem.code, problem.field) == ("E107", "sounds (s)")
+
+
+@pytest.mark.parametrize(("second", "codes"), [(["c.wav"], []), (["d.wav"], ["E407"])])
+def test_verify_compares_what_a_new_kind_expects(bench, with_sounds, second, codes):
+    bench.compile(bench.write("heard.yaml", propose(bench.rows("rows.jsonl", HEARD))[0]))
+    ((name, entry),) = read_registry(bench.out).items()
+    loaded = LoadedRows(
+        _prompt=[[{"role": "user", "content": row["heard"]}] for row in HEARD],
+        _response=[[{"role": "assistant", "content": row["words"]}] for row in HEARD],
+        _system=["", ""],
+        _tools=["", ""],
+        _audios=[["a.wav", "b.wav"], second],
+        _images=[None, None],
+        _videos=[None, None],
+    )
+    expected = Expected(bench.out / str(entry["file_name"]), format_of_entry(entry))
+    verdict = Verdict(name, loaded=2)
+    _check_rows(loaded, range(0, 2, 2), expected.records(), verdict)
+    assert [code for code in verdict.counts if code != "E408"] == codes  # there are no such files
+    assert verdict.same == 2 - len(codes)
 
 
 def test_kinds_stand_in_no_other_file_of_the_compiler_schema():
