@@ -10,8 +10,8 @@ from tests.messages import raises
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.kinds import RecordLayout, check_kinds, kinds
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
-from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.dataset import Verdict, _check_rows
+from tuneyard.compiler.verify.expect import Expected
 from tuneyard.core.datasets import read_registry
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records import format_of_entry
