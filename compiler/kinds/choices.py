@@ -43,7 +43,7 @@ class Choices(NamedTuple):
         return "\n".join(f"{label}. {text}" for label, text in pairs)
 
 
-class AnswerReader(ColumnReader):
+class CorrectChoiceReader(ColumnReader):
     """Finds the label of the correct choice, for the columns in `answers`."""
 
     def __init__(self, column: Column, file: FileContext) -> None:
@@ -99,7 +99,7 @@ class AnswerReader(ColumnReader):
         ]
 
 
-class ChoicesReader(AnswerReader):
+class ChoicesReader(CorrectChoiceReader):
     """Reads the choices of a question, and replaces the answer of the row by its letter."""
 
     reads_each = True
@@ -139,7 +139,7 @@ class ChoicesReader(AnswerReader):
         return changed
 
 
-class ChoiceReader(AnswerReader):
+class ChoiceReader(CorrectChoiceReader):
     """Replaces the answer by its letter, if each choice has a column (`of`)."""
 
     def __init__(self, column: Column, file: FileContext) -> None:
