@@ -5,7 +5,7 @@ answer.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from tuneyard.core.cli import command_line
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends.generate import PRESET_TOKENS, PRESETS
+from tuneyard.eval.datasets.dataset import find_sets
 from tuneyard.eval.read.results import MERGED, UNMERGED, read_identity
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -119,7 +120,16 @@ def _kept_options(options: dict[str, Any]) -> dict[str, Any]:
     kept["model"] = ""
     if not (options["datasets"] or options["data"]):
         kept["datasets"] = tuple(run["sets"])
+        _check_registered(kept["datasets"], options["rescore"])
     return kept
+
+
+def _check_registered(names: Sequence[str], source: Path) -> None:
+    """Refuse to score again on a file that only the first run named: run.json does not contain its path."""
+    try:
+        find_sets(names, ())
+    except RequestError as error:
+        raise RequestError(f"--rescore {source}: {error}. If it scored a file, add --data FILE") from error
 
 
 def _explicit_options() -> dict[str, click.Parameter]:

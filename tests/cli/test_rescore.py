@@ -107,6 +107,13 @@ def test_a_run_scored_again_as_it_was_has_the_same_bytes(chosen, data, tmp_path)
     assert results(tmp_path / "new/base/tiny")["accuracy"] == results(chosen / "base/tiny")["accuracy"]
 
 
+def test_the_file_of_the_first_run_must_be_named_again(generated, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with raises(RequestError, "--rescore", "tiny", "--data"):
+        call(nli, "--rescore", generated, "--parser", "substring", "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 QUESTIONS = [
     {"question": "Capital of France?", "answer": "Paris", "type": "fact"},
     {"question": "2?", "answer": "2"},

@@ -259,7 +259,7 @@ def _score(score: ModelScore | None, metric: Metric) -> str:
         return NONE
     text = metric.interval_text((score.value, score.low, score.high))
     if score.always:
-        text += tr(', always "{label}"', label=score.always)
+        text += tr(', always "{label}"', label=short(score.always))
     if score.unparsed:
         text += tr(", {count} unparsed", count=score.unparsed)
     if score.trained_on and score.trained_on_at_most:

@@ -504,3 +504,9 @@ def test_a_model_that_gives_one_answer_to_every_example_is_marked() -> None:
     assert ', always "no"' in lines[3] and "always" not in lines[4]
     assert VALID(to_json(comparison, [base, tuned], [], []))
     assert "always" not in markdown(compare([make("base", [True] * 4)], "base"))
+
+
+def test_an_answer_of_several_lines_stays_in_its_cell() -> None:
+    gold = ["yes", "no", "no", "no"]
+    base = ScoredRun("base", "s", "", list("0123"), gold, ["I say:\n\nno"] * 4, [False] * 4)
+    assert ', always "I say: no" |' in markdown(compare([base], "base"))
