@@ -273,12 +273,12 @@ def call_errors(calls: list[tuple[int, Call]], tools: str) -> Iterator[CallError
             message = f"turn {turn}: the tool {show_value(name)} is not declared: {declared_names}"
             yield CallError(message, bool(schemas))
             continue
-        fault = _refused(json.dumps(schemas[name], sort_keys=True), arguments)
+        fault = _schema_violation(json.dumps(schemas[name], sort_keys=True), arguments)
         if fault:
             yield CallError(f"turn {turn}: the call of {show_value(name)}: {fault}", False)
 
 
-def _refused(schema: str, arguments: dict[str, Any]) -> str:
+def _schema_violation(schema: str, arguments: dict[str, Any]) -> str:
     """First violation of a tool's JSON Schema by these arguments, "" if they are valid."""
     validator = _validator(schema)
     if isinstance(validator, str):

@@ -133,7 +133,7 @@ class Ab(Task):
     request: ScoringRequest
     seed: int
     sets: Sequence[str]
-    refused = "left out of the sheet"
+    if_too_long = "left out of the sheet"
 
     def prompted(self, opened: Opened) -> Opened:
         """Check that there are two models or more, and that the key in OUT is of the same sheet."""
@@ -191,11 +191,11 @@ class Ab(Task):
 
 
 def _answers(out: Path, models: Sequence[str], name: str) -> list[Answered]:
-    """Prompts of a dataset with the answers of all models. A prompt that a model refused is left out."""
+    """Prompts of a dataset with all answers. A prompt that was too long for a model is left out."""
     logs = [[line for _, line in json_lines(out / model / name / PREDICTIONS)] for model in models]
     answered = []
     for lines in zip(*logs, strict=True):
-        if any("refused" in line for line in lines):
+        if any("too_long" in line for line in lines):
             continue
         answers = {}
         for model, line in zip(models, lines, strict=True):

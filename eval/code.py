@@ -171,8 +171,8 @@ class Code(Task):
         """Task, reference, answer, the program in it, and the reason why it fails, or ""."""
         tests = job.dataset.records[row]["tests"]  # a list: check_tests
         program = program_of(str(fields.get("model_output", "")))
-        if "refused" in fields:
-            failure = str(fields["refused"])
+        if "too_long" in fields:
+            failure = str(fields["too_long"])
         else:
             failure = run_tests(program, list(map(str, cast(list[object], tests))))
         return {

@@ -118,7 +118,7 @@ class Dialogue(Task):
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Both figures of the model and of the data's own answers, as means over conversations."""
-        played = [line for line in predictions if "refused" not in line]
+        played = [line for line in predictions if "too_long" not in line]
         talks = [_talk(line["transcript"]) for line in played]
         references = [_reference(job.rows[line["row"]]) for line in played]
         groups = groups_of(played) or range(len(played))
@@ -147,7 +147,7 @@ class Dialogue(Task):
         """Warn of conversations that were not played to their end."""
         reasons = {
             "one_question": ("row", "with a single question: left out"),
-            "refused": ("conversation", "too long for the context: left out"),
+            "too_long": ("conversation", "too long for the context: left out"),
             "cut_short": ("conversation", "ended early, when the context was full"),
         }
         warnings = []

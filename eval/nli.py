@@ -259,7 +259,7 @@ class Nli(Task):
     def _label(self, job: Job, fields: Fields) -> str:
         """The label of a chosen or generated answer, with --count applied."""
         labels = self.label_sets[job.dataset.name]
-        if "refused" in fields:
+        if "too_long" in fields:
             return UNKNOWN
         parse = PARSERS[self.parser]
         label = fields.get("predicted_output") or parse(str(fields["model_output"]), labels.labels)
@@ -270,7 +270,7 @@ class Nli(Task):
         if job.kept:  # the check would need the model
             return {}
         generates = self.mode == "generate"
-        answered = [row for row, line in enumerate(predictions) if "refused" not in line]
+        answered = [row for row, line in enumerate(predictions) if "too_long" not in line]
         can_choose = job.request.backend == "hf" and not job.request.think
         count = self.check_generate
         if generates and can_choose:

@@ -78,7 +78,7 @@ class Preference(Task):
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The prompt, the more likely answer's side, both answers, and their log-probabilities."""
         side = UNKNOWN
-        if "refused" not in fields:
+        if "too_long" not in fields:
             prefers_chosen = fields[f"{CHOSEN}_logp"] > fields[f"{REJECTED}_logp"]
             side = CHOSEN if prefers_chosen else REJECTED
         return {
@@ -118,7 +118,7 @@ class Marked(Task):
 
     desirable: Mapping[str, Sequence[bool]]
     kept = ()
-    refused = "left out"
+    if_too_long = "left out"
 
     def scorer(self, job: Job) -> Scorer:
         """Read the answer of every row."""

@@ -24,7 +24,7 @@ from tuneyard.core.number_format import Table, grid
 from tuneyard.core.prompt import Encode, Message, chat_encoder, llamafactory_encoder, saved_chat_template
 from tuneyard.eval.backends.load import check_gguf, find_model, load_gguf, load_gguf_tokenizer, load_model
 from tuneyard.eval.backends.modelfile import ServedModelfile, read_modelfile
-from tuneyard.eval.backends.scorers import choosing, refuse, score_all
+from tuneyard.eval.backends.scorers import choosing, prompts_too_long, score_all
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
 from tuneyard.eval.datasets.prompts import trained_template
 from tuneyard.eval.metrics.labels import MOST, spellings
@@ -241,10 +241,12 @@ def prove(request: ScoringRequest, inputs: ParityInputs) -> Proof:
             if way != reference:
                 prompts.append(prove_prompts(way, name, ids_by_way[reference], ids, tokenizer.decode))
         scored_ids = ids_by_way[scored]
-        refused = refuse(scored_ids, request.max_new_tokens, opened.local.context)
-        fitting_rows[name] = [row for row in scored_ids if row not in refused]
-        if refused:
-            unchecked.append(f"answers to {counted(len(refused), 'row')} of {name}: too long for the context")
+        too_long = prompts_too_long(scored_ids, request.max_new_tokens, opened.local.context)
+        fitting_rows[name] = [row for row in scored_ids if row not in too_long]
+        if too_long:
+            unchecked.append(
+                f"answers to {counted(len(too_long), 'row')} of {name}: too long for the context"
+            )
     answers = list(_answers(jobs, inputs, fitting_rows))
     return Proof(reference, prompts, answers, unchecked, _facts(request, inputs, opened, datasets))
 

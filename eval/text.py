@@ -292,15 +292,15 @@ class Text(Task):
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Warn of rows that were cut, and of prompts that exceed the context."""
         warnings = []
-        cut, refused = round(results["truncation_rate"] * results["n"]), results["refused"]
+        cut, too_long = round(results["truncation_rate"] * results["n"]), results["too_long"]
         if cut:
             warnings.append(
                 f"{cut} of {counted(results['n'], 'row')} cut to --max-seq-length {self.longest} as training "
                 "cuts them: their loss is that of the remaining tokens"
             )
-        if refused:
+        if too_long:
             warnings.append(
-                f"{counted(refused, 'prompt')} too long for the context with --max-new-tokens "
+                f"{counted(too_long, 'prompt')} too long for the context with --max-new-tokens "
                 f"{results['settings'].get('max_new_tokens')}: no answer was generated"
             )
         return warnings

@@ -119,10 +119,10 @@ class Tools(Task):
         return opened
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """The raw answer, its calls and the expected ones. Nothing is right in a refused prompt."""
+        """The raw answer, its calls and the expected ones. Nothing is right in a prompt that was too long."""
         line = line_of(job, row, fields)
         line.update(_judged(job.rows[row], str(line["model_output"])))
-        if "refused" in fields:
+        if "too_long" in fields:
             line.update(
                 {"predicted_output": UNKNOWN, "calls": None, "right_function": False, "right_number": False}
             )

@@ -93,7 +93,7 @@ def freeze_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
     model = answer.get("model", {})
     layers = model.get("layers")
     count = recipe.number("freeze_trainable_layers", 0)
-    if not layers or model.get("refused") or recipe.settings.get("finetuning_type") != "freeze":
+    if not layers or model.get("rejected") or recipe.settings.get("finetuning_type") != "freeze":
         return
     if abs(count) <= layers:
         return

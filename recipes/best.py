@@ -21,7 +21,7 @@ from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
 from tuneyard.core.schema_errors import is_number
 from tuneyard.recipes.output_dir import CHECKPOINT, checkpoints, find_flaw
 
-COUNTS = ("n", "refused", "seconds")  # numbers of a results.json that say nothing of quality
+COUNTS = ("n", "too_long", "seconds")  # numbers of a results.json that say nothing of quality
 
 
 class DivergedError(ContentError):

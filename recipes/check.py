@@ -324,33 +324,33 @@ def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Proble
 
 
 def answer_problems(recipe: Recipe, answer: Answer, codes: list[str]) -> Iterator[Problem]:
-    """Report LLaMA-Factory's refusals that our rules do not explain yet. `codes` are beginnings like E30."""
+    """Report errors of LLaMA-Factory that our rules do not explain yet. `codes` are beginnings like E30."""
     rejected = answer.get("rejected")
     if rejected and "E30" not in codes:
         message = f"LLaMA-Factory refuses it: {rejected}"
-        yield refusal("E350", recipe, message, rejected, answer.get("at_fault", []))
+        yield rejection("E350", recipe, message, rejected, answer.get("at_fault", []))
     model = answer.get("model", {})
     unfit = [(key, name) for key, names in model.get("unfit", {}).items() for name in names]
     for key, name in unfit:
         yield recipe.problem("E351", key, f"{name} fits no layer of the model")
-    if model.get("refused") and not unfit and not {"E30", "E31"} & {*codes}:
-        refused = model["refused"]
-        message = f"LLaMA-Factory cannot adapt it: {refused}"
-        yield refusal("E351", recipe, message, refused, model.get("at_fault", []))
+    if model.get("rejected") and not unfit and not {"E30", "E31"} & {*codes}:
+        rejected = model["rejected"]
+        message = f"LLaMA-Factory cannot adapt it: {rejected}"
+        yield rejection("E351", recipe, message, rejected, model.get("at_fault", []))
 
 
-def refusal(code: str, recipe: Recipe, message: str, words: str, at_fault: Collection[str]) -> Problem:
-    """A refusal of LLaMA-Factory in its own `words`, at the line of the setting that it is about."""
-    key = refused_key(recipe, words, at_fault)
+def rejection(code: str, recipe: Recipe, message: str, words: str, at_fault: Collection[str]) -> Problem:
+    """An error of LLaMA-Factory in its own `words`, at the line of the setting that it is about."""
+    key = rejected_key(recipe, words, at_fault)
     if key:
         return recipe.problem(code, key, message)
     return Problem(code, str(recipe.path), message)
 
 
-def refused_key(recipe: Recipe, message: str, at_fault: Collection[str]) -> str:
-    """Name the setting that a refusal of LLaMA-Factory is about, "" if none can be named.
+def rejected_key(recipe: Recipe, message: str, at_fault: Collection[str]) -> str:
+    """Name the setting that an error of LLaMA-Factory is about, "" if none can be named.
 
-    `at_fault` are the settings without which it would not refuse. Of these, one that the message names is
+    `at_fault` are the settings without which the error goes. Of these, one that the message names is
     best (PiSSA is `pissa_init`, Unsloth `use_unsloth`), then one whose value it quotes ("Module x is not
     found"). A setting that the recipe lacks is named if the message asks for it. It has no line.
     """

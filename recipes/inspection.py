@@ -18,7 +18,7 @@ from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.data import files_of
-from tuneyard.recipes.rows import RefusedEpochError, epoch, expected_errors, look, words
+from tuneyard.recipes.rows import UntrainableEpochError, epoch, expected_errors, look, words
 from tuneyard.recipes.token_weights import read_weights, token_spans
 
 # Settings that only the training machine can judge; recipes/rules.py does.
@@ -134,7 +134,7 @@ class Inspection:
                 layout = _model(reader.model_args, reader.finetuning_args, reader.module.get("tokenizer"))
             except expected_errors() as error:
                 return {"error": words(error)}
-            if layout["refused"]:
+            if layout["rejected"]:
                 layout["at_fault"] = [key for key in finetuning_keys if self._fits_without(key)]
             return layout
 
@@ -149,7 +149,7 @@ class Inspection:
             layout = _model(arguments.model_args, arguments.finetuning_args, None)
         except expected_errors():
             return False
-        return not layout["refused"]
+        return not layout["rejected"]
 
     def _rows(self, name: str) -> Facts:
         """Findings about a dataset, without the lengths of its rows."""
@@ -194,7 +194,7 @@ class Inspection:
             others = [self._lengths(name) or [] for name in data_args.eval_dataset or []]
             try:
                 return epoch(self.arguments, sets, others, self.workers)
-            except RefusedEpochError as error:
+            except UntrainableEpochError as error:
                 return {"rejected": str(error), "at_fault": error.keys}
 
         if None in keys.values():
@@ -270,7 +270,7 @@ def preview(settings: dict[str, object], weights: Path, count: int) -> list[list
 
 
 def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, object]:
-    """Parameters and shapes from the config alone, `unfit` module names, and why it is `refused`."""
+    """Parameters and shapes from the config alone, `unfit` module names, and why it is `rejected`."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -326,9 +326,9 @@ def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> 
         with torch.device("meta"):
             model = init_adapter(config, model, model_args, finetuning_args, is_trainable=True)
     except expected_errors() as error:
-        return {"trainable": None, "unfit": unfit, "refused": words(error)}
+        return {"trainable": None, "unfit": unfit, "rejected": words(error)}
     trainable = {name: one for name, one in model.named_parameters() if one.requires_grad}
     trained = sum(parameter.numel() for parameter in trainable.values())
     moe = {"experts": experts, "trains_experts": any(EXPERTS in name for name in trainable)}
     is_planned = finetuning_args.finetuning_type in ("full", "lora")  # recipes/costs.py plans these
-    return {"trainable": int(trained) if is_planned else None, "unfit": unfit, "refused": "", **moe}
+    return {"trainable": int(trained) if is_planned else None, "unfit": unfit, "rejected": "", **moe}

@@ -242,7 +242,7 @@ def _summary(lengths: list[list[int]], cutoff: int, share: float) -> dict[str, i
     }
 
 
-class RefusedEpochError(ValueError):
+class UntrainableEpochError(ValueError):
     """LLaMA-Factory cannot make an epoch of the rows; `keys` are the settings that it is about."""
 
     def __init__(self, message: str, *keys: str) -> None:
@@ -255,7 +255,7 @@ def epoch(
 ) -> dict[str, int]:
     """The `rows` (or packed blocks) of an epoch, the tokens `seen` in them, and the `longest` row.
 
-    `others` are the sets that are evaluated on. `RefusedEpochError` for a share held out or for
+    `others` are the sets that are evaluated on. `UntrainableEpochError` for a share held out or for
     probabilities that LLaMA-Factory cannot take, and for packed rows that do not fill a single block.
     """
     from datasets import Dataset
@@ -266,11 +266,11 @@ def epoch(
     try:
         merged = merge_dataset([Dataset.from_dict({"lengths": rows}) for rows in sets], whole, seed)
     except expected_errors() as error:
-        raise RefusedEpochError(words(error), "interleave_probs") from error
+        raise UntrainableEpochError(words(error), "interleave_probs") from error
     try:
         training_parts, held_out_parts = split_dataset(merged, None, whole, seed)
     except expected_errors() as error:
-        raise RefusedEpochError(words(error), "val_size") from error
+        raise UntrainableEpochError(words(error), "val_size") from error
     train, cutoff = training_parts["train"], int(whole.cutoff_len)
     if not whole.packing:
         cut = [[min(length, cutoff) for length in row] for row in train["lengths"]]
@@ -287,7 +287,7 @@ def epoch(
         if not blocks[-1]:
             total = sum(map(sum, rows["lengths"]))
             message = f"{total} tokens in all fill no block of {cutoff} (packing, cutoff_len)"
-            raise RefusedEpochError(message, "stage", "packing", "cutoff_len")
+            raise UntrainableEpochError(message, "stage", "packing", "cutoff_len")
     return {"rows": blocks[0], "seen": blocks[0] * cutoff, "longest": cutoff}
 
 

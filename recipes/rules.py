@@ -208,11 +208,13 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
         yield from problems_of_file(error, "E360", path)
     message = "plain `llamafactory-cli train` ignores these key-token weights"
     yield Problem("N362", str(path), message, hint="train with `tuneyard recipe train`")
-    refused = [key for key in UNWEIGHTED if recipe.settings.get(key)]
-    refused += ["stage"] * (recipe.settings.get("stage", "sft") != "sft") + ["USE_RAY"] * is_set("USE_RAY")
+    unweightable = [key for key in UNWEIGHTED if recipe.settings.get(key)]
+    unweightable += ["stage"] * (recipe.settings.get("stage", "sft") != "sft") + ["USE_RAY"] * is_set(
+        "USE_RAY"
+    )
     with contextlib.suppress(ContentError, OSError):  # E310 says so
-        refused += ["deepspeed"] * (recipe.zero().get("stage") == 3)
-    for key in refused:
+        unweightable += ["deepspeed"] * (recipe.zero().get("stage") == 3)
+    for key in unweightable:
         message = f"does not go with key-token weights ({path}): not proved"
         hint = f"change it, or train without weights: llamafactory-cli train {recipe.path}"
         yield recipe.problem("E361", key, message, hint)

@@ -15,7 +15,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.packages import missing
 from tuneyard.core.prompt import Encode
 from tuneyard.eval.backends.load import DTYPES, loading
-from tuneyard.eval.backends.scorers import Messages, Plan, refuse
+from tuneyard.eval.backends.scorers import Messages, Plan, prompts_too_long
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,11 +44,11 @@ class EngineGenerator:
     adapter: Path | None
 
     def plan(self, talks: Mapping[int, Messages], max_new_tokens: int) -> Plan:
-        """Plan large batches of the rows that fit the context, and refuse the others."""
+        """Plan large batches of the rows that fit the context. The others are too long."""
         prompts = {row: self.encode(talk) for row, talk in talks.items()}
-        refused = refuse(prompts, max_new_tokens, self.engine.context)
-        rows = [row for row in talks if row not in refused]
-        return [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)], refused
+        too_long = prompts_too_long(prompts, max_new_tokens, self.engine.context)
+        rows = [row for row in talks if row not in too_long]
+        return [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)], too_long
 
     def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
         """Answer each conversation greedily."""

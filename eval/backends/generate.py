@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import Encode
 from tuneyard.eval.backends.load import Model
-from tuneyard.eval.backends.scorers import Messages, Plan, plan_batches, refuse
+from tuneyard.eval.backends.scorers import Messages, Plan, plan_batches, prompts_too_long
 
 if TYPE_CHECKING:
     import torch
@@ -57,12 +57,12 @@ class LocalGenerator:
     """Number of this draw, from 1. Each draw has its own seeds."""
 
     def plan(self, talks: Mapping[int, Messages], max_new_tokens: int) -> Plan:
-        """Plan batches of rows, longest first, and refuse the rows that do not fit the context."""
+        """Plan batches of rows, longest first. Rows that do not fit the context are too long."""
         prompts = {row: self.encode(talk) for row, talk in talks.items()}
-        refused = refuse(prompts, max_new_tokens, self.model.context)
-        lengths = {row: len(ids) + max_new_tokens for row, ids in prompts.items() if row not in refused}
+        too_long = prompts_too_long(prompts, max_new_tokens, self.model.context)
+        lengths = {row: len(ids) + max_new_tokens for row, ids in prompts.items() if row not in too_long}
         # one by one where they are drawn: an answer then depends on its own prompt alone
-        return plan_batches(lengths, self.budget if self.sampling is None else 1), refused
+        return plan_batches(lengths, self.budget if self.sampling is None else 1), too_long
 
     def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
         """Answer each conversation."""

@@ -72,11 +72,11 @@ def reading_answers(model: Model, budget: int, texts: Mapping[int, AnswerTexts])
     that are longer than the context.
     """
     longest: dict[int, int] = {}
-    refused: dict[int, str] = {}
+    too_long: dict[int, str] = {}
     for row, answers in texts.items():
         longest[row] = max(answer.length for answer in answers.values())
         if longest[row] > model.context:
-            refused[row] = f"{longest[row]} tokens exceed the context of {model.context}"
+            too_long[row] = f"{longest[row]} tokens exceed the context of {model.context}"
 
     def score(batch: Sequence[int]) -> list[Fields]:
         fields: dict[int, Fields] = {row: {} for row in batch}
@@ -87,8 +87,8 @@ def reading_answers(model: Model, budget: int, texts: Mapping[int, AnswerTexts])
                 fields[row][f"{name}_tokens"] = len(answers[row].learned)
         return list(fields.values())
 
-    batches = plan_batches({row: longest[row] for row in longest.keys() - refused}, budget)
-    return Scorer(batches, refused, score)
+    batches = plan_batches({row: longest[row] for row in longest.keys() - too_long}, budget)
+    return Scorer(batches, too_long, score)
 
 
 def reading_losses(
@@ -96,15 +96,15 @@ def reading_losses(
 ) -> Scorer:
     """Scorer of each row's loss and, with `generating`, of a generated answer to each row.
 
-    It gives `loss` (nats, summed), the number of its `tokens`, and `model_output` or `refused`.
+    It gives `loss` (nats, summed), the number of its `tokens`, and `model_output` or `too_long`.
     `example_tokens` is the length of the example before it was cut (`truncated`). `ContentError` if a loss
     is not finite.
     """
-    planned, refused = (generating.batches, generating.refused) if generating else ([], {})
+    planned, too_long = (generating.batches, generating.too_long) if generating else ([], {})
 
     def score(batch: Sequence[int]) -> list[Fields]:
-        answers: dict[int, Fields] = {row: {"refused": refused[row]} for row in batch if row in refused}
-        accepted = [row for row in batch if row not in refused]
+        answers: dict[int, Fields] = {row: {"too_long": too_long[row]} for row in batch if row in too_long}
+        accepted = [row for row in batch if row not in too_long]
         if generating and accepted:
             answers.update(zip(accepted, generating.score(accepted), strict=True))
         row_losses = losses(model, {row: texts[row] for row in batch}, budget)

@@ -182,14 +182,15 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """A planned dataset: batches of rows, the reasons for refused rows, and the function for a batch.
+    """A planned dataset: batches of rows, and the function that scores a batch.
 
-    `score` gives each row's fields, such as `model_output`. It runs with the candidate's weights applied.
-    `release` frees the states that it keeps between batches.
+    `too_long` has the rows that do not fit the context, each with the reason. `score` gives each
+    row's fields, such as `model_output`. It runs with the candidate's weights applied. `release`
+    frees the states that it keeps between batches.
     """
 
     batches: list[list[int]]
-    refused: dict[int, str]
+    too_long: dict[int, str]
     score: Callable[[Sequence[int]], list[Fields]]
     release: Callable[[], None] = _nothing
 
@@ -207,8 +208,8 @@ def choosing(
     nan.
     """
     columns, tokens = tokenise(model, spellings)
-    refused = refuse(prompts, max(map(len, tokens)) - 1, model.context)
-    fitting = {row: ids for row, ids in prompts.items() if row not in refused}
+    too_long = prompts_too_long(prompts, max(map(len, tokens)) - 1, model.context)
+    fitting = {row: ids for row, ids in prompts.items() if row not in too_long}
     probabilities = LogProbabilities(model, fitting, tokens, images)
 
     def score(batch: Sequence[int]) -> list[Fields]:
@@ -222,7 +223,7 @@ def choosing(
         sums = {label: scores[:, places].logsumexp(1).tolist() for label, places in columns.items()}
         return [_choice({label: each[n] for label, each in sums.items()}) for n in range(len(batch))]
 
-    return Scorer(probabilities.batches(budget), refused, score, probabilities.release)
+    return Scorer(probabilities.batches(budget), too_long, score, probabilities.release)
 
 
 def _choice(choices: Mapping[str, float]) -> Fields:
@@ -282,17 +283,17 @@ def score_all(scorer: Scorer, about: str) -> dict[int, Fields]:
     return dict(sorted(fields.items()))
 
 
-def refuse(prompts: Prompts, answer: int, context: int) -> dict[int, str]:
+def prompts_too_long(prompts: Prompts, answer: int, context: int) -> dict[int, str]:
     """Reasons by row for prompts that leave less than `answer` tokens; `ContentError` if no prompt fits."""
-    refused = {}
+    too_long = {}
     for row, ids in prompts.items():
         if len(ids) + answer > context:
-            refused[row] = (
+            too_long[row] = (
                 f"a prompt of {len(ids)} tokens and {answer} for the answer, a context of {context}"
             )
-    if len(refused) == len(prompts):
-        raise ContentError(f"no prompt fits: {next(iter(refused.values()))}")
-    return refused
+    if len(too_long) == len(prompts):
+        raise ContentError(f"no prompt fits: {next(iter(too_long.values()))}")
+    return too_long
 
 
 def tokenise(

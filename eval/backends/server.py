@@ -85,7 +85,7 @@ class Server:
                 with client.stream("POST", address, json=body, headers=key) as response:
                     if response.is_success:
                         return _content(response.read())
-                    problem, code = _refusal(response), response.status_code
+                    problem, code = _http_problem(response), response.status_code
             except (OSError, HTTPError, InvalidURL, ValueError) as error:
                 problem, code = f"{type(error).__name__}: {error}", 0
             if 0 < code < 500 and code != TOO_MANY_REQUESTS:
@@ -96,8 +96,8 @@ class Server:
         )
 
 
-def _refusal(response: "httpx.Response") -> str:
-    """Describe why a server refused. Redirects are not followed: the key is for the host in --url."""
+def _http_problem(response: "httpx.Response") -> str:
+    """Describe the error answer of a server. Redirects are not followed: the key is for the host in --url."""
     location = response.headers.get("Location")
     if location:
         return f"HTTP {response.status_code}: it sends elsewhere, {location!r}: name that address in --url"

@@ -54,7 +54,7 @@ class ExampleMetric:
 
         A single cluster gives no interval, except of a share. Rows with a `cluster` are not independent.
         """
-        rows_with_fields = [row for row in rows if "refused" not in row and self.held(row)]
+        rows_with_fields = [row for row in rows if "too_long" not in row and self.held(row)]
         if not rows_with_fields:
             return None
         groups = groups_of(rows_with_fields)

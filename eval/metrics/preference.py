@@ -103,7 +103,7 @@ def _area(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[st
 
 
 def _scored(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [row for row in rows if "refused" not in row]
+    return [row for row in rows if "too_long" not in row]
 
 
 def _per_token(row: Mapping[str, Any], side: str) -> float:

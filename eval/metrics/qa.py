@@ -49,7 +49,7 @@ def qa_summary(rows: Rows, answers: Sequence[str]) -> dict[str, object]:
     return {
         **accuracy_of(hits(rows), groups_of(rows)),
         "majority": commonest(answers),
-        "empty": sum("refused" not in row and not row["predicted_output"] for row in rows),
+        "empty": sum("too_long" not in row and not row["predicted_output"] for row in rows),
         **_figures(rows),
         "types": {name: _figures(of_type) for name, of_type in sorted(types.items())},
     }

@@ -114,7 +114,7 @@ def tool_summary(rows: Rows, expected: Sequence[str]) -> dict[str, object]:
     `majority` is the majority-class baseline over `expected`.
     """
     with_calls = [row for row in rows if row["functions"]]
-    begun = [row for row in rows if "refused" not in row and row["calls"] != 0]
+    begun = [row for row in rows if "too_long" not in row and row["calls"] != 0]
     none = [row for row in rows if not row["functions"]]
     names = Counter(name for row in with_calls for name in row["functions"])  # type: ignore[attr-defined]  # a list
     return {

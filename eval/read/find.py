@@ -268,7 +268,7 @@ def _values(names: Sequence[str], path: Path, lines: Sequence[Line]) -> dict[str
 def _measured_run(
     model: str, dataset: str, place: Path, path: Path, facts: Mapping[str, object], metric: str
 ) -> ScoredRun:
-    """The rows of a run with their values in a metric; None for a row that was refused or has none.
+    """The rows of a run with their values in a metric; None for a row that is too long or has none.
 
     `RequestError` if no row has a value; `ContentError` if a row has no id to pair it by.
     """

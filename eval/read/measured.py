@@ -30,14 +30,14 @@ def measurable(record: Mapping[str, object]) -> list[str]:
 
 
 def values_of(metric: str, records: Records, tokenizer: str) -> list[float | None]:
-    """Value of each row. None for a refused row, or one without the fields of the metric.
+    """Value of each row. None for a prompt that was too long, or one without the fields of the metric.
 
     `tokenizer` is that of ROUGE and BLEU. `ContentError` if a value is not a number.
     """
     fields, function = _declaration(metric, tokenizer)
     places = []
     for place, record in enumerate(records):
-        if "refused" not in record and all(record.get(name) is not None for name in fields):
+        if "too_long" not in record and all(record.get(name) is not None for name in fields):
             places.append(place)
     values: list[float | None] = [None] * len(records)
     if places:

@@ -110,10 +110,10 @@ def _score(job: Job, plan: ScoringPlan) -> None:
         job.scorer.release()
     shards.wait()
     if first:
-        refused = []
-        for row, reason in job.scorer.refused.items():
-            refused.append(plan.task.prediction(job, row, {"refused": reason}))
-        results = results_of(job, plan.task, log.finish(refused), plan.identity)
+        too_long = []
+        for row, reason in job.scorer.too_long.items():
+            too_long.append(plan.task.prediction(job, row, {"too_long": reason}))
+        results = results_of(job, plan.task, log.finish(too_long), plan.identity)
         write_json(job.folder / RESULTS, results)
         seconds = time.monotonic() - began
         show(job, plan.task, results, f"{seconds:.1f} s ({pending / seconds:.1f} rows/s)")
@@ -151,7 +151,7 @@ def results_of(job: Job, task: Task, predictions: list[Prediction], identity: Id
         **figures,
         **_repeated(job, task, figures),
         "metrics": measure(predictions),
-        "refused": sum("refused" in prediction for prediction in predictions),
+        "too_long": sum("too_long" in prediction for prediction in predictions),
         "cluster": job.dataset.cluster,
         "clusters": None if clusters is None else len(set(clusters)),
         **{name: origin[name] for name in ORIGIN if name in origin},

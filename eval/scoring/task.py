@@ -26,7 +26,7 @@ from tuneyard.eval.read.results import REPEATS, Prediction
 from tuneyard.eval.scoring.candidates import Candidate, Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 
-RAW = ("model_output", "transcript", "cut_short", "choices", "label_mass", "refused")
+RAW = ("model_output", "transcript", "cut_short", "choices", "label_mass", "too_long")
 """The fields of predictions.jsonl that come from a scorer. --rescore computes the others from them."""
 
 
@@ -161,7 +161,7 @@ class Task(ABC):
     """
     summaries: tuple[str, ...] = ()
     """Files that `finish` writes into OUT."""
-    refused = "counted as incorrect"
+    if_too_long = "counted as incorrect"
     """Effect of prompts that exceed the context, in a warning."""
 
     @property
@@ -183,13 +183,13 @@ class Task(ABC):
 
     @abstractmethod
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """Make a line of predictions.jsonl from a scorer's fields: `refused` alone if it did not fit."""
+        """Make a line of predictions.jsonl from a scorer's fields: `too_long` alone if it did not fit."""
 
     def again(self, job: Job, kept: Prediction) -> Prediction:
         """Make a line again from a kept one (--rescore); `RequestError` if its outputs do not suffice."""
         fields = {name: kept[name] for name in RAW if name in kept}
-        if "refused" in fields:
-            fields = {"refused": fields["refused"]}
+        if "too_long" in fields:
+            fields = {"too_long": fields["too_long"]}
         return self.prediction(job, kept["row"], fields)
 
     @abstractmethod
@@ -202,10 +202,10 @@ class Task(ABC):
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Warnings about these results."""
-        refused = results["refused"]
-        if not refused:
+        too_long = results["too_long"]
+        if not too_long:
             return []
-        return [f"{counted(refused, 'prompt')} too long for the context: {self.refused}"]
+        return [f"{counted(too_long, 'prompt')} too long for the context: {self.if_too_long}"]
 
     def fitted(self, opened: Opened) -> "Task":  # noqa: ARG002
         """The task with the defaults that depend on the model."""
@@ -265,6 +265,6 @@ def line_of(job: Job, row: int, fields: Fields) -> Prediction:
         "idx": job.dataset.records[row].get("idx", -1),
         "row": row,
     }
-    if "refused" in fields:
-        line["refused"] = fields["refused"]
+    if "too_long" in fields:
+        line["too_long"] = fields["too_long"]
     return line

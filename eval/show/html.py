@@ -44,7 +44,7 @@ FONT = re.compile(r"(font-family: [^;\"]*)")
 SAME = "overall_accuracy_comparison.svg"  # what accuracy.svg shows, of one dataset
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
-    "classes", "confusion", "metrics", "label_mass", "refused", "model", "set", "check_generate",
+    "classes", "confusion", "metrics", "label_mass", "too_long", "model", "set", "check_generate",
 }  # fmt: skip  # facts that the page's tables show, or that are not worth a line
 ABSOLUTE = re.compile(r"(?<![\w./~<-])~?/(?:[^\s/'\",;=+]+/)*([^\s/'\",;=+]+)/?")
 

@@ -133,7 +133,7 @@ def test_prompts_that_do_not_fit_lose_shots_and_are_refused_last(data, tmp_path,
     results, predictions = read(tmp_path / "out", "logical")
     shots = [p.get("shots") for p in predictions]
     assert shots[7] is None and 0 <= shots[6] < shots[0] < 5
-    assert (results["refused"], results["fewer_shots"], results["n"], results["unparsed"]) == (1, 7, 8, 1)
+    assert (results["too_long"], results["fewer_shots"], results["n"], results["unparsed"]) == (1, 7, 8, 1)
     said = capsys.readouterr().err
     assert "7 prompts with fewer shots" in said and "1 prompt too long for the context" in said
 

@@ -65,7 +65,7 @@ def test_a_conversation_is_led_with_the_models_own_answers(dialogue, capsys) -> 
             assert not row["cut_short"]
     assert any(m["content"] for row in rows for m in row["transcript"][1::2])
     results = read(out, "results.json", "one")
-    assert (results["n"], results["answers"], results["one_question"], results["refused"]) == (2, 5, 1, 0)
+    assert (results["n"], results["answers"], results["one_question"], results["too_long"]) == (2, 5, 1, 0)
     # animal | man walks outside with the animal: 1 of 1; 网络 络设 设备 备无 无电: 3 of 5, then 3 of 3
     assert results["reference"]["carry_over"] == pytest.approx((1 + (3 / 5 + 1) / 2) / 2)
     assert "1 row with a single question: left out" in capsys.readouterr().err
@@ -93,8 +93,8 @@ def test_each_answer_is_given_on_all_that_was_said_before() -> None:
 
 def test_a_conversation_beyond_the_context_is_left_out_and_counted(dialogue, capsys) -> None:
     out = dialogue([ROWS[0], talk("dog " * 3000, "a", "b", "c")])
-    assert read(out, "results.json")["refused"] == 1
-    assert "a context of 2048" in read(out, "predictions.jsonl")[1]["refused"]
+    assert read(out, "results.json")["too_long"] == 1
+    assert "a context of 2048" in read(out, "predictions.jsonl")[1]["too_long"]
     assert "too long for the context: left out" in capsys.readouterr().err
 
 

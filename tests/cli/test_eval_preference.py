@@ -103,7 +103,7 @@ def test_a_pair_that_the_context_cannot_hold_is_refused_and_counts_as_wrong(tmp_
     )
     ask(tiny_model, path, tmp_path / "out")
     rows, found = read(tmp_path / "out", "base")
-    assert "exceed the context" in rows[1]["refused"] and found["refused"] == 1
+    assert "exceed the context" in rows[1]["too_long"] and found["too_long"] == 1
     assert found["accuracy"] in (0, 0.5) and found["per_token"]["n"] == 1
 
 
@@ -122,7 +122,7 @@ def test_figures_by_hand():
     assert found["margin"]["value"] == pytest.approx((1 - 1 + 8) / 3)
     assert found["reward"]["value"] == pytest.approx(2 / 3)  # 1 > 0, -1 > -6, 8 < 9
     assert math.isfinite(found["margin"]["stderr"])
-    half = preference_summary(rows, [row(0, -2, -2), {"row": 1, "refused": "too long"}, row(2, -1, -10)])
+    half = preference_summary(rows, [row(0, -2, -2), {"row": 1, "too_long": "too long"}, row(2, -1, -10)])
     assert (half["reward"]["n"], half["reward"]["value"]) == (
         2,
         0.5,

@@ -161,10 +161,10 @@ def test_a_prompt_beyond_the_context_is_counted_and_never_cut(nli, tmp_path, tin
     long = tmp_path / "tiny.json"
     long.write_text(json.dumps([*PAIRS, {**PAIRS[0], "instruction": "dog " * 3000}]))
     out = nli("--data", long)
-    assert results(out)["refused"] == 1
+    assert results(out)["too_long"] == 1
     assert (results(out)["n"], results(out)["unparsed"]) == (6, 1)
     assert predictions(out)[5]["predicted_output"] == "unknown"
-    assert "a context of 2048" in predictions(out)[5]["refused"]
+    assert "a context of 2048" in predictions(out)[5]["too_long"]
     assert "warning: base on tiny: 1 prompt too long for the context" in capsys.readouterr().err
 
 

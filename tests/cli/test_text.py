@@ -104,7 +104,7 @@ def test_metrics_and_predictions_are_those_of_the_document(text, data, tmp_path,
         assert metrics["avg_pred_len_tokens"] == pytest.approx(sum(lengths) / 5)
         assert metrics["empty_rate"] == sum(not row["prediction"].strip() for row in rows) / 5
         results = read(out, "results.json", name)
-        assert (results["n"], results["generated"], results["refused"]) == (5, 5, 0)
+        assert (results["n"], results["generated"], results["too_long"]) == (5, 5, 0)
         assert results["estimates"]["eval_loss"]["ci95"][0] < metrics["eval_loss"]
         assert {k: results[k] for k in metrics} == metrics
     assert any(row["prediction"] for row in read(out, "predictions.jsonl", "one"))
@@ -170,11 +170,11 @@ def test_a_prompt_without_room_for_an_answer_is_read_but_not_asked(text, tmp_pat
     path.write_text(json.dumps([*ROWS[:2], {"instruction": "dog " * 3000, "output": "yes"}]))
     out = text("--data", path)
     last = read(out, "predictions.jsonl")[2]
-    assert "a context of 2048" in last["refused"]
+    assert "a context of 2048" in last["too_long"]
     assert last["truncated"]
     assert "prediction" not in last
     results = read(out, "results.json")
-    assert (results["n"], results["generated"], results["refused"]) == (3, 2, 1)
+    assert (results["n"], results["generated"], results["too_long"]) == (3, 2, 1)
     assert "no answer was generated" in capsys.readouterr().err
 
 

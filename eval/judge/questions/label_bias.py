@@ -187,7 +187,7 @@ def _calibrated(run: ScoredRun, fitting: Sequence[int]) -> tuple[dict[str, float
 
 
 def _labels(run: ScoredRun) -> list[str]:
-    """Labels of the recorded log-probabilities; a refused prompt has none."""
+    """Labels of the recorded log-probabilities; a prompt that was too long has none."""
     kept = [logs for logs in run.log_probabilities if logs]
     if not kept:
         raise RequestError(

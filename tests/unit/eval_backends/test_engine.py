@@ -134,7 +134,7 @@ def test_the_same_ids_are_asked_greedily_of_the_base_and_each_adapter(asked, nli
     assert vars(second[1]) == {"temperature": 0.0, "max_tokens": 7}
     assert all("<|im_start|>user" in model.tokenizer.decode(p["prompt_token_ids"]) for p in base[0])
     results = json.loads((out / "two" / "even" / "results.json").read_text())
-    assert (results["accuracy"], results["refused"], results["device"]) == (2 / 6, 1, "vllm")
+    assert (results["accuracy"], results["too_long"], results["device"]) == (2 / 6, 1, "vllm")
 
 
 @pytest.mark.parametrize(

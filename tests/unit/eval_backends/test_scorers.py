@@ -12,7 +12,7 @@ from tuneyard.eval.backends.scorers import (
     LogProbabilities,
     choosing,
     generating,
-    refuse,
+    prompts_too_long,
     score_in_halves,
     tokenise,
 )
@@ -80,9 +80,9 @@ def test_labels_of_which_none_begins_another_are_not_ended(model) -> None:
 
 
 def test_prompts_are_refused_to_the_token() -> None:
-    assert list(refuse({0: [1] * 7, 1: [1] * 8}, 3, 10)) == [1]
+    assert list(prompts_too_long({0: [1] * 7, 1: [1] * 8}, 3, 10)) == [1]
     with raises(ContentError, "8 tokens", "fits", "3"):
-        refuse({1: [1] * 8}, 3, 10)
+        prompts_too_long({1: [1] * 8}, 3, 10)
 
 
 class Full:

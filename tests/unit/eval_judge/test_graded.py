@@ -160,7 +160,7 @@ def test_a_model_of_a_higher_loss_is_not_shipped(tmp_path):
 
 def test_rows_without_a_value_are_left_out_and_counted(tmp_path):
     base, mine = losses(1), losses(2)
-    mine[3] = {"reference": "r3", "refused": "too long", "cluster": "1"}
+    mine[3] = {"reference": "r3", "too_long": "too long", "cluster": "1"}
     base[5] = {**base[5], "loss": None}
     run(run(tmp_path, "base", base), "mine", mine)
     graded = compared(tmp_path, "eval_loss")

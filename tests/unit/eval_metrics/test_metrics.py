@@ -173,7 +173,7 @@ def test_rows_without_the_fields_and_refused_ones_are_left_out_and_the_interval_
         {"expected_output": gold, "choices": choices, "cluster": cluster}
         for gold, cluster in (("yes", "a"), ("yes", "a"), ("no", "b"), ("no", "b"))
     ]
-    found = metrics.measure([*rows, {"expected_output": "yes"}, {**rows[0], "refused": "too long"}])["brier"]
+    found = metrics.measure([*rows, {"expected_output": "yes"}, {**rows[0], "too_long": "too long"}])["brier"]
     assert (found["value"], found["n"]) == (1.0, 4)
     assert found["stderr"] == pytest.approx(1.0)  # two clusters: 0 and 2, standard deviation √2, over √2
     assert metrics.measure([{"expected_output": "yes"}]) == {}

@@ -37,7 +37,7 @@ def test_figures_overall_and_by_type() -> None:
 
 
 def test_a_prompt_that_was_not_asked_is_wrong_but_no_empty_answer() -> None:
-    found = qa_summary([*ROWS, row("x", "", 0.0, refused="too long")], ANSWERS)
+    found = qa_summary([*ROWS, row("x", "", 0.0, too_long="too long")], ANSWERS)
     assert (found["accuracy"], found["n"], found["empty"]) == (0.2, 5, 1)
 
 

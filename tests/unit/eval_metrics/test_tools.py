@@ -89,7 +89,7 @@ def test_figures_by_hand():
         row([], "Fine."),
         row([], ONE),
         row([], "<tool_call>"),
-        row([ADD], "", refused="too long") | {"calls": None, "right_function": False, "right_number": False},
+        row([ADD], "", too_long="too long") | {"calls": None, "right_function": False, "right_number": False},
     ]
     found = tool_summary(rows, [str(one["expected_output"]) for one in rows])
     share = {

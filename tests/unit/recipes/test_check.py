@@ -213,7 +213,7 @@ def test_small_checkpoints_have_a_size(tmp_path, monkeypatch):
 def test_a_refusal_names_the_setting_that_it_is_about(message, at_fault, key):
     keys = ("pissa_init", "use_galore", "predict_with_generate", "streaming", "deepspeed")
     recipe = Recipe(Path("r.yaml"), dict.fromkeys(keys, True), {})
-    assert check.refused_key(recipe, message, at_fault) == key
+    assert check.rejected_key(recipe, message, at_fault) == key
 
 
 def test_a_refusal_has_a_line():
