@@ -105,7 +105,11 @@ def _check_fit(adapter: Adapter, base: Base) -> None:
 def _misfits(adapter: Adapter, base: Base) -> Iterator[str]:
     for path, module in adapter.layout.items():
         misfit = module_misfit(
-            path, module, stored_shape(base, path), base.folder, fan_in_fan_out=adapter.lora.fan_in_fan_out
+            path,
+            module,
+            stored_shape(base, f"{path}.weight"),
+            base.folder,
+            fan_in_fan_out=adapter.lora.fan_in_fan_out,
         )
         if misfit:
             yield f"{adapter.name}: {misfit}"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.core.adapter_files import PREFIX
-from tuneyard.core.base_models import EMBEDDINGS, HEADS, Base
+from tuneyard.core.adapter_files import PREFIX, full_tensor_misfit, is_enlarged_table, unwrapped_tensor
+from tuneyard.core.base_models import Base
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.weights import Array
 
@@ -91,22 +91,25 @@ def _merged(
                 f"{module}: {item.adapter.name} has factors for it, {first} saves it in full: PEFT can hold "
                 "only one of them"
             )
-    stored = base.find(name.replace(".base_layer.", "."))
-    if stored is None:
-        raise ContentError(f"{base.folder}: has no tensor {name!r}, which {first} saves in full")
-    base_shape = base.tensors[stored].shape
+    stored = base.find(unwrapped_tensor(name))
     shapes = [item.adapter.weights.tensors[PREFIX + name].shape for item in holders]
-    largest = max(shapes)
-    is_table = name.endswith((*EMBEDDINGS, *HEADS))  # resize_vocab adds rows to these
-    enlarged = is_table and largest[:1] > base_shape[:1] and largest[1:] == base_shape[1:]
+    if stored is None:
+        misfit = full_tensor_misfit(name, shapes[0], None, base.folder, may_grow=True)
+        raise ContentError(f"{first}: {misfit}")
+    base_shape = base.tensors[stored].shape
     for item, shape in zip(holders, shapes, strict=True):
-        if shape != largest or (largest != base_shape and not enlarged):
+        misfit = full_tensor_misfit(name, shape, base_shape, base.folder, may_grow=True)
+        if misfit:
+            raise ContentError(f"{item.adapter.name}: {misfit}")
+        if shape != shapes[0]:
             raise ContentError(
-                f"{name}: {list(shape)} in {item.adapter.name}, {list(base_shape)} in {base.folder}"
+                f"{name}: {list(shapes[0])} in {first}, {list(shape)} in {item.adapter.name}: expected "
+                "one shape in all adapters"
             )
-    if enlarged and math.fsum(item.weight for item in holders) != 1:
+    shape = shapes[0]
+    if is_enlarged_table(name, shape, base_shape) and math.fsum(item.weight for item in holders) != 1:
         raise ContentError(
-            f"{name}: {largest[0]} rows, {base_shape[0]} in {base.folder}: nobody recorded the values with "
+            f"{name}: {shape[0]} rows, {base_shape[0]} in {base.folder}: nobody recorded the values with "
             "which training began in the new rows, so the weights of the adapters must add up to 1"
         )
-    return FullTensor(name, dtype, largest, holders, (base, stored))
+    return FullTensor(name, dtype, shape, holders, (base, stored))

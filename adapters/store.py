@@ -18,21 +18,20 @@ from tuneyard.adapters.config import LoraConfig, read_config, require_text
 from tuneyard.adapters.lowrank import Factor
 from tuneyard.core.adapter_files import (
     CONFIG,
+    MAGNITUDE,
     PAIRS,
     PREFIX,
     Module,
     adapted_modules,
     open_adapter_weights,
+    saved_in_full,
 )
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import sha256
 from tuneyard.core.weights import Array, Weights
 
 SAVES = Path("saves")
-MAGNITUDE = ".lora_magnitude_vector"  # DoRA's m [outputs], one for each module
 WRAPPED = ".base_layer"  # PEFT wraps a module once for each of its bare parameters, one inside the other
-# PEFT saves a larger embedding of modules_to_save twice more: its values again, and those before training.
-DOUBLES = (".modules_to_save.", ".original_module.")
 MOST_MISSING = 0.25  # of a span of layers; if more are absent, the architecture has few layers of this kind
 
 
@@ -64,18 +63,7 @@ class Adapter:
     @property
     def full_tensors(self) -> list[str]:
         """Names of tensors saved in full (`modules_to_save`, biases, base copies), e.g. `lm_head.weight`."""
-        factors: set[str] = set()
-        for module in self.paths:
-            factors.update(self._keys(module))
-        if self.lora.dora:
-            factors.update(f"{PREFIX}{module}{MAGNITUDE}" for module in self.layout)
-        keys = self.weights.tensors.keys()
-        names = []
-        for key in keys:
-            is_copy = any(double in key and key.replace(double, ".") in keys for double in DOUBLES)
-            if key not in factors and not is_copy:
-                names.append(key.removeprefix(PREFIX))
-        return names
+        return saved_in_full(self.weights, dora=self.lora.dora)
 
     def factors(self, module: str) -> tuple[Array, Array]:
         """A [rank, inputs] and B [outputs, rank] as fp32, unscaled; NaN is a `ContentError`."""

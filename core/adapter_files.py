@@ -1,7 +1,7 @@
 """The files of a LoRA adapter: which modules its weights change, in which shapes, and whether a base fits.
 
-`adapter fuse`, `eval` and `recipe check` refuse an adapter by the same rule (`module_misfit`). This module
-reads headers only.
+`adapter fuse`, `eval` and `recipe check` refuse an adapter by the same rules (`module_misfit` and
+`full_tensor_misfit`). This module reads headers only.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.base_models import Base, read_shards
+from tuneyard.core.base_models import EMBEDDINGS, HEADS, Base, read_shards
 from tuneyard.core.errors import ContentError
 from tuneyard.core.weights import Tensor, Weights, open_weights
 
@@ -24,6 +24,9 @@ PAIRS = {  # file suffixes of A and B by kind of module
     "linear": (".lora_A.weight", ".lora_B.weight"),
     "embedding": (".lora_embedding_A", ".lora_embedding_B"),
 }
+MAGNITUDE = ".lora_magnitude_vector"  # DoRA's m [outputs], one for each module
+# PEFT saves a larger embedding of modules_to_save twice more: its values again, and those before training.
+DOUBLES = (".modules_to_save.", ".original_module.")
 _LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
@@ -124,18 +127,68 @@ def module_misfit(
     return ""
 
 
-def stored_shape(base: Base, path: str) -> tuple[int, ...] | None:
-    """Shape of a module's weight in the files of a model, None if it has none by this name."""
-    stored = base.find(f"{path}.weight")
+def saved_in_full(weights: Weights, *, dora: bool) -> list[str]:
+    """Names of the tensors that an adapter saves in full, without PEFT's prefix, e.g. `lm_head.weight`.
+
+    They come from `modules_to_save`, from biases and from copies of the base (`….base_layer.weight`).
+    """
+    factors = tuple(suffix for pair in PAIRS.values() for suffix in pair)
+    if dora:
+        factors += (MAGNITUDE,)
+    keys = weights.tensors.keys()
+    names = []
+    for key in keys:
+        is_copy = any(double in key and key.replace(double, ".") in keys for double in DOUBLES)
+        if not key.endswith(factors) and not is_copy:
+            names.append(key.removeprefix(PREFIX))
+    return names
+
+
+def unwrapped_tensor(name: str) -> str:
+    """Name of a tensor in the base. PEFT wraps modules: `embed_tokens.base_layer.weight`."""
+    return name.replace(".base_layer.", ".")
+
+
+def is_enlarged_table(name: str, shape: Sequence[int], base_shape: Sequence[int]) -> bool:
+    """True if a tensor is an embedding or a head with more rows (tokens) than the base's."""
+    same_width = list(shape[1:]) == list(base_shape[1:])
+    return name.endswith((*EMBEDDINGS, *HEADS)) and same_width and list(shape[:1]) > list(base_shape[:1])
+
+
+def full_tensor_misfit(
+    name: str, shape: Sequence[int], base_shape: Sequence[int] | None, model: object, *, may_grow: bool
+) -> str:
+    """Reason why a tensor that is saved in full cannot take the place of the base's, "" if it can.
+
+    `base_shape` is None if the model, which the message names, has no such tensor. `may_grow`: an embedding
+    or a head may have new rows.
+    """
+    if base_shape is None:
+        return f"{name}: {model} has no such tensor: another base?"
+    if list(shape) == list(base_shape):
+        return ""
+    if not is_enlarged_table(name, shape, base_shape):
+        return f"{name}: saved with shape {list(shape)}, {model} has {list(base_shape)}: another base?"
+    if may_grow:
+        return ""
+    rows = f"saved with {shape[0]} rows, {model} has {base_shape[0]}"
+    return f"{name}: {rows}: another base, or a larger vocabulary?"
+
+
+def stored_shape(base: Base, tensor: str) -> tuple[int, ...] | None:
+    """Shape of a tensor in the files of a model, None if it has none by this name."""
+    stored = base.find(tensor)
     if stored is None:
         return None
     return base.tensors[stored].shape
 
 
-def comparable_modules(base: Base, modules: Iterable[tuple[str, Module]]) -> Iterator[tuple[str, Module]]:
-    """Keep the modules that the base has in some layer: a checkpoint may give others another name."""
+def comparable_tensors(base: Base, tensors: Iterable[str]) -> set[str]:
+    """Keep the tensors that the base has in some layer: a checkpoint may give others another name."""
     names = {_LAYER_NUMBER.sub("#", base.module_name(tensor)) for tensor in base.tensors}
-    for path, module in modules:
-        is_in_some_layer = _LAYER_NUMBER.sub("#", f"{path}.weight") in names
-        if is_in_some_layer or stored_shape(base, path) is not None:
-            yield path, module
+    comparable = set()
+    for tensor in tensors:
+        is_in_some_layer = _LAYER_NUMBER.sub("#", tensor) in names
+        if is_in_some_layer or stored_shape(base, tensor) is not None:
+            comparable.add(tensor)
+    return comparable

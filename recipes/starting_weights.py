@@ -15,6 +15,7 @@ ADAPTERS = {
     "reward_model_adapters": "reward_model",
 }
 MODELS = ("ref_model", "reward_model")
+RESIZING = ("resize_vocab", "add_tokens", "add_special_tokens", "new_special_tokens_config")
 NEITHER = "no hub id (owner/name) either"
 
 
@@ -77,7 +78,7 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
         if reason:
             yield recipe.problem("N345", key, f"adapter {name}: its shapes are not checked: {reason}")
             return
-        misfit = _shape_misfit(folder, base_folder)
+        misfit = _shape_misfit(folder, base_folder, may_grow=_resizes_vocabulary(recipe))
         if misfit:
             fix = f"set `{base_key}` to the base of the adapter, or name an adapter of {base}"
             yield recipe.problem("E345", key, f"adapter {name}: {misfit}", fix)
@@ -108,23 +109,55 @@ def _why_shapes_unknown(adapter: Path, base: Path) -> str:
     return ""
 
 
-def _shape_misfit(adapter: Path, base_folder: Path) -> str:
-    """First module of the adapter that the base does not have in this shape, "" if there is none."""
+def _resizes_vocabulary(recipe: Recipe) -> bool:
+    """True if LLaMA-Factory enlarges the embeddings before it loads an adapter (hparams/model_args.py)."""
+    return any(recipe.settings.get(key) for key in RESIZING)
+
+
+def _shape_misfit(adapter: Path, base_folder: Path, *, may_grow: bool) -> str:
+    """First module or full tensor of the adapter that does not fit the base's shapes, "" if there is none.
+
+    `may_grow`: embeddings and heads that the adapter saves in full may have more rows than the base's.
+    """
     from tuneyard.core.adapter_files import (
         CONFIG,
+        PREFIX,
         adapted_modules,
-        comparable_modules,
+        comparable_tensors,
+        full_tensor_misfit,
         module_misfit,
         open_adapter_weights,
+        saved_in_full,
         stored_shape,
+        unwrapped_tensor,
     )
     from tuneyard.core.base_models import open_base
 
-    fan_in_fan_out = read_object(adapter / CONFIG).get("fan_in_fan_out") is True
+    config = read_object(adapter / CONFIG)
     base = open_base(base_folder)
-    for path, module in comparable_modules(base, adapted_modules(open_adapter_weights(adapter))):
-        shape = stored_shape(base, path)
+    weights = open_adapter_weights(adapter)
+    modules = dict(adapted_modules(weights))
+    comparable = comparable_tensors(base, (f"{path}.weight" for path in modules))
+    for path, module in modules.items():
+        if f"{path}.weight" not in comparable:
+            continue
+        shape = stored_shape(base, f"{path}.weight")
+        fan_in_fan_out = config.get("fan_in_fan_out") is True
         misfit = module_misfit(path, module, shape, base_folder, fan_in_fan_out=fan_in_fan_out)
+        if misfit:
+            return misfit
+    full_tensors = saved_in_full(weights, dora=config.get("use_dora") is True)
+    comparable = comparable_tensors(base, map(unwrapped_tensor, full_tensors))
+    for name in full_tensors:
+        in_base = unwrapped_tensor(name)
+        if in_base not in comparable:
+            continue
+        if PREFIX + name not in weights.tensors:
+            return f"{weights.path}: {name}: expected names that begin with {PREFIX!r}"
+        saved_shape = weights.tensors[PREFIX + name].shape
+        misfit = full_tensor_misfit(
+            in_base, saved_shape, stored_shape(base, in_base), base_folder, may_grow=may_grow
+        )
         if misfit:
             return misfit
     return ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.adapters.store import Adapter
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of
-from tuneyard.core.adapter_files import module_misfit
+from tuneyard.core.adapter_files import PREFIX, full_tensor_misfit, module_misfit
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.load import Model
 
@@ -31,12 +31,17 @@ def check_fits(model: Model, adapter: Adapter) -> None:
             trained_on = adapter.lora.base or "a base that its config does not name"
             raise ContentError(f"adapter {adapter.folder}: {misfit} It was trained on {trained_on}")
     tensors = model.net.state_dict()
-    for path in adapter.full_tensors:
-        if path not in tensors or tensors[path].shape != adapter.full_tensor(path).shape:
-            raise ContentError(
-                f"adapter {adapter.folder}: {path} does not fit the model: another base, or a larger "
-                "vocabulary (fuse it: tuneyard adapter fuse makes a model that can be scored)"
+    for name in adapter.full_tensors:
+        model_shape = None
+        if name in tensors:
+            model_shape = tuple(tensors[name].shape)
+        saved_shape = adapter.weights.tensors[PREFIX + name].shape
+        misfit = full_tensor_misfit(name, saved_shape, model_shape, "the model", may_grow=False)
+        if misfit:
+            fix = (
+                "If its vocabulary is larger, fuse it: tuneyard adapter fuse makes a model that can be scored"
             )
+            raise ContentError(f"adapter {adapter.folder}: {misfit} {fix}")
 
 
 def _weight_shape(module: "Module | None") -> tuple[int, ...] | None:

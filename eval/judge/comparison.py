@@ -77,11 +77,17 @@ def compare(
         sections.append(_mean_section(sections, everywhere, over, tests))
         decide_on = decide_on or MEAN
     judged = []
+    datasets = sections[: len(runs)]
     for section in sections:
         decided_by = decide_on
+        elsewhere: list[Section] = []
         if section.name == decide_on:
             decided_by = ""
-        judged.append(replace(section, margin=margin, metric=metric, decided_by=decided_by))
+            if section in datasets:
+                elsewhere = [dataset for dataset in datasets if dataset is not section]
+        judged.append(
+            replace(section, margin=margin, metric=metric, decided_by=decided_by, elsewhere=elsewhere)
+        )
     mean = None
     if len(judged) > len(runs):
         mean = judged.pop()

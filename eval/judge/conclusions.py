@@ -75,7 +75,7 @@ class Section:
     `majority`. Other metrics than accuracy have neither (`majority` is nan). `left_out` counts rows without a
     value of some model. `decided_by` names the section that decides if this one only describes. `margin` is
     the loss (a share) of `--margin`. `cautions` warn of intervals that are too narrow. `datasets` are the
-    sections that the mean averages.
+    sections that the mean averages. `elsewhere` are the other datasets if the user chose this one to decide.
     """
 
     name: str
@@ -93,6 +93,7 @@ class Section:
     metric: Metric = ACCURACY
     cautions: Sequence[str] = ()
     datasets: Sequence["Section"] = ()
+    elsewhere: Sequence["Section"] = ()
 
     @property
     def is_accuracy(self) -> bool:
@@ -131,6 +132,10 @@ class Section:
         if test is not None and has_baseline and test.shown and test.value < 0:
             return [self]
         return []
+
+    def elsewhere_below_majority(self, model: str) -> list["Section"]:
+        """Other datasets, which do not decide, on which a model is shown to be worse than the majority class."""
+        return [section for section in self.elsewhere if section.sections_below_majority(model)]
 
     @property
     def best(self) -> str | None:

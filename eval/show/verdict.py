@@ -47,6 +47,8 @@ NOT_BELOW = (
 )
 WRONG = "Something is wrong with the labels, the parser or the template: read the incorrect examples."
 BASE_BELOW = " {base} is worse than {below}. {wrong}"
+BELOW_ELSEWHERE = " But {model} is worse than {below}. {wrong}"
+DEFAULT_BELOW_ELSEWHERE = " But {model} is worse than {baseline}."
 MAJORITY = "the majority-class baseline"
 MAJORITY_ON = "the majority-class baseline on {datasets}"
 HIGHER = " {top} has a better figure ({value}), but is not shown to be better than {base} ({gain}, p {p})."
@@ -80,8 +82,10 @@ def headline(comparison: Comparison) -> str:
         below = tr(template, models=_names(section.better), base=base, where=where, baseline=baseline)
         return below + per_dataset + tr(DEFAULT_NONE)
     if section.best is None:
-        return tr(NONE_BEATS, base=base, where=where) + per_dataset + tr(DEFAULT_BASE, base=base)
-    return _winners(section, base, where) + per_dataset + _default(section, section.best, base)
+        default = tr(DEFAULT_BASE, base=base) + _default_below_elsewhere(section, base)
+        return tr(NONE_BEATS, base=base, where=where) + per_dataset + default
+    default = _default(section, section.best, base) + _default_below_elsewhere(section, section.best)
+    return _winners(section, base, where) + per_dataset + default
 
 
 def _mean_name(section: Section, datasets: Sequence[Section]) -> str:
@@ -109,6 +113,14 @@ def _default(section: Section, best: str, base: str) -> str:
     return tr(
         DEFAULT_NOT_TOP, model=best, value=value, top=top, highest=highest, top_value=top_value, base=base
     )
+
+
+def _default_below_elsewhere(section: Section, model: str) -> str:
+    """Name the datasets that do not decide, on which the default is worse than the majority class."""
+    datasets = [below.name for below in section.elsewhere_below_majority(model)]
+    if not datasets:
+        return ""
+    return tr(DEFAULT_BELOW_ELSEWHERE, model=model, baseline=tr(MAJORITY_ON, datasets=listed(datasets)))
 
 
 def _highest(section: Section) -> str:
@@ -196,7 +208,7 @@ def _decision(section: Section, base: str) -> str:
     over = section.over_majority.get(best)
     if over and not (over.shown and over.value > 0):
         text += tr(NOT_OVER_MAJORITY, share=percent(section.majority))
-    text += higher
+    text += _below_elsewhere(section, best) + higher
     for rival in section.rivals:
         text += tr(TIED, model=rival.against, gain=_gain(section, rival.value), p=show_p(rival.p))
     return text
@@ -238,7 +250,7 @@ def _not_better(section: Section, base: str) -> str:
     """No model to ship: all are worse, there is no evidence, or the best is below the majority class."""
     if section.better:
         return _all_below_majority(section, section.better[0], base)
-    below = _base_below_majority(section, base)
+    below = _base_below_majority(section, base) + _below_elsewhere(section, base)
     worse = [test for test in section.against_base if test.shown]
     undecided = [test for test in section.against_base if not test.shown]
     if not undecided:
@@ -278,10 +290,24 @@ def _base_below_majority(section: Section, base: str) -> str:
     return tr(BASE_BELOW, base=base, below=_majority_figures(section, base), wrong=tr(WRONG))
 
 
+def _below_elsewhere(section: Section, model: str) -> str:
+    """Warn that a model is worse than the majority class on a dataset that does not decide."""
+    below = section.elsewhere_below_majority(model)
+    if not below:
+        return ""
+    figures = _baselines_with_figures(below, model, section)
+    return tr(BELOW_ELSEWHERE, model=model, below=figures, wrong=tr(WRONG))
+
+
 def _majority_figures(section: Section, model: str) -> str:
     """Name the majority-class baselines that a model is shown to be worse than, with their figures."""
+    return _baselines_with_figures(section.sections_below_majority(model), model, section)
+
+
+def _baselines_with_figures(sections: Sequence[Section], model: str, section: Section) -> str:
+    """List the majority-class baselines of `sections`. Those of others than `section` are named."""
     figures = []
-    for below in section.sections_below_majority(model):
+    for below in sections:
         baseline = tr(MAJORITY)
         if below is not section:
             baseline = tr(MAJORITY_ON, datasets=below.name)

@@ -225,6 +225,28 @@ def test_a_base_that_is_worse_than_the_majority_class_on_one_dataset_is_named_by
     printed(text, "Keep base", "50.0", "is worse", "majority-class baseline on s")
 
 
+def test_the_verdict_of_one_dataset_names_a_model_that_is_worse_than_the_majority_class_on_another() -> None:
+    """`--decide-on t`: a is at 90 % there, and at 20 % on s, where the majority class is at 50 %."""
+    gold = ["yes", "no"] * 50
+    runs = []
+    for dataset, correct in {"s": {"base": 50, "a": 20}, "t": {"base": 50, "a": 90}}.items():
+        for model, count in correct.items():
+            is_correct = [row < count for row in range(100)]
+            predicted = [label if right else "unknown" for label, right in zip(gold, is_correct, strict=True)]
+            rows = [str(row) for row in range(100)]
+            runs.append(ScoredRun(model, dataset, "x", rows, gold, predicted, is_correct, None))
+    decided_on_t = compare(runs, "base", "t")
+    texts = {section.name: verdict(section, "base") for section in decided_on_t.sets}
+    assert texts["t"].startswith("Ship a")
+    printed(texts["t"], "But a is worse", "majority-class baseline on s", "50.0 %", "Something is wrong")
+    printed(headline(decided_on_t), "default: a", "a is worse than the majority-class baseline on s")
+    with in_language("zh"):
+        assert "s 上的多数类基线" in verdict(decided_on_t.sets[1], "base")
+        assert "s 上的多数类基线" in headline(decided_on_t)
+    decided_on_s = compare(runs, "base", "s")
+    assert "baseline on" not in verdict(decided_on_s.sets[0], "base")
+
+
 def test_a_dataset_with_one_expected_answer_gives_the_mean_no_majority_baseline() -> None:
     one_answer = replace(below(), majority=1.0, majority_label="yes")
     over = {"a": PairedTest(-0.2, -0.3, -0.1, 0.001, 0.1, "a", "majority", 200, 10, 50)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from tuneyard.core.weights import open_weights
 from tuneyard.recipes.recipe import Recipe
@@ -117,6 +117,47 @@ def test_an_adapter_with_shapes_of_another_base_is_an_error(tmp_path, sharded, w
     assert [code for code, _, _ in problems] == (["E345"] if fault else [])
     if fault:
         assert fault in problems[0][2] and str(base) in problems[0][2]
+
+
+def save_in_full(adapter_folder: Path, **tensors: tuple[int, int]) -> None:
+    """Give an adapter tensors of `modules_to_save` in these shapes."""
+    weights = adapter_folder / "adapter_model.safetensors"
+    contents = load_file(weights)
+    for name, shape in tensors.items():
+        contents[f"base_model.model.{name}.weight"] = np.ones(shape, np.float32)
+    save_file(contents, weights)
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "settings", "fault"),
+    [
+        (8, WIDTH, {}, ""),
+        (8, 32, {}, "lm_head.weight: saved with shape [8, 32], "),
+        (12, WIDTH, {}, "lm_head.weight: saved with 12 rows, "),  # LLaMA-Factory loads it into 8 rows
+        (12, WIDTH, {"resize_vocab": True}, ""),
+        (4, WIDTH, {"resize_vocab": True}, "lm_head.weight: saved with shape [4, 16], "),
+    ],
+)
+def test_tensors_saved_in_full_have_the_shapes_of_the_base(tmp_path, rows, width, settings, fault):
+    base = model(tmp_path / "tiny", 1)
+    weights = load_file(base / "model.safetensors")
+    save_file(weights | {"lm_head.weight": np.ones((8, WIDTH), np.float32)}, base / "model.safetensors")
+    start = adapter(tmp_path / "rte", base)
+    save_in_full(start, lm_head=(rows, width))
+    problems = found(model_name_or_path=base, adapter_name_or_path=start, **settings)
+    assert [code for code, _, _ in problems] == (["E345"] if fault else [])
+    if fault:
+        assert fault in problems[0][2] and str(base) in problems[0][2]
+
+
+def test_a_tensor_without_the_prefix_of_peft_is_an_error(tmp_path):
+    base = model(tmp_path / "tiny", 1)
+    start = adapter(tmp_path / "rte", base)
+    weights = start / "adapter_model.safetensors"
+    in_base = {"layers.0.q_proj.weight": np.ones((WIDTH, WIDTH), np.float32)}
+    save_file(load_file(weights) | in_base, weights)
+    ((code, _, message),) = found(model_name_or_path=base, adapter_name_or_path=start)
+    assert code == "E345" and "layers.0.q_proj.weight: expected names that begin with" in message
 
 
 def test_an_adapter_in_several_files_is_compared_as_well(tmp_path):
