@@ -1,4 +1,4 @@
-"""Plots in one style, written atomically.
+"""Plots in one style, written atomically. Files that Tuneyard did not draw are never replaced.
 
 matplotlib looks for each letter in one list of font families: its own, then the installed CJK families.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tuneyard.core.errors import RequestError
 from tuneyard.core.files import atomic
 from tuneyard.core.language import ENGLISH, catalogue, current, in_language, tr
 
@@ -26,7 +27,17 @@ STYLE = Path(__file__).with_name("plots.mplstyle")
 # Okabe and Ito 2008: distinct with any kind of colour vision.
 COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 FAINT = "#dddddd"
-UNSAID = {"svg": {"Date": None, "Creator": None, "Format": None, "Type": None}, "png": {"Software": None}}
+MAKER = "Tuneyard"
+METADATA: dict[str, dict[str, str | None]] = {
+    "png": {"Software": MAKER},
+    "svg": {"Creator": MAKER, "Date": None, "Format": None, "Type": None},
+    "pdf": {"Creator": MAKER},
+}
+MARKS = {  # what a picture of ours contains by its METADATA
+    "png": f"Software\0{MAKER}".encode(),
+    "svg": f"<dc:title>{MAKER}</dc:title>".encode(),
+    "pdf": f"/Creator ({MAKER})".encode(),
+}
 LATIN = "DejaVu Sans"  # comes with matplotlib
 CJK = (
     "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei",
@@ -156,13 +167,26 @@ def plot(title: str, size: tuple[float, float], path: Path) -> Iterator["Axes"]:
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure atomically, in the format of the path's suffix. `ValueError` for an unknown format.
 
-    The same figure gives the same bytes of PNG and SVG.
+    The same figure gives the same bytes of PNG and SVG. `RequestError` if it would replace somebody's file.
     """
+    check_replaceable(path)
     form = path.suffix[1:].lower()
     buffer = BytesIO()
-    figure.savefig(buffer, format=form, metadata=UNSAID.get(form))
+    figure.savefig(buffer, format=form, metadata=METADATA.get(form))
     with atomic(path) as file:
         file.write(buffer.getvalue())
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise `RequestError` if a plot at `path` would replace a file that Tuneyard did not draw."""
+    if not path.is_file():
+        return
+    mark = MARKS.get(path.suffix[1:].lower())
+    if mark is None or mark not in path.read_bytes():
+        raise RequestError(
+            f"{path}: a plot would replace this file, which Tuneyard did not draw; rename the file, or "
+            "choose another folder"
+        )
 
 
 def legend_below(axes: "Axes", columns: int) -> None:

@@ -21,7 +21,7 @@ import click
 
 from tuneyard.core.cli import cli_command
 from tuneyard.core.documents import markdown_table
-from tuneyard.core.drawing import picture, plotting
+from tuneyard.core.drawing import check_replaceable, picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, resumed_by, show_value
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language import lang_option, tr
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
 SUMMARY = "sweep.json"  # all runs of a grid; it has the key "grid", which that of `tuneyard eval sweep` lacks
+PLOT = "sweep.png"
 SCORING_RUN = "run.json"  # in a folder that a scoring command has written
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", "eval_dataset")
@@ -137,6 +138,7 @@ def check_folder(out: Path) -> None:
     sweep_of_weights = (out / SUMMARY).is_file() and "grid" not in read_object(out / SUMMARY)
     if sweep_of_weights or (out / SCORING_RUN).is_file() or (out / TRAINING).is_file():
         raise RequestError(f"{out} holds the results of another command: choose another --out")
+    check_replaceable(out / PLOT)
 
 
 def _values(key: str, text: str) -> list[str]:
@@ -189,7 +191,7 @@ def sweep(runs: Sequence[TrainingRun], grid: Grid, evaluation: str | None, metri
         write_json(out / SUMMARY, record)
     text = table(rows, grid, metric, meaning)
     write_text(out / "sweep.md", text)
-    plot(rows, grid.axes, metric, meaning, out / "sweep.png")
+    plot(rows, grid.axes, metric, meaning, out / PLOT)
     click.echo(f"{text}\n{direction(metric, meaning)}")
 
 

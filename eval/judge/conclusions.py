@@ -134,7 +134,7 @@ class Section:
         return []
 
     def elsewhere_below_majority(self, model: str) -> list["Section"]:
-        """Other datasets, which do not decide, on which a model is shown to be worse than the majority class."""
+        """The datasets that do not decide, on which a model is shown to be worse than the majority class."""
         return [section for section in self.elsewhere if section.sections_below_majority(model)]
 
     @property

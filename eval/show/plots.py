@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.drawing import COLOURS, legend_below, plot, plotting
+from tuneyard.core.drawing import COLOURS, check_replaceable, legend_below, plot, plotting
 from tuneyard.core.language import joined, tr, tr_counted
 from tuneyard.core.number_format import points, show_p
 from tuneyard.eval.judge.conclusions import Comparison, Section
@@ -64,13 +64,18 @@ class Chart:
 
 
 def write_plots(comparison: Comparison, runs: Sequence[ScoredRun], out: Path, form: str = "png") -> list[str]:
-    """Write all plots that the runs allow, as PNG or SVG. List their paths below `out`."""
+    """Write all plots that the runs allow, as PNG or SVG. List their paths below `out`.
+
+    `RequestError` before the first plot if one would replace a file that Tuneyard did not draw.
+    """
     from tqdm import tqdm
 
     with plotting():
         plots = {}
         for name, draw in _plots(comparison, runs):
             plots[f"{name.removesuffix('png')}{form}"] = draw
+        for name in plots:
+            check_replaceable(out / name)
         for name, draw in tqdm(plots.items(), desc="plots", delay=2, leave=False):
             draw(out / name)
     return list(plots)

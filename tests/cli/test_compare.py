@@ -276,6 +276,24 @@ def test_no_file_of_somebody_else_is_replaced(name: str, text: str, tmp_path: Pa
     assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == text
 
 
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_no_picture_of_somebody_else_is_replaced(force: tuple[str, ...], tmp_path: Path) -> None:
+    """Neither in a folder without a comparison nor next to one; no other plot is drawn before."""
+    runs, out = two_runs(tmp_path / "runs", "base", "a"), tmp_path / "out"
+    out.mkdir()
+    picture = out / "confusion.png"
+    picture.write_bytes(b"mine")
+    with raises(RequestError, "confusion.png"):
+        compared(runs, "--out", out, *force)
+    assert [path.name for path in out.iterdir()] == [picture.name] and picture.read_bytes() == b"mine"
+    picture.unlink()
+    compared(runs, "--out", out)
+    picture.write_bytes(b"mine")
+    with raises(RequestError, "confusion.png"):
+        compared(runs, "--out", out, *force)
+    assert picture.read_bytes() == b"mine"
+
+
 def test_a_comparison_that_was_interrupted_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
