@@ -17,7 +17,7 @@ import click
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import write_json, write_text
-from tuneyard.core.language import lang_option, tr
+from tuneyard.core.language import lang_option, listed, tr
 
 if TYPE_CHECKING:
     from tuneyard.core.number_format import Table
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tuneyard.eval.judge.question import Question
 
 MOST_ERRORS = 2000  # incorrect examples on the page
+MOST_IN_TITLE = 3
 
 
 @cli_command(
@@ -135,7 +136,10 @@ def cli(
     check_table(out)
     page = Page("")
     if not metric:
-        page = Page(tr("Report on {names}", names=", ".join(map(argument, results))), errors=errors)
+        sources = [argument(text) for text in results[:MOST_IN_TITLE]]
+        if len(results) > MOST_IN_TITLE:
+            sources.append(tr("{more} more", more=len(results) - MOST_IN_TITLE))
+        page = Page(tr("Report on {names}", names=listed(sources)), errors=errors)
     write(compare_results(results, questions), out, page, force=force)
 
 

@@ -3,11 +3,13 @@
 Codes and the sources of the learning rates: docs/recipes.md.
 """
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneyard.core.errors import Problem
+from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import versions
+from tuneyard.core.packages import install_command
 from tuneyard.core.training_stage import PREFERENCE_STAGES, TRAINING_STAGES
 from tuneyard.recipes.recipe import Recipe
 
@@ -18,6 +20,12 @@ ADAM = "adam"
 VALUE_HEADS = ("value_head.safetensors", "value_head.bin")  # of LLaMA-Factory's reward models
 PPO_TRL = ((0, 8, 6), (0, 9, 6))
 """The first and the last version of trl that LLaMA-Factory 0.9.5 takes for PPO (train/ppo/trainer.py)."""
+ONE_COORDINATOR = (
+    0,
+    15,
+    4,
+)  # from this DeepSpeed on, ZeRO-3 has one parameter coordinator (pull request 6662)
+BADAM_WITH_IT = (1, 3)  # the first badam that calls it rightly (github.com/Ledzy/BAdam, issue 15)
 
 
 def learning_rate(recipe: Recipe) -> Iterator[Problem]:
@@ -54,7 +62,7 @@ def packing(recipe: Recipe) -> Iterator[Problem]:
 def ppo(recipe: Recipe) -> Iterator[Problem]:
     """Refuse PPO with a trl that LLaMA-Factory's PPO trainer refuses, after it has loaded three models."""
     installed = versions("trl").get("trl", "")
-    numbers = tuple(int(part) for part in installed.split(".")[:3] if part.isdigit())
+    numbers = _numbers(installed)
     if recipe.settings.get("stage") != "ppo" or not numbers or PPO_TRL[0] <= numbers <= PPO_TRL[1]:
         return
     first, last = (".".join(map(str, version)) for version in PPO_TRL)
@@ -64,6 +72,33 @@ def ppo(recipe: Recipe) -> Iterator[Problem]:
     )
     fix = f"train preferences with stage: {' or '.join(PREFERENCE_STAGES)}"
     yield recipe.problem("E334", "stage", message, fix)
+
+
+def badam(recipe: Recipe) -> Iterator[Problem]:
+    """Refuse BAdam with ZeRO-3 if the installed badam fails there when it switches to its second block.
+
+    LLaMA-Factory accepts the recipe. Its training ends with a TypeError after `badam_switch_interval` steps.
+    """
+    if not recipe.settings.get("use_badam"):
+        return
+    installed = versions("badam", "deepspeed")
+    badam_version, deepspeed_version = installed.get("badam", ""), installed.get("deepspeed", "")
+    works = _numbers(badam_version) >= BADAM_WITH_IT or _numbers(deepspeed_version) < ONE_COORDINATOR
+    if not badam_version or works:
+        return
+    with contextlib.suppress(ContentError, OSError):  # E310 reports the file
+        if recipe.zero().get("stage") == 3:
+            interval = int(recipe.number("badam_switch_interval", 50))
+            message = (
+                f"badam {badam_version} fails with ZeRO-3 of DeepSpeed {deepspeed_version}: training stops "
+                f"when it changes the block, after {max(1, interval)} steps"
+            )
+            yield recipe.problem("E336", "use_badam", message, install_command("badam>=1.3"))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Numbers of a version: 1.2.2 → (1, 2, 2); () if it has none."""
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
 
 
 def value_head(recipe: Recipe) -> Iterator[Problem]:

@@ -186,7 +186,7 @@ def test_a_phone_scrolls_tables_and_not_the_page(small: str, tmp_path: Path) -> 
         const inner = frame.contentDocument;
         const hints = [...inner.querySelectorAll(".wide")].map((box) => box.dataset.hint);
         const root = inner.documentElement;
-        document.body.append(JSON.stringify([root.scrollWidth <= root.clientWidth, hints[0]]));
+        document.body.append(JSON.stringify([root.scrollWidth <= root.clientWidth, hints.find(Boolean)]));
       };
     """
     dom = open_page(
@@ -201,17 +201,27 @@ def test_a_phone_scrolls_tables_and_not_the_page(small: str, tmp_path: Path) -> 
     assert wide == ""
 
 
-def test_a_phone_shows_the_mean_beside_each_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decide_on", ["", "demo_mnli_eval"])
+def test_a_phone_shows_the_deciding_column_next_to_each_model(decide_on: str, tmp_path: Path) -> None:
+    """Also next to a model with a long name, and the differences next to two."""
     demo(tmp_path / "runs")
-    page = render(compare_results([str(tmp_path / "runs")], [AgainstBase()]), "x")
+    long_name = "qwen2.5-3b-instruct-mnli-lora-r16-checkpoint-20000"
+    gold = {"demo_rte_eval": ["yes", "no"] * 150, "demo_mnli_eval": ["yes", "no", "maybe"] * 100}
+    for dataset, labels in gold.items():
+        write_run(tmp_path / "runs", long_name, dataset, labels, answers(labels, 250, 5))
+    page = render(compare_results([str(tmp_path / "runs")], [AgainstBase(decide_on=decide_on)]), "x")
     (tmp_path / "inner.html").write_text(page, encoding="utf-8")
     outer = "<body><iframe src=inner.html style='width:390px;height:900px;border:0'></iframe></body>"
     script = """
       const frame = document.querySelector("iframe");
       frame.onload = () => {
-        const head = frame.contentDocument.querySelectorAll("#verdict thead th")[1];
-        const right = head.getBoundingClientRect().right;
-        document.body.append(JSON.stringify([head.textContent, right < 390]));
+        const inner = frame.contentDocument;
+        const head = inner.querySelectorAll("#verdict thead th")[1];
+        const shown = ["#verdict", "#comparisons"].map((part) => {
+          const cells = [...inner.querySelectorAll(`${part} table tr > :nth-child(2)`)];
+          return Math.max(...cells.map((cell) => cell.getBoundingClientRect().right)) <= 390;
+        });
+        document.body.append(JSON.stringify([head.textContent, ...shown]));
       };
     """
     dom = open_page(
@@ -219,7 +229,8 @@ def test_a_phone_shows_the_mean_beside_each_model(tmp_path: Path) -> None:
         tmp_path,
         "--allow-file-access-from-files",
     )
-    assert '["mean, n = 600",true]' in dom
+    column = f"{decide_on}, n = 300" if decide_on else "mean, n = 600"
+    assert f'["{column}",true,true]' in dom
 
 
 def test_the_filters_have_different_names(small: str, tmp_path: Path) -> None:
