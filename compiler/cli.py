@@ -216,6 +216,7 @@ def _changed(name: str, columns: Texts, shares: Texts = ()) -> tuple[Spec, dict[
 @_REGISTRY
 def list_command(out: Path) -> None:
     """List specs and datasets; compiled ones with their rows, and whether they are stale or changed."""
+    from tuneyard.compiler.publish.listing import dataset_lines
     from tuneyard.compiler.publish.registry import Registry
     from tuneyard.compiler.spec.file import known_specs
     from tuneyard.compiler.spec.model import load_spec
@@ -223,7 +224,7 @@ def list_command(out: Path) -> None:
     specs = [load_spec(name) for name in known_specs()]
     width = max(len(spec.name) for spec in specs)
     lines = ["specs", *(f"  {spec.name:{width}}  {spec.about}" for spec in specs)]
-    datasets = [*Registry(out, restore=False).lines()] or [wrong_folder(out) or "none"]
+    datasets = [*dataset_lines(Registry.settled(out, restore=False))] or [wrong_folder(out) or "none"]
     lines += [f"datasets in {out}", *(f"  {line}" for line in datasets)]
     click.echo("\n".join(lines))
 
@@ -293,7 +294,7 @@ def remove_command(name: str, out: Path) -> None:
     """Unregister a compiled dataset and delete the files that compile made."""
     from tuneyard.compiler.publish.registry import Registry
 
-    registry = Registry(out)
+    registry = Registry.settled(out)
     for line in registry.restored:
         click.echo(line, err=True)
     click.echo(f"removed {name}: {', '.join(registry.remove(name))}")

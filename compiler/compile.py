@@ -3,6 +3,7 @@
 import time
 
 from tuneyard.compiler.pipeline import run_pipeline
+from tuneyard.compiler.publish.dataset import publish_dataset, report_if_up_to_date
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read.inputs import find_sources, hashing
 from tuneyard.compiler.request import CompileReport, CompileRequest
@@ -13,21 +14,24 @@ from tuneyard.core.files import staging
 def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     """Compile a spec into `request.out/NAME` and register it. Any problem leaves everything as it was.
 
-    Sources and registry are checked before the first row is read. The registry is locked once, at the end:
+    Everything is opened and checked before the first row is read. The registry is locked once, at the end:
     other compiles into the same folder go on meanwhile.
     """
     started = time.perf_counter()
     sources = find_sources(spec, request.sources)
-    registry = Registry(request.out, settle=False)
+    registry = Registry(request.out)
     registry.check(spec, sources.inputs, force=request.force)
     with hashing(sources.inputs) as hashes:
         made_from = request.identity(spec, hashes)
-        report = None if request.force else registry.up_to_date(spec, request, made_from)
-        if report is None:
+        report = None if request.force else report_if_up_to_date(registry, spec, request, made_from)
+        if report is not None:
+            registry.settle()
+        else:
             with staging(request.out / spec.name) as staged:
                 report = run_pipeline(spec, request, sources, staged)
                 if not report.failed:
-                    registry.publish_report(staged, spec, report, made_from())
+                    publish_dataset(registry, staged, spec, report, made_from())
+    report.problems.notes.extend(registry.restored)
     report.seconds = time.perf_counter() - started
     return report
 

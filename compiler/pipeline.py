@@ -28,12 +28,12 @@ from tuneyard.compiler.lint.row_checks import Lint
 from tuneyard.compiler.lint.spool import Spool
 from tuneyard.compiler.problems import KEPT, Problems
 from tuneyard.compiler.progress import Progress
-from tuneyard.compiler.publish.registry import entry_of
 from tuneyard.compiler.read import read, reading
 from tuneyard.compiler.read.inputs import Input, Sources, with_rivals
 from tuneyard.compiler.request import CompileReport, CompileRequest, Counts
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import PART, REJECTED, UNLABELLED, WHOLE, Spec, Split
+from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.readback import Written
 from tuneyard.compiler.write.record_file import RecordFile, rearrange
 from tuneyard.compiler.write.render import Renderer

@@ -10,7 +10,7 @@ import click
 
 from tuneyard.core.documents import BOM, json_lines
 from tuneyard.core.errors import ContentError, RequestError, nearest
-from tuneyard.core.files import no_folder, read_json, read_object
+from tuneyard.core.files import no_folder, read_json, read_object, write_json
 from tuneyard.core.han import HAN
 
 REGISTRY = "dataset_info.json"
@@ -91,6 +91,14 @@ def read_registry(folder: Path) -> dict[str, dict[str, object]]:
             raise ContentError(f"{path}: entry {name!r}: found {type(entry).__name__}, expected an object")
         entries[name] = entry
     return entries
+
+
+def write_registry(
+    folder: Path, entries: Mapping[str, dict[str, object]], before: Mapping[str, dict[str, object]]
+) -> None:
+    """Write all entries, unless the registry has the same (`before`)."""
+    if entries != before:
+        write_json(folder / REGISTRY, entries, ascii_only=True)
 
 
 def wrong_folder(folder: Path) -> str:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from tuneyard.core.files import read_json, write_json
 
 MANIFEST = "manifest.json"
+Entry = dict[str, object]
+"""An entry of dataset_info.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Manifest:
     fit: dict[str, Any] = field(default_factory=dict)
     cluster: str | None = None
     files: dict[str, CompiledFile] = field(default_factory=dict)
-    entries: dict[str, dict[str, object]] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
     made_from: dict[str, Any] = field(default_factory=dict)
     tuneyard: dict[str, str] = field(default_factory=dict)
 
@@ -125,6 +127,19 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 EMPTY = Manifest()
+
+
+def read_manifests(folder: Path) -> dict[str, Manifest]:
+    """Read the manifests of the compiled datasets in a folder, by name; `ContentError` if one is broken.
+
+    Other tools write files of this name too (e.g. next to images). They are left out.
+    """
+    manifests: dict[str, Manifest] = {}
+    for path in sorted(folder.glob(f"[!.]*/{MANIFEST}")):
+        manifest = read_manifest(path.parent)
+        if manifest is not None and manifest.is_of_compile:
+            manifests[path.parent.name] = manifest
+    return manifests
 
 
 def manifest_beside(path: Path) -> tuple[Manifest, CompiledFile] | None:

@@ -10,11 +10,11 @@ from tuneyard.compiler.check.checker import Checker
 from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.publish.registry import entry_of
 from tuneyard.compiler.read import read, reading
 from tuneyard.compiler.read.inputs import RAW, find_inputs, with_rivals
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Spec
+from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.pieces import SEPARATOR
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.errors import ProblemsError, RequestError, show_value

@@ -21,9 +21,9 @@ from tuneyard.compiler.init.warnings import warnings_of
 from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.publish.registry import entry_of
 from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
+from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.checkout import bundled
 from tuneyard.core.documents import dump_short_yaml, read_mapping

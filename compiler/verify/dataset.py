@@ -10,13 +10,8 @@ from typing import Any
 
 from tuneyard.compiler.kinds import Kind, kinds
 from tuneyard.compiler.lint.retyped import problems_of_file, text_columns
-from tuneyard.compiler.publish.drift import (
-    changed_entry,
-    changed_file,
-    compile_again,
-    compiled_entries,
-    read_manifests,
-)
+from tuneyard.compiler.publish.compiled_entries import changed_entry, compiled_entries
+from tuneyard.compiler.publish.drift import changed_file, compile_again
 from tuneyard.compiler.verify.audit import AUDIT_MESSAGES, FIRST, Audit, AuditBatch, audits, workers_for
 from tuneyard.compiler.verify.expect import Expected, column_problems, entry_problems
 from tuneyard.compiler.verify.learned import AnswersAuditor, PretrainingAuditor
@@ -35,7 +30,7 @@ from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
 from tuneyard.core.files import no_folder
 from tuneyard.core.llamafactory import RecipeData, expected_errors, import_offline, quiet, read_arguments
-from tuneyard.core.manifest import Manifest
+from tuneyard.core.manifest import Manifest, read_manifests
 from tuneyard.core.records import PLACEHOLDERS, Example, RecordFormat, format_of_entry
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.core.timestamps import is_date_by_name

@@ -16,8 +16,8 @@ import orjson
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.retyped import LINES, problems_of_file, problems_of_kept, text_columns
 from tuneyard.compiler.lint.spool import Spool
-from tuneyard.compiler.publish.registry import entry_of
 from tuneyard.compiler.spec.model import Output, Spec
+from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.record_file import Checksum, RecordFile, not_as_made
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import named, sha256

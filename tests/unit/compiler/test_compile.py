@@ -147,7 +147,7 @@ def test_hand_written_entries_stay(bench):
     bench.compile("rte", bench.rows("train.jsonl", ROWS))
     info = json.loads((bench.out / "dataset_info.json").read_text())
     assert info["mine"] == HAND["mine"] and list(info) == ["mine", "alpaca_rte_train"]
-    Registry(bench.out).remove("rte")
+    Registry.settled(bench.out).remove("rte")
     assert json.loads((bench.out / "dataset_info.json").read_text()) == HAND
     assert not (bench.out / "rte").exists()
 
@@ -175,11 +175,11 @@ def test_a_kill_before_the_registry_is_repaired(bench):
     registry = bench.out / "dataset_info.json"
     good = registry.read_bytes()
     registry.unlink()
-    Registry(bench.out)
+    Registry.settled(bench.out)
     assert registry.read_bytes() == good
     stale = json.loads(good) | {"alpaca_rte_eval": {"file_name": "rte/alpaca_rte-eval.json"}}
     registry.write_text(json.dumps(stale))
-    Registry(bench.out)
+    Registry.settled(bench.out)
     assert json.loads(registry.read_bytes()) == json.loads(good)
 
 
@@ -197,7 +197,7 @@ def test_a_smaller_compile_takes_the_place_of_a_larger(bench):
         "alpaca_rte-train.json",
         "manifest.json",
     ]
-    assert list(Registry(bench.out).manifests) == ["rte"]
+    assert list(Registry.settled(bench.out).manifests) == ["rte"]
 
 
 def test_files_go_to_the_split_that_their_name_tells(bench):
@@ -325,7 +325,7 @@ def test_files_that_compile_did_not_make_are_never_replaced(bench, compiled_befo
         bench.compile("rte", source, force=True)
     if compiled_before:
         with raises(RequestError, "mine.json"):
-            Registry(bench.out).remove("rte")
+            Registry.settled(bench.out).remove("rte")
     assert tree(bench.out) == before
 
 

@@ -8,9 +8,9 @@ from PIL import Image
 from tests.conftest import REAL
 from tests.messages import raises
 from tuneyard.compiler.compile import compile_spec
-from tuneyard.compiler.publish.registry import entries_of
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records import read_example
 

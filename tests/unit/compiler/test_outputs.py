@@ -7,8 +7,8 @@ import pytest
 
 from tests.messages import printed, raises
 from tests.unit.compiler.conftest import Bench
-from tuneyard.compiler.publish.registry import entries_of
 from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.errors import ContentError
 
 TEMPLATES = {

@@ -8,10 +8,10 @@ from tests.conftest import REAL
 from tests.messages import printed, raises
 from tuneyard.compiler.commands.dataset_reader import stored_examples
 from tuneyard.compiler.compile import compile_spec
-from tuneyard.compiler.publish.registry import entries_of
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.expect import entry_problems
+from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records import format_of_entry, read_example
 from tuneyard.core.training_stage import stage_of_rows

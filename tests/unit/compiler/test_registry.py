@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from tests.messages import printed, printed_line, raises
 from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.publish.drift import read_manifests
+from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.verify.dataset import since_compiled
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import staging
-from tuneyard.core.manifest import read_manifest
+from tuneyard.core.manifest import read_manifest, read_manifests
 
 
 def registry(bench):
@@ -25,7 +25,7 @@ def registry(bench):
 
 
 def listed(bench):
-    return list(Registry(bench.out, restore=False).lines())
+    return list(dataset_lines(Registry.settled(bench.out, restore=False)))
 
 
 def differences(bench, name="alpaca_rte_train"):
@@ -63,7 +63,7 @@ def test_a_copied_folder_takes_over_no_entry(bench):
     )
     assert registry(bench)["alpaca_rte_train"] == before["alpaca_rte_train"]
     assert "stale: a copied folder, not registered" in listed(bench)[0]
-    assert Registry(bench.out).remove("backup") == []
+    assert Registry.settled(bench.out).remove("backup") == []
     assert "alpaca_rte_train" in registry(bench)
 
 
@@ -123,7 +123,7 @@ def test_what_a_user_added_to_an_entry_stays(bench, what):
     elif what == "itself":
         bench.compile("rte", source, force=True)
     else:
-        Registry(bench.out)
+        Registry.settled(bench.out)
     assert registry(bench)["alpaca_rte_train"] == ours | {"num_samples": 2}
 
 
@@ -143,7 +143,7 @@ def test_an_entry_that_a_user_turned_to_a_file_of_his_own_stays(bench):
     bench.compile("rte", source)
     edit(bench, alpaca_rte_train={"file_name": "mine.json"})
     before = registry(bench)
-    Registry(bench.out)
+    Registry.settled(bench.out)
     assert registry(bench) == before
     with raises(ContentError, "alpaca_rte_train", "mine.json"):
         bench.compile("rte", source, force=True)
@@ -163,7 +163,7 @@ def test_entries_of_a_user_stay_whatever_they_name(bench, entry):
     bench.compile("rte", source)
     edit(bench, mine=entry)
     bench.compile("rte", source, force=True)
-    Registry(bench.out).remove("rte")
+    Registry.settled(bench.out).remove("rte")
     assert registry(bench) == {"mine": entry}
 
 
@@ -175,7 +175,7 @@ def test_a_name_taken_between_planning_and_publishing_is_refused(bench):
         staged(bench, "rte") as (folder, manifest),
         raises(ContentError, "alpaca_rte_train", "mine.json"),
     ):
-        Registry(bench.out).publish(folder, "rte", manifest)
+        Registry.settled(bench.out).publish(folder, "rte", manifest)
     assert registry(bench) == before and not (bench.out / "rte").exists()
 
 
@@ -188,7 +188,7 @@ def test_a_file_put_there_between_planning_and_publishing_is_not_replaced(bench,
         staged(bench, "rte") as (folder, manifest),
         raises(RequestError, "mine.json"),
     ):
-        Registry(bench.out).publish(folder, "rte", manifest)
+        Registry.settled(bench.out).publish(folder, "rte", manifest)
     assert (bench.out / "rte" / "mine.json").read_text() == "precious"
 
 
@@ -200,7 +200,7 @@ def test_a_set_whose_registration_was_killed_keeps_its_names(bench):
         staged(bench, "other", {"alpaca_rte_train": entry}) as (folder, manifest),
         raises(ContentError, "rte/", "tuneyard data remove rte"),
     ):
-        Registry(bench.out).publish(folder, "other", manifest)
+        Registry.settled(bench.out).publish(folder, "other", manifest)
 
 
 def test_removing_a_set_brings_back_the_entries_of_the_others(bench):
@@ -208,7 +208,7 @@ def test_removing_a_set_brings_back_the_entries_of_the_others(bench):
     entries = registry(bench)
     bench.compile("qa", bench.rows("qa.jsonl", [{"question": "a", "answer": "b"}]))
     (bench.out / "dataset_info.json").unlink()
-    Registry(bench.out).remove("qa")
+    Registry.settled(bench.out).remove("qa")
     assert registry(bench) == entries
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.messages import printed
 from tests.unit.compiler.conftest import ROWS, Bench, layouts
+from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.rows import filled
 from tuneyard.compiler.spec.model import load_spec
@@ -187,7 +188,7 @@ def test_a_spec_of_ones_own_ignores_or_maps(bench):
     assert list(refused(bench, spec, rows)) == ["images"]
     spec.write_text(spec.read_text().replace("[label]", "[label, images]"))
     assert refused(bench, spec, rows) == {}
-    assert "not used" not in "".join(Registry(bench.out).lines())
+    assert "not used" not in "".join(dataset_lines(Registry.settled(bench.out)))
     mapped = "about: a\nlike: reports\ncolumns: {system: {names: [system], is: extra}}\nwrite: [{SYSTEM}]\n"
     rows = [IO | {"system": "Be brief."}]
     unwritten = bench.write("unwritten.yaml", mapped.replace("SYSTEM", ""))

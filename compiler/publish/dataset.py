@@ -1,0 +1,72 @@
+"""One compiled dataset and its report: the report of the published one, and the publishing of a new one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tuneyard.compiler.check.unused_columns import Unused
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity
+from tuneyard.compiler.spec.model import Spec
+from tuneyard.compiler.write.entries import entries_of
+from tuneyard.core.checkout import version
+from tuneyard.core.files import sha256
+from tuneyard.core.manifest import Manifest, write_manifest
+
+
+def report_if_up_to_date(
+    registry: Registry, spec: Spec, request: CompileRequest, made_from: Callable[[], Identity]
+) -> CompileReport | None:
+    """The report of the compiled dataset. None if a compile would write or report anything else."""
+    manifest = registry.manifests.get(spec.name)
+    if manifest is None or not manifest.files:
+        return None
+    for name, file in manifest.files.items():
+        path = registry.folder / spec.name / name
+        if not path.is_file() or sha256(path) != file.sha256:
+            return None
+    if manifest.made_from != made_from():
+        return None
+    first, counts = manifest.first_problems, manifest.counts
+    if request.every_problem and len(first) < sum(manifest.problems.values()):
+        return None
+    problems = Problems.again(manifest.problems, first, manifest.notes)
+    problems.fatal = request.strict and problems.count("W") > 0
+    return CompileReport(
+        name=spec.name,
+        problems=problems,
+        **{key: counts[key] for key in COUNTED},
+        datasets=manifest.records,
+        fit=manifest.fit,
+        unused=Unused(manifest.not_used, manifest.ignored),
+        up_to_date=True,
+    )
+
+
+def publish_dataset(
+    registry: Registry, staged: Path, spec: Spec, report: CompileReport, made_from: Identity
+) -> None:
+    """Publish a staged dataset with the manifest of its report."""
+    manifest = manifest_of(spec, report, made_from)
+    write_manifest(staged, manifest)
+    report.problems.notes.extend(registry.publish(staged, spec.name, manifest))
+
+
+def manifest_of(spec: Spec, report: CompileReport, made_from: Identity) -> Manifest:
+    """The manifest of a compiled dataset, from which `report_if_up_to_date` makes the report again."""
+    entries = entries_of(spec, spec.splits)
+    return Manifest(
+        about=spec.about,
+        counts={**{key: getattr(report, key) for key in COUNTED}, "records": report.datasets},
+        problems=dict(sorted(report.problems.counts.items())),
+        first_problems=report.problems.first(),
+        notes=report.problems.notes,
+        not_used=report.unused.counts(),
+        ignored=report.unused.ignored_counts(),
+        fit=report.fit,
+        cluster=spec.group,
+        files=report.files,
+        entries={name: entry for name, entry in entries.items() if name in report.datasets},
+        made_from=made_from,
+        tuneyard=version(),  # beside the identity: a commit elsewhere makes no dataset stale
+    )

@@ -1,0 +1,88 @@
+"""The list of all datasets of a registry: compiled ones with their state, then others."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+from tuneyard.compiler.progress import Progress
+from tuneyard.compiler.publish.compiled_entries import changed_entry, compiled_entries
+from tuneyard.compiler.publish.drift import changed_file
+from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.request import own_hash
+from tuneyard.compiler.spec.model import load_spec
+from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import sha256
+from tuneyard.core.manifest import MANIFEST, Manifest
+
+
+def dataset_lines(registry: Registry) -> Iterator[str]:
+    """Yield a line for each dataset: compiled ones with rows, spec, time, stale or changed; then others.
+
+    Sources and compiled files are hashed, with a bar on stderr if that takes over two seconds.
+    """
+    others = dict(registry.entries)
+    paths = [
+        path
+        for name, manifest in registry.manifests.items()
+        for path in _files_of(registry.folder / name, manifest)
+    ]
+    with contextlib.closing(Progress(path for path in paths if path.is_file())) as progress:
+        for name, manifest in registry.manifests.items():
+            made_at = (registry.folder / name / MANIFEST).stat().st_mtime
+            made = datetime.fromtimestamp(made_at).strftime("%Y-%m-%d %H:%M")
+            copied = manifest.spec != name
+            stale = "a copied folder, not registered"
+            if not copied:
+                stale = _stale(manifest, progress.move)
+            for dataset, rows in manifest.records.items():
+                parts = [dataset, f"{rows} rows", name, made]
+                if stale:
+                    parts.append(f"stale: {stale}")
+                changes = _changes(registry, dataset, name, progress.move)
+                if changes:
+                    parts.append(f"changed: {'; '.join(changes)}")
+                yield "  ".join(parts)
+                others.pop(dataset, None)
+    for dataset, entry in others.items():
+        where = next((entry[key] for key in ("file_name", *REMOTE_SOURCES) if entry.get(key)), "no file")
+        yield f"{dataset}  {where}  not compiled here"
+
+
+def _changes(registry: Registry, dataset: str, name: str, moved: Callable[[int], None]) -> list[str]:
+    """How the file and the entry of a compiled dataset differ from its manifest in folder `name`."""
+    manifest = registry.manifests[name]
+    compiled = compiled_entries(name, manifest).get(dataset)
+    file_name = str(compiled["file_name"]) if compiled else f"{name}/{dataset}"
+    problem = changed_file(registry.folder / file_name, manifest, moved)
+    changes = [problem.message] if problem else []
+    entry = registry.entries.get(dataset)
+    if compiled and entry is not None:
+        problems = changed_entry(str(registry.folder / REGISTRY), dataset, entry, compiled)
+        changes += [f"{problem.field}: {problem.message}" for problem in problems]
+    return changes
+
+
+def _files_of(folder: Path, manifest: Manifest) -> list[Path]:
+    """Paths of the compiled files and of the local sources of a dataset."""
+    return [*(folder / name for name in manifest.files), *(Path(source.path) for source in manifest.sources)]
+
+
+def _stale(manifest: Manifest, moved: Callable[[int], None]) -> str:
+    """The reason why a compile would make another dataset now, "" if it would not."""
+    for source in manifest.sources:
+        if not source.is_local:  # only a compile asks a hub
+            continue
+        path = Path(source.path)
+        if not path.is_file():
+            return f"source {path} is gone"
+        if sha256(path, moved) != source.sha256:
+            return f"source {path} has changed"
+    if manifest.made_from.get("compiler") != own_hash():
+        return "the compiler has changed"
+    try:
+        changed = load_spec(manifest.spec).raw != manifest.definition
+    except (ContentError, RequestError):  # a spec given by path, or one that is gone
+        return ""
+    return "the spec has changed" if changed else ""

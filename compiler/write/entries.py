@@ -1,0 +1,43 @@
+"""Registry entries of the files that a spec writes, so that LLaMA-Factory reads them rightly."""
+
+from collections.abc import Sequence
+
+from tuneyard.compiler.spec.model import Output, Spec
+from tuneyard.core.manifest import Entry
+from tuneyard.core.records import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
+
+
+def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
+    """The registry entry of a dataset, with complete `columns` (and `tags`) for LLaMA-Factory."""
+    if output.format == "text":
+        return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
+    entry: Entry = {}
+    for kind in spec.recorded.values():
+        entry.update(kind.entry_keys)
+    entry["file_name"] = file_name
+    if output.format == "alpaca":
+        columns = {part: name for part, name in ALPACA.items() if part not in spec.replaced_parts}
+        if "system" in output.templates:
+            columns["system"] = "system"
+        if output.turns == "history":
+            columns["history"] = "history"
+        return {**entry, "formatting": "alpaca", "columns": columns | spec.recorded_parts}
+    columns = {"messages": output.field}
+    names = spec.kinds | output.templates
+    if output.format == "sharegpt" and "system" in names:
+        columns["system"] = "system"
+    if "tools" in names:
+        columns["tools"] = "tools"
+    tags = SHAREGPT_TAGS if output.format == "sharegpt" else OPENAI_TAGS
+    return {**entry, "formatting": "sharegpt", "tags": tags, "columns": columns | spec.recorded_parts}
+
+
+def entries_of(spec: Spec, splits: Sequence[str]) -> dict[str, Entry]:
+    """The registry entries of these splits of a spec, by dataset name."""
+    entries = {}
+    for split in splits:
+        for output in spec.outputs:
+            if output.dataset:
+                file_name = f"{spec.name}/{output.file.format(split=split)}"
+                entries[output.dataset.format(split=split)] = entry_of(spec, output, file_name)
+    return entries
