@@ -29,9 +29,9 @@ class Rescaled:
     def rows(self, first: int, base: Array, kind: str) -> NDArray[np.floating]:
         """See `adapters.delta.Change`."""
         gains = self._gains_of(first, len(base))
-        kept = (self.weight * (gains - 1)).astype(kind)
-        scale = (self.weight * gains).astype(kind)
-        return np.asarray(kept * base + scale * self.product.rows(first, base, kind))
+        base_factor = (self.weight * (gains - 1)).astype(kind)
+        product_factor = (self.weight * gains).astype(kind)
+        return np.asarray(base_factor * base + product_factor * self.product.rows(first, base, kind))
 
     def exact(self, first: int, base: Array, places: Places) -> Matrix:
         """See `adapters.delta.Change`."""

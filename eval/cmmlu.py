@@ -147,8 +147,8 @@ class Cmmlu(Task):
 
     def table(self, results_by_dataset: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
         """The average over subjects only."""
-        average = group_score(list(results_by_dataset.values()))
-        mean = Figure(average["accuracy"], average["ci95"], average["n"], average["majority"])
+        score = group_score(list(results_by_dataset.values()))
+        mean = Figure(score["accuracy"], score["ci95"], score["n"], score["majority"])
         return {"accuracy, average over subjects": mean}
 
 
@@ -227,11 +227,13 @@ def group_table(scores: Scores) -> str:
     first = next(iter(scores.values()))
     rows = []
     for group, score in first.items():
-        of_models = [of_model[group] for of_model in scores.values()]
-        shares = [interval((each["accuracy"], *each["ci95"])) for each in of_models]
+        shares = []
+        for groups_of_model in scores.values():
+            accuracy = groups_of_model[group]
+            shares.append(interval((accuracy["accuracy"], *accuracy["ci95"])))
         rows.append([group, str(score["sets"]), f"{score['n']:,}", percent(score["majority"]), *shares])
     last = first[AVERAGE]
-    overall = [percent(of_model[AVERAGE]["over_questions"]) for of_model in scores.values()]
+    overall = [percent(groups_of_model[AVERAGE]["over_questions"]) for groups_of_model in scores.values()]
     rows.append([QUESTIONS, str(last["sets"]), f"{last['n']:,}", "", *overall])
     return grid(Table(["accuracy (95 % interval)", "subjects", "n", "majority", *scores], rows))
 

@@ -146,11 +146,12 @@ def cli(
 def compare_results(results: Sequence[str], questions: "Sequence[Question]") -> "ComparedRuns":
     """Read the runs named by `[NAME=]RESULTS` once, and ask the questions; warnings go to stderr."""
     from tuneyard.eval.judge.compared import compare_runs
+    from tuneyard.eval.judge.question import metric_of_questions
     from tuneyard.eval.read.find import Reading, parse_source, read_scored_runs
     from tuneyard.eval.read.scored_run import by_dataset
 
     reading = Reading(
-        metric=next((question.metric for question in questions if question.metric), ""),
+        metric=metric_of_questions(questions),
         by=next((question.field for question in questions if question.field), ""),
         stated_metrics=any(question.reads_stated_metrics for question in questions),
     )

@@ -115,10 +115,8 @@ def _check_choice(request: ScoringRequest, parser: str) -> None:
         raise RequestError("--think needs --mode generate: a thought would come before the labels")
     if request.preset:
         raise RequestError("--preset needs --mode generate: nothing is sampled where labels are compared")
-    if request.backend == "openai":
-        raise RequestError("--backend openai needs --url and --mode generate, and takes no --adapter")
-    if request.backend == "vllm":
-        raise RequestError("--backend vllm only generates: give --mode generate with it")
+    if request.backend != "hf":
+        raise RequestError(f"--backend {request.backend} only generates: give --mode generate with it")
     if request.rescore and parser != "word":
         raise RequestError("--parser: these labels were chosen by log-probabilities, nothing is parsed")
 

@@ -17,7 +17,7 @@ CUTOFF_LEN = 2048
 """LLaMA-Factory's default of cutoff_len."""
 
 
-def asked_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
+def problems_of_answer(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
     """Yield the problems of template, answers, cutoff_len, frozen layers and experts."""
     yield from template_problems(recipe, answer)
     yield from answer_text_problems(recipe, answer, datasets)
@@ -36,8 +36,8 @@ def template_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
 def answer_text_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
     """Yield empty answers, and pairs of equal ones: an error if every row of a dataset is affected."""
     for dataset in datasets:
-        about = answer.get("data", {}).get(dataset.name, {})
-        for warning, finding in about.get("answers", {}).items():
+        facts = answer.get("data", {}).get(dataset.name, {})
+        for warning, finding in facts.get("answers", {}).items():
             count = finding["count"]
             code = code_for(warning, count, finding["rows"])
             rows = ", ".join(str(number) for number in finding["first"][:FIRST_ROWS])

@@ -31,7 +31,7 @@ from tuneyard.core.errors import (
 from tuneyard.core.files import existing
 from tuneyard.core.schema_errors import is_number
 from tuneyard.core.training_run import STARTED, TRAINING
-from tuneyard.recipes.answer_rules import asked_problems, packs
+from tuneyard.recipes.answer_rules import packs, problems_of_answer
 from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
 from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, read_datasets
 from tuneyard.recipes.hardware import Machine, machine, world_size
@@ -42,7 +42,7 @@ from tuneyard.recipes.rules import problems_of
 from tuneyard.recipes.schema import known_keys
 from tuneyard.recipes.starting_weights import loaded_problems
 from tuneyard.recipes.token_weights import weights_file
-from tuneyard.recipes.watched_files import FileStates, files_named, states_of
+from tuneyard.recipes.watched_files import FileStates, states_of, watched_files
 
 WATCHED_EVERY = 0.3  # seconds
 WRONG_STAGE = "not applicable in the current training stage"  # LLaMA-Factory's words
@@ -191,7 +191,7 @@ def watch_recipes(llamafactory: LlamaFactory, paths: list[Path], options: CheckO
             states[path] = states_of([path])
             try:
                 recipe = read_recipe(path, options.overrides)
-                states[path] = states_of(files_named(recipe))
+                states[path] = states_of(watched_files(recipe))
                 check(llamafactory, recipe, options)
             except (TuneyardError, OSError) as error:  # half an edit
                 click.echo(f"error: {error}", err=True)
@@ -267,7 +267,7 @@ def ask_check(llamafactory: LlamaFactory, checked: Checked, model: str | None) -
     answer = ask(llamafactory, recipe, model, target.gpus)
     schedule = replace(checked, answer=answer).schedule
     problems = [*answer_problems(recipe, answer, codes), *data_problems(recipe, answer, checked.datasets)]
-    problems += asked_problems(recipe, answer, checked.datasets)
+    problems += problems_of_answer(recipe, answer, checked.datasets)
     if regroups(recipe) and schedule.rows and recipe.settings.get("do_train") is True:
         problems += schedule_problems(recipe, schedule)
     if not {"E30", "E31"} & {*codes}:  # it reads paths and numbers

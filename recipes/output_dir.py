@@ -10,7 +10,7 @@ import itertools
 import platform
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -35,14 +35,8 @@ INCIDENTAL = {
     "preprocessing_num_workers", "preprocessing_batch_size", "project", "report_to", "resume_from_checkpoint",
     "run_name", "save_steps", "save_total_limit", "use_cpu",
 }  # fmt: skip
-MARKS = (
-    "checkpoint-*",
-    "*.safetensors",
-    "*.bin",
-    "trainer_*.json*",
-    STARTED,
-    TRAINING,
-)  # a training was here
+MARKS = ("checkpoint-*", "*.safetensors", "*.bin", "trainer_*.json*", STARTED, TRAINING)
+"""Names in a folder that a training wrote to, as glob patterns."""
 
 
 def checkpoints(output_dir: Path) -> dict[Path, str]:
@@ -113,9 +107,10 @@ def resume_point(output_dir: Path) -> Path | None:
     newest = None
     for path, flaw in checkpoints(output_dir).items():
         if flaw:
-            click.echo(f"{path}: passed over, {flaw}")
+            click.echo(f"{path}: skipped, {flaw}")
             set_aside(path, f"incomplete-{path.name}")
-        newest = newest or (None if flaw else path)
+        elif newest is None:
+            newest = path
     if newest:
         click.echo(f"{newest}: resuming after step {newest.name.removeprefix('checkpoint-')}")
     return newest
@@ -139,16 +134,16 @@ def changed_inputs(output_dir: Path, inputs: dict[str, object]) -> str:
     if not (output_dir / STARTED).is_file():
         return "not started by `tuneyard recipe train`"
     try:
-        then = read_object(output_dir / STARTED)
+        started = read_object(output_dir / STARTED)
     except ContentError as error:
         return f"its {str(error).removeprefix(f'{output_dir}/')}"
     differences = []
-    before, after = then.get("settings"), inputs.get("settings")
+    before, after = started.get("settings"), inputs.get("settings")
     if isinstance(before, dict) and isinstance(after, dict):
         changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
         differences = [f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}" for key in changed]
     parts = ("data", "model", "weights")
-    differences += [part for part in parts if _hashes(then.get(part)) != _hashes(inputs.get(part))]
+    differences += [part for part in parts if _hashes(started.get(part)) != _hashes(inputs.get(part))]
     text = ", ".join(differences[:3])
     if len(differences) > 3:
         text += f" and {len(differences) - 3} more"
@@ -160,11 +155,14 @@ def changed_world_size(output_dir: Path, world: dict[str, object]) -> str:
     finished = (output_dir / TRAINING).is_file()
     if not finished and all(checkpoints(output_dir).values()):
         return ""
-    then = read_object(output_dir / (TRAINING if finished else STARTED))
-    if then.get("world_size") == world["world_size"]:
+    record = read_object(output_dir / (TRAINING if finished else STARTED))
+    if record.get("world_size") == world["world_size"]:
         return ""
-    sizes = [f"{one.get('world_size')} (global batch {one.get('global_batch')})" for one in (then, world)]
-    return f"world size {sizes[0]} → world size {sizes[1]}"
+    return f"{_world_size(record)} → {_world_size(world)}"
+
+
+def _world_size(record: Mapping[str, object]) -> str:
+    return f"world size {record.get('world_size')} (global batch {record.get('global_batch')})"
 
 
 def _hashes(part: object) -> object:

@@ -10,18 +10,24 @@ from tuneyard.recipes.cache import MODEL_WEIGHTS
 from tuneyard.recipes.data import dataset_dir, files_of, locate
 from tuneyard.recipes.recipe import Recipe
 
-FileStates = dict[
-    Path, tuple[int, int, int] | None
-]  # inode, bytes, nanoseconds of the last change; None: missing
-NAMED = ("deepspeed", "adapter_name_or_path", "ref_model", "ref_model_adapters", "reward_model", "media_dir")
+FileStates = dict[Path, tuple[int, int, int] | None]
+"""Inode, size (bytes) and time of the last change (nanoseconds) of each file, None if it is missing."""
+PATH_SETTINGS = (
+    "deepspeed",
+    "adapter_name_or_path",
+    "ref_model",
+    "ref_model_adapters",
+    "reward_model",
+    "media_dir",
+)
 
 
-def files_named(recipe: Recipe) -> list[Path]:
+def watched_files(recipe: Recipe) -> list[Path]:
     """The recipe, and the files and folders that its settings name, with the content of the folders."""
     weights = recipe.path.parent / "weights" / recipe.path.name
     registry = Path(dataset_dir(recipe)) / REGISTRY
     paths = [recipe.path, weights, registry, *_datasets(recipe)]
-    for key in ("model_name_or_path", *NAMED):
+    for key in ("model_name_or_path", *PATH_SETTINGS):
         for name in recipe.names(key):
             path = Path(name)
             paths.append(path)
@@ -43,7 +49,7 @@ def _datasets(recipe: Recipe) -> list[Path]:
 
 
 def states_of(paths: Iterable[Path]) -> FileStates:
-    """Identify the content of each file: (inode, size, time of change), None if missing."""
+    """Identify the content of each file."""
     states: FileStates = {}
     for path in paths:
         try:

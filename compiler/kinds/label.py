@@ -27,10 +27,9 @@ from tuneyard.compiler.init.proposal import (
     longest_prose,
 )
 from tuneyard.compiler.kinds import Kind, Shape
-from tuneyard.compiler.spec.column_meanings import PAIRS, USUAL_NAMES, meaning
+from tuneyard.compiler.spec.column_meanings import NLI_PAIRS, PAIRS, USUAL_NAMES, meaning
 from tuneyard.compiler.spec.column_names import snake_case
 
-NLI_PAIRS = tuple(zip(USUAL_NAMES["premise"], USUAL_NAMES["hypothesis"], strict=True))
 # The prompts in English (False) and Chinese (True).
 IMPLY = {
     False: 'Does "{{premise}}" imply that "{{hypothesis}}"? Please answer {}.',

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
@@ -176,6 +176,11 @@ def _turn(number: int, item: dict[str, object], keys: TurnKeys, keeps_text_with_
         raise WrongValueError(f"turn {number}: {error}") from error
 
 
+def _role(turn: Mapping[str, object], name: str) -> str | None:
+    """The speaker of a turn by its key `name`, None for a role without a meaning."""
+    return ROLES.get(str(turn.get(name)).lower())
+
+
 def unread_keys(value: object) -> set[str]:
     """The keys of turns that have a value and are not read. `value` is a list of turns, or a single turn."""
     turns = value if isinstance(value, list) else [value]
@@ -184,7 +189,7 @@ def unread_keys(value: object) -> set[str]:
         if not isinstance(turn, dict) or len(turn) <= 2:
             continue
         name, content = role_and_content(turn)
-        role = ROLES.get(str(turn.get(name)).lower())
+        role = _role(turn, name)
         read = {name, content, IMAGES}
         if role == ASSISTANT:
             read.add("tool_calls")
@@ -199,7 +204,7 @@ def unread_keys(value: object) -> set[str]:
 def _role_and_text(item: dict[str, object], keys: TurnKeys, keeps_text_with_calls: bool) -> tuple[str, str]:
     """The speaker and the text of a turn; `WrongValueError` if another part of it would be lost."""
     name, key = role_and_content(item)
-    role = ROLES.get(str(item.get(name)).lower())
+    role = _role(item, name)
     if role is None:
         raise WrongValueError(
             f"found the role {show_value(item.get(name))}, expected one of {', '.join(ROLES)} "
@@ -236,7 +241,7 @@ def refuse_images(turns: Iterable[Turn]) -> None:
 def encoded_calls(item: dict[str, object]) -> list[str]:
     """The tools whose calls in a turn have arguments that are encoded as JSON twice."""
     name, key = role_and_content(item)
-    role = ROLES.get(str(item.get(name)).lower())
+    role = _role(item, name)
     if role == CALL:
         return encoded_twice(item.get(key))
     calls = item.get("tool_calls")

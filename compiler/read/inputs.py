@@ -148,8 +148,9 @@ def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str
         ]
 
     stamps = [item.stamp() for item in inputs]
-    with ThreadPoolExecutor(1) as thread:  # which needs no interpreter lock
-        # and imports nothing: an interrupt can leave an import lock held, for which the thread would wait
+    # Hashing needs no interpreter lock. It must import nothing: an interrupt can leave an import lock held,
+    # and the thread would wait for it.
+    with ThreadPoolExecutor(1) as thread:
         pending = thread.submit(hashes)
         yield hashed
 
@@ -192,7 +193,7 @@ def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
 
 def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
     """The files of one `--source`."""
-    name, path = _parted(option)
+    name, path = _split_and_path(option)
     if not path:
         raise RequestError(f"--source {option!r}: empty path, expected PATH or SPLIT=PATH")
     if spec.mix and not name:
@@ -206,7 +207,7 @@ def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
     return [Input(split, file) for file in _files_for_split(spec, split, Path(path))]
 
 
-def _parted(source: str) -> tuple[str, str]:
+def _split_and_path(source: str) -> tuple[str, str]:
     """The split that a source names ("" if none), and its path."""
     name, sign, path = source.partition("=")
     if sign and not Path(source).exists() and "/" not in name:
@@ -251,7 +252,7 @@ def _named_splits(path: Path) -> FilesBySplit:
 
 
 def _inputs_of_splits(spec: Spec, path: Path, files_by_split: FilesBySplit) -> list[Input]:
-    """The files of the splits that the spec knows; `unread` reports the others."""
+    """The files of the splits that the spec knows; `_unread` reports the others."""
     accepted = _names_of_splits(spec)
     inputs: list[Input] = []
     for name, files in files_by_split.items():
@@ -360,7 +361,7 @@ def _unread(sources: Sequence[str], inputs: Sequence[Input]) -> Iterator[str]:
     """Yield a sentence for each folder of `--source` with data files that are not read, at any depth."""
     read_paths = {item.path for item in inputs}
     for source in sources:
-        folder = Path(_parted(source)[1])
+        folder = Path(_split_and_path(source)[1])
         if not folder.is_dir():
             continue
         left_out = _left_out_files(folder, read_paths)

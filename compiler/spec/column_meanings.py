@@ -61,11 +61,9 @@ _USUAL_NAMES = {
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     role: tuple(names.split()) for role, names in _USUAL_NAMES.items()
 }
-PAIRS = (
-    *zip(USUAL_NAMES["premise"], USUAL_NAMES["hypothesis"], strict=True),
-    ("question", "sentence"),
-    ("claim", "evidence"),
-)
+NLI_PAIRS = tuple(zip(USUAL_NAMES["premise"], USUAL_NAMES["hypothesis"], strict=True))
+"""Names of a premise and its hypothesis."""
+PAIRS = (*NLI_PAIRS, ("question", "sentence"), ("claim", "evidence"))
 """Names of two texts that one label judges. Names that differ by their number alone need no entry."""
 CHOICE_COLUMN = re.compile(r"(choice|option|opt|op|sol|ending|alternative|answer)_?([0-9a-h])")
 """A name, in snake case, of one of several columns of choices, and its number or letter: `option_a`."""

@@ -7,7 +7,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.language import tr
 from tuneyard.eval.judge.alignment import check_rows
 from tuneyard.eval.judge.conclusions import Comparison
-from tuneyard.eval.judge.question import AnsweredQuestion, Question
+from tuneyard.eval.judge.question import AnsweredQuestion, Question, metric_of_questions
 from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.judge.questions.choice import HeldOutChoice
 from tuneyard.eval.judge.questions.replicates import Replicates
@@ -53,7 +53,7 @@ def compare_runs(runs: Runs, questions: Sequence[Question], warnings: Sequence[s
         remaining, base = answer.runs, answer.base
         answers.append(answer)
         limits += question.warnings
-    metric = next((question.metric for question in questions if question.metric), "")
+    metric = metric_of_questions(questions)
     warned += _trained_on(remaining, metric)
     warned += limits
     comparison = comparison_of(answers)

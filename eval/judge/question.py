@@ -53,6 +53,11 @@ class Question(ABC):
         return {self.key: [asdict(record) for record in records]}
 
 
+def metric_of_questions(questions: Sequence[Question]) -> str:
+    """Metric whose values the runs must have, "" if no question needs one."""
+    return next((question.metric for question in questions if question.metric), "")
+
+
 @dataclass(frozen=True, slots=True)
 class AnsweredQuestion:
     """Records that answer a question, and the runs and the base that the next question is about."""

@@ -218,7 +218,7 @@ def _check_template(model: Model, prompting: Prompting, name: str) -> None:
 
 def _open_server(request: ScoringRequest) -> Opened:
     if request.adapters or not request.url:
-        raise RequestError("--backend openai needs --url and --mode generate, and takes no --adapter")
+        raise RequestError("--backend openai needs --url and takes no --adapter")
     if request.bos:
         raise RequestError("--bos: the server makes the prompt: leave it out")
     server = Server(check_url(request.url), request.model)

@@ -97,7 +97,7 @@ def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe):
         weights.write_bytes(weights.read_bytes()[:-100])
 
     said = train(recipe, f"output_dir={broken}")
-    assert f"{newest}: passed over, adapter_model.safetensors: truncated safetensors" in said
+    assert f"{newest}: skipped, adapter_model.safetensors: truncated safetensors" in said
     assert "resuming after step" in said
     assert (broken / f"incomplete-{newest.name}").is_dir()
     one, other = (load_file(folder / "adapter_model.safetensors") for folder in (unbroken, broken))

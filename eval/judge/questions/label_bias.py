@@ -142,17 +142,17 @@ def _of_dataset(runs: Sequence[ScoredRun], base: str) -> list[LabelBias]:
     groups = None
     if first.groups is not None:
         groups = [first.groups[row] for row in reporting]
-    biases, correct_of = [], []
+    biases, correct_by_model = [], []
     for run in runs:
         bias, calibrated_flags = _calibrated(run, fitting)
         raw = [run.correct[row] for row in reporting]
         calibrated = [calibrated_flags[row] for row in reporting]
-        correct_of.append([raw, calibrated])
+        correct_by_model.append([raw, calibrated])
         raw_share, share = rate_of(raw, groups), rate_of(calibrated, groups)
         biases.append(LabelBias(run.model, run.dataset, bias, raw_share, share))
     if first.model != base or len(runs) < 2:
         return biases
-    correct = np.array(correct_of, dtype=float)  # [models, raw and calibrated, rows]
+    correct = np.array(correct_by_model, dtype=float)  # [models, raw and calibrated, rows]
     raw_gains, gains = np.swapaxes(correct[1:] - correct[0], 0, 1)
     steps = np.concatenate([gains, raw_gains - gains]).T
     differences = estimates(units_of([steps], [groups], bound=2.0))

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes import check
 from tuneyard.recipes.recipe import read_recipe
-from tuneyard.recipes.watched_files import files_named, states_of
+from tuneyard.recipes.watched_files import states_of, watched_files
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_the_files_of_an_adapter_and_a_model_belong_to_a_recipe(recipe):
     folder.mkdir()
     (folder / "adapter_config.json").write_text("{}")
     (folder / "adapter_model.safetensors").write_bytes(b"")
-    files = files_named(read_recipe(recipe, [f"adapter_name_or_path={folder}"]))
+    files = watched_files(read_recipe(recipe, [f"adapter_name_or_path={folder}"]))
     assert folder / "adapter_config.json" in files
     assert folder / "adapter_model.safetensors" not in files
     before = states_of(files)
