@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.files import atomic
+from tuneyard.core.files import write_bytes
 from tuneyard.core.language import ENGLISH, catalogue, current, in_language, tr
 
 if TYPE_CHECKING:
@@ -158,23 +158,35 @@ def picture(size: tuple[float, float], path: Path) -> Iterator["Figure"]:
 @contextlib.contextmanager
 def plot(title: str, size: tuple[float, float], path: Path) -> Iterator["Axes"]:
     """Yield the axes of a plot of `size` inches under its title, and write it in the end."""
-    with picture(size, path) as figure:
-        axes = figure.add_subplot()
-        axes.set_title(wrapped(title, size[0]), pad=18)  # above what is written on a bar of 100 %
-        yield axes
+    figure, axes = new_plot(title, size)
+    yield axes
+    save(figure, path)
+
+
+def new_plot(title: str, size: tuple[float, float]) -> tuple["Figure", "Axes"]:
+    """An empty plot of `size` inches under its title, and its axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size)
+    axes = figure.add_subplot()
+    axes.set_title(wrapped(title, size[0]), pad=18)  # above what is written on a bar of 100 %
+    return figure, axes
 
 
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure atomically, in the format of the path's suffix. `ValueError` for an unknown format.
 
-    The same figure gives the same bytes of PNG and SVG. `RequestError` if it would replace somebody's file.
+    `RequestError` if it would replace a file that Tuneyard did not draw.
     """
     check_replaceable(path)
-    form = path.suffix[1:].lower()
+    write_bytes(path, figure_bytes(figure, path.suffix[1:].lower()))
+
+
+def figure_bytes(figure: "Figure", form: str) -> bytes:
+    """A figure as a file of the format `form`. The same figure gives the same bytes of PNG and SVG."""
     buffer = BytesIO()
     figure.savefig(buffer, format=form, metadata=METADATA.get(form))
-    with atomic(path) as file:
-        file.write(buffer.getvalue())
+    return buffer.getvalue()
 
 
 def check_replaceable(path: Path) -> None:

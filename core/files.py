@@ -84,15 +84,25 @@ def _final_path(error: OSError, target: Path) -> Path | None:
     return target.joinpath(*inside) if name.startswith(f".{target.name}.") else None
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content`, atomically."""
+    with atomic(path) as file:
+        file.write(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
-    with atomic(path) as file:
-        file.write(text.encode())
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: object, *, ascii_only: bool = False) -> None:
     """Write `value` as indented JSON with a last newline, atomically."""
-    write_text(path, json.dumps(value, ensure_ascii=ascii_only, indent=2, allow_nan=False) + "\n")
+    write_text(path, json_text(value, ascii_only=ascii_only))
+
+
+def json_text(value: object, *, ascii_only: bool = False) -> str:
+    """`value` as indented JSON with a last newline."""
+    return json.dumps(value, ensure_ascii=ascii_only, indent=2, allow_nan=False) + "\n"
 
 
 def read_json(path: Path, *, unique_keys: bool = False) -> object:

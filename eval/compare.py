@@ -15,9 +15,20 @@ from typing import TYPE_CHECKING
 import click
 
 from tuneyard.core.cli import cli_command
+from tuneyard.core.drawing import check_replaceable
 from tuneyard.core.errors import RequestError, run_command
-from tuneyard.core.files import write_json, write_text
+from tuneyard.core.files import json_text, write_bytes
 from tuneyard.core.language import lang_option, listed, tr
+from tuneyard.eval.read.results import (
+    CHANGED,
+    PAGE,
+    TABLE,
+    TABLE_JSON,
+    check_same_comparison,
+    check_table,
+    comparison_files,
+    remove_files,
+)
 
 if TYPE_CHECKING:
     from tuneyard.core.number_format import Table
@@ -25,6 +36,7 @@ if TYPE_CHECKING:
     from tuneyard.eval.judge.question import Question
 
 MOST_ERRORS = 2000  # incorrect examples on the page
+PLOTS = ".png"
 MOST_IN_TITLE = 3
 
 
@@ -110,7 +122,6 @@ def cli(
     from tuneyard.eval.judge.questions.other_metrics import OtherMetrics
     from tuneyard.eval.judge.questions.replicates import Replicates, parse_replicates
     from tuneyard.eval.judge.questions.slices import BySlices
-    from tuneyard.eval.read.results import check_table
     from tuneyard.eval.show.html import argument
 
     questions: list[Question] = []
@@ -184,43 +195,51 @@ def write(
 
     A comparison of accuracies also gets plots, changed.jsonl and the page. `tables` by caption come first, by
     default those of the questions. A comparison of the same runs in `out` is replaced with its plots, one of
-    other runs if `force`.
+    other runs if `force`. `RequestError` before the first file if a plot would replace a file that Tuneyard
+    did not draw.
     """
-    from tuneyard.eval.read.results import (
-        CHANGED,
-        PAGE,
-        TABLE,
-        TABLE_JSON,
-        check_same_comparison,
-        comparison_files,
-        remove_files,
-    )
-    from tuneyard.eval.show.tables import document, question_tables, text_of
+    from tuneyard.eval.show.tables import question_tables
 
     if not force:
         check_same_comparison(out, [run.source for run in compared.run_list])
     files_before = comparison_files(out)
     if tables is None:
         tables = question_tables(compared)
-    plots: Sequence[str] = []
-    files = [TABLE, TABLE_JSON]
-    if compared.comparison.is_accuracy:
-        from tuneyard.eval.show.plots import write_plots
-        from tuneyard.eval.show.report import render
+    files = lay_out(compared, page, facts or {}, tables)
+    for name in files:
+        if name.endswith(PLOTS):
+            check_replaceable(out / name)
+    for name, content in files.items():
+        write_bytes(out / name, content)
+    remove_files(out, {*files_before} - files.keys())
+    click.echo(files[TABLE].decode(), nl=False)
+    click.echo(f"\n{out}: {', '.join(files)}", err=True)
 
-        plots = write_plots(compared.comparison, compared.run_list, out)
-        files = [PAGE, TABLE, CHANGED, TABLE_JSON]
+
+def lay_out(
+    compared: "ComparedRuns", page: Page, facts: Mapping[str, object], tables: "Mapping[str, Table]"
+) -> dict[str, bytes]:
+    """Every file of a comparison by its path below OUT, in the order of writing.
+
+    table.json is the last one: a folder without it is incomplete.
+    """
+    from tuneyard.eval.show.tables import document, text_of
+
     text = text_of(compared, tables)
-    fields = document(compared, plots)
-    if PAGE in files:  # all slow work is done: a folder without table.json is incomplete
-        html = render(compared, page.title, page.errors, page.module, tables)
-        write_text(out / CHANGED, changed_examples(compared))
-        write_text(out / PAGE, html)
-    write_text(out / TABLE, text)
-    write_json(out / TABLE_JSON, {**(facts or {}), **fields})
-    remove_files(out, {*files_before} - {*plots, *files})
-    click.echo(text, nl=False)
-    click.echo(f"\n{out}: {', '.join([*plots, *files])}", err=True)
+    if not compared.comparison.is_accuracy:
+        document_text = json_text({**facts, **document(compared, [])})
+        return {TABLE: text.encode(), TABLE_JSON: document_text.encode()}
+    from tuneyard.eval.show.plots import draw_plots
+    from tuneyard.eval.show.report import render
+
+    plots = draw_plots(compared.comparison, compared.run_list)
+    files = {plot.name: plot.png for plot in plots}
+    document_text = json_text({**facts, **document(compared, list(files))})
+    files[PAGE] = render(compared, page.title, page.errors, page.module, tables, plots).encode()
+    files[TABLE] = text.encode()
+    files[CHANGED] = changed_examples(compared).encode()
+    files[TABLE_JSON] = document_text.encode()
+    return files
 
 
 def changed_examples(compared: "ComparedRuns") -> str:

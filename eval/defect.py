@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.drawing import plotting
+from tuneyard.core.drawing import plotting, save
 from tuneyard.core.errors import ContentError, run_command, show_value
 from tuneyard.core.files import write_json
 from tuneyard.core.language import lang_option, tr, tr_counted
@@ -119,7 +119,8 @@ def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapp
             reports=tr_counted(figures["n"], "report"),
             name=name,
         )
-        draw_lying(replace(kinds_chart([scored], "subtype", model), title=title), folder / PLOT)
+        chart = replace(kinds_chart([scored], "subtype", model), title=title)
+        save(draw_lying(chart), folder / PLOT)
     rows = []
     for line, is_correct in zip(predictions, correct, strict=True):
         row = {

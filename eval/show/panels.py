@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tuneyard.core.drawing import COLOURS, FAINT, picture, plot, plotting, wrapped
+from tuneyard.core.drawing import COLOURS, FAINT, plot, plotting, wrapped
 from tuneyard.core.language import tr, tr_counted
 from tuneyard.eval.metrics.calibration import Calibration
 from tuneyard.eval.metrics.text import percentiles
@@ -18,6 +18,7 @@ from tuneyard.eval.read.scored_run import ScoredRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 IN_A_ROW = 4
 DARK = 0.7  # a cell of a larger share has white letters
@@ -26,8 +27,8 @@ FLOOR = -14  # the numbers of rows of each bin are below 0 %
 Panel = TypeVar("Panel")
 
 
-def draw_confusion(runs: Sequence[ScoredRun], path: Path) -> None:
-    """Write the confusion matrices of one dataset's runs: counts, and shares of each expected label."""
+def draw_confusion(runs: Sequence[ScoredRun]) -> "Figure":
+    """Draw the confusion matrices of one dataset's runs: counts, and shares of each expected label."""
     gold = runs[0].gold
     rows = sorted(set(gold))
     predicted = {label for run in runs for label in run.predicted}
@@ -36,7 +37,7 @@ def draw_confusion(runs: Sequence[ScoredRun], path: Path) -> None:
     title = tr("{name}: predicted (columns) by actual (rows); n = {n:,}", name=runs[0].dataset, n=n)
     size = max(2.6, 0.45 * len(columns)) + 0.5, max(2.2, 0.4 * len(rows)) + 1.2
     draw = partial(_matrix, rows=rows, columns=columns)
-    _panels({run.model: run for run in runs}, draw, title, size, path)
+    return _panels({run.model: run for run in runs}, draw, title, size)
 
 
 def _matrix(axes: "Axes", run: ScoredRun, rows: Sequence[str], columns: Sequence[str]) -> str:
@@ -76,11 +77,11 @@ def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
     return tr("{said} for {right} {times}", said=predicted, right=gold, times=tr_counted(count, "time"))
 
 
-def draw_calibration(dataset: str, calibrations: Mapping[str, Calibration], path: Path) -> None:
-    """Write the reliability diagrams of a dataset's models: accuracy by confidence, and rows of each bin."""
+def draw_calibration(dataset: str, calibrations: Mapping[str, Calibration]) -> "Figure":
+    """Draw the reliability diagrams of a dataset's models: accuracy by confidence, and rows of each bin."""
     n = next(iter(calibrations.values())).n
     title = tr("{name}: accuracy (whiskers: 95 % interval) by confidence; n = {n:,}", name=dataset, n=n)
-    _panels(calibrations, _reliability, title, (3.3, 3.2), path)
+    return _panels(calibrations, _reliability, title, (3.3, 3.2))
 
 
 def _reliability(axes: "Axes", calibration: Calibration) -> str:
@@ -107,20 +108,22 @@ def _panels(
     draw: Callable[["Axes", Panel], str],
     title: str,
     size: tuple[float, float],
-    path: Path,
-) -> None:
-    """Write panels of `size` inches, each under its model's name and the finding that `draw` returns."""
+) -> "Figure":
+    """Draw panels of `size` inches, each under its model's name and the finding that `draw` returns."""
+    from matplotlib.figure import Figure
+
     across = min(IN_A_ROW, len(panels))
     down = math.ceil(len(panels) / across)
     width = max(5.0, across * size[0])
-    with picture((width, down * size[1] + 0.5), path) as figure:
-        figure.suptitle(wrapped(title, width), x=0.01, ha="left", fontsize=11)
-        places = list(figure.subplots(down, across, squeeze=False).flat)
-        for axes, (name, panel) in zip(places, panels.items(), strict=False):
-            lines = (_short(line, 44) for line in (name, draw(axes, panel)))
-            axes.set_title("\n".join(lines), fontsize=9, pad=8)
-        for axes in places[len(panels) :]:
-            axes.remove()
+    figure = Figure(figsize=(width, down * size[1] + 0.5))
+    figure.suptitle(wrapped(title, width), x=0.01, ha="left", fontsize=11)
+    places = list(figure.subplots(down, across, squeeze=False).flat)
+    for axes, (name, panel) in zip(places, panels.items(), strict=False):
+        lines = (_short(line, 44) for line in (name, draw(axes, panel)))
+        axes.set_title("\n".join(lines), fontsize=9, pad=8)
+    for axes in places[len(panels) :]:
+        axes.remove()
+    return figure
 
 
 def _short(text: str, most: int = 16) -> str:

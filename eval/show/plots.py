@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tuneyard.core.drawing import COLOURS, check_replaceable, legend_below, plot, plotting
+from tuneyard.core.drawing import COLOURS, figure_bytes, legend_below, new_plot, plotting
 from tuneyard.core.language import joined, tr, tr_counted
 from tuneyard.core.number_format import points, show_p
 from tuneyard.eval.judge.conclusions import Comparison, Section
@@ -23,6 +23,9 @@ from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.panels import draw_calibration, draw_confusion
 from tuneyard.eval.statistics.rates import rate_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STANDING = 8  # a chart of more places has lying bars
 KINDS = 25
@@ -46,7 +49,7 @@ GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
 STUB = 1.5  # percent
 Share = tuple[float, float, float]  # value, low and high limit
 Kind = tuple[list[bool], list[str]]  # each row's correctness and cluster; no clusters: independent rows
-Draw = Callable[[Path], None]
+Draw = Callable[[], "Figure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +66,30 @@ class Chart:
     baselines: Sequence[float] = ()
 
 
-def write_plots(comparison: Comparison, runs: Sequence[ScoredRun], out: Path, form: str = "png") -> list[str]:
-    """Write all plots that the runs allow, as PNG or SVG. List their paths below `out`.
+@dataclass(frozen=True, slots=True)
+class DrawnPlot:
+    """A plot that was drawn once: its PNG file, and its SVG for the page. `name` is the path below OUT."""
 
-    `RequestError` before the first plot if one would replace a file that Tuneyard did not draw.
-    """
+    name: str
+    png: bytes
+    svg: str
+
+
+def draw_plots(comparison: Comparison, runs: Sequence[ScoredRun]) -> list[DrawnPlot]:
+    """Draw all plots that the runs allow."""
     from tqdm import tqdm
 
+    drawn = []
     with plotting():
-        plots = {}
-        for name, draw in _plots(comparison, runs):
-            plots[f"{name.removesuffix('png')}{form}"] = draw
-        for name in plots:
-            check_replaceable(out / name)
-        for name, draw in tqdm(plots.items(), desc="plots", delay=2, leave=False):
-            draw(out / name)
-    return list(plots)
+        plots = list(_plots(comparison, runs))
+        for name, draw in tqdm(plots, desc="plots", delay=2, leave=False):
+            figure = draw()
+            drawn.append(DrawnPlot(name, figure_bytes(figure, "png"), figure_bytes(figure, "svg").decode()))
+    return drawn
 
 
 def caption(name: str, comparison: Comparison) -> str:
-    """Sentence below a plot; `name` is its path as `write_plots` returns it."""
+    """Sentence below a plot; `name` is its path below OUT."""
     folder, _, file = name.rpartition("/")
     datasets = [section.name for section in comparison.sets]
     if folder:
@@ -240,47 +247,48 @@ def _kinds_finding(counts: Mapping[str, Mapping[str, Kind]], kind: str, base: st
     return tr(title, best=best, base=base, ahead=ahead, kinds=kinds, behind=behind)
 
 
-def draw_bars(chart: Chart, path: Path) -> None:
-    """Write the chart as standing bars, or as lying bars if it has many places or no baselines."""
-    draw = draw_lying
+def draw_bars(chart: Chart) -> "Figure":
+    """Draw the chart as standing bars, or as lying bars if it has many places or no baselines."""
     if chart.baselines and len(chart.places) <= STANDING:
-        draw = draw_standing
-    draw(chart, path)
+        return draw_standing(chart)
+    return draw_lying(chart)
 
 
-def draw_standing(chart: Chart, path: Path) -> None:
-    """Write the chart as standing bars with their values above them: for few places."""
+def draw_standing(chart: Chart) -> "Figure":
+    """Draw the chart as standing bars with their values above them: for few places."""
     count = len(chart.series)
     width = max(6.0, 1.6 + len(chart.places) * (0.5 + 0.45 * count))
-    with plot(chart.title, (min(20.0, width), 4.8), path) as axes:
-        for index, (name, shares) in enumerate(chart.series.items()):
-            at, values, errors = _bars(shares, index, count)
-            axes.bar(at, _seen(values), 0.75 / count, **_look(index, name))
-            axes.errorbar(at, values, errors, fmt="none", ecolor="black", elinewidth=1, capsize=3)
-            for place, value, above in zip(at, values, errors[1], strict=True):
-                axes.text(place, value + above + 1.5, f"{value:.1f}", ha="center", va="bottom", fontsize=8)
-        for place, share in enumerate(chart.baselines):
-            axes.plot([place - GAP, place + GAP], [100 * share] * 2, **_mark(place))
-        axes.set_xticks(range(len(chart.places)), chart.places)
-        axes.set(ylabel=tr(AXIS), ylim=(0, 100), yticks=range(0, 101, 20))
-        axes.grid(axis="y")
-        legend_below(axes, min(5, count + 1))
+    figure, axes = new_plot(chart.title, (min(20.0, width), 4.8))
+    for index, (name, shares) in enumerate(chart.series.items()):
+        at, values, errors = _bars(shares, index, count)
+        axes.bar(at, _seen(values), 0.75 / count, **_look(index, name))
+        axes.errorbar(at, values, errors, fmt="none", ecolor="black", elinewidth=1, capsize=3)
+        for place, value, above in zip(at, values, errors[1], strict=True):
+            axes.text(place, value + above + 1.5, f"{value:.1f}", ha="center", va="bottom", fontsize=8)
+    for place, share in enumerate(chart.baselines):
+        axes.plot([place - GAP, place + GAP], [100 * share] * 2, **_mark(place))
+    axes.set_xticks(range(len(chart.places)), chart.places)
+    axes.set(ylabel=tr(AXIS), ylim=(0, 100), yticks=range(0, 101, 20))
+    axes.grid(axis="y")
+    legend_below(axes, min(5, count + 1))
+    return figure
 
 
-def draw_lying(chart: Chart, path: Path) -> None:
-    """Write the chart as lying bars: for many places, or long names."""
+def draw_lying(chart: Chart) -> "Figure":
+    """Draw the chart as lying bars: for many places, or long names."""
     count, places = len(chart.series), len(chart.places)
-    with plot(chart.title, (8.0, 1.6 + places * (0.15 + 0.16 * count)), path) as axes:
-        for index, (name, shares) in enumerate(chart.series.items()):
-            at, values, errors = _bars(shares, index, count)
-            axes.barh(at, _seen(values), 0.75 / count, **_look(index, name))
-            axes.errorbar(values, at, xerr=errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
-        for place, share in enumerate(chart.baselines):
-            axes.plot([100 * share] * 2, [place - GAP, place + GAP], **_mark(place))
-        axes.set_yticks(range(places), chart.places, fontsize=9)
-        axes.set(xlabel=tr(AXIS), xlim=(0, 100), ylim=(places - 0.4, -0.6))
-        axes.grid(axis="x")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure, axes = new_plot(chart.title, (8.0, 1.6 + places * (0.15 + 0.16 * count)))
+    for index, (name, shares) in enumerate(chart.series.items()):
+        at, values, errors = _bars(shares, index, count)
+        axes.barh(at, _seen(values), 0.75 / count, **_look(index, name))
+        axes.errorbar(values, at, xerr=errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
+    for place, share in enumerate(chart.baselines):
+        axes.plot([100 * share] * 2, [place - GAP, place + GAP], **_mark(place))
+    axes.set_yticks(range(places), chart.places, fontsize=9)
+    axes.set(xlabel=tr(AXIS), xlim=(0, 100), ylim=(places - 0.4, -0.6))
+    axes.grid(axis="x")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
 
 
 def _bars(

@@ -1,15 +1,13 @@
 """The page of a comparison: one HTML file with the verdict, tables, plots and incorrect examples."""
 
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from tuneyard.core.cli import command_line
 from tuneyard.core.number_format import Table
 from tuneyard.eval.judge.compared import ComparedRuns
 from tuneyard.eval.show.html import page
 from tuneyard.eval.show.incorrect import collect_incorrect
-from tuneyard.eval.show.plots import write_plots
+from tuneyard.eval.show.plots import DrawnPlot, draw_plots
 from tuneyard.eval.show.tables import question_tables
 
 
@@ -19,16 +17,16 @@ def render(
     most: int = 2000,
     module: str = "eval.compare",
     tables: Mapping[str, Table] | None = None,
+    plots: Sequence[DrawnPlot] | None = None,
 ) -> str:
     """Render the page with at most `most` incorrect examples.
 
     `module` is the command that makes the page. `tables` by caption come before the plots, by default those
-    of the questions.
+    of the questions. `plots` are drawn if they are not given.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        names = write_plots(compared.comparison, compared.run_list, Path(folder), "svg")
-        plots = {name: (Path(folder) / name).read_text(encoding="utf-8") for name in names}
-    errors = collect_incorrect(compared.run_list, compared.comparison.models, most)
+    if plots is None:
+        plots = draw_plots(compared.comparison, compared.run_list)
     if tables is None:
         tables = question_tables(compared)
+    errors = collect_incorrect(compared.run_list, compared.comparison.models, most)
     return page(title, compared, tables, plots, errors, command_line(module))

@@ -14,11 +14,12 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.figure import Figure
 
 from tests.conftest import ROOT
-from tests.fake_runs import compare
+from tests.fake_runs import compare, write_run
 from tests.messages import printed
 from tests.unit.eval_judge.test_comparison import flags, make
 from tuneyard.core import drawing
-from tuneyard.core.drawing import CJK, MOST_LETTERS, font_families, has_font_for, plot, plotting
+from tuneyard.core.drawing import CJK, MOST_LETTERS, font_families, has_font_for, plot, plotting, save
+from tuneyard.eval.compare import cli
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.panels import _commonest_error, _matrix
 from tuneyard.eval.show.plots import (
@@ -26,11 +27,12 @@ from tuneyard.eval.show.plots import (
     Chart,
     _seen,
     accuracy_chart,
+    draw_bars,
     draw_lying,
+    draw_plots,
     draw_standing,
     folder_name,
     kinds_chart,
-    write_plots,
 )
 from tuneyard.eval.statistics.rates import wilson
 
@@ -45,7 +47,7 @@ CHINESE = Chart(
 def draw(chart: Chart, folder: Path) -> None:
     with plotting():
         for number, draw_one in enumerate((draw_standing, draw_lying)):
-            draw_one(chart, folder / f"{number}.png")
+            save(draw_one(chart), folder / f"{number}.png")
             assert (folder / f"{number}.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -185,7 +187,7 @@ def test_the_title_by_kind_counts_kinds() -> None:
 
 
 @pytest.mark.parametrize("sets", [["s"], ["s", "../t"]])
-def test_which_plots_are_written(tmp_path: Path, sets: list[str]) -> None:
+def test_which_plots_are_drawn(sets: list[str]) -> None:
     kinds = {"type": ["x", "y"] * 10}
     gold = ["yes", "no"] * 10
     runs = [
@@ -194,23 +196,42 @@ def test_which_plots_are_written(tmp_path: Path, sets: list[str]) -> None:
         for name in sets
         for model, said, sure in [("base", ["no"] * 20, None), ("a", gold, [0.9] * 20)]
     ]  # fmt: skip
-    written = write_plots(compare(runs, "base"), runs, tmp_path / "out")
+    drawn = draw_plots(compare(runs, "base"), runs)
     folders = ["" if len(sets) == 1 else f"{folder_name(name)}/" for name in sets]
     names = [
         "overall_accuracy_comparison.png", "type_accuracy_comparison.png",  # there is no subtype
         "confusion.png", "calibration.png",
     ]  # fmt: skip
-    assert written == ["accuracy.png", *(folder + name for folder in folders for name in names)]
-    found = [str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("*.png")]
-    assert sorted(written) == sorted(found)
+    drawn_names = [plot.name for plot in drawn]
+    assert drawn_names == ["accuracy.png", *(folder + name for folder in folders for name in names)]
+    for one in drawn:
+        assert one.png.startswith(b"\x89PNG") and "<svg " in one.svg
 
 
-def test_free_text_and_many_sets_have_no_matrix(tmp_path: Path) -> None:
+def test_a_plot_is_drawn_once_for_the_folder_and_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for model, said in (("base", ["no"] * 20), ("a", ["yes", "no"] * 10)):
+        write_run(tmp_path / "runs", model, "s", ["yes", "no"] * 10, said)
+    drawn: list[Chart] = []
+
+    def draw_and_count(chart: Chart) -> Figure:
+        drawn.append(chart)
+        return draw_bars(chart)
+
+    monkeypatch.setattr("tuneyard.eval.show.plots.draw_bars", draw_and_count)
+    cli.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")], standalone_mode=False)
+    assert len(drawn) == 1
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "out/accuracy.png").is_file() and page.count("<svg ") == 3
+
+
+def test_free_text_and_many_sets_have_no_matrix() -> None:
     gold = [f"text {n}" for n in range(21)]
     free = ScoredRun("base", "s", "", list(map(str, range(21))), gold, gold, [True] * 21)
-    assert write_plots(compare([free], "base"), [free], tmp_path) == ["accuracy.png"]
+    assert [plot.name for plot in draw_plots(compare([free], "base"), [free])] == ["accuracy.png"]
     many = [make("base", [True, False], f"set {n}") for n in range(13)]
-    assert write_plots(compare(many, "base"), many, tmp_path) == ["accuracy.png"]
+    assert [plot.name for plot in draw_plots(compare(many, "base"), many)] == ["accuracy.png"]
 
 
 def test_a_matrix_names_the_commonest_error() -> None:

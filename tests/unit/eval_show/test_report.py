@@ -335,7 +335,7 @@ def test_names_of_digits_and_units_of_braces(tmp_path: Path) -> None:
     for name in ("2024", "1"):
         write_run(tmp_path, "{base}", name, gold, answers(gold, 12, 3), metrics=metric)
     page = render(compare_results([str(tmp_path)], [AgainstBase()]), "{x}")
-    assert "brier on 2024 ({x}, higher is better)" in page and 'id="2024_confusion.svg-' in page
+    assert "brier on 2024 ({x}, higher is better)" in page and 'id="2024_confusion.png-' in page
     assert Outline(page).open == []
 
 
