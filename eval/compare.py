@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tuneyard.eval.judge.question import Question
 
 MOST_ERRORS = 2000  # incorrect examples on the page
-PLOTS = ".png"
+PLOT_SUFFIX = ".png"
 MOST_IN_TITLE = 3
 
 
@@ -207,7 +207,7 @@ def write(
         tables = question_tables(compared)
     files = lay_out(compared, page, facts or {}, tables)
     for name in files:
-        if name.endswith(PLOTS):
+        if name.endswith(PLOT_SUFFIX):
             check_replaceable(out / name)
     for name, content in files.items():
         write_bytes(out / name, content)
