@@ -104,12 +104,13 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     values = method.values(request.parameters)
     weighted = open_weighted(request.adapters)
     used = [item for item in weighted if item.weight]  # only they contribute to the rank
-    datasets = training_datasets(used)
     inputs = [item.adapter.folder for item in weighted]
     base = None
     if request.base:
         base = open_base(request.base)
         inputs.append(request.base)
+    datasets = training_datasets(used)
+    name_of_base = base_name(used, base)
 
     check = functools.partial(output.check_output, request.out, inputs, "merge", force=request.force)
     check()
@@ -118,7 +119,7 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     full_tensors = plan_full_tensors(used, base, request.dtype)
     rank, modules = _plan_modules(method, values, used)
     notes += vllm.notes(rank, any(tensor.base for tensor in full_tensors))
-    config = _merged_config(used, base, rank, modules, full_tensors)
+    config = _merged_config(used, name_of_base, rank, modules, full_tensors)
     plan = MergePlan(
         request, method, values, used, datasets, base, rank, modules, full_tensors, config, notes, check
     )
@@ -152,7 +153,7 @@ def _plan_modules(
 
 def _merged_config(
     weighted: list[WeightedAdapter],
-    base: Base | None,
+    name_of_base: str | None,
     rank: int,
     modules: dict[str, Module],
     full_tensors: list[FullTensor],
@@ -177,7 +178,7 @@ def _merged_config(
     if any(tensor.name.endswith(".bias") for tensor in full_tensors):
         bias = "all"
     return {
-        "base_model_name_or_path": base_name(weighted, base),
+        "base_model_name_or_path": name_of_base,
         "bias": bias,
         "fan_in_fan_out": first.lora.fan_in_fan_out,
         "inference_mode": True,

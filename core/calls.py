@@ -235,7 +235,18 @@ def declared(text: str) -> dict[str, dict[str, Any]]:
         raise WrongValueError(message) from error
     if not isinstance(tools, list):
         raise WrongValueError(f"found {show_value(tools)}, expected a list of tools")
-    return dict(_tool(number, tool) for number, tool in enumerate(tools, 1))
+    schemas = {}
+    for number, tool in enumerate(tools, 1):
+        name, inner = _named(tool)
+        if not name:
+            message = f'tool {number}: found {show_value(tool)}, expected an object with a "name"'
+            raise WrongValueError(message)
+        schema = inner.get("parameters") or {}
+        if not isinstance(schema, dict):
+            message = f"tool {number}: found the parameters {show_value(schema)}, expected an object"
+            raise WrongValueError(message)
+        schemas[name] = schema
+    return schemas
 
 
 def wrapped_tools(text: str) -> list[dict[str, Any]]:
@@ -248,16 +259,6 @@ def wrapped_tools(text: str) -> list[dict[str, Any]]:
 def _declared_twice(text: str) -> list[str]:
     names = [tool["function"]["name"] for tool in wrapped_tools(text)]
     return list(dict.fromkeys(name for name in names if names.count(name) > 1))
-
-
-def _tool(number: int, tool: object) -> tuple[str, dict[str, Any]]:
-    name, inner = _named(tool)
-    if not name:
-        raise WrongValueError(f'tool {number}: found {show_value(tool)}, expected an object with a "name"')
-    schema = inner.get("parameters") or {}
-    if not isinstance(schema, dict):
-        raise WrongValueError(f"tool {number}: found the parameters {show_value(schema)}, expected an object")
-    return name, schema
 
 
 def call_errors(calls: list[tuple[int, Call]], tools: str) -> Iterator[CallError]:

@@ -68,9 +68,9 @@ class LazyGroup(click.Group):
             similar_names = difflib.get_close_matches(name, commands_by_name)
         if not similar_names:
             return f"`{ctx.command_path} --help` lists the commands."
-        similar = [
-            f"`{ctx.command_path} {path}`" for each in similar_names for path in commands_by_name[each]
-        ]
+        similar: list[str] = []
+        for similar_name in similar_names:
+            similar += [f"`{ctx.command_path} {path}`" for path in commands_by_name[similar_name]]
         return f"Did you mean {' or '.join(similar)}?"
 
     def list_commands(self, ctx: click.Context) -> list[str]:

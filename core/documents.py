@@ -154,10 +154,10 @@ def _loader() -> "type[yaml.SafeLoader]":
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # chosen at run time
         """Python has no date 2020-13-45, and a version such as 2024-01-01 should stay a text."""
 
-    Loader.yaml_implicit_resolvers = {
-        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
-        for first, pairs in Loader.yaml_implicit_resolvers.items()
-    }
+    resolvers = {}
+    for first_letter, pairs in Loader.yaml_implicit_resolvers.items():
+        resolvers[first_letter] = [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+    Loader.yaml_implicit_resolvers = resolvers
     return Loader
 
 
@@ -184,7 +184,9 @@ def _check(
             if key.value in keys:
                 raise ContentError(f"{place}:{key.start_mark.line + 1}: the key {key.value!r} stands twice")
             keys.add(key.value)
-        parts = [part for pair in node.value for part in pair]
+        parts = []
+        for pair in node.value:
+            parts += pair
     for part in parts:
         _check(place, part, room, (*above, node))
 

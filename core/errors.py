@@ -126,7 +126,9 @@ def summarise(
     """
     if counts is None:
         counts = Counter(problem.code for problem in problems)
-    lines = [problem.line() for problem in (problems if show_all else problems[:SHOWN])]
+    if not show_all:
+        problems = problems[:SHOWN]
+    lines = [problem.line() for problem in problems]
     total = sum(counts.values())
     rest = total - len(lines)
     if rest:

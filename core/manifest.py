@@ -81,16 +81,15 @@ class Manifest:
     @property
     def sources(self) -> list[CompiledSource]:
         """The files that were compiled."""
-        sources = self.made_from.get("sources")
-        if not isinstance(sources, list):
+        entries = self.made_from.get("sources")
+        if not isinstance(entries, list):
             return []
-        return [
-            CompiledSource(
-                str(source.get("split", "")), str(source.get("path", "")), str(source.get("sha256", ""))
-            )
-            for source in sources
-            if isinstance(source, dict)
-        ]
+        sources = []
+        for entry in entries:
+            if isinstance(entry, dict):
+                split, path, digest = (str(entry.get(key, "")) for key in ("split", "path", "sha256"))
+                sources.append(CompiledSource(split, path, digest))
+        return sources
 
     @property
     def records(self) -> dict[str, int]:
@@ -116,13 +115,14 @@ def read_manifest(folder: Path) -> Manifest | None:
     values: dict[str, Any] = {}
     for each in fields(Manifest):
         value = content.get(each.name)
-        expected_type = str if each.name == "cluster" else type(getattr(EMPTY, each.name))
+        expected_type = type(getattr(EMPTY, each.name))
+        if each.name == "cluster":
+            expected_type = str
         if isinstance(value, expected_type):
             values[each.name] = value
     values["files"] = _files(_object(values.get("files")))
-    values["entries"] = {
-        name: entry for name, entry in _object(values.get("entries")).items() if isinstance(entry, dict)
-    }
+    entries = _object(values.get("entries"))
+    values["entries"] = {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
     return Manifest(**values)
 
 

@@ -218,10 +218,10 @@ class RecordReader:
             content = self.tags["content_tag"]
             system = self.tags["system_tag"]
             end = None if self.format.ranking else -1
-            prompts = [
-                SEPARATOR.join(turn[content] for turn in record[turns][:end] if turn[role] != system)
-                for record in records
-            ]
+            prompts = []
+            for record in records:
+                texts = [turn[content] for turn in record[turns][:end] if turn[role] != system]
+                prompts.append(SEPARATOR.join(texts))
         for column in self.media.values():
             prompts = [
                 SEPARATOR.join([prompt, *record[column]])
@@ -356,9 +356,8 @@ class RecordReader:
             expected = ANSWERS if position % 2 else QUESTIONS
             if role not in expected:
                 tag = show_value(self.tags.get(f"{role}_tag"))
-                tags = [
-                    show_value(self.tags[f"{name}_tag"]) for name in expected if f"{name}_tag" in self.tags
-                ]
+                tag_names = [f"{name}_tag" for name in expected]
+                tags = [show_value(self.tags[name]) for name in tag_names if name in self.tags]
                 return (
                     f"turn {numbers[position]} is {tag}, expected {' or '.join(tags)}: "
                     "questions and answers alternate"

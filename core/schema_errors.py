@@ -127,7 +127,9 @@ def _in_words(error: "ValidationError") -> Iterator[Violation]:
             hint = nearest(str(name), keys)
             if not hint and keys:
                 hint = f"the keys are {', '.join(keys)}"
-            name_text = repr(name) if isinstance(name, str) else show_value(name)
+            name_text = show_value(name)
+            if isinstance(name, str):
+                name_text = repr(name)
             yield Violation(place, keyword, f"unknown key {name_text}", hint)
         return
     if keyword == "required":
@@ -148,11 +150,12 @@ def _in_words(error: "ValidationError") -> Iterator[Violation]:
         if isinstance(value, bool) and "string" in kinds:
             hint = YES_OR_NO
     elif keyword == "enum":
-        choices = [
-            choice if isinstance(choice, str) else show_value(choice)
-            for choice in bound
-            if choice is not None
-        ]
+        choices = []
+        for choice in bound:
+            if isinstance(choice, str):
+                choices.append(choice)
+            elif choice is not None:
+                choices.append(show_value(choice))
         expected = f"one of {', '.join(choices[:20])}"
         if len(choices) > 20:
             expected += ", …"

@@ -24,7 +24,10 @@ def draw_splits(
     `sizes` are the numbers of rows of the units. `classes` are the numbers of their classes: every class has
     each share. With None the shares are of all rows. Memory: 5 bytes a unit besides the arguments.
     """
-    homes = array(_type_of_splits(len(shares)), [IN_REST]) * len(sizes)
+    typecode = "B"  # 1 byte for the number of a split
+    if len(shares) > 255:
+        typecode = "I"
+    homes = array(typecode, [IN_REST]) * len(sizes)
     order = array(ROW_TYPE, range(len(sizes)))
     random.Random(seed).shuffle(order)
     class_rows: Counter[int] = Counter()
@@ -117,11 +120,6 @@ def _fill(
         if rows_with_unit >= quota:
             open_classes.remove(code)
     return taken_rows
-
-
-def _type_of_splits(splits: int) -> str:
-    """Choose the typecode of an array of split numbers: 1 byte each, of more than 255 splits 4."""
-    return "B" if splits <= 255 else "I"
 
 
 def _most_drawn_from_a_pool(size: int) -> int:

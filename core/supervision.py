@@ -109,9 +109,12 @@ def supervise_text(tokenizer: "PreTrainedTokenizerBase", text: str, cutoff: int)
 
 def _fit(source: int, target: int, room: int) -> tuple[int, int]:
     """Lengths of question and answer after the cut to `room`: the shorter one whole, otherwise by share."""
-    most = int(room * (target / max(source + target, 1)))
-    if target * 2 < room or source * 2 < room:
-        most = room if target * 2 < room else room - source
+    if target * 2 < room:
+        most = room
+    elif source * 2 < room:
+        most = room - source
+    else:
+        most = int(room * (target / max(source + target, 1)))
     kept = min(target, most)
     return min(source, max(room - kept, 0)), kept
 

@@ -117,7 +117,9 @@ def template_findings(
 
     `tokenizer` is the mended one, `chat` the format before that, `resizes` the recipe's `resize_vocab`.
     """
-    called = f"template {name}" if name else "the template read from the tokenizer"
+    called = "the template read from the tokenizer"
+    if name:
+        called = f"template {name}"
     errors = [
         *_missing_tokens(template, called, tokenizer, chat, resizes),
         *_wrong_end(template, called, tokenizer, chat),
@@ -253,8 +255,10 @@ def _token_slots(template: Any) -> set[str]:
         template.format_user,
         template.format_assistant,
     )
-    slots = [slot for formatter in formatters for slot in formatter.slots]
-    return {slot["token"] for slot in slots if isinstance(slot, dict)}
+    tokens: set[str] = set()
+    for formatter in formatters:
+        tokens.update(slot["token"] for slot in formatter.slots if isinstance(slot, dict))
+    return tokens
 
 
 def _is_plain_text(template: Any, tokenizer: Any) -> bool:

@@ -11,9 +11,11 @@ from tuneyard.core.answers import PAIRED
 from tuneyard.core.errors import Problem
 from tuneyard.core.records import MARK, strings
 
-_SIDES = tuple(
-    f"{value}/{side}" for value in ("rewards", "logps", "logits") for side in ("chosen", "rejected")
-)
+_SIDES = (
+    "rewards/chosen", "rewards/rejected",
+    "logps/chosen", "logps/rejected",
+    "logits/chosen", "logits/rejected",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

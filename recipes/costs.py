@@ -188,10 +188,16 @@ class Duration(NamedTuple):
 
 def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
     """Bytes per GPU of a training: a lower and an upper end, which is at most half above the lower."""
-    shared, split = (setup.ranks if setup.stage >= stage else 1 for stage in (2, 3))
+    shared = split = 1  # ranks that share gradients and optimizer, and those that share the weights
+    if setup.stage >= 2:
+        shared = setup.ranks
+    if setup.stage >= 3:
+        split = setup.ranks
     rest = shapes.parameters - shapes.linear  # embedding, head, norms and biases
     each = {4: NF4, 8: 1.0}.get(setup.bits, BF16)
-    frozen = 0 if setup.full else shapes.linear * each + rest * BF16  # of LoRA: the model's
+    frozen = 0.0
+    if not setup.full:  # LoRA
+        frozen = shapes.linear * each + rest * BF16
     frozen = (frozen + setup.reference * shapes.parameters * BF16) / split
     trained = shapes.trainable * setup.trained_bytes / split
     gradients = shapes.trainable * setup.trained_bytes / shared
@@ -204,9 +210,16 @@ def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
     if setup.offload_weights:
         frozen = trained = 0
     layers = 2 * shapes.linear / shapes.layers + shapes.hidden * shapes.vocabulary
-    gathered = layers * BF16 if split > 1 else 0
-    in_fp32 = 0 if setup.full or setup.bits >= 16 else rest * (FP32 - BF16)  # as PEFT prepares it
-    kept, most = _activations(shapes, setup), FULL if setup.full else STATE
+    gathered = 0.0
+    if split > 1:
+        gathered = layers * BF16
+    in_fp32 = 0.0
+    if not setup.full and setup.bits < 16:  # as PEFT prepares it
+        in_fp32 = rest * (FP32 - BF16)
+    kept = _activations(shapes, setup)
+    most = STATE
+    if setup.full:
+        most = FULL
     lower = Memory(frozen + trained + gathered, gradients, optimizer, kept, CUDA[0])
     upper = Memory(
         frozen * FROZEN + in_fp32 + trained * most + gathered * GATHERED,
@@ -225,16 +238,22 @@ def _activations(shapes: Shapes, setup: Setup) -> float:
     layer = setup.tokens * (8 * shapes.hidden + 3 * shapes.intermediate) * BF16
     inputs = setup.tokens * shapes.hidden * BF16 * shapes.layers
     logits = setup.tokens * shapes.vocabulary * (BF16 + 2 * FP32)
-    return logits + (inputs + layer if setup.recompute else layer * shapes.layers)
+    if setup.recompute:
+        return logits + inputs + layer
+    return logits + layer * shapes.layers
 
 
 def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
     """Bytes of one checkpoint: the trainable parameters, and Adam's state unless `only_model`."""
-    weights = shapes.parameters * BF16 if setup.full else shapes.trainable * setup.trained_bytes
+    weights: float = shapes.trainable * setup.trained_bytes
+    if setup.full:
+        weights = shapes.parameters * BF16
     if only_model:
         return weights
-    master = shapes.parameters * FP32 if setup.full and setup.stage >= 2 else 0
-    return weights + shapes.trainable * setup.optimizer_bytes + master
+    size = weights + shapes.trainable * setup.optimizer_bytes
+    if setup.full and setup.stage >= 2:
+        size += shapes.parameters * FP32  # the master copy
+    return size
 
 
 def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:

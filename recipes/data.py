@@ -51,12 +51,16 @@ class NamedDataset:
 def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
     """Read the datasets of a recipe that can be trained on, and the problems of all of them."""
     datasets, problems = [], []
-    keys_and_names = [(key, name) for key in ("dataset", "eval_dataset") for name in recipe.names(key)]
+    keys_and_names: list[tuple[str, str]] = []
+    for key in ("dataset", "eval_dataset"):
+        keys_and_names += [(key, name) for name in recipe.names(key)]
     for key, name in keys_and_names:
         try:
             dataset, dataset_problems = _read_dataset(recipe, key, name)
         except TuneyardError as error:
-            hint = "" if other_folder(name, Path(dataset_dir(recipe))) else _compile_hint(name)
+            hint = ""
+            if not other_folder(name, Path(dataset_dir(recipe))):
+                hint = _compile_hint(name)
             problems.append(recipe.problem("E320", key, str(error), hint))
         else:
             datasets.append(dataset)

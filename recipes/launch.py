@@ -98,8 +98,14 @@ def supervised(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
 
 def logged_until(output_dir: Path) -> LogSizes:
     """Bytes that a resumed run has already written."""
-    log, progress = (output_dir / name for name in (LOG, PROGRESS))
-    return LogSizes(*(path.stat().st_size if path.exists() else 0 for path in (log, progress)))
+    sizes = []
+    for name in (LOG, PROGRESS):
+        path = output_dir / name
+        size = 0
+        if path.exists():
+            size = path.stat().st_size
+        sizes.append(size)
+    return LogSizes(*sizes)
 
 
 def follow(process: "subprocess.Popen[bytes]", output_dir: Path, before: LogSizes) -> None:

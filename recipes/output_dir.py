@@ -46,7 +46,8 @@ def checkpoints(output_dir: Path) -> dict[Path, str]:
         name = CHECKPOINT.fullmatch(path.name)
         if name and path.is_dir():
             steps[path] = int(name[1])
-    return {path: find_flaw(path) for path in sorted(steps, key=lambda path: -steps[path])}
+    newest_first = sorted(steps, key=lambda path: -steps[path])
+    return {path: find_flaw(path) for path in newest_first}
 
 
 def find_flaw(folder: Path) -> str:
@@ -78,7 +79,9 @@ def _check_weights(folder: Path) -> None:
     names = {path.name for path in folder.glob("*model.safetensors")} or {"model.safetensors"}
     if index.is_file():
         weight_map = read_object(index).get("weight_map")
-        names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+        names = set()
+        if isinstance(weight_map, dict):
+            names.update(weight_map.values())
     for name in names:
         if not (folder / name).is_file():
             raise ContentError(f"{name} is missing")

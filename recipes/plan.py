@@ -53,25 +53,35 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
     longest, mean = train["longest"], train["seen"] / max(1, train["rows"])
     setup = costs.setup_of(recipe, longest, ranks)
     total = mean * schedule.batch * schedule.steps
-    ends = [{**end._asdict(), "total": end.total} for end in costs.estimate(shapes, setup)]
-    lower, upper = ({name: round(part) for name, part in end.items()} for end in ends)
+    lower, upper = map(_rounded, costs.estimate(shapes, setup))
     length = mean / setup.sequences
     work = costs.flops(shapes, setup, total, length) / ranks
     passes = 1 + setup.read / 3  # a trained one is three of those that only read
     micro_batches = schedule.steps * costs.gathered(recipe) * passes
     time = costs.duration(shapes, setup, work, total / ranks, micro_batches, GPUS[gpu])
     each, checkpoints, free = costs.disk_of(recipe, shapes, setup, schedule)
+    steps, line = None, "rows and steps are not known"
+    if schedule.rows:
+        steps, line = schedule.steps, schedule.line()
+    seconds = None
+    if work:
+        seconds = {name: round(value) for name, value in time._asdict().items()}
     return {
-        "recipe": str(recipe.path), "steps": schedule.steps if schedule.rows else None,
-        "schedule": schedule.line() if schedule.rows else "rows and steps are not known",
+        "recipe": str(recipe.path), "steps": steps, "schedule": line,
         "tokens": round(total), "tokens_counted": train is not unknown, "longest": longest,
         "trainable": shapes.trainable, "parameters": shapes.parameters,
         "gpu": gpu, "gpus": ranks, "gpu_bytes": GPUS[gpu].memory,
         "memory": {"lower": lower, "upper": upper},
-        "seconds": {name: round(value) for name, value in time._asdict().items()} if work else None,
+        "seconds": seconds,
         "not_modelled": costs.unmodelled(recipe, shapes, answer["model"]["quantised"]),
         "checkpoint": each, "checkpoints": checkpoints, "disk_free": free,
     }  # fmt: skip
+
+
+def _rounded(memory: costs.Memory) -> dict[str, int]:
+    """Bytes per GPU by purpose, and in `total`."""
+    parts = {name: round(part) for name, part in memory._asdict().items()}
+    return {**parts, "total": round(memory.total)}
 
 
 def _lines(plan: dict[str, Any]) -> list[str]:
@@ -89,7 +99,9 @@ def _lines(plan: dict[str, Any]) -> list[str]:
         else:
             time = ends[0]
     disk = plan["checkpoint"] * plan["checkpoints"]
-    free = f": NOT enough disk, {plan['disk_free'] / 1e9:.0f} GB are free"
+    free = ""
+    if disk >= plan["disk_free"]:
+        free = f": NOT enough disk, {plan['disk_free'] / 1e9:.0f} GB are free"
     lines = [
         f"{plan['recipe']}: {plan['schedule']}",
         f"tokens       {tokens} {plan['longest']}",
@@ -99,10 +111,11 @@ def _lines(plan: dict[str, Any]) -> list[str]:
         f"({plan['gpu_bytes'] / 1e9:.0f} GB): {parts}",
         f"time         {time} on {plan['gpus']} × {plan['gpu']}",
         f"disk         {counted(plan['checkpoints'], 'checkpoint')} of {plan['checkpoint'] / 1e6:,.0f} MB"
-        + ("" if disk < plan["disk_free"] else free),
+        f"{free}",
     ]
-    unknown = ", ".join(plan["not_modelled"])
-    return [*lines, f"unknown      what this adds to memory and time: {unknown}"] if unknown else lines
+    if plan["not_modelled"]:
+        lines.append(f"unknown      what this adds to memory and time: {', '.join(plan['not_modelled'])}")
+    return lines
 
 
 def fits(plan: dict[str, Any]) -> str:
@@ -111,7 +124,9 @@ def fits(plan: dict[str, Any]) -> str:
         return "does NOT fit"
     if plan["memory"]["upper"]["total"] > plan["gpu_bytes"]:
         return "may NOT fit"
-    return "fits, as far as it is known," if plan["not_modelled"] else "fits"
+    if plan["not_modelled"]:
+        return "fits, as far as it is known,"
+    return "fits"
 
 
 def _range(lower: float, upper: float) -> str:
@@ -122,4 +137,6 @@ def _duration(seconds: int) -> str:
     if seconds < 60:
         return "under a minute"
     hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min"

@@ -93,10 +93,10 @@ def _answer_findings(reader: RecipeData, rows: Any, name: str) -> dict[str, dict
         judged += 1
         for code in answer_codes(reader.stage, prompt, answers, mask_history=mask_history):
             places.setdefault(code, []).append(number)
-    return {
-        code: {"count": len(numbers), "rows": judged, "first": numbers[:FIRST]}
-        for code, numbers in sorted(places.items())
-    }
+    findings = {}
+    for code, numbers in sorted(places.items()):
+        findings[code] = {"count": len(numbers), "rows": judged, "first": numbers[:FIRST]}
+    return findings
 
 
 def _generates(reader: RecipeData, name: str) -> bool:
@@ -173,7 +173,7 @@ def _clashes(path: Path) -> Iterator[tuple[int, str]]:
     except (TuneyardError, OSError) as error:
         yield 0, str(error)
         return
-    for key in dict.fromkeys(key for record in records for key in record):
+    for key in dict.fromkeys(itertools.chain(*records)):
         values = [record.get(key) for record in records]
         if mixed(values):
             row = bisect.bisect_left(range(len(values)), True, key=lambda last: mixed(values[: last + 1]))

@@ -55,7 +55,11 @@ def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
         setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _paths, _output_dir, _weights,
         _best, learning_rate, packing, ppo, badam, value_head,
     ]  # fmt: skip
-    return [*(one for rule in rules for one in rule(recipe)), *_hardware(recipe, machine.gpus)]
+    problems: list[Problem] = []
+    for rule in rules:
+        problems += rule(recipe)
+    problems += _hardware(recipe, machine.gpus)
+    return problems
 
 
 def _missing(recipe: Recipe) -> Iterator[Problem]:
@@ -128,14 +132,21 @@ def evaluated(recipe: Recipe) -> list[str]:
     elif stage == "sft" and settings.get("compute_accuracy"):
         computed.append("accuracy")
     if settings.get("eval_on_each_dataset"):
-        computed = [f"{dataset}_{one}" for dataset in recipe.names("eval_dataset") for one in computed]
-    return [f"eval_{one}" for one in computed]
+        prefixes = [f"eval_{dataset}" for dataset in recipe.names("eval_dataset")]
+    else:
+        prefixes = ["eval"]
+    metrics: list[str] = []
+    for prefix in prefixes:
+        metrics += [f"{prefix}_{name}" for name in computed]
+    return metrics
 
 
 def measured(recipe: Recipe) -> list[str]:
     """Metrics that a training writes in its evaluations and as it trains."""
     stage = str(recipe.settings.get("stage", "sft"))
-    logged = TRAINING_STAGES[stage].logged if stage in TRAINING_STAGES else ()
+    logged: Sequence[str] = ()
+    if stage in TRAINING_STAGES:
+        logged = TRAINING_STAGES[stage].logged
     return [*evaluated(recipe), "train_loss", "loss", "grad_norm", "learning_rate", *logged]
 
 
@@ -190,7 +201,10 @@ def _output_dir(recipe: Recipe) -> Iterator[Problem]:
         yield recipe.problem("E343", "output_dir", message, CHOOSE)
         return
     needed = {"the current folder": Path(), "the recipe": recipe.path}
-    needed |= {key: Path(name) for key in KEPT for name in recipe.names(key) if name.isprintable()}
+    for key in KEPT:
+        for name in recipe.names(key):
+            if name.isprintable():
+                needed[key] = Path(name)
     for label, path in needed.items():
         if path.exists() and path.resolve().is_relative_to(folder):
             message = f"{recipe.output_dir} holds {label}, so it cannot be a run's own"

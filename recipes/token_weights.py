@@ -94,9 +94,9 @@ def read_weights(path: Path) -> TokenWeights:
     """Read a weights file. `ContentError` names the wrong rule, its value and the expected value."""
     value: dict[str, Any] = read_mapping(path, "weights file")
     check_file(path, read_object(SCHEMA), value)
-    rules = [
-        (_pattern(one, f"{path}: rules.{n}"), float(one["weight"])) for n, one in enumerate(value["rules"])
-    ]
+    rules = []
+    for number, rule in enumerate(value["rules"]):
+        rules.append((_pattern(rule, f"{path}: rules.{number}"), float(rule["weight"])))
     return TokenWeights(float(value.get("default", 1.0)), tuple(rules))
 
 
