@@ -10,13 +10,15 @@ from tuneyard.compiler.check.filters import is_in_language
 from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, stored_examples
 from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.tokens import load_tokenizer
-from tuneyard.core.errors import ContentError, RequestError, counted
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language import tr, tr_counted
 
 BATCH = 256
 NAMED = 3  # duplicates for people, of the first that --json names
 KEPT = 20
 LANGUAGES = {"zh": "Chinese", "en": "Latin letters without accents"}
+HEADING = "{name}: {examples}, {duplicates} of them duplicates"
+LISTED = "{title}: {values}"
 Measure = Callable[[list[str]], list[int]]
 
 
@@ -50,24 +52,32 @@ class Stats:
 
     def lines(self) -> Iterator[str]:
         """Yield the lines for people."""
-        yield f"{self.name}: {counted(self.examples, 'example')}, {self.duplicates} of them duplicates"
+        examples = tr_counted(self.examples, "example")
+        yield tr(HEADING, name=self.name, examples=examples, duplicates=self.duplicates)
         if self.places:
-            line = ", ".join(f"{place} (as {before})" for place, before in _lines_of(self.places[:NAMED]))
+            pairs = [
+                tr("{place} (as {before})", place=place, before=before)
+                for place, before in _lines_of(self.places[:NAMED])
+            ]
             left = self.duplicates - NAMED
             if left > 0:
-                line += f", … and {left} more"
-            yield f"duplicates: {line}"
-        yield f"same prompt, other answer: {self.conflicts}"
+                pairs.append(tr("… and {left} more", left=left))
+            yield tr("duplicates: {places}", places=tr(", ").join(pairs))
+        yield tr("same prompt, other answer: {count}", count=self.conflicts)
         for title, counts in self.lengths.items():
-            values = ", ".join(f"{name} {value}" for name, value in quantiles(counts).items())
-            total = sum(length * examples for length, examples in counts.items())
-            yield f"{self.unit} of {title}: {values}, total {total}"
+            values = [f"{tr(name)} {value}" for name, value in quantiles(counts).items()]
+            values.append(f"{tr('total')} {sum(length * rows for length, rows in counts.items())}")
+            lengths = tr("{unit} of {what}", unit=tr(self.unit), what=tr(title))
+            yield tr(LISTED, title=lengths, values=tr(", ").join(values))
         for title, counter in (("labels", self.labels), ("languages by script", self.languages)):
-            shares = [
-                f"{name} {count} ({count / self.examples:.1%})" for name, count in counter.most_common()
-            ]
+            shares = []
+            for name, count in counter.most_common():
+                shown = name
+                if counter is self.languages:
+                    shown = tr(name)
+                shares.append(f"{shown} {count} ({count / self.examples:.1%})")
             if shares:
-                yield f"{title}: {', '.join(shares)}"
+                yield tr(LISTED, title=tr(title), values=tr(", ").join(shares))
 
 
 def stats(name: str, folder: Path, model: Path | None) -> Stats:
@@ -121,7 +131,11 @@ def _lines_of(places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Shorten `file:12` to `line 12` if all places are in one file."""
     if len({place.rpartition(":")[0] for pair in places for place in pair} | {""}) != 2:
         return list(places)
-    return [(f"line {one.rpartition(':')[2]}", f"line {other.rpartition(':')[2]}") for one, other in places]
+    lines = []
+    for place, before in places:
+        line, line_before = place.rpartition(":")[2], before.rpartition(":")[2]
+        lines.append((tr("line {line}", line=line), tr("line {line}", line=line_before)))
+    return lines
 
 
 def _tokens(model: Path) -> Measure:

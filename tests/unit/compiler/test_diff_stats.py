@@ -1,6 +1,7 @@
 """data diff and data stats: what changed between two datasets, and what a dataset holds."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -127,6 +128,16 @@ def test_stats_count_lengths_labels_languages_and_duplicates(bench, tmp_path):
     printed_line(said.output, source, "5", "1")
     assert (tmp_path / "lengths.png").stat().st_size > 5000
     assert json.loads(run("stats", source, "--json").output)["labels"] == {"yes": 4, "no": 1}
+
+
+def test_stats_are_printed_in_chinese(bench):
+    rows = [record(n) for n in range(3)]
+    source = bench.rows("set.jsonl", [*rows, rows[1], {**record(5), "instruction": "问题二是什么？"}])
+    lines = run("stats", source, "--lang", "zh").output.splitlines()
+    assert len(lines) == 7
+    texts = [line.removeprefix(str(source)) for line in lines]
+    assert not [text for text in texts if re.search("[a-z]{4,}", text)], lines  # "yes" is a label
+    assert "（同第 2 行）" in lines[1] and "中文 1 (20.0%)" in lines[-1]
 
 
 def test_stats_say_where_the_first_duplicates_stand(bench):
