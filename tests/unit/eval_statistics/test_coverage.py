@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.bench.coverage import designs
+from tests.bench.coverage import ALL_PAGES, Page, designs, line
 from tuneyard.eval.statistics import family
 
 FORMERLY = (
@@ -23,6 +23,20 @@ def test_an_interval_that_once_failed_holds_the_truth(name: str, monkeypatch: py
     assert not any(page.contradicts for page in pages)
     for kind in ("figure", "difference"):
         assert np.mean([getattr(page, kind) for page in pages]) >= 0.92
+
+
+@pytest.mark.parametrize(
+    ("pages", "coverage", "narrow"), [(20, 0.9, False), (20, 0.5, True), (ALL_PAGES, 0.9, True)]
+)
+def test_few_pages_call_no_design_too_narrow_by_chance(pages: int, coverage: float, narrow: bool) -> None:
+    held = iter([True] * round(pages * coverage) + [False] * pages)
+
+    def draw(_: np.random.Generator) -> Page:
+        holds = next(held)
+        return Page(figure=holds, difference=holds, warned=False, contradicts=False)
+
+    cells, is_narrow = line(draw, pages, seed=0)
+    assert is_narrow is narrow and cells.endswith("TOO NARROW") is narrow
 
 
 def test_every_design_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
