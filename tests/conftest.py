@@ -1,17 +1,21 @@
 """What all tests share: the root, the real data where it is, a way to run commands, a tiny model."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from tests import messages
 from tests.tiny import make_tiny
+from tuneyard.core.errors import run_command
 
 # A run started in the background ignores SIGINT and would hand that on to every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -135,6 +139,33 @@ def run() -> Run:
         return done
 
     return call
+
+
+Here = Callable[..., Done]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
+    """`here(cli, …, code=0)` runs a command as `python -m` does, in this process: no start and no imports.
+
+    Use `run` where the process itself is the subject: what it imports, its signals, its environment.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.chdir(ROOT)
+
+    def call(command: click.Command, *args: object, code: int = 0) -> Done:
+        words = list(map(str, args))
+        out, error = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        monkeypatch.setattr(sys, "argv", [command.name or "", *words])
+        with redirect_stdout(out), redirect_stderr(error), pytest.raises(SystemExit) as ended:
+            run_command(command)
+        texts = [stream.buffer.getvalue().decode() for stream in (out, error)]  # type: ignore[attr-defined]
+        printed = "\n".join(texts)
+        assert ended.value.code == code, f"exit {ended.value.code}, expected {code}\n{printed}"
+        return Done(words, code, *texts)
+
+    yield call
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")

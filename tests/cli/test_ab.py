@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.messages import raises
+from tests.messages import printed_line, raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.ab import cli
@@ -76,7 +76,7 @@ def test_from_prompts_to_a_verdict(ab, capsys, tmp_path) -> None:
     tally(anna, ben, "--out", tmp_path / "tally")
     said = capsys.readouterr().out
     assert said == (tmp_path / "tally" / "tally.md").read_text()
-    assert "No evidence of a difference between tuned and base: 4 prompts won, 0 lost, 0 tied" in said
+    printed_line(said, "tuned and base", "4 prompts won", "0 lost", "0 tied")
     found = json.loads((tmp_path / "tally" / "tally.json").read_text())
     assert found["raters"] == ["anna", "ben"] and found["mean_marks"]["tuned"]["depth"] == 4.5
     assert found["outcomes"][0]["p"] == pytest.approx(2 / 2**4)
@@ -92,7 +92,9 @@ def test_references_conversations_and_refused_prompts(ab, tmp_path, capsys) -> N
     out = ab("--data", tmp_path / "p.jsonl")
     shown = [(row["prompt"], row["reference"]) for row in rows_of(out)]
     assert shown == [("A dog?", "yes")] * 2 + [("system: Be brief.\nuser: Why?", "")] * 2
-    assert "1 prompt too long for the context: left out of the sheet" in capsys.readouterr().err
+    warnings = capsys.readouterr().err
+    for model in ("base", "tuned"):
+        printed_line(warnings, model, "1 prompt", "context", "left out")
 
 
 def test_marks_are_never_overwritten(ab) -> None:
@@ -115,8 +117,8 @@ def test_three_models(ab, tmp_path, capsys) -> None:
     assert len(rows_of(out)) == 12
     tally(fill(out, "a.csv", {"base": 3, "tuned": 3, "other": 1}))
     said = capsys.readouterr().out
-    assert "No difference between tuned and base: 0 prompts won, 0 lost, 4 tied." in said
-    assert "other and base: 0 prompts won, 4 lost, 0 tied (p = 0.25)" in said  # 2 / 2^4, twice
+    printed_line(said, "tuned and base", "0 prompts won", "0 lost", "4 tied")
+    printed_line(said, "other and base", "0 prompts won", "4 lost", "0 tied", "p = 0.25")  # 2 / 2^4, twice
 
 
 def test_a_key_that_raters_may_need_is_kept(ab, tmp_path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import ROOT
-from tests.messages import raises
+from tests.messages import printed, raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends.generate import generate
@@ -161,7 +161,10 @@ def test_adapters_are_combined_and_switched_between(talk, tmp_path, monkeypatch)
     assert talk("/use both\nA dog?\n", *options).stdout == alone["both"].stdout
     done = talk("/use base\nA dog?\n/use\n/use three\n", *options)
     assert done.stdout == talk("A dog?").stdout
-    assert done.stderr.count("(/use NAME goes on with one of: base, one, both; now: base)") == 2
+    answers = [line for line in done.stderr.splitlines() if "/use NAME" in line]
+    assert len(answers) == 2
+    for answer in answers:
+        printed(answer, "base, one, both", "now: base")
     assert len({talk("A dog?").stdout, *(answered.stdout for answered in alone.values())}) == 3
     asked = []
     monkeypatch.setattr(

@@ -8,9 +8,9 @@ import click
 import jsonschema
 import pytest
 
-from tests.conftest import ROOT, Run
+from tests.conftest import ROOT, Here, Run
 from tests.fake_runs import answers, demo, write_run
-from tests.messages import raises
+from tests.messages import line_with, printed, printed_line, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language import CHINESE, catalogue
 from tuneyard.eval.compare import cli
@@ -41,17 +41,17 @@ def test_the_demo_page_is_golden(run: Run, tmp_path: Path) -> None:
     fixed = [one for one in changed if (one["model"], one["change"]) == ("merge", "fixed")]
     assert len(fixed) == 134 + 131 and all(one["expected"] == one["predicted"] for one in fixed)
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
-    assert "accuracy.png, demo_mnli_eval/confusion.png, demo_mnli_eval/calibration.png," in done.stderr
+    line_with(done.stderr, "accuracy.png", "demo_mnli_eval/confusion.png", "demo_mnli_eval/calibration.png")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "numpy" in imported and not {"torch", "transformers", "scipy", "pandas"} & imported
 
 
-def test_typed_runs_get_the_three_plots(run: Run, tmp_path: Path) -> None:
+def test_typed_runs_get_the_three_plots(here: Here, tmp_path: Path) -> None:
     gold = ["网络", "主机", "存储"] * 20
     for model, right in [("before", 20), ("after", 50)]:
         kinds = {"subtype": ["网卡故障", "主板故障", "硬盘故障", "网络丢包"] * 15}
         write_run(tmp_path / model, model, "defect", gold, answers(gold, right, right), kinds=kinds)
-    done = run("-m", "eval.compare", tmp_path / "before", tmp_path / "after", "--out", tmp_path / "ab")
+    done = here(cli, tmp_path / "before", tmp_path / "after", "--out", tmp_path / "ab")
     assert sorted(path.name for path in (tmp_path / "ab").glob("*.png")) == PLOTS
     assert "Ship after" in done.stdout and "Glyph" not in done.stderr
 
@@ -66,27 +66,27 @@ def test_typed_runs_get_the_three_plots(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_requests_that_cannot_be_served(
-    run: Run, tmp_path: Path, arguments: list[str], code: int, message: str
+    here: Here, tmp_path: Path, arguments: list[str], code: int, message: str
 ) -> None:
     out = tmp_path / "out"
-    done = run("-m", "eval.compare", *(a.format(tmp=tmp_path, out=out) for a in arguments), code=code)
+    done = here(cli, *(a.format(tmp=tmp_path, out=out) for a in arguments), code=code)
     assert message in done.stderr and not done.stdout
     assert not out.exists()
 
 
-def test_damaged_runs_write_nothing(run: Run, tmp_path: Path) -> None:
+def test_damaged_runs_write_nothing(here: Here, tmp_path: Path) -> None:
     demo(tmp_path / "runs")
     path = tmp_path / "runs" / "rte" / "demo_rte_eval" / "predictions.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
-    done = run("-m", "eval.compare", tmp_path / "runs", "--out", tmp_path / "out", code=1)
+    done = here(cli, tmp_path / "runs", "--out", tmp_path / "out", code=1)
     assert f"{path}:300: not JSON" in done.stderr and not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written(here: Here, tmp_path: Path) -> None:
     demo(tmp_path / "runs")
     (tmp_path / "closed").mkdir(mode=0o500)
-    done = run("-m", "eval.compare", tmp_path / "runs", "--out", tmp_path / "closed" / "x", code=2)
+    done = here(cli, tmp_path / "runs", "--out", tmp_path / "closed" / "x", code=2)
     assert "Permission denied" in done.stderr
 
 
@@ -149,9 +149,9 @@ def guide(folder: Path, right: list[bool], **changes: object) -> Path:
 BEFORE, AFTER = [True] * 20 + [False] * 40, [True] * 50 + [False] * 10
 
 
-def test_the_guides_own_results_are_compared_row_by_row(run: Run, tmp_path: Path) -> None:
+def test_the_guides_own_results_are_compared_row_by_row(here: Here, tmp_path: Path) -> None:
     a, b = guide(tmp_path / "a", BEFORE), guide(tmp_path / "b", AFTER)
-    done = run("-m", "eval.compare", a, b, "--out", tmp_path / "ab")
+    done = here(cli, a, b, "--out", tmp_path / "ab")
     assert "Ship b: 83.3 % against 33.3 % of a" in done.stdout and "mid-p McNemar" in done.stdout
     assert set(PLOTS) - {"calibration.png", "confusion.png"} <= {
         path.name for path in (tmp_path / "ab").iterdir()
@@ -160,15 +160,15 @@ def test_the_guides_own_results_are_compared_row_by_row(run: Run, tmp_path: Path
     other = json.loads(b.read_text())
     other["results"][3]["user"] = "另一份报告"
     b.write_text(json.dumps(other))
-    assert "scored on different data" in run("-m", "eval.compare", a, b, "--out", tmp_path, code=2).stderr
+    assert "scored on different data" in here(cli, a, b, "--out", tmp_path, code=2).stderr
 
 
 @pytest.mark.parametrize("totals", [{}, {"type_accuracy": {"x": {"total": 10**15}}}])
 def test_totals_without_rows_are_refused_with_the_fix(
-    run: Run, tmp_path: Path, totals: dict[str, object]
+    here: Here, tmp_path: Path, totals: dict[str, object]
 ) -> None:
     a, b = guide(tmp_path / "a", BEFORE), guide(tmp_path / "b", AFTER, results=[], **totals)
-    done = run("-m", "eval.compare", a, b, "--out", tmp_path / "ab", code=1)
+    done = here(cli, a, b, "--out", tmp_path / "ab", code=1)
     assert f"{b}: found totals without rows" in done.stderr and "tuneyard eval defect" in done.stderr
     assert not (tmp_path / "ab").exists()
 
@@ -182,19 +182,19 @@ def test_totals_without_rows_are_refused_with_the_fix(
     ],
 )
 def test_what_the_guides_results_may_not_be(
-    run: Run, tmp_path: Path, changes: dict[str, object], message: str
+    here: Here, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     a, b = guide(tmp_path / "a", BEFORE), guide(tmp_path / "b", AFTER, **changes)
-    assert message in run("-m", "eval.compare", a, b, "--out", tmp_path / "ab", code=1).stderr
+    assert message in here(cli, a, b, "--out", tmp_path / "ab", code=1).stderr
 
 
-def test_label_bias_is_a_table_of_its_own(run: Run, tmp_path: Path) -> None:
+def test_label_bias_is_a_table_of_its_own(here: Here, tmp_path: Path) -> None:
     demo(tmp_path / "runs")
-    plain = run("-m", "eval.compare", tmp_path / "runs", "--out", tmp_path / "plain").stdout
-    done = run("-m", "eval.compare", tmp_path / "runs", "--calibrate", "--out", tmp_path / "out")
+    plain = here(cli, tmp_path / "runs", "--out", tmp_path / "plain").stdout
+    done = here(cli, tmp_path / "runs", "--calibrate", "--out", tmp_path / "out")
     bias, _, rest = done.stdout.partition("\n\n| accuracy (95 % interval)")
     assert f"| accuracy (95 % interval){rest}" == plain
-    assert bias.startswith("## Label bias, fitted on half of the examples: accuracy on the other half")
+    printed(bias.splitlines()[0], "Label bias", "half")
     found = json.loads((tmp_path / "out" / "table.json").read_text())["label_bias"]
     assert found[0]["model"] == "base" and found[0]["gain"] is None
     rte = next(one for one in found if (one["model"], one["dataset"]) == ("rte", "demo_rte_eval"))
@@ -206,14 +206,14 @@ def test_label_bias_has_its_chinese() -> None:
     assert {CAPTION, *filter(None, HEADER)} <= {*catalogue(CHINESE)}
 
 
-def test_label_bias_is_of_accuracy_and_has_halves_of_its_own(run: Run, tmp_path: Path) -> None:
+def test_label_bias_is_of_accuracy_and_has_halves_of_its_own(here: Here, tmp_path: Path) -> None:
     demo(tmp_path / "runs")
-    given = ("-m", "eval.compare", tmp_path / "runs", "--calibrate", "--out", tmp_path / "out")
-    done = run(*given, "--metric", "brier", code=2)
+    given = (tmp_path / "runs", "--calibrate", "--out", tmp_path / "out")
+    done = here(cli, *given, "--metric", "brier", code=2)
     assert "--calibrate" in done.stderr and not (tmp_path / "out").exists()
-    run(*given, "--choose-on", "half")
-    done = run(*given, "--choose-on", "half", "--replicates", "x=rte,mnli", code=2)
-    assert "--choose-on half leaves one model beside the base" in done.stderr
+    here(cli, *given, "--choose-on", "half")
+    done = here(cli, *given, "--choose-on", "half", "--replicates", "x=rte,mnli", code=2)
+    printed_line(done.stderr, "--choose-on half", "one model")
     found = json.loads((tmp_path / "out" / "table.json").read_text())
     assert 0 < found["label_bias"][0]["raw"]["n"] < found["sets"]["demo_rte_eval"]["n"] < 300
     jsonschema.validate(found, json.loads((ROOT / "core/schemas/comparison.json").read_text()))

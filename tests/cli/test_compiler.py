@@ -5,73 +5,75 @@ import json
 import pytest
 
 from tests.conftest import ROOT
+from tests.messages import printed, printed_line
+from tuneyard.compiler.cli import cli
 
 GOOD = ROOT / "tests" / "examples" / "good"
 BAD = ROOT / "tests" / "examples" / "bad"
 
 
-def test_compile_list_show_remove(run, tmp_path):
+def test_compile_list_show_remove(here, tmp_path):
     out = tmp_path / "out"
-    done = run("-m", "compiler", "compile", "rte", "--source", GOOD / "rte", "--out", out)
+    done = here(cli, "compile", "rte", "--source", GOOD / "rte", "--out", out)
     counts, *where = done.stdout.splitlines()
-    assert counts.startswith(
-        "rte  read 4  kept 3  dropped 1 (no gold label 1)  alpaca_rte_train 2  alpaca_rte_eval 1  "
-    )
+    assert counts.split("  ")[:4] == ["rte", "read 4", "kept 3", "dropped 1 (no gold label 1)"]
+    assert counts.split("  ")[4:6] == ["alpaca_rte_train 2", "alpaca_rte_eval 1"]
     assert counts.endswith(" s")
-    assert where == [
-        f"files: {out}/rte/alpaca_rte-train.json, {out}/rte/alpaca_rte-eval.json",
-        f"registered in {out}/dataset_info.json: alpaca_rte_train, alpaca_rte_eval",
-        f"next: tuneyard data verify rte --out {out}",
-    ]
-    assert (
-        "up to date" in run("-m", "compiler", "compile", "rte", "--source", GOOD / "rte", "--out", out).stdout
-    )
-    listed = run("-m", "compiler", "list", "--out", out).stdout
+    files, registered, following = where
+    printed(files, f"{out}/rte/alpaca_rte-train.json", f"{out}/rte/alpaca_rte-eval.json")
+    printed(registered, f"{out}/dataset_info.json", "alpaca_rte_train", "alpaca_rte_eval")
+    printed(following, "next", f"verify rte --out {out}")
+    assert "up to date" in here(cli, "compile", "rte", "--source", GOOD / "rte", "--out", out).stdout
+    listed = here(cli, "list", "--out", out).stdout
     assert "ocnli" in listed and "alpaca_rte_train  2 rows  rte" in listed
-    shown = run("-m", "compiler", "show", "rte", "--source", GOOD / "rte", "--row", 3).stdout
+    shown = here(cli, "show", "rte", "--source", GOOD / "rte", "--row", 3).stdout
     assert "Zoë sold" in shown and '"output":"yes"' in shown
-    gone = run("-m", "compiler", "remove", "rte", "--out", out).stdout
-    assert gone == "removed rte: alpaca_rte_train, alpaca_rte_eval\n"
+    gone = here(cli, "remove", "rte", "--out", out).stdout
+    printed(gone, "rte", "alpaca_rte_train", "alpaca_rte_eval")
     assert [path.name for path in out.iterdir()] == ["dataset_info.json"]
 
 
-def test_bad_rows_exit_1_with_the_place_and_reject_exits_0(run, tmp_path):
+def test_bad_rows_exit_1_with_the_place_and_reject_exits_0(here, tmp_path):
     bad = f"train={BAD / 'E104-label.rte.jsonl'}"
-    done = run("-m", "compiler", "compile", "rte", "--source", bad, "--out", tmp_path / "out", code=1)
+    done = here(cli, "compile", "rte", "--source", bad, "--out", tmp_path / "out", code=1)
     assert f'{BAD / "E104-label.rte.jsonl"}:2: E104 label: found "7"' in done.stderr
-    assert "error: rte: 1 problem; nothing was written" in done.stderr
-    assert "Correct 1 of 3 rows, or compile the others with --on-error reject" in done.stderr
+    printed_line(done.stderr, "error", "rte", "1 problem")
+    printed_line(done.stderr, "1 of 3", "--on-error reject")
     assert not (tmp_path / "out").exists()
     args = ("--on_error", "reject", "--out", tmp_path / "out")
-    done = run("-m", "compiler", "compile", "rte", "--source", bad, *args)
+    done = here(cli, "compile", "rte", "--source", bad, *args)
     assert "kept 2  dropped 0  rejected 1" in done.stdout
     assert f"rejected rows: {tmp_path}/out/rte/rejected.jsonl" in done.stdout
 
 
-def test_rejecting_rows_is_not_recommended_where_it_cannot_help(run, tmp_path):
+def test_rejecting_rows_is_not_recommended_where_it_cannot_help(here, tmp_path):
     """Every row is wrong, or the file is: without them nothing is left to compile."""
     every_row = tmp_path / "rows.jsonl"
     every_row.write_text('{"sentence1": "A.", "sentence2": "B.", "label": 7, "idx": 0}\n')
     no_column = tmp_path / "column.jsonl"
     no_column.write_text('{"sentence1": "A.", "label": 1, "idx": 0}\n' * 2)
     for source in (every_row, no_column):
-        done = run("-m", "compiler", "check", "rte", "--source", f"train={source}", code=1)
+        done = here(cli, "check", "rte", "--source", f"train={source}", code=1)
         assert "nothing was written" in done.stderr and "--on-error" not in done.stderr
 
 
-def test_check_gives_json_and_writes_nothing(run, tmp_path):
+def test_check_gives_json_and_writes_nothing(here, tmp_path):
     source = f"train={BAD / 'W202-row-twice.rte.jsonl'}"
-    done = run("-m", "compiler", "check", "rte", "--source", source, "--json", "--out", tmp_path / "out")
+    done = here(cli, "check", "rte", "--source", source, "--json", "--out", tmp_path / "out")
     report = json.loads(done.stdout)
     assert report["read"] == report["kept"] == 3 and report["counts"] == {"W202": 1}
     assert report["problems"][0]["place"].endswith("W202-row-twice.rte.jsonl:3")
     assert not (tmp_path / "out").exists()
 
 
-def test_wrong_requests_exit_2_in_one_line(run, tmp_path):
+def test_without_a_source_the_way_out_is_named(run):
+    done = run("-m", "compiler", "compile", "rte", code=2)  # a process of its own, which is offline
+    assert "with --source PATH, or put its files into data/raw/rte/" in done.stderr
+
+
+def test_wrong_requests_exit_2_in_one_line(here, tmp_path):
     for args, says in (
         (("compile", "rti"), 'did you mean "rte"?'),
-        (("compile", "rte"), "with --source PATH, or put its files into data/raw/rte/"),
         (("compile", "rte", "--source", "no/such"), "no/such: source not found"),
         (
             ("compile", "rte", "--column", "premis=x", "--source", GOOD / "rte"),
@@ -84,7 +86,7 @@ def test_wrong_requests_exit_2_in_one_line(run, tmp_path):
         (("remove", "rte", "--out", tmp_path), "no compiled dataset 'rte'"),
         (("compile", "rte", "--source", GOOD / "rte", "--out", GOOD / "rte" / "train.tsv"), "train.tsv"),
     ):
-        done = run("-m", "compiler", *args, code=2)
+        done = here(cli, *args, code=2)
         assert says in done.stderr and len(done.stderr.splitlines()) <= 4
 
 
@@ -107,7 +109,7 @@ write:
         ("sample: 30", ""),
     ],
 )
-def test_a_seed_is_refused_exactly_where_it_changes_nothing(run, tmp_path, more, reason):
+def test_a_seed_is_refused_exactly_where_it_changes_nothing(here, tmp_path, more, reason):
     spec, source = tmp_path / "s.yaml", tmp_path / "rows.jsonl"
     spec.write_text(PLAIN.replace("MORE", more))
     source.write_text(
@@ -116,12 +118,12 @@ def test_a_seed_is_refused_exactly_where_it_changes_nothing(run, tmp_path, more,
     written = []
     for seed in (1, 2):
         command = ("compile", spec, "--source", source, "--out", tmp_path / f"out{seed}", "--seed", seed)
-        done = run("-m", "compiler", *command, code=2 if reason else 0)
+        done = here(cli, *command, code=2 if reason else 0)
         if reason:
             assert f"--seed {seed} has no effect on the spec s: " in done.stderr and reason in done.stderr
             assert not (tmp_path / f"out{seed}").exists()
-            run("-m", "compiler", "check", spec, "--source", source, "--seed", seed, code=2)
-            run("-m", "compiler", "check", spec, "--source", source)
+            here(cli, "check", spec, "--source", source, "--seed", seed, code=2)
+            here(cli, "check", spec, "--source", source)
         else:
             written.append((tmp_path / f"out{seed}/s/s-train.json").read_bytes())
     assert bool(reason) or written[0] != written[1]

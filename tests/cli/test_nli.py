@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.scoring import PAIRS
 from tests.conftest import ROOT
-from tests.messages import raises
+from tests.messages import printed, printed_line, raises
 from tests.runs_cut import tree
 from tests.serving import answering
 from tests.tiny import make_tiny
@@ -165,7 +165,7 @@ def test_a_prompt_beyond_the_context_is_counted_and_never_cut(nli, tmp_path, tin
     assert (results(out)["n"], results(out)["unparsed"]) == (6, 1)
     assert predictions(out)[5]["predicted_output"] == "unknown"
     assert "a context of 2048" in predictions(out)[5]["too_long"]
-    assert "warning: base on tiny: 1 prompt too long for the context" in capsys.readouterr().err
+    printed_line(capsys.readouterr().err, "warning", "base on tiny", "1 prompt", "context")
 
 
 def test_every_prompt_is_planned_before_the_first_is_scored(nli, data, tmp_path) -> None:
@@ -425,7 +425,7 @@ def test_an_adapter_of_another_base_is_refused(nli, data, tmp_path) -> None:
 
 def test_the_command_says_a_mistake_in_one_line(run) -> None:
     done = run("-m", "eval.nli", "--model", "m", "--data", "nowhere.json", "--out", "/dev/null/x", code=2)
-    assert done.stderr == "error: nowhere.json: data file not found\n"
+    printed(done.stderr, "error", "nowhere.json")
 
 
 def test_underscores_are_taken_for_hyphens() -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from tests.cli.scoring import call, predictions
 from tests.fake_runs import write_run
-from tests.messages import raises
+from tests.messages import printed, printed_line, raises
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
@@ -112,9 +112,9 @@ def test_the_title_begins_with_the_half_that_is_drawn_and_ends_with_the_held_out
     write(sweep, judge(sweep, read_points(sweep)))
     (plotted,) = drawn
     drawn_line, held_out_line = plotted.title.splitlines()
-    assert drawn_line == "s, chosen on (drawn): 100.0 % of 6 examples at r=1"
+    printed(drawn_line, "s", "chosen on", "drawn", "100.0 % of 6 examples", "r=1")
     assert plotted.accuracies[(1.0,)].value == 1.0
-    assert held_out_line == "Held out (the figure to report): 50.0 % (18.8–81.2) of 6 examples"
+    printed(held_out_line, "Held out", "50.0 % (18.8–81.2) of 6 examples")
     scores = plotted.choice.choosing.scores
     choosing = replace(plotted.choice.choosing, scores={**scores, "r=0.5": scores["r=1"]})
     choice = replace(plotted.choice, choosing=choosing)
@@ -134,7 +134,7 @@ def test_the_baseline_is_that_of_the_half_reported_on_as_compare_has_it(tmp_path
     (choice,) = json.loads((tmp_path / "sweep.json").read_text())["choice"]
     assert (choice["choosing"]["majority"], choice["held_out"]["majority"]) == (0.8, 1.0)
     call(compare, tmp_path, "--out", tmp_path / "verdict")
-    assert "| majority-class baseline  | 100.0 % (yes)" in capsys.readouterr().out
+    printed_line(capsys.readouterr().out, "| majority-class baseline", "100.0 % (yes)")
 
 
 def test_a_dry_run_counts_the_rows_and_writes_nothing(folders, tmp_path, capsys) -> None:

@@ -233,21 +233,26 @@ def hub(tmp_path):
         yield server
 
 
+COMPILER = ("datasets", "tuneyard.compiler.cli", "tuneyard.compiler.compile")
+"""What a process of `Forks` imports before its first command."""
+
+
 @pytest.fixture
-def check(run, hub):
+def check(hub):
     """Compile or check as a command of its own, with the stand-in for the hub; returns what it printed."""
+    with Forks(*COMPILER, env=hub.env) as process:
 
-    def run_it(*command, code=0):
-        return run("-m", "compiler", *command, code=code, env=hub.env)
+        def run_it(*command, code=0):
+            return process.run("compiler", *command, code=code)
 
-    return run_it
+        yield run_it
 
 
 @pytest.fixture(scope="module")
 def forks(tmp_path_factory):
     with (
         serving(tmp_path_factory.mktemp("hub") / "home") as server,
-        Forks("datasets", env=server.env) as process,
+        Forks(*COMPILER, env=server.env) as process,
     ):
         yield process
 
