@@ -74,7 +74,8 @@ def test_what_a_tolerance_allows() -> None:
     flip = prove_answers("f", "s", live, Answers({0: [1]}, {0: {"yes": -1.15, "no": -1.1}}), decode)
     far = prove_answers("f", "s", live, Answers({0: [1]}, {0: {"yes": -0.5, "no": -1.1}}), decode)
     assert [NONE.allows(one) for one in (near, flip, far)] == [True, False, False]
-    assert Tolerance(1, 0.2).allows(flip) and Tolerance(0, 0.5).allows(far)
+    assert Tolerance(1, 0.2).allows(flip) and not Tolerance(0, 0.2).allows(flip)
+    assert Tolerance(0, 0.5).allows(far) and not Tolerance(0, 0.4).allows(far)
 
 
 def test_the_verdict_and_the_page() -> None:
