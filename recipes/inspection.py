@@ -98,9 +98,10 @@ class Inspection:
             if rejected is None:
                 tokens["train"] = train
         if "error" not in tokens:
-            tokens["datasets"] = {
-                name: about["tokens"] for name, about in data.items() if about.get("tokens")
-            }
+            tokens["datasets"] = {}
+            for name, about in data.items():
+                if about.get("tokens"):
+                    tokens["datasets"][name] = about["tokens"]
         return {"rejected": rejected, "at_fault": keys, "data": data, "tokens": tokens, "model": model}
 
     @cached_property
@@ -315,10 +316,11 @@ def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> 
     modules = [f".{name}" for name, _ in model.named_modules()]
     weights = model.named_parameters(remove_duplicate=False)  # a tied head is a layer of its own
     layers = [f".{name}".removesuffix(".weight") for name, _ in weights]
-    unfit = {}
+    unfit: dict[str, list[str]] = {"lora_target": [], "additional_target": []}
     for key, paths in {"lora_target": layers, "additional_target": modules}.items():
-        names = [name for name in getattr(finetuning_args, key, None) or [] if name != "all"]
-        unfit[key] = [name for name in names if not any(path.endswith(f".{name}") for path in paths)]
+        for name in getattr(finetuning_args, key, None) or []:
+            if name != "all" and not any(path.endswith(f".{name}") for path in paths):
+                unfit[key].append(name)
     experts = sum(parameter.numel() for name, parameter in model.named_parameters() if EXPERTS in name)
     model_args.adapter_name_or_path, finetuning_args.pissa_init = None, False  # which read weights
     model_args.use_unsloth = False  # which patches the same modules, and may not be installed here
@@ -328,7 +330,8 @@ def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> 
     except expected_errors() as error:
         return {"trainable": None, "unfit": unfit, "rejected": words(error)}
     trainable = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    trained = sum(parameter.numel() for parameter in trainable.values())
+    trained = None
+    if finetuning_args.finetuning_type in ("full", "lora"):  # recipes/costs.py plans these
+        trained = int(sum(parameter.numel() for parameter in trainable.values()))
     moe = {"experts": experts, "trains_experts": any(EXPERTS in name for name in trainable)}
-    is_planned = finetuning_args.finetuning_type in ("full", "lora")  # recipes/costs.py plans these
-    return {"trainable": int(trained) if is_planned else None, "unfit": unfit, "rejected": "", **moe}
+    return {"trainable": trained, "unfit": unfit, "rejected": "", **moe}

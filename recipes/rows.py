@@ -122,7 +122,8 @@ def _aligned(reader: RecipeData, attributes: Any) -> Any:
             next(iter(loader._get_merged_dataset(["it"], *arguments)))
         read_whole = copy.copy(reader.data_args)
         read_whole.streaming = False
-        read_whole.max_samples = None if attributes.num_samples else read_whole.max_samples
+        if attributes.num_samples:
+            read_whole.max_samples = None
         return loader._get_merged_dataset(["it"], arguments[0], read_whole, *arguments[2:])
 
 
@@ -232,13 +233,18 @@ def turn_fault(row: dict[str, Any], attributes: Any) -> str:
 
 def _summary(lengths: list[list[int]], cutoff: int, share: float) -> dict[str, int]:
     """Token counts of a dataset: all, after the cut, and of the longest row; and the number of cut rows."""
-    each, ordered = [n for row in lengths for n in row], sorted(max(row) for row in lengths)
+    tokens = seen = longest = cut = 0
+    for row in lengths:
+        tokens += sum(row)
+        seen += sum(min(length, cutoff) for length in row)
+        longest = max(longest, *row)
+        cut += max(row) > cutoff
     return {
         "rows": round(len(lengths) * share),
-        "tokens": round(sum(each) * share),
-        "seen": round(sum(min(n, cutoff) for n in each) * share),
-        "longest": ordered[-1] if ordered else 0,
-        "cut": round(sum(n > cutoff for n in ordered) * share),
+        "tokens": round(tokens * share),
+        "seen": round(seen * share),
+        "longest": longest,
+        "cut": round(cut * share),
     }
 
 
@@ -275,16 +281,25 @@ def epoch(
     if not whole.packing:
         cut = [[min(length, cutoff) for length in row] for row in train["lengths"]]
         return {"rows": len(cut), "seen": sum(map(sum, cut)), "longest": max(map(max, cut), default=0)}
-    held_out = others if whole.eval_on_each_dataset else [list(itertools.chain(*others))]
-    held_out = held_out if others and all(others) else []
+    held_out: list[Lengths] = []
+    if others and all(others):
+        held_out = others
+        if not whole.eval_on_each_dataset:
+            held_out = [list(itertools.chain(*others))]
     blocks, size = [], whole.preprocessing_batch_size
     validation_sets = [Dataset.from_dict({"lengths": lengths}) for lengths in held_out]
+    most_shares = 1
+    if isinstance(workers, int):
+        most_shares = workers
     for rows in [train, *held_out_parts.values(), *validation_sets]:
-        count = max(1, min(workers if isinstance(workers, int) else 1, len(rows)))
-        shares = (rows.shard(count, number, contiguous=True) for number in range(count))
-        batches = (itertools.chain(*batch["lengths"]) for share in shares for batch in share.iter(size))
-        blocks.append(sum(_blocks(list(batch), cutoff, reader.stage) for batch in batches))
-        if not blocks[-1]:
+        count = max(1, min(most_shares, len(rows)))
+        blocks_of_rows = 0
+        for number in range(count):
+            share = rows.shard(count, number, contiguous=True)
+            for batch in share.iter(size):
+                blocks_of_rows += _blocks(list(itertools.chain(*batch["lengths"])), cutoff, reader.stage)
+        blocks.append(blocks_of_rows)
+        if not blocks_of_rows:
             total = sum(map(sum, rows["lengths"]))
             message = f"{total} tokens in all fill no block of {cutoff} (packing, cutoff_len)"
             raise UntrainableEpochError(message, "stage", "packing", "cutoff_len")

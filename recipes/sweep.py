@@ -180,13 +180,17 @@ def sweep(runs: Sequence[TrainingRun], grid: Grid, evaluation: str | None, metri
     """Bring every checked run to a finished, scored one; write sweep.json, sweep.md and sweep.png."""
     out = runs[0][1].output_dir.parent
     rows: list[Row] = []
+    json_rows: list[Row] = []
     for point, recipe in runs:
         folder = recipe.output_dir
         click.echo(f"{len(rows) + 1}/{len(runs)} {folder.name}", err=True)
         train(recipe, ask=False)
         value, meaning = score(folder, evaluation, metric)
-        rows.append({**point, metric: value, "run": str(folder)})
-        json_rows = [{**row, metric: None if math.isnan(row[metric]) else row[metric]} for row in rows]
+        row: Row = {**point, metric: value, "run": str(folder)}
+        rows.append(row)
+        if math.isnan(value):  # which JSON does not have
+            row = {**row, metric: None}
+        json_rows.append(row)
         record = {"metric": metric, "grid": grid.axes, "fixed": grid.fixed, "rows": json_rows}
         write_json(out / SUMMARY, record)
     text = table(rows, grid, metric, meaning)
@@ -206,7 +210,10 @@ def run_names(axes: dict[str, list[str]]) -> list[str]:
         parts = []
         for number, name in enumerate(names):
             earlier = names[:number].count(name)
-            parts.append(f"{key}-{name}-{earlier + 1}" if earlier else f"{key}-{name}")
+            part = f"{key}-{name}"
+            if earlier:
+                part += f"-{earlier + 1}"
+            parts.append(part)
         by_axis.append(parts)
     return [_shortened("_".join(parts)) for parts in itertools.product(*by_axis)]
 
@@ -227,14 +234,19 @@ def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
     The checks that it could not make are printed once for each dataset.
     """
     checked_settings: set[tuple[str, ...]] = set()
-    judged = {key for recipe in recipes for key in recipe.settings} - NOT_JUDGED
+    judged: set[str] = set()
+    for recipe in recipes:
+        judged.update(recipe.settings)
+    judged -= NOT_JUDGED
     with LlamaFactory(several=True) as llamafactory:
         for recipe in recipes:
             checked = quick_check(recipe, machine("this"))
             problems = checked.refuse()
             rows = tuple(str(recipe.settings.get(key)) for key in OF_ROWS)
             if metric and metric not in measured(recipe):
-                evaluates = "" if evaluated(recipe) else "; hold rows out: val_size=0.1 eval_strategy=epoch"
+                evaluates = ""
+                if not evaluated(recipe):
+                    evaluates = "; hold rows out: val_size=0.1 eval_strategy=epoch"
                 only = f"a run of it does not write {metric}, only {', '.join(measured(recipe))}"
                 raise ContentError(f"{recipe.path}: {only}{evaluates}; or let a command score it: --eval")
             if rows not in checked_settings:
@@ -258,18 +270,24 @@ def score(folder: Path, evaluation: str | None, metric: str) -> tuple[float, Met
     if not (folder / SCORED).is_file() or read_object(folder / SCORED).get("command") != evaluation:
         _evaluate(folder, evaluation)
     results = folder / "results"
-    figures = {}
+    numbers: list[float] = []
+    meanings: list[Metric] = []
+    without_number: list[Path] = []
     for path in sorted(results.rglob("results.json")):
         result = read_object(path)
-        if result.get("model") != "base":
-            figures[path] = read_metric(result, metric)
-    numbers = [float(value) for value, _ in figures.values() if isinstance(value, int | float)]
+        if result.get("model") == "base":
+            continue
+        value, meaning = read_metric(result, metric)
+        meanings.append(meaning)
+        if isinstance(value, int | float):
+            numbers.append(float(value))
+        else:
+            without_number.append(path)
     if not numbers:
         raise ContentError(f"{results}: no results.json with the number {show_value(metric)}")
-    for path, (value, _) in figures.items():
-        if not isinstance(value, int | float):
-            raise ContentError(f"{path}: no number {show_value(metric)}, which the other results have")
-    return statistics.fmean(numbers), next(meaning for _, meaning in figures.values())
+    for path in without_number:
+        raise ContentError(f"{path}: no number {show_value(metric)}, which the other results have")
+    return statistics.fmean(numbers), meanings[0]
 
 
 def _evaluate(folder: Path, evaluation: str) -> None:
@@ -279,7 +297,9 @@ def _evaluate(folder: Path, evaluation: str) -> None:
         click.echo(f"{results}: cut off, or of another command; it is now {set_aside(results)}", err=True)
     words = [word.replace("{adapter}", str(folder)) for word in shlex.split(evaluation)]
     words = [word.replace("{results}", str(results)) for word in words]
-    program = [sys.executable, *words[1:]] if words[:1] == ["python"] else words
+    program = words
+    if words[:1] == ["python"]:
+        program = [sys.executable, *words[1:]]
     if subprocess.run(program, check=False, stdout=sys.stderr).returncode:
         raise ContentError(f"{folder}: the command that scores it failed: {shlex.join(words)}")
     write_json(folder / SCORED, {"command": evaluation})
@@ -289,7 +309,10 @@ def table(rows: list[Row], grid: Grid, metric: str, meaning: Metric) -> str:
     """Format the runs as Markdown, the best first; over seeds alone, with mean and standard deviation."""
     axes = list(grid.axes)
     ordered = sorted(rows, key=lambda row: meaning.rank(row[metric]))
-    cells = [[*(str(row[key]) for key in axes), f"{row[metric]:.4f}"] for row in ordered]
+    cells = []
+    for row in ordered:
+        settings_of_run = [str(row[key]) for key in axes]
+        cells.append([*settings_of_run, f"{row[metric]:.4f}"])
     lines = [markdown_table([*axes, metric], cells)]
     if grid.fixed:
         settings = ", ".join(f"{key}={value}" for key, value in grid.fixed.items())
@@ -304,7 +327,9 @@ def table(rows: list[Row], grid: Grid, metric: str, meaning: Metric) -> str:
 
 def plot(rows: list[Row], axes: dict[str, list[str]], metric: str, meaning: Metric, path: Path) -> None:
     """Draw a PNG: a line over one axis, a heat map over two, one row for each run over more."""
-    height = 4.2 if len(axes) < 3 else max(4.2, 1.6 + 0.24 * len(rows))
+    height = 4.2
+    if len(axes) > 2:
+        height = max(height, 1.6 + 0.24 * len(rows))
     with plotting(), picture((6.4, height), path) as figure:
         panel = figure.subplots()
         best = min(rows, key=lambda row: meaning.rank(row[metric]))
@@ -333,14 +358,16 @@ def _heat_map(
     panel: "Axes", rows: list[Row], axes: dict[str, list[str]], metric: str, meaning: Metric
 ) -> None:
     (down, downs), (across, acrosses) = axes.items()
-    scores = {(row[down], row[across]): row[metric] for row in rows}
-    values = [[scores[one, other] for other in acrosses] for one in downs]
-    panel.imshow(values, cmap="cividis" if meaning.higher else "cividis_r", aspect="auto")
+    values = [[math.nan] * len(acrosses) for _ in downs]
     box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
-    for row_number, one in enumerate(downs):
-        for column_number, other in enumerate(acrosses):
-            text = f"{scores[one, other]:.4g}"
-            panel.text(column_number, row_number, text, ha="center", va="center", bbox=box)
+    for row in rows:
+        y, x = downs.index(row[down]), acrosses.index(row[across])
+        values[y][x] = row[metric]
+        panel.text(x, y, f"{row[metric]:.4g}", ha="center", va="center", bbox=box)
+    colours = "cividis_r"
+    if meaning.higher:
+        colours = "cividis"
+    panel.imshow(values, cmap=colours, aspect="auto")
     panel.set_xticks(range(len(acrosses)), acrosses)
     panel.set_yticks(range(len(downs)), downs)
     panel.set(xlabel=across, ylabel=down)
