@@ -208,7 +208,7 @@ def _role_and_text(item: dict[str, object], keys: TurnKeys, keeps_text_with_call
     if role is None:
         raise WrongValueError(
             f"found the role {show_value(item.get(name))}, expected one of {', '.join(ROLES)} "
-            "(`roles:` at the column says who another one is)"
+            "(`roles:` at the column maps other names)"
         )
     calls = item.get("tool_calls") if role == ASSISTANT else None
     reasons = _reasons(item) if role in (ASSISTANT, CALL) else {}

@@ -5,7 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -135,7 +135,7 @@ def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str
         return ["" if isinstance(item.path, HubFile) else sha256(item.path) for item in inputs]
 
     def hashed() -> list[dict[str, str]]:
-        digests = pending.result()
+        wait([pending])  # of a deleted file it fails, which the stamps below explain
         for item, stamp in zip(inputs, stamps, strict=True):
             if item.stamp() != stamp:
                 raise ContentError(
@@ -144,7 +144,7 @@ def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str
                 )
         return [
             {"split": item.split, "path": item.display_path, "sha256": digest}
-            for item, digest in zip(inputs, digests, strict=True)
+            for item, digest in zip(inputs, pending.result(), strict=True)
         ]
 
     stamps = [item.stamp() for item in inputs]
@@ -198,7 +198,7 @@ def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
         raise RequestError(f"--source {option!r}: empty path, expected PATH or SPLIT=PATH")
     if spec.mix and not name:
         parts = ", ".join(spec.parts)
-        raise RequestError(f"--source {option}: say for which part: PART=PATH (parts: {parts})")
+        raise RequestError(f"--source {option}: name its part: PART=PATH (parts: {parts})")
     split = _split_called(spec, name) if name else ""
     if path.startswith(HUBS):
         return _named_on_hub(spec, split, path)
@@ -238,8 +238,8 @@ def _by_name(spec: Spec, path: Path) -> list[Input]:
     inputs = [Input(_split_in(spec, file), file) for file in files]
     for item in inputs:
         if not item.split:
-            wrong = f"its name tells no split of {spec.name} (splits: {', '.join(spec.splits)})"
-            raise RequestError(f"{item.path}: {wrong}; say --source SPLIT={item.path}")
+            wrong = f"its name contains no split of {spec.name} (splits: {', '.join(spec.splits)})"
+            raise RequestError(f"{item.path}: {wrong}; give --source SPLIT={item.path}")
     return inputs
 
 
@@ -261,7 +261,7 @@ def _inputs_of_splits(spec: Spec, path: Path, files_by_split: FilesBySplit) -> l
     if not inputs:
         raise RequestError(
             f"{path}: contains the splits {', '.join(files_by_split)}, and {spec.name} has "
-            f"{', '.join(spec.splits)}: say --source SPLIT={path / next(iter(files_by_split))}"
+            f"{', '.join(spec.splits)}: give --source SPLIT={path / next(iter(files_by_split))}"
         )
     return inputs
 

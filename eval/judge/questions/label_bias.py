@@ -36,7 +36,7 @@ HEADER = (
     "label bias, nats",
     "gain over the base, points",
     "gain without label bias, points (95 %)",
-    "of it label bias, points (95 %)",
+    "gain due to label bias, points (95 %)",
 )
 
 

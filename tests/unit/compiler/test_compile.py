@@ -14,10 +14,12 @@ from tests.unit.compiler.conftest import ROWS, layouts
 from tuneyard.compiler import pipeline
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.read import inputs
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.checkout import version
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import sha256
 
 HAND = {"mine": {"file_name": "mine.json", "columns": {"prompt": "a"}}}
 
@@ -420,6 +422,25 @@ def test_a_source_that_changes_while_it_is_read_is_refused(bench, monkeypatch, k
     with raises(ContentError, source):
         bench.compile("rte", source, force=True)
     assert tree(bench.out) == before
+
+
+def test_a_source_that_is_deleted_before_it_is_hashed_is_refused(bench, monkeypatch):
+    source = bench.write("train.csv", layouts(ROWS)["table.csv"])
+    reader = pipeline.read
+
+    def with_a_deletion(*given):
+        yield from reader(*given)
+        source.unlink()
+
+    def late_hash(path):
+        while path.exists():
+            time.sleep(0.001)
+        return sha256(path)
+
+    monkeypatch.setattr(pipeline, "read", with_a_deletion)
+    monkeypatch.setattr(inputs, "sha256", late_hash)
+    with raises(ContentError, source):
+        bench.compile("rte", source)
 
 
 def leaky(bench, splits, **more):

@@ -382,7 +382,7 @@ def test_a_spec_names_files_and_a_revision_of_the_hub(read, tmp_path):
         ("qa", "hub:no such id!", "cannot be read from the hub"),
         ("qa", "modelscope:our/own", "modelscope"),
         ("rte", "hub:nyu-mll/glue:rte:text", "rte has no split 'text'"),
-        ("mix-small", "hub:our/pairs", "say for which part"),
+        ("mix-small", "hub:our/pairs", "name its part"),
     ],
 )
 def test_what_the_hub_has_not(read, tmp_path, spec, source, said):
