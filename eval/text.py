@@ -132,8 +132,14 @@ def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
     `val_size` and seed holds them out.
     """
     if dataset.unsplit is not None:
-        return dataset.take(dataset.unsplit.held_out(ratio, seed))
-    return dataset.take(held_out_rows(len(dataset.records), ratio, seed))
+        split = dataset.take(dataset.unsplit.held_out(ratio, seed))
+        if split.training_rows is None:
+            return split
+        return replace(split, training_rows=replace(split.training_rows, held_out=()))
+    drawn = dataset.take(held_out_rows(len(dataset.records), ratio, seed))
+    if drawn.training_rows is None:
+        return drawn
+    return replace(drawn, training_rows=replace(drawn.training_rows, drawn=True))
 
 
 @dataclass(frozen=True, slots=True)

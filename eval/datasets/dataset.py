@@ -18,7 +18,16 @@ from tuneyard.core.files import free_path, names_folder, require, sha256
 from tuneyard.core.manifest import MANIFEST, manifest_beside
 from tuneyard.core.prompt import Conversation, Message, conversation, refuse_media
 from tuneyard.core.row_index import RowIndex, read_row_index, row_index_file
-from tuneyard.eval.datasets.unsplit import Unsplit, find_unsplit
+from tuneyard.eval.datasets.origin import (
+    Origin,
+    TrainingRows,
+    compiles_for,
+    find_origin,
+    prints_of,
+    rows_in_training,
+    training_rows_of_file,
+)
+from tuneyard.eval.datasets.unsplit import Unsplit, as_trained, find_unsplit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,8 +76,8 @@ class EvalDataset:
     """The split of a file that contains all rows of a compile."""
     fingerprints: "NDArray[np.uint64] | None" = None
     """Each row's fingerprint as the registered dataset words its prompt, if the file words it otherwise."""
-    training_rows: "NDArray[np.bool_] | None" = None
-    """True for rows of the compile's training split, None if unknown."""
+    training_rows: TrainingRows | None = None
+    """The rows that are rows of a training split, None if none is known."""
     other_prompts: str = ""
     """The registered dataset that words these prompts as in training, if the file words them otherwise."""
     record_numbers: Sequence[int] = ()
@@ -103,7 +112,7 @@ class EvalDataset:
             fingerprints = self.fingerprints[list(rows)]
         training_rows = None
         if self.training_rows is not None:
-            training_rows = self.training_rows[list(rows)]
+            training_rows = self.training_rows.take(rows)
         return replace(
             self,
             records=[self.records[row] for row in rows],
@@ -193,18 +202,32 @@ def make_dataset(
         _check_characters(record, place)
     column, clusters = find_clusters(dataset.path, records, cluster)
     made = EvalDataset(dataset.name, dataset.path, records, conversations, cluster=column, clusters=clusters)
-    compiled = manifest_beside(dataset.path)
-    if compiled is None or dataset.entry:
-        return made
-    unsplit = find_unsplit(dataset.path, compiled[0], len(records))
+    compiles = compiles_for(dataset.path)
+    origin = find_origin(dataset.path, compiles)
+    if origin is not None:
+        return _with_split(made, origin, is_registered=bool(dataset.entry))
+    fingerprints = prints_of(conversations)
+    if not dataset.entry:
+        fingerprints = as_trained(fingerprints, compiles)
+    training_rows = rows_in_training(fingerprints, compiles)
+    return replace(made, fingerprints=fingerprints, training_rows=training_rows)
+
+
+def _with_split(dataset: EvalDataset, origin: Origin, *, is_registered: bool) -> EvalDataset:
+    """Add the split of each row of a file that a compile wrote, here or as the original of a copy."""
+    unsplit = None
+    if not is_registered:
+        unsplit = find_unsplit(dataset.path, origin, len(dataset.records))
     if unsplit is None:
-        return made
+        fingerprints = prints_of(dataset.conversations)
+        training_rows = training_rows_of_file(fingerprints, origin)
+        return replace(dataset, fingerprints=fingerprints, training_rows=training_rows)
     return replace(
-        made,
+        dataset,
         unsplit=unsplit,
         fingerprints=unsplit.fingerprints(),
         training_rows=unsplit.training_rows(),
-        other_prompts=unsplit.other_prompts(conversations),
+        other_prompts=unsplit.other_prompts(dataset.conversations),
     )
 
 

@@ -13,7 +13,7 @@ from tuneyard.core.datasets import Dataset, find_dataset, read_records, read_reg
 from tuneyard.core.errors import RequestError
 from tuneyard.core.prompt import Conversation, Message, conversation, refuse_media
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
-from tuneyard.eval.datasets.training import fingerprint_of
+from tuneyard.eval.datasets.origin import fingerprint_of
 
 SEED = 42
 DRAWN = 1000  # rows drawn to choose from: a training split may have hundreds of thousands

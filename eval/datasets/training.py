@@ -19,9 +19,6 @@ from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
-from tuneyard.core.prompt import Conversation
-from tuneyard.core.row_index import fingerprint
-from tuneyard.core.splits import REST
 from tuneyard.core.training_run import (
     STARTED,
     TRAINING,
@@ -32,6 +29,7 @@ from tuneyard.core.training_run import (
     training_inputs,
 )
 from tuneyard.eval.datasets.dataset import EvalDataset, current_row_index, trained_conversations
+from tuneyard.eval.datasets.origin import prints_of
 from tuneyard.eval.statistics.selection import held_out_rows
 
 Prints = NDArray[np.uint64]
@@ -91,30 +89,37 @@ def trained_on(adapters: Iterable[Path], base: Path, name: str, prints: Prints) 
     }
 
 
-def fingerprint_of(example: Conversation) -> int:
-    """Fingerprint of a conversation's prompt. Images count by their paths."""
-    texts = [message["content"] for message in example.messages if message["role"] != "system"]
-    return fingerprint([*texts, *example.images])
-
-
 def fingerprints_of(dataset: EvalDataset, count: int) -> Prints:
     """Fingerprints of the first `count` rows of a dataset, with the prompts' wording in training."""
     if dataset.fingerprints is not None:
         return dataset.fingerprints[:count]
-    return np.array([fingerprint_of(example) for example in dataset.conversations[:count]], np.uint64)
+    return prints_of(dataset.conversations[:count])
 
 
 def training_rows_of(dataset: EvalDataset, count: int) -> dict[str, object] | None:
-    """Count the rows among the first `count` that belong to the compile's training split, for results.json.
+    """Count the rows among the first `count` that are rows of a training split, for results.json.
 
-    None if there are none, or if the split is unknown.
+    `held_out` are the datasets to score instead. `at_most` is true if not every counted row is known to be
+    in the training split, and `drawn` if --eval-ratio drew the rows as a training with val_size draws them.
+    None if there are no such rows.
     """
-    if dataset.training_rows is None or dataset.unsplit is None:
+    training_rows = dataset.training_rows
+    if training_rows is None:
         return None
-    examples = int(dataset.training_rows[:count].sum())
+    examples = int(training_rows.flags[:count].sum())
     if not examples:
         return None
-    return {"examples": examples, "dataset": dataset.unsplit.datasets.get(REST, "its training split")}
+    at_most = training_rows.most is not None
+    if training_rows.most is not None:
+        examples = min(examples, training_rows.most)
+    held_out = [name for name in training_rows.held_out if name != dataset.name]
+    return {
+        "examples": examples,
+        "at_most": at_most,
+        "drawn": training_rows.drawn,
+        "datasets": list(training_rows.datasets),
+        "held_out": held_out,
+    }
 
 
 @cache
@@ -204,8 +209,7 @@ def _fingerprints(data: Mapping[str, Any], registry: Path) -> Prints:
     index = current_row_index(path)
     if index is not None:
         return index.fingerprints
-    examples = trained_conversations(replace(find_dataset(name, registry), path=path))
-    return np.array([fingerprint_of(example) for example in examples], np.uint64)
+    return prints_of(list(trained_conversations(replace(find_dataset(name, registry), path=path))))
 
 
 def _shown(path: Path) -> str:

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.core.datasets import read_records
-from tuneyard.core.errors import RequestError
-from tuneyard.core.files import sha256
-from tuneyard.core.manifest import CompiledFile, Manifest, read_manifest
+from tuneyard.core.errors import RequestError, TuneyardError
 from tuneyard.core.prompt import Conversation, conversation
-from tuneyard.core.row_index import read_row_index
 from tuneyard.core.splits import IN_REST, REST, draw_splits
+from tuneyard.eval.datasets.origin import Compile, Origin, TrainingRows, prints_of, rows_in_training
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,10 +28,11 @@ class Unsplit:
     """The split of a file of all rows: shares by split name, the seed, and each row's split.
 
     `homes` are the numbers of `draw_splits`, None if the file's rows alone do not determine them. `datasets`
-    are the registered datasets by split.
+    are the registered datasets by split. `path` may be a copy of the file in the folder of the compile.
     """
 
     path: Path
+    origin: Origin
     shares: Mapping[str, float]
     seed: int
     datasets: Mapping[str, str]
@@ -73,17 +72,34 @@ class Unsplit:
         fingerprints = np.zeros(len(homes), np.uint64)
         for number, split in enumerate(self.splits):
             rows = homes == number
-            of_split = self._trained(split)
+            of_split = None
+            if split in self.datasets:
+                of_split = self.origin.compile.fingerprints(self.datasets[split])
             if of_split is None or len(of_split) != rows.sum():
                 return None
             fingerprints[rows] = of_split
         return fingerprints
 
-    def training_rows(self) -> "NDArray[np.bool_] | None":
-        """True for each row of the training split, None if unknown."""
+    def training_rows(self) -> TrainingRows:
+        """The rows of the training split, and rows with the prompt of one.
+
+        If the rows alone do not determine their split, each of them may be in the training split.
+        """
         import numpy as np
 
-        return None if self.homes is None else np.array(self.homes) == IN_REST
+        dataset = self.datasets.get(REST, "its training split")
+        held_out = self.origin.compile.held_out_datasets()
+        if self.homes is None:
+            rows = self.origin.compiled_file.rows or 0
+            most = self.origin.compile.manifest.records.get(dataset)
+            return TrainingRows(np.ones(rows, bool), [dataset], held_out, most)
+        flags = np.array(self.homes) == IN_REST
+        fingerprints = self.fingerprints()
+        if fingerprints is not None:
+            leaked = rows_in_training(fingerprints, [self.origin.compile])
+            if leaked is not None:
+                flags |= leaked.flags
+        return TrainingRows(flags, [dataset], held_out)
 
     def other_prompts(self, conversations: Sequence[Conversation]) -> str:
         """The registered dataset that words the held-out prompts as in training, "" if the wording is equal.
@@ -97,38 +113,24 @@ class Unsplit:
         if number not in self.homes:
             return ""
         name = self.datasets[held_out]
-        manifest = read_manifest(self.path.parent)
-        if manifest is None or name not in manifest.entries:
-            return ""
+        manifest = self.origin.compile.manifest
         entry = manifest.entries[name]
-        file = self.path.parent / manifest.file_of(name)
+        file = self.origin.compile.folder / manifest.file_of(name)
         if not file.is_file():
             return ""
         trained = conversation(read_records(file)[0], entry, f"{file}: record 1")
         scored = conversations[self.homes.index(number)]
         return name if trained.messages != scored.messages else ""
 
-    def _trained(self, split: str) -> "NDArray[np.uint64] | None":
-        """Fingerprints of a split's registered dataset. None if the split has no dataset."""
-        name = self.datasets.get(split, "")
-        manifest = read_manifest(self.path.parent)
-        if manifest is None or name not in manifest.entries:
-            return None
-        index = read_row_index(self.path.parent / manifest.file_of(name))
-        return None if index is None else index.fingerprints
 
-
-def find_unsplit(path: Path, manifest: Manifest, rows: int) -> Unsplit | None:
-    """Find the split of a file of all rows by the manifest next to it. None for any other file.
-
-    Also None if the file has changed since it was compiled, or if compile did not write the manifest.
-    """
+def find_unsplit(path: Path, origin: Origin, rows: int) -> Unsplit | None:
+    """The split of a file of all rows, by the manifest of its compile. None for any other file."""
+    manifest = origin.compile.manifest
     definition = manifest.definition
     split = definition.get("split")
-    registered_files = [manifest.file_of(name) for name in manifest.entries]
-    if not isinstance(split, dict) or not split or path.name in registered_files:
+    if not isinstance(split, dict) or not split or origin.file not in origin.compile.whole_files():
         return None
-    if manifest.files.get(path.name) != CompiledFile(rows, sha256(path)):
+    if origin.compiled_file.rows != rows:
         return None
     given_shares = {name: value for name, value in split.items() if name not in (*DRAWN_OTHERWISE, "seed")}
     shares = {name: float(share) for name, share in given_shares.items() if isinstance(share, int | float)}
@@ -139,20 +141,51 @@ def find_unsplit(path: Path, manifest: Manifest, rows: int) -> Unsplit | None:
     homes = None
     if not needs_columns and not definition.get("drop_leaks"):
         homes = draw_splits(array("B", [1]) * rows, None, shares, seed)
-    return Unsplit(path, shares, seed, _datasets(manifest, (REST, *shares)), homes)
+    datasets = {}
+    for name in (REST, *shares):
+        dataset = origin.compile.dataset_of(name)
+        if dataset:
+            datasets[name] = dataset
+    return Unsplit(path, origin, shares, seed, datasets, homes)
 
 
-def _datasets(manifest: Manifest, splits: Sequence[str]) -> dict[str, str]:
-    """The first registered dataset of each split."""
-    outputs = manifest.definition.get("write")
-    if not isinstance(outputs, list):
-        outputs = []
-    names = [output.get("dataset") for output in outputs if isinstance(output, dict)]
-    templates = [name for name in names if isinstance(name, str)]
-    datasets: dict[str, str] = {}
-    for split in splits:
-        for template in templates:
-            name = template.replace("{split}", split)
-            if name in manifest.entries:
-                datasets.setdefault(split, name)
-    return datasets
+def as_trained(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> "NDArray[np.uint64]":
+    """Replace the fingerprints of rows of files of all rows by those of the registered datasets.
+
+    These may word a prompt otherwise: with a prefix before the input, for instance.
+    """
+    import numpy as np
+
+    replaced = prints.copy()
+    for compiled in compiles:
+        for name in compiled.whole_files():
+            worded = _both_wordings(compiled, name)
+            if worded is None:
+                continue
+            plain, trained = worded
+            order = np.argsort(plain)
+            places = np.minimum(np.searchsorted(plain[order], prints), len(plain) - 1)
+            is_same = plain[order][places] == prints
+            replaced[is_same] = trained[order][places][is_same]
+    return replaced
+
+
+def _both_wordings(compiled: Compile, name: str) -> "tuple[NDArray[np.uint64], NDArray[np.uint64]] | None":
+    """Fingerprints of the rows of a file of all rows, as it words them and as they are trained.
+
+    None if the file is gone or has changed, or if its rows alone do not determine their split.
+    """
+    path = compiled.folder / name
+    if not path.is_file():
+        return None
+    try:
+        examples = [conversation(record, {}, name) for record in read_records(path)]
+    except TuneyardError:  # of a file that was changed, which is not the one to score
+        return None
+    unsplit = find_unsplit(path, Origin(compiled, name), len(examples))
+    if unsplit is None or not examples:
+        return None
+    trained = unsplit.fingerprints()
+    if trained is None:
+        return None
+    return prints_of(examples), trained

@@ -85,7 +85,7 @@ def _trained_on(runs: Runs, metric: str) -> list[str]:
     for dataset, by_model in runs.items():
         for model, run in by_model.items():
             reasons = tuple(run.trained_on.get("not_checked", ()))
-            for text in training_warnings(model, len(run.rows), run.trained_on, metric):
+            for text in training_warnings(model, len(run.rows), run.facts, metric):
                 if text.endswith(reasons):
                     warnings.append(text)
                 else:

@@ -3,37 +3,49 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneyard.core.errors import counted
-from tuneyard.core.language import tr, tr_counted
+from tuneyard.core.language import listed, tr, tr_counted
 
 
-def training_warnings(
-    model: str, n: int, trained_on: Mapping[str, Any] | None, metric: str = ""
-) -> list[str]:
-    """Warn about training examples among the `n` scored ones, from `trained_on` in results.json."""
-    if not trained_on:
-        return []
+def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: str = "") -> list[str]:
+    """Warn about training examples among the `n` scored ones, from the facts in results.json."""
     warnings = []
-    examples = trained_on["examples"]
+    trained_on = facts.get("trained_on")
+    if not isinstance(trained_on, Mapping):
+        trained_on = {}
+    examples = trained_on.get("examples", 0)
+    training_rows = facts.get("training_rows")
     if examples:
         at_most = bool(trained_on.get("at_most"))
         warnings.append(contamination(model, examples, n, trained_on["sources"], metric, at_most=at_most))
+    elif isinstance(training_rows, Mapping):
+        warnings.append(_of_training_split(model, n, training_rows))
     same = "{model} was trained on a dataset of this name ({source})"
     unknown = "{model}: training examples not checked: {reason}"
-    warnings += [tr(same, model=model, source=source) for source in trained_on["same_name"]]
-    warnings += [tr(unknown, model=model, reason=reason) for reason in trained_on["not_checked"]]
+    warnings += [tr(same, model=model, source=source) for source in trained_on.get("same_name", ())]
+    warnings += [tr(unknown, model=model, reason=reason) for reason in trained_on.get("not_checked", ())]
     return warnings
 
 
-def training_rows_warning(model: str, n: int, rows: Mapping[str, Any] | None) -> list[str]:
-    """Warn if scored examples are rows of the training split, from `training_rows` in results.json."""
-    if not rows:
-        return []
-    return [
-        f"{model}: {rows['examples']:,} of these {counted(n, 'example')} are rows of {rows['dataset']}, the "
-        "training split of the same compile: models that were trained on it have seen them; "
-        "score its other split"
-    ]
+def _of_training_split(model: str, n: int, rows: Mapping[str, Any]) -> str:
+    """Warn that `n` scored examples contain rows of a training split, whatever model is scored."""
+    warning = (
+        "{model} is scored on training rows: {datasets} (a training split) contains {count:,} of these "
+        "{examples}, and models that were trained on it have seen them"
+    )
+    if rows.get("at_most"):
+        warning = (
+            "{model} is scored on training rows: {datasets} (a training split) contains up to {count:,} of "
+            "these {examples}, and models that were trained on it have seen them"
+        )
+    scored = tr_counted(n, "example")
+    datasets = listed(rows["datasets"])
+    text = tr(warning, model=model, count=rows["examples"], examples=scored, datasets=datasets)
+    if rows.get("drawn"):
+        text = tr("{text}, unless their recipe had the same val_size and seed", text=text)
+    if rows.get("held_out"):
+        option = " ".join(f"--dataset {name}" for name in rows["held_out"])
+        text = tr("{text}; score the held-out rows: {option}", text=text, option=option)
+    return text
 
 
 def contamination(

@@ -24,7 +24,7 @@ from tuneyard.eval.backends.scorers import Scorer, score_in_halves
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.training import fingerprints_of, trained_on, training_rows_of
 from tuneyard.eval.metrics import measure
-from tuneyard.eval.read.contamination import training_rows_warning, training_warnings
+from tuneyard.eval.read.contamination import training_warnings
 from tuneyard.eval.read.results import (
     PREDICTIONS,
     RESULTS,
@@ -211,9 +211,7 @@ def show(job: Job, task: Task, results: Mapping[str, Any], note: str) -> None:
         warn(f"{name} on {job.dataset.name}: {warning}")
     if job.repeat > 1:  # the first repeat has the same rows and warns of them
         return
-    for warning in training_warnings(name, len(job.rows), results.get("trained_on")):
-        warn(warning)
-    for warning in training_rows_warning(name, len(job.rows), results.get("training_rows")):
+    for warning in training_warnings(name, len(job.rows), results):
         warn(warning)
 
 

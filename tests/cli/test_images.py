@@ -18,7 +18,7 @@ from tuneyard.core.prompt import conversation
 from tuneyard.core.row_index import fingerprint
 from tuneyard.eval import compare, nli, text
 from tuneyard.eval.backends.vision import PIXELS
-from tuneyard.eval.datasets.training import fingerprint_of
+from tuneyard.eval.datasets.origin import fingerprint_of
 from tuneyard.eval.statistics.selection import held_out_rows
 
 TEMPLATES = [("qwen2_5_vl", "qwen2_vl"), ("qwen2_vl", "qwen2_vl")]

@@ -7,7 +7,8 @@ import pytest
 
 from tests.integration.test_recipes_train import recipe, train  # noqa: F401  # a fixture
 from tuneyard.core.prompt import Conversation
-from tuneyard.eval.datasets.training import fingerprint_of, trained_on
+from tuneyard.eval.datasets.origin import fingerprint_of
+from tuneyard.eval.datasets.training import trained_on
 
 pytestmark = pytest.mark.slow
 

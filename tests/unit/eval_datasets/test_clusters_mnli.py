@@ -14,7 +14,8 @@ from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.files import sha256
 from tuneyard.core.row_index import read_row_index
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
-from tuneyard.eval.datasets.training import fingerprint_of, fingerprints_of, trained_on
+from tuneyard.eval.datasets.origin import fingerprint_of
+from tuneyard.eval.datasets.training import fingerprints_of, trained_on
 from tuneyard.eval.metrics.labels import summary
 from tuneyard.eval.statistics.family import _random_bits, estimates, units_of
 from tuneyard.eval.statistics.rates import rate_of

@@ -1,6 +1,7 @@
 """The file of a mixture before its split: eval picks the rows that compile held out, and knows the others."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.row_index import read_row_index
 from tuneyard.eval import text
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
-from tuneyard.eval.datasets.training import fingerprints_of
+from tuneyard.eval.datasets.origin import fingerprint_of
+from tuneyard.eval.datasets.training import fingerprints_of, training_rows_of
 
 SPEC = {
     "about": "Two parts",
@@ -41,11 +43,15 @@ SPEC = {
 }
 
 
-def compiled(folder: Path, **changes: object) -> Path:
-    """Compile the mixture and return its folder."""
+def compiled(folder: Path, *, twice: bool = False, **changes: object) -> Path:
+    """Compile the mixture and return its folder. `twice`: both parts have the same rows."""
     for name in ("first", "second"):
         rows = [
-            {"instruction": f"{name} {n}?", "input": f"case {n}" if n % 2 else "", "output": f"It is {n}."}
+            {
+                "instruction": f"{'first' if twice else name} {n}?",
+                "input": f"case {n}" if n % 2 else "",
+                "output": f"It is {n}.",
+            }
             for n in range(40)
         ]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -62,6 +68,12 @@ def whole(folder: Path) -> EvalDataset:
     return read_datasets((), (folder / "whole.jsonl",))[0]
 
 
+def trained_prints(folder: Path) -> set[int]:
+    trained = read_row_index(folder / "both-train.jsonl")
+    assert trained is not None
+    return set(trained.fingerprints.tolist())
+
+
 def records(path: Path) -> list[tuple[str, str]]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [(row["instruction"], row["output"]) for row in rows]
@@ -74,7 +86,85 @@ def test_the_held_out_rows_are_those_of_compiles_own_eval_split(tmp_path) -> Non
     assert rows == records(folder / "both-eval.jsonl")
     assert len(rows) == 6
     assert not set(rows) & set(records(folder / "both-train.jsonl"))
-    assert picked.training_rows is not None and not picked.training_rows.any()
+    assert picked.training_rows is not None and not picked.training_rows.flags.any()
+
+
+def test_a_copy_elsewhere_has_the_held_out_rows_of_its_compile(tmp_path, monkeypatch) -> None:
+    """Also without the original: the manifest in the registry of the current folder has its hash."""
+    folder = compiled(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / "elsewhere" / "mine.jsonl"
+    copy.parent.mkdir()
+    (folder / "whole.jsonl").rename(copy)
+    dataset = read_datasets((), (copy,))[0]
+    picked = text.held_out(dataset, 0.1, 42)
+    rows = [(row["instruction"], row["output"]) for row in picked.records]
+    assert rows == records(folder / "both-eval.jsonl")
+    assert training_rows_of(picked, 6) is None
+    assert dataset.other_prompts == "both_eval"
+    with raises(RequestError, str(copy), "--dataset both_eval"):
+        text.held_out(dataset, 0.2, 42)
+
+
+def test_rows_of_another_file_are_compared_with_the_training_rows_of_the_registry(
+    tmp_path, monkeypatch
+) -> None:
+    """30 rows of the mixture in another order, and 5 others: worded as the mixture, not as its datasets."""
+    folder = compiled(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    of_mixture = whole(folder)
+    assert of_mixture.training_rows is not None
+    picked = list(range(59, 29, -1))
+    lines = [json.dumps(of_mixture.records[row]) for row in picked]
+    lines += [json.dumps({"instruction": f"New {n}?", "input": "", "output": "No."}) for n in range(5)]
+    (tmp_path / "other.jsonl").write_text("\n".join(lines))
+    dataset = read_datasets((), (tmp_path / "other.jsonl",))[0]
+    expected = [*of_mixture.training_rows.flags[picked], *[False] * 5]
+    assert dataset.unsplit is None and dataset.training_rows is not None
+    assert list(dataset.training_rows.flags) == expected
+    assert training_rows_of(dataset, 35) == {
+        "examples": sum(expected),
+        "at_most": False,
+        "drawn": False,
+        "datasets": ["both_train"],
+        "held_out": ["both_eval"],
+    }
+    assert trained_prints(folder).issuperset(fingerprints_of(dataset, 35)[expected].tolist())
+
+
+def test_the_training_split_is_known_as_dataset_and_as_copy(tmp_path, monkeypatch) -> None:
+    folder = compiled(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / "copy.json"
+    shutil.copy(folder / "both-train.jsonl", copy)
+    for dataset in read_datasets(("both_train",), (copy,)):
+        counted = training_rows_of(dataset, len(dataset.records))
+        assert counted is not None and counted["examples"] == 54
+        assert counted["datasets"] == ["both_train"] and counted["held_out"] == ["both_eval"]
+        drawn = training_rows_of(text.held_out(dataset, 0.5, 42), 27)
+        assert drawn is not None and drawn["examples"] == 27 and drawn["drawn"]
+    held_out = read_datasets(("both_eval",), ())[0]
+    assert training_rows_of(held_out, 6) is None
+
+
+def test_leaked_rows_of_a_held_out_split_are_counted(tmp_path, monkeypatch) -> None:
+    """Both parts of the mixture read the same files: a prompt is in both splits, or twice in one of them."""
+    folder = compiled(tmp_path, twice=True)
+    monkeypatch.chdir(tmp_path)
+    held_out = read_datasets(("both_eval",), ())[0]
+    is_leaked = [fingerprint_of(row) in trained_prints(folder) for row in held_out.conversations]
+    counted = training_rows_of(held_out, 6)
+    assert counted is not None and counted["examples"] == sum(is_leaked) > 0
+    assert counted["held_out"] == []
+
+
+def test_broken_manifests_of_other_datasets_do_not_matter(tmp_path, monkeypatch) -> None:
+    folder = compiled(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (folder / "manifest.json").write_text("{")
+    (tmp_path / "mine.jsonl").write_text(json.dumps({"instruction": "first 1?", "output": "It is 1."}))
+    dataset = read_datasets((), (tmp_path / "mine.jsonl",))[0]
+    assert training_rows_of(dataset, 1) is None
 
 
 def test_its_rows_have_the_fingerprints_of_what_is_trained(tmp_path) -> None:
@@ -84,8 +174,8 @@ def test_its_rows_have_the_fingerprints_of_what_is_trained(tmp_path) -> None:
     trained = read_row_index(folder / "both-train.jsonl")
     assert trained is not None and dataset.training_rows is not None
     prints = fingerprints_of(dataset, 60)
-    assert list(np.isin(prints, trained.fingerprints)) == list(dataset.training_rows)
-    assert int(dataset.training_rows.sum()) == 54
+    assert list(np.isin(prints, trained.fingerprints)) == list(dataset.training_rows.flags)
+    assert int(dataset.training_rows.flags.sum()) == 54
 
 
 @pytest.mark.parametrize(("ratio", "seed"), [(0.2, 42), (0.1, 7)])
@@ -99,7 +189,9 @@ def test_a_split_that_needs_columns_names_its_dataset(tmp_path) -> None:
     dataset = whole(compiled(tmp_path, split={"eval": 0.1, "seed": 42, "by": "hash"}))
     with raises(RequestError, "--dataset both_eval"):
         text.held_out(dataset, 0.1, 42)
-    assert dataset.training_rows is None
+    counted = training_rows_of(dataset, 60)
+    assert counted is not None and counted["at_most"]
+    assert counted["examples"] == len(records(tmp_path / "dataset_info/both/both-train.jsonl"))
 
 
 def test_a_file_that_changed_is_split_as_training_splits_it(tmp_path) -> None:
@@ -152,5 +244,9 @@ def test_the_base_is_warned_of_training_rows_and_of_other_prompts(
     assert "both_train" not in said
     assert "--dataset both_eval" in said
     every = call("every")
-    assert every["training_rows"] == {"examples": 54, "dataset": "both_train"}
-    printed_line(capsys.readouterr().err, "base", "54 of these 60", "both_train")
+    assert every["training_rows"]["examples"] == 54
+    printed_line(capsys.readouterr().err, "base", "54 of these 60", "both_train", "--dataset both_eval")
+    monkeypatch.chdir(tmp_path)
+    given = ["--model", tiny_model, "--dataset", "both_train", "--no-generate", "--limit", "3"]
+    text.cli.main(list(map(str, [*given, "--out", tmp_path / "train"])), standalone_mode=False)
+    printed_line(capsys.readouterr().err, "base", "3 of these 3", "both_train")
