@@ -147,7 +147,7 @@ class PartReader:
             if follow:
                 self.kept_values[column.name] = follow()
         self.limit = context.request.limit or sys.maxsize
-        self.read = self.kept = 0
+        self.read = self.kept = self.not_written = 0
 
     def run(self, inputs: Sequence[Input], files: Sequence[RecordFile], enough: int = sys.maxsize) -> Counts:
         """Read all files, or until `enough` rows are kept, and write the rows. Returns their counts."""
@@ -162,7 +162,7 @@ class PartReader:
         all_read = min(self.limit, enough) == sys.maxsize
         if inputs:
             self._judge_kept_values(inputs[0].display_path, all_read=all_read)
-        return Counts(self.read, self.kept, dropped=dict(dropped))
+        return Counts(self.read, self.kept, not_written=self.not_written, dropped=dict(dropped))
 
     def _judge_kept_values(self, place: str, *, all_read: bool) -> None:
         """Report the problems that the kinds of columns find in all kept values together."""
@@ -203,6 +203,8 @@ class PartReader:
         """Filter, lint, render and write a batch of checked rows."""
         if not self.problems.stopped:
             batch = self.row_filter.kept(batch)
+        if self.problems.stopped:
+            self.not_written += len(batch.lines)
         if self.problems.stopped or not batch.lines:
             return
         self.kept += len(batch)
@@ -313,6 +315,8 @@ class TwoPassWriter:
     def _chosen(self, name: str, rows: range, prints: Fingerprints, size_in_mixture: int | None) -> Order:
         """The rows of a part without duplicates and beyond its size, as the spec says."""
         order: Order = rows
+        if self.problems.stopped:
+            return order
         if self.spec.drop_duplicates:
             duplicates = {row for row, _ in prints.repeats()[0]}
             if duplicates:
@@ -325,8 +329,7 @@ class TwoPassWriter:
             return order
         chosen = sampled(order, size, self.context.request.seed)
         self.counts += Counts(not_sampled=len(order) - len(chosen))
-        # After a bad row no row is kept, and the counts are meaningless.
-        if size_in_mixture is None or self.problems.stopped:
+        if size_in_mixture is None:
             return chosen
         self.problems.notes.append(f"{name}: {len(chosen)} rows of {size_in_mixture} wanted")
         if len(chosen) < size_in_mixture:
@@ -442,6 +445,7 @@ def run_pipeline(spec: Spec, request: CompileRequest, sources: Sources, staged: 
         kept=counts.kept,
         rejected=counts.rejected,
         not_sampled=counts.not_sampled,
+        not_written=counts.not_written,
         dropped=counts.dropped,
         name=spec.name,
         problems=problems,
@@ -455,6 +459,9 @@ def run_pipeline(spec: Spec, request: CompileRequest, sources: Sources, staged: 
         if not counts.kept:
             problems.lead([_no_rows_left(counts, inputs)])
     problems.fatal |= request.strict and problems.count("W") > 0
+    if report.failed:
+        report.not_written += report.kept
+        report.kept = 0
     return report
 
 

@@ -78,12 +78,16 @@ def own_hash() -> str:
 
 @dataclass(slots=True)
 class Counts:
-    """Counts of source rows: each row is kept, rejected, dropped or not sampled. Counts of parts add up."""
+    """Counts of source rows: each row is kept, rejected, dropped or not sampled. Counts of parts add up.
+
+    `not_written` are the good rows of a compile that problems have stopped.
+    """
 
     read: int = 0
     kept: int = 0
     rejected: int = 0
     not_sampled: int = 0
+    not_written: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "Counts") -> "Counts":
@@ -92,6 +96,7 @@ class Counts:
             kept=self.kept + other.kept,
             rejected=self.rejected + other.rejected,
             not_sampled=self.not_sampled + other.not_sampled,
+            not_written=self.not_written + other.not_written,
             dropped=dict(Counter(self.dropped) + Counter(other.dropped)),
         )
 
@@ -129,12 +134,16 @@ class CompileReport(Counts):
         """One line for people: the counts, the records of each dataset, the seconds."""
         parts = [self.name, f"read {self.read}"]
         if not self.failed:
-            parts += [f"kept {self.kept}", self._dropped()]
+            parts.append(f"kept {self.kept}")
+        if self.dropped or not self.failed:
+            parts.append(self._dropped())
         if self.rejected:
             parts.append(f"rejected {self.rejected}")
         if self.not_sampled:
             parts.append(f"not sampled {self.not_sampled}")
-        if not self.failed:
+        if self.failed:
+            parts.append(f"not written {self.not_written}")
+        else:
             parts += [f"{name} {rows}" for name, rows in self.datasets.items()]
         if self.up_to_date:
             parts.append("up to date")

@@ -120,7 +120,8 @@ def _empty_answers(report: CompileReport) -> list[str]:
     for problem in report.problems.warnings:
         if problem.code == EMPTY_ANSWER:
             count = report.problems.counts[EMPTY_ANSWER]
-            return [f"warning: {count} of {counted(report.kept, 'answer')} are empty, first {problem.line()}"]
+            answers = counted(report.kept + report.not_written, "answer")
+            return [f"warning: {count} of {answers} are empty, first {problem.line()}"]
     return []
 
 

@@ -76,9 +76,10 @@ def read_scored_runs(
 ) -> tuple[list[ScoredRun], list[str]]:
     """Read every run of the sources once; the runs, and warnings.
 
-    Models of one name that answered differently are named with the folder they came from.
+    Models of one name that answered differently are named with the folder they came from. A run that several
+    sources name differently has every one of these names; without names it counts once.
     """
-    done: set[Path] = set()
+    runs_of_place: dict[Path, list[ScoredRun]] = {}
     runs: list[tuple[ScoredRunSource, ScoredRun]] = []
     warnings: list[str] = []
     for source in sources:
@@ -87,9 +88,9 @@ def read_scored_runs(
         warnings += [tr(left_out, place=place) for place in unfinished]
         runs_of_source: list[ScoredRun] = []
         for place in whole:
-            if place.resolve() not in done:
-                done.add(place.resolve())
-                runs_of_source += _read(place, reading)
+            if place not in runs_of_place:
+                runs_of_place[place] = _read(place, reading)
+            runs_of_source += runs_of_place[place]
         if (source.path / SWEEP).is_file():
             runs_of_source = held_out(source.path, runs_of_source)
             warning = "{place}: a sweep: compared on the examples that it did not choose on"

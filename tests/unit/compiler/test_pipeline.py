@@ -204,6 +204,47 @@ def test_a_kto_file_with_a_bad_row_is_not_called_one_of_a_single_class(bench):
     assert not any("to 1" in note for note in report.problems.notes)
 
 
+MIXTURE = """
+about: t
+mix: {total: 20, shuffle: 1, parts: {one: {share: 0.5, as: qa}, two: {share: 0.5, as: qa}}}
+write: [{dataset: m, file: m.jsonl, format: alpaca}]
+"""
+STOPPED = {
+    "a plain spec": (ONE, 60, 59),
+    "a sample of rows without duplicates": (f"{ONE}sample: 0.5\ndrop_duplicates: true\n", 60, 59),
+    "splits": (f"{SPEC}split: {{eval: 0.1, stratify: kind}}\ndrop_leaks: true\n", 60, 59),
+    "a filter": (f"{ONE}filter: {{keywords: [question]}}\n", 60, None),
+}
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_every_row_of_a_stopped_compile_is_counted(bench, name):
+    text, read, not_written = STOPPED[name]
+    rows = [*MANY[:30], {"q": 7, "a": "", "kind": "k1"}, *MANY[31:]]
+    report = bench.compile(bench.write("t.yaml", text), bench.rows("a.jsonl", rows))
+    assert report.failed and (report.read, report.rejected, report.kept) == (read, 1, 0)
+    dropped = sum(report.dropped.values())
+    assert report.read == report.rejected + dropped + report.not_sampled + report.not_written
+    assert not_written in (None, report.not_written)
+    assert f"not written {report.not_written}" in report.line()
+
+
+def test_every_row_of_a_stopped_mixture_is_counted(bench):
+    """The first part is sampled before the second one stops the compile."""
+    one = bench.rows("one.jsonl", [{"question": f"q{n}", "answer": f"a{n}"} for n in range(40)])
+    bad = [{"question": f"r{n}", "answer": [n] if n == 8 else f"a{n}"} for n in range(30)]
+    spec = bench.write("m.yaml", MIXTURE)
+    report = bench.compile(spec, f"one={one}", f"two={bench.rows('two.jsonl', bad)}")
+    assert (report.read, report.rejected, report.kept) == (70, 1, 0)
+    assert (report.not_sampled, report.not_written) == (30, 39)
+
+
+def test_every_row_is_counted_if_warnings_stop_a_compile(bench):
+    rows = [*MANY, MANY[0]]
+    report = bench.compile(bench.write("t.yaml", ONE), bench.rows("a.jsonl", rows), strict=True)
+    assert report.failed and (report.read, report.kept, report.not_written) == (61, 0, 61)
+
+
 def test_a_mixture_takes_shares_and_says_what_is_missing(bench):
     spec = bench.write(
         "m.yaml",

@@ -60,6 +60,19 @@ def test_names_can_be_given(folder: Path) -> None:
     ]
 
 
+def test_a_run_given_under_two_names_has_both(folder: Path) -> None:
+    place = folder / "a" / "s"
+    assert names(read(f"a/one={place}", f"a/two={place}")[0]) == [("a", "one"), ("a", "two")]
+    assert names(read(folder, f"again={place}")[0]) == [("base", "s"), ("a", "s"), ("again", "s")]
+
+
+def test_a_log_that_two_paths_name_has_both_names(tmp_path: Path) -> None:
+    rows = [{"id": number, "gold": "yes", "prediction": "no"} for number in range(4)]
+    (tmp_path / "one.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "two.jsonl").symlink_to(tmp_path / "one.jsonl")
+    assert len(names(read(tmp_path / "one.jsonl", tmp_path / "two.jsonl")[0])) == 2
+
+
 def test_a_path_with_an_equals_sign_is_a_path(tmp_path: Path) -> None:
     write_run(tmp_path / "lr=1e-4", "a", "s", GOLD, GOLD)
     assert names(read(tmp_path / "lr=1e-4")[0]) == [("a", "s")]
