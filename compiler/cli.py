@@ -344,7 +344,7 @@ def verify_command(
 @_command(
     "init samples/rte/train.jsonl", "init samples/rte/train.jsonl --text premise --label label --split 0.2"
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path())
 @click.option(
     "--text",
     "texts",
@@ -362,10 +362,11 @@ def verify_command(
 )
 @click.option("--out", type=_FILE, help="Write the spec there, not to stdout.")
 def init_command(
-    file: Path, share: float | None, out: Path | None, texts: tuple[str, ...], **columns: str | None
+    file: str, share: float | None, out: Path | None, texts: tuple[str, ...], **columns: str | None
 ) -> None:
     """Look at a file or folder and propose a spec that compiles it: init data.csv --out mine.yaml."""
     from tuneyard.compiler.init.propose import FailingSpecError, propose
+    from tuneyard.compiler.read.inputs import existing_source
     from tuneyard.core.files import write_text
 
     if len(texts) > 2:
@@ -375,7 +376,7 @@ def init_command(
     if out and out.exists():
         raise RequestError(f"--out {out}: it exists; name another file, or delete it first")
     try:
-        spec, report = propose(file, share, out, **user_columns)
+        spec, report = propose(existing_source(file), share, out, **user_columns)
     except FailingSpecError as error:
         if out is None:  # to be corrected by hand
             click.echo(error.spec, nl=False)

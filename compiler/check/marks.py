@@ -29,9 +29,9 @@ LEARNED_AT = dict.fromkeys(_LEARNED_AT_ONE.split(), 1) | dict.fromkeys(_LEARNED_
 _MEASURED = frozenset(("loss",))
 """Names that a measured value goes by, too: `loss: 0.342` says how well a model knew the turn."""
 ROW_WEIGHTS = frozenset(("weight", "loss_weight", "sample_weight", "example_weight", "row_weight"))
-CORRECTNESS = frozenset(("is_correct", "is_right", "answer_is_correct", "is_answer_correct"))
 _TRUE = "true t yes y on 是 对 正确"
 _FALSE = "false f no n off 否 错 错误 不正确"
+_TRUTH = ("true", "false", "0", "1", "0.0", "1.0")  # of the cells of a table
 _WORDS = dict.fromkeys(_TRUE.split(), 1) | dict.fromkeys(_FALSE.split(), 0)
 
 
@@ -197,6 +197,41 @@ class RowWeights:
         return "", "", 0
 
 
-def says_incorrect(value: object) -> bool:
-    """True if the value of a column such as `is_correct` says that the answer is incorrect."""
-    return filled([value]) == [0] and as_number(value) == 0
+@dataclass(slots=True)
+class CorrectnessMarks:
+    """The values of a column such as `is_correct` over all rows: the rows with a false one, and the first.
+
+    A column called `correct` may have other contents: the right answer itself, or how many answers are right.
+    It is one of marks only if each of its values is true, false, 0 or 1, and numbers only if the spec writes
+    answers. `by_name` is true for names that leave no doubt.
+    """
+
+    by_name: bool
+    has_answers: bool
+    rows: int = 0
+    first: str = ""
+    other_values: bool = False
+
+    def note(self, value: object, place: str, *, typed: bool) -> None:
+        """Add the value of one row. `typed` is false if the cells of the file are all text."""
+        if not filled([value]):
+            return
+        number = as_number(value)
+        if not self.by_name and not self._is_mark(value, number, typed=typed):
+            self.other_values = True
+        if number == 0:
+            self.rows += 1
+            self.first = self.first or place
+
+    def _is_mark(self, value: object, number: object, *, typed: bool) -> bool:
+        if isinstance(value, bool):
+            return True
+        if isinstance(value, str) and (typed or value.strip().lower() not in _TRUTH):
+            return False
+        return self.has_answers and number in (0, 1)
+
+    def finding(self) -> tuple[str, str, int]:
+        """The meaning of the marks, the first place and the rows; ("", "", 0) if they mark no answer."""
+        if self.other_values or not self.rows:
+            return "", "", 0
+        return "answers marked as incorrect", self.first, self.rows

@@ -4,11 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tuneyard.compiler.check.marks import CORRECTNESS, ROW_WEIGHTS, RowWeights, says_incorrect
+from tuneyard.compiler.check.marks import ROW_WEIGHTS, CorrectnessMarks, RowWeights
 from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.rows import MISSING, Rows
 from tuneyard.compiler.spec.column_meanings import (
+    CORRECTNESS,
     EARLIER_TURNS,
+    NAMES_WITH_OTHER_CONTENTS,
     SYSTEM_TEXT,
     meaning,
     says_nothing_without_answer,
@@ -59,6 +61,7 @@ class Unused:
         self._first: dict[str, ColumnFinding] = {}
         self._lost: dict[str, LostColumn] = {}
         self._weights: dict[str, RowWeights] = {}
+        self._correctness: dict[str, CorrectnessMarks] = {}
 
     def look(self, spec: Spec, rows: Rows, used: set[str]) -> None:
         """Count the source columns that are not `used`, also inside columns with a used path."""
@@ -112,12 +115,12 @@ class Unused:
             for number in numbers:
                 weights.note(values[number], _place(rows, number))
         elif role in CORRECTNESS:
+            by_name = role not in NAMES_WITH_OTHER_CONTENTS
+            has_answers = spec.answered or spec.named(*_ANSWERS)
+            marks = self._correctness.setdefault(name, CorrectnessMarks(by_name, bool(has_answers)))
             values = rows.column(name)
-            wrong = [number for number in numbers if says_incorrect(values[number])]
-            if wrong:
-                before = self._first.get(name, ColumnFinding("", _place(rows, wrong[0]), 0))
-                count = (before.rows or 0) + len(wrong)
-                self._first[name] = ColumnFinding("answers marked as incorrect", before.place, count)
+            for number in numbers:
+                marks.note(values[number], _place(rows, number), typed=rows.typed)
         else:
             alias = _alias(spec, name, used)
             if alias is None:
@@ -176,8 +179,9 @@ class Unused:
     def problems(self, spec: Spec, read: int) -> list[Problem]:
         """An error for each column that changes the meaning of an answer."""
         findings = dict(self._first)
-        for name, weights in self._weights.items():
-            text, place, count = weights.finding()
+        marks_of_columns: dict[str, RowWeights | CorrectnessMarks] = {**self._weights, **self._correctness}
+        for name, marks in marks_of_columns.items():
+            text, place, count = marks.finding()
             if text:
                 findings[name] = ColumnFinding(text, place, count)
         unused = [self._problem(spec, read, name, finding) for name, finding in findings.items()]

@@ -32,7 +32,6 @@ _HUB = re.compile(
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name, as hubs have it
-# The text of a Path, which keeps one slash of two.
 _ADDRESS = re.compile(r"(https?|ftp|s3|gs|hub|modelscope):/*(.*)")
 _HUB_PAGE = re.compile(r"/datasets/([\w.-]+/[\w.-]+)")
 
@@ -202,9 +201,10 @@ def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
     split = _split_called(spec, name) if name else ""
     if path.startswith(HUBS):
         return _named_on_hub(spec, split, path)
+    source = existing_source(path)
     if not name:
-        return _by_name(spec, Path(path))
-    return [Input(split, file) for file in _files_for_split(spec, split, Path(path))]
+        return _by_name(spec, source)
+    return [Input(split, file) for file in _files_for_split(spec, split, source)]
 
 
 def _split_and_path(source: str) -> tuple[str, str]:
@@ -299,7 +299,7 @@ def data_files(path: Path) -> list[Path]:
         if not path.is_file():
             raise RequestError(f"{path}: not a file or a folder")
     except FileNotFoundError as error:
-        raise RequestError(_not_found(path)) from error
+        raise RequestError(f"{path}: source not found") from error
     except OSError as error:  # a loop of links, a name too long, no permission
         raise RequestError(f"{path}: {error.strerror}") from error
     return [path]
@@ -330,17 +330,32 @@ def _is_data_file(file: Path) -> bool:
     return file.is_file() and suffix(file) in readers() and not is_about_data(file.name)
 
 
-def _not_found(path: Path) -> str:
+def existing_source(text: str) -> Path:
+    """The path of a source as a user typed it. `RequestError` with ways to read its dataset if it is missing.
+
+    A path that begins with `./`, `../`, `/` or `~` is never taken for the name of a dataset on a hub.
+    """
+    path = Path(text)
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise RequestError(_not_found(text)) from error
+    except OSError:  # `data_files` reports it
+        return path
+    return path
+
+
+def _not_found(text: str) -> str:
     """Message for a source that does not exist. An address gets the ways to read its dataset."""
-    address = _ADDRESS.fullmatch(str(path))
+    address = _ADDRESS.fullmatch(text)
     if address is None:
         hint = ""
-        if _REPOSITORY.fullmatch(str(path)) and suffix(path) not in (*readers(), ".zip"):
+        if _REPOSITORY.fullmatch(text) and suffix(Path(text)) not in (*readers(), ".zip"):
             hint = (
                 "; a dataset of the Hugging Face Hub is compiled by "
-                f"`tuneyard data compile SPEC --source hub:{path}`"
+                f"`tuneyard data compile SPEC --source hub:{text}`"
             )
-        return f"{path}: source not found{hint}"
+        return f"{text}: source not found{hint}"
     scheme, rest = address.groups()
     is_hub = scheme in ("hub", "modelscope")
     url = f"{scheme}:{rest}" if is_hub else f"{scheme}://{rest}"

@@ -95,6 +95,11 @@ MEANINGS = {name: meaning for role, meaning in _MEANING_BY_ROLE.items() for name
 MEANINGS["label"] = _LABEL
 """What a column of this name says about an answer. A column that is missing here changes no answer."""
 
+CORRECTNESS = frozenset(("is_correct", "is_right", "answer_is_correct", "is_answer_correct", "correct"))
+"""Columns that may mark an answer as incorrect."""
+NAMES_WITH_OTHER_CONTENTS = frozenset(("correct",))
+"""Of these the columns that may as well have the correct answer, or a number of correct answers."""
+
 _QUESTIONS_OF_PAIRS = {"instruction", "prompt", "question", "query"}
 
 

@@ -30,7 +30,7 @@ from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
 from tuneyard.core.files import no_folder
 from tuneyard.core.llamafactory import RecipeData, expected_errors, import_offline, quiet, read_arguments
-from tuneyard.core.manifest import Manifest, read_manifests
+from tuneyard.core.manifest import MANIFEST, Manifest, read_manifests
 from tuneyard.core.records import PLACEHOLDERS, Example, RecordFormat, format_of_entry
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.core.timestamps import is_date_by_name
@@ -181,6 +181,11 @@ def verify(
     place = f"{out / REGISTRY}: {name}"
     for problem in since_compiled(dataset, out, manifests):
         verdict.add(problem)
+    if not was_compiled(dataset, out, manifests):
+        verdict.notes.append(
+            f"{name} was not compiled here (no {MANIFEST} in {out} lists it): the hash of its file and its "
+            "entry were not compared with a compile's"
+        )
     stage = str(settings.get("stage", _stage(dataset, manifests, record_format)))
     if not stage_fits(stage, dataset.entry):
         stage_place = recipe.place("stage") if recipe else "stage"
@@ -280,6 +285,16 @@ def since_compiled(dataset: Dataset, out: Path, manifests: Mapping[str, Manifest
         if compiled:
             hint = compile_again(folder, manifest)
             yield from changed_entry(str(out / REGISTRY), dataset.name, dataset.entry, compiled, hint)
+
+
+def was_compiled(dataset: Dataset, out: Path, manifests: Mapping[str, Manifest]) -> bool:
+    """True if a manifest has the hash of the dataset's file, or its entry."""
+    for folder, manifest in manifests.items():
+        if dataset.path.parent == out / folder and dataset.path.name in manifest.files:
+            return True
+        if dataset.name in compiled_entries(folder, manifest):
+            return True
+    return False
 
 
 def _stage(dataset: Dataset, manifests: Mapping[str, Manifest], record_format: RecordFormat) -> str:

@@ -539,8 +539,18 @@ def test_a_name_of_the_hub_that_is_no_path_gets_the_hint(bench, source):
 
 
 @pytest.mark.parametrize(
-    "source", ["raw/train.jsonl", "raw/train.csv.gz", "/raw/train", "train.jsonl", "a/b/c"]
+    "source",
+    [
+        "raw/train.jsonl",
+        "raw/train.csv.gz",
+        "/raw/train",
+        "train.jsonl",
+        "a/b/c",
+        "./owner/name",
+        "../owner/name",
+        "~/name",
+    ],
 )
 def test_a_path_that_is_no_name_of_the_hub_gets_none(bench, source):
-    with raises(RequestError):
+    with raises(RequestError, f"{source}: source not found"):
         bench.compile("rte", f"train={source}")

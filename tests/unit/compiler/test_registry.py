@@ -13,7 +13,7 @@ from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.verify.dataset import since_compiled
+from tuneyard.compiler.verify.dataset import since_compiled, was_compiled
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import staging
@@ -238,6 +238,18 @@ def test_a_file_that_is_not_what_was_compiled_is_seen(bench, change):
     assert differences(bench, "mine") == [("E431", "")]
     bench.compile("rte", source)
     assert differences(bench) == []
+
+
+def test_a_dataset_without_a_manifest_was_not_compiled_here(bench):
+    def compiled(name="alpaca_rte_train"):
+        return was_compiled(find_dataset(name, bench.out), bench.out, read_manifests(bench.out))
+
+    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    bench.write("out/mine.json", "[]")
+    edit(bench, mine={"file_name": "mine.json"}, other={"file_name": "rte/alpaca_rte-train.json"})
+    assert compiled() and compiled("other") and not compiled("mine")
+    (bench.out / "rte" / "manifest.json").unlink()
+    assert not compiled()
 
 
 SWAPPED = {"prompt": "output", "query": "input", "response": "instruction"}

@@ -86,6 +86,10 @@ def test_parquet_columns_hold_something_where_their_values_do(bench):
         ("messages", {"messages": TALK, "is_correct": 0}, "answers marked as incorrect"),
         ("qa", QA | {"is_correct": "否"}, "answers marked as incorrect"),
         ("qa", QA | {"is_correct": "F"}, "answers marked as incorrect"),
+        ("qa", QA | {"correct": False}, "answers marked as incorrect in 1 of 2 rows"),
+        ("qa", QA | {"Correct": 0}, "answers marked as incorrect"),
+        ("messages", {"messages": TALK, "correct": 0.0}, "answers marked as incorrect"),
+        ("text", {"text": "A text.", "correct": False}, "answers marked as incorrect"),
         ("qa", QA | {"weight": 0}, "a weight of 0"),
         ("qa", QA | {"weight": "0.0"}, "a weight of 0"),
         ("messages", {"messages": TALK, "loss_weight": False}, "a weight of 0"),
@@ -160,6 +164,46 @@ def test_the_place_of_a_weight_is_that_of_the_first_row_that_matters(bench):
     rows = [QA | {"is_correct": truth} for truth in (True, False, True, False)]
     (problem,) = bench.compile("qa", bench.rows("t.jsonl", rows)).problems.errors
     assert problem.place.endswith("t.jsonl:2") and "in 2 of 4 rows" in problem.message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["no", "yes"],  # the correct answer
+        ["False", "True"],
+        [0, 3, 1],  # how many are correct, or the number of a choice
+        [False, "partly"],
+        [True, True, 1],
+        [None, "", True],
+    ],
+)
+def test_correct_with_other_contents_is_counted(bench, values):
+    rows = [QA | {"correct": value} for value in values]
+    report = bench.compile("qa", bench.rows("t.jsonl", rows))
+    assert not report.failed
+    assert report.unused.counts() == {"correct": sum(value not in (None, "") for value in values)}
+
+
+def test_correct_without_answers_is_no_mark_if_it_is_a_number(bench):
+    report = bench.compile("text", bench.rows("t.jsonl", [{"text": "A text.", "correct": 0}]))
+    assert not report.failed and report.unused.counts() == {"correct": 1}
+
+
+def test_correct_in_a_table_is_a_mark_if_every_cell_is_one(bench):
+    bench.write("t.csv", "question,answer,correct\na?,b,TRUE\nc?,d,False\ne?,f,0\n")
+    (problem,) = bench.compile("qa", bench.folder / "t.csv").problems.errors
+    assert problem.code == "E108" and "answers marked as incorrect in 2 of 3" in problem.message
+    bench.write("t.csv", "question,answer,correct\na?,b,no\nc?,d,False\n")
+    assert not bench.compile("qa", bench.folder / "t.csv").failed
+
+
+def test_correct_that_a_spec_maps_or_ignores_passes(bench):
+    rows = [QA | {"correct": value} for value in (True, False)]
+    columns = "columns: {correct: {names: [correct], is: any}}"
+    outputs = "write: [{dataset: m, file: m.json, format: alpaca, keep: [correct]}]"
+    for text in (f"{columns}\n{outputs}", "ignore: [correct]"):
+        spec = bench.write("mine.yaml", f"about: a\nlike: qa\n{text}\n")
+        assert not bench.compile(spec, bench.rows("t.jsonl", rows)).failed
 
 
 def test_what_says_how_an_answer_came_about_is_counted(bench):
