@@ -30,7 +30,7 @@ from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
 from tuneyard.core.files import no_folder
 from tuneyard.core.llamafactory import RecipeData, expected_errors, import_offline, quiet, read_arguments
-from tuneyard.core.manifest import MANIFEST, Manifest, read_manifests
+from tuneyard.core.manifest import Manifest, read_manifests
 from tuneyard.core.records import PLACEHOLDERS, Example, RecordFormat, format_of_entry
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.core.timestamps import is_date_by_name
@@ -69,6 +69,8 @@ class Verdict:
 
     `why_no_answer` is the reason for which the loader may lose the texts of answers.
 
+    `is_compiled` is false if no manifest lists the file or the entry, so that they are compared with none.
+
     `is_read` is false if LLaMA-Factory cannot load the rows, so that there are no counts.
 
     `trained` is how many rows the recipe trains, None without a recipe. `dropped` has the numbers (from 0, in
@@ -91,6 +93,7 @@ class Verdict:
     trained: int | None = None
     dropped: list[int] = field(default_factory=list)
     why_no_answer: str = ""
+    is_compiled: bool = True
 
     def note_training(self, training: Training, recipe: Path) -> None:
         """Add the rows of the dataset that a recipe trains."""
@@ -181,11 +184,7 @@ def verify(
     place = f"{out / REGISTRY}: {name}"
     for problem in since_compiled(dataset, out, manifests):
         verdict.add(problem)
-    if not was_compiled(dataset, out, manifests):
-        verdict.notes.append(
-            f"{name} was not compiled here (no {MANIFEST} in {out} lists it): the hash of its file and its "
-            "entry were not compared with a compile's"
-        )
+    verdict.is_compiled = was_compiled(dataset, out, manifests)
     stage = str(settings.get("stage", _stage(dataset, manifests, record_format)))
     if not stage_fits(stage, dataset.entry):
         stage_place = recipe.place("stage") if recipe else "stage"

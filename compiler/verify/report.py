@@ -10,6 +10,7 @@ from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.dataset import Verdict
 from tuneyard.core.errors import summarise
+from tuneyard.core.manifest import MANIFEST
 
 BARS = 8
 REPEATED = re.compile(r"(<\|[^|<>]+\|>)\1{3,}")
@@ -25,6 +26,11 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
             f"{verdict.dataset}: {verdict.records} records in the file, {verdict.loaded} rows from "
             f"LLaMA-Factory's loader, {verdict.same} with the same turns and text"
         )
+    if not verdict.is_compiled:
+        yield (
+            f"{verdict.dataset} was not compiled here (no {MANIFEST} lists it): the hash of its file and its "
+            "entry were not compared with a compile's"
+        )
     audit = verdict.audit
     if audit and audit.rows:
         yield from _audit_lines(audit, verdict.cutoff)
@@ -37,6 +43,7 @@ def as_json(verdict: Verdict) -> dict[str, object]:
     """The report on one dataset as plain values."""
     same_keys = ("dataset", "records", "loaded", "same", "trained", "stage", "failed", "notes")
     report: dict[str, object] = {key: getattr(verdict, key) for key in same_keys}
+    report["compiled"] = verdict.is_compiled
     if not verdict.is_read:
         report |= {"records": None, "loaded": None, "same": None}
     report |= {

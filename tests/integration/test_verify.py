@@ -85,6 +85,8 @@ def test_right_rows_are_all_there_and_what_is_not_checked_is_said(sets):
     verdict = sets.verify(ROWS)
     assert (verdict.records, verdict.loaded, verdict.same) == (6, 6, 6)
     assert not verdict.failed and "give a model folder with --model DIR" in verdict.not_checked[0]
+    assert any("mine was not compiled here" in line for line in lines(verdict, every=False))
+    assert not as_json(verdict)["compiled"]
 
 
 @pytest.mark.parametrize(
