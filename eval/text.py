@@ -11,15 +11,16 @@ from typing import Any
 
 import click
 
-from tuneyard.core.errors import ContentError, RequestError, counted, need, run_command
+from tuneyard.core.errors import ContentError, RequestError, need, run_command
 from tuneyard.core.files import write_json
-from tuneyard.core.language import lang_option
+from tuneyard.core.language import lang_option, tr, tr_counted
 from tuneyard.core.supervision import SupervisedText, supervise, supervise_text
 from tuneyard.eval.backends.likelihood import reading_losses
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.text import (
+    CHARACTERS,
     JIEBA,
     TOKENIZERS,
     generated_figures,
@@ -282,17 +283,25 @@ class Text(Task):
 
     def line(self, results: Mapping[str, Any]) -> str:
         """The figures, with the limits of the loss."""
-        low, high = results["estimates"]["eval_loss"]["ci95"]
+        low, high = (f"{limit:.4f}" for limit in results["estimates"]["eval_loss"]["ci95"])
+        loss = f"{results['eval_loss']:.4f}"
+        rows = tr_counted(results["n"], "answer")
+        if results["scored"] == "texts":
+            rows = tr_counted(results["n"], "text")
         parts = [
-            f"eval_loss {results['eval_loss']:.4f} [{low:.4f}, {high:.4f}]",
-            f"perplexity {results['perplexity']:.4g}",
-            f"n {results['n']} {results['scored']} ({counted(results['tokens'], 'token')})",
+            tr("eval_loss {loss} [{low}, {high}]", loss=loss, low=low, high=high),
+            tr("perplexity {value}", value=f"{results['perplexity']:.4g}"),
+            tr("n {rows} ({tokens})", rows=rows, tokens=tr_counted(results["tokens"], "token")),
         ]
         if results["generated"]:
-            parts += [f"empty {results['empty_rate']:.1%}", f"distinct-2 {results['distinct-2']:.2f}"]
+            parts.append(tr("empty {share}", share=f"{results['empty_rate']:.1%}"))
+            parts.append(tr("distinct-2 {value}", value=f"{results['distinct-2']:.2f}"))
         if "bleu" in results:
             parts += [f"ROUGE-L {results['rougeL']:.3f}", f"BLEU {results['bleu']:.2f}"]
-            parts += [f"(by {results['tokenizer']})"]
+            by = tr("(by {tokenizer})", tokenizer=results["tokenizer"])
+            if results["tokenizer"] == CHARACTERS:
+                by = tr("(by characters)")
+            parts.append(by)
         return "  ".join(parts)
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
@@ -300,15 +309,19 @@ class Text(Task):
         warnings = []
         cut, too_long = round(results["truncation_rate"] * results["n"]), results["too_long"]
         if cut:
-            warnings.append(
-                f"{cut} of {counted(results['n'], 'row')} cut to --max-seq-length {self.longest} as training "
-                "cuts them: their loss is that of the remaining tokens"
+            warning = (
+                "{cut:,} of {rows} cut to --max-seq-length {longest} as training cuts them: their loss is "
+                "that of the remaining tokens"
             )
+            rows = tr_counted(results["n"], "row")
+            warnings.append(tr(warning, cut=cut, rows=rows, longest=self.longest))
         if too_long:
-            warnings.append(
-                f"{counted(too_long, 'prompt')} too long for the context with --max-new-tokens "
-                f"{results['settings'].get('max_new_tokens')}: no answer was generated"
+            warning = (
+                "{prompts} too long for the context with --max-new-tokens {tokens}: no answer was generated"
             )
+            prompts = tr_counted(too_long, "prompt")
+            tokens = results["settings"].get("max_new_tokens")
+            warnings.append(tr(warning, prompts=prompts, tokens=tokens))
         return warnings
 
     def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:

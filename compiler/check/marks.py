@@ -201,7 +201,7 @@ class RowWeights:
 class CorrectnessMarks:
     """The values of a column such as `is_correct` over all rows: the rows with a false one, and the first.
 
-    A column called `correct` may have other contents: the right answer itself, or how many answers are right.
+    A column called `correct` may have other contents: the answer itself, or a number of answers.
     It is one of marks only if each of its values is true, false, 0 or 1, and numbers only if the spec writes
     answers. `by_name` is true for names that leave no doubt.
     """

@@ -18,6 +18,7 @@ from tuneyard.core.cli import command_line
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object, sha256, write_json
+from tuneyard.core.language import tr
 from tuneyard.core.plugins import warn
 from tuneyard.eval.backends import shards
 from tuneyard.eval.backends.scorers import Scorer, score_in_halves
@@ -98,7 +99,7 @@ def _score(job: Job, plan: ScoringPlan) -> None:
     first = shards.first()
     if job.scorer is None:
         if first:
-            click.echo(f"{job.label}  {job.dataset.name}  done before")
+            click.echo(f"{job.label}  {job.dataset.name}  {tr('done before')}")
         return
     began = time.monotonic()
     log = PredictionLog(job.folder, job.scorer.batches, job.dataset.clusters, tidy=first)
@@ -116,7 +117,8 @@ def _score(job: Job, plan: ScoringPlan) -> None:
         results = results_of(job, plan.task, log.finish(too_long), plan.identity)
         write_json(job.folder / RESULTS, results)
         seconds = time.monotonic() - began
-        show(job, plan.task, results, f"{seconds:.1f} s ({pending / seconds:.1f} rows/s)")
+        rate = f"{pending / seconds:.1f}"
+        show(job, plan.task, results, tr("{seconds} s ({rate} rows/s)", seconds=f"{seconds:.1f}", rate=rate))
 
 
 def _score_batches(job: Job, scorer: Scorer, task: Task, log: PredictionLog) -> None:
@@ -208,7 +210,7 @@ def show(job: Job, task: Task, results: Mapping[str, Any], note: str) -> None:
         for line in repeats_lines(results["repeats"]):
             click.echo(f"{name}  {job.dataset.name}  {line}")
     for warning in task.warnings(results):
-        warn(f"{name} on {job.dataset.name}: {warning}")
+        warn(tr("{model} on {dataset}: {text}", model=name, dataset=job.dataset.name, text=warning))
     if job.repeat > 1:  # the first repeat has the same rows and warns of them
         return
     for warning in training_warnings(name, len(job.rows), results):
@@ -223,7 +225,7 @@ def _rescore(job: Job, source: Path, plan: ScoringPlan) -> None:
     results = results_of(job, plan.task, log.finish(lines), plan.identity)
     origin = {"path": str(kept), "sha256": sha256(kept)}
     write_json(job.folder / RESULTS, {**results, "rescored_from": origin})
-    show(job, plan.task, results, f"rescored from {kept}")
+    show(job, plan.task, results, tr("rescored from {folder}", folder=kept))
 
 
 def _again(source: Path, job: Job, task: Task) -> Iterator[Prediction]:

@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from tuneyard.eval.scoring.task import Figure
-from tuneyard.eval.statistics.rates import Z95, wilson
+from tuneyard.core.language import tr
+from tuneyard.eval.scoring.task import Figure, share_line
+from tuneyard.eval.statistics.estimate import Mean
+from tuneyard.eval.statistics.rates import Z95, average
 
 Repeats = Mapping[str, Any]
 """`repeats` of results.json: `n`, and under `figures` the values, mean, sd and ci95 of each figure."""
+SAME = 1e-6  # relative difference of two figures that only the order of additions makes
 
 
 def repeated(runs: Sequence[Mapping[str, Figure]]) -> dict[str, object]:
@@ -22,48 +25,60 @@ def repeated(runs: Sequence[Mapping[str, Figure]]) -> dict[str, object]:
     `runs` are the figures of each repeat by name. `sd` is the standard deviation between repeats.
     """
     summaries = {}
-    for name in runs[0]:
+    for name, figure in runs[0].items():
         if not all(name in run for run in runs):
             continue
         figures = [run[name] for run in runs]
-        values = [figure.value for figure in figures]
+        values = [each.value for each in figures]
         summaries[name] = {
             "mean": fmean(values),
             "sd": stdev(values),
             "ci95": list(_interval(figures)),
             "values": values,
+            "share": figure.share,
         }
     return {"n": len(runs), "figures": summaries}
 
 
 def repeats_lines(repeats: Repeats) -> list[str]:
     """One line a figure: the mean of the repeats, its interval and their standard deviation."""
-    lines = []
-    for name, summary in repeats["figures"].items():
-        low, high = summary["ci95"]
-        lines.append(
-            f"{repeats['n']} repeats: {name} mean {summary['mean']:.4g} [{low:.4g}, {high:.4g}], "
-            f"standard deviation {summary['sd']:.3g}"
-        )
-    return lines
+    return [_line(repeats["n"], name, summary) for name, summary in repeats["figures"].items()]
+
+
+def _line(count: int, name: str, summary: Mapping[str, Any]) -> str:
+    low, high = summary["ci95"]
+    mean = f"{summary['mean']:.4g} [{low:.4g}, {high:.4g}]"
+    deviation = f"{summary['sd']:.3g}"
+    if summary["share"]:
+        mean = share_line({"value": summary["mean"], "ci95": summary["ci95"]})
+        deviation = f"{summary['sd']:.1%}"
+    line = "{count} repeats: {figure} mean {mean}, standard deviation {deviation}"
+    return tr(line, count=count, figure=name, mean=mean, deviation=deviation)
 
 
 def _interval(figures: Sequence[Figure]) -> tuple[float, float]:
     """95 % interval of the mean over repeats, for other rows and other draws.
 
-    A single run's variance s² is that of rows and of draws together, and sd² is that of draws alone. Over R
-    repeats the draws count 1/R: s² - sd² (1 - 1/R), and no less than sd²/R. For a share the interval is
-    Wilson's, with as many rows as give this variance.
+    The rows are the same in each repeat, the draws are others. So two repeats correlate by the share of the
+    rows in the variance of a single run: 1 - sd² / s². A figure that the draws do not change has the interval
+    of a single run.
     """
-    count = len(figures)
-    values = [figure.value for figure in figures]
-    mean, between = fmean(values), stdev(values) ** 2
-    single = fmean([((figure.ci95[1] - figure.ci95[0]) / (2 * Z95)) ** 2 for figure in figures])
-    variance = max(single - between * (1 - 1 / count), between / count)
-    if not figures[0].share or not math.isfinite(variance):
-        half = Z95 * math.sqrt(variance)
-        return mean - half, mean + half
-    if not 0 < mean < 1 or variance == 0:
-        return figures[0].ci95
-    rows = mean * (1 - mean) / variance
-    return wilson(mean * rows, rows)
+    first = figures[0]
+    if all(_is_same(figure, first) for figure in figures):
+        return first.ci95
+    means = []
+    for figure in figures:
+        low, high = figure.ci95
+        means.append(Mean(figure.value, low, high, figure.n, (high - low) / (2 * Z95)))
+    single = fmean([mean.stderr**2 for mean in means])
+    between = stdev([figure.value for figure in figures]) ** 2
+    correlation = 0.0
+    if between < single:
+        correlation = 1 - between / single
+    return average(means, correlation).ci95
+
+
+def _is_same(figure: Figure, other: Figure) -> bool:
+    """True if two figures and their limits are the same number."""
+    pairs = zip((figure.value, *figure.ci95), (other.value, *other.ci95), strict=True)
+    return all(math.isclose(one, two, rel_tol=SAME, abs_tol=SAME) for one, two in pairs)

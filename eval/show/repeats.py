@@ -1,9 +1,9 @@
 """Table of the repeats of sampled answers; the comparison below it reads the first repeat."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tuneyard.core.language import tr
-from tuneyard.core.number_format import Table, number
+from tuneyard.core.number_format import Table, number, percent
 from tuneyard.eval.read.scored_run import ScoredRun
 
 CAPTION = "Repeated generation (the comparison reads the first repeat)"
@@ -18,10 +18,13 @@ def repeats_table(runs: Sequence[ScoredRun]) -> Table | None:
         if not isinstance(repeats, dict):
             continue
         for name, figure in repeats["figures"].items():
-            low, high = map(number, figure["ci95"])
+            show: Callable[[float], str] = number
+            if figure.get("share"):
+                show = percent
+            low, high = map(show, figure["ci95"])
             interval = tr("{low} to {high}", low=low, high=high)
-            cells = [run.model, run.dataset, name, str(repeats["n"]), number(figure["mean"])]
-            rows.append([*cells, interval, number(figure["sd"])])
+            cells = [run.model, run.dataset, name, str(repeats["n"]), show(figure["mean"])]
+            rows.append([*cells, interval, show(figure["sd"])])
     if not rows:
         return None
     return Table([tr(column) for column in HEADER], rows)

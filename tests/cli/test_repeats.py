@@ -5,7 +5,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import jsonschema
-import numpy as np
 import pytest
 
 from tests.cli.scoring import call, predictions, results
@@ -14,9 +13,6 @@ from tests.messages import raises
 from tests.runs_cut import tree
 from tuneyard.core.errors import RequestError
 from tuneyard.eval import ab, compare, nli, qa, suite, text
-from tuneyard.eval.scoring.repeats import repeated
-from tuneyard.eval.scoring.task import Figure
-from tuneyard.eval.statistics.rates import rate_of
 
 REFERENCE = "yes no maybe a man dog is walking only one word explanation entailment user system assistant"
 ROWS = [{"instruction": f"Say {n}.", "output": f"{n % 2} {REFERENCE}"} for n in range(6)]
@@ -56,6 +52,9 @@ def test_each_repeat_has_other_answers_and_the_first_is_that_of_a_single_run(giv
     assert one["ci95"][0] < one["mean"] < one["ci95"][1]
     assert found["repeats"]["figures"]["eval_loss"]["sd"] == pytest.approx(0, abs=1e-6)
     assert "3 repeats: rouge1 mean" in shown
+    bleu = found["repeats"]["figures"]["bleu"]
+    assert 0 <= bleu["ci95"][0] <= bleu["mean"] <= bleu["ci95"][1] <= 100
+    assert found["repeats"]["figures"]["eval_loss"]["ci95"] == found["estimates"]["eval_loss"]["ci95"]
     call(compare.cli, tmp_path / "out", "--metric", "rouge1", "--out", tmp_path / "verdict")
     assert "Repeated generation" in capsys.readouterr().out
 
@@ -125,24 +124,3 @@ def test_a_model_that_does_not_sample_is_refused(tiny_model, asked, tmp_path) ->
 
 def test_a_sheet_for_raters_has_no_repeats() -> None:
     assert "--repeats" not in {name for option in ab.ask.params for name in option.opts}
-
-
-def test_the_interval_holds_for_other_rows_and_other_draws() -> None:
-    """400 tests of 3 repeats on 80 rows, whose chances of a right answer are spread: 95 % hold the truth."""
-    generator = np.random.default_rng(0)
-    inside, truth = 0, 0.4
-    for _ in range(400):
-        chances = generator.beta(0.8, 1.2, size=80)  # mean 0.4
-        runs = []
-        for _ in range(3):
-            one = rate_of((generator.random(80) < chances).tolist())
-            runs.append({"accuracy": Figure(one.value, one.ci95, 80)})
-        low, high = repeated(runs)["figures"]["accuracy"]["ci95"]  # type: ignore[index]
-        inside += low <= truth <= high
-    assert 0.92 <= inside / 400 <= 0.98
-
-
-def test_repeats_that_agree_have_the_interval_of_one() -> None:
-    one = {"accuracy": Figure(0.0, (0.0, 0.05), 70)}
-    figures = repeated([one, one])["figures"]
-    assert figures == {"accuracy": {"mean": 0.0, "sd": 0.0, "ci95": [0.0, 0.05], "values": [0.0, 0.0]}}

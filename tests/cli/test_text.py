@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -77,6 +78,16 @@ def one_by_one(model, row: dict) -> tuple[float, int]:
     with torch.no_grad():
         logs = model.net(torch.tensor([asked + answered])).logits[0].double().log_softmax(-1)
     return -sum(logs[len(asked) + i - 1, t].item() for i, t in enumerate(answered)), len(answered)
+
+
+def test_figures_and_warnings_are_chinese_with_lang_zh(text, data, capsys) -> None:
+    text("--data", data, "--max-seq-length", "30", "--rouge", "--max-new-tokens", "4", "--lang", "zh")
+    printed = capsys.readouterr()
+    (line,) = [line for line in printed.out.splitlines() if "eval_loss" in line]
+    for figure in ("损失 eval_loss", "困惑度", "个回答", "个 token", "空回答", "按字切分", "行/秒"):
+        assert figure in line
+    assert not re.search("perplexity|answers|empty|characters|rows/s", line)
+    assert "按 --max-seq-length 30 截断" in printed.err
 
 
 def test_the_loss_is_a_plain_loops_over_all_tokens_together(text, data, loaded) -> None:
