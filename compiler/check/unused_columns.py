@@ -116,8 +116,7 @@ class Unused:
                 weights.note(values[number], _place(rows, number))
         elif role in CORRECTNESS:
             by_name = role not in NAMES_WITH_OTHER_CONTENTS
-            has_answers = spec.answered or spec.named(*_ANSWERS)
-            marks = self._correctness.setdefault(name, CorrectnessMarks(by_name, bool(has_answers)))
+            marks = self._correctness.setdefault(name, CorrectnessMarks(by_name, _has_answers(spec)))
             values = rows.column(name)
             for number in numbers:
                 marks.note(values[number], _place(rows, number), typed=rows.typed)
@@ -229,11 +228,16 @@ def _alias(spec: Spec, name: str, used: set[str]) -> tuple[str, str] | None:
     return None
 
 
+def _has_answers(spec: Spec) -> bool:
+    """True if the outputs of a spec have answers."""
+    return spec.answered or any(kind_of(column.kind).has_answer for column in spec.columns)
+
+
 def _harmless(spec: Spec, name: str) -> bool:
     """True if dropping this column cannot change an answer: a label or choices without an answer."""
     if not says_nothing_without_answer(name):
         return False
-    if not spec.answered and not any(kind_of(column.kind).has_answer for column in spec.columns):
+    if not _has_answers(spec):
         return True
     return usual_name(name) == "label" and bool(spec.labels)
 
