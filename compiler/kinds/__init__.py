@@ -153,7 +153,7 @@ class Kind:
     - `joins_turns`: values become part of the turns.
     - `part`: the key of the column in `columns` of a registry entry. Every record contains such a column.
     - `entry_keys`: keys of a registry entry with such a column, besides `columns` (`ranking`).
-    - `replaced_parts`: parts of a record that such a column stands in place of (`response`).
+    - `replaced_parts`: parts of a record that such a column replaces (`response`).
     - `is_pair`: one of two answers.
     - `has_answer`: values are answers, or contain them, so that no template needs to write one.
     - `loaded_columns`: the columns of LLaMA-Factory's loaded rows that `loaded_pairs` compares (`_tools`).

@@ -345,8 +345,8 @@ def _columns_proposal(
     if question is None or question is answer:
         return None
     premise = profile.named(USUAL_NAMES["premise"])
-    asked: dict[str, ProposedColumn] = {"question": [question.path]}
-    proposal = question_proposal(profile, "Questions with choices", question, {**asked, **columns}, answer)
+    all_columns: dict[str, ProposedColumn] = {"question": [question.path], **columns}
+    proposal = question_proposal(profile, "Questions with choices", question, all_columns, answer)
     text = ["{question}"]
     if premise is not None and "context" not in proposal.columns:
         proposal.columns["premise"] = [premise.path]

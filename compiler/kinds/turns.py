@@ -279,17 +279,13 @@ def _refuse_loss(item: dict[str, object], read: tuple[str, ...], keys: TurnKeys,
         content = "tool_calls"
     lost = []
     for key, value in item.items():
-        if key not in read and _changes_meaning(key, value) and not keys.is_left_out(key):
+        changes_meaning = (meaning(key) or key == "refusal") and filled([value])
+        if key not in read and changes_meaning and not keys.is_left_out(key):
             lost.append(key)
     if lost:
         raise WrongValueError(
             f"{', '.join(lost)} beside {content} would be lost; put it into the text or leave it out"
         )
-
-
-def _changes_meaning(key: str, value: object) -> bool:
-    """True if a key of a turn changes the meaning of the turn."""
-    return bool((meaning(key) or key == "refusal") and filled([value]))
 
 
 def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:

@@ -219,7 +219,7 @@ class Spec:
 
     @property
     def replaced_parts(self) -> set[str]:
-        """The parts of a record that other columns stand in place of."""
+        """The parts of a record that columns of other kinds replace, as a pair replaces the response."""
         return {part for kind in self.recorded.values() for part in kind.replaced_parts}
 
     @property
@@ -456,7 +456,9 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
     parts, files = {}, {}
     for name, about in raw["parts"].items():
         part = load_spec(about["as"])
-        _check_part(name, part, spec.outputs)
+        turns_of_outputs = {output.turns for output in spec.outputs}
+        for column, kind in part.recorded.items():
+            kind.check_in_mixture(f"mix.parts.{name}: spec {part.name}", column, turns_of_outputs)
         templates = dict(part.outputs[0].templates)
         templates.pop("system", None)
         outputs = [replace(output, templates=templates | output.templates) for output in spec.outputs]
@@ -479,13 +481,6 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
             files[name] = paths
     mix = Mix(raw["total"], parts, raw.get("shuffle"))
     return replace(spec, source=replace(spec.source, files=files), group=None, mix=mix)
-
-
-def _check_part(name: str, part: Spec, outputs: tuple[Output, ...]) -> None:
-    """Refuse a part with columns that the records of the mixture cannot have (pairs, marks, media)."""
-    turns = {output.turns for output in outputs}
-    for column, kind in part.recorded.items():
-        kind.check_in_mixture(f"mix.parts.{name}: spec {part.name}", column, turns)
 
 
 def _check_names(spec: Spec) -> None:
@@ -560,7 +555,9 @@ def _check_files(spec: Spec) -> None:
     for split in (*spec.splits, WHOLE):
         for number, output in spec.outputs_of(split):
             if split != WHOLE and len(spec.splits) > 1:
-                _check_names_splits(spec, number, output)
+                for text in (output.file, output.dataset or "{split}"):
+                    fix = f"write.{number}: {text!r} must hold {{split}}: {', '.join(spec.splits)}"
+                    _refuse("{split}" not in text, fix)
             file = output.file.format(split=split)
             files.append(file)
             if output.dataset:
@@ -570,13 +567,6 @@ def _check_files(spec: Spec) -> None:
     _refuse_same(datasets)
     encoding = spec.source.encoding
     _refuse(not reads_piece_by_piece(encoding), f"source.encoding: unknown encoding {encoding!r}")
-
-
-def _check_names_splits(spec: Spec, number: int, output: Output) -> None:
-    """Refuse names of an output that would be the same for all splits."""
-    for text in (output.file, output.dataset or "{split}"):
-        fix = f"write.{number}: {text!r} must hold {{split}}: {', '.join(spec.splits)}"
-        _refuse("{split}" not in text, fix)
 
 
 def _refuse_same(names: list[str]) -> None:

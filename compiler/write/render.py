@@ -82,9 +82,15 @@ class Renderer:
         parts: list[bytes] = []
         values: list[Iterable[bytes]] = []
         for key, value in fields:
-            form, columns = value.json() if isinstance(value, Filled) else (b"%b", [_each(value)])
+            form = b"%b"
+            if isinstance(value, Filled):
+                form, columns = value.json()
+                values += columns
+            elif isinstance(value, list) and set(map(type, value)) == {int}:
+                values.append(orjson.dumps(value)[1:-1].split(b","))
+            else:
+                values.append(map(orjson.dumps, value))
             parts.append(orjson.dumps(key).replace(b"%", b"%%") + b":" + form)
-            values += columns
         whole = b"{" + b",".join(parts) + b"}"
         return list(map(whole.__mod__, zip(*values, strict=True) if values else repeat((), len(batch))))
 
@@ -120,8 +126,12 @@ class Renderer:
         return [(out.field, talks), *self._extras(batch, ("system", "tools")), *kept]
 
     def _kept(self, batch: Batch) -> list[Field]:
-        """The fields of a record besides its texts: columns of further kinds, and kept columns."""
-        return [*self._beside(batch), *((name, batch.columns[name]) for name in self.output.keep)]
+        """The fields of a record besides its texts: columns as their kinds write them, and kept columns."""
+        fields: list[Field] = []
+        for name, kind in self.beside.items():
+            fields.append((name, kind.recorded(batch.columns[name], self.output.format)))
+        fields += [(name, batch.columns[name]) for name in self.output.keep]
+        return fields
 
     def _plain_texts(self, batch: Batch) -> Iterator[str]:
         """Yield the plain text of each row."""
@@ -130,11 +140,6 @@ class Renderer:
     def _from_roles(self, batch: Batch) -> Iterator[str]:
         """Yield the turns of each row as one text."""
         return map(self._joined, self._with_system(batch))
-
-    def _beside(self, batch: Batch) -> Iterator[Field]:
-        """Yield the columns of further kinds, as their kinds write them."""
-        for name, kind in self.beside.items():
-            yield name, kind.recorded(batch.columns[name], self.output.format)
 
     def _alpaca(self, batch: Batch) -> list[Field]:
         """Turns as alpaca: the first exchange, or the last one with the earlier ones as history."""
@@ -194,9 +199,3 @@ class Renderer:
                 columns.append(as_texts(self.spec, name, batch.columns[name]))
                 literals.append("")
         return Filled(literals, columns)
-
-
-def _each(values: Values) -> Iterable[bytes]:
-    if isinstance(values, list) and set(map(type, values)) == {int}:
-        return orjson.dumps(values)[1:-1].split(b",")
-    return map(orjson.dumps, values)

@@ -51,6 +51,16 @@ def staged(bench, target, entries=None):
         yield folder, manifest if entries is None else replace(manifest, entries=entries)
 
 
+def test_opening_a_registry_changes_nothing(bench):
+    """A compile opens it before it reads, and settles it under the lock at its end."""
+    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    path = bench.out / "dataset_info.json"
+    path.write_text("{}")
+    assert Registry(bench.out).entries == {} and path.read_text() == "{}"
+    assert list(Registry.settled(bench.out).entries) == ["alpaca_rte_train"]
+    assert registry(bench).keys() == {"alpaca_rte_train"}
+
+
 def test_a_copied_folder_takes_over_no_entry(bench):
     bench.compile("rte", bench.rows("train.jsonl", ROWS))
     shutil.copytree(bench.out / "rte", bench.out / "backup")
