@@ -17,7 +17,6 @@ from tuneyard.compiler.init.look import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,
-    alpaca_output,
     longest_prose,
     question_leaf,
     question_proposal,
@@ -190,8 +189,9 @@ def lettered_choices(profile: FileProfile) -> Proposal | None:
         columns[leaf.name] = [leaf.path]
         choices.append(f"{leaf.name.upper()}. {{{leaf.name}}}")
     columns["answer"] = {"names": [answer.path], "is": "answer"}
-    write = alpaca_output("\n".join(["{question}", *choices]), "{answer}")
-    return Proposal("Questions with choices", columns, write, prompts={"question": question}, answer=answer)
+    proposal = question_proposal(profile, "Questions with choices", question, columns, answer)
+    proposal.write["instruction"] = "\n".join(["{question}", *choices])
+    return proposal
 
 
 class ChoicesKind(Kind):

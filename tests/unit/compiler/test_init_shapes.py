@@ -267,6 +267,19 @@ def test_choices_in_columns(bench, make_row, letters):
     assert str(first.get("premise", first.get("question", ""))) in record["instruction"]
 
 
+def test_choices_of_one_letter_each_go_with_the_text_that_they_are_about(bench):
+    """RACE as a table: the article is the input, and that is a guess."""
+    columns, warnings, spec = columns_of(
+        bench,
+        "race.jsonl",
+        lambda n: {
+            "article": story(n), "question": ask(n), "answer": "ABCD"[n % 4], **choices_by("ABCD", n),
+        },
+    )  # fmt: skip
+    assert columns["context"] == "article" and spec["write"][0]["input"] == "{context}"
+    assert any("article is used as the input" in warning for warning in warnings)
+
+
 def test_a_correct_choice_in_a_column_of_its_own_is_not_always_the_first(bench):
     """SciQ: the choices are sorted, so that their order does not tell the answer."""
     columns, _, spec = columns_of(
