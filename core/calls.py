@@ -120,7 +120,7 @@ def read_strict(text: str) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
         if len(values) < len(pairs):
-            raise ValueError("a key stands twice")
+            raise ValueError("duplicate key")
         return values
 
     def refused(name: str) -> None:

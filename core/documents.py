@@ -182,7 +182,7 @@ def _check(
             if not isinstance(key, yaml.ScalarNode):
                 continue
             if key.value in keys:
-                raise ContentError(f"{place}:{key.start_mark.line + 1}: the key {key.value!r} stands twice")
+                raise ContentError(f"{place}:{key.start_mark.line + 1}: duplicate key {key.value!r}")
             keys.add(key.value)
         parts = []
         for pair in node.value:

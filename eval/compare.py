@@ -135,8 +135,8 @@ def cli(
         questions.append(Calibrate())
     if metric and (questions or margin is not None):
         raise RequestError(
-            "--margin, --replicates, --by, --choose-on and --calibrate are of accuracy: leave them out, or "
-            "--metric"
+            "--margin, --replicates, --by, --choose-on and --calibrate need accuracy. Leave them out, or "
+            "leave out --metric"
         )
     share = None
     if margin is not None:

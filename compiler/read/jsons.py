@@ -105,9 +105,13 @@ def read_array(
     if rows:
         yield ObjectRows(f"{display_path}:", lines, rows)
     nested = [key for key in walk.nested if key not in other_rows]
-    for keys, why in ((walk.late, "stand after the list"), (nested, "are lists or objects beside the rows")):
+    for keys, kind in (
+        (walk.late, "fields after the list of rows"),
+        (nested, "lists and objects next to the rows"),
+    ):
         if keys:
-            problems.notes.append(f"{display_path}: not kept, as they {why}: {', '.join(map(_shown, keys))}")
+            names = ", ".join(map(_shown, keys))
+            problems.notes.append(f"{display_path}: {kind} are ignored: {names}")
 
 
 class _Walk:
@@ -171,7 +175,7 @@ class _Walk:
         for _ in self.scanner.items("}"):
             key = self.scanner.key()
             if key in keys:
-                raise BrokenError("E006", f"the key {show_value(key)} stands twice in one object")
+                raise BrokenError("E006", f"duplicate key {show_value(key)}")
             keys.append(key)
             if key == step:
                 yield from self._rows(steps[1:], f"{where}.{_shown(key)}".lstrip("."), outer)
@@ -256,7 +260,7 @@ def _parse_each(
                 continue
             key = _repeated(text, row)
             if key is not None:
-                problem = Problem("E006", place, "the key stands twice in one object", key)
+                problem = Problem("E006", place, "duplicate key", key)
                 problems.bad_row([problem], line_text)
             else:
                 lines.append(number)

@@ -184,7 +184,7 @@ class Scanner:
         if len(row) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
-            self.odd.append(("E006", f"the key {show_value(twice)} stands twice in one object"))
+            self.odd.append(("E006", f"duplicate key {show_value(twice)}"))
         return row
 
     def _constant(self, name: str) -> None:

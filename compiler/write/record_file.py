@@ -210,8 +210,8 @@ def _follow(path: Path, look: Look, pipe: Any, parent_end: Any) -> None:
 def not_as_made(path: Path, what: str) -> ContentError:
     """Error for a file whose bytes differ from the written bytes."""
     return ContentError(
-        f"{path.name}: {what} came to the disk otherwise than it was made: nothing was published; "
-        "look at the disk, and if it is sound, please report this"
+        f"{path.name}: {what}: the file on the disk differs from the written data. Nothing was published. "
+        "Check the disk. If it is sound, please report this"
     )
 
 

@@ -157,4 +157,4 @@ class _Jinja:
 
 
 def _unknown(body: str) -> ContentError:
-    return ContentError(f"the TEMPLATE does {show_value(body)}, which is not rendered here")
+    return ContentError(f"the TEMPLATE contains {show_value(body)}, which Tuneyard cannot render")

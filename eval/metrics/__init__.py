@@ -45,8 +45,10 @@ class ExampleMetric:
 
     def _value(self, row: Mapping[str, object]) -> float:
         value = float(self.function(MappingProxyType(row)))  # which others are given, too: not to be changed
-        if not math.isfinite(value) or (self.meaning.unit == "share" and not 0 <= value <= 1):
-            raise ValueError(f"{self.name}: found {value}, expected a {self.meaning.unit}")
+        if not math.isfinite(value):
+            raise ValueError(f"{self.name}: found {value}, expected a finite number")
+        if self.meaning.unit == "share" and not 0 <= value <= 1:
+            raise ValueError(f"{self.name}: found {value}, expected a share from 0 to 1")
         return value
 
     def of(self, rows: Rows) -> dict[str, object] | None:

@@ -79,7 +79,7 @@ def compare_slices(runs: Runs, base: str, by: str) -> list[Slice]:
             for run in by_model.values():
                 fields.update(dict.fromkeys(run.kinds))
         listed = ", ".join(fields) or "none"
-        raise RequestError(f"--by {by}: no dataset's rows have it (fields to part them by: {listed})")
+        raise RequestError(f"--by {by}: no dataset has this field. Fields with groups: {listed}")
     return slices
 
 

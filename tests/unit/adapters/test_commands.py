@@ -546,7 +546,7 @@ ALIASES = b"adapters:\n" + b"".join(
         (b"adapters: [rte=1]\nout: 2026-13-45\nmethod: slurp", "method"),
         (b"adapters: [rte=1]\n? [a, b]\n: 1\n", "r.yaml:2: not YAML: found unhashable key"),
         (b"adapters: " + b"[" * 5000, "r.yaml: more than 100 lists and mappings in one another"),
-        (b"adapters: [rte=1]\nadapters: [mnli=1]\n", "r.yaml:2: the key 'adapters' stands twice"),
+        (b"adapters: [rte=1]\nadapters: [mnli=1]\n", "r.yaml:2: duplicate key 'adapters'"),
         (ALIASES, "r.yaml: its aliases make more than 100,000 values of it"),
         (b'adapters: [rte=1]\nout: "x\\0y"', "expected the folder to write"),
     ],

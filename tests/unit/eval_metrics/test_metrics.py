@@ -107,8 +107,8 @@ def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install,
     [
         ("points", "return 1 / 0", "ZeroDivisionError: division by zero"),
         ("points", "return None", "TypeError: "),
-        ("points", "return float('nan')", "ValueError: bad: found nan, expected a points"),
-        ("share", "return 2", "ValueError: bad: found 2.0, expected a share"),
+        ("points", "return float('nan')", "ValueError: bad: found nan, expected a finite number"),
+        ("share", "return 2", "ValueError: bad: found 2.0, expected a share from 0 to 1"),
         ("points", "return len(prediction.pop('model_output'))", "AttributeError: 'mappingproxy'"),
     ],
 )
