@@ -111,9 +111,10 @@ def cli(
 ) -> None:
     """Compare models on the examples that all of them answered; write tables, plots and an HTML page.
 
-    RESULTS is a folder that eval.nli and the like wrote (OUT, OUT/MODEL or OUT/MODEL/SET), or results of
-    another tool: LLaMA-Factory's generated_predictions.jsonl, lm-evaluation-harness's samples_*.jsonl, JSON
-    Lines, CSV or Parquet with id, gold and prediction, or an evaluation_results.json.
+    RESULTS is a folder that `tuneyard eval nli` or another scoring command wrote (OUT, OUT/MODEL or
+    OUT/MODEL/SET), or results of another tool: LLaMA-Factory's generated_predictions.jsonl,
+    lm-evaluation-harness's samples_*.jsonl, JSON Lines, CSV or Parquet with id, gold and prediction, or an
+    evaluation_results.json.
     NAME is MODEL or MODEL/SET, for results without a name. The base is the model `base`, otherwise the first.
     """
     from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, AgainstBase
