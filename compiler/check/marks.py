@@ -199,7 +199,9 @@ class RowWeights:
 
 @dataclass(slots=True)
 class CorrectnessMarks:
-    """The values of a column such as `is_correct` over all rows: the rows with a false one, and the first.
+    """The values of a column such as `is_correct` over all rows: how many it marks as incorrect.
+
+    `incorrect_at` is the mark of an incorrect answer: 0 for `is_correct`, 1 for `is_wrong`.
 
     A column called `correct` may have other contents: the answer itself, or a number of answers.
     It is one of marks only if each of its values is true, false, 0 or 1, and numbers only if the spec writes
@@ -208,6 +210,7 @@ class CorrectnessMarks:
 
     by_name: bool
     has_answers: bool
+    incorrect_at: int = 0
     rows: int = 0
     first: str = ""
     other_values: bool = False
@@ -219,7 +222,7 @@ class CorrectnessMarks:
         number = as_number(value)
         if not self.by_name and not self._is_mark(value, number, typed=typed):
             self.other_values = True
-        if number == 0:
+        if number == self.incorrect_at:
             self.rows += 1
             self.first = self.first or place
 

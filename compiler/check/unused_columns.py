@@ -10,6 +10,7 @@ from tuneyard.compiler.rows import MISSING, Rows
 from tuneyard.compiler.spec.column_meanings import (
     CORRECTNESS,
     EARLIER_TURNS,
+    INCORRECTNESS,
     NAMES_WITH_OTHER_CONTENTS,
     SYSTEM_TEXT,
     meaning,
@@ -76,7 +77,7 @@ class Unused:
         for name in dict.fromkeys([*whole, *rows_of_path]):
             ignored = not {name.lower(), name.partition(".")[0].lower()}.isdisjoint(spec.ignore)
             text = "" if ignored or _harmless(spec, name) else meaning(name)
-            may_be_error = text or snake_case(name) in ROW_WEIGHTS | CORRECTNESS
+            may_be_error = text or snake_case(name) in ROW_WEIGHTS | CORRECTNESS | INCORRECTNESS
             if not may_be_error and not self._has_room(name, ignored=ignored):
                 continue
             numbers = rows_of_path[name] if name in rows_of_path else rows.filled(name)
@@ -114,9 +115,11 @@ class Unused:
             values = rows.column(name)
             for number in numbers:
                 weights.note(values[number], _place(rows, number))
-        elif role in CORRECTNESS:
+        elif role in CORRECTNESS | INCORRECTNESS:
             by_name = role not in NAMES_WITH_OTHER_CONTENTS
-            marks = self._correctness.setdefault(name, CorrectnessMarks(by_name, _has_answers(spec)))
+            incorrect_at = int(role in INCORRECTNESS)
+            new_marks = CorrectnessMarks(by_name, _has_answers(spec), incorrect_at)
+            marks = self._correctness.setdefault(name, new_marks)
             values = rows.column(name)
             for number in numbers:
                 marks.note(values[number], _place(rows, number), typed=rows.typed)
@@ -192,7 +195,7 @@ class Unused:
         reader = ""
         if spec.name == "io" and finding.meaning in (EARLIER_TURNS, SYSTEM_TEXT):
             reader = "spec alpaca reads it; or "
-        if name in self._weights or snake_case(name) in CORRECTNESS:
+        if name in self._weights or snake_case(name) in CORRECTNESS | INCORRECTNESS:
             reader = "LLaMA-Factory learns every row alike: take out the rows that are not to be learned; or "
         ignore = f"`ignore: [{_column_name(name)}]`"
         fix = f"{reader}{where_to_write(spec.name)} map it to a column, or leave it out by {ignore}"

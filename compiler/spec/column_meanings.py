@@ -96,9 +96,11 @@ MEANINGS["label"] = _LABEL
 """What a column of this name says about an answer. A column that is missing here changes no answer."""
 
 CORRECTNESS = frozenset(("is_correct", "is_right", "answer_is_correct", "is_answer_correct", "correct"))
-"""Columns that may mark an answer as incorrect."""
-NAMES_WITH_OTHER_CONTENTS = frozenset(("correct",))
-"""Of these the columns that may as well have the correct answer, or a number of correct answers."""
+"""Columns that may mark an answer as incorrect by a false value."""
+INCORRECTNESS = frozenset(("is_incorrect", "is_wrong", "answer_is_wrong", "incorrect", "wrong"))
+"""Columns that may mark an answer as incorrect by a true value."""
+NAMES_WITH_OTHER_CONTENTS = frozenset(("correct", "incorrect", "wrong"))
+"""Of both the columns that may as well have an answer, or a number of answers."""
 
 _QUESTIONS_OF_PAIRS = {"instruction", "prompt", "question", "query"}
 

@@ -88,6 +88,8 @@ def test_parquet_columns_hold_something_where_their_values_do(bench):
         ("qa", QA | {"is_correct": "F"}, "answers marked as incorrect"),
         ("qa", QA | {"correct": False}, "answers marked as incorrect in 1 of 2 rows"),
         ("qa", QA | {"Correct": 0}, "answers marked as incorrect"),
+        ("qa", QA | {"is_wrong": True}, "answers marked as incorrect"),
+        ("qa", QA | {"incorrect": True}, "answers marked as incorrect"),
         ("messages", {"messages": TALK, "correct": 0.0}, "answers marked as incorrect"),
         ("text", {"text": "A text.", "correct": False}, "answers marked as incorrect"),
         ("qa", QA | {"weight": 0}, "a weight of 0"),
@@ -182,6 +184,12 @@ def test_correct_with_other_contents_is_counted(bench, values):
     report = bench.compile("qa", bench.rows("t.jsonl", rows))
     assert not report.failed
     assert report.unused.counts() == {"correct": sum(value not in (None, "") for value in values)}
+
+
+@pytest.mark.parametrize("value", [False, "Paris", 7])
+def test_wrong_with_other_contents_is_counted(bench, value):
+    report = bench.compile("qa", bench.rows("t.jsonl", [QA | {"wrong": value}]))
+    assert not report.failed and report.unused.counts() == {"wrong": 1}
 
 
 def test_correct_without_answers_is_no_mark_if_it_is_a_number(bench):
