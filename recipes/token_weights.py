@@ -22,7 +22,7 @@ from tuneyard.core.time_limit import bounded
 if TYPE_CHECKING:
     import torch
 
-PROVED = "0.9.5"  # the version of LLaMA-Factory whose workflow was read and tested
+TESTED_VERSION = "0.9.5"  # of LLaMA-Factory, whose workflow looks its trainer up as a global
 IGNORED = -100  # the label of a token that carries no loss
 SCHEMA = Path(__file__).with_name("weights") / "schema.json"
 Decode = Callable[[list[int]], str]
@@ -190,12 +190,14 @@ def weighted_loss(
     import torch
     from torch.nn.functional import cross_entropy
 
-    following = labels[:, 1:].reshape(-1).to(logits.device)
-    flat = logits[:, :-1].float().reshape(-1, logits.size(-1))
-    each = cross_entropy(flat, following, ignore_index=IGNORED, reduction="none")
-    shares = weights[:, 1:].reshape(-1).to(logits.device)
-    summed = shares.sum() if total is None else total
-    return (each * shares).sum() / summed.clamp(min=torch.finfo(torch.float32).tiny)  # 0 where none weighs
+    next_labels = labels[:, 1:].reshape(-1).to(logits.device)
+    predictions = logits[:, :-1].float().reshape(-1, logits.size(-1))
+    losses = cross_entropy(predictions, next_labels, ignore_index=IGNORED, reduction="none")
+    token_weights = weights[:, 1:].reshape(-1).to(logits.device)
+    if total is None:
+        total = token_weights.sum()
+    # Without any weight the loss is 0.
+    return (losses * token_weights).sum() / total.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def install(weights: TokenWeights) -> None:
@@ -203,9 +205,11 @@ def install(weights: TokenWeights) -> None:
     from llamafactory.train.sft import workflow
 
     installed = versions("llamafactory").get("llamafactory")
-    if installed != PROVED:
-        proved = f"key-token weights are proved with LLaMA-Factory {PROVED}, found {installed}"
-        raise ContentError(f"{proved}; install that version, or train without recipes/weights")
+    if installed != TESTED_VERSION:
+        raise ContentError(
+            f"found LLaMA-Factory {installed}, expected {TESTED_VERSION}, with which key-token weights are "
+            "tested: install that version, or train without recipes/weights"
+        )
     workflow.CustomSeq2SeqTrainer = weighted_trainer(workflow.CustomSeq2SeqTrainer, weights)
 
 
