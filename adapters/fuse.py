@@ -166,8 +166,8 @@ def _changed(config: dict[str, object], changes: dict[str, object]) -> dict[str,
 def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
     """Write a planned model as one folder, its config last. The result is what each module retains of ΔW.
 
-    A complete and synced shard gets its name and an entry in the record with the `Retained` of its modules,
-    so that the next run resumes after it. `progress` is called with bytes.
+    A complete and synced shard gets its name, and an entry in the record with the `Retained` of its modules.
+    The next run resumes after it. `progress` is called with bytes.
     """
     with output.resumable(plan.check) as folder:
         record = _resume(plan, folder)

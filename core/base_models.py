@@ -51,8 +51,8 @@ def check_base(
 
     `trained_on` is the base in the adapter's config. If it is a folder here, the weights decide. Otherwise
     the model's hash that the training recorded decides, unless the user states that both are the `same`.
-    Without a hash the last part of the name decides, and the result is a warning that nothing more could be
-    checked (otherwise ""). A 4-bit copy by Unsloth counts as the model that it was made from. `folder` may be
+    Without a hash the last part of the name decides. The result is then a warning that nothing more could be
+    checked, otherwise "". A 4-bit copy by Unsloth counts as the model that it was made from. `folder` may be
     missing for a hub model, of which the name alone counts.
     """
     if trained_on is None or trained_on == reference:

@@ -198,8 +198,8 @@ def left_out_texts(
     """Columns with a text that LLaMA-Factory leaves out of a record's prompt because `query` maps nothing.
 
     `columns` are those of the entry, which has some. A column counts if the entry maps nothing to it and the
-    prompt does not contain its text. Columns that are not called like an input (`is_input`) count if they
-    hold running text that is neither in the answer nor a copy of the whole example.
+    prompt does not contain its text. A column with another name than an input's (`is_input`) must
+    contain running text. Texts of the answer and copies of the whole example do not count.
     """
     if formatting != "alpaca" or not columns or "query" in columns:
         return []

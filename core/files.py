@@ -58,7 +58,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Put `path` into errors that name no file (a full or failing disk) or a temporary file beside `path`."""
+    """Put `path` into errors that name no file (a full disk) or a temporary file next to `path`."""
     try:
         yield
     except OSError as error:
@@ -248,8 +248,8 @@ def locked(folder: Path) -> Iterator[None]:
 def staging(target: Path) -> Iterator[Path]:
     """Yield a new locked folder next to `target` to write into. It is removed unless published.
 
-    Parents that were made for it are removed as well. The folder is made under `locked(target.parent)`, which
-    the caller must not hold, so that nobody takes it for abandoned.
+    Parents that were made for it are removed as well. The caller must not hold `locked(target.parent)`: the
+    folder is made under this lock, so that no other process removes it as abandoned.
     """
     made = [folder for folder in target.parents if not folder.exists()]
     with named(target), contextlib.ExitStack() as stack:

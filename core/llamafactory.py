@@ -61,8 +61,8 @@ class RecipeData:
     def with_template(self) -> Self:
         """Add the template, which changes the tokenizer's special tokens.
 
-        LLaMA-Factory writes `default_system` and `tool_format` of a recipe into the template that all recipes
-        of the process share, so it gets copies.
+        LLaMA-Factory writes a recipe's `default_system` and `tool_format` into the template. All recipes of a
+        process share the template, so each gets a copy.
         """
         from llamafactory.data import template as templates
 

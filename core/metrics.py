@@ -22,7 +22,7 @@ from tuneyard.core.number_format import (
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A figure's unit (a share is 0 to 1, points are 0 to 100), and whether its highest value is the best.
+    """A figure's unit, and whether its highest value is the best. Shares are 0 to 1, points 0 to 100.
 
     `in_percent` figures are written as `93.3 %`, and their differences in points. All others are written as
     numbers. Neither this nor the name makes two metrics different.

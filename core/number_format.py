@@ -28,7 +28,7 @@ def interval(share: Sequence[float] | None) -> str:
 def points(share: float, border: float = 0) -> str:
     """A difference of shares in percentage points with its sign, `+43.3` or `−1.0`, and 0 without a sign.
 
-    A difference near 0 or near `border` gets as many digits as it needs to be on the correct side, `−0.03`.
+    A difference near 0 or `border` gets enough digits to be on the correct side, `−0.03`.
     """
     for digits in range(1, MOST_DIGITS):
         text = f"{100 * share:+.{digits}f}"

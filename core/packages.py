@@ -62,7 +62,7 @@ def in_checkout(command: str) -> str:
 
 
 def set_up_command(extra: str = TRAIN) -> str:
-    """Command that installs an extra here: `make setup` in a checkout, else uv or pip."""
+    """Command that installs an extra here: `make setup` in a checkout, otherwise uv or pip."""
     if not is_checkout():
         return _pip_install(f"tuneyard[{extra}]")
     if extra == TRAIN:

@@ -49,8 +49,8 @@ class Plugin:
 def load(group: Group, kind: type = object, decorator: str = "") -> dict[str, Plugin]:
     """Load a group's plug-ins by name.
 
-    A second plug-in of the same name, one that fails and one that is not of the `kind` that the decorator
-    makes are left out with a warning.
+    A warning names each plug-in that is left out: a second one of the same name, one that fails, and one that
+    is not of the `kind` that the decorator makes.
     """
     from importlib import metadata  # 30 ms that most commands do not need
 

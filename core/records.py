@@ -1,8 +1,8 @@
 """The reader of records: from a line of a dataset's file and its registry entry to turns, answers and media.
 
-It reads records as LLaMA-Factory 0.9.5 does (data/parser.py, data/converter.py), after the documented format
-and not after its code, so that `data verify` can compare the two. tests/integration/test_records.py compares
-them on a dataset of each kind.
+It reads records as LLaMA-Factory 0.9.5 does (data/parser.py, data/converter.py). It follows the documented
+format and not that code, so that `data verify` can compare the two. tests/integration/test_records.py
+compares them on a dataset of each kind.
 """
 
 import json

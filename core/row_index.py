@@ -1,8 +1,8 @@
 """Index of a dataset by row: fingerprints of its examples, and their clusters.
 
-`NAME/train.examples.npy` belongs to `NAME/train.json`. It is a numpy array of as many rows, with a field
-`fingerprint` and one named after the cluster column, if any. Records cannot have it: their format fixes
-their keys.
+`NAME/train.examples.npy` belongs to `NAME/train.json`. It is a numpy array of as many rows with the
+field `fingerprint`. A second field has the name of the cluster column, if there is one. Records cannot have
+these fields: their format fixes their keys.
 """
 
 import struct

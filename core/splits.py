@@ -98,7 +98,7 @@ def _fill(
     sizes: Sequence[int],
     classes: Sequence[int] | None,
 ) -> dict[int, int]:
-    """Give the split of this number the first free units of each class that have as many rows as its quota.
+    """Give a split the first free units of each class, up to the quota of rows of the class.
 
     The last unit of a class is in if that misses the quota by less. The result is the rows taken by class.
     """

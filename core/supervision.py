@@ -1,7 +1,8 @@
 """Supervision of a conversation: its token ids, and the labels with the loss mask.
 
-As LLaMA-Factory 0.9.5 (data/processor): question and answer of each turn are tokenised by themselves, answers
-carry loss with their end of turn, both are cut to `cutoff_len` (tests/integration/test_supervision.py).
+It follows LLaMA-Factory 0.9.5 (data/processor). Question and answer of each turn are tokenised separately.
+Answers carry loss, with their end of turn. Both are cut to `cutoff_len`.
+tests/integration/test_supervision.py compares the two.
 """
 
 from collections.abc import Callable

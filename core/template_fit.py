@@ -1,7 +1,7 @@
 """Does LLaMA-Factory's template fit the model? One rule for `recipe check` and `data verify`.
 
-`ChatFormat.of` looks at the tokenizer before the template mends it (LLaMA-Factory adds the template's stop
-words as new tokens and replaces the end token). `template_findings` then compares the template with it.
+`ChatFormat.of` reads the tokenizer before the template changes it: LLaMA-Factory adds the template's stop
+words as new tokens and replaces the end token. `template_findings` then compares the template with it.
 `with_fitted_template` does both for a recipe.
 
 A model with a chat template counts as an instruct model, one without as a base model.

@@ -1,9 +1,9 @@
 """Find columns of JSON Lines that LLaMA-Factory would read as timestamps instead of texts.
 
-Its loader gives files of lines to pyarrow, which reads a column as timestamps if every text of it is one:
+Its loader gives files of lines to pyarrow. pyarrow reads a column as timestamps if every text of it is one:
 `2023-05-02`, also with a time and a zone. Then the answer is not a text, and the row is dropped. The
-`datasets` library (4.0.0, packaged_modules/json) reads `BATCH` bytes and the rest of the line at a time, and
-each of these batches gets its types separately. A JSON array goes through pandas, which keeps texts.
+`datasets` library (4.0.0, packaged_modules/json) reads `BATCH` bytes and the rest of the line at a time. Each
+of these batches gets its types separately. A JSON array goes through pandas, which keeps texts.
 """
 
 import io
@@ -46,8 +46,10 @@ def timestamps_in_file(path: Path, columns: Collection[str]) -> dict[str, int]:
 
 
 def texts_after_timestamps(path: Path, columns: Collection[str]) -> dict[str, int]:
-    """Columns that are timestamps in the loader's first batch and texts in a later one, with the first line
-    (from 1) of that one. The loader gives every batch the types of the first, and stops at such a text.
+    """Columns that are timestamps in the loader's first batch and texts in a later batch.
+
+    The value is the first line (from 1) of the later batch. The loader gives every batch the types of the
+    first, and stops at a text.
     """
     timestamps: set[str] = set()
     first_lines: dict[str, int] = {}

@@ -232,8 +232,8 @@ def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
 def _activations(shapes: Shapes, setup: Setup) -> float:
     """Bytes kept for the backward pass, and the logits (bf16, twice fp32), the largest part.
 
-    A layer keeps about 8 tensors of the hidden size and 3 of the intermediate size in bf16 (SDPA writes no
-    attention); recomputing keeps one hidden tensor for each layer, and one layer in full.
+    A layer keeps about 8 tensors of the hidden size and 3 of the intermediate size in bf16. SDPA writes no
+    attention. Recomputing keeps one hidden tensor for each layer, and one layer in full.
     """
     layer = setup.tokens * (8 * shapes.hidden + 3 * shapes.intermediate) * BF16
     inputs = setup.tokens * shapes.hidden * BF16 * shapes.layers

@@ -133,7 +133,7 @@ class LlamaFactory:
         return client_end, process
 
     def _copy_errors(self, process: "subprocess.Popen[bytes]") -> None:
-        """Collect what the process prints on stderr, and show its progress."""
+        """Collect the stderr of the process, and show its progress."""
         if process.stderr is None:
             return
         while True:

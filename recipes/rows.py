@@ -261,8 +261,8 @@ def epoch(
 ) -> dict[str, int]:
     """The `rows` (or packed blocks) of an epoch, the tokens `seen` in them, and the `longest` row.
 
-    `others` are the sets that are evaluated on. `UntrainableEpochError` for a share held out or for
-    probabilities that LLaMA-Factory cannot take, and for packed rows that do not fill a single block.
+    `others` are the datasets for evaluation. `UntrainableEpochError` if LLaMA-Factory rejects the held-out
+    share or the probabilities, or if the packed rows do not fill a block.
     """
     from datasets import Dataset
     from llamafactory.data.data_utils import merge_dataset, split_dataset

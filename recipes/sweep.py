@@ -144,8 +144,8 @@ def check_folder(out: Path) -> None:
 def _values(key: str, text: str) -> list[str]:
     """Split at the commas outside brackets. Each value comes once, a list without its brackets.
 
-    LLaMA-Factory reads some settings as comma-separated lists. Without brackets nobody can tell a list from
-    the values of a grid, so that is a `RequestError`.
+    LLaMA-Factory reads some settings as comma-separated lists. `RequestError` for a list without brackets,
+    which could also be the values of a grid.
     """
     if "[" in re.sub(LIST, "", text) or "]" in re.sub(LIST, "", text):
         raise RequestError(f"{key}={text}: a bracket has no partner; a list is written as [q_proj,v_proj]")

@@ -1,8 +1,8 @@
 """python -m recipes.token_weights WEIGHTS.yaml RECIPE.yaml: LLaMA-Factory's SFT with key-token weights.
 
-`run_sft` looks its trainer up as a global of its module, so a subclass put there before `run_exp()` trains
-with everything else unchanged. A rule is a regular expression (its first group, otherwise the whole match), a
-list of words, or a field of the answer's template. If rules overlap, the last one counts.
+`run_sft` finds its trainer as a global of its module. A subclass put there before `run_exp()` trains, and all
+other code stays LLaMA-Factory's. A rule is a regular expression (its first group, otherwise the whole match),
+a list of words, or a field of the answer's template. If rules overlap, the last one counts.
 """
 
 import itertools
