@@ -3,7 +3,7 @@
 import pytest
 
 from tests import messages
-from tests.messages import contains, form, normalised, parse, printed, raises
+from tests.messages import contains, form, line_with, normalised, parse, printed, raises
 from tuneyard.core.errors import RequestError
 
 pytest_plugins = ("pytester",)
@@ -54,6 +54,14 @@ def test_a_message_without_its_fact_fails() -> None:
         raise RequestError("found 3 rows")
     with pytest.raises(AssertionError, match="expected '13' in"):
         printed("found 3 rows", "13")
+
+
+def test_all_facts_of_a_line_are_in_that_line_alone() -> None:
+    text = "a.json: 3 rows\nb.json: 4 rows\nb.json: 4 columns"
+    assert line_with(text, "a.json", 3) == "a.json: 3 rows"
+    for facts in (("a.json", 4), ("b.json", 4)):
+        with pytest.raises(AssertionError):
+            line_with(text, *facts)
 
 
 def test_places_of_this_machine_have_one_name(tmp_path) -> None:
