@@ -149,7 +149,7 @@ class Qa(Task):
         lines = [""]
         for generated in results["generation"]:
             answer = " ".join(generated["answer"].split())
-            lines.append(f"{generated['prompt']} → {answer}")
+            lines.append(f"fixed prompt: {generated['prompt']} → {answer}")
         lexical = _lexical(results)
         for name, part in results["types"].items():
             lines.append(f"{name}  {_figures(part, lexical)}")
