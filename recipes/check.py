@@ -427,9 +427,9 @@ def not_checked(recipe: Recipe, answer: Answer, model: str) -> Iterator[str]:
     adapted = (
         "lora_target" if recipe.settings.get("finetuning_type", "lora") == "lora" else "parameters and disk"
     )
-    for name, what in {"tokens": "template and cutoff_len", "model": adapted}.items():
+    for name, part in {"tokens": "template and cutoff_len", "model": adapted}.items():
         if "error" in answer.get(name, {}):
-            yield f"{what} ({answer[name]['error']}){hint}"
+            yield f"{part} ({answer[name]['error']}){hint}"
     for name, about in answer.get("data", {}).items():
         if "error" in about:
             yield f"the rows of {name} ({about['error']})"

@@ -72,10 +72,10 @@ class Stats:
         for title, counter in (("labels", self.labels), ("languages by script", self.languages)):
             shares = []
             for name, count in counter.most_common():
-                shown = name
+                label = name
                 if counter is self.languages:
-                    shown = tr(name)
-                shares.append(f"{shown} {count} ({count / self.examples:.1%})")
+                    label = tr(name)
+                shares.append(f"{label} {count} ({count / self.examples:.1%})")
             if shares:
                 yield tr(LISTED, title=tr(title), values=tr(", ").join(shares))
 
