@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from tests.messages import printed_line, raises
-from tuneyard.core.datasets import find_dataset, read_records, read_registry, registry_folder
+from tuneyard.core.datasets import (
+    find_dataset,
+    left_out_texts,
+    read_records,
+    read_registry,
+    registry_folder,
+)
 from tuneyard.core.errors import ContentError, RequestError
 
 
@@ -111,3 +117,20 @@ def test_a_folder_that_is_named_and_not_there_is_refused(tmp_path: Path) -> None
     (tmp_path / "dataset_info").mkdir()
     with raises(RequestError, "dataset_inf", "dataset_info"):
         registry_folder(tmp_path / "dataset_inf")
+
+
+STORY = "The river rose for three days before the bridge gave way."
+
+
+@pytest.mark.parametrize(
+    ("text", "left_out"),
+    [
+        (STORY, ["note"]),
+        (f"What broke? {STORY}", ["note"]),  # the prompt is in it, the answer is not
+        (f"{STORY} So it was: the bridge.", ["note"]),  # the answer is in it, the prompt is not
+        (f"What broke? {STORY} So it was: the bridge.", []),  # a copy of the whole example
+    ],
+)
+def test_a_copy_of_the_whole_example_is_no_text_that_is_left_out(text: str, left_out: list[str]) -> None:
+    record = {"q": "What broke?", "a": "So it was: the bridge.", "note": text}
+    assert left_out_texts(record, {"prompt": "q", "response": "a"}) == left_out

@@ -1,5 +1,7 @@
 """The reader of records: formats of records without an entry, and the quick way to prompts."""
 
+import json
+
 import pytest
 
 from tuneyard.core.errors import ContentError
@@ -111,3 +113,13 @@ def test_a_value_that_cannot_be_read_is_an_error_with_its_place(entry, record, r
     with pytest.raises(ContentError) as error:
         read_example(record, entry, "a.json: record 7")
     assert str(error.value).startswith("a.json: record 7: ") and reason in str(error.value)
+
+
+def test_calls_of_a_message_keep_their_letters() -> None:
+    call = {"function": {"name": "天气", "arguments": '{"city": "北京"}'}}
+    messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "tool_calls": [call]}]
+    entry = {"formatting": "openai", "columns": {"messages": "messages"}, "tags": OPENAI_TAGS}
+    example = read_example({"messages": messages}, entry, "here")
+    (answer,) = example.answers
+    assert json.loads(answer[1]) == [call["function"]]
+    assert "天气" in answer[1] and "北京" in answer[1]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuneyard.core.supervision import IGNORED, SupervisedText, Turns, supervise, supervise_text
+from tuneyard.core.supervision import IGNORED, SupervisedText, Turns, chat_turns, supervise, supervise_text
 
 
 def turn(asked: int, answered: int) -> tuple[list[int], list[int]]:
@@ -60,3 +60,16 @@ def test_a_text_is_learned_whole_up_to_the_cut(begins, cutoff, kept):
     supervised = supervise_text(Letters(), "ab", cutoff)
     assert supervised.ids == supervised.labels == list(map(ord, kept))
     assert supervised.length == 3 + begins and supervised.cut == (cutoff == 3)
+
+
+def test_the_chat_template_alone_says_where_a_text_begins():
+    """A tokenizer that puts a token of its own before each text must not do so before each turn."""
+
+    def tokenizer(text, add_special_tokens):
+        return {"input_ids": [*([0] if add_special_tokens else []), *map(ord, text)]}
+
+    def render(messages, asks):
+        return "".join(message["content"] for message in messages) + ">" * asks
+
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": ">a"}]
+    assert chat_turns(tokenizer, render)(messages).pairs == [([ord("q"), ord(">")], [ord("a")])]

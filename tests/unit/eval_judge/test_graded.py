@@ -56,6 +56,7 @@ def test_nothing_is_detectable_where_equal_values_are_of_too_few_clusters(tmp_pa
     comparison = compared(tmp_path, "score")
     assert comparison.sets[0].against_base[0].smallest == math.inf
     assert "nan" not in markdown(comparison)
+    assert all(figure.unparsed == 0 for figure in comparison.sets[0].figures.values())
 
 
 def test_a_loss_is_that_of_all_tokens_together_and_lower_is_better(tmp_path):

@@ -289,3 +289,10 @@ def test_five_equal_answers_are_no_proof_that_models_are_equal(
     family_of_equals = estimates(units_of([np.zeros((5, candidates))], [groups]))
     assert all(one_of.p == 1 for one_of in family_of_equals)
     assert all(one_of.low < -0.5 and one_of.high > 0.5 for one_of in family_of_equals)
+
+
+def test_candidates_no_further_apart_than_luck_takes_them_are_shrunk_to_their_mean() -> None:
+    steps = np.array([[1.0, -1.0], [-1.0, 1.0]] * 50 + [[1.0, 0.0]])
+    values = units_of([steps], [None]).values
+    assert values[0] != values[1]
+    assert shrunk(units_of([steps], [None])).tolist() == pytest.approx([values.mean()] * 2, abs=1e-12)

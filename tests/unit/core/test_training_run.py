@@ -1,0 +1,17 @@
+"""The hash of a model folder is that of its model, and of nothing that lies beside it."""
+
+from pathlib import Path
+
+from tuneyard.core.training_run import model_sha256
+
+
+def test_files_and_folders_beside_the_model_do_not_change_its_hash(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    before = model_sha256(tmp_path)
+    (tmp_path / "train.log").write_text("step 1")
+    (tmp_path / "README.md").write_text("a model")
+    (tmp_path / "checkpoints.json").mkdir()
+    assert model_sha256(tmp_path) == before
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    assert model_sha256(tmp_path) != before
