@@ -164,7 +164,9 @@ def _put(staged: Path, target: Path, check: Check) -> None:
                 number += 1
             kept = target.with_name(f"{stem}-{number}{suffix}")
             publish(staged, kept)
-            raise RequestError(f"{error}; it came during this run, whose result is kept as {kept}") from error
+            raise RequestError(
+                f"{error}; it appeared while this command ran. The result of the command is kept as {kept}"
+            ) from error
         publish(staged, target)
 
 

@@ -333,7 +333,7 @@ class TwoPassWriter:
             return chosen
         self.problems.notes.append(f"{name}: {len(chosen)} rows of {size_in_mixture} wanted")
         if len(chosen) < size_in_mixture:
-            message = f"the part could not be filled: {size_in_mixture} rows wanted, {len(chosen)} found"
+            message = f"too few rows for this part: found {len(chosen)}, expected {size_in_mixture}"
             self.problems.warn(Problem("W210", name, message))
         return chosen
 

@@ -82,8 +82,8 @@ def check_base(
     if _plain(trained_on) not in (_plain(reference), _plain(published.name)):
         absent = trained_on if is_local else reference
         raise ContentError(
-            f"{wrong}, not on {reference}, and {absent} is no folder here whose weights could be compared; "
-            f"{fix}"
+            f"{wrong}, not on {reference}. {absent} is not a folder on this machine, so that the "
+            f"weights of both cannot be compared; {fix}"
         )
     return (
         f"adapter {adapter}: trained on {trained_on}, which is not here: whether {reference} holds "

@@ -18,6 +18,7 @@ import click
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import write_bytes
 from tuneyard.core.language import ENGLISH, catalogue, current, in_language, tr
+from tuneyard.core.warn import reported
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,10 +106,10 @@ def plotting() -> Iterator[None]:
     """
     import matplotlib
 
-    reported = _reported()
+    texts = reported()
     language = plot_language()
-    if language != current() and NOT_WRITTEN not in reported:
-        reported.add(NOT_WRITTEN)
+    if language != current() and NOT_WRITTEN not in texts:
+        texts.add(NOT_WRITTEN)
         click.echo(tr(NOT_WRITTEN), err=True)
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", MISSING_GLYPH.pattern)
@@ -121,20 +122,11 @@ def plotting() -> Iterator[None]:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
             continue
         letter = chr(int(glyph[1]))
-        if letter not in reported:
-            reported.add(letter)
+        if letter not in texts:
+            texts.add(letter)
             letters.append(letter)
     if letters:
         click.echo(tr("warning: {what}", what=tr(BOXES, letters=_listed(letters))), err=True)
-
-
-def _reported() -> set[str]:
-    """Letters and texts that this command has reported already; empty outside a command."""
-    context = click.get_current_context(silent=True)
-    if context is None:
-        return set()
-    reported: set[str] = context.meta.setdefault(__name__, set())
-    return reported
 
 
 def _listed(letters: Sequence[str]) -> str:

@@ -8,9 +8,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import click
-
 from tuneyard.core.errors import ContentError
+from tuneyard.core.warn import warn
 
 Group = Literal[
     "tuneyard.metrics",
@@ -96,8 +95,3 @@ def registry(
         else:
             registered[plugin.value.name] = replace(plugin.value, plugin=plugin)
     return registered
-
-
-def warn(text: str) -> None:
-    """Print a warning to stderr."""
-    click.echo(f"warning: {text}", err=True)

@@ -102,7 +102,7 @@ def read_row_index(records: Path) -> RowIndex | None:
     try:
         rows = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ContentError(f"{path}: no file of examples: {error}; compile the dataset again") from error
+        raise ContentError(f"{path}: broken row index: {error}; compile the dataset again") from error
     names = rows.dtype.names or ()
     if rows.ndim != 1 or FINGERPRINT not in names:
         raise ContentError(f"{path}: found {rows.dtype}, expected a field {FINGERPRINT!r}; compile again")

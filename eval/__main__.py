@@ -11,7 +11,8 @@ import click
 
 from tuneyard.core.cli import LazyGroup, examples
 from tuneyard.core.errors import CLI, run_command
-from tuneyard.core.plugins import load, warn
+from tuneyard.core.plugins import load
+from tuneyard.core.warn import warn
 
 GROUP: Literal["tuneyard.scoring_commands"] = "tuneyard.scoring_commands"
 COMMANDS = {

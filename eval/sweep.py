@@ -19,7 +19,7 @@ from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import RequestError, resumed_by, run_command
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language import ENGLISH, in_language, lang_option
-from tuneyard.core.plugins import warn
+from tuneyard.core.warn import warn
 from tuneyard.eval.backends import shards
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.judge.compared import ComparedRuns, compare_runs

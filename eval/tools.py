@@ -11,9 +11,9 @@ from typing import Any
 
 from tuneyard.core.calls import WrongValueError, calls_of
 from tuneyard.core.errors import ContentError, run_command
-from tuneyard.core.plugins import warn
 from tuneyard.core.prompt import Conversation, Message
 from tuneyard.core.records import ANSWERS
+from tuneyard.core.warn import warn
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset
 from tuneyard.eval.datasets.prompts import other_prompt

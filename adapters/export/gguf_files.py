@@ -121,7 +121,7 @@ def _write_lora(
         raise RequestError("--type and --llama-cpp are for models; an adapter's GGUF is always fp32")
     if source.base is None:
         raise RequestError(
-            f"{source.folder}: an adapter, which has no GGUF of its own as a model. Fuse it first: "
+            f"{source.folder}: an adapter alone cannot become a GGUF model. Fuse it with its base first: "
             f"tuneyard adapter fuse {source.folder} --base BASE --out DIR, and export that; or give --base "
             "BASE here for a GGUF LoRA that is loaded beside the base's GGUF"
         )

@@ -36,7 +36,7 @@ from tuneyard.core.calls import (
     thought,
 )
 from tuneyard.core.datasets import filled
-from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.errors import Problem, counted, show_value
 
 OPENAI = {role: role for role in (USER, ASSISTANT, SYSTEM, OBSERVATION)} | {CALL: "function_call"}
 ROLE_NAMES: dict[str, Schema] = {
@@ -442,19 +442,21 @@ class TurnsReader(ColumnReader):
         first, text = row[self.column.name][0], row["system"]
         if first.role == SYSTEM and text and str(text).strip() not in ("", first.text.strip()):
             both = f"{show_value(first.text)} as a turn and {show_value(text)} beside the turns"
-            raise WrongValueError(f"found two system texts, {both}; a record holds one")
+            raise WrongValueError(f"found two system texts, {both}; expected one")
         return {}
 
     def notes(self) -> list[str]:
         """How many conversations are shortened, and how many lose their system text."""
         lines = []
         if self.shortened:
-            message = "have more than the first exchange, which alone is written"
-            lines.append(f"{self.shortened} conversations {message} (`turns: history` keeps the others)")
+            message = "the first exchange alone is written"
+            lines.append(
+                f"{counted(self.shortened, 'conversation')}: {message} (`turns: history` keeps the others)"
+            )
         if self.without_their_system:
             why = "the mixture has its own" if self.spec.has_one_system else "`ignore: [system]`"
-            left_out = f"whose system turn {self.may_leave_out} leaves out ({why})"
-            lines.append(f"{self.without_their_system} conversations {left_out}")
+            left_out = f"{self.may_leave_out} leaves the system turn out ({why})"
+            lines.append(f"{counted(self.without_their_system, 'conversation')}: {left_out}")
         return lines
 
 

@@ -18,7 +18,8 @@ from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.core.errors import Problem, RequestError
-from tuneyard.core.plugins import Plugin, bundled_with, load, warn
+from tuneyard.core.plugins import Plugin, bundled_with, load
+from tuneyard.core.warn import warn
 
 GROUP: Literal["tuneyard.readers"] = "tuneyard.readers"
 

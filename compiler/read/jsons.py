@@ -214,7 +214,7 @@ def _inside(value: object, steps: Steps, where: str, outer: Fields) -> Iterator[
 def ambiguous(keys: Sequence[str]) -> str:
     """The words for several lists of objects in one document, of which none is the rows."""
     lists = f"found {len(keys)} lists of objects: {', '.join(map(show_value, keys))}"
-    return f"{lists}; say which holds the rows, in a spec under `source:`, such as `rows: {keys[0]}`"
+    return f"{lists}; name the list that holds the rows in a spec, under `source:`: `rows: {keys[0]}`"
 
 
 def _shown(key: str) -> str:

@@ -40,7 +40,9 @@ def compare_runs(runs: Runs, questions: Sequence[Question], warnings: Sequence[s
     """
     kinds = {type(question) for question in questions}
     if {HeldOutChoice, Replicates} <= kinds:
-        raise RequestError("--choose-on half leaves one model beside the base: leave it out, or --replicates")
+        raise RequestError(
+            "--choose-on half keeps one model, and --replicates needs several: leave one of both out"
+        )
     warned = list(warnings)
     for by_model in runs.values():
         warned += check_rows(list(by_model.values()))

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.metrics import ACCURACY, METRICS, Metric, direction, metric_of, read_metric
-from tuneyard.core.plugins import Plugin, PluginError, registry, warn
+from tuneyard.core.plugins import Plugin, PluginError, registry
+from tuneyard.core.warn import warn
 from tuneyard.eval.statistics.rates import Rows, groups_of, metric_mean
 
 Function = Callable[[Mapping[str, Any]], float]

@@ -296,7 +296,9 @@ def _check_same(out: Path, before: Identity, now: Identity) -> None:
             if name in before[part] and before[part][name] != value:
                 changed.append(f"{part} {name}: was {_shown(before[part][name])}, is {_shown(value)}")
     if changed:
-        raise RequestError(f"{out} cannot be resumed, it was another run: {'; '.join(changed)}")
+        raise RequestError(
+            f"{out}: --resume needs the settings of the run that is there; changed: {'; '.join(changed)}"
+        )
 
 
 def _compared_before(out: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object, sha256, write_json
 from tuneyard.core.language import tr
-from tuneyard.core.plugins import warn
+from tuneyard.core.warn import warn, warn_once
 from tuneyard.eval.backends import shards
 from tuneyard.eval.backends.scorers import Scorer, score_in_halves
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -214,7 +214,7 @@ def show(job: Job, task: Task, results: Mapping[str, Any], note: str) -> None:
     if job.repeat > 1:  # the first repeat has the same rows and warns of them
         return
     for warning in training_warnings(name, len(job.rows), results):
-        warn(warning)
+        warn_once(warning)
 
 
 def _rescore(job: Job, source: Path, plan: ScoringPlan) -> None:

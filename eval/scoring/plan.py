@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import read_object, versions
-from tuneyard.core.plugins import warn
 from tuneyard.core.supervision import Turns
+from tuneyard.core.warn import warn
 from tuneyard.eval.backends import shards
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import WITHOUT_BOS, Prompting

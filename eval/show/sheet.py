@@ -117,8 +117,8 @@ def check_key(path: Path, facts: Mapping[str, object]) -> None:
     changed = [name for name, value in facts.items() if before.get(name) != value]
     if changed:
         raise RequestError(
-            f"{path} is the key of a sheet with other {' and '.join(changed)}, which raters may hold: "
-            "choose another --out, or --force"
+            f"{path}: the key of an earlier sheet with another {' and another '.join(changed)}. "
+            "Raters may still have that sheet: choose another --out, or give it up with --force"
         )
 
 

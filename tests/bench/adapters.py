@@ -198,7 +198,7 @@ def bench_fuse(work: Path, out: Path) -> None:
     base, pair = apart(make_base, work / "base", 2 if SMALL else 36), [work / "rte", work / "mnli"]
     shards = " ".join(str(path) for path in sorted(base.glob("*.safetensors")))
     copy = f"mkdir {out} && cp {shards} {out}"
-    ours = adapters("fuse", *(f"{path}=0.5" for path in pair), "--base", base, "--out", out)
+    ours = adapters("fuse", *(f"{path}=0.5" for path in pair), "--base", base, "--same-base", "--out", out)
     ways = (["sh", "-c", copy], ["sh", "-c", f"{copy} && sync {out}/*"], ours)
     turns = [[once(way, out) for way in ways] for _ in range(3)]
     copied, synced, fused = (min(costs) for costs in zip(*turns, strict=True))

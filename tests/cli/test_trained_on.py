@@ -116,7 +116,7 @@ def test_what_is_not_checked_is_said_once_for_a_model(tiny_model, capsys) -> Non
         "out",
     )
     reason = "saves/mine: no training.json, and no README.md that names its datasets"
-    (warning,) = {line for line in capsys.readouterr().err.splitlines() if "not checked" in line}
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "not checked" in line]
     printed(warning, "warning", "mine", reason)
     call(compare, "out", "--out", "table")
     assert capsys.readouterr().err.count("not checked") == 1

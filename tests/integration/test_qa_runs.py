@@ -55,4 +55,4 @@ def test_another_measure_of_similarity_is_another_run(arguments, tmp_path, run) 
     found = json.loads((tmp_path / "out/base/sums/results.json").read_text())
     assert found["similarity"]["by"].startswith("semantic: cosine by model")
     done = run(*few, "--resume", env=ONE_THREAD, code=2)
-    assert "it was another run: settings similarity" in done.stderr
+    assert "changed: settings similarity" in done.stderr

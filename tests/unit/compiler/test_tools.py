@@ -98,7 +98,7 @@ def test_a_system_turn_that_an_output_leaves_out_is_an_error(bench):
         ignoring = bench.write("t.yaml", "ignore: [system]\n" + HEAD + output)
         assert compiled(bench, ignoring, [SYSTEM, ASK, SAY]) == []
         report = bench.compile(str(ignoring), bench.folder / "t.jsonl", force=True)
-        left_out = "1 conversations whose system turn t.jsonl leaves out (`ignore: [system]`)"
+        left_out = "1 conversation: t.jsonl leaves the system turn out (`ignore: [system]`)"
         assert report.problems.notes[0].endswith(left_out)
 
 

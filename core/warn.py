@@ -1,0 +1,25 @@
+"""Warnings on stderr, and what a command has reported already."""
+
+import click
+
+
+def warn(text: str) -> None:
+    """Print a warning to stderr."""
+    click.echo(f"warning: {text}", err=True)
+
+
+def warn_once(text: str) -> None:
+    """Print a warning unless this command has printed the same one."""
+    texts = reported()
+    if text not in texts:
+        texts.add(text)
+        warn(text)
+
+
+def reported() -> set[str]:
+    """Texts that this command has reported, to add others to; empty and not kept outside a command."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return set()
+    texts: set[str] = context.meta.setdefault(__name__, set())
+    return texts
