@@ -18,7 +18,7 @@ from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import RequestError, resumed_by, run_command
 from tuneyard.core.files import read_object, write_json, write_text
-from tuneyard.core.language import ENGLISH, in_language, lang_option
+from tuneyard.core.language import ENGLISH, in_language, lang_option, tr
 from tuneyard.core.warn import warn
 from tuneyard.eval.backends import shards
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
@@ -48,6 +48,7 @@ from tuneyard.eval.statistics.selection import Split, split_halves
 COMMAND = "eval.sweep"
 STEPS = "trainer_state.json"
 RECIPE = "merge.yaml"
+NO_ADAPTER = "No weights have a better figure than {base} on the choosing half: there is no adapter to ship."
 
 
 @cli_command(
@@ -115,6 +116,8 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
         ship = compared.answers[0].records[-1].model
         _write_recipe(request.out / RECIPE, axes.models[ship])
         click.echo(write(sweep, compared), nl=False)
+        if not axes.models[ship]:
+            click.echo(tr(NO_ADAPTER, base=ship))
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,3 +208,11 @@ def test_chinese_tables_have_the_same_figures(folders, tmp_path) -> None:
     assert "majority-class baseline" in tables[0] and "多数类基线" in tables[1]
     figures = [re.findall(r"\d+\.\d %", table) for table in tables]
     assert figures[0] == figures[1] and figures[0]
+
+
+def test_a_sweep_whose_best_point_is_the_base_ships_no_adapter(folders, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    call(cli, *folders, "--grid", "0", "--limit", "8", "--out", out)
+    assert json.loads((out / "sweep.json").read_text())["ship"] == "base"
+    assert not (out / "merge.yaml").exists()
+    printed_line(capsys.readouterr().out, "base", "no adapter to ship")
