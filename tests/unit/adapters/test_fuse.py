@@ -310,6 +310,16 @@ def test_index_and_shards_must_agree(tmp_path):
         fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
 
 
+def test_a_missing_shard_is_named_with_its_index(tmp_path):
+    base = make_base(tmp_path / "base", base_tensors(), shards=2)
+    index = base / "model.safetensors.index.json"
+    missing = base / json.loads(index.read_text())["weight_map"]["model.embed_tokens.weight"]
+    missing.unlink()
+    with raises(RequestError, index, missing):
+        fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_pickled_or_truncated_bases_are_refused(tmp_path):
     base = make_base(tmp_path / "base", base_tensors())
     file = base / "model.safetensors"

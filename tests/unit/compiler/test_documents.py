@@ -272,6 +272,16 @@ def test_a_record_is_measured_from_where_it_begins(monkeypatch):
     assert [len(str(scanner.value())) for _ in scanner.items("]")] == [100, 60]
 
 
+def test_a_line_beyond_the_limit_in_a_tsv_is_named_and_nothing_is_published(bench, monkeypatch):
+    """A .tsv is read without quotes, line by line."""
+    monkeypatch.setattr("tuneyard.compiler.read.stream.RECORD", 200)
+    monkeypatch.setattr("tuneyard.compiler.read.stream.BLOCK", 50)
+    rows = ["question\tanswer", "Why?\tSo.", f"How {'long ' * 60}?\tThus.", "When?\tNow."]
+    report = bench.compile("qa", bench.write("t.tsv", "\n".join(rows) + "\n"))
+    assert bench.codes(report) == [("E014", "t.tsv:3")]
+    assert report.failed and not bench.out.exists()
+
+
 @pytest.mark.parametrize("indent", [None, 1])
 def test_one_bad_row_of_a_large_wrapped_list_is_named(bench, indent):
     rows = [{"question": f"Q{n}?" * 10, "answer": f"A{n}." * 10} for n in range(12_000)]

@@ -29,6 +29,14 @@ def test_history_is_cleaned_as_the_question_is(bench):
     assert bench.records("alpaca.json")[0]["history"] == [["Where?", "Here."]]
 
 
+@pytest.mark.parametrize("texts", [["Where?"], ["Where?", "Here.", "And now?"]])
+def test_a_pair_of_more_or_fewer_than_two_texts_is_refused(bench, texts):
+    rows = [ASKED | {"history": EARLIER}, ASKED | {"history": [*EARLIER, texts]}]
+    report = bench.compile("alpaca", bench.rows("a.jsonl", rows))
+    assert bench.codes(report) == [("E105", "a.jsonl:2")]
+    assert report.failed and not bench.out.exists()
+
+
 @pytest.mark.parametrize(
     ("write", "turns", "facts"),
     [

@@ -208,6 +208,22 @@ def test_ratings_next_to_an_answer_are_reported_as_unused(bench):
     assert "warning: not used: helpfulness (number)" in report
 
 
+@pytest.mark.parametrize("rating", ["overall_score", "score", "reward"])
+def test_rated_answers_become_pairs_by_any_usual_name_of_the_rating(bench, rating):
+    columns, _, spec = columns_of(
+        bench,
+        "rated.jsonl",
+        lambda n: {
+            "tags": ["a", "b"],
+            "prompt": ask(n),
+            "responses": [{rating: n % 3, "text": reply(n)}, {rating: 5, "text": reply(n + ROWS)}],
+        },
+    )
+    assert columns == {"question": "prompt", "chosen": "responses", "rejected": "responses"}
+    best = {"by": rating, "take": "text"}
+    assert [spec["columns"][name]["best"] for name in ("chosen", "rejected")] == [best, best]
+
+
 WORDS = ("tin", "zinc", "iron", "lead")
 
 

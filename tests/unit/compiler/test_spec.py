@@ -123,6 +123,15 @@ def test_what_is_wrong_in_a_spec_is_said(bench, change, says):
     assert says in refused(bench, GOOD.replace(*change))
 
 
+def test_only_plain_text_takes_turns_by_their_roles(bench):
+    """The other formats have a field for them, so that their error does not ask for `roles`."""
+    turns = "about: a test\ncolumns: {talk: {names: [talk], is: turns}}\n"
+    assert refused(bench, f"{turns}write: [{{file: t.jsonl, format: text}}]\n").endswith("with `roles`")
+    assert load_spec(str(bench.write("t.yaml", f"{turns}write: [{{file: t.jsonl, format: messages}}]\n")))
+    for name in ("sharegpt", "messages"):
+        assert "roles" not in refused(bench, GOOD.replace("format: alpaca", f"format: {name}"))
+
+
 def test_a_spec_with_neither_columns_nor_mix_is_refused(bench):
     output = "{dataset: t, file: t.jsonl, format: alpaca, instruction: hello, output: world}"
     assert "expected `columns` or `mix`" in refused(bench, f"about: a test\nwrite: [{output}]\n")

@@ -44,6 +44,8 @@ def compiled(bench: Bench, spec: object, *talks: list[dict]) -> list[tuple[str, 
         (1, ASK | {"images": ["a.jpg"]}, "turn 1: images beside content would be lost"),
         (1, {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]},
          "turn 1: found parts (text, image_url), expected text in 'content'"),
+        (1, {"role": "user", "content": [{"type": "x"}, "plain"]},
+         """turn 1: found [{"type": "x"}, "plain"], expected text in 'content'"""),
     ],
 )  # fmt: skip
 def test_what_a_turn_would_lose_is_an_error_with_its_place(bench, number, change, says):

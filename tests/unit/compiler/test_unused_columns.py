@@ -340,6 +340,25 @@ def test_items_of_a_list_beside_the_one_that_is_used_are_named(bench):
     assert bench.compile("io", source).unused.counts() == {"instances.1": 1}
 
 
+def test_all_unused_keys_of_an_object_are_named_and_only_the_first_unused_item_of_a_list(bench):
+    columns = '{question: [faq.question], answer: ["faq.answers.0"]}'
+    output = '{file: s.jsonl, format: alpaca, instruction: "{question}", output: "{answer}"}'
+    spec = bench.write("s.yaml", f"about: a\ncolumns: {columns}\nwrite: [{output}]\n")
+    faq = {"id": 7, "question": "Why?", "answers": ["So.", "Thus.", "Hence."], "page": "p. 3"}
+    report = bench.compile(spec, bench.rows("t.jsonl", [{"faq": faq}]))
+    assert report.unused.counts() == {"faq.id": 1, "faq.answers.1": 1, "faq.page": 1}
+
+
+def test_a_column_by_which_the_rows_are_split_is_used(bench):
+    columns = "{question: [question], answer: [answer], page: [page]}"
+    output = '{file: "{split}.jsonl", format: alpaca, instruction: "{question}", output: "{answer}"}'
+    split = "{eval: 0.5, group: page}"
+    text = f"about: a\ncolumns: {columns}\nsplit: {split}\nwrite: [{output}]\n"
+    rows = [QA | {"question": f"Why {n}?", "page": f"{n % 3}", "url": "u"} for n in range(12)]
+    report = bench.compile(bench.write("s.yaml", text), bench.rows("t.jsonl", rows))
+    assert report.unused.counts() == {"url": 12}
+
+
 @pytest.mark.parametrize(
     "name", ["KTO-Tag", "kto tag", "isPreferred", "imagePath", "systemPrompt", "Images "]
 )
