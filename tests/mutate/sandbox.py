@@ -26,7 +26,7 @@ TESTS = [
     "tests/unit/core", "tests/unit/compiler", "tests/unit/adapters", "tests/unit/eval_metrics",
     "tests/unit/eval_statistics", "tests/unit/eval_read", "tests/unit/eval_judge", "tests/unit/eval_show",
     "tests/unit/eval_datasets/test_clusters_mnli.py", "tests/unit/eval_backends/test_stream.py",
-    "tests/cli/test_compiler.py", "tests/cli/test_tuneyard.py",
+    "tests/cli/test_compiler.py", "tests/cli/test_dialogue.py", "tests/cli/test_tuneyard.py",
 ]  # fmt: skip
 FEW = 20  # tests that are run first
 HEAVY = ("pytest", "hypothesis", "numpy", "scipy.stats", "pyarrow.parquet", "matplotlib.figure", "torch")
