@@ -269,7 +269,10 @@ class ChoiceKind(Kind):
             if first:
                 options["first"] = first
             if not {0, len(choices)}.intersection(label_values(answer)):
-                guesses.append(f"{answer.path}: numbers that count from {first}, by the values that it has")
+                guesses.append(
+                    f"{answer.path}: its numbers fit a count from 0 and from 1; "
+                    f"taken as from {first} (`first: 1` at the column counts from 1)"
+                )
         columns: dict[str, ProposedColumn] = {}
         lines = []
         for name, leaf in zip(ascii_lowercase, choices, strict=False):

@@ -41,7 +41,7 @@ def _of_training_split(model: str, n: int, rows: Mapping[str, Any]) -> str:
     datasets = listed(rows["datasets"])
     text = tr(warning, model=model, count=rows["examples"], examples=scored, datasets=datasets)
     if rows.get("drawn"):
-        text = tr("{text}, unless their recipe had the same val_size and seed", text=text)
+        text = tr("{text}, unless their recipe had this very file with the same val_size and seed", text=text)
     if rows.get("held_out"):
         option = " ".join(f"--dataset {name}" for name in rows["held_out"])
         text = tr("{text}; score the held-out rows: {option}", text=text, option=option)

@@ -376,3 +376,13 @@ def test_a_list_of_choices_with_the_correct_one(bench):
     records = bench.records("hellaswag_*.jsonl")
     answers = {record["output"] for record in records}
     assert answers == {"A", "B", "C", "D"}
+
+
+def test_answer_numbers_that_fit_a_count_from_0_and_from_1_are_a_guess_that_names_the_other(bench):
+    def row(n):
+        choices = {"choice1": f"It rained on day {n}.", "choice2": f"The sun shone on day {n}."}
+        return {"premise": story(n), "question": "cause", **choices, "label": 1}
+
+    _, warnings, spec = columns_of(bench, "copa.jsonl", row)
+    assert spec["columns"]["answer"].get("first", 0) == 0
+    assert any("label" in warning and "`first: 1`" in warning for warning in warnings)
