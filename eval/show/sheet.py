@@ -117,7 +117,7 @@ def check_key(path: Path, facts: Mapping[str, object]) -> None:
     changed = [name for name, value in facts.items() if before.get(name) != value]
     if changed:
         raise RequestError(
-            f"{path}: the key of an earlier sheet with another {' and another '.join(changed)}. "
+            f"{path}: the key of an earlier sheet, made with other values of {' and '.join(changed)}. "
             "Raters may still have that sheet: choose another --out, or give it up with --force"
         )
 
