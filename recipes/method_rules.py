@@ -20,11 +20,8 @@ ADAM = "adam"
 VALUE_HEADS = ("value_head.safetensors", "value_head.bin")  # of LLaMA-Factory's reward models
 PPO_TRL = ((0, 8, 6), (0, 9, 6))
 """The first and the last version of trl that LLaMA-Factory 0.9.5 takes for PPO (train/ppo/trainer.py)."""
-ONE_COORDINATOR = (
-    0,
-    15,
-    4,
-)  # from this DeepSpeed on, ZeRO-3 has one parameter coordinator (pull request 6662)
+# From this DeepSpeed on, ZeRO-3 has one parameter coordinator (pull request 6662).
+ONE_COORDINATOR = (0, 15, 4)
 BADAM_WITH_IT = (1, 3)  # the first badam that calls it rightly (github.com/Ledzy/BAdam, issue 15)
 
 

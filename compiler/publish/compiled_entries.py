@@ -36,7 +36,6 @@ def restored_entries(
     the compile's values back into entries that were changed by hand.
     """
     in_line: dict[str, Entry] = {}
-    files = {folder: manifest.files for folder, manifest in manifests.items()}
     compiled_by_folder = {folder: compiled_entries(folder, manifests[folder]) for folder in manifests}
     for name, entry in entries.items():
         folder = folder_of(entry)
@@ -45,7 +44,7 @@ def restored_entries(
             # keys of a user stay, and keys of another compile go
             kept = {key: value for key, value in entry.items() if key in compiled or key not in COMPILED_KEYS}
             in_line[name] = kept | compiled
-        elif folder not in manifests or PurePosixPath(str(entry["file_name"])).name in files[folder]:
+        elif folder not in manifests or _file_of(entry) in manifests[folder].files:
             in_line[name] = entry
     for compiled_of_folder in compiled_by_folder.values():
         in_line |= {name: entry for name, entry in compiled_of_folder.items() if name not in entries}
