@@ -1,0 +1,169 @@
+"""The content of the page of `data view`: counts over all rows of a dataset, and a sample of its rows.
+
+`compiler/view` fills it and `compiler/view/page.py` writes it into the page as JSON, whose keys are the
+fields' names. Counts that name problems, labels or lengths cover all rows; `rows` has those on the page.
+"""
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+MASKED, LEARNED, CUT = 0, 1, 2
+"""States of a token: no loss, loss, cut (LLaMA-Factory drops it because of cutoff_len)."""
+
+TokenSpan = tuple[int, int] | tuple[int, int, float | None]
+"""One token over its turn's text: length in characters, state, and its loss if losses were read.
+
+A token that is a part of a character has the length 0, and the last token of that character has its length.
+"""
+NamedCount = tuple[str, int]
+"""A name and its rows."""
+
+
+@dataclass(slots=True)
+class PageTurn:
+    """A part of the sequence that the model reads: one role and one kind of content.
+
+    `role` is system, user, assistant, function, observation, or template (text that the template adds between
+    the messages). `part` is text, thought, tool_call, tool_result or image. The texts of a side's turns,
+    joined, are its decoded sequence; `spans` cover all of `text`.
+    """
+
+    role: str
+    part: str
+    text: str
+    spans: list[TokenSpan] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class PageSide:
+    """One sequence of a row. `name` is chosen or rejected (pairs), `mark` good or bad (KTO), "" otherwise."""
+
+    name: str
+    mark: str
+    turns: list[PageTurn]
+
+
+@dataclass(slots=True)
+class PageRow:
+    """A row of the page. `row` is its number from 1, in the order of the dataset's file.
+
+    `tokens` counts those before the cut, of all sides; `cut` those that cutoff_len drops. `dropped` is the
+    reason if LLaMA-Factory leaves the row out, otherwise "". `loss` is the mean loss of its scored answer
+    tokens. `sides` is empty without a tokenizer, and for a row that cannot be tokenised. `images` are
+    thumbnails as data: URIs. `raw` is the record's JSON text. `leak` names the splits that hold the same
+    input. `note` says what else a reader of this row must know.
+    """
+
+    row: int
+    raw: str
+    label: str = ""
+    source: str = ""
+    problems: list[str] = field(default_factory=list)
+    tokens: int = 0
+    learned: int = 0
+    cut: int = 0
+    dropped: str = ""
+    loss: float | None = None
+    sides: list[PageSide] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    duplicate: bool = False
+    leak: list[str] = field(default_factory=list)
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts over all rows, but for `rows_on_page`, which were sampled with `seed`.
+
+    `tokens` counts those before the cut, `learned` those with loss after it, and `cut` those that cutoff_len
+    drops. `dropped_rows` are left out by LLaMA-Factory. `left_off_page` rows were sampled too, but would have
+    made the page larger than its limit.
+    """
+
+    rows: int = 0
+    rows_on_page: int = 0
+    seed: int = 0
+    tokens: int = 0
+    learned: int = 0
+    cut: int = 0
+    dropped_rows: int = 0
+    left_off_page: int = 0
+
+
+@dataclass(slots=True)
+class LengthHistogram:
+    """Histogram of tokens per row before the cut. A bin is (from, to, rows), both ends included.
+
+    Of a pair the longer side counts. `over_cutoff` is the number of rows that cutoff_len cuts.
+    """
+
+    bins: list[tuple[int, int, int]] = field(default_factory=list)
+    cutoff: int = 0
+    over_cutoff: int = 0
+
+
+@dataclass(slots=True)
+class CodeCount:
+    """A problem code, its message, and the number of rows of the dataset that have it.
+
+    Besides the codes of `verify` and `compile` there are `dropped` and `cut`.
+    """
+
+    code: str
+    message: str
+    rows: int
+
+
+@dataclass(slots=True)
+class Packing:
+    """Sequences that `packing: true` would make, those without it, and the share of padding that it saves.
+
+    The share is of the tokens of batches of `cutoff_len`: unpacked rows padded to cutoff_len against packed
+    ones.
+    """
+
+    sequences: int
+    unpacked_sequences: int
+    padding_saved_share: float
+
+
+@dataclass(slots=True)
+class ViewPayload:
+    """Everything that the page shows.
+
+    `model` is "" if the rows have no tokens; `note` then says why and how to get them. `stage` is sft, rm,
+    kto or pt (dpo reads the rows of rm). `leaks` counts rows whose input is also in another split; they and
+    `duplicates` come from the same fingerprints as the warnings of `compile`.
+    """
+
+    dataset: str
+    file: str
+    model: str = ""
+    template: str = ""
+    stage: str = "sft"
+    cutoff_len: int = 0
+    made_by: str = ""
+    note: str = ""
+    totals: Totals = field(default_factory=Totals)
+    lengths: LengthHistogram = field(default_factory=LengthHistogram)
+    labels: list[NamedCount] = field(default_factory=list)
+    sources: list[NamedCount] = field(default_factory=list)
+    problems: list[CodeCount] = field(default_factory=list)
+    leaks: list[NamedCount] = field(default_factory=list)
+    duplicates: int = 0
+    packing: Packing | None = None
+    rows: list[PageRow] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """One line of JSON with the fields' names as keys, without spaces."""
+        return json_of(self)
+
+
+def json_of(part: Any) -> str:
+    """The JSON text of a payload or of a part of it."""
+    return json.dumps(part, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_as_object)
+
+
+def _as_object(part: Any) -> dict[str, Any]:
+    return {each.name: getattr(part, each.name) for each in fields(part)}
