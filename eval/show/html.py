@@ -19,6 +19,7 @@ from tuneyard.core.drawing import NOT_WRITTEN, plot_language
 from tuneyard.core.files import versions
 from tuneyard.core.language import catalogue, current, tr, tr_counted
 from tuneyard.core.number_format import Table
+from tuneyard.core.page import embedded, fill_page
 from tuneyard.eval.judge.compared import ComparedRuns
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.questions.against_base import differences, figures, scores, section_name
@@ -30,7 +31,6 @@ from tuneyard.eval.show.tables import LEFT_OUT, method
 from tuneyard.eval.show.verdict import headline, verdict
 
 PAGE = Path(__file__).parent / "page"
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
 STATIC = 50  # examples that are there without JavaScript
 # What the page changes in a plot: its colours, letters and ids.
@@ -61,8 +61,6 @@ def page(
 
     `captioned` are the first tables by caption, `plots` are drawn. `command` made the page.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     comparison = compared.comparison
     sentence = headline(comparison)
     deciding = comparison.sections
@@ -80,22 +78,19 @@ def page(
     cards: list[tuple[str, dict[str, Any]]] = []
     for incorrect in errors:
         cards += [(incorrect.dataset, row) for row in incorrect.rows]
-    files = Environment(
-        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
-    )
-    text: str = files.get_template("page.html").render(
-        {function.__name__: function for function in (tr, section_name, verdict, differences, method)},
+    functions = {function.__name__: function for function in (tr, section_name, verdict, differences, method)}
+    return fill_page(
+        PAGE,
+        inline_styles=True,  # matplotlib's drawings
+        **functions,
         explained=explained,
         prose=partial(explained, only=IN_PROSE),
-        lang={"zh": "zh-CN"}.get(current(), current()),
         title=without_places(title),
         about=_about(comparison),
         base=comparison.base,
         models=comparison.models,
         sections=comparison.sections,
-        policy=POLICY,
         mark=MARK,
-        style=(PAGE / "style.css").read_text(encoding="utf-8"),
         sentence=sentence,
         decided=deciding,
         accuracies=scores(comparison),
@@ -108,9 +103,7 @@ def page(
         glossary=[(tr(term), tr(meaning)) for term, meaning in GLOSSARY.items()],
         provenance=provenance(compared.run_list, command),
         data=_data(comparison, errors),
-        script=(PAGE / "script.js").read_text(encoding="utf-8"),
     )
-    return text.encode(errors="replace").decode()  # half characters (lone surrogates) become `?`
 
 
 def _about(comparison: Comparison) -> list[tuple[str, str]]:
@@ -150,8 +143,7 @@ def _data(comparison: Comparison, errors: Sequence[IncorrectExamples]) -> str:
         "most": MOST,
         "words": catalogue(current()),
     }
-    plain = json.dumps(content, separators=(",", ":")).replace("&", "\\u0026")
-    return plain.replace("<", "\\u003c").replace(">", "\\u003e")
+    return embedded(json.dumps(content, separators=(",", ":")))
 
 
 def inline(svg: str, prefix: str, escaped: str) -> str:

@@ -1,33 +1,21 @@
 """The report in a real browser, from file://: filters, search and pages, and what hostile text does."""
 
-import contextlib
 import csv
-import functools
 import html
 import io
 import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.browser import BROWSER, answered, open_page, with_script
 from tests.fake_runs import answers, demo, write_run
 from tuneyard.core.language import in_language
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.show.report import render
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-quic", "--virtual-time-budget=3000",
-]  # fmt: skip
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
 STEPS = """
 const seen = [];
@@ -52,46 +40,6 @@ result.id = "seen";
 result.textContent = JSON.stringify(seen);
 document.body.append(result);
 """
-
-
-def open_page(page: str, folder: Path, *flags: str, fragment: str = "") -> str:
-    """The DOM of a page after its scripts have run.
-
-    The browser is stopped once it has printed the DOM: after a download it sometimes does not end by itself.
-    """
-    (folder / "report.html").write_text(page, encoding="utf-8")
-    command = [
-        str(BROWSER), *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom",
-        (folder / "report.html").as_uri() + fragment,
-    ]  # fmt: skip
-    browser = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8", start_new_session=True
-    )
-    stop = functools.partial(os.killpg, browser.pid, signal.SIGKILL)
-    deadline = threading.Timer(120, stop)
-    deadline.start()
-    lines = []
-    for line in browser.stdout:
-        lines.append(line)
-        if line.endswith("</html>\n"):
-            break
-    deadline.cancel()
-    with contextlib.suppress(ProcessLookupError):
-        stop()
-    browser.wait()
-    browser.stdout.close()
-    assert lines and lines[-1].endswith("</html>\n"), "the browser printed no whole page in two minutes"
-    return "".join(lines)
-
-
-def answered(page: str, script: str, folder: Path, *flags: str) -> Any:
-    """Return what the last expression of a script is, run on the page behind the page's own."""
-    program = (
-        "const told = document.createElement('pre'); told.id = 'told';"
-        f"told.textContent = JSON.stringify((() => {{ {script} }})()); document.body.append(told);"
-    )
-    dom = open_page(page.replace("</body>", f"<script>{program}</script></body>"), folder, *flags)
-    return json.loads(html.unescape(re.findall(r'<pre id="told">(.*?)</pre>', dom, re.S)[0]))
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +202,7 @@ def test_plots_follow_dark_mode(small: str, tmp_path: Path) -> None:
 
 
 def test_without_javascript_the_first_examples_are_read(small: str, tmp_path: Path) -> None:
-    dom = open_page(small.replace("script-src 'unsafe-inline'", "script-src 'none'"), tmp_path)
+    dom = open_page(re.sub("script-src '[^']*'", "script-src 'none'", small), tmp_path)
     cards = dom[dom.index('<ul id="list">') : dom.index('<section id="glossary">')]
     assert "question" in cards and "✗ incorrect: <bdi>" in cards and "expected: <bdi>" in cards
     assert '<form id="filters" aria-label="Filter the incorrect examples" hidden' in dom
@@ -288,7 +236,7 @@ def test_filters_search_and_pages(tmp_path: Path) -> None:
     demo(tmp_path / "runs")
     page = render(compare_results([str(tmp_path / "runs")], [AgainstBase()]), "x", 2000)
     rows = json.loads(re.findall(r'id="data">(.*?)</script>', page, re.S)[0])["rows"]
-    dom = open_page(page.replace("</body>", f"<script>{STEPS}</script></body>"), tmp_path)
+    dom = open_page(with_script(page, STEPS), tmp_path)
     seen = json.loads(html.unescape(re.findall(r'<pre id="seen">(.*?)</pre>', dom, re.S)[0]))
 
     def those(**wanted: object) -> int:
@@ -315,6 +263,14 @@ def test_filters_search_and_pages(tmp_path: Path) -> None:
     assert seen[1][0].endswith(f"page 2 of {-(-len(rows) // 25)}")
     assert len(seen[0][1]) == len(seen[1][1]) == 25 and not set(seen[0][1][:1]) & set(seen[1][1])
     assert all("question 17" in question for question in seen[6][1]) and seen[6][1]
+
+
+def test_a_script_that_is_not_of_the_page_does_not_run(small: str, tmp_path: Path) -> None:
+    script = "document.title = 'it ran'"
+    foreign = small.replace("</body>", f'<script>{script}</script><p onclick="{script}"></p></body>')
+    dom = open_page(foreign, tmp_path)
+    assert "<title>it ran" not in dom and "examples, page 1 of" in dom
+    assert "<title>it ran" in open_page(with_script(small, script), tmp_path)
 
 
 def test_hostile_answers_do_nothing(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from tests.fake_runs import answers, demo, write_run
 from tests.messages import printed, printed_line, raises
 from tuneyard.core import version
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.page import content_policy, hash_source
 from tuneyard.eval.compare import cli, compare_results
 from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.read.scored_run import ScoredRun
-from tuneyard.eval.show.html import GLOSSARY, LEFT_OUT, POLICY, explained, inline, provenance
+from tuneyard.eval.show.html import GLOSSARY, LEFT_OUT, explained, inline, provenance
 from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
 from tuneyard.eval.show.report import render
 
@@ -71,7 +72,9 @@ def test_the_page_stands_alone_and_is_whole(page: str) -> None:
     outline = Outline(page)
     assert outline.open == [] and len(outline.ids) == len(set(outline.ids))
     assert all(fetched.startswith(("#", "data:image/png;base64,")) for fetched in outline.fetched)
-    assert POLICY.startswith("default-src 'none'") and f'content="{POLICY}"' in page
+    script = page.rpartition("<script>")[2].partition("</script>")[0]
+    policy = content_policy(hash_source(script), "'unsafe-inline'")
+    assert policy.startswith("default-src 'none'") and f'content="{policy}"' in page
     assert "Report on &lt;runs&gt;" in page
 
 
