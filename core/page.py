@@ -24,10 +24,7 @@ def fill_page(folder: Path, *, inline_styles: bool, **values: Any) -> str:
 
     script = (folder / "script.js").read_text(encoding="utf-8")
     style = THEME.read_text(encoding="utf-8") + (folder / "style.css").read_text(encoding="utf-8")
-    if inline_styles:
-        allowed_style = "'unsafe-inline'"
-    else:
-        allowed_style = hash_source(style)
+    allowed_styles = {False: hash_source(style), True: "'unsafe-inline'"}
     files = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
@@ -35,7 +32,7 @@ def fill_page(folder: Path, *, inline_styles: bool, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     text: str = files.get_template("page.html").render(
-        policy=content_policy(hash_source(script), allowed_style),
+        policy=content_policy(hash_source(script), allowed_styles[inline_styles]),
         style=style,
         script=script,
         lang={"zh": "zh-CN"}.get(current(), current()),
