@@ -1,4 +1,4 @@
-"""python -m compiler COMMAND: compile raw files into datasets that LLaMA-Factory reads."""
+"""tuneyard data COMMAND: compile raw files into datasets that LLaMA-Factory reads."""
 
 from tuneyard.compiler.cli import cli
 from tuneyard.core.errors import run_command

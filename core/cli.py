@@ -1,6 +1,6 @@
 """`tuneyard GROUP COMMAND`: every command under one name, from any folder, imported when it is called.
 
-`python -m compiler`, `recipes`, `adapters` and `eval.NAME` run the same Click commands.
+`python -m compiler`, `recipes`, `adapters` and `eval.NAME` run the same Click commands, under the same names.
 """
 
 import ast
@@ -19,7 +19,7 @@ import click
 from click.exceptions import NoSuchCommand
 
 from tuneyard.core.checkout import ROOT, version
-from tuneyard.core.errors import CLI, run_command
+from tuneyard.core.errors import CLI, GROUPS_OF_PACKAGES, run_command
 
 
 class LazyGroup(click.Group):
@@ -107,10 +107,14 @@ def source(module: str) -> Path:
 
 
 def command_line(module: str, without: Collection[str] = ()) -> str:
-    """Command line of this process (`tuneyard …`, `python -m MODULE …`), minus the words in `without`."""
+    """Command line of this process as `tuneyard …`, minus the words in `without`.
+
+    `module` (such as `eval.nli`) names the command if the process was not started by a command line.
+    """
     context = click.get_current_context(silent=True)
-    name = context.find_root().info_name if context else None
-    program = "tuneyard" if name == "tuneyard" else f"python -m {module}"
+    program = context.find_root().info_name if context else None
+    if program is None or not program.startswith("tuneyard"):
+        program = f"tuneyard {module.replace('.', ' ')}"
     return f"{program} {shlex.join(word for word in sys.argv[1:] if word not in without)}"
 
 
@@ -148,12 +152,10 @@ GROUPS = {
     "eval": "tuneyard.eval.__main__:cli",
     "doctor": "tuneyard.core.doctor:cli",
 }
-OLD_NAMES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter"}
-"""Package names (`python -m compiler`) that also work as names of the groups."""
 EXAMPLES = examples("tuneyard doctor", "tuneyard data compile demo_rte")
 
 
-@click.group(cls=LazyGroup, lazy=GROUPS, aliases=OLD_NAMES, context_settings=CLI, epilog=EXAMPLES)
+@click.group(cls=LazyGroup, lazy=GROUPS, aliases=GROUPS_OF_PACKAGES, context_settings=CLI, epilog=EXAMPLES)
 @click.option(
     "--version",
     is_flag=True,

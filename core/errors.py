@@ -25,6 +25,8 @@ import click
 from tuneyard.core.packages import missing, set_up_command
 
 SHOWN = 20
+GROUPS_OF_PACKAGES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter", "eval": "eval"}
+"""The group of `tuneyard` that a package has: `python -m compiler` is `tuneyard data`."""
 _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 
 
@@ -167,9 +169,23 @@ def run_command(command: click.Command) -> NoReturn:
     sys.exit(code)
 
 
+def _program() -> str | None:
+    """`tuneyard data` if this process is `python -m compiler`; None lets Click take the script's name."""
+    spec = sys.modules["__main__"].__spec__
+    if spec is None:
+        return None
+    module = spec.name.removesuffix(".__main__")
+    if module == "tuneyard":
+        return module
+    package, *commands = module.removeprefix("tuneyard.").split(".")
+    if package not in GROUPS_OF_PACKAGES:
+        return None
+    return " ".join(["tuneyard", GROUPS_OF_PACKAGES[package], *commands])
+
+
 def _exit_code(command: click.Command) -> int:
     try:
-        code = command.main(standalone_mode=False)
+        code = command.main(prog_name=_program(), standalone_mode=False)
     except click.Abort as error:
         click.echo(f"interrupted; {str(error) or 'the same command starts again'}", err=True)
         return 130

@@ -1,5 +1,5 @@
-"""python -m eval.ab --model models/demo-base --adapter rte --data prompts.txt --out results/ab
-python -m eval.ab tally results/ab/sheet.csv
+"""tuneyard eval ab --model models/demo-base --adapter rte --data prompts.txt --out results/ab
+tuneyard eval ab tally results/ab/sheet.csv
 
 Base against tuned: all models answer the same prompts. Raters mark the answers in a sheet without the models'
 names, and `tally` computes which model won. docs/eval-ab.md describes sheet and figures.

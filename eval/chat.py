@@ -1,4 +1,4 @@
-"""python -m eval.chat --model models/demo-base [--adapter rte] [--once TEXT]
+"""tuneyard eval chat --model models/demo-base [--adapter rte] [--once TEXT]
 
 Talk to a model, with or without adapters, in the terminal. Answers appear as they are generated.
 `exit`, `quit` or Ctrl-D ends the conversation, Ctrl-C ends an answer, `/use NAME` switches the adapter.

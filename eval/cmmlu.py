@@ -1,4 +1,4 @@
-"""python -m eval.cmmlu --model Qwen/Qwen2.5-0.5B --adapter qa --shots 5 --out results/cmmlu
+"""tuneyard eval cmmlu --model Qwen/Qwen2.5-0.5B --adapter qa --shots 5 --out results/cmmlu
 
 CMMLU: 67 Chinese school and professional subjects in 5 groups, four options a question, scored by the
 probabilities of A, B, C and D after the benchmark's own prompt. docs/eval-cmmlu.md explains the table.

@@ -1,4 +1,4 @@
-"""python -m eval.compare results/a [results/b …] --out DIR
+"""tuneyard eval compare results/a [results/b …] --out DIR
 
 Judge scored runs on the same rows: accuracies with intervals, every model against the base (paired,
 p and interval of all together), the minimum detectable effect, and a verdict. Writes tables, plots, and a

@@ -1,4 +1,4 @@
-"""python -m eval.defect --model models/base --adapter defect-lora --dataset defect_test --out results/defect
+"""tuneyard eval defect --model models/base --adapter defect-lora --dataset defect_test --out results/defect
 
 Prompts models to judge defect reports, parses 判断 and 原因 in each answer and compares the judgement with
 the reference: overall, by subtype and by type. Writes OUT/<model>/<set>/{evaluation_results.json,

@@ -1,4 +1,4 @@
-"""python -m eval.dialogue --model models/demo-base --data talks.jsonl --out results/talks
+"""tuneyard eval dialogue --model models/demo-base --data talks.jsonl --out results/talks
 
 Plays each conversation turn by turn, with the model's own answers. Measures the share of an answer's content
 that came up before (carry-over), and the share that an earlier answer has word for word (repetition). Both

@@ -1,4 +1,4 @@
-"""python -m eval.nli --model models/demo-base --adapter rte --dataset alpaca_rte_eval --out results/rte
+"""tuneyard eval nli --model models/demo-base --adapter rte --dataset alpaca_rte_eval --out results/rte
 
 Prompts a base model and any number of adapters, the base loaded once, for yes, no or maybe (or any other
 labels), and writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-nli.md explains them.

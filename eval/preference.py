@@ -1,4 +1,4 @@
-"""python -m eval.preference --model models/base --adapter dpo-lora --dataset pairs --out results/preference
+"""tuneyard eval preference --model models/base --adapter dpo-lora --dataset pairs --out results/preference
 
 Measures how often the chosen answer of a preference pair is more likely to a model than the rejected one. For
 single answers with a mark (KTO): how well their likelihood separates the desirable ones (AUC). Writes

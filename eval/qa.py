@@ -1,4 +1,4 @@
-"""python -m eval.qa --model models/demo-base --data questions.jsonl --out results/qa
+"""tuneyard eval qa --model models/demo-base --data questions.jsonl --out results/qa
 
 Generates an answer to every question and compares it with the reference: exact match, partial match by
 similarity, token F1, overall and by the rows' type. Shows the models' answers to a few fixed prompts. Writes

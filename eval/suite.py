@@ -1,4 +1,4 @@
-"""python -m eval.suite eval/suites/toolkit.yaml --model models/demo-base --adapter rte --out results/toolkit
+"""tuneyard eval suite eval/suites/toolkit.yaml --model models/demo-base --adapter rte --out results/toolkit
 
 Runs several commands over models that are opened once, and collects their figures in one table and one page.
 Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md explains suites.

@@ -1,4 +1,4 @@
-"""python -m eval.sweep --model models/demo-base --adapter rte --adapter mnli --data rte.json --out results/s
+"""tuneyard eval sweep --model models/demo-base --adapter rte --adapter mnli --data rte.json --out results/s
 
 Scores a grid of merge weights, or every checkpoint of a run. Loads the base once and writes no weights.
 Chooses on one half of the rows and reports on the other. docs/eval-sweep.md explains the files.

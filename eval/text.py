@@ -1,4 +1,4 @@
-"""python -m eval.text --model models/demo-base --dataset alpaca_rte_eval --rouge --out results/text
+"""tuneyard eval text --model models/demo-base --dataset alpaca_rte_eval --rouge --out results/text
 
 Measures how likely the expected answers are to a model (eval_loss, perplexity). Also generates answers and
 compares them with the expected ones. Writes

@@ -1,4 +1,4 @@
-"""python -m eval.tools --model models/base --adapter tools-lora --dataset tools_eval --out results/tools
+"""tuneyard eval tools --model models/base --adapter tools-lora --dataset tools_eval --out results/tools
 
 Generates every turn of conversations with tools, and compares the tool calls with the data's: function,
 arguments, number of calls, valid JSON, and no call when none is expected. Writes

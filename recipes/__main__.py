@@ -1,4 +1,4 @@
-"""python -m recipes: check, plan, run and compare training recipes."""
+"""tuneyard recipe: check, plan, run and compare training recipes."""
 
 import click
 

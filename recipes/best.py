@@ -1,4 +1,4 @@
-"""python -m recipes best OUTPUT_DIR: the checkpoint with the best eval_loss, and whether to train longer.
+"""tuneyard recipe best OUTPUT_DIR: the checkpoint with the best eval_loss, and whether to train longer.
 
 It plots trainer_state.json, or with --results the results of an evaluation of the checkpoints.
 """

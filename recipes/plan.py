@@ -1,4 +1,4 @@
-"""python -m recipes plan R.yaml [key=value …]: steps, tokens, memory, time and disk of a training."""
+"""tuneyard recipe plan R.yaml [key=value …]: steps, tokens, memory, time and disk of a training."""
 
 import json
 from pathlib import Path

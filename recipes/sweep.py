@@ -1,4 +1,4 @@
-"""python -m recipes sweep R.yaml key=v1,v2 …: a grid of trainings, finished ones skipped, scored, plotted.
+"""tuneyard recipe sweep R.yaml key=v1,v2 …: a grid of trainings, finished ones skipped, scored, plotted.
 
 Only a setting with several values is an axis of the grid: it names folders, table columns and plot axes. A
 setting with one value is the same in every run.

@@ -1,4 +1,4 @@
-"""python -m recipes train R.yaml [key=value …]: checked, resumed where it was cut off, recorded last."""
+"""tuneyard recipe train R.yaml [key=value …]: checked, resumed where it was cut off, recorded last."""
 
 import os
 import shlex

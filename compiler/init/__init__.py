@@ -1,1 +1,1 @@
-"""python -m compiler init FILE: look at a file and propose the spec that compiles it."""
+"""tuneyard data init FILE: look at a file and propose the spec that compiles it."""

@@ -1,1 +1,1 @@
-"""python -m compiler verify NAME: compiled files as LLaMA-Factory reads them and learns from them."""
+"""tuneyard data verify NAME: compiled files as LLaMA-Factory reads them and learns from them."""

@@ -1,4 +1,4 @@
-"""python -m eval.nli on a tiny model, in this process: what it writes, and what it refuses untouched."""
+"""tuneyard eval nli on a tiny model, in this process: what it writes, and what it refuses untouched."""
 
 import importlib
 import json
@@ -79,7 +79,7 @@ def test_results_keep_the_schema_and_say_what_was_scored(nli, data, tmp_path) ->
         ["maybe", "no", "yes"],
     )
     assert list(found["hashes"]["adapters"]) == ["saved"]
-    assert found["command"].startswith("python -m eval.nli ")
+    assert found["command"].startswith("tuneyard eval nli ")
 
 
 def test_generate_mode_parses_what_was_generated(nli, data) -> None:
@@ -469,5 +469,5 @@ def test_sweep_and_suite_name_it_too(tmp_path, monkeypatch, command) -> None:
     monkeypatch.setattr("sys.argv", ["x", "--out", "here"])
     suite = [str(ROOT / "eval/suites/toolkit.yaml")] if command == "eval.suite" else []
     words = [*suite, "--model", "m", "--out", str(tmp_path / "out")]
-    with raises(ResumableError, command, "--out", "--resume"):
+    with raises(ResumableError, command.replace(".", " "), "--out", "--resume"):
         module.cli.main(words, prog_name=command, standalone_mode=False)

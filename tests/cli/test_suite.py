@@ -1,4 +1,4 @@
-"""python -m eval.suite against a server that says known things, and on a tiny model, in this process."""
+"""tuneyard eval suite against a server that says known things, and on a tiny model, in this process."""
 
 import csv
 import json
@@ -112,7 +112,7 @@ def test_each_step_is_what_its_command_alone_finds_and_the_model_is_loaded_once(
             own = out / path.relative_to(folder / "alone")
             assert own.read_bytes() == path.read_bytes(), name
             results, other = (json.loads(p.with_name("results.json").read_text()) for p in (own, path))
-            assert results.pop("command").startswith("python -m eval.suite"), name
+            assert results.pop("command").startswith("tuneyard eval suite"), name
             other.pop("command")
             assert results == other, name
     assert list(told(out)["cmmlu"]) == ["accuracy, average over subjects"]

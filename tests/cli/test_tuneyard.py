@@ -51,8 +51,8 @@ def test_both_entrances_are_the_same_commands(group: str, module: str, tmp_path:
         [sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT
     )
     assert (ours.returncode, ours.stderr) == (0, "")
-    usage = f"Usage: tuneyard {group}"
-    assert ours.stdout.replace(usage, f"Usage: python -m {module}") == theirs.stdout
+    assert f"Usage: tuneyard {group} " in ours.stdout
+    assert ours.stdout == theirs.stdout
 
 
 def test_every_command_is_found_and_its_summary_is_its_own() -> None:
@@ -287,23 +287,23 @@ def test_a_dataset_of_llamafactory_itself(llamafactory_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "said"), [("tuneyard", "tuneyard"), ("python -m eval", "python -m eval.nli")]
+    ("program", "words"),
+    [
+        ("tuneyard", ["eval", "nli", "--out", "a b", "--resume"]),
+        ("tuneyard eval nli", ["--out", "a b", "--resume"]),  # python -m eval.nli
+        ("nli", ["--out", "a b", "--resume"]),  # in a program that calls the command
+    ],
 )
 def test_a_recorded_command_can_be_typed_again(
-    monkeypatch: pytest.MonkeyPatch, program: str, said: str
+    monkeypatch: pytest.MonkeyPatch, program: str, words: list[str]
 ) -> None:
     import click
 
     from tuneyard.core.cli import command_line
 
-    words = (
-        ["eval", "nli", "--out", "a b", "--resume"] if program == "tuneyard" else ["--out", "a b", "--resume"]
-    )
     monkeypatch.setattr(sys, "argv", [program, *words])
     with click.Context(cli, info_name=program):
-        assert command_line(
-            "eval.nli", ("--resume",)
-        ) == f"{said} {' '.join(words[:-3])} --out 'a b'".replace("  ", " ")
+        assert command_line("eval.nli", ("--resume",)) == "tuneyard eval nli --out 'a b'"
 
 
 @pytest.mark.parametrize(

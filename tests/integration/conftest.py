@@ -104,7 +104,7 @@ def finish_demo(folder: Path) -> None:
     checkout = copy_tracked_files(folder / "tuneyard")
     rows = [{"premise": f"P {n}.", "hypothesis": f"H {n}.", "label": n % 2, "idx": n} for n in range(8)]
     (checkout.root / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    checkout.shell("python -m compiler compile rte --source train=own.jsonl")
+    checkout.shell("tuneyard data compile rte --source train=own.jsonl")
     kept = user_dataset(checkout)
     kill_in_training(checkout)
     said = checkout.shell("make demo")

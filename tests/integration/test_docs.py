@@ -5,7 +5,7 @@ A page needs the finished demo and nothing of other pages, so two workers share 
 Blocks fenced as ```console hold commands behind `$ `; a command may hold a text up to its EOF. What stands
 below a command must be in what it says, line by line. `cd` holds to the end of the page. Blocks marked
 ```console gpu need hardware or a hub that CI has not: of them the recipes that they name are put through
-`python -m recipes check`. Blocks marked ```console lf run in a
+`tuneyard recipe check`. Blocks marked ```console lf run in a
 folder of LLaMA-Factory's own files, where that is here.
 """
 
@@ -64,7 +64,7 @@ def checks(command: str) -> list[str]:
         data = "dataset=demo_rte_train"
         if "eval_dataset" in yaml.safe_load((ROOT / recipe).read_text(encoding="utf-8")):
             data += " eval_dataset=demo_rte_eval"
-        made.append(f"python -m recipes check --quick --for gpu {recipe}{overrides} {data}")
+        made.append(f"tuneyard recipe check --quick --for gpu {recipe}{overrides} {data}")
     return made
 
 

@@ -88,6 +88,16 @@ def test_every_command_of_a_text_exists() -> None:
     assert offenders == []
 
 
+def test_files_that_users_read_call_every_command_tuneyard() -> None:
+    offenders = []
+    for folder in ("adapters", "compiler", "core", "eval", "recipes", "samples"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".yaml", ".json", ".html", ".js"):
+                text = path.read_text(encoding="utf-8")
+                offenders += [f"{path.relative_to(ROOT)}: {fault}" for fault in faults(text)]
+    assert offenders == []
+
+
 def help_texts(command: click.Command, context: click.Context) -> Iterator[str]:
     """Help of a command and of all below it."""
     yield command.get_help(context)

@@ -92,5 +92,5 @@ def test_the_verdict_and_the_page() -> None:
     assert 'row 0, token 0: 97 "a" became 98 "b"' in page and "TEMPLATE of M\\|F" in page
     assert "- not checked: no --gguf" in page and "Allowed: 0 flips, 0.1 nats." in page
     for one in (good, bad):
-        VALID.validate(json.loads(json.dumps(to_json(one, NONE, "python -m eval.prove"), allow_nan=False)))
+        VALID.validate(json.loads(json.dumps(to_json(one, NONE, "tuneyard eval prove"), allow_nan=False)))
     assert to_json(good, NONE, "c")["proved"] is True and to_json(bad, NONE, "c")["proved"] is False

@@ -167,7 +167,7 @@ def test_a_recipe_may_leave_values_open(monkeypatch):
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes/merge").glob("*.yaml")), ids=lambda path: path.name)
 def test_recipes_of_the_house_merge(path):
     assert path.read_text().startswith("# ")
-    assert f"python -m adapters merge recipes/merge/{path.name}" in path.read_text()
+    assert f"tuneyard adapter merge recipes/merge/{path.name}" in path.read_text()
     out, _ = call("merge", path)
     assert "modules 4" in out
 

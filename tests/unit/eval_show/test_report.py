@@ -118,10 +118,10 @@ def test_a_fact_that_runs_share_is_one_row_of_the_provenance() -> None:
         )
         for model, seed in [("a", 1), ("b", 1), ("c", 2)]
     ]  # fmt: skip
-    rows = provenance(runs, "python -m eval.compare /srv/x").rows
+    rows = provenance(runs, "tuneyard eval compare /srv/x").rows
     assert ["dtype", "fp32", "all"] in rows and ["seed", "1", "a on s, b on s"] in rows
     assert ["seed", "2", "c on s"] in rows and ["source", "a", "a on s"] in rows
-    assert ["command", "python -m eval.compare x", "this page"] in rows and "ci95" not in [
+    assert ["command", "tuneyard eval compare x", "this page"] in rows and "ci95" not in [
         row[0] for row in rows
     ]
 
@@ -132,7 +132,7 @@ def test_provenance_is_on_the_page(page: str) -> None:
         "chat_template t",
         "fp32",
         f"version {version()['version']}",
-        "python -m eval.compare",
+        "tuneyard eval compare",
     ):
         assert told in page
 
@@ -262,7 +262,7 @@ def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pyte
     gold = ["yes", "no"] * 10
     trained = {"examples": 20, "sources": [f"{away}/mine/training.json"], "same_name": [], "not_checked": []}
     facts = {
-        "command": f"python -m eval.nli --model '{away}/my base' --adapter m=/srv/x/mine --out '{here}/runs'",
+        "command": f"tuneyard eval nli --model '{away}/my base' --adapter m=/srv/x/mine --out '{here}/runs'",
         "prompt": f"{away}/base/chat_template.jinja",
         "weights": {f"{away}/mine": 0.5},
         "note": [f"see {away}", "~/secret/base", "and/or", "http://localhost:8000/v1"],
@@ -279,8 +279,8 @@ def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pyte
     for told in (str(tmp_path), str(Path.home()) + "/", "jane", "/srv", "secret"):
         assert told not in page, page[page.index(told) - 200 :][:400]
     assert "<title>Report on runs</title>" in page and "(training.json)" in page
-    assert "python -m eval.compare runs b=z --out out" in page
-    command = "python -m eval.nli --model &#39;my base&#39; --adapter m=mine --out runs"
+    assert "tuneyard eval compare runs b=z --out out" in page
+    command = "tuneyard eval nli --model &#39;my base&#39; --adapter m=mine --out runs"
     assert command in page and "and/or" in page and "http://localhost:8000/v1" in page
 
 
