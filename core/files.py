@@ -90,6 +90,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def append_bytes(path: Path, content: bytes) -> None:
+    """Append to an existing file in a single write, so that several processes can append to it."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        while content:
+            content = content[os.write(handle, content) :]
+    finally:
+        os.close(handle)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     write_bytes(path, text.encode())

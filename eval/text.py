@@ -15,6 +15,7 @@ from tuneyard.core.errors import ContentError, RequestError, need, run_command
 from tuneyard.core.files import write_json
 from tuneyard.core.language import lang_option, tr, tr_counted
 from tuneyard.core.supervision import SupervisedText, supervise, supervise_text
+from tuneyard.core.token_losses import TokenLosses
 from tuneyard.eval.backends.likelihood import reading_losses
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -45,6 +46,8 @@ from tuneyard.eval.show.panels import PLOT, draw_lengths
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.selection import held_out_rows
 
+BY_TOKEN = ("ids", "token_losses")
+"""Fields of a scorer that go to token_losses.jsonl."""
 GENERATING = ("max_new_tokens", "preset", "think")
 """Options that only matter if answers are generated."""
 LONGEST = 2048  # tokens for the loss, unless the context is smaller
@@ -92,6 +95,11 @@ def only_reads(options: Mapping[str, Any]) -> bool:
             "--rouge: how Chinese is split; jieba (an optional package) splits it into words.",
             RescorableOption,
         ),
+        click.option(
+            "--token-losses",
+            is_flag=True,
+            help="Also write the loss of each token (token_losses.jsonl), which `tuneyard data view` shows.",
+        ),
         lang_option,
     ],
     images=only_reads,
@@ -113,6 +121,8 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
     if not options["generate"]:
         reason = "nothing is generated: leave it out, or leave out --no-generate"
         refuse_explicit(GENERATING, reason)
+    if request.rescore:
+        options["token_losses"] = False  # the losses stay with the run that is scored again
     if options["eval_ratio"] is None:
         refuse_explicit(("seed",), "it is the seed of --eval-ratio R: give both")
     else:
@@ -154,6 +164,7 @@ class Text(Task):
     generate: bool
     rouge: bool
     tokenizer: str
+    token_losses: bool
     texts: frozenset[str]
 
     def fitted(self, opened: Opened) -> "Text":
@@ -172,7 +183,7 @@ class Text(Task):
     def settings(self, request: ScoringRequest) -> dict[str, object]:
         """Options that change a figure."""
         settings: dict[str, object] = {}
-        for name in ("max_seq_length", "eval_ratio", "generate"):
+        for name in ("max_seq_length", "eval_ratio", "generate", "token_losses"):
             settings[name] = getattr(self, name)
         if self.eval_ratio:
             settings["seed"] = self.seed
@@ -182,6 +193,15 @@ class Text(Task):
         if self.rouge:
             settings["tokenizer"] = self.tokenizer
         return settings
+
+    @property
+    def keeps_token_losses(self) -> bool:
+        """True with --token-losses."""
+        return self.token_losses
+
+    def losses_by_token(self, job: Job, row: int, fields: Fields) -> TokenLosses:
+        """The losses of a row's tokens, under the row's number in the dataset's file."""
+        return TokenLosses(job.dataset.record_number(row), fields["ids"], fields["token_losses"])
 
     def scorer(self, job: Job) -> Scorer:
         """Read the losses and generate; `RequestError` if the context is too short."""
@@ -238,7 +258,9 @@ class Text(Task):
                 line["model_output"] = output
             line["prediction_tokens"] = _count(job, answer)
         line["row"] = row
-        line.update({name: value for name, value in fields.items() if name != "model_output"})
+        for name, value in fields.items():
+            if name not in ("model_output", *BY_TOKEN):
+                line[name] = value
         if not self._plain(job):
             line["prompt_tokens"] = len(job.candidate.prompting.encode(job.with_image_tokens(row)))
         line["reference_tokens"] = _count(job, reference)

@@ -18,14 +18,20 @@ LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32
 
 def losses(model: Model, texts: Mapping[int, SupervisedText], budget: int) -> dict[int, float]:
     """Sum -log p in nats over the loss tokens of each row. `ContentError` if the sum is not finite."""
-    row_losses = {row: 0.0 for row, text in texts.items() if not text.learned}
+    return {row: sum(by_token) for row, by_token in token_losses(model, texts, budget).items()}
+
+
+def token_losses(model: Model, texts: Mapping[int, SupervisedText], budget: int) -> dict[int, list[float]]:
+    """-log p in nats of each loss token of each row. `ContentError` if a sum over a row is not finite."""
+    row_losses: dict[int, list[float]] = {row: [] for row, text in texts.items() if not text.learned}
     lengths = {row: len(text.ids) for row, text in texts.items() if row not in row_losses}
     most = LOGITS // model.net.config.get_text_config().vocab_size
     for planned in plan_batches(lengths, budget):
         for batch in _parts(planned, texts, most):
-            batch_losses = _losses(model, [texts[row] for row in batch])
+            batch_losses = _token_losses(model, [texts[row] for row in batch])
             row_losses.update(zip(batch, batch_losses, strict=True))
-    for row, loss in row_losses.items():
+    for row, by_token in row_losses.items():
+        loss = sum(by_token)
         if not math.isfinite(loss):
             raise ContentError(
                 f"row {row}: the model gives {loss} as a loss: its weights or the adapter's overflow; "
@@ -45,8 +51,8 @@ def _parts(batch: Sequence[int], texts: Mapping[int, SupervisedText], most: int)
     yield part
 
 
-def _losses(model: Model, texts: Sequence[SupervisedText]) -> list[float]:
-    """Sum -log p in nats over the loss tokens of each text, all texts in one forward pass."""
+def _token_losses(model: Model, texts: Sequence[SupervisedText]) -> list[list[float]]:
+    """-log p in nats of each loss token of each text, all texts in one forward pass."""
     import torch
 
     width = max(len(text.ids) for text in texts)
@@ -61,8 +67,8 @@ def _losses(model: Model, texts: Sequence[SupervisedText]) -> list[float]:
         each = torch.nn.functional.cross_entropy(
             logits.view(len(places), -1).float(), ids[rows, columns], reduction="none"
         )
-    sums = torch.zeros(len(texts), dtype=torch.float64)
-    return sums.index_add(0, rows.cpu(), each.double().cpu()).tolist()
+    by_text = torch.split(each.cpu(), [len(text.learned) for text in texts])
+    return [of_text.tolist() for of_text in by_text]
 
 
 def reading_answers(model: Model, budget: int, texts: Mapping[int, AnswerTexts]) -> Scorer:
@@ -96,7 +102,8 @@ def reading_losses(
 ) -> Scorer:
     """Scorer of each row's loss and, with `generating`, of a generated answer to each row.
 
-    It gives `loss` (nats, summed), the number of its `tokens`, and `model_output` or `too_long`.
+    It gives `loss` (nats, summed), the number of its `tokens`, and `model_output` or `too_long`. `ids` and
+    `token_losses` are the row's tokens, and the loss of each (None for a masked one).
     `example_tokens` is the length of the example before it was cut (`truncated`). `ContentError` if a loss
     is not finite.
     """
@@ -107,11 +114,12 @@ def reading_losses(
         accepted = [row for row in batch if row not in too_long]
         if generating and accepted:
             answers.update(zip(accepted, generating.score(accepted), strict=True))
-        row_losses = losses(model, {row: texts[row] for row in batch}, budget)
+        row_losses = token_losses(model, {row: texts[row] for row in batch}, budget)
         scored: list[Fields] = []
         for row in batch:
             fields = {
-                "loss": round(row_losses[row], DIGITS),
+                **_by_token(texts[row], row_losses[row]),
+                "loss": round(sum(row_losses[row]), DIGITS),
                 "tokens": len(texts[row].learned),
                 "truncated": texts[row].cut,
                 "example_tokens": texts[row].length,
@@ -123,3 +131,11 @@ def reading_losses(
     rest = texts.keys() - {row for batch in planned for row in batch}
     batches = planned + plan_batches({row: len(texts[row].ids) for row in rest}, budget)
     return Scorer(batches, {}, score)
+
+
+def _by_token(text: SupervisedText, learned_losses: Sequence[float]) -> Fields:
+    """The ids of a text and the loss of each, None for a masked one."""
+    losses_of_ids: list[float | None] = [None] * len(text.ids)
+    for place, loss in zip(text.learned, learned_losses, strict=True):
+        losses_of_ids[place] = round(loss, DIGITS)
+    return {"ids": text.ids, "token_losses": losses_of_ids}

@@ -98,8 +98,13 @@ class EvalDataset:
 
     def place(self, row: int) -> str:
         """A row's place for messages: `FILE: record N`."""
-        number = self.record_numbers[row] if self.record_numbers else row + 1
-        return f"{self.path}: record {number}"
+        return f"{self.path}: record {self.record_number(row)}"
+
+    def record_number(self, row: int) -> int:
+        """Number of a row's record in the file, from 1."""
+        if self.record_numbers:
+            return self.record_numbers[row]
+        return row + 1
 
     def take(self, rows: Sequence[int]) -> "EvalDataset":
         """The dataset with some of its rows, in the given order."""

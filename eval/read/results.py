@@ -7,7 +7,6 @@ batches. A run that was killed and resumed ends with the same bytes as an uninte
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import Any
 from tuneyard.core import version
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, counted, show_value
-from tuneyard.core.files import atomic, read_object, write_json
+from tuneyard.core.files import append_bytes, atomic, read_object, write_json
+from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLosses
+from tuneyard.eval.read.token_loss_log import TokenLossLog
 
 RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"
@@ -201,7 +202,8 @@ def scoring_run(
     except TuneyardError:
         logs = [log for level in ("*/*", f"*/*/{REPEATS}/*") for log in out.glob(f"{level}/{PREDICTIONS}")]
         if not any(log.stat().st_size for log in logs):
-            for file in (*logs, out / RUN):
+            token_losses = [log.with_name(TOKEN_LOSSES) for log in logs]
+            for file in (*logs, *token_losses, out / RUN):
                 file.unlink(missing_ok=True)
             folders = {folder for log in logs for folder in log.parents if folder.is_relative_to(out)}
             with contextlib.suppress(OSError):  # a folder that holds somebody else's files stays
@@ -238,34 +240,48 @@ class PredictionLog:
         batches: Sequence[Sequence[int]],
         clusters: Sequence[str] | None = None,
         tidy: bool = True,
+        record_numbers: Sequence[int] = (),
     ) -> None:
         """Resume an interrupted run: keep complete batches of the plan, and score incomplete ones again.
 
         With `tidy`, delete the predictions of incomplete batches before any process appends. One of several
-        processes does so. Lines get the `clusters` of their rows, if rows have clusters.
+        processes does so. Lines get the `clusters` of their rows, if rows have clusters. `record_numbers` is
+        each row's number in the dataset's file, if token_losses.jsonl grows with the predictions.
         """
         self.path = folder / PREDICTIONS
         self.batches, self.clusters = batches, clusters
+        self.token_losses = TokenLossLog(folder) if record_numbers else None
         if tidy:
             _sweep(folder)
         kept = _whole_batches(self.path, batches)
+        if self.token_losses is not None:
+            for row in list(kept):
+                if record_numbers[row] not in self.token_losses:
+                    del kept[row]
         self.pending = [list(batch) for batch in batches if not all(row in kept for row in batch)]
-        if tidy:
-            with atomic(self.path) as file:
-                file.writelines(map(_line, kept.values()))
+        for batch in self.pending:
+            for row in batch:
+                kept.pop(row, None)
+        if not tidy:
+            return
+        if self.token_losses is not None:
+            self.token_losses.start(record_numbers[row] for row in kept)
+        with atomic(self.path) as file:
+            file.writelines(map(_line, kept.values()))
 
-    def append(self, predictions: Iterable[Prediction]) -> None:
-        """Append one batch in a single write, so that several processes can append to the file."""
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
-        try:
-            data = b"".join(map(_line, self._clustered(predictions)))
-            while data:
-                data = data[os.write(handle, data) :]
-        finally:
-            os.close(handle)
+    def append(self, predictions: Iterable[Prediction], token_losses: Iterable[TokenLosses] = ()) -> None:
+        """Append one batch in a single write, so that several processes can append to the file.
+
+        The losses of its tokens are written first: a batch with predictions has them.
+        """
+        if self.token_losses is not None:
+            self.token_losses.append(token_losses)
+        append_bytes(self.path, b"".join(map(_line, self._clustered(predictions))))
 
     def finish(self, others: Iterable[Prediction]) -> list[Prediction]:
         """Sort the predictions of all processes and `others` by row, and write them."""
+        if self.token_losses is not None:
+            self.token_losses.finish()
         rows = _whole_batches(self.path, self.batches)
         rows.update((_row(line), line) for line in self._clustered(others))
         ordered = [rows[row] for row in sorted(rows)]
@@ -284,7 +300,7 @@ class PredictionLog:
 
 def _sweep(folder: Path) -> None:
     """Delete the temporary files of a killed write."""
-    for name in (RUN, PREDICTIONS, METRICS, RESULTS):
+    for name in (RUN, PREDICTIONS, TOKEN_LOSSES, METRICS, RESULTS):
         for left in folder.glob(f".{name}.*"):
             left.unlink()
 

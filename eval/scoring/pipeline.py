@@ -102,7 +102,12 @@ def _score(job: Job, plan: ScoringPlan) -> None:
             click.echo(f"{job.label}  {job.dataset.name}  {tr('done before')}")
         return
     began = time.monotonic()
-    log = PredictionLog(job.folder, job.scorer.batches, job.dataset.clusters, tidy=first)
+    record_numbers: Sequence[int] = ()
+    if plan.task.keeps_token_losses:
+        record_numbers = [job.dataset.record_number(row) for row in range(len(job.rows))]
+    log = PredictionLog(
+        job.folder, job.scorer.batches, job.dataset.clusters, tidy=first, record_numbers=record_numbers
+    )
     pending = sum(map(len, log.pending))
     shards.wait()
     try:
@@ -137,8 +142,12 @@ def _score_batches(job: Job, scorer: Scorer, task: Task, log: PredictionLog) -> 
     )
     with bar:
         for batch in batches:
-            answers = zip(batch, score_in_halves(scorer, batch), strict=True)
-            log.append([task.prediction(job, row, fields) for row, fields in answers])
+            answers = dict(zip(batch, score_in_halves(scorer, batch), strict=True))
+            token_losses = []
+            if task.keeps_token_losses:
+                token_losses = [task.losses_by_token(job, row, fields) for row, fields in answers.items()]
+            predictions = [task.prediction(job, row, fields) for row, fields in answers.items()]
+            log.append(predictions, token_losses)
             bar.update(len(batch))
 
 

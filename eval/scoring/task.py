@@ -10,6 +10,7 @@ from typing import Any
 
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.prompt import Conversation
+from tuneyard.core.token_losses import TokenLosses
 from tuneyard.eval.backends.load import Model
 from tuneyard.eval.backends.scorers import (
     Fields,
@@ -180,6 +181,15 @@ class Task(ABC):
     def scorer(self, job: Job) -> Scorer:
         """Plan the batches of a job. The candidate's weights are not applied yet."""
         return job.generating()
+
+    @property
+    def keeps_token_losses(self) -> bool:
+        """True if token_losses.jsonl is written, too."""
+        return False
+
+    def losses_by_token(self, job: Job, row: int, fields: Fields) -> TokenLosses:
+        """The losses of a row's tokens, from a scorer's fields, if the task `keeps_token_losses`."""
+        raise NotImplementedError("this task keeps no losses of tokens")
 
     @abstractmethod
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:

@@ -13,6 +13,7 @@ from tests.messages import raises
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.eval.text import cli
 
 ROWS = [
@@ -222,6 +223,58 @@ def test_a_torn_run_is_resumed_to_the_same_bytes(text, data) -> None:
     (folder / "predictions.jsonl").write_bytes(lines[3] + lines[0][:40])
     resumed = tree(text(*arguments, "--resume", out="torn"))
     assert {name: content.replace(b"/torn", b"/out") for name, content in resumed.items()} == whole
+
+
+def test_losses_of_tokens_add_up_to_the_loss_of_each_row(text, data, loaded) -> None:
+    out = text("--data", data, "--no-generate", "--token-losses", "--batch-tokens", "100")
+    rows = read(out, "predictions.jsonl")
+    file = TokenLossFile(out / "base" / "rows" / TOKEN_LOSSES)
+    assert file.rows == [1, 2, 3, 4, 5]
+    for number, row in enumerate(rows, 1):
+        losses = file.read(number)
+        learned = [loss for loss in losses.losses if loss is not None]
+        assert len(learned) == row["tokens"] and len(losses.ids) == row["example_tokens"]
+        assert sum(learned) == pytest.approx(row["loss"], abs=1e-6 * row["tokens"])
+        assert losses.mean == pytest.approx(row["loss"] / row["tokens"], abs=1e-6)
+        assert losses.losses[: row["prompt_tokens"]] == [None] * row["prompt_tokens"]
+        assert {"ids", "token_losses"} & row.keys() == set()
+    answer = file.read(5).ids[rows[4]["prompt_tokens"] :]
+    assert loaded.tokenizer.decode(answer) == "<|im_end|>\n"
+
+
+def test_losses_of_tokens_are_written_on_request_only(text, data) -> None:
+    out = text("--data", data, "--no-generate")
+    assert not list(out.rglob(TOKEN_LOSSES))
+    with raises(RequestError, "token_losses", "--resume"):
+        text("--data", data, "--no-generate", "--token-losses", "--resume")
+
+
+def test_losses_of_tokens_are_under_the_rows_numbers_in_the_file(text, data) -> None:
+    held_out = text("--data", data, "--no-generate", "--token-losses", "--eval-ratio", "0.4", "--seed", "1")
+    whole = text("--data", data, "--no-generate", "--token-losses", out="whole")
+    some, every = (TokenLossFile(out / "base" / "rows" / TOKEN_LOSSES) for out in (held_out, whole))
+    assert len(some.rows) == 2 and some.rows != [1, 2]
+    for row in some.rows:
+        assert some.read(row).ids == every.read(row).ids
+
+
+def test_a_torn_run_is_resumed_with_all_losses_of_tokens(text, data) -> None:
+    arguments = ("--data", data, "--batch-tokens", "60", "--token-losses", "--no-generate")
+    whole = tree(text(*arguments))
+    folder = text(*arguments, out="torn") / "base" / "rows"
+    (folder / "results.json").unlink()
+    lines = (folder / TOKEN_LOSSES).read_bytes().splitlines(keepends=True)
+    (folder / TOKEN_LOSSES).write_bytes(lines[3] + lines[0][:40])
+    resumed = tree(text(*arguments, "--resume", out="torn"))
+    assert {name: content.replace(b"/torn", b"/out") for name, content in resumed.items()} == whole
+
+
+def test_losses_of_tokens_stay_with_the_run_that_is_rescored(text, data, tmp_path) -> None:
+    source = text("--data", data, "--token-losses")
+    arguments = ["--rescore", source, "--data", data, "--out", tmp_path / "again"]
+    cli.main([*map(str, arguments)], standalone_mode=False)
+    assert not list((tmp_path / "again").rglob(TOKEN_LOSSES))
+    assert json.loads((tmp_path / "again" / "run.json").read_text())["settings"]["token_losses"] is False
 
 
 @pytest.mark.slow  # rouge-score imports nltk, 5 s

@@ -1,5 +1,6 @@
 """What the loss is measured on is what LLaMA-Factory trains on: ids and labels, cut alike."""
 
+import json
 import math
 
 import pytest
@@ -10,7 +11,16 @@ from tests.integration.test_prompt import TALKS, TEMPLATES, tokenizer  # noqa: F
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import chat_renderer
-from tuneyard.core.supervision import _fit, chat_turns, llamafactory_turns, supervise, supervise_text
+from tuneyard.core.supervision import (
+    IGNORED,
+    _fit,
+    chat_turns,
+    llamafactory_turns,
+    supervise,
+    supervise_text,
+)
+from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLossFile
+from tuneyard.eval.text import cli as text_command
 from tuneyard.eval.text import held_out
 
 pytestmark = pytest.mark.slow  # importing LLaMA-Factory takes 10 s
@@ -50,6 +60,23 @@ def test_labels_equal_under_other_kinds_of_template(tokenizer, name) -> None:  #
     for cutoff in (60, 4096):
         supervised = supervise(turns, cutoff)
         assert (supervised.ids, supervised.labels) == trained(tokenizer, TALKS["turns"], name, cutoff)
+
+
+def test_ids_of_token_losses_equal_llamafactorys(tiny_model, tmp_path) -> None:
+    from transformers import AutoTokenizer
+
+    talk = [{"role": "user", "content": "Does it rain? 下雨吗？"}]
+    row = {"instruction": talk[0]["content"], "input": "", "output": ANSWER["content"]}
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    for template, cutoff in (("qwen", 4096), ("qwen", 60), ("qwen3", 4096), ("chatml", 60)):
+        out = tmp_path / f"{template}-{cutoff}"
+        options = ["--template", template, "--max-seq-length", str(min(cutoff, 2048)), "--no-generate"]
+        arguments = ["--model", tiny_model, "--data", tmp_path / "rows.json", "--token-losses", "--out", out]
+        text_command.main([*map(str, arguments), *options], standalone_mode=False)
+        losses = TokenLossFile(out / "base" / "rows" / TOKEN_LOSSES).read(1)
+        ids, labels = trained(AutoTokenizer.from_pretrained(tiny_model), talk, template, cutoff)
+        assert losses.ids == ids
+        assert [loss is None for loss in losses.losses] == [label == IGNORED for label in labels]
 
 
 @settings(deadline=None, max_examples=300)

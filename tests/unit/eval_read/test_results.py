@@ -8,6 +8,7 @@ import pytest
 from tests.messages import raises
 from tuneyard.core import version
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
 from tuneyard.eval.read.results import PREDICTIONS, RUN, PredictionLog, begin_scoring_run, check_new
 
 IDENTITY = {
@@ -45,6 +46,64 @@ def test_a_log_cut_at_any_byte_ends_with_the_same_bytes(tmp_path) -> None:
         folder.mkdir()
         (folder / PREDICTIONS).write_bytes(grown[:cut])
         assert finished(folder) == whole, cut
+
+
+NUMBERS = [11, 3, 8, 5, 2]  # of the rows of BATCHES in the dataset's file
+
+
+def log_with_losses(folder: Path) -> PredictionLog:
+    return PredictionLog(folder, BATCHES, record_numbers=NUMBERS)
+
+
+def append_with_losses(log: PredictionLog, batch) -> None:
+    token_losses = [TokenLosses(NUMBERS[row], [row, 9], [None, row / 8]) for row in batch]
+    log.append(predictions(batch), token_losses)
+
+
+def finished_with_losses(folder: Path) -> list[bytes]:
+    log = log_with_losses(folder)
+    for batch in log.pending:
+        append_with_losses(log, batch)
+    log.finish([])
+    return [(folder / name).read_bytes() for name in (PREDICTIONS, TOKEN_LOSSES)]
+
+
+def test_logs_cut_at_any_byte_end_with_the_same_losses_of_tokens(tmp_path) -> None:
+    whole = finished_with_losses(tmp_path / "whole")
+    file = TokenLossFile(tmp_path / "whole" / TOKEN_LOSSES)
+    assert file.rows == sorted(NUMBERS)
+    assert file.read(8) == TokenLosses(8, [2, 9], [None, 0.25])
+    log = log_with_losses(tmp_path / "grown")
+    for batch in BATCHES:
+        append_with_losses(log, batch)
+    grown = (tmp_path / "grown" / PREDICTIONS).read_bytes()
+    losses = (tmp_path / "grown" / TOKEN_LOSSES).read_bytes()
+    for cut in range(0, len(grown) + 1, 7):
+        for cut_of_losses in range(0, len(losses) + 1, 5):
+            folder = tmp_path / f"{cut}-{cut_of_losses}"
+            folder.mkdir()
+            (folder / PREDICTIONS).write_bytes(grown[:cut])
+            (folder / TOKEN_LOSSES).write_bytes(losses[:cut_of_losses])
+            assert finished_with_losses(folder) == whole, (cut, cut_of_losses)
+
+
+def test_a_batch_without_losses_of_tokens_is_scored_again(tmp_path) -> None:
+    log = log_with_losses(tmp_path)
+    append_with_losses(log, [3, 1])
+    log.append(predictions([0, 2]), [])
+    assert log_with_losses(tmp_path).pending == [[0, 2], [4]]
+
+
+def test_several_processes_append_to_one_file_of_losses(tmp_path) -> None:
+    first = log_with_losses(tmp_path)
+    second = PredictionLog(tmp_path, BATCHES, tidy=False, record_numbers=NUMBERS)
+    assert first.pending == second.pending == BATCHES
+    append_with_losses(second, BATCHES[1])
+    append_with_losses(first, BATCHES[0])
+    append_with_losses(first, BATCHES[2])
+    first.finish([])
+    assert TokenLossFile(tmp_path / TOKEN_LOSSES).rows == sorted(NUMBERS)
+    assert (tmp_path / TOKEN_LOSSES).read_bytes() == finished_with_losses(tmp_path / "alone")[1]
 
 
 def test_whole_batches_are_kept_and_torn_ones_asked_again(tmp_path) -> None:

@@ -1,0 +1,103 @@
+"""token_losses.jsonl: the loss of every token of a dataset's rows, from `tuneyard eval text --token-losses`.
+
+One line a row: `{"row": 3, "ids": [1, 17, 9, 2], "losses": [null, null, 0.25, 1.5]}`. `row` is the number of
+the record in the dataset's file, from 1. `ids` are those on which LLaMA-Factory trains. A loss is -log p in
+nats, null for a token that training masks.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.files import parse_json, require
+
+TOKEN_LOSSES = "token_losses.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLosses:
+    """Ids of a row and the loss of each: nats, None for a masked token. `row` counts from 1."""
+
+    row: int
+    ids: Sequence[int]
+    losses: Sequence[float | None]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the learned tokens, None if the row has none."""
+        learned = [loss for loss in self.losses if loss is not None]
+        if not learned:
+            return None
+        return math.fsum(learned) / len(learned)
+
+    def line(self) -> bytes:
+        """The row's line in the file."""
+        return json.dumps({"row": self.row, "ids": self.ids, "losses": self.losses}).encode() + b"\n"
+
+
+class TokenLossFile:
+    """Reader of token_losses.jsonl by row. It keeps only the place of each line in memory.
+
+    If the file is still `growing`, a last line without line break is skipped: its writer was killed. If a row
+    has several lines, the last one counts.
+    """
+
+    def __init__(self, path: Path, *, growing: bool = False) -> None:
+        """Find the lines. `RequestError` if the file is missing, `ContentError` for a line without a row."""
+        require(path, "file of token losses")
+        self.path = path
+        self._offsets: dict[int, int] = {}
+        offset = 0
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not (growing and not line.endswith(b"\n")):
+                    self._offsets[_row(line, path, number)] = offset
+                offset += len(line)
+
+    @property
+    def rows(self) -> list[int]:
+        """Numbers of the rows in the file, ascending."""
+        return sorted(self._offsets)
+
+    def __contains__(self, row: int) -> bool:
+        """True if the file has this row's losses."""
+        return row in self._offsets
+
+    def read(self, row: int) -> TokenLosses | None:
+        """A row's losses, None if the file lacks the row. `ContentError` if ids and losses do not fit."""
+        offset = self._offsets.get(row)
+        if offset is None:
+            return None
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            fields = json.loads(file.readline())
+        ids, losses = fields.get("ids"), fields.get("losses")
+        if not (_all_ids(ids) and _all_losses(losses) and len(ids) == len(losses)):
+            raise ContentError(
+                f"{self.path}: row {row}: expected `ids` (whole numbers) and as many `losses` (numbers or "
+                "null). Score the dataset again with --token-losses"
+            )
+        return TokenLosses(row, ids, losses)
+
+
+def _row(line: bytes, path: Path, number: int) -> int:
+    fields = parse_json(line, str(path), number)
+    row = None
+    if isinstance(fields, dict):
+        row = fields.get("row")
+    if type(row) is not int or row < 1:
+        raise ContentError(f"{path}:{number}: row is {show_value(row)}. Expected a whole number from 1")
+    return row
+
+
+def _all_ids(ids: object) -> bool:
+    return isinstance(ids, list) and all(type(token) is int for token in ids)
+
+
+def _all_losses(losses: object) -> bool:
+    if not isinstance(losses, list):
+        return False
+    return all(loss is None or (type(loss) in (int, float) and math.isfinite(loss)) for loss in losses)
