@@ -27,7 +27,7 @@ class TokenLosses:
 
     @property
     def mean(self) -> float | None:
-        """Mean over the learned tokens, None if the row has none."""
+        """Mean over the loss tokens, None if the row has none."""
         learned = [loss for loss in self.losses if loss is not None]
         if not learned:
             return None

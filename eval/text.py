@@ -98,7 +98,7 @@ def only_reads(options: Mapping[str, Any]) -> bool:
         click.option(
             "--token-losses",
             is_flag=True,
-            help="Also write the loss of each token (token_losses.jsonl), which `tuneyard data view` shows.",
+            help="Also write the loss of each token, to token_losses.jsonl.",
         ),
         lang_option,
     ],
