@@ -120,8 +120,9 @@ mutate: .venv/.all ## put 300 seeded errors into the code, one by one; tests mus
 fuzz: .venv/.all ## mutated and random files through the compiler: make fuzz MINUTES=10 [SEED=1]
 	$(PY) -m tests.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),0)
 
-reference: .venv/.all ## write docs/reference.md from the commands
+reference: .venv/.all ## write docs/reference.md from the commands, and docs/zh/problems.md from the codes
 	$(PY) -m core.reference > docs/reference.md.new && mv docs/reference.md.new docs/reference.md
+	$(PY) -m core.problem_codes > docs/zh/problems.md.new && mv docs/zh/problems.md.new docs/zh/problems.md
 
 site: .venv/.all ## build the documents as a site into build/site; links and anchors are checked
 	$(PY) -m mkdocs build --strict --quiet

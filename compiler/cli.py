@@ -15,7 +15,7 @@ from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.cli import examples
 from tuneyard.core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
 from tuneyard.core.errors import CLI, ContentError, RequestError, counted, one_line, resumed_by, summarise
-from tuneyard.core.language import lang_option
+from tuneyard.core.language import explanation_option, lang_option
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]
@@ -112,6 +112,7 @@ def _common(command: Any) -> Any:
         click.option("--strict", is_flag=True, help="Take warnings for errors."),
         _ALL,
         _JSON,
+        explanation_option,
     ):
         command = option(command)
     return command
@@ -313,6 +314,7 @@ def remove_command(name: str, out: Path) -> None:
 @_REGISTRY
 @_ALL
 @_JSON
+@explanation_option
 def verify_command(
     name: str, recipe: Path | None, out: Path, every: bool, as_json: bool, **options: Any
 ) -> None:

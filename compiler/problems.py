@@ -15,6 +15,7 @@ import orjson
 
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.files import named
+from tuneyard.core.problem_codes import guide
 
 KEPT = 1000
 PLACES = 3
@@ -159,6 +160,7 @@ class Problems:
             rest = total - len(first_lines)
             if rest:
                 lines.append(f"… {rest} more {code}: {WARNINGS[code]} (--all shows every one)")
+        lines += guide(self.tally("W"))
         return lines
 
     @property

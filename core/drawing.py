@@ -17,7 +17,8 @@ import click
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import write_bytes
-from tuneyard.core.language import ENGLISH, catalogue, current, in_language, tr
+from tuneyard.core.language import catalogue, tr
+from tuneyard.core.reader_language import ENGLISH, current, in_language
 from tuneyard.core.warn import reported
 
 if TYPE_CHECKING:

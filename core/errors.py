@@ -23,6 +23,7 @@ from typing import NoReturn
 import click
 
 from tuneyard.core.packages import missing, set_up_command
+from tuneyard.core.problem_codes import guide
 
 SHOWN = 20
 GROUPS_OF_PACKAGES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter", "eval": "eval"}
@@ -137,6 +138,7 @@ def summarise(
         lines.append(f"… {rest} more (--all shows every one)")
     by_code = ", ".join(f"{code} {count}" for code, count in sorted(counts.items()))
     lines.append(f"{counted(total, 'problem')} ({by_code})")
+    lines += guide(counts)
     return "\n".join(lines)
 
 

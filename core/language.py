@@ -1,32 +1,19 @@
 """The texts of tables, plots, verdicts and the page in another language (zh.json), by their English."""
 
-import contextlib
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
 from tuneyard.core.errors import counted
-
-ENGLISH, CHINESE = "en", "zh"
-_current: ContextVar[str] = ContextVar("language", default=ENGLISH)
+from tuneyard.core.reader_language import CHINESE, ENGLISH, current, in_language
 
 
-@contextlib.contextmanager
-def in_language(name: str) -> Iterator[None]:
-    """Write texts in this language (`en` or `zh`) inside the block."""
-    token = _current.set(name)
-    try:
-        yield
-    finally:
-        _current.reset(token)
-
-
-def _write_in(context: click.Context, _: click.Parameter, name: str) -> None:
-    context.with_resource(in_language(name))
+def _write_in(context: click.Context, _: click.Parameter, name: str | None) -> None:
+    if name is not None:
+        context.with_resource(in_language(name))
 
 
 lang_option = click.option(
@@ -40,10 +27,14 @@ lang_option = click.option(
 )
 """Sets the language for as long as the command runs; the command itself gets no value."""
 
-
-def current() -> str:
-    """Language in which texts are written now."""
-    return _current.get()
+explanation_option = click.option(
+    "--lang",
+    type=click.Choice([ENGLISH, CHINESE]),
+    expose_value=False,
+    callback=_write_in,
+    help="zh explains each code of a problem in Chinese (default: in a Chinese locale).",
+)
+"""The same for commands that print problems and no tables."""
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tuneyard.core.language import catalogue, current, tr
+from tuneyard.core.language import catalogue, tr
 from tuneyard.core.number_format import (
     MOST_DIGITS,
     interval,
@@ -18,6 +18,7 @@ from tuneyard.core.number_format import (
     points,
     size_in_points,
 )
+from tuneyard.core.reader_language import current
 
 
 @dataclass(frozen=True, slots=True)

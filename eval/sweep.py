@@ -18,7 +18,8 @@ from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import RequestError, resumed_by, run_command
 from tuneyard.core.files import read_object, write_json, write_text
-from tuneyard.core.language import ENGLISH, in_language, lang_option, tr
+from tuneyard.core.language import lang_option, tr
+from tuneyard.core.reader_language import ENGLISH, in_language
 from tuneyard.core.warn import warn
 from tuneyard.eval.backends import shards
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets

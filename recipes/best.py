@@ -16,8 +16,9 @@ from tuneyard.core.cli import cli_command
 from tuneyard.core.drawing import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import read_object, require
-from tuneyard.core.language import ENGLISH, in_language, lang_option, tr, tr_counted
+from tuneyard.core.language import lang_option, tr, tr_counted
 from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
+from tuneyard.core.reader_language import ENGLISH, in_language
 from tuneyard.core.schema_errors import is_number
 from tuneyard.recipes.output_dir import CHECKPOINT, checkpoints, find_flaw
 

@@ -29,6 +29,8 @@ from tuneyard.core.errors import (
     size_words,
 )
 from tuneyard.core.files import existing
+from tuneyard.core.language import explanation_option
+from tuneyard.core.problem_codes import guide
 from tuneyard.core.schema_errors import is_number
 from tuneyard.core.training_run import STARTED, TRAINING
 from tuneyard.recipes.answer_rules import packs, problems_of_answer
@@ -123,6 +125,7 @@ class CheckOptions:
 @click.option("--watch", is_flag=True, help="Check again after every edit, until Ctrl-C.")
 @click.option("--all", "show_all", is_flag=True, help="Show every problem, not the first 20.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each recipe.")
+@explanation_option
 def command(
     arguments: tuple[str, ...],
     model: str | None,
@@ -223,6 +226,8 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
     else:
         for line in unchecked:
             click.echo(f"not checked: {line}")
+        for line in guide(problem.code for problem in problems):
+            click.echo(line)
         summary = f"{recipe.path}: {_verdict(problems)}"
         if checked.schedule.rows:
             summary += f"; {checked.schedule.line()}"

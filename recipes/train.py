@@ -13,6 +13,8 @@ from tuneyard.core.cli import cli_command
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.files import locked, make_folder, write_json, write_text
+from tuneyard.core.language import explanation_option
+from tuneyard.core.problem_codes import guide
 from tuneyard.core.training_run import STARTED, TRAINING
 from tuneyard.recipes.check import Checked, ask_check, not_checked, quick_check
 from tuneyard.recipes.data import require_model
@@ -43,6 +45,7 @@ OF_NO_NEWS = {"W340", "W341", "N362"}  # what training itself prints, about outp
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--force", is_flag=True, help="Train again what was trained on another number of processes.")
+@explanation_option
 @resumed_by(lambda: "the same command resumes it from its newest complete checkpoint, if there is one")
 def command(recipe: Path, overrides: tuple[str, ...], force: bool) -> None:
     """Train RECIPE with LLaMA-Factory; KEY=VALUE overrides its settings.
@@ -115,9 +118,13 @@ def ask_first(llamafactory: LlamaFactory, quick: Checked) -> list[Problem]:
 
 
 def _show_warnings(problems: list[Problem]) -> None:
+    codes = []
     for problem in problems:
         if problem.code not in OF_NO_NEWS:
             click.echo(problem.line(), err=True)
+            codes.append(problem.code)
+    for line in guide(codes):
+        click.echo(line, err=True)
 
 
 def _reserve(

@@ -17,9 +17,10 @@ from typing import Any
 from tuneyard.core import version
 from tuneyard.core.drawing import NOT_WRITTEN, plot_language
 from tuneyard.core.files import versions
-from tuneyard.core.language import catalogue, current, tr, tr_counted
+from tuneyard.core.language import catalogue, tr, tr_counted
 from tuneyard.core.number_format import Table
 from tuneyard.core.page import embedded, fill_page
+from tuneyard.core.reader_language import current
 from tuneyard.eval.judge.compared import ComparedRuns
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.questions.against_base import differences, figures, scores, section_name

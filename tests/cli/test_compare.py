@@ -12,7 +12,8 @@ from tests.conftest import ROOT, Here, Run
 from tests.fake_runs import answers, demo, write_run
 from tests.messages import line_with, printed, printed_line, raises
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language import CHINESE, catalogue
+from tuneyard.core.language import catalogue
+from tuneyard.core.reader_language import CHINESE
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.questions.label_bias import CAPTION, HEADER
 

@@ -25,7 +25,8 @@ from tuneyard.compiler.cli import stats_command
 from tuneyard.compiler.commands import stats
 from tuneyard.core import drawing, language, metrics
 from tuneyard.core.errors import ContentError, counted
-from tuneyard.core.language import CHINESE, ENGLISH, catalogue, in_language, listed, tr, tr_counted
+from tuneyard.core.language import catalogue, listed, tr, tr_counted
+from tuneyard.core.reader_language import CHINESE, ENGLISH, in_language
 from tuneyard.eval import compare, defect, suite, text
 from tuneyard.eval import sweep as eval_sweep
 from tuneyard.eval.compare import compare_results
