@@ -19,6 +19,9 @@ from tuneyard.core.errors import run_command
 
 # A run started in the background ignores SIGINT and would hand that on to every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Tests and their subprocesses import torch and LLaMA-Factory: compiled each time, that takes twice as long.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 ROOT = Path(__file__).resolve().parent.parent
 # The files that take longest, in the order in which workers begin them, so that both end at about one time.

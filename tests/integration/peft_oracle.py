@@ -1,20 +1,24 @@
-"""PEFT as it is: adapters as it saves them, its own ΔW, its own merges."""
+"""PEFT as it is: adapters as it saves them, its own ΔW, its own merges.
+
+PEFT is imported where it is used, since every worker collects the files that import this one.
+"""
 
 import copy
 
-import peft
 import torch
 
 from tuneyard.adapters.merge import merge, plan_merging
 from tuneyard.adapters.request import MergeRequest
 
 
-def save_adapter(base, model, folder, *, seed=1, config=peft.LoraConfig, **fields):
-    """Write an adapter of a model with random factors and return its folder; `fields` are LoraConfig's."""
+def save_adapter(base, model, folder, *, seed=1, config="LoraConfig", **fields):
+    """Write an adapter of a model with random factors; `fields` are those of `config`, a class of PEFT."""
+    import peft
+
     fields = {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **fields}
-    if config is peft.LoraConfig:
+    if config == "LoraConfig":
         fields = {"r": 4, "lora_alpha": 8, **fields}
-    tuned = peft.get_peft_model(copy.deepcopy(base), config(**fields))
+    tuned = peft.get_peft_model(copy.deepcopy(base), getattr(peft, config)(**fields))
     tuned.peft_config["default"].base_model_name_or_path = str(model)
     torch.manual_seed(seed)
     for key, parameter in tuned.named_parameters():
@@ -32,6 +36,8 @@ def ours(wanted, out, **how):
 
 def load(base, folder, **others):
     """Load adapters with PEFT: the first as default, others by name."""
+    import peft
+
     model = peft.PeftModel.from_pretrained(copy.deepcopy(base), folder)
     for name, other in others.items():
         model.load_adapter(other, name)
@@ -39,7 +45,9 @@ def load(base, folder, **others):
 
 
 def deltas(model, name="default"):
-    """Return {module: ΔW} as PEFT computes it for one adapter."""
+    """{module: ΔW} as PEFT computes it for one adapter."""
+    import peft
+
     found = {}
     for path, module in model.named_modules():
         if isinstance(module, peft.tuners.lora.LoraLayer) and name in (

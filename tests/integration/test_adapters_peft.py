@@ -2,7 +2,6 @@
 
 import copy
 
-import peft
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -135,11 +134,11 @@ REFUSED = {
     "pissa": ({"init_lora_weights": "pissa"}, ""),
     "olora": ({"init_lora_weights": "olora"}, ""),
     "alora": ({"alora_invocation_tokens": [1]}, "aLoRA"),
-    "loha": ({"config": peft.LoHaConfig, "r": 4}, "LOHA"),
-    "lokr": ({"config": peft.LoKrConfig, "r": 4}, "LOKR"),
-    "ia3": ({"config": peft.IA3Config, "feedforward_modules": []}, "IA3"),
-    "adalora": ({"config": peft.AdaLoraConfig, "total_step": 10}, "ADALORA"),
-    "vera": ({"config": peft.VeraConfig, "target_modules": ["q_proj"]}, "VERA"),
+    "loha": ({"config": "LoHaConfig", "r": 4}, "LOHA"),
+    "lokr": ({"config": "LoKrConfig", "r": 4}, "LOKR"),
+    "ia3": ({"config": "IA3Config", "feedforward_modules": []}, "IA3"),
+    "adalora": ({"config": "AdaLoraConfig", "total_step": 10}, "ADALORA"),
+    "vera": ({"config": "VeraConfig", "target_modules": ["q_proj"]}, "VERA"),
     "modules_to_save": ({"modules_to_save": ["norm"]}, "--base"),
     "bias all": ({"bias": "all"}, "--base"),
 }
@@ -209,6 +208,7 @@ def test_peft_moves_both_tied_tensors_and_we_one(base, save, tiny_model, tmp_pat
 
 
 def test_conv1d_models_are_fused_the_right_way_round(tmp_path):
+    import peft
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
@@ -254,6 +254,7 @@ AS_SAVED = {
 @pytest.mark.parametrize("name", AS_SAVED)
 def test_what_peft_saves_is_fused_as_peft_merges_it(tiny_model, tmp_path, name, kind):
     """Llama has no biases: `bias: all` saves none. PEFT holds what it saved; its own merge is the oracle."""
+    import peft
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
     fields = dict(AS_SAVED[name])

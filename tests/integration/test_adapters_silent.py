@@ -7,7 +7,6 @@ import copy
 import json
 import subprocess
 
-import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -210,6 +209,8 @@ def test_missing_tensors_give_zero_in_peft(base, save):
 @pytest.mark.parametrize("start", ["pissa", "olora"])
 def test_a_converted_adapter_is_taken_and_means_what_was_trained(base, tiny_model, tmp_path, start):
     """The way out that the refusal names: save_pretrained with path_initial_model_for_weight_conversion."""
+    import peft
+
     config = peft.LoraConfig(
         r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=start, task_type="CAUSAL_LM"
     )

@@ -10,9 +10,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import peft
 import pytest
-from transformers import AutoModelForCausalLM
 
 from tests.fake_runs import demo as write_demo_runs
 from tests.integration.conftest import copy_tracked_files
@@ -97,6 +95,9 @@ def test_the_wheel_holds_tuneyard_and_every_file_beside_the_code(wheel: Path) ->
 
 def test_from_a_raw_file_to_a_verdict_in_an_empty_folder(beside: Installed, tiny_model: Path) -> None:
     """Compile, list, check, verify, merge and compare, with no file of the checkout in reach."""
+    from peft.utils import SAFETENSORS_WEIGHTS_NAME
+    from transformers import AutoModelForCausalLM
+
     work = beside.work
     rows = [json.dumps({"question": f"q {row}", "answer": f"a {row}"}) for row in range(50)]
     (work / "qa.jsonl").write_text("\n".join(rows) + "\n")
@@ -116,7 +117,7 @@ def test_from_a_raw_file_to_a_verdict_in_an_empty_folder(beside: Installed, tiny
     for seed, name in enumerate(("a", "b")):
         save_adapter(base, tiny_model, work / f"saves/{name}", seed=seed, r=4, target_modules=["q_proj"])
     beside.tuneyard("adapter", "merge", "a=0.5", "b=0.5", "--out", "saves/merge")
-    assert (work / "saves/merge" / peft.utils.SAFETENSORS_WEIGHTS_NAME).is_file()
+    assert (work / "saves/merge" / SAFETENSORS_WEIGHTS_NAME).is_file()
     write_demo_runs(work / "results/demo")
     beside.tuneyard("eval", "compare", "results/demo", "--out", "verdict")
     assert (work / "verdict/report.html").is_file()
