@@ -31,7 +31,7 @@ class Finding:
 
     name: str
     status: str
-    found: str
+    detail: str
     fix: str = ""
 
 
@@ -46,7 +46,7 @@ def cli(ctx: click.Context, as_json: bool) -> None:
         click.echo(json.dumps({"ok": healthy, "checks": [asdict(finding) for finding in findings]}))
     else:
         for finding in findings:
-            click.echo(f"{finding.status:<8} {finding.name:<13} {finding.found}")
+            click.echo(f"{finding.status:<8} {finding.name:<13} {finding.detail}")
             if finding.fix:
                 click.echo(f"{'':<22} fix: {finding.fix}")
     ctx.exit(0 if healthy else 1)

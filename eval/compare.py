@@ -32,7 +32,7 @@ from tuneyard.eval.read.results import (
 
 if TYPE_CHECKING:
     from tuneyard.core.number_format import Table
-    from tuneyard.eval.judge.compared import ComparedRuns
+    from tuneyard.eval.judge.ask import ComparedRuns
     from tuneyard.eval.judge.question import Question
 
 MOST_ERRORS = 2000  # incorrect examples on the page
@@ -157,7 +157,7 @@ def cli(
 
 def compare_results(results: Sequence[str], questions: "Sequence[Question]") -> "ComparedRuns":
     """Read the runs named by `[NAME=]RESULTS` once, and ask the questions; warnings go to stderr."""
-    from tuneyard.eval.judge.compared import compare_runs
+    from tuneyard.eval.judge.ask import compare_runs
     from tuneyard.eval.judge.question import metric_of_questions
     from tuneyard.eval.read.find import Reading, parse_source, read_scored_runs
     from tuneyard.eval.read.scored_run import by_dataset

@@ -54,9 +54,9 @@ class FirstDifference:
     row: int
     place: int
     expected: int | None
-    found: int | None
+    actual: int | None
     expected_text: str
-    found_text: str
+    actual_text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -508,7 +508,7 @@ def _first(first: FirstDifference | None) -> str:
     if first is None:
         return ""
     expected = _token(first.expected, first.expected_text)
-    actual = _token(first.found, first.found_text)
+    actual = _token(first.actual, first.actual_text)
     return f"row {first.row}, token {first.place}: {expected} became {actual}"
 
 

@@ -23,14 +23,14 @@ from tuneyard.core.reader_language import ENGLISH, in_language
 from tuneyard.core.warn import warn
 from tuneyard.eval.backends import shards
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
-from tuneyard.eval.judge.compared import ComparedRuns, compare_runs
+from tuneyard.eval.judge.ask import ComparedRuns, compare_runs
 from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, AgainstBase
 from tuneyard.eval.judge.questions.choice import HeldOutChoice
 from tuneyard.eval.metrics import find_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
 from tuneyard.eval.read.find import ANSWERS_ONLY, Reading, read_scored_run
 from tuneyard.eval.read.results import RESULTS, TABLE, check_new
-from tuneyard.eval.read.scored_run import Runs, ScoredRun
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
 from tuneyard.eval.read.sweeps import SWEEP
 from tuneyard.eval.scoring.candidates import BASE, load_candidates, open_adapters
 from tuneyard.eval.scoring.options import (
@@ -135,7 +135,7 @@ class Sweep:
     metric: str = ACCURACY_NAME
 
 
-def read_points(sweep: Sweep) -> Runs:
+def read_points(sweep: Sweep) -> RunsByDataset:
     """Read every point's scored rows once."""
     reading = ANSWERS_ONLY
     if sweep.metric != ACCURACY_NAME:
@@ -148,7 +148,7 @@ def read_points(sweep: Sweep) -> Runs:
     return runs
 
 
-def judge(sweep: Sweep, runs: Runs) -> ComparedRuns:
+def judge(sweep: Sweep, runs: RunsByDataset) -> ComparedRuns:
     """Choose a point on one half, and compare it with the base on the other half.
 
     These are the questions of `eval compare --choose-on half`, but the base is one of the candidates.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tuneyard.core.metrics import ACCURACY, Metric
-from tuneyard.eval.judge import comparison
+from tuneyard.eval.judge import sections
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 
@@ -96,4 +96,4 @@ def compare(
     metric: Metric = ACCURACY,
 ) -> Comparison:
     """Compare a list of runs with the base."""
-    return comparison.compare(by_dataset(runs), base, decide_on, margin, metric)
+    return sections.compare(by_dataset(runs), base, decide_on, margin, metric)

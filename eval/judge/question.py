@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from tuneyard.core.number_format import Table
-from tuneyard.eval.read.scored_run import Runs
+from tuneyard.eval.read.scored_run import RunsByDataset
 
 
 class Question(ABC):
@@ -41,7 +41,7 @@ class Question(ABC):
         return []
 
     @abstractmethod
-    def answer(self, runs: Runs, base: str) -> "AnsweredQuestion":
+    def answer(self, runs: RunsByDataset, base: str) -> "AnsweredQuestion":
         """Judge the runs. `RequestError` if they cannot answer the question."""
 
     @abstractmethod
@@ -64,7 +64,7 @@ class AnsweredQuestion:
 
     question: Question
     records: Sequence[Any]
-    runs: Runs
+    runs: RunsByDataset
     base: str
 
     def tables(self) -> Mapping[str, Table]:

@@ -93,9 +93,9 @@ class ScoredRun:
         return replace(self, **kept)
 
 
-RunsOfDataset = Mapping[str, ScoredRun]
+RunsByModel = Mapping[str, ScoredRun]
 """Runs of one dataset by model."""
-Runs = Mapping[str, RunsOfDataset]
+RunsByDataset = Mapping[str, RunsByModel]
 """Runs by dataset and model: what a comparison reads once and judges."""
 
 
@@ -107,7 +107,7 @@ def by_dataset(runs: Iterable[ScoredRun]) -> dict[str, dict[str, ScoredRun]]:
     return grouped
 
 
-def models_of(runs: Runs) -> list[str]:
+def models_of(runs: RunsByDataset) -> list[str]:
     """The names of all models, in the order in which the datasets list them first."""
     models: dict[str, None] = {}
     for runs_of_dataset in runs.values():

@@ -21,7 +21,7 @@ from tuneyard.core.language import catalogue, tr, tr_counted
 from tuneyard.core.number_format import Table
 from tuneyard.core.page import embedded, fill_page
 from tuneyard.core.reader_language import current
-from tuneyard.eval.judge.compared import ComparedRuns
+from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.questions.against_base import differences, figures, scores, section_name
 from tuneyard.eval.metrics.labels import MOST

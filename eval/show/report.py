@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from tuneyard.core.cli import command_line
 from tuneyard.core.number_format import Table
-from tuneyard.eval.judge.compared import ComparedRuns
+from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.show.html import page
 from tuneyard.eval.show.incorrect import collect_incorrect
 from tuneyard.eval.show.plots import DrawnPlot, draw_plots

@@ -7,7 +7,7 @@ from tuneyard.core.files import versions
 from tuneyard.core.language import in_english, tr, tr_counted
 from tuneyard.core.number_format import Table, grid
 from tuneyard.core.reader_language import ENGLISH, in_language
-from tuneyard.eval.judge.compared import ComparedRuns
+from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, Section
 from tuneyard.eval.judge.questions.against_base import AgainstBase, differences, figures, scores, section_name
 from tuneyard.eval.read.scored_run import ScoredRun

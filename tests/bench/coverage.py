@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from tuneyard.eval.judge.comparison import RARE, SKEWED
+from tuneyard.eval.judge.sections import RARE, SKEWED
 from tuneyard.eval.statistics import family
 from tuneyard.eval.statistics.f1 import LabelCounts, f1_differences, macro_f1
 from tuneyard.eval.statistics.family import DifferenceTest, Units, estimates, skewness, units_of

@@ -126,8 +126,8 @@ def test_doctor_finds_what_is_installed() -> None:
     told = json.loads(ended.stdout)
     found = {one["name"]: one for one in told["checks"]}
     assert ended.returncode == (0 if told["ok"] else 1)
-    assert found["llamafactory"]["status"] == "ok" and "0.9.5" in found["llamafactory"]["found"]
-    assert found["hub"]["found"].endswith("not asked: HF_HUB_OFFLINE is set")
+    assert found["llamafactory"]["status"] == "ok" and "0.9.5" in found["llamafactory"]["detail"]
+    assert found["hub"]["detail"].endswith("not asked: HF_HUB_OFFLINE is set")
 
 
 def test_doctor_names_a_lack_its_fix_and_exits_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_another_template_beside_the_adapter_is_found(home: Path) -> None:
     found = prove(home, holds=False)
     assert broken(found) == (["chat template of"], [])
     first = found["prompts"][0]["first"]
-    assert first["row"] == 0 and first["expected"] != first["found"]
+    assert first["row"] == 0 and first["expected"] != first["actual"]
     assert "created"[:2] in first["expected_text"] or "by Al" in first["expected_text"]
 
 

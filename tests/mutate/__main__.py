@@ -23,8 +23,8 @@ from tests.mutate.sandbox import ROOT, Sandbox, tracked
 
 SCOPE = [
     "core/*.py", "compiler/*.py", "eval/dialogue.py", "eval/metrics/*.py",
-    "eval/judge/alignment.py", "eval/judge/comparison.py", "eval/judge/conclusions.py", "eval/read/run.py",
-    "eval/statistics/*.py",
+    "eval/judge/same_rows.py", "eval/judge/sections.py", "eval/judge/conclusions.py",
+    "eval/read/scored_run.py", "eval/statistics/*.py",
     "adapters/delta.py", "adapters/lowrank.py", "adapters/merge.py",
     "adapters/methods/*.py", "adapters/store.py", "adapters/weighted.py", "adapters/compatibility.py",
 ]  # fmt: skip

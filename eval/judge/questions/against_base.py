@@ -26,12 +26,12 @@ from tuneyard.eval.judge.cells import (
     translated,
     unit_name,
 )
-from tuneyard.eval.judge.comparison import compare
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
+from tuneyard.eval.judge.sections import compare
 from tuneyard.eval.metrics import metric_meaning
 from tuneyard.eval.metrics.labels import short
-from tuneyard.eval.read.scored_run import Runs
+from tuneyard.eval.read.scored_run import RunsByDataset
 from tuneyard.eval.statistics.estimate import Estimate, Mean
 
 ACCURACY_NAME = "accuracy"
@@ -57,7 +57,7 @@ class AgainstBase(Question):
             return ""
         return self.by
 
-    def answer(self, runs: Runs, base: str) -> AnsweredQuestion:
+    def answer(self, runs: RunsByDataset, base: str) -> AnsweredQuestion:
         """One record, the whole comparison."""
         comparison = compare(runs, base, self.decide_on, self.margin, meaning(self.by, runs))
         return AnsweredQuestion(self, [comparison], runs, base)
@@ -92,7 +92,7 @@ class AgainstBase(Question):
         }
 
 
-def meaning(metric: str, runs: Runs) -> Metric:
+def meaning(metric: str, runs: RunsByDataset) -> Metric:
     """Unit and direction of a metric, as the runs declare it."""
     facts_by_source = {}
     for by_model in runs.values():

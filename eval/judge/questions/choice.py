@@ -13,11 +13,11 @@ from tuneyard.core.language import tr, tr_counted
 from tuneyard.core.metrics import ACCURACY, Metric
 from tuneyard.core.number_format import Table, interval, percent
 from tuneyard.eval.judge.cells import translated
-from tuneyard.eval.judge.comparison import majority_class, mean_figures, paired_rows
 from tuneyard.eval.judge.conclusions import MEAN
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, mean_json, meaning, section_name
-from tuneyard.eval.read.scored_run import Runs, RunsOfDataset, ScoredRun, models_of, without
+from tuneyard.eval.judge.sections import majority_class, mean_figures, paired_rows
+from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of, without
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import average
 from tuneyard.eval.statistics.selection import split_halves
@@ -71,7 +71,7 @@ class HeldOutChoice(Question):
     base_is_candidate: bool = False
     key = "choice"
 
-    def answer(self, runs: Runs, base: str) -> AnsweredQuestion:
+    def answer(self, runs: RunsByDataset, base: str) -> AnsweredQuestion:
         """A record for each dataset, then one for the mean of several. The last record decides.
 
         The runs left are those of the base and the chosen model on the held-out half. `RequestError` unless
@@ -136,7 +136,7 @@ def _check_candidates(models: Sequence[str], candidates: Sequence[str], base: st
         )
 
 
-def _half_of_the_clusters(dataset: str, by_model: RunsOfDataset) -> set[str]:
+def _half_of_the_clusters(dataset: str, by_model: RunsByModel) -> set[str]:
     """Names of the rows to choose on. Rows of a cluster stay in one half."""
     first = next(iter(by_model.values()))
     choosing, _ = split_halves(first.groups or first.rows, CHOICE_SEED, dataset)
@@ -144,7 +144,7 @@ def _half_of_the_clusters(dataset: str, by_model: RunsOfDataset) -> set[str]:
 
 
 def _cut(
-    by_model: RunsOfDataset, rows_to_choose_on: Collection[str]
+    by_model: RunsByModel, rows_to_choose_on: Collection[str]
 ) -> tuple[dict[str, ScoredRun], dict[str, ScoredRun]]:
     """The runs on the rows to choose on, and on the others."""
     first = next(iter(by_model.values()))
@@ -154,7 +154,7 @@ def _cut(
     return choosing, held_out
 
 
-def _half(dataset: str, runs: RunsOfDataset, candidates: Sequence[str], metric: Metric) -> Half:
+def _half(dataset: str, runs: RunsByModel, candidates: Sequence[str], metric: Metric) -> Half:
     """The candidates on the rows of these runs."""
     candidate_runs = {model: runs[model] for model in candidates}
     accuracies = mean_figures(paired_rows(dataset, candidate_runs, ACCURACY), ACCURACY)

@@ -18,7 +18,7 @@ from tuneyard.core.number_format import NONE, Table, interval, points, points_in
 from tuneyard.eval.judge.cells import on_dataset, translated
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.read.results import PREDICTIONS
-from tuneyard.eval.read.scored_run import Runs, ScoredRun
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
 from tuneyard.eval.statistics.estimate import DifferenceTest, Mean
 from tuneyard.eval.statistics.family import estimates, units_of
 from tuneyard.eval.statistics.rates import rate_of
@@ -65,7 +65,7 @@ class Calibrate(Question):
 
     key = "label_bias"
 
-    def answer(self, runs: Runs, base: str) -> AnsweredQuestion:
+    def answer(self, runs: RunsByDataset, base: str) -> AnsweredQuestion:
         """A record for each model of each dataset, the base first."""
         return AnsweredQuestion(self, label_biases(runs, base), runs, base)
 
@@ -103,7 +103,7 @@ class Calibrate(Question):
         return {self.key: listed}
 
 
-def label_biases(runs: Runs, base: str) -> list[LabelBias]:
+def label_biases(runs: RunsByDataset, base: str) -> list[LabelBias]:
     """Biases of every model on every dataset, the base first. All models have one split, by cluster.
 
     `RequestError` for a run without the labels' log-probabilities.

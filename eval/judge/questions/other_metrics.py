@@ -7,10 +7,10 @@ from typing import Any
 from tuneyard.core.language import tr
 from tuneyard.core.number_format import Table
 from tuneyard.eval.judge.cells import MEASURED, difference_cells, metric_on_dataset, translated
-from tuneyard.eval.judge.comparison import compare
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.judge.questions.against_base import meaning, section_name
-from tuneyard.eval.read.scored_run import Runs
+from tuneyard.eval.judge.sections import compare
+from tuneyard.eval.read.scored_run import RunsByDataset
 
 CAPTION = "Differences in the other metrics of the examples; the verdict rests on accuracy"
 
@@ -26,7 +26,7 @@ class OtherMetrics(Question):
         """True: the runs must have the values of the metrics that they state."""
         return True
 
-    def answer(self, runs: Runs, base: str) -> AnsweredQuestion:
+    def answer(self, runs: RunsByDataset, base: str) -> AnsweredQuestion:
         """A comparison for each metric."""
         every_run = [run for by_model in runs.values() for run in by_model.values()]
         names = [name for name in every_run[0].values if all(name in run.values for run in every_run)]

@@ -12,7 +12,7 @@ from tuneyard.core.number_format import NONE, Table, p_cell, points_interval
 from tuneyard.eval.judge.cells import on_dataset, translated
 from tuneyard.eval.judge.conclusions import MEAN
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
-from tuneyard.eval.read.scored_run import Runs
+from tuneyard.eval.read.scored_run import RunsByDataset
 from tuneyard.eval.statistics.family import Replicated, replicated, units_of
 
 # Student's 97.5 % point with seeds - 1 degrees of freedom over √seeds, as a multiple of that of five
@@ -58,7 +58,7 @@ class Replicates(Question):
                 warnings.append(tr(message, name=name, count=count, times=WIDER[count]))
         return warnings
 
-    def answer(self, runs: Runs, base: str) -> AnsweredQuestion:
+    def answer(self, runs: RunsByDataset, base: str) -> AnsweredQuestion:
         """A record for each recipe and dataset, and for the mean of several datasets."""
         return AnsweredQuestion(self, compare_replicates(runs, base, self.recipes), runs, base)
 
@@ -99,7 +99,9 @@ def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
     return recipes
 
 
-def compare_replicates(runs: Runs, base: str, recipes: Mapping[str, Sequence[str]]) -> list[ReplicatedRecipe]:
+def compare_replicates(
+    runs: RunsByDataset, base: str, recipes: Mapping[str, Sequence[str]]
+) -> list[ReplicatedRecipe]:
     """Compare each recipe with the base on every dataset, and on their mean if there are several.
 
     Of several recipes, p and limits are Bonferroni's. `RequestError` if a model is the base, or was not
@@ -126,7 +128,7 @@ def compare_replicates(runs: Runs, base: str, recipes: Mapping[str, Sequence[str
     return compared
 
 
-def _datasets(name: str, base: str, models: Sequence[str], runs: Runs) -> list[str]:
+def _datasets(name: str, base: str, models: Sequence[str], runs: RunsByDataset) -> list[str]:
     """Datasets that each of a recipe's models and the base were scored on."""
     if base in models:
         raise RequestError(f"--replicates {name}: {base} is what the others are compared with")

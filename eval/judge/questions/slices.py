@@ -11,11 +11,11 @@ from tuneyard.core.language import tr
 from tuneyard.core.metrics import ACCURACY
 from tuneyard.core.number_format import Table, percent
 from tuneyard.eval.judge.cells import DIFFERENCES, difference_cells, translated
-from tuneyard.eval.judge.comparison import paired_tests
 from tuneyard.eval.judge.conclusions import PairedTest
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
+from tuneyard.eval.judge.sections import paired_tests
 from tuneyard.eval.metrics.labels import MOST
-from tuneyard.eval.read.scored_run import Runs, RunsOfDataset
+from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel
 from tuneyard.eval.statistics.family import sliced
 
 
@@ -46,7 +46,7 @@ class BySlices(Question):
         """The field that makes the slices."""
         return self.by
 
-    def answer(self, runs: Runs, base: str) -> AnsweredQuestion:
+    def answer(self, runs: RunsByDataset, base: str) -> AnsweredQuestion:
         """A record for each slice of each dataset."""
         return AnsweredQuestion(self, compare_slices(runs, base, self.by), runs, base)
 
@@ -63,7 +63,7 @@ class BySlices(Question):
         return {tr("By {field}", field=self.by): Table(translated(header), rows)}
 
 
-def compare_slices(runs: Runs, base: str, by: str) -> list[Slice]:
+def compare_slices(runs: RunsByDataset, base: str, by: str) -> list[Slice]:
     """Compare every model with the base on each slice of each dataset, a slice for every value of `by`.
 
     Datasets whose rows lack the field, or that the base did not answer, are left out. `RequestError` if no
@@ -83,7 +83,7 @@ def compare_slices(runs: Runs, base: str, by: str) -> list[Slice]:
     return slices
 
 
-def _slices(runs: RunsOfDataset, base: str, by: str) -> list[Slice]:
+def _slices(runs: RunsByModel, base: str, by: str) -> list[Slice]:
     base_run = runs[base]
     labels = list(base_run.kinds[by])
     values = sorted(set(labels), key=lambda value: (-labels.count(value), value))

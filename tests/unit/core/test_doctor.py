@@ -23,4 +23,4 @@ def test_a_gpu(monkeypatch, there):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
     monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
-    assert ("H200" in doctor._gpu().found) == there
+    assert ("H200" in doctor._gpu().detail) == there

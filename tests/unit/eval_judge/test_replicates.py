@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from tests.conftest import ROOT
 from tests.fake_runs import answers, write_run
 from tests.messages import raises
-from tests.unit.eval_judge.test_comparison import make
+from tests.unit.eval_judge.test_sections import make
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.questions.replicates import Replicates, compare_replicates, parse_replicates

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.fake_runs import compare
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.judge.alignment import check_rows
+from tuneyard.eval.judge.same_rows import check_rows
 from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.logs import read_log
 from tuneyard.eval.read.logs.harness import HARNESS as HARNESS_FIELDS

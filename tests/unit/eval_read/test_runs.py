@@ -11,7 +11,7 @@ import pytest
 from tests.fake_runs import answers, demo, write_run
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.judge.alignment import check_rows
+from tuneyard.eval.judge.same_rows import check_rows
 from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.scored_run import ScoredRun
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from tests.conftest import ROOT
 from tests.fake_runs import compare, write_run
 from tests.messages import printed
-from tests.unit.eval_judge.test_comparison import flags, make
+from tests.unit.eval_judge.test_sections import flags, make
 from tuneyard.core import drawing
 from tuneyard.core.drawing import CJK, MOST_LETTERS, font_families, has_font_for, plot, plotting, save
 from tuneyard.eval.compare import cli

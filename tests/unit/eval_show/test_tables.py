@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.conftest import ROOT
 from tests.fake_runs import compare
 from tests.messages import line_with, printed, printed_line, raises
-from tests.unit.eval_judge.test_comparison import flags, make
+from tests.unit.eval_judge.test_sections import flags, make
 from tuneyard.core.errors import RequestError
 from tuneyard.core.metrics import ACCURACY, Metric, metric_of
 from tuneyard.core.number_format import (

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language import tr
-from tuneyard.eval.judge.alignment import check_rows
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.question import AnsweredQuestion, Question, metric_of_questions
 from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.judge.questions.choice import HeldOutChoice
 from tuneyard.eval.judge.questions.replicates import Replicates
+from tuneyard.eval.judge.same_rows import check_rows
 from tuneyard.eval.read.contamination import training_warnings
-from tuneyard.eval.read.scored_run import Runs, ScoredRun, models_of
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
 
 BASE = "base"
 
@@ -21,7 +21,7 @@ BASE = "base"
 class ComparedRuns:
     """Runs, the answers to the questions about them, and warnings. `comparison` is that with the base."""
 
-    runs: Runs
+    runs: RunsByDataset
     comparison: Comparison
     answers: Sequence[AnsweredQuestion]
     warnings: Sequence[str]
@@ -32,7 +32,9 @@ class ComparedRuns:
         return [run for by_model in self.runs.values() for run in by_model.values()]
 
 
-def compare_runs(runs: Runs, questions: Sequence[Question], warnings: Sequence[str] = ()) -> ComparedRuns:
+def compare_runs(
+    runs: RunsByDataset, questions: Sequence[Question], warnings: Sequence[str] = ()
+) -> ComparedRuns:
     """Ask the questions about the runs, in their order. The base is the model `base`, otherwise the first.
 
     One of the questions compares with the base (`AgainstBase`). `warnings` are those of the reading.
@@ -73,14 +75,14 @@ def comparison_of(answers: Sequence[AnsweredQuestion]) -> Comparison:
     raise ValueError("no question compares with the base")
 
 
-def _base(runs: Runs) -> str:
+def _base(runs: RunsByDataset) -> str:
     models = models_of(runs)
     if BASE in models:
         return BASE
     return models[0]
 
 
-def _trained_on(runs: Runs, metric: str) -> list[str]:
+def _trained_on(runs: RunsByDataset, metric: str) -> list[str]:
     """Warnings about training examples among the rows. Unchecked sources are listed once for each model."""
     warnings: list[str] = []
     logged: list[str] = []

@@ -19,7 +19,7 @@ from tuneyard.core.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.metrics.calibration import calibration
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
-from tuneyard.eval.read.scored_run import Runs, RunsOfDataset, ScoredRun, models_of
+from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of
 from tuneyard.eval.statistics.estimate import DifferenceTest, Mean
 from tuneyard.eval.statistics.f1 import LabelCounts, count_labels, f1_differences, macro_f1
 from tuneyard.eval.statistics.family import Units, estimates, shrunk, skewness, units_of
@@ -44,7 +44,7 @@ class PairedRows:
 
 
 def compare(
-    runs: Runs,
+    runs: RunsByDataset,
     base: str,
     decide_on: str = "",
     margin: float | None = None,
@@ -159,7 +159,7 @@ def paired_tests(
     return tests
 
 
-def _accuracy_section(dataset: str, runs: RunsOfDataset, data: PairedRows, base: str) -> Section:
+def _accuracy_section(dataset: str, runs: RunsByModel, data: PairedRows, base: str) -> Section:
     first = next(iter(runs.values()))
     majority, label = majority_class(first)
     counts = {}
@@ -194,9 +194,7 @@ def _rare_labels(dataset: str, run: ScoredRun) -> list[str]:
     return [tr(warning, dataset=dataset, count=RARE, labels=joined([short(label) for label in rare]))]
 
 
-def _graded_section(
-    dataset: str, runs: RunsOfDataset, data: PairedRows, base: str, metric: Metric
-) -> Section:
+def _graded_section(dataset: str, runs: RunsByModel, data: PairedRows, base: str, metric: Metric) -> Section:
     figures = {}
     means = mean_figures(data, metric)
     for model, run in runs.items():
@@ -250,7 +248,7 @@ def _mean_section(
     )
 
 
-def _over_majority(datasets: Sequence[RunsOfDataset], models: Sequence[str]) -> dict[str, PairedTest]:
+def _over_majority(datasets: Sequence[RunsByModel], models: Sequence[str]) -> dict[str, PairedTest]:
     """Each model against always giving the most common answer, on the same rows."""
     tests = {}
     for model in models:
@@ -309,7 +307,7 @@ def _accuracy(run: ScoredRun, share: Mean, counts: LabelCounts | None) -> ModelS
     )  # fmt: skip
 
 
-def paired_rows(dataset: str, runs: RunsOfDataset, metric: Metric) -> PairedRows:
+def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
     """The rows of one dataset for which each model has a value of the metric."""
     first = next(iter(runs.values()))
     if metric is ACCURACY:
