@@ -57,12 +57,14 @@ def test_every_code_has_an_example_and_a_section():
 
 
 def test_the_document_shows_the_messages_as_they_are():
+    """A section shows the messages of one example, or the first of them."""
     text = DOCUMENT.read_text(encoding="utf-8")
     for code, _ in SECTIONS:
         section = text.split(f"### {code} ")[1].split("\n### ")[0]
+        shown = normalised(section.split("```text\n")[1].split("\n```")[0])
         examples = [path for path in EXAMPLES if path.name.startswith(code)]
-        shown = section.split("```text\n")[1].split("\n```")[0]
-        assert [normalised(shown)] in [golden()[f"{GOLDEN_ID}[{path.name}]"] for path in examples]
+        texts = [golden()[f"{GOLDEN_ID}[{path.name}]"][0] for path in examples]
+        assert any(f"{message}\n".startswith(f"{shown}\n") for message in texts), code
 
 
 WHOLE_FILES = {"E003", "E004", "E007", "E009", "E011", "E012", "E013", "E014", "E101", "E108", "E112", "E430"}
