@@ -20,10 +20,8 @@ _INTRODUCTION = """\
 `tuneyard data check`、`data compile`、`data verify` 和 `recipe check` 报告的代码。代码不会改变。E… 是错误，
 W… 是警告（`--strict` 使它们成为错误），N… 是提示。每一行问题的格式是
 `位置: 代码 字段: 发现了什么, 应为什么; 怎么修复`。`--lang zh`，或中文的语言环境（`LANG=zh_CN.UTF-8`），
-在问题下面给出这里的说明。英文的例子见 [problems](../problems.md)。
-
-| 代码 | 含义 | 怎么做 |
-|---|---|---|"""
+在问题下面给出这里的说明：含义，然后是怎么做。英文的例子见 [problems](../problems.md)。
+"""
 
 
 class Explanation(NamedTuple):
@@ -44,16 +42,18 @@ def guide(codes: Iterable[str]) -> list[str]:
     """A line for each code, `E104：含义。怎么做`, for a Chinese reader. Other readers get none."""
     if of_explanations() != CHINESE:
         return []
-    by_code = explanations()
-    return [f"{code}：{by_code[code].meaning}。{by_code[code].fix}" for code in sorted(set(codes))]
+    return [_line(code) for code in sorted(set(codes))]
 
 
 def document() -> str:
     """Markdown of `docs/zh/problems.md`."""
-    lines = [_INTRODUCTION]
-    for code, explanation in sorted(explanations().items()):
-        lines.append(f"| {code} | {explanation.meaning} | {explanation.fix} |")
+    lines = [_INTRODUCTION, *(f"- {_line(code)}" for code in sorted(explanations()))]
     return "\n".join(lines) + "\n"
+
+
+def _line(code: str) -> str:
+    explanation = explanations()[code]
+    return f"{code}：{explanation.meaning}。{explanation.fix}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""python -m core.reference   prints docs/reference.md from the Click commands: their options and examples."""
+"""python -m core.reference   prints docs/reference.md from the Click commands and their options."""
 
 import inspect
 import re
@@ -8,13 +8,12 @@ from typing import NamedTuple
 
 import click
 
-from tuneyard.core.cli import cli, examples_of
+from tuneyard.core.cli import cli
 
 HEAD = """# Commands and options
 
-Made by `make reference` from the commands themselves. `--help` of a command prints the same, with a second
-example. The examples run from the root of the checkout after `make demo`. In a checkout `python -m compiler`,
-`recipes`, `adapters` and `eval.NAME` start the same commands.
+Made by `make reference` from the commands themselves. `--help` prints the same, with two examples.
+In a checkout `python -m compiler`, `recipes`, `adapters` and `eval.NAME` start the same commands.
 
 Options that at least three commands of a group have are explained once, above the group's commands.
 """
@@ -92,7 +91,6 @@ def _section(context: click.Context, shared: list[Option]) -> str:
     names = [f"`{option.usage.split()[0].rstrip(',')}`" for option in options if option in shared]
     if names:
         parts.append(f"Shared: {' '.join(names)}")
-    parts.append("\n".join(["```", *examples_of(command)[:1], "```"]))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

@@ -44,7 +44,7 @@ def test_each_code_has_an_explanation_in_chinese() -> None:
 def test_the_document_lists_every_code_and_is_current() -> None:
     text = (ROOT / "docs/zh/problems.md").read_text(encoding="utf-8")
     assert text == document(), "make reference"
-    assert re.findall(r"^\| ([EWN]\d{3}) \|", text, re.MULTILINE) == sorted(explanations())
+    assert re.findall(r"^- ([EWN]\d{3})：", text, re.MULTILINE) == sorted(explanations())
 
 
 @pytest.mark.parametrize(
