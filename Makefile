@@ -1,4 +1,4 @@
-# Thin lines over `python -m …`: the logic and the exit codes live there.
+# Thin lines over `tuneyard …`: the logic and the exit codes live there.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-core setup-wandb demo chat ask test test-slow compile bench mutate fuzz lint reference site lock clean
@@ -40,65 +40,26 @@ setup-wandb: .venv/.all requirements-wandb.lock ## add Weights & Biases, for rec
 	@$(INSTALL) -r requirements-wandb.lock
 
 compile: .venv/.core ## compile a dataset: make compile DATA=rte [SOURCE='a.json train=b.json'] [ARGS='--limit 10']
-	@$(PY) -m compiler compile $(DATA) \
+	@$(PY) -m tuneyard data compile $(DATA) \
 		$(foreach source,$(SOURCE),--source $(source)) $(ARGS)
 
-# The demo: every step is a file, so that make reuses what is made and goes on after a kill.
+# `tuneyard demo` reuses finished steps and resumes after a kill.
 MODEL ?= models/demo-base
 BASE := $(if $(filter models/demo-base,$(MODEL)),models/demo-base/config.json)
-DEMO := results/demo
-# Scored in the dtype in which `recipes base` saved the model: the fastest on this machine.
-DTYPE = $(if $(shell grep -s bfloat16 $(MODEL)/config.json),--dtype bf16)
 
-demo: $(DEMO)/verdict/table.json saves/demo-merge/adapter_config.json ## which merge to ship: compile, train two adapters, sweep their weights, judge (MODEL=… takes another base)
-	@cat $(DEMO)/verdict/table.md
-	@printf '%s\n' 'the page: $(DEMO)/verdict/report.html   the merge: saves/demo-merge' 'next, with a file of yours:' \
-		'  .venv/bin/tuneyard data init FILE              a spec for it, with a prompt and a split' \
-		'  .venv/bin/tuneyard data verify DATASET         what LLaMA-Factory trains on of it' \
-		'  .venv/bin/tuneyard recipe check RECIPE.yaml    before a GPU is reserved'
+demo: .venv/.all ## which merge to ship: compile, train two adapters, sweep their weights, judge (MODEL=… takes another base)
+	@$(PY) -m tuneyard demo --model $(MODEL) $(ARGS)
 
 models/demo-base/config.json: .venv/.all
-	$(PY) -m recipes base --out models/demo-base
-
-# Named one by one: a file that only a pattern names is an intermediate one, which make deletes, or does not miss.
-SETS := dataset_info/demo_rte/manifest.json dataset_info/demo_mnli/manifest.json
-ADAPTERS := saves/demo-rte/training.json saves/demo-mnli/training.json
-
-$(SETS): dataset_info/demo_%/manifest.json: samples/%/train.jsonl samples/%/eval.jsonl compiler/specs/demo_%.yaml | .venv/.core
-	$(PY) -m compiler compile demo_$*
-	@touch $@
-
-# Changes only when another MODEL is asked for, so that the adapters are trained again then.
-saves/demo-model: .FORCE
-	@mkdir -p saves
-	@echo '$(MODEL)' | cmp --silent - $@ || echo '$(MODEL)' > $@
-.FORCE:
-
-$(ADAPTERS): saves/demo-%/training.json: dataset_info/demo_%/manifest.json recipes/demo-%.yaml saves/demo-model $(BASE) | .venv/.all
-	$(PY) -m recipes train recipes/demo-$*.yaml model_name_or_path=$(MODEL)
-	@touch $@
-	@rm -rf $(DEMO)
-
-# Chosen on one half of each dataset; what is judged, and shown on the page, is the other half.
-$(DEMO)/sweep.json: $(ADAPTERS)
-	$(PY) -m eval.sweep --model $(MODEL) --dataset demo_rte_eval --dataset demo_mnli_eval \
-		--adapter rte=saves/demo-rte --adapter mnli=saves/demo-mnli --grid 0,0.5,1 \
-		--out $(DEMO) --resume $(DTYPE)
-
-saves/demo-merge/adapter_config.json: $(DEMO)/sweep.json
-	$(PY) -m adapters merge $(DEMO)/merge.yaml --out saves/demo-merge --force
-
-$(DEMO)/verdict/table.json: $(DEMO)/sweep.json
-	$(PY) -m eval.compare $(DEMO) --out $(DEMO)/verdict --force
-
+	$(PY) -m tuneyard recipe base --out models/demo-base
 
 # With the decoding values of the 7B QLoRA recipe's guide; what ARGS says goes before them.
 # A text may hold quotes: it reaches the shell as a variable of the environment.
 chat: $(BASE) .venv/.all ## talk to a model in the terminal: make chat [MODEL=…] [ADAPTER=demo-rte] [ARGS='--system …']
-	@$(PY) -m eval.chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) --preset document $(ARGS)
+	@$(PY) -m tuneyard eval chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) --preset document $(ARGS)
 
 ask: $(BASE) .venv/.all ## one answer: make ask [TEXT='…'] [MODEL=…] [ADAPTER=…] [ARGS=…]
-	@$(PY) -m eval.chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) --preset document --once "$${TEXT:-Explain in two sentences what LoRA fine-tuning is.}" $(ARGS)
+	@$(PY) -m tuneyard eval chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) --preset document --once "$${TEXT:-Explain in two sentences what LoRA fine-tuning is.}" $(ARGS)
 
 test: .venv/.all ## unit and command line tests and a tiny training (about 4 minutes on 2 cores)
 	$(PY) -m pytest -n 2 -m "not slow and not gpu and not peer"
@@ -136,6 +97,6 @@ lock: ## resolve pyproject.toml into the lock files (needs uv)
 		--universal --python-version 3.11 --no-annotate --quiet -c requirements.lock -o requirements-wandb.lock
 
 clean: ## remove what the demo and the tests made (keeps .venv and your own datasets)
-	rm -rf $(DEMO) saves/demo-* models/demo-base .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	-$(PY) -m compiler remove demo_rte
-	-$(PY) -m compiler remove demo_mnli
+	rm -rf results/demo results/demo-steps saves/demo-* models/demo-base .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	-$(PY) -m tuneyard data remove demo_rte
+	-$(PY) -m tuneyard data remove demo_mnli

@@ -150,9 +150,10 @@ GROUPS = {
     "recipe": "tuneyard.recipes.__main__:cli",
     "adapter": "tuneyard.adapters.__main__:cli",
     "eval": "tuneyard.eval.__main__:cli",
+    "demo": "tuneyard.core.demo:cli",
     "doctor": "tuneyard.core.doctor:cli",
 }
-EXAMPLES = examples("tuneyard doctor", "tuneyard data compile demo_rte")
+EXAMPLES = examples("tuneyard demo --dry-run", "tuneyard data compile demo_rte")
 
 
 @click.group(cls=LazyGroup, lazy=GROUPS, aliases=GROUPS_OF_PACKAGES, context_settings=CLI, epilog=EXAMPLES)

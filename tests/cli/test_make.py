@@ -65,66 +65,9 @@ def test_what_a_target_lacks_is_said_before_anything_is_installed(tmp_path: Path
     assert not (tmp_path / ".venv").exists()
 
 
-PYTHON = """#!/bin/sh
-echo "$2 $3 $4" >> calls
-made() { mkdir -p "$(dirname "$1")"; touch "$1"; }
-case "$2 $3" in
-  "recipes base") made models/demo-base/config.json;;
-  "compiler compile") made "dataset_info/$4/manifest.json";;
-  "recipes train") made "saves/$(basename "$4" .yaml)/training.json";;
-  eval.sweep*) made results/demo/sweep.json;;
-  "adapters merge") made saves/demo-merge/adapter_config.json;;
-  eval.compare*) made results/demo/verdict/table.json; made results/demo/verdict/table.md;;
-esac
-"""
-TRAINED = {name: f"recipes train recipes/demo-{name}.yaml" for name in ("rte", "mnli")}
-JUDGED = ["adapters", "eval.compare", "eval.sweep"]
-
-
-@pytest.fixture
-def demo(tmp_path: Path):
-    """`make demo` in a folder where the commands only write the files that they are called for."""
-    for name in ("rte", "mnli"):
-        sources = [f"samples/{name}/train.jsonl", f"samples/{name}/eval.jsonl"]
-        for file in (*sources, f"compiler/specs/demo_{name}.yaml", f"recipes/demo-{name}.yaml"):
-            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / file).touch()
-    (tmp_path / ".venv/bin").mkdir(parents=True)
-    (tmp_path / ".venv/bin/python").write_text(PYTHON)
-    (tmp_path / ".venv/bin/python").chmod(0o755)
-
-    def called() -> list[str]:
-        (tmp_path / "calls").write_text("")
-        ended = _make(tmp_path, "exit 1", "demo")
-        assert (ended.returncode, ended.stderr) == (0, "")
-        return [line for line in (tmp_path / "calls").read_text().splitlines() if "pip " not in line]
-
-    return called
-
-
-def test_the_demo_makes_everything_once(demo) -> None:
-    first = demo()
-    assert len(first) == 8 and {"compiler compile demo_rte", *TRAINED.values()} < set(first)
-    assert demo() == []
-
-
-@pytest.mark.parametrize(
-    ("lost", "again"),
-    [
-        ("saves/demo-mnli", [TRAINED["mnli"]]),
-        ("models/demo-base", ["recipes base --out", *TRAINED.values()]),
-        ("dataset_info/demo_rte", ["compiler compile demo_rte", TRAINED["rte"]]),
-        ("results/demo/sweep.json", []),
-    ],
-)
-def test_the_demo_makes_what_is_missing_again_and_what_follows_from_it(demo, tmp_path, lost, again) -> None:
-    demo()
-    (tmp_path / lost).rename(tmp_path / "aside")
-    calls = demo()
-    judged = [call for call in calls if call.split()[0] in JUDGED]
-    assert sorted(set(calls) - set(judged)) == sorted(again)
-    assert [call.split()[0] for call in sorted(judged)] == JUDGED
-    assert demo() == []
+def test_the_demo_is_the_command_of_the_package(tmp_path: Path) -> None:
+    words = ("--dry-run", "demo", "MODEL=models/mine", "ARGS=--out there")
+    assert "-m tuneyard demo --model models/mine --out there" in _make(tmp_path, "exit 0", *words).stdout
 
 
 @pytest.mark.parametrize("target", ["chat", "ask"])

@@ -124,6 +124,12 @@ def test_from_a_raw_file_to_a_verdict_in_an_empty_folder(beside: Installed, tiny
     assert "installed in" in beside.tuneyard("doctor", code=0)
 
 
+def test_the_demo_finds_its_files_in_the_package(beside: Installed) -> None:
+    listed = beside.tuneyard("demo", "--dry-run", "--out", ".").splitlines()
+    assert len(listed) == 8
+    assert "tuneyard recipe train recipes/demo-rte.yaml" in listed[3]
+
+
 def test_the_names_of_a_users_own_packages_stay_free(beside: Installed) -> None:
     for name in TOP_LEVEL:
         assert not (beside.packages / name).exists()
@@ -147,4 +153,6 @@ def test_a_fresh_environment_gets_what_needs_no_torch(wheel: Path, tmp_path: Pat
     fresh.tuneyard("eval", "compare", "results/demo", "--out", "verdict")
     refused = fresh.tuneyard("data", "verify", "demo_rte", code=2)
     assert "llamafactory is not installed" in refused and "tuneyard[train]" in refused
+    refused += fresh.tuneyard("demo", code=2)
+    assert refused.count("tuneyard[train]") == 2
     assert "make setup" not in refused + fresh.tuneyard("doctor", code=0)
