@@ -45,16 +45,21 @@ from tuneyard.recipes import best
 from tuneyard.recipes import sweep as recipe_sweep
 
 PACKAGES = ("core", "compiler", "recipes", "adapters", "eval")
-PAGE = ROOT / "eval/show/page"
+PAGES = (ROOT / "eval/show/page", ROOT / "compiler/view/page")
 CHINESE_LETTER = re.compile("[\u4e00-\u9fff]")
 FIELD = re.compile(r"\{\w+(?::[^}]*)?\}")
 
 
 def on_the_page() -> set[str]:
-    """Return the texts that the template and the script ask for."""
-    template, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.html", "script.js"))
-    asked = re.findall(r'tr\("(.*?)"', template + script)
-    return {*asked, *re.findall(r'"([✓✗] \w+)"', script)}
+    """The texts that the templates and the scripts translate."""
+    texts: set[str] = set()
+    for page in PAGES:
+        template = (page / "page.html").read_text(encoding="utf-8")
+        script = (page / "script.js").read_text(encoding="utf-8")
+        texts.update(re.findall(r'tr\("(.*?)"', template + script))
+        texts.update(re.findall(r'"([✓✗] \w+)"', script))
+        texts.update(f"{{count:,}} {noun}s" for noun in re.findall(r'counted\(.*?, "(\w+)"\)', script))
+    return texts
 
 
 def strings(folder: Path) -> set[str]:

@@ -1,0 +1,268 @@
+"""Write the page of `data view`: counts over all rows, and the sampled rows token by token."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuneyard.compiler.view.payload import NamedCount, ViewPayload
+from tuneyard.core.files import write_text
+from tuneyard.core.language import catalogue, current, tr, tr_counted
+from tuneyard.core.page import embedded, fill_page
+
+PAGE = Path(__file__).parent / "page"
+MOST_NAMES = 200
+"""Labels or sources that the page lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A filter of the page: a value with its number of rows in the whole dataset."""
+
+    value: str
+    text: str
+    rows: int
+    share: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """A list of filters of one kind; `name` is what the page's script calls it."""
+
+    name: str
+    title: str
+    items: Sequence[Item]
+    remark: str = ""
+
+    @property
+    def most(self) -> int:
+        """Rows of the largest item, at least 1: the full length of a bar."""
+        return max([1, *(item.rows for item in self.items)])
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """A bar of the histogram; `height` in percent of the highest, `kind` is over for bins past cutoff_len."""
+
+    start: int
+    end: int
+    text: str
+    label: str
+    height: float
+    kind: str
+
+    @property
+    def value(self) -> str:
+        """The bin as the page's script reads it."""
+        return f"{self.start}-{self.end}"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A state's part of all tokens, in percent; `state` is its class in the style sheet."""
+
+    state: str
+    name: str
+    figures: str
+    start: float
+    percent: float
+
+
+def write_page(payload: ViewPayload, path: Path) -> None:
+    """Write the page atomically, in the current language."""
+    write_text(path, render_page(payload))
+
+
+def render_page(payload: ViewPayload) -> str:
+    """The page's HTML, in the current language. Lone surrogates in the rows become `?`."""
+    has_tokens = payload.model != ""
+    shares = _shares(payload)
+    words = json.dumps(catalogue(current()), ensure_ascii=False)
+    return fill_page(
+        PAGE,
+        inline_styles=False,
+        tr=tr,
+        dataset=payload.dataset,
+        sentence=_sentence(payload),
+        setup=_setup(payload),
+        shares=shares,
+        shares_text=tr(", ").join(f"{share.name} {share.figures}" for share in shares),
+        note=payload.note,
+        has_tokens=has_tokens,
+        has_losses=_has_losses(payload),
+        bins=_bins(payload),
+        cutoff_at=_cutoff_at(payload),
+        cutoff_text=_cutoff_text(payload),
+        packing=_packing_text(payload),
+        facets=_facets(payload),
+        sampled=_sampled_text(payload),
+        made_by=tr("Made by Tuneyard {version}", version=payload.made_by),
+        data=embedded(f'{{"view":{payload.to_json()},"words":{words}}}'),
+    )
+
+
+def percentage(part: int, whole: int) -> str:
+    """A share for readers: `3.1 %`, `<0.1 %` if it would be rounded to nothing."""
+    if whole == 0:
+        return "0 %"
+    percent = 100 * part / whole
+    if 0 < percent < 0.05:
+        return "<0.1 %"
+    return f"{percent:.1f} %"
+
+
+def _sentence(payload: ViewPayload) -> str:
+    totals = payload.totals
+    rows = tr_counted(totals.rows, "row")
+    if payload.model == "":
+        return tr("{rows}, shown without tokens.", rows=rows)
+    tokens = tr_counted(totals.tokens, "token")
+    share = percentage(totals.learned, totals.tokens)
+    return tr("{rows}, {tokens}, of which {share} are learned.", rows=rows, tokens=tokens, share=share)
+
+
+def _setup(payload: ViewPayload) -> list[tuple[str, str]]:
+    """What decides which tokens are learned, with its names in a recipe."""
+    setup = [(tr("File"), payload.file)]
+    if payload.model != "":
+        setup += [
+            (tr("Model"), payload.model),
+            ("template", payload.template),
+            ("stage", payload.stage),
+            ("cutoff_len", f"{payload.cutoff_len:,}"),
+        ]
+    return setup
+
+
+def _shares(payload: ViewPayload) -> list[Share]:
+    totals = payload.totals
+    if payload.model == "" or totals.tokens == 0:
+        return []
+    masked = totals.tokens - totals.learned - totals.cut
+    shares = []
+    start = 0.0
+    for state, name, tokens in (
+        ("learned", tr("learned"), totals.learned),
+        ("masked", tr("masked"), masked),
+        ("cut", tr("cut off"), totals.cut),
+    ):
+        percent = 100 * tokens / totals.tokens
+        figures = f"{tokens:,} ({percentage(tokens, totals.tokens)})"
+        shares.append(Share(state, name, figures, start, percent))
+        start += percent
+    return shares
+
+
+def _has_losses(payload: ViewPayload) -> bool:
+    return any(row.loss is not None for row in payload.rows)
+
+
+def _bins(payload: ViewPayload) -> list[Bin]:
+    lengths = payload.lengths
+    highest = max([1, *(rows for _, _, rows in lengths.bins)])
+    bins = []
+    for start, end, rows in lengths.bins:
+        text = tr("{start} to {end} tokens", start=f"{start:,}", end=f"{end:,}")
+        label = f"{text}: {tr_counted(rows, 'row')}"
+        kind = "within"
+        if 0 < lengths.cutoff < start:
+            kind = "over"
+        height = 100 * rows / highest
+        if rows > 0:
+            height = max(height, 2.0)  # a single row is visible next to thousands
+        bins.append(Bin(start, end, text, label, height, kind))
+    return bins
+
+
+def _cutoff_at(payload: ViewPayload) -> float | None:
+    """Place of cutoff_len in percent of the histogram's width; None if it is not within the bars."""
+    lengths = payload.lengths
+    for place, (start, end, _rows) in enumerate(lengths.bins):
+        if start <= lengths.cutoff <= end:
+            within = (lengths.cutoff - start + 1) / (end - start + 1)
+            return 100 * (place + within) / len(lengths.bins)
+    return None
+
+
+def _cutoff_text(payload: ViewPayload) -> str:
+    lengths = payload.lengths
+    cutoff = f"{lengths.cutoff:,}"
+    if lengths.over_cutoff == 0:
+        return tr("No row is longer than cutoff_len {cutoff}.", cutoff=cutoff)
+    return tr(
+        "cutoff_len {cutoff} (dashed line) cuts {rows}.",
+        cutoff=cutoff,
+        rows=tr_counted(lengths.over_cutoff, "row"),
+    )
+
+
+def _packing_text(payload: ViewPayload) -> str:
+    packing = payload.packing
+    if packing is None:
+        return ""
+    return tr(
+        "With packing: {packed} instead of {unpacked}, {share} less padding.",
+        packed=tr_counted(packing.sequences, "sequence"),
+        unpacked=f"{packing.unpacked_sequences:,}",
+        share=f"{100 * packing.padding_saved_share:.1f} %",
+    )
+
+
+def _facets(payload: ViewPayload) -> list[Facet]:
+    rows = payload.totals.rows
+    problems = []
+    for problem in payload.problems:
+        names = {"cut": tr("cut off"), "dropped": tr("dropped")}
+        name = names.get(problem.code, problem.code)
+        share = percentage(problem.rows, rows)
+        problems.append(Item(problem.code, name, problem.rows, share, problem.message))
+    no_problem = ""
+    if not problems:
+        no_problem = tr("✓ No problem in any row.")
+    repeats = [
+        Item(split, tr("also in {split}", split=split), count, percentage(count, rows))
+        for split, count in payload.leaks
+    ]
+    if payload.duplicates:
+        share = percentage(payload.duplicates, rows)
+        repeats.insert(0, Item("", tr("duplicate"), payload.duplicates, share))
+    no_repeat = ""
+    if not repeats:
+        no_repeat = tr("✓ No duplicates, no leaks.")
+    facets = [
+        Facet("label", tr("Labels"), _names(payload.labels, rows), _balance(payload.labels)),
+        Facet("source", tr("Sources"), _names(payload.sources, rows)),
+        Facet("problem", tr("Problems"), problems, no_problem),
+        Facet("repeat", tr("Duplicates and leaks between splits"), repeats, no_repeat),
+    ]
+    return [facet for facet in facets if facet.items or facet.remark]
+
+
+def _names(counts: Sequence[NamedCount], rows: int) -> list[Item]:
+    return [Item(name, name, count, percentage(count, rows)) for name, count in counts[:MOST_NAMES]]
+
+
+def _balance(labels: Sequence[NamedCount]) -> str:
+    if len(labels) < 2:
+        return ""
+    counts = [rows for _label, rows in labels]
+    if min(counts) == 0:
+        return tr("Some labels have no row.")
+    ratio = f"{max(counts) / min(counts):.1f}"
+    return tr("Most to least common label: {ratio} : 1.", ratio=ratio)
+
+
+def _sampled_text(payload: ViewPayload) -> str:
+    totals = payload.totals
+    if totals.rows_on_page >= totals.rows:
+        return tr("All rows are on this page.")
+    text = tr(
+        "The figures count all {rows}. This page shows {shown} of them, sampled with seed {seed}.",
+        rows=tr_counted(totals.rows, "row"),
+        shown=f"{totals.rows_on_page:,}",
+        seed=totals.seed,
+    )
+    if totals.left_off_page:
+        text += " " + tr("{rows} more would make it too large.", rows=tr_counted(totals.left_off_page, "row"))
+    return text
