@@ -16,7 +16,7 @@ MOST_NAMES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class FilterItem:
     """A filter of the page: a value with its number of rows in the whole dataset."""
 
     value: str
@@ -32,7 +32,7 @@ class Facet:
 
     name: str
     title: str
-    items: Sequence[Item]
+    items: Sequence[FilterItem]
     remark: str = ""
 
     @property
@@ -42,7 +42,7 @@ class Facet:
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
+class LengthBar:
     """A bar of the histogram; `height` in percent of the highest, `kind` is over for bins past cutoff_len."""
 
     start: int
@@ -59,7 +59,7 @@ class Bin:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class StateShare:
     """A state's part of all tokens, in percent; `state` is its class in the style sheet."""
 
     state: str
@@ -135,7 +135,7 @@ def _setup(payload: ViewPayload) -> list[tuple[str, str]]:
     return setup
 
 
-def _shares(payload: ViewPayload) -> list[Share]:
+def _shares(payload: ViewPayload) -> list[StateShare]:
     totals = payload.totals
     if payload.model == "" or totals.tokens == 0:
         return []
@@ -149,7 +149,7 @@ def _shares(payload: ViewPayload) -> list[Share]:
     ):
         percent = 100 * tokens / totals.tokens
         figures = f"{tokens:,} ({percentage(tokens, totals.tokens)})"
-        shares.append(Share(state, name, figures, start, percent))
+        shares.append(StateShare(state, name, figures, start, percent))
         start += percent
     return shares
 
@@ -158,7 +158,7 @@ def _has_losses(payload: ViewPayload) -> bool:
     return any(row.loss is not None for row in payload.rows)
 
 
-def _bins(payload: ViewPayload) -> list[Bin]:
+def _bins(payload: ViewPayload) -> list[LengthBar]:
     lengths = payload.lengths
     highest = max([1, *(rows for _, _, rows in lengths.bins)])
     bins = []
@@ -171,7 +171,7 @@ def _bins(payload: ViewPayload) -> list[Bin]:
         height = 100 * rows / highest
         if rows > 0:
             height = max(height, 2.0)  # a single row is visible next to thousands
-        bins.append(Bin(start, end, text, label, height, kind))
+        bins.append(LengthBar(start, end, text, label, height, kind))
     return bins
 
 
@@ -216,17 +216,17 @@ def _facets(payload: ViewPayload) -> list[Facet]:
         names = {"cut": tr("cut off"), "dropped": tr("dropped")}
         name = names.get(problem.code, problem.code)
         share = percentage(problem.rows, rows)
-        problems.append(Item(problem.code, name, problem.rows, share, problem.message))
+        problems.append(FilterItem(problem.code, name, problem.rows, share, problem.message))
     no_problem = ""
     if not problems:
         no_problem = tr("✓ No problem in any row.")
     repeats = [
-        Item(split, tr("also in {split}", split=split), count, percentage(count, rows))
+        FilterItem(split, tr("also in {split}", split=split), count, percentage(count, rows))
         for split, count in payload.leaks
     ]
     if payload.duplicates:
         share = percentage(payload.duplicates, rows)
-        repeats.insert(0, Item("", tr("duplicate"), payload.duplicates, share))
+        repeats.insert(0, FilterItem("", tr("duplicate"), payload.duplicates, share))
     no_repeat = ""
     if not repeats:
         no_repeat = tr("✓ No duplicates, no leaks.")
@@ -239,8 +239,8 @@ def _facets(payload: ViewPayload) -> list[Facet]:
     return [facet for facet in facets if facet.items or facet.remark]
 
 
-def _names(counts: Sequence[NamedCount], rows: int) -> list[Item]:
-    return [Item(name, name, count, percentage(count, rows)) for name, count in counts[:MOST_NAMES]]
+def _names(counts: Sequence[NamedCount], rows: int) -> list[FilterItem]:
+    return [FilterItem(name, name, count, percentage(count, rows)) for name, count in counts[:MOST_NAMES]]
 
 
 def _balance(labels: Sequence[NamedCount]) -> str:
