@@ -84,6 +84,7 @@ fuzz: .venv/.all ## mutated and random files through the compiler: make fuzz MIN
 reference: .venv/.all ## write docs/reference.md from the commands, and docs/zh/problems.md from the codes
 	$(PY) -m core.reference > docs/reference.md.new && mv docs/reference.md.new docs/reference.md
 	$(PY) -m core.problem_codes > docs/zh/problems.md.new && mv docs/zh/problems.md.new docs/zh/problems.md
+	$(PY) -m core.address # of pyproject.toml, into README and docs
 
 site: .venv/.all ## build the documents as a site into build/site; links and anchors are checked
 	$(PY) -m mkdocs build --strict --quiet

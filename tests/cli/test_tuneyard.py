@@ -316,9 +316,9 @@ def test_the_shell_completes_groups_commands_and_options(typed: str, offered: st
     assert f"plain,{offered}" in ended.stdout.splitlines()
 
 
-def test_the_line_that_the_readme_has_for_completion_defines_it(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    line = next(one for one in readme.split("`") if one.startswith("echo 'eval"))
+def test_the_line_that_the_docs_have_for_completion_defines_it(tmp_path: Path) -> None:
+    page = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    line = next(one for one in page.split("`") if one.startswith("echo 'eval"))
     script = tmp_path / "tuneyard"
     script.write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n{ENTRY}\n")
     script.chmod(0o755)

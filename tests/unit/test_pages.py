@@ -10,6 +10,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.integration.test_docs import commands
+from tuneyard.core import address
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*.md")]
 LINK = re.compile(r"\]\((?!https?://|mailto:)([^)\s]+)\)")
@@ -39,7 +40,21 @@ def test_the_chinese_readme_has_the_commands_and_figures_of_the_english_one() ->
     ]
     assert commands[0] == commands[1]
     tables = [re.findall(r"^\| .* % .*\|$", text, re.M) for text in (one, other)]
-    assert tables[0] == tables[1] and len(tables[0]) == 6
+    figures = [[re.findall(r"\d+\.\d", row) for row in table] for table in tables]
+    assert figures[0] == figures[1] and len(figures[0]) == 6
+
+
+def test_pages_have_the_address_of_pyproject() -> None:
+    """`make reference` writes it into them; so one edit of pyproject.toml and that command change it."""
+    pages = [path for path in PAGES if address.ADDRESS.search(path.read_text(encoding="utf-8"))]
+    assert {"README.md", "README.zh.md", "install.md"} <= {page.name for page in pages}
+    for page in (*pages, ROOT / "docs/ci/github-actions.yml"):
+        text = page.read_text(encoding="utf-8")
+        assert address.with_address(text, address.of_the_repository()) == text, page
+    changed = address.with_address(
+        "`git clone https://old.example/x.git` and git+https://old.example/x.git\n", "A"
+    )
+    assert changed == "`git clone A` and git+A\n"
 
 
 TRANSLATED = sorted((ROOT / "docs/zh").rglob("*.md"))
