@@ -171,6 +171,13 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.fixture
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare without drawing, for tests of tables and texts: each plot takes 0.2 s."""
+    for module in ("plots", "report"):
+        monkeypatch.setattr(f"tuneyard.eval.show.{module}.draw_plots", lambda *_: [])
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen2 model folder with tokenizer and ChatML template."""

@@ -189,6 +189,7 @@ def test_what_the_guides_results_may_not_be(
     assert message in here(cli, a, b, "--out", tmp_path / "ab", code=1).stderr
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_label_bias_is_a_table_of_its_own(here: Here, tmp_path: Path) -> None:
     demo(tmp_path / "runs")
     plain = here(cli, tmp_path / "runs", "--out", tmp_path / "plain").stdout
@@ -207,6 +208,7 @@ def test_label_bias_has_its_chinese() -> None:
     assert {CAPTION, *filter(None, HEADER)} <= {*catalogue(CHINESE)}
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_label_bias_is_of_accuracy_and_has_halves_of_its_own(here: Here, tmp_path: Path) -> None:
     demo(tmp_path / "runs")
     given = (tmp_path / "runs", "--calibrate", "--out", tmp_path / "out")

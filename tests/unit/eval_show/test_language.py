@@ -242,8 +242,6 @@ def test_a_chinese_page_and_table(tmp_path: Path) -> None:
         assert english not in page[: page.index('<script type="application/json"')]
     assert "\n\n采用 mnli：83.5 %，base 为 41.7 %" in done.stdout
     assert "## 平均\n\nmnli、merge 和 rte 在 2 个数据集" in done.stdout
-    CliRunner().invoke(compare.cli, [str(tmp_path / "runs"), "--out", str(tmp_path / "en")])
-    assert (tmp_path / "en/table.json").read_bytes() == (tmp_path / "c/table.json").read_bytes()
 
 
 def test_a_warning_is_in_one_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,14 +258,14 @@ def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tuneyard.core.drawing.CJK", ())
-    demo(tmp_path / "runs")
+    write_run(tmp_path / "runs", "base", "s", ["yes", "no"], ["yes", "yes"])
     with in_language(CHINESE):
         found = compare_results([str(tmp_path / "runs")], [AgainstBase()])
         page = render(found, "x")
         assert language.current() == CHINESE and drawing.plot_language() == "en"
     said = "图中文字为英文：没有安装中文字体；请安装一种（如 fonts-noto-cjk，见 tuneyard doctor）。"
     assert said in capsys.readouterr().err
-    assert re.findall("<p class=.note.>(.*?)</p>", page)[1:] == [said]
+    assert re.findall("<p class=.note.>(.*?)</p>", page).count(said) == 1
 
 
 def test_a_metric_has_chinese_tables_and_a_verdict(tmp_path: Path) -> None:
