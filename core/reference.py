@@ -15,10 +15,10 @@ HEAD = """# Commands and options
 Made by `make reference` from the commands themselves. `--help` prints the same, with two examples.
 In a checkout `python -m compiler`, `recipes`, `adapters` and `eval.NAME` start the same commands.
 
-Options that at least three commands of a group have are explained once, above the group's commands.
+Options that several commands of a group have are explained once, above the group's commands.
 """
 
-SHARED_BY = 3  # so many commands of a group have an option before it is explained above them
+SHARED_BY = 2  # so many commands of a group have an option before it is explained above them
 
 
 class Option(NamedTuple):
