@@ -20,7 +20,7 @@ def test_the_page_is_current() -> None:
 
 def test_every_command_is_there() -> None:
     groups = {name.split()[1] for name in COMMANDS}
-    assert groups == {"adapter", "data", "doctor", "eval", "recipe"}
+    assert groups == {"adapter", "data", "demo", "doctor", "eval", "recipe"}
     assert len(COMMANDS) > 30
 
 
