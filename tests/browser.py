@@ -16,8 +16,12 @@ from typing import Any
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-quic", "--virtual-time-budget=3000",
+    "--disable-component-update", "--disable-sync", "--disable-quic",
 ]  # fmt: skip
+
+
+VIRTUAL_TIME = "--virtual-time-budget=3000"
+"""Ends when timers of three seconds have run, at once. The page's clock is not real then."""
 
 
 def with_script(page: str, script: str) -> str:
@@ -26,14 +30,14 @@ def with_script(page: str, script: str) -> str:
     return page.replace("</body>", f"<script>{script}</script></body>")
 
 
-def open_page(page: str, folder: Path, *flags: str, fragment: str = "") -> str:
-    """The DOM of a page after its scripts have run.
+def open_page(page: str, folder: Path, *flags: str, fragment: str = "", time: str = VIRTUAL_TIME) -> str:
+    """The DOM of a page after its scripts have run, on the page's real clock if `time` is "".
 
     The browser is stopped once it has printed the DOM: after a download it sometimes does not end by itself.
     """
     (folder / "page.html").write_text(page, encoding="utf-8")
     command = [
-        str(BROWSER), *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom",
+        str(BROWSER), *FLAGS, *time.split(), *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom",
         (folder / "page.html").as_uri() + fragment,
     ]  # fmt: skip
     browser = subprocess.Popen(
@@ -56,11 +60,11 @@ def open_page(page: str, folder: Path, *flags: str, fragment: str = "") -> str:
     return "".join(lines)
 
 
-def answered(page: str, script: str, folder: Path, *flags: str) -> Any:
+def answered(page: str, script: str, folder: Path, *flags: str, time: str = VIRTUAL_TIME) -> Any:
     """What a script returns that runs on the page after the page's own script."""
     program = (
         "const told = document.createElement('pre'); told.id = 'told';"
         f"told.textContent = JSON.stringify((() => {{ {script} }})()); document.body.append(told);"
     )
-    dom = open_page(with_script(page, program), folder, *flags)
+    dom = open_page(with_script(page, program), folder, *flags, time=time)
     return json.loads(html.unescape(re.findall(r'<pre id="told">(.*?)</pre>', dom, re.S)[0]))

@@ -1,4 +1,4 @@
-"""Write the page of `data view`: counts over all rows, and the sampled rows token by token."""
+"""The page of `data view`: counts over all rows, and the sampled rows token by token."""
 
 import json
 from collections.abc import Sequence
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.compiler.view.payload import NamedCount, ViewPayload
-from tuneyard.core.files import write_text
 from tuneyard.core.language import catalogue, current, tr, tr_counted
 from tuneyard.core.page import embedded, fill_page
 
 PAGE = Path(__file__).parent / "page"
+MARK = '<meta name="generator" content="Tuneyard data view">'
+"""What the head of every page has, so that a command knows a page of ours."""
 MOST_NAMES = 200
 """Labels or sources that the page lists."""
 
@@ -69,11 +70,6 @@ class StateShare:
     percent: float
 
 
-def write_page(payload: ViewPayload, path: Path) -> None:
-    """Write the page atomically, in the current language."""
-    write_text(path, render_page(payload))
-
-
 def render_page(payload: ViewPayload) -> str:
     """The page's HTML, in the current language. Lone surrogates in the rows become `?`."""
     has_tokens = payload.model != ""
@@ -82,6 +78,7 @@ def render_page(payload: ViewPayload) -> str:
     return fill_page(
         PAGE,
         inline_styles=False,
+        mark=MARK,
         tr=tr,
         dataset=payload.dataset,
         sentence=_sentence(payload),
