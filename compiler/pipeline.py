@@ -160,19 +160,16 @@ class PartReader:
             message = f"none of the {self.read} rows of {self.name} is kept, so it is not written"
             self.problems.warn(Problem("W209", inputs[0].display_path, message))
         all_read = min(self.limit, enough) == sys.maxsize
-        if inputs:
-            self._judge_kept_values(inputs[0].display_path, all_read=all_read)
+        if inputs and not self.problems.stopped:
+            place = inputs[0].display_path
+            for values in self.kept_values.values():
+                problem = values.problem(place)
+                if problem and all_read:
+                    self.problems.lead([problem])
+                note = values.note()
+                if note and not self.problems.stopped:
+                    self.problems.notes.append(f"{place}: {note}")
         return Counts(self.read, self.kept, not_written=self.not_written, dropped=dict(dropped))
-
-    def _judge_kept_values(self, place: str, *, all_read: bool) -> None:
-        """Report the problems that the kinds of columns find in all kept values together."""
-        for values in self.kept_values.values():
-            problem = values.problem(place)
-            if problem and all_read and not self.problems.stopped:
-                self.problems.lead([problem])
-            note = values.note()
-            if note and not self.problems.stopped:
-                self.problems.notes.append(f"{place}: {note}")
 
     def _read_file(self, item: Input, files: Sequence[RecordFile], enough: int) -> Counter[str]:
         """Read one file. Returns the rows that are dropped before the filter sees them, by reason."""
@@ -214,14 +211,11 @@ class PartReader:
         for renderer, file in zip(self.renderers, files, strict=False):  # a check writes no files
             file.add(renderer.render(batch))
         if self.watch:
-            self._watch_columns(self.watch, batch)
-
-    def _watch_columns(self, watch: RetypedWatch, batch: Batch) -> None:
-        """Look in a check for columns that LLaMA-Factory would read as times."""
-        for renderer in self.renderers:
-            output = renderer.output
-            if output.dataset and output.file.endswith(LINES):
-                watch.see(renderer, batch, entry_of(self.spec, output, output.file)["columns"])
+            for renderer in self.renderers:
+                output = renderer.output
+                if output.dataset and output.file.endswith(LINES):
+                    columns = entry_of(self.spec, output, output.file)["columns"]
+                    self.watch.see(renderer, batch, columns)
 
 
 class TwoPassWriter:
@@ -241,7 +235,10 @@ class TwoPassWriter:
     def run(self) -> tuple[Counts, Written]:
         """Write all splits. Returns the counts of rows, the files and the fingerprints of each split."""
         spec = self.spec
-        orders = {source: self._read(source, parts) for source, parts in self._parts_of_sources().items()}
+        parts_of_sources: dict[str, Sequence[str]] = {PART: spec.parts}
+        if not (spec.mix or spec.split):
+            parts_of_sources = {part: (part,) for part in spec.parts if self._files_of(part)}
+        orders = {source: self._read(source, parts) for source, parts in parts_of_sources.items()}
         whole: Order = ()
         if spec.split:
             whole = orders[PART]
@@ -260,13 +257,6 @@ class TwoPassWriter:
                 path.unlink()
         self.written.splits = self._prints_of(orders)
         return self.counts, self.written
-
-    def _parts_of_sources(self) -> dict[str, Sequence[str]]:
-        """The parts that are read together, by the name of their source."""
-        spec = self.spec
-        if spec.mix or spec.split:
-            return {PART: spec.parts}
-        return {part: (part,) for part in spec.parts if self._files_of(part)}
 
     def _still_kept(self, whole: Order, orders: Mapping[str, Order]) -> Order:
         """Leave out the rows that no split has any more."""

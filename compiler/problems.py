@@ -67,7 +67,15 @@ class Problems:
     @property
     def errors(self) -> list[Problem]:
         """The errors that are kept and settled, in the order of their lines."""
-        return [self._with_others(problem) for problem in self._errors]
+        errors = []
+        for problem in self._errors:
+            if problem.code == "E001":  # one stands for all rows of the file
+                others = self._undecoded[_where(problem)[0]] - 1
+                if others > 0:
+                    rows = "is 1 more row" if others == 1 else f"are {others:,} more rows"
+                    problem = replace(problem, message=f"{problem.message}; so {rows} of this file")
+            errors.append(problem)
+        return errors
 
     def bad_row(self, problems: Sequence[Problem], row: object) -> None:
         """Record one source row that cannot be used, with all its problems."""
@@ -167,16 +175,6 @@ class Problems:
     def stopped(self) -> bool:
         """True if the compile will publish nothing, so that it only goes on checking."""
         return self.fatal or (self.bad_rows > 0 and self.rejected is None)
-
-    def _with_others(self, problem: Problem) -> Problem:
-        """Add to E001 the number of other such rows in the file."""
-        if problem.code != "E001":
-            return problem
-        others = self._undecoded[_where(problem)[0]] - 1
-        if others < 1:
-            return problem
-        rows = "is 1 more row" if others == 1 else f"are {others:,} more rows"
-        return replace(problem, message=f"{problem.message}; so {rows} of this file")
 
 
 @lru_cache(1000)  # the same names often stand in every bad row

@@ -136,7 +136,10 @@ class CompileReport(Counts):
         if not self.failed:
             parts.append(f"kept {self.kept}")
         if self.dropped or not self.failed:
-            parts.append(self._dropped())
+            dropped = f"dropped {sum(self.dropped.values())}"
+            if self.dropped:
+                dropped += f" ({', '.join(f'{reason} {count}' for reason, count in self.dropped.items())})"
+            parts.append(dropped)
         if self.rejected:
             parts.append(f"rejected {self.rejected}")
         if self.not_sampled:
@@ -148,12 +151,6 @@ class CompileReport(Counts):
         if self.up_to_date:
             parts.append("up to date")
         return "  ".join([*parts, f"{self.seconds:.1f} s"])
-
-    def _dropped(self) -> str:
-        total = f"dropped {sum(self.dropped.values())}"
-        if not self.dropped:
-            return total
-        return f"{total} ({', '.join(f'{reason} {count}' for reason, count in self.dropped.items())})"
 
     def verdict(self) -> str:
         """Why a compile failed, and how to compile the other rows if only some rows are wrong."""

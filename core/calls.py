@@ -156,25 +156,23 @@ def parse_calls(value: object) -> list[Call]:
                 f'found {show_value(value)}, expected JSON, {{"name": …, "arguments": {{…}}}} ({error})'
             ) from error
     items = value if isinstance(value, list) else [value]
-    calls = [_call(item) for item in items]
+    calls = []
+    for item in items:
+        name, inner = _named(item)
+        if not name:
+            raise WrongValueError(f'found the call {show_value(item)}, expected a "name" and "arguments"')
+        arguments = _decoded(inner.get("arguments"))
+        if isinstance(arguments, str):  # encoded twice
+            arguments = _decoded(arguments)
+        if not isinstance(arguments, dict):
+            raise WrongValueError(
+                f"the call of {show_value(name)}: found the arguments {show_value(arguments)}, "
+                "expected an object of them as JSON"
+            )
+        calls.append(Call(name, arguments))
     if not calls:
         raise WrongValueError("found no call, expected at least one")
     return calls
-
-
-def _call(value: object) -> Call:
-    name, inner = _named(value)
-    if not name:
-        raise WrongValueError(f'found the call {show_value(value)}, expected a "name" and "arguments"')
-    arguments = _decoded(inner.get("arguments"))
-    if isinstance(arguments, str):  # encoded twice
-        arguments = _decoded(arguments)
-    if not isinstance(arguments, dict):
-        raise WrongValueError(
-            f"the call of {show_value(name)}: found the arguments {show_value(arguments)}, "
-            "expected an object of them as JSON"
-        )
-    return Call(name, arguments)
 
 
 def encoded_twice(value: object) -> list[str]:

@@ -218,7 +218,11 @@ def left_out_texts(
         is_whole_example = (
             bool(prompt) and prompt in text and any(answer and answer in text for answer in answers)
         )
-        if _is_running_text(text) and not repeats_answer and not is_whole_example:
+        # More than an id, a label, an address or a few words.
+        is_running_text = (
+            len(text.split()) >= RUNNING_WORDS or len(_IDEOGRAPHS.findall(text)) >= RUNNING_IDEOGRAPHS
+        )
+        if is_running_text and not repeats_answer and not is_whole_example:
             left_out.append(name)
     return left_out
 
@@ -240,11 +244,6 @@ def query_fix(columns: Sequence[str]) -> str:
 def _text_of(record: Mapping[str, object], name: str) -> str:
     value = record.get(name)
     return value.strip() if isinstance(value, str) else ""
-
-
-def _is_running_text(text: str) -> bool:
-    """True if a text is more than an id, a label, an address or a few words."""
-    return len(text.split()) >= RUNNING_WORDS or len(_IDEOGRAPHS.findall(text)) >= RUNNING_IDEOGRAPHS
 
 
 def filled(values: Sequence[object]) -> list[int]:

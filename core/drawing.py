@@ -8,7 +8,7 @@ import functools
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,15 +127,10 @@ def plotting() -> Iterator[None]:
             texts.add(letter)
             letters.append(letter)
     if letters:
-        click.echo(tr("warning: {what}", what=tr(BOXES, letters=_listed(letters))), err=True)
-
-
-def _listed(letters: Sequence[str]) -> str:
-    """Join letters for a message, unprintable ones as their escapes."""
-    names = [letter if letter.isprintable() else ascii(letter)[1:-1] for letter in letters[:MOST_LETTERS]]
-    if len(letters) > MOST_LETTERS:
-        names.append("…")
-    return " ".join(names)
+        names = [letter if letter.isprintable() else ascii(letter)[1:-1] for letter in letters[:MOST_LETTERS]]
+        if len(letters) > MOST_LETTERS:
+            names.append("…")
+        click.echo(tr("warning: {what}", what=tr(BOXES, letters=" ".join(names))), err=True)
 
 
 @contextlib.contextmanager

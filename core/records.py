@@ -246,8 +246,14 @@ class RecordReader:
 
     def _read_alpaca(self, record: Record) -> Example:
         turns: list[Turn] = []
-        for pair in self._history(record):
-            turns += [("user", pair[0]), ("assistant", pair[1])]
+        column = self.columns.get("history")
+        history = record.get(column) if column else None
+        if isinstance(history, list):  # LLaMA-Factory ignores any other value
+            for pair in history:
+                is_pair = isinstance(pair, list) and len(pair) == 2
+                if not is_pair or not all(isinstance(text, str) for text in pair):
+                    raise ContentError(f"{column}: found {show_value(pair)}, expected [question, answer]")
+                turns += [("user", pair[0]), ("assistant", pair[1])]
         prompt = self._text(record, "prompt")
         query = self._text(record, "query")
         if prompt and query:
@@ -271,19 +277,6 @@ class RecordReader:
             if answer is not None:
                 raise ContentError(fault)
         return Example(turns, answers, self._text(record, "system"), self._tools(record), fault=fault)
-
-    def _history(self, record: Record) -> list[list[str]]:
-        """Read the pairs of earlier turns. LLaMA-Factory ignores a value that is not a list."""
-        column = self.columns.get("history")
-        value = record.get(column) if column else None
-        if not isinstance(value, list):
-            return []
-        for pair in value:
-            if not (
-                isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
-            ):
-                raise ContentError(f"{column}: found {show_value(pair)}, expected [question, answer]")
-        return value
 
     def _read_turns(self, record: Record) -> Example:
         column = self.columns.get("messages", "")

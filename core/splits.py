@@ -51,7 +51,12 @@ def draw_sample(rows: int, size: int, seed: int) -> bytearray:
     """
     marks = bytearray(rows)
     draw_below = random.Random(seed).randrange
-    if rows <= _most_drawn_from_a_pool(size):
+    # As `random.sample` of Python 3.11 to 3.13: from a pool if that needs less memory than a set of the drawn
+    # rows, otherwise it draws again after a repeat.
+    largest_pool = 21
+    if size > 5:
+        largest_pool += int(4 ** math.ceil(math.log(size * 3, 4)))
+    if rows <= largest_pool:
         pool = array(ROW_TYPE, range(rows))
         for left in range(rows, rows - size, -1):
             place = draw_below(left)
@@ -120,13 +125,3 @@ def _fill(
         if rows_with_unit >= quota:
             open_classes.remove(code)
     return taken_rows
-
-
-def _most_drawn_from_a_pool(size: int) -> int:
-    """Most rows that `random.sample` draws from a pool; of more rows it draws again after a repeat.
-
-    Source: `random.Random.sample` of Python 3.11 to 3.13, which takes whichever of both needs less memory.
-    """
-    if size <= 5:
-        return 21
-    return 21 + int(4 ** math.ceil(math.log(size * 3, 4)))

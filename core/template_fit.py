@@ -120,11 +120,15 @@ def template_findings(
     called = "the template read from the tokenizer"
     if name:
         called = f"template {name}"
-    errors = [
-        *_missing_tokens(template, called, tokenizer, chat, resizes),
-        *_wrong_end(template, called, tokenizer, chat),
-    ]
-    if errors or not chat.is_instruct:
+    errors = list(_missing_tokens(template, called, tokenizer, chat, resizes))
+    if not chat.is_instruct:
+        return errors
+    end = end_token(template, tokenizer)
+    if end and end in chat.vocabulary and end not in chat.end_tokens:
+        expected = " or ".join(sorted(chat.end_tokens))
+        message = f"{called} ends answers with {end}, the model ends them with {expected}"
+        errors.append(TemplateFinding("E326", message, _fitting_hint(tokenizer, chat)))
+    if errors:
         return errors
     return list(_layout(template, called, tokenizer, chat))
 
@@ -149,16 +153,6 @@ def _missing_tokens(
         yield TemplateFinding("E325", message, _fitting_hint(tokenizer, chat))
 
 
-def _wrong_end(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Iterator[TemplateFinding]:
-    """Find that answers end with another token than the model's."""
-    end = end_token(template, tokenizer)
-    if not chat.is_instruct or not end or end in chat.end_tokens or end not in chat.vocabulary:
-        return
-    expected = " or ".join(sorted(chat.end_tokens))
-    message = f"{called} ends answers with {end}, the model ends them with {expected}"
-    yield TemplateFinding("E326", message, _fitting_hint(tokenizer, chat))
-
-
 def end_token(template: Any, tokenizer: Any) -> str:
     """Token that ends an answer in training, "" if the template ends none."""
     if template.efficient_eos:
@@ -175,7 +169,14 @@ def _layout(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Ite
     """Compare the prompt that the template writes with that of an instruct model's chat template."""
     prompt = _template_prompt(template, tokenizer)
     if prompt in chat.prompts:
-        yield from _tools_layout(template, called, tokenizer, chat)
+        if not chat.tool_prompts:  # the data has no tools
+            return
+        prompt = _template_prompt(template, tokenizer, tools=json.dumps([TOOL]))
+        if prompt not in chat.tool_prompts:
+            difference = _difference(prompt, chat.tool_prompts[0], tokenizer)
+            message = f"with tools and no system text {called} writes another prompt: {difference}"
+            hint = "give every row a system text, or score with --template, too"
+            yield TemplateFinding("W352", message, hint)
         return
     difference = _difference(prompt, chat.prompts[0], tokenizer)
     if _template_prompt(template, tokenizer, SYSTEM_TEXT) in chat.system_prompts:
@@ -186,18 +187,6 @@ def _layout(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Ite
     if _is_plain_text(template, tokenizer):
         message = f"{called} is plain text, the model was tuned on its own chat template: {difference}"
     yield TemplateFinding("W352", message, _fitting_hint(tokenizer, chat))
-
-
-def _tools_layout(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Iterator[TemplateFinding]:
-    """Compare a prompt with a tool and no system text, if the data has tools."""
-    if not chat.tool_prompts:
-        return
-    prompt = _template_prompt(template, tokenizer, tools=json.dumps([TOOL]))
-    if prompt not in chat.tool_prompts:
-        difference = _difference(prompt, chat.tool_prompts[0], tokenizer)
-        message = f"with tools and no system text {called} writes another prompt: {difference}"
-        hint = "give every row a system text, or score with --template, too"
-        yield TemplateFinding("W352", message, hint)
 
 
 def _fitting_hint(tokenizer: Any, chat: ChatFormat) -> str:

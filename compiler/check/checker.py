@@ -95,7 +95,9 @@ class Checker:
         """Count the keys of turns that reading leaves out, once for each source column."""
         talks_by_source: dict[str, Values] = {}
         for column in self.spec.columns:
-            if self._reads_turns(column) and column.name in self.sources:
+            # False for a column of rated answers from which the best is taken.
+            reads_turns = self.kinds[column.name].reads_turns(column.options)
+            if reads_turns and column.name in self.sources:
                 talks_by_source[self.sources[column.name]] = columns[column.name]
         for source, talks in talks_by_source.items():
             counts = Counter(chain.from_iterable(map(unread_keys, talks)))
@@ -103,10 +105,6 @@ class Checker:
             for key, rows in counts.items():
                 if not keys.is_mapped(key):
                     self.unused.add(f"{source}.{key}", rows, ignored=keys.is_ignored(key))
-
-    def _reads_turns(self, column: Column) -> bool:
-        """True if the values of a column are turns, not rated answers from which the best is taken."""
-        return self.kinds[column.name].reads_turns(column.options)
 
     def _keys(self, column: str) -> TurnKeys:
         """The spec's use of the keys of the turns in a column."""

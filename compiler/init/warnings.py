@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from typing import TypeGuard
 
 from tuneyard.compiler.init.dialects import MOST_VALUES, PROSE
 from tuneyard.compiler.init.look import CHINESE, FileProfile, Leaf
@@ -97,7 +96,13 @@ def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[st
             continue
         text_of = walker(leaf.path)
         pairs = [(text_of(row), answer_of(row)) for row in profile.first]
-        texts = [(x.lower(), y.lower()) for x, y in pairs if isinstance(x, str) and _is_telling(y)]
+        texts = []
+        for text, answer in pairs:
+            if isinstance(text, str) and isinstance(answer, str):
+                # Short ones, as yes and 1, are in other texts by chance.
+                longest_by_chance = 1 if CHINESE.search(answer) else 3
+                if len(answer) > longest_by_chance:
+                    texts.append((text.lower(), answer.lower()))
         answers = {answer for _, answer in texts}
         choices = answers if 1 < len(answers) <= MOST_VALUES else set()
         contained = 0
@@ -116,11 +121,6 @@ def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[st
                 f"{leaf.path} takes few values, and {proposal.answer.path} follows from it in "
                 f"{share:.0%} of rows: it may be the label under another name"
             )
-
-
-def _is_telling(answer: object) -> TypeGuard[str]:
-    """True for a text that is not in others by chance, as yes and 1 are."""
-    return isinstance(answer, str) and len(answer) > (1 if CHINESE.search(answer) else 3)
 
 
 def _share_that_follows(pairs: list[tuple[object, object]]) -> float:

@@ -58,7 +58,10 @@ def labelled_pair(profile: FileProfile) -> Proposal | None:
         return None
     first, second, is_nli = texts
     chinese = first.in_chinese
-    labels, template, guesses = _judgement(label, is_nli, chinese, _are_alike(first, second))
+    # Equally long texts may mean the same. A premise is longer than its hypothesis.
+    longest, shortest = max(first.characters, second.characters), min(first.characters, second.characters)
+    are_alike = first.name not in ("premise", "前提") and ALIKE * longest <= shortest
+    labels, template, guesses = _judgement(label, is_nli, chinese, are_alike)
     columns: dict[str, ProposedColumn] = {
         "premise": [first.path],
         "hypothesis": [second.path],
@@ -95,13 +98,6 @@ def _two_texts(profile: FileProfile) -> tuple[Leaf, Leaf, bool] | None:
 
 def _characters(leaves: Collection[Leaf]) -> int:
     return sum(leaf.characters for leaf in leaves)
-
-
-def _are_alike(first: Leaf, second: Leaf) -> bool:
-    """True if two numbered texts are equally long, as texts that may mean the same. A premise is longer."""
-    if first.name in ("premise", "前提"):
-        return False
-    return ALIKE * first.characters <= second.characters and ALIKE * second.characters <= first.characters
 
 
 def _judgement(
@@ -151,7 +147,12 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
     label = label_leaf(profile)
     text = profile.user_leaf("text") or profile.named(USUAL_NAMES["text"])
     if text is None and label is not None:
-        text = _labelled_question(profile, label)
+        # The question that the label decides, even a short one, unless the file has an answer or a context.
+        question = profile.named(USUAL_NAMES["question"])
+        other = profile.named((*USUAL_NAMES["answer"], *USUAL_NAMES["context"]))
+        # With fewer values than the label it decides nothing: an instruction that all rows share.
+        if question is not None and other is None and len(question.hashes) >= len(label.values):
+            text = question
     guesses = []
     if text is None:
         text = longest_prose(profile)
@@ -169,18 +170,6 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
     write = alpaca_output(CLASSIFY[chinese].format(_words(labels, chinese)), "{label}")
     guesses += label_guesses
     return Proposal("Texts with a class", columns, write, labels, {"text": text}, label, guesses)
-
-
-def _labelled_question(profile: FileProfile, label: Leaf) -> Leaf | None:
-    """The question that a label decides, even a short one, unless the file has an answer or a context."""
-    question = profile.named(USUAL_NAMES["question"])
-    other = profile.named((*USUAL_NAMES["answer"], *USUAL_NAMES["context"]))
-    if question is None or other is not None:
-        return None
-    # With fewer values than the label it decides nothing: an instruction that all rows share.
-    if len(question.hashes) < len(label.values):
-        return None
-    return question
 
 
 def yes_or_no_question(profile: FileProfile, question: Leaf, answer: Leaf) -> Proposal:

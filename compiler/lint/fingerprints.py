@@ -102,9 +102,12 @@ class Fingerprints:
         """Lines in few bytes: a range, or the position of the first one in `_lines`. Others stay."""
         if isinstance(lines, range):
             return lines
-        evenly = _as_range(lines)
-        if evenly:
-            return evenly
+        first, last = lines[0], lines[-1]
+        if isinstance(first, int) and isinstance(last, int) and last > first:
+            step = (last - first) // (len(lines) - 1)
+            evenly = range(first, last + 1, max(step, 1))
+            if list(evenly) == list(lines):
+                return evenly
         if all(type(line) is int for line in lines):
             start = len(self._lines)
             self._lines.extend(cast("Sequence[int]", lines))
@@ -149,18 +152,6 @@ class Fingerprints:
         labels = dict(sorted((str(names[code]), count) for code, count in counts.items()))
         characters = quantiles(self._lengths + Counter(self.lengths))
         return {"rows": self.rows, "labels": labels, "characters": characters}
-
-
-def _as_range(lines: Sequence[Line]) -> range:
-    """Evenly spaced line numbers as a range; an empty range for others."""
-    first, last = lines[0], lines[-1]
-    if not isinstance(first, int) or not isinstance(last, int) or last <= first:
-        return range(0)
-    step = (last - first) // (len(lines) - 1)
-    evenly = range(first, last + 1, max(step, 1))
-    if list(evenly) != list(lines):
-        return range(0)
-    return evenly
 
 
 def quantiles(lengths: Counter[int]) -> dict[str, int]:

@@ -18,10 +18,6 @@ def folder_of(entry: Entry) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
-def _file_of(entry: Entry) -> str:
-    return PurePosixPath(str(entry["file_name"])).name
-
-
 def compiled_entries(folder: str, manifest: Manifest) -> dict[str, Entry]:
     """Entries that a compile registered. A copied folder has none, since they name the original's files."""
     return {name: entry for name, entry in manifest.entries.items() if folder_of(entry) == folder}
@@ -44,7 +40,9 @@ def restored_entries(
             # keys of a user stay, and keys of another compile go
             kept = {key: value for key, value in entry.items() if key in compiled or key not in COMPILED_KEYS}
             in_line[name] = kept | compiled
-        elif folder not in manifests or _file_of(entry) in manifests[folder].files:
+            continue
+        file_name = PurePosixPath(str(entry.get("file_name"))).name
+        if folder not in manifests or file_name in manifests[folder].files:
             in_line[name] = entry
     for compiled_of_folder in compiled_by_folder.values():
         in_line |= {name: entry for name, entry in compiled_of_folder.items() if name not in entries}

@@ -84,7 +84,11 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     for source in sources:
         inputs += _inputs_of_option(spec, source)
     if spec.mix or not inputs:
-        inputs += _inputs_of_spec(spec, {item.split for item in inputs})
+        filled_parts = {item.split for item in inputs}
+        for part, paths in spec.source.files.items():
+            if part not in filled_parts:
+                for path in paths:
+                    inputs += [Input(part, file) for file in data_files(bundled(Path(path)))]
     if not inputs and not spec.mix and (RAW / spec.name).is_dir():
         inputs = _by_name(spec, RAW / spec.name)
     if spec.mix:
@@ -96,16 +100,6 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
         raise RequestError(f"no source for {spec.name}: {fix}")
     order = {part: number for number, part in enumerate(spec.parts)}
     return sorted(inputs, key=lambda item: order[item.split])
-
-
-def _inputs_of_spec(spec: Spec, filled_parts: set[str]) -> list[Input]:
-    """The files that the spec names for parts without a `--source`."""
-    inputs: list[Input] = []
-    for part, paths in spec.source.files.items():
-        if part not in filled_parts:
-            for path in paths:
-                inputs += [Input(part, file) for file in data_files(bundled(Path(path)))]
-    return inputs
 
 
 def _remaining_parts(spec: Spec, filled_parts: set[str]) -> list[Input]:
@@ -204,7 +198,11 @@ def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
     source = existing_source(path)
     if not name:
         return _by_name(spec, source)
-    return [Input(split, file) for file in _files_for_split(spec, split, source)]
+    accepted = _names_of_splits(spec)
+    for other_name, files in _named_splits(source).items():
+        if accepted.get(other_name) == split:
+            return [Input(split, file) for file in files]
+    return [Input(split, file) for file in data_files(source)]
 
 
 def _split_and_path(source: str) -> tuple[str, str]:
@@ -266,15 +264,6 @@ def _inputs_of_splits(spec: Spec, path: Path, files_by_split: FilesBySplit) -> l
     return inputs
 
 
-def _files_for_split(spec: Spec, split: str, path: Path) -> list[Path]:
-    """The files of a source that is named for one split of the spec."""
-    accepted = _names_of_splits(spec)
-    for name, files in _named_splits(path).items():
-        if accepted.get(name) == split:
-            return files
-    return data_files(path)
-
-
 def _split_in(spec: Spec, path: Path) -> str:
     """The split with the longest name in the file name, "" if the file name contains none."""
     stem = path.name.split(".")[0].lower()
@@ -309,7 +298,11 @@ def _files_of_folder(folder: Path) -> list[Path]:
     """The data files of a folder: as its reader lists them, or all that have a reader."""
     files_by_split = files_of_folder(folder)
     if files_by_split is None:
-        files = [file for file in sorted(folder.iterdir()) if _is_data_file(file)]
+        files = [
+            file
+            for file in sorted(folder.iterdir())
+            if file.is_file() and suffix(file) in readers() and not is_about_data(file.name)
+        ]
         if not files:
             raise RequestError(f"{folder}: no data files in this folder (known: {known_suffixes()})")
         # Next to data, a text is a licence or a description.
@@ -323,11 +316,6 @@ def _files_of_folder(folder: Path) -> list[Path]:
         f"{folder}: contains the splits {', '.join(names)}, and none is {PART}: name one, --source "
         f"{folder / names[0]}"
     )
-
-
-def _is_data_file(file: Path) -> bool:
-    """True if a file of a folder may contain rows: it has a reader, and is no README."""
-    return file.is_file() and suffix(file) in readers() and not is_about_data(file.name)
 
 
 def existing_source(text: str) -> Path:
@@ -389,23 +377,20 @@ def _unread(sources: Sequence[str], inputs: Sequence[Input]) -> Iterator[str]:
 def _left_out_files(folder: Path, read_paths: set[Path | HubFile]) -> list[Path]:
     """At most `MOST_LEFT` data files in a folder, or in folders below, that are not read."""
     left_out: list[Path] = []
+    markers = [reader.marker for reader in folder_readers()]
     for file in folder.rglob("*"):
         is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
         if is_hidden or suffix(file) not in readers() or not file.is_file() or file in read_paths:
             continue
-        if not _describes_dataset(file):
+        # `state.json` and others of its kind belong to a saved dataset and contain no rows.
+        describes_dataset = file.name in (*markers, "dataset_info.json") and any(
+            (file.parent / marker).is_file() for marker in markers
+        )
+        if not describes_dataset:
             left_out.append(file)
         if len(left_out) == MOST_LEFT:
             break
     return left_out
-
-
-def _describes_dataset(file: Path) -> bool:
-    """True if a file belongs to a saved dataset and contains no rows: `state.json` and others of its kind."""
-    markers = [reader.marker for reader in folder_readers()]
-    return file.name in (*markers, "dataset_info.json") and any(
-        (file.parent / marker).is_file() for marker in markers
-    )
 
 
 def _texts_by_line(inputs: Sequence[Input]) -> Iterator[Problem]:

@@ -42,7 +42,7 @@ def read_arrow(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     yield from _rows("Arrow", partial(_arrow, file.stream), file, problems)
 
 
-def _rows(what: str, opened: Opened, file: OpenFile, problems: Problems) -> Iterator[TableRows]:
+def _rows(format_name: str, opened: Opened, file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     import pyarrow
 
     start = 1
@@ -52,10 +52,11 @@ def _rows(what: str, opened: Opened, file: OpenFile, problems: Problems) -> Iter
         if refuse_twice(schema.names, file.display_path, problems):
             return
         for batch in batches:
-            row = _too_long(batch) if batch.nbytes > RECORD else None
-            if row is not None:
-                problems.bad_file(too_long(f"{file.display_path} row {start + row}"))
-                return
+            if batch.nbytes > RECORD:
+                for row in range(batch.num_rows):
+                    if batch.slice(row, 1).nbytes > RECORD:
+                        problems.bad_file(too_long(f"{file.display_path} row {start + row}"))
+                        return
             lines = range(start, start + batch.num_rows)
             columns = {name: _values(batch.column(name)) for name in batch.schema.names}
             yield TableRows(f"{file.display_path} row ", lines, columns)
@@ -65,7 +66,7 @@ def _rows(what: str, opened: Opened, file: OpenFile, problems: Problems) -> Iter
         name = show_value(error.object.decode(errors="backslashreplace"))
         message = f"a column's name is not UTF-8: {name}"
     except (pyarrow.ArrowException, OSError) as error:
-        message = f"{what} cannot be read: {str(error).splitlines()[0]}"
+        message = f"{format_name} cannot be read: {str(error).splitlines()[0]}"
     problems.bad_file(Problem("E012", f"{file.display_path} row {start}", message))
 
 
@@ -96,11 +97,6 @@ def _batch_rows(table: Any) -> int:
     for first in table.iter_batches(min(rows, PROBE), use_threads=False):
         return min(rows, max(BATCH_BYTES * int(first.num_rows) // max(int(first.nbytes), 1), 1))
     return rows
-
-
-def _too_long(batch: Any) -> int | None:
-    sizes = (batch.slice(row, 1).nbytes for row in range(batch.num_rows))
-    return next((row for row, size in enumerate(sizes) if size > RECORD), None)
 
 
 def _values(column: Any) -> Sequence[object]:

@@ -48,18 +48,13 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
             for entry in archive.infolist():
                 member = Member(archive, entry.filename)
                 is_hidden = member.name.startswith(".") or "__MACOSX" in entry.filename
-                if not entry.is_dir() and not is_hidden and _is_data(member):
+                has_reader = suffix(member) in readers() and suffix(member) != ".zip"
+                if has_reader and not (entry.is_dir() or is_hidden or is_about_data(member.name)):
                     files.append(member)
             files.sort(key=lambda member: member.path)
             yield [member for member in files if suffix(member) != ".txt"] or files
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise DamagedError(f"the archive cannot be read: {error}") from error
-
-
-def _is_data(member: Member) -> bool:
-    """True if a file of an archive may contain rows: it has a reader, and is no README."""
-    kind = suffix(member)
-    return kind in readers() and kind != ".zip" and not is_about_data(member.name)
 
 
 @reader(".zip", text=False)

@@ -54,8 +54,14 @@ class Source:
 
 def read_spec(path: Path, over: Raw | None = None) -> Raw:
     """Read a spec file, changed by `over` as `like` would. `ContentError` names wrong keys."""
+    import jsonschema_rs
+
     raw = cast("Raw", _over(over or {}, _merged(path, ())))
-    _validate(path, raw)
+    schema = read_schema("spec")
+    if not jsonschema_rs.validator_for(schema).is_valid(raw):
+        check_file(path, schema, raw, "the spec", exact=False)
+        # Python's `$` lets a line break at the end of a name pass, which jsonschema-rs refuses
+        raise ContentError(f"{path}: the spec: found a name with a line break at its end")
     return raw
 
 
@@ -165,16 +171,6 @@ def _refuse_others(path: Path, value: object) -> None:
     elif not isinstance(value, str | int | float | None):
         kind = type(value).__name__
         raise ContentError(f"{path}: found {show_value(value)} ({kind}), expected text: write it in quotes")
-
-
-def _validate(path: Path, raw: Raw) -> None:
-    import jsonschema_rs
-
-    schema = read_schema("spec")
-    if not jsonschema_rs.validator_for(schema).is_valid(raw):
-        check_file(path, schema, raw, "the spec", exact=False)
-        # Python's `$` lets a line break at the end of a name pass, which jsonschema-rs refuses
-        raise ContentError(f"{path}: the spec: found a name with a line break at its end")
 
 
 def filled_in(record: type[T], raw: Mapping[str, Any], /, **others: object) -> T:

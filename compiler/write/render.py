@@ -71,7 +71,11 @@ class Renderer:
             return []
         if self.cut is None:
             return self._encoded(batch, self._fields(batch))
-        cut = [self.cut(text) for text in self._plain_texts(batch)]
+        if self.from_turns:
+            plain_texts = self._from_roles(batch)
+        else:
+            plain_texts = self._text(batch, "text").texts(len(batch))
+        cut = [self.cut(text) for text in plain_texts]
         each_piece = batch.keep(row for row, pieces in enumerate(cut) for _ in pieces)
         texts = list(chain.from_iterable(cut))
         records = iter(self._encoded(each_piece, [*self._kept(each_piece), (self.output.field, texts)]))
@@ -133,13 +137,12 @@ class Renderer:
         fields += [(name, batch.columns[name]) for name in self.output.keep]
         return fields
 
-    def _plain_texts(self, batch: Batch) -> Iterator[str]:
-        """Yield the plain text of each row."""
-        return self._from_roles(batch) if self.from_turns else self._text(batch, "text").texts(len(batch))
-
     def _from_roles(self, batch: Batch) -> Iterator[str]:
         """Yield the turns of each row as one text."""
-        return map(self._joined, self._with_system(batch))
+        roles = self.output.roles
+        for talk in self._with_system(batch):
+            texts = [roles[turn.role].replace("{}", turn.text) for turn in talk if turn.role in roles]
+            yield "\n\n".join(texts).strip()
 
     def _alpaca(self, batch: Batch) -> list[Field]:
         """Turns as alpaca: the first exchange, or the last one with the earlier ones as history."""
@@ -152,10 +155,6 @@ class Renderer:
             return exchange
         history = [[talk[at : at + 2] for at in range(0, len(talk) - 2, 2)] for talk in talks]
         return [*exchange, (HISTORY, history)]
-
-    def _joined(self, talk: list[Turn]) -> str:
-        roles = self.output.roles
-        return "\n\n".join(roles[t.role].replace("{}", t.text) for t in talk if t.role in roles).strip()
 
     def _with_system(self, batch: Batch) -> Iterator[list[Turn]]:
         """Yield the turns of each row. A system text from a column or a template becomes the first one."""
