@@ -31,16 +31,16 @@ class Yaml:
     lines: dict[str, int]
 
 
-def read_yaml(path: Path, what: str) -> Yaml:
-    """Read a YAML file, called `what` in messages. `RequestError` if missing, `ContentError` if broken."""
-    require(path, what)
+def read_yaml(path: Path, description: str) -> Yaml:
+    """Read a YAML file. `RequestError` with its `description` if missing, `ContentError` if broken."""
+    require(path, description)
     with path.open("rb") as file:
         return parse_yaml(file.read(MOST_BYTES + 1), str(path))
 
 
-def read_mapping(path: Path, what: str) -> dict[str, object]:
+def read_mapping(path: Path, description: str) -> dict[str, object]:
     """Read a YAML file that must be a mapping with text keys; `ContentError` otherwise."""
-    value = read_yaml(path, what).value
+    value = read_yaml(path, description).value
     if not isinstance(value, dict):
         raise ContentError(f"{path}: found {show_value(value)}, expected a mapping (`key: value` lines)")
     for key in value:

@@ -156,10 +156,10 @@ def read_object(path: Path, *, unique_keys: bool = False) -> dict[str, object]:
     return value
 
 
-def require(path: Path, what: str) -> Path:
-    """Check that a path exists. `RequestError` names it and `what` it should be."""
+def require(path: Path, description: str) -> Path:
+    """Check that a path exists. `RequestError` names it and the `description` of its content."""
     if not path.exists():
-        raise RequestError(f"{path}: {what} not found")
+        raise RequestError(f"{path}: {description} not found")
     return path
 
 

@@ -89,11 +89,15 @@ def install_command(distribution: str) -> str:
 
 
 def _pip_install(requirement: str) -> str:
-    """The command of uv or pip. An environment made by uv has no pip."""
-    quoted = shlex.quote(requirement)
+    """The command that installs a requirement here, for a message."""
+    return shlex.join([*installer(), requirement])
+
+
+def installer() -> list[str]:
+    """Begin of a command that installs packages here. An environment made by uv has no pip."""
     if shutil.which("uv"):
-        return f"uv pip install --python {shlex.quote(sys.executable)} {quoted}"
-    return f"{shlex.quote(sys.executable)} -m pip install {quoted}"
+        return ["uv", "pip", "install", "--python", sys.executable]
+    return [sys.executable, "-m", "pip", "install"]
 
 
 def require_core() -> None:

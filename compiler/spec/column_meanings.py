@@ -6,7 +6,7 @@ test checks that the bundled specs use no name that is missing here.
 
 import re
 from collections.abc import Collection, Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 
 from tuneyard.compiler.kinds import kinds
 from tuneyard.compiler.spec.column_names import snake_case
@@ -102,8 +102,6 @@ INCORRECTNESS = frozenset(("is_incorrect", "is_wrong", "answer_is_wrong", "incor
 NAMES_WITH_OTHER_CONTENTS = frozenset(("correct", "incorrect", "wrong"))
 """Of both the columns that may as well have an answer, or a number of answers."""
 
-_QUESTIONS_OF_PAIRS = {"instruction", "prompt", "question", "query"}
-
 
 def meaning(name: str) -> str:
     """The meaning of a source column or of a key of a turn for an answer, by its name; "" if none."""
@@ -153,35 +151,18 @@ def missing_fix(name: str, names: list[str], typed: bool, spec: str) -> str:
 
     `names` are the columns of the file, `typed` is False if its cells are all text (csv, tsv).
     """
-    other_spec = _other_spec(names, spec)
-    if other_spec:
-        return other_spec
+    kind_by_meaning = {_MEANING_BY_ROLE[kind.part]: kind for kind in kinds().values() if kind.bundled_spec}
+    meanings = [text for text in dict.fromkeys(map(meaning, names)) if text in kind_by_meaning]
+    if meanings:  # columns of preference data or media
+        reader = kind_by_meaning[meanings[0]].spec_for(names)
+        if reader != spec:
+            return f"the columns look like {' and '.join(meanings)}: spec {reader} reads them"
     if not typed and len(names) == 1:
         for delimiter in ";\t|,":
             if delimiter in names[0]:
                 return f"name the delimiter in a spec under `source:`: `delimiter: {show_value(delimiter)}`"
     near = nearest(name, names)
     return f"{near} --column {name}=NAME says which it is" if near else ""
-
-
-@cache
-def _spec_reading() -> dict[str, str]:
-    """The bundled spec that reads columns of a meaning."""
-    return {_MEANING_BY_ROLE[kind.part]: kind.bundled_spec for kind in kinds().values() if kind.bundled_spec}
-
-
-def _other_spec(names: Collection[str], spec: str) -> str:
-    """A hint at the spec that reads columns of preference data or media, "" if `spec` does."""
-    meanings = [text for text in dict.fromkeys(map(meaning, names)) if text in _spec_reading()]
-    if not meanings:
-        return ""
-    reader = _spec_reading()[meanings[0]]
-    if reader == "pairs" and not _QUESTIONS_OF_PAIRS.intersection(names):
-        has_turns = not set(USUAL_NAMES["turns"]).isdisjoint(names)
-        reader = "pairs-chat" if has_turns else "pairs-chat with --column turns=chosen"
-    if reader == spec:
-        return ""
-    return f"the columns look like {' and '.join(meanings)}: spec {reader} reads them"
 
 
 def other_kind(value: object, spec: str) -> str:
@@ -192,4 +173,8 @@ def other_kind(value: object, spec: str) -> str:
         return ""
     if not all(isinstance(item, dict) and len(item) > 1 for item in value):
         return ""
-    return "spec pairs-chat reads turns" if spec == "pairs" else "in a spec, `is: turns` reads turns"
+    for kind in kinds().values():
+        reader = kind.spec_for(USUAL_NAMES["turns"])
+        if kind.bundled_spec == spec and reader != spec:
+            return f"spec {reader} reads turns"
+    return "in a spec, `is: turns` reads turns"

@@ -225,7 +225,12 @@ class Spec:
     @property
     def turns(self) -> str:
         """The name of the column of turns, "" without such a column."""
-        return next(iter(self.named("turns")), "")
+        return next(iter(self.columns_of_turns), "")
+
+    @property
+    def columns_of_turns(self) -> list[str]:
+        """The names of the columns of turns. The first one has the texts of the outputs."""
+        return [column.name for column in self.columns if kind_of(column.kind).is_conversation]
 
     @property
     def answered(self) -> bool:
@@ -501,7 +506,7 @@ def _check_names(spec: Spec) -> None:
             raise ValueError(f"{where}: no column {name!r} {listed}")
     if not spec.mix:
         for output in spec.outputs:
-            _check_texts(output, spec.named("turns"))
+            _check_texts(output, spec.columns_of_turns)
     _refuse(spec.labels and "label" not in columns, "`labels` needs a column `label`")
     strange = any(name != "label" or not spec.labels for name in spec.named("label"))
     _refuse(strange, "`is: label` is for the column `label`, and needs `labels`")

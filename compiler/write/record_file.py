@@ -207,10 +207,10 @@ def _follow(path: Path, look: Look, pipe: Any, parent_end: Any) -> None:
         os._exit(0)  # of anything else the parent says that this process ended
 
 
-def not_as_made(path: Path, what: str) -> ContentError:
+def not_as_made(path: Path, part: str) -> ContentError:
     """Error for a file whose bytes differ from the written bytes."""
     return ContentError(
-        f"{path.name}: {what}: the file on the disk differs from the written data. Nothing was published. "
+        f"{path.name}: {part}: the file on the disk differs from the written data. Nothing was published. "
         "Check the disk. If it is sound, please report this"
     )
 

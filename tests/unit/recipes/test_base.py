@@ -3,6 +3,7 @@
 from click.testing import CliRunner
 
 from tests.messages import raises
+from tuneyard.core import packages
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes import base
 
@@ -32,9 +33,9 @@ def test_offline_says_both_ways_out_and_leaves_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / "models").exists()  # which it made
 
 
-def test_an_installer_is_found_or_asked_for(monkeypatch):
-    assert base.installer()[-1] in {"--disable-pip-version-check", base.sys.executable}
-    monkeypatch.setattr(base.shutil, "which", lambda _: None)
+def test_an_installer_is_found_or_asked_for(monkeypatch, tmp_path):
+    assert packages.installer()[-1] in {"install", packages.sys.executable}
+    monkeypatch.setattr(packages.shutil, "which", lambda _: None)
     monkeypatch.setattr(base.importlib.util, "find_spec", lambda _: None)
     with raises(RequestError):
-        base.installer()
+        base.fetch(tmp_path)
