@@ -5,15 +5,12 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 
+from tuneyard.compiler.init.profile import MOST_VALUES, PROSE
 from tuneyard.compiler.read.scan import LOOKED_AT
 from tuneyard.compiler.read.stream import NotTextError, Readable, opened, suffix
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import ContentError
 
-MOST_VALUES = 30
-"""Distinct values that a column of labels has at most."""
-PROSE = 15
-"""Characters that a text has on average, at least."""
 FEW = 0.01  # of the characters may be broken in a file of UTF-8
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _SENTENCE = re.compile(r"[.?!。？！]$")

@@ -1,7 +1,6 @@
 """The proposal for a file: that of the first shape which a kind recognises."""
 
-from tuneyard.compiler.init.dialects import MOST_VALUES
-from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.kinds import Shape, kinds
 from tuneyard.core.errors import ContentError, RequestError, nearest

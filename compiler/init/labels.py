@@ -3,8 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from tuneyard.compiler.init.dialects import MOST_VALUES
-from tuneyard.compiler.init.look import FEWEST_ROWS, FileProfile, Leaf
+from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.spec.column_meanings import CLASS_ENDINGS, USUAL_NAMES
 
 VALUE_TYPES = ("text", "number", "truth value", "fraction")

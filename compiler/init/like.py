@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import cast
 
-from tuneyard.compiler.init.look import CHINESE, FileProfile
+from tuneyard.compiler.init.profile import CHINESE, FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
 from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.spec.column_meanings import role_of_names

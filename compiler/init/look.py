@@ -1,25 +1,22 @@
-"""The profile of a file: its encoding and dialect, and by path the types and the values of its fields."""
+"""Reads a file into a profile: its encoding and dialect, and the types and the values of its fields."""
 
 import contextlib
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from tuneyard.compiler.init.dialects import MOST_VALUES, dialects, encoding_of, head_of
-from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.init.dialects import dialects, encoding_of, head_of
+from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.scan import LOOKED_AT, is_rows, is_turn, layout_of
 from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, Readable, suffix
 from tuneyard.compiler.read.zips import members
-from tuneyard.compiler.spec.column_meanings import goes_by, usual_steps
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.errors import ContentError
-from tuneyard.core.han import HAN
 
 SPLITS = {
     "train": ("train", "training", "训练"),
@@ -29,80 +26,8 @@ SPLITS = {
 SAMPLE = 20_000
 SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
 KEPT = 1000
-FEWEST_ROWS = 20  # that are worth a split, or prove that a label repeats
 SCALARS = ("text", "number", "truth value", "fraction")
-CHINESE = re.compile(f"[{HAN}]")
 TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction", dict: "object"}
-
-
-@dataclass(slots=True)
-class Leaf:
-    """One value of a row by its path: how often it has which type, and its values while they are few."""
-
-    path: str
-    kinds: Counter[str] = field(default_factory=Counter)
-    values: dict[object, None] = field(default_factory=dict)
-    characters: int = 0
-    chinese: int = 0
-    filled: int = 0
-    hashes: set[int] = field(default_factory=set)
-
-    @property
-    def in_chinese(self) -> bool:
-        """True if it is Chinese text: three tenths of its characters are."""
-        return self.chinese > 0.3 * self.characters
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """The steps of the path in the vocabulary's spelling, without positions in lists."""
-        return usual_steps(self.path)
-
-    @property
-    def name(self) -> str:
-        """The last step of the path in the vocabulary's spelling."""
-        return self.steps[-1] if self.steps else ""
-
-    def goes_by(self, name: str) -> bool:
-        """True if the path ends in a name of the vocabulary."""
-        return goes_by(self.path, name)
-
-    @property
-    def kind(self) -> str:
-        """The type that most of its values have, null left aside."""
-        kinds = [(count, kind) for kind, count in self.kinds.items() if kind != "null"]
-        return max(kinds)[1] if kinds else "null"
-
-
-@dataclass(slots=True)
-class FileProfile:
-    """The profile of a file: how to read it, the first rows, the leaves by path, problems.
-
-    `user_columns` are the paths that the user named, by role; `first` the first thousand rows.
-    """
-
-    path: Path
-    source: Source
-    rows: int = 0
-    leaves: dict[str, Leaf] = field(default_factory=dict)
-    problems: Problems = field(default_factory=lambda: Problems(1))
-    user_columns: dict[str, str] = field(default_factory=dict)
-    first: list[dict[str, object]] = field(default_factory=list)
-
-    def filled_columns(self) -> set[str]:
-        """The columns with a value in one of the first rows."""
-        return {name for row in self.first for name, value in row.items() if value not in (None, "", [])}
-
-    def user_leaf(self, role: str) -> Leaf | None:
-        """The leaf that the user named for a role (text, text2, label, answer)."""
-        return self.leaves.get(self.user_columns.get(role, ""))
-
-    def named(self, names: Iterable[str], kind: str = "text") -> Leaf | None:
-        """The first leaf of this type that goes by one of the names, in the order of the names."""
-        for name in names:
-            for leaf in self.leaves.values():
-                if leaf.kind == kind and leaf.goes_by(name):
-                    return leaf
-        return None
 
 
 def look(path: Path) -> Iterator[FileProfile]:

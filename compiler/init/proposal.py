@@ -3,8 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from tuneyard.compiler.init.dialects import PROSE
-from tuneyard.compiler.init.look import FileProfile, Leaf
+from tuneyard.compiler.init.profile import PROSE, FileProfile, Leaf
 from tuneyard.compiler.kinds import MARK, kinds
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 

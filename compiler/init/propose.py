@@ -14,7 +14,8 @@ from tuneyard.compiler.commands.trace import KeptRow, kept_rows
 from tuneyard.compiler.compile import check_spec
 from tuneyard.compiler.init.guess import guess
 from tuneyard.compiler.init.like import BundledSpec, find_bundled_spec
-from tuneyard.compiler.init.look import FEWEST_ROWS, FileProfile, look
+from tuneyard.compiler.init.look import look
+from tuneyard.compiler.init.profile import FEWEST_ROWS, FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file, trained_output
 from tuneyard.compiler.init.warnings import warnings_of

@@ -5,9 +5,8 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
-from tuneyard.compiler.init.dialects import MOST_VALUES
 from tuneyard.compiler.init.like import BundledSpec
-from tuneyard.compiler.init.look import FEWEST_ROWS, FileProfile, Leaf
+from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import Output, Spec

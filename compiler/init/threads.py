@@ -3,7 +3,7 @@
 Each refusal names the file to write instead.
 """
 
-from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError
 

@@ -4,8 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 
-from tuneyard.compiler.init.dialects import MOST_VALUES, PROSE
-from tuneyard.compiler.init.look import CHINESE, FileProfile, Leaf
+from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, PROSE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES

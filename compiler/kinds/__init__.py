@@ -15,7 +15,7 @@ from tuneyard.core.plugins import bundled_with
 
 if TYPE_CHECKING:
     from tuneyard.compiler.check.marks import TurnKeys
-    from tuneyard.compiler.init.look import FileProfile
+    from tuneyard.compiler.init.profile import FileProfile
     from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
     from tuneyard.compiler.spec.model import Column, Spec
     from tuneyard.core.records import Example

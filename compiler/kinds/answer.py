@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from tuneyard.compiler.init.dialects import MOST_VALUES, PROSE
 from tuneyard.compiler.init.labels import VALUE_TYPES, label_leaf
-from tuneyard.compiler.init.look import FileProfile, Leaf
+from tuneyard.compiler.init.profile import MOST_VALUES, PROSE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,

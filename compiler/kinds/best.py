@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tuneyard.compiler.check.marks import refuse_masked
-from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, alpaca_output, question_leaf
 from tuneyard.compiler.kinds import ColumnReader, Kind, Shape
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES

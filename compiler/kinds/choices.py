@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any, NamedTuple
 
-from tuneyard.compiler.init.dialects import MOST_VALUES
 from tuneyard.compiler.init.labels import UNLABELLED, label_values
-from tuneyard.compiler.init.look import FileProfile, Leaf
+from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,

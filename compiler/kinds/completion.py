@@ -6,7 +6,7 @@ The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, columns_beside, question_leaf
 from tuneyard.compiler.kinds import FileContext, Kind, RecordLayout, Shape
 from tuneyard.compiler.kinds.pair import Reply, ReplyReader

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import cast
 
-from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import ProposedColumn
 from tuneyard.compiler.kinds import ASKED, ColumnReader, Kind, RecordLayout, Values
 

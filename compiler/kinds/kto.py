@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import ProposedColumn
 from tuneyard.compiler.kinds import MARK, ColumnReader, KeptValues, Kind, Values
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES

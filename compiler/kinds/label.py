@@ -6,7 +6,6 @@
 import re
 from collections.abc import Collection, Sequence
 
-from tuneyard.compiler.init.dialects import PROSE
 from tuneyard.compiler.init.labels import (
     GLUE_ORDER,
     NLI_MEANINGS,
@@ -17,7 +16,7 @@ from tuneyard.compiler.init.labels import (
     label_values,
     named_labels,
 )
-from tuneyard.compiler.init.look import FileProfile, Leaf
+from tuneyard.compiler.init.profile import PROSE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import Any, cast
 
-from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import ProposedColumn
 from tuneyard.compiler.kinds import ASKED, ColumnReader, FileContext, Kind
 from tuneyard.compiler.kinds.turn_forms import USER

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import refuse_masked
-from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, question_leaf, question_proposal
 from tuneyard.compiler.kinds import ANSWERED, ColumnReader, FileContext, Kind, RecordLayout, Shape, Values
 from tuneyard.compiler.kinds.best import BY_NUMBER, best_of

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from tuneyard.compiler.check.json_values import writable
-from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.kinds import ColumnReader, Kind, Shape, Validator, Values
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import ProposedColumn
 from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayout
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL

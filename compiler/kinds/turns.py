@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import TurnKeys, refuse_masked
-from tuneyard.compiler.init.look import FileProfile
+from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, columns_beside, system_column
 from tuneyard.compiler.init.threads import refuse_loose_messages, refuse_trees
 from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Schema, Shape, Values, kind_of
