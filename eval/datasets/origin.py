@@ -5,7 +5,8 @@ manifest next to the file, and in those of the registry. Rows of any other file 
 rows of all these compiles, by the row index of each training split (core/row_index.py).
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,23 +118,34 @@ class TrainingRows:
 
 def compiles_for(path: Path) -> list[Compile]:
     """The compile in the folder of a file, then those of the registries of the current folder."""
+    files = [path.with_name(MANIFEST), path.resolve().with_name(MANIFEST)]
+    for registry in (DEFAULT_FOLDER, LLAMAFACTORY_FOLDER):
+        files += sorted(registry.glob(f"*/{MANIFEST}"))
     compiles: dict[Path, Compile] = {}
-    for folder in (path.parent, path.resolve().parent, *_compiled_folders()):
-        if folder.resolve() in compiles:
-            continue
-        try:
-            manifest = read_manifest(folder)
-        except ContentError:  # of another dataset, which is not the one to score
-            continue
-        if manifest is not None and manifest.is_of_compile:
-            compiles[folder.resolve()] = Compile(folder, manifest)
+    for file in files:
+        manifest = None
+        if file.is_file():
+            about = file.stat()
+            manifest = _manifest_of_compile(file.parent, about.st_ino, about.st_mtime_ns)
+        if manifest is not None:
+            compiles.setdefault(file.resolve(), Compile(file.parent, manifest))
     return list(compiles.values())
 
 
-def _compiled_folders() -> Iterator[Path]:
-    for registry in (DEFAULT_FOLDER, LLAMAFACTORY_FOLDER):
-        for manifest in sorted(registry.glob(f"*/{MANIFEST}")):
-            yield manifest.parent
+@functools.cache
+def _manifest_of_compile(folder: Path, inode: int, modified: int) -> Manifest | None:
+    """The manifest of a folder that a compile wrote. It is read once for all scored files.
+
+    None for other folders, and for a broken manifest: that is of another dataset than the one to score.
+    """
+    del inode, modified  # another manifest has others
+    try:
+        manifest = read_manifest(folder)
+    except ContentError:
+        return None
+    if manifest is None or not manifest.is_of_compile:
+        return None
+    return manifest
 
 
 def find_origin(path: Path, compiles: Sequence[Compile]) -> Origin | None:

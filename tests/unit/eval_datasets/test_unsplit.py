@@ -13,8 +13,10 @@ from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import RequestError
+from tuneyard.core.manifest import EMPTY, Manifest, read_manifest, write_manifest
 from tuneyard.core.row_index import read_row_index
 from tuneyard.eval import text
+from tuneyard.eval.datasets import origin
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.origin import fingerprint_of
 from tuneyard.eval.datasets.training import fingerprints_of, training_rows_of
@@ -165,6 +167,26 @@ def test_broken_manifests_of_other_datasets_do_not_matter(tmp_path, monkeypatch)
     (tmp_path / "mine.jsonl").write_text(json.dumps({"instruction": "first 1?", "output": "It is 1."}))
     dataset = read_datasets((), (tmp_path / "mine.jsonl",))[0]
     assert training_rows_of(dataset, 1) is None
+
+
+def test_a_manifest_is_read_once_for_all_scored_files_until_it_changes(tmp_path, monkeypatch) -> None:
+    folder = compiled(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    folders_read = []
+
+    def read(folder: Path) -> Manifest | None:
+        folders_read.append(folder)
+        return read_manifest(folder)
+
+    monkeypatch.setattr(origin, "read_manifest", read)
+    copies = tuple(tmp_path / f"{name}.jsonl" for name in ("one", "two"))
+    for copy in copies:
+        shutil.copy(folder / "both-eval.jsonl", copy)
+    read_datasets((), copies)
+    assert folders_read == [Path("dataset_info") / "both"]
+    write_manifest(folder, read_manifest(folder) or EMPTY)
+    read_datasets((), copies)
+    assert len(folders_read) == 2
 
 
 def test_its_rows_have_the_fingerprints_of_what_is_trained(tmp_path) -> None:
