@@ -295,8 +295,8 @@ def remove_command(name: str, out: Path) -> None:
     """Unregister a compiled dataset and delete the files that compile made."""
     from tuneyard.compiler.publish.registry import Registry
 
-    registry = Registry.settled(out)
-    for line in registry.restored:
+    registry = Registry(out)
+    for line in registry.settle():
         click.echo(line, err=True)
     click.echo(f"removed {name}: {', '.join(registry.remove(name))}")
 

@@ -21,17 +21,18 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     sources = find_sources(spec, request.sources)
     registry = Registry(request.out)
     registry.check(spec, sources.inputs, force=request.force)
-    with hashing(sources.inputs) as hashes:
-        made_from = request.identity(spec, hashes)
-        report = None if request.force else report_if_up_to_date(registry, spec, request, made_from)
+    report = None
+    with hashing(sources.inputs) as hashed_sources:
+        if not request.force:
+            report = report_if_up_to_date(registry, spec, request, hashed_sources)
         if report is not None:
-            registry.settle()
+            report.problems.notes += registry.settle()
         else:
             with staging(request.out / spec.name) as staged:
                 report = run_pipeline(spec, request, sources, staged)
                 if not report.failed:
-                    publish_dataset(registry, staged, spec, report, made_from())
-    report.problems.notes.extend(registry.restored)
+                    made_from = request.identity(spec, hashed_sources())
+                    publish_dataset(registry, staged, spec, report, made_from)
     report.seconds = time.perf_counter() - started
     return report
 

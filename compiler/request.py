@@ -4,7 +4,7 @@ import hashlib
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,7 @@ SEED = 42
 """The seed of samples and splits unless the user or the spec names another."""
 Identity = dict[str, Any]
 Sources = list[dict[str, str]]
+"""The split, the path and the SHA-256 of each source file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +44,21 @@ class CompileRequest:
     over: Mapping[str, object] = field(default_factory=dict)
     every_problem: bool = False
 
-    def identity(self, spec: Spec, sources: Callable[[], Sources]) -> Callable[[], Identity]:
-        """All settings that the written bytes depend on: equal identities mean equal bytes.
-
-        It is a function, since `sources` waits until the files are hashed.
-        """
-
-        def with_sources() -> Identity:
-            return {
-                "spec": spec.name,
-                "definition": spec.raw,
-                "over": self.over,
-                "limit": self.limit,
-                "seed": self.seed,
-                "duplicates": self.duplicates,
-                "on_error": "reject" if self.reject else "fail",
-                "sources": sources(),
-                "tokenizers": [output.pieces.identity() for output in spec.outputs if output.pieces],
-                "compiler": own_hash(),
-                "versions": {"python": sys.version.split()[0], **versions(*PACKAGES)},
-            }
-
-        return with_sources
+    def identity(self, spec: Spec, sources: Sources) -> Identity:
+        """All settings that the written bytes depend on: equal identities mean equal bytes."""
+        return {
+            "spec": spec.name,
+            "definition": spec.raw,
+            "over": self.over,
+            "limit": self.limit,
+            "seed": self.seed,
+            "duplicates": self.duplicates,
+            "on_error": "reject" if self.reject else "fail",
+            "sources": sources,
+            "tokenizers": [output.pieces.identity() for output in spec.outputs if output.pieces],
+            "compiler": own_hash(),
+            "versions": {"python": sys.version.split()[0], **versions(*PACKAGES)},
+        }
 
 
 @cache

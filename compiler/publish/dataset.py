@@ -6,7 +6,7 @@ from pathlib import Path
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity
+from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity, Sources
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.checkout import version
@@ -15,9 +15,12 @@ from tuneyard.core.manifest import Manifest, write_manifest
 
 
 def report_if_up_to_date(
-    registry: Registry, spec: Spec, request: CompileRequest, made_from: Callable[[], Identity]
+    registry: Registry, spec: Spec, request: CompileRequest, hashed_sources: Callable[[], Sources]
 ) -> CompileReport | None:
-    """The report of the compiled dataset. None if a compile would write or report anything else."""
+    """The report of the compiled dataset. None if a compile would write or report anything else.
+
+    `hashed_sources` waits for the hashes of the sources.
+    """
     manifest = registry.manifests.get(spec.name)
     if manifest is None or not manifest.files:
         return None
@@ -25,7 +28,7 @@ def report_if_up_to_date(
         path = registry.folder / spec.name / name
         if not path.is_file() or sha256(path) != file.sha256:
             return None
-    if manifest.made_from != made_from():
+    if manifest.made_from != request.identity(spec, hashed_sources()):
         return None
     first, counts = manifest.first_problems, manifest.counts
     if request.every_problem and len(first) < sum(manifest.problems.values()):
@@ -46,16 +49,9 @@ def report_if_up_to_date(
 def publish_dataset(
     registry: Registry, staged: Path, spec: Spec, report: CompileReport, made_from: Identity
 ) -> None:
-    """Publish a staged dataset with the manifest of its report."""
-    manifest = manifest_of(spec, report, made_from)
-    write_manifest(staged, manifest)
-    report.problems.notes.extend(registry.publish(staged, spec.name, manifest))
-
-
-def manifest_of(spec: Spec, report: CompileReport, made_from: Identity) -> Manifest:
-    """The manifest of a compiled dataset, from which `report_if_up_to_date` makes the report again."""
+    """Publish a staged dataset. `report_if_up_to_date` makes the report again from its manifest."""
     entries = entries_of(spec, spec.splits)
-    return Manifest(
+    manifest = Manifest(
         about=spec.about,
         counts={**{key: getattr(report, key) for key in COUNTED}, "records": report.datasets},
         problems=dict(sorted(report.problems.counts.items())),
@@ -70,3 +66,5 @@ def manifest_of(spec: Spec, report: CompileReport, made_from: Identity) -> Manif
         made_from=made_from,
         tuneyard=version(),  # beside the identity: a commit elsewhere makes no dataset stale
     )
+    write_manifest(staged, manifest)
+    report.problems.notes.extend(registry.publish(staged, spec.name, manifest))

@@ -39,13 +39,11 @@ from tuneyard.core.row_index import row_index_file
 class Registry:
     """Registry of a folder: the `entries` and the `manifests` of the compiled datasets, both by name.
 
-    Opening it reads without the lock and changes nothing. `restored` lists, for people, the entries that
-    were changed by hand and are restored.
+    Opening it reads without the lock and changes nothing.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.restored: list[str] = []
         self.place = str(folder / REGISTRY)
         self.entries = read_registry(folder)
         self.manifests = read_manifests(folder)
@@ -57,18 +55,20 @@ class Registry:
         registry.settle(restore=restore)
         return registry
 
-    def settle(self, *, restore: bool = True) -> None:
+    def settle(self, *, restore: bool = True) -> list[str]:
         """Lock the folder once, and finish the publications of killed commands.
 
         Missing entries are written. Entries of compiled datasets that were changed by hand are restored,
-        unless `restore` is false.
+        unless `restore` is false. Returns a line for people for each restored value.
         """
+        restored: list[str] = []
         with self._locked():
             if restore:
-                self.restored += changes_by_hand(self.place, self.entries, self.manifests)
+                restored += changes_by_hand(self.place, self.entries, self.manifests)
             entries = restored_entries(self.entries, self.manifests, restore=restore)
             write_registry(self.folder, entries, before=self.entries)
             self.entries = entries
+        return restored
 
     def check(self, spec: Spec, inputs: Sequence[Input], *, force: bool) -> None:
         """Refuse a compile that would overwrite or delete anything but the spec's own dataset.
@@ -106,12 +106,13 @@ class Registry:
     def publish(self, staged: Path, name: str, manifest: Manifest) -> list[str]:
         """Move a staged dataset, which has its manifest, to its folder and register it, under one lock.
 
-        Returns a note if it replaces a dataset of other sources: one spec writes one dataset.
+        Returns notes: on a dataset of other sources that it replaces, since one spec writes one dataset, and
+        on each value that was changed by hand and is restored.
         """
         target = self.folder / name
         with self._locked():  # others may have published since the registry was opened
             self._refuse_foreign(target, [path.name for path in staged.iterdir()])
-            self.restored += changes_by_hand(self.place, self.entries, self.manifests)
+            notes = list(changes_by_hand(self.place, self.entries, self.manifests))
             before = restored_entries(self.entries, self.manifests)
             refuse_taken(self.place, before, self.manifests, name, manifest.entries)
             old_sources = [source.path for source in self.manifests.get(name, EMPTY).sources]
@@ -120,10 +121,11 @@ class Registry:
             publish(staged, target)
             write_registry(self.folder, entries, before=self.entries)
             self.entries = entries
-        if not old_sources or not {source.path for source in manifest.sources}.isdisjoint(old_sources):
-            return []
-        ways = f"another `dataset:` {where_to_write(name)} of another name, or another --out keeps both"
-        return [f"{target}: replaced what was compiled from {', '.join(old_sources[:3])}; {ways}"]
+        if old_sources and {source.path for source in manifest.sources}.isdisjoint(old_sources):
+            ways = f"another `dataset:` {where_to_write(name)} of another name, or another --out keeps both"
+            replaced = f"replaced what was compiled from {', '.join(old_sources[:3])}"
+            notes.insert(0, f"{target}: {replaced}; {ways}")
+        return notes
 
     def remove(self, name: str) -> list[str]:
         """Unregister a compiled dataset and delete its folder. Returns the names of its datasets."""
