@@ -67,7 +67,9 @@ def percent_hint(text: str) -> str:
         return ""
     percentage = float(number)
     is_percentage = text.endswith("%") or percentage > 1
-    return f"{percentage:g} % is {percentage / 100:g}" if is_percentage and percentage < 100 else ""
+    if not is_percentage or percentage >= 100:
+        return ""
+    return f"{percentage:g} % is {percentage / 100:g}"
 
 
 @click.group(

@@ -58,10 +58,13 @@ def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dic
     """
     units = numbered(seen.units.take(order)) if split.group else None
     if split.by_hash:
-        keys = seen.stable.take(order)
-        homes = _homes_by_hash(split.shares, keys if units is None else _firsts(keys, units))
+        keys_of_rows = seen.stable.take(order)
+        keys = keys_of_rows if units is None else _firsts(keys_of_rows, units)
+        homes = _homes_by_hash(split.shares, keys)
     else:
-        homes = _drawn(split, seen, order, units, split.seed if split.seed is not None else seed)
+        if split.seed is not None:
+            seed = split.seed
+        homes = _drawn(split, seen, order, units, seed)
     homes_of_rows = homes if units is None else map(homes.__getitem__, units)
     rows_of_split = [array(ROW_TYPE) for _ in (PART, *split.shares)]
     for row, home in zip(order, homes_of_rows, strict=True):
@@ -428,8 +431,11 @@ def run_pipeline(spec: Spec, request: CompileRequest, sources: Sources, staged: 
     if problems.stopped:
         written.stop_readback()
     counts.rejected = problems.bad_rows
-    if rejected:
-        counts.rejected = _lines_in(rejected)
+    if rejected:  # a second count, for `balance`
+        counts.rejected = 0
+        if rejected.exists():
+            with rejected.open("rb") as file:
+                counts.rejected = sum(1 for _ in file)
     report = CompileReport(
         read=counts.read,
         kept=counts.kept,
@@ -453,14 +459,6 @@ def run_pipeline(spec: Spec, request: CompileRequest, sources: Sources, staged: 
         report.not_written += report.kept
         report.kept = 0
     return report
-
-
-def _lines_in(path: Path) -> int:
-    """Lines of a file, 0 if it does not exist."""
-    if not path.exists():
-        return 0
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
 
 
 def _warn_of_labels(spec: Spec, duplicates: Mapping[str, Any], problems: Problems) -> None:

@@ -249,8 +249,14 @@ def declared(text: str) -> dict[str, dict[str, Any]]:
 
 def wrapped_tools(text: str) -> list[dict[str, Any]]:
     """Wrap declared tools as chat templates read them: {"type": "function", "function": {…}} each."""
-    tools = json.loads(text) if declared(text) else []
-    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
+    if not declared(text):
+        return []
+    wrapped = []
+    for tool in json.loads(text):
+        if "function" not in tool:
+            tool = {"type": "function", "function": tool}
+        wrapped.append(tool)
+    return wrapped
 
 
 @lru_cache(1000)

@@ -160,11 +160,15 @@ def _files(files: Mapping[str, Any]) -> dict[str, CompiledFile]:
     for name, about in files.items():
         if isinstance(about, dict):
             rows, digest = about.get("rows"), about.get("sha256")
-            compiled[name] = CompiledFile(
-                rows if isinstance(rows, int) else None, digest if isinstance(digest, str) else None
-            )
+            if not isinstance(rows, int):
+                rows = None
+            if not isinstance(digest, str):
+                digest = None
+            compiled[name] = CompiledFile(rows, digest)
     return compiled
 
 
 def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+    if isinstance(value, dict):
+        return value
+    return {}

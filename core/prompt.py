@@ -87,7 +87,9 @@ def refuse_media(
         column = media_columns[kind]
         if kind == "images" and images and (columns or not entry):
             paths = record[column]
-            for path in paths if isinstance(paths, list) else [paths]:
+            if not isinstance(paths, list):
+                paths = [paths]
+            for path in paths:
                 if not (isinstance(path, str) and path):
                     raise ContentError(
                         f"{place}: {column}: found {show_value(path)}, expected the path of an image"
@@ -169,7 +171,8 @@ def openai_messages(messages: list[Message]) -> tuple[list[dict[str, Any]], list
                 plain += [{"role": "tool", "content": result} for result in content.split(RESULTS)]
             else:
                 plain.append({"role": role, "content": content})
-        return plain, wrapped_tools(messages[0].get("tools", "") if messages else "")
+        tools = messages[0].get("tools", "") if messages else ""
+        return plain, wrapped_tools(tools)
     except WrongValueError as error:
         raise ContentError(f"a call or the tools of a conversation: {error}") from error
 

@@ -86,8 +86,11 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
     Lengths are in tokens of `model`'s tokenizer, or in characters without a model. Memory holds two hashes
     and a place for each example. `ContentError` if there are no examples, `RequestError` without a tokenizer.
     """
-    measure = _tokens(model) if model else (lambda texts: list(map(len, texts)))
-    result = Stats(name, "tokens" if model else "characters")
+    measure: Measure = _characters
+    unit = "characters"
+    if model:
+        measure, unit = _tokens(model), "tokens"
+    result = Stats(name, unit)
     result.lengths = {"prompts": Counter(), "answers": Counter()}
     answers: dict[int, int] = {}
     rows: dict[tuple[int, int], str] = {}
@@ -117,6 +120,11 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
         raise ContentError(f"{name}: no examples")
     result.labels = few(result.labels)
     return result
+
+
+def _characters(texts: list[str]) -> list[int]:
+    """The length of each text."""
+    return list(map(len, texts))
 
 
 def _language(text: str) -> str:

@@ -59,9 +59,10 @@ def dialects(path: Readable, encoding: str) -> Iterator[Source]:
     if not counts[usual]:
         delimiter = max(counts, key=lambda sign: counts[sign])
     named_delimiter = None if delimiter == usual else delimiter
-    for quoted in (None, not is_csv):
-        header = _guessed_header(text, delimiter, is_csv if quoted is None else quoted)
-        yield Source({}, {}, {}, encoding, named_delimiter, quoted, header)
+    header = _guessed_header(text, delimiter, quoted=is_csv)
+    yield Source({}, {}, {}, encoding, named_delimiter, None, header)
+    header = _guessed_header(text, delimiter, quoted=not is_csv)
+    yield Source({}, {}, {}, encoding, named_delimiter, not is_csv, header)
 
 
 def _guessed_header(text: str, delimiter: str, quoted: bool) -> tuple[str, ...]:

@@ -34,7 +34,8 @@ class BundledSpec:
         for column in self.spec.columns:
             path = self.paths.get(column.name, "").lower()
             names = [name.lower() for name in column.names]
-            position += names.index(path) if path in names else 0
+            if path in names:
+                position += names.index(path)
             renamed += role_of_names(column.names) != column.name
         return (-len(self.paths), len(self.changes), without_source, position, renamed)
 

@@ -121,8 +121,11 @@ def question_proposal(
     if answer is not None:
         proposal.columns |= columns_beside(profile, turns=False)
     proposal.columns |= system
-    output = "{answer}" if answer else ""
-    proposal.write = alpaca_output("{question}", output, "{context}" if context else "")
+    proposal.write = alpaca_output("{question}")
+    if context is not None:
+        proposal.write["input"] = "{context}"
+    if answer is not None:
+        proposal.write["output"] = "{answer}"
     if system:
         proposal.write["system"] = "{system}"
     return proposal

@@ -83,7 +83,12 @@ def propose(
     if share is not None:
         options["split"] = f"{share:g}"
     lines += [f"tried on the whole file: {outcome}"]
-    lines += _empty_answers(report)
+    for problem in report.problems.warnings:
+        if problem.code == EMPTY_ANSWER:  # the compile accepts them; the model would learn to answer nothing
+            count = report.problems.counts[EMPTY_ANSWER]
+            answers = counted(report.kept + report.not_written, "answer")
+            lines.append(f"warning: {count} of {answers} are empty, first {problem.line()}")
+            break
     lines += _next(path, spec, profile, out, options, report.rejected > 0)
     return text, "\n".join(lines)
 
@@ -114,16 +119,6 @@ def _outcome(path: Path, report: CompileReport, text: str) -> str:
     if errors[0].code in ("E003", "E014"):
         fix = "no spec can mend that: repair the file or get it again"
     raise FailingSpecError(f"{path}: the proposed spec {failure}: {first_error}; {fix}", text)
-
-
-def _empty_answers(report: CompileReport) -> list[str]:
-    """Warn about empty answers: the compile accepts them, and the model would learn to answer nothing."""
-    for problem in report.problems.warnings:
-        if problem.code == EMPTY_ANSWER:
-            count = report.problems.counts[EMPTY_ANSWER]
-            answers = counted(report.kept + report.not_written, "answer")
-            return [f"warning: {count} of {answers} are empty, first {problem.line()}"]
-    return []
 
 
 def _comments(profile: FileProfile, warnings: list[str]) -> list[str]:

@@ -131,7 +131,8 @@ def _split(
     if leaf is not None:
         split["group"] = name if name == "group" else names.get(leaf.path, name)
         if name == "group":
-            column = {"names": [leaf.path], "is": "any" if leaf.kind == "number" else "extra"}
+            kind = "any" if leaf.kind == "number" else "extra"
+            column = {"names": [leaf.path], "is": kind}
     elif proposal.labels:
         split["stratify"] = "label"
     return {**split, "seed": 42}, column

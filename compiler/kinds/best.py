@@ -45,7 +45,8 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
     keys = reader.file.keys_of(reader.column)
     scored: list[tuple[float, str, int]] = []
     marked: dict[int, dict[str, object]] = {}
-    for number, item in enumerate(value if isinstance(value, list) else [value], 1):
+    items = value if isinstance(value, list) else [value]
+    for number, item in enumerate(items, 1):
         fields = item if isinstance(item, dict) else {}
         score, text = fields.get(by), fields.get(take)
         if isinstance(score, bool) or not isinstance(score, int | float) or not isinstance(text, str):
@@ -58,7 +59,8 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
     if in_pair and len({score for score, *_ in scored}) == 1:
         alike = f"{by} is {scored[0][0]} for all of {len(scored)} answers"
         raise WrongValueError(f"{alike}: none is preferred")
-    _, best, place = (min if lowest else max)(scored, key=lambda answer: answer[0])
+    choose = min if lowest else max
+    _, best, place = choose(scored, key=lambda answer: answer[0])
     refuse_masked(marked, [place], keys, "item", history_can_be_masked=False)
     text = str(reader.file.clean([best])[0])
     if not text.strip():

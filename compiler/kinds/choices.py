@@ -255,13 +255,16 @@ class ChoiceKind(Kind):
 
     def propose(self, profile: FileProfile) -> Proposal | None:
         """The beginning of a text or a question, its choices in columns, and the correct one of them."""
-        choices, answer = _correct_text(profile)
-        options: dict[str, object] = {"sort": True}
+        options: dict[str, object] = {}
         guesses = []
-        if answer is None:
+        answer = profile.named(USUAL_NAMES["chosen text"])
+        wrong_choices = [leaf for leaf in profile.leaves.values() if WRONG_CHOICE.fullmatch(leaf.name)]
+        if answer is not None and wrong_choices:  # the distractors of SciQ
+            choices = [answer, *sorted(wrong_choices, key=lambda leaf: leaf.name)]
+            options["sort"] = True
+        else:
             choices = _choice_columns(profile)
             answer = _answer_of(profile, choices)
-            options = {}
             if answer is None:
                 return None
             first = _first_number(answer, len(choices))
@@ -295,15 +298,6 @@ def _choice_columns(profile: FileProfile) -> list[Leaf]:
         if are_consecutive and len(signs) >= fewest:
             return [leaves[sign] for sign in signs]
     return []
-
-
-def _correct_text(profile: FileProfile) -> tuple[list[Leaf], Leaf | None]:
-    """The correct choice with the wrong ones after it, if each has a column: SciQ's distractors."""
-    answer = profile.named(USUAL_NAMES["chosen text"])
-    wrong_choices = [leaf for leaf in profile.leaves.values() if WRONG_CHOICE.fullmatch(leaf.name)]
-    if answer is None or not wrong_choices:
-        return [], None
-    return [answer, *sorted(wrong_choices, key=lambda leaf: leaf.name)], answer
 
 
 def _answer_of(profile: FileProfile, choices: Sequence[Leaf]) -> Leaf | None:

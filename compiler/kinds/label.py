@@ -183,7 +183,9 @@ def yes_or_no_question(profile: FileProfile, question: Leaf, answer: Leaf) -> Pr
         prompts["context"] = context
     columns["label"] = [answer.path]
     instruction = DECIDE[chinese].format(OR[chinese].join(labels))
-    write = alpaca_output(instruction, "{label}", "{context}" if "context" in columns else "")
+    write = alpaca_output(instruction, "{label}")
+    if "context" in columns:
+        write = alpaca_output(instruction, "{label}", "{context}")
     return Proposal("Yes-no questions", columns, write, labels, prompts, answer)
 
 

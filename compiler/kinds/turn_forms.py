@@ -52,7 +52,9 @@ _THOUGHTS = {"thinking": "thinking", "reasoning": "value"}
 
 def role_and_content(turn: Mapping[str, object]) -> tuple[str, str]:
     """The keys of a turn's speaker and of its text."""
-    return ("from", "value") if "from" in turn else ("role", "content")
+    if "from" in turn:
+        return "from", "value"
+    return "role", "content"
 
 
 def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True) -> object:
@@ -67,7 +69,9 @@ def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True)
     if not isinstance(turns, list) or all(_is_common(turn, roles) for turn in turns):
         return value
     changed = [each for turn in turns for each in _common(turn, roles)]
-    return changed if isinstance(value, list) or len(changed) != 1 else changed[0]
+    if isinstance(value, dict) and len(changed) == 1:
+        return changed[0]
+    return changed
 
 
 def is_transcript(value: object) -> bool:
@@ -204,8 +208,10 @@ class _Parts:
             key = "thinking" if "reasoning_content" in rest else "reasoning_content"
             turn[key] = "\n".join(self.thoughts)
         if self.calls:
+            turn["tool_calls"] = self.calls
             before = rest.get("tool_calls")
-            turn["tool_calls"] = [*(before if isinstance(before, list) else ()), *self.calls]
+            if isinstance(before, list):
+                turn["tool_calls"] = [*before, *self.calls]
         if self.images:
             turn[IMAGES] = self.images
         return [*self.results, turn]
@@ -218,7 +224,9 @@ def _calls(value: object) -> list[Any]:
             value = read_strict(value)
         except ValueError:
             return [value]
-    return value if isinstance(value, list) else [value]
+    if isinstance(value, list):
+        return value
+    return [value]
 
 
 def _result(content: object) -> str | None:

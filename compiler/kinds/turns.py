@@ -245,7 +245,9 @@ def encoded_calls(item: dict[str, object]) -> list[str]:
     if role == CALL:
         return encoded_twice(item.get(key))
     calls = item.get("tool_calls")
-    return encoded_twice(calls) if role == ASSISTANT and calls else []
+    if role != ASSISTANT or not calls:
+        return []
+    return encoded_twice(calls)
 
 
 def _reasons(item: dict[str, object]) -> dict[str, str]:
@@ -508,7 +510,9 @@ def _has_text_with_calls(profile: FileProfile, path: str) -> bool:
     """True if a turn has both text and a tool call."""
     for row in profile.first:
         turns = row.get(path)
-        for turn in turns if isinstance(turns, list) else ():
+        if not isinstance(turns, list):
+            continue
+        for turn in turns:
             if isinstance(turn, dict) and turn.get("tool_calls") and turn.get("content"):
                 return True
     return False

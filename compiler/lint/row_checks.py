@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import chain
 from operator import add
-from typing import cast
 
 from tuneyard.compiler.check.cleaning import HTML
 from tuneyard.compiler.check.text_columns import TextColumns, Texts
@@ -145,8 +144,10 @@ def _keys(values: Sequence[object]) -> "array[int]":
     except (TypeError, OverflowError):
         keys = array("q")
         for value in values:
-            is_short = type(value) is int and -_WORD <= value < _WORD
-            keys.append(cast("int", value) if is_short else hash(value))
+            if type(value) is int and -_WORD <= value < _WORD:
+                keys.append(value)
+            else:
+                keys.append(hash(value))
         return keys
 
 

@@ -15,7 +15,8 @@ def compile_again(folder: str, manifest: Manifest) -> str:
     words = ["tuneyard", "data", "compile", folder]
     for source in manifest.sources:
         if source.is_local:
-            words += ["--source", f"{source.split}={source.path}" if has_splits else source.path]
+            option = f"{source.split}={source.path}" if has_splits else source.path
+            words += ["--source", option]
     return f"`{shlex.join(words)}` writes it again"
 
 

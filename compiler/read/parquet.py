@@ -75,7 +75,13 @@ def _parquet(whole: BinaryIO) -> tuple[Any, Iterator[Any]]:
 
     # else all groups are read at once, and a group is held whole
     table = pyarrow.parquet.ParquetFile(whole, pre_buffer=False, buffer_size=BLOCK)
-    return table.schema_arrow, table.iter_batches(_batch_rows(table), use_threads=False)
+    # Rows of a batch by the average of the file, then by the first ones: values that repeat are stored once.
+    size = sum(table.metadata.row_group(n).total_byte_size for n in range(table.metadata.num_row_groups))
+    rows = min(max(BATCH_BYTES * table.metadata.num_rows // max(size, 1), 1), BATCH)
+    for first in table.iter_batches(min(rows, PROBE), use_threads=False):
+        rows = min(rows, max(BATCH_BYTES * int(first.num_rows) // max(int(first.nbytes), 1), 1))
+        break
+    return table.schema_arrow, table.iter_batches(rows, use_threads=False)
 
 
 def _arrow(stream: io.BufferedReader) -> tuple[Any, Iterator[Any]]:
@@ -88,15 +94,6 @@ def _arrow(stream: io.BufferedReader) -> tuple[Any, Iterator[Any]]:
         parts = pyarrow.ipc.open_stream(stream)
         schema, batches = parts.schema, iter(parts)
     return schema, (batch.slice(at, BATCH) for batch in batches for at in range(0, batch.num_rows, BATCH))
-
-
-def _batch_rows(table: Any) -> int:
-    """The rows of a batch, by the average and by the first ones: what repeats is stored once."""
-    size = sum(table.metadata.row_group(n).total_byte_size for n in range(table.metadata.num_row_groups))
-    rows: int = min(max(BATCH_BYTES * table.metadata.num_rows // max(size, 1), 1), BATCH)
-    for first in table.iter_batches(min(rows, PROBE), use_threads=False):
-        return min(rows, max(BATCH_BYTES * int(first.num_rows) // max(int(first.nbytes), 1), 1))
-    return rows
 
 
 def _values(column: Any) -> Sequence[object]:

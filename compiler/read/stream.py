@@ -35,7 +35,8 @@ class NotTextError(Exception):
 
     def __init__(self, message: str, guess: str = "gb18030") -> None:
         super().__init__(message)
-        self.guess, self.hint = guess, encoding_hint(guess) if guess else GET_AGAIN
+        self.guess = guess
+        self.hint = encoding_hint(guess) if guess else GET_AGAIN
 
 
 CUT_OFF = "the file is cut off inside a character"

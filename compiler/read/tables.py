@@ -30,7 +30,8 @@ Lines = Iterator[tuple[Sequence[int], list[Fields]]]  # their numbers and fields
 def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     """Yield the rows below a header. Rows with another number of fields are problems."""
     source, display_path = file.source, file.display_path
-    delimiter = source.delimiter or ("\t" if file.kind == ".tsv" else ",")
+    usual_delimiter = "\t" if file.kind == ".tsv" else ","
+    delimiter = source.delimiter or usual_delimiter
     quoted = source.quoted if source.quoted is not None else file.kind == ".csv"
     text = _Text(file.stream, display_path)
     header: Fields | None = list(source.header) or None

@@ -124,22 +124,17 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
     base = raw.get("like")
     if not isinstance(base, str):
         return raw
-    under = _without_rivals(_merged(find_spec(base), (*seen, path)), raw)
-    return cast("Raw", _over({k: v for k, v in raw.items() if k != "like"}, under))
-
-
-def _without_rivals(under: Raw, raw: Raw) -> Raw:
-    """Remove `hub` from a base spec if `raw` names files, and `splits` if `raw` has a `split`."""
+    under = _merged(find_spec(base), (*seen, path))
     source = under.get("source")
-    if not isinstance(source, dict):
-        return under
-    source = dict(source)
-    source_over = raw.get("source")
-    if isinstance(source_over, dict) and "files" in source_over:
-        source.pop("hub", None)
-    if "split" in raw:
-        source.pop("splits", None)
-    return {**under, "source": source}
+    if isinstance(source, dict):  # without the rivals of the keys in `raw`
+        source = dict(source)
+        source_over = raw.get("source")
+        if isinstance(source_over, dict) and "files" in source_over:
+            source.pop("hub", None)
+        if "split" in raw:
+            source.pop("splits", None)
+        under = {**under, "source": source}
+    return cast("Raw", _over({k: v for k, v in raw.items() if k != "like"}, under))
 
 
 def _over(top: object, under: object) -> object:

@@ -152,7 +152,10 @@ def read_back(
             records = orjson.loads(b"[%b]" % text)
         except orjson.JSONDecodeError:
             records = []
-        if len(records) != lines or not _have(records, fields):
+        have_fields = set(map(type, records)) == {dict} and all(
+            len(keys) == len(fields) and fields.issuperset(keys) for keys in set(map(tuple, records))
+        )
+        if len(records) != lines or not have_fields:
             raise not_as_made(path, f"one of the records {rows + 1} to {rows + lines}")
         rows += lines
         yield records
@@ -180,9 +183,3 @@ def _blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
         if start != b"[\n" or not block.endswith(ending):
             raise not_as_made(path, "what stands between the records")
         yield block.removesuffix(ending)
-
-
-def _have(records: list[Record], fields: frozenset[str]) -> bool:
-    if set(map(type, records)) != {dict}:
-        return False
-    return all(len(keys) == len(fields) and fields.issuperset(keys) for keys in set(map(tuple, records)))
