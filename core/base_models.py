@@ -123,7 +123,10 @@ def same_weights(one: Mapping[str, Weights], other: Mapping[str, Weights]) -> bo
 
 
 def _tensors(shards: Mapping[str, Weights]) -> dict[str, Tensor]:
-    return {name: tensor for shard in shards.values() for name, tensor in shard.tensors.items()}
+    tensors: dict[str, Tensor] = {}
+    for shard in shards.values():
+        tensors |= shard.tensors
+    return tensors
 
 
 def _read(shards: Mapping[str, Weights], name: str) -> Array:
@@ -184,7 +187,7 @@ class Base:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name."""
-        return {name: t for shard in self.shards.values() for name, t in shard.tensors.items()}
+        return _tensors(self.shards)
 
     @property
     def tied(self) -> bool:
@@ -223,7 +226,7 @@ class Base:
 
     def read(self, name: str) -> Array:
         """Read a tensor as fp32, by its stored name."""
-        return next(shard for shard in self.shards.values() if name in shard.tensors).read(name)
+        return _read(self.shards, name)
 
 
 def open_base(folder: Path) -> Base:

@@ -121,14 +121,18 @@ def refuse_masked(
     listed = ", ".join(f"{key}: {show_value(value)}" for key, value in marked[first].items())
     numbers = ", ".join(map(str, masked))
     turns = f"{noun} {numbers}" if len(masked) == 1 else f"{noun}s {numbers}"
-    weights = [as_number(value) for number in masked for value in marked[number].values()]
+    weights = []
+    names: dict[str, None] = {}
+    for number in masked:
+        for key, value in marked[number].items():
+            weights.append(as_number(value))
+            names[key] = None
     in_part = any(weight not in (0, 1) for weight in weights)
     more_than_once = any(isinstance(weight, int | float) and weight > 1 for weight in weights)
     meaning = "as not to be learned"
     if in_part:
         meaning = "to be learned more than once" if more_than_once else "to be learned in part"
     message = f"{turns}: marked {meaning} ({listed}), and LLaMA-Factory would learn the whole answer"
-    names = dict.fromkeys(key for number in masked for key in marked[number])
     ignore = f"`ignore: [{', '.join(names)}]` {keys.where_to_ignore}"
     fix = _fix(masked, answers, ignore, history_can_be_masked=history_can_be_masked)
     if in_part:

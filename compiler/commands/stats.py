@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from tuneyard.compiler.check.filters import is_in_language
@@ -137,7 +137,8 @@ def _language(text: str) -> str:
 
 def _lines_of(places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Shorten `file:12` to `line 12` if all places are in one file."""
-    if len({place.rpartition(":")[0] for pair in places for place in pair} | {""}) != 2:
+    files = {place.rpartition(":")[0] for place in chain.from_iterable(places)} - {""}
+    if len(files) != 1:
         return list(places)
     lines = []
     for place, before in places:

@@ -72,17 +72,20 @@ def _may_matter(profile: FileProfile, leaf: Leaf) -> bool:
         return True
     if not leaf.filled:
         return False
-    if any(leaf.goes_by(name) for role in _ROLES_TO_REPORT for name in USUAL_NAMES[role]):
-        return True
+    for role in _ROLES_TO_REPORT:
+        if any(leaf.goes_by(name) for name in USUAL_NAMES[role]):
+            return True
     if leaf.kind != "text" or leaf.characters < PROSE * leaf.filled:
         return False
     text_of = walker(leaf.path)
     values = [text_of(row) for row in profile.first[:LOOKED_AT_ROWS]]
     texts = [value for value in values if isinstance(value, str) and value]
-    prose = [
-        text for text in texts if (" " in text or CHINESE.search(text)) and not looks_like_timestamp(text)
-    ]
-    return 2 * len(prose) > len(texts)
+    prose = 0
+    for text in texts:
+        has_words = " " in text or CHINESE.search(text)
+        if has_words and not looks_like_timestamp(text):
+            prose += 1
+    return 2 * prose > len(texts)
 
 
 def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:

@@ -9,7 +9,7 @@ from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayou
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.spec.model import TOOLS, Column
-from tuneyard.core.calls import OPEN, WrongValueError, call_errors, calls_of, tools_text
+from tuneyard.core.calls import OPEN, Call, WrongValueError, call_errors, calls_of, tools_text
 from tuneyard.core.errors import Problem
 from tuneyard.core.records import Example
 
@@ -33,7 +33,10 @@ class ToolsReader(ColumnReader):
         """Refuse calls that do not fit the tools, and warn of calls that may not."""
         talk: list[Turn] = row[self.file.spec.turns]
         tools: str = row[self.column.name]
-        calls = [(turn.number, call) for turn in talk if turn.role == CALL for call in calls_of(turn.text)]
+        calls: list[tuple[int, Call]] = []
+        for turn in talk:
+            if turn.role == CALL:
+                calls += [(turn.number, call) for call in calls_of(turn.text)]
         errors = dict.fromkeys(call_errors(calls, tools))
         is_strict = self.column.options.get("arguments") == "error"
         messages = [error.message for error in errors if error.error or is_strict]

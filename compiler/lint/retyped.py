@@ -79,8 +79,7 @@ class RetypedWatch:
 
     def problems(self, split: str) -> list[Problem]:
         """E430 for the columns that were timestamps throughout; `split` fills in the files' names."""
-        return [
-            problem
-            for file, columns in self._columns.items()
-            for problem in retyped_problems(file.format(split=split), columns)
-        ]
+        problems: list[Problem] = []
+        for file, columns in self._columns.items():
+            problems += retyped_problems(file.format(split=split), columns)
+        return problems

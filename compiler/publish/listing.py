@@ -23,11 +23,10 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
     Sources and compiled files are hashed, with a bar on stderr if that takes over two seconds.
     """
     others = dict(registry.entries)
-    paths = [
-        path
-        for name, manifest in registry.manifests.items()
-        for path in _files_of(registry.folder / name, manifest)
-    ]
+    paths: list[Path] = []
+    for name, manifest in registry.manifests.items():
+        paths += [registry.folder / name / file for file in manifest.files]
+        paths += [Path(source.path) for source in manifest.sources]
     with contextlib.closing(Progress(path for path in paths if path.is_file())) as progress:
         for name, manifest in registry.manifests.items():
             made_at = (registry.folder / name / MANIFEST).stat().st_mtime
@@ -62,11 +61,6 @@ def _changes(registry: Registry, dataset: str, name: str, moved: Callable[[int],
         problems = changed_entry(str(registry.folder / REGISTRY), dataset, entry, compiled)
         changes += [f"{problem.field}: {problem.message}" for problem in problems]
     return changes
-
-
-def _files_of(folder: Path, manifest: Manifest) -> list[Path]:
-    """Paths of the compiled files and of the local sources of a dataset."""
-    return [*(folder / name for name in manifest.files), *(Path(source.path) for source in manifest.sources)]
 
 
 def _stale(manifest: Manifest, moved: Callable[[int], None]) -> str:

@@ -151,7 +151,10 @@ def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str
 def _names_of_splits(spec: Spec) -> dict[str, str]:
     """The spec's split by each name that it accepts, its own included."""
     splits = spec.source.splits or {PART: ()}
-    return {name: split for split, names in splits.items() for name in (split, *names)}
+    split_by_name: dict[str, str] = {}
+    for split, names in splits.items():
+        split_by_name.update(dict.fromkeys((split, *names), split))
+    return split_by_name
 
 
 def _from_hub(spec: Spec, hub: Mapping[str, object], splits: Mapping[str, str]) -> list[Input]:

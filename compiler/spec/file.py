@@ -191,8 +191,12 @@ def source_of(raw: Any, part: str) -> Source:
 
 def _by_part(raw: Any, default_part: str) -> dict[str, tuple[str, ...]]:
     """Texts by part. Texts without a part belong to `default_part`."""
-    by_part = raw if isinstance(raw, dict) else {default_part: raw}
-    return {part: (texts,) if isinstance(texts, str) else tuple(texts) for part, texts in by_part.items()}
+    if not isinstance(raw, dict):
+        raw = {default_part: raw}
+    by_part: dict[str, tuple[str, ...]] = {}
+    for part, texts in raw.items():
+        by_part[part] = (texts,) if isinstance(texts, str) else tuple(texts)
+    return by_part
 
 
 def reads_piece_by_piece(encoding: str) -> bool:
