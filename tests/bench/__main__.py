@@ -1,9 +1,15 @@
-"""python -m tests.bench   every benchmark in turn; each prints ratios measured in one run."""
+"""python -m tests.bench [PART…]   every benchmark in turn, or some; each prints ratios measured in one run."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
-for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
-    print(f"\n## {path.stem}", flush=True)
-    subprocess.run([sys.executable, "-m", f"tests.bench.{path.stem}"], check=True)
+PARTS = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
+parser = argparse.ArgumentParser("python -m tests.bench", description=__doc__)
+parser.add_argument("parts", nargs="*", metavar="PART", help=f"One of {', '.join(PARTS)}. [default: all]")
+for part in parser.parse_args().parts or PARTS:
+    if part not in PARTS:
+        parser.error(f"no part {part!r}; the parts are {', '.join(PARTS)}")
+    print(f"\n## {part}", flush=True)
+    subprocess.run([sys.executable, "-m", f"tests.bench.{part}"], check=True)
