@@ -1,4 +1,4 @@
-"""python -m tests.bench [PART…]   every benchmark in turn, or some; each prints ratios measured in one run."""
+"""python -m tests.bench [PART…]   every benchmark, or some. Each prints ratios measured in one run."""
 
 import argparse
 import subprocess
