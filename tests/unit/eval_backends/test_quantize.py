@@ -8,11 +8,10 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.eval.backends.apply import applied, check_fits
 from tuneyard.eval.backends.load import load_model
 
-pytest.importorskip("bitsandbytes")
-
 
 @pytest.fixture(scope="module", params=[4, 8])
 def quantised(tiny_model, request):
+    pytest.importorskip("bitsandbytes")
     return load_model(tiny_model, "fp32", request.param)
 
 
