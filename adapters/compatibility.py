@@ -24,7 +24,9 @@ def check_inputs(weighted: Sequence[WeightedAdapter], base: Base | None, *, same
     for item in weighted:
         adapter = item.adapter
         if item.weight:
-            _check_fit(adapter, base)
+            with adapter.lora.bounded():
+                for problem in _misfits(adapter, base):
+                    raise ContentError(problem)
         unchecked = check_adapter_base(adapter, base.folder, str(base.folder), same=same_base)
         if unchecked:
             notes.append(unchecked)
@@ -95,14 +97,8 @@ def _check_base_names(weighted: Sequence[WeightedAdapter]) -> None:
         )
 
 
-def _check_fit(adapter: Adapter, base: Base) -> None:
-    """Refuse an adapter with other modules than the base, or without a module that its config targets."""
-    with adapter.lora.bounded():
-        for problem in _misfits(adapter, base):
-            raise ContentError(problem)
-
-
 def _misfits(adapter: Adapter, base: Base) -> Iterator[str]:
+    """Yield modules that differ from the base's, and modules that the config targets but the file lacks."""
     for path, module in adapter.layout.items():
         misfit = module_misfit(
             path,

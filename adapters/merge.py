@@ -136,12 +136,15 @@ def _plan_modules(
     if method.rank == "sum":
         rank = full_rank
     elif method.rank == "equal":
-        ranks = sorted({module.rank for item in weighted for module in item.adapter.layout.values()})
+        ranks: set[int] = set()
+        for item in weighted:
+            ranks.update(module.rank for module in item.adapter.layout.values())
         if len(ranks) > 1:
             raise ContentError(
-                f"method {method.name}: ranks {ranks} differ, and matrices of different size have no average"
+                f"method {method.name}: ranks {sorted(ranks)} differ, and matrices of different size have no "
+                "average"
             )
-        rank = ranks[0]
+        rank = ranks.pop()
     else:
         factors = (factors_of(weighted, path) for path in modules)
         rank = min(method.choose_rank(values, factors), full_rank)

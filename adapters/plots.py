@@ -14,7 +14,7 @@ from tuneyard.core.language import tr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.figure import FigureBase
 
 DARK = 0.6  # a cell of a larger |cosine| has white letters
 FILE_ENDINGS = (".png", ".svg", ".pdf")
@@ -50,13 +50,21 @@ def is_one_file(target: Path) -> bool:
 
 
 def draw(target: Path, measured: list[AdapterStatistics], cosines: Matrix) -> list[Path]:
-    """Write all pictures into the file `target`, or one PNG each into the folder `target`; list the files."""
+    """Write the pictures, one below another into the file `target`, or one PNG each into the folder `target`.
+
+    The result lists the files.
+    """
     from matplotlib.figure import Figure
 
     with plotting():
         pictures = _pictures(measured, cosines)
         if is_one_file(target):
-            save(_stacked(pictures), target)
+            heights = [picture.height for picture in pictures]
+            figure = Figure(figsize=(max(picture.width for picture in pictures), sum(heights)))
+            rows = figure.subfigures(len(pictures), 1, height_ratios=heights, squeeze=False)
+            for picture, (row,) in zip(pictures, rows, strict=True):
+                picture.paint(row)
+            save(figure, target)
             return [target]
         paths = []
         for picture in pictures:
@@ -84,18 +92,6 @@ def _pictures(measured: list[AdapterStatistics], cosines: Matrix) -> list[Pictur
         width, height = cosine_size(len(measured))
         pictures.append(Picture("cosine", width, height, partial(_cosine, names, cosines)))
     return pictures
-
-
-def _stacked(pictures: list[Picture]) -> "Figure":
-    """Draw all pictures one below another, as wide as the widest."""
-    from matplotlib.figure import Figure
-
-    heights = [picture.height for picture in pictures]
-    figure = Figure(figsize=(max(picture.width for picture in pictures), sum(heights)))
-    rows = figure.subfigures(len(pictures), 1, height_ratios=heights, squeeze=False)
-    for picture, (row,) in zip(pictures, rows, strict=True):
-        picture.paint(row)
-    return figure
 
 
 def _panels(figure: "FigureBase", columns: int) -> "list[Axes]":

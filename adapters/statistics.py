@@ -268,7 +268,12 @@ def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
         settings.append(f"{tr(name)} {value_text}")
     yield tr("config: {settings}", settings=tr(", ").join(settings))
     if adapter.made_of:
-        yield _merge_line(adapter.made_of)
+        method = adapter.made_of["method"]
+        for name, value in adapter.made_of["parameters"].items():
+            if value is not None:
+                method += f" {name} {value:g}"
+        parts = [f"{entry['name']} ({entry['weight']:g})" for entry in adapter.made_of["adapters"]]
+        yield tr("merged by {method} from {parts}", method=method, parts=tr(", ").join(parts))
     magnitudes = [module.magnitude for module in adapter.modules if module.magnitude]
     if magnitudes:
         sentence = (
@@ -296,16 +301,6 @@ def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
             cells = [_number(norms.get((layer, target))) for target in targets]
             rows.append([str(layer), *cells])
         yield from _table([tr("layer"), *targets], rows)
-
-
-def _merge_line(record: dict[str, Any]) -> str:
-    """Method, parameters and weighted adapters of a merge."""
-    method = record["method"]
-    for name, value in record["parameters"].items():
-        if value is not None:
-            method += f" {name} {value:g}"
-    parts = [f"{entry['name']} ({entry['weight']:g})" for entry in record["adapters"]]
-    return tr("merged by {method} from {parts}", method=method, parts=tr(", ").join(parts))
 
 
 def _target_row(modules: list[ModuleStatistics]) -> list[str]:

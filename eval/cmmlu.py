@@ -107,8 +107,26 @@ class Cmmlu(Task):
         return opened if self.chat else _plain(opened)
 
     def scorer(self, job: Job) -> Scorer:
-        """Compare the four letters' probabilities after each question's prompt."""
-        return _few_shot(job, self.exams[job.dataset.name])
+        """Compare the four letters' probabilities after each question's prompt.
+
+        A prompt has as many examples as fit the context (field `shots`).
+        """
+        exam = self.exams[job.dataset.name]
+
+        def encode(text: str) -> list[int]:
+            return job.candidate.prompting.encode([{"role": "user", "content": text}])
+
+        prompts, shots = {}, {}
+        for row in range(len(job.rows)):
+            ids, shots[row] = prompt(exam, row, encode, job.model.context)
+            prompts[row] = array("i", ids)
+        scorer = job.choosing({letter: [letter] for letter in LETTERS}, prompts)
+
+        def score(batch: Sequence[int]) -> list[Fields]:
+            answers = scorer.score(batch)
+            return [{**fields, "shots": shots[row]} for row, fields in zip(batch, answers, strict=True)]
+
+        return replace(scorer, score=score)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The question, the right letter, the most likely letter, and the probabilities of all four."""
@@ -150,25 +168,6 @@ class Cmmlu(Task):
         score = group_score(list(results_by_dataset.values()))
         mean = Figure(score["accuracy"], score["ci95"], score["n"], score["majority"])
         return {"accuracy, average over subjects": mean}
-
-
-def _few_shot(job: Job, exam: Exam) -> Scorer:
-    """Scorer of the exam's questions, each after as many examples as fit the context (field `shots`)."""
-
-    def encode(text: str) -> list[int]:
-        return job.candidate.prompting.encode([{"role": "user", "content": text}])
-
-    prompts, shots = {}, {}
-    for row in range(len(job.rows)):
-        ids, shots[row] = prompt(exam, row, encode, job.model.context)
-        prompts[row] = array("i", ids)
-    scorer = job.choosing({letter: [letter] for letter in LETTERS}, prompts)
-
-    def score(batch: Sequence[int]) -> list[Fields]:
-        answers = scorer.score(batch)
-        return [{**fields, "shots": shots[row]} for row, fields in zip(batch, answers, strict=True)]
-
-    return replace(scorer, score=score)
 
 
 def _plain(opened: Opened) -> Opened:

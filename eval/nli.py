@@ -99,7 +99,14 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
     Each accuracy comes with its n, 95 % interval and the share of the most common answer.
     """
     if options["mode"] == "choice":
-        _check_choice(request, options["parser"])
+        if request.think:
+            raise RequestError("--think needs --mode generate: a thought would come before the labels")
+        if request.preset:
+            raise RequestError("--preset needs --mode generate: nothing is sampled where labels are compared")
+        if request.backend != "hf":
+            raise RequestError(f"--backend {request.backend} only generates: give --mode generate with it")
+        if request.rescore and options["parser"] != "word":
+            raise RequestError("--parser: these labels were chosen by log-probabilities, nothing is parsed")
         if not options["check_generate"] and not request.rescore:
             reason = "nothing is generated here: give --mode generate, or --check-generate N"
             refuse_explicit(("parser", "max_new_tokens"), reason)
@@ -107,18 +114,6 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
         reason = "it is for --mode choice: here every answer is generated"
         refuse_explicit(("check_generate", "variants"), reason)
     return Nli(label_sets(datasets, options), **options), datasets
-
-
-def _check_choice(request: ScoringRequest, parser: str) -> None:
-    """Refuse options that do not go with comparing the labels' probabilities."""
-    if request.think:
-        raise RequestError("--think needs --mode generate: a thought would come before the labels")
-    if request.preset:
-        raise RequestError("--preset needs --mode generate: nothing is sampled where labels are compared")
-    if request.backend != "hf":
-        raise RequestError(f"--backend {request.backend} only generates: give --mode generate with it")
-    if request.rescore and parser != "word":
-        raise RequestError("--parser: these labels were chosen by log-probabilities, nothing is parsed")
 
 
 def label_sets(datasets: Sequence[EvalDataset], options: Mapping[str, Any]) -> dict[str, LabelSet]:

@@ -221,7 +221,9 @@ def prove(request: ScoringRequest, inputs: ParityInputs) -> Proof:
     (candidate,) = opened.candidates
     template = inputs.template
     if not template:
-        template = _training_template(candidate)
+        trained_templates = {trained_template(part.adapter.folder) for part in candidate.parts}
+        if len(trained_templates) == 1:
+            template = trained_templates.pop()
     tokenizer = opened.local.tokenizer
     encoders = dict(_ways(replace(inputs, template=template), candidate, tokenizer, served))
     reference, scored = next(iter(encoders)), candidate.prompting.source
@@ -249,14 +251,6 @@ def prove(request: ScoringRequest, inputs: ParityInputs) -> Proof:
             )
     answers = list(_answers(jobs, inputs, fitting_rows))
     return Proof(reference, prompts, answers, unchecked, _facts(request, inputs, opened, datasets))
-
-
-def _training_template(candidate: Candidate) -> str | None:
-    """LLaMA-Factory's template of the training. None if it is unknown or the adapters' templates differ."""
-    templates = {trained_template(part.adapter.folder) for part in candidate.parts}
-    if len(templates) == 1:
-        return templates.pop()
-    return None
 
 
 def _ways(

@@ -132,12 +132,16 @@ class Qa(Task):
         return line
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Figures, overall and by type, and the answers to the fixed prompts."""
+        """Figures, overall and by type, and answers to fixed prompts, which show how the model talks."""
         generation: object = []
         if job.kept:
             generation = job.kept.get("generation", [])
         elif job.dataset.name == self.shown_with:
-            generation = _generation(job)
+            talks = {row: [{"role": "user", "content": text}] for row, text in enumerate(PROMPTS)}
+            answers = []
+            for row, fields in score_all(job.generating(talks), "fixed prompts").items():
+                answers.append({"prompt": PROMPTS[row], "answer": fields["model_output"]})
+            generation = answers
         return {
             **qa_summary(predictions, job.dataset.answers),
             "similarity": {"by": self.similarity.name, "above": SIMILAR},
@@ -170,15 +174,6 @@ class Qa(Task):
         figures = figures_of(shares)
         figures["exact_match"] = replace(figures["exact_match"], majority=results["majority"])
         return figures
-
-
-def _generation(job: Job) -> list[dict[str, object]]:
-    """Answer the fixed prompts, so that readers see how the model talks."""
-    scorer = job.generating({row: [{"role": "user", "content": text}] for row, text in enumerate(PROMPTS)})
-    answers = []
-    for row, fields in score_all(scorer, "fixed prompts").items():
-        answers.append({"prompt": PROMPTS[row], "answer": fields["model_output"]})
-    return answers
 
 
 def _lexical(results: Mapping[str, Any]) -> str:

@@ -103,7 +103,13 @@ def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], mode
                     label = name if len(results) == 1 else f"{name}/{dataset}"
                     judged.append(f"{model}/{label}={folder / dataset}")
     table = steps_table(figures, models)
-    facts: dict[str, object] = {"steps": _as_json(figures)}
+    steps: dict[str, object] = {}
+    for name, by_label in figures.items():
+        labels: dict[str, object] = {}
+        for label, by_model in by_label.items():
+            labels[label] = {model: asdict(figure) for model, figure in by_model.items()}
+        steps[name] = labels
+    facts: dict[str, object] = {"steps": steps}
     if judged:
         compared = compare.compare_results(judged, [AgainstBase()])
         sections = [replace(section, decided_by="") for section in compared.comparison.sets]
@@ -118,16 +124,6 @@ def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], mode
         write_text(request.out / TABLE, grid(table) + "\n")
         write_json(request.out / TABLE_JSON, facts)
         click.echo(f"\n{grid(table)}")
-
-
-def _as_json(figures: Figures) -> dict[str, object]:
-    steps: dict[str, object] = {}
-    for step, by_name in figures.items():
-        steps[step] = {
-            name: {model: asdict(figure) for model, figure in by_model.items()}
-            for name, by_model in by_name.items()
-        }
-    return steps
 
 
 def steps_table(figures: Figures, models: Sequence[str]) -> Table:

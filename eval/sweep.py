@@ -115,9 +115,15 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
         for warning in compared.warnings:
             warn(warning)
         ship = compared.answers[0].records[-1].model
-        _write_recipe(request.out / RECIPE, axes.models[ship])
+        parts = axes.models[ship]
+        recipe = request.out / RECIPE
+        if parts:
+            weights_text = json.dumps([f"{part.adapter.folder}={part.weight:g}" for part in parts])
+            write_text(recipe, f"adapters: {weights_text}\n")
+        else:
+            recipe.unlink(missing_ok=True)
         click.echo(write(sweep, compared), nl=False)
-        if not axes.models[ship]:
+        if not parts:
             click.echo(tr(NO_ADAPTER, base=ship))
 
 
@@ -180,15 +186,6 @@ def write(sweep: Sweep, compared: ComparedRuns) -> str:
     }
     write_json(sweep.out / SWEEP, {**judged, **sweep_facts})
     return text
-
-
-def _write_recipe(path: Path, parts: Sequence[WeightedAdapter]) -> None:
-    """Write the chosen weights as a recipe of `tuneyard adapter merge`; none if the base is best."""
-    if not parts:
-        path.unlink(missing_ok=True)
-        return
-    weights = [f"{part.adapter.folder}={part.weight:g}" for part in parts]
-    write_text(path, f"adapters: {json.dumps(weights)}\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def remembered(kind: str, depends_on: object, compute: Callable[[], dict[str, An
     An answer with an "error" is not stored, since a missing file may exist the next time. A cache that is
     broken or cannot be written only costs time.
     """
-    path = _folder() / f"{kind}-{_digest([kind, depends_on])}.json"
+    path = _path(kind, depends_on)
     kept_answer = _read(path)
     if kept_answer is not None:
         return kept_answer
@@ -88,13 +88,11 @@ def folder_hashes(folder: Path) -> dict[str, str]:
     return {path.name: sha256(path) for path in files}
 
 
-def _folder() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "tuneyard" / "inspect"
-
-
-def _digest(parts: object) -> str:
+def _path(kind: str, depends_on: object) -> Path:
+    """The file of an answer. Its name changes with the question, our code and the versions of packages."""
     code = [sha256(path) for path in CODE]
     made_by = [versions("llamafactory", "transformers", "tokenizers"), code]
-    text = json.dumps([parts, made_by], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    text = json.dumps([[kind, depends_on], made_by], sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "tuneyard" / "inspect" / f"{kind}-{digest}.json"

@@ -139,8 +139,10 @@ def command(
     paths = [Path(argument) for argument in arguments if "=" not in argument]
     if not paths:
         raise RequestError("no recipe named; expected RECIPE… KEY=VALUE…, as in recipes/rte.yaml lora_rank=4")
-    for path in paths:
-        _require_recipe(path)
+    for path in paths:  # before the first recipe takes its time
+        if str(path) in known_keys() and not path.exists():
+            raise RequestError(f"'{path}': expected a recipe, or a setting as KEY=VALUE: {path}=…")
+        find_recipe(path)
     options = CheckOptions(overrides, model, machine(trains_on), **output)
     _refuse_unused(options, show_weights, watch)
     with LlamaFactory(several=watch or len(paths) > 1) as llamafactory:
@@ -159,13 +161,6 @@ def command(
                 failed += 1
     if failed:
         raise ContentError(f"{failed} of {len(paths)} recipes cannot be trained as they are")
-
-
-def _require_recipe(path: Path) -> None:
-    """Raise `RequestError` for a word that names no recipe, before the first recipe takes its time."""
-    if str(path) in known_keys() and not path.exists():
-        raise RequestError(f"'{path}': expected a recipe, or a setting as KEY=VALUE: {path}=…")
-    find_recipe(path)
 
 
 def _refuse_unused(options: CheckOptions, show_weights: int | None, watch: bool) -> None:
@@ -335,10 +330,11 @@ def answer_problems(recipe: Recipe, answer: Answer, codes: list[str]) -> Iterato
         message = f"LLaMA-Factory refuses it: {rejected}"
         yield rejection("E350", recipe, message, rejected, answer.get("at_fault", []))
     model = answer.get("model", {})
-    unfit = [(key, name) for key, names in model.get("unfit", {}).items() for name in names]
-    for key, name in unfit:
-        yield recipe.problem("E351", key, f"{name} fits no layer of the model")
-    if model.get("rejected") and not unfit and not {"E30", "E31"} & {*codes}:
+    unfit = model.get("unfit", {})
+    for key, names in unfit.items():
+        for name in names:
+            yield recipe.problem("E351", key, f"{name} fits no layer of the model")
+    if model.get("rejected") and not any(unfit.values()) and not {"E30", "E31"} & {*codes}:
         rejected = model["rejected"]
         message = f"LLaMA-Factory cannot adapt it: {rejected}"
         yield rejection("E351", recipe, message, rejected, model.get("at_fault", []))

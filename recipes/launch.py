@@ -111,7 +111,17 @@ def logged_until(output_dir: Path) -> LogSizes:
 def follow(process: "subprocess.Popen[bytes]", output_dir: Path, before: LogSizes) -> None:
     """Show a training's progress to its end; `ContentError` with the reason's last lines if it fails."""
     try:
-        _watch(process, output_dir / PROGRESS, before.progress)
+        from tqdm import tqdm
+
+        # Steps, loss and time left come from the file that LLaMA-Factory's own callback appends to.
+        path, position = output_dir / PROGRESS, before.progress
+        bar: tqdm[Any] = tqdm(desc="starting", unit="step", mininterval=0.5, dynamic_ncols=True)
+        with bar:
+            while process.poll() is None:
+                time.sleep(0.2)
+                position = _show(bar, path, position)
+                bar.update(0)
+            _show(bar, path, position)
     finally:
         end(process)
     if process.returncode:
@@ -127,19 +137,6 @@ def environment() -> dict[str, str]:
     packages = Path(tuneyard.__file__).parent.parent
     paths = {"PYTHONPATH": first("PYTHONPATH", packages), "PATH": first("PATH", Path(sys.executable).parent)}
     return {**os.environ, **paths, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-
-
-def _watch(process: "subprocess.Popen[bytes]", path: Path, position: int) -> None:
-    """Show steps, loss and time left, read from the file that LLaMA-Factory's own callback appends to."""
-    from tqdm import tqdm
-
-    bar: tqdm[Any] = tqdm(desc="starting", unit="step", mininterval=0.5, dynamic_ncols=True)
-    with bar:
-        while process.poll() is None:
-            time.sleep(0.2)
-            position = _show(bar, path, position)
-            bar.update(0)
-        _show(bar, path, position)
 
 
 def _show(bar: "tqdm[Any]", path: Path, position: int) -> int:

@@ -53,10 +53,12 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
         return
     if not folder.exists():  # on the hub
         return
-    from tuneyard.core.adapter_files import CONFIG, WEIGHTS  # imports numpy
+    # imports numpy
+    from tuneyard.core.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX, find_pickle
 
+    is_split_or_pickled = (folder / WEIGHTS_INDEX).is_file() or find_pickle(folder) is not None
     for file in (CONFIG, WEIGHTS):
-        if not (folder / file).is_file() and not (file == WEIGHTS and _has_other_weights(folder)):
+        if not (folder / file).is_file() and not (file == WEIGHTS and is_split_or_pickled):
             yield recipe.problem("E346", key, f"{name}: not an adapter: {file} is missing")
             return
     base = recipe.settings.get(base_key) or recipe.settings.get("model_name_or_path")
@@ -78,19 +80,14 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
         if reason:
             yield recipe.problem("N345", key, f"adapter {name}: its shapes are not checked: {reason}")
             return
-        misfit = _shape_misfit(folder, base_folder, may_grow=_resizes_vocabulary(recipe))
+        # LLaMA-Factory enlarges the embeddings before it loads an adapter (hparams/model_args.py)
+        may_grow = any(recipe.settings.get(setting) for setting in RESIZING)
+        misfit = _shape_misfit(folder, base_folder, may_grow=may_grow)
         if misfit:
             fix = f"set `{base_key}` to the base of the adapter, or name an adapter of {base}"
             yield recipe.problem("E345", key, f"adapter {name}: {misfit}", fix)
     except (ContentError, RequestError) as error:
         yield recipe.problem("E345", key, str(error))
-
-
-def _has_other_weights(folder: Path) -> bool:
-    """True if an adapter's weights are in several files or pickled."""
-    from tuneyard.core.adapter_files import WEIGHTS_INDEX, find_pickle
-
-    return (folder / WEIGHTS_INDEX).is_file() or find_pickle(folder) is not None
 
 
 def _why_shapes_unknown(adapter: Path, base: Path) -> str:
@@ -107,11 +104,6 @@ def _why_shapes_unknown(adapter: Path, base: Path) -> str:
     if "quantization_config" in read_object(require(base / "config.json", "the base model's config")):
         return f"the weights of {base} are quantised"
     return ""
-
-
-def _resizes_vocabulary(recipe: Recipe) -> bool:
-    """True if LLaMA-Factory enlarges the embeddings before it loads an adapter (hparams/model_args.py)."""
-    return any(recipe.settings.get(key) for key in RESIZING)
 
 
 def _shape_misfit(adapter: Path, base_folder: Path, *, may_grow: bool) -> str:

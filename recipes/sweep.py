@@ -215,16 +215,16 @@ def run_names(axes: dict[str, list[str]]) -> list[str]:
                 part += f"-{earlier + 1}"
             parts.append(part)
         by_axis.append(parts)
-    return [_shortened("_".join(parts)) for parts in itertools.product(*by_axis)]
-
-
-def _shortened(name: str) -> str:
-    encoded = name.encode()
-    if len(encoded) <= LONGEST_NAME:
-        return name
-    digest = hashlib.sha256(encoded).hexdigest()[:8]
-    kept = encoded[: LONGEST_NAME - 9].decode(errors="ignore")  # a character cut in two is left out
-    return f"{kept}-{digest}"
+    folder_names = []
+    for point in itertools.product(*by_axis):
+        name = "_".join(point)
+        encoded = name.encode()
+        if len(encoded) > LONGEST_NAME:
+            digest = hashlib.sha256(encoded).hexdigest()[:8]
+            beginning = encoded[: LONGEST_NAME - 9].decode(errors="ignore")  # without half a character
+            name = f"{beginning}-{digest}"
+        folder_names.append(name)
+    return folder_names
 
 
 def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:

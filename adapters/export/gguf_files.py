@@ -199,13 +199,15 @@ def plan_gguf(base: Base, kind: str) -> GgufPlan:
         "ffn_up": (feed, hidden), "ffn_down": (hidden, feed),
     }  # fmt: skip
     shapes = {"token_embd.weight": table, "output_norm.weight": (hidden,), "output.weight": table}
-    shapes |= {f"blk.{i}.{part}.weight": shape for i in range(layers) for part, shape in layer.items()}
+    for number in range(layers):
+        for part, shape in layer.items():
+            shapes[f"blk.{number}.{part}.weight"] = shape
     for entry in entries:  # llama.cpp would cut other shapes up wrongly
-        shape = shapes.get(entry.name, entry.source.shape)
-        if entry.source.shape != shape:
+        expected_shape = shapes.get(entry.name, entry.source.shape)
+        if entry.source.shape != expected_shape:
             raise ContentError(
                 f"{entry.source.file}: tensor {entry.source.name!r}: shape {list(entry.source.shape)}, but "
-                f"{architecture.path} makes it {list(shape)}"
+                f"{architecture.path} makes it {list(expected_shape)}"
             )
     vocabulary = read_vocabulary(base.folder, table[0])
     names = {entry.name for entry in entries}

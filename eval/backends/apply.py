@@ -57,13 +57,19 @@ def _weight_shape(module: "Module | None") -> tuple[int, ...] | None:
 @contextlib.contextmanager
 def applied(model: Model, parts: Sequence[WeightedAdapter], merged: bool = False) -> Iterator[None]:
     """Context manager: the model answers as the base + Σ weight·ΔW of the parts. No parts: the base."""
+    change_module = _merge if merged else _hook
+    parts_by_tensor: dict[str, list[WeightedAdapter]] = {}
+    parts_by_module: dict[str, list[WeightedAdapter]] = {}
+    for part in parts:
+        for name in part.adapter.full_tensors:
+            parts_by_tensor.setdefault(name, []).append(part)
+        for path in part.adapter.layout:
+            parts_by_module.setdefault(path, []).append(part)
     with contextlib.ExitStack() as stack:
-        for name in dict.fromkeys(name for part in parts for name in part.adapter.full_tensors):
-            holders = [part for part in parts if name in part.adapter.full_tensors]
+        for name, holders in parts_by_tensor.items():
             stack.callback(_replace(model, holders, name))
-        for path in dict.fromkeys(path for part in parts for path in part.adapter.layout):
-            holders = [part for part in parts if path in part.adapter.layout]
-            stack.callback((_merge if merged else _hook)(model, holders, path))
+        for path, holders in parts_by_module.items():
+            stack.callback(change_module(model, holders, path))
         yield
 
 

@@ -80,7 +80,9 @@ def load_engine(folder: Path, dtype: str | None, parts: Sequence[WeightedAdapter
     from transformers import AutoTokenizer
 
     dtype = dtype or "bf16"
-    ranks = [layout.rank for part in parts for layout in part.adapter.layout.values()]
+    ranks: list[int] = []
+    for part in parts:
+        ranks += [module.rank for module in part.adapter.layout.values()]
     fitting = max_rank(max(ranks, default=0))
     if fitting is None:
         raise RequestError(

@@ -117,12 +117,17 @@ def reading_losses(
         row_losses = token_losses(model, {row: texts[row] for row in batch}, budget)
         scored: list[Fields] = []
         for row in batch:
+            text, learned_losses = texts[row], row_losses[row]
+            losses_of_ids: list[float | None] = [None] * len(text.ids)
+            for place, loss in zip(text.learned, learned_losses, strict=True):
+                losses_of_ids[place] = round(loss, DIGITS)
             fields = {
-                **_by_token(texts[row], row_losses[row]),
-                "loss": round(sum(row_losses[row]), DIGITS),
-                "tokens": len(texts[row].learned),
-                "truncated": texts[row].cut,
-                "example_tokens": texts[row].length,
+                "ids": text.ids,
+                "token_losses": losses_of_ids,
+                "loss": round(sum(learned_losses), DIGITS),
+                "tokens": len(text.learned),
+                "truncated": text.cut,
+                "example_tokens": text.length,
                 **answers.get(row, {}),
             }
             scored.append(fields)

@@ -176,23 +176,19 @@ def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> I
         handle.remove()
 
 
-def _nothing() -> None:
-    """A scorer without states has nothing to free."""
-
-
 @dataclass(frozen=True, slots=True)
 class Scorer:
     """A planned dataset: batches of rows, and the function that scores a batch.
 
     `too_long` has the rows that do not fit the context, each with the reason. `score` gives each
     row's fields, such as `model_output`. It runs with the candidate's weights applied. `release`
-    frees the states that it keeps between batches.
+    frees the states that it keeps between batches, by default none.
     """
 
     batches: list[list[int]]
     too_long: dict[int, str]
     score: Callable[[Sequence[int]], list[Fields]]
-    release: Callable[[], None] = _nothing
+    release: Callable[[], None] = lambda: None
 
 
 def choosing(
@@ -221,20 +217,21 @@ def choosing(
                     "adapter's overflow; try --dtype fp32"
                 )
         sums = {label: scores[:, places].logsumexp(1).tolist() for label, places in columns.items()}
-        return [_choice({label: each[n] for label, each in sums.items()}) for n in range(len(batch))]
+        scored: list[Fields] = []
+        for place in range(len(batch)):
+            choices = {label: column[place] for label, column in sums.items()}
+            best = max(choices, key=choices.__getitem__)
+            scored.append(
+                {
+                    "model_output": best,
+                    "predicted_output": best,
+                    "choices": {label: round(value, DIGITS) for label, value in choices.items()},
+                    "label_mass": round(sum(map(math.exp, choices.values())), DIGITS),
+                }
+            )
+        return scored
 
     return Scorer(probabilities.batches(budget), too_long, score, probabilities.release)
-
-
-def _choice(choices: Mapping[str, float]) -> Fields:
-    """Fields of a row from its labels' log-probabilities."""
-    best = max(choices, key=choices.__getitem__)
-    return {
-        "model_output": best,
-        "predicted_output": best,
-        "choices": {label: round(value, DIGITS) for label, value in choices.items()},
-        "label_mass": round(sum(map(math.exp, choices.values())), DIGITS),
-    }
 
 
 class Generator(Protocol):

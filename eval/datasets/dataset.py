@@ -204,7 +204,11 @@ def make_dataset(
         place = f"{dataset.path}: record {number}"
         refuse_media(record, dataset.entry, place, images)
         conversations.append(read(record, dataset.entry, place))
-        _check_characters(record, place)
+        try:  # half a character (a lone surrogate): tokenizers and text files cannot contain one
+            json.dumps(record, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
     column, clusters = find_clusters(dataset.path, records, cluster)
     made = EvalDataset(dataset.name, dataset.path, records, conversations, cluster=column, clusters=clusters)
     compiles = compiles_for(dataset.path)
@@ -234,15 +238,6 @@ def _with_split(dataset: EvalDataset, origin: Origin, *, is_registered: bool) ->
         training_rows=unsplit.training_rows(),
         other_prompts=unsplit.other_prompts(dataset.conversations),
     )
-
-
-def _check_characters(record: Record, place: str) -> None:
-    """Refuse half a character (a lone surrogate): tokenizers and text files cannot contain one."""
-    try:
-        json.dumps(record, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = error.object[error.start]
-        raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
 
 
 def trained_conversations(dataset: Dataset, most: int | None = None) -> Iterator[Conversation]:

@@ -77,18 +77,15 @@ def choose_prompting(
     text = base_template
     source = "chat template of the tokenizer"
     if base_template is None:
-        source = WITHOUT_BOS if _adds_bos(tokenizer) else PLAIN
+        bos_id = tokenizer.bos_token_id
+        adds_bos = bos_id is not None and tokenizer("a")["input_ids"][0] == bos_id
+        source = WITHOUT_BOS if adds_bos else PLAIN
     for folder, saved in saved_templates.items():
         if saved:
             source, text = f"chat template of {folder}", saved
     turns = chat_turns(tokenizer, chat_renderer(tokenizer, text, think))
     prompting = Prompting(chat_encoder(tokenizer, text, think), turns, source, _hash(text or ""))
     return _after_bos(tokenizer, prompting) if bos and text is None else prompting
-
-
-def _adds_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    bos = tokenizer.bos_token_id
-    return bos is not None and tokenizer("a")["input_ids"][0] == bos
 
 
 def _after_bos(tokenizer: "PreTrainedTokenizerBase", plain: Prompting) -> Prompting:

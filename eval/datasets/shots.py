@@ -5,7 +5,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,8 +46,13 @@ def with_shots(
     for dataset in datasets:
         split = _training_split(dataset.name, source_of.get(dataset.name) or source_of.get(""))
         allowed = labels[dataset.name] if labels else None
-        fitting = []
-        for row, example in _drawn(split):
+        records = read_records(split.path)
+        drawn_rows = random.Random(SEED).sample(range(len(records)), min(DRAWN, len(records)))
+        fitting: list[Drawn] = []
+        for row in drawn_rows:
+            place = f"{split.path}: record {row + 1}"
+            refuse_media(records[row], split.entry, place)
+            example = conversation(records[row], split.entry, place)
             fits = bool(example.answer.strip()) if allowed is None else example.answer in allowed
             if fits and example.role == "assistant" and fingerprint_of(example) not in evaluated:
                 fitting.append((row, example))
@@ -86,15 +91,6 @@ def _training_split(name: str, source: str | None) -> Dataset:
             f"a file with --shots-from {name}=NAME"
         )
     return find_dataset(train, folder)
-
-
-def _drawn(split: Dataset) -> Iterator[Drawn]:
-    records = read_records(split.path)
-    rows = random.Random(SEED).sample(range(len(records)), min(DRAWN, len(records)))
-    for row in rows:
-        place = f"{split.path}: record {row + 1}"
-        refuse_media(records[row], split.entry, place)
-        yield row, conversation(records[row], split.entry, place)
 
 
 def _in_turn(drawn: Sequence[Drawn]) -> list[Drawn]:

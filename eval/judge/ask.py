@@ -48,7 +48,10 @@ def compare_runs(
     warned = list(warnings)
     for by_model in runs.values():
         warned += check_rows(list(by_model.values()))
-    base = _base(runs)
+    models = models_of(runs)
+    base = models[0]
+    if BASE in models:
+        base = BASE
     answers: list[AnsweredQuestion] = []
     remaining = runs
     limits: list[str] = []
@@ -73,13 +76,6 @@ def comparison_of(answers: Sequence[AnsweredQuestion]) -> Comparison:
             comparison: Comparison = answer.records[0]
             return comparison
     raise ValueError("no question compares with the base")
-
-
-def _base(runs: RunsByDataset) -> str:
-    models = models_of(runs)
-    if BASE in models:
-        return BASE
-    return models[0]
 
 
 def _trained_on(runs: RunsByDataset, metric: str) -> list[str]:

@@ -169,7 +169,15 @@ def _accuracy_section(dataset: str, runs: RunsByModel, data: PairedRows, base: s
     cautions = []
     if counts:
         against, between = _with_f1(against, counts), _with_f1(between, counts)
-        cautions = _rare_labels(dataset, first)
+        examples = Counter(first.gold)
+        rare = sorted(label for label, count in examples.items() if count < RARE)
+        if rare:
+            warning = (
+                "{dataset}: fewer than {count} examples of {labels}: the interval of macro-F1 may be too "
+                "narrow"
+            )
+            labels = joined([short(label) for label in rare])
+            cautions.append(tr(warning, dataset=dataset, count=RARE, labels=labels))
     shares = mean_figures(data, ACCURACY)
     figures = {model: _accuracy(run, shares[model], counts.get(model)) for model, run in runs.items()}
     return Section(
@@ -182,16 +190,6 @@ def _cluster_count(groups: Sequence[str] | None) -> int | None:
     if groups is None:
         return None
     return len(set(groups))
-
-
-def _rare_labels(dataset: str, run: ScoredRun) -> list[str]:
-    """A warning that lists labels with too few examples for a reliable macro-F1."""
-    examples = Counter(run.gold)
-    rare = sorted(label for label, count in examples.items() if count < RARE)
-    if not rare:
-        return []
-    warning = "{dataset}: fewer than {count} examples of {labels}: the interval of macro-F1 may be too narrow"
-    return [tr(warning, dataset=dataset, count=RARE, labels=joined([short(label) for label in rare]))]
 
 
 def _graded_section(dataset: str, runs: RunsByModel, data: PairedRows, base: str, metric: Metric) -> Section:

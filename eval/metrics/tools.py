@@ -42,10 +42,13 @@ def read_answer(text: str) -> Answer:
     bare = _MARK.sub("", answer)
     if not bodies and (_BEGUN.match(bare) or bare != answer):
         bodies = [bare]
+    calls: list[Call] = []
     try:
-        return Answer([call for body in bodies for call in parse_calls(_with_arguments(body))], True)
+        for body in bodies:
+            calls += parse_calls(_with_arguments(body))
     except WrongValueError:
         return Answer([], False)
+    return Answer(calls, True)
 
 
 def _with_arguments(body: object) -> object:

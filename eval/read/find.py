@@ -129,9 +129,11 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
     places = sorted((folder for folder in folders if folder.parent.name != REPEATS), key=_order)
     whole = [place for place in places if (place / RESULTS).is_file()]
     if not whole and not logs:
-        patterns = sorted(pattern for reader in log_readers().values() for pattern in reader.files)
+        patterns: list[str] = []
+        for reader in log_readers().values():
+            patterns += reader.files
         raise RequestError(
-            f"{path}: no {RESULTS} here or two levels below, and no {' or '.join(patterns)}; "
+            f"{path}: no {RESULTS} here or two levels below, and no {' or '.join(sorted(patterns))}; "
             "score something first"
         )
     return whole + logs, [place for place in places if place not in whole]

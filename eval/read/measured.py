@@ -34,7 +34,14 @@ def values_of(metric: str, records: Records, tokenizer: str) -> list[float | Non
 
     `tokenizer` is that of ROUGE and BLEU. `ContentError` if a value is not a number.
     """
-    fields, function = _declaration(metric, tokenizer)
+    fields: Iterable[str] = (metric,)
+    function: Function = partial(_field, metric)
+    if metric in OVERLAPS:
+        fields, function = TEXTS, partial(_overlap, metric, tokenizer=tokenizer)
+    elif metric in WHOLE:
+        fields, function = WHOLE[metric]
+    elif metric in metrics():
+        fields, function = metrics()[metric].needs, metrics()[metric].values
     places = []
     for place, record in enumerate(records):
         if "too_long" not in record and all(record.get(name) is not None for name in fields):
@@ -44,17 +51,6 @@ def values_of(metric: str, records: Records, tokenizer: str) -> list[float | Non
         for place, value in zip(places, function([records[place] for place in places]), strict=True):
             values[place] = value
     return values
-
-
-def _declaration(metric: str, tokenizer: str) -> tuple[Iterable[str], Function]:
-    """Fields and function of a metric."""
-    if metric in OVERLAPS:
-        return TEXTS, partial(_overlap, metric, tokenizer=tokenizer)
-    if metric in WHOLE:
-        return WHOLE[metric]
-    if metric in metrics():
-        return metrics()[metric].needs, metrics()[metric].values
-    return (metric,), partial(_field, metric)
 
 
 def _field(name: str, records: Records) -> Values:

@@ -65,8 +65,12 @@ def _check_owner(out: Path, command: str) -> None:
     if not owner:
         raise RequestError(f"{out}: its {RUN} is not of a scoring command: choose another --out")
     if owner != command:
+        contents = "the run"
+        scored = len(list(out.glob(f"**/{RESULTS}")))
+        if scored:
+            contents += f" and {counted(scored, 'scored dataset')}"
         raise RequestError(
-            f"{out}: found {_contents(out)} of `{shown_command(owner)}`; expected a folder of "
+            f"{out}: found {contents} of `{shown_command(owner)}`; expected a folder of "
             f"`{shown_command(command)}` or none: choose another --out"
         )
 
@@ -142,14 +146,6 @@ def _owner(out: Path) -> str:
     return command if isinstance(command, str) else ""
 
 
-def _contents(out: Path) -> str:
-    """Describe a results folder for messages: the run, and its scored datasets at any level."""
-    scored = len(list(out.glob(f"**/{RESULTS}")))
-    if not scored:
-        return "the run"
-    return f"the run and {counted(scored, 'scored dataset')}"
-
-
 def read_identity(out: Path) -> Identity:
     """Read settings, models and datasets of a run. `RequestError` if OUT is not a results folder."""
     identity = _read(out)
@@ -200,14 +196,16 @@ def scoring_run(
     try:
         yield
     except TuneyardError:
-        logs = [log for level in ("*/*", f"*/*/{REPEATS}/*") for log in out.glob(f"{level}/{PREDICTIONS}")]
+        logs = [*out.glob(f"*/*/{PREDICTIONS}"), *out.glob(f"*/*/{REPEATS}/*/{PREDICTIONS}")]
         if not any(log.stat().st_size for log in logs):
             token_losses = [log.with_name(TOKEN_LOSSES) for log in logs]
             for file in (*logs, *token_losses, out / RUN):
                 file.unlink(missing_ok=True)
-            folders = {folder for log in logs for folder in log.parents if folder.is_relative_to(out)}
+            folders = {out}
+            for log in logs:
+                folders.update(folder for folder in log.parents if folder.is_relative_to(out))
             with contextlib.suppress(OSError):  # a folder that holds somebody else's files stays
-                for folder in sorted({*folders, out}, key=lambda folder: -len(folder.parts)):
+                for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
                     folder.rmdir()
         raise
 

@@ -172,24 +172,27 @@ def assemble(
     ordered = sorted(records, key=lambda record: (len(record.row), record.row))
     if not ordered:
         raise ContentError(f"{source}: no rows in it; score {model} on {dataset} again")
+    texts = [model, dataset]
+    for record in ordered:
+        texts += (record.gold, record.predicted)
     try:  # halves of characters (lone surrogates): JSON can hold them, and no file of text can
-        "".join([model, dataset, *(text for one in ordered for text in (one.gold, one.predicted))]).encode()
+        "".join(texts).encode()
     except UnicodeEncodeError as error:
         half = error.object[error.start]
         raise ContentError(f"{source}: an answer or a name holds half a character ({half!r})") from error
     for one, other in pairwise(ordered):
         if one.row == other.row:
             raise ContentError(f"{other.place}: row {other.row} is already in {one.place}")
-    fields = sorted({name for record in ordered for name in record.kinds})
+    kind_names: set[str] = set()
+    for record in ordered:
+        kind_names.update(record.kinds)
+    kinds = {name: [record.kinds.get(name, "") for record in ordered] for name in sorted(kind_names)}
     groups = [record.group for record in ordered if record.group is not None]
     if groups and len(groups) < len(ordered):
         ungrouped = next(record for record in ordered if record.group is None)
         raise ContentError(f"{ungrouped.place}: no group, but {len(groups)} other rows have one")
-    confidence: list[float] | None = [
-        record.confidence for record in ordered if record.confidence is not None
-    ]
-    if confidence is not None and len(confidence) < len(ordered):
-        confidence = None
+    confidence = [record.confidence for record in ordered if record.confidence is not None]
+    has_confidence = len(confidence) == len(ordered)
     return ScoredRun(
         model,
         dataset,
@@ -199,8 +202,8 @@ def assemble(
         predicted=[record.predicted for record in ordered],
         correct=[record.correct for record in ordered],
         groups=groups or None,
-        kinds={name: [record.kinds.get(name, "") for record in ordered] for name in fields},
-        confidence=confidence,
+        kinds=kinds,
+        confidence=confidence if has_confidence else None,
         facts=facts,
         log_probabilities=[record.log_probabilities for record in ordered],
         values={name: [record.values[name] for record in ordered] for name in ordered[0].values},

@@ -50,10 +50,6 @@ class Prepared:
     datasets: Sequence[EvalDataset]
 
 
-def _no_images(_options: Mapping[str, Any]) -> bool:
-    return False
-
-
 class ScoringCommand(click.Command):
     """A command that scores models. Its function only makes the task."""
 
@@ -102,7 +98,7 @@ def scoring_command(
     *example_commands: str,
     options: Sequence[Option] = (),
     data: bool = True,
-    images: TakesImages = _no_images,
+    images: TakesImages = lambda _options: False,
     shots: bool = False,
     rescored: bool = True,
     repeated: bool = True,

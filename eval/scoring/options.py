@@ -5,7 +5,7 @@ answer.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -120,16 +120,14 @@ def _kept_options(options: dict[str, Any]) -> dict[str, Any]:
     kept["model"] = ""
     if not (options["datasets"] or options["data"]):
         kept["datasets"] = tuple(run["sets"])
-        _check_registered(kept["datasets"], options["rescore"])
+        try:
+            find_sets(kept["datasets"], ())
+        except RequestError as error:  # run.json does not contain the path of a file
+            source = options["rescore"]
+            raise RequestError(
+                f"--rescore {source}: {error}. If it scored a file, add --data FILE"
+            ) from error
     return kept
-
-
-def _check_registered(names: Sequence[str], source: Path) -> None:
-    """Refuse to score again on a file that only the first run named: run.json does not contain its path."""
-    try:
-        find_sets(names, ())
-    except RequestError as error:
-        raise RequestError(f"--rescore {source}: {error}. If it scored a file, add --data FILE") from error
 
 
 def _explicit_options() -> dict[str, click.Parameter]:
@@ -208,10 +206,6 @@ dtype = click.option(
 )
 
 
-def _bits(_context: click.Context, _option: click.Parameter, bits: str | None) -> int | None:
-    return int(bits) if bits else None
-
-
 loading_options = together(
     same_base,
     click.option(
@@ -222,7 +216,7 @@ loading_options = together(
     click.option(
         "--quantize",
         type=click.Choice(["4", "8"]),
-        callback=_bits,
+        callback=lambda _context, _option, bits: int(bits) if bits else None,
         help="Load the weights as NF4 or 8-bit integers.",
     ),
 )

@@ -156,11 +156,18 @@ def results_of(job: Job, task: Task, predictions: list[Prediction], identity: Id
     clusters = groups_of(predictions)
     origin = job.kept or _origin(job, identity)
     figures = task.results(job, predictions)
+    repeats: dict[str, object] = {}
+    if job.repeat > 1:
+        repeats = {"repeat": job.repeat}
+    elif job.request.repeats > 1:  # the first run has the summary of all
+        folders = [job.folder_of(number) for number in range(2, job.request.repeats + 1)]
+        others = [read_object(folder / RESULTS) for folder in folders]
+        repeats = {"repeats": repeated([task.figures(results) for results in (figures, *others)])}
     return {
         "model": job.candidate.name,
         "set": job.dataset.name,
         **figures,
-        **_repeated(job, task, figures),
+        **repeats,
         "metrics": measure(predictions),
         "too_long": sum("too_long" in prediction for prediction in predictions),
         "cluster": job.dataset.cluster,
@@ -170,16 +177,6 @@ def results_of(job: Job, task: Task, predictions: list[Prediction], identity: Id
         "tuneyard": version(),
         "command": command_line(job.request.by or job.request.command, ("--resume", "--force")),
     }
-
-
-def _repeated(job: Job, task: Task, results: Mapping[str, Any]) -> dict[str, object]:
-    """The number of a further repeat, or the summary of all repeats for the first; {} without repeats."""
-    if job.request.repeats == 1:
-        return {}
-    if job.repeat > 1:
-        return {"repeat": job.repeat}
-    others = [read_object(job.folder_of(repeat) / RESULTS) for repeat in range(2, job.request.repeats + 1)]
-    return {"repeats": repeated([task.figures(each) for each in (results, *others)])}
 
 
 def _origin(job: Job, identity: Identity) -> dict[str, Any]:

@@ -57,11 +57,11 @@ def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping
     base, *others = models
     compared = []
     for criteria in ((OVERALL,), CRITERIA):
-        family = [
-            _outcome(_steps(ratings, base, model, criterion), (model, base, criterion), clusters)
-            for model in others
-            for criterion in criteria
-        ]
+        family = []
+        for model in others:
+            for criterion in criteria:
+                steps = _steps(ratings, base, model, criterion)
+                family.append(_outcome(steps, (model, base, criterion), clusters))
         adjusted = holm([outcome.p for outcome in family])
         for outcome, p in zip(family, adjusted, strict=True):
             compared.append(replace(outcome, p_holm=p))

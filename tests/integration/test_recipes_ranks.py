@@ -17,6 +17,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.integration.weighted_losses import WEIGHTS, losses, register, settings
+from tests.messages import check_facts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
 TWO = {"gradient_accumulation_steps": 1}
@@ -141,7 +142,8 @@ def test_another_world_size_is_another_run(trainings):
     train(0, {})
     one = json.loads((out / "training.json").read_text())
     assert (one["world_size"], one["global_batch"]) == (1, batch(out / "train.log"))
-    assert "world size 1 (global batch 2) → world size 2 (global batch 4)" in train(1, RANKS)
+    facts = ("world size 1", "global batch 2", "world size 2", "global batch 4")
+    check_facts(train(1, RANKS), facts)
     assert json.loads((out / "training.json").read_text()) == one
     train(0, RANKS, "--force")
     two = json.loads((out / "training.json").read_text())

@@ -176,7 +176,9 @@ def _example_metrics(comparison: Comparison) -> Table:
     """Every metric of examples that results.json declares, a row for each dataset."""
     rows = []
     for section in comparison.sets:
-        names = dict.fromkeys(name for score in section.figures.values() for name in score.metrics)
+        names: dict[str, None] = {}
+        for score in section.figures.values():
+            names.update(dict.fromkeys(score.metrics))
         for name in names:
             declared = {model: score.metrics.get(name) for model, score in section.figures.items()}
             fields = next(one for one in declared.values() if one is not None)
@@ -219,22 +221,19 @@ def differences(section: Section) -> dict[str, Table]:
     if section.is_accuracy:
         header = DIFFERENCES
     name = section_name(section.name)
-    rows = [difference_cells(test, section.metric) for test in tests]
-    tables = {
-        tr(caption, name=name): Table(translated(header), rows),
-        tr("Differences in macro-F1 on {name}.", name=name): _f1_differences(tests),
-    }
-    return {caption: table for caption, table in tables.items() if table.rows}
-
-
-def _f1_differences(tests: Sequence[PairedTest]) -> Table:
-    rows = []
+    rows, f1_rows = [], []
     for test in tests:
+        rows.append(difference_cells(test, section.metric))
         f1 = test.macro_f1
         if f1 is not None:
             pair = f"{test.model} − {test.against}"
-            rows.append([pair, points_interval(f1.value, f1.low, f1.high), p_cell(f1.p)])
-    return Table(translated(["", "difference of macro-F1, points (95 %)", "p"]), rows)
+            f1_rows.append([pair, points_interval(f1.value, f1.low, f1.high), p_cell(f1.p)])
+    f1_header = translated(["", "difference of macro-F1, points (95 %)", "p"])
+    tables = {
+        tr(caption, name=name): Table(translated(header), rows),
+        tr("Differences in macro-F1 on {name}.", name=name): Table(f1_header, f1_rows),
+    }
+    return {caption: table for caption, table in tables.items() if table.rows}
 
 
 def _turned(columns: Sequence[Sequence[str]]) -> Table:

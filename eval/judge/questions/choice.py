@@ -82,7 +82,10 @@ class HeldOutChoice(Question):
             candidates = models
         else:
             candidates = [model for model in models if model != base]
-            _check_candidates(models, candidates, base)
+            if len(candidates) < 2 or base not in models:
+                raise RequestError(
+                    f"--choose-on half: found {', '.join(models)}, expected {base} and two others or more"
+                )
         metric = meaning(self.by, runs)
         choices: list[Choice] = []
         held_out_runs: dict[str, dict[str, ScoredRun]] = {}
@@ -90,8 +93,7 @@ class HeldOutChoice(Question):
             missing = [model for model in models if model not in by_model]
             if missing:
                 raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(missing)}")
-            rows_to_choose_on = self.rows.get(dataset) or _half_of_the_clusters(dataset, by_model)
-            choosing_runs, held_out_runs[dataset] = _cut(by_model, rows_to_choose_on)
+            choosing_runs, held_out_runs[dataset] = _halves(dataset, by_model, self.rows.get(dataset))
             choosing = _half(dataset, choosing_runs, candidates, metric)
             held_out = _half(dataset, held_out_runs[dataset], candidates, metric)
             choices.append(Choice(dataset, _best(choosing, metric), metric, choosing, held_out))
@@ -129,25 +131,17 @@ class HeldOutChoice(Question):
         return {self.key: choices}
 
 
-def _check_candidates(models: Sequence[str], candidates: Sequence[str], base: str) -> None:
-    if len(candidates) < 2 or base not in models:
-        raise RequestError(
-            f"--choose-on half: found {', '.join(models)}, expected {base} and two others or more"
-        )
-
-
-def _half_of_the_clusters(dataset: str, by_model: RunsByModel) -> set[str]:
-    """Names of the rows to choose on. Rows of a cluster stay in one half."""
-    first = next(iter(by_model.values()))
-    choosing, _ = split_halves(first.groups or first.rows, CHOICE_SEED, dataset)
-    return {first.rows[place] for place in choosing}
-
-
-def _cut(
-    by_model: RunsByModel, rows_to_choose_on: Collection[str]
+def _halves(
+    dataset: str, by_model: RunsByModel, rows_to_choose_on: Collection[str] | None
 ) -> tuple[dict[str, ScoredRun], dict[str, ScoredRun]]:
-    """The runs on the rows to choose on, and on the others."""
+    """The runs on the rows to choose on, and on the others.
+
+    Without a list of rows the split is drawn. Rows of a cluster then stay in one half.
+    """
     first = next(iter(by_model.values()))
+    if not rows_to_choose_on:
+        places, _ = split_halves(first.groups or first.rows, CHOICE_SEED, dataset)
+        rows_to_choose_on = {first.rows[place] for place in places}
     others = {row for row in first.rows if row not in rows_to_choose_on}
     choosing = {model: without(run, others) for model, run in by_model.items()}
     held_out = {model: without(run, rows_to_choose_on) for model, run in by_model.items()}

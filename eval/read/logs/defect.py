@@ -36,9 +36,17 @@ def detailed(path: Path) -> Iterator[LoggedRow]:
         fingerprint = ""
         if question:
             fingerprint = f"user {question}"
-        yield LoggedRow(
-            _example(f"{path} result {number}", number, row), model, dataset, fingerprint, question
-        )
+        place = f"{path} result {number}"
+        expected = optional_text(row, "expected")
+        predicted = optional_text(row, "predicted") or ""
+        correct = row.get("is_correct", expected == optional_text(row, "predicted"))
+        if expected is None or not isinstance(correct, bool):
+            raise ContentError(
+                f"{place}: found {show_value(row)}, expected a row with expected, predicted and is_correct"
+            )
+        kinds = kinds_of(row, expected)
+        example = ScoredExample(str(number), expected, predicted, correct, place, kinds=kinds)
+        yield LoggedRow(example, model, dataset, fingerprint, question)
 
 
 def _names(path: Path, document: Mapping[str, object]) -> tuple[str, str]:
@@ -49,17 +57,4 @@ def _names(path: Path, document: Mapping[str, object]) -> tuple[str, str]:
     return (
         optional_text(document, "model") or model,
         optional_text(document, "test_dataset") or WITHOUT_NAME,
-    )
-
-
-def _example(place: str, number: int, row: Mapping[str, object]) -> ScoredExample:
-    expected = optional_text(row, "expected")
-    predicted = optional_text(row, "predicted")
-    correct = row.get("is_correct", expected == predicted)
-    if expected is None or not isinstance(correct, bool):
-        raise ContentError(
-            f"{place}: found {show_value(row)}, expected a row with expected, predicted and is_correct"
-        )
-    return ScoredExample(
-        str(number), expected, predicted or "", correct, place, kinds=kinds_of(row, expected)
     )
