@@ -28,6 +28,22 @@ _REGISTRY = _folder(
     callback=lambda context, _option, folder: registry_folder(folder, str(context.params.get("name", ""))),
     help="The folder of dataset_info.json.  [default: dataset_info, else data]",
 )
+_DATASET_DIR = click.option(
+    "--dataset-dir",
+    type=_FOLDER,
+    help="The folder of dataset_info.json.  [default: dataset_info, else data]",
+)
+_RECIPE = click.option(
+    "--recipe",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Take model, template, stage and cutoff_len from this recipe.",
+)
+_MODEL = click.option(
+    "--model",
+    "model_name_or_path",
+    metavar="DIR",
+    help="A model folder with the tokenizer; weights are not needed.",
+)
 _SOURCE = click.option(
     "--source",
     "sources",
@@ -239,12 +255,35 @@ def list_command(out: Path) -> None:
 @click.option("--row", type=_COUNT, default=1, show_default=True, help="Which kept row, from 1.")
 @click.option("--rows", type=_COUNT, default=1, show_default=True, help="How many rows from it on.")
 @click.option("--template", help="Also show the text that a model sees with this LLaMA-Factory template.")
+@click.option(
+    "--tokens", is_flag=True, help="Show rows of a registered dataset token by token: learned, masked, cut."
+)
+@_RECIPE
+@_MODEL
+@_DATASET_DIR
 def show_command(
-    name: str, sources: Texts, columns: Texts, row: int, rows: int, template: str | None
+    name: str,
+    sources: Texts,
+    columns: Texts,
+    row: int,
+    rows: int,
+    template: str | None,
+    tokens: bool,
+    recipe: Path | None,
+    model_name_or_path: str | None,
+    dataset_dir: Path | None,
 ) -> None:
     """Show rows on their way: raw, as checked columns, as records, as the text that a model sees."""
     from tuneyard.compiler.commands.trace import sources_before, trace
 
+    if tokens:
+        if sources or columns:
+            raise RequestError("--tokens shows a registered dataset: leave --source and --column out")
+        options = {"model_name_or_path": model_name_or_path, "template": template}
+        _show_tokens(name, registry_folder(dataset_dir, name), recipe, row, rows, options)
+        return
+    if recipe or model_name_or_path or dataset_dir:
+        raise RequestError("--recipe, --model and --dataset-dir need --tokens: add it, or leave them out")
     spec, _ = _changed(name, columns)
     compiled_from = () if sources else sources_before(spec, DEFAULT_FOLDER)
     if compiled_from:
@@ -252,6 +291,56 @@ def show_command(
         click.echo(f"without --source, as {spec.name} was compiled: {', '.join(sources)}", err=True)
     for title, text in trace(spec, sources, row, template, rows):
         click.echo(f"{title}\n{text}\n")
+
+
+def _show_tokens(
+    name: str, folder: Path, recipe: Path | None, row: int, rows: int, options: dict[str, str | None]
+) -> None:
+    from tuneyard.compiler.verify.dataset import datasets_of, read_settings, require_tokenizer
+    from tuneyard.compiler.view.terminal import token_lines
+
+    settings = read_settings(recipe, options)
+    require_tokenizer(settings, options)
+    dataset, *_ = datasets_of(name, folder)
+    for line in token_lines(dataset, folder, settings, row, rows):
+        click.echo(line)
+
+
+@_command(
+    "view demo_rte_train --model models/demo-base --template qwen",
+    "view demo_rte_train --out results/demo_rte_train.html --rows 100",
+)
+@click.argument("name")
+@_RECIPE
+@_MODEL
+@click.option("--template", help="LLaMA-Factory's template (without one: the tokenizer's own chat template).")
+@_DATASET_DIR
+@click.option("--out", type=_FILE, help="The page.  [default: NAME-view.html]")
+@click.option("--rows", type=_COUNT, default=2000, show_default=True, help="Rows in the sample on the page.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, exists=True),
+    help="Colour tokens by their loss: results of `tuneyard eval text --token-losses` for this dataset.",
+)
+@click.option("--force", is_flag=True, help="Replace a file that is not a page of this command.")
+@lang_option
+def view_command(
+    name: str,
+    recipe: Path | None,
+    model_name_or_path: str | None,
+    template: str | None,
+    dataset_dir: Path | None,
+    out: Path | None,
+    rows: int,
+    results: Path | None,
+    force: bool,
+) -> None:
+    """Write a page that shows which tokens of each example are learned, masked or cut."""
+    from tuneyard.compiler.view.command import ViewOptions, view
+
+    token_options = {"model_name_or_path": model_name_or_path, "template": template}
+    folder = registry_folder(dataset_dir, name)
+    view(name, ViewOptions(folder, recipe, token_options, out, rows, results, force))
 
 
 @_command(

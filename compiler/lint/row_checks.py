@@ -94,7 +94,7 @@ class Lint:
         size = len(batch)
         has_separator = len(parts) != size * len(columns)
         if has_separator:
-            parts = [text.encode().translate(_PLAIN, _BLANKS) for text in chain.from_iterable(columns)]
+            parts = list(map(plain_text, chain.from_iterable(columns)))
         if has_separator or b"\0" in plain:
             self._warn("W206", batch, _hits(CONTROL, columns, "a control character"))
         if ("<" in joined or ("]" in joined and "INST]" in joined)) and TOKENS.search(joined):
@@ -127,6 +127,23 @@ class Lint:
     def _warn(self, code: str, batch: Batch, warnings: Iterable[tuple[int, str]], field: str = "") -> None:
         for number, message in warnings:
             self.problems.warn(Problem(code, batch.place(number), message, field))
+
+
+def plain_text(text: str) -> bytes:
+    """A text as it is compared with others: without blanks, its ASCII letters in lower case."""
+    return text.encode(errors="surrogatepass").translate(_PLAIN, _BLANKS)
+
+
+def codes_of_texts(texts: Sequence[str], answers: Sequence[str]) -> list[str]:
+    """Codes of a row's texts by themselves: W205, W206, W214. `texts` has the answers too."""
+    codes = []
+    if any(map(TOKENS.search, texts)):
+        codes.append("W205")
+    if any(map(CONTROL.search, texts)):
+        codes.append("W206")
+    if any(map(HTML.search, answers)) and not any(map(MARKUP.search, texts)):
+        codes.append("W214")
+    return codes
 
 
 def _hits(pattern: re.Pattern[str], columns: list[Texts], title: str) -> Iterator[tuple[int, str]]:

@@ -45,13 +45,16 @@ class Audit:
     `turns` counts those that are learned by role (assistant, function), and of these those with a `thought`,
     a thought `removed` and an `empty` one put before them; and the masked observations. `example` is the
     first row (of a pair: its chosen side) as pieces of text, each with whether it is learned; `rejected` what
-    is learned of its other side.
+    is learned of its other side. `seen` and `learned` count tokens after the cut, `uncut` those before it.
+    `packed` is the number of sequences that `packing: true` would make of supervised rows.
     """
 
     lengths: Counter[int] = field(default_factory=Counter)
     rows: int = 0
     seen: int = 0
     learned: int = 0
+    uncut: int = 0
+    packed: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[int]] = field(default_factory=dict)
     turns: Counter[str] = field(default_factory=Counter)
@@ -69,7 +72,7 @@ class Audit:
 
     def add(self, later: "Audit") -> None:
         """Add the audit of later rows."""
-        for name in ("rows", "seen", "learned", "sampled", "blocks"):
+        for name in ("rows", "seen", "learned", "uncut", "packed", "sampled", "blocks"):
             setattr(self, name, getattr(self, name) + getattr(later, name))
         for name in ("lengths", "counts", "turns"):
             getattr(self, name).update(getattr(later, name))

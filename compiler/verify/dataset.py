@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -57,6 +57,23 @@ SETTINGS = (
 Settings = Mapping[str, object]
 Records = Iterator[tuple[str, Example | str]]
 JSON = (".json", ".jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRows:
+    """Rows of a dataset as LLaMA-Factory loaded them, in the order of the file, while its cache exists.
+
+    `data` has the template and the tokenizer if `audit` is not None. `numbers` are the rows' numbers in the
+    file (from 0), None if all records of the file were loaded.
+    """
+
+    data: RecipeData
+    rows: Any
+    audit: AuditBatch | None
+    numbers: list[int] | None
+
+
+LookAtRows = Callable[[LoadedRows, "Verdict"], None]
 
 
 class LoaderError(Exception):
@@ -149,7 +166,7 @@ def require_tokenizer(settings: Settings, options: Settings) -> None:
     """Raise `RequestError` if an option that needs a tokenizer was given and the model folder has none."""
     flags = [FLAGS[key] for key, value in options.items() if value is not None]
     model = settings.get("model_name_or_path")
-    if not flags or _has_tokenizer(model):
+    if not flags or has_tokenizer(model):
         return
     if options.get("model_name_or_path") is not None:
         reason = no_folder(str(model), EXAMPLE)
@@ -162,7 +179,8 @@ def require_tokenizer(settings: Settings, options: Settings) -> None:
     raise RequestError(f"{flags[0]} needs the model's tokenizer, and {reason}: add --model DIR")
 
 
-def _has_tokenizer(model: object) -> bool:
+def has_tokenizer(model: object) -> bool:
+    """True if a model folder here has a tokenizer. Its weights are not needed."""
     return model is not None and any((Path(str(model)) / name).is_file() for name in TOKENIZERS)
 
 
@@ -172,11 +190,13 @@ def verify(
     settings: Settings,
     recipe: RecipeFile | None = None,
     siblings: Sequence[str] = (),
+    look: LookAtRows | None = None,
 ) -> Verdict:
     """Verify one registered dataset. `RequestError` if LLaMA-Factory or the file is missing.
 
     `settings` come from the `recipe`, if there is one, and the command's options override them. `siblings`
-    are the datasets of the same compile.
+    are the datasets of the same compile. `look` gets the loaded rows once they are compared and audited; it
+    is not called if LLaMA-Factory cannot load them.
     """
     dataset, manifests = locate_dataset(name, out), read_manifests(out)
     verdict = Verdict(name)
@@ -207,7 +227,7 @@ def verify(
             for problem in problems_of_file(path, str(path), record_format.columns):
                 verdict.add(problem)
     expected = Expected(dataset.path, record_format)
-    _load_and_walk(dataset, out, expected, verdict, {**settings, "stage": stage})
+    _load_and_walk(dataset, out, expected, verdict, {**settings, "stage": stage}, look)
     if recipe and verdict.loaded:
         training = training_of(recipe, dataset, out, verdict.loaded, verdict.dropped, siblings)
         if "E434" in verdict.counts and training.rows:
@@ -219,7 +239,12 @@ def verify(
 
 
 def _load_and_walk(
-    dataset: Dataset, out: Path, expected: Expected, verdict: Verdict, settings: Settings
+    dataset: Dataset,
+    out: Path,
+    expected: Expected,
+    verdict: Verdict,
+    settings: Settings,
+    look: LookAtRows | None,
 ) -> None:
     """Load the rows with LLaMA-Factory, compare them with the records, and audit them if there is a model."""
     workers = workers_for(sum(path.stat().st_size for path in loaded_files(dataset.path)))
@@ -239,13 +264,16 @@ def _load_and_walk(
             verdict.not_checked.append("what is learned: LLaMA-Factory reads times instead of texts")
         elif "E434" not in verdict.counts:
             has_tools = "tools" in expected.format.columns
-            auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"), has_tools)
+            data, auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"), has_tools)
         verdict.why_no_answer = _why_no_answer(verdict, expected)
         _walk(data, rows, records, verdict, auditor)
         for problem in (_cut_problem(verdict, expected.path), _no_block_problem(verdict, expected.path)):
             if problem:
                 verdict.add(problem)
         verdict.records = expected.count
+        if look:
+            numbers = selection.numbers() if selection else None
+            look(LoadedRows(data, rows, auditor, numbers), verdict)
         if selection:
             order = selection.in_file_order()
             verdict.dropped = [order[number] for number in verdict.dropped]
@@ -337,6 +365,28 @@ def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) 
             raise LoaderError(f"{type(inner).__name__}: {first_line[:200]}") from error
 
 
+def load_with_template(
+    dataset: Dataset, folder: Path, settings: Settings, cache: str
+) -> tuple[RecipeData, Any, list[str]]:
+    """Settings with the template and the tokenizer, the loaded rows, and findings on the template.
+
+    `RequestError` if LLaMA-Factory cannot use the model folder or the template, `LoaderError` if it cannot
+    load the rows.
+    """
+    record_format = format_of_entry(dataset.entry)
+    stage = str(settings.get("stage", _stage(dataset, read_manifests(folder), record_format)))
+    if not stage_fits(stage, dataset.entry):
+        stage = stage_of_rows(dataset.entry)
+    data, rows = load(dataset.name, folder, {**settings, "stage": stage}, cache, 1)
+    verdict = Verdict(dataset.name, stage=stage)
+    data, _ = _auditor(
+        data, rows, verdict, settings.get("model_name_or_path"), "tools" in record_format.columns
+    )
+    if data.template is None:
+        raise RequestError(f"{dataset.name}: not checked: {', '.join(verdict.not_checked)}")
+    return data, rows, [str(problem) for problem in verdict.problems]
+
+
 def _without_loader(expected: Expected, verdict: Verdict, error: LoaderError) -> None:
     """Report the error of LLaMA-Factory's loader, and read the file for the places of lost records."""
     try:
@@ -356,12 +406,12 @@ def _walk(
     """Compare the loaded rows with the file's records, while workers audit their labels."""
     starts = range(0, len(rows), data.data_args.preprocessing_batch_size)
     if auditor is None:
-        _check_rows(rows, starts, records, verdict)
+        check_rows(rows, starts, records, verdict)
         return
     audit = Audit()
     verdict.audit = audit
     with audits(auditor, rows, starts, data.data_args.preprocessing_num_workers or 1) as batch_audits:
-        places = _check_rows(rows, starts, records, verdict)
+        places = check_rows(rows, starts, records, verdict)
         with _bar(f"auditing {verdict.dataset}", rows) as bar:
             for batch_audit in batch_audits:
                 audit.add(batch_audit)
@@ -401,20 +451,23 @@ def _no_block_problem(verdict: Verdict, path: Path) -> Problem | None:
 
 def _auditor(
     data: RecipeData, rows: Any, verdict: Verdict, model: object, has_tools: bool
-) -> AuditBatch | None:
-    """The auditor of batches, None without a tokenizer or for a stage that is not audited."""
+) -> tuple[RecipeData, AuditBatch | None]:
+    """The auditor of batches, None without a tokenizer or for a stage that is not audited.
+
+    With an auditor the settings that are returned have the template and the tokenizer.
+    """
     if verdict.stage not in ANSWERS_PER_ROW:
         stages = ", ".join(ANSWERS_PER_ROW)
         verdict.not_checked.append(f"what stage {verdict.stage} learns (known: {stages})")
-        return None
-    if not _has_tokenizer(model):
+        return data, None
+    if not has_tokenizer(model):
         reason = f"{model} is no model folder here"
         if model is None:
             reason = "no recipe and no model were given"
         verdict.not_checked.append(
             f"what is learned, token lengths ({reason}); give a model folder with --model DIR"
         )
-        return None
+        return data, None
     try:
         with quiet():
             data, template = with_fitted_template(data, has_tools)
@@ -425,13 +478,13 @@ def _auditor(
         verdict.add(Problem(finding.code, str(model), finding.message, "template", finding.hint))
     verdict.cutoff, verdict.packing = data.data_args.cutoff_len, bool(data.data_args.packing)
     if verdict.stage == "pt":
-        return PretrainingAuditor(data).audit
+        return data, PretrainingAuditor(data).audit
     if all(getattr(rows.features[name], "dtype", "") == "null" for name in MEDIA):
         data.module["processor"] = None
     elif data.module["processor"] is None:
         verdict.not_checked.append(f"what is learned of rows with media: {model} has no processor for them")
-        return None
-    return AnswersAuditor(data, len(rows)).audit
+        return data, None
+    return data, AnswersAuditor(data, len(rows)).audit
 
 
 def _bar(label: str, rows: Any) -> Any:
@@ -440,7 +493,7 @@ def _bar(label: str, rows: Any) -> Any:
     return tqdm(total=len(rows), desc=label, unit="row", unit_scale=True, delay=2, file=sys.stderr)
 
 
-def _check_rows(loaded: Any, starts: range, records: Records, verdict: Verdict) -> list[str]:
+def check_rows(loaded: Any, starts: range, records: Records, verdict: Verdict) -> list[str]:
     """Compare every row with its record; the result is the places of the records."""
     places: list[str] = []
     compared_kinds = [kind for kind in kinds().values() if kind.loaded_columns]
@@ -456,7 +509,7 @@ def _check_rows(loaded: Any, starts: range, records: Records, verdict: Verdict) 
                 places.append(place)
                 row = {name: values[number] for name, values in rows.items()}
                 _check_row(place, example, row, compared_kinds, verdict)
-                if _is_dropped(row, verdict.stage):
+                if is_dropped(row, verdict.stage):
                     verdict.dropped.append(start + number)
             verdict.records += len(batch)
             bar.update(len(rows["_prompt"]))
@@ -483,7 +536,7 @@ def _why_no_answer(verdict: Verdict, expected: Expected) -> str:
     return ""
 
 
-def _is_dropped(row: Mapping[str, Any], stage: str) -> bool:
+def is_dropped(row: Mapping[str, Any], stage: str) -> bool:
     """True if LLaMA-Factory's processor skips a loaded row: it is not a question with its answers."""
     answers = ANSWERS_PER_ROW.get(stage)
     if not answers:
@@ -502,7 +555,7 @@ def _check_row(
     if isinstance(example, str):
         verdict.add(Problem("E406", place, example))
         return
-    if _is_dropped(row, verdict.stage):
+    if is_dropped(row, verdict.stage):
         reason = "LLaMA-Factory finds no answer in it"
         if verdict.why_no_answer:
             reason = f"{reason}: {verdict.why_no_answer}"

@@ -162,7 +162,7 @@ class Expected:
                 self._note(record, place)
                 self._look_for_texts(record, place)
                 if selected is None or self.count in selected:
-                    yield place, _example_or_loss(reader, record)
+                    yield place, example_or_loss(reader, record)
                 self.count += 1
         if problems.errors:
             raise ProblemsError(problems.errors, str(path))
@@ -211,7 +211,7 @@ class Expected:
             self._shapes.add(shape)
 
 
-def _example_or_loss(reader: RecordReader, record: Record) -> Example | str:
+def example_or_loss(reader: RecordReader, record: Record) -> Example | str:
     """Read a record. The reason if LLaMA-Factory loses it."""
     try:
         example = reader.read(record)

@@ -104,6 +104,8 @@ class AnswersAuditor:
         encoded = whole
         if longest >= self.args.cutoff_len:
             encoded = self.cut.preprocess_dataset(rows)
+        if self.stage == "sft":
+            audit.packed = self._packed(encoded["input_ids"])
         for place, number in enumerate(numbers):
             for code in sorted(self._codes(audit, place, rows, encoded, whole)):
                 audit.find(code, start + number)
@@ -112,6 +114,13 @@ class AnswersAuditor:
         if self.texts:
             self._check_sampled(audit, [start + number for number in numbers], rows, encoded["labels"])
         return audit
+
+    def _packed(self, sequences: Sequence[list[int]]) -> int:
+        """The number of sequences that LLaMA-Factory packs these into, batch by batch as here."""
+        from llamafactory.data.processor.processor_utils import greedy_knapsack
+
+        cutoff = self.args.cutoff_len
+        return len(greedy_knapsack([len(ids) for ids in sequences if len(ids) <= cutoff], cutoff))
 
     def _encoded(self, rows: Row) -> Row | None:
         """The ids and labels of rows before the cut, None if LLaMA-Factory stops at one of the rows."""
@@ -135,6 +144,7 @@ class AnswersAuditor:
         for ids, labels, uncut, uncut_labels in sides:
             uncut_learned, learned = _learned(uncut_labels), _learned(labels)
             audit.seen += len(ids)
+            audit.uncut += len(uncut)
             audit.learned += learned
             if not learned:
                 codes.add("E411")
@@ -230,6 +240,7 @@ class PretrainingAuditor:
         audit = Audit(rows=len(rows["_prompt"]), blocks=len(blocks))
         audit.lengths.update(self.measuring.lengths)
         audit.seen = audit.learned = sum(map(len, blocks))
+        audit.uncut = sum(self.measuring.lengths)
         for number, length in enumerate(self.measuring.lengths):
             if length > self.args.cutoff_len and not self.args.packing:
                 audit.find("W419", start + number)

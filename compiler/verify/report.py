@@ -69,12 +69,12 @@ def as_json(verdict: Verdict) -> dict[str, object]:
     return report
 
 
-def histogram(lengths: Counter[int]) -> list[tuple[int, int, int]]:
-    """(from, to, rows) for at most eight classes of equal width; `to` is included."""
+def histogram(lengths: Counter[int], bars: int = BARS) -> list[tuple[int, int, int]]:
+    """(from, to, rows) for at most `bars` classes of equal width; `to` is included."""
     if not lengths:
         return []
     low, high = min(lengths), max(lengths)
-    width = max(1, ceil((high - low + 1) / BARS))
+    width = max(1, ceil((high - low + 1) / bars))
     counts = Counter((length - low) // width for length in lengths.elements())
     return [(low + n * width, low + (n + 1) * width - 1, counts[n]) for n in range((high - low) // width + 1)]
 

@@ -28,6 +28,10 @@ class Selection:
     def __contains__(self, number: object) -> bool:
         return any(number in each for each in self.ranges)
 
+    def numbers(self) -> list[int]:
+        """The selected record numbers, in the order of the file, each once."""
+        return sorted({number for each in self.ranges for number in each})
+
     def in_file_order(self) -> list[int]:
         """Positions of the loaded rows in the order of their records, each record once."""
         positions: dict[int, int] = {}

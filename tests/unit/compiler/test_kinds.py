@@ -10,7 +10,7 @@ from tests.messages import raises
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.kinds import RecordLayout, check_kinds, kinds
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
-from tuneyard.compiler.verify.dataset import Verdict, _check_rows
+from tuneyard.compiler.verify.dataset import Verdict, check_rows
 from tuneyard.compiler.verify.expect import Expected
 from tuneyard.core.datasets import read_registry
 from tuneyard.core.errors import ContentError
@@ -144,7 +144,7 @@ def test_verify_compares_what_a_new_kind_expects(bench, with_sounds, second, cod
     )
     expected = Expected(bench.out / str(entry["file_name"]), format_of_entry(entry))
     verdict = Verdict(name, loaded=2)
-    _check_rows(loaded, range(0, 2, 2), expected.records(), verdict)
+    check_rows(loaded, range(0, 2, 2), expected.records(), verdict)
     assert [code for code in verdict.counts if code != "E408"] == codes  # there are no such files
     assert verdict.same == 2 - len(codes)
 

@@ -1,0 +1,256 @@
+"""The payload of a dataset's page: `verify` reads and audits all rows, a sample of them is shown in full."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneyard.compiler.problems import WARNINGS
+from tuneyard.compiler.publish.compiled_entries import compiled_entries
+from tuneyard.compiler.verify.audit import Audit
+from tuneyard.compiler.verify.dataset import LoadedRows, Settings, Verdict, verify
+from tuneyard.compiler.verify.report import histogram
+from tuneyard.compiler.verify.trained import RecipeFile
+from tuneyard.compiler.view.page_rows import CUT_CODE, DROPPED, page_rows, rows_for_page
+from tuneyard.compiler.view.payload import (
+    CodeCount,
+    LengthHistogram,
+    NamedCount,
+    Packing,
+    PageRow,
+    Totals,
+    ViewPayload,
+)
+from tuneyard.compiler.view.scan import Scan, scan
+from tuneyard.core.checkout import version
+from tuneyard.core.datasets import Dataset, locate_dataset, read_registry
+from tuneyard.core.errors import TuneyardError
+from tuneyard.core.manifest import Manifest, read_manifests
+from tuneyard.core.splits import apportioned
+from tuneyard.core.training_run import names_in
+
+if TYPE_CHECKING:
+    from tuneyard.core.token_losses import TokenLossFile
+
+BARS = 30
+ROWS = 2000
+SEED = 42
+TOKEN_KEYS = ("model_name_or_path", "template", "cutoff_len", "tool_format")
+"""Settings without which the rows have no tokens."""
+OWN_TEMPLATE = "the tokenizer's own chat template"
+MESSAGES = {
+    DROPPED: "LLaMA-Factory leaves the row out of the training",
+    CUT_CODE: "tokens of the row are cut by cutoff_len",
+}
+Splits = dict[str, Dataset]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRequest:
+    """A dataset and how its rows are read: settings of a recipe or of options, without a model no tokens."""
+
+    name: str
+    folder: Path
+    settings: Settings
+    recipe: RecipeFile | None = None
+    rows: int = ROWS
+    seed: int = SEED
+    losses: "TokenLossFile | None" = None
+
+
+@dataclass(slots=True)
+class _Collector:
+    """Counts the file and makes the rows of the page, while LLaMA-Factory's rows exist."""
+
+    request: ViewRequest
+    dataset: Dataset
+    splits: Splits
+    scan: Scan = field(default_factory=Scan)
+    rows: list[PageRow] = field(default_factory=list)
+    is_done: bool = False
+
+    def look(self, loaded: LoadedRows, verdict: Verdict) -> None:
+        """Called by `verify` with the loaded rows."""
+        self.collect(loaded, verdict)
+
+    def collect(self, loaded: LoadedRows | None, verdict: Verdict) -> None:
+        """Fill `scan` and `rows`."""
+        numbers = None
+        if loaded and loaded.numbers is not None:
+            numbers = frozenset(loaded.numbers)
+        places = frozenset(problem.place for problem in verdict.problems)
+        self.scan = scan(self.dataset, numbers, places, self.splits)
+        chosen = rows_for_page(verdict, self.scan, loaded, self.request.rows, self.request.seed)
+        self.rows = list(page_rows(self.dataset, chosen, self.scan, verdict, loaded, self.request.losses))
+        self.is_done = True
+
+
+def build(request: ViewRequest) -> ViewPayload:
+    """Everything that the page of a dataset shows.
+
+    `RequestError` if the dataset is not registered or its file is missing. If the model or the template
+    cannot be used, the rows have no tokens and `note` has the reason.
+    """
+    dataset = locate_dataset(request.name, request.folder)
+    manifests = read_manifests(request.folder)
+    splits = other_splits(dataset, request.folder, manifests)
+    if request.recipe:
+        splits |= _evaluation_sets(request, dataset)
+    collector = _Collector(request, dataset, splits)
+    settings = dict(request.settings)
+    reasons = []
+    try:
+        verdict = verify(request.name, request.folder, settings, request.recipe, look=collector.look)
+    except TuneyardError as error:
+        if not settings.keys() & TOKEN_KEYS:
+            raise
+        reasons.append(str(error))
+        settings = {key: settings[key] for key in settings if key not in TOKEN_KEYS}
+        collector = _Collector(request, dataset, splits)
+        verdict = verify(request.name, request.folder, settings, None, look=collector.look)
+    if not collector.is_done:
+        collector.collect(None, verdict)
+    payload = _payload(request, dataset, verdict, collector)
+    if payload.model:
+        return payload
+    payload.note = ". ".join(reasons or verdict.not_checked or _loader_errors(verdict))
+    return payload
+
+
+def _loader_errors(verdict: Verdict) -> list[str]:
+    """Why LLaMA-Factory cannot load the dataset."""
+    return [problem.message for problem in verdict.problems if problem.code in ("E405", "E435")]
+
+
+def _payload(request: ViewRequest, dataset: Dataset, verdict: Verdict, collector: _Collector) -> ViewPayload:
+    counts = collector.scan
+    payload = ViewPayload(
+        dataset=request.name,
+        file=_display_path(dataset.path),
+        stage=verdict.stage,
+        made_by=f"tuneyard {version()['version']}",
+        totals=Totals(
+            rows=counts.rows,
+            rows_on_page=len(collector.rows),
+            seed=request.seed,
+            dropped_rows=len(verdict.dropped),
+        ),
+        labels=list(counts.labels.most_common()),
+        sources=list(counts.sources.most_common()) or mixture(request.folder, request.name, counts.rows),
+        leaks=[(split, len(rows)) for split, rows in counts.leaked.items()],
+        duplicates=len(counts.duplicates),
+        rows=collector.rows,
+    )
+    audit = verdict.audit
+    if audit and audit.rows:
+        payload.model = Path(str(request.settings["model_name_or_path"])).name
+        payload.template = str(request.settings.get("template") or OWN_TEMPLATE)
+        payload.cutoff_len = verdict.cutoff
+        _add_token_counts(payload, audit, verdict)
+    payload.problems = _problems(verdict, counts, payload)
+    return payload
+
+
+def _add_token_counts(payload: ViewPayload, audit: Audit, verdict: Verdict) -> None:
+    """Add the counts over the tokens of all rows."""
+    totals = payload.totals
+    totals.tokens = audit.uncut
+    totals.learned = audit.learned
+    totals.cut = audit.uncut - audit.seen
+    over = sum(rows for length, rows in audit.lengths.items() if length > verdict.cutoff)
+    payload.lengths = LengthHistogram(histogram(audit.lengths, BARS), verdict.cutoff, over)
+    sequences = audit.packed
+    if verdict.stage == "pt":
+        sequences = audit.uncut // verdict.cutoff
+        if verdict.packing:
+            sequences = audit.blocks
+    if sequences:
+        payload.packing = Packing(sequences, audit.rows, max(0.0, 1 - sequences / audit.rows))
+
+
+def _problems(verdict: Verdict, counts: Scan, payload: ViewPayload) -> list[CodeCount]:
+    """The problems by code, over all rows: errors first, then by their number."""
+    messages = {problem.code: problem.message for problem in reversed(verdict.problems)}
+    problems = [CodeCount(code, messages.get(code, ""), rows) for code, rows in verdict.counts.items()]
+    problems += [CodeCount(code, WARNINGS[code], rows) for code, rows in counts.counts.items()]
+    problems.sort(key=lambda problem: (problem.code[0] != "E", problem.code))
+    for code, rows in ((DROPPED, payload.totals.dropped_rows), (CUT_CODE, payload.lengths.over_cutoff)):
+        if rows:
+            problems.append(CodeCount(code, MESSAGES[code], rows))
+    return problems
+
+
+def other_splits(dataset: Dataset, folder: Path, manifests: Mapping[str, Manifest]) -> Splits:
+    """The other splits of a compiled dataset, in the same form, by name."""
+    splits: Splits = {}
+    for name, manifest in manifests.items():
+        entries = compiled_entries(name, manifest)
+        if dataset.name not in entries:
+            continue
+        for pattern in _dataset_patterns(manifest.definition):
+            form = re.compile(re.escape(pattern).replace(re.escape("{split}"), "(.+)"))
+            if not form.fullmatch(dataset.name):
+                continue
+            for other in entries:
+                match = form.fullmatch(other)
+                if match and other != dataset.name:
+                    _add_dataset(splits, match[1], other, folder)
+    return splits
+
+
+def _dataset_patterns(definition: Mapping[str, object]) -> list[str]:
+    """Names of a spec's datasets with `{split}` in them."""
+    outputs = definition.get("write")
+    patterns = []
+    if isinstance(outputs, list):
+        for output in outputs:
+            pattern = output.get("dataset") if isinstance(output, dict) else None
+            if isinstance(pattern, str) and "{split}" in pattern:
+                patterns.append(pattern)
+    return patterns
+
+
+def _evaluation_sets(request: ViewRequest, dataset: Dataset) -> Splits:
+    """The datasets that a recipe evaluates on."""
+    splits: Splits = {}
+    for name in names_in(request.settings.get("eval_dataset")):
+        if name != dataset.name and name in read_registry(request.folder):
+            _add_dataset(splits, name, name, request.folder)
+    return splits
+
+
+def _add_dataset(splits: Splits, split: str, name: str, folder: Path) -> None:
+    """Add a registered dataset whose file is there."""
+    try:
+        splits[split] = locate_dataset(name, folder)
+    except TuneyardError:
+        return
+
+
+def mixture(folder: Path, name: str, rows: int) -> list[NamedCount]:
+    """Rows by part of a compiled mixture, by its manifest; [] for others and if a part was not filled."""
+    for compiled, manifest in read_manifests(folder).items():
+        mix = manifest.definition.get("mix")
+        if name not in compiled_entries(compiled, manifest) or not isinstance(mix, dict):
+            continue
+        parts = mix.get("parts")
+        total = mix.get("total")
+        if isinstance(parts, dict) and isinstance(total, int) and total == rows:
+            return list(apportioned(total, {part: parts[part].get("share", 0) for part in parts}).items())
+    return []
+
+
+def thinned(rows: Sequence[PageRow], most: int) -> list[PageRow]:
+    """At most `most` of the rows, evenly spread over them."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[place * len(rows) // most] for place in range(most)]
+
+
+def _display_path(path: Path) -> str:
+    """A path within the working folder, otherwise its last name: the page may leave the machine."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return path.name

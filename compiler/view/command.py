@@ -1,0 +1,185 @@
+"""`tuneyard data view`: build the payload of a dataset, and write its page within the size limit."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from tuneyard.compiler.verify.dataset import datasets_of, has_tokenizer, read_settings, require_tokenizer
+from tuneyard.compiler.verify.trained import read_recipe_file
+from tuneyard.compiler.view.build import TOKEN_KEYS, ViewRequest, build, thinned
+from tuneyard.compiler.view.page import render_page
+from tuneyard.compiler.view.payload import ViewPayload
+from tuneyard.core.documents import read_mapping
+from tuneyard.core.errors import RequestError, TuneyardError, counted
+from tuneyard.core.files import write_text
+from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLossFile
+from tuneyard.core.training_run import names_in
+
+MARK = '<meta name="generator" content="Tuneyard data view">'
+"""In the head of every page of this command."""
+LARGEST = 20_000_000
+"""Bytes of a page."""
+HEAD = 4096
+"""Bytes of a file in which the mark of a page is looked for."""
+RECIPES = ("recipes", ".")
+"""Folders in which a recipe of the dataset is looked for."""
+ROOM = 0.97
+"""Part of the limit that thinned rows should fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    """Options of the command. `token_options` are --model and --template by their setting."""
+
+    folder: Path
+    recipe: Path | None
+    token_options: Mapping[str, str | None]
+    out: Path | None
+    rows: int
+    results: Path | None
+    force: bool
+
+
+def view(name: str, options: ViewOptions) -> None:
+    """Write the page of a dataset, and print where it is.
+
+    Without a usable model or template the page has rows without tokens. `RequestError` after writing it if an
+    option named the model or the template, and before writing if `out` exists and is no page of this command.
+    """
+    datasets = datasets_of(name, options.folder)
+    dataset = datasets[0]
+    out = options.out or Path(f"{dataset}-view.html")
+    check_replaceable(out, force=options.force)
+    losses = None
+    if options.results:
+        losses = TokenLossFile(find_losses(options.results, dataset))
+    settings = read_settings(options.recipe, options.token_options)
+    reason = ""
+    try:
+        require_tokenizer(settings, options.token_options)
+    except RequestError as error:
+        reason = str(error)
+    model = settings.get("model_name_or_path")
+    if reason or not has_tokenizer(model):
+        settings = {key: settings[key] for key in settings if key not in TOKEN_KEYS}
+    recipe_file = None
+    if options.recipe:
+        recipe_file = read_recipe_file(options.recipe, settings)
+    payload = build(ViewRequest(dataset, options.folder, settings, recipe_file, options.rows, losses=losses))
+    if not payload.model:
+        if options.recipe and not reason and model is not None and not has_tokenizer(model):
+            reason = f"the recipe's model {model} is no model folder here"
+        payload.note = _without_tokens(reason or payload.note, dataset, options)
+    write_within_limit(payload, out)
+    if len(datasets) > 1:
+        others = ", ".join(datasets[1:])
+        click.echo(
+            f"{name} has {len(datasets)} datasets. This page has {dataset}; view the others by name: {others}"
+        )
+    click.echo(_result_line(payload, out))
+    click.echo(f"next: {_next_command(payload, options)}")
+    if payload.note:
+        options_named = any(value is not None for value in options.token_options.values())
+        if options_named:
+            raise RequestError(payload.note)
+        click.echo(payload.note, err=True)
+
+
+def check_replaceable(out: Path, *, force: bool) -> None:
+    """Raise `RequestError` if `out` exists and is no page of this command, unless `force`."""
+    if out.is_dir():
+        raise RequestError(f"--out {out}: is a folder. Name a file, e.g. {out / 'page.html'}")
+    if force or not out.exists():
+        return
+    with out.open("rb") as file:
+        head = file.read(HEAD)
+    if MARK.encode() not in head:
+        raise RequestError(
+            f"--out {out}: this file exists and is not a page of `data view`. Name another file, or replace "
+            "it with --force"
+        )
+
+
+def find_losses(results: Path, dataset: str) -> Path:
+    """The file of token losses in a folder of results. `RequestError` without one, or with several."""
+    if results.is_file():
+        return results
+    files = sorted(results.rglob(TOKEN_LOSSES))
+    of_dataset = [file for file in files if file.parent.name == dataset]
+    if of_dataset:
+        files = of_dataset
+    if not files:
+        raise RequestError(
+            f"--results {results}: no {TOKEN_LOSSES} in it. Score the dataset with "
+            f"`tuneyard eval text --dataset {dataset} --token-losses`"
+        )
+    if len(files) > 1:
+        folders = ", ".join(str(file.parent) for file in files)
+        raise RequestError(
+            f"--results {results}: {counted(len(files), 'model')} in it. Name one of {folders}"
+        )
+    return files[0]
+
+
+def write_within_limit(payload: ViewPayload, out: Path) -> None:
+    """Write the page. Rows are left off evenly until it has at most 20 MB; `totals` count them."""
+    sampled = payload.rows
+    html = render_page(payload)
+    size = len(html.encode())
+    while size > LARGEST and payload.rows:
+        most = min(len(payload.rows) - 1, int(len(payload.rows) * LARGEST / size * ROOM))
+        payload.rows = thinned(sampled, most)
+        payload.totals.rows_on_page = len(payload.rows)
+        payload.totals.left_off_page = len(sampled) - len(payload.rows)
+        html = render_page(payload)
+        size = len(html.encode())
+    write_text(out, html)
+
+
+def _result_line(payload: ViewPayload, out: Path) -> str:
+    totals = payload.totals
+    shown = f"{totals.rows_on_page:,} of {counted(totals.rows, 'row')}"
+    if totals.tokens:
+        kept = max(totals.tokens - totals.cut, 1)
+        shown += f", {counted(totals.tokens, 'token')}, {totals.learned / kept:.1%} learned"
+    if totals.left_off_page:
+        shown += f"; {counted(totals.left_off_page, 'sampled row')} left off to keep the page under 20 MB"
+    return f"page: {out} ({shown})"
+
+
+def _next_command(payload: ViewPayload, options: ViewOptions) -> str:
+    """The command after this one: verify with the options just given."""
+    words = ["tuneyard", "data", "verify", payload.dataset]
+    if options.recipe:
+        words += ["--recipe", str(options.recipe)]
+    for option, key in (("--model", "model_name_or_path"), ("--template", "template")):
+        value = options.token_options.get(key)
+        if value is not None and payload.model:
+            words += [option, value]
+    words += ["--dataset-dir", str(options.folder)]
+    return shlex.join(words)
+
+
+def _without_tokens(reason: str, dataset: str, options: ViewOptions) -> str:
+    """Why the rows have no tokens, and the options that add them."""
+    fix = "Give the model's folder and LLaMA-Factory's template: --model DIR --template NAME"
+    recipe = _recipe_of(dataset)
+    if recipe and not options.recipe:
+        fix = f"{recipe} trains this dataset: --recipe {recipe}. Or {fix[0].lower()}{fix[1:]}"
+    return f"no tokens on the page: {reason.rstrip('.')}. {fix}"
+
+
+def _recipe_of(dataset: str) -> Path | None:
+    """A recipe here that trains a dataset, None without one."""
+    for folder in RECIPES:
+        for path in sorted(Path(folder).glob("*.yaml")):
+            try:
+                settings = read_mapping(path, "recipe")
+            except TuneyardError:
+                continue
+            if dataset in names_in(settings.get("dataset")):
+                return path
+    return None

@@ -1,0 +1,251 @@
+"""The sequences of a row as LLaMA-Factory's own processor makes them, with the state of each token.
+
+The processor runs once. Its template and its function for cut lengths are watched, so that the tokens that
+cutoff_len drops are known too: it drops them from the end of each prompt and of each answer.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import Any
+
+from tuneyard.compiler.verify.audit import Row
+from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED
+from tuneyard.core.errors import ContentError
+from tuneyard.core.llamafactory import WHOLE, RecipeData, replaced
+from tuneyard.core.supervision import IGNORED
+
+Ids = list[int | None]
+"""Token ids. None is a token that the tokenizer lacks: the template of another model writes it."""
+MODULES = {"sft": "supervised", "rm": "pairwise", "kto": "feedback"}
+"""Modules of LLaMA-Factory's processors by stage."""
+TEXT = "text"
+"""Role of a text for pretraining, which has no turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedMessage:
+    """A message as a template writes it: its role, its own text, and the tokens of both with the marks."""
+
+    role: str
+    content: str
+    ids: Ids
+
+
+@dataclass(slots=True)
+class Encoding:
+    """One call of a template: the messages that it wrote, and the pairs of prompt and answer in tokens."""
+
+    system: str
+    messages: list[EncodedMessage]
+    pairs: Sequence[tuple[Ids, Ids]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive tokens of a sequence, the messages in them, and for each token whether cutoff_len keeps it.
+
+    Tokens that belong to no message are added by the template: an empty thought, the end of the text.
+    """
+
+    ids: Ids
+    messages: Sequence[EncodedMessage]
+    is_kept: Sequence[bool]
+    is_answer: bool = False
+    system: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSequence:
+    """One sequence of a row before the cut, and the state of each token.
+
+    `name` is chosen or rejected, `mark` good or bad, "" otherwise.
+    """
+
+    segments: Sequence[Segment]
+    states: Sequence[int]
+    name: str = ""
+    mark: str = ""
+
+    @property
+    def ids(self) -> Ids:
+        """All tokens before the cut."""
+        return [token for segment in self.segments for token in segment.ids]
+
+    @property
+    def trained_ids(self) -> Ids:
+        """The tokens that LLaMA-Factory trains on."""
+        return [token for token, state in zip(self.ids, self.states, strict=True) if state != CUT]
+
+
+@dataclass(slots=True)
+class _Cuts:
+    """Watches LLaMA-Factory's function for cut lengths: the lengths before and after, call by call."""
+
+    compute: Any
+    calls: list[tuple[int, int, int, int]] = field(default_factory=list)
+
+    def __call__(self, source_length: int, target_length: int, cutoff: int) -> tuple[int, int]:
+        kept_source, kept_target = self.compute(source_length, target_length, cutoff)
+        self.calls.append((source_length, target_length, kept_source, kept_target))
+        return kept_source, kept_target
+
+
+class RowEncoder:
+    """Encodes rows that LLaMA-Factory loaded, one at a time. `data` has a template and a tokenizer."""
+
+    def __init__(self, data: RecipeData) -> None:
+        self.stage = data.stage
+        self.tokenizer = data.module["tokenizer"]
+        self.args = data.data_args
+        self.template = data.template
+        self.encodings: list[Encoding] = []
+        unpacked = {**WHOLE, "cutoff_len": self.args.cutoff_len}
+        if self.stage == "pt":
+            self.whole = data.encoder(**WHOLE)
+            self.cut = data.encoder(**unpacked)
+        else:
+            self.module = import_module(f"llamafactory.data.processor.{MODULES[self.stage]}")
+            self.cut = replace(data, template=_watched(data.template, self.encodings)).encoder(**unpacked)
+
+    @property
+    def is_packed_text(self) -> bool:
+        """True for pretraining texts that LLaMA-Factory joins and cuts into blocks."""
+        return self.stage == "pt" and bool(self.args.packing)
+
+    def encode(self, row: Mapping[str, Any]) -> list[TokenSequence]:
+        """The sequences of a row: two of a pair, one of others.
+
+        `ContentError` if the processor did not make the sequence of the template's tokens. Errors of
+        LLaMA-Factory (`expected_errors`) on rows that it cannot write pass through.
+        """
+        batch: Row = {name: [value] for name, value in row.items()}
+        if self.stage == "pt":
+            return [self._text(batch)]
+        self.encodings.clear()
+        cuts = _Cuts(self.module.infer_seqlen)
+        with replaced(self.module, infer_seqlen=cuts):
+            encoded = self.cut.preprocess_dataset(batch)
+        if self.stage == "sft":
+            return [self._conversation(encoded, cuts)]
+        if self.stage == "kto":
+            mark = "good" if encoded["kto_tags"][0] else "bad"
+            segments = self._one_answer(self.encodings[0], self.encodings[0], cuts, encoded["input_ids"][0])
+            return [_checked(segments, encoded["input_ids"][0], encoded["labels"][0], mark=mark)]
+        sides = []
+        for name, encoding in zip(("chosen", "rejected"), self.encodings, strict=True):
+            ids = encoded[f"{name}_input_ids"][0]
+            segments = self._one_answer(self.encodings[0], encoding, cuts, ids)
+            sides.append(_checked(segments, ids, encoded[f"{name}_labels"][0], name=name))
+        return sides
+
+    def _text(self, batch: Row) -> TokenSequence:
+        """A text for pretraining: all tokens up to the cut are learned."""
+        ids = list(self.whole.preprocess_dataset(batch)["input_ids"][0])
+        kept = len(ids)
+        if not self.is_packed_text:
+            kept = len(self.cut.preprocess_dataset(batch)["input_ids"][0])
+        message = EncodedMessage(TEXT, batch["_prompt"][0][0]["content"], ids)
+        is_kept = _first(kept, len(ids))
+        states = [LEARNED if kept_token else CUT for kept_token in is_kept]
+        return TokenSequence([Segment(ids, [message], is_kept)], states)
+
+    def _conversation(self, encoded: Mapping[str, Any], cuts: _Cuts) -> TokenSequence:
+        """A conversation of stage sft: prompt and answer of each turn are cut by themselves."""
+        encoding = self.encodings[0]
+        ids = encoded["input_ids"][0]
+        order = list(range(len(encoding.pairs)))
+        if self.args.mask_history:
+            order.reverse()  # the last turn gets its room first
+        lengths = dict.fromkeys(order, (0, 0))  # a turn without room is left out
+        for turn, (*_, kept_prompt, kept_answer) in zip(order, cuts.calls, strict=False):
+            lengths[turn] = (kept_prompt, kept_answer)
+        end = self._end()
+        segments = []
+        for turn, (prompt, answer) in enumerate(encoding.pairs):
+            kept_prompt, kept_answer = lengths[turn]
+            system = encoding.system if turn == 0 else None
+            messages = encoding.messages[2 * turn : 2 * turn + 2]
+            segments.append(Segment(prompt, messages[:1], _first(kept_prompt, len(prompt)), system=system))
+            segments.append(Segment(answer, messages[1:], _first(kept_answer, len(answer)), is_answer=True))
+        if end:
+            segments.append(Segment(end, [], [True] * len(end), is_answer=True))
+        kept = sum(sum(segment.is_kept) for segment in segments)
+        segments = [*self._media_prefix(ids, len(ids) - kept), *segments]
+        return _checked(segments, ids, encoded["labels"][0])
+
+    def _one_answer(self, asked: Encoding, answered: Encoding, cuts: _Cuts, ids: Ids) -> list[Segment]:
+        """Prompt and answer of stages rm and kto. The answer has its end of text already."""
+        ((prompt, _),) = asked.pairs
+        ((_, answer),) = answered.pairs
+        prompt_length, _, kept_prompt, kept_answer = cuts.calls[0]
+        media = self._media_prefix(ids, min(prompt_length - len(prompt), kept_prompt))
+        kept_prompt -= sum(len(segment.ids) for segment in media)
+        return [
+            *media,
+            Segment(prompt, asked.messages[:-1], _first(kept_prompt, len(prompt)), system=asked.system),
+            Segment(answer, answered.messages[-1:], _first(kept_answer, len(answer)), is_answer=True),
+        ]
+
+    def _end(self) -> Ids:
+        """Tokens that stage sft puts after the last answer, whatever is cut."""
+        return [self.tokenizer.eos_token_id] if self.template.efficient_eos else []
+
+    def _media_prefix(self, ids: Ids, length: int) -> Iterator[Segment]:
+        """Tokens of images that some models read before everything else."""
+        if length > 0:
+            yield Segment(list(ids[:length]), [], [True] * length)
+
+
+def _watched(template: Any, encodings: list[Encoding]) -> Any:
+    """A copy of a template that adds each of its calls to `encodings`."""
+    watched = copy(template)
+    kind = type(template)
+
+    def encode(tokenizer: Any, messages: Any, system: str | None, tools: str | None) -> Any:
+        message_ids = kind._encode(watched, tokenizer, messages, system, tools)
+        encoded = [
+            EncodedMessage(message["role"], message["content"], list(ids))
+            for message, ids in zip(messages, message_ids, strict=True)
+        ]
+        encodings.append(Encoding(system or template.default_system, encoded))
+        return message_ids
+
+    def encode_multiturn(*arguments: Any, **options: Any) -> Any:
+        pairs = kind.encode_multiturn(watched, *arguments, **options)
+        encodings[-1].pairs = pairs
+        return pairs
+
+    def encode_oneturn(*arguments: Any, **options: Any) -> Any:
+        pair = kind.encode_oneturn(watched, *arguments, **options)
+        encodings[-1].pairs = [pair]
+        return pair
+
+    vars(watched).update(_encode=encode, encode_multiturn=encode_multiturn, encode_oneturn=encode_oneturn)
+    return watched
+
+
+def _first(kept: int, length: int) -> list[bool]:
+    """True for the first `kept` tokens of `length`."""
+    return [place < kept for place in range(length)]
+
+
+def _checked(
+    segments: Sequence[Segment], ids: Ids, labels: Sequence[int], name: str = "", mark: str = ""
+) -> TokenSequence:
+    """The sequence with its states. `ContentError` if its kept tokens are not those of the processor."""
+    states = []
+    place = 0
+    for segment in segments:
+        for token, is_kept in zip(segment.ids, segment.is_kept, strict=True):
+            if not is_kept:
+                states.append(CUT)
+                continue
+            if place >= len(ids) or ids[place] != token:
+                raise ContentError("LLaMA-Factory's processor makes other tokens than its template writes")
+            states.append(MASKED if labels[place] == IGNORED else LEARNED)
+            place += 1
+    if place != len(ids):
+        raise ContentError("LLaMA-Factory's processor makes more tokens than its template writes")
+    return TokenSequence(segments, states, name, mark)

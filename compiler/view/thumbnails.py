@@ -1,0 +1,44 @@
+"""Pictures of a row as small data: URIs."""
+
+import base64
+import io
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+from tuneyard.core.images import BROKEN_IMAGE
+
+SIDE = 160  # pixels
+MOST = 4
+"""Pictures of one row."""
+QUALITY = 70
+
+
+def thumbnails(images: Iterable[object]) -> list[str]:
+    """The first pictures of a row, made small. Files that cannot be opened are left out."""
+    uris: list[str] = []
+    for image in images:
+        if len(uris) == MOST:
+            break
+        if isinstance(image, str) and Path(image).is_file():
+            uri = _thumbnail(Path(image))
+            if uri:
+                uris.append(uri)
+    return uris
+
+
+def _thumbnail(path: Path) -> str:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as opened:
+                opened.draft("RGB", (SIDE, SIDE))  # a JPEG is decoded small
+                small = opened.convert("RGB")
+        except (*BROKEN_IMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning):
+            return ""
+    small.thumbnail((SIDE, SIDE))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,101 @@
+"""The text of each token of a sequence, so that the texts joined are the decoded sequence.
+
+Several tokens may share a character, as a Chinese character or an emoji in a byte-level tokenizer. The last
+of them has the character, the others have "".
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+INCOMPLETE = "\ufffd"
+"""Character that a tokenizer decodes bytes to that are no whole character."""
+MOST_PARTS = 16
+"""Tokens that may share one character. Bytes after that many are no text."""
+UNKNOWN = "\ufffd"
+"""Text of a token that the tokenizer lacks: a template of another model writes it."""
+
+
+class TokenTexts:
+    """Decodes tokens one by one. It remembers their texts."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._text_by_id: dict[int, str] = {}
+
+    def of(self, ids: Sequence[int | None]) -> list[str]:
+        """The text of each token; None is a token that the tokenizer lacks."""
+        texts: list[str] = []
+        known_ids: list[int] = []
+        for token in ids:
+            if token is not None:
+                known_ids.append(token)
+                continue
+            texts += self._of_known(known_ids)
+            texts.append(UNKNOWN)
+            known_ids = []
+        return texts + self._of_known(known_ids)
+
+    def _of_known(self, ids: list[int]) -> list[str]:
+        texts = self._token_by_token(ids)
+        if "".join(texts) == self._decode(ids):
+            return texts
+        return self._by_context(ids)
+
+    def _token_by_token(self, ids: list[int]) -> list[str]:
+        """Texts of tokens that a tokenizer decodes each by itself; tokens of one character together."""
+        texts: list[str] = []
+        place = 0
+        while place < len(ids):
+            text = self._text(ids[place])
+            if INCOMPLETE not in text:
+                texts.append(text)
+                place += 1
+                continue
+            shared = self._sharing(ids[place : place + MOST_PARTS])
+            texts += shared
+            place += len(shared)
+        return texts
+
+    def _sharing(self, ids: list[int]) -> list[str]:
+        """Texts of the first tokens, up to the token that completes all characters begun before it."""
+        texts: list[str] = []
+        complete = ""
+        for count in range(1, len(ids) + 1):
+            decoded = self._decode(ids[:count])
+            whole_part = decoded.rstrip(INCOMPLETE)
+            texts.append(whole_part[len(complete) :])
+            complete = whole_part if len(whole_part) > len(complete) else complete
+            if decoded == whole_part:
+                return texts
+        # These bytes are no text. Each token stays as the tokenizer shows it.
+        return [self._text(ids[0])]
+
+    def _by_context(self, ids: list[int]) -> list[str]:
+        """Texts of tokens whose text depends on the tokens before (a leading blank, in some tokenizers).
+
+        A token's text is what it adds to the text of the tokens since the last two complete characters.
+        """
+        texts: list[str] = []
+        begin = 0  # of the context
+        complete = 0  # tokens whose text is complete
+        for count in range(1, len(ids) + 1):
+            before = self._decode(ids[begin:complete])
+            decoded = self._decode(ids[begin:count])
+            is_last = count == len(ids)
+            if decoded.endswith(INCOMPLETE) and count - complete < MOST_PARTS and not is_last:
+                texts.append("")
+                continue
+            texts.append(decoded[len(before) :])
+            begin, complete = complete, count
+        return texts
+
+    def _text(self, token: int) -> str:
+        if token not in self._text_by_id:
+            self._text_by_id[token] = self._decode([token])
+        return self._text_by_id[token]
+
+    def _decode(self, ids: list[int]) -> str:
+        if not ids:
+            return ""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text

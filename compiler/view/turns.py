@@ -1,0 +1,193 @@
+"""A sequence of tokens as chat turns for the page: role, kind of content, text, and spans of tokens."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuneyard.compiler.view.encoding import TEXT, EncodedMessage, Segment, TokenSequence
+from tuneyard.compiler.view.payload import CUT, PageSide, PageTurn
+from tuneyard.compiler.view.token_text import TokenTexts
+
+CONTENT = "{{content}}"
+TEMPLATE = "template"
+"""Role of the text that a template writes around messages."""
+PARTS = {"function": "tool_call", "observation": "tool_result"}
+"""Kinds of content by role; other roles have text."""
+Piece = tuple[int, str, str]
+"""First character in a text, role and part of what begins there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """The text that a template writes before and after a message."""
+
+    before: str
+    after: str
+
+
+class PageTurns:
+    """Writes sequences as turns of the page, by the slots of one template."""
+
+    def __init__(self, template: Any, tokenizer: Any) -> None:
+        self.template = template
+        self.tokenizer = tokenizer
+        self.texts = TokenTexts(tokenizer)
+        plugin = template.mm_plugin
+        media = [getattr(plugin, f"{kind}_token", None) for kind in ("image", "video", "audio")]
+        marks = [re.escape(token) for token in media if token]
+        self.media = re.compile(f"(?:{'|'.join(marks)})+") if marks else None
+        first, last = (word.strip() for word in template.thought_words)
+        self.thought = re.compile(f"{re.escape(first)}.*?{re.escape(last)}\\s*", re.DOTALL)
+        self.has_thoughts = bool(first and last)
+
+    def side(self, sequence: TokenSequence, losses: Sequence[float | None] | None = None) -> PageSide:
+        """One side of a row. `losses` are those of the tokens that are trained on."""
+        token_texts = self.texts.of(sequence.ids)
+        loss_of_token = iter(losses or ())
+        turns: list[PageTurn] = []
+        place = 0
+        for segment in sequence.segments:
+            segment_texts = token_texts[place : place + len(segment.ids)]
+            starts = _starts(segment_texts)
+            pieces = list(self._pieces(segment, segment_texts))
+            number = 0
+            for start, text, state in zip(
+                starts, segment_texts, sequence.states[place : place + len(segment.ids)], strict=True
+            ):
+                while number + 1 < len(pieces) and pieces[number + 1][0] <= start:
+                    number += 1
+                _, role, part = pieces[number]
+                if not turns or (turns[-1].role, turns[-1].part) != (role, part):
+                    turns.append(PageTurn(role, part, ""))
+                turn = turns[-1]
+                turn.text += text
+                loss = None
+                if losses is not None and state != CUT:
+                    loss = next(loss_of_token, None)
+                turn.spans.append((len(text), state) if loss is None else (len(text), state, round(loss, 3)))
+            place += len(segment.ids)
+        return PageSide(sequence.name, sequence.mark, turns)
+
+    def _pieces(self, segment: Segment, texts: Sequence[str]) -> Iterator[Piece]:
+        """The pieces of a segment in their order. The first begins at 0."""
+        yield 0, TEMPLATE, "text"
+        begin = 0  # token
+        for number, message in enumerate(segment.messages):
+            begin = _place_of(segment.ids, message.ids, begin)
+            if begin < 0:
+                yield 0, message.role, "text"
+                return
+            end = begin + len(message.ids)
+            offset = sum(map(len, texts[:begin]))
+            if begin and segment.is_answer and number == 0:
+                yield 0, message.role, "thought"  # the empty one that the template puts before the answer
+            text = "".join(texts[begin:end])
+            system = segment.system if number == 0 else None
+            for start, role, part in self._pieces_of_message(message, text, system):
+                yield offset + start, role, part
+            begin = end
+        if segment.messages and not segment.is_answer and begin < len(segment.ids):
+            yield sum(map(len, texts[:begin])), "assistant", "thought"  # an empty one without loss
+        elif segment.messages and begin < len(segment.ids):
+            yield sum(map(len, texts[:begin])), TEMPLATE, "text"
+
+    def _pieces_of_message(self, message: EncodedMessage, text: str, system: str | None) -> Iterator[Piece]:
+        """The pieces of one message: marks of the template, a system text, the content by its kinds."""
+        if message.role == TEXT:
+            yield 0, TEXT, "text"
+            return
+        slot = self._slot(message.role)
+        start, end = _content(message, text, slot)
+        yield 0, TEMPLATE, "text"
+        if system is not None:
+            yield from self._pieces_of_system(text[:start], system, slot)
+        if start < end:
+            yield from self._pieces_of_content(message.role, text[start:end], start)
+        yield end, TEMPLATE, "text"
+
+    def _pieces_of_system(self, head: str, system: str, user_slot: _Slot) -> Iterator[Piece]:
+        """The system text, with the tools that the template writes into it, if `head` has one."""
+        head = head.removesuffix(user_slot.before)
+        prefix = self._written(self.template.format_prefix.slots)
+        slot = self._slot("system")
+        before = prefix + slot.before
+        start = len(before)
+        end = len(head) - len(slot.after)
+        is_there = head.startswith(before) and head.endswith(slot.after) and start < end
+        if not is_there:  # in the user's turn, with some templates
+            start = head.find(system) if system else -1
+            end = len(head)
+            is_there = start >= 0
+        if is_there:
+            yield start, "system", "text"
+            yield end, TEMPLATE, "text"
+
+    def _pieces_of_content(self, role: str, content: str, offset: int) -> Iterator[Piece]:
+        """A message's own text: thoughts, media, and the rest."""
+        part = PARTS.get(role, "text")
+        others: list[tuple[int, int, str]] = []
+        if self.has_thoughts and role in ("assistant", "function"):
+            others += [(*match.span(), "thought") for match in self.thought.finditer(content)]
+        if self.media:
+            others += [(*match.span(), "image") for match in self.media.finditer(content)]
+        yield offset, role, part
+        for start, end, other_part in sorted(others):
+            yield offset + start, role, other_part
+            yield offset + end, role, part
+
+    def _slot(self, role: str) -> _Slot:
+        formatter = getattr(self.template, f"format_{role}")
+        before, _, after = self._written(formatter.slots).partition(CONTENT)
+        return _Slot(before, after)
+
+    def _written(self, slots: Sequence[Any]) -> str:
+        """Text of the slots of a template, in which sets and objects name special tokens."""
+        text = ""
+        for slot in slots:
+            if isinstance(slot, str):
+                text += slot
+            elif isinstance(slot, dict):
+                text += slot["token"]
+            elif "bos_token" in slot:
+                text += self.tokenizer.bos_token or ""
+            elif "eos_token" in slot:
+                text += self.tokenizer.eos_token or ""
+        return text
+
+
+def _starts(texts: Sequence[str]) -> list[int]:
+    """The first character of each token in the joined texts."""
+    starts = []
+    place = 0
+    for text in texts:
+        starts.append(place)
+        place += len(text)
+    return starts
+
+
+def _place_of(ids: Sequence[int | None], message_ids: Sequence[int | None], begin: int) -> int:
+    """The first place from `begin` on at which the tokens of a message are, -1 if nowhere."""
+    length = len(message_ids)
+    for place in range(begin, len(ids) - length + 1):
+        if ids[place : place + length] == message_ids:
+            return place
+    return -1
+
+
+def _content(message: EncodedMessage, text: str, slot: _Slot) -> tuple[int, int]:
+    """First and last (excluded) character of a message's content in the text that the template wrote."""
+    content = message.content
+    end = len(text) - len(slot.after)
+    if slot.after and not text.endswith(slot.after):
+        end = len(text)
+    if message.role == "function":  # the template writes the calls in its own form
+        start = len(slot.before) if text.startswith(slot.before) else 0
+        return start, end
+    start = end - len(content)
+    if start >= 0 and text[start:end] == content:
+        return start, end
+    start = text.rfind(content)  # the tokenizer writes blanks in its own way, or the template trims
+    if content and start >= 0:
+        return start, start + len(content)
+    return (len(slot.before) if text.startswith(slot.before) else 0), end

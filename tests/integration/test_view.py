@@ -1,0 +1,421 @@
+"""`data view` beside the real LLaMA-Factory: what the page shows as learned is what its collators learn."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.messages import raises
+from tests.tiny import make_seeing
+from tuneyard.compiler.cli import cli
+from tuneyard.compiler.compile import compile_spec
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.verify.dataset import load
+from tuneyard.compiler.view.build import ViewRequest, build
+from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, ViewPayload
+from tuneyard.core.errors import RequestError
+from tuneyard.core.llamafactory import quiet
+from tuneyard.core.token_losses import TokenLosses, TokenLossFile
+
+pytestmark = pytest.mark.slow
+IGNORED = -100
+TOOLS = json.dumps(
+    [{"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}]
+)
+CALL = '{"name": "add", "arguments": {"a": 5}}'
+LONG = "It is 7, 不确定. " * 30
+
+
+def said(*turns: tuple[str, str], **others: object) -> dict[str, object]:
+    return {"conversations": [{"from": role, "value": text} for role, text in turns], **others}
+
+
+ALPACA = [
+    {"instruction": "Is 7 even? 你好🙂", "input": "", "output": "no"},
+    {"instruction": LONG, "input": "in", "output": LONG, "system": "Be terse.", "history": [["a", "b"]]},
+    {"instruction": "And 8?", "input": "", "output": "", "history": [["Is 6 even?", LONG], [LONG, "c"]]},
+]
+TALKS = [
+    said(("human", "Sum."), ("function_call", CALL), ("observation", "5"), ("gpt", "It is 5."), tools=TOOLS),
+    said(("human", "Hi"), ("gpt", "<think>\nAdd.\n</think>\n\nHello"), ("human", LONG), ("gpt", LONG)),
+    said(("human", "x"), ("gpt", LONG), ("human", "y"), ("gpt", "z")),
+]
+PAIRED = [
+    {"instruction": "Is 7 even?", "chosen": "No.", "rejected": "Yes, 当然."},
+    {"instruction": LONG, "chosen": LONG, "rejected": "Yes."},
+]
+MARKED = [
+    {"instruction": "Is 7 even?", "output": "No.", "good": True},
+    {"instruction": LONG, "output": LONG + LONG, "good": False},
+]
+TEXTS = [{"text": "One line. 你好"}, {"text": LONG}]
+ALPACA_COLUMNS = {
+    "prompt": "instruction", "query": "input", "response": "output", "system": "system", "history": "history",
+}  # fmt: skip
+PLAIN = {"columns": {"prompt": "instruction", "response": "output"}}
+FORMATS = {
+    "sft": (ALPACA, {"columns": ALPACA_COLUMNS}),
+    "talks": (
+        TALKS,
+        {"formatting": "sharegpt", "columns": {"messages": "conversations", "tools": "tools"}},
+    ),
+    "rm": (
+        PAIRED,
+        {"ranking": True, "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}},
+    ),
+    "kto": (
+        MARKED,
+        {"columns": {"prompt": "instruction", "response": "output", "kto_tag": "good"}},
+    ),
+    "pt": (TEXTS, {"columns": {"prompt": "text"}}),
+}
+
+
+@pytest.fixture
+def registered(tmp_path: Path):
+    """Register rows as the dataset `mine`."""
+
+    def register(rows: list[dict[str, object]], entry: dict[str, object]) -> Path:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (tmp_path / "mine.jsonl").write_text(text)
+        (tmp_path / "dataset_info.json").write_text(
+            json.dumps({"mine": {"file_name": "mine.jsonl", **entry}})
+        )
+        return tmp_path
+
+    return register
+
+
+def seen(payload: ViewPayload) -> list[PageRow]:
+    """The rows of a page whose counts add up: spans cover the texts, states the tokens."""
+    for row in payload.rows:
+        states = [span[1] for side in row.sides for turn in side.turns for span in turn.spans]
+        assert len(states) == row.tokens
+        assert (states.count(LEARNED), states.count(CUT)) == (row.learned, row.cut)
+        for side in row.sides:
+            for turn in side.turns:
+                assert sum(span[0] for span in turn.spans) == len(turn.text)
+    return payload.rows
+
+
+def texts_of(row: PageRow, side: int, *states: int) -> str:
+    """The text of a side's tokens in these states."""
+    text = ""
+    for turn in row.sides[side].turns:
+        place = 0
+        for length, state, *_ in turn.spans:
+            if state in states:
+                text += turn.text[place : place + length]
+            place += length
+    return text
+
+
+def batches(folder: Path, settings: dict[str, object]):
+    """What LLaMA-Factory's own collator makes of each row: for each sequence its ids and labels."""
+    from llamafactory.data.collator import (
+        KTODataCollatorWithPadding,
+        PairwiseDataCollatorWithPadding,
+        SFTDataCollatorWith4DAttentionMask,
+    )
+
+    data, rows = load("mine", folder, settings, str(folder / "cache"), 1)
+    with quiet():
+        data = data.with_tokenizer().with_template()
+        encoded = data.encoder().preprocess_dataset(rows[:])
+    tokenizer = data.module["tokenizer"]
+    if data.stage == "pt":
+        return tokenizer, [[(ids, ids)] for ids in encoded["input_ids"]]
+    kinds = {"rm": PairwiseDataCollatorWithPadding, "kto": KTODataCollatorWithPadding}
+    collator = kinds.get(data.stage, SFTDataCollatorWith4DAttentionMask)(
+        template=data.template, tokenizer=tokenizer, label_pad_token_id=IGNORED, padding="longest"
+    )
+    sequences = []
+    for number in range(len(next(iter(encoded.values())))):
+        row = {key: values[number] for key, values in encoded.items()}
+        with quiet():
+            batch = collator([row])
+        sides = []
+        for ids, labels, mask in zip(
+            batch["input_ids"].tolist(),
+            batch["labels"].tolist(),
+            batch["attention_mask"].tolist(),
+            strict=True,
+        ):
+            kept = [place for place, is_read in enumerate(mask) if is_read]
+            sides.append(([ids[place] for place in kept], [labels[place] for place in kept]))
+        sequences.append(sides)
+    return tokenizer, sequences
+
+
+SETTINGS = [
+    {},
+    {"cutoff_len": 64},
+    {"cutoff_len": 30},
+    {"cutoff_len": 64, "mask_history": True},
+    {"train_on_prompt": True},
+]
+
+
+@pytest.mark.parametrize("template", ["qwen", "qwen3", "solar", "llama2"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_learned_tokens_are_those_of_the_collator(registered, tiny_model, name, template):
+    rows, entry = FORMATS[name]
+    folder = registered(rows, entry)
+    for options in SETTINGS:
+        stage = {"talks": "sft"}.get(name, name)
+        is_refused = stage != "sft" or template == "solar"
+        if is_refused and options.keys() - {"cutoff_len"}:
+            continue
+        settings = {"model_name_or_path": str(tiny_model), "template": template, "stage": stage, **options}
+        if stage == "pt":
+            settings["packing"] = False
+        payload = build(ViewRequest("mine", folder, settings))
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+        tokenizer, expected = batches(folder, settings)
+        page_rows = seen(payload)
+        assert len(page_rows) == len(rows) == len(expected)
+        for page_row, sides in zip(page_rows, expected, strict=True):
+            assert page_row.note == ""
+            assert page_row.tokens - page_row.cut == sum(len(ids) for ids, _ in sides)
+            assert page_row.learned == sum(label != IGNORED for _, labels in sides for label in labels)
+            for number, (ids, labels) in enumerate(sides):
+                learned = [token for token, label in zip(ids, labels, strict=True) if label != IGNORED]
+                assert texts_of(page_row, number, MASKED, LEARNED) == decoded(tokenizer, ids)
+                assert texts_of(page_row, number, LEARNED) == decoded(tokenizer, learned)
+        totals = payload.totals
+        assert totals.rows == totals.rows_on_page == len(rows)
+        assert totals.tokens == sum(row.tokens for row in page_rows)
+        assert totals.learned == sum(row.learned for row in page_rows)
+        assert totals.cut == sum(row.cut for row in page_rows)
+        assert sum(count for *_, count in payload.lengths.bins) == len(rows)
+
+
+def decoded(tokenizer, ids: list[int]) -> str:
+    """Text of tokens. Of a character that is cut in the middle the page shows nothing before the cut."""
+    return tokenizer.decode(ids).replace("\ufffd", "")
+
+
+def turns_of(row: PageRow, side: int = 0) -> list[tuple[str, str, str]]:
+    return [(turn.role, turn.part, turn.text) for turn in row.sides[side].turns]
+
+
+def test_roles_and_parts_of_turns(registered, tiny_model):
+    row = said(
+        ("human", "Sum."),
+        ("function_call", f"<think>\nAdd.\n</think>\n\n{CALL}"),
+        ("observation", "5"),
+        ("gpt", "5"),
+        tools=TOOLS,
+        system="Be terse.",
+    )
+    columns = {"messages": "conversations", "tools": "tools", "system": "system"}
+    folder = registered([row], {"formatting": "sharegpt", "columns": columns})
+    settings = {"model_name_or_path": str(tiny_model), "template": "qwen"}
+    (page_row,) = seen(build(ViewRequest("mine", folder, settings)))
+    turns = turns_of(page_row)
+    assert [turn[:2] for turn in turns if turn[0] != "template"] == [
+        ("system", "text"),
+        ("user", "text"),
+        ("function", "thought"),
+        ("function", "tool_call"),
+        ("observation", "tool_result"),
+        ("assistant", "text"),
+    ]
+    by_part = {part: text for role, part, text in turns if role in ("function", "observation")}
+    assert by_part["thought"] == "<think>\nAdd.\n</think>\n\n"
+    assert by_part["tool_call"] == f"<tool_call>\n{CALL}\n</tool_call>"
+    assert by_part["tool_result"] == "5"
+    (system,) = (text for role, _, text in turns if role == "system")
+    assert system.startswith("Be terse.") and '"add"' in system
+    assert (
+        texts_of(page_row, 0, LEARNED)
+        == f"{by_part['thought']}{by_part['tool_call']}<|im_end|>\n5<|im_end|>\n"
+    )
+
+
+def test_an_empty_thought_is_shown_where_the_template_adds_it(registered, tiny_model):
+    folder = registered(ALPACA[:1], PLAIN)
+    for thinks, state in ((True, LEARNED), (False, MASKED)):
+        settings = {"model_name_or_path": str(tiny_model), "template": "qwen3", "enable_thinking": thinks}
+        (page_row,) = seen(build(ViewRequest("mine", folder, settings)))
+        (thought,) = (turn for turn in page_row.sides[0].turns if turn.part == "thought")
+        assert (thought.role, thought.text) == ("assistant", "<think>\n\n</think>\n\n")
+        assert {span[1] for span in thought.spans} == {state}
+
+
+def test_a_character_of_several_tokens_is_never_split(registered, tiny_model):
+    folder = registered(ALPACA[:1], PLAIN)
+    settings = {"model_name_or_path": str(tiny_model), "template": "qwen"}
+    (page_row,) = build(ViewRequest("mine", folder, settings)).rows
+    (user,) = (turn for turn in page_row.sides[0].turns if turn.role == "user")
+    assert user.text.endswith("🙂")
+    assert user.spans[-1][0] == 1 and user.spans[-2][0] == 0  # an emoji has four bytes, here as many tokens
+
+
+def test_rows_that_llamafactory_drops_are_on_the_page_with_the_reason(registered, tiny_model):
+    rows = [{"instruction": f"q {n}", "output": f"a {n}"} for n in range(60)]
+    rows[50]["output"] = None
+    folder = registered(rows, PLAIN)
+    settings = {"model_name_or_path": str(tiny_model), "template": "qwen"}
+    payload = build(ViewRequest("mine", folder, settings, rows=3))
+    (dropped,) = (row for row in payload.rows if row.dropped)
+    assert dropped.row == 51 and {"dropped", "E406"} <= set(dropped.problems) and not dropped.sides
+    counts = {problem.code: problem.rows for problem in payload.problems}
+    assert counts["E406"] == counts["dropped"] == payload.totals.dropped_rows == 1
+    assert payload.totals.rows == 60 and payload.totals.rows_on_page == len(payload.rows) <= 4
+
+
+def test_first_rows_of_each_problem_are_on_the_page(registered, tiny_model):
+    rows = [{"instruction": f"q {n}", "output": "a"} for n in range(300)]
+    for number in range(100, 260):
+        rows[number]["instruction"] = f"{number} " + LONG  # cut
+    rows[270] = dict(rows[3])  # a duplicate
+    rows[271] = {**rows[4], "output": "b"}  # a conflict
+    rows[272]["instruction"] = "<|im_start|>"
+    folder = registered(rows, PLAIN)
+    settings = {"model_name_or_path": str(tiny_model), "template": "qwen", "cutoff_len": 100}
+    payload = build(ViewRequest("mine", folder, settings, rows=1))
+    counts = {problem.code: problem.rows for problem in payload.problems}
+    assert counts["W416"] == counts["cut"] == payload.lengths.over_cutoff == 160
+    assert (counts["W202"], counts["W203"], counts["W205"]) == (1, 1, 1)
+    assert [row.row for row in payload.rows if "W416" in row.problems][:50] == list(range(101, 151))
+    by_row = {row.row: row for row in payload.rows}
+    assert by_row[271].duplicate and "W202" in by_row[271].problems
+    assert "W203" in by_row[272].problems and "W205" in by_row[273].problems
+    assert sum(rows for _, rows in payload.labels) == 300 and dict(payload.labels) == {"a": 299, "b": 1}
+    again = build(ViewRequest("mine", folder, settings, rows=1))
+    assert [row.row for row in again.rows] == [row.row for row in payload.rows]
+
+
+def test_leaks_name_the_other_split(tmp_path, tiny_model):
+    source = tmp_path / "rte"
+    source.mkdir()
+    example = {"sentence1": "It rains.", "sentence2": "It is wet.", "label": 0}
+    other = {"sentence1": "It snows.", "sentence2": "It is wet.", "label": 1}
+    (source / "train.jsonl").write_text(f"{json.dumps(example)}\n{json.dumps(other)}\n")
+    (source / "validation.jsonl").write_text(f"{json.dumps(example)}\n")
+    compile_spec(load_spec("rte"), CompileRequest(sources=(str(source),), out=tmp_path / "out"))
+    settings = {"model_name_or_path": str(tiny_model), "template": "qwen"}
+    payload = build(ViewRequest("alpaca_rte_train", tmp_path / "out", settings))
+    assert payload.leaks == [("eval", 1)]
+    assert [(row.leak, "W208" in row.problems) for row in payload.rows] == [(["eval"], True), ([], False)]
+    assert payload.packing is not None and payload.packing.sequences == 1
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"template": "qwem", "model_name_or_path": "MODEL"}, {"model_name_or_path": "EMPTY"}]
+)
+def test_rows_without_tokens_if_the_model_or_the_template_cannot_be_used(
+    registered, tiny_model, tmp_path, settings
+):
+    folder = registered(ALPACA, FORMATS["sft"][1])
+    named = {"MODEL": str(tiny_model), "EMPTY": str(tmp_path)}
+    settings = {key: named.get(value, value) for key, value in settings.items()}
+    payload = build(ViewRequest("mine", folder, settings))
+    assert payload.model == "" and payload.note
+    assert [row.row for row in payload.rows] == [1, 2, 3] and not any(row.sides for row in payload.rows)
+    assert json.loads(payload.rows[0].raw) == ALPACA[0]
+
+
+def test_a_file_that_llamafactory_cannot_load_still_has_a_page(registered, tiny_model):
+    rows = [{"instruction": "q", "output": "a"}, {"instruction": "q", "output": 7}]
+    folder = registered(rows, PLAIN)
+    settings = {"model_name_or_path": str(tiny_model), "template": "qwen"}
+    payload = build(ViewRequest("mine", folder, settings))
+    assert "E405" in {problem.code for problem in payload.problems}
+    assert len(payload.rows) == 2 and payload.note
+
+
+def test_losses_go_to_tokens_with_the_same_ids(registered, tiny_model, tmp_path):
+    folder = registered(ALPACA[:1] * 2, PLAIN)
+    settings = {"model_name_or_path": str(tiny_model), "template": "qwen"}
+    _, ((one,), _) = batches(folder, settings)
+    ids, labels = one
+    losses = [None if label == IGNORED else place / 4 for place, label in enumerate(labels)]
+    file = tmp_path / "token_losses.jsonl"
+    lines = [TokenLosses(1, ids, losses).line(), TokenLosses(2, [*ids[1:], 1], losses).line()]
+    file.write_bytes(b"".join(lines))
+    payload = build(ViewRequest("mine", folder, settings, losses=TokenLossFile(file)))
+    first, second = seen(payload)
+    spans = [span for turn in first.sides[0].turns for span in turn.spans]
+    assert [span[2] if len(span) == 3 else None for span in spans] == losses
+    known = [loss for loss in losses if loss is not None]
+    assert first.loss == pytest.approx(sum(known) / len(known))
+    assert second.loss is None and "other tokens" in second.note
+
+
+def test_images_are_small_and_their_tokens_have_their_own_part(tmp_path, registered):
+    from PIL import Image
+
+    Image.new("RGB", (400, 300), "red").save(tmp_path / "red.png")
+    row = said(("human", "<image>What?"), ("gpt", "Red."), images=[str(tmp_path / "red.png")])
+    columns = {"messages": "conversations", "images": "images"}
+    folder = registered([row], {"formatting": "sharegpt", "columns": columns})
+    model = make_seeing(tmp_path / "model")
+    settings = {"model_name_or_path": str(model), "template": "qwen2_vl"}
+    (page_row,) = seen(build(ViewRequest("mine", folder, settings)))
+    (uri,) = page_row.images
+    assert uri.startswith("data:image/jpeg;base64,") and len(uri) < 10_000
+    (image,) = (turn for turn in page_row.sides[0].turns if turn.part == "image")
+    assert image.role == "user" and set(image.text.split("<|image_pad|>")) == {""}
+    assert texts_of(page_row, 0, LEARNED) == "Red.<|im_end|>\n"
+
+
+def test_packed_texts_are_shown_whole(registered, tiny_model):
+    rows, entry = FORMATS["pt"]
+    folder = registered(rows, entry)
+    settings = {"model_name_or_path": str(tiny_model), "stage": "pt", "packing": True, "cutoff_len": 64}
+    payload = build(ViewRequest("mine", folder, settings))
+    assert payload.packing is not None and payload.cutoff_len == 63  # one is left for padding
+    assert payload.totals.learned == payload.packing.sequences * 63
+    assert [row.tokens - row.learned for row in seen(payload)] == [0, 0]
+    assert all("packs" in row.note for row in payload.rows)
+
+
+def run(*arguments: object) -> None:
+    cli.main([str(each) for each in arguments], standalone_mode=False)
+
+
+def test_the_command_writes_a_page_and_refuses_to_replace_another_file(registered, tiny_model, capsys):
+    folder = registered(ALPACA, FORMATS["sft"][1])
+    page = folder / "page.html"
+    page.write_text("mine")
+    arguments = ["view", "mine", "--dataset-dir", folder, "--model", tiny_model, "--template", "qwen"]
+    arguments += ["--out", page]
+    with raises(RequestError, "--force"):
+        run(*arguments)
+    assert page.read_text() == "mine"
+    run(*arguments, "--force")
+    run(*arguments)  # a page of its own is replaced
+    assert "Is 7 even?" in page.read_text()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"page: {page}") and lines[1].startswith("next: tuneyard data verify mine")
+
+
+def test_the_command_writes_the_page_before_it_reports_a_wrong_template(registered, tiny_model):
+    folder = registered(ALPACA, FORMATS["sft"][1])
+    page = folder / "page.html"
+    options = ["--dataset-dir", folder, "--model", tiny_model, "--template", "qwem", "--out", page]
+    with raises(RequestError, "--template"):
+        run("view", "mine", *options)
+    assert "Is 7 even?" in page.read_text()
+
+
+def test_show_prints_the_tokens_of_a_row(registered, tiny_model, capsys, monkeypatch):
+    folder = registered(ALPACA, FORMATS["sft"][1])
+    options = ["--dataset-dir", folder, "--model", tiny_model, "--template", "qwen"]
+    run("show", "mine", "--tokens", *options)
+    printed = capsys.readouterr().out
+    assert "Is 7 even? 你好🙂<|im_end|>" in printed and "⟦no<|im_end|>\n⟧" in printed
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    run("show", "mine", "--tokens", *options)
+    assert "\x1b[1;32mno<|im_end|>" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    run("show", "mine", "--tokens", *options)
+    assert capsys.readouterr().out == printed
+    with raises(RequestError, "row 9"):
+        run("show", "mine", "--tokens", *options, "--row", "9")
+    with raises(RequestError, "--model"):
+        run("show", "mine", "--tokens", "--dataset-dir", folder)
