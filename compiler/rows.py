@@ -24,11 +24,21 @@ MISSING = _Missing()
 
 
 @dataclass(slots=True)
-class ObjectRows:
-    """JSON objects as read."""
+class _Addressed:
+    """Rows of one file with their places: `prefix` is the file, `lines` has the line of each row."""
 
     prefix: str
     lines: Sequence[Line]
+
+    def place(self, number: int) -> str:
+        """The address of a row, `file:line`."""
+        return f"{self.prefix}{self.lines[number]}"
+
+
+@dataclass(slots=True)
+class ObjectRows(_Addressed):
+    """JSON objects as read."""
+
     rows: list[dict[str, object]]
     typed: bool = True
 
@@ -62,11 +72,9 @@ class ObjectRows:
 
 
 @dataclass(slots=True)
-class TableRows:
+class TableRows(_Addressed):
     """Columns of equal length as read from csv, tsv or parquet."""
 
-    prefix: str
-    lines: Sequence[Line]
     columns: dict[str, Sequence[object]]
     typed: bool = True
 
@@ -102,19 +110,13 @@ Rows = ObjectRows | TableRows
 
 
 @dataclass(slots=True)
-class Batch:
+class Batch(_Addressed):
     """Rows that passed the checks: one list per column of the spec, all of one length."""
 
-    prefix: str
-    lines: Sequence[Line]
     columns: dict[str, list[object]]
 
     def __len__(self) -> int:
         return len(self.lines)
-
-    def place(self, number: int) -> str:
-        """The address of a row, `file:line`."""
-        return f"{self.prefix}{self.lines[number]}"
 
     def keep(self, numbers: Iterable[int]) -> "Batch":
         """A batch of the rows numbered so."""

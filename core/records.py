@@ -134,18 +134,14 @@ def format_of_record(record: Record) -> RecordFormat:
         return RecordFormat("sharegpt", {**columns, **SHAREGPT}, SHAREGPT_TAGS, ranking)
     if isinstance(record.get("text"), str):
         return RecordFormat("alpaca", {"prompt": "text"}, {})
-    return RecordFormat("alpaca", {**columns, **_bare_question(record)}, {}, ranking)
-
-
-def _bare_question(record: Record) -> Mapping[str, str]:
-    """The columns of question and answer in a record without an entry."""
-    if ALPACA["prompt"] in record:
-        return ALPACA
-    answers = {names["response"] for names in (ALPACA, *BARE_QUESTIONS)} & record.keys()
-    for names in BARE_QUESTIONS:
-        if names["prompt"] in record and answers <= {names["response"]}:
-            return names
-    return ALPACA
+    question: Mapping[str, str] = ALPACA
+    if ALPACA["prompt"] not in record:
+        answers = {names["response"] for names in (ALPACA, *BARE_QUESTIONS)} & record.keys()
+        for names in BARE_QUESTIONS:
+            if names["prompt"] in record and answers <= {names["response"]}:
+                question = names
+                break
+    return RecordFormat("alpaca", {**columns, **question}, {}, ranking)
 
 
 def format_of(record: Record, entry: Mapping[str, object]) -> RecordFormat:

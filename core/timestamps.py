@@ -8,7 +8,7 @@ of these batches gets its types separately. A JSON array goes through pandas, wh
 
 import io
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +59,12 @@ def texts_after_timestamps(path: Path, columns: Collection[str]) -> dict[str, in
             if suspects:
                 timestamps = _read_as_timestamps(_bytes_of(path, start, end), suspects)
         else:
+            from pyarrow.types import is_string
+
             types = _types(_bytes_of(path, start, end))
-            texts = {column for column in timestamps if column in types and _has_text(types[column])}
+            texts = {
+                column for column in timestamps if column in types and _is_or_has(types[column], is_string)
+            }
             if texts:
                 first_lines |= dict.fromkeys(texts, _lines_before(path, start) + 1)
             timestamps -= texts
@@ -135,8 +139,10 @@ def _read_as_timestamps(lines: bytes, columns: Collection[str]) -> set[str]:
     """Columns that the loader reads as timestamps."""
     if not _QUOTED_TIMESTAMP.search(lines):
         return set()
+    from pyarrow.types import is_timestamp
+
     types = _types(lines)
-    return {column for column in columns if column in types and _has_timestamp(types[column])}
+    return {column for column in columns if column in types and _is_or_has(types[column], is_timestamp)}
 
 
 def _types(lines: bytes) -> "dict[str, pyarrow.DataType]":
@@ -151,22 +157,12 @@ def _types(lines: bytes) -> "dict[str, pyarrow.DataType]":
     return {field.name: field.type for field in table.schema}
 
 
-def _has_text(type_: "pyarrow.DataType") -> bool:
-    import pyarrow
-
-    if pyarrow.types.is_string(type_):
+def _is_or_has(type_: "pyarrow.DataType", is_of_kind: Callable[[Any], bool]) -> bool:
+    """True if a type, or a type inside it at any depth, is of a kind."""
+    if is_of_kind(type_):
         return True
     children = [type_.field(number).type for number in range(type_.num_fields)]
-    return any(_has_text(child) for child in children)
-
-
-def _has_timestamp(type_: "pyarrow.DataType") -> bool:
-    import pyarrow
-
-    if pyarrow.types.is_timestamp(type_):
-        return True
-    children = [type_.field(number).type for number in range(type_.num_fields)]
-    return any(_has_timestamp(child) for child in children)
+    return any(_is_or_has(child, is_of_kind) for child in children)
 
 
 def _lines_before(path: Path, offset: int) -> int:

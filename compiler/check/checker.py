@@ -295,7 +295,7 @@ class Checker:
             for number in numbers:
                 fields.setdefault(number, []).append(name)
         for number, names in sorted(fields.items()):
-            place = f"{rows.prefix}{rows.lines[number]}"
+            place = rows.place(number)
             wrong_values = [self._explain(name, columns[name][number], place, rows, number) for name in names]
             self.problems.bad_row(wrong_values, rows.row(number))
         self.bad += len(fields)

@@ -17,11 +17,11 @@ from tuneyard.compiler.spec.column_meanings import (
     says_nothing_without_answer,
     usual_name,
 )
-from tuneyard.compiler.spec.column_names import snake_case
+from tuneyard.compiler.spec.column_names import key_in_spec, snake_case
 from tuneyard.compiler.spec.file import where_to_write
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
-from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.errors import Problem
 
 MOST = 200  # of the columns without a meaning below: bounded, whatever keys the rows have
 SHOWN = 20
@@ -107,14 +107,14 @@ class Unused:
         `text` is its meaning by its name, "" if the values or another column decide.
         """
         if text:
-            self._first.setdefault(name, ColumnFinding(text, _place(rows, numbers[0])))
+            self._first.setdefault(name, ColumnFinding(text, rows.place(numbers[0])))
             return
         role = snake_case(name)
         if role in ROW_WEIGHTS:
             weights = self._weights.setdefault(name, RowWeights())
             values = rows.column(name)
             for number in numbers:
-                weights.note(values[number], _place(rows, number))
+                weights.note(values[number], rows.place(number))
         elif role in CORRECTNESS | INCORRECTNESS:
             by_name = role not in NAMES_WITH_OTHER_CONTENTS
             incorrect_at = int(role in INCORRECTNESS)
@@ -122,7 +122,7 @@ class Unused:
             marks = self._correctness.setdefault(name, new_marks)
             values = rows.column(name)
             for number in numbers:
-                marks.note(values[number], _place(rows, number), typed=rows.typed)
+                marks.note(values[number], rows.place(number), typed=rows.typed)
         else:
             alias = _alias(spec, name, used)
             if alias is None:
@@ -131,8 +131,8 @@ class Unused:
             filled_there = set(rows.filled(taken)) if taken in rows.names() else ()
             alone = [number for number in numbers if number not in filled_there]
             if alone:
-                message = f"another name of {column}, where {_column_name(taken)} is empty here; filled"
-                self._first.setdefault(name, ColumnFinding(message, _place(rows, alone[0])))
+                message = f"another name of {column}, where {key_in_spec(taken)} is empty here; filled"
+                self._first.setdefault(name, ColumnFinding(message, rows.place(alone[0])))
 
     def look_for_lost(
         self, spec: Spec, rows: Rows, sources: Mapping[str, str], lost_in: Mapping[str, Sequence[Output]]
@@ -154,7 +154,7 @@ class Unused:
                 continue
             if {source.lower(), column}.isdisjoint(spec.ignore):
                 files = tuple(output.file for output in outputs)
-                before = self._lost.get(source, LostColumn(column, files, _place(rows, numbers[0])))
+                before = self._lost.get(source, LostColumn(column, files, rows.place(numbers[0])))
                 self._lost[source] = replace(before, rows=before.rows + len(numbers))
             else:
                 self._count(source, len(numbers), ignored=True)
@@ -171,7 +171,7 @@ class Unused:
         """The lines `not used: url (300 of 300)` and `ignored: …`, with at most 20 columns each."""
         lines = []
         for title, counts in (("not used", self.counts()), ("ignored", self.ignored_counts())):
-            columns = [f"{_column_name(name)} ({count} of {read})" for name, count in counts.items()]
+            columns = [f"{key_in_spec(name)} ({count} of {read})" for name, count in counts.items()]
             if len(columns) > SHOWN:
                 columns[SHOWN:] = [f"{len(columns) - SHOWN} more (--json names them)"]
             if columns:
@@ -197,9 +197,9 @@ class Unused:
             reader = "spec alpaca reads it; or "
         if name in self._weights or snake_case(name) in CORRECTNESS | INCORRECTNESS:
             reader = "LLaMA-Factory learns every row alike: take out the rows that are not to be learned; or "
-        ignore = f"`ignore: [{_column_name(name)}]`"
+        ignore = f"`ignore: [{key_in_spec(name)}]`"
         fix = f"{reader}{where_to_write(spec.name)} map it to a column, or leave it out by {ignore}"
-        return Problem("E108", finding.place, message, _column_name(name), fix)
+        return Problem("E108", finding.place, message, key_in_spec(name), fix)
 
 
 def _lost_problem(spec: Spec, read: int, source: str, lost: LostColumn) -> Problem:
@@ -215,8 +215,8 @@ def _lost_problem(spec: Spec, read: int, source: str, lost: LostColumn) -> Probl
         fix = "a mixture holds none: "
     elif lost.column == "system" and all(formats.get(file) == "alpaca" for file in lost.files):
         fix = 'add `system: "{system}"` to that output, or '
-    ignore = f"`ignore: [{_column_name(source)}]`"
-    return Problem("E108", lost.place, message, _column_name(source), f"{fix}leave it out by {ignore}")
+    ignore = f"`ignore: [{key_in_spec(source)}]`"
+    return Problem("E108", lost.place, message, key_in_spec(source), f"{fix}leave it out by {ignore}")
 
 
 def _alias(spec: Spec, name: str, used: set[str]) -> tuple[str, str] | None:
@@ -258,11 +258,3 @@ def _others(value: object, paths: Sequence[Sequence[str]]) -> Iterator[str]:
             yield key
             if isinstance(value, list):
                 return
-
-
-def _place(rows: Rows, number: int) -> str:
-    return f"{rows.prefix}{rows.lines[number]}"
-
-
-def _column_name(name: str) -> str:
-    return name if name.isidentifier() else show_value(name)

@@ -69,12 +69,19 @@ def propose(
     name = out.stem if out else stem_of_file(path)
     with tempfile.TemporaryDirectory(prefix="tuneyard-init-") as folder:
         file = Path(folder) / f"{name}.yaml"
-        file.write_text(dump_short_yaml(spec_as_dict), encoding="utf-8")
+        spec_text = dump_short_yaml(spec_as_dict)
+        file.write_text(spec_text, encoding="utf-8")
         spec = load_spec(str(file))
         report = check_spec(spec, CompileRequest())
         warnings = list(dict.fromkeys(map(_printable, warnings_of(profile, proposal, spec))))
         examples = _preview(spec)
-    text = "".join(f"# {line}\n" for line in _comments(profile, warnings)) + dump_short_yaml(spec_as_dict)
+    comments = [f"Proposed by `tuneyard data init {shlex.quote(str(path))}` after {profile.rows} rows."]
+    if profile.source.header:
+        comments.append("guessed: the first row is a row, `header` names the columns by their content")
+    if profile.source.encoding != "utf-8":
+        comments.append(f"guessed from the bytes: encoding {profile.source.encoding}")
+    comments += [f"guessed, look at it: {warning}" for warning in warnings]
+    text = "".join(f"# {_printable(comment)}\n" for comment in comments) + spec_text
     outcome = _outcome(path, report, text)
     lines = [f"warning: {warning}" for warning in warnings] + examples
     if base is not None:
@@ -119,18 +126,6 @@ def _outcome(path: Path, report: CompileReport, text: str) -> str:
     if errors[0].code in ("E003", "E014"):
         fix = "no spec can mend that: repair the file or get it again"
     raise FailingSpecError(f"{path}: the proposed spec {failure}: {first_error}; {fix}", text)
-
-
-def _comments(profile: FileProfile, warnings: list[str]) -> list[str]:
-    """The comment at the head of the spec: its source, and the parts to check."""
-    source = profile.source
-    lines = [f"Proposed by `tuneyard data init {shlex.quote(str(profile.path))}` after {profile.rows} rows."]
-    if source.header:
-        lines.append("guessed: the first row is a row, `header` names the columns by their content")
-    if source.encoding != "utf-8":
-        lines.append(f"guessed from the bytes: encoding {source.encoding}")
-    lines += [f"guessed, look at it: {warning}" for warning in warnings]
-    return list(map(_printable, lines))
 
 
 def _printable(line: str) -> str:

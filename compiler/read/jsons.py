@@ -15,6 +15,7 @@ from tuneyard.compiler.read import OpenFile, reader
 from tuneyard.compiler.read.scan import LINES, LOOKED_AT, ROW, BrokenError, Scanner, Wrong, layout_of
 from tuneyard.compiler.read.stream import TooLongError, blocks, cut_off, too_long, whole_lines
 from tuneyard.compiler.rows import Line, ObjectRows
+from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -110,7 +111,7 @@ def read_array(
         (nested, "lists and objects next to the rows"),
     ):
         if keys:
-            names = ", ".join(map(_shown, keys))
+            names = ", ".join(map(key_in_spec, keys))
             problems.notes.append(f"{display_path}: {kind} are ignored: {names}")
 
 
@@ -165,7 +166,7 @@ class _Walk:
             if not isinstance(value, dict):
                 message = f"key {show_value(key)}: found {show_value(value)}"
                 raise BrokenError("E007", f"{message}, expected a list of records or an object of rows")
-            place = f"{line} {where}.{_shown(key)}" if where else f"{line} key {show_value(key)}"
+            place = f"{line} {where}.{key_in_spec(key)}" if where else f"{line} key {show_value(key)}"
             yield place, {**outer, **value}, wrong
 
     def _under(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
@@ -178,7 +179,7 @@ class _Walk:
                 raise BrokenError("E006", f"duplicate key {show_value(key)}")
             keys.append(key)
             if key == step:
-                yield from self._rows(steps[1:], f"{where}.{_shown(key)}".lstrip("."), outer)
+                yield from self._rows(steps[1:], f"{where}.{key_in_spec(key)}".lstrip("."), outer)
             elif self.scanner.next_sign() in ("[", "{"):
                 self.nested.append(key)
                 if self.scanner.skip() and self.guessed:
@@ -204,7 +205,7 @@ def _inside(value: object, steps: Steps, where: str, outer: Fields) -> Iterator[
         yield where, value, ("E005", f"no key {show_value(steps[0])} (keys: {there})")
     else:
         others = {key: field for key, field in value.items() if key != steps[0]}
-        inner, here = value[steps[0]], f"{where}.{_shown(steps[0])}"
+        inner, here = value[steps[0]], f"{where}.{key_in_spec(steps[0])}"
         several = isinstance(inner, list)
         for number, item in enumerate(inner if several else [inner]):
             place = f"{here}[{number}]" if several else here
@@ -215,10 +216,6 @@ def ambiguous(keys: Sequence[str]) -> str:
     """The words for several lists of objects in one document, of which none is the rows."""
     lists = f"found {len(keys)} lists of objects: {', '.join(map(show_value, keys))}"
     return f"{lists}; name the list that holds the rows in a spec, under `source:`: `rows: {keys[0]}`"
-
-
-def _shown(key: str) -> str:
-    return key if key.isidentifier() else show_value(key)
 
 
 def _read_lines(
