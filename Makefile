@@ -1,7 +1,7 @@
 # Thin lines over `tuneyard …`: the logic and the exit codes live there.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-core setup-wandb demo chat ask test test-slow compile bench mutate fuzz lint reference site lock clean
+.PHONY: help setup setup-core setup-wandb demo chat ask test test-slow compile bench mutate fuzz lint reference pictures site lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -85,6 +85,9 @@ reference: .venv/.all ## write docs/reference.md from the commands, and docs/zh/
 	$(PY) -m core.reference > docs/reference.md.new && mv docs/reference.md.new docs/reference.md
 	$(PY) -m core.problem_codes > docs/zh/problems.md.new && mv docs/zh/problems.md.new docs/zh/problems.md
 	$(PY) -m core.address # of pyproject.toml, into README and docs
+
+pictures: .venv/.all ## docs/images of README: the pages of the demo that is here (needs Chromium, after make demo)
+	@$(PY) -m tests.pictures
 
 site: .venv/.all ## build the documents as a site into build/site; links and anchors are checked
 	$(PY) -m mkdocs build --strict --quiet

@@ -46,7 +46,7 @@ INSTEAD = {
 }
 PROSE = ["README.md", "CHANGELOG.md", "docs/**/*.md", "dataset_info/README.md", "recipes/**/*.md"]
 PROSE += ["recipes/**/*.yaml", "compiler/**/*.yaml", "compiler/**/*.json", "core/**/*.json", "eval/**/*.yaml"]
-PROSE += ["eval/show/page/*", "Makefile", "pyproject.toml"]
+PROSE += ["eval/show/page/*", "compiler/view/page/*", "Makefile", "pyproject.toml"]
 CODE = [f"{package}/**/*.py" for package in ("core", "compiler", "recipes", "adapters", "eval")]
 
 

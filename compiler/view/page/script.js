@@ -6,6 +6,7 @@ const TOKENS_AT_ONCE = 3000;
 const CHARACTERS_AT_ONCE = 20000;
 const LOSS_LEVELS = 8;
 const PHONE = matchMedia("(max-width: 56rem)");
+const NARROW = matchMedia("(max-width: 74rem)");
 const STATES = ["masked", "learned", "cut"];
 const IMAGE = /^data:image\/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/=]+$/;
 const byId = (id) => document.getElementById(id);
@@ -404,7 +405,7 @@ function card(row, tokens = TOKENS_AT_ONCE) {
   const rest = images.slice(placed).map(picture).filter(Boolean);
   if (rest.length > 0) made.append(element("div", "images", ...rest));
   const body = element("div", "body");
-  const raw = rawElement(row, row.sides.length === 0 || !PHONE.matches);
+  const raw = rawElement(row, row.sides.length === 0 || !NARROW.matches);
   if (row.sides.length > 0) body.append(sides);
   else body.classList.add("raw-only");
   body.append(raw);

@@ -75,6 +75,12 @@ def test_every_count_is_a_filter_with_its_rows_and_share() -> None:
     has(visible(page), "decide which label is right", "3.0 : 1")
 
 
+def test_a_finding_about_no_single_row_is_no_filter() -> None:
+    page = render_page(payload(rows(2), problems=[CodeCount("N352", "another system text", 0)]))
+    has(visible(page), "N352", "another system text")
+    assert 'data-value="N352"' not in page
+
+
 def test_the_histogram_marks_the_cutoff_inside_its_bin() -> None:
     histogram = LengthHistogram([(1, 100, 30), (101, 200, 10), (201, 300, 1)], 150, 5)
     page = render_page(payload(rows(1), lengths=histogram))
