@@ -1,0 +1,173 @@
+"""The parts of `data view` that need no LLaMA-Factory: texts of tokens, counts over a file, size, losses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.messages import raises
+from tuneyard.compiler.view import command
+from tuneyard.compiler.view.build import mixture, thinned
+from tuneyard.compiler.view.command import check_replaceable, find_losses, write_within_limit
+from tuneyard.compiler.view.page_rows import raw_text
+from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, PageSide, PageTurn, ViewPayload
+from tuneyard.compiler.view.scan import scan
+from tuneyard.compiler.view.terminal import BRACKETS, COLOURS, marked
+from tuneyard.compiler.view.thumbnails import thumbnails
+from tuneyard.compiler.view.token_text import TokenTexts
+from tuneyard.core.datasets import Dataset
+from tuneyard.core.errors import RequestError
+from tuneyard.core.token_losses import TOKEN_LOSSES
+
+
+class Bytes:
+    """A tokenizer of which each token is some bytes."""
+
+    def __init__(self, *tokens: bytes, strips: bool = False) -> None:
+        self.tokens = tokens
+        self.strips = strips
+
+    def decode(self, ids: list[int], **_: bool) -> str:
+        text = b"".join(self.tokens[token] for token in ids).decode(errors="replace")
+        return text.removeprefix(" ") if self.strips else text
+
+
+def texts(*tokens: bytes, strips: bool = False) -> list[str]:
+    return TokenTexts(Bytes(*tokens, strips=strips)).of(list(range(len(tokens))))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ((b"a", b"bc"), ["a", "bc"]),
+        ((b"\xe4", b"\xbd", b"\xa0", b"x"), ["", "", "你", "x"]),
+        ((b"\xe4\xbd", b"\xa0\xe5", b"\xa5\xbd"), ["", "你", "好"]),  # the second ends one and begins another
+        ((b"x\xf0", b"\x9f\x99\x82"), ["x", "🙂"]),
+        ((b"\xff", b"a"), ["", "\ufffda"]),  # no text at all: with the next token
+        ((b"a", b"\xe4"), ["a", "\ufffd"]),
+    ],
+)
+def test_a_character_belongs_to_the_token_that_completes_it(tokens, expected):
+    assert texts(*tokens) == expected
+
+
+def test_a_tokenizer_that_strips_the_first_blank_of_each_text():
+    assert texts(b"the", b" cat", b" \xe4\xbd", b"\xa0", strips=True) == ["the", " cat", "", " 你"]
+
+
+def test_a_token_that_the_tokenizer_lacks():
+    assert TokenTexts(Bytes(b"a", b"b")).of([0, None, 1]) == ["a", "\ufffd", "b"]
+
+
+def registered(folder: Path, *rows: object, name: str = "mine") -> Dataset:
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return Dataset(name, path, {"file_name": path.name})
+
+
+def row(question: object, answer: object, **others: object) -> dict[str, object]:
+    return {"instruction": question, "input": "", "output": answer, **others}
+
+
+def test_counts_over_a_file(tmp_path):
+    dataset = registered(
+        tmp_path,
+        row("Is it?", "yes", source="a"),
+        row("is IT ?", "yes", source="b"),  # the same but for blanks and capitals
+        row("Is it?", "no", source="b"),
+        row("<|im_end|>", "no\x01", source="b"),
+        row("Tidy", "<p>no</p>", source="b"),
+        row("lost", None, source="b"),
+    )
+    other = registered(tmp_path, row("Tidy", "no"), name="eval")
+    counts = scan(dataset, None, {f"{dataset.path}:3"}, {"eval": other})
+    assert counts.rows == 6 and counts.row_of_place == {f"{dataset.path}:3": 2}
+    assert dict(counts.counts) == {"W202": 1, "W203": 1, "W205": 1, "W206": 1, "W208": 1, "W214": 1}
+    assert counts.first_rows == {"W202": [1], "W203": [2], "W205": [3], "W206": [3], "W208": [4], "W214": [4]}
+    assert counts.duplicates == {1} and counts.leaked == {"eval": {4}}
+    assert dict(counts.sources) == {"a": 1, "b": 5}
+    assert not counts.labels  # the lost row has none
+
+
+def test_only_the_selected_records_count(tmp_path):
+    dataset = registered(tmp_path, *(row(f"q {number // 2}", "a") for number in range(6)))
+    counts = scan(dataset, frozenset([1, 4, 5]), frozenset(), {})
+    assert (counts.rows, counts.duplicates, dict(counts.labels)) == (3, {5}, {"a": 3})
+
+
+def test_at_most_fifty_rows_of_a_code_are_kept(tmp_path):
+    dataset = registered(tmp_path, *(row("same", "a") for _ in range(80)))
+    counts = scan(dataset, None, frozenset(), {})
+    assert counts.counts["W202"] == 79 and counts.first_rows["W202"] == list(range(1, 51))
+
+
+def test_rows_are_thinned_evenly():
+    rows = [PageRow(number, "{}") for number in range(1, 11)]
+    assert [each.row for each in thinned(rows, 5)] == [1, 3, 5, 7, 9]
+    assert thinned(rows, 10) == rows and thinned(rows, 0) == []
+
+
+def test_a_page_is_kept_within_its_limit(tmp_path, monkeypatch):
+    payload = ViewPayload("mine", "mine.jsonl", rows=[PageRow(n, "x" * 1000) for n in range(1, 101)])
+    monkeypatch.setattr(command, "render_page", lambda payload: payload.to_json())
+    monkeypatch.setattr(command, "LARGEST", 20_000)
+    page = tmp_path / "page.html"
+    write_within_limit(payload, page)
+    written = json.loads(page.read_text())
+    totals = written["totals"]
+    assert 12 < totals["rows_on_page"] == len(written["rows"]) < 20
+    assert totals["left_off_page"] == 100 - totals["rows_on_page"] and page.stat().st_size <= 20_000
+
+
+def test_only_a_page_of_the_command_is_replaced(tmp_path):
+    page = tmp_path / "page.html"
+    check_replaceable(page, force=False)
+    page.write_text(f"<head>{command.MARK}")
+    check_replaceable(page, force=False)
+    page.write_text("mine")
+    check_replaceable(page, force=True)
+    with raises(RequestError, "--force"):
+        check_replaceable(page, force=False)
+    with raises(RequestError, "is a folder"):
+        check_replaceable(tmp_path, force=True)
+
+
+def test_the_losses_of_a_dataset_are_found_in_a_folder_of_results(tmp_path):
+    for folder in ("base/mine", "base/other", "tuned/mine"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / TOKEN_LOSSES).touch()
+    file = tmp_path / "base/mine" / TOKEN_LOSSES
+    assert find_losses(tmp_path / "base", "mine") == file == find_losses(file, "mine")
+    with raises(RequestError, "2 models"):
+        find_losses(tmp_path, "mine")
+    (tmp_path / "empty").mkdir()
+    with raises(RequestError, "--token-losses"):
+        find_losses(tmp_path / "empty", "mine")
+
+
+def test_tokens_are_marked_by_their_state():
+    spans = [(1, MASKED), (1, LEARNED), (0, LEARNED), (1, LEARNED), (1, CUT)]
+    side = PageSide(
+        "", "", [PageTurn("user", "text", "a", spans[:1]), PageTurn("x", "text", "bcd", spans[1:])]
+    )
+    assert marked(side, BRACKETS) == "a⟦bc⟧✂d✂"
+    assert marked(side, COLOURS) == "\x1b[2ma\x1b[0m\x1b[1;32mbc\x1b[0m\x1b[9;31md\x1b[0m"
+
+
+def test_raw_texts_can_be_written():
+    assert json.loads(raw_text({"a": "你"})) == {"a": "你"}
+    assert raw_text({"a": "\ud800"}).encode() == b'{"a": "\\ud800"}'
+
+
+def test_pictures_that_cannot_be_opened_are_left_out(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (900, 500), "blue").save(tmp_path / "blue.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG no")
+    images = [tmp_path / "broken.png", tmp_path / "none.png", *[tmp_path / "blue.png"] * 6, 3]
+    uris = thumbnails(map(str, images))
+    assert len(uris) == 4 and all(uri.startswith("data:image/jpeg;base64,") for uri in uris)
+
+
+def test_a_dataset_without_a_manifest_has_no_parts(tmp_path):
+    assert mixture(tmp_path, "mine", 3) == []
