@@ -98,7 +98,13 @@ cli.epilog = ask.epilog
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for tally.md and tally.json.")
 def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     """Read filled sheets, one of each rater, and report which model won, by criterion and overall."""
-    sheet_of = _by_rater(sheets)
+    stems = Counter(sheet.stem for sheet in sheets)
+    sheet_of = {}
+    for sheet in sheets:  # a rater is named by the path if two sheets have the same name
+        rater = sheet.stem if stems[sheet.stem] == 1 else str(sheet)
+        sheet_of[rater] = require(sheet, "sheet")
+    if len(sheet_of) < len(sheets):
+        raise RequestError("a sheet is named twice: give each rater's sheet once")
     answer_key = read_key(require(key or sheets[0].with_name(KEY), "key"))
     ratings = []
     for rater, sheet in sheet_of.items():
@@ -112,18 +118,6 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
 
 
 cli.add_command(tally)
-
-
-def _by_rater(sheets: Sequence[Path]) -> dict[str, Path]:
-    """Sheets by rater: the name of the file, or its path if two sheets have the same name."""
-    stems = Counter(sheet.stem for sheet in sheets)
-    sheet_of = {}
-    for sheet in sheets:
-        rater = sheet.stem if stems[sheet.stem] == 1 else str(sheet)
-        sheet_of[rater] = require(sheet, "sheet")
-    if len(sheet_of) < len(sheets):
-        raise RequestError("a sheet is named twice: give each rater's sheet once")
-    return sheet_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,14 @@ class Dialogue(Task):
     def scorer(self, job: Job) -> Scorer:
         """Play every conversation with several questions. The others are left out."""
         talks = {row: talk.messages for row, talk in enumerate(job.rows) if _several_questions(talk)}
-        return conversing(job.generator, talks, _fits(job), job.request.max_new_tokens)
+        model, encode = job.opened.model, job.candidate.prompting.encode
+
+        def fits(messages: Messages) -> bool:
+            if isinstance(model, Server):  # it refuses by itself
+                return True
+            return len(encode(messages)) <= model.context - job.request.max_new_tokens
+
+        return conversing(job.generator, talks, fits, job.request.max_new_tokens)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The data's own answers, the row's number, and the transcript or the reason why it is missing."""
@@ -198,13 +205,6 @@ def conversing(
         ]
 
     return Scorer(*generator.plan(talks, max_new_tokens), score)
-
-
-def _fits(job: Job) -> Callable[[Messages], bool]:
-    if isinstance(job.opened.model, Server):
-        return lambda _: True  # a server refuses by itself
-    room = job.opened.model.context - job.request.max_new_tokens
-    return lambda messages: len(job.candidate.prompting.encode(messages)) <= room
 
 
 def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Mean]:

@@ -207,7 +207,14 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
     if not options.quick:
         checked = ask_check(llamafactory, checked, model)
         if model is not None:
-            _require_read(model, checked.answer)
+            for part in ("tokens", "model"):
+                reason = checked.answer.get(part, {}).get("error")
+                if reason is not None:
+                    fix = (
+                        "name a folder with config.json and the tokenizer's files, or a model in the hub's "
+                        "cache"
+                    )
+                    raise RequestError(f"--model {model}: {reason}; {fix}")
         if not as_json:
             _show(checked.problems, len(checked.problems) if options.show_all else SHOWN - printed)
         problems = [*problems, *checked.problems]
@@ -273,15 +280,6 @@ def ask_check(llamafactory: LlamaFactory, checked: Checked, model: str | None) -
     if not {"E30", "E31"} & {*codes}:  # it reads paths and numbers
         problems += disk_problems(recipe, answer, schedule)
     return replace(checked, answer=answer, problems=_noted(problems, target))
-
-
-def _require_read(model: str, answer: Answer) -> None:
-    """Raise `RequestError` if LLaMA-Factory could not read the folder of `--model`."""
-    for part in ("tokens", "model"):
-        reason = answer.get(part, {}).get("error")
-        if reason is not None:
-            fix = "name a folder with config.json and the tokenizer's files, or a model in the hub's cache"
-            raise RequestError(f"--model {model}: {reason}; {fix}")
 
 
 def _noted(problems: list[Problem], target: Machine) -> list[Problem]:

@@ -6,7 +6,7 @@ is --rescore, which reads kept answers. docs/eval-nli.md describes the files.
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -226,20 +226,14 @@ def show(job: Job, task: Task, results: Mapping[str, Any], note: str) -> None:
 def _rescore(job: Job, source: Path, plan: ScoringPlan) -> None:
     """Score the kept outputs of a job again and write its files."""
     kept = source / job.folder.relative_to(job.request.out) / PREDICTIONS
-    lines = list(_again(kept, job, plan.task))
+    lines = []
+    for number, line in json_lines(kept):
+        row, rows = line.get("row"), len(job.rows)
+        if type(row) is not int or not 0 <= row < rows:
+            raise ContentError(f"{kept}:{number}: row {show_value(row)}, expected one of the {rows} examples")
+        lines.append(plan.task.again(job, line))
     log = PredictionLog(job.folder, [], job.dataset.clusters)
     results = results_of(job, plan.task, log.finish(lines), plan.identity)
     origin = {"path": str(kept), "sha256": sha256(kept)}
     write_json(job.folder / RESULTS, {**results, "rescored_from": origin})
     show(job, plan.task, results, tr("rescored from {folder}", folder=kept))
-
-
-def _again(source: Path, job: Job, task: Task) -> Iterator[Prediction]:
-    """Yield the lines of a kept predictions.jsonl, scored again."""
-    for number, line in json_lines(source):
-        row, rows = line.get("row"), len(job.rows)
-        if type(row) is not int or not 0 <= row < rows:
-            raise ContentError(
-                f"{source}:{number}: row {show_value(row)}, expected one of the {rows} examples"
-            )
-        yield task.again(job, line)
