@@ -94,6 +94,10 @@ MOST_IN_TITLE = 3
     metavar="N",
     help="The page shows at most N incorrect examples, evenly spread.",
 )
+@click.option(
+    "--title", default="", metavar="TEXT", help="Title of the report.  [default: Report on RESULTS]"
+)
+@click.option("--note", default="", metavar="TEXT", help="Text below the title of the report.")
 @click.option("--force", is_flag=True, help="Replace a comparison of other runs in --out.")
 @lang_option
 def cli(
@@ -107,6 +111,8 @@ def cli(
     margin: float | None,
     replicates: tuple[str, ...],
     errors: int,
+    title: str,
+    note: str,
     force: bool,
 ) -> None:
     """Compare models on the examples that all of them answered; write tables, plots and an HTML page.
@@ -123,7 +129,7 @@ def cli(
     from tuneyard.eval.judge.questions.other_metrics import OtherMetrics
     from tuneyard.eval.judge.questions.replicates import Replicates, parse_replicates
     from tuneyard.eval.judge.questions.slices import BySlices
-    from tuneyard.eval.show.html import argument
+    from tuneyard.eval.show.places import argument
 
     questions: list[Question] = []
     if choose_on:
@@ -146,13 +152,12 @@ def cli(
     if not metric:
         questions.append(OtherMetrics())
     check_table(out)
-    page = Page("")
-    if not metric:
+    if not title:
         sources = [argument(text) for text in results[:MOST_IN_TITLE]]
         if len(results) > MOST_IN_TITLE:
             sources.append(tr("{more} more", more=len(results) - MOST_IN_TITLE))
-        page = Page(tr("Report on {names}", names=listed(sources)), errors=errors)
-    write(compare_results(results, questions), out, page, force=force)
+        title = tr("Report on {names}", names=listed(sources))
+    write(compare_results(results, questions), out, Page(title, note=note, errors=errors), force=force)
 
 
 def compare_results(results: Sequence[str], questions: "Sequence[Question]") -> "ComparedRuns":
@@ -176,11 +181,12 @@ def compare_results(results: Sequence[str], questions: "Sequence[Question]") -> 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The page's title, the command that makes it, and its largest number of incorrect examples."""
+    """The report's title and the user's note, the command that makes it, and its most incorrect examples."""
 
     title: str
     module: str = "eval.compare"
     errors: int = MOST_ERRORS
+    note: str = ""
 
 
 def write(
@@ -226,7 +232,7 @@ def lay_out(
     """
     from tuneyard.eval.show.tables import document, text_of
 
-    text = text_of(compared, tables)
+    text = text_of(compared, tables, page.title, page.note)
     if not compared.comparison.is_accuracy:
         document_text = json_text({**facts, **document(compared, [])})
         return {TABLE: text.encode(), TABLE_JSON: document_text.encode()}
@@ -236,7 +242,7 @@ def lay_out(
     plots = draw_plots(compared.comparison, compared.run_list)
     files = {plot.name: plot.png for plot in plots}
     document_text = json_text({**facts, **document(compared, list(files))})
-    files[PAGE] = render(compared, page.title, page.errors, page.module, tables, plots).encode()
+    files[PAGE] = render(compared, page.title, page.errors, page.module, tables, plots, page.note).encode()
     files[TABLE] = text.encode()
     files[CHANGED] = changed_examples(compared).encode()
     files[TABLE_JSON] = document_text.encode()

@@ -194,3 +194,8 @@ class Comparison:
         if self.mean:
             sections.append(self.mean)
         return sorted(sections, key=lambda section: bool(section.decided_by))
+
+    @property
+    def deciding(self) -> list[Section]:
+        """The sections that the verdict is based on: one, or every dataset if there is no mean."""
+        return [section for section in self.sections if not section.decided_by]

@@ -19,6 +19,7 @@ from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object, sha256, write_json
 from tuneyard.core.language import tr
+from tuneyard.core.manifest import manifest_beside
 from tuneyard.core.warn import warn, warn_once
 from tuneyard.eval.backends import shards
 from tuneyard.eval.backends.scorers import Scorer, score_in_halves
@@ -42,6 +43,7 @@ from tuneyard.eval.scoring.task import Job, Task
 from tuneyard.eval.statistics.rates import groups_of
 
 ORIGIN = (
+    "about",
     "trained_on",
     "training_rows",
     "weights",
@@ -184,10 +186,12 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     settings, candidate = identity["settings"], job.candidate
     folders = [part.adapter.folder for part in candidate.parts]
     fingerprints = fingerprints_of(job.dataset, len(job.rows))
-    origin: dict[str, Any] = {
-        # None if no file records a training
-        "trained_on": trained_on(folders, Path(job.request.model), job.dataset.name, fingerprints),
-    }
+    origin: dict[str, Any] = {}
+    compiled = manifest_beside(job.dataset.path)
+    if compiled is not None and compiled[0].about:
+        origin["about"] = compiled[0].about  # the dataset's description in its spec
+    # None if no file records a training
+    origin["trained_on"] = trained_on(folders, Path(job.request.model), job.dataset.name, fingerprints)
     training_rows = training_rows_of(job.dataset, len(job.rows))
     if training_rows:
         origin["training_rows"] = training_rows

@@ -7,7 +7,6 @@ connection. A path is relative to the working folder, or its last name alone: th
 import html
 import json
 import re
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -27,9 +26,11 @@ from tuneyard.eval.judge.questions.against_base import differences, figures, sco
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.incorrect import IncorrectExamples
+from tuneyard.eval.show.places import command_line, without_places
 from tuneyard.eval.show.plots import DrawnPlot, caption, folder_name
-from tuneyard.eval.show.tables import LEFT_OUT, method
-from tuneyard.eval.show.verdict import headline, verdict
+from tuneyard.eval.show.setup import compared_tables
+from tuneyard.eval.show.tables import LEFT_OUT, method, section_text
+from tuneyard.eval.show.verdict import decisions
 
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
@@ -46,8 +47,8 @@ SAME = "overall_accuracy_comparison.png"  # what accuracy.png shows, of one data
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
     "classes", "confusion", "metrics", "label_mass", "too_long", "model", "set", "check_generate",
+    "about",
 }  # fmt: skip  # facts that the page's tables show, or that are not worth a line
-ABSOLUTE = re.compile(r"(?<![\w./~<-])~?/(?:[^\s/'\",;=+]+/)*([^\s/'\",;=+]+)/?")
 
 
 def page(
@@ -57,16 +58,14 @@ def page(
     plots: Sequence[DrawnPlot],
     errors: Sequence[IncorrectExamples],
     command: str,
+    note: str = "",
 ) -> str:
     """Render the page, which lists the incorrect examples `errors`.
 
-    `captioned` are the first tables by caption, `plots` are drawn. `command` made the page.
+    `captioned` are tables of other questions by caption, `plots` are drawn. `command` made the page. The
+    user's `note` is below the title.
     """
     comparison = compared.comparison
-    sentence = headline(comparison)
-    deciding = comparison.sections
-    if sentence:
-        deciding = deciding[:1]
     notes = [LEFT_OUT]
     if plot_language() != current():
         notes.append(NOT_WRITTEN)
@@ -79,7 +78,9 @@ def page(
     cards: list[tuple[str, dict[str, Any]]] = []
     for incorrect in errors:
         cards += [(incorrect.dataset, row) for row in incorrect.rows]
-    functions = {function.__name__: function for function in (tr, section_name, verdict, differences, method)}
+    functions = {
+        function.__name__: function for function in (tr, section_name, section_text, differences, method)
+    }
     return fill_page(
         PAGE,
         inline_styles=True,  # matplotlib's drawings
@@ -87,18 +88,20 @@ def page(
         explained=explained,
         prose=partial(explained, only=IN_PROSE),
         title=without_places(title),
-        about=_about(comparison),
+        about=_about(),
         base=comparison.base,
         models=comparison.models,
         sections=comparison.sections,
         mark=MARK,
-        sentence=sentence,
-        decided=deciding,
+        decisions=decisions(comparison),
+        note=note,
+        compared=compared_tables(compared),
         accuracies=scores(comparison),
         plots=pictures,
         warnings=[without_places(warning) for warning in compared.warnings],
         notes=notes,
-        tables={f"{name}.": table for name, table in captioned.items()} | figures(comparison),
+        questions={f"{name}.": table for name, table in captioned.items()},
+        tables=figures(comparison),
         errors=[{"dataset": one.dataset, "counts": _counts(one)} for one in errors],
         cards=cards[:STATIC],
         glossary=[(tr(term), tr(meaning)) for term, meaning in GLOSSARY.items()],
@@ -107,17 +110,14 @@ def page(
     )
 
 
-def _about(comparison: Comparison) -> list[tuple[str, str]]:
+def _about() -> list[tuple[str, str]]:
     installed = version()
     commit = ""
     if installed.get("commit"):
         commit = f" ({installed['commit'][:9]})"
-    datasets = [f"{section.name} (n = {section.n:,})" for section in comparison.sets]
     return [
         (tr("Date"), f"{datetime.now(UTC):%Y-%m-%d}"),
         (tr("Tuneyard"), f"{installed['version']}{commit}"),
-        (tr("Models"), tr(", ").join(comparison.models)),
-        (tr("Datasets"), tr(", ").join(datasets)),
     ]
 
 
@@ -184,8 +184,7 @@ GLOSSARY = {
     "regressed": "Examples that the second model, or the base, has correct and the first incorrect.",
     "p": "How often chance alone gives a difference as large, in any of the comparisons made together.",
     "minimum detectable effect": "The least difference, in points, that these examples show with 80 % power.",
-    "statistically tied": "No significant difference at 5 % here, which does not show them to be equal.",
-    "drawn towards their mean": "Corrected for having been chosen as the best of several.",
+    "not shown": "No significant difference at 5 % here, which does not show them to be equal.",
     "confidence": "The probability of the label that was chosen, out of that of all labels.",
     "calibration": "How well a model's confidence agrees with its accuracy.",
     "ECE": "Expected calibration error: the mean distance between confidence and accuracy.",
@@ -193,7 +192,7 @@ GLOSSARY = {
     "unparsed": "Answers in which no label was found; they count as incorrect.",
     "clusters": "Examples that share a text and are not independent; tests keep them together.",
 }
-IN_PROSE = ("statistically tied", "minimum detectable effect", "drawn towards their mean")
+IN_PROSE = ("not shown", "minimum detectable effect")
 
 
 def explained(text: str, only: Collection[str] = GLOSSARY) -> str:
@@ -241,37 +240,3 @@ def _plain(value: object) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)
-
-
-def without_places(text: str) -> str:
-    """Shorten the absolute paths in a text to relative paths or last names.
-
-    >>> without_places("out=/srv/jane/runs/a was scored by http://localhost:8000/v1")
-    'out=a was scored by http://localhost:8000/v1'
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents[:-1], Path.home()):  # whose names may contain blanks
-        if folder != folder.parent:
-            text = text.replace(f"{folder}/", "")
-    return ABSOLUTE.sub(r"\1", text)
-
-
-def argument(text: str) -> str:
-    """Shorten an argument that is a path or NAME=PATH; the path may contain blanks.
-
-    >>> argument("rte=/srv/jane/my runs/a")
-    'rte=a'
-    """
-    name, equals, path = text.rpartition("=")
-    here = path.removeprefix(f"{Path.cwd()}/")
-    if Path(here).is_absolute():
-        return f"{name}{equals}{Path(here).name}"
-    return without_places(f"{name}{equals}{here}")
-
-
-def command_line(text: str) -> str:
-    """Shorten the paths in the arguments of a command."""
-    try:
-        return shlex.join(map(argument, shlex.split(text)))
-    except ValueError:  # an open quote: no command of ours
-        return without_places(text)

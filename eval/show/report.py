@@ -18,15 +18,16 @@ def render(
     module: str = "eval.compare",
     tables: Mapping[str, Table] | None = None,
     plots: Sequence[DrawnPlot] | None = None,
+    note: str = "",
 ) -> str:
     """Render the page with at most `most` incorrect examples.
 
-    `module` is the command that makes the page. `tables` by caption come before the plots, by default those
-    of the questions. `plots` are drawn if they are not given.
+    `module` is the command that makes the page. `tables` by caption follow the deciding section, by
+    default those of the questions. `plots` are drawn if they are not given. `note` is the user's.
     """
     if plots is None:
         plots = draw_plots(compared.comparison, compared.run_list)
     if tables is None:
         tables = question_tables(compared)
     errors = collect_incorrect(compared.run_list, compared.comparison.models, most)
-    return page(title, compared, tables, plots, errors, command_line(module))
+    return page(title, compared, tables, plots, errors, command_line(module), note)

@@ -12,12 +12,16 @@ from tuneyard.eval.judge.conclusions import MEAN, Comparison, Section
 from tuneyard.eval.judge.questions.against_base import AgainstBase, differences, figures, scores, section_name
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.repeats import CAPTION, repeats_table
-from tuneyard.eval.show.verdict import headline, verdict
+from tuneyard.eval.show.setup import compared_tables
+from tuneyard.eval.show.verdict import decisions, notes, verdict
 
 LEFT_OUT = (
     "The intervals are for these examples and these weights. They leave out what another training seed, "
     "another prompt or other data would change."
 )
+
+COMPARED = "What was compared"
+OTHER_FIGURES = "Other figures"
 
 
 def question_tables(compared: ComparedRuns) -> dict[str, Table]:
@@ -32,10 +36,35 @@ def question_tables(compared: ComparedRuns) -> dict[str, Table]:
     return tables
 
 
-def text_of(compared: ComparedRuns, tables: Mapping[str, Table]) -> str:
-    """table.md: the first tables by caption, then the comparison (`markdown`)."""
-    parts = [f"## {caption}\n\n{grid(table)}" for caption, table in tables.items()]
-    return "\n\n".join([*parts, markdown(compared.comparison)])
+def text_of(compared: ComparedRuns, tables: Mapping[str, Table], title: str = "", note: str = "") -> str:
+    """table.md: what is to be done, what was compared, then the comparison with the tables by caption.
+
+    The user's `note` follows the `title`.
+    """
+    setup = [f"## {title or tr(COMPARED)}"]
+    if note:
+        setup.append(note)
+    setup += [grid(table) for table in compared_tables(compared).values()]
+    captioned = [f"## {caption}\n\n{grid(table)}" for caption, table in tables.items()]
+    return _text(compared.comparison, setup, captioned)
+
+
+def markdown(comparison: Comparison) -> str:
+    """The comparison alone, without a description of what was compared."""
+    return _text(comparison, [], [])
+
+
+def _text(comparison: Comparison, setup: Sequence[str], captioned: Sequence[str]) -> str:
+    """The decision comes first, then the sections: those that decide, `captioned` tables, the others."""
+    described = [section for section in comparison.sections if section.decided_by]
+    parts = [*decisions(comparison), *setup, grid(scores(comparison))]
+    parts += [_section(section, comparison) for section in comparison.deciding]
+    parts += captioned
+    parts += [_section(section, comparison) for section in described]
+    others = figures(comparison)
+    if others:
+        parts += [f"## {tr(OTHER_FIGURES)}", *map(grid, others.values())]
+    return "\n\n".join([*parts, tr(LEFT_OUT)]) + "\n"
 
 
 def method(section: Section) -> str:
@@ -72,22 +101,20 @@ def _corrected(against: int, between: int) -> str:
     return ""
 
 
-def markdown(comparison: Comparison) -> str:
-    """Scores, then each section's tests under its verdict."""
-    parts = [grid(table) for table in (scores(comparison), *figures(comparison).values())]
-    parts += [_section(section, comparison) for section in comparison.sections]
-    return "\n\n".join([*parts, tr(LEFT_OUT)]) + "\n"
-
-
 def _section(section: Section, comparison: Comparison) -> str:
-    parts = [f"## {section_name(section.name)}"]
-    if section is comparison.mean and not section.decided_by and section.against_base:
-        parts.append(headline(comparison))
-    parts.append(verdict(section, comparison.base))
+    """A section's tests. The decision from a deciding section is the first line of the report."""
+    parts = [f"## {section_name(section.name)}", section_text(section, comparison.base)]
     tables = [grid(table) for table in differences(section).values()]
     if tables:
         parts += [*tables, method(section)]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
+
+
+def section_text(section: Section, base: str) -> str:
+    """The sentences of a section: of a deciding one those that follow the decision."""
+    if section.decided_by:
+        return verdict(section, base)
+    return notes(section, base).strip()
 
 
 def document(compared: ComparedRuns, plots: Sequence[str]) -> dict[str, object]:

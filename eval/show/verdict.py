@@ -1,5 +1,6 @@
 """The conclusion from a comparison in one or two sentences."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -9,170 +10,111 @@ from tuneyard.eval.judge.conclusions import MEAN, Comparison, PairedTest, Sectio
 from tuneyard.eval.judge.questions.against_base import section_name
 from tuneyard.eval.read.contamination import contamination
 
-SHIP = "Ship {best}: {ours} against {theirs} of {base}, {gain}, p {p}."
-AHEAD = "Better than {base} here: {best}, {ours} against {theirs}, {gain}, p {p}."
+SHIP = "Ship {best}: {ours}, against {theirs} for {base}."
+SHIP_ON = "Ship {best}: {ours} on {name}, against {theirs} for {base}."
+AHEAD = "Better than {base} here: {best}, {ours}, against {theirs}."
+NOT_BETTER = " It is not shown to be better than {rivals}."
+SIMPLER = " It is not shown to be better than {rivals}, which is the simpler choice."
+ALL_SIMPLER = " It is not shown to be better than {rivals}, which are simpler choices."
+SECOND = " It is better than {model}, the second best ({gain}, p {p})."
+DIFFERENCE = " The difference between {best} and {base} is {gain}, p {p}."
+CHOSEN = " Choosing the best of {count} overstates its gain; corrected for that, it is {gain}."
 NOT_OVER_MAJORITY = " But it is not shown to beat the majority-class baseline ({share})."
-CHOSEN = " The best of {count} candidates is partly lucky: drawn towards their mean it is at {gain}."
-TIED = " Statistically tied with {model} ({gain}, p {p})."
 KEEP = "Keep {base}: all others are worse ({listed}; p {p})."
 BEHIND = "Worse than {base} here: all others ({listed}; p {p})."
+UNDECIDED = (
+    "Keep {base}: there is no evidence that another model is better. The closest is {model}: {gain}, p {p}; "
+    "minimum detectable effect at n = {n:,}: {smallest}."
+)
 NO_EVIDENCE = (
-    "No evidence of a difference from {base}: {model} is at {gain}, p {p}; "
+    "No evidence of a difference from {base} here: {model} is at {gain}, p {p}; "
     "minimum detectable effect at n = {n:,}: {smallest}."
 )
 WORSE = " {model} is worse ({gain}, p {p})."
 LEFT_OUT = " Left out: {rows} without a value."
 WITHIN = " {model} is {shown} to be within {margin:g} points of {other}: {gain}."
 DESCRIBED = " This is for information; the verdict is the one on {section}."
-BEATS = "{models} beats {base} on {where}"
-BEAT = "{models} beat {base} on {where}"
-ALL_TIED = " and are statistically tied"
-BEST_TIED = "; {best} is statistically tied with {models}"
-NONE_BEATS = "No model is shown to beat {base} on {where}"
-BEST = "; best per dataset: {best}"
-DEFAULT = "; default: {model} ({highest})."
-DEFAULT_NOT_TOP = (
-    "; default: {model} ({value}). {top} has the {highest} ({top_value}), but is not shown to beat {base}."
-)
-DEFAULT_NOT_BELOW = (
-    "; default: {model} ({value}). {top} has the {highest} ({top_value}), but is worse than {baseline}."
-)
-DEFAULT_BASE = "; default: {base}."
-DEFAULT_NONE = "; default: none. Something is wrong with the labels, the parser or the template."
-BELOW = "{models} beats {base} on {where}, but is worse than {baseline}"
-SOME_BELOW = "{models} beat {base} on {where}, but are worse than {baseline}"
 NOT_BELOW = (
-    "Ship none: {best} is better than {base} ({ours} against {theirs}, {gain}, p {p}), but worse than "
+    "Ship none: {best} is better than {base} ({ours}, against {theirs}, {gain}, p {p}), but worse than "
     "{below}. {wrong}"
 )
 WRONG = "Something is wrong with the labels, the parser or the template: read the incorrect examples."
 BASE_BELOW = " {base} is worse than {below}. {wrong}"
 BELOW_ELSEWHERE = " But {model} is worse than {below}. {wrong}"
-DEFAULT_BELOW_ELSEWHERE = " But {model} is worse than {baseline}."
 MAJORITY = "the majority-class baseline"
 MAJORITY_ON = "the majority-class baseline on {datasets}"
 HIGHER = " {top} has a better figure ({value}), but is not shown to be better than {base} ({gain}, p {p})."
 HIGHER_BELOW = " {top} has a better figure ({value}), but is worse than {below}."
-MOST_NAMED = 6
+BASE = "base"
+MOST_RIVALS = 3
+MERGE_PART = re.compile(r"(?P<adapter>[^=,]+)=(?P<weight>-?\d+(?:\.\d+)?)")
+"""An adapter and its weight in the name of a merge, e.g. `rte=0.5,mnli=0.5`."""
 
 
-def headline(comparison: Comparison) -> str:
-    """One sentence on the deciding section: the models that beat the base, ties, best per dataset, default.
+def decisions(comparison: Comparison) -> list[str]:
+    """The first lines of a report: what is to be done, with the reason and the alternative.
 
-    "" if several sections decide: several datasets without a mean (different tasks).
+    One line, or one for each dataset if they cannot be averaged (different tasks).
     """
-    deciding = [section for section in comparison.sections if not section.decided_by]
-    if len(deciding) != 1:
-        return ""
-    (section,) = deciding
-    base = comparison.base
-    if not section.against_base:
-        return tr("Nothing to compare: {why}.", why=_only(section, base))
-    where = section.name
-    per_dataset = ""
-    if section.name == MEAN:
-        where = _mean_name(section, comparison.sets)
-        best = [tr("{model} on {name}", model=_first(one), name=one.name) for one in comparison.sets]
-        per_dataset = tr(BEST, best=tr(", ").join(best))
-    if section.best is None and section.better:
-        template = SOME_BELOW
-        if len(section.better) == 1:
-            template = BELOW
-        baseline = _baseline(section, section.better)
-        below = tr(template, models=_names(section.better), base=base, where=where, baseline=baseline)
-        return below + per_dataset + tr(DEFAULT_NONE)
-    if section.best is None:
-        default = tr(DEFAULT_BASE, base=base) + _default_below_elsewhere(section, base)
-        return tr(NONE_BEATS, base=base, where=where) + per_dataset + default
-    default = _default(section, section.best, base) + _default_below_elsewhere(section, section.best)
-    return _winners(section, base, where) + per_dataset + default
-
-
-def _mean_name(section: Section, datasets: Sequence[Section]) -> str:
-    """Name the average of all datasets, with its metric and the datasets."""
-    names = tr(", ").join(dataset.name for dataset in datasets)
-    template = "the average {metric} of {count} datasets ({names})"
-    if section.is_accuracy:
-        template = "the average of {count} datasets ({names})"
-    return tr(template, count=len(datasets), names=names, metric=section.metric.name)
-
-
-def _default(section: Section, best: str, base: str) -> str:
-    """Name the model to take by default, and the model of the best figure if that is another one."""
-    top = section.ranked[0]
-    value, top_value = _values(section, best, top)
-    highest = _highest(section)
-    if section.figures[best].value == section.figures[top].value:
-        return tr(DEFAULT, model=best, highest=highest)
-    if top in section.below_majority:
-        return tr(
-            DEFAULT_NOT_BELOW,
-            model=best, value=value, top=top, highest=highest, top_value=top_value,
-            baseline=_baseline(section, [top]),
-        )  # fmt: skip
-    return tr(
-        DEFAULT_NOT_TOP, model=best, value=value, top=top, highest=highest, top_value=top_value, base=base
-    )
-
-
-def _default_below_elsewhere(section: Section, model: str) -> str:
-    """Name the datasets that do not decide, on which the default is worse than the majority class."""
-    datasets = [below.name for below in section.elsewhere_below_majority(model)]
-    if not datasets:
-        return ""
-    return tr(DEFAULT_BELOW_ELSEWHERE, model=model, baseline=tr(MAJORITY_ON, datasets=listed(datasets)))
-
-
-def _highest(section: Section) -> str:
-    """Name of a section's best figure: "highest accuracy", "lowest mean"."""
-    if section.name == MEAN:
-        if section.metric.higher:
-            return tr("highest mean")
-        return tr("lowest mean")
-    if section.is_accuracy:
-        return tr("highest accuracy")
-    if section.metric.higher:
-        return tr("highest {metric}", metric=section.metric.name)
-    return tr("lowest {metric}", metric=section.metric.name)
-
-
-def _first(section: Section) -> str:
-    """The model of the best figure, with the figure."""
-    model = section.ranked[0]
-    return f"{model} ({section.metric.value_text(section.figures[model].value)})"
-
-
-def _winners(section: Section, base: str, where: str) -> str:
-    """Name the models that beat the base, and those of them that are statistically tied."""
-    winners = section.better
-    template = BEAT
-    if len(winners) == 1:
-        template = BEATS
-    text = tr(template, models=_names(winners), base=base, where=where)
-    among_winners = [test for test in section.between if test.model in winners and test.against in winners]
-    if among_winners and not any(test.shown for test in among_winners):
-        return text + tr(ALL_TIED)
-    tied = [test.against for test in section.rivals]
-    if tied:
-        text += tr(BEST_TIED, best=section.best, models=_names(tied))
-    return text
-
-
-def _names(models: Sequence[str]) -> str:
-    """List the models, the first `MOST_NAMED` by name."""
-    more = len(models) - MOST_NAMED
-    if more <= 0:
-        return listed(models)
-    return listed([*models[:MOST_NAMED], tr("{more} more", more=more)])
+    deciding = comparison.deciding
+    lines = [decision(section, comparison.base) for section in deciding]
+    if len(deciding) == 1:
+        return lines
+    named = zip(deciding, lines, strict=True)
+    return [tr("On {name}: {verdict}", name=section.name, verdict=line) for section, line in named]
 
 
 def verdict(section: Section, base: str) -> str:
-    """The conclusion from one section: ship a model, keep the base, or no evidence of a difference.
+    """The decision from one section with all further sentences, and the deciding section if it is another."""
+    text = decision(section, base) + notes(section, base)
+    if section.decided_by:
+        text += tr(DESCRIBED, section=section_name(section.decided_by))
+    return text
 
-    Further sentences give the minimum detectable effect, rows left out, the models that were trained on some
-    of the examples, and the section that decides if this one only describes.
+
+def decision(section: Section, base: str) -> str:
+    """What is to be done by one section: ship a model, or keep the base, or ship none.
+
+    A section that only describes states which model is better or worse.
     """
-    text = _decision(section, base) + _within(section)
+    if not section.against_base:
+        return tr("Nothing to compare: {why}.", why=_only(section, base))
+    best = section.best
+    if best is None:
+        return _not_better(section, base)
+    value, base_value = _values(section, best, base)
+    if not section.is_accuracy:
+        value = f"{section.metric.name} {value}"
+    template = SHIP
+    if section.elsewhere:
+        template = SHIP_ON
+    if section.decided_by:
+        template = AHEAD
+    text = tr(
+        template,
+        best=called(best), base=called(base), ours=value, theirs=base_value, name=section.name,
+    )  # fmt: skip
+    text += _alternatives(section, best)
+    over = section.over_majority.get(best)
+    if over and not (over.shown and over.value > 0):
+        text += tr(NOT_OVER_MAJORITY, share=percent(section.majority))
+    return text + _below_elsewhere(section, best) + _higher(section, best, base)
+
+
+def notes(section: Section, base: str) -> str:
+    """Sentences that follow the decision from a section: the gain, the margin, rows left out, training rows.
+
+    "" if there are none.
+    """
+    text = ""
+    best = section.best
+    if best is not None:
+        test = _against_base(section, best)
+        gain = _interval(section, test)
+        text += tr(DIFFERENCE, best=called(best), base=called(base), gain=gain, p=show_p(test.p))
+        if test.shrunk is not None and not _higher(section, best, base):  # luck lifts the highest figure only
+            text += tr(CHOSEN, count=len(section.against_base), gain=_gain(section, test.shrunk))
+    text += _within(section)
     if section.left_out:
         text += tr(LEFT_OUT, rows=tr_counted(section.left_out, "row"))
     metric = _metric_name(section)
@@ -182,36 +124,104 @@ def verdict(section: Section, base: str) -> str:
                 model, score.trained_on, score.n, [], metric, at_most=score.trained_on_at_most
             )
             text += f" {warning}{tr('.')}"
-    if section.decided_by:
-        text += tr(DESCRIBED, section=section_name(section.decided_by))
     return text
 
 
-def _decision(section: Section, base: str) -> str:
-    if not section.against_base:
-        return tr("Nothing to compare: {why}.", why=_only(section, base))
-    best = section.best
-    if best is None:
-        return _not_better(section, base)
-    test = _against_base(section, best)
-    value, base_value = _values(section, best, base)
-    if not section.is_accuracy:
-        value = f"{section.metric.name} {value}"
-    template = SHIP
-    if section.decided_by:
-        template = AHEAD
-    gain = _interval(section, test)
-    text = tr(template, best=best, base=base, ours=value, theirs=base_value, gain=gain, p=show_p(test.p))
-    higher = _higher(section, best, base)
-    if test.shrunk is not None and not higher:  # luck lifts the highest figure, not one below it
-        text += tr(CHOSEN, count=len(section.against_base), gain=_gain(section, test.shrunk))
-    over = section.over_majority.get(best)
-    if over and not (over.shown and over.value > 0):
-        text += tr(NOT_OVER_MAJORITY, share=percent(section.majority))
-    text += _below_elsewhere(section, best) + higher
-    for rival in section.rivals:
-        text += tr(TIED, model=rival.against, gain=_gain(section, rival.value), p=show_p(rival.p))
+def called(model: str) -> str:
+    """A model for a sentence: the base, or a merge by its adapters and weights.
+
+    >>> called("rte=0.5,mnli=0.5")
+    'the merge (rte × 0.5 + mnli × 0.5)'
+    """
+    if model == BASE:
+        return tr("the base")
+    weights = _merge_weights(model)
+    parts = []
+    for adapter, weight in weights.items():
+        part = f"{adapter} × {weight}"
+        if len(weights) == 1 and float(weight) == 1:
+            return adapter
+        parts.append(part)
+    if len(parts) > 1:
+        return tr("the merge ({parts})", parts=" + ".join(parts))
+    return "".join(parts) or model
+
+
+def _merge_weights(model: str) -> dict[str, str]:
+    """Weights by adapter in the name of a merge, without those of weight 0. {} for any other name."""
+    weights = {}
+    for part in model.split(","):
+        named = MERGE_PART.fullmatch(part)
+        if named is None:
+            return {}
+        if float(named["weight"]) != 0:
+            weights[named["adapter"]] = named["weight"]
+    return weights
+
+
+def _subject(model: str) -> str:
+    """A model at the beginning of a sentence: its name as it is, a description with a capital letter."""
+    text = called(model)
+    if text == model:
+        return text
+    return text[0].upper() + text[1:]
+
+
+def _alternatives(section: Section, best: str) -> str:
+    """The models that the best one is not shown to be better than. Otherwise the second best.
+
+    A single adapter is simpler than a merge. The model of a better figure has a sentence of its own.
+    """
+    rank = section.metric.rank
+    best_rank = rank(section.figures[best].value)
+    better_figure = [model for model in section.ranked if rank(section.figures[model].value) < best_rank]
+    rivals = [test for test in section.rivals if test.against not in better_figure]
+    if not rivals and not better_figure:
+        return _second(section, best)
+    parts = len(_merge_weights(best))
+    simpler, others = [], []
+    for test in rivals:
+        if max(len(_merge_weights(test.against)), 1) < parts:
+            simpler.append(test)
+        else:
+            others.append(test)
+    text = ""
+    if simpler:
+        template = SIMPLER
+        if len(simpler) > 1:
+            template = ALL_SIMPLER
+        text += tr(template, rivals=_rivals(section, simpler, best))
+    if others:
+        text += tr(NOT_BETTER, rivals=_rivals(section, others, best))
     return text
+
+
+def _second(section: Section, best: str) -> str:
+    """The candidate of the second best figure, which the best one is shown to be better than."""
+    tests = [test.seen_from(best) for test in section.between if best in (test.model, test.against)]
+    by_model = {test.against: test for test in tests}
+    for model in section.ranked:
+        if model in by_model:
+            test = by_model[model]
+            gain = _gain(section, test.value)
+            return tr(SECOND, model=called(model), gain=gain, p=show_p(test.p))
+    return ""
+
+
+def _rivals(section: Section, tests: Sequence[PairedTest], best: str) -> str:
+    """List rivals by their figures, the best first and at most `MOST_RIVALS`, with gain and p."""
+    ranked = sorted(tests, key=lambda test: section.ranked.index(test.against))
+    listed_rivals = []
+    for test in ranked[:MOST_RIVALS]:
+        name = called(test.against)
+        if test.against in _merge_weights(best):
+            name = tr("{model} alone", model=name)
+        gain = _gain(section, test.value)
+        listed_rivals.append(tr("{model} ({gain}, p {p})", model=name, gain=gain, p=show_p(test.p)))
+    more = len(ranked) - MOST_RIVALS
+    if more > 0:
+        listed_rivals.append(tr("{more} more", more=more))
+    return listed(listed_rivals)
 
 
 def _against_base(section: Section, model: str) -> PairedTest:
@@ -228,8 +238,11 @@ def _higher(section: Section, best: str, base: str) -> str:
     test = _against_base(section, top)
     _, value = _values(section, best, top)
     if top in section.below_majority:
-        return tr(HIGHER_BELOW, top=top, value=value, below=_majority_figures(section, top))
-    return tr(HIGHER, top=top, value=value, base=base, gain=_interval(section, test), p=show_p(test.p))
+        return tr(HIGHER_BELOW, top=_subject(top), value=value, below=_majority_figures(section, top))
+    return tr(
+        HIGHER,
+        top=_subject(top), value=value, base=called(base), gain=_interval(section, test), p=show_p(test.p),
+    )  # fmt: skip
 
 
 def _values(section: Section, model: str, other: str) -> tuple[str, str]:
@@ -254,21 +267,24 @@ def _not_better(section: Section, base: str) -> str:
     worse = [test for test in section.against_base if test.shown]
     undecided = [test for test in section.against_base if not test.shown]
     if not undecided:
-        losses = [f"{test.model} {_gain(section, test.value)}" for test in worse]
+        losses = [f"{called(test.model)} {_gain(section, test.value)}" for test in worse]
         template = KEEP
         if section.decided_by:
             template = BEHIND
         p = show_p(max(test.p for test in worse))
-        return tr(template, base=base, listed=tr(", ").join(losses), p=p) + below
+        return tr(template, base=called(base), listed=tr(", ").join(losses), p=p) + below
     best = min(undecided, key=lambda test: section.metric.rank(test.value))
     metric = section.metric
+    template = UNDECIDED
+    if section.decided_by:
+        template = NO_EVIDENCE
     text = tr(
-        NO_EVIDENCE,
-        base=base, model=best.model, gain=_interval(section, best), p=show_p(best.p), n=best.n,
-        smallest=metric.size_text(best.smallest) + metric.difference_unit,
+        template,
+        base=called(base), model=called(best.model), gain=_interval(section, best), p=show_p(best.p),
+        n=best.n, smallest=metric.size_text(best.smallest) + metric.difference_unit,
     )  # fmt: skip
     for test in worse:
-        text += tr(WORSE, model=test.model, gain=_gain(section, test.value), p=show_p(test.p))
+        text += tr(WORSE, model=_subject(test.model), gain=_gain(section, test.value), p=show_p(test.p))
     return text + below
 
 
@@ -278,8 +294,9 @@ def _all_below_majority(section: Section, best: str, base: str) -> str:
     value, base_value = _values(section, best, base)
     return tr(
         NOT_BELOW,
-        best=best, base=base, ours=value, theirs=base_value, gain=_interval(section, test), p=show_p(test.p),
-        below=_majority_figures(section, best), wrong=tr(WRONG),
+        best=called(best), base=called(base), ours=value, theirs=base_value,
+        gain=_interval(section, test), p=show_p(test.p), below=_majority_figures(section, best),
+        wrong=tr(WRONG),
     )  # fmt: skip
 
 
@@ -287,7 +304,7 @@ def _base_below_majority(section: Section, base: str) -> str:
     """Warn that the base is worse than the majority class, "" if that is not shown."""
     if base not in section.below_majority:
         return ""
-    return tr(BASE_BELOW, base=base, below=_majority_figures(section, base), wrong=tr(WRONG))
+    return tr(BASE_BELOW, base=_subject(base), below=_majority_figures(section, base), wrong=tr(WRONG))
 
 
 def _below_elsewhere(section: Section, model: str) -> str:
@@ -296,7 +313,7 @@ def _below_elsewhere(section: Section, model: str) -> str:
     if not below:
         return ""
     figures = _baselines_with_figures(below, model, section)
-    return tr(BELOW_ELSEWHERE, model=model, below=figures, wrong=tr(WRONG))
+    return tr(BELOW_ELSEWHERE, model=called(model), below=figures, wrong=tr(WRONG))
 
 
 def _majority_figures(section: Section, model: str) -> str:
@@ -316,20 +333,6 @@ def _baselines_with_figures(sections: Sequence[Section], model: str, section: Se
     return listed(figures)
 
 
-def _baseline(section: Section, models: Sequence[str]) -> str:
-    """Name the majority-class baselines that each of the models is shown to be worse than one of."""
-    names: list[str] = []
-    for model in models:
-        for below in section.sections_below_majority(model):
-            if below is section:
-                return tr(MAJORITY)
-            names.append(below.name)
-    datasets = list(dict.fromkeys(names))
-    if len(models) == 1:
-        return tr(MAJORITY_ON, datasets=listed(datasets))
-    return tr(MAJORITY_ON, datasets=tr(" or ").join(datasets))
-
-
 def _within(section: Section) -> str:
     """For each model: is it shown to be within the margin of the best? "" without a margin."""
     if section.margin is None:
@@ -344,8 +347,8 @@ def _within(section: Section) -> str:
         sentences.append(
             tr(
                 WITHIN,
-                model=test.model, other=test.against, margin=100 * section.margin, gain=figures,
-                shown=conclusion,
+                model=_subject(test.model), other=called(test.against), margin=100 * section.margin,
+                gain=figures, shown=conclusion,
             )
         )  # fmt: skip
     return "".join(sentences)
@@ -354,10 +357,10 @@ def _within(section: Section) -> str:
 def _only(section: Section, base: str) -> str:
     """Reason why there is nothing to compare."""
     if base not in section.figures:
-        return tr("{base} was not scored on {name}", base=base, name=section_name(section.name))
+        return tr("{base} was not scored on {name}", base=called(base), name=section_name(section.name))
     if section.name == MEAN:
-        return tr("only {base} was scored on all sets", base=base)
-    return tr("only {base} was scored", base=base)
+        return tr("only {base} was scored on all sets", base=called(base))
+    return tr("only {base} was scored", base=called(base))
 
 
 def _metric_name(section: Section) -> str:

@@ -164,12 +164,19 @@ def test_a_phone_shows_the_deciding_column_next_to_each_model(decide_on: str, tm
       const frame = document.querySelector("iframe");
       frame.onload = () => {
         const inner = frame.contentDocument;
-        const head = inner.querySelectorAll("#verdict thead th")[1];
-        const shown = ["#verdict", "#comparisons"].map((part) => {
+        const head = inner.querySelectorAll("#comparisons thead th")[1];
+        const shown = ["#compared", "#comparisons"].map((part) => {
           const cells = [...inner.querySelectorAll(`${part} table tr > :nth-child(2)`)];
           return Math.max(...cells.map((cell) => cell.getBoundingClientRect().right)) <= 390;
         });
-        document.body.append(JSON.stringify([head.textContent, ...shown]));
+        const tops = ["h1", "#compared", "#comparisons", "#figures", "#errors"].map(
+          (part) => inner.querySelector(part).getBoundingClientRect().top);
+        const first = inner.querySelector("h1").getBoundingClientRect();
+        const inOrder = tops.every((top, place) => place === 0 || tops[place - 1] < top);
+        const folded = !inner.querySelector("#provenance details").open;
+        const sections = [...inner.querySelectorAll("#comparisons h3")].map((one) => one.textContent);
+        const facts = [inOrder, first.top < 40 && first.right <= 390, folded, sections[0]];
+        document.body.append(JSON.stringify([head.textContent, ...shown, ...facts]));
       };
     """
     dom = open_page(
@@ -178,7 +185,8 @@ def test_a_phone_shows_the_deciding_column_next_to_each_model(decide_on: str, tm
         "--allow-file-access-from-files",
     )
     column = f"{decide_on}, n = 300" if decide_on else "mean, n = 600"
-    assert f'["{column}",true,true]' in dom
+    first = decide_on or "mean"
+    assert f'["{column}",true,true,true,true,true,"{first}"]' in dom
 
 
 def test_the_filters_have_different_names(small: str, tmp_path: Path) -> None:

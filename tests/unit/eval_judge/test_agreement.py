@@ -13,7 +13,7 @@ from tuneyard.core.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
 from tuneyard.eval.judge.questions.against_base import differences
 from tuneyard.eval.read.scored_run import ScoredRun
-from tuneyard.eval.show.verdict import headline, verdict
+from tuneyard.eval.show.verdict import decisions, verdict
 from tuneyard.eval.statistics import family
 from tuneyard.eval.statistics.family import DifferenceTest
 
@@ -76,6 +76,7 @@ def check(section: Section, base: str) -> None:
             low, high = map(printed_number, re.search(r"\((\S+) to (\S+)\)", row[1]).groups())
             assert (printed_number(row[place]) < 0.05) == (low > 0 or high < 0), row
     text = verdict(section, base)
+    assert "default" not in text
     sign = 1 if section.metric.higher else -1
     better = {test.model for test in section.against_base if test.shown and sign * test.value > 0}
     assert text.startswith(("Ship", "Better than")) == bool(better)
@@ -84,33 +85,43 @@ def check(section: Section, base: str) -> None:
         assert section.best in better and section.best not in section.below_majority
 
 
+P = r"p (?:= )?(< 0\.001|[\d.]+\d)"
+
+
 def check_printed(text: str, section: Section) -> None:
-    """The first sentence of a verdict claims nothing that its own figures deny."""
-    chance = printed_number(re.search(r"p (?:= )?(< 0\.001|[\d.]+\d)", text).group(1))
-    decided = text.startswith(("Ship", "Better than", "Keep", "Worse than"))
+    """A verdict claims nothing that its own figures deny."""
+    first = re.search(P, text)
+    if text.startswith(("Ship", "Better than")):
+        first = re.search(P, text[re.search("The difference between|Ship none", text).start() :])
+    chance = printed_number(first.group(1))
+    decided = text.startswith(("Ship", "Better than", "Worse than")) or "all others are worse" in text
     if decided:
         assert chance < 0.05
     else:
         exact = chance == 0.05 and any(test.p == 0.05 for test in section.against_base)
         assert chance > 0.05 or exact
-    pair = re.search(r"([\d.,−e+-]+\d)(?: %)? against ([\d.,−e+-]+\d)", text)
+    pair = re.search(r"([\d.,−e+-]+\d)(?: %)?, against ([\d.,−e+-]+\d)", text)
     if pair is not None:
         ours, theirs = map(printed_number, pair.groups())
         assert (ours > theirs) == section.metric.higher and ours != theirs
-    if text.startswith("No evidence"):
+    if not decided:
         low, high = map(printed_number, re.search(r"\((\S+) to (\S+)\), p", text).groups())
         assert low <= 0 <= high
+    for rivals in re.findall(r"not shown to be better than (.*?)(?:, which|\. |\.$)", text):
+        for rival in re.findall(P, rivals):
+            assert printed_number(rival) >= 0.05
 
 
-def check_headline(comparison: Comparison) -> None:
-    text = headline(comparison)
-    (section,) = [one for one in comparison.sections if not one.decided_by]
-    named = re.search(r"default: (\w+) \((highest|lowest) (mean|accuracy|\w+)\)", text)
-    assert (
-        named is None
-        or named[1] == section.ranked[0]
-        or (section.figures[named[1]].value == section.figures[section.ranked[0]].value)
-    )
+def check_first_line(comparison: Comparison) -> None:
+    (text,) = decisions(comparison)
+    (section,) = comparison.deciding
+    shipped = re.match(r"Ship (\w+):", text)
+    assert (shipped and shipped[1]) == section.best
+    if section.best is not None and section.best != section.ranked[0]:
+        top, best = section.ranked[0], section.best
+        equal = section.figures[top].value == section.figures[best].value
+        assert equal or f"{top} has a better figure" in text
+    assert "default" not in text
     if comparison.mean and comparison.mean.best is not None:
         assert all(comparison.mean.best not in one.below_majority for one in comparison.sets)
 
@@ -134,4 +145,4 @@ def test_p_interval_and_verdict_of_a_page_agree_as_they_are_printed(
     comparison = compare(runs, "base", metric=METRICS.get(metric, ACCURACY))
     for section in comparison.sections:
         check(section, "base")
-    check_headline(comparison)
+    check_first_line(comparison)

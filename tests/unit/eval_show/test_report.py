@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
-from tests.fake_runs import answers, demo, write_run
+from tests.fake_runs import answers, compare, demo, write_run
 from tests.messages import printed, printed_line, raises
 from tuneyard.core import version
 from tuneyard.core.errors import ContentError, RequestError
@@ -23,6 +23,7 @@ from tuneyard.eval.show.html import GLOSSARY, LEFT_OUT, explained, inline, prove
 from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
 from tuneyard.eval.show.plots import draw_plots
 from tuneyard.eval.show.report import render
+from tuneyard.eval.show.setup import compared_datasets, compared_models
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -79,25 +80,76 @@ def test_the_page_stands_alone_and_is_whole(page: str) -> None:
     assert "Report on &lt;runs&gt;" in page
 
 
-def test_the_verdict_comes_first_then_a_table_a_plot_and_what_the_intervals_leave_out(page: str) -> None:
-    whole = (
-        "mnli, merge and rte beat base on the average of 2 datasets (demo_mnli_eval, demo_rte_eval); best "
-        "per dataset: mnli (98.3 %) on demo_mnli_eval, rte (100.0 %) on demo_rte_eval; default: mnli ("
-    )
-    said = page.index(f'<p class="verdict">{whole}')
-    ship = page.index("<strong>mean</strong>: Ship mnli: 83.5 % against 41.7 % of base")
-    assert said < ship < page.index("<table") < page.index("<figure>") < page.index(LEFT_OUT)
-    assert page.index(LEFT_OUT) < page.index('<section id="figures">') < page.index("<h3>demo_rte_eval</h3>")
+def test_the_decision_is_the_first_line_then_what_was_compared_then_the_deciding_section(page: str) -> None:
+    body = page[page.index("<body>") :]
+    first_line = re.search(r"<header>\s*<h1 class=\"verdict\"><span>(.*?)</span></h1>", body)
+    assert first_line is not None
+    text = re.sub("<.*?>", "", first_line[1])
+    printed(text, "Ship mnli", "83.5 %", "41.7 %", "the base", "merge", "+7.8", "0.004")
+    assert page.count("Ship mnli") == 1
+    marks = [
+        '<h1 class="verdict">', '<section id="compared">', "<span>The models", "<span>The datasets",
+        '<section id="comparisons">', "accuracy (95 % interval)", "<figure>", "<h3>mean</h3>",
+        "<h3>demo_mnli_eval</h3>", "<h3>demo_rte_eval</h3>", LEFT_OUT,
+        '<section id="figures">', "<span>Calibration", 'id="confusion.png',
+        '<section id="errors">', '<section id="provenance"><details>',
+    ]  # fmt: skip
+    places = [body.index(mark) for mark in marks]
+    assert places == sorted(places)
     section = page.partition("<h3>demo_rte_eval</h3>")[2].partition("</p>")[0]
     printed(section, "rte", "100.0 %", "50.0 %", "+50.0")
     assert "majority-class baseline" in page and "n = 300" in page and "50.0 % (44.4–55.6)" in page
 
 
-def test_what_the_page_is_of_stands_at_its_top(page: str) -> None:
-    head = page[: page.index("<nav")]
-    for told in (version()["version"], "base, merge, mnli, rte", "demo_mnli_eval (n = 300)"):
-        assert f"{told}" in head
-    assert re.search(r"<dd>20\d\d-\d\d-\d\d</dd>", head)
+def test_every_pair_of_a_family_is_on_the_page(page: str) -> None:
+    section = page.partition("<h3>mean</h3>")[2].partition("<h3>")[0]
+    pairs = re.findall(r'<th scope="row">(\w+ − \w+)</th>', section)
+    assert pairs == ["merge − base", "mnli − base", "rte − base", "mnli − merge", "mnli − rte", "rte − merge"]
+
+
+def test_what_was_compared_stands_below_the_decision(page: str) -> None:
+    block = page.partition('<section id="compared">')[2].partition("</section>")[0]
+    assert "<h2>Report on &lt;runs&gt;</h2>" in block and version()["version"] in block
+    assert re.search(r"<dd>20\d\d-\d\d-\d\d</dd>", block)
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td></tr>', block)
+    assert [row[0] for row in rows] == ["base", "merge", "mnli", "rte", "demo_mnli_eval", "demo_rte_eval"]
+    assert rows[4][1] == "300" and rows[4][2].startswith("answers ")
+
+
+def test_models_are_named_by_base_and_adapters_and_datasets_by_what_they_test() -> None:
+    command = (
+        "tuneyard eval sweep --model /srv/x/Qwen2.5-3B --adapter rte=saves/rte --adapter=mnli=saves/mnli"
+    )
+    facts = {"command": command, "about": "Inference", "model": "m"}
+    models = {"base": {}, "rte": {"rte": 1.0}, "rte=0.5,mnli=0.5": {"rte": 0.5, "mnli": 0.5}}
+    runs = [
+        ScoredRun(
+            model, "s", "results/s", ["0", "1"], ["yes", "no"], ["yes", "yes"], [True, False],
+            facts={**facts, "weights": weights},
+        )
+        for model, weights in models.items()
+    ]  # fmt: skip
+    runs.append(ScoredRun("log", "s", "logs/x.jsonl", ["0", "1"], ["yes", "no"], ["no", "no"], [False, True]))
+    assert compared_models(runs, [run.model for run in runs]).rows == [
+        ["base", "Qwen2.5-3B", "–"],
+        ["rte", "Qwen2.5-3B", "saves/rte"],
+        ["rte=0.5,mnli=0.5", "Qwen2.5-3B", "saves/rte × 0.5 + saves/mnli × 0.5"],
+        ["log", "results logs/x.jsonl", "–"],
+    ]
+    (section,) = compare(runs, "base").sets
+    assert compared_datasets(runs, [section]).rows == [["s", "2", "Inference; answers no, yes"]]
+
+
+def test_title_and_note_are_in_table_and_page_after_the_decision(tmp_path: Path) -> None:
+    demo(tmp_path / "runs")
+    given = [str(tmp_path / "runs"), "--title", "Week <12>", "--note", "Two seeds & more"]
+    cli.main([*given, "--out", str(tmp_path / "out")], standalone_mode=False)
+    table = (tmp_path / "out/table.md").read_text(encoding="utf-8")
+    assert table.startswith("Ship mnli: 83.5 %, against 41.7 % for the base.")
+    assert "\n\n## Week <12>\n\nTwo seeds & more\n\n| model" in table
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "<title>Week &lt;12&gt;</title>" in page and "<h2>Week &lt;12&gt;</h2>" in page
+    assert ">Two seeds &amp; more</p>" in page
 
 
 def test_captions_are_sentences(page: str) -> None:

@@ -29,10 +29,14 @@ from tuneyard.eval.judge.questions.against_base import differences, scores
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.plots import accuracy_chart
 from tuneyard.eval.show.tables import markdown, method, to_json
-from tuneyard.eval.show.verdict import headline, verdict
+from tuneyard.eval.show.verdict import called, decision, decisions, verdict
 
 SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
 VALID = jsonschema_rs.validator_for(SCHEMA).is_valid
+
+
+def first_lines(comparison: Comparison) -> str:
+    return "\n".join(decisions(comparison))
 
 
 def told(*runs: ScoredRun) -> str:
@@ -144,7 +148,7 @@ def test_a_model_beats_the_majority_class_only_if_their_paired_test_shows_it(
     over = PairedTest(value, -0.2, 0.2, p, 0.1, "a", "majority", 100, 40, 30)
     section = Section("s", 100, None, 0.6, "yes", figures, [test], [], {"a": over})
     caveat = " But it is not shown to beat the majority-class baseline (60.0 %)."
-    assert verdict(section, "base").endswith(caveat) == told
+    assert decision(section, "base").endswith(caveat) == told
     assert (caveat in markdown(Comparison("base", ["base", "a"], [section], None))) == told
 
 
@@ -165,11 +169,13 @@ def test_a_model_that_is_worse_than_the_majority_class_is_never_shipped() -> Non
     text = verdict(section, "base")
     printed(text, "Ship none", "26.7", "10.0", "is better", "50.0", "0.001")
     comparison = Comparison("base", ["base", "a"], [section], None)
-    printed(headline(comparison), "default: none", "beats base", "is worse")
+    printed(first_lines(comparison), "Ship none", "is better", "worse than")
     assert to_json(comparison, [], [], [])["sets"]["s"]["ship"] is None
     assert "worse than the majority class (s)" in accuracy_chart(comparison, [section]).title
     with in_language("zh"):
-        assert verdict(section, "base").startswith("都不采用：a") and "默认：无" in headline(comparison)
+        assert verdict(section, "base").startswith("都不采用：a") and first_lines(comparison).startswith(
+            "都不采用：a"
+        )
     one_answer = replace(section, majority=1.0, majority_label="yes")
     assert one_answer.best == "a"  # where every expected answer is the same, nothing is a guess
 
@@ -196,33 +202,32 @@ def test_the_mean_ships_no_model_that_is_worse_than_the_majority_class_on_one_da
     printed(text, "Ship none", "60.0", "40.0", "is better", "50.0", "0.001", "majority-class baseline on s")
     sets = [replace(one, decided_by="mean") for one in (bad, good)]
     comparison = Comparison("base", ["base", "a"], sets, mean)
-    whole = headline(comparison)
-    printed(whole, "is worse", "majority-class baseline on s", "default: none")
+    whole = first_lines(comparison)
+    printed(whole, "Ship none", "worse than", "majority-class baseline on s")
     assert "worse than the majority class (s)" in accuracy_chart(comparison, [mean]).title
     with in_language("zh"):
-        assert "s 上的多数类基线" in verdict(mean, "base") and "s 上的多数类基线" in headline(comparison)
+        assert "s 上的多数类基线" in verdict(mean, "base") and "s 上的多数类基线" in first_lines(comparison)
     both = replace(mean, datasets=(bad, replace(bad, name="t")))
     printed(verdict(both, "base"), "50.0", "0.001", "majority-class baseline on t")
-    printed(headline(replace(comparison, mean=both)), "majority-class baseline on s and t")
+    whole = first_lines(replace(comparison, mean=both))
+    printed(whole, "majority-class baseline on s", "majority-class baseline on t")
 
 
 def test_the_mean_ships_the_best_model_that_is_above_the_majority_class_on_every_dataset() -> None:
     mean = mean_of(below(), figures={"base": 0.4, "a": 0.6, "b": 0.55}, over={})
     assert (mean.best, mean.better) == ("b", ["a", "b"])
     text = verdict(mean, "base")
-    assert text.startswith("Ship b: 55.0 % against 40.0 %")
+    assert text.startswith("Ship b: 55.0 %, against 40.0 % for the base.")
     printed(text, "60.0", "50.0", "is worse", "majority-class baseline on s")
     comparison = Comparison("base", ["base", "a", "b"], [replace(below(), decided_by="mean")], mean)
-    whole = headline(comparison)
-    printed(whole, "default: b", "55.0", "60.0", "is worse")
-    assert "baseline on s.\n" in f"{whole}\n"
+    printed(first_lines(comparison), "Ship b", "55.0", "60.0", "is worse", "majority-class baseline on s")
 
 
 def test_a_base_that_is_worse_than_the_majority_class_on_one_dataset_is_named_by_the_mean() -> None:
     mean = mean_of(below(base_p=0.001), figures={"base": 0.6, "a": 0.4}, over={})
     mean = replace(mean, against_base=[replace(mean.against_base[0], value=-0.2, low=-0.3, high=-0.1)])
     text = verdict(mean, "base")
-    printed(text, "Keep base", "50.0", "is worse", "majority-class baseline on s")
+    printed(text, "Keep the base", "50.0", "is worse", "majority-class baseline on s")
 
 
 def test_the_verdict_of_one_dataset_names_a_model_that_is_worse_than_the_majority_class_on_another() -> None:
@@ -237,12 +242,12 @@ def test_the_verdict_of_one_dataset_names_a_model_that_is_worse_than_the_majorit
             runs.append(ScoredRun(model, dataset, "x", rows, gold, predicted, is_correct, None))
     decided_on_t = compare(runs, "base", "t")
     texts = {section.name: verdict(section, "base") for section in decided_on_t.sets}
-    assert texts["t"].startswith("Ship a")
+    assert texts["t"].startswith("Ship a: 90.0 % on t, against 50.0 % for the base.")
     printed(texts["t"], "But a is worse", "majority-class baseline on s", "50.0 %", "Something is wrong")
-    printed(headline(decided_on_t), "default: a", "a is worse than the majority-class baseline on s")
+    printed(first_lines(decided_on_t), "Ship a", "a is worse than the majority-class baseline on s")
     with in_language("zh"):
         assert "s 上的多数类基线" in verdict(decided_on_t.sets[1], "base")
-        assert "s 上的多数类基线" in headline(decided_on_t)
+        assert "s 上的多数类基线" in first_lines(decided_on_t)
     decided_on_s = compare(runs, "base", "s")
     assert "baseline on" not in verdict(decided_on_s.sets[0], "base")
 
@@ -263,15 +268,15 @@ def test_a_model_above_the_majority_class_is_shipped_before_one_below() -> None:
     assert section.best == "b"
     text = verdict(section, "base")
     printed(text, "26.7", "50.0", "is worse")
-    whole = headline(Comparison("base", ["base", "a", "b"], [section], None))
-    printed(whole, "default: b", "26.0", "26.7", "is worse")
+    whole = first_lines(Comparison("base", ["base", "a", "b"], [section], None))
+    printed(whole, "Ship b", "26.0", "26.7", "is worse")
     assert "not shown to" not in text + whole
 
 
 def test_a_base_that_is_worse_than_the_majority_class_is_not_kept_in_silence() -> None:
     worse = [PairedTest(-0.1, -0.2, -0.05, 0.001, 0.1, "a", "base", 100, 3, 20)]
     text = verdict(replace(below(base_p=0.001), against_base=worse), "base")
-    printed(text, "Keep base", "is worse")
+    printed(text, "Keep the base", "is worse")
     assert "majority" not in verdict(replace(below(base_p=0.4), against_base=worse), "base")
 
 
@@ -287,15 +292,9 @@ def test_no_model_is_called_the_highest_that_is_not(name: str) -> None:
     section = Section(name, 100, None, 0.3, "yes", figures, tests, [])
     sets = [section] if name == "s" else [replace(section, name="s", decided_by="mean")]
     comparison = Comparison("base", ["base", "A", "B"], sets, section if name == "mean" else None)
-    text = headline(comparison)
-    highest = "highest mean" if name == "mean" else "highest accuracy"
-    printed(text, "default: A", "54.7", highest, "56.0", "not shown", "beat base")
-    assert f"A ({highest})" not in text
-    printed(verdict(section, "base"), "56.0", "not shown")
+    printed(first_lines(comparison), "Ship A", "54.7", "56.0", "not shown")
+    assert "highest" not in first_lines(comparison)
     first = replace(section, figures={**figures, "B": ModelScore(0.54, 0.4, 0.6, 100, 0.05)})
-    assert (
-        f"default: A ({highest})." in headline(replace(comparison, sets=[first], mean=None)) or name == "mean"
-    )
     assert "better figure" not in verdict(first, "base")
 
 
@@ -314,44 +313,80 @@ def test_ship_with_a_rival() -> None:
     base, a, b = [False] * 60 + [True] * 40, [True] * 100, [True] * 58 + [False] * 2 + [True] * 40
     text = told(make("base", base), make("b", b), make("a", a))
     assert text.startswith("Ship a: 100.0 %")
-    printed(text, "+2.0", "0.25", "Statistically tied")
+    printed(text, "It is not shown to be better than b", "+2.0", "0.25")
 
 
-def test_the_headline_says_what_it_is_about_and_who_is_tied() -> None:
+def test_the_first_line_says_what_is_to_be_done_and_names_the_alternative() -> None:
     base, a, b = [False] * 60 + [True] * 40, [True] * 100, [True] * 58 + [False] * 2 + [True] * 40
 
     def said(**answers: list[bool]) -> str:
-        return headline(compare([make(model, right) for model, right in answers.items()], "base"))
+        return first_lines(compare([make(model, right) for model, right in answers.items()], "base"))
 
-    printed(said(base=base, a=a, b=b), "default: a", "beat base", "statistically tied")
-    printed(said(base=base, a=a), "default: a", "beats base")
-    printed(said(base=base, a=base), "default: base", "is shown", "beat base")
+    printed(said(base=base, a=a, b=b), "Ship a", "100.0", "40.0", "is not shown to be better than b")
+    printed(said(base=base, a=a, b=base), "Ship a", "is better than b, the second best")
+    printed(said(base=base, a=a), "Ship a: 100.0 %, against 40.0 % for the base.")
+    printed(said(base=base, a=base), "Keep the base", "no evidence")
     printed(said(base=base), "Nothing to compare")
     two = [
         make(model, right, name)
         for name in "st"
         for model, right in [("base", base), ("a", a), ("b", a[:-9] + [False] * 9)]
     ]
-    printed(headline(compare(two, "base")), "default: a", "2", "100.0", "beat base")
+    printed(first_lines(compare(two, "base")), "Ship a", "100.0", "is better than b")
 
 
-def test_a_headline_of_many_models_names_six_and_says_how_many_more() -> None:
+def test_the_first_line_names_three_alternatives_and_says_how_many_more() -> None:
     runs = [make("base", [False] * 100), *(make(f"m{n}", [True] * 100) for n in range(8))]
-    printed(headline(compare(runs, "base")), "m0", "m1", "m2", "m3", "m4", "m5", "2", "beat base")
+    printed(first_lines(compare(runs, "base")), "Ship m0", "m1", "m2", "m3", "4 more")
 
 
-def test_different_tasks_have_no_headline() -> None:
+def test_different_tasks_have_a_line_each() -> None:
     found = compare(
         [make(model, [right] * 50, name) for name in "st" for model, right in [("base", False), ("a", True)]],
         "base",
     )
-    assert headline(replace(found, mean=None)) == ""
+    sets = [replace(section, decided_by="") for section in found.sets]
+    lines = decisions(replace(found, sets=sets, mean=None))
+    assert [line.partition(":")[0] for line in lines] == ["On s", "On t"]
+    assert all("Ship a" in line for line in lines)
+
+
+def test_a_merge_is_called_by_its_adapters_and_a_single_one_is_the_simpler_choice() -> None:
+    assert called("rte=0.5,mnli=0.5") == "the merge (rte × 0.5 + mnli × 0.5)"
+    assert [called(name) for name in ("rte=1,mnli=0", "rte=0.5", "x=y", "a,b", "")] == [
+        "rte", "rte × 0.5", "x=y", "a,b", "",
+    ]  # fmt: skip
+    base, merge, rte = [False] * 60 + [True] * 40, [True] * 100, [True] * 58 + [False] * 2 + [True] * 40
+    mnli = [True] * 20 + [False] * 80
+    runs = [make("base", base), make("rte=0.5,mnli=0.5", merge), make("rte", rte), make("mnli", mnli)]
+    comparison = compare(runs, "base")
+    first_line = (
+        "Ship the merge (rte × 0.5 + mnli × 0.5): 100.0 %, against 40.0 % for the base. It is not shown "
+        "to be better than rte alone (+2.0 points, p = 0.57), which is the simpler choice."
+    )
+    assert first_lines(comparison).startswith(first_line)
+    page = markdown(comparison)
+    assert page.startswith(first_lines(comparison)) and page.count("Ship") == 1 and "default" not in page
+    with in_language("zh"):
+        line = first_lines(comparison)
+        assert line.startswith("采用 合并模型（rte × 0.5 + mnli × 0.5）：100.0 %，基座模型 为 40.0 %。")
+        assert "更简单的选择 单独的 rte（+2.0 个百分点" in line
+
+
+def test_comparisons_come_before_other_figures() -> None:
+    gold = ["yes", "no", "no", "no"]
+    run = ScoredRun("base", "s", "", list("0123"), gold, ["no"] * 4, [g == "no" for g in gold])
+    page = markdown(compare([run, replace(run, model="a")], "base"))
+    places = [
+        page.index(text) for text in ("Keep the base", "| accuracy", "## s", "| a − base", "| macro-F1")
+    ]
+    assert places == sorted(places)
 
 
 def test_no_evidence() -> None:
     old, new = flags(60, 10, 14, 16)
     printed(
-        told(make("base", old), make("a", new)), "+4.0", "−5.7", "+13.7", "0.42", "100", "13.8", "No evidence"
+        told(make("base", old), make("a", new)), "+4.0", "−5.7", "+13.7", "0.42", "100", "13.8", "no evidence"
     )
 
 
@@ -362,13 +397,13 @@ def test_no_difference_seen() -> None:
 
 def test_keep_the_base() -> None:
     old, new = flags(40, 30, 5, 25)
-    printed(told(make("base", old), make("a", new)), "Keep base", "−25.0", "0.001")
+    printed(told(make("base", old), make("a", new)), "Keep the base", "−25.0", "0.001")
 
 
 def test_some_worse_none_better() -> None:
     base, worse = flags(40, 30, 5, 25)
     text = told(make("base", base), make("a", worse), make("b", base))
-    printed(text, "0.0", "No evidence", "−25.0", "0.001", "is worse")
+    printed(text, "0.0", "no evidence", "−25.0", "0.001", "is worse")
 
 
 def test_nothing_to_compare() -> None:
@@ -381,7 +416,7 @@ def test_nothing_to_compare() -> None:
 def test_wide_letters_are_aligned() -> None:
     old, new = flags(40, 5, 30, 25)
     lines = markdown(compare([make("base", old), make("缺陷", new)], "base")).splitlines()
-    assert lines[4].startswith("| 缺陷                     | 70.0 %")
+    assert lines[6].startswith("| 缺陷                     | 70.0 %")
 
 
 def test_no_page_tells_how_many_more_rows_the_difference_seen_would_need() -> None:
@@ -409,8 +444,8 @@ def test_json_holds_what_the_page_says() -> None:
 def test_many_sets_are_rows() -> None:
     runs = [make(model, [True, False], f"set {n}") for n in range(9) for model in ("base", "a")]
     lines = markdown(compare(runs, "base")).splitlines()
-    assert [cell.strip() for cell in lines[0].split("|")[2:5]] == ["majority-class baseline", "base", "a"]
-    assert lines[2].startswith("| mean, n = 18 ") and lines[3].startswith("| set 0, n = 2 ")
+    assert [cell.strip() for cell in lines[2].split("|")[2:5]] == ["majority-class baseline", "base", "a"]
+    assert lines[4].startswith("| mean, n = 18 ") and lines[5].startswith("| set 0, n = 2 ")
 
 
 def test_macro_f1_stands_beside_accuracy_where_there_are_labels() -> None:
@@ -477,14 +512,14 @@ def test_one_section_decides_and_the_others_describe() -> None:
         printed_line(section, "a", "base", "70.0 %", "45.0 %")
         line_with(section, "the verdict is the one on mean")
     worse = [make(model, right, name) for name in "st" for model, right in (("base", new), ("a", old))]
-    assert markdown(compare(worse, "base")).count("Worse than base here: all others") == 2
+    assert markdown(compare(worse, "base")).count("Worse than the base here: all others") == 2
 
 
 def test_the_best_of_many_has_a_figure_without_its_luck() -> None:
     old, new = flags(40, 5, 30, 25)
     text = told(make("base", old), make("a", new), make("b", old), make("c", old[::-1]))
-    printed(text, "3")
-    assert "partly lucky" not in told(make("base", old), make("a", new), make("b", old))
+    printed(text, "best of 3", "overstates its gain")
+    assert "overstates" not in told(make("base", old), make("a", new), make("b", old))
 
 
 def test_only_the_highest_figure_is_called_lucky() -> None:
@@ -495,7 +530,7 @@ def test_only_the_highest_figure_is_called_lucky() -> None:
     c = [True] * 111 + [False] * 89
     text = told(make("base", base), make("a", a), make("b", b), make("c", c))
     assert text.startswith("Ship a") and "b has a better figure (63.0 %)" in text
-    assert "partly lucky" not in text
+    assert "overstates" not in text
 
 
 def test_a_model_is_within_a_margin_if_its_lower_limit_is() -> None:
@@ -523,7 +558,7 @@ def test_a_model_that_gives_one_answer_to_every_example_is_marked() -> None:
     tuned = ScoredRun("a", "s", "", rows, gold, gold, [True] * 4)
     comparison = compare([base, tuned], "base")
     lines = markdown(comparison).splitlines()
-    assert ', always "no"' in lines[3] and "always" not in lines[4]
+    assert ', always "no"' in lines[5] and "always" not in lines[6]
     assert VALID(to_json(comparison, [base, tuned], [], []))
     assert "always" not in markdown(compare([make("base", [True] * 4)], "base"))
 

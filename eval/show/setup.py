@@ -1,0 +1,123 @@
+"""What was compared: each model's base and adapters, each dataset's examples and what they test."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+from tuneyard.core.language import tr
+from tuneyard.core.number_format import NONE, Table
+from tuneyard.eval.judge.compared import ComparedRuns
+from tuneyard.eval.judge.conclusions import Section
+from tuneyard.eval.metrics.labels import short
+from tuneyard.eval.read.scored_run import ScoredRun
+from tuneyard.eval.show.places import without_places
+
+MOST_LABELS = 6
+TESTED = {
+    "text": "loss of the expected answers",
+    "qa": "answers to questions",
+    "code": "code that passes tests",
+    "tools": "tool calls",
+    "preference": "preferred answers",
+    "cmmlu": "multiple choice in Chinese",
+    "dialogue": "conversations",
+}
+"""What the examples of a scoring command test, if their answers are no labels."""
+
+
+def compared_tables(compared: ComparedRuns) -> dict[str, Table]:
+    """The models with their base and adapters, and the datasets, by caption."""
+    return {
+        tr("The models, with their base model and adapters."): compared_models(
+            compared.run_list, compared.comparison.models
+        ),
+        tr("The datasets, with what their examples test."): compared_datasets(
+            compared.run_list, compared.comparison.sets
+        ),
+    }
+
+
+def compared_models(runs: Sequence[ScoredRun], models: Sequence[str]) -> Table:
+    """A row for each model: its base model by name, and its adapters with weights and places.
+
+    Results of another tool record neither: the row then has the place of the results.
+    """
+    first_runs = {run.model: run for run in reversed(runs)}
+    rows = []
+    for model in models:
+        run = first_runs.get(model)
+        if run is None:  # replicates: a mean of several models
+            rows.append([model, NONE, NONE])
+            continue
+        words = _words(run.facts)
+        base_models = _values(words, "--model")
+        base_model = tr("results {place}", place=without_places(run.source))
+        if base_models:
+            base_model = without_places(base_models[-1])
+        rows.append([model, base_model, _adapters(run.facts, words)])
+    return Table([tr("model"), tr("base model"), tr("adapters")], rows)
+
+
+def _adapters(facts: Mapping[str, object], words: Sequence[str]) -> str:
+    """Adapters of a model with their weights, a dash for a model without adapters."""
+    weights = facts.get("weights")
+    if not isinstance(weights, Mapping) or not weights:
+        return NONE
+    places = {}
+    for value in _values(words, "--adapter"):
+        name, equals, place = value.partition("=")
+        if equals:
+            places[name] = place
+    adapters = []
+    for name, weight in weights.items():
+        adapter = without_places(str(places.get(name, name)))
+        if weight != 1:
+            adapter += f" × {weight:g}"
+        adapters.append(adapter)
+    return " + ".join(adapters)
+
+
+def compared_datasets(runs: Sequence[ScoredRun], sections: Sequence[Section]) -> Table:
+    """A row for each dataset: its examples, and what they test."""
+    first_runs = {run.dataset: run for run in reversed(runs)}
+    rows = []
+    for section in sections:
+        tests = NONE
+        if section.name in first_runs:
+            tests = _tests(first_runs[section.name])
+        rows.append([section.name, f"{section.n:,}", tests])
+    return Table([tr("dataset"), "n", tr("tests")], rows)
+
+
+def _tests(run: ScoredRun) -> str:
+    """What a dataset's examples test: its description and its labels, or what its command scores."""
+    parts = []
+    about = run.facts.get("about")
+    if isinstance(about, str):
+        parts.append(about)
+    labels = sorted({short(label) for label in run.gold if label})
+    words = _words(run.facts)
+    command = words[2] if len(words) > 2 else ""
+    if 1 < len(labels) <= MOST_LABELS:
+        parts.append(tr("answers {labels}", labels=tr(", ").join(labels)))
+    elif command in TESTED:
+        parts.append(tr(TESTED[command]))
+    return tr("; ").join(parts) or NONE
+
+
+def _words(facts: Mapping[str, object]) -> list[str]:
+    """The words of the command that scored a run, [] if it is unknown."""
+    try:
+        return shlex.split(str(facts.get("command", "")))
+    except ValueError:  # an open quote: no command of ours
+        return []
+
+
+def _values(words: Sequence[str], option: str) -> list[str]:
+    """The values of an option in the words of a command."""
+    values = []
+    for place, word in enumerate(words):
+        if word == option and place + 1 < len(words):
+            values.append(words[place + 1])
+        if word.startswith(f"{option}="):
+            values.append(word.removeprefix(f"{option}="))
+    return values
