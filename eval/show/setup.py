@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from tuneyard.core.language import tr
 from tuneyard.core.number_format import NONE, Table
-from tuneyard.eval.judge.compared import ComparedRuns
+from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Section
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.read.scored_run import ScoredRun

@@ -89,9 +89,9 @@ def test_the_decision_is_the_first_line_then_what_was_compared_then_the_deciding
     assert page.count("Ship mnli") == 1
     marks = [
         '<h1 class="verdict">', '<section id="compared">', "<span>The models", "<span>The datasets",
-        '<section id="comparisons">', "accuracy (95 % interval)", "<figure>", "<h3>mean</h3>",
+        '<section id="comparisons">', "<span>Accuracy of every model", "<figure>", "<h3>mean</h3>",
         "<h3>demo_mnli_eval</h3>", "<h3>demo_rte_eval</h3>", LEFT_OUT,
-        '<section id="figures">', "<span>Calibration", 'id="confusion.png',
+        '<section id="figures">', "<span>Calibration", 'confusion.png-',
         '<section id="errors">', '<section id="provenance"><details>',
     ]  # fmt: skip
     places = [body.index(mark) for mark in marks]
