@@ -129,7 +129,7 @@ def _payload(request: ViewRequest, dataset: Dataset, verdict: Verdict, collector
         dataset=request.name,
         file=_display_path(dataset.path),
         stage=verdict.stage,
-        made_by=f"tuneyard {version()['version']}",
+        made_by=version()["version"],
         totals=Totals(
             rows=counts.rows,
             rows_on_page=len(collector.rows),
@@ -171,8 +171,15 @@ def _add_token_counts(payload: ViewPayload, audit: Audit, verdict: Verdict) -> N
 
 def _problems(verdict: Verdict, counts: Scan, payload: ViewPayload) -> list[CodeCount]:
     """The problems by code, over all rows: errors first, then by their number."""
-    messages = {problem.code: problem.message for problem in reversed(verdict.problems)}
-    problems = [CodeCount(code, messages.get(code, ""), rows) for code, rows in verdict.counts.items()]
+    messages = {}
+    for problem in reversed(verdict.problems):
+        messages[problem.code] = "; ".join(filter(None, [problem.message, problem.hint]))
+    codes_of_rows = {problem.code for problem in verdict.problems if problem.place in counts.row_of_place}
+    problems = []
+    for code, rows in verdict.counts.items():
+        if code.startswith("N") and code not in codes_of_rows:
+            rows = 0
+        problems.append(CodeCount(code, messages.get(code, ""), rows))
     problems += [CodeCount(code, WARNINGS[code], rows) for code, rows in counts.counts.items()]
     problems.sort(key=lambda problem: (problem.code[0] != "E", problem.code))
     for code, rows in ((DROPPED, payload.totals.dropped_rows), (CUT_CODE, payload.lengths.over_cutoff)):

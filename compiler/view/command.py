@@ -10,7 +10,7 @@ import click
 from tuneyard.compiler.verify.dataset import datasets_of, has_tokenizer, read_settings, require_tokenizer
 from tuneyard.compiler.verify.trained import read_recipe_file
 from tuneyard.compiler.view.build import TOKEN_KEYS, ViewRequest, build, thinned
-from tuneyard.compiler.view.page import render_page
+from tuneyard.compiler.view.page import MARK, percentage, render_page
 from tuneyard.compiler.view.payload import ViewPayload
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import RequestError, TuneyardError, counted
@@ -18,8 +18,6 @@ from tuneyard.core.files import write_text
 from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.core.training_run import names_in
 
-MARK = '<meta name="generator" content="Tuneyard data view">'
-"""In the head of every page of this command."""
 LARGEST = 20_000_000
 """Bytes of a page."""
 HEAD = 4096
@@ -143,8 +141,8 @@ def _result_line(payload: ViewPayload, out: Path) -> str:
     totals = payload.totals
     shown = f"{totals.rows_on_page:,} of {counted(totals.rows, 'row')}"
     if totals.tokens:
-        kept = max(totals.tokens - totals.cut, 1)
-        shown += f", {counted(totals.tokens, 'token')}, {totals.learned / kept:.1%} learned"
+        share = percentage(totals.learned, totals.tokens)
+        shown += f", {counted(totals.tokens, 'token')}, {share} learned"
     if totals.left_off_page:
         shown += f"; {counted(totals.left_off_page, 'sampled row')} left off to keep the page under 20 MB"
     return f"page: {out} ({shown})"

@@ -105,7 +105,9 @@ class LengthHistogram:
 
 @dataclass(slots=True)
 class CodeCount:
-    """A problem code, its message, and the number of rows of the dataset that have it.
+    """A problem code, its message with the fix, and the number of rows of the dataset that have it.
+
+    0 rows is a note on the dataset or its training as a whole.
 
     Besides the codes of `verify` and `compile` there are `dropped` and `cut`.
     """
