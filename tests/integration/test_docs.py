@@ -88,6 +88,7 @@ def test_the_commands_in_a_llamafactory_folder_find_what_is_shown(demo: Demo, tm
     if not (REAL / "lf").is_dir():
         pytest.skip(f"no real data at {REAL}")
     shutil.copytree(REAL / "lf", tmp_path / "lf")
+    (tmp_path / "lf").chmod(0o755)  # the original may be read-only, and `data view` writes its page
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     of_this = [step.command for step in commands(ROOT / "README.md") if step.where == "lf"]
     said = "".join(demo.checkout.shell(f"cd {tmp_path}/lf && {command}") for command in of_this)
