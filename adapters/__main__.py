@@ -3,16 +3,17 @@
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuneyard.adapters.methods import names, parameters_by_name
-from tuneyard.core.cli import examples
+from tuneyard.core.cli import command_line, examples
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
 from tuneyard.core.language import lang_option, tr
+from tuneyard.core.next_step import TuneyardCommand, next_step, same_options
 
 if TYPE_CHECKING:
     from tuneyard.adapters.fuse import FusePlan
@@ -50,12 +51,12 @@ def cli() -> None:
     """
 
 
-def command(*lines: str, kind: type[click.Command] = click.Command) -> Decorator:
+def command(*lines: str, kind: type[TuneyardCommand] = TuneyardCommand) -> Decorator:
     """Declare a command. Its `--help` ends with these example lines."""
     return cli.command(cls=kind, context_settings=CLI, epilog=examples(*lines))
 
 
-class MergeCommand(click.Command):
+class MergeCommand(TuneyardCommand):
     """`merge` with an option for every parameter of every merge method, including plug-ins."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -107,7 +108,14 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
     from tuneyard.adapters.merge import plan_merging
     from tuneyard.adapters.request import merge_request
 
-    _run(plan_merging(merge_request(adapters, options)), dry_run)
+    plan = plan_merging(merge_request(adapters, options))
+    out = plan.request.out
+    base = same_options("--base")
+    if base:
+        command = ["tuneyard", "adapter", "fuse", out, *base, "--out", f"models/{out.name}"]
+    else:
+        command = ["tuneyard", "adapter", "show", out]
+    _run(plan, dry_run, command)
 
 
 @command(
@@ -135,11 +143,12 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # C
     from tuneyard.adapters.fuse import plan_fusing
     from tuneyard.adapters.request import fuse_request
 
-    _run(plan_fusing(fuse_request(adapters, options)), dry_run)
+    plan = plan_fusing(fuse_request(adapters, options))
+    _run(plan, dry_run, ["tuneyard", "eval", "chat", "--model", plan.request.out])
 
 
-def _run(plan: "MergePlan | FusePlan", dry_run: bool) -> None:
-    """Write a plan, or print it and write nothing (`--dry-run`)."""
+def _run(plan: "MergePlan | FusePlan", dry_run: bool, command: Sequence[object]) -> None:
+    """Write a plan, or print it and write nothing (`--dry-run`). `command` comes after it."""
     from tqdm import tqdm
 
     from tuneyard.adapters.store import note
@@ -154,6 +163,10 @@ def _run(plan: "MergePlan | FusePlan", dry_run: bool) -> None:
             details = plan.write(bar.update)
         last = f"{plan.request.out}  {time.monotonic() - started:.1f} s"
     click.echo("\n".join([summary, *details, last]))
+    if dry_run:
+        next_step("", command_line("adapter", ("--dry-run",)))
+    else:
+        next_step(plan.request.out, command)
 
 
 @command(
@@ -204,6 +217,13 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 
         for path in draw(plot, measured, cosines):
             click.echo(tr("wrote {path}", path=path), err=True)
+    if len(adapters) > 1:
+        weighted = [f"{reference}={1 / len(adapters):.2g}" for reference in adapters]
+        next_step(plot or "", ["tuneyard", "adapter", "merge", *weighted, "--out", "saves/merge"])
+    else:
+        next_step(
+            plot or "", ["tuneyard", "adapter", "export", adapters[0], "--to", "gguf", "--out", "lora.gguf"]
+        )
 
 
 @command(
@@ -237,6 +257,7 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
     import importlib
 
     from tuneyard.adapters.export.source import open_source
+    from tuneyard.adapters.store import name_of
 
     for name, value in options.items():
         if value and target not in BELONGS[name]:
@@ -248,6 +269,16 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
         raise RequestError("no --repo: OWNER/NAME of the repository on the hub")
     module = importlib.import_module(f"tuneyard.adapters.export.{TARGETS[target]}")
     getattr(module, f"to_{target}")(open_source(reference, base), options)
+    out = options["out"]
+    if target == "gguf":
+        command: list[object] = ["tuneyard", "adapter", "export", reference, *same_options("--base"), "--to"]
+        next_step(out, [*command, "ollama", "--gguf", out, "--out", out.with_name("Modelfile")])
+    elif target == "ollama":
+        next_step(out, ["ollama", "create", name_of(Path(reference)), "-f", out])
+    elif options["dry_run"]:
+        next_step("", command_line("adapter", ("--dry-run",)))
+    else:
+        next_step(f"https://huggingface.co/{options['repo']}", ["hf", "download", options["repo"]])
 
 
 if __name__ == "__main__":

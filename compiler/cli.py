@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,8 @@ from tuneyard.core.cli import examples
 from tuneyard.core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
 from tuneyard.core.errors import CLI, ContentError, RequestError, counted, one_line, resumed_by, summarise
 from tuneyard.core.language import explanation_option, lang_option
+from tuneyard.core.next_step import TuneyardCommand, is_quiet, next_step, same_options
+from tuneyard.core.packages import after_setup
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]
@@ -56,6 +59,7 @@ _COLUMN = click.option(
 )
 _ALL = click.option("--all", "every", is_flag=True, help="Show every problem or place, not the first 20.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, with every problem and place.")
+CLOSING = ("result: ", "next: ", "then: ")  # lines that --quiet leaves out
 _SPEC = click.argument("name", metavar="NAME|SPEC.yaml")
 
 
@@ -97,7 +101,7 @@ def cli() -> None:
 
 
 def _command(*tried: str) -> Callable[[Callable[..., None]], click.Command]:
-    return cli.command(epilog=examples(*(f"tuneyard data {each}" for each in tried)))
+    return cli.command(cls=TuneyardCommand, epilog=examples(*(f"tuneyard data {each}" for each in tried)))
 
 
 def _print(as_json: bool, report: Callable[[], object], lines: Iterable[str]) -> None:
@@ -152,7 +156,12 @@ def compile_command(name: str, **options: Any) -> None:
     """Compile a dataset and register it in dataset_info.json."""
     from tuneyard.compiler.compile import compile_spec
 
-    _report(compile_spec, name, **options)
+    datasets = _report(compile_spec, name, **options)
+    if datasets:
+        verify = shlex.join(
+            ["tuneyard", "data", "verify", load_spec(name).name, *same_options("--dataset-dir")]
+        )
+        next_step(None, after_setup(verify, "llamafactory"))
 
 
 @_command("check demo_rte", "check rte --source train=samples/rte/train.jsonl")
@@ -162,6 +171,17 @@ def check_command(name: str, **options: Any) -> None:
     from tuneyard.compiler.compile import check_spec
 
     _report(check_spec, name, **options)
+    given_again = same_options(
+        "--source",
+        "--dataset-dir",
+        "--column",
+        "--split",
+        "--limit",
+        "--seed",
+        "--duplicates",
+        "--strict",
+    )
+    next_step("", ["tuneyard", "data", "compile", name, *given_again])
 
 
 def _report(
@@ -173,8 +193,8 @@ def _report(
     every: bool,
     as_json: bool,
     **settings: Any,
-) -> None:
-    """Compile or check a spec, and print the report; `ContentError` if nothing was written."""
+) -> list[str]:
+    """Compile or check a spec, and print the report; the registered datasets. `ContentError` if it fails."""
     spec, over = _changed(name, columns, shares)
     request = CompileRequest(**settings, over=over, every_problem=every or as_json)
     if seed is not None:
@@ -193,9 +213,12 @@ def _report(
     lines = [report.line()]
     if report.datasets and not report.failed:  # a check has no files to count
         lines += report.result_lines(spec, request.out)
+        if is_quiet():
+            del lines[1:]
     _print(as_json, report.as_json, lines)
     if report.failed:
         raise ContentError(f"{report.name}: {report.verdict()}")
+    return [output for output in report.datasets if any(each.dataset for each in spec.outputs)]
 
 
 def _changed(name: str, columns: Texts, shares: Texts = ()) -> tuple[Spec, dict[str, object]]:
@@ -246,6 +269,7 @@ def list_command(out: Path) -> None:
     datasets = [*dataset_lines(Registry.settled(out, restore=False))] or [wrong_folder(out) or "none"]
     lines += [f"datasets in {out}", *(f"  {line}" for line in datasets)]
     click.echo("\n".join(lines))
+    next_step("", ["tuneyard", "data", "compile", "demo_rte", *same_options("--dataset-dir")])
 
 
 @_command("show demo_rte --row 3", "show demo_rte --row 3 --template qwen")
@@ -291,6 +315,7 @@ def show_command(
         click.echo(f"without --source, as {spec.name} was compiled: {', '.join(sources)}", err=True)
     for title, text in trace(spec, sources, row, template, rows):
         click.echo(f"{title}\n{text}\n")
+    next_step("", ["tuneyard", "data", "compile", name, *same_options("--source", "--column")])
 
 
 def _show_tokens(
@@ -359,6 +384,7 @@ def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: 
 
     difference = diff(first, second, out)
     _print(as_json, difference.as_json, difference.lines(every))
+    next_step("", ["tuneyard", "data", "stats", second, *same_options("--dataset-dir")])
     ctx.exit(int(difference.different))
 
 
@@ -377,6 +403,11 @@ def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, 
     _print(as_json, counts.as_json, counts.lines())
     if drawn:
         plot(counts, drawn)
+    if Path(name).is_file():
+        command = ["tuneyard", "data", "init", name]
+    else:
+        command = ["tuneyard", "data", "verify", name, *same_options("--dataset-dir", "--model")]
+    next_step(drawn or "", command)
 
 
 @_command("compile demo_rte --out build/old", "remove demo_rte --out build/old")
@@ -390,6 +421,7 @@ def remove_command(name: str, out: Path) -> None:
     for line in registry.settle():
         click.echo(line, err=True)
     click.echo(f"removed {name}: {', '.join(registry.remove(name))}")
+    next_step(None, ["tuneyard", "data", "list", *same_options("--dataset-dir")])
 
 
 @_command("verify demo_rte --model models/demo-base", "verify demo_mnli_eval --model models/demo-base --json")
@@ -411,6 +443,7 @@ def verify_command(
 ) -> None:
     """Load a dataset with LLaMA-Factory's own loader and audit the loss tokens of each example."""
     from tuneyard.compiler.verify import report
+    from tuneyard.compiler.verify.bundled_recipe import recipe_words
     from tuneyard.compiler.verify.dataset import datasets_of, read_settings, require_tokenizer, verify
     from tuneyard.compiler.verify.trained import read_recipe_file
 
@@ -432,6 +465,10 @@ def verify_command(
         raise ContentError(f"{', '.join(failed)}. Fix them before training")
     if model is not None and not_checked:
         raise RequestError(f"--model {model}: not checked with it: {not_checked[0]}")
+    if recipe:
+        next_step("", ["tuneyard", "recipe", "check", recipe, *same_options("--model")])
+    else:
+        next_step("", ["tuneyard", "recipe", "check", *recipe_words(datasets, out, verdict.stage, model)])
 
 
 @_command(
@@ -478,4 +515,6 @@ def init_command(
         write_text(out, spec)
     else:
         click.echo(spec, nl=False)
+    if is_quiet():
+        report = "\n".join(line for line in report.splitlines() if not line.startswith(CLOSING))
     click.echo(report, err=True)

@@ -1,7 +1,6 @@
 """The request and the report of a compile."""
 
 import hashlib
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +17,6 @@ from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.files import versions
 from tuneyard.core.manifest import CompiledFile
-from tuneyard.core.packages import after_setup
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow", "zstandard")
@@ -161,7 +159,7 @@ class CompileReport(Counts):
         )
 
     def result_lines(self, spec: Spec, out: Path) -> list[str]:
-        """Lines for people: the paths of the files, the registry, and the next command."""
+        """Lines for people: the paths of the files, and the registry."""
         files, datasets = [], []
         for split in spec.splits:
             for output in spec.outputs:
@@ -179,15 +177,7 @@ class CompileReport(Counts):
             lines.append(f"rejected rows: {out / spec.name / REJECTED}")
         if not datasets:
             return [*lines, "not registered: no output of the spec has a `dataset` name"]
-        words = ["tuneyard", "data", "verify", spec.name]
-        if out != DEFAULT_FOLDER:
-            words += ["--out", str(out)]
-        verify = shlex.join(words)
-        return [
-            *lines,
-            f"registered in {out / REGISTRY}: {', '.join(datasets)}",
-            f"next: {after_setup(verify, 'llamafactory')}",
-        ]
+        return [*lines, f"registered in {out / REGISTRY}: {', '.join(datasets)}"]
 
     def as_json(self) -> dict[str, object]:
         """The report for `--json`: the figures of the last line, and every problem."""

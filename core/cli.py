@@ -20,6 +20,7 @@ from click.exceptions import NoSuchCommand
 
 from tuneyard.core.checkout import ROOT, version
 from tuneyard.core.errors import CLI, GROUPS_OF_PACKAGES, run_command
+from tuneyard.core.next_step import TuneyardCommand
 
 
 class LazyGroup(click.Group):
@@ -120,7 +121,7 @@ def command_line(module: str, without: Collection[str] = ()) -> str:
 
 def cli_command(name: str, *commands: str) -> Callable[[Callable[..., Any]], click.Command]:
     """Decorator of a command whose `--help` ends with examples."""
-    return click.command(name, context_settings=CLI, epilog=examples(*commands))
+    return click.command(name, cls=TuneyardCommand, context_settings=CLI, epilog=examples(*commands))
 
 
 def examples(*commands: str) -> str:

@@ -26,6 +26,7 @@ from tuneyard.core.checkout import ROOT, bundled
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import ContentError, RequestError, need, resumed_by
 from tuneyard.core.files import make_folder, opened, read_object, sha256, write_json
+from tuneyard.core.next_step import next_step, same_options
 
 BASE = Path("models/demo-base")
 RESULTS = Path("results/demo")
@@ -231,6 +232,7 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
     with contextlib.chdir(out):
         if dry_run:
             click.echo("\n".join(plan_lines(model)))
+            next_step("", ["tuneyard", "demo", *same_options("--out", "--model")])
             return
         need("llamafactory", "torch", "peft", "psutil")
         make_folder(NOTES)
@@ -240,6 +242,7 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
             )
             run(model)
         click.echo("\n".join(result_lines(out)))
+        next_step(out / VERDICT / "report.html", ["tuneyard", "data", "init", "FILE"])
 
 
 def plan_lines(model: str) -> list[str]:
@@ -405,7 +408,7 @@ def result_lines(out: Path) -> list[str]:
     sentence = ""
     if isinstance(deciding, dict):
         sentence = str(deciding.get("verdict", ""))
-    places = f"page: {out / VERDICT / 'report.html'}"
+    places = f"the table: {out / VERDICT / 'table.md'}"
     if MERGE.is_dir():
-        places += f"   merge: {out / MERGE}"
-    return ["", *table, "", *textwrap.wrap(sentence, WIDTH), "", places, "next: tuneyard data init FILE"]
+        places += f"   the merge: {out / MERGE}"
+    return ["", *table, "", *textwrap.wrap(sentence, WIDTH), "", places]

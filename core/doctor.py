@@ -15,6 +15,7 @@ import click
 from tuneyard.core.checkout import ROOT, version
 from tuneyard.core.cli import cli_command
 from tuneyard.core.files import existing, versions
+from tuneyard.core.next_step import next_step
 from tuneyard.core.packages import TRAIN, in_checkout, is_checkout, set_up_command
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
@@ -49,6 +50,8 @@ def cli(ctx: click.Context, as_json: bool) -> None:
             click.echo(f"{finding.status:<8} {finding.name:<13} {finding.detail}")
             if finding.fix:
                 click.echo(f"{'':<22} fix: {finding.fix}")
+    if healthy:
+        next_step("", ["tuneyard", "demo"])
     ctx.exit(0 if healthy else 1)
 
 

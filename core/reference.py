@@ -10,11 +10,13 @@ import click
 
 from tuneyard.core.cli import cli
 
+OF_EVERY_COMMAND = {"--help", "--quiet"}
 HEAD = """# Commands and options
 
 Made by `make reference` from the commands themselves. `--help` prints the same, with two examples.
 In a checkout `python -m compiler`, `recipes`, `adapters` and `eval.NAME` start the same commands.
 
+Every command ends with the place of its result and the next command; `-q` or `--quiet` leaves them out.
 Options that several commands of a group have are explained once, above the group's commands.
 """
 
@@ -74,7 +76,11 @@ def _options(context: click.Context) -> list[Option]:
     options = []
     for parameter in context.command.get_params(context):  # `merge` adds the options of its methods here
         record = parameter.get_help_record(context)
-        if record and isinstance(parameter, click.Option) and "--help" not in parameter.opts:
+        if (
+            record
+            and isinstance(parameter, click.Option)
+            and not OF_EVERY_COMMAND.intersection(parameter.opts)
+        ):
             name, meaning = record
             options.append(Option(_one_line(name), _one_line(meaning)))
     return options

@@ -17,6 +17,7 @@ from tuneyard.core.cli import cli_command
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import CLI, RequestError, counted, run_command
 from tuneyard.core.files import atomic, require, write_json, write_text
+from tuneyard.core.next_step import next_step, same_options
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
@@ -115,6 +116,11 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     if out:
         write_text(out / "tally.md", text)
         write_json(out / "tally.json", results)
+        next_step(out / "tally.md")
+    else:
+        folder = sheets[0].parent / "tally"
+        words = ["tuneyard", "eval", "ab", "tally", *sheets, *same_options("--key"), "--out", folder]
+        next_step("", words)
 
 
 cli.add_command(tally)
@@ -182,6 +188,7 @@ class Ab(Task):
             f"{out / SHEET}: for the raters, marks from 1 to 5\n{out / KEY}: the model of each answer\n"
             f"{out / ANSWERS}: the answers side by side, with the models' names"
         )
+        next_step(out / SHEET, ["tuneyard", "eval", "ab", "tally", out / SHEET])
 
 
 def _answers(out: Path, models: Sequence[str], name: str) -> list[Answered]:

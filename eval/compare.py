@@ -6,7 +6,9 @@ page that needs no network and no other file. Needs no model and no torch. docs/
 figures, docs/eval-report.md the page.
 """
 
+import itertools
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from tuneyard.core.drawing import check_replaceable
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import json_text, write_bytes
 from tuneyard.core.language import lang_option, listed, tr
+from tuneyard.core.next_step import next_step
 from tuneyard.eval.read.results import (
     CHANGED,
     PAGE,
@@ -157,7 +160,31 @@ def cli(
         if len(results) > MOST_IN_TITLE:
             sources.append(tr("{more} more", more=len(results) - MOST_IN_TITLE))
         title = tr("Report on {names}", names=listed(sources))
-    write(compare_results(results, questions), out, Page(title, note=note, errors=errors), force=force)
+    compared = compare_results(results, questions)
+    write(compared, out, Page(title, note=note, errors=errors), force=force)
+    next_step(out / (TABLE if metric else PAGE), after_comparison(results, compared))
+
+
+def after_comparison(results: Sequence[str], compared: "ComparedRuns") -> list[str]:
+    """Words of the command that merges the weights of a sweep, or that talks to the last model.
+
+    There are none for the logs of other tools.
+    """
+    for text in results:
+        weights = Path(text.rpartition("=")[2]) / "merge.yaml"
+        if weights.is_file():
+            name = f"{weights.parent.name}-merge"
+            return ["tuneyard", "adapter", "merge", str(weights), "--out", f"saves/{name}"]
+    for run in reversed(compared.run_list):
+        words = shlex.split(str(run.facts.get("command", "")))
+        if "--model" not in words:
+            continue
+        again = []
+        for option, value in itertools.pairwise(words):
+            if option in ("--model", "--adapter"):
+                again += [option, value]
+        return ["tuneyard", "eval", "chat", *again]
+    return []
 
 
 def compare_results(results: Sequence[str], questions: "Sequence[Question]") -> "ComparedRuns":

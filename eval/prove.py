@@ -20,6 +20,7 @@ from tuneyard.core import version
 from tuneyard.core.cli import cli_command, command_line
 from tuneyard.core.errors import ContentError, RequestError, counted, run_command, show_value
 from tuneyard.core.files import sha256, versions, write_json, write_text
+from tuneyard.core.next_step import next_step, same_options
 from tuneyard.core.number_format import Table, grid
 from tuneyard.core.prompt import Encode, Message, chat_encoder, llamafactory_encoder, saved_chat_template
 from tuneyard.eval.backends.load import check_gguf, find_model, load_gguf, load_gguf_tokenizer, load_model
@@ -205,6 +206,11 @@ def cli(out: Path, adapter: str | None, flips: int, tolerance: float, **options:
     click.echo(page, nl=False)
     if not holds(proof, allowed):
         raise ContentError(f"not equal, see {out / 'prove.md'}")
+    if inputs["modelfile"]:
+        command = ["ollama", "create", out.name, "-f", inputs["modelfile"]]
+    else:
+        command = ["tuneyard", "eval", "chat", *same_options("--model", "--adapter")]
+    next_step(out / "prove.md", command)
 
 
 def prove(request: ScoringRequest, inputs: ParityInputs) -> Proof:

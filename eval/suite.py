@@ -25,6 +25,7 @@ from tuneyard.core.errors import (
 )
 from tuneyard.core.files import names_folder, read_object, write_json, write_text
 from tuneyard.core.language import lang_option, tr
+from tuneyard.core.next_step import next_step, same_options
 from tuneyard.core.number_format import NONE, Table, grid, interval, percent
 from tuneyard.eval import compare
 from tuneyard.eval.__main__ import cli as eval_commands
@@ -85,6 +86,7 @@ def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
             carry_out(plan)
     if shards.first():
         report_steps(request, prepared, [candidate.name for candidate in opened.candidates])
+        next_step(request.out / TABLE, ["tuneyard", "eval", "chat", *same_options("--model", "--adapter")])
 
 
 def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], models: Sequence[str]) -> None:

@@ -15,10 +15,11 @@ import click
 
 from tuneyard.adapters.weighted import WeightedAdapter, parse_weight
 from tuneyard.core.adapter_files import CONFIG
-from tuneyard.core.cli import cli_command
+from tuneyard.core.cli import cli_command, command_line
 from tuneyard.core.errors import RequestError, resumed_by, run_command
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language import lang_option, tr
+from tuneyard.core.next_step import next_step
 from tuneyard.core.reader_language import ENGLISH, in_language
 from tuneyard.core.warn import warn
 from tuneyard.eval.backends import shards
@@ -107,6 +108,7 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
         axes = _grid(request, sorted(weights))
     if dry_run:
         click.echo(_forecast(request, axes, sets))
+        next_step("", command_line(COMMAND, ("--dry-run",)))
         return
     score_opened(request, task, sets, load_candidates(request, axes.reference, axes.models))
     if shards.first():
@@ -123,8 +125,15 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
         else:
             recipe.unlink(missing_ok=True)
         click.echo(write(sweep, compared), nl=False)
-        if not parts:
+        if parts:
+            merge = ["tuneyard", "adapter", "merge", recipe]
+            next_step(request.out / SWEEP, [*merge, "--out", f"saves/{request.out.name}-merge"])
+        else:
             click.echo(tr(NO_ADAPTER, base=ship))
+            next_step(
+                request.out / SWEEP,
+                ["tuneyard", "eval", "compare", request.out, "--out", request.out / "verdict"],
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import click
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import publish, read_object, recovered, staging, versions, write_json, write_text
+from tuneyard.core.next_step import next_step
 from tuneyard.core.packages import installer
 from tuneyard.recipes.hardware import cpu_computes_bf16, find_gpus
 
@@ -61,6 +62,10 @@ Made by `tuneyard recipe base`; what it was made with is in {ORIGIN}.
 @click.option("--out", type=OUT, default=DEFAULT_FOLDER, show_default=True, help="Folder to write.")
 def command(out: Path) -> None:
     """Write the embedded base model (SmolLM2-135M-Instruct, Apache-2.0) as a model folder."""
+    demo = ["tuneyard", "demo"]
+    if out != DEFAULT_FOLDER:
+        demo += ["--model", str(out)]
+    next_step(out, demo)
     if (out / ORIGIN).is_file():
         click.echo(f"{out}: already there")
         return

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import click
 
+from tuneyard.core.adapter_files import CONFIG as ADAPTER_CONFIG
 from tuneyard.core.cli import cli_command
 from tuneyard.core.drawing import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import read_object, require
 from tuneyard.core.language import lang_option, tr, tr_counted
 from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
+from tuneyard.core.next_step import next_step
 from tuneyard.core.reader_language import ENGLISH, in_language
 from tuneyard.core.schema_errors import is_number
 from tuneyard.recipes.output_dir import CHECKPOINT, checkpoints, find_flaw
@@ -97,6 +99,12 @@ def command(output_dir: Path, metric: str | None, results: Path | None, as_json:
     click.echo(tr("checkpoint: {path}", path=checkpoint))
     click.echo(_advice(curve, best.step))
     click.echo(tr("curve: {path}", path=output_dir / "best.png"))
+    weights = Path(best.checkpoint or output_dir)
+    if (weights / ADAPTER_CONFIG).is_file():
+        command = ["tuneyard", "adapter", "show", weights]
+    else:
+        command = ["tuneyard", "eval", "chat", "--model", weights]
+    next_step(weights, command)
 
 
 def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:

@@ -30,6 +30,7 @@ from tuneyard.core.errors import (
 )
 from tuneyard.core.files import existing
 from tuneyard.core.language import explanation_option
+from tuneyard.core.next_step import next_step, same_options
 from tuneyard.core.problem_codes import guide
 from tuneyard.core.schema_errors import is_number
 from tuneyard.core.training_run import STARTED, TRAINING
@@ -161,6 +162,7 @@ def command(
                 failed += 1
     if failed:
         raise ContentError(f"{failed} of {len(paths)} recipes cannot be trained as they are")
+    next_step("", ["tuneyard", "recipe", "plan", paths[0], *overrides, *same_options("--model")])
 
 
 def _refuse_unused(options: CheckOptions, show_weights: int | None, watch: bool) -> None:

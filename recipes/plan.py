@@ -8,6 +8,7 @@ import click
 
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import RequestError, counted
+from tuneyard.core.next_step import next_step
 from tuneyard.recipes import costs
 from tuneyard.recipes.check import ask_check, quick_check
 from tuneyard.recipes.hardware import GPUS, find_gpus, machine, world_size
@@ -34,6 +35,7 @@ def command(
     """Estimate steps, tokens, memory, time and disk of a training."""
     plan = make_plan(read_recipe(recipe, overrides), gpu, gpus, model)
     click.echo(json.dumps(plan, ensure_ascii=False) if as_json else "\n".join(_lines(plan)))
+    next_step("", ["tuneyard", "recipe", "train", recipe, *overrides])
 
 
 def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> dict[str, Any]:

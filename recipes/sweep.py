@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.core.cli import cli_command
+from tuneyard.core.cli import cli_command, command_line
 from tuneyard.core.documents import markdown_table
 from tuneyard.core.drawing import check_replaceable, picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, resumed_by, show_value
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language import lang_option, tr
 from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
+from tuneyard.core.next_step import next_step
 from tuneyard.core.training_run import TRAINING
 from tuneyard.recipes.best import DivergedError, read_curve
 from tuneyard.recipes.check import ask_check, quick_check
@@ -96,8 +97,10 @@ def command(
     check_first([recipe for _, recipe in runs], None if evaluation else metric)
     if dry_run:
         click.echo("\n".join(str(recipe.output_dir) for _, recipe in runs))
+        next_step("", command_line("recipe.sweep", ("--dry-run",)))
     else:
         sweep(runs, settings, evaluation, metric)
+        next_step(folder / "sweep.md", ["tuneyard", "recipe", "best", runs[0][1].output_dir])
 
 
 def parse_grid(arguments: Sequence[str]) -> Grid:

@@ -10,14 +10,16 @@ from pathlib import Path
 import click
 
 from tuneyard.core.cli import cli_command
+from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY, read_registry
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.files import locked, make_folder, write_json, write_text
 from tuneyard.core.language import explanation_option
+from tuneyard.core.next_step import next_step
 from tuneyard.core.problem_codes import guide
 from tuneyard.core.training_run import STARTED, TRAINING
 from tuneyard.recipes.check import Checked, ask_check, not_checked, quick_check
-from tuneyard.recipes.data import require_model
+from tuneyard.recipes.data import dataset_dir, require_model
 from tuneyard.recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
 from tuneyard.recipes.launch import launch, torchrun_command
 from tuneyard.recipes.llamafactory_client import LlamaFactory
@@ -52,7 +54,34 @@ def command(recipe: Path, overrides: tuple[str, ...], force: bool) -> None:
 
     A run that was cut off resumes from its newest complete checkpoint; a finished one is left as it is.
     """
-    train(read_recipe(recipe, overrides), force)
+    training = read_recipe(recipe, overrides)
+    train(training, force)
+    next_step(training.output_dir, after_training(training))
+
+
+def after_training(recipe: Recipe) -> list[str]:
+    """Words of the command that scores a trained adapter on its evaluation dataset, or that shows it."""
+    output_dir = str(recipe.output_dir)
+    dataset = str(recipe.settings.get("eval_dataset") or "").partition(",")[0]
+    if not dataset:
+        train_dataset = str(recipe.settings.get("dataset") or "").partition(",")[0]
+        dataset = f"{train_dataset.removesuffix('_train')}_eval"
+    folder = Path(dataset_dir(recipe))
+    scores = {"sft": "text", "dpo": "preference", "rm": "preference"}.get(str(recipe.settings.get("stage")))
+    is_lora = recipe.settings.get("finetuning_type", "lora") == "lora"
+    has_dataset = (
+        folder == DEFAULT_FOLDER and (folder / REGISTRY).is_file() and dataset in read_registry(folder)
+    )
+    if not has_dataset or scores is None:
+        if is_lora:
+            return ["tuneyard", "adapter", "show", output_dir]
+        return ["tuneyard", "eval", "chat", "--model", output_dir]
+    words = ["tuneyard", "eval", scores, "--model"]
+    if is_lora:
+        words += [recipe.text("model_name_or_path"), "--adapter", output_dir]
+    else:
+        words.append(output_dir)
+    return [*words, "--dataset", dataset, "--out", f"results/{recipe.output_dir.name}"]
 
 
 def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:

@@ -199,7 +199,8 @@ def _next(
     on_error = ["--on-error", "reject"] if rejecting else []
     commands.append(shlex.join(["tuneyard", "data", "compile", str(file), *on_error]))
     check = shlex.join(["tuneyard", "recipe", "check", *_recipe_words(path, spec, profile)])
-    return [f"next: {' && '.join(commands)}", f"then: {after_setup(check, 'llamafactory')}"]
+    place = [f"result: {out}"] if out else []
+    return [*place, f"next: {' && '.join(commands)}", f"then: {after_setup(check, 'llamafactory')}"]
 
 
 def _recipe_words(path: Path, spec: Spec, profile: FileProfile) -> list[str]:

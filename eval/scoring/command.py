@@ -6,15 +6,19 @@ The declaration lists the command's own options. An option with `cls=RescorableO
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import click
 
 from tuneyard.core.cli import examples
 from tuneyard.core.errors import CLI, resumed_by
+from tuneyard.core.files import read_object
+from tuneyard.core.next_step import TuneyardCommand, has_next_step, next_step
+from tuneyard.eval.backends import shards
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.shots import with_shots
-from tuneyard.eval.read.results import check_new
+from tuneyard.eval.read.results import RESULTS, check_new
 from tuneyard.eval.scoring.candidates import open_models
 from tuneyard.eval.scoring.images import with_images
 from tuneyard.eval.scoring.options import (
@@ -50,7 +54,7 @@ class Prepared:
     datasets: Sequence[EvalDataset]
 
 
-class ScoringCommand(click.Command):
+class ScoringCommand(TuneyardCommand):
     """A command that scores models. Its function only makes the task."""
 
     reads_datasets: bool
@@ -91,6 +95,22 @@ class ScoringCommand(click.Command):
             else:
                 plan = plan_scoring(request, task, datasets, open_models(request))
             carry_out(plan)
+        if shards.first() and not has_next_step():
+            next_step(request.out, self.next_words(request.out, plan.jobs[0].folder))
+
+    def next_words(self, out: Path, scored: Path) -> list[str]:
+        """Words of the command that reads the results in `out`; `scored` is one model's folder in it."""
+        words = ["tuneyard", "eval", "compare", str(out), "--out", str(out / "verdict")]
+        results = read_object(scored / RESULTS)
+        if "accuracy" in results:
+            return words
+        metrics = results.get("metrics")
+        names = list(metrics) if isinstance(metrics, dict) else []
+        if "eval_loss" in results:
+            names.insert(0, "eval_loss")
+        if names:
+            words += ["--metric", names[0]]
+        return words
 
 
 def scoring_command(

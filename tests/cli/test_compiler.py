@@ -19,10 +19,10 @@ def test_compile_list_show_remove(here, tmp_path):
     assert counts.split("  ")[:4] == ["rte", "read 4", "kept 3", "dropped 1 (no gold label 1)"]
     assert counts.split("  ")[4:6] == ["alpaca_rte_train 2", "alpaca_rte_eval 1"]
     assert counts.endswith(" s")
-    files, registered, following = where
+    files, registered = where
     printed(files, f"{out}/rte/alpaca_rte-train.json", f"{out}/rte/alpaca_rte-eval.json")
     printed(registered, f"{out}/dataset_info.json", "alpaca_rte_train", "alpaca_rte_eval")
-    printed(following, "next", f"verify rte --out {out}")
+    assert done.stderr.splitlines()[-1] == f"next: tuneyard data verify rte --dataset-dir {out}"
     assert "up to date" in here(cli, "compile", "rte", "--source", GOOD / "rte", "--out", out).stdout
     listed = here(cli, "list", "--out", out).stdout
     assert "ocnli" in listed and "alpaca_rte_train  2 rows  rte" in listed

@@ -154,7 +154,7 @@ def test_after_setup_core_the_set_up_command_comes_first(monkeypatch: pytest.Mon
     assert re.search(r"^then: .*make setup\)? && \S* ?recipe check ", result.stderr, re.M)
     assert "make setup" not in next(line for line in result.stderr.splitlines() if line.startswith("next: "))
     compiled = CliRunner().invoke(cli, ["compile", "mine.yaml"])
-    assert re.search(r"^next: .*make setup\)? && \S* ?data verify ", compiled.stdout, re.M)
+    assert re.search(r"^next: .*make setup\)? && \S* ?data verify ", compiled.stderr, re.M)
 
 
 def test_the_printed_commands_take_a_free_name_for_the_spec() -> None:

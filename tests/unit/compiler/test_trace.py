@@ -69,7 +69,7 @@ def test_without_a_source_the_rows_are_those_that_the_set_was_compiled_from(benc
     printed(said.stderr, "--source", "qa", "train=f.json")
     assert "raw row, f.json:1\n" in said.stdout and '"Who?"' in said.stdout
     other = str(bench.rows("g.json", [{"question": "Why?", "answer": "So."}]))
-    told = CliRunner().invoke(cli, ["show", "qa", "--source", other])
+    told = CliRunner().invoke(cli, ["show", "qa", "--source", other, "-q"])
     assert '"Why?"' in told.stdout and told.stderr == ""
     source.unlink()
     with raises(RequestError, "qa/manifest.json", "f.json"):
@@ -82,13 +82,13 @@ def test_sources_that_the_spec_finds_itself_are_not_those_of_the_last_compile(be
     bench.compile("qa", out=DEFAULT_FOLDER)
     before.unlink()
     bench.rows("data/raw/qa/b.jsonl", [{"question": "Why?", "answer": "So."}])
-    said = CliRunner().invoke(cli, ["show", "qa"])
+    said = CliRunner().invoke(cli, ["show", "qa", "-q"])
     assert '"Why?"' in said.stdout and said.stderr == ""
     spec = bench.write("own.yaml", "like: qa\nsource: {files: c.jsonl}\nwrite: [{dataset: own}]\n")
     for name in ("c.jsonl", "d.jsonl"):
         bench.rows(name, [{"question": f"{name}?", "answer": "So."}])
     bench.compile(spec, "d.jsonl", out=DEFAULT_FOLDER)
-    said = CliRunner().invoke(cli, ["show", "own.yaml"])
+    said = CliRunner().invoke(cli, ["show", "own.yaml", "-q"])
     assert '"c.jsonl?"' in said.stdout and said.stderr == ""
 
 

@@ -164,11 +164,11 @@ def test_a_folder_of_the_user_stays(run_demo: Demo, tmp_path: Path, folder: str)
 
 def test_a_dry_run_lists_the_steps_and_makes_nothing(run_demo: Demo, tmp_path: Path) -> None:
     runner = CliRunner()
-    listed = runner.invoke(tuneyard, ["demo", "--dry-run"]).output.splitlines()
+    listed = runner.invoke(tuneyard, ["demo", "--dry-run"]).stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["to"] * 8 and not any(tmp_path.iterdir())
     run_demo()
     shutil.rmtree("saves/demo-mnli")
-    listed = runner.invoke(tuneyard, ["demo", "--dry-run"]).output.splitlines()
+    listed = runner.invoke(tuneyard, ["demo", "--dry-run"]).stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["made"] * 4 + ["to"] * 4
 
 

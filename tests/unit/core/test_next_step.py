@@ -1,0 +1,182 @@
+"""The last two lines of a command: where its result is, and the next command, which runs as it is printed."""
+
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.fake_runs import demo as write_demo_runs
+from tests.unit.adapters.make import base_tensors, factors, make, make_base
+from tuneyard.compiler.verify.bundled_recipe import recipe_words
+from tuneyard.core import reference
+from tuneyard.core.cli import cli
+from tuneyard.core.datasets import DEFAULT_FOLDER
+from tuneyard.core.next_step import TuneyardCommand, next_step, same_options
+from tuneyard.recipes.recipe import read_recipe
+from tuneyard.recipes.train import after_training
+
+RECIPE = "recipes/demo-rte.yaml model_name_or_path=me/model"
+
+
+def tuneyard(*words: object, code: int = 0) -> Result:
+    ended = CliRunner().invoke(cli, [str(word) for word in words], prog_name="tuneyard")
+    assert ended.exit_code == code, f"{words}\n{ended.output}{ended.exception!r}"
+    return ended
+
+
+def last_lines(result: Result) -> tuple[str, str]:
+    """The place of the result ("" if the command names its files itself), and the next command."""
+    lines = result.stderr.splitlines()
+    place = next((line.removeprefix("result: ") for line in lines if line.startswith("result: ")), "")
+    (command,) = [line.removeprefix("next: ") for line in lines if line.startswith("next: ")]
+    assert lines[-1] == f"next: {command}"
+    require_accepted(command)
+    return place, command
+
+
+def require_accepted(command: str) -> None:
+    """Parse a printed command line with the real commands: names, options and their types."""
+    program, *words = shlex.split(command)
+    assert program == "tuneyard"
+    group: click.Command = cli
+    context = click.Context(cli, info_name="tuneyard")
+    while isinstance(group, click.Group):
+        name, inner, words = group.resolve_command(context, words)
+        assert inner is not None, command
+        group = inner
+        context = click.Context(inner, info_name=name, parent=context)
+    with context:
+        group.parse_args(context, words)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("context", [*reference.commands()], ids=lambda context: context.command_path)
+def test_every_command_has_quiet(context: click.Context) -> None:
+    assert isinstance(context.command, TuneyardCommand)
+    names = [name for option in context.command.get_params(context) for name in option.opts]
+    assert names.count("-q") == names.count("--quiet") == 1
+
+
+def test_from_a_file_to_a_recipe_by_the_printed_commands(folder: Path) -> None:
+    rows = [json.dumps({"question": f"Question {n}?", "answer": f"Answer {n}."}) for n in range(40)]
+    (folder / "my rows.jsonl").write_text("\n".join(rows) + "\n")
+    result = tuneyard("data", "init", "my rows.jsonl", "--out", "mine.yaml", "--split", "0.2")
+    command = next(line for line in result.stderr.splitlines() if line.startswith("next: "))
+    compiled = tuneyard(*shlex.split(command.removeprefix("next: "))[1:], "--dataset-dir", "my data")
+    _, command = last_lines(compiled)
+    assert command.startswith("tuneyard data verify ") and command.endswith("--dataset-dir 'my data'")
+
+
+def test_after_verify_comes_the_check_of_a_recipe_for_the_dataset(folder: Path) -> None:
+    tuneyard("data", "compile", "demo_rte", "-q")
+    names = ["demo_rte_train", "demo_rte_eval"]
+    assert recipe_words(names, DEFAULT_FOLDER, "sft", None) == ["recipes/demo-rte.yaml"]
+    (folder / "qa.jsonl").write_text('{"question": "Q", "answer": "A"}\n' * 30)
+    tuneyard("data", "compile", "qa", "--source", "qa.jsonl", "--no-duplicates", "--dataset-dir", "d")
+    assert recipe_words(["qa"], Path("d"), "sft", None) == ["recipes/qwen0.5b-qa.yaml", "dataset_dir=d"]
+    words = recipe_words(["mine_train"], Path("d"), "sft", "models/x")
+    assert words[:2] == ["recipes/sft-lora.yaml", "dataset=mine_train"]
+    assert {"dataset_dir=d", "model_name_or_path=models/x", "output_dir=saves/mine"} < set(words)
+    assert recipe_words(["mine"], Path("d"), "kto", None)[0] == "recipes/kto-lora.yaml"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "following"),
+    [
+        ([], "eval text --model models/demo-base --adapter saves/demo-rte --dataset demo_rte_eval --out"),
+        (["eval_dataset=demo_mnli_eval"], "adapter show saves/demo-rte"),
+        (["finetuning_type=full"], "eval text --model saves/demo-rte --dataset demo_rte_eval --out"),
+        (["finetuning_type=full", "stage=pt"], "eval chat --model saves/demo-rte"),
+    ],
+)
+def test_after_a_training_the_adapter_is_scored(folder: Path, overrides: list[str], following: str) -> None:
+    tuneyard("data", "compile", "demo_rte", "-q")
+    words = after_training(read_recipe(Path("recipes/demo-rte.yaml"), overrides))
+    require_accepted(shlex.join(words))
+    assert shlex.join(words).startswith(f"tuneyard {following}")
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "following"),
+    [
+        ("data check demo_rte --limit 9 --dataset-dir 'a b'", "printed", "data compile demo_rte --limit 9"),
+        ("data list", "printed", "data compile demo_rte"),
+        ("data show demo_rte", "printed", "data compile demo_rte"),
+        ("data stats demo_rte_train", "printed", "data verify demo_rte_train"),
+        ("data stats demo_rte_train --plot a.png", "a.png", "data verify demo_rte_train"),
+        ("data diff demo_rte_train demo_rte_train", "printed", "data stats demo_rte_train"),
+        ("data remove demo_rte", "", "data list"),
+        (f"recipe check --quick {RECIPE}", "printed", f"recipe plan {RECIPE}"),
+        ("adapter show saves/a saves/b", "printed", "adapter merge saves/a=0.5 saves/b=0.5 --out"),
+        ("adapter show saves/a", "printed", "adapter export saves/a --to gguf"),
+        ("adapter merge saves/a=1 saves/b=1 --out saves/m", "saves/m", "adapter show saves/m"),
+        (
+            "adapter merge a=1 b=1 --out saves/n --base B --same-base",
+            "saves/n",
+            "adapter fuse saves/n --base B --out",
+        ),
+        ("eval compare results/demo --out v", "v/report.html", "adapter merge results/demo/merge.yaml --out"),
+        ("doctor", "printed", "demo"),
+        ("demo --dry-run", "printed", "demo"),
+    ],
+)
+def test_the_place_and_the_next_command(folder: Path, words: str, place: str, following: str) -> None:
+    tuneyard("data", "compile", "demo_rte", "-q")
+    make("saves/a", factors(1))
+    make("saves/b", factors(2))
+    make_base("B", base_tensors())
+    write_demo_runs(folder / "results/demo")
+    (folder / "results/demo/merge.yaml").write_text("adapters: [a=1]\n")
+    result = tuneyard(*shlex.split(words))
+    printed_place, command = last_lines(result)
+    assert printed_place.startswith(place)
+    assert command.startswith(f"tuneyard {following}")
+    assert "next:" not in result.stdout
+
+
+@pytest.mark.parametrize("words", ["data compile demo_rte", "data check demo_rte", "data list", "doctor"])
+def test_quiet_leaves_both_lines_out(folder: Path, words: str) -> None:
+    output = tuneyard(*words.split(), "-q").output
+    for text in ("next: ", "result: ", "files: ", "registered in"):
+        assert text not in output
+
+
+def test_json_has_neither_line(folder: Path) -> None:
+    result = tuneyard("data", "compile", "demo_rte", "--json")
+    assert json.loads(result.stdout)["kept"] == 1500
+    assert result.stderr == ""
+
+
+def test_a_command_that_fails_has_no_next_command(folder: Path) -> None:
+    ended = CliRunner().invoke(cli, ["data", "compile", "absent"])
+    assert ended.exit_code != 0 and "next: " not in ended.output
+
+
+def test_the_same_options_are_those_of_the_command_line() -> None:
+    @click.command(cls=TuneyardCommand)
+    @click.option("--source", multiple=True)
+    @click.option("--out", "--dataset-dir", default="x")
+    @click.option("--duplicates/--no-duplicates", default=True)
+    @click.option("--strict", is_flag=True)
+    @click.option("--limit", type=int, default=3)
+    def command(**_options: object) -> None:
+        names = ("--source", "--dataset-dir", "--duplicates", "--strict", "--limit")
+        next_step("out dir", ["tuneyard", *same_options(*names)])
+
+    run: Callable[..., Result] = CliRunner().invoke
+    words = ["--source", "a b", "--source", "c", "--no-duplicates", "--strict", "--out", "d"]
+    assert run(command, words).stderr.splitlines() == [
+        "result: out dir",
+        "next: tuneyard --source 'a b' --source c --dataset-dir d --no-duplicates --strict",
+    ]
+    assert run(command, []).stderr.splitlines() == ["result: out dir", "next: tuneyard"]
