@@ -156,7 +156,7 @@ def test_a_reader_that_went_away_is_141_without_a_word(command: tuple[str, ...])
 
 
 def test_an_output_that_is_closed_is_no_traceback() -> None:
-    command = f"{sys.executable} -m compiler list >&-"
+    command = f"{sys.executable} -m compiler list -q >&-"
     ended = subprocess.run(command, shell=True, cwd=ROOT, stderr=subprocess.PIPE)
     assert (ended.returncode, ended.stderr) == (0, b"")
 

@@ -82,7 +82,7 @@ def test_a_check_explains_its_codes_and_json_stays_the_same(
     source = tmp_path / "a.jsonl"
     rows = [{"question": "a", "answer": "b"}, {"question": "c", "answer": answer}]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    command = ["check", "qa", "--source", str(source)]
+    command = ["check", "qa", "--source", str(source), "-q"]
     english = CliRunner().invoke(data, command)
     english_json = CliRunner().invoke(data, [*command, "--json"])
     if by == "option":
