@@ -253,22 +253,18 @@ class TwoPassWriter:
         for split, order in orders.items():
             self._write(split, order)
         if spec.split:
-            self._write(WHOLE, self._still_kept(whole, orders))
+            if self.counts.kept < len(whole):  # without the rows that leaked
+                marks = bytearray(self.prints[PART].rows)
+                for row in chain.from_iterable(orders.values()):
+                    marks[row] = 1
+                whole = array(ROW_TYPE, (row for row in whole if marks[row]))
+            self._write(WHOLE, whole)
         whole = ()
         for source in self.spooled:
             for path in self._spool_paths(source):
                 path.unlink()
         self.written.splits = self._prints_of(orders)
         return self.counts, self.written
-
-    def _still_kept(self, whole: Order, orders: Mapping[str, Order]) -> Order:
-        """Leave out the rows that no split has any more."""
-        if self.counts.kept == len(whole):
-            return whole
-        marks = bytearray(self.prints[PART].rows)
-        for row in chain.from_iterable(orders.values()):
-            marks[row] = 1
-        return array(ROW_TYPE, (row for row in whole if marks[row]))
 
     def _source_of(self, split: str) -> str:
         """The name of the source that has the rows of a split."""
@@ -453,7 +449,14 @@ def run_pipeline(spec: Spec, request: CompileRequest, sources: Sources, staged: 
             report.datasets, report.files = written.account(counts.kept)
         counts.balance(spec.name)
         if not counts.kept:
-            problems.lead([_no_rows_left(counts, inputs)])
+            message = "no rows: the source holds none"
+            if counts.read:
+                message = f"no rows left of {counts.read}"
+            if counts.dropped:
+                reasons = [f"{reason} {count}" for reason, count in counts.dropped.items()]
+                message += f": {', '.join(reasons)}"
+            place = ", ".join(item.display_path for item in inputs)
+            problems.lead([Problem("E013", place, message)])
     problems.fatal |= request.strict and problems.count("W") > 0
     if report.failed:
         report.not_written += report.kept
@@ -482,14 +485,3 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _no_rows_left(counts: Counts, inputs: list[Input]) -> Problem:
-    """E013 with the reasons why rows were dropped."""
-    place = ", ".join(item.display_path for item in inputs)
-    if not counts.read:
-        return Problem("E013", place, "no rows: the source holds none")
-    message = f"no rows left of {counts.read}"
-    if counts.dropped:
-        message += f": {', '.join(f'{reason} {count}' for reason, count in counts.dropped.items())}"
-    return Problem("E013", place, message)

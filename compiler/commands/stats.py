@@ -1,7 +1,7 @@
 """Counts over a dataset: lengths in tokens or characters, labels, languages, duplicates; and their plot."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -55,10 +55,14 @@ class Stats:
         examples = tr_counted(self.examples, "example")
         yield tr(HEADING, name=self.name, examples=examples, duplicates=self.duplicates)
         if self.places:
-            pairs = [
-                tr("{place} (as {before})", place=place, before=before)
-                for place, before in _lines_of(self.places[:NAMED])
-            ]
+            places = self.places[:NAMED]
+            files = {place.rpartition(":")[0] for place in chain.from_iterable(places)} - {""}
+            pairs = []
+            for place, before in places:
+                if len(files) == 1:
+                    place = tr("line {line}", line=place.rpartition(":")[2])
+                    before = tr("line {line}", line=before.rpartition(":")[2])
+                pairs.append(tr("{place} (as {before})", place=place, before=before))
             left = self.duplicates - NAMED
             if left > 0:
                 pairs.append(tr("… and {left} more", left=left))
@@ -133,18 +137,6 @@ def _language(text: str) -> str:
         if is_in_language(name, text):
             return title
     return "other"
-
-
-def _lines_of(places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Shorten `file:12` to `line 12` if all places are in one file."""
-    files = {place.rpartition(":")[0] for place in chain.from_iterable(places)} - {""}
-    if len(files) != 1:
-        return list(places)
-    lines = []
-    for place, before in places:
-        line, line_before = place.rpartition(":")[2], before.rpartition(":")[2]
-        lines.append((tr("line {line}", line=line), tr("line {line}", line=line_before)))
-    return lines
 
 
 def _tokens(model: Path) -> Measure:

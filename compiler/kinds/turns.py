@@ -387,7 +387,15 @@ class TurnsReader(ColumnReader):
         if not self.reads_images:
             refuse_images(talk)
         if talk[0].role == SYSTEM and talk[0].text.strip():
-            self._refuse_system()
+            place = "turn 1: found a system text"
+            if self.without_system:
+                lost = f"which this output would leave out ({self.without_system})"
+                fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
+                raise WrongValueError(f"{place}, {lost}; {fix}")
+            if self.with_own_system:
+                other = f"and this output has a `system` of its own ({self.with_own_system})"
+                fix = "leave that out, or the turn by `ignore: [system]`"
+                raise WrongValueError(f"{place}, {other}; {fix}")
             self.without_their_system += bool(self.may_leave_out)
         self.shortened += self.first and len(talk) - (talk[0].role == SYSTEM) > 2
         return cleaned(talk, self.file.clean) if self.spec.clean else talk
@@ -402,18 +410,6 @@ class TurnsReader(ColumnReader):
             return False
         source = self.file.sources.get(self.column.name)
         return source is not None and source == self.file.sources.get(self.spec.named("chosen")[0])
-
-    def _refuse_system(self) -> None:
-        """Refuse a system turn that an output would leave out or replace by its own system text."""
-        place = "turn 1: found a system text"
-        if self.without_system:
-            lost = f"which this output would leave out ({self.without_system})"
-            fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
-            raise WrongValueError(f"{place}, {lost}; {fix}")
-        if self.with_own_system:
-            other = f"and this output has a `system` of its own ({self.with_own_system})"
-            fix = "leave that out, or the turn by `ignore: [system]`"
-            raise WrongValueError(f"{place}, {other}; {fix}")
 
     def _refuse_masked(self, marked: dict[int, dict[str, object]], talk: list[Turn], keys: TurnKeys) -> None:
         """Refuse a row if an output would teach an answer that is marked as not to be learned."""

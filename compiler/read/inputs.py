@@ -92,7 +92,14 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     if not inputs and not spec.mix and (RAW / spec.name).is_dir():
         inputs = _by_name(spec, RAW / spec.name)
     if spec.mix:
-        inputs += _remaining_parts(spec, {item.split for item in inputs})
+        filled_parts = {item.split for item in inputs}
+        hubs = {name: part.source.hub for name, part in spec.mix.parts.items() if name not in filled_parts}
+        missing = [name for name, hub in hubs.items() if not hub]
+        if missing:
+            fix = f"give it with --source {missing[0]}=PATH"
+            raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {fix}")
+        for name, hub in hubs.items():
+            inputs += _from_hub(spec, hub, {PART: name})
     if not inputs and spec.source.hub:
         inputs = _from_hub(spec, spec.source.hub, _names_of_splits(spec))
     if not inputs:
@@ -100,20 +107,6 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
         raise RequestError(f"no source for {spec.name}: {fix}")
     order = {part: number for number, part in enumerate(spec.parts)}
     return sorted(inputs, key=lambda item: order[item.split])
-
-
-def _remaining_parts(spec: Spec, filled_parts: set[str]) -> list[Input]:
-    """The hub's files for the parts of a mixture that have no other source."""
-    inputs: list[Input] = []
-    parts = spec.mix.parts if spec.mix else {}
-    hubs = {name: part.source.hub for name, part in parts.items() if name not in filled_parts}
-    missing = [name for name, hub in hubs.items() if not hub]
-    if missing:
-        fix = f"give it with --source {missing[0]}=PATH"
-        raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {fix}")
-    for name, hub in hubs.items():
-        inputs += _from_hub(spec, hub, {PART: name})
-    return inputs
 
 
 @contextlib.contextmanager
