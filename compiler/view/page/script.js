@@ -229,8 +229,15 @@ function showTip(target) {
   target.classList.add("now");
   tip.textContent = factsText(tokenFacts.get(target));
   tip.hidden = false;
-  const place = target.getClientRects()[0] ?? target.getBoundingClientRect();
-  const top = place.bottom + 6 + tip.offsetHeight > innerHeight ? place.top - tip.offsetHeight - 6 : place.bottom + 6;
+  placeTip();
+}
+
+// Below the token, or above it at the lower edge of the window; it follows the token when the page scrolls.
+function placeTip() {
+  if (!currentToken) return;
+  const place = currentToken.getClientRects()[0] ?? currentToken.getBoundingClientRect();
+  const below = place.bottom + 6;
+  const top = below + tip.offsetHeight > innerHeight ? place.top - tip.offsetHeight - 6 : below;
   tip.style.top = `${Math.max(4, top)}px`;
   tip.style.left = `${Math.max(4, Math.min(place.left, innerWidth - tip.offsetWidth - 4))}px`;
 }
@@ -502,7 +509,7 @@ document.addEventListener("keydown", pressed);
 list.addEventListener("pointerover", pointed);
 list.addEventListener("click", pointed);
 list.addEventListener("pointerleave", hideTip);
-addEventListener("scroll", hideTip, { passive: true });
+addEventListener("scroll", placeTip, { passive: true });
 addEventListener("hashchange", follow);
 tools.hidden = false;
 if (PHONE.matches) byId("overview").open = false;
