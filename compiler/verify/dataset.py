@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -412,7 +412,7 @@ def _walk(
     verdict.audit = audit
     with audits(auditor, rows, starts, data.data_args.preprocessing_num_workers or 1) as batch_audits:
         places = check_rows(rows, starts, records, verdict)
-        with _bar(f"auditing {verdict.dataset}", rows) as bar:
+        with row_bar(f"auditing {verdict.dataset}", rows) as bar:
             for batch_audit in batch_audits:
                 audit.add(batch_audit)
                 bar.update(batch_audit.rows)
@@ -487,7 +487,8 @@ def _auditor(
     return data, AnswersAuditor(data, len(rows)).audit
 
 
-def _bar(label: str, rows: Any) -> Any:
+def row_bar(label: str, rows: Sized) -> Any:
+    """A bar on stderr that counts rows, once two seconds have passed."""
     from tqdm import tqdm
 
     return tqdm(total=len(rows), desc=label, unit="row", unit_scale=True, delay=2, file=sys.stderr)
@@ -501,7 +502,7 @@ def check_rows(loaded: Any, starts: range, records: Records, verdict: Verdict) -
     for kind in compared_kinds:
         names += kind.loaded_columns
     columns = loaded.select_columns(names)
-    with _bar(f"comparing {verdict.dataset}", loaded) as bar:
+    with row_bar(f"comparing {verdict.dataset}", loaded) as bar:
         for start in starts:
             rows = columns[start : start + starts.step]
             batch = list(islice(records, len(rows["_prompt"])))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tuneyard.compiler.problems import WARNINGS
 from tuneyard.compiler.publish.compiled_entries import compiled_entries
 from tuneyard.compiler.verify.audit import Audit
-from tuneyard.compiler.verify.dataset import LoadedRows, Settings, Verdict, verify
+from tuneyard.compiler.verify.dataset import LoadedRows, Settings, Verdict, row_bar, verify
 from tuneyard.compiler.verify.report import histogram
 from tuneyard.compiler.verify.trained import RecipeFile
 from tuneyard.compiler.view.page_rows import CUT_CODE, DROPPED, page_rows, rows_for_page
@@ -82,7 +82,11 @@ class _Collector:
         places = frozenset(problem.place for problem in verdict.problems)
         self.scan = scan(self.dataset, numbers, places, self.splits)
         chosen = rows_for_page(verdict, self.scan, loaded, self.request.rows, self.request.seed)
-        self.rows = list(page_rows(self.dataset, chosen, self.scan, verdict, loaded, self.request.losses))
+        viewed = page_rows(self.dataset, chosen, self.scan, verdict, loaded, self.request.losses)
+        with row_bar(f"tokens of {self.dataset.name}", chosen) as bar:
+            for page_row in viewed:
+                self.rows.append(page_row)
+                bar.update(1)
         self.is_done = True
 
 
@@ -158,13 +162,14 @@ def _add_token_counts(payload: ViewPayload, audit: Audit, verdict: Verdict) -> N
     totals.tokens = audit.uncut
     totals.learned = audit.learned
     totals.cut = audit.uncut - audit.seen
-    over = sum(rows for length, rows in audit.lengths.items() if length > verdict.cutoff)
+    is_packed_text = verdict.stage == "pt" and verdict.packing
+    over = 0
+    if not is_packed_text:
+        over = sum(rows for length, rows in audit.lengths.items() if length > verdict.cutoff)
     payload.lengths = LengthHistogram(histogram(audit.lengths, BARS), verdict.cutoff, over)
     sequences = audit.packed
     if verdict.stage == "pt":
-        sequences = audit.uncut // verdict.cutoff
-        if verdict.packing:
-            sequences = audit.blocks
+        sequences = audit.blocks if is_packed_text else audit.uncut // verdict.cutoff
     if sequences:
         payload.packing = Packing(sequences, audit.rows, max(0.0, 1 - sequences / audit.rows))
 

@@ -372,6 +372,7 @@ def test_packed_texts_are_shown_whole(registered, tiny_model):
     assert payload.totals.learned == payload.packing.sequences * 63
     assert [row.tokens - row.learned for row in seen(payload)] == [0, 0]
     assert all("packs" in row.note for row in payload.rows)
+    assert payload.lengths.over_cutoff == 0  # longer texts go on in the next block
 
 
 def run(*arguments: object) -> None:
