@@ -67,10 +67,10 @@ def view(name: str, options: ViewOptions) -> None:
     if options.recipe:
         recipe_file = read_recipe_file(options.recipe, settings)
     payload = build(ViewRequest(dataset, options.folder, settings, recipe_file, options.rows, losses=losses))
+    recipe_here = _recipe_of(dataset)
     if not payload.model:
-        if options.recipe and not reason and model is not None and not has_tokenizer(model):
-            reason = f"the recipe's model {model} is no model folder here"
-        payload.note = _without_tokens(reason or payload.note, dataset, options)
+        reason = reason or _no_model(model, options) or payload.note
+        payload.note = _without_tokens(reason, recipe_here, options)
     write_within_limit(payload, out)
     if len(datasets) > 1:
         others = ", ".join(datasets[1:])
@@ -78,7 +78,7 @@ def view(name: str, options: ViewOptions) -> None:
             f"{name} has {len(datasets)} datasets. This page has {dataset}; view the others by name: {others}"
         )
     click.echo(_result_line(payload, out))
-    click.echo(f"next: {_next_command(payload, options)}")
+    click.echo(f"next: {_next_command(payload, options, recipe_here)}")
     if payload.note:
         options_named = any(value is not None for value in options.token_options.values())
         if options_named:
@@ -148,11 +148,15 @@ def _result_line(payload: ViewPayload, out: Path) -> str:
     return f"page: {out} ({shown})"
 
 
-def _next_command(payload: ViewPayload, options: ViewOptions) -> str:
-    """The command after this one: verify with the options just given."""
+def _next_command(payload: ViewPayload, options: ViewOptions, recipe_here: Path | None) -> str:
+    """The command after this one: a page with tokens by a recipe here, otherwise verify."""
     words = ["tuneyard", "data", "verify", payload.dataset]
-    if options.recipe:
-        words += ["--recipe", str(options.recipe)]
+    recipe = options.recipe
+    if not payload.model and recipe is None and recipe_here:
+        words[2] = "view"
+        recipe = recipe_here
+    if recipe:
+        words += ["--recipe", str(recipe)]
     for option, key in (("--model", "model_name_or_path"), ("--template", "template")):
         value = options.token_options.get(key)
         if value is not None and payload.model:
@@ -161,12 +165,20 @@ def _next_command(payload: ViewPayload, options: ViewOptions) -> str:
     return shlex.join(words)
 
 
-def _without_tokens(reason: str, dataset: str, options: ViewOptions) -> str:
+def _no_model(model: object, options: ViewOptions) -> str:
+    """Why there is no model folder, "" if there is one."""
+    if has_tokenizer(model):
+        return ""
+    if model is not None:
+        return f"{model}, the recipe's model, is no model folder here"
+    return "the recipe names no model" if options.recipe else "no recipe and no model were given"
+
+
+def _without_tokens(reason: str, recipe_here: Path | None, options: ViewOptions) -> str:
     """Why the rows have no tokens, and the options that add them."""
     fix = "Give the model's folder and LLaMA-Factory's template: --model DIR --template NAME"
-    recipe = _recipe_of(dataset)
-    if recipe and not options.recipe:
-        fix = f"{recipe} trains this dataset: --recipe {recipe}. Or {fix[0].lower()}{fix[1:]}"
+    if recipe_here and not options.recipe:
+        fix = f"{recipe_here} trains this dataset: --recipe {recipe_here}. Or {fix[0].lower()}{fix[1:]}"
     return f"no tokens on the page: {reason.rstrip('.')}. {fix}"
 
 

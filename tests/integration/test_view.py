@@ -404,6 +404,25 @@ def test_the_command_writes_the_page_before_it_reports_a_wrong_template(register
     assert "Is 7 even?" in page.read_text()
 
 
+def test_without_a_model_a_recipe_here_is_suggested(registered, tiny_model, capsys, monkeypatch):
+    folder = registered(ALPACA, FORMATS["sft"][1])
+    monkeypatch.chdir(folder)
+    run("view", "mine", "--dataset-dir", folder)
+    printed = capsys.readouterr()
+    assert "page: mine-view.html (3 of 3 rows)" in printed.out and "--model DIR" in printed.err
+    recipe = folder / "mine.yaml"
+    recipe.write_text(f"model_name_or_path: {tiny_model}\ntemplate: qwen\ncutoff_len: 40\ndataset: mine\n")
+    run("view", "mine", "--dataset-dir", folder)
+    printed = capsys.readouterr()
+    assert "next: tuneyard data view mine --recipe mine.yaml" in printed.out and "--recipe" in printed.err
+    run("view", "mine", "--recipe", "mine.yaml", "--dataset-dir", folder)
+    printed = capsys.readouterr()
+    assert "learned" in printed.out and printed.err == ""
+    recipe.write_text("model_name_or_path: org/model\ndataset: mine\n")
+    run("view", "mine", "--recipe", "mine.yaml", "--dataset-dir", folder)
+    assert "org/model" in capsys.readouterr().err
+
+
 def test_show_prints_the_tokens_of_a_row(registered, tiny_model, capsys, monkeypatch):
     folder = registered(ALPACA, FORMATS["sft"][1])
     options = ["--dataset-dir", folder, "--model", tiny_model, "--template", "qwen"]
