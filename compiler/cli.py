@@ -329,6 +329,8 @@ def _show_tokens(
     dataset, *_ = datasets_of(name, folder)
     for line in token_lines(dataset, folder, settings, row, rows):
         click.echo(line)
+    given_again = same_options("--recipe", "--model", "--template", "--dataset-dir")
+    next_step("", ["tuneyard", "data", "view", name, *given_again])
 
 
 @_command(

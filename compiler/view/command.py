@@ -1,6 +1,5 @@
 """`tuneyard data view`: build the payload of a dataset, and write its page within the size limit."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from tuneyard.compiler.view.payload import ViewPayload
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import RequestError, TuneyardError, counted
 from tuneyard.core.files import write_text
+from tuneyard.core.next_step import next_step
 from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.core.training_run import names_in
 
@@ -42,7 +42,7 @@ class ViewOptions:
 
 
 def view(name: str, options: ViewOptions) -> None:
-    """Write the page of a dataset, and print where it is.
+    """Write the page of a dataset, and print its counts.
 
     Without a usable model or template the page has rows without tokens. `RequestError` after writing it if an
     option named the model or the template, and before writing if `out` exists and is no page of this command.
@@ -77,8 +77,8 @@ def view(name: str, options: ViewOptions) -> None:
         click.echo(
             f"{name} has {len(datasets)} datasets. This page has {dataset}; view the others by name: {others}"
         )
-    click.echo(_result_line(payload, out))
-    click.echo(f"next: {_next_command(payload, options, recipe_here)}")
+    click.echo(_summary(payload))
+    next_step(out, _next_command(payload, options, recipe_here))
     if payload.note:
         options_named = any(value is not None for value in options.token_options.values())
         if options_named:
@@ -137,19 +137,20 @@ def write_within_limit(payload: ViewPayload, out: Path) -> None:
     write_text(out, html)
 
 
-def _result_line(payload: ViewPayload, out: Path) -> str:
+def _summary(payload: ViewPayload) -> str:
+    """One line on the rows and the tokens of the page."""
     totals = payload.totals
-    shown = f"{totals.rows_on_page:,} of {counted(totals.rows, 'row')}"
+    shown = f"{payload.dataset}: {totals.rows_on_page:,} of {counted(totals.rows, 'row')} on the page"
     if totals.tokens:
         share = percentage(totals.learned, totals.tokens)
         shown += f", {counted(totals.tokens, 'token')}, {share} learned"
     if totals.left_off_page:
         shown += f"; {counted(totals.left_off_page, 'sampled row')} left off to keep the page under 20 MB"
-    return f"page: {out} ({shown})"
+    return shown
 
 
-def _next_command(payload: ViewPayload, options: ViewOptions, recipe_here: Path | None) -> str:
-    """The command after this one: a page with tokens by a recipe here, otherwise verify."""
+def _next_command(payload: ViewPayload, options: ViewOptions, recipe_here: Path | None) -> list[str]:
+    """The words of the command after this one: a page with tokens by a recipe here, otherwise verify."""
     words = ["tuneyard", "data", "verify", payload.dataset]
     recipe = options.recipe
     if not payload.model and recipe is None and recipe_here:
@@ -161,8 +162,7 @@ def _next_command(payload: ViewPayload, options: ViewOptions, recipe_here: Path 
         value = options.token_options.get(key)
         if value is not None and payload.model:
             words += [option, value]
-    words += ["--dataset-dir", str(options.folder)]
-    return shlex.join(words)
+    return [*words, "--dataset-dir", str(options.folder)]
 
 
 def _no_model(model: object, options: ViewOptions) -> str:

@@ -391,8 +391,10 @@ def test_the_command_writes_a_page_and_refuses_to_replace_another_file(registere
     run(*arguments, "--force")
     run(*arguments)  # a page of its own is replaced
     assert "Is 7 even?" in page.read_text()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"page: {page}") and lines[1].startswith("next: tuneyard data verify mine")
+    printed = capsys.readouterr()
+    assert printed.out.startswith("mine: 3 of 3 rows on the page")
+    assert printed.err.splitlines()[-2] == f"result: {page}"
+    assert printed.err.splitlines()[-1].startswith("next: tuneyard data verify mine --model")
 
 
 def test_the_command_writes_the_page_before_it_reports_a_wrong_template(registered, tiny_model):
@@ -409,15 +411,15 @@ def test_without_a_model_a_recipe_here_is_suggested(registered, tiny_model, caps
     monkeypatch.chdir(folder)
     run("view", "mine", "--dataset-dir", folder)
     printed = capsys.readouterr()
-    assert "page: mine-view.html (3 of 3 rows)" in printed.out and "--model DIR" in printed.err
+    assert "result: mine-view.html" in printed.err and "--model DIR" in printed.err
     recipe = folder / "mine.yaml"
     recipe.write_text(f"model_name_or_path: {tiny_model}\ntemplate: qwen\ncutoff_len: 40\ndataset: mine\n")
     run("view", "mine", "--dataset-dir", folder)
     printed = capsys.readouterr()
-    assert "next: tuneyard data view mine --recipe mine.yaml" in printed.out and "--recipe" in printed.err
+    assert "next: tuneyard data view mine --recipe mine.yaml" in printed.err
     run("view", "mine", "--recipe", "mine.yaml", "--dataset-dir", folder)
     printed = capsys.readouterr()
-    assert "learned" in printed.out and printed.err == ""
+    assert "learned" in printed.out and "no tokens" not in printed.err
     recipe.write_text("model_name_or_path: org/model\ndataset: mine\n")
     run("view", "mine", "--recipe", "mine.yaml", "--dataset-dir", folder)
     assert "org/model" in capsys.readouterr().err
