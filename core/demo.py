@@ -397,17 +397,13 @@ def pair_lines() -> list[str]:
 
 def result_lines(out: Path) -> list[str]:
     """The table of accuracies, the verdict, and the places of the page and of the merge."""
+    sentence, *lines = (VERDICT / "table.md").read_text(encoding="utf-8").splitlines()
     table: list[str] = []
-    for line in (VERDICT / "table.md").read_text(encoding="utf-8").splitlines():
+    for line in lines:
         if line.startswith("| accuracy") or (table and line.startswith("|")):
             table.append(line)
         elif table:
             break
-    comparison = read_object(VERDICT / "table.json")
-    deciding = comparison.get("mean")
-    sentence = ""
-    if isinstance(deciding, dict):
-        sentence = str(deciding.get("verdict", ""))
     places = f"the table: {out / VERDICT / 'table.md'}"
     if MERGE.is_dir():
         places += f"   the merge: {out / MERGE}"

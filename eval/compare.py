@@ -21,7 +21,7 @@ from tuneyard.core.drawing import check_replaceable
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import json_text, write_bytes
 from tuneyard.core.language import lang_option, listed, tr
-from tuneyard.core.next_step import next_step
+from tuneyard.core.next_step import is_quiet, next_step
 from tuneyard.eval.read.results import (
     CHANGED,
     PAGE,
@@ -247,7 +247,8 @@ def write(
         write_bytes(out / name, content)
     remove_files(out, {*files_before} - files.keys())
     click.echo(files[TABLE].decode(), nl=False)
-    click.echo(f"\n{out}: {', '.join(files)}", err=True)
+    if not is_quiet():
+        click.echo(f"\n{out}: {', '.join(files)}", err=True)
 
 
 def lay_out(

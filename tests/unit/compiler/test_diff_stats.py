@@ -33,17 +33,17 @@ def test_added_removed_changed_and_shifted_labels_have_their_places(bench):
     assert found.labels == {"no": (2, 3), "yes": (3, 1)}
     said = run("diff", old, new)
     assert said.exit_code == 1
-    assert "shift    yes → no: 1 example\n" in said.output
-    assert "label    yes: 3 (60.0%) → 1 (25.0%)" in said.output
-    assert said.output.splitlines()[-1].endswith("same 2, added 1, removed 2, changed 1")
-    assert json.loads(run("diff", old, new, "--json").output)["added"] == [f"{new}:4"]
+    assert "shift    yes → no: 1 example\n" in said.stdout
+    assert "label    yes: 3 (60.0%) → 1 (25.0%)" in said.stdout
+    assert said.stdout.splitlines()[-1].endswith("same 2, added 1, removed 2, changed 1")
+    assert json.loads(run("diff", old, new, "--json").stdout)["added"] == [f"{new}:4"]
 
 
 def test_the_same_in_another_order_is_no_difference(bench):
     rows = [record(n) for n in range(30)]
     old, new = bench.rows("old.jsonl", rows), bench.rows("new.jsonl", rows[::-1])
     said = run("diff", old, new)
-    assert (said.exit_code, "same 30, added 0" in said.output) == (0, True)
+    assert (said.exit_code, "same 30, added 0" in said.stdout) == (0, True)
 
 
 def test_a_prompt_that_changed_is_found_by_its_idx(bench):
@@ -62,8 +62,8 @@ def test_what_stands_beside_the_answer_counts(bench):
 
 def test_many_places_are_cut_unless_all_are_wanted(bench):
     old, new = bench.rows("old.jsonl", [record(0)]), bench.rows("new.jsonl", [record(n) for n in range(40)])
-    assert "… and 19 more (--all shows them)" in run("diff", old, new).output
-    assert run("diff", old, new, "--all").output.count("added    ") == 39
+    assert "… and 19 more (--all shows them)" in run("diff", old, new).stdout
+    assert run("diff", old, new, "--all").stdout.count("added    ") == 39
 
 
 def test_compiled_datasets_go_by_name(bench):
@@ -125,15 +125,15 @@ def test_stats_count_lengths_labels_languages_and_duplicates(bench, tmp_path):
     assert found.labels == {"yes": 4, "no": 1} and found.languages["Chinese"] == 1
     assert found.as_json()["lengths"]["prompts"] == {"min": 7, "median": 11, "p95": 11, "max": 11}
     said = run("stats", source, "--plot", tmp_path / "lengths.png")
-    printed_line(said.output, source, "5", "1")
+    printed_line(said.stdout, source, "5", "1")
     assert (tmp_path / "lengths.png").stat().st_size > 5000
-    assert json.loads(run("stats", source, "--json").output)["labels"] == {"yes": 4, "no": 1}
+    assert json.loads(run("stats", source, "--json").stdout)["labels"] == {"yes": 4, "no": 1}
 
 
 def test_stats_are_printed_in_chinese(bench):
     rows = [record(n) for n in range(3)]
     source = bench.rows("set.jsonl", [*rows, rows[1], {**record(5), "instruction": "问题二是什么？"}])
-    lines = run("stats", source, "--lang", "zh").output.splitlines()
+    lines = run("stats", source, "--lang", "zh").stdout.splitlines()
     assert len(lines) == 7
     texts = [line.removeprefix(str(source)) for line in lines]
     assert not [text for text in texts if re.search("[a-z]{4,}", text)], lines  # "yes" is a label
@@ -143,20 +143,20 @@ def test_stats_are_printed_in_chinese(bench):
 def test_stats_say_where_the_first_duplicates_stand(bench):
     rows = [record(n) for n in range(3)]
     source = bench.rows("set.jsonl", [*rows, rows[1], record(1, "no"), *[rows[0]] * 25])
-    report = run("stats", source).output
+    report = run("stats", source).stdout
     printed_line(report, source, "30", "26")
     places = ["line 4 (as line 2)", "line 6 (as line 1)", "line 7 (as line 1)"]
     printed_line(report, *places, "23")
-    places = json.loads(run("stats", source, "--json").output)["duplicates_first"]
+    places = json.loads(run("stats", source, "--json").stdout)["duplicates_first"]
     assert places[0] == {"place": f"{source}:4", "same_as": f"{source}:2"} and len(places) == 20
     few = bench.rows("few.jsonl", [*rows, rows[2]])
-    assert run("stats", few).output.splitlines()[1] == "duplicates: line 4 (as line 3)"
-    assert "duplicates:" not in run("stats", bench.rows("none.jsonl", rows)).output
+    assert run("stats", few).stdout.splitlines()[1] == "duplicates: line 4 (as line 3)"
+    assert "duplicates:" not in run("stats", bench.rows("none.jsonl", rows)).stdout
 
 
 def test_duplicates_of_rows_without_lines_have_their_places_as_they_are(bench):
     source = bench.write("set.parquet", as_parquet([record(0), record(0)]))
-    said = run("stats", source).output.splitlines()
+    said = run("stats", source).stdout.splitlines()
     assert said[1] == f"duplicates: {source} row 2 (as {source} row 1)"
 
 
@@ -201,7 +201,7 @@ def test_a_missing_file_dataset_or_tokenizer_is_named(bench):
 
 def test_each_side_has_its_own_name_and_number(bench):
     old, new = bench.rows("old.jsonl", [record(0)]), bench.rows("new.jsonl", [record(0), record(1)])
-    said = json.loads(run("diff", old, new, "--json").output)
+    said = json.loads(run("diff", old, new, "--json").stdout)
     assert (said["a"], said["b"]) == (
         {"name": str(old), "examples": 1},
         {"name": str(new), "examples": 2},

@@ -25,7 +25,7 @@ JUDGED = ["adapter merge", "eval compare", "eval sweep"]
 def write_result(words: Sequence[str]) -> None:
     """Write what a step's command leaves behind."""
     base = json.dumps({"dtype": "bfloat16"})
-    table = "# x\n\n| accuracy | mean |\n| --- | --- |\n| base | 41.4 % |\n\n| other | x |\n"
+    table = "Ship rte.\n\n| accuracy | mean |\n| --- | --- |\n| base | 41.4 % |\n\n| other | x |\n"
     accuracy = json.dumps({"accuracy": 0.5})
     files = {
         "recipe base": {"models/demo-base/origin.json": "{}", "models/demo-base/config.json": base},
@@ -40,7 +40,7 @@ def write_result(words: Sequence[str]) -> None:
         "adapter merge": {"saves/demo-merge/adapter_config.json": "{}"},
         "eval compare": {
             "results/demo/verdict/table.md": table,
-            "results/demo/verdict/table.json": json.dumps({"mean": {"verdict": "Ship rte."}}),
+            "results/demo/verdict/table.json": "{}",
         },
     }
     for name, text in files[" ".join(words[:2])].items():
