@@ -82,7 +82,7 @@ def view(name: str, options: ViewOptions) -> None:
     if payload.note:
         options_named = any(value is not None for value in options.token_options.values())
         if options_named:
-            raise RequestError(payload.note)
+            raise RequestError(f"{payload.note}. The page without tokens: {out}")
         click.echo(payload.note, err=True)
 
 
