@@ -349,6 +349,12 @@ def _show_tokens(
     type=click.Path(path_type=Path, exists=True),
     help="Colour tokens by their loss: results of `tuneyard eval text --token-losses` for this dataset.",
 )
+@click.option(
+    "--loss",
+    metavar="MODEL",
+    help="Score the first --rows rows with this model folder, and colour their tokens by loss.",
+)
+@click.option("--adapter", metavar="ADAPTER", help="--loss: with this adapter, a folder or a name in saves/.")
 @click.option("--force", is_flag=True, help="Replace a file that is not a page of this command.")
 @lang_option
 def view_command(
@@ -360,14 +366,20 @@ def view_command(
     out: Path | None,
     rows: int,
     results: Path | None,
+    loss: str | None,
+    adapter: str | None,
     force: bool,
 ) -> None:
     """Write a page that shows which tokens of each example are learned, masked or cut."""
     from tuneyard.compiler.view.command import ViewOptions, view
 
-    token_options = {"model_name_or_path": model_name_or_path, "template": template}
+    if loss and results:
+        raise RequestError("--results has losses and --loss computes them: give one of both")
+    if adapter and not loss:
+        raise RequestError("--adapter is for --loss MODEL: add it, or leave --adapter out")
+    token_options = {"model_name_or_path": model_name_or_path or loss, "template": template}
     folder = registry_folder(dataset_dir, name)
-    view(name, ViewOptions(folder, recipe, token_options, out, rows, results, force))
+    view(name, ViewOptions(folder, recipe, token_options, out, rows, results, force, loss, adapter))
 
 
 @_command(

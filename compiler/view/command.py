@@ -1,6 +1,7 @@
 """`tuneyard data view`: build the payload of a dataset, and write its page within the size limit."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import click
 from tuneyard.compiler.verify.dataset import datasets_of, has_tokenizer, read_settings, require_tokenizer
 from tuneyard.compiler.verify.trained import read_recipe_file
 from tuneyard.compiler.view.build import TOKEN_KEYS, ViewRequest, build, thinned
+from tuneyard.compiler.view.losses import LossRequest, scored_losses
 from tuneyard.compiler.view.page import MARK, percentage, render_page
 from tuneyard.compiler.view.payload import ViewPayload
 from tuneyard.core.documents import read_mapping
@@ -39,6 +41,8 @@ class ViewOptions:
     rows: int
     results: Path | None
     force: bool
+    loss: str | None = None
+    adapter: str | None = None
 
 
 def view(name: str, options: ViewOptions) -> None:
@@ -51,9 +55,6 @@ def view(name: str, options: ViewOptions) -> None:
     dataset = datasets[0]
     out = options.out or Path(f"{dataset}-view.html")
     check_replaceable(out, force=options.force)
-    losses = None
-    if options.results:
-        losses = TokenLossFile(find_losses(options.results, dataset))
     settings = read_settings(options.recipe, options.token_options)
     reason = ""
     try:
@@ -66,7 +67,19 @@ def view(name: str, options: ViewOptions) -> None:
     recipe_file = None
     if options.recipe:
         recipe_file = read_recipe_file(options.recipe, settings)
-    payload = build(ViewRequest(dataset, options.folder, settings, recipe_file, options.rows, losses=losses))
+    with ExitStack() as stack:
+        losses = None
+        if options.results:
+            losses = TokenLossFile(find_losses(options.results, dataset))
+        elif options.loss:
+            request = LossRequest(
+                options.loss, options.adapter, dataset, options.folder, options.rows,
+                settings.get("template"), settings.get("cutoff_len"),
+            )  # fmt: skip
+            losses = TokenLossFile(stack.enter_context(scored_losses(request)))
+        payload = build(
+            ViewRequest(dataset, options.folder, settings, recipe_file, options.rows, losses=losses)
+        )
     recipe_here = _recipe_of(dataset)
     if not payload.model:
         reason = reason or _no_model(model, options) or payload.note

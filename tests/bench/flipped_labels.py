@@ -57,7 +57,7 @@ def train_and_score(folder: Path) -> Path:
     recipe = ROOT / "recipes" / "demo-rte.yaml"
     run(folder, "recipe", "train", recipe, f"model_name_or_path={MODEL}", f"output_dir={ADAPTER}")
     scoring = ("eval", "text", "--model", MODEL, "--adapter", f"flipped={ADAPTER}", "--no-base")
-    options = ("--dataset", DATASET, "--no-generate", "--token-losses", "--out", "results")
+    options = ("--dataset", DATASET, "--dtype", "bf16", "--no-generate", "--token-losses", "--out", "results")
     run(folder, *scoring, *options)
     return folder / "results" / "flipped" / DATASET / TOKEN_LOSSES
 

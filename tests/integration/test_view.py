@@ -1,6 +1,7 @@
 """`data view` beside the real LLaMA-Factory: what the page shows as learned is what its collators learn."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -441,3 +442,14 @@ def test_show_prints_the_tokens_of_a_row(registered, tiny_model, capsys, monkeyp
         run("show", "mine", "--tokens", *options, "--row", "9")
     with raises(RequestError, "--model"):
         run("show", "mine", "--tokens", "--dataset-dir", folder)
+
+
+def test_loss_scores_the_first_rows_and_colours_their_tokens(registered, tiny_model, tmp_path):
+    folder = registered(ALPACA, {})
+    out = tmp_path / "page.html"
+    options = ["--loss", str(tiny_model), "--template", "qwen", "--dataset-dir", str(folder), "--rows", "2"]
+    cli.main(["view", "mine", *options, "--out", str(out)], standalone_mode=False)
+    page = out.read_text(encoding="utf-8")
+    data = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[0])
+    losses = [row["loss"] for row in data["view"]["rows"]]
+    assert any(loss is not None and loss > 1 for loss in losses)

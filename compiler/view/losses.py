@@ -1,0 +1,95 @@
+"""`tuneyard data view --loss`: score the first rows of a dataset in a process of its own."""
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuneyard.core.checkout import ROOT
+from tuneyard.core.datasets import DEFAULT_FOLDER
+from tuneyard.core.errors import ContentError
+from tuneyard.core.token_losses import TOKEN_LOSSES
+
+SAVES = Path("saves")
+"""Folder in which an adapter is looked for by its name."""
+ADAPTED = "adapted"
+BASE = "base"
+
+
+@dataclass(frozen=True, slots=True)
+class LossRequest:
+    """What to score: a model, or its adapter (a folder, or a name in saves/), on the first rows of a dataset.
+
+    `template` and `cutoff_len` are those of the page, None for the defaults.
+    """
+
+    model: str
+    adapter: str | None
+    dataset: str
+    folder: Path
+    rows: int
+    template: object = None
+    cutoff_len: object = None
+
+
+@contextmanager
+def scored_losses(request: LossRequest) -> Iterator[Path]:
+    """Score the rows with `tuneyard eval text`. The file of their losses exists inside the block.
+
+    `ContentError` if the scoring fails; its own message is on stderr then.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / DEFAULT_FOLDER).symlink_to(request.folder.resolve())
+        words = scoring_words(request)
+        if subprocess.run(
+            [sys.executable, "-P", "-m", "tuneyard", *words],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": _python_path()},
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            check=False,
+        ).returncode:
+            raise ContentError(f"--loss {request.model}: scoring failed: {shlex.join(['tuneyard', *words])}")
+        model = BASE
+        if request.adapter:
+            model = ADAPTED
+        yield folder / "results" / model / request.dataset / TOKEN_LOSSES
+
+
+def scoring_words(request: LossRequest) -> list[str]:
+    """The words of the command that scores the rows, with absolute paths."""
+    words = ["eval", "text", "--model", _absolute(request.model), "--dataset", request.dataset]
+    if request.adapter:
+        words += [
+            "--adapter",
+            f"{ADAPTED}={_absolute(request.adapter, SAVES / request.adapter)}",
+            "--no-base",
+        ]
+    if request.template:
+        words += ["--template", str(request.template)]
+    if request.cutoff_len:
+        words += ["--max-seq-length", str(request.cutoff_len)]
+    return [*words, "--limit", str(request.rows), "--no-generate", "--token-losses", "--out", "results"]
+
+
+def _absolute(place: str, *other_places: Path) -> str:
+    """The first of the places that exists, otherwise the text as it is: a name on the hub."""
+    places: Sequence[Path] = (Path(place), *other_places)
+    for path in places:
+        if path.exists():
+            return str(path.resolve())
+    return place
+
+
+def _python_path() -> str:
+    """PYTHONPATH with the folder of this very `tuneyard`, in a checkout and installed."""
+    packages = ROOT
+    if not (ROOT / "tuneyard").is_dir():
+        packages = ROOT.parent
+    return f"{packages}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
