@@ -12,7 +12,7 @@ def test_already_there_at_once(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / base.ORIGIN).write_text("{}")
     done = CliRunner().invoke(base.command, ["--out", str(tmp_path / "m")])
-    assert (done.exit_code, done.output) == (0, f"{tmp_path / 'm'}: already there\n")
+    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'm'}: already there\n")
 
 
 def test_a_folder_of_someone_else_is_left_alone(tmp_path):
@@ -28,7 +28,7 @@ def test_offline_says_both_ways_out_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_NO_CACHE", "1")
-    with raises(RequestError, "PIP_FIND_LINKS=FOLDER", "MODEL=DIR"):
+    with raises(RequestError, "PIP_FIND_LINKS=FOLDER", "--model", "DIR"):
         base.command.main(["--out", str(tmp_path / "models" / "m")], standalone_mode=False)
     assert not (tmp_path / "models").exists()  # which it made
 
