@@ -44,10 +44,10 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_yaml_is_refused_with_its_place_and_at_once(what: str) -> None:
     text, facts = BROKEN[what]
-    started = time.monotonic()
+    started = time.process_time()
     with raises(ContentError, *facts.split("; ")):
         parse_yaml(text, "f.yaml")
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_dates_stay_text_and_the_lines_of_keys_are_known() -> None:
