@@ -125,7 +125,7 @@ def test_from_a_raw_file_to_a_verdict_in_an_empty_folder(beside: Installed, tiny
 
 
 def test_the_demo_finds_its_files_in_the_package(beside: Installed) -> None:
-    listed = beside.tuneyard("demo", "--dry-run", "--out", ".").splitlines()
+    listed = beside.tuneyard("demo", "--dry-run", "-q").splitlines()
     assert len(listed) == 8
     assert "tuneyard recipe train recipes/demo-rte.yaml" in listed[3]
 
