@@ -16,7 +16,7 @@ from tuneyard.core.checkout import ROOT, version
 from tuneyard.core.cli import cli_command
 from tuneyard.core.files import existing, versions
 from tuneyard.core.next_step import next_step
-from tuneyard.core.packages import TRAIN, in_checkout, is_checkout, set_up_command
+from tuneyard.core.packages import TRAIN, after_setup, in_checkout, is_checkout, set_up_command
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
 AGAIN = "rm -f .venv/.core && make setup"  # without rm, make skips what it installed once
@@ -51,7 +51,7 @@ def cli(ctx: click.Context, as_json: bool) -> None:
             if finding.fix:
                 click.echo(f"{'':<22} fix: {finding.fix}")
     if healthy:
-        next_step("", ["tuneyard", "demo"])
+        next_step("", after_setup("tuneyard demo", "llamafactory"))
     ctx.exit(0 if healthy else 1)
 
 
