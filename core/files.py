@@ -163,6 +163,14 @@ def require(path: Path, description: str) -> Path:
     return path
 
 
+def is_file(path: Path) -> bool:
+    """True for a file. `Path.is_file` raises for a name that is too long, such as a picture in base64."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def names_folder(name: str) -> bool:
     """True if a name can be that of a folder: one part of a path, and not hidden."""
     return bool(name) and Path(name).name == name and not name.startswith(".")

@@ -4,7 +4,6 @@ LLaMA-Factory 0.9.5 looks for them below its `media_dir` and refuses a row that 
 turns have placeholders (data/mm_plugin.py); it opens them only while it trains.
 """
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import zip_longest
@@ -19,10 +18,12 @@ from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.spec.model import Column, placeholders
 from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import counted, show_value
+from tuneyard.core.files import is_file
 from tuneyard.core.images import BROKEN_IMAGE
 from tuneyard.core.records import PLACEHOLDERS, Example
 
 PIXELS = 768 * 768  # LLaMA-Factory's image_max_pixels: what has more is made smaller before it is trained on
+LONGEST_PATH = 200  # characters of a path in a message: it may be a whole picture in base64
 
 
 class MediaReader(ColumnReader):
@@ -129,11 +130,11 @@ class MediaKind(Kind):
                 yield path, loaded_path
 
     def not_found(self, loaded: Mapping[str, Any]) -> str:
-        """The first path that leads to no file."""
+        """The first path that leads to no file, cut to `LONGEST_PATH`."""
         (column,) = self.loaded_columns
         for path in loaded[column] or ():
-            if not Path(path).is_file():
-                return str(path)
+            if not is_file(Path(path)):
+                return str(path)[:LONGEST_PATH]
         return ""
 
     def proposed_columns(self, profile: FileProfile, *, beside_turns: bool) -> Mapping[str, ProposedColumn]:
@@ -174,10 +175,7 @@ def looked_at(path: Path, image: bool) -> int:
 
     An image is read to its end: a PNG by its checksums, a JPEG decoded at an eighth of its size.
     """
-    there = False
-    with contextlib.suppress(OSError):  # a name that is too long
-        there = path.is_file()
-    if not there:
+    if not is_file(path):
         raise WrongValueError(f"{path}: file not found; `source.media_dir` in a spec says where they lie")
     if not image:
         return 0

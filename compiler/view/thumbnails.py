@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+from tuneyard.core.files import is_file
 from tuneyard.core.images import BROKEN_IMAGE
 
 SIDE = 160  # pixels
@@ -20,7 +21,7 @@ def thumbnails(images: Iterable[object]) -> list[str]:
     for image in images:
         if len(uris) == MOST:
             break
-        if isinstance(image, str) and Path(image).is_file():
+        if isinstance(image, str) and is_file(Path(image)):
             uri = _thumbnail(Path(image))
             if uri:
                 uris.append(uri)

@@ -8,6 +8,7 @@ from PIL import Image
 from tests.conftest import REAL
 from tests.messages import raises
 from tuneyard.compiler.compile import compile_spec
+from tuneyard.compiler.kinds.media import IMAGES, LONGEST_PATH
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.write.entries import entries_of
@@ -130,3 +131,8 @@ def test_what_is_no_path_is_named_in_short(path, said, pictures):
     report, _ = compiled(pictures, [{"question": "What?", "answer": "a", "image": path}])
     (problem,) = report.problems.errors
     assert problem.code == "E110" and said in problem.line()
+
+
+def test_a_picture_in_base64_is_no_file_and_its_message_is_short(pictures):
+    images = [str(pictures / "pictures/a.png"), "A" * 5000]
+    assert IMAGES.not_found({"_images": images}) == "A" * LONGEST_PATH
