@@ -1,6 +1,7 @@
 """Location and version of this Tuneyard. Every file that it writes records the version."""
 
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,14 @@ def bundled(path: Path) -> Path:
     if not path.exists() and bundled_path.is_file():
         return bundled_path
     return path
+
+
+def python_path() -> str:
+    """PYTHONPATH for our subprocesses: the folder of this `tuneyard` first, in a checkout and installed."""
+    packages = ROOT
+    if not (ROOT / "tuneyard").is_dir():  # installed: our packages are in site-packages/tuneyard
+        packages = ROOT.parent
+    return f"{packages}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
 
 
 def version() -> dict[str, str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import click
 
-from tuneyard.core.checkout import ROOT, bundled
+from tuneyard.core.checkout import ROOT, bundled, python_path
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import ContentError, RequestError, need, resumed_by
 from tuneyard.core.files import make_folder, opened, read_object, sha256, write_json
@@ -318,10 +318,6 @@ def _restart_words(step: DemoStep, notes: Notes, fingerprint: str) -> list[str]:
 
 def _execute(words: Sequence[str], title: str) -> None:
     """Run a command of `tuneyard` with its output in the log; it ends when this process ends."""
-    packages = ROOT
-    if not (ROOT / "tuneyard").is_dir():  # installed: our packages are in site-packages/tuneyard
-        packages = ROOT.parent
-    paths = f"{packages}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
     python = [sys.executable, "-P", "-m"]
     command = [*python, "tuneyard.recipes.launch", str(os.getpid()), *python, "tuneyard", *words]
     with LOG.open("ab") as log:
@@ -333,7 +329,7 @@ def _execute(words: Sequence[str], title: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         )
     try:
@@ -405,6 +401,6 @@ def result_lines(out: Path) -> list[str]:
         elif table:
             break
     places = f"the table: {out / VERDICT / 'table.md'}"
-    if MERGE.is_dir():
+    if WEIGHTS.is_file() and MERGE.is_dir():  # without weights, the merge is of an earlier sweep
         places += f"   the merge: {out / MERGE}"
     return ["", *table, "", *textwrap.wrap(sentence, WIDTH), "", places]

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import tuneyard
+from tuneyard.core.checkout import python_path
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.packages import set_up_command
 
@@ -130,12 +130,8 @@ def follow(process: "subprocess.Popen[bytes]", output_dir: Path, before: LogSize
 
 def environment() -> dict[str, str]:
     """Environment in which our modules and programs come first: torchrun is called by its name."""
-
-    def first(variable: str, folder: Path) -> str:
-        return f"{folder}{os.pathsep}{os.environ.get(variable, '')}".rstrip(os.pathsep)
-
-    packages = Path(tuneyard.__file__).parent.parent
-    paths = {"PYTHONPATH": first("PYTHONPATH", packages), "PATH": first("PATH", Path(sys.executable).parent)}
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}".rstrip(os.pathsep)
+    paths = {"PYTHONPATH": python_path(), "PATH": programs}
     return {**os.environ, **paths, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
 
 

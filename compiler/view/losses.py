@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.checkout import ROOT
+from tuneyard.core.checkout import python_path
 from tuneyard.core.datasets import DEFAULT_FOLDER
 from tuneyard.core.errors import ContentError
 from tuneyard.core.token_losses import TOKEN_LOSSES
@@ -50,7 +50,7 @@ def scored_losses(request: LossRequest) -> Iterator[Path]:
         if subprocess.run(
             [sys.executable, "-P", "-m", "tuneyard", *words],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": _python_path()},
+            env={**os.environ, "PYTHONPATH": python_path()},
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
             check=False,
@@ -75,7 +75,8 @@ def scoring_words(request: LossRequest) -> list[str]:
         words += ["--template", str(request.template)]
     if request.cutoff_len:
         words += ["--max-seq-length", str(request.cutoff_len)]
-    return [*words, "--limit", str(request.rows), "--no-generate", "--token-losses", "--out", "results"]
+    words += ["--limit", str(request.rows), "--no-generate", "--token-losses", "--out", "results"]
+    return [*words, "--quiet"]  # its results are in a temporary folder
 
 
 def _absolute(place: str, *other_places: Path) -> str:
@@ -85,11 +86,3 @@ def _absolute(place: str, *other_places: Path) -> str:
         if path.exists():
             return str(path.resolve())
     return place
-
-
-def _python_path() -> str:
-    """PYTHONPATH with the folder of this very `tuneyard`, in a checkout and installed."""
-    packages = ROOT
-    if not (ROOT / "tuneyard").is_dir():
-        packages = ROOT.parent
-    return f"{packages}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)

@@ -24,7 +24,7 @@ def test_an_adapter_in_saves_is_found_by_its_name_and_places_are_absolute(tmp_pa
         ["--limit", "20"],
     ):
         assert words[words.index(pair[0]) + 1] == pair[1]
-    assert {"--token-losses", "--no-generate", "--no-base"} < set(words)
+    assert {"--token-losses", "--no-generate", "--no-base", "--quiet"} < set(words)
     plain = scoring_words(LossRequest("org/model", None, "rows", tmp_path, 20))
     assert "org/model" in plain and not {"--adapter", "--no-base", "--template"} & set(plain)
 
