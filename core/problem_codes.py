@@ -1,4 +1,4 @@
-"""Each problem code in Chinese: what it means and what to do.
+"""Each problem code in Chinese: its meaning and its fix.
 
 A Chinese reader gets these lines below the problems. Places, codes and values stay as they are.
 `make reference` writes the list of all, `docs/zh/problems.md`.
@@ -25,7 +25,7 @@ W… 是警告（`--strict` 使它们成为错误），N… 是提示。每一�
 
 
 class Explanation(NamedTuple):
-    """What a code means, and what to do about it."""
+    """Meaning and fix of a problem code, in Chinese."""
 
     meaning: str
     fix: str
@@ -39,10 +39,13 @@ def explanations() -> dict[str, Explanation]:
 
 
 def guide(codes: Iterable[str]) -> list[str]:
-    """A line for each code, `E104：含义。怎么做`, for a Chinese reader. Other readers get none."""
+    """A line for each code, `E104：含义。怎么做`, for a Chinese reader. Other readers get none.
+
+    Codes of plug-ins have no explanation and are skipped.
+    """
     if of_explanations() != CHINESE:
         return []
-    return [_line(code) for code in sorted(set(codes))]
+    return [_line(code) for code in sorted(explanations().keys() & set(codes))]
 
 
 def document() -> str:
