@@ -29,6 +29,7 @@ SHOWN = 20
 GROUPS_OF_PACKAGES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter", "eval": "eval"}
 """The group of `tuneyard` that a package has: `python -m compiler` is `tuneyard data`."""
 _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
+_TERMINAL_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class TuneyardError(Exception):
@@ -246,7 +247,16 @@ def show_value(value: object) -> str:
 
 def one_line(text: str) -> str:
     """Escape line breaks and control characters, which a file name may contain."""
-    return _LINE_ENDS.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
+    return _LINE_ENDS.sub(_escaped, text)
+
+
+def for_terminal(text: str) -> str:
+    """Escape the control characters with which a dataset's text could drive a terminal. Line breaks stay."""
+    return _TERMINAL_CONTROLS.sub(_escaped, text)
+
+
+def _escaped(character: re.Match[str]) -> str:
+    return character[0].encode("unicode_escape").decode()
 
 
 def counted(number: int, noun: str) -> str:

@@ -384,7 +384,7 @@ def load_with_template(
     )
     if data.template is None:
         raise RequestError(f"{dataset.name}: not checked: {', '.join(verdict.not_checked)}")
-    return data, rows, [str(problem) for problem in verdict.problems]
+    return data, rows, [problem.line() for problem in verdict.problems]
 
 
 def _without_loader(expected: Expected, verdict: Verdict, error: LoaderError) -> None:

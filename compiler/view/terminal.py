@@ -1,4 +1,4 @@
-"""`tuneyard data show --tokens`: rows of a dataset in the terminal, each token as it is trained.
+"""`tuneyard data show --tokens`: rows of a dataset in the terminal, each token by its state.
 
 Loss tokens are green on a terminal and between ⟦ and ⟧ elsewhere. Tokens that cutoff_len cuts are crossed
 out, elsewhere between ✂ and ✂.
@@ -24,7 +24,7 @@ from tuneyard.compiler.verify.dataset import (
 from tuneyard.compiler.view.page_rows import TokenView
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, PageSide
 from tuneyard.core.datasets import locate_dataset
-from tuneyard.core.errors import ContentError, RequestError, counted
+from tuneyard.core.errors import ContentError, RequestError, counted, for_terminal
 
 Marks = Mapping[int, tuple[str, str]]
 """What is written before and after tokens of a state."""
@@ -90,12 +90,12 @@ def _row_lines(page_row: PageRow, marks: Marks) -> Iterator[str]:
 
 
 def marked(side: PageSide, marks: Marks) -> str:
-    """The text of a side with marks around the tokens of each state."""
+    """The text of a side with marks around the tokens of each state, its control characters escaped."""
     pieces: list[tuple[int, str]] = []
     for turn in side.turns:
         place = 0
         for length, state, *_ in turn.spans:
-            pieces.append((state, turn.text[place : place + length]))
+            pieces.append((state, for_terminal(turn.text[place : place + length])))
             place += length
     text = ""
     for state, group in groupby(pieces, key=lambda piece: piece[0]):
