@@ -120,7 +120,7 @@ def payload(rows: list[PageRow], **values: object) -> ViewPayload:
         sources=sorted(sources.items()),
         problems=[CodeCount(code, f"message of {code}", count) for code, count in problems.items()],
         duplicates=sum(each.duplicate for each in rows),
-        packing=Packing(12, len(rows), 0.7),
+        packing=Packing(12, len(rows)),
         rows=rows,
     )
     for name, value in values.items():

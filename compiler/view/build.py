@@ -38,6 +38,8 @@ ROWS = 2000
 SEED = 42
 TOKEN_KEYS = ("model_name_or_path", "template", "cutoff_len", "tool_format")
 """Settings without which the rows have no tokens."""
+LOADER_ERRORS = ("E405", "E435")
+"""Codes with which LLaMA-Factory cannot load a dataset."""
 OWN_TEMPLATE = "the tokenizer's own chat template"
 MESSAGES = {
     DROPPED: "LLaMA-Factory leaves the row out of the training",
@@ -124,7 +126,7 @@ def build(request: ViewRequest) -> ViewPayload:
 
 def _loader_errors(verdict: Verdict) -> list[str]:
     """Why LLaMA-Factory cannot load the dataset."""
-    return [problem.message for problem in verdict.problems if problem.code in ("E405", "E435")]
+    return [problem.message for problem in verdict.problems if problem.code in LOADER_ERRORS]
 
 
 def _payload(request: ViewRequest, dataset: Dataset, verdict: Verdict, collector: _Collector) -> ViewPayload:
@@ -147,7 +149,7 @@ def _payload(request: ViewRequest, dataset: Dataset, verdict: Verdict, collector
         rows=collector.rows,
     )
     audit = verdict.audit
-    if audit and audit.rows:
+    if audit:
         payload.model = Path(str(request.settings["model_name_or_path"])).name
         payload.template = str(request.settings.get("template") or OWN_TEMPLATE)
         payload.cutoff_len = verdict.cutoff
@@ -171,7 +173,7 @@ def _add_token_counts(payload: ViewPayload, audit: Audit, verdict: Verdict) -> N
     if verdict.stage == "pt":
         sequences = audit.blocks if is_packed_text else audit.uncut // verdict.cutoff
     if sequences:
-        payload.packing = Packing(sequences, audit.rows, max(0.0, 1 - sequences / audit.rows))
+        payload.packing = Packing(sequences, audit.rows)
 
 
 def _problems(verdict: Verdict, counts: Scan, payload: ViewPayload) -> list[CodeCount]:

@@ -9,7 +9,7 @@ import click
 
 from tuneyard.compiler.verify.dataset import datasets_of, has_tokenizer, read_settings, require_tokenizer
 from tuneyard.compiler.verify.trained import read_recipe_file
-from tuneyard.compiler.view.build import TOKEN_KEYS, ViewRequest, build, thinned
+from tuneyard.compiler.view.build import LOADER_ERRORS, TOKEN_KEYS, ViewRequest, build, thinned
 from tuneyard.compiler.view.losses import LossRequest, scored_losses
 from tuneyard.compiler.view.page import MARK, percentage, render_page
 from tuneyard.compiler.view.payload import ViewPayload
@@ -80,10 +80,15 @@ def view(name: str, options: ViewOptions) -> None:
         payload = build(
             ViewRequest(dataset, options.folder, settings, recipe_file, options.rows, losses=losses)
         )
-    recipe_here = _recipe_of(dataset)
+    recipe_here = None
     if not payload.model:
-        reason = reason or _no_model(model, options) or payload.note
-        payload.note = _without_tokens(reason, recipe_here, options)
+        recipe_here = _recipe_here(dataset)
+        reason = reason or _no_model(model, options)
+        codes = {problem.code for problem in payload.problems}
+        if not reason and codes.intersection(LOADER_ERRORS):  # another model would not help
+            payload.note = f"no tokens on the page: {payload.note}"
+        else:
+            payload.note = _without_tokens(reason or payload.note, recipe_here, options)
     write_within_limit(payload, out)
     if len(datasets) > 1:
         others = ", ".join(datasets[1:])
@@ -153,13 +158,13 @@ def write_within_limit(payload: ViewPayload, out: Path) -> None:
 def _summary(payload: ViewPayload) -> str:
     """One line on the rows and the tokens of the page."""
     totals = payload.totals
-    shown = f"{payload.dataset}: {totals.rows_on_page:,} of {counted(totals.rows, 'row')} on the page"
+    line = f"{payload.dataset}: {totals.rows_on_page:,} of {counted(totals.rows, 'row')} on the page"
     if totals.tokens:
         share = percentage(totals.learned, totals.tokens)
-        shown += f", {counted(totals.tokens, 'token')}, {share} learned"
+        line += f", {counted(totals.tokens, 'token')}, {share} learned"
     if totals.left_off_page:
-        shown += f"; {counted(totals.left_off_page, 'sampled row')} left off to keep the page under 20 MB"
-    return shown
+        line += f"; {counted(totals.left_off_page, 'sampled row')} left off to keep the page under 20 MB"
+    return line
 
 
 def _next_command(payload: ViewPayload, options: ViewOptions, recipe_here: Path | None) -> list[str]:
@@ -179,24 +184,26 @@ def _next_command(payload: ViewPayload, options: ViewOptions, recipe_here: Path 
 
 
 def _no_model(model: object, options: ViewOptions) -> str:
-    """Why there is no model folder, "" if there is one."""
+    """Reason why the rows cannot be tokenised without another model folder, "" if there is none."""
     if has_tokenizer(model):
         return ""
     if model is not None:
         return f"{model}, the recipe's model, is no model folder here"
-    return "the recipe names no model" if options.recipe else "no recipe and no model were given"
+    if options.recipe:
+        return "the recipe names no model"
+    return "no recipe and no model were given"
 
 
 def _without_tokens(reason: str, recipe_here: Path | None, options: ViewOptions) -> str:
-    """Why the rows have no tokens, and the options that add them."""
+    """The note of a page without tokens: the reason, and the options that add them."""
     fix = "Give the model's folder and LLaMA-Factory's template: --model DIR --template NAME"
     if recipe_here and not options.recipe:
         fix = f"{recipe_here} trains this dataset: --recipe {recipe_here}. Or {fix[0].lower()}{fix[1:]}"
     return f"no tokens on the page: {reason.rstrip('.')}. {fix}"
 
 
-def _recipe_of(dataset: str) -> Path | None:
-    """A recipe here that trains a dataset, None without one."""
+def _recipe_here(dataset: str) -> Path | None:
+    """The first recipe in `recipes/` or the current folder that trains a dataset."""
     for folder in RECIPES:
         for path in sorted(Path(folder).glob("*.yaml")):
             try:

@@ -12,7 +12,7 @@ from tuneyard.core.reader_language import current
 
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard data view">'
-"""What the head of every page has, so that a command knows a page of ours."""
+"""Mark in the head of every page, by which `data view` recognises its own pages."""
 MOST_NAMES = 200
 """Labels or sources that the page lists."""
 
@@ -45,7 +45,10 @@ class Facet:
 
 @dataclass(frozen=True, slots=True)
 class LengthBar:
-    """A bar of the histogram; `height` in percent of the highest, `kind` is over for bins past cutoff_len."""
+    """A bar of the histogram. `height` is in percent of the highest.
+
+    `kind` is over for bins of rows that cutoff_len cuts, otherwise within.
+    """
 
     start: int
     end: int
@@ -121,7 +124,7 @@ def _sentence(payload: ViewPayload) -> str:
 
 
 def _setup(payload: ViewPayload) -> list[tuple[str, str]]:
-    """What decides which tokens are learned, with its names in a recipe."""
+    """File, model and the settings that decide which tokens are learned, by their names in a recipe."""
     setup = [(tr("File"), payload.file)]
     if payload.model != "":
         setup += [
@@ -164,7 +167,7 @@ def _bins(payload: ViewPayload) -> list[LengthBar]:
         text = tr("{start} to {end} tokens", start=f"{start:,}", end=f"{end:,}")
         label = f"{text}: {tr_counted(rows, 'row')}"
         kind = "within"
-        if 0 < lengths.cutoff < start:
+        if lengths.over_cutoff and lengths.cutoff < start:
             kind = "over"
         height = 100 * rows / highest
         if rows > 0:
@@ -187,7 +190,7 @@ def _cutoff_text(payload: ViewPayload) -> str:
     lengths = payload.lengths
     cutoff = f"{lengths.cutoff:,}"
     if lengths.over_cutoff == 0:
-        return tr("No row is longer than cutoff_len {cutoff}.", cutoff=cutoff)
+        return tr("cutoff_len {cutoff} cuts no row.", cutoff=cutoff)
     return tr(
         "cutoff_len {cutoff} (dashed line) cuts {rows}.",
         cutoff=cutoff,
@@ -199,11 +202,16 @@ def _packing_text(payload: ViewPayload) -> str:
     packing = payload.packing
     if packing is None:
         return ""
+    packed = tr_counted(packing.sequences, "sequence")
+    unpacked = f"{packing.unpacked_sequences:,}"
+    saved = packing.unpacked_sequences - packing.sequences
+    if saved <= 0:  # long texts for pretraining, which packing does not cut
+        return tr("With packing: {packed} instead of {unpacked}.", packed=packed, unpacked=unpacked)
     return tr(
-        "With packing: {packed} instead of {unpacked}, {share} less padding.",
-        packed=tr_counted(packing.sequences, "sequence"),
-        unpacked=f"{packing.unpacked_sequences:,}",
-        share=f"{100 * packing.padding_saved_share:.1f} %",
+        "With packing: {packed} instead of {unpacked}, {share} fewer.",
+        packed=packed,
+        unpacked=unpacked,
+        share=percentage(saved, packing.unpacked_sequences),
     )
 
 

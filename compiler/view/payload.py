@@ -119,15 +119,10 @@ class CodeCount:
 
 @dataclass(slots=True)
 class Packing:
-    """Sequences that `packing: true` would make, those without it, and the share of padding that it saves.
-
-    The share is of the tokens of batches of `cutoff_len`: unpacked rows padded to cutoff_len against packed
-    ones.
-    """
+    """Sequences that `packing: true` would make, and sequences without it."""
 
     sequences: int
     unpacked_sequences: int
-    padding_saved_share: float
 
 
 @dataclass(slots=True)

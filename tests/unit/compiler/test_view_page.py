@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.view_payloads import RED_DOT, chat, payload, row, with_losses
 from tuneyard.compiler.view.page import MARK, percentage, render_page
-from tuneyard.compiler.view.payload import CodeCount, LengthHistogram, Totals
+from tuneyard.compiler.view.payload import CodeCount, LengthHistogram, Packing, Totals
 from tuneyard.core.page import content_policy, hash_source
 from tuneyard.core.reader_language import in_language
 
@@ -92,6 +92,14 @@ def test_the_histogram_marks_the_cutoff_inside_its_bin() -> None:
     has(visible(page), "cutoff_len 150", "5 rows")
     without = render_page(payload(rows(1), lengths=LengthHistogram([(1, 100, 1)], 2048, 0)))
     assert 'class="cutoff"' not in without
+
+
+def test_texts_that_packing_continues_in_the_next_block_are_not_cut() -> None:
+    histogram = LengthHistogram([(1, 100, 30), (101, 200, 10)], 100, 0)
+    page = render_page(payload(rows(1), lengths=histogram, packing=Packing(300, 40)))
+    has(visible(page), "cutoff_len 100 cuts no row", "300 sequences instead of 40.")
+    assert 'class="over"' not in page
+    has(visible(render_page(payload(rows(1), packing=Packing(10, 40)))), "instead of 40, 75.0 % fewer")
 
 
 def test_hostile_rows_stay_inside_the_data() -> None:
