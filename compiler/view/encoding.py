@@ -4,7 +4,7 @@ The processor runs once. Its template and its function for cut lengths are watch
 cutoff_len drops are known too: it drops them from the end of each prompt and of each answer.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -161,7 +161,6 @@ class RowEncoder:
         lengths = dict.fromkeys(order, (0, 0))  # a turn without room is left out
         for turn, (*_, kept_prompt, kept_answer) in zip(order, cuts.calls, strict=False):
             lengths[turn] = (kept_prompt, kept_answer)
-        end = self._end()
         segments = []
         for turn, (prompt, answer) in enumerate(encoding.pairs):
             kept_prompt, kept_answer = lengths[turn]
@@ -169,33 +168,33 @@ class RowEncoder:
             messages = encoding.messages[2 * turn : 2 * turn + 2]
             segments.append(Segment(prompt, messages[:1], _first(kept_prompt, len(prompt)), system=system))
             segments.append(Segment(answer, messages[1:], _first(kept_answer, len(answer)), is_answer=True))
-        if end:
-            segments.append(Segment(end, [], [True] * len(end), is_answer=True))
+        if self.template.efficient_eos:  # an end after the last answer, which is never cut
+            segments.append(Segment([self.tokenizer.eos_token_id], [], [True], is_answer=True))
         kept = sum(sum(segment.is_kept) for segment in segments)
         segments = [*self._media_prefix(ids, len(ids) - kept), *segments]
         return _checked(segments, ids, encoded["labels"][0])
 
-    def _one_answer(self, asked: Encoding, answered: Encoding, cuts: _Cuts, ids: Ids) -> list[Segment]:
-        """Prompt and answer of stages rm and kto. The answer has its end of text already."""
-        ((prompt, _),) = asked.pairs
+    def _one_answer(self, prompted: Encoding, answered: Encoding, cuts: _Cuts, ids: Ids) -> list[Segment]:
+        """Prompt and answer of stages rm and kto, of which the answer already ends with the end of text.
+
+        Both sides of a pair have the prompt of the chosen one.
+        """
+        ((prompt, _),) = prompted.pairs
         ((_, answer),) = answered.pairs
         prompt_length, _, kept_prompt, kept_answer = cuts.calls[0]
         media = self._media_prefix(ids, min(prompt_length - len(prompt), kept_prompt))
         kept_prompt -= sum(len(segment.ids) for segment in media)
         return [
             *media,
-            Segment(prompt, asked.messages[:-1], _first(kept_prompt, len(prompt)), system=asked.system),
+            Segment(prompt, prompted.messages[:-1], _first(kept_prompt, len(prompt)), system=prompted.system),
             Segment(answer, answered.messages[-1:], _first(kept_answer, len(answer)), is_answer=True),
         ]
 
-    def _end(self) -> Ids:
-        """Tokens that stage sft puts after the last answer, whatever is cut."""
-        return [self.tokenizer.eos_token_id] if self.template.efficient_eos else []
-
-    def _media_prefix(self, ids: Ids, length: int) -> Iterator[Segment]:
+    def _media_prefix(self, ids: Ids, length: int) -> list[Segment]:
         """Tokens of images that some models read before everything else."""
-        if length > 0:
-            yield Segment(list(ids[:length]), [], [True] * length)
+        if length <= 0:
+            return []
+        return [Segment(list(ids[:length]), [], [True] * length)]
 
 
 def _watched(template: Any, encodings: list[Encoding]) -> Any:

@@ -329,6 +329,23 @@ def test_a_file_that_llamafactory_cannot_load_still_has_a_page(registered, tiny_
     assert len(payload.rows) == 2 and payload.note
 
 
+def test_rows_of_which_none_can_be_trained_are_no_fault_of_the_options(registered, tiny_model, capsys):
+    folder = registered([said(("human", "a")), said(("human", "b"))], {"formatting": "sharegpt"})
+    options = ["--dataset-dir", folder, "--model", tiny_model, "--template", "qwen"]
+    run("view", "mine", *options, "--out", folder / "page.html")
+    printed = capsys.readouterr()
+    assert printed.out.startswith("mine: 2 of 2 rows") and "no tokens" not in printed.err
+    assert 'data-value="dropped"' in (folder / "page.html").read_text()
+
+
+def test_the_reason_for_a_file_that_cannot_be_loaded_names_no_option(registered, tiny_model):
+    folder = registered([{"instruction": "q", "output": "a"}, {"instruction": "q", "output": 7}], PLAIN)
+    options = ["--dataset-dir", folder, "--model", tiny_model, "--out", folder / "page.html"]
+    with raises(RequestError, "cannot load it") as caught:
+        run("view", "mine", *options)
+    assert "--model DIR" not in str(caught.value)
+
+
 def test_losses_go_to_tokens_with_the_same_ids(registered, tiny_model, tmp_path):
     folder = registered(ALPACA[:1] * 2, PLAIN)
     settings = {"model_name_or_path": str(tiny_model), "template": "qwen"}
@@ -431,6 +448,7 @@ def test_show_prints_the_tokens_of_a_row(registered, tiny_model, capsys, monkeyp
     options = ["--dataset-dir", folder, "--model", tiny_model, "--template", "qwen"]
     run("show", "mine", "--tokens", *options)
     printed = capsys.readouterr().out
+    assert "N352 template: " in printed and "Problem(" not in printed
     assert "Is 7 even? 你好🙂<|im_end|>" in printed and "⟦no<|im_end|>\n⟧" in printed
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     run("show", "mine", "--tokens", *options)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +10,7 @@ from tests.messages import raises
 from tuneyard.compiler.view import command
 from tuneyard.compiler.view.build import mixture, thinned
 from tuneyard.compiler.view.command import check_replaceable, find_losses, write_within_limit
+from tuneyard.compiler.view.encoding import EncodedMessage, Encoding, RowEncoder
 from tuneyard.compiler.view.page_rows import raw_text
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, PageSide, PageTurn, ViewPayload
 from tuneyard.compiler.view.scan import scan
@@ -154,6 +156,22 @@ def test_tokens_are_marked_by_their_state():
     assert marked(side, COLOURS) == "\x1b[2ma\x1b[0m\x1b[1;32mbc\x1b[0m\x1b[9;31md\x1b[0m"
 
 
+def test_control_characters_do_not_reach_the_terminal():
+    text = "a\x1b[2J\r\x9b1m\n\tb"
+    side = PageSide("", "", [PageTurn("user", "text", text, [(len(text), MASKED)])])
+    assert marked(side, BRACKETS) == "a\\x1b[2J\\r\\x9b1m\n\tb"
+
+
+def test_tokens_of_images_before_a_prompt_are_kept_with_pairs():
+    messages = [EncodedMessage("user", "q", [1]), EncodedMessage("assistant", "a", [2])]
+    encoding = Encoding("", messages, [([1], [2])])
+    cuts = SimpleNamespace(calls=[(3, 1, 3, 1)])
+    segments = RowEncoder._one_answer(object.__new__(RowEncoder), encoding, encoding, cuts, [9, 9, 1, 2])
+    assert [(segment.ids, all(segment.is_kept)) for segment in segments] == [
+        ([9, 9], True), ([1], True), ([2], True)
+    ]  # fmt: skip
+
+
 def test_raw_texts_can_be_written():
     assert json.loads(raw_text({"a": "你"})) == {"a": "你"}
     assert raw_text({"a": "\ud800"}).encode() == b'{"a": "\\ud800"}'
@@ -164,7 +182,7 @@ def test_pictures_that_cannot_be_opened_are_left_out(tmp_path):
 
     Image.new("RGB", (900, 500), "blue").save(tmp_path / "blue.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG no")
-    images = [tmp_path / "broken.png", tmp_path / "none.png", *[tmp_path / "blue.png"] * 6, 3]
+    images = [tmp_path / "broken.png", tmp_path / "none.png", "A" * 5000, *[tmp_path / "blue.png"] * 6, 3]
     uris = thumbnails(map(str, images))
     assert len(uris) == 4 and all(uri.startswith("data:image/jpeg;base64,") for uri in uris)
 
