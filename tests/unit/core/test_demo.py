@@ -110,6 +110,13 @@ def test_a_lost_result_is_made_again_with_all_that_uses_it(
     assert run_demo() == []
 
 
+def test_the_merge_of_an_earlier_sweep_is_not_named(run_demo: Demo) -> None:
+    run_demo()
+    assert "demo-merge" in demo.result_lines(Path())[-1]
+    demo.WEIGHTS.unlink()
+    assert "demo-merge" not in demo.result_lines(Path())[-1]
+
+
 def test_a_sweep_that_was_cut_off_is_resumed_and_an_outdated_one_starts_anew(run_demo: Demo) -> None:
     assert names(run_demo(fails_at="eval sweep"))[-1] == "eval sweep"
     Path("results/demo").mkdir(exist_ok=True)
