@@ -1,6 +1,6 @@
 """`tuneyard demo`: from two bundled datasets to the adapter to ship, on one CPU, in a few minutes.
 
-Each step is a command of `tuneyard` in a process of its own, whose output goes to a log. A finished step is
+Each step is a command of `tuneyard` in a subprocess, whose output goes to a log. A finished step is
 recorded with a fingerprint of its inputs, so that the next demo in the folder reuses it. The commands resume
 what a kill has cut off.
 """
@@ -194,7 +194,7 @@ def fingerprint_of(step: DemoStep, every: Sequence[DemoStep]) -> str:
 
 
 def is_made(step: DemoStep, notes: Notes, every: Sequence[DemoStep]) -> bool:
-    """Whether a step and all that it uses are finished, with the inputs of today."""
+    """True if a step and the steps that it uses are finished, and their inputs have not changed since."""
     if not step.last_file.is_file() or notes.finished.get(step.name) != fingerprint_of(step, every):
         return False
     return all(is_made(earlier, notes, every) for earlier in every if earlier.name in step.after)
@@ -260,7 +260,7 @@ def plan_lines(model: str) -> list[str]:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Hold the lock of this folder's demo; `RequestError` if another process has it."""
+    """Lock this folder for one demo. `RequestError` if another process has the lock."""
     with opened(NOTES) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -308,7 +308,7 @@ def _refuse_foreign(notes: Notes, every: Sequence[DemoStep]) -> None:
 
 
 def _restart_words(step: DemoStep, notes: Notes, fingerprint: str) -> list[str]:
-    """The option with which an interrupted sweep resumes, or an outdated one starts anew."""
+    """`--resume` for an interrupted sweep, `--force` for one whose inputs have changed."""
     if step.name != SWEEP or not step.result.exists():
         return []
     if notes.begun[SWEEP] == fingerprint:

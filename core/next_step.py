@@ -26,9 +26,9 @@ class NextStep:
 def next_step(place: object, command: Sequence[object] | str = ()) -> None:
     """Note where the result of the running command is, and the words of the next command.
 
-    They are printed to stderr when the command ends without an error, but not with `-q` or `--json`. A
-    `place` of "" means that the result is printed and in no file, None that the command has named its files
-    itself.
+    They are printed to stderr when the command ends, unless an error stops it, but not with `-q` or
+    `--json`. A `place` of "" means that the result is printed and in no file, None that the command has
+    named its files itself.
     """
     context = click.get_current_context(silent=True)
     if context is None or is_quiet() or context.params.get("as_json"):
@@ -57,7 +57,7 @@ def is_quiet() -> bool:
 
 
 def same_options(*names: str) -> list[str]:
-    """Words of those options of the running command that its command line gave, to give them again.
+    """Options of the running command that the user gave, as words for the next command.
 
     `names` are the long names, e.g. `--dataset-dir`. A switch is named as it is on: `--duplicates`.
     """

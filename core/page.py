@@ -1,4 +1,4 @@
-"""What every page that Tuneyard writes has: one file, escaped texts, and a policy that forbids connections.
+"""Write self-contained pages: one file, escaped texts, and a policy that forbids connections.
 
 A page is a Jinja template `page.html` with `style.css` and `script.js` beside it. It needs no other file.
 """

@@ -25,7 +25,7 @@ def current() -> str:
 
 
 def of_explanations() -> str:
-    """Language in which a code is explained: that of `--lang`, else that of the locale."""
+    """Language in which a code is explained: that of `--lang`, otherwise that of the locale."""
     language = _of_the_option.get()
     if language is None:
         language = _of_locale()

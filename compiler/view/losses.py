@@ -1,4 +1,4 @@
-"""`tuneyard data view --loss`: score the first rows of a dataset in a process of its own."""
+"""`tuneyard data view --loss`: score the first rows of a dataset in a subprocess."""
 
 import os
 import shlex
@@ -80,7 +80,7 @@ def scoring_words(request: LossRequest) -> list[str]:
 
 
 def _absolute(place: str, *other_places: Path) -> str:
-    """The first of the places that exists, otherwise the text as it is: a name on the hub."""
+    """Absolute path of the first place that exists. Without one, `place` unchanged: a name on the hub."""
     places: Sequence[Path] = (Path(place), *other_places)
     for path in places:
         if path.exists():

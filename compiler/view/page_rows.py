@@ -62,7 +62,7 @@ def _codes_of_places(verdict: Verdict, scan: Scan) -> Iterator[tuple[int, str]]:
 
 @dataclass(slots=True)
 class RowView:
-    """A record, what the compiler reads of it, and its row for the page."""
+    """A record with its example and its row for the page. `example` is a text if the record is lost."""
 
     number: int
     record: Record
@@ -167,7 +167,9 @@ def _add_loaded(
 def _graded(code: str, verdict: Verdict) -> str:
     """The error of a warning's number if `verify` made it one because all rows have it."""
     error = f"E{code[1:]}"
-    return error if error in verdict.counts and code not in verdict.counts else code
+    if error in verdict.counts and code not in verdict.counts:
+        return error
+    return code
 
 
 class TokenView:

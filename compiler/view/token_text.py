@@ -73,7 +73,8 @@ class TokenTexts:
     def _by_context(self, ids: list[int]) -> list[str]:
         """Texts of tokens whose text depends on the tokens before (a leading blank, in some tokenizers).
 
-        A token's text is what it adds to the text of the tokens since the last two complete characters.
+        A token's text is the difference between the decoded texts with and without it. The tokens of the
+        last complete character are decoded with it, for their context.
         """
         texts: list[str] = []
         begin = 0  # of the context

@@ -1,4 +1,4 @@
-"""What was compared: each model's base and adapters, each dataset's examples and what they test."""
+"""Tables of the models (base and adapters) and the datasets (examples and task) of a comparison."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ def _adapters(facts: Mapping[str, object], words: Sequence[str]) -> str:
 
 
 def compared_datasets(runs: Sequence[ScoredRun], sections: Sequence[Section]) -> Table:
-    """A row for each dataset: its examples, and what they test."""
+    """A row for each dataset: the number of its examples, and their task."""
     first_runs = {run.dataset: run for run in reversed(runs)}
     rows = []
     for section in sections:
@@ -89,7 +89,7 @@ def compared_datasets(runs: Sequence[ScoredRun], sections: Sequence[Section]) ->
 
 
 def _tests(run: ScoredRun) -> str:
-    """What a dataset's examples test: its description and its labels, or what its command scores."""
+    """Description of a dataset with its labels. Without few labels, the task that its command scores."""
     parts = []
     about = run.facts.get("about")
     if isinstance(about, str):

@@ -37,7 +37,7 @@ def question_tables(compared: ComparedRuns) -> dict[str, Table]:
 
 
 def text_of(compared: ComparedRuns, tables: Mapping[str, Table], title: str = "", note: str = "") -> str:
-    """table.md: what is to be done, what was compared, then the comparison with the tables by caption.
+    """Text of table.md: the decision, models and datasets, then the comparison with the tables by caption.
 
     The user's `note` follows the `title`.
     """
@@ -50,7 +50,7 @@ def text_of(compared: ComparedRuns, tables: Mapping[str, Table], title: str = ""
 
 
 def markdown(comparison: Comparison) -> str:
-    """The comparison alone, without a description of what was compared."""
+    """The decision and the comparison, without tables of the models and datasets."""
     return _text(comparison, [], [])
 
 

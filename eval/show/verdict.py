@@ -52,7 +52,7 @@ MERGE_PART = re.compile(r"(?P<adapter>[^=,]+)=(?P<weight>-?\d+(?:\.\d+)?)")
 
 
 def decisions(comparison: Comparison) -> list[str]:
-    """The first lines of a report: what is to be done, with the reason and the alternative.
+    """The first lines of a report: the decision with its reason and the alternative.
 
     One line, or one for each dataset if they cannot be averaged (different tasks).
     """
@@ -60,8 +60,10 @@ def decisions(comparison: Comparison) -> list[str]:
     lines = [decision(section, comparison.base) for section in deciding]
     if len(deciding) == 1:
         return lines
-    named = zip(deciding, lines, strict=True)
-    return [tr("On {name}: {verdict}", name=section.name, verdict=line) for section, line in named]
+    lines_with_names = []
+    for section, line in zip(deciding, lines, strict=True):
+        lines_with_names.append(tr("On {name}: {verdict}", name=section.name, verdict=line))
+    return lines_with_names
 
 
 def verdict(section: Section, base: str) -> str:
@@ -73,9 +75,9 @@ def verdict(section: Section, base: str) -> str:
 
 
 def decision(section: Section, base: str) -> str:
-    """What is to be done by one section: ship a model, or keep the base, or ship none.
+    """The decision that one section supports: ship a model, keep the base, or ship none.
 
-    A section that only describes states which model is better or worse.
+    A section that does not decide says which model is better or worse.
     """
     if not section.against_base:
         return tr("Nothing to compare: {why}.", why=_only(section, base))
@@ -138,10 +140,9 @@ def called(model: str) -> str:
     weights = _merge_weights(model)
     parts = []
     for adapter, weight in weights.items():
-        part = f"{adapter} × {weight}"
         if len(weights) == 1 and float(weight) == 1:
             return adapter
-        parts.append(part)
+        parts.append(f"{adapter} × {weight}")
     if len(parts) > 1:
         return tr("the merge ({parts})", parts=" + ".join(parts))
     return "".join(parts) or model
@@ -151,16 +152,16 @@ def _merge_weights(model: str) -> dict[str, str]:
     """Weights by adapter in the name of a merge, without those of weight 0. {} for any other name."""
     weights = {}
     for part in model.split(","):
-        named = MERGE_PART.fullmatch(part)
-        if named is None:
+        match = MERGE_PART.fullmatch(part)
+        if match is None:
             return {}
-        if float(named["weight"]) != 0:
-            weights[named["adapter"]] = named["weight"]
+        if float(match["weight"]) != 0:
+            weights[match["adapter"]] = match["weight"]
     return weights
 
 
 def _subject(model: str) -> str:
-    """A model at the beginning of a sentence: its name as it is, a description with a capital letter."""
+    """A model at the beginning of a sentence. Names keep their first letter, descriptions get a capital."""
     text = called(model)
     if text == model:
         return text
@@ -170,7 +171,7 @@ def _subject(model: str) -> str:
 def _alternatives(section: Section, best: str) -> str:
     """The models that the best one is not shown to be better than. Otherwise the second best.
 
-    A single adapter is simpler than a merge. The model of a better figure has a sentence of its own.
+    A single adapter is simpler than a merge. Models of a better figure are left to `_higher`.
     """
     rank = section.metric.rank
     best_rank = rank(section.figures[best].value)
@@ -229,8 +230,10 @@ def _against_base(section: Section, model: str) -> PairedTest:
 
 
 def _higher(section: Section, best: str, base: str) -> str:
-    """Name the model of the best figure if that is not the one to ship: it is not shown to be better than
-    the base, or it is worse than the majority class."""
+    """Name the model of the best figure if another model is shipped.
+
+    It is not shown to be better than the base, or it is worse than the majority class. "" otherwise.
+    """
     top = section.ranked[0]
     candidates = {test.model for test in section.against_base}
     if top not in candidates or section.figures[top].value == section.figures[best].value:
