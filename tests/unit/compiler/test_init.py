@@ -137,7 +137,7 @@ def test_a_bad_row_is_said_and_the_rest_still_guessed(bench):
     text, said = propose(source)
     assert "Questions and answers" in text
     assert "1 of 6 rows would be rejected" in said and "qa.jsonl:6: E105" in said
-    printed(said.splitlines()[-2], "compile qa.yaml --on-error reject")
+    printed_line(said, "next:", "compile qa.yaml --on-error reject")
 
 
 @pytest.mark.parametrize(
@@ -284,8 +284,8 @@ def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_re
     )
     assert not train & other
     assert said.count("example ") == 3 and "  user: 第0个问题怎么办？\n  answer: 第0个答案。" in said
-    following, training = said.splitlines()[-2:]
-    printed(following, "next", f"init '{source}'", "--out '问答.yaml'", "compile '问答.yaml'")
+    training = said.splitlines()[-1]
+    printed_line(said, "next:", f"init '{source}'", "--out '问答.yaml'", "compile '问答.yaml'")
     settings = ("'dataset=问答_train'", "'eval_dataset=问答_eval'", "val_size=0", "'output_dir=saves/问答'")
     printed(training, "then", "recipe check recipes/sft-lora.yaml", *settings, "model_name_or_path=MODEL")
 
