@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 BARS = 30
 ROWS = 2000
 SEED = 42
+MOST_CHARACTERS = 60_000_000
+"""Of the rows that wait for the page, which takes a third of them at most."""
 TOKEN_KEYS = ("model_name_or_path", "template", "cutoff_len", "tool_format")
 """Settings without which the rows have no tokens."""
 LOADER_ERRORS = ("E405", "E435")
@@ -61,6 +63,33 @@ class ViewRequest:
     losses: "TokenLossFile | None" = None
 
 
+class KeptRows:
+    """Rows of the page in bounded memory: when they are too large together, every second of them goes.
+
+    So the rows that stay are evenly spread, whatever their size.
+    """
+
+    def __init__(self, most_characters: int = MOST_CHARACTERS) -> None:
+        self.kept: list[PageRow] = []
+        self.added = 0
+        self._stride = 1
+        self._most_characters = most_characters
+        self._characters = 0
+
+    def add(self, page_row: PageRow) -> None:
+        """Keep a row if it is one of every `stride` rows."""
+        is_of_the_stride = self.added % self._stride == 0
+        self.added += 1
+        if not is_of_the_stride:
+            return
+        self.kept.append(page_row)
+        self._characters += characters_of(page_row)
+        while self._characters > self._most_characters and len(self.kept) > 1:
+            self._stride *= 2
+            self.kept = self.kept[::2]
+            self._characters = sum(characters_of(row) for row in self.kept)
+
+
 @dataclass(slots=True)
 class _Collector:
     """Counts the file and makes the rows of the page, while LLaMA-Factory's rows exist."""
@@ -69,7 +98,7 @@ class _Collector:
     dataset: Dataset
     splits: Splits
     scan: Scan = field(default_factory=Scan)
-    rows: list[PageRow] = field(default_factory=list)
+    rows: KeptRows = field(default_factory=KeptRows)
     is_done: bool = False
 
     def look(self, loaded: LoadedRows, verdict: Verdict) -> None:
@@ -87,7 +116,7 @@ class _Collector:
         viewed = page_rows(self.dataset, chosen, self.scan, verdict, loaded, self.request.losses)
         with row_bar(f"tokens of {self.dataset.name}", chosen) as bar:
             for page_row in viewed:
-                self.rows.append(page_row)
+                self.rows.add(page_row)
                 bar.update(1)
         self.is_done = True
 
@@ -138,7 +167,8 @@ def _payload(request: ViewRequest, dataset: Dataset, verdict: Verdict, collector
         made_by=version()["version"],
         totals=Totals(
             rows=counts.rows,
-            rows_on_page=len(collector.rows),
+            rows_on_page=len(collector.rows.kept),
+            left_off_page=collector.rows.added - len(collector.rows.kept),
             seed=request.seed,
             dropped_rows=len(verdict.dropped),
         ),
@@ -146,7 +176,7 @@ def _payload(request: ViewRequest, dataset: Dataset, verdict: Verdict, collector
         sources=list(counts.sources.most_common()) or mixture(request.folder, request.name, counts.rows),
         leaks=[(split, len(rows)) for split, rows in counts.leaked.items()],
         duplicates=len(counts.duplicates),
-        rows=collector.rows,
+        rows=collector.rows.kept,
     )
     audit = verdict.audit
     if audit:
@@ -253,6 +283,17 @@ def mixture(folder: Path, name: str, rows: int) -> list[NamedCount]:
         if isinstance(parts, dict) and isinstance(total, int) and total == rows:
             return list(apportioned(total, {part: parts[part].get("share", 0) for part in parts}).items())
     return []
+
+
+def characters_of(page_row: PageRow) -> int:
+    """Characters that a row brings to the page: its raw text, its turns and its pictures."""
+    count = len(page_row.raw)
+    for side in page_row.sides:
+        for turn in side.turns:
+            count += len(turn.text)
+    for image in page_row.images:
+        count += len(image)
+    return count
 
 
 def thinned(rows: Sequence[PageRow], most: int) -> list[PageRow]:

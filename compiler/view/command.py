@@ -143,13 +143,14 @@ def find_losses(results: Path, dataset: str) -> Path:
 def write_within_limit(payload: ViewPayload, out: Path) -> None:
     """Write the page. Rows are left off evenly until it has at most 20 MB; `totals` count them."""
     sampled = payload.rows
+    left_off_before = payload.totals.left_off_page
     html = render_page(payload)
     size = len(html.encode())
     while size > LARGEST and payload.rows:
         most = min(len(payload.rows) - 1, int(len(payload.rows) * LARGEST / size * ROOM))
         payload.rows = thinned(sampled, most)
         payload.totals.rows_on_page = len(payload.rows)
-        payload.totals.left_off_page = len(sampled) - len(payload.rows)
+        payload.totals.left_off_page = left_off_before + len(sampled) - len(payload.rows)
         html = render_page(payload)
         size = len(html.encode())
     write_text(out, html)

@@ -23,7 +23,7 @@ from tuneyard.core.records import Example
 if TYPE_CHECKING:
     from tuneyard.core.token_losses import TokenLossFile
 
-BATCH = 500
+BATCH = 100
 DROPPED, CUT_CODE = "dropped", "cut"
 """Codes of the page for rows that LLaMA-Factory leaves out, and for rows of which it cuts tokens."""
 PACKED = (
@@ -101,7 +101,7 @@ def page_rows(
         if not views:
             return
         if loaded:
-            _add_loaded(views, loaded, verdict, tokens)
+            add_loaded(views, loaded, verdict, tokens)
         for view in views:
             yield view.page_row
 
@@ -132,13 +132,25 @@ def raw_text(record: Record) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _add_loaded(
+def add_loaded(
     views: Sequence[RowView], loaded: LoadedRows, verdict: Verdict, tokens: "TokenView | None"
 ) -> None:
     """Add to rows what LLaMA-Factory makes of them."""
-    places = [view.number for view in views]
-    if loaded.numbers is not None:
-        places = [bisect_left(loaded.numbers, place) for place in places]
+    loaded_views = []
+    places = []
+    for view in views:
+        place = view.number
+        if loaded.numbers is not None:
+            place = bisect_left(loaded.numbers, place)
+        if place < len(loaded.rows):
+            loaded_views.append(view)
+            places.append(place)
+        else:  # as `verify` reports it: rows are compared in their order, and the last ones are missing
+            view.add_code(DROPPED)
+            view.page_row.dropped = "the loader leaves this record out"
+    if not loaded_views:
+        return
+    views = loaded_views
     rows = loaded.rows.select(places)
     compared = Verdict(verdict.dataset, stage=verdict.stage, why_no_answer=verdict.why_no_answer)
     records = ((str(place), view.example) for place, view in enumerate(views))

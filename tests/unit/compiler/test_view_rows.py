@@ -1,5 +1,6 @@
 """The parts of `data view` that need no LLaMA-Factory: texts of tokens, counts over a file, size, losses."""
 
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,11 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from tests.messages import raises
+from tuneyard.compiler.verify.dataset import Verdict
 from tuneyard.compiler.view import command
-from tuneyard.compiler.view.build import mixture, thinned
+from tuneyard.compiler.view.build import KeptRows, mixture, thinned
 from tuneyard.compiler.view.command import check_replaceable, find_losses, write_within_limit
 from tuneyard.compiler.view.encoding import EncodedMessage, Encoding, RowEncoder
-from tuneyard.compiler.view.page_rows import raw_text
+from tuneyard.compiler.view.page_rows import DROPPED, RowView, add_loaded, raw_text
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, PageSide, PageTurn, ViewPayload
 from tuneyard.compiler.view.scan import scan
 from tuneyard.compiler.view.terminal import BRACKETS, COLOURS, marked
@@ -107,6 +109,27 @@ def test_rows_are_thinned_evenly():
     rows = [PageRow(number, "{}") for number in range(1, 11)]
     assert [each.row for each in thinned(rows, 5)] == [1, 3, 5, 7, 9]
     assert thinned(rows, 10) == rows and thinned(rows, 0) == []
+
+
+def test_large_rows_wait_in_bounded_memory_and_stay_evenly_spread():
+    rows = KeptRows(most_characters=1000)
+    for number in range(1, 101):
+        text = "x" * 50
+        rows.add(PageRow(row=number, raw=text, sides=[PageSide("", "", [PageTurn("user", "text", text)])]))
+        assert sum(len(row.raw) + len(row.sides[0].turns[0].text) for row in rows.kept) <= 1000
+    numbers = [row.row for row in rows.kept]
+    assert rows.added == 100 and 5 <= len(numbers) <= 10
+    assert {after - before for before, after in itertools.pairwise(numbers)} == {16}
+    alone = KeptRows(most_characters=10)
+    alone.add(PageRow(row=1, raw="x" * 99))
+    assert [row.row for row in alone.kept] == [1]
+
+
+def test_a_record_that_the_loader_left_out_is_on_the_page_as_dropped():
+    views = [RowView(7, {}, "lost", PageRow(row=8, raw="{}"))]
+    add_loaded(views, SimpleNamespace(numbers=None, rows=range(7)), Verdict("mine"), None)
+    assert views[0].page_row.problems == [DROPPED]
+    assert views[0].page_row.dropped == "the loader leaves this record out"
 
 
 def test_a_page_is_kept_within_its_limit(tmp_path, monkeypatch):
