@@ -86,7 +86,7 @@ reference: .venv/.all ## write docs/reference.md from the commands, and docs/zh/
 	$(PY) -m core.problem_codes > docs/zh/problems.md.new && mv docs/zh/problems.md.new docs/zh/problems.md
 	$(PY) -m core.address # of pyproject.toml, into README and docs
 
-pictures: .venv/.all ## docs/images of README: the pages of the demo that is here (needs Chromium, after make demo)
+pictures: .venv/.all ## pictures, table and verdict of README: of the demo that is here (needs Chromium, after make demo)
 	@$(PY) -m tests.pictures
 
 site: .venv/.all ## build the documents as a site into build/site; links and anchors are checked
