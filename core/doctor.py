@@ -88,7 +88,9 @@ def _again() -> str:
 def _libraries() -> Iterator[Finding]:
     pinned, installed, fix = tested(), versions(*NEEDED), _again()
     if not installed:
-        adds = f"not installed ({', '.join(NEEDED)}): only training, scoring and data verify need it"
+        names = ", ".join(NEEDED)
+        commands = "training, scoring, data verify, data view, and recipe check without --quick"
+        adds = f"not installed ({names}): only {commands} need it"
         yield Finding(TRAIN, "warning", adds, set_up_command())
         return
     for name in NEEDED:

@@ -10,7 +10,8 @@ from tuneyard.core.checkout import ROOT
 
 CORE = (
     "click", "datasets", "httpx", "huggingface_hub", "jinja2", "jsonschema", "jsonschema_rs",
-    "lxml", "matplotlib", "numpy", "openpyxl", "orjson", "pyarrow", "rensa", "tqdm", "yaml", "zstandard",
+    "lxml", "matplotlib", "numpy", "omegaconf", "openpyxl", "orjson", "pyarrow", "rensa", "tqdm",
+    "yaml", "zstandard",
 )  # fmt: skip
 """Import names of the packages in requirements-core.lock. A test compares them with pyproject.toml."""
 VLLM_ENVIRONMENT = ".venv-vllm"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tuneyard.core.checkout import bundled
 from tuneyard.core.documents import read_yaml
-from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, need, show_value
+from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
 from tuneyard.core.files import read_object, require
 from tuneyard.core.schema_errors import is_number
 from tuneyard.core.training_run import names_in
@@ -75,7 +75,6 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     `RequestError` if the file is missing or an override is not `key=value`, `ContentError` for bad content.
     """
-    need("omegaconf")
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError

@@ -214,7 +214,7 @@ def _problems(verdict: Verdict, counts: Scan, payload: ViewPayload) -> list[Code
     codes_of_rows = {problem.code for problem in verdict.problems if problem.place in counts.row_of_place}
     problems = []
     for code, rows in verdict.counts.items():
-        if code.startswith("N") and code not in codes_of_rows:
+        if code not in codes_of_rows:  # of the whole dataset: its count is none of rows
             rows = 0
         problems.append(CodeCount(code, messages.get(code, ""), rows))
     problems += [CodeCount(code, WARNINGS[code], rows) for code, rows in counts.counts.items()]

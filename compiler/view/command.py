@@ -1,6 +1,6 @@
 """`tuneyard data view`: build the payload of a dataset, and write its page within the size limit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from tuneyard.compiler.view.build import LOADER_ERRORS, TOKEN_KEYS, ViewRequest,
 from tuneyard.compiler.view.losses import LossRequest, scored_losses
 from tuneyard.compiler.view.page import MARK, percentage, render_page
 from tuneyard.compiler.view.payload import ViewPayload
+from tuneyard.core.datasets import REGISTRY, locate_dataset
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import RequestError, TuneyardError, counted
 from tuneyard.core.files import write_text
@@ -54,7 +55,10 @@ def view(name: str, options: ViewOptions) -> None:
     datasets = datasets_of(name, options.folder)
     dataset = datasets[0]
     out = options.out or Path(f"{dataset}-view.html")
-    check_replaceable(out, force=options.force)
+    inputs = [options.folder / REGISTRY, locate_dataset(dataset, options.folder).path]
+    if options.recipe:
+        inputs.append(options.recipe)
+    check_replaceable(out, inputs, force=options.force)
     settings = read_settings(options.recipe, options.token_options)
     reason = ""
     try:
@@ -104,8 +108,14 @@ def view(name: str, options: ViewOptions) -> None:
         click.echo(payload.note, err=True)
 
 
-def check_replaceable(out: Path, *, force: bool) -> None:
-    """Raise `RequestError` if `out` exists and is no page of this command, unless `force`."""
+def check_replaceable(out: Path, inputs: Sequence[Path], *, force: bool) -> None:
+    """Raise `RequestError` if `out` exists and is no page of this command, unless `force`.
+
+    An input of the command is never replaced.
+    """
+    for path in inputs:
+        if out.resolve() == path.resolve():
+            raise RequestError(f"--out {out}: this command reads that file. Name another file for the page")
     if out.is_dir():
         raise RequestError(f"--out {out}: is a folder. Name a file, e.g. {out / 'page.html'}")
     if force or not out.exists():

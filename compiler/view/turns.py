@@ -46,6 +46,7 @@ class PageTurns:
         token_texts = self.texts.of(sequence.ids)
         loss_of_token = iter(losses or ())
         turns: list[PageTurn] = []
+        texts_of_turns: list[list[str]] = []  # joined at the end: a row may have a million tokens
         place = 0
         for segment in sequence.segments:
             segment_texts = token_texts[place : place + len(segment.ids)]
@@ -60,13 +61,16 @@ class PageTurns:
                 _, role, part = pieces[number]
                 if not turns or (turns[-1].role, turns[-1].part) != (role, part):
                     turns.append(PageTurn(role, part, ""))
+                    texts_of_turns.append([])
                 turn = turns[-1]
-                turn.text += text
+                texts_of_turns[-1].append(text)
                 loss = None
                 if losses is not None and state != CUT:
                     loss = next(loss_of_token, None)
                 turn.spans.append((len(text), state) if loss is None else (len(text), state, round(loss, 3)))
             place += len(segment.ids)
+        for turn, turn_texts in zip(turns, texts_of_turns, strict=True):
+            turn.text = "".join(turn_texts)
         return PageSide(sequence.name, sequence.mark, turns)
 
     def _pieces(self, segment: Segment, texts: Sequence[str]) -> Iterator[Piece]:

@@ -146,15 +146,24 @@ def test_a_page_is_kept_within_its_limit(tmp_path, monkeypatch):
 
 def test_only_a_page_of_the_command_is_replaced(tmp_path):
     page = tmp_path / "page.html"
-    check_replaceable(page, force=False)
+    check_replaceable(page, [], force=False)
     page.write_text(f"<head>{command.MARK}")
-    check_replaceable(page, force=False)
+    check_replaceable(page, [], force=False)
     page.write_text("mine")
-    check_replaceable(page, force=True)
+    check_replaceable(page, [], force=True)
     with raises(RequestError, "--force"):
-        check_replaceable(page, force=False)
+        check_replaceable(page, [], force=False)
     with raises(RequestError, "is a folder"):
-        check_replaceable(tmp_path, force=True)
+        check_replaceable(tmp_path, [], force=True)
+
+
+def test_no_input_of_the_command_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    registry = tmp_path / "dataset_info.json"
+    registry.write_text("{}")
+    with raises(RequestError, "dataset_info.json", "reads that file"):
+        check_replaceable(Path("dataset_info.json"), [tmp_path / "other", registry], force=True)
+    assert registry.read_text() == "{}"
 
 
 def test_the_losses_of_a_dataset_are_found_in_a_folder_of_results(tmp_path):

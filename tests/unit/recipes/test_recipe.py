@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from tests.messages import raises
-from tuneyard.core import errors
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.recipes.recipe import read_recipe
 
@@ -95,10 +94,3 @@ def test_a_bomb_of_aliases_is_refused_at_once(tmp_path):
     levels = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9))
     with raises(ContentError, "100,000 values"):
         read_recipe(write(tmp_path, f"a0: &a0 [x, x]\n{levels}\n"))
-
-
-def test_without_omegaconf_one_sentence_says_what_to_install(tmp_path, monkeypatch):
-    path = write(tmp_path, "lora_rank: 4\n")
-    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "omegaconf" else object())
-    with raises(RequestError, "make setup"):
-        read_recipe(path)
