@@ -149,6 +149,10 @@ def test_a_fresh_environment_gets_what_needs_no_torch(wheel: Path, tmp_path: Pat
         pytest.skip(f"the core's packages cannot be installed: {done.stderr.strip().splitlines()[-1]}")
     assert not list(fresh.packages.glob("torch"))
     assert "kept 1500" in fresh.tuneyard("data", "compile", "demo_rte")
+    checked = fresh.tuneyard(
+        "recipe", "check", "recipes/demo-rte.yaml", "model_name_or_path=no-such-folder", "--quick", code=1
+    )
+    assert "E306" in checked and "E320" not in checked
     write_demo_runs(fresh.work / "results/demo")
     fresh.tuneyard("eval", "compare", "results/demo", "--out", "verdict")
     refused = fresh.tuneyard("data", "verify", "demo_rte", code=2)
