@@ -112,7 +112,8 @@ class _Collector:
             numbers = frozenset(loaded.numbers)
         places = frozenset(problem.place for problem in verdict.problems)
         self.scan = scan(self.dataset, numbers, places, self.splits)
-        chosen = rows_for_page(verdict, self.scan, loaded, self.request.rows, self.request.seed)
+        losses = self.request.losses
+        chosen = rows_for_page(verdict, self.scan, loaded, self.request.rows, self.request.seed, losses)
         viewed = page_rows(self.dataset, chosen, self.scan, verdict, loaded, self.request.losses)
         with row_bar(f"tokens of {self.dataset.name}", chosen) as bar:
             for page_row in viewed:

@@ -1,5 +1,6 @@
 """The rows of the page: which are sampled, and their tokens, codes, pictures and losses."""
 
+import heapq
 import json
 import random
 from bisect import bisect_left
@@ -32,15 +33,30 @@ PACKED = (
 Record = Mapping[str, object]
 
 
-def rows_for_page(verdict: Verdict, scan: Scan, loaded: LoadedRows | None, most: int, seed: int) -> list[int]:
+def rows_for_page(
+    verdict: Verdict,
+    scan: Scan,
+    loaded: LoadedRows | None,
+    most: int,
+    seed: int,
+    losses: "TokenLossFile | None" = None,
+) -> list[int]:
     """The numbers (from 0) of the rows of the page: a sample, and the first rows of each code.
 
-    The sample is the same for the same seed and number of rows.
+    With losses, the sample is of the scored rows, and the rows with the highest loss come with it. The sample
+    is the same for the same seed and number of rows.
     """
     rows: Sequence[int] = range(scan.rows)
     if loaded and loaded.numbers is not None:
         rows = loaded.numbers
-    chosen = set(random.Random(seed).sample(rows, min(most, len(rows))))
+    chosen = set()
+    if losses is not None:
+        in_the_dataset = frozenset(rows)
+        scored = [row - 1 for row in losses.rows if row - 1 in in_the_dataset]
+        if scored:
+            rows = scored
+            chosen.update(rows_of_highest_loss(scored, losses))
+    chosen.update(random.Random(seed).sample(rows, min(most, len(rows))))
     for first_rows in scan.first_rows.values():
         chosen.update(first_rows)
     first_of_code: dict[str, set[int]] = {}
@@ -51,6 +67,16 @@ def rows_for_page(verdict: Verdict, scan: Scan, loaded: LoadedRows | None, most:
     for rows_of_code in first_of_code.values():
         chosen |= rows_of_code
     return sorted(chosen)
+
+
+def rows_of_highest_loss(scored: Sequence[int], losses: "TokenLossFile") -> list[int]:
+    """The numbers (from 0) of the rows with the highest mean loss: where labels may be wrong."""
+    loss_and_row = []
+    for row in scored:
+        token_losses = losses.read(row + 1)
+        if token_losses and token_losses.mean is not None:
+            loss_and_row.append((token_losses.mean, row))
+    return [row for _, row in heapq.nlargest(FIRST_ROWS, loss_and_row)]
 
 
 def _codes_of_places(verdict: Verdict, scan: Scan) -> Iterator[tuple[int, str]]:

@@ -13,15 +13,15 @@ from tuneyard.compiler.view import command
 from tuneyard.compiler.view.build import KeptRows, mixture, thinned
 from tuneyard.compiler.view.command import check_replaceable, find_losses, write_within_limit
 from tuneyard.compiler.view.encoding import EncodedMessage, Encoding, RowEncoder
-from tuneyard.compiler.view.page_rows import DROPPED, RowView, add_loaded, raw_text
+from tuneyard.compiler.view.page_rows import DROPPED, RowView, add_loaded, raw_text, rows_for_page
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, PageSide, PageTurn, ViewPayload
-from tuneyard.compiler.view.scan import scan
+from tuneyard.compiler.view.scan import Scan, scan
 from tuneyard.compiler.view.terminal import BRACKETS, COLOURS, marked
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.token_text import TokenTexts
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import RequestError
-from tuneyard.core.token_losses import TOKEN_LOSSES
+from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
 
 
 class Bytes:
@@ -177,6 +177,20 @@ def test_the_losses_of_a_dataset_are_found_in_a_folder_of_results(tmp_path):
     (tmp_path / "empty").mkdir()
     with raises(RequestError, "--token-losses"):
         find_losses(tmp_path / "empty", "mine")
+
+
+def test_a_page_with_losses_samples_scored_rows_and_has_those_of_the_highest_loss(tmp_path):
+    file = tmp_path / TOKEN_LOSSES
+    rows = [TokenLosses(row, [1, 2], [None, row % 60 / 10]) for row in range(11, 311)]
+    file.write_bytes(b"".join(row.line() for row in [*rows, TokenLosses(999, [1], [9.0])]))
+    losses = TokenLossFile(file)
+    chosen = rows_for_page(Verdict("mine"), Scan(rows=500), None, 20, 42, losses)
+    assert set(chosen) <= set(range(10, 310)) and 50 <= len(chosen) <= 70
+    highest = sorted(range(11, 311), key=lambda row: row % 60, reverse=True)[:50]
+    assert {row - 1 for row in highest} <= set(chosen)
+    assert len(rows_for_page(Verdict("mine"), Scan(rows=500), None, 20, 42)) == 20
+    other = TokenLossFile(file)
+    assert len(rows_for_page(Verdict("mine"), Scan(rows=5), None, 20, 42, other)) == 5
 
 
 def test_tokens_are_marked_by_their_state():
