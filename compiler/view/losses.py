@@ -47,8 +47,10 @@ def scored_losses(request: LossRequest) -> Iterator[Path]:
         folder = Path(temporary)
         (folder / DEFAULT_FOLDER).symlink_to(request.folder.resolve())
         words = scoring_words(request)
+        python = [sys.executable, "-P", "-m"]
+        ending_with_us = [*python, "tuneyard.recipes.launch", str(os.getpid())]
         if subprocess.run(
-            [sys.executable, "-P", "-m", "tuneyard", *words],
+            [*ending_with_us, *python, "tuneyard", *words],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": python_path()},
             stdin=subprocess.DEVNULL,

@@ -1,7 +1,11 @@
 """`data view --loss`: the command that scores the rows, and the file of their losses."""
 
 import json
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
 from tests.messages import raises
@@ -37,6 +41,27 @@ def test_the_first_rows_are_scored_in_a_process(tmp_path, tiny_model) -> None:
         file = TokenLossFile(path)
         assert file.rows == [1, 2, 3] and file.read(2).mean > 0
     assert not path.exists()
+
+
+def test_the_scoring_ends_when_the_command_is_killed(tmp_path, tiny_model) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([{"instruction": "a", "input": "", "output": "b"}]))
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}))
+    words = ["data", "view", "rows", "--dataset-dir", str(tmp_path), "--loss", str(tiny_model)]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "tuneyard", *words, "--template", "qwen"],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+    )
+    family: list[psutil.Process] = []
+    deadline = time.monotonic() + 60
+    while not any("--token-losses" in each.cmdline() for each in family):
+        assert time.monotonic() < deadline and command.poll() is None
+        time.sleep(0.05)
+        family = psutil.Process(command.pid).children(recursive=True)
+    command.kill()
+    command.wait()
+    _, alive = psutil.wait_procs(family, timeout=5)  # scoring takes longer
+    assert not alive
 
 
 def test_a_scoring_that_fails_is_named(tmp_path, tiny_model) -> None:
