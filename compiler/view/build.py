@@ -101,12 +101,8 @@ class _Collector:
     rows: KeptRows = field(default_factory=KeptRows)
     is_done: bool = False
 
-    def look(self, loaded: LoadedRows, verdict: Verdict) -> None:
-        """Called by `verify` with the loaded rows."""
-        self.collect(loaded, verdict)
-
     def collect(self, loaded: LoadedRows | None, verdict: Verdict) -> None:
-        """Fill `scan` and `rows`."""
+        """Fill `scan` and `rows`. `verify` calls it with the rows that LLaMA-Factory loaded."""
         numbers = None
         if loaded and loaded.numbers is not None:
             numbers = frozenset(loaded.numbers)
@@ -114,7 +110,7 @@ class _Collector:
         self.scan = scan(self.dataset, numbers, places, self.splits)
         losses = self.request.losses
         chosen = rows_for_page(verdict, self.scan, loaded, self.request.rows, self.request.seed, losses)
-        viewed = page_rows(self.dataset, chosen, self.scan, verdict, loaded, self.request.losses)
+        viewed = page_rows(self.dataset, chosen, self.scan, verdict, loaded, losses)
         with row_bar(f"tokens of {self.dataset.name}", chosen) as bar:
             for page_row in viewed:
                 self.rows.add(page_row)
@@ -137,17 +133,17 @@ def build(request: ViewRequest) -> ViewPayload:
     settings = dict(request.settings)
     reasons = []
     try:
-        verdict = verify(request.name, request.folder, settings, request.recipe, look=collector.look)
+        verdict = verify(request.name, request.folder, settings, request.recipe, look=collector.collect)
     except TuneyardError as error:
         if not settings.keys() & TOKEN_KEYS:
             raise
         reasons.append(str(error))
         settings = {key: settings[key] for key in settings if key not in TOKEN_KEYS}
         collector = _Collector(request, dataset, splits)
-        verdict = verify(request.name, request.folder, settings, None, look=collector.look)
+        verdict = verify(request.name, request.folder, settings, None, look=collector.collect)
     if not collector.is_done:
         collector.collect(None, verdict)
-    payload = _payload(request, dataset, verdict, collector)
+    payload = _payload(request, dataset, verdict, collector, manifests)
     if payload.model:
         return payload
     payload.note = ". ".join(reasons or verdict.not_checked or _loader_errors(verdict))
@@ -159,7 +155,13 @@ def _loader_errors(verdict: Verdict) -> list[str]:
     return [problem.message for problem in verdict.problems if problem.code in LOADER_ERRORS]
 
 
-def _payload(request: ViewRequest, dataset: Dataset, verdict: Verdict, collector: _Collector) -> ViewPayload:
+def _payload(
+    request: ViewRequest,
+    dataset: Dataset,
+    verdict: Verdict,
+    collector: _Collector,
+    manifests: Mapping[str, Manifest],
+) -> ViewPayload:
     counts = collector.scan
     payload = ViewPayload(
         dataset=request.name,
@@ -174,7 +176,7 @@ def _payload(request: ViewRequest, dataset: Dataset, verdict: Verdict, collector
             dropped_rows=len(verdict.dropped),
         ),
         labels=list(counts.labels.most_common()),
-        sources=list(counts.sources.most_common()) or mixture(request.folder, request.name, counts.rows),
+        sources=list(counts.sources.most_common()) or mixture(manifests, request.name, counts.rows),
         leaks=[(split, len(rows)) for split, rows in counts.leaked.items()],
         duplicates=len(counts.duplicates),
         rows=collector.rows.kept,
@@ -273,9 +275,9 @@ def _add_dataset(splits: Splits, split: str, name: str, folder: Path) -> None:
         return
 
 
-def mixture(folder: Path, name: str, rows: int) -> list[NamedCount]:
+def mixture(manifests: Mapping[str, Manifest], name: str, rows: int) -> list[NamedCount]:
     """Rows by part of a compiled mixture, by its manifest; [] for others and if a part was not filled."""
-    for compiled, manifest in read_manifests(folder).items():
+    for compiled, manifest in manifests.items():
         mix = manifest.definition.get("mix")
         if name not in compiled_entries(compiled, manifest) or not isinstance(mix, dict):
             continue

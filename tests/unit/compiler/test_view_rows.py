@@ -21,6 +21,7 @@ from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.token_text import TokenTexts
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import RequestError
+from tuneyard.core.manifest import read_manifests
 from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
 
 
@@ -234,4 +235,4 @@ def test_pictures_that_cannot_be_opened_are_left_out(tmp_path):
 
 
 def test_a_dataset_without_a_manifest_has_no_parts(tmp_path):
-    assert mixture(tmp_path, "mine", 3) == []
+    assert mixture(read_manifests(tmp_path), "mine", 3) == []
