@@ -4,7 +4,8 @@ import click
 
 from tuneyard.core.cli import examples
 from tuneyard.core.errors import CLI, run_command
-from tuneyard.recipes import base, best, check, plan, sweep, train
+from tuneyard.recipes import base, best, check, plan, train
+from tuneyard.recipes.sweep import command as sweep
 
 EXAMPLES = examples(
     "tuneyard recipe check recipes/demo-rte.yaml", "tuneyard recipe plan recipes/demo-rte.yaml --gpu A100"

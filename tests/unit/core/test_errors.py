@@ -169,7 +169,7 @@ def test_bars_are_drawn_on_a_terminal_only(terminal: bool) -> None:
     ("module", "name", "words", "hint"),
     [
         ("tuneyard.recipes.train", "command", ["r.yaml"], ""),
-        ("tuneyard.recipes.sweep", "command", ["r.yaml", "lora_rank=4,8"], ""),
+        ("tuneyard.recipes.sweep.command", "command", ["r.yaml", "lora_rank=4,8"], ""),
         (
             "tuneyard.adapters.__main__",
             "fuse",
@@ -186,7 +186,7 @@ def test_long_commands_say_how_they_resume(
 
     for first_call in (
         "tuneyard.recipes.train.read_recipe",
-        "tuneyard.recipes.sweep.parse_grid",
+        "tuneyard.recipes.sweep.command.parse_grid",
         "tuneyard.adapters.request.fuse_request",
     ):
         monkeypatch.setattr(first_call, interrupt)

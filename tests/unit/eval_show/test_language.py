@@ -42,7 +42,9 @@ from tuneyard.eval.show.panels import draw_lengths
 from tuneyard.eval.show.report import render
 from tuneyard.eval.show.tables import markdown
 from tuneyard.recipes import best
-from tuneyard.recipes import sweep as recipe_sweep
+from tuneyard.recipes.sweep import results
+from tuneyard.recipes.sweep.command import command as sweep_command
+from tuneyard.recipes.sweep.grid import Grid
 
 PACKAGES = ("core", "compiler", "recipes", "adapters", "eval")
 PAGES = (ROOT / "eval/show/page", ROOT / "compiler/view/page")
@@ -352,12 +354,12 @@ def recipe_files(folder: Path) -> list[object]:
         )
         CliRunner().invoke(best.command, [str(folder), "--lang", language.current()], catch_exceptions=False)
     for axes in ({"seed": ["1", "2"]}, {"lora_rank": ["4", "8"], "seed": ["1"]}):
-        grid = recipe_sweep.Grid(axes, {"max_steps": "9"})
+        grid = Grid(axes, {"max_steps": "9"})
         rows: list[dict[str, Any]] = []
         for point in itertools.product(*axes.values()):
             rows.append({**dict(zip(axes, point, strict=True)), "eval_loss": float(len(rows))})
-        recipe_sweep.table(rows, grid, "eval_loss", LOSS)
-        recipe_sweep.plot(rows, axes, "eval_loss", LOSS, folder / "sweep.png")
+        results.table(rows, grid, "eval_loss", LOSS)
+        results.plot(rows, axes, "eval_loss", LOSS, folder / "sweep.png")
     return facts
 
 
@@ -394,7 +396,7 @@ def test_every_plot_and_table_has_its_chinese_and_the_same_figures(
     "command",
     [
         compare.cli, suite.cli, defect.cli, eval_sweep.cli, text.cli, show_command,
-        best.command, recipe_sweep.command, stats_command,
+        best.command, sweep_command, stats_command,
     ],
 )  # fmt: skip
 def test_commands_that_draw_share_one_option(command: click.Command) -> None:

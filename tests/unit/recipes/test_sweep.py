@@ -12,11 +12,13 @@ from tests.unit.recipes.test_best import scored
 from tuneyard.core import drawing
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.metrics import UNKNOWN, metric_of
-from tuneyard.recipes import check, sweep
+from tuneyard.recipes import check
 from tuneyard.recipes.schema import known_keys
+from tuneyard.recipes.sweep import command, results, run
+from tuneyard.recipes.sweep.grid import Grid, parse_grid, run_names
 
 AXES = {"lora_rank": ["4", "8"], "lora_alpha": ["8", "16"]}
-GRID = sweep.Grid(AXES, {})
+GRID = Grid(AXES, {})
 ROWS = [
     {"lora_rank": rank, "lora_alpha": alpha, "eval_loss": int(rank) / int(alpha), "run": "x"}
     for rank in AXES["lora_rank"]
@@ -25,7 +27,7 @@ ROWS = [
 
 
 def test_only_settings_with_several_values_are_axes():
-    grid = sweep.parse_grid(["rank=4,8,4", "learning_rate=1e-4", "max_steps=2", "model_name_or_path=m/base"])
+    grid = parse_grid(["rank=4,8,4", "learning_rate=1e-4", "max_steps=2", "model_name_or_path=m/base"])
     assert grid.axes == {"lora_rank": ["4", "8"]}
     assert grid.fixed == {"learning_rate": "1e-4", "max_steps": "2", "model_name_or_path": "m/base"}
 
@@ -42,22 +44,22 @@ def test_only_settings_with_several_values_are_axes():
 def test_a_grid_is_not_written_into_the_results_of_another_command(tmp_path, name, content, refused):
     (tmp_path / name).write_text(json.dumps(content))
     with raises(RequestError) if refused else contextlib.nullcontext():
-        sweep.check_folder(tmp_path)
+        results.check_folder(tmp_path)
 
 
 @pytest.mark.parametrize("wrong", ["rank", "rank=", "rnk=4", "rank=,"])
 def test_a_setting_without_values_or_unknown_is_refused(wrong):
     with raises(RequestError):
-        sweep.parse_grid([wrong, "seed=1,2"])
+        parse_grid([wrong, "seed=1,2"])
 
 
 def test_a_list_stands_in_brackets():
-    fixed = sweep.parse_grid(["rank=4,8", "lora_target=[q_proj,v_proj]"])
-    assert fixed == sweep.Grid({"lora_rank": ["4", "8"]}, {"lora_target": "q_proj,v_proj"})
-    varied = sweep.parse_grid(["lora_target=[q_proj,v_proj],all,[q_proj]"])
+    fixed = parse_grid(["rank=4,8", "lora_target=[q_proj,v_proj]"])
+    assert fixed == Grid({"lora_rank": ["4", "8"]}, {"lora_target": "q_proj,v_proj"})
+    varied = parse_grid(["lora_target=[q_proj,v_proj],all,[q_proj]"])
     assert varied.axes == {"lora_target": ["q_proj,v_proj", "all", "q_proj"]}
     with raises(RequestError, "lora_target=[q_proj,v_proj", "2 runs"):
-        sweep.parse_grid(["lora_target=q_proj,v_proj"])
+        parse_grid(["lora_target=q_proj,v_proj"])
 
 
 @pytest.mark.parametrize(
@@ -74,22 +76,22 @@ def test_a_list_stands_in_brackets():
 )
 def test_what_is_no_grid_is_refused(arguments, facts):
     with raises(RequestError, *facts.split("; ")):
-        sweep.parse_grid(arguments)
+        parse_grid(arguments)
 
 
 def test_table_has_the_best_first():
-    lines = sweep.table(ROWS, GRID, "eval_loss", metric_of("eval_loss")).splitlines()
+    lines = results.table(ROWS, GRID, "eval_loss", metric_of("eval_loss")).splitlines()
     assert lines[0] == "| lora_rank | lora_alpha | eval_loss |"
     assert lines[2] == "| 4 | 16 | 0.2500 |"
     assert lines[-1] == "| 8 | 8 | 1.0000 |"
-    assert sweep.table(ROWS, GRID, "eval_loss", metric_of("eval_loss")) != sweep.table(
+    assert results.table(ROWS, GRID, "eval_loss", metric_of("eval_loss")) != results.table(
         [{**row, "accuracy": row["eval_loss"]} for row in ROWS], GRID, "accuracy", metric_of("accuracy")
     )
 
 
 def test_seeds_have_mean_and_deviation():
     rows = [{"seed": str(n), "train_loss": value, "run": "x"} for n, value in enumerate([1.0, 2.0, 3.0])]
-    table = sweep.table(rows, sweep.Grid({"seed": []}, {}), "train_loss", metric_of("train_loss"))
+    table = results.table(rows, Grid({"seed": []}, {}), "train_loss", metric_of("train_loss"))
     printed_line(table, "mean 2.0000", "standard deviation 1.0000", "3 seeds")
 
 
@@ -101,31 +103,37 @@ def writing(**results):
     return shlex.join(["python", "-c", code, "{results}", "{adapter}"])
 
 
+def scored_by(folder, judge, metric):
+    """Let a command score a folder, unless it has done so, and return the figure and its meaning."""
+    run.evaluate(folder, judge)
+    return results.score(folder, True, metric)
+
+
 def test_judged_by_a_command_once(tmp_path):
     judge = writing(a={"accuracy": 0.75}, b={"accuracy": 0.25})
     for _ in range(2):
-        assert sweep.score(tmp_path, judge, "accuracy")[0] == 0.5
+        assert scored_by(tmp_path, judge, "accuracy")[0] == 0.5
     assert (tmp_path / "runs").read_text() == "x"
     other = writing(a={"accuracy": 0.125})
-    assert sweep.score(tmp_path, other, "accuracy")[0] == 0.125  # what another command wrote says nothing
+    assert scored_by(tmp_path, other, "accuracy")[0] == 0.125  # what another command wrote says nothing
     assert (tmp_path / "results.1/b/results.json").is_file()
     with raises(ContentError, "results.json"):
-        sweep.score(tmp_path, other, "f1")
+        scored_by(tmp_path, other, "f1")
 
 
 def test_a_judge_that_was_killed_midway_is_run_again(tmp_path):
     scored(tmp_path, "results", "a", accuracy=1.0)  # the first of two sets, then the end
-    assert sweep.score(tmp_path, writing(a={"accuracy": 0.5}, b={"accuracy": 0.0}), "accuracy")[0] == 0.25
+    assert scored_by(tmp_path, writing(a={"accuracy": 0.5}, b={"accuracy": 0.0}), "accuracy")[0] == 0.25
 
 
 def test_only_the_base_is_left_out_of_the_mean_wherever_the_folder_lies(tmp_path):
     folder = tmp_path / "base" / "run"
     folder.mkdir(parents=True)
     found = {"base": {"model": "base", "accuracy": 1.0}, "run": {"model": "run", "accuracy": 0.5}}
-    assert sweep.score(folder, writing(**found), "accuracy")[0] == 0.5
+    assert scored_by(folder, writing(**found), "accuracy")[0] == 0.5
     mixed = writing(a={"accuracy": 0.5}, b={"f1": 0.5})
     with raises(ContentError, "accuracy", "b/results.json"):
-        sweep.score(folder, mixed, "accuracy")
+        scored_by(folder, mixed, "accuracy")
 
 
 def test_a_plug_ins_metric_is_read_and_ranked_as_it_declares(untrained, monkeypatch, capsys):
@@ -136,10 +144,10 @@ def test_a_plug_ins_metric_is_read_and_ranked_as_it_declares(untrained, monkeypa
         declared = {"surprise": {"value": next(scores), "unit": "nats", "higher_is_better": False}}
         (recipe.output_dir / "results").mkdir(parents=True)
         (recipe.output_dir / "results/results.json").write_text(json.dumps({"metrics": declared}))
-        (recipe.output_dir / sweep.SCORED).write_text('{"command": "judge"}')
+        (recipe.output_dir / run.SCORED).write_text('{"command": "judge"}')
 
     monkeypatch.setattr(check, "ask", lambda *_: {})
-    monkeypatch.setattr(sweep, "train", train)
+    monkeypatch.setattr(run, "train", train)
     swept(untrained[0], "rank=4,8", judge="judge", metric="surprise")
     out = capsys.readouterr().out
     assert out.index("| 8 | 0.2500 |") < out.index("| 4 | 0.7500 |")
@@ -148,29 +156,29 @@ def test_a_plug_ins_metric_is_read_and_ranked_as_it_declares(untrained, monkeypa
 
 def test_a_judge_that_fails(tmp_path):
     with raises(ContentError):
-        sweep.score(tmp_path, f"{sys.executable} -c 'raise SystemExit(3)'", "accuracy")
+        scored_by(tmp_path, f"{sys.executable} -c 'raise SystemExit(3)'", "accuracy")
 
 
 def test_judged_by_its_own_losses(tmp_path):
     history = [{"step": 1, "eval_loss": 2.0}, {"step": 2, "eval_loss": 1.5}, {"step": 3, "eval_loss": 1.75}]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
-    assert sweep.score(tmp_path, None, "eval_loss")[0] == 1.5
+    assert results.score(tmp_path, False, "eval_loss")[0] == 1.5
     history = [{"step": 1, "eval_accuracy": 0.5}, {"step": 2, "eval_accuracy": 0.9, "train_loss": 0.5}]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
-    assert sweep.score(tmp_path, None, "eval_accuracy")[0] == 0.9
-    assert sweep.score(tmp_path, None, "train_loss")[0] == 0.5
+    assert results.score(tmp_path, False, "eval_accuracy")[0] == 0.9
+    assert results.score(tmp_path, False, "train_loss")[0] == 0.5
 
 
 @pytest.mark.parametrize("metric", ["eval_loss", "accuracy"])
 def test_a_run_that_diverged_is_the_last_of_the_table(tmp_path, metric):
     state = {"log_history": [{"step": 1, "eval_loss": float("nan")}]}
     (tmp_path / "trainer_state.json").write_text(json.dumps(state))
-    scores = [sweep.score(tmp_path, None, "eval_loss")[0], 2.0, 1.0]
+    scores = [results.score(tmp_path, False, "eval_loss")[0], 2.0, 1.0]
     rows = [{"learning_rate": str(n), metric: score, "run": "x"} for n, score in enumerate(scores)]
     axes = {"learning_rate": ["0", "1", "2"]}
-    lines = sweep.table(rows, sweep.Grid(axes, {}), metric, metric_of(metric)).splitlines()
+    lines = results.table(rows, Grid(axes, {}), metric, metric_of(metric)).splitlines()
     assert lines[-1] == "| 0 | nan |"
-    sweep.plot(rows, axes, metric, metric_of(metric), tmp_path / "sweep.png")
+    results.plot(rows, axes, metric, metric_of(metric), tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").is_file()
 
 
@@ -178,13 +186,13 @@ def test_a_run_that_diverged_is_the_last_of_the_table(tmp_path, metric):
 def test_plots(tmp_path, names):
     axes = {name: AXES[name] for name in names}
     rows = ROWS if len(axes) == 2 else ROWS[::2]
-    sweep.plot(rows, axes, "eval_loss", metric_of("eval_loss"), tmp_path / "sweep.png")
+    results.plot(rows, axes, "eval_loss", metric_of("eval_loss"), tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_fixed_setting_is_in_the_table_and_not_on_the_plot(tmp_path, monkeypatch):
-    grid = sweep.parse_grid(["rank=4,8", "alpha=8,16", "max_steps=2", f"model_name_or_path={tmp_path}"])
-    lines = sweep.table(ROWS, grid, "eval_loss", metric_of("eval_loss")).splitlines()
+    grid = parse_grid(["rank=4,8", "alpha=8,16", "max_steps=2", f"model_name_or_path={tmp_path}"])
+    lines = results.table(ROWS, grid, "eval_loss", metric_of("eval_loss")).splitlines()
     assert lines[0] == "| lora_rank | lora_alpha | eval_loss |"
     printed(lines[-1], "max_steps=2", f"model_name_or_path={tmp_path}")
     labels = drawn(monkeypatch, tmp_path, ROWS, grid.axes)
@@ -212,15 +220,15 @@ def drawn(monkeypatch, folder, rows, axes):
             last_figure[:] = [figure]
             yield figure
 
-    monkeypatch.setattr(sweep, "picture", keep)
-    sweep.plot(rows, axes, "eval_loss", metric_of("eval_loss"), folder / "sweep.png")
+    monkeypatch.setattr(results, "picture", keep)
+    results.plot(rows, axes, "eval_loss", metric_of("eval_loss"), folder / "sweep.png")
     panel = last_figure[0].axes[0]
     return panel.get_xlabel(), panel.get_ylabel(), len(panel.images)
 
 
 def test_many_axes_fit_into_a_folder_name():
     keys = sorted(known_keys())[:10]
-    names = sweep.run_names({key: ["a" * 60, "b" * 60] for key in keys})
+    names = run_names({key: ["a" * 60, "b" * 60] for key in keys})
     assert len(set(names)) == len(names) == 2**10
     assert max(len(name.encode()) for name in names) <= 120
 
@@ -228,19 +236,19 @@ def test_many_axes_fit_into_a_folder_name():
 def test_names_are_short_in_bytes_and_stay_different():
     """File systems count bytes: a Chinese character has three."""
     keys = sorted(known_keys())[:3]
-    names = sweep.run_names({key: ["模" * 40, "型" * 40] for key in keys})
+    names = run_names({key: ["模" * 40, "型" * 40] for key in keys})
     assert len(set(names)) == len(names) == 2**3
     assert max(len(name.encode()) for name in names) <= 120
 
 
 def test_runs_are_named_by_short_values():
     grid = {"model_name_or_path": ["models/a/base", "models/b/base/", "c d"], "lora_rank": ["4"]}
-    assert sweep.run_names(grid) == [
+    assert run_names(grid) == [
         "model_name_or_path-base_lora_rank-4",
         "model_name_or_path-base-2_lora_rank-4",
         "model_name_or_path-c-d_lora_rank-4",
     ]
-    assert sweep.run_names({"learning_rate": ["1e-4"], "lora_target": ["all"]}) == [
+    assert run_names({"learning_rate": ["1e-4"], "lora_target": ["all"]}) == [
         "learning_rate-1e-4_lora_target-all"
     ]
 
@@ -250,8 +258,9 @@ def untrained(tmp_path, monkeypatch):
     """Return a recipe that evaluates nothing, and the lists of what is asked about and trained."""
     asked, trained = [], []
     monkeypatch.setattr(check, "ask", lambda _process, recipe, *_: asked.append(recipe.settings) or {})
-    monkeypatch.setattr(sweep, "train", lambda recipe, **_: trained.append(recipe.output_dir.name))
-    monkeypatch.setattr(sweep, "score", lambda *_: (1.0, UNKNOWN))
+    monkeypatch.setattr(run, "train", lambda recipe, **_: trained.append(recipe.output_dir.name))
+    monkeypatch.setattr(run, "evaluate", lambda *_: None)
+    monkeypatch.setattr(command, "score", lambda *_: (1.0, UNKNOWN))
     for name in "ab":
         (tmp_path / f"{name}.json").write_text(json.dumps([{"instruction": "a", "output": "b"}] * 40))
     entries = {name: {"file_name": f"{name}.json"} for name in "ab"}
@@ -263,7 +272,9 @@ def untrained(tmp_path, monkeypatch):
 
 
 def swept(path, *grid, judge=None, metric=None, dry_run=False):
-    return sweep.command.callback(path, grid, path.parent / "runs", dry_run, evaluation=judge, metric=metric)
+    return command.command.callback(
+        path, grid, path.parent / "runs", dry_run, evaluation=judge, metric=metric
+    )
 
 
 EVALUATED = ("val_size=0.1", "eval_strategy=steps")
@@ -334,7 +345,7 @@ def test_a_refusal_of_the_last_run_comes_before_the_first_is_trained(untrained, 
 
 def test_a_seed_that_diverged_ends_no_sweep(untrained, monkeypatch, capsys):
     scores = iter([1.0, float("nan"), 3.0])
-    monkeypatch.setattr(sweep, "score", lambda *_: (next(scores), UNKNOWN))
+    monkeypatch.setattr(command, "score", lambda *_: (next(scores), UNKNOWN))
     swept(untrained[0], "seed=1,2,3", metric="train_loss")
     rows = json.loads((untrained[0].parent / "runs/sweep.json").read_text())["rows"]
     assert [row["train_loss"] for row in rows] == [1.0, None, 3.0]

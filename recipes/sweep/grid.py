@@ -1,0 +1,118 @@
+"""The grid of a sweep: its settings, the names of its points, and a recipe for each."""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuneyard.core.errors import RequestError
+from tuneyard.recipes.recipe import Recipe, read_recipe
+from tuneyard.recipes.schema import LISTS, known_keys
+
+SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
+LIST = r"\[[^\[\]]*\]"  # one value of several words
+LONGEST_NAME = 120  # bytes of a run's folder; file systems take 255 bytes, and checkpoints lie below it
+TrainingRun = tuple[dict[str, str], Recipe]  # a point of the grid, and its recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Settings of a sweep: `axes` have several values each, `fixed` settings are the same in every run."""
+
+    axes: dict[str, list[str]]
+    fixed: dict[str, str]
+
+
+def parse_grid(arguments: Sequence[str]) -> Grid:
+    """Split `key=v1,v2` arguments into axes and fixed settings.
+
+    `RequestError` for an unknown key, a key without values, a duplicate key, `output_dir` (each run gets its
+    folder), a list without brackets, and a grid in which no setting has several values.
+    """
+    axes: dict[str, list[str]] = {}
+    fixed: dict[str, str] = {}
+    for argument in arguments:
+        written_key, equals, text = argument.partition("=")
+        key = SHORT.get(written_key, written_key)
+        values = _values(key, text)
+        if not equals or not values or key not in known_keys():
+            raise RequestError(f"{argument!r}: expected a setting and its values, as in lora_rank=4,8,16")
+        if key == "output_dir":
+            raise RequestError(f"{argument!r}: each run has its own folder; name their parent by --out DIR")
+        if key in axes or key in fixed:
+            raise RequestError(f"{argument!r}: {key} is given twice; write all its values into one argument")
+        if len(values) > 1:
+            axes[key] = values
+        else:
+            fixed[key] = values[0]
+    if not axes:
+        raise RequestError(
+            "no setting has several values; expected an axis, as in lora_rank=4,8 "
+            "(one training: `tuneyard recipe train`)"
+        )
+    return Grid(axes, fixed)
+
+
+def _values(key: str, text: str) -> list[str]:
+    """Split at the commas outside brackets. Each value comes once, a list without its brackets.
+
+    LLaMA-Factory reads some settings as comma-separated lists. `RequestError` for a list without brackets,
+    which could also be the values of a grid.
+    """
+    if "[" in re.sub(LIST, "", text) or "]" in re.sub(LIST, "", text):
+        raise RequestError(f"{key}={text}: a bracket has no partner; a list is written as [q_proj,v_proj]")
+    pieces = re.findall(rf"(?:{LIST}|[^,\[\]])+", text)
+    if key in LISTS and "," in text and "[" not in text:
+        one, several = f"{key}=[{text}]", ",".join(f"[{piece}]" for piece in pieces)
+        raise RequestError(
+            f"{key}={text}: is this one list or several values? Write {one} for one list, "
+            f"{key}={several} for {len(pieces)} runs"
+        )
+    values = []
+    for piece in pieces:
+        value = piece
+        if key in LISTS and piece.startswith("[") and piece.endswith("]"):
+            value = piece[1:-1]
+        values.append(value.strip())
+    return [value for value in dict.fromkeys(values) if value]
+
+
+def plan_runs(path: Path, grid: Grid, out: Path) -> list[TrainingRun]:
+    """Combine each point of the grid with its recipe, whose output_dir is a new folder in `out`."""
+    fixed = [f"{key}={value}" for key, value in grid.fixed.items()]
+    runs = []
+    for name, values in zip(run_names(grid.axes), itertools.product(*grid.axes.values()), strict=True):
+        point = dict(zip(grid.axes, values, strict=True))
+        varied = [f"{key}={value}" for key, value in point.items()]
+        runs.append((point, read_recipe(path, [*fixed, *varied, f"output_dir={out / name}"])))
+    return runs
+
+
+def run_names(axes: dict[str, list[str]]) -> list[str]:
+    """Folder names of a grid's runs: `lora_rank-4_lora_alpha-8`. A path counts by its last part.
+
+    A name that would be too long for a file system ends in a hash of the whole name.
+    """
+    by_axis: list[list[str]] = []
+    for key, values in axes.items():
+        names = [re.sub(r"[^\w.+-]+", "-", Path(value).name)[-40:] for value in values]
+        parts = []
+        for number, name in enumerate(names):
+            earlier = names[:number].count(name)
+            part = f"{key}-{name}"
+            if earlier:
+                part += f"-{earlier + 1}"
+            parts.append(part)
+        by_axis.append(parts)
+    folder_names = []
+    for point in itertools.product(*by_axis):
+        name = "_".join(point)
+        encoded = name.encode()
+        if len(encoded) > LONGEST_NAME:
+            digest = hashlib.sha256(encoded).hexdigest()[:8]
+            beginning = encoded[: LONGEST_NAME - 9].decode(errors="ignore")  # without half a character
+            name = f"{beginning}-{digest}"
+        folder_names.append(name)
+    return folder_names

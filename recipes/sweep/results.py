@@ -1,0 +1,154 @@
+"""Results of a grid: the figure of each run, the table and the plot over them."""
+
+import math
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuneyard.core.documents import markdown_table
+from tuneyard.core.drawing import check_replaceable, picture, plotting
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.language import tr
+from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
+from tuneyard.core.training_run import TRAINING
+from tuneyard.recipes.best import DivergedError, read_curve
+from tuneyard.recipes.sweep.grid import Grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SUMMARY = "sweep.json"  # all runs of a grid; it has the key "grid", which that of `tuneyard eval sweep` lacks
+PLOT = "sweep.png"
+SCORING_RUN = "run.json"  # in a folder that a scoring command has written
+Row = dict[str, Any]  # the settings of a run, its figure (NaN where it diverged) and its folder
+
+
+def check_folder(out: Path) -> None:
+    """Raise `RequestError` if OUT holds the results of another command: `tuneyard eval sweep` writes a
+    sweep.json too, a scored folder has a run.json, a trained one a training.json."""
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"{out} is a file; expected a folder: choose another --out")
+    sweep_of_weights = (out / SUMMARY).is_file() and "grid" not in read_object(out / SUMMARY)
+    if sweep_of_weights or (out / SCORING_RUN).is_file() or (out / TRAINING).is_file():
+        raise RequestError(f"{out} holds the results of another command: choose another --out")
+    check_replaceable(out / PLOT)
+
+
+def score(folder: Path, is_scored_by_command: bool, metric: str) -> tuple[float, Metric]:
+    """A run's figure and its meaning: its best value, or the mean over what its scoring command wrote."""
+    if not is_scored_by_command:
+        meaning = metric_of(metric)
+        try:
+            return meaning.best(value for _, value in read_curve(folder, metric)), meaning
+        except DivergedError:  # one point of the grid, not the end of the others
+            return float("nan"), meaning
+    results = folder / "results"
+    numbers: list[float] = []
+    meanings: list[Metric] = []
+    without_number: list[Path] = []
+    for path in sorted(results.rglob("results.json")):
+        result = read_object(path)
+        if result.get("model") == "base":
+            continue
+        value, meaning = read_metric(result, metric)
+        meanings.append(meaning)
+        if isinstance(value, int | float):
+            numbers.append(float(value))
+        else:
+            without_number.append(path)
+    if not numbers:
+        raise ContentError(f"{results}: no results.json with the number {show_value(metric)}")
+    for path in without_number:
+        raise ContentError(f"{path}: no number {show_value(metric)}, which the other results have")
+    return statistics.fmean(numbers), meanings[0]
+
+
+def write_summary(rows: list[Row], grid: Grid, metric: str, out: Path) -> None:
+    """Write sweep.json, the runs that are finished so far."""
+    json_rows = []
+    for row in rows:
+        if math.isnan(row[metric]):  # which JSON does not have
+            json_rows.append({**row, metric: None})
+        else:
+            json_rows.append(row)
+    record = {"metric": metric, "grid": grid.axes, "fixed": grid.fixed, "rows": json_rows}
+    write_json(out / SUMMARY, record)
+
+
+def write_report(rows: list[Row], grid: Grid, metric: str, meaning: Metric, out: Path) -> None:
+    """Write sweep.md and sweep.png over all runs, and print the table."""
+    text = table(rows, grid, metric, meaning)
+    write_text(out / "sweep.md", text)
+    plot(rows, grid.axes, metric, meaning, out / PLOT)
+    click.echo(f"{text}\n{direction(metric, meaning)}")
+
+
+def table(rows: list[Row], grid: Grid, metric: str, meaning: Metric) -> str:
+    """Format the runs as Markdown, the best first; over seeds alone, with mean and standard deviation."""
+    axes = list(grid.axes)
+    ordered = sorted(rows, key=lambda row: meaning.rank(row[metric]))
+    cells = []
+    for row in ordered:
+        settings_of_run = [str(row[key]) for key in axes]
+        cells.append([*settings_of_run, f"{row[metric]:.4f}"])
+    lines = [markdown_table([*axes, metric], cells)]
+    if grid.fixed:
+        settings = ", ".join(f"{key}={value}" for key, value in grid.fixed.items())
+        lines.append("\n" + tr("the same in every run: {settings}", settings=settings))
+    scores = [row[metric] for row in rows if not math.isnan(row[metric])]
+    if axes == ["seed"] and len(scores) > 1:
+        mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
+        text = "mean {mean:.4f}, standard deviation {deviation:.4f} over {count} seeds"
+        lines.append("\n" + tr(text, mean=mean, deviation=deviation, count=len(scores)))
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: list[Row], axes: dict[str, list[str]], metric: str, meaning: Metric, path: Path) -> None:
+    """Draw a PNG: a line over one axis, a heat map over two, one row for each run over more."""
+    height = 4.2
+    if len(axes) > 2:
+        height = max(height, 1.6 + 0.24 * len(rows))
+    with plotting(), picture((6.4, height), path) as figure:
+        panel = figure.subplots()
+        best = min(rows, key=lambda row: meaning.rank(row[metric]))
+        point = ", ".join(f"{key} {best[key]}" for key in axes)
+        title = "Best {metric} {value:.4g} at {point}"
+        panel.set_title(tr(title, metric=metric, value=best[metric], point=point), wrap=True)
+        if len(axes) == 1:
+            names = [_point(row, axes) for row in rows]
+            panel.plot(names, [row[metric] for row in rows], marker="o", color="C0")
+            panel.set(xlabel=", ".join(axes), ylabel=direction(metric, meaning))
+        elif len(axes) == 2:
+            _heat_map(panel, rows, axes, metric, meaning)
+        else:
+            ordered = sorted(rows, key=lambda row: meaning.rank(row[metric]), reverse=True)
+            names = [_point(row, axes) for row in ordered]
+            panel.plot([row[metric] for row in ordered], names, "o", color="C0")
+            panel.tick_params(axis="y", labelsize=7)
+            panel.set(xlabel=direction(metric, meaning), ylabel=", ".join(axes))
+
+
+def _point(row: Row, axes: dict[str, list[str]]) -> str:
+    return ", ".join(str(row[key]) for key in axes)
+
+
+def _heat_map(
+    panel: "Axes", rows: list[Row], axes: dict[str, list[str]], metric: str, meaning: Metric
+) -> None:
+    (down, downs), (across, acrosses) = axes.items()
+    values = [[math.nan] * len(acrosses) for _ in downs]
+    box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
+    for row in rows:
+        y, x = downs.index(row[down]), acrosses.index(row[across])
+        values[y][x] = row[metric]
+        panel.text(x, y, f"{row[metric]:.4g}", ha="center", va="center", bbox=box)
+    colours = "cividis_r"
+    if meaning.higher:
+        colours = "cividis"
+    panel.imshow(values, cmap=colours, aspect="auto")
+    panel.set_xticks(range(len(acrosses)), acrosses)
+    panel.set_yticks(range(len(downs)), downs)
+    panel.set(xlabel=across, ylabel=down)
