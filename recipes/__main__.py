@@ -8,7 +8,7 @@ from tuneyard.recipes import base, best, check, plan, train
 from tuneyard.recipes.sweep import command as sweep
 
 EXAMPLES = examples(
-    "tuneyard recipe check recipes/demo-rte.yaml", "tuneyard recipe plan recipes/demo-rte.yaml --gpu A100"
+    "tuneyard recipe check recipes/demo-rte.yaml", "tuneyard recipe plan recipes/demo-rte.yaml --for A100"
 )
 
 

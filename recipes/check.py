@@ -265,7 +265,7 @@ def quick_check(recipe: Recipe, target: Machine) -> Checked:
         problems += schedule_problems(recipe, schedule)
     if not any(problem.is_error for problem in problems):
         problems += output_problems(recipe, schedule.world if target.here else {})
-    return Checked(recipe, target, datasets, _noted(problems, target))
+    return Checked(recipe, target, datasets, noted(problems, target))
 
 
 def ask_check(llamafactory: LlamaFactory, checked: Checked, model: str | None) -> Checked:
@@ -281,10 +281,10 @@ def ask_check(llamafactory: LlamaFactory, checked: Checked, model: str | None) -
         problems += schedule_problems(recipe, schedule)
     if not {"E30", "E31"} & {*codes}:  # it reads paths and numbers
         problems += disk_problems(recipe, answer, schedule)
-    return replace(checked, answer=answer, problems=_noted(problems, target))
+    return replace(checked, answer=answer, problems=noted(problems, target))
 
 
-def _noted(problems: list[Problem], target: Machine) -> list[Problem]:
+def noted(problems: list[Problem], target: Machine) -> list[Problem]:
     """Turn problems of this machine into notes (N…) if the training runs on another one."""
     if target.here:
         return problems

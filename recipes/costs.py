@@ -63,9 +63,8 @@ class Schedule:
 
 
 def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
-    """Schedule of transformers' Trainer on `rows` training rows or packed blocks."""
-    held_out = recipe.number("val_size", 0)  # a share below 1, or a number of rows
-    rows = max(0, rows - (math.ceil(rows * held_out) if held_out < 1 else int(held_out)))
+    """Schedule of transformers' Trainer on `rows` rows or packed blocks, of which val_size is held out."""
+    rows = training_rows(recipe, rows)
     each = int(recipe.number("per_device_train_batch_size", 8))
     batches = math.ceil(rows / max(1, each * world_size))
     steps_per_epoch = max(1, math.ceil(batches / max(1, gathered(recipe))))
@@ -76,6 +75,14 @@ def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
     warmup = math.ceil(steps * warmup) if warmup < 1 else int(warmup)
     batch = each * gathered(recipe) * world_size
     return Schedule(rows, world_size, batch, steps_per_epoch, steps, warmup)
+
+
+def training_rows(recipe: Recipe, rows: int) -> int:
+    """Rows that are left to train on once val_size (a share below 1, or a number of rows) is held out."""
+    held_out = recipe.number("val_size", 0)
+    if held_out < 1:
+        held_out = math.ceil(rows * held_out)
+    return max(0, rows - int(held_out))
 
 
 def gathered(recipe: Recipe) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import RequestError, nearest
 from tuneyard.core.files import versions
 from tuneyard.recipes.recipe import Recipe
 
@@ -16,7 +16,7 @@ from tuneyard.recipes.recipe import Recipe
 class GpuModel(NamedTuple):
     """A GPU by its maker's data sheet: dense bf16 operations a second, bytes, bytes moved a second.
 
-    `generation` is the major number of the compute capability.
+    `generation` is the major number of the compute capability, as `torch.cuda.get_device_capability` has it.
     """
 
     operations: float
@@ -39,6 +39,12 @@ GPUS = {
     "A100": GpuModel(312e12, 80e9, 2039e9, 8),
     "H100": GpuModel(989e12, 80e9, 3350e9, 9),
     "H200": GpuModel(989e12, 141e9, 4800e9, 9),
+    # DGX B200 data sheet: 8 GPUs have 1,440 GB and 64 TB/s; HGX B200: 36 PFLOPS of bf16, with sparsity.
+    "B200": GpuModel(2250e12, 180e9, 8000e9, 10),
+    # NVIDIA RTX Blackwell GPU Architecture, appendix A: bf16 with accumulation in fp32, without sparsity.
+    "RTX5090": GpuModel(209.5e12, 32e9, 1792e9, 12),
+    # AMD Instinct MI300X data sheet: bfloat16 matrix operations. PyTorch for ROCm reports gfx942 as 9.4.
+    "MI300X": GpuModel(1307.4e12, 192e9, 5300e9, 9),
 }
 _MAJOR = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR of the CUDA driver API
 
@@ -67,9 +73,30 @@ def machine(name: str) -> Machine:
     model = parts[2].upper() if parts else ""
     if parts is None or model not in GPUS:
         raise RequestError(
-            f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {', '.join(GPUS)})"
+            f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {', '.join(GPUS)}) "
+            f"{nearest(model, GPUS)}".rstrip()
         )
     return Machine((Gpu(model, GPUS[model].generation),) * int(parts[1] or 1))
+
+
+def gpu_model(name: str) -> str:
+    """Key in `GPUS` of a name such as `A100-80`, or of a driver's name such as `NVIDIA A100-SXM4-80GB`.
+
+    `RequestError` for a GPU whose figures are not known. Laptop GPUs differ from those of the same number.
+    """
+    if name in GPUS:
+        return name
+    words = set(re.findall(r"[A-Z0-9]+", name.upper().replace("RTX ", "RTX").replace("RTXA", "A")))
+    sizes = {word.removesuffix("GB") for word in words if re.fullmatch(r"\d+GB", word)}
+    models = [
+        model
+        for model, figures in GPUS.items()
+        if set(model.split("-")) <= words | sizes and sizes <= {f"{figures.memory / 1e9:.0f}"}
+    ]
+    if not models or "LAPTOP" in words:
+        choices = " or ".join(GPUS)
+        raise RequestError(f"{name}: its speed and memory are not known; name a similar one: --for {choices}")
+    return max(models, key=len)
 
 
 def find_gpus() -> list[Gpu]:

@@ -1,6 +1,9 @@
-"""tuneyard recipe plan R.yaml [key=value …]: steps, tokens, memory, time and disk of a training."""
+"""tuneyard recipe plan R.yaml [key=value …]: steps, tokens, memory, time, cost and disk of a training."""
 
 import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,49 +11,154 @@ import click
 
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import RequestError, counted
-from tuneyard.core.next_step import next_step
+from tuneyard.core.next_step import next_step, same_options
+from tuneyard.core.number_format import Table, grid
 from tuneyard.recipes import costs
-from tuneyard.recipes.check import ask_check, quick_check
-from tuneyard.recipes.hardware import GPUS, find_gpus, machine, world_size
-from tuneyard.recipes.llamafactory_client import LlamaFactory
+from tuneyard.recipes.answer_rules import CUTOFF_LEN, packs, problems_of_answer
+from tuneyard.recipes.check import Checked, answer_problems, ask_check, noted, quick_check
+from tuneyard.recipes.hardware import GPUS, Machine, gpu_model, machine
+from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
 from tuneyard.recipes.recipe import Recipe, read_recipe
+from tuneyard.recipes.rules import problems_of
+from tuneyard.recipes.starting_weights import loaded_problems
 
 OF_THE_DISK = {"E340", "E342", "E343", "E344"}  # what the plan says itself, or has nothing to do with it
+Plan = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A machine to plan for, by its name, with its price an hour if there is one."""
+
+    name: str
+    target: Machine
+    price: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedRows:
+    """Training data that does not exist yet: its rows, and the mean tokens of a row (a pair has two such)."""
+
+    rows: int
+    tokens: int
 
 
 @cli_command(
     "plan",
     "tuneyard recipe plan recipes/demo-rte.yaml",
-    "tuneyard recipe plan recipes/demo-rte.yaml --gpu A100",
+    "tuneyard recipe plan recipes/demo-rte.yaml --for A100-80@1.9 --for 4xH100@10 --rows 50000 --tokens 400",
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--gpu", type=click.Choice(list(GPUS), case_sensitive=False), default="A100", show_default=True)
-@click.option("--gpus", type=click.IntRange(1), help="How many of them (default: those here, else 1).")
+@click.option(
+    "--for",
+    "machines",
+    multiple=True,
+    default=["gpu"],
+    metavar="gpu|this|4xA100-80[@PRICE]",
+    help="Machine (repeatable, for a table), with its price an hour if given. [default: gpu, an A100-80]",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Plan for N rows, before there is data. Needs --tokens.",
+)
+@click.option(
+    "--tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Mean tokens of one of these rows: prompt and answer, or one side of a pair.",
+)
 @click.option("--model", help="Take tokenizer and config from this model folder (for a hub id, offline).")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each machine.")
 def command(
-    recipe: Path, overrides: tuple[str, ...], gpu: str, gpus: int | None, model: str | None, as_json: bool
+    recipe: Path,
+    overrides: tuple[str, ...],
+    machines: tuple[str, ...],
+    rows: int | None,
+    tokens: int | None,
+    model: str | None,
+    as_json: bool,
 ) -> None:
-    """Estimate steps, tokens, memory, time and disk of a training."""
-    plan = make_plan(read_recipe(recipe, overrides), gpu, gpus, model)
-    click.echo(json.dumps(plan, ensure_ascii=False) if as_json else "\n".join(_lines(plan)))
-    next_step("", ["tuneyard", "recipe", "train", recipe, *overrides])
+    """Estimate steps, tokens, memory, time, cost and disk of a training."""
+    expected = None
+    if rows is not None and tokens is not None:
+        expected = ExpectedRows(rows, tokens)
+    elif rows is not None or tokens is not None:
+        raise RequestError("--rows and --tokens belong together: --rows 50000 --tokens 400 (tokens of a row)")
+    offers = [read_offer(text) for text in machines]
+    plans = make_plans(read_recipe(recipe, overrides), offers, model, expected)
+    if as_json:
+        for plan in plans:
+            click.echo(json.dumps(plan, ensure_ascii=False))
+    elif len(plans) == 1:
+        click.echo("\n".join(_lines(plans[0])))
+    else:
+        click.echo("\n".join(_table_lines(plans)))
+    following = "train"
+    if expected is not None:
+        following = "check"  # it names the datasets that are missing
+    next_step("", ["tuneyard", "recipe", following, recipe, *overrides, *_next_options(following)])
 
 
-def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> dict[str, Any]:
+def _next_options(following: str) -> list[str]:
+    if following == "check":
+        return same_options("--model")
+    return []
+
+
+def read_offer(text: str) -> Offer:
+    """Read a machine with or without a price, e.g. `4xA100-80@8.5`. `RequestError` for anything else."""
+    name, at_sign, amount = text.partition("@")
+    price = None
+    if at_sign:
+        try:
+            price = float(amount)
+        except ValueError:
+            price = math.nan
+        if not (math.isfinite(price) and price >= 0):
+            raise RequestError(f"--for {text}: expected a price an hour after @, as in 4xA100-80@8.5")
+    target = machine(name)
+    if not target.gpus:
+        reason = "plan estimates the memory and time of GPUs"
+        if target.here:
+            reason = "no GPU was found on this machine"
+        raise RequestError(f"--for {name}: {reason}; name the GPUs to train on, e.g. --for A100-80")
+    return Offer(name, target, price)
+
+
+def make_plans(
+    recipe: Recipe, offers: Sequence[Offer], model: str | None, expected: ExpectedRows | None = None
+) -> list[Plan]:
+    """Plan a training for each machine. LLaMA-Factory is imported once."""
+    with LlamaFactory(several=len(offers) > 1) as llamafactory:
+        return [make_plan(llamafactory, recipe, offer, model, expected) for offer in offers]
+
+
+def make_plan(
+    llamafactory: LlamaFactory,
+    recipe: Recipe,
+    offer: Offer,
+    model: str | None,
+    expected: ExpectedRows | None = None,
+) -> Plan:
     """The plan in bytes and seconds. `RequestError` if the model's config is not on this machine."""
     if recipe.settings.get("do_train") is not True:
         raise RequestError(f"{recipe.place('do_train')}: do_train is not true: there is no training to plan")
-    ranks = gpus or world_size(recipe, find_gpus())
-    checked = quick_check(recipe, machine(f"{ranks}x{gpu}"))
-    checked.refuse(OF_THE_DISK)
-    with LlamaFactory() as llamafactory:
+    gpu_name = gpu_model(offer.target.gpus[0].name)
+    gpu = GPUS[gpu_name]
+    if expected is None:
+        checked = quick_check(recipe, offer.target)
+        checked.refuse(OF_THE_DISK)
         checked = ask_check(llamafactory, checked, model)
+    else:
+        checked = _check_without_data(llamafactory, recipe, offer.target, model, expected)
     checked.refuse(OF_THE_DISK)
     answer, schedule = checked.answer, checked.schedule
+    ranks = schedule.world_size
     shapes = costs.shapes_of(answer["model"])
-    unknown = {"rows": 0, "seen": 0, "longest": recipe.settings.get("cutoff_len") or 2048}
+    unknown = {"rows": 0, "seen": 0, "longest": recipe.settings.get("cutoff_len") or CUTOFF_LEN}
     train = answer["tokens"].get("train", unknown)
     longest, mean = train["longest"], train["seen"] / max(1, train["rows"])
     setup = costs.setup_of(recipe, longest, ranks)
@@ -60,24 +168,67 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
     work = costs.flops(shapes, setup, total, length) / ranks
     passes = 1 + setup.read / 3  # a trained one is three of those that only read
     micro_batches = schedule.steps * costs.gathered(recipe) * passes
-    time = costs.duration(shapes, setup, work, total / ranks, micro_batches, GPUS[gpu])
+    time = costs.duration(shapes, setup, work, total / ranks, micro_batches, gpu)
     each, checkpoints, free = costs.disk_of(recipe, shapes, setup, schedule)
     steps, line = None, "rows and steps are not known"
     if schedule.rows:
         steps, line = schedule.steps, schedule.line()
-    seconds = None
+    seconds, cost = None, None
     if work:
         seconds = {name: round(value) for name, value in time._asdict().items()}
+        if offer.price is not None:
+            cost = {name: round(value / 3600 * offer.price, 2) for name, value in time._asdict().items()}
     return {
-        "recipe": str(recipe.path), "steps": steps, "schedule": line,
-        "tokens": round(total), "tokens_counted": train is not unknown, "longest": longest,
+        "recipe": str(recipe.path), "machine": offer.name, "steps": steps, "schedule": line,
+        "rows": schedule.rows, "batch": schedule.batch,
+        "tokens": round(total), "tokens_counted": expected is None and train is not unknown,
+        "tokens_expected": expected is not None, "longest": longest,
         "trainable": shapes.trainable, "parameters": shapes.parameters,
-        "gpu": gpu, "gpus": ranks, "gpu_bytes": GPUS[gpu].memory,
+        "gpu": gpu_name, "gpus": ranks, "gpu_bytes": gpu.memory,
         "memory": {"lower": lower, "upper": upper},
-        "seconds": seconds,
+        "seconds": seconds, "cost_per_hour": offer.price, "cost": cost,
         "not_modelled": costs.unmodelled(recipe, shapes, answer["model"]["quantised"]),
         "checkpoint": each, "checkpoints": checkpoints, "disk_free": free,
     }  # fmt: skip
+
+
+def _check_without_data(
+    llamafactory: LlamaFactory, recipe: Recipe, target: Machine, model: str | None, expected: ExpectedRows
+) -> Checked:
+    """Check a recipe's settings and model. Its answer has the tokens of the expected rows."""
+    if not recipe.names("dataset"):
+        recipe = recipe.with_settings({"dataset": "rows_to_come"})  # LLaMA-Factory wants a name
+    problems = noted([*problems_of(recipe, target), *loaded_problems(recipe)], target)
+    checked = Checked(recipe, target, [], problems)
+    checked.refuse(OF_THE_DISK)
+    answer = ask(llamafactory, recipe, model or recipe.text("model_name_or_path"), target.gpus)
+    tokens = {**answer.get("tokens", {}), "train": epoch_of(recipe, expected)}
+    answer = {**answer, "tokens": tokens}
+    codes = [problem.code[:3] for problem in problems]
+    problems = [*answer_problems(recipe, answer, codes), *problems_of_answer(recipe, answer, [])]
+    return replace(checked, answer=answer, problems=noted(problems, target))
+
+
+def epoch_of(recipe: Recipe, expected: ExpectedRows) -> dict[str, int]:
+    """Rows or packed blocks of an epoch, the tokens in them, and the longest row.
+
+    Rows longer than cutoff_len are cut. The longest row is taken to reach cutoff_len. `RequestError` if the
+    rows do not fill one packed block.
+    """
+    cutoff = int(recipe.number("cutoff_len", CUTOFF_LEN))
+    limit = recipe.number("max_samples", math.inf) * len(recipe.names("dataset"))
+    rows = costs.training_rows(recipe, int(min(expected.rows, limit)))
+    if not packs(recipe):
+        sides = costs.setup_of(recipe, cutoff, 1).sequences
+        return {"rows": rows, "seen": rows * min(expected.tokens, cutoff) * sides, "longest": cutoff}
+    if recipe.settings.get("stage") == "pt":
+        blocks = rows * expected.tokens // cutoff  # running text is split anywhere, its rest dropped
+    else:
+        blocks = math.ceil(rows * min(expected.tokens, cutoff) / cutoff)
+    if not blocks:
+        message = f"{rows} rows of {expected.tokens} tokens fill no block of {cutoff} (packing, cutoff_len)"
+        raise RequestError(f"{recipe.path}: {message}")
+    return {"rows": blocks, "seen": blocks * cutoff, "longest": cutoff}
 
 
 def _rounded(memory: costs.Memory) -> dict[str, int]:
@@ -86,12 +237,12 @@ def _rounded(memory: costs.Memory) -> dict[str, int]:
     return {**parts, "total": round(memory.total)}
 
 
-def _lines(plan: dict[str, Any]) -> list[str]:
+def _lines(plan: Plan) -> list[str]:
     lower, upper = plan["memory"].values()
     parts = ", ".join(f"{name} {_range(lower[name], upper[name])}" for name in costs.Memory._fields)
-    tokens = "not counted, rows or tokenizer are not at hand (--model DIR); the rest is for rows of"
-    if plan["tokens_counted"]:
-        tokens = f"{plan['tokens']:,} in all (counted); the longest row has"
+    total = ""
+    if plan["tokens_counted"] or plan["tokens_expected"]:
+        total = f"{plan['tokens']:,} in all, "
     time = "not known"
     if plan["seconds"]:
         ends = _duration(plan["seconds"]["lower"]), _duration(plan["seconds"]["upper"])
@@ -100,27 +251,88 @@ def _lines(plan: dict[str, Any]) -> list[str]:
             time += f" ({ends[0]} to {ends[1]})"
         else:
             time = ends[0]
+    lines = [
+        f"{plan['recipe']}: {plan['schedule']}",
+        f"tokens       {total}{_tokens(plan)}",
+        _parameters(plan),
+        f"memory       {_range(lower['total'], upper['total'])} GB a GPU, {fits(plan)} {plan['gpu']} "
+        f"({plan['gpu_bytes'] / 1e9:.0f} GB): {parts}",
+        f"time         {time} on {plan['gpus']} × {plan['gpu']}",
+    ]
+    if plan["cost"]:
+        lines.append(f"cost         {_cost(plan)} at {plan['cost_per_hour']:g} an hour")
+    return [*lines, *_lines_below([plan])]
+
+
+def _table_lines(plans: list[Plan]) -> list[str]:
+    """The plans of several machines as one table. What all of them share is above and below it."""
+    first = plans[0]
+    priced = any(plan["cost_per_hour"] is not None for plan in plans)
+    header = ["machine", "fits", "GB a GPU", "of", "batch", "steps", "hours"]
+    if priced:
+        header += ["cost an hour", "cost"]
+    rows = []
+    for plan in plans:
+        lower, upper = plan["memory"].values()
+        steps, hours = "not known", "not known"
+        if plan["steps"]:
+            steps = str(plan["steps"])
+        if plan["seconds"]:
+            middle, *ends = (plan["seconds"][end] / 3600 for end in ("middle", "lower", "upper"))
+            hours = f"{middle:.2g} ({ends[0]:.2g} to {ends[1]:.2g})"
+        row = [plan["machine"], fits(plan).rstrip(","), _range(lower["total"], upper["total"])]
+        row += [f"{plan['gpu_bytes'] / 1e9:.0f}", str(plan["batch"]), steps, hours]
+        if plan["cost_per_hour"] is not None:
+            cost = "not known"
+            if plan["cost"]:
+                cost = _cost(plan)
+            row += [f"{plan['cost_per_hour']:g}", cost]
+        elif priced:
+            row += ["not given", "not known"]
+        rows.append(row)
+    counts = "rows and steps are not known"
+    if first["rows"]:
+        counts = counted(first["rows"], "row")
+    return [
+        f"{first['recipe']}: {counts}",
+        f"tokens       {_tokens(first)}",
+        _parameters(first),
+        grid(Table(header, rows)),
+        *_lines_below(plans),
+    ]
+
+
+def _tokens(plan: Plan) -> str:
+    """Where the tokens of a row are from, and those of the longest one."""
+    if plan["tokens_counted"]:
+        source = "counted; the longest row has"
+    elif plan["tokens_expected"]:
+        source = "by --rows and --tokens; the longest row is taken to have"
+    else:
+        source = "not counted, rows or tokenizer are not at hand (--model DIR); the rest is for rows of"
+    return f"{source} {plan['longest']}"
+
+
+def _parameters(plan: Plan) -> str:
+    share = plan["trainable"] / plan["parameters"]
+    return f"parameters   {plan['trainable']:,} trained of {plan['parameters']:,} ({share:.2%})"
+
+
+def _lines_below(plans: list[Plan]) -> list[str]:
+    """Disk of the plan that takes most, and the parts that the plans do not model."""
+    plan = max(plans, key=lambda plan: plan["checkpoint"] * plan["checkpoints"])
     disk = plan["checkpoint"] * plan["checkpoints"]
     free = ""
     if disk >= plan["disk_free"]:
         free = f": NOT enough disk, {plan['disk_free'] / 1e9:.0f} GB are free"
-    lines = [
-        f"{plan['recipe']}: {plan['schedule']}",
-        f"tokens       {tokens} {plan['longest']}",
-        f"parameters   {plan['trainable']:,} trained of {plan['parameters']:,} "
-        f"({plan['trainable'] / plan['parameters']:.2%})",
-        f"memory       {_range(lower['total'], upper['total'])} GB a GPU, {fits(plan)} {plan['gpu']} "
-        f"({plan['gpu_bytes'] / 1e9:.0f} GB): {parts}",
-        f"time         {time} on {plan['gpus']} × {plan['gpu']}",
-        f"disk         {counted(plan['checkpoints'], 'checkpoint')} of {plan['checkpoint'] / 1e6:,.0f} MB"
-        f"{free}",
-    ]
+    checkpoints = counted(plan["checkpoints"], "checkpoint")
+    lines = [f"disk         {checkpoints} of {plan['checkpoint'] / 1e6:,.0f} MB{free}"]
     if plan["not_modelled"]:
         lines.append(f"unknown      what this adds to memory and time: {', '.join(plan['not_modelled'])}")
     return lines
 
 
-def fits(plan: dict[str, Any]) -> str:
+def fits(plan: Plan) -> str:
     """Whether a training fits its GPUs, in words. It fits if the upper end does."""
     if plan["memory"]["lower"]["total"] > plan["gpu_bytes"]:
         return "does NOT fit"
@@ -133,6 +345,11 @@ def fits(plan: dict[str, Any]) -> str:
 
 def _range(lower: float, upper: float) -> str:
     return f"{lower / 1e9:.1f}–{upper / 1e9:.1f}"
+
+
+def _cost(plan: Plan) -> str:
+    cost = plan["cost"]
+    return f"{cost['middle']:,.2f} ({cost['lower']:,.2f} to {cost['upper']:,.2f})"
 
 
 def _duration(seconds: int) -> str:

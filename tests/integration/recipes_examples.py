@@ -16,7 +16,7 @@ from tuneyard.core.errors import TuneyardError
 from tuneyard.recipes.check import ask_check, not_checked, not_local, quick_check
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.llamafactory_client import LlamaFactory
-from tuneyard.recipes.plan import _lines, make_plan
+from tuneyard.recipes.plan import _lines, make_plan, read_offer
 from tuneyard.recipes.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,9 +56,9 @@ def outcome(llamafactory: LlamaFactory, path: Path, folder: Path, model: str) ->
         return {"codes": [], "lines": [], "unchecked": [], "crashed": traceback.format_exc()}
     problems = [*known.problems, *asked.problems]
     try:
-        planned = (
-            "" if any(p.code[0] == "E" for p in problems) else _lines(make_plan(recipe, "A100-80", 1, None))
-        )
+        planned = []
+        if not any(problem.code[0] == "E" for problem in problems):
+            planned = _lines(make_plan(llamafactory, recipe, read_offer("A100-80"), None))
     except TuneyardError as error:  # no config, or a method that is not planned
         planned = [str(error)]
     return {

@@ -1,0 +1,125 @@
+"""Planning before there is data, and the table of several machines; every figure is worked out by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.messages import raises
+from tuneyard.core.errors import RequestError
+from tuneyard.recipes import plan as plan_module
+from tuneyard.recipes.plan import ExpectedRows, _lines, _table_lines, epoch_of, make_plans, read_offer
+from tuneyard.recipes.recipe import Recipe
+
+SETTINGS = {
+    "model_name_or_path": "a/b", "stage": "sft", "do_train": True, "template": "qwen", "cutoff_len": 1024,
+    "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_train_epochs": 2,
+    "learning_rate": 1e-4, "bf16": True,
+}  # fmt: skip
+LAYOUT = {
+    "parameters": 1_000_000_000, "trainable": 10_000_000, "linear": 900_000_000, "hidden": 2048,
+    "intermediate": 8192, "layers": 16, "vocabulary": 40_000, "positions": 4096, "quantised": False,
+    "unfit": {}, "rejected": "",
+}  # fmt: skip
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def make(**changed):
+        settings = {**SETTINGS, "output_dir": str(tmp_path / "out"), **changed}
+        return Recipe(tmp_path / "r.yaml", settings, {})
+
+    return make
+
+
+@pytest.fixture
+def laid_out(monkeypatch):
+    """LLaMA-Factory's answer is a layout of a model of a billion parameters."""
+    monkeypatch.setattr(plan_module, "ask", lambda *_: {"model": LAYOUT, "tokens": {}})
+
+
+@pytest.mark.parametrize(
+    ("changed", "rows", "tokens", "epoch"),
+    [
+        ({}, 1000, 400, (1000, 400_000)),
+        ({}, 1000, 5000, (1000, 1_024_000)),  # cut at 1,024
+        ({"val_size": 0.1}, 1000, 400, (900, 360_000)),
+        ({"val_size": 50, "max_samples": 300, "dataset": "a,b"}, 1000, 400, (550, 220_000)),
+        ({"stage": "dpo"}, 1000, 400, (1000, 800_000)),  # both sides
+        ({"packing": True}, 1000, 400, (391, 400_384)),  # 400,000 / 1,024 = 390.6
+        ({"packing": True}, 1000, 5000, (1000, 1_024_000)),
+        ({"stage": "pt"}, 1000, 400, (390, 399_360)),  # the rest is dropped
+        ({"stage": "pt"}, 1000, 5000, (4882, 4_999_168)),  # text is split, not cut
+        ({"stage": "pt", "packing": False}, 1000, 400, (1000, 400_000)),
+    ],
+)
+def test_an_epoch_of_expected_rows(recipe, changed, rows, tokens, epoch):
+    settings = {"dataset": "a", **changed}
+    counts = epoch_of(recipe(**settings), ExpectedRows(rows, tokens))
+    assert (counts["rows"], counts["seen"], counts["longest"]) == (*epoch, 1024)
+
+
+def test_rows_that_fill_no_block(recipe):
+    with raises(RequestError, "cutoff_len", 1024):
+        epoch_of(recipe(stage="pt", dataset="a"), ExpectedRows(2, 300))
+
+
+@pytest.mark.parametrize("dataset", [{}, {"dataset": "not_there"}])
+def test_a_plan_before_there_is_data(recipe, laid_out, dataset):
+    (plan,) = make_plans(recipe(**dataset), [read_offer("A100-80@2")], None, ExpectedRows(1000, 400))
+    # 8 rows a step: 125 steps an epoch, 2 epochs, 400 tokens a row
+    assert (plan["rows"], plan["batch"], plan["steps"], plan["tokens"]) == (1000, 8, 250, 800_000)
+    assert (plan["longest"], plan["tokens_counted"], plan["tokens_expected"]) == (1024, False, True)
+    assert plan["cost"]["middle"] == pytest.approx(plan["seconds"]["middle"] / 3600 * 2, abs=0.01)
+    lines = _lines(plan)
+    assert sum(line.startswith("cost") for line in lines) == 1
+    assert "--rows" in lines[1]
+
+
+def test_several_machines_are_one_table(recipe, laid_out):
+    offers = [read_offer(name) for name in ("T4", "4xA100-80@8", "2xMI300X@5.5")]
+    plans = make_plans(recipe(per_device_train_batch_size=32), offers, None, ExpectedRows(100_000, 400))
+    lines = "\n".join(_table_lines(plans)).splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    header, _, *rows = table
+    assert header == [
+        "machine", "fits", "GB a GPU", "of", "batch", "steps", "hours", "cost an hour", "cost",
+    ]  # fmt: skip
+    assert [row[0] for row in rows] == ["T4", "4xA100-80", "2xMI300X"]
+    assert [row[3:6] for row in rows] == [["16", "64", "3126"], ["80", "256", "782"], ["192", "128", "1564"]]
+    assert "NOT" in rows[0][1] and rows[1][1] == rows[2][1] == "fits"
+    assert rows[0][7:] == ["not given", "not known"] and rows[1][7] == "8"
+    assert plans[1]["cost"]["upper"] == pytest.approx(plans[1]["seconds"]["upper"] / 3600 * 8, abs=0.01)
+    assert [line.split()[0] for line in lines if not line.startswith("|")][1:] == [
+        "tokens", "parameters", "disk",
+    ]  # fmt: skip
+
+
+def test_more_gpus_take_less_time(recipe, laid_out):
+    one, four = make_plans(
+        recipe(), [read_offer("A100"), read_offer("4xA100")], None, ExpectedRows(9999, 400)
+    )
+    assert one["seconds"]["middle"] > 3 * four["seconds"]["middle"]
+    assert (one["gpus"], four["gpus"]) == (1, 4)
+
+
+def test_a_recipe_that_trains_nothing_is_not_planned(recipe):
+    with raises(RequestError, "do_train"):
+        make_plans(recipe(do_train=False), [read_offer("A100")], None)
+
+
+def test_wrong_settings_are_errors_without_data_too(recipe, laid_out):
+    from tuneyard.core.errors import ProblemsError
+
+    with raises(ProblemsError, "E301"):
+        make_plans(recipe(lora_ranks=8), [read_offer("A100")], None, ExpectedRows(10, 10))
+
+
+@pytest.mark.parametrize("words", [["--rows", "5"], ["--tokens", "5"]])
+def test_rows_and_tokens_belong_together(recipe, words, tmp_path):
+    from click.testing import CliRunner
+
+    from tuneyard.recipes.plan import command
+
+    Path(tmp_path / "r.yaml").write_text("do_train: true\n", encoding="utf-8")
+    result = CliRunner().invoke(command, [str(tmp_path / "r.yaml"), *words])
+    assert isinstance(result.exception, RequestError)
