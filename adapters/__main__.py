@@ -196,6 +196,11 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 
         is_one_file(plot)  # refuses a wrong path before anything is measured
     opened = [open_adapter(reference, with_base=True) for reference in adapters]
+    for adapter in opened:
+        if plot and adapter.rotations:
+            raise RequestError(
+                f"{adapter.name}: --plot draws factors B·A, and OFT has none; leave --plot out"
+            )
     histograms = bool(plot) or as_json
     measured = []
     for adapter in opened:
@@ -217,7 +222,12 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 
         for path in draw(plot, measured, cosines):
             click.echo(tr("wrote {path}", path=path), err=True)
-    if len(adapters) > 1:
+    needing_base = [adapter for adapter in opened if adapter.needs_base]
+    if needing_base:
+        folder, base = needing_base[0].folder, needing_base[0].config.base or "BASE"
+        out = f"models/{needing_base[0].name}"
+        next_step(plot or "", ["tuneyard", "adapter", "fuse", folder, "--base", base, "--out", out])
+    elif len(adapters) > 1:
         weighted = [f"{reference}={1 / len(adapters):.2g}" for reference in adapters]
         next_step(plot or "", ["tuneyard", "adapter", "merge", *weighted, "--out", "saves/merge"])
     else:

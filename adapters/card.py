@@ -28,6 +28,8 @@ def card_text(record: Mapping[str, Any]) -> str:
     head = "library_name: peft\ntags: [lora, merge]"
     if record["command"] == "fuse":
         head = "tags: [lora, fused]"
+        if _rotates(record):
+            head = "tags: [oft, fused]"
     return f"---\n{front}\n{head}\n---\n\n# {card_body(record)}"
 
 
@@ -38,7 +40,7 @@ def card_body(record: Mapping[str, Any]) -> str:
     written_by = f"written by Tuneyard with {', '.join(packages)}"
     adapters = []
     for entry in record["adapters"]:
-        weight, rank = f"{entry['weight']:g}", str(entry["rank"])
+        weight, rank = f"{entry['weight']:g}", str(entry["rank"] or "–")
         hashes = f"`{entry['weights_sha256']}`", f"`{entry['digest']}`"
         adapters.append([entry["name"], weight, rank, *hashes])
     result = record["result"]
@@ -55,10 +57,18 @@ def card_body(record: Mapping[str, Any]) -> str:
         quantised = ""
         if record["base_as"]:
             quantised = f" as {record['base_as']} gives it back"
-        introduction = f"The base{quantised} plus ΔW = Σ weight · scale · B·A, rounded once, {written_by}."
+        change = "plus ΔW = Σ weight · scale · B·A"
+        if _rotates(record):
+            change = "with each weight rotated, W·Rᵀ (OFT)"
+        introduction = f"The base{quantised} {change}, rounded once, {written_by}."
         paragraphs = _fuse_result(result)
     recipe = f"```yaml\n{recipe_text(record)}```"
     return "\n\n".join([title, introduction, recipe, markdown_table(HEADER, adapters), *paragraphs]) + "\n"
+
+
+def _rotates(record: Mapping[str, Any]) -> bool:
+    """True if an OFT adapter was fused, the only kind without a rank."""
+    return any(entry["rank"] is None for entry in record["adapters"])
 
 
 def _merge_result(method: str, result: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tuneyard.adapters.store import Adapter
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.core.adapter_files import module_misfit, stored_shape
+from tuneyard.core.adapter_files import CONFIG, module_misfit, rotation_misfit, stored_shape
 from tuneyard.core.base_models import Base, check_base
 from tuneyard.core.errors import ContentError
 
@@ -24,7 +24,7 @@ def check_inputs(weighted: Sequence[WeightedAdapter], base: Base | None, *, same
     for item in weighted:
         adapter = item.adapter
         if item.weight:
-            with adapter.lora.bounded():
+            with adapter.config.bounded():
                 for problem in _misfits(adapter, base):
                     raise ContentError(problem)
         unchecked = check_adapter_base(adapter, base.folder, str(base.folder), same=same_base)
@@ -43,7 +43,7 @@ def check_together(weighted: Sequence[WeightedAdapter]) -> None:
                 f"different base revisions: {one.name} was trained on {revision}, "
                 f"{other.name} on {other_revision}"
             )
-        if one.lora.fan_in_fan_out != other.lora.fan_in_fan_out:
+        if one.config.fan_in_fan_out != other.config.fan_in_fan_out:
             raise ContentError(
                 f"fan_in_fan_out differs between {one.name} and {other.name}: not the same layers"
             )
@@ -60,18 +60,18 @@ def check_together(weighted: Sequence[WeightedAdapter]) -> None:
 
 def check_adapter_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) -> str:
     """Apply `core.base_models.check_base` to an opened adapter."""
-    return check_base(adapter.folder, adapter.lora.base, folder, reference, same=same)
+    return check_base(adapter.folder, adapter.config.base, folder, reference, same=same)
 
 
 def _revision(adapter: Adapter) -> str:
-    return adapter.lora.raw.get("revision") or "main"
+    return adapter.config.raw.get("revision") or "main"
 
 
 def _check_layers(complete: Adapter, adapter: Adapter) -> None:
     """Refuse an adapter without a module that its config targets and that the `complete` one has."""
-    with adapter.lora.bounded():
+    with adapter.config.bounded():
         for path in complete.layout:
-            if path not in adapter.layout and adapter.lora.targets(path):
+            if path not in adapter.modules and adapter.config.targets(path):
                 raise ContentError(
                     f"{adapter.weights.path}: {path} is missing: its config targets it, and {complete.name} "
                     "has it"
@@ -82,7 +82,7 @@ def _check_base_names(weighted: Sequence[WeightedAdapter]) -> None:
     """Refuse adapters whose configs name different bases, since no base is given to compare them with."""
     first_by_base: dict[str, Adapter] = {}
     for item in weighted:
-        name = item.adapter.lora.base
+        name = item.adapter.config.base
         if not name:
             continue
         base = name.rstrip("/")
@@ -92,8 +92,8 @@ def _check_base_names(weighted: Sequence[WeightedAdapter]) -> None:
     if len(first_by_base) > 1:
         one, other = list(first_by_base.values())[:2]
         raise ContentError(
-            f"different base models: {one.name} was trained on {one.lora.base}, {other.name} on "
-            f"{other.lora.base}; if both are the same model, give it as --base DIR, which decides"
+            f"different base models: {one.name} was trained on {one.config.base}, {other.name} on "
+            f"{other.config.base}; if both are the same model, give it as --base DIR, which decides"
         )
 
 
@@ -105,26 +105,34 @@ def _misfits(adapter: Adapter, base: Base) -> Iterator[str]:
             module,
             stored_shape(base, f"{path}.weight"),
             base.folder,
-            fan_in_fan_out=adapter.lora.fan_in_fan_out,
+            fan_in_fan_out=adapter.config.fan_in_fan_out,
         )
         if misfit:
             yield f"{adapter.name}: {misfit}"
-    if adapter.lora.bias == "all" and not any(name.endswith(".bias") for name in adapter.full_tensors):
+    for path, rotation in adapter.rotations.items():
+        shape = stored_shape(base, f"{path}.weight")
+        misfit = rotation_misfit(path, rotation, shape, base.folder, shared=adapter.oft.shared)
+        if not misfit and shape and rotation.size != adapter.oft.size_of(shape[1]):
+            expected = f"{CONFIG} gives it {adapter.oft.size_of(shape[1])}"
+            misfit = f"{path}: blocks of size {rotation.size}, but {expected}"
+        if misfit:
+            yield f"{adapter.name}: {misfit}"
+    if adapter.config.bias == "all" and not any(name.endswith(".bias") for name in adapter.full_tensors):
         for name in base.tensors:
             if name.endswith(".bias"):
                 yield f"{adapter.weights.path}: bias 'all', but {name} of {base.folder} is not in it"
-    if adapter.lora.raw.get("target_modules") == "all-linear":  # PEFT writes the names when it saves
+    if adapter.config.raw.get("target_modules") == "all-linear":  # PEFT writes the names when it saves
         return
     for name, tensor in base.tensors.items():
         path = base.module_name(name).removesuffix(".weight")
         is_matrix = name.endswith(".weight") and len(tensor.shape) == 2
-        if is_matrix and path not in adapter.layout and adapter.lora.targets(path):
+        if is_matrix and path not in adapter.modules and adapter.config.targets(path):
             yield f"{adapter.weights.path}: {path} is missing, although its config targets it"
 
 
 def _notes(weighted: Sequence[WeightedAdapter]) -> Iterator[str]:
     """Notes on inputs that count otherwise than a user may expect, or not at all."""
-    unnamed = [item.adapter.name for item in weighted if item.adapter.lora.base is None]
+    unnamed = [item.adapter.name for item in weighted if item.adapter.config.base is None]
     if unnamed and len(weighted) > 1:
         yield f"not checked: {', '.join(unnamed)} names no base model"
     used = [item for item in weighted if item.weight]

@@ -17,6 +17,7 @@ from tuneyard.adapters.delta import Change, Product, Retained, apply, total
 from tuneyard.adapters.dora import rescaled
 from tuneyard.adapters.experts import ExpertFactors, plan_experts
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
+from tuneyard.adapters.oft import check_alone, rotated
 from tuneyard.adapters.provenance import MERGE, Datasets, provenance, training_datasets
 from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.shards import Piece, Shard, plan_shards, write_index, write_shard
@@ -77,6 +78,7 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     """Open everything that a request names, check it once, and plan."""
     weighted = open_weighted(request.adapters, with_base=True)
     used = [item for item in weighted if item.weight]
+    check_alone(used)
     datasets = training_datasets(used)
     base = open_base(request.base)
     inputs = [*(item.adapter.folder for item in weighted), request.base]
@@ -92,7 +94,10 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
         need("bitsandbytes", "torch")
     notes = check_inputs(weighted, base, same_base=request.same_base)
 
-    modules = {base.stored_name(f"{path}.weight"): path for path in union(used)}
+    paths = [*union(used)]
+    for item in used:
+        paths += item.adapter.rotations
+    modules = {base.stored_name(f"{path}.weight"): path for path in paths}
     experts = plan_experts(used, base)
     full_tensors = {}
     for tensor in plan_full_tensors(used, base, "F32"):
@@ -288,10 +293,12 @@ def _blocks(plan: FusePlan, sums: dict[str, list[Retained]], piece: Piece) -> It
 
 
 def _module_changes(plan: FusePlan, piece: Piece, path: str, base_as: str | None) -> list[Change]:
-    """ΔW of a module: the sum of the plain LoRA factors, and one change for each DoRA adapter."""
+    """ΔW of a module: one OFT rotation, or the sum of plain LoRA factors and one change a DoRA adapter."""
     plain: list[WeightedAdapter] = []
     dora: list[WeightedAdapter] = []
     for item in plan.weighted:
+        if path in item.adapter.rotations:
+            return [rotated(item.adapter, path)]
         if path in item.adapter.layout:
             adapters = dora if item.adapter.lora.dora else plain
             adapters.append(item)

@@ -44,12 +44,15 @@ def provenance(
     adapters = []
     for item, adapter_datasets in zip(weighted, datasets, strict=True):
         adapter = item.adapter
+        rank = None
+        if not adapter.rotations:
+            rank = adapter.lora.rank
         adapters.append(
             {
                 "name": adapter.name,
                 "folder": str(adapter.folder),
                 "weight": item.weight,
-                "rank": adapter.lora.rank,
+                "rank": rank,
                 "weights_sha256": adapter.weights_sha256,
                 "digest": adapter.digest,
                 "datasets": adapter_datasets,
@@ -70,7 +73,7 @@ def provenance(
 
 def base_name(weighted: Sequence[WeightedAdapter], base: Base | None) -> str | None:
     """The base's name in the adapters' configs, or its folder if the names differ; None without a name."""
-    names = [item.adapter.lora.base for item in weighted if item.adapter.lora.base]
+    names = [item.adapter.config.base for item in weighted if item.adapter.config.base]
     if not names:
         return None
     if base and len(set(names)) > 1:

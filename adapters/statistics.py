@@ -5,7 +5,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -25,6 +25,15 @@ Matrix = list[list[float | None]]
 SETTINGS = (
     ("type", "peft_type"), ("task", "task_type"), ("rank", "r"), ("alpha", "lora_alpha"),
     ("dropout", "lora_dropout"), ("bias", "bias"), ("target modules", "target_modules"),
+)  # fmt: skip
+OFT_SETTINGS = (
+    ("type", "peft_type"), ("task", "task_type"), ("block size", "oft_block_size"),
+    ("dropout", "module_dropout"), ("bias", "bias"), ("target modules", "target_modules"),
+    ("block_share", "block_share"), ("coft", "coft"), ("use_cayley_neumann", "use_cayley_neumann"),
+)  # fmt: skip
+OFT_COLUMNS = (
+    "target", "modules", "blocks", "block size", "parameters", "norm of R − I", "largest angle",
+    "norm of RᵀR − I",
 )  # fmt: skip
 COLUMNS = ("target", "modules", "rank", "scale", "A", "B", "parameters", "norm of ΔW", "effective rank")
 
@@ -55,6 +64,25 @@ class ModuleStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class RotationStatistics:
+    """One module of an OFT adapter: R as its file has it, `blocks` of `block_size` inputs.
+
+    `norm` is ‖R − I‖ (Frobenius), `angle` the largest angle by which R turns a vector, in degrees.
+    `nonorthogonal` is ‖RᵀR − I‖, by which Cayley-Neumann misses a rotation.
+    """
+
+    path: str
+    layer: int | None
+    target: str
+    blocks: int
+    block_size: int
+    parameters: int
+    norm: float
+    angle: float
+    nonorthogonal: float
+
+
+@dataclass(frozen=True, slots=True)
 class Histogram:
     """Counts of values in even bins from −`reach` to `reach`. The outer bins include all values beyond."""
 
@@ -69,7 +97,8 @@ class AdapterStatistics:
     """One adapter: its adapter_config.json (`config`), its modules and their totals.
 
     `bytes` is the size of the weights file, `norm` ‖ΔW‖ (Frobenius) over all modules, `parameters` the number
-    of elements of all factors. `made_of` is the merge.json of a merged adapter.
+    of elements of all factors or triangles. `made_of` is the merge.json of a merged adapter. An OFT adapter
+    has `rotations` and no `modules`; its ΔW needs the base, so `norm` is 0.
     """
 
     name: str
@@ -86,38 +115,46 @@ class AdapterStatistics:
     norm: float
     histograms: list[Histogram]
     made_of: dict[str, Any] | None = None
+    rotations: list[RotationStatistics] = field(default_factory=list)
 
 
 def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> AdapterStatistics:
     """Measure an adapter; `progress` yields its module paths, one after another."""
     tensors = adapter.weights.tensors.values()
-    modules = list(prefetch(functools.partial(_module, adapter), progress))
+    modules: list[ModuleStatistics] = []
+    rotations: list[RotationStatistics] = []
+    if adapter.rotations:
+        rotations += prefetch(functools.partial(_rotation, adapter), progress)
+    else:
+        modules += prefetch(functools.partial(_module, adapter), progress)
     dtypes = Counter(tensor.dtype for tensor in tensors)
     shapes: list[Histogram] = []
-    if histograms:
+    if histograms and modules:
         shapes = _histograms(adapter)
     return AdapterStatistics(
         name=adapter.name,
         digest=adapter.digest,
         sha256=adapter.weights_sha256,
-        base=adapter.lora.base,
+        base=adapter.config.base,
         dtypes=[dtype for dtype, _ in dtypes.most_common()],
         tensors=len(tensors),
         bytes=sum(file.stat().st_size for file in adapter.files),
         full_tensors=adapter.full_tensors,
-        config=adapter.lora.raw,
+        config=adapter.config.raw,
         modules=modules,
-        parameters=sum(_factor_elements(module) for module in modules),
+        parameters=sum(map(_factor_elements, modules)) + sum(rotation.parameters for rotation in rotations),
         norm=math.hypot(*(module.norm for module in modules)),
         histograms=shapes,
         made_of=read_provenance(adapter.folder),
+        rotations=rotations,
     )
 
 
 def similarity(one: Adapter, other: Adapter, norms: tuple[float, float]) -> float | None:
     """Cosine similarity ⟨ΔW₁, ΔW₂⟩ / (‖ΔW₁‖·‖ΔW₂‖) over all modules. None if shapes differ or a norm is 0.
 
-    `norms` are ‖ΔW₁‖ and ‖ΔW₂‖ of the whole adapters: a module of only one adapter counts as zero.
+    `norms` are ‖ΔW₁‖ and ‖ΔW₂‖ of the whole adapters: a module of only one adapter counts as zero. It
+    is 0 for OFT.
     """
     product = 0.0
     for path, module in one.layout.items():
@@ -187,10 +224,6 @@ def _module(adapter: Adapter, path: str) -> ModuleStatistics:
         rank, experts = module.rank, 0
         values = scale * lowrank.singular_values(a, b)
         target = path.rpartition(".")[2]
-    layer = None
-    number = re.search(r"\.(\d+)\.", path)
-    if number:
-        layer = int(number[1])
     shares = values[values > 0] / (values.sum() or 1.0)
     effective_rank = 0.0
     if len(shares):
@@ -201,7 +234,7 @@ def _module(adapter: Adapter, path: str) -> ModuleStatistics:
         magnitude = float(norms.min()), float(norms.max())
     return ModuleStatistics(
         path,
-        layer,
+        _layer_of(path),
         target,
         module.kind,
         module.outputs,
@@ -213,6 +246,34 @@ def _module(adapter: Adapter, path: str) -> ModuleStatistics:
         singular_values=values.tolist(),
         experts=experts,
         magnitude=magnitude,
+    )
+
+
+def _layer_of(path: str) -> int | None:
+    """Number of a module's layer, None if its path has none."""
+    number = re.search(r"\.(\d+)\.", path)
+    if number is None:
+        return None
+    return int(number[1])
+
+
+def _rotation(adapter: Adapter, path: str) -> RotationStatistics:
+    from tuneyard.adapters.oft import rotation_minus_identity
+
+    rotation = adapter.rotations[path]
+    change = rotation_minus_identity(adapter, path)
+    deviation = change + change.transpose(0, 2, 1) + change.transpose(0, 2, 1) @ change
+    eigenvalues = np.linalg.eigvals(change + np.eye(rotation.size))
+    return RotationStatistics(
+        path,
+        _layer_of(path),
+        path.rpartition(".")[2],
+        rotation.blocks,
+        rotation.size,
+        parameters=rotation.blocks * rotation.size * (rotation.size - 1) // 2,
+        norm=float(np.linalg.norm(change)),
+        angle=float(np.degrees(np.abs(np.angle(eigenvalues)).max())),
+        nonorthogonal=float(np.linalg.norm(deviation)),
     )
 
 
@@ -247,18 +308,21 @@ def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
     dtypes = "+".join(adapter.dtypes)
     heading = "{name}  base {base}  {dtypes}  sha256 {sha256}"
     yield tr(heading, name=adapter.name, base=base, dtypes=dtypes, sha256=adapter.sha256)
-    totals = "{modules}  {tensors}  {parameters}  {bytes:,} bytes ({mebibytes} MiB)  norm of ΔW {norm:.4g}"
-    yield tr(
-        totals,
-        modules=tr_counted(len(adapter.modules), "module"),
+    totals = tr(
+        "{modules}  {tensors}  {parameters}  {bytes:,} bytes ({mebibytes} MiB)",
+        modules=tr_counted(len(adapter.modules) + len(adapter.rotations), "module"),
         tensors=tr_counted(adapter.tensors, "tensor"),
         parameters=tr_counted(adapter.parameters, "parameter"),
         bytes=adapter.bytes,
         mebibytes=math.ceil(adapter.bytes / 2**20 * 10) / 10,
-        norm=adapter.norm,
     )
+    if adapter.modules:
+        norm = tr("norm of ΔW")
+        totals += f"  {norm} {adapter.norm:.4g}"
+    yield totals
     settings = []
-    for name, key in SETTINGS:
+    names_and_keys = OFT_SETTINGS if adapter.rotations else SETTINGS
+    for name, key in names_and_keys:
         value = adapter.config.get(key)
         value_text = str(value)
         if isinstance(value, list):
@@ -287,6 +351,9 @@ def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
         names = tr(", ").join(adapter.full_tensors)
         yield tr("saved in full (modules_to_save, bias): {names}", names=names)
     yield ""
+    if adapter.rotations:
+        yield from _rotation_lines(adapter.rotations)
+        return
     groups: dict[tuple[str, int, int], list[ModuleStatistics]] = {}
     for module in adapter.modules:
         groups.setdefault((module.target, module.outputs, module.inputs), []).append(module)
@@ -301,6 +368,28 @@ def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
             cells = [_number(norms.get((layer, target))) for target in targets]
             rows.append([str(layer), *cells])
         yield from _table([tr("layer"), *targets], rows)
+
+
+def _rotation_lines(rotations: list[RotationStatistics]) -> Iterator[str]:
+    yield tr("OFT: weights become W·Rᵀ. ΔW needs the base (`tuneyard adapter fuse` is exact).")
+    groups: dict[tuple[str, int, int], list[RotationStatistics]] = {}
+    for rotation in rotations:
+        groups.setdefault((rotation.target, rotation.blocks, rotation.block_size), []).append(rotation)
+    rows = []
+    for (target, blocks, block_size), group in groups.items():
+        rows.append(
+            [
+                target,
+                str(len(group)),
+                str(blocks),
+                str(block_size),
+                f"{sum(rotation.parameters for rotation in group):,}",
+                _range([rotation.norm for rotation in group]),
+                f"{max(rotation.angle for rotation in group):.1f}°",
+                f"{max(rotation.nonorthogonal for rotation in group):.1e}",
+            ]
+        )
+    yield from _table([tr(name) for name in OFT_COLUMNS], rows)
 
 
 def _target_row(modules: list[ModuleStatistics]) -> list[str]:

@@ -6,7 +6,7 @@ An unknown prefix or a missing tensor is an error here. PEFT fills missing tenso
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,16 +14,19 @@ from pathlib import Path
 
 import click
 
-from tuneyard.adapters.config import LoraConfig, read_config, require_text
+from tuneyard.adapters.config import AdapterConfig, LoraConfig, OftConfig, read_config, require_text
 from tuneyard.adapters.lowrank import Factor
 from tuneyard.core.adapter_files import (
     CONFIG,
     MAGNITUDE,
     PAIRS,
     PREFIX,
+    ROTATION,
     Module,
+    Rotation,
     adapted_modules,
     open_adapter_weights,
+    rotated_modules,
     saved_in_full,
 )
 from tuneyard.core.errors import ContentError, RequestError, nearest
@@ -37,18 +40,34 @@ MOST_MISSING = 0.25  # of a span of layers; if more are absent, the architecture
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked LoRA adapter. `layout` lists its modules by path, layer by layer.
+    """A checked LoRA or OFT adapter. `layout` lists the modules of a LoRA by path, layer by layer.
 
     A path has no PEFT prefix, e.g. `model.layers.0.self_attn.q_proj`. `parameters` lists the factors of bare
     parameters (`target_parameters`) by the path of their wrapper, which does not name the parameter:
-    `….mlp.experts` and `….mlp.experts.base_layer`. Their rank is the sum over all experts.
+    `….mlp.experts` and `….mlp.experts.base_layer`. Their rank is the sum over all experts. `rotations` lists
+    the modules of an OFT adapter, which has no factors.
     """
 
     folder: Path
-    lora: LoraConfig
+    config: LoraConfig | OftConfig
     weights: Weights
     layout: dict[str, Module]
     parameters: dict[str, Module]
+    rotations: dict[str, Rotation]
+
+    @property
+    def lora(self) -> LoraConfig:
+        """The config of a LoRA adapter. Only `fuse` and `show` open any other (`open_adapter`)."""
+        if isinstance(self.config, LoraConfig):
+            return self.config
+        raise TypeError(f"{self.folder} is not a LoRA adapter")
+
+    @property
+    def oft(self) -> OftConfig:
+        """The config of an OFT adapter."""
+        if isinstance(self.config, OftConfig):
+            return self.config
+        raise TypeError(f"{self.folder} is not an OFT adapter")
 
     @property
     def name(self) -> str:
@@ -56,14 +75,24 @@ class Adapter:
         return name_of(self.folder)
 
     @property
+    def modules(self) -> Mapping[str, Module | Rotation]:
+        """The adapted modules by path, of either kind."""
+        return self.layout or self.rotations
+
+    @property
     def paths(self) -> list[str]:
-        """Paths of all factors: modules, then wrappers of bare parameters."""
-        return [*self.layout, *self.parameters]
+        """Paths of all factors and rotations: modules, then wrappers of bare parameters."""
+        return [*self.modules, *self.parameters]
 
     @property
     def full_tensors(self) -> list[str]:
         """Names of tensors saved in full (`modules_to_save`, biases, base copies), e.g. `lm_head.weight`."""
-        return saved_in_full(self.weights, dora=self.lora.dora)
+        return saved_in_full(self.weights, self.config.raw)
+
+    @property
+    def needs_base(self) -> bool:
+        """True if ΔW also needs the base's weights: OFT, DoRA, bare parameters."""
+        return bool(self.rotations or self.parameters) or self.lora.dora
 
     def factors(self, module: str) -> tuple[Array, Array]:
         """A [rank, inputs] and B [outputs, rank] as fp32, unscaled; NaN is a `ContentError`."""
@@ -74,13 +103,17 @@ class Adapter:
         """DoRA's m [outputs] as fp32: the target norm of each row of W + s·B·A."""
         return self.weights.read(f"{PREFIX}{module}{MAGNITUDE}")
 
+    def triangles(self, module: str) -> Array:
+        """OFT's upper triangles [blocks, size·(size − 1)/2] of a module's skew matrices, as fp32."""
+        return self.weights.read(f"{PREFIX}{module}{ROTATION}")
+
     def full_tensor(self, name: str) -> Array:
         """One of `full_tensors` as fp32."""
         return self.weights.read(PREFIX + name)
 
     def transposed(self, module: str) -> bool:
         """True if the stored weight changes by (B·A)ᵀ: embeddings, Conv1D layers (fan_in_fan_out)."""
-        return self.layout[module].transposed(self.lora.fan_in_fan_out)
+        return self.layout[module].transposed(self.config.fan_in_fan_out)
 
     @cached_property
     def digest(self) -> str:
@@ -115,9 +148,9 @@ def note(text: str) -> None:
 def open_adapter(reference: str | Path, *, with_base: bool = False) -> Adapter:
     """Open an adapter by its reference (`find_folder`) and check that config and weights match.
 
-    `with_base` accepts DoRA and `target_parameters`, whose ΔW also needs the base's weights. `RequestError`
-    if there is no adapter, `ContentError` if it is damaged or not a plain LoRA. Tensor values are checked
-    when they are read.
+    `with_base` accepts OFT, DoRA and `target_parameters`, whose ΔW also needs the base's weights.
+    `RequestError` if there is no adapter, `ContentError` if it is damaged or not supported. Tensor values are
+    checked when they are read.
     """
     folder = find_folder(reference)
     config = read_config(folder, with_base=with_base)
@@ -125,13 +158,17 @@ def open_adapter(reference: str | Path, *, with_base: bool = False) -> Adapter:
     require_text("\n".join(weights.tensors), weights.path)
     layout: dict[str, Module] = {}
     parameters: dict[str, Module] = {}
+    rotations: dict[str, Rotation] = {}
     with config.bounded():
-        for path, module in sorted(adapted_modules(weights), key=_layer_order):
-            if config.parameters_of(unwrapped(path)) and not config.targets(path):
-                parameters[path] = module
-            else:
-                layout[path] = module
-        adapter = Adapter(folder, config, weights, layout, parameters)
+        if isinstance(config, OftConfig):
+            rotations.update(sorted(rotated_modules(weights), key=_layer_order))
+        else:
+            for path, module in sorted(adapted_modules(weights), key=_layer_order):
+                if config.parameters_of(unwrapped(path)) and not config.targets(path):
+                    parameters[path] = module
+                else:
+                    layout[path] = module
+        adapter = Adapter(folder, config, weights, layout, parameters, rotations)
         for mismatch in _mismatches(adapter):
             raise ContentError(f"{weights.path}: {mismatch}")
     return adapter
@@ -188,7 +225,7 @@ def name_of(folder: Path) -> str:
     return folder.name
 
 
-def _layer_order(module: tuple[str, Module]) -> list[str]:
+def _layer_order(module: tuple[str, object]) -> list[str]:
     """Sort key by which layer 2 comes before layer 10."""
     path, _ = module
     return [part.zfill(8) if part.isdigit() else part for part in path.split(".")]
@@ -196,48 +233,42 @@ def _layer_order(module: tuple[str, Module]) -> list[str]:
 
 def _mismatches(adapter: Adapter) -> Iterator[str]:
     """Yield every tensor that the config does not explain, and every tensor that it expects in vain."""
-    lora, layout, full_tensors = adapter.lora, adapter.layout, adapter.full_tensors
-    for path, factors in adapter.parameters.items():
-        if factors.rank % lora.rank:
-            expected = f"expected a multiple of {lora.rank}, the rank that {CONFIG} gives each expert"
-            yield f"{path}: rank {factors.rank}, {expected}"
-    for path, module in layout.items():
-        if lora.dora:
-            name = f"{PREFIX}{path}{MAGNITUDE}"
-            magnitude = adapter.weights.tensors.get(name)
-            if magnitude is None:
-                yield f"{path}: {MAGNITUDE.removeprefix('.')} is missing, but {CONFIG} sets use_dora"
-            elif magnitude.shape != (module.outputs,):
-                yield f"{name}: shape {list(magnitude.shape)}, expected [{module.outputs}]"
-        if not lora.targets(path):
-            yield f"{path}: has factors, but {CONFIG} does not target it"
-        if module.rank != lora.rank_of(path):
-            yield f"{path}: rank {module.rank}, but {CONFIG} gives it {lora.rank_of(path)}"
-        lora.scale_of(path)  # matches alpha_pattern too, here where its time is limited
+    config, full_tensors = adapter.config, adapter.full_tensors
+    if isinstance(config, LoraConfig):
+        yield from _factor_mismatches(adapter, config)
+    for path in adapter.modules:
+        if not config.targets(path):
+            yield f"{path}: is adapted, but {CONFIG} does not target it"
+    for path, rotation in adapter.rotations.items():
+        if adapter.oft.shared and rotation.blocks > 1:
+            yield f"{path}: {rotation.blocks} blocks, but {CONFIG} sets block_share: expected 1"
     for name in full_tensors:
         parent = name.rpartition(".")[0]
-        copy_of_base = parent.endswith(".base_layer") and parent.removesuffix(".base_layer") in layout
+        copy_of_base = (
+            parent.endswith(".base_layer") and parent.removesuffix(".base_layer") in adapter.modules
+        )
         if PREFIX + name not in adapter.weights.tensors:
             yield f"{name}: expected names that begin with {PREFIX!r}"
-        if not (copy_of_base or lora.saves_in_full(name)):
+        if not (copy_of_base or config.saves_in_full(name)):
             yield f"{name}: {CONFIG} does not explain this tensor"
-    if not layout and not adapter.parameters:
-        yield "no LoRA factors in it"
-    targets = lora.raw.get("target_modules")
+    if not adapter.paths:
+        weights = "LoRA factors" if isinstance(config, LoraConfig) else "OFT rotations"
+        yield f"no {weights} in it"
+    targets = config.raw.get("target_modules")
     if isinstance(targets, list):
         for target in targets:
-            has_factors = any(path == target or path.endswith(f".{target}") for path in layout)
-            if not has_factors and not lora.may_exclude(target):
+            is_adapted = any(path == target or path.endswith(f".{target}") for path in adapter.modules)
+            if not is_adapted and not config.may_exclude(target):
                 yield f"{CONFIG} targets {target!r}, but no such tensor is in the file"
-    for kept in lora.modules_to_save:
+    for kept in config.modules_to_save:
         if not any(name.rpartition(".")[0].endswith(kept) for name in full_tensors):
             yield f"modules_to_save names {kept!r}, but no such tensor is in the file"
-    if lora.bias == "lora_only" and not any(name.endswith(".bias") for name in full_tensors):
+    if config.bias == "lora_only" and not any(name.endswith(".bias") for name in full_tensors):
         yield (
             "bias 'lora_only', but no bias was saved (PEFT never writes those of lora_only): its training "
             "cannot be reproduced"
         )
-    missing = find_missing(lora, layout)
+    missing = find_missing(config, adapter.modules)
     if missing:
         yield (
             f"{missing} is missing, but its neighbours are in the file. If the base has no such module, "
@@ -245,7 +276,26 @@ def _mismatches(adapter: Adapter) -> Iterator[str]:
         )
 
 
-def find_missing(config: LoraConfig, modules: Iterable[str]) -> str | None:
+def _factor_mismatches(adapter: Adapter, lora: LoraConfig) -> Iterator[str]:
+    """Yield factors and magnitudes whose shape is not the config's."""
+    for path, factors in adapter.parameters.items():
+        if factors.rank % lora.rank:
+            expected = f"expected a multiple of {lora.rank}, the rank that {CONFIG} gives each expert"
+            yield f"{path}: rank {factors.rank}, {expected}"
+    for path, module in adapter.layout.items():
+        if lora.dora:
+            name = f"{PREFIX}{path}{MAGNITUDE}"
+            magnitude = adapter.weights.tensors.get(name)
+            if magnitude is None:
+                yield f"{path}: {MAGNITUDE.removeprefix('.')} is missing, but {CONFIG} sets use_dora"
+            elif magnitude.shape != (module.outputs,):
+                yield f"{name}: shape {list(magnitude.shape)}, expected [{module.outputs}]"
+        if lora.targets(path) and module.rank != lora.rank_of(path):
+            yield f"{path}: rank {module.rank}, but {CONFIG} gives it {lora.rank_of(path)}"
+        lora.scale_of(path)  # matches alpha_pattern too, here where its time is limited
+
+
+def find_missing(config: AdapterConfig, modules: Iterable[str]) -> str | None:
     """Path of a module or layer that seems to be lost, None if the layers are regular.
 
     Configs that name layers or whole paths, or a regular expression, define the modules themselves.

@@ -1,13 +1,14 @@
-"""The files of a LoRA adapter: which modules its weights change, in which shapes, and whether a base fits.
+"""The files of a LoRA or OFT adapter: the modules that it changes, their shapes, and whether a base fits.
 
 `adapter fuse`, `eval` and `recipe check` refuse an adapter by the same rules (`module_misfit` and
 `full_tensor_misfit`). This module reads headers only.
 """
 
 import json
+import math
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ PAIRS = {  # file suffixes of A and B by kind of module
     "embedding": (".lora_embedding_A", ".lora_embedding_B"),
 }
 MAGNITUDE = ".lora_magnitude_vector"  # DoRA's m [outputs], one for each module
+ROTATION = ".oft_R.weight"  # OFT's upper triangles [blocks, size·(size − 1)/2], one tensor for each module
 # PEFT saves a larger embedding of modules_to_save twice more: its values again, and those before training.
 DOUBLES = (".modules_to_save.", ".original_module.")
 _LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -50,6 +52,17 @@ class Module:
     def transposed(self, fan_in_fan_out: bool) -> bool:
         """True if the stored weight changes by (B·A)ᵀ: embeddings, Conv1D layers (fan_in_fan_out)."""
         return self.kind == "embedding" or fan_in_fan_out
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """One module of an OFT adapter: rotations of its inputs, `size` of them together.
+
+    The file has one rotation for each of `blocks` groups of inputs, or one for all groups (`block_share`).
+    """
+
+    blocks: int
+    size: int
 
 
 def open_adapter_weights(folder: Path) -> Weights:
@@ -110,6 +123,46 @@ def adapted_modules(weights: Weights) -> Iterator[tuple[str, Module]]:
             yield stem.removeprefix(PREFIX), Module(kind, b[0], a[1], a[0])
 
 
+def rotated_modules(weights: Weights) -> Iterator[tuple[str, Rotation]]:
+    """The rotation of every module of an OFT adapter; `ContentError` for shapes that are no triangles."""
+    for key, tensor in weights.tensors.items():
+        if not key.endswith(ROTATION):
+            continue
+        where = f"{weights.path}: {key}"
+        if not key.startswith(PREFIX):
+            raise ContentError(f"{where}: expected names that begin with {PREFIX!r}")
+        if len(tensor.shape) != 2 or 0 in tensor.shape:
+            raise ContentError(f"{where}: shape {list(tensor.shape)}, expected [blocks, elements]")
+        blocks, elements = tensor.shape
+        size = (1 + math.isqrt(1 + 8 * elements)) // 2
+        if size * (size - 1) // 2 != elements:
+            raise ContentError(f"{where}: {elements} elements, not the triangle of a square matrix")
+        yield key.removeprefix(PREFIX).removesuffix(ROTATION), Rotation(blocks, size)
+
+
+def rotation_misfit(
+    path: str, rotation: Rotation, shape: Sequence[int] | None, model: object, *, shared: bool
+) -> str:
+    """Reason why a weight of `shape` cannot take a module's rotation, "" if it can.
+
+    `shape` is None if the model, which the message names, has no such module. `shared`: one rotation is for
+    all blocks.
+    """
+    if shape is None:
+        return f"{path}: {model} has no such module: another base?"
+    if len(shape) != 2:
+        return f"{path}: {model} has shape {list(shape)}, expected a matrix (no convolutions)"
+    inputs = shape[1]
+    if shared and inputs % rotation.size == 0:
+        return ""
+    if not shared and inputs == rotation.blocks * rotation.size:
+        return ""
+    made_for = f"{rotation.blocks} × {rotation.size}"
+    if shared:
+        made_for = f"a multiple of {rotation.size}"
+    return f"{path}: made for {made_for} inputs, {model} has {inputs}: another base?"
+
+
 def module_misfit(
     path: str, module: Module, shape: Sequence[int] | None, model: object, *, fan_in_fan_out: bool
 ) -> str:
@@ -127,13 +180,16 @@ def module_misfit(
     return ""
 
 
-def saved_in_full(weights: Weights, *, dora: bool) -> list[str]:
+def saved_in_full(weights: Weights, config: Mapping[str, object]) -> list[str]:
     """Names of the tensors that an adapter saves in full, without PEFT's prefix, e.g. `lm_head.weight`.
 
     They come from `modules_to_save`, from biases and from copies of the base (`….base_layer.weight`).
+    `config` is the adapter's adapter_config.json.
     """
     factors = tuple(suffix for pair in PAIRS.values() for suffix in pair)
-    if dora:
+    if config.get("peft_type") == "OFT":
+        factors = (ROTATION,)
+    elif config.get("use_dora"):
         factors += (MAGNITUDE,)
     keys = weights.tensors.keys()
     names = []

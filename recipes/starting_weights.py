@@ -119,6 +119,8 @@ def _shape_misfit(adapter: Path, base_folder: Path, *, may_grow: bool) -> str:
         full_tensor_misfit,
         module_misfit,
         open_adapter_weights,
+        rotated_modules,
+        rotation_misfit,
         saved_in_full,
         stored_shape,
         unwrapped_tensor,
@@ -138,7 +140,17 @@ def _shape_misfit(adapter: Path, base_folder: Path, *, may_grow: bool) -> str:
         misfit = module_misfit(path, module, shape, base_folder, fan_in_fan_out=fan_in_fan_out)
         if misfit:
             return misfit
-    full_tensors = saved_in_full(weights, dora=config.get("use_dora") is True)
+    rotations = dict(rotated_modules(weights))
+    comparable = comparable_tensors(base, (f"{path}.weight" for path in rotations))
+    for path, rotation in rotations.items():
+        if f"{path}.weight" not in comparable:
+            continue
+        shape = stored_shape(base, f"{path}.weight")
+        shared = config.get("block_share") is True
+        misfit = rotation_misfit(path, rotation, shape, base_folder, shared=shared)
+        if misfit:
+            return misfit
+    full_tensors = saved_in_full(weights, config)
     comparable = comparable_tensors(base, map(unwrapped_tensor, full_tensors))
     for name in full_tensors:
         in_base = unwrapped_tensor(name)

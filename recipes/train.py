@@ -60,15 +60,28 @@ def command(recipe: Path, overrides: tuple[str, ...], force: bool) -> None:
 
 
 def after_training(recipe: Recipe) -> list[str]:
-    """Words of the command that scores a trained adapter on its evaluation dataset, or that shows it."""
+    """Words of the command that scores a trained adapter on its evaluation dataset, or that shows it.
+
+    OFT and DoRA are fused first, since their ΔW needs the base. PiSSA has a conversion that can be scored.
+    """
     output_dir = str(recipe.output_dir)
+    base = recipe.text("model_name_or_path")
+    method = recipe.settings.get("finetuning_type", "lora")
+    if method == "oft" or recipe.settings.get("use_dora") is True:
+        out = f"models/{recipe.output_dir.name}"
+        return ["tuneyard", "adapter", "fuse", output_dir, "--base", base, "--out", out]
+    if recipe.settings.get("pissa_init") is True:
+        if recipe.settings.get("pissa_convert") is not True:
+            converted = f"output_dir={output_dir}-converted"
+            return ["tuneyard", "recipe", "train", str(recipe.path), "pissa_convert=true", converted]
+        output_dir = f"{output_dir}/pissa_converted"
     dataset = str(recipe.settings.get("eval_dataset") or "").partition(",")[0]
     if not dataset:
         train_dataset = str(recipe.settings.get("dataset") or "").partition(",")[0]
         dataset = f"{train_dataset.removesuffix('_train')}_eval"
     folder = Path(dataset_dir(recipe))
     scores = {"sft": "text", "dpo": "preference", "rm": "preference"}.get(str(recipe.settings.get("stage")))
-    is_lora = recipe.settings.get("finetuning_type", "lora") == "lora"
+    is_lora = method == "lora"
     has_dataset = (
         folder == DEFAULT_FOLDER and (folder / REGISTRY).is_file() and dataset in read_registry(folder)
     )
@@ -78,7 +91,7 @@ def after_training(recipe: Recipe) -> list[str]:
         return ["tuneyard", "eval", "chat", "--model", output_dir]
     words = ["tuneyard", "eval", scores, "--model"]
     if is_lora:
-        words += [recipe.text("model_name_or_path"), "--adapter", output_dir]
+        words += [base, "--adapter", output_dir]
     else:
         words.append(output_dir)
     return [*words, "--dataset", dataset, "--out", f"results/{recipe.output_dir.name}"]

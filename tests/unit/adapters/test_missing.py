@@ -10,7 +10,7 @@ from tuneyard.adapters.store import _missing_layer, find_missing, unwrapped
 
 def config(**fields: object) -> LoraConfig:
     raw = {"target_modules": ["q_proj", "k_proj", "v_proj"], **fields}
-    return LoraConfig(Path("a"), raw, 8, 16.0, {}, {}, False, False, None, "none", ())
+    return LoraConfig(Path("a"), raw, 8, 16.0, {}, {})
 
 
 def layout(lacking: dict[int, set[str]], count: int = 6, parent: str = "self_attn.") -> list[str]:

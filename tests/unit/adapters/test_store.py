@@ -98,7 +98,7 @@ def test_scale_of_a_module(tmp_path, fields, module, scale):
 
 
 REFUSED_FIELDS = [
-    ({"peft_type": "LOHA"}, "LOHA; peft_type; LORA"),
+    ({"peft_type": "LOHA"}, "LOHA; peft_type; LoRA"),
     ({"peft_type": None}, "peft_type"),
     ({"use_dora": True}, "use_dora true; DoRA"),
     ({"init_lora_weights": "pissa"}, "init_lora_weights"),
@@ -152,6 +152,17 @@ def test_configs_that_mean_something_else_are_refused(tmp_path, fields, facts):
     with raises(ContentError, *facts.split("; ")) as raised:
         open_adapter(folder)
     assert str(folder) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["", "checkpoint-4", "pissa_init", "pissa_backup"])
+def test_an_adapter_that_began_as_pissa_names_its_conversion(tmp_path, name):
+    start = True if name.startswith("pissa") else "pissa_niter_16"
+    folder = make(tmp_path / "run" / name, init_lora_weights=start)
+    with raises(ContentError, "pissa_convert: true"):
+        open_adapter(folder)
+    make(tmp_path / "run" / "pissa_converted")
+    with raises(ContentError, f"use {tmp_path}/run/pissa_converted"):
+        open_adapter(folder, with_base=True)
 
 
 @pytest.mark.parametrize("name", ["pissa_init", "pissa_backup"])

@@ -97,6 +97,19 @@ def test_after_verify_comes_the_check_of_a_recipe_for_the_dataset(folder: Path) 
         (["eval_dataset=demo_mnli_eval"], "adapter show saves/demo-rte"),
         (["finetuning_type=full"], "eval text --model saves/demo-rte --dataset demo_rte_eval --out"),
         (["finetuning_type=full", "stage=pt"], "eval chat --model saves/demo-rte"),
+        (
+            ["finetuning_type=oft"],
+            "adapter fuse saves/demo-rte --base models/demo-base --out models/",
+        ),
+        (["use_dora=true"], "adapter fuse saves/demo-rte --base models/demo-base --out models/"),
+        (
+            ["pissa_init=true"],
+            f"recipe train {RECIPE} pissa_convert=true output_dir=saves/demo",
+        ),
+        (
+            ["pissa_init=true", "pissa_convert=true"],
+            "eval text --model models/demo-base --adapter saves/demo-rte/pissa_converted --dataset",
+        ),
     ],
 )
 def test_after_a_training_the_adapter_is_scored(folder: Path, overrides: list[str], following: str) -> None:
