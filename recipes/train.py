@@ -72,8 +72,9 @@ def after_training(recipe: Recipe) -> list[str]:
         return ["tuneyard", "adapter", "fuse", output_dir, "--base", base, "--out", out]
     if recipe.settings.get("pissa_init") is True:
         if recipe.settings.get("pissa_convert") is not True:
-            converted = f"output_dir={output_dir}-converted"
-            return ["tuneyard", "recipe", "train", str(recipe.path), "pissa_convert=true", converted]
+            words = ["tuneyard", "recipe", "train", str(recipe.path)]
+            words += [override for override in recipe.overrides if not override.startswith("output_dir=")]
+            return [*words, "pissa_convert=true", f"output_dir={output_dir}-converted"]
         output_dir = f"{output_dir}/pissa_converted"
     dataset = str(recipe.settings.get("eval_dataset") or "").partition(",")[0]
     if not dataset:

@@ -119,6 +119,12 @@ def test_after_a_training_the_adapter_is_scored(folder: Path, overrides: list[st
     assert shlex.join(words).startswith(f"tuneyard {following}")
 
 
+def test_after_a_pissa_training_without_conversion_comes_one_with_it() -> None:
+    overrides = ["pissa_init=true", "output_dir=saves/p"]
+    words = after_training(read_recipe(Path("recipes/demo-rte.yaml"), overrides))
+    assert words[-3:] == ["pissa_init=true", "pissa_convert=true", "output_dir=saves/p-converted"]
+
+
 @pytest.mark.parametrize(
     ("words", "place", "following"),
     [
