@@ -102,10 +102,7 @@ def test_after_verify_comes_the_check_of_a_recipe_for_the_dataset(folder: Path) 
             "adapter fuse saves/demo-rte --base models/demo-base --out models/",
         ),
         (["use_dora=true"], "adapter fuse saves/demo-rte --base models/demo-base --out models/"),
-        (
-            ["pissa_init=true"],
-            f"recipe train {RECIPE} pissa_convert=true output_dir=saves/demo",
-        ),
+        (["pissa_init=true"], "recipe train"),
         (
             ["pissa_init=true", "pissa_convert=true"],
             "eval text --model models/demo-base --adapter saves/demo-rte/pissa_converted --dataset",
