@@ -95,7 +95,10 @@ def refuse_media(
                         f"{place}: {column}: found {show_value(path)}, expected the path of an image"
                     )
             continue
-        hint = "images are, by eval.text --no-generate and eval.nli --mode choice without --check-generate"
+        hint = (
+            "images are, by eval.text --no-generate, eval.preference, and eval.nli --mode choice without "
+            "--check-generate"
+        )
         if images and kind == "images":
             hint = "the registry's entry does not name the column, so that training leaves them out: name it"
         raise ContentError(f"{place}: {column}: rows with {kind} are not scored here ({hint})")

@@ -6,12 +6,11 @@ OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-preference.md expl
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import RequestError, run_command
-from tuneyard.core.prompt import Conversation
 from tuneyard.core.supervision import SupervisedText, Turns, supervise
 from tuneyard.eval.backends.likelihood import reading_answers
 from tuneyard.eval.backends.scorers import Fields, Scorer
@@ -164,20 +163,25 @@ def _base_rows(job: Job) -> list[Prediction] | None:
 def _reading(job: Job, answers: Mapping[str, Sequence[str]]) -> Scorer:
     """Scorer that reads the answers of all rows, by name, each after its row's prompt."""
     texts = {}
-    for row, example in enumerate(job.rows):
-        texts[row] = {name: _supervised(job, example, each[row]) for name, each in answers.items()}
+    for row in range(len(job.rows)):
+        texts[row] = {name: _supervised(job, row, each[row]) for name, each in answers.items()}
     return reading_answers(job.model, job.opened.budget, texts)
 
 
-def _supervised(job: Job, example: Conversation, answer: str) -> SupervisedText:
-    """Prompt and answer, uncut. Only the answer carries loss, as in LLaMA-Factory's training on pairs."""
-    turns = job.candidate.prompting.turns([*example.messages, {"role": example.role, "content": answer}])
+def _supervised(job: Job, row: int, answer: str) -> SupervisedText:
+    """A row's prompt with one of its answers, uncut.
+
+    Only the answer carries loss, as in LLaMA-Factory's training on pairs.
+    """
+    messages = job.with_image_tokens(row)
+    turns = job.candidate.prompting.turns([*messages, {"role": job.rows[row].role, "content": answer}])
     prompt: list[int] = []
     for source, target in turns.pairs[:-1]:
         prompt += [*source, *target]
     source, target = turns.pairs[-1]
     prompt += source
-    return supervise(Turns([(prompt, target)], turns.stop), len(prompt) + len(target) + 1)
+    supervised = supervise(Turns([(prompt, target)], turns.stop), len(prompt) + len(target) + 1)
+    return replace(supervised, images=job.images(row))
 
 
 if __name__ == "__main__":

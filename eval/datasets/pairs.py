@@ -45,12 +45,12 @@ def _read(source: Dataset, cluster: str | None) -> PreferenceDataset:
         )
     places = [f"{path}: record {number}" for number in range(1, len(records) + 1)]
     if mark is not None:
-        dataset = make_dataset(source, records, cluster)
+        dataset = make_dataset(source, records, cluster, images=True)
         desirable = [_mark(record, mark, place) for record, place in zip(records, places, strict=True)]
         if len(set(desirable)) == 1:
             raise ContentError(f"{path}: {mark} is {desirable[0]} in every record: AUC needs both")
         return PreferenceDataset(dataset, desirable=desirable)
-    dataset = make_dataset(source, records, cluster, _with_chosen)
+    dataset = make_dataset(source, records, cluster, _with_chosen, images=True)
     rejected_answers = []
     for record, place, chosen in zip(records, places, dataset.answers, strict=True):
         rejected = conversation(record, entry, place, answer=1).answer

@@ -16,7 +16,7 @@ from tuneyard.compiler.verify.dataset import load
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.prompt import conversation
 from tuneyard.core.row_index import fingerprint
-from tuneyard.eval import compare, nli, text
+from tuneyard.eval import compare, nli, preference, text
 from tuneyard.eval.backends.vision import PIXELS
 from tuneyard.eval.datasets.origin import fingerprint_of
 from tuneyard.eval.statistics.selection import held_out_rows
@@ -231,6 +231,25 @@ def test_an_adapter_is_scored_as_peft_has_it_with_images_of_its_recipe(models, h
     assert read(out) != read(out, name="one")
     settings = read(out, "results.json", "one")["settings"]
     assert {name: settings[name] for name in small} == small and settings["batch_tokens"] == 1
+
+
+def test_answers_of_pairs_are_as_probable_as_the_same_answers_alone(models, home) -> None:
+    """LLaMA-Factory's own figure for such pairs: tests/stages, stage `dpo with images`."""
+    question = talk("<image>Which colour?")
+    answers = {"chosen": "red", "rejected": "a blue one"}
+    rows = [
+        {"turns": talk("<image>Which colour?", answer), "pictures": ["a.png"]} for answer in answers.values()
+    ]
+    rows_of(home, *rows)
+    alone = read(loss(models(), "--dataset", "seen"))
+    pair = {side: {"role": "assistant", "content": answer} for side, answer in answers.items()}
+    columns = {**ENTRY["columns"], "chosen": "chosen", "rejected": "rejected"}
+    entry = {**ENTRY, "ranking": True, "columns": columns}
+    rows_of(home, {"turns": question, **pair, "pictures": ["a.png"]}, entry=entry)
+    (scored,) = read(call(preference, models(), "--dataset", "seen", out="pairs"))
+    for side, row in zip(answers, alone, strict=True):
+        assert scored[f"{side}_logp"] == pytest.approx(-row["loss"], abs=1e-4)
+        assert scored[f"{side}_tokens"] == row["tokens"]
 
 
 def test_bf16_is_scored_in_bf16(models, home) -> None:
