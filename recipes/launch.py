@@ -166,10 +166,14 @@ def failure(code: int, log: Path, start: int = 0) -> str:
     text = log.read_bytes()[start:].decode("utf-8", errors="replace").replace("\r", "\n")
     lines = [line for line in text.splitlines() if line.strip()]
     reasons = []
-    for line in lines:
+    for line, next_line in itertools.zip_longest(lines, lines[1:], fillvalue=""):
         match = _ERROR.match(line)
-        if match and not any(name in match[1] for name in _STARTERS):
-            reasons.append(match[1])
+        if match is None or any(name in match[1] for name in _STARTERS):
+            continue
+        reason = match[1].strip()
+        if reason.endswith(":"):  # the message of several lines begins on its second
+            reason = f"{reason} {next_line.strip()}"
+        reasons.append(reason)
     reason = "\n".join(dict.fromkeys(reasons[-3:])) or "\n".join(lines)[-500:]
     ranks = _RANK.findall(text) if code > 0 else []
     ended = int(ranks[-1]) if ranks else -code

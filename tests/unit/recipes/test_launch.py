@@ -75,6 +75,14 @@ def test_the_reason_is_found_among_other_lines(tmp_path):
     assert failure(3, log).endswith("\nsomething odd")
 
 
+def test_a_reason_of_several_lines_is_told_by_its_first_words(tmp_path):
+    log = tmp_path / LOG
+    log.write_text(
+        "RuntimeError: \n            Some tensors share memory: {'lm_head'}.\n            A way\n  "
+    )
+    assert failure(1, log).endswith("\nRuntimeError: Some tensors share memory: {'lm_head'}.")
+
+
 TORCHRUN = """step 12
 [rank0]: RuntimeError: [pair.cc:538] Read error: Connection reset by peer
 torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
