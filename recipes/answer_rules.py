@@ -18,13 +18,14 @@ CUTOFF_LEN = 2048
 
 
 def problems_of_answer(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
-    """Yield the problems of template, answers, cutoff_len, frozen layers and experts."""
+    """Yield the problems of template, answers, cutoff_len, frozen layers, experts and reward models."""
     yield from template_problems(recipe, answer)
     yield from answer_text_problems(recipe, answer, datasets)
     yield from cut_problems(recipe, answer)
     yield from position_problems(recipe, answer)
     yield from freeze_problems(recipe, answer)
     yield from expert_problems(recipe, answer)
+    yield from reward_problems(recipe, answer)
 
 
 def template_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
@@ -115,3 +116,27 @@ def expert_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
     )
     hint = "finetuning_type: full trains them, LoRA in LLaMA-Factory cannot"
     yield recipe.problem("W358", "lora_target", message, hint)
+
+
+def reward_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+    """Yield a reward model that LLaMA-Factory cannot save, and a PiSSA adapter that it does not convert.
+
+    Its trainer saves the value head's wrapper, of which transformers and PEFT know neither tied weights nor
+    adapters. DeepSpeed and FSDP save copies of the weights.
+    """
+    settings = recipe.settings
+    if settings.get("stage") != "rm":
+        return
+    method = settings.get("finetuning_type", "lora")
+    if settings.get("pissa_init") is True and method == "lora":
+        message = "no PiSSA adapter of a reward model is converted: it fits a changed base only"
+        yield recipe.problem("W315", "pissa_init", message, "pissa_init: false")
+    is_saved_as_copy = bool(settings.get("deepspeed") or settings.get("fsdp"))
+    is_tied = answer.get("model", {}).get("tied", False)
+    if method in ("full", "freeze") and is_tied and not is_saved_as_copy:
+        message = (
+            "LLaMA-Factory cannot save all weights of a reward model whose head is tied to its embeddings: "
+            "training stops at the first checkpoint"
+        )
+        hint = "finetuning_type: lora, or a model without tied embeddings"
+        yield recipe.problem("E315", "finetuning_type", message, hint)

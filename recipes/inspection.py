@@ -296,8 +296,15 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, o
         "scaled_positions": _scales_positions(text),
         "quantised": hasattr(config, "quantization_config"),  # GPTQ, AWQ: its weights are no 16 bits
         "vocabulary": len(model.get_input_embeddings().weight),
+        "tied": _ties_embeddings(model),
         **_adapted(config, model, model_args, finetuning_args),
     }
+
+
+def _ties_embeddings(model: Any) -> bool:
+    """True if the head of a model has the same weights as its embeddings."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
 
 
 def _scales_positions(config: Any) -> bool:

@@ -33,6 +33,7 @@ from tuneyard.recipes.output_dir import (
     training_record,
 )
 from tuneyard.recipes.recipe import Recipe, read_recipe
+from tuneyard.recipes.rules import evaluates
 from tuneyard.recipes.token_weights import weights_file
 from tuneyard.recipes.trackers import added_tracker
 
@@ -63,8 +64,12 @@ def after_training(recipe: Recipe) -> list[str]:
     """Words of the command that scores a trained adapter on its evaluation dataset, or that shows it.
 
     OFT and DoRA are fused first, since their ΔW needs the base. PiSSA has a conversion that can be scored.
+    No command scores a reward model, so that its checkpoints are compared by the trainer's own accuracy.
     """
     output_dir = str(recipe.output_dir)
+    stage = str(recipe.settings.get("stage"))
+    if stage == "rm" and evaluates(recipe):
+        return ["tuneyard", "recipe", "best", output_dir, "--metric", "eval_accuracy"]
     base = recipe.text("model_name_or_path")
     method = recipe.settings.get("finetuning_type", "lora")
     if method == "oft" or recipe.settings.get("use_dora") is True:
@@ -81,7 +86,7 @@ def after_training(recipe: Recipe) -> list[str]:
         train_dataset = str(recipe.settings.get("dataset") or "").partition(",")[0]
         dataset = f"{train_dataset.removesuffix('_train')}_eval"
     folder = Path(dataset_dir(recipe))
-    scores = {"sft": "text", "dpo": "preference", "rm": "preference"}.get(str(recipe.settings.get("stage")))
+    scores = {"pt": "text", "sft": "text", "dpo": "preference", "kto": "preference"}.get(stage)
     is_lora = method == "lora"
     has_dataset = (
         folder == DEFAULT_FOLDER and (folder / REGISTRY).is_file() and dataset in read_registry(folder)

@@ -96,7 +96,11 @@ def test_after_verify_comes_the_check_of_a_recipe_for_the_dataset(folder: Path) 
         ([], "eval text --model models/demo-base --adapter saves/demo-rte --dataset demo_rte_eval --out"),
         (["eval_dataset=demo_mnli_eval"], "adapter show saves/demo-rte"),
         (["finetuning_type=full"], "eval text --model saves/demo-rte --dataset demo_rte_eval --out"),
-        (["finetuning_type=full", "stage=pt"], "eval chat --model saves/demo-rte"),
+        (["stage=pt"], "eval text --model models/demo-base --adapter saves/demo-rte --dataset demo_rte_eval"),
+        (["stage=kto"], "eval preference --model models/demo-base --adapter saves/demo-rte --dataset"),
+        (["finetuning_type=full", "stage=ppo"], "eval chat --model saves/demo-rte"),
+        (["stage=rm", "eval_strategy=steps"], "recipe best saves/demo-rte --metric eval_accuracy"),
+        (["stage=rm"], "adapter show saves/demo-rte"),
         (
             ["finetuning_type=oft"],
             "adapter fuse saves/demo-rte --base models/demo-base --out models/",
