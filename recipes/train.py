@@ -26,6 +26,7 @@ from tuneyard.recipes.llamafactory_client import LlamaFactory
 from tuneyard.recipes.output_dir import (
     changed_inputs,
     changed_world_size,
+    checkpoints,
     inputs_of,
     reserved,
     resume_point,
@@ -130,7 +131,10 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         if (output_dir / TRAINING).is_file():
             click.echo(f"{output_dir}: up to date")
             return
-        newest = resume_point(output_dir)
+        restart = why_not_resumed(recipe)
+        newest = None
+        if not restart:
+            newest = resume_point(output_dir)
         if weights:
             click.echo(f"key-token weights from {weights}")
         added = {} if target.gpus else _for_cpus(recipe)
@@ -138,6 +142,9 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         if tracker:
             click.echo("wandb is configured: added report_to=wandb (report_to=none leaves it out)")
             added |= tracker
+        if restart and checkpoints(output_dir):
+            click.echo(f"{output_dir}: starting again, its checkpoints cannot be resumed: {restart}")
+            added |= {"overwrite_output_dir": True}  # otherwise LLaMA-Factory resumes by itself
         if newest:  # overwrite_output_dir would delete the log of the steps before the checkpoint
             added |= {"resume_from_checkpoint": str(newest), "overwrite_output_dir": False}
         write_json(output_dir / STARTED, {**inputs, **world})
@@ -155,6 +162,16 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         record = training_record(recipe, inputs, {**world, "added": added, **facts, "seconds": seconds})
         write_json(output_dir / TRAINING, record)
     click.echo(f"{output_dir}: trained in {seconds} s")
+
+
+def why_not_resumed(recipe: Recipe) -> str:
+    """Reason why LLaMA-Factory 0.9.5 cannot resume a training from its checkpoints, "" if it can."""
+    if recipe.settings.get("stage") in ("rm", "ppo"):
+        return "LLaMA-Factory cannot load a checkpoint with a value head"
+    if recipe.settings.get("pissa_convert") is True:
+        # it saves the start of the conversion after it has loaded the checkpoint
+        return "pissa_convert would convert only the steps after the checkpoint"
+    return ""
 
 
 def ask_first(llamafactory: LlamaFactory, quick: Checked) -> list[Problem]:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
@@ -13,7 +14,7 @@ from tuneyard.recipes.data import require_model
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.output_dir import inputs_of
 from tuneyard.recipes.recipe import read_recipe
-from tuneyard.recipes.train import train
+from tuneyard.recipes.train import train, why_not_resumed
 
 
 @pytest.fixture
@@ -95,6 +96,32 @@ def test_a_run_that_was_cut_off_is_not_resumed_on_another_world_size(recipe, mon
     assert output_dir.changed_world_size(recipe.output_dir, world) == ""
     monkeypatch.setattr(output_dir, "checkpoints", lambda _: {checkpoint: "cut off"})
     assert output_dir.changed_world_size(recipe.output_dir, now) == ""  # nothing to resume from
+
+
+def test_what_llamafactory_resumes_wrongly_starts_again(recipe, monkeypatch, capsys):
+    """After a resume, pissa_convert subtracts the weights of the checkpoint instead of PiSSA's start."""
+    recipe = read_recipe(recipe.path, ["pissa_init=true", "pissa_convert=true", "overwrite_output_dir=false"])
+    (recipe.output_dir / "checkpoint-3").mkdir(parents=True)
+    world = {"world_size": 1, "global_batch": 8}
+    (recipe.output_dir / STARTED).write_text(json.dumps({**inputs_of(recipe, None), **world}))
+    monkeypatch.setattr(training, "require_model", lambda _: None)
+
+    def fake_train(_, effective, *more):
+        raise ContentError(effective.read_text())
+
+    monkeypatch.setattr(training.LlamaFactory, "train", fake_train)
+    with pytest.raises(ContentError) as stopped:
+        train(recipe, ask=False)
+    settings = yaml.safe_load(str(stopped.value))
+    assert settings["overwrite_output_dir"] is True
+    assert "resume_from_checkpoint" not in settings
+    assert "starting again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("overrides", [["stage=rm"], ["stage=ppo"], ["pissa_convert=true"]])
+def test_what_llamafactory_cannot_resume(recipe, overrides):
+    assert why_not_resumed(read_recipe(recipe.path, overrides))
+    assert not why_not_resumed(recipe)
 
 
 def test_weights_in_the_cache_will_do(recipe, tmp_path):
