@@ -1,4 +1,7 @@
-"""`recipes train` with the real llamafactory-cli: cut off by kill -9, damaged, resumed, finished."""
+"""`recipes train` with the real llamafactory-cli: cut off by kill -9, damaged, resumed, finished.
+
+The unbroken runs are LLaMA-Factory's own, in forks of one process, since its import takes 10 s.
+"""
 
 import json
 import os
@@ -9,27 +12,54 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from tests.conftest import ROOT
+from tests.forks import Forks
 from tests.messages import line_with
 
 pytestmark = pytest.mark.slow
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
+QUESTIONS = [f"Is {n} even? Answer yes or no." for n in range(64)]
+DATA = {
+    "even": [
+        {"instruction": question, "input": "", "output": "no" if n % 2 else "yes"}
+        for n, question in enumerate(QUESTIONS)
+    ],
+    "pairs": [{"instruction": question, "chosen": "yes", "rejected": "no"} for question in QUESTIONS],
+    "marked": [
+        {"instruction": question, "output": "yes", "good": n % 3 > 0} for n, question in enumerate(QUESTIONS)
+    ],
+    "text": [{"text": question * 4} for question in QUESTIONS],
+}
+COLUMNS = {
+    "even": {},
+    "pairs": {
+        "ranking": True,
+        "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"},
+    },
+    "marked": {"columns": {"prompt": "instruction", "response": "output", "kto_tag": "good"}},
+    "text": {"columns": {"prompt": "text"}},
+}
+STAGES = {
+    "sft": {},
+    "dpo": {"stage": "dpo", "dataset": "pairs"},
+    "kto": {"stage": "kto", "dataset": "marked"},
+    "pt": {"stage": "pt", "dataset": "text", "packing": True, "cutoff_len": 48},
+}
+
+
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory, tiny_model) -> Path:
-    """A recipe of 16 steps on the tiny model that saves every fourth."""
+    """A recipe of 16 steps on the tiny model that saves every fourth, next to one for each other stage."""
     folder = tmp_path_factory.mktemp("train")
-    rows = [
-        {"instruction": f"Is {n} even? Answer yes or no.", "input": "", "output": "no" if n % 2 else "yes"}
-        for n in range(64)
-    ]
-    (folder / "even.json").write_text(json.dumps(rows))
-    (folder / "dataset_info.json").write_text(json.dumps({"even": {"file_name": "even.json"}}))
+    entries = {}
+    for name, rows in DATA.items():
+        (folder / f"{name}.json").write_text(json.dumps(rows))
+        entries[name] = {"file_name": f"{name}.json", **COLUMNS[name]}
+    (folder / "dataset_info.json").write_text(json.dumps(entries))
     settings = {
         "model_name_or_path": str(tiny_model),
         "stage": "sft",
@@ -47,11 +77,25 @@ def recipe(tmp_path_factory, tiny_model) -> Path:
         "report_to": "none",
         "per_device_train_batch_size": 4,
         "learning_rate": 0.01,
-        "num_train_epochs": 1.0,
+        "max_steps": 16,
     }
-    path = folder / "even.yaml"
-    path.write_text(json.dumps(settings, indent=1))  # JSON is YAML too
-    return path
+    for stage, changed in STAGES.items():
+        text = json.dumps({**settings, **changed}, indent=1)  # JSON is YAML too
+        (folder / f"{stage}.yaml").write_text(text)
+    return folder / "sft.yaml"
+
+
+@pytest.fixture(scope="module")
+def unbroken(recipe) -> dict[str, Path]:
+    """What LLaMA-Factory trains of each stage's recipe in one go."""
+    folders = {}
+    with Forks("llamafactory.train.tuner", env=ENVIRONMENT) as forks:
+        for stage in STAGES:
+            folders[stage] = recipe.parent / f"unbroken-{stage}"
+            path = recipe.parent / f"{stage}.yaml"
+            words = (f"output_dir={folders[stage]}", "use_cpu=true")
+            forks.run("llamafactory.cli", "train", path, *words)
+    return folders
 
 
 def train(*arguments: object, code: int = 0) -> str:
@@ -78,37 +122,37 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe):
-    unbroken, broken = recipe.parent / "unbroken", recipe.parent / "broken"
-    assert "trained in" in train(recipe, f"output_dir={unbroken}")
-    assert json.loads((unbroken / "trainer_state.json").read_text())["global_step"] == 16
-    record = json.loads((unbroken / "training.json").read_text())
-    assert record["inputs"]["settings"]["lora_rank"] == 4
-    assert record["result"]["train_loss"] > 0
-
-    process = start(recipe, f"output_dir={broken}")
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe, unbroken, stage):
+    path, broken = recipe.parent / f"{stage}.yaml", recipe.parent / f"broken-{stage}"
+    process = start(path, f"output_dir={broken}")
     wait_for(broken / "checkpoint-8" / "trainer_state.json", process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(1)
     assert not (broken / "training.json").exists()
-    newest = max((int(path.name[11:]), path) for path in broken.glob("checkpoint-*"))[1]
+    newest = max((int(folder.name[11:]), folder) for folder in broken.glob("checkpoint-*"))[1]
     weights = newest / "adapter_model.safetensors"
     if newest.name != "checkpoint-4" and weights.exists():
         weights.write_bytes(weights.read_bytes()[:-100])
 
-    said = train(recipe, f"output_dir={broken}")
+    said = train(path, f"output_dir={broken}")
     line_with(said, newest, "adapter_model.safetensors", "truncated")
-    assert "resuming after step" in said
+    assert "resuming after step" in said and "trained in" in said
     assert (broken / f"incomplete-{newest.name}").is_dir()
-    one, other = (load_file(folder / "adapter_model.safetensors") for folder in (unbroken, broken))
-    assert one.keys() == other.keys()
-    for name in one:
-        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+    whole, resumed = (folder / "adapter_model.safetensors" for folder in (unbroken[stage], broken))
+    assert whole.read_bytes() == resumed.read_bytes()
+    assert json.loads((broken / "trainer_state.json").read_text())["global_step"] == 16
+    record = json.loads((broken / "training.json").read_text())
+    assert record["inputs"]["settings"]["lora_rank"] == 4
+    assert record["result"]["train_loss"] > 0
 
-    assert "up to date" in train(recipe, f"output_dir={broken}")
+
+def test_a_finished_run_is_left_as_it_is(recipe):
+    finished = recipe.parent / "broken-sft"
+    assert "up to date" in train(recipe, f"output_dir={finished}")
     assert "holds another run (lora_rank 4 → 8)" in train(
-        recipe, f"output_dir={broken}", "lora_rank=8", code=1
+        recipe, f"output_dir={finished}", "lora_rank=8", code=1
     )
 
 
