@@ -17,18 +17,17 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.checkout import python_path
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.execution import GRACE, end_processes, end_with
 from tuneyard.core.packages import set_up_command
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-GRACE = 20.0  # seconds that a training gets to end by itself after SIGTERM
-_PDEATHSIG, _SUBREAPER = 1, 36  # PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER of prctl(2)
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
 LOG = "train.log"
 PROGRESS = "trainer_log.jsonl"
 _ERROR = re.compile(
@@ -123,7 +122,7 @@ def follow(process: "subprocess.Popen[bytes]", output_dir: Path, before: LogSize
                 bar.update(0)
             _show(bar, path, position)
     finally:
-        end(process)
+        end_processes([process])
     if process.returncode:
         raise ContentError(failure(process.returncode, output_dir / LOG, before.log))
 
@@ -151,16 +150,6 @@ def _show(bar: "tqdm[Any]", path: Path, position: int) -> int:
     return position
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
-    """End a process that still runs. Its supervisor ends its children, SIGKILL follows after a while."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, sign)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE + 5)
-
-
 def failure(code: int, log: Path, start: int = 0) -> str:
     """Explain why a training failed: the last errors in its log from byte `start`, or the signal."""
     text = log.read_bytes()[start:].decode("utf-8", errors="replace").replace("\r", "\n")
@@ -185,22 +174,13 @@ def failure(code: int, log: Path, start: int = 0) -> str:
 
 def supervise(parent: int, command: list[str]) -> int:
     """Run a command for the process `parent` to its end; return its exit code, negative for a signal."""
-    signal.signal(signal.SIGTERM, _leave)
     with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.prctl(_SUBREAPER, 1)
-        libc.prctl(_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before the kernel knew that we want to be told
-        return 128 + signal.SIGTERM
+        ctypes.CDLL(None).prctl(_SUBREAPER, 1)
+    end_with(parent)
     try:
         return subprocess.Popen(command, close_fds=False).wait()  # the output_dir's lock is handed on
     finally:
         end_family()
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the kernel tells of each of the parent's threads
-    raise SystemExit(128 + signal.SIGTERM)
 
 
 def end_family() -> None:

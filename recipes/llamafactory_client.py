@@ -15,12 +15,13 @@ from typing import Any, Self
 import click
 
 from tuneyard.core.errors import ContentError, TuneyardError, need
+from tuneyard.core.execution import end_processes
 from tuneyard.core.files import sha256
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.data import dataset_dir, files_of, locate
 from tuneyard.recipes.hardware import Gpu, is_set, uses_torchrun
-from tuneyard.recipes.launch import LOG, end, environment, follow, logged_until, supervised
+from tuneyard.recipes.launch import LOG, environment, follow, logged_until, supervised
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.schema import known_keys
 
@@ -59,7 +60,7 @@ class LlamaFactory:
             return
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
-        end(process)
+        end_processes([process])
         if reader is not None:
             reader.join()
         if process.stderr is not None:

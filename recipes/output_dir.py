@@ -16,7 +16,8 @@ from pathlib import Path
 import click
 
 from tuneyard.core.checkout import version
-from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.execution import HeldError
 from tuneyard.core.files import make_folder, opened, read_object, sha256, versions
 from tuneyard.core.manifest import MANIFEST
 from tuneyard.core.training_run import STARTED, TRAINING, files_sha256, model_sha256
@@ -179,15 +180,26 @@ def _hashes(part: object) -> object:
 
 @contextlib.contextmanager
 def reserved(output_dir: Path) -> Iterator[int]:
-    """Lock a folder for one training. `RequestError` if it is locked; yields the descriptor to inherit."""
+    """Lock a folder for one training. `HeldError` if it is locked; yields the descriptor to inherit."""
     make_folder(output_dir)
     with opened(output_dir) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             busy = f"{output_dir}: another training is writing there"
-            raise RequestError(f"{busy}; wait for it, or give another output_dir=…") from error
+            raise HeldError(f"{busy}; wait for it, or give another output_dir=…") from error
         yield handle
+
+
+def is_free(output_dir: Path) -> bool:
+    """True unless a training, or the scoring of one, is writing to a folder."""
+    if not output_dir.is_dir():
+        return True
+    try:
+        with reserved(output_dir):
+            return True
+    except HeldError:
+        return False
 
 
 def inputs_of(recipe: Recipe, weights: Path | None) -> dict[str, object]:

@@ -5,17 +5,21 @@ setting with one value is the same in every run.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import click
 
 from tuneyard.core.cli import cli_command, command_line
-from tuneyard.core.errors import resumed_by
+from tuneyard.core.errors import ContentError, TuneyardError, counted, resumed_by
+from tuneyard.core.execution import Slot
 from tuneyard.core.language import lang_option
 from tuneyard.core.next_step import next_step
+from tuneyard.recipes.hardware import Machine, machine
 from tuneyard.recipes.sweep.grid import Grid, TrainingRun, parse_grid, plan_runs
 from tuneyard.recipes.sweep.results import Row, check_folder, score, write_report, write_summary
-from tuneyard.recipes.sweep.run import check_first, finish
+from tuneyard.recipes.sweep.run import check_first, commands, finish_points, scoring_words
+from tuneyard.recipes.sweep.slots import machine_of_a_point, slots_of
 
 
 @cli_command(
@@ -33,16 +37,31 @@ from tuneyard.recipes.sweep.run import check_first, finish
     "--eval", "evaluation", help="Command that scores a run; {adapter} and {results} stand for its folders."
 )
 @click.option("--metric", help="What to read: eval_loss without --eval, accuracy with it.")
+@click.option(
+    "--gpus-each", type=click.IntRange(1), default=1, show_default=True, help="GPUs of each run at a time."
+)
 @click.option("--dry-run", is_flag=True, help="Check every run and name its folder; train nothing.")
+@click.option(
+    "--list", "lists", is_flag=True, help="Print one command for each unfinished run; train nothing."
+)
 @lang_option
 @resumed_by(lambda: "the same command resumes it: finished runs are skipped")
 def command(
-    recipe: Path, grid: tuple[str, ...], out: Path | None, dry_run: bool, **scored: str | None
+    recipe: Path,
+    grid: tuple[str, ...],
+    out: Path | None,
+    gpus_each: int,
+    dry_run: bool,
+    lists: bool,
+    **scored: str | None,
 ) -> None:
     """Train RECIPE over a grid of settings (rank=4,8 alpha=8,16), and write a table and a plot.
 
     A setting with one value (max_steps=100) is the same in every run. A list stands in brackets:
     lora_target=[q_proj,v_proj] is one value, lora_target=[q_proj],[q_proj,v_proj] are two.
+
+    As many runs train at once as there are GPUs, or without a GPU as cores, memory and OMP_NUM_THREADS
+    allow. The same command in a second terminal takes the runs that the first has not begun.
     """
     evaluation = scored["evaluation"]
     settings = parse_grid(grid)
@@ -50,24 +69,57 @@ def command(
     folder = out or Path("saves") / f"sweep-{recipe.stem}"
     check_folder(folder)
     runs = plan_runs(recipe, settings, folder)
-    check_first([recipe for _, recipe in runs], None if evaluation else metric)
-    if dry_run:
-        click.echo("\n".join(str(recipe.output_dir) for _, recipe in runs))
+    recipes = [recipe for _, recipe in runs]
+    if evaluation is not None:
+        scoring_words(evaluation, folder)
+    trained_metric = None if evaluation else metric
+    target = machine(f"{gpus_each}xA100-80")  # a listed command runs elsewhere
+    if not lists:
+        target = machine_of_a_point(recipes, gpus_each)
+    check_first(recipes, trained_metric, target, quick=lists and not dry_run)
+    if lists:
+        click.echo("\n".join(commands(recipes, evaluation, target)))
+        next_step("", command_line("recipe.sweep", ("--list", "--dry-run")))
+    elif dry_run:
+        click.echo("\n".join(str(recipe.output_dir) for recipe in recipes))
         next_step("", command_line("recipe.sweep", ("--dry-run",)))
     else:
-        sweep(runs, settings, evaluation, metric)
+        sweep(runs, settings, evaluation, metric, slots_of(recipes, gpus_each), target)
         next_step(folder / "sweep.md", ["tuneyard", "recipe", "best", runs[0][1].output_dir])
 
 
-def sweep(runs: Sequence[TrainingRun], grid: Grid, evaluation: str | None, metric: str) -> None:
-    """Bring every checked run to a finished, scored one; write sweep.json, sweep.md and sweep.png."""
+def sweep(
+    runs: Sequence[TrainingRun],
+    grid: Grid,
+    evaluation: str | None,
+    metric: str,
+    slots: Sequence[Slot],
+    target: Machine,
+) -> None:
+    """Bring every checked run to a finished, scored one; write sweep.json, sweep.md and sweep.png.
+
+    `ContentError` at the end if runs have failed.
+    """
     out = runs[0][1].output_dir.parent
     rows: list[Row] = []
-    for point, recipe in runs:
-        folder = recipe.output_dir
-        click.echo(f"{len(rows) + 1}/{len(runs)} {folder.name}", err=True)
-        finish(recipe, evaluation)
-        value, meaning = score(folder, evaluation is not None, metric)
-        rows.append({**point, metric: value, "run": str(folder)})
-        write_summary(rows, grid, metric, out)
-    write_report(rows, grid, metric, meaning, out)
+    failures: list[Row] = []
+    meaning = None
+    outcomes = finish_points([recipe for _, recipe in runs], evaluation, slots, target)
+    with closing(outcomes):
+        for (point, recipe), outcome in zip(runs, outcomes, strict=True):
+            folder = recipe.output_dir
+            error = outcome.error
+            if not error:
+                try:
+                    value, meaning = score(folder, evaluation is not None, metric)
+                    rows.append({**point, metric: value, "run": str(folder)})
+                except TuneyardError as scoring_error:
+                    error = str(scoring_error)
+            if error:
+                failures.append({**point, "run": str(folder), "error": error})
+            write_summary(rows, failures, grid, metric, out)
+    write_report(rows, failures, grid, metric, meaning, out)
+    if failures:
+        names = ", ".join(Path(row["run"]).name for row in failures)
+        subject = f"{len(failures)} of {counted(len(runs), 'run')} failed ({names})"
+        raise ContentError(f"{subject}; the same command tries them again")

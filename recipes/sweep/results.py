@@ -66,8 +66,8 @@ def score(folder: Path, is_scored_by_command: bool, metric: str) -> tuple[float,
     return statistics.fmean(numbers), meanings[0]
 
 
-def write_summary(rows: list[Row], grid: Grid, metric: str, out: Path) -> None:
-    """Write sweep.json, the runs that are finished so far."""
+def write_summary(rows: list[Row], failures: list[Row], grid: Grid, metric: str, out: Path) -> None:
+    """Write sweep.json: the runs that are finished so far, and those that failed."""
     json_rows = []
     for row in rows:
         if math.isnan(row[metric]):  # which JSON does not have
@@ -75,15 +75,28 @@ def write_summary(rows: list[Row], grid: Grid, metric: str, out: Path) -> None:
         else:
             json_rows.append(row)
     record = {"metric": metric, "grid": grid.axes, "fixed": grid.fixed, "rows": json_rows}
-    write_json(out / SUMMARY, record)
+    write_json(out / SUMMARY, {**record, "failed": failures})
 
 
-def write_report(rows: list[Row], grid: Grid, metric: str, meaning: Metric, out: Path) -> None:
-    """Write sweep.md and sweep.png over all runs, and print the table."""
-    text = table(rows, grid, metric, meaning)
+def write_report(
+    rows: list[Row], failures: list[Row], grid: Grid, metric: str, meaning: Metric | None, out: Path
+) -> None:
+    """Write sweep.md and sweep.png over all runs, and print the table and the runs that failed."""
+    parts = []
+    if meaning is not None:
+        parts.append(table(rows, grid, metric, meaning))
+        plot(rows, grid.axes, metric, meaning, out / PLOT)
+    if failures:
+        lines = []
+        for row in failures:
+            reason = row["error"].splitlines()[0]
+            lines.append(f"- {tr('failed: {run}: {reason}', run=row['run'], reason=reason)}\n")
+        parts.append("".join(lines))
+    text = "\n".join(parts)
     write_text(out / "sweep.md", text)
-    plot(rows, grid.axes, metric, meaning, out / PLOT)
-    click.echo(f"{text}\n{direction(metric, meaning)}")
+    if meaning is not None:
+        text = f"{text}\n{direction(metric, meaning)}"
+    click.echo(text)
 
 
 def table(rows: list[Row], grid: Grid, metric: str, meaning: Metric) -> str:

@@ -1,42 +1,62 @@
 """What brings the points of a grid to finished, scored trainings."""
 
+import json
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import click
 
-from tuneyard.core.errors import ContentError
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.execution import Observer, Outcome, Slot, Task, end_processes, run_here, run_processes
 from tuneyard.core.files import read_object, write_json
+from tuneyard.core.training_run import TRAINING
 from tuneyard.recipes.check import ask_check, quick_check
-from tuneyard.recipes.hardware import machine
+from tuneyard.recipes.costs import schedule_of
+from tuneyard.recipes.data import require_model
+from tuneyard.recipes.hardware import Machine, world_size
+from tuneyard.recipes.launch import environment, supervised
 from tuneyard.recipes.llamafactory_client import LlamaFactory
-from tuneyard.recipes.output_dir import set_aside
+from tuneyard.recipes.output_dir import (
+    changed_inputs,
+    changed_world_size,
+    inputs_of,
+    is_free,
+    reserved,
+    set_aside,
+)
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import evaluated, measured
+from tuneyard.recipes.token_weights import weights_file
 from tuneyard.recipes.train import ask_first, train
 
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
+RESULTS = "results"  # folder of a run's results by that command
+SCORE_LOG = "score.log"
 OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", "eval_dataset")
 NOT_JUDGED = {"output_dir", "seed", "learning_rate"}  # settings that no answer of LLaMA-Factory depends on
 
 
-def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
-    """Refuse a grid if one of its runs cannot be trained or scored.
+def check_first(recipes: Sequence[Recipe], metric: str | None, target: Machine, quick: bool = False) -> None:
+    """Refuse a grid if one of its runs cannot be trained or scored. Finished runs are not checked again.
 
-    LLaMA-Factory checks each run that differs in more than rates and seeds. It remembers rows and layout.
-    The checks that it could not make are printed once for each dataset.
+    LLaMA-Factory checks each run that differs in more than rates and seeds, unless the check is `quick`. It
+    remembers rows and layout. The checks that it could not make are printed once for each dataset.
     """
+    unfinished = [recipe for recipe in recipes if not is_trained(recipe, target)]
     checked_settings: set[tuple[str, ...]] = set()
     judged: set[str] = set()
-    for recipe in recipes:
+    for recipe in unfinished:
         judged.update(recipe.settings)
     judged -= NOT_JUDGED
     with LlamaFactory(several=True) as llamafactory:
-        for recipe in recipes:
-            checked = quick_check(recipe, machine("this"))
+        for recipe in unfinished:
+            checked = quick_check(recipe, target)
             problems = checked.refuse()
             rows = tuple(str(recipe.settings.get(key)) for key in OF_ROWS)
             if metric and metric not in measured(recipe):
@@ -45,9 +65,12 @@ def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
                     evaluates = "; hold rows out: val_size=0.1 eval_strategy=epoch"
                 only = f"a run of it does not write {metric}, only {', '.join(measured(recipe))}"
                 raise ContentError(f"{recipe.path}: {only}{evaluates}; or let a command score it: --eval")
-            if rows not in checked_settings:
+            if quick:
+                pass
+            elif rows not in checked_settings:
+                require_model(recipe)
                 problems = [*problems, *ask_first(llamafactory, checked)]
-            elif any(recipe.settings.get(key) != recipes[0].settings.get(key) for key in judged):
+            elif any(recipe.settings.get(key) != unfinished[0].settings.get(key) for key in judged):
                 problems = [*problems, *ask_check(llamafactory, checked, None).refuse()]
             checked_settings.add(rows)
             never = [problem for problem in problems if problem.field == "eval_steps"]
@@ -55,28 +78,191 @@ def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
                 raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
 
 
-def finish(recipe: Recipe, evaluation: str | None) -> None:
-    """Train a point that LLaMA-Factory has checked, and score it with a command if there is one."""
+def is_trained(recipe: Recipe, target: Machine) -> bool:
+    """True if the training of a point is finished, with its inputs and on as many processes."""
+    output_dir = recipe.output_dir
+    if not (output_dir / TRAINING).is_file():
+        return False
+    world = schedule_of(recipe, 0, world_size(recipe, target.gpus)).world
+    inputs = inputs_of(recipe, weights_file(recipe.path))
+    return not changed_inputs(output_dir, inputs) and not changed_world_size(output_dir, world)
+
+
+def finish_points(
+    recipes: Sequence[Recipe], evaluation: str | None, slots: Sequence[Slot], target: Machine
+) -> Generator[Outcome]:
+    """Bring checked points to finished, scored ones, in the order of the grid: one in each slot at a time.
+
+    Points that another process works on come last. A point that fails does not end the others.
+    """
+    is_whole_machine = len(slots) == 1 and not slots[0].environment
+    tasks: dict[str, Task] = {}
+    for recipe in recipes:
+        folder = recipe.output_dir
+        if not is_finished(recipe, evaluation, target):
+            arguments = (recipe, evaluation, not is_whole_machine)
+            tasks[folder.name] = Task(folder.name, finish, arguments, partial(is_free, folder))
+    progress = Progress(len(recipes), len(recipes) - len(tasks))
+    if is_whole_machine:
+        outcomes = run_here(tasks.values(), progress)
+    else:
+        outcomes = run_processes(tasks.values(), slots, progress)
+    with closing(outcomes):
+        for recipe in recipes:
+            name = recipe.output_dir.name
+            if name in tasks:
+                yield next(outcomes)
+            else:
+                click.echo(f"{recipe.output_dir}: up to date")
+                yield Outcome(name)
+
+
+def finish(recipe: Recipe, evaluation: str | None, has_log: bool) -> None:
+    """Train a checked point, and score it with a command if there is one.
+
+    `has_log`: the output of the command is for score.log, and not for the terminal.
+    """
     train(recipe, ask=False)
     if evaluation is not None:
-        evaluate(recipe.output_dir, evaluation)
+        evaluate(recipe.output_dir, evaluation, has_log)
 
 
-def evaluate(folder: Path, evaluation: str) -> None:
+class Progress(Observer):
+    """Prints a line when a point starts and when it has ended, and what the points print, once each."""
+
+    def __init__(self, total: int, finished: int) -> None:
+        self._total, self._ended, self._failed = total, finished, 0
+        self._running: list[str] = []
+        self._printed: set[str] = set()
+        self._waits_for: list[str] = []
+
+    def started(self, name: str, slot: Slot | None) -> None:
+        """Print the name of a point with its slot."""
+        self._running.append(name)
+        if slot is None:
+            click.echo(f"{self._ended + 1}/{self._total} {name}", err=True)
+        else:
+            click.echo(f"{name}: started on {slot.name}", err=True)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Print what a point has printed and no other one before, and how many have ended."""
+        self._running.remove(outcome.name)
+        self._ended += 1
+        for line in outcome.output.splitlines():
+            if line not in self._printed:
+                click.echo(line)
+            self._printed.add(line)
+        verb = "finished"
+        if outcome.error:
+            self._failed += 1
+            verb = "failed"
+            click.echo(f"{outcome.name}: {outcome.error}", err=True)
+        counts = f"{self._ended}/{self._total} {outcome.name} {verb}"
+        if self._running or self._failed:
+            counts += f" ({len(self._running)} running, {self._failed} failed)"
+        click.echo(counts, err=True)
+
+    def held(self, name: str) -> None:
+        """A point that has started was held by another process after all."""
+        self._running.remove(name)
+
+    def lost(self, name: str, reason: str) -> None:
+        """Print that a point starts again."""
+        self._running.remove(name)
+        click.echo(f"{name}: its process {reason}; it starts again", err=True)
+
+    def waiting(self, names: list[str]) -> None:
+        """Print once which points another process works on."""
+        if names != self._waits_for:
+            self._waits_for = names
+            click.echo(f"waiting for {', '.join(names)}: another process works on them", err=True)
+
+
+def scoring_words(evaluation: str, folder: Path) -> list[str]:
+    """Words of the command that scores a run. `RequestError` if it has an open quote or no program."""
+    try:
+        words = shlex.split(evaluation)
+    except ValueError as error:
+        raise RequestError(f"--eval {evaluation!r}: {error}; close the quote") from error
+    if not words:
+        raise RequestError("--eval: expected a command, as in 'tuneyard eval nli … --adapter {adapter}'")
+    if words[0] == "python":
+        words[0] = sys.executable
+    elif shutil.which(words[0], path=environment()["PATH"]) is None:
+        raise RequestError(f"--eval: the program {words[0]!r} was not found")
+    replaced = []
+    for word in words:
+        word_with_adapter = word.replace("{adapter}", str(folder))
+        replaced.append(word_with_adapter.replace("{results}", str(folder / RESULTS)))
+    return replaced
+
+
+def is_scored(folder: Path, evaluation: str) -> bool:
+    """True if this command has scored a run to its end."""
+    return (folder / SCORED).is_file() and read_object(folder / SCORED).get("command") == evaluation
+
+
+def evaluate(folder: Path, evaluation: str, has_log: bool) -> None:
     """Run the command that scores a run, unless it has scored it already.
 
-    Results of another command or an interrupted one are set aside.
+    It ends with this process. Results of another command or an interrupted one are set aside.
     """
-    if (folder / SCORED).is_file() and read_object(folder / SCORED).get("command") == evaluation:
-        return
-    results = folder / "results"
-    if results.exists():
-        click.echo(f"{results}: cut off, or of another command; it is now {set_aside(results)}", err=True)
-    words = [word.replace("{adapter}", str(folder)) for word in shlex.split(evaluation)]
-    words = [word.replace("{results}", str(results)) for word in words]
-    program = words
-    if words[:1] == ["python"]:
-        program = [sys.executable, *words[1:]]
-    if subprocess.run(program, check=False, stdout=sys.stderr).returncode:
-        raise ContentError(f"{folder}: the command that scores it failed: {shlex.join(words)}")
-    write_json(folder / SCORED, {"command": evaluation})
+    words = scoring_words(evaluation, folder)
+    with reserved(folder) as lock:
+        if is_scored(folder, evaluation):
+            return
+        (folder / SCORED).unlink(missing_ok=True)
+        results = folder / RESULTS
+        if results.exists():
+            click.echo(f"{results}: cut off, or of another command; it is now {set_aside(results)}", err=True)
+        failed = f"{folder}: the command that scores it failed: {shlex.join(words)}"
+        if has_log:
+            with (folder / SCORE_LOG).open("wb") as log:
+                code = _run_supervised(words, lock, log.fileno())
+            failed += f"; its output is in {folder / SCORE_LOG}{_last_line(folder / SCORE_LOG)}"
+        else:
+            code = _run_supervised(words, lock, sys.stderr.fileno())
+        if code:
+            raise ContentError(failed)
+        write_json(folder / SCORED, {"command": evaluation})
+
+
+def _run_supervised(words: list[str], lock: int, output: int) -> int:
+    """Run a command that ends with this process, and return its exit code. It inherits the lock."""
+    options = {"stdout": output, "stderr": subprocess.STDOUT, "pass_fds": (lock,)}
+    process = supervised(words, env=environment(), **options)
+    try:
+        return process.wait()
+    finally:
+        end_processes([process])
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    filled = [line for line in lines if line.strip()]
+    if not filled:
+        return ""
+    return f"\n{filled[-1]}"
+
+
+def is_finished(recipe: Recipe, evaluation: str | None, target: Machine) -> bool:
+    """True if a point is trained, and scored by the command if there is one."""
+    if not is_trained(recipe, target):
+        return False
+    return evaluation is None or is_scored(recipe.output_dir, evaluation)
+
+
+def commands(recipes: Sequence[Recipe], evaluation: str | None, target: Machine) -> list[str]:
+    """A shell command for each unfinished point: it trains, scores, and records that it has scored."""
+    lines = []
+    for recipe in recipes:
+        if is_finished(recipe, evaluation, target):
+            continue
+        folder = recipe.output_dir
+        line = shlex.join(["tuneyard", "recipe", "train", str(recipe.path), *recipe.overrides])
+        if evaluation is not None:
+            record = json.dumps({"command": evaluation}, ensure_ascii=False)
+            mark = f"printf %s {shlex.quote(record)} > {shlex.quote(str(folder / SCORED))}"
+            line = f"{line} && {shlex.join(scoring_words(evaluation, folder))} && {mark}"
+        lines.append(line)
+    return lines

@@ -105,7 +105,7 @@ def writing(**results):
 
 def scored_by(folder, judge, metric):
     """Let a command score a folder, unless it has done so, and return the figure and its meaning."""
-    run.evaluate(folder, judge)
+    run.evaluate(folder, judge, has_log=False)
     return results.score(folder, True, metric)
 
 
@@ -138,17 +138,19 @@ def test_only_the_base_is_left_out_of_the_mean_wherever_the_folder_lies(tmp_path
 
 def test_a_plug_ins_metric_is_read_and_ranked_as_it_declares(untrained, monkeypatch, capsys):
     monkeypatch.undo()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1000")
     scores = iter([0.75, 0.25])
 
     def train(recipe, **_):
         declared = {"surprise": {"value": next(scores), "unit": "nats", "higher_is_better": False}}
         (recipe.output_dir / "results").mkdir(parents=True)
         (recipe.output_dir / "results/results.json").write_text(json.dumps({"metrics": declared}))
-        (recipe.output_dir / run.SCORED).write_text('{"command": "judge"}')
+        (recipe.output_dir / run.SCORED).write_text('{"command": "true"}')
 
     monkeypatch.setattr(check, "ask", lambda *_: {})
+    monkeypatch.setattr(run, "require_model", lambda *_: None)
     monkeypatch.setattr(run, "train", train)
-    swept(untrained[0], "rank=4,8", judge="judge", metric="surprise")
+    swept(untrained[0], "rank=4,8", judge="true", metric="surprise")
     out = capsys.readouterr().out
     assert out.index("| 8 | 0.2500 |") < out.index("| 4 | 0.7500 |")
     assert out.endswith("surprise (nats, lower is better)\n")
@@ -260,6 +262,10 @@ def untrained(tmp_path, monkeypatch):
     monkeypatch.setattr(check, "ask", lambda _process, recipe, *_: asked.append(recipe.settings) or {})
     monkeypatch.setattr(run, "train", lambda recipe, **_: trained.append(recipe.output_dir.name))
     monkeypatch.setattr(run, "evaluate", lambda *_: None)
+    monkeypatch.setattr(run, "require_model", lambda *_: None)
+    monkeypatch.setenv(
+        "OMP_NUM_THREADS", "1000"
+    )  # more than there are cores: one run at a time, in this process
     monkeypatch.setattr(command, "score", lambda *_: (1.0, UNKNOWN))
     for name in "ab":
         (tmp_path / f"{name}.json").write_text(json.dumps([{"instruction": "a", "output": "b"}] * 40))
@@ -271,10 +277,10 @@ def untrained(tmp_path, monkeypatch):
     return tmp_path / "r.yaml", asked, trained
 
 
-def swept(path, *grid, judge=None, metric=None, dry_run=False):
-    return command.command.callback(
-        path, grid, path.parent / "runs", dry_run, evaluation=judge, metric=metric
-    )
+def swept(path, *grid, judge=None, metric=None, **options):
+    options = {"gpus_each": 1, "dry_run": False, "lists": False, **options}
+    scoring = {"evaluation": judge, "metric": metric}
+    return command.command.callback(path, grid, path.parent / "runs", **options, **scoring)
 
 
 EVALUATED = ("val_size=0.1", "eval_strategy=steps")
@@ -309,6 +315,19 @@ def test_a_dry_run_checks_and_names_the_folders_and_trains_nothing(untrained, ca
     assert trained == [] and not runs.exists()
     with raises(ContentError, "E313 lora_rank"):
         swept(path, "rank=4,0", metric="train_loss", dry_run=True)
+
+
+def test_listed_commands_are_checked_without_llamafactory(untrained, capsys):
+    path, asked, trained = untrained
+    swept(path, "rank=4,8", metric="train_loss", lists=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [shlex.split(line)[4] for line in lines] == ["lora_rank=4", "lora_rank=8"]
+    assert asked == trained == [] and not (path.parent / "runs").exists()
+    with raises(ContentError, "E313 lora_rank"):
+        swept(path, "rank=4,0", metric="train_loss", lists=True)
+    swept(path, "rank=4,8", metric="train_loss", lists=True, dry_run=True)
+    assert capsys.readouterr().out.splitlines() == lines
+    assert len(asked) == 2
 
 
 def test_llamafactory_is_asked_about_each_run_that_it_may_refuse(untrained):

@@ -1,0 +1,83 @@
+"""What each point of a sweep has while it runs: GPUs of its own, or without a GPU a share of the cores."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tuneyard.core.errors import RequestError, counted
+from tuneyard.core.execution import Slot
+from tuneyard.recipes.hardware import Machine, machine, visible_gpus
+from tuneyard.recipes.recipe import Recipe
+
+THREADS = "OMP_NUM_THREADS"
+# Bytes of a training on a CPU: torch and LLaMA-Factory (1.2 GB measured), and the weights in fp32 from a file
+# in bf16, with gradients and activations.
+PROGRAM, OF_WEIGHTS = 1.5e9, 3
+
+
+def machine_of_a_point(recipes: Sequence[Recipe], gpus_each: int) -> Machine:
+    """This machine with as many GPUs as each point has. `RequestError` if fewer are visible."""
+    here = machine("this")
+    count = len(here.gpus)
+    if os.environ.get("NNODES", "1") != "1":
+        raise RequestError(
+            "NNODES is set: a sweep trains each point on one machine; --list prints its commands"
+        )
+    if gpus_each > max(1, count):
+        raise RequestError(f"--gpus-each {gpus_each}: found {counted(count, 'visible GPU')} on this machine")
+    if any(recipe.settings.get("use_cpu") is True for recipe in recipes):
+        return here
+    return Machine(here.gpus[:gpus_each], here=True)
+
+
+def slots_of(recipes: Sequence[Recipe], gpus_each: int) -> list[Slot]:
+    """Slots of this machine for the points of a sweep; one that is the whole machine has no variables."""
+    gpus = visible_gpus()
+    on_cpu = any(recipe.settings.get("use_cpu") is True for recipe in recipes)
+    if not gpus or on_cpu:
+        return _cpu_slots(recipes)
+    if gpus_each == len(gpus):
+        return [Slot(_gpu_name(gpus), {})]
+    slots = []
+    for start in range(0, len(gpus) - gpus_each + 1, gpus_each):
+        names = gpus[start : start + gpus_each]
+        slots.append(Slot(_gpu_name(names), {"CUDA_VISIBLE_DEVICES": ",".join(names)}))
+    return slots
+
+
+def _gpu_name(names: Sequence[str]) -> str:
+    return f"GPU {','.join(names)}"
+
+
+def _cpu_slots(recipes: Sequence[Recipe]) -> list[Slot]:
+    """As many slots as there are points, cores and memory for; the cores are divided among them.
+
+    OMP_NUM_THREADS, if it is set, is the number of cores of each.
+    """
+    cores = len(os.sched_getaffinity(0))
+    most = min(len(recipes), cores)
+    threads_set = os.environ.get(THREADS, "")
+    if threads_set.isdigit() and int(threads_set) > 0:
+        most = min(most, max(1, cores // int(threads_set)))
+    memory = max(_memory_of_a_point(recipe) for recipe in recipes)
+    count = max(1, min(most, int(_available_memory() / memory)))
+    if count == 1:
+        return [Slot("CPU", {})]
+    variables = {THREADS: threads_set or str(cores // count)}
+    return [Slot(f"CPU slot {number}", variables) for number in range(1, count + 1)]
+
+
+def _memory_of_a_point(recipe: Recipe) -> float:
+    """Bytes that a training takes at most, roughly. Models of the hub count as none."""
+    folder = Path(recipe.text("model_name_or_path"))
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return PROGRAM + OF_WEIGHTS * weights
+
+
+def _available_memory() -> float:
+    """Bytes of memory that programs can still take on this machine."""
+    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+        name, _, amount = line.partition(":")
+        if name == "MemAvailable":
+            return float(amount.split()[0]) * 1024
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

@@ -1,0 +1,1 @@
+"""A stand-in for LLaMA-Factory that trains nothing, for the tests of sweeps."""
