@@ -104,11 +104,11 @@ def sweep(
     rows: list[Row] = []
     failures: list[Row] = []
     meaning = None
-    outcomes = finish_points([recipe for _, recipe in runs], evaluation, slots, target)
-    with closing(outcomes):
-        for (point, recipe), outcome in zip(runs, outcomes, strict=True):
+    work_results = finish_points([recipe for _, recipe in runs], evaluation, slots, target)
+    with closing(work_results):
+        for (point, recipe), work_result in zip(runs, work_results, strict=True):
             folder = recipe.output_dir
-            error = outcome.error
+            error = work_result.error
             if not error:
                 try:
                     value, meaning = score(folder, evaluation is not None, metric)

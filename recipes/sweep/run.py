@@ -13,7 +13,15 @@ from pathlib import Path
 import click
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.execution import Observer, Outcome, Slot, Task, end_processes, run_here, run_processes
+from tuneyard.core.execution import (
+    Observer,
+    Slot,
+    WorkItem,
+    WorkResult,
+    end_processes,
+    run_here,
+    run_processes,
+)
 from tuneyard.core.files import read_object, write_json
 from tuneyard.core.training_run import TRAINING
 from tuneyard.recipes.check import ask_check, quick_check
@@ -90,31 +98,31 @@ def is_trained(recipe: Recipe, target: Machine) -> bool:
 
 def finish_points(
     recipes: Sequence[Recipe], evaluation: str | None, slots: Sequence[Slot], target: Machine
-) -> Generator[Outcome]:
+) -> Generator[WorkResult]:
     """Bring checked points to finished, scored ones, in the order of the grid: one in each slot at a time.
 
     Points that another process works on come last. A point that fails does not end the others.
     """
     is_whole_machine = len(slots) == 1 and not slots[0].environment
-    tasks: dict[str, Task] = {}
+    items: dict[str, WorkItem] = {}
     for recipe in recipes:
         folder = recipe.output_dir
         if not is_finished(recipe, evaluation, target):
             arguments = (recipe, evaluation, not is_whole_machine)
-            tasks[folder.name] = Task(folder.name, finish, arguments, partial(is_free, folder))
-    progress = Progress(len(recipes), len(recipes) - len(tasks))
+            items[folder.name] = WorkItem(folder.name, finish, arguments, partial(is_free, folder))
+    progress = SweepProgress(len(recipes), len(recipes) - len(items))
     if is_whole_machine:
-        outcomes = run_here(tasks.values(), progress)
+        work_results = run_here(items.values(), progress)
     else:
-        outcomes = run_processes(tasks.values(), slots, progress)
-    with closing(outcomes):
+        work_results = run_processes(items.values(), slots, progress)
+    with closing(work_results):
         for recipe in recipes:
             name = recipe.output_dir.name
-            if name in tasks:
-                yield next(outcomes)
+            if name in items:
+                yield next(work_results)
             else:
                 click.echo(f"{recipe.output_dir}: up to date")
-                yield Outcome(name)
+                yield WorkResult(name)
 
 
 def finish(recipe: Recipe, evaluation: str | None, has_log: bool) -> None:
@@ -127,7 +135,7 @@ def finish(recipe: Recipe, evaluation: str | None, has_log: bool) -> None:
         evaluate(recipe.output_dir, evaluation, has_log)
 
 
-class Progress(Observer):
+class SweepProgress(Observer):
     """Prints a line when a point starts and when it has ended, and what the points print, once each."""
 
     def __init__(self, total: int, finished: int) -> None:
@@ -144,20 +152,20 @@ class Progress(Observer):
         else:
             click.echo(f"{name}: started on {slot.name}", err=True)
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, work_result: WorkResult) -> None:
         """Print what a point has printed and no other one before, and how many have ended."""
-        self._running.remove(outcome.name)
+        self._running.remove(work_result.name)
         self._ended += 1
-        for line in outcome.output.splitlines():
+        for line in work_result.output.splitlines():
             if line not in self._printed:
                 click.echo(line)
             self._printed.add(line)
         verb = "finished"
-        if outcome.error:
+        if work_result.error:
             self._failed += 1
             verb = "failed"
-            click.echo(f"{outcome.name}: {outcome.error}", err=True)
-        counts = f"{self._ended}/{self._total} {outcome.name} {verb}"
+            click.echo(f"{work_result.name}: {work_result.error}", err=True)
+        counts = f"{self._ended}/{self._total} {work_result.name} {verb}"
         if self._running or self._failed:
             counts += f" ({len(self._running)} running, {self._failed} failed)"
         click.echo(counts, err=True)

@@ -1,4 +1,4 @@
-"""The ordered map of tasks: its order, slots, failures, held and lost tasks, and how it ends."""
+"""The ordered map of work items: its order, slots, failures, held and lost items, and how it ends."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.unit.recipes.test_launch import alive
 from tuneyard.core import execution
 from tuneyard.core.errors import ContentError
-from tuneyard.core.execution import HeldError, Observer, Outcome, Slot, Task, run_here, run_processes
+from tuneyard.core.execution import HeldError, Observer, Slot, WorkItem, WorkResult, run_here, run_processes
 
 SLOTS = [Slot("first", {"PART": "a"}), Slot("second", {"PART": "b"})]
 
@@ -35,9 +35,9 @@ class Journal(Observer):
         self.most_running = max(self.most_running, self.running)
         self.lines.append(f"start {name}")
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, result: WorkResult) -> None:
         self.running -= 1
-        self.lines.append(f"end {outcome.name}")
+        self.lines.append(f"end {result.name}")
 
     def held(self, name: str) -> None:
         self.running -= 1
@@ -96,12 +96,12 @@ def note_pid_and_sleep(file: Path) -> None:
 
 def test_outcomes_come_in_the_order_of_the_tasks_and_slots_are_never_shared() -> None:
     seconds = [0.6, 0.0, 0.0, 0.0]
-    tasks = [Task(str(number), slot_after, (time,)) for number, time in enumerate(seconds)]
+    items = [WorkItem(str(number), slot_after, (time,)) for number, time in enumerate(seconds)]
     journal = Journal()
-    outcomes = list(run_processes(tasks, SLOTS, journal))
-    assert [outcome.name for outcome in outcomes] == ["0", "1", "2", "3"]
-    assert {outcome.record for outcome in outcomes} == {"a", "b"}
-    assert outcomes[0].output == "slept 0.6 s\n"
+    results = list(run_processes(items, SLOTS, journal))
+    assert [result.name for result in results] == ["0", "1", "2", "3"]
+    assert {result.record for result in results} == {"a", "b"}
+    assert results[0].output == "slept 0.6 s\n"
     assert journal.lines.index("end 1") < journal.lines.index("end 0")
     assert journal.most_running == 2
     assert journal.slot_names == {"first", "second"}
@@ -110,36 +110,38 @@ def test_outcomes_come_in_the_order_of_the_tasks_and_slots_are_never_shared() ->
 def test_tasks_are_drawn_when_a_slot_is_free() -> None:
     drawn = []
 
-    def tasks():
+    def items():
         for number in range(4):
             drawn.append(number)
-            yield Task(str(number), slot_after, (0,))
+            yield WorkItem(str(number), slot_after, (0,))
 
-    outcomes = run_processes(tasks(), SLOTS[:1], Observer())
-    next(outcomes)
-    assert drawn == [0]  # none while the caller works on the first outcome
-    assert [outcome.name for outcome in outcomes] == ["1", "2", "3"]
+    results = run_processes(items(), SLOTS[:1], Observer())
+    next(results)
+    assert drawn == [0]  # none while the caller works on the first result
+    assert [result.name for result in results] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("run", [run_here, lambda *words: run_processes(words[0], SLOTS, words[1])])
 def test_a_task_that_fails_does_not_end_the_others(run) -> None:
-    tasks = [Task(kind, fail, (kind,)) for kind in ("content", "disk")] + [Task("good", slot_after, (0,))]
-    outcomes = list(run(tasks, Observer()))
-    errors = [outcome.error for outcome in outcomes]
+    items = [WorkItem(kind, fail, (kind,)) for kind in ("content", "disk")] + [
+        WorkItem("good", slot_after, (0,))
+    ]
+    results = list(run(items, Observer()))
+    errors = [result.error for result in results]
     assert errors == ["row 3 is empty", "out/x: No space left on device", ""]
 
 
 def test_a_defect_in_a_process_has_its_reason_and_its_traceback() -> None:
-    (outcome,) = run_processes([Task("x", fail, ("defect",))], SLOTS, Observer())
-    assert outcome.error == "its process ended with exit code 1: ZeroDivisionError: by nothing"
-    assert "Traceback" in outcome.output
+    (result,) = run_processes([WorkItem("x", fail, ("defect",))], SLOTS, Observer())
+    assert result.error == "its process ended with exit code 1: ZeroDivisionError: by nothing"
+    assert "Traceback" in result.output
 
 
 def test_the_task_of_a_lost_process_runs_again_once(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(execution, "HELD_EVERY", 0.05)
     journal = Journal()
-    tasks = [Task("once", die_once, (tmp_path / "mark",)), Task("always", fail, ("kill",))]
-    once, always = run_processes(tasks, SLOTS, journal)
+    items = [WorkItem("once", die_once, (tmp_path / "mark",)), WorkItem("always", fail, ("kill",))]
+    once, always = run_processes(items, SLOTS, journal)
     assert (once.record, once.error) == (7, "")
     assert "SIGKILL" in always.error
     assert sorted(line for line in journal.lines if line.startswith("lost")) == [
@@ -175,19 +177,19 @@ def test_a_task_that_another_process_holds_is_taken_when_it_is_free(
             super().held(name)
             holder.close()
 
-    held = Task("held", hold_for_others, (lock,))
+    held = WorkItem("held", hold_for_others, (lock,))
     if asks:
-        held = Task("held", hold_for_others, (lock,), is_free)
-    tasks = [held, Task("other", slot_after, (0,))]
+        held = WorkItem("held", hold_for_others, (lock,), is_free)
+    items = [held, WorkItem("other", slot_after, (0,))]
     journal = Releasing()
-    outcomes = list(run_here(tasks, journal) if here else run_processes(tasks, SLOTS, journal))
-    assert [(outcome.name, outcome.error) for outcome in outcomes] == [("held", ""), ("other", "")]
+    results = list(run_here(items, journal) if here else run_processes(items, SLOTS, journal))
+    assert [(result.name, result.error) for result in results] == [("held", ""), ("other", "")]
     assert journal.lines.index("end other") < journal.lines.index("end held")
     assert ("waiting held" if asks else "held held") in journal.lines
 
 
 def numbers(file: Path, process: "subprocess.Popen[bytes]") -> list[int]:
-    """Wait for the numbers that a task notes in a file."""
+    """Wait for the numbers that an item notes in a file."""
     deadline = time.monotonic() + 20
     while not file.exists() or not file.read_text():
         assert time.monotonic() < deadline and process.poll() is None
@@ -201,10 +203,10 @@ def test_whatever_ends_the_map_ends_its_tasks_and_what_they_have_started(tmp_pat
 import signal, sys
 from pathlib import Path
 from tests.unit.core.test_execution import SLOTS, note_pid_and_sleep
-from tuneyard.core.execution import Observer, Task, run_processes
+from tuneyard.core.execution import Observer, WorkItem, run_processes
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 files = [Path({str(tmp_path)!r}, name) for name in "ab"]
-list(run_processes([Task(file.name, note_pid_and_sleep, (file,)) for file in files], SLOTS, Observer()))
+list(run_processes([WorkItem(file.name, note_pid_and_sleep, (file,)) for file in files], SLOTS, Observer()))
 """
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
     started = [number for name in "ab" for number in numbers(tmp_path / name, process)]
@@ -212,5 +214,5 @@ list(run_processes([Task(file.name, note_pid_and_sleep, (file,)) for file in fil
     process.wait(20)
     deadline = time.monotonic() + 10
     while any(alive(number) for number in started):
-        assert time.monotonic() < deadline, "a task outlived the map"
+        assert time.monotonic() < deadline, "an item outlived the map"
         time.sleep(0.05)

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.messages import raises
-from tuneyard.core.errors import RequestError
+from tuneyard.core.execution import HeldError
 from tuneyard.recipes import output_dir
 
 
@@ -158,8 +158,11 @@ def test_set_aside_takes_the_first_free_name(tmp_path):
 
 
 def test_reserved_only_once(tmp_path):
-    busy = raises(RequestError)
-    with output_dir.reserved(tmp_path / "out"), busy, output_dir.reserved(tmp_path / "out"):
+    folder = tmp_path / "out"
+    busy = raises(HeldError)
+    with output_dir.reserved(folder), busy, output_dir.reserved(folder):
         pass
-    with output_dir.reserved(tmp_path / "out"):
-        pass
+    with output_dir.reserved(folder):
+        assert not output_dir.is_free(folder)
+    assert output_dir.is_free(folder) and output_dir.is_free(tmp_path / "none")
+    assert not (tmp_path / "none").exists()

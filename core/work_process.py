@@ -1,6 +1,6 @@
-"""python -m tuneyard.core.task_process PARENT DESCRIPTOR: runs one task of core/execution.py.
+"""python -m tuneyard.core.work_process PARENT DESCRIPTOR: runs one work item of core/execution.py.
 
-The function and its arguments come pickled on the standard input. Its answer is written to the descriptor.
+The function and its arguments come pickled on the standard input. Its reply is written to the descriptor.
 The process ends with its parent.
 """
 
@@ -12,12 +12,12 @@ from tuneyard.core.execution import call, end_with
 
 
 def work(parent: int, descriptor: int) -> None:
-    """Run the task. An error that no user can act on ends the process with a traceback."""
+    """Run the item. An error that no user can act on ends the process with a traceback."""
     end_with(parent)
     function, arguments = pickle.load(sys.stdin.buffer)
-    answer = call(function, arguments)
+    reply = call(function, arguments)
     with os.fdopen(descriptor, "wb") as file:
-        pickle.dump(answer, file)
+        pickle.dump(reply, file)
 
 
 if __name__ == "__main__":
