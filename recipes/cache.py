@@ -19,6 +19,7 @@ from tuneyard.core.files import read_object, sha256, versions, write_text
 
 CODE = (
     Path(__file__).with_name("inspection.py"),
+    Path(__file__).with_name("layout.py"),
     Path(__file__).with_name("rows.py"),
     ROOT / "core/llamafactory.py",
     ROOT / "core/template_fit.py",

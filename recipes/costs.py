@@ -34,9 +34,26 @@ OPTIMIZERS = {"adafactor": 1, "sgd": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "p
 WITHOUT_REFERENCE = ("orpo", "simpo")  # pref_loss of stage dpo
 # What changes memory or time by an amount that is not worked out here.
 UNMODELLED = (
-    "enable_liger_kernel", "fsdp", "mixture_of_depths", "ray_num_workers", "shift_attn", "upcast_layernorm",
-    "use_apollo", "use_badam", "use_dora", "use_galore", "use_kt", "use_llama_pro", "use_muon", "use_unsloth",
+    "fsdp", "mixture_of_depths", "ray_num_workers", "shift_attn", "upcast_layernorm", "use_adam_mini",
+    "use_dora", "use_hyper_parallel", "use_kt", "use_mca", "use_unsloth", "use_unsloth_gc",
 )  # fmt: skip
+# Optimizers whose memory is worked out, but not the time of their singular values or orthogonal matrices.
+SLOW_STEPS = ("use_apollo", "use_galore", "use_muon")
+PROJECTING = ("use_apollo", "use_galore")
+OWN_LOSSES = ("use_asft_loss", "use_dft_loss", "use_eaft_loss")  # which need logits
+LIGER_MODELS = (
+    "gemma", "gemma2", "gemma3", "gemma3_text", "glm", "glm4", "glm4v", "granite", "llama", "llava",
+    "mistral", "mixtral", "mllama", "olmo2", "paligemma", "phi3", "qwen2", "qwen2_vl", "qwen2_5_vl", "qwen3",
+    "qwen3_moe", "qwen3_next", "qwen3_5", "gpt_oss",
+)  # fmt: skip
+"""Model types that LLaMA-Factory 0.9.5 gives Liger's kernels. It trains others without, with a warning."""
+# Values of 2 bytes that a layer keeps for each token: multiples of the hidden and of the intermediate size.
+# Counted in transformers 5.6 with PEFT 0.18 under autocast (tests/integration/test_plan_memory.py).
+KEPT_BY_ADAPTER, KEPT_WITH_DROPOUT, KEPT_BY_WEIGHTS = (14, 4), (26, 6), (17, 4)
+KEPT_UNTRAINED, KEPT_BY_TOWER = (8, 3), (12, 3)
+# Bytes for each token and entry of the vocabulary, counted there too. With a reference model, the log
+# probabilities of the trained model are kept while it reads; kto reads a third time.
+LOGITS, LOGITS_WITH_REFERENCE, LOGITS_OF_KTO = 10, 16, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +133,24 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
 
 
 @dataclass(frozen=True, slots=True)
+class Tower:
+    """The part of a model that reads images, with its projector (recipes/layout.py, `tower_facts`)."""
+
+    parameters: int
+    linear: int
+    hidden: int
+    intermediate: int
+    layers: int
+    patch: int
+    patches: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Shapes:
-    """A model's parameters in all, trainable, in linear layers and in the embedding, and its sizes."""
+    """A model's parameters in all, trainable, in linear layers and in the embedding, and its sizes.
+
+    The others are those of `trained_facts` in recipes/layout.py. Sizes and layers are the text model's.
+    """
 
     parameters: int
     trainable: int
@@ -126,13 +159,35 @@ class Shapes:
     intermediate: int
     layers: int
     vocabulary: int
+    largest: int = 0
+    layers_below: int = 0
+    layers_between: int = 0
+    block: int = 0
+    optimizer_values: int | None = None
+    tower: Tower | None = None
+    model_type: str = ""
+
+    @property
+    def text_linear(self) -> int:
+        """Weights of linear layers that each token passes."""
+        if self.tower is None:
+            return self.linear
+        return self.linear - self.tower.linear
+
+    @property
+    def text_parameters(self) -> int:
+        """Parameters without those of the tower."""
+        if self.tower is None:
+            return self.parameters
+        return self.parameters - self.tower.parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
     """A training: tokens of a micro batch, bits of frozen parameters, ZeRO stage, ranks, recomputing.
 
-    Of a row's `sequences` the share `learned` is trained on; each token is `read` so often without gradients.
+    `full`: the model's own parameters are trained (full, freeze), and not an adapter. Of a row's `sequences`
+    the share `learned` is trained on; each token is `read` so often without gradients.
     """
 
     tokens: int
@@ -149,6 +204,13 @@ class Setup:
     sequences: int = 1
     learned: float = 1.0
     read: float = 0.0
+    kept: tuple[int, int] = KEPT_BY_ADAPTER  # by a layer for each token
+    logits: int = LOGITS
+    fused_loss: bool = False  # Liger's, which computes the logits in chunks
+    one_block: bool = False  # BAdam trains one layer at a time, in fp32, of a model in bf16
+    layerwise: bool = False  # each gradient is freed once its parameter is updated
+    input_gradients: bool = False  # PEFT lets gradients flow down to the embedding
+    trains_tower: bool = False
 
 
 class Memory(NamedTuple):
@@ -194,7 +256,10 @@ class Duration(NamedTuple):
 
 
 def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
-    """Bytes per GPU of a training: a lower and an upper end, which is at most half above the lower."""
+    """Bytes per GPU of a training: a lower and an upper end, which is at most half above the lower.
+
+    Images, whose number is not known, add to the upper end alone.
+    """
     shared = split = 1  # ranks that share gradients and optimizer, and those that share the weights
     if setup.stage >= 2:
         shared = setup.ranks
@@ -202,21 +267,25 @@ def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
         split = setup.ranks
     rest = shapes.parameters - shapes.linear  # embedding, head, norms and biases
     each = {4: NF4, 8: 1.0}.get(setup.bits, BF16)
-    frozen = 0.0
-    if not setup.full:  # LoRA
+    trained = shapes.trainable * setup.trained_bytes / split
+    if setup.one_block:
+        frozen = float(shapes.parameters * BF16)
+        trained = 0.0
+    elif setup.full:
+        frozen = float((shapes.parameters - shapes.trainable) * BF16)
+    else:
         frozen = shapes.linear * each + rest * BF16
     frozen = (frozen + setup.reference * shapes.parameters * BF16) / split
-    trained = shapes.trainable * setup.trained_bytes / split
-    gradients = shapes.trainable * setup.trained_bytes / shared
-    optimizer = shapes.trainable * setup.optimizer_bytes / shared
+    gradients = _gradient_bytes(shapes, setup) / shared
+    optimizer: float = optimizer_bytes(shapes, setup) / shared
     if setup.full and setup.stage >= 2:  # DeepSpeed trains bf16 weights with an fp32 master copy
         trained, gradients = trained / 2, gradients / 2
-        optimizer += shapes.parameters * FP32 / shared
+        optimizer += shapes.trainable * FP32 / shared
     if setup.offload_optimizer:
         optimizer = 0
     if setup.offload_weights:
         frozen = trained = 0
-    layers = 2 * shapes.linear / shapes.layers + shapes.hidden * shapes.vocabulary
+    layers = 2 * shapes.text_linear / shapes.layers + shapes.hidden * shapes.vocabulary
     gathered = 0.0
     if split > 1:
         gathered = layers * BF16
@@ -233,33 +302,100 @@ def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
         gradients * most, optimizer * most, kept * ACTIVATIONS, CUDA[1],
     )  # fmt: skip
     share = min(1.0, WIDEST * lower.total / upper.total)
-    return lower, Memory(*(part * share for part in upper))
+    upper = Memory(*(part * share for part in upper))
+    return lower, upper._replace(activations=upper.activations + _images(shapes, setup))
+
+
+def _gradient_bytes(shapes: Shapes, setup: Setup) -> float:
+    if setup.one_block:
+        return shapes.block * (BF16 + FP32)  # and the copy that the optimizer reads
+    if setup.layerwise:
+        return shapes.largest * setup.trained_bytes
+    return shapes.trainable * setup.trained_bytes
+
+
+def optimizer_bytes(shapes: Shapes, setup: Setup) -> float:
+    """Bytes of the optimizer's state. BAdam also keeps its block's parameters in fp32."""
+    if setup.one_block:
+        return shapes.block * (FP32 + 2 * FP32)
+    if shapes.optimizer_values is not None:
+        return shapes.optimizer_values * setup.trained_bytes
+    return shapes.trainable * setup.optimizer_bytes
 
 
 def _activations(shapes: Shapes, setup: Setup) -> float:
-    """Bytes kept for the backward pass, and the logits (bf16, twice fp32), the largest part.
+    """Bytes kept for the backward pass, and the logits, the largest part.
 
-    A layer keeps about 8 tensors of the hidden size and 3 of the intermediate size in bf16. SDPA writes no
-    attention. Recomputing keeps one hidden tensor for each layer, and one layer in full.
+    SDPA writes no attention. LLaMA-Factory recomputes only layers with trained parameters: each keeps its
+    input, and the one that is recomputed all. An untrained layer keeps all if gradients flow through it.
     """
-    layer = setup.tokens * (8 * shapes.hidden + 3 * shapes.intermediate) * BF16
-    inputs = setup.tokens * shapes.hidden * BF16 * shapes.layers
-    logits = setup.tokens * shapes.vocabulary * (BF16 + 2 * FP32)
-    if setup.recompute:
-        return logits + inputs + layer
-    return logits + layer * shapes.layers
+
+    def layer_bytes(kept: tuple[int, int]) -> float:
+        hidden, intermediate = kept
+        return setup.tokens * (hidden * shapes.hidden + intermediate * shapes.intermediate) * BF16
+
+    layer, untrained = layer_bytes(setup.kept), layer_bytes(KEPT_UNTRAINED)
+    inputs = setup.tokens * shapes.hidden * BF16
+    logits: float = setup.tokens * shapes.vocabulary * setup.logits
+    if setup.fused_loss and shapes.model_type in LIGER_MODELS:
+        logits = _fused_loss_bytes(shapes, setup.tokens)
+    below, trained, between = _layers(shapes, setup)
+    if not setup.recompute:
+        return logits + layer * trained + untrained * between
+    if setup.input_gradients:
+        between += below
+    return logits + inputs * trained + layer * bool(trained) + untrained * between
+
+
+def _layers(shapes: Shapes, setup: Setup) -> tuple[int, int, int]:
+    """Layers without gradients below, trained ones, and untrained ones with gradients, at BAdam's worst."""
+    if setup.one_block:
+        return 0, 1, shapes.layers - 1
+    between = shapes.layers_between
+    return shapes.layers_below, shapes.layers - shapes.layers_below - between, between
+
+
+def _fused_loss_bytes(shapes: Shapes, tokens: int) -> float:
+    """Bytes of Liger's loss: the gradient of its input, and the bf16 logits of one chunk of tokens.
+
+    Source: liger_kernel/ops/fused_linear_cross_entropy.py, release 0.8.5.
+    """
+    chunks = math.ceil(shapes.vocabulary / shapes.hidden)
+    chunk = min(tokens, 1 << (max(1, math.ceil(tokens / chunks)) - 1).bit_length())
+    return (tokens * shapes.hidden + 2 * chunk * shapes.vocabulary) * BF16
+
+
+def _images(shapes: Shapes, setup: Setup) -> float:
+    """Bytes that images take at most: every token is one of an image.
+
+    Pixels come in fp32 and are copied to bf16. A frozen tower keeps one layer at a time, but all of them if
+    PEFT makes its first layer pass gradients down, since LLaMA-Factory does not recompute frozen layers.
+    """
+    tower = shapes.tower
+    if tower is None or tower.patches is None:
+        return 0
+    hidden, intermediate = KEPT_BY_TOWER
+    if setup.trains_tower:
+        hidden, intermediate = KEPT_BY_WEIGHTS
+    layer = (hidden * tower.hidden + intermediate * tower.intermediate) * BF16
+    kept = layer
+    if setup.trains_tower and setup.recompute:
+        kept += tower.layers * tower.hidden * BF16
+    elif setup.trains_tower or setup.input_gradients:
+        kept *= tower.layers
+    return setup.tokens * tower.patches * (tower.patch * (FP32 + BF16) + kept)
 
 
 def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
-    """Bytes of one checkpoint: the trainable parameters, and Adam's state unless `only_model`."""
+    """Bytes of one checkpoint: the trainable parameters, and the optimizer's state unless `only_model`."""
     weights: float = shapes.trainable * setup.trained_bytes
     if setup.full:
         weights = shapes.parameters * BF16
     if only_model:
         return weights
-    size = weights + shapes.trainable * setup.optimizer_bytes
+    size = weights + optimizer_bytes(shapes, setup)
     if setup.full and setup.stage >= 2:
-        size += shapes.parameters * FP32  # the master copy
+        size += shapes.trainable * FP32  # the master copy
     return size
 
 
@@ -269,11 +405,40 @@ def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:
     2 a weight forward, 2 back through the activations, 2 for gradients, the forward again when recomputed
     (Kaplan et al. 2020, arXiv:2001.08361, appendix B). Attention is to half a row on average.
     """
-    matrices = shapes.linear + shapes.hidden * shapes.vocabulary
+    head = shapes.hidden * shapes.vocabulary
+    matrices = shapes.text_linear + head
     attention = length * shapes.hidden * shapes.layers
-    again = 2 if setup.recompute else 0
-    trained = (4 + 2 * setup.full + again) * matrices + (6 + again) * attention
-    return tokens * (setup.learned * trained + setup.read * 2 * (matrices + attention))
+    below, recomputed, _ = _layers(shapes, setup)
+    if setup.one_block:
+        below = (shapes.layers - 1) // 2  # on average over the blocks
+    if setup.input_gradients:
+        below = 0
+    back = 1 - below / shapes.layers
+    again = 0.0
+    if setup.recompute:
+        again = 2 * recomputed / shapes.layers
+    trained = shapes.trainable
+    if setup.one_block:
+        trained = shapes.block
+    share = 0.0  # of the weights that get gradients; an adapter's are few
+    if setup.full:
+        share = min(1, trained / shapes.text_parameters)
+    layers = (2 + 2 * back + again) * shapes.text_linear
+    products = layers + (4 + again) * head + 2 * share * matrices + (2 + 4 * back + again) * attention
+    return tokens * (setup.learned * products + setup.read * 2 * (matrices + attention))
+
+
+def image_flops(shapes: Shapes, setup: Setup, tokens: float) -> float:
+    """Operations of the tower at most: every token is one of an image."""
+    tower = shapes.tower
+    if tower is None or tower.patches is None:
+        return 0
+    passes = 2.0
+    if setup.trains_tower:
+        passes = 6 + 2 * setup.recompute
+    elif setup.input_gradients:
+        passes = 4
+    return tokens * tower.patches * tower.linear * (setup.learned * passes + setup.read * 2)
 
 
 def duration(
@@ -296,7 +461,7 @@ def duration(
     busy = work / (gpu.operations * PEAK) + activations * pace.moved / gpu.bandwidth
     launches = micro_batches * shapes.layers * pace.launched
     middle = (busy**3 + launches**3) ** (1 / 3)
-    middle += micro_batches * shapes.trainable * pace.updated
+    middle += micro_batches * (shapes.block if setup.one_block else shapes.trainable) * pace.updated
     if setup.bits < 16:
         middle += micro_batches * shapes.linear * pace.unpacked / gpu.bandwidth
     if setup.stage >= 3:
@@ -312,37 +477,60 @@ def shapes_of(model: dict[str, Any]) -> Shapes:
         why = f"the model's config is not at hand ({model['error']})"
         raise RequestError(f"{why}; give a folder with config.json: --model DIR")
     if model["trainable"] is None:
-        raise RequestError("only finetuning_type lora and full can be planned")
-    return Shapes(**{name: model[name] for name in Shapes.__slots__})
+        raise RequestError("LLaMA-Factory cannot adapt the model")
+    sizes = {name: model[name] for name in Shapes.__slots__ if name in model}
+    if sizes.get("tower"):
+        sizes["tower"] = Tower(**sizes["tower"])
+    return Shapes(**sizes)
 
 
 def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
     """Setup in which a recipe trains rows of at most `longest` tokens over `ranks` processes."""
     settings, zero = recipe.settings, recipe.zero()
-    stage = TRAINING_STAGES.get(str(settings.get("stage", "sft")), TrainingStage(None))
+    stage_name, method = str(settings.get("stage", "sft")), settings.get("finetuning_type", "lora")
+    stage = TRAINING_STAGES.get(stage_name, TrainingStage(None))
     trained = BF16 if settings.get("pure_bf16") is True else FP32
     compares = stage.reads_reference is None and settings.get("pref_loss", "sigmoid") not in WITHOUT_REFERENCE
-    second = settings.get("finetuning_type", "lora") != "lora" or bool(settings.get("ref_model"))
+    second = method != "lora" or bool(settings.get("ref_model"))
+    is_adapter = method in ("lora", "oft")
+    kept = KEPT_BY_WEIGHTS
+    if is_adapter:
+        kept = KEPT_WITH_DROPOUT if recipe.number("lora_dropout", 0) and method == "lora" else KEPT_BY_ADAPTER
+    logits = LOGITS
+    if stage_name == "kto":
+        logits = LOGITS_OF_KTO
+    elif compares:
+        logits = LOGITS_WITH_REFERENCE
+    recompute = settings.get("disable_gradient_checkpointing") is not True
+    bits = int(recipe.number("quantization_bit", 16))
+    needs_logits = stage_name not in ("pt", "sft") or any(map(settings.get, OWN_LOSSES))
     return Setup(
         tokens=longest * int(recipe.number("per_device_train_batch_size", 8)) * stage.sides,
-        full=settings.get("finetuning_type") == "full",
-        bits=int(recipe.number("quantization_bit", 16)),
+        full=not is_adapter,
+        bits=bits,
         stage=int(str(zero.get("stage", 0))),
         ranks=ranks,
         offload_optimizer="offload_optimizer" in zero,
         offload_weights="offload_param" in zero,
-        recompute=settings.get("disable_gradient_checkpointing") is not True,
+        recompute=recompute,
         optimizer_bytes=OPTIMIZERS.get(str(settings.get("optim")), 2 * trained),
         trained_bytes=trained,
         reference=second and (compares or stage.reads_reference is True),
         sequences=stage.sequences,
         learned=stage.learned,
         read=stage.read + float(compares),
+        kept=kept,
+        logits=logits,
+        fused_loss=settings.get("enable_liger_kernel") is True and not needs_logits,
+        one_block=settings.get("use_badam") is True,
+        layerwise=settings.get("galore_layerwise") is True or settings.get("apollo_layerwise") is True,
+        input_gradients=is_adapter and recompute and bits == 16,
+        trains_tower=settings.get("freeze_vision_tower") is False,
     )
 
 
 def unmodelled(recipe: Recipe, shapes: Shapes, quantised: bool) -> list[str]:
-    """List the parts of a recipe and its model (perhaps `quantised`) that the plan does not model."""
+    """List the parts of a recipe and its model (perhaps `quantised`) whose memory is not modelled."""
     settings = recipe.settings
     parts = [key for key in UNMODELLED if settings.get(key)]
     stage = TRAINING_STAGES.get(str(settings.get("stage", "sft")))
@@ -354,9 +542,23 @@ def unmodelled(recipe: Recipe, shapes: Shapes, quantised: bool) -> list[str]:
         parts.append("a model that is quantised as it is (counted in 16 bits)")
     if settings.get("pure_bf16") is True and settings.get("deepspeed"):
         parts.append("pure_bf16 under DeepSpeed")
-    if shapes.parameters - shapes.linear > 2.1 * shapes.hidden * shapes.vocabulary:
+    if any(map(settings.get, PROJECTING)) and settings.get("optim", "adamw_torch") != "adamw_torch":
+        parts.append(f"optim {settings['optim']} of projected gradients (counted as adamw_torch)")
+    if settings.get("use_badam"):
+        if settings.get("badam_mode", "layer") != "layer":
+            parts.append(f"badam_mode {settings['badam_mode']} (counted as layer)")
+        if settings.get("deepspeed"):
+            parts.append("use_badam under DeepSpeed")
+    if shapes.tower is not None and shapes.tower.patches is None:
+        parts.append(f"images, audio or video of {shapes.model_type}")
+    if shapes.text_parameters - shapes.text_linear > 2.1 * shapes.hidden * shapes.vocabulary:
         parts.append("weights outside of linear layers and vocabulary (experts?)")
     return parts
+
+
+def unmodelled_time(recipe: Recipe) -> list[str]:
+    """Settings that make a step slower by a time that is not modelled."""
+    return [key for key in SLOW_STEPS if recipe.settings.get(key)]
 
 
 def disk_of(recipe: Recipe, shapes: Shapes, setup: Setup, schedule: Schedule) -> tuple[int, int, int]:

@@ -18,6 +18,7 @@ from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.data import files_of
+from tuneyard.recipes.layout import tower_facts, trained_facts
 from tuneyard.recipes.rows import UntrainableEpochError, epoch, expected_errors, look, words
 from tuneyard.recipes.token_weights import read_weights, token_spans
 
@@ -297,6 +298,8 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, o
         "quantised": hasattr(config, "quantization_config"),  # GPTQ, AWQ: its weights are no 16 bits
         "vocabulary": len(model.get_input_embeddings().weight),
         "tied": _ties_embeddings(model),
+        "model_type": config.model_type,
+        "tower": tower_facts(model, config),
         **_adapted(config, model, model_args, finetuning_args),
     }
 
@@ -316,7 +319,7 @@ def _scales_positions(config: Any) -> bool:
 
 
 def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> dict[str, object]:
-    """Number of trainable parameters. LLaMA-Factory prepares the model for that and changes it."""
+    """Facts about the trainable parameters. LLaMA-Factory prepares the model for that and changes it."""
     import torch
     from llamafactory.model.adapter import init_adapter
 
@@ -337,8 +340,5 @@ def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> 
     except expected_errors() as error:
         return {"trainable": None, "unfit": unfit, "rejected": words(error)}
     trainable = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    trained = None
-    if finetuning_args.finetuning_type in ("full", "lora"):  # recipes/costs.py plans these
-        trained = int(sum(parameter.numel() for parameter in trainable.values()))
     moe = {"experts": experts, "trains_experts": any(EXPERTS in name for name in trainable)}
-    return {"trainable": trained, "unfit": unfit, "rejected": "", **moe}
+    return {**trained_facts(model, config, finetuning_args), "unfit": unfit, "rejected": "", **moe}

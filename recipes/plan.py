@@ -169,6 +169,8 @@ def make_plan(
     passes = 1 + setup.read / 3  # a trained one is three of those that only read
     micro_batches = schedule.steps * costs.gathered(recipe) * passes
     time = costs.duration(shapes, setup, work, total / ranks, micro_batches, gpu)
+    images = costs.image_flops(shapes, setup, total) / ranks / (gpu.operations * costs.PEAK)
+    time = time._replace(upper=time.upper + images)
     each, checkpoints, free = costs.disk_of(recipe, shapes, setup, schedule)
     steps, line = None, "rows and steps are not known"
     if schedule.rows:
@@ -188,6 +190,7 @@ def make_plan(
         "memory": {"lower": lower, "upper": upper},
         "seconds": seconds, "cost_per_hour": offer.price, "cost": cost,
         "not_modelled": costs.unmodelled(recipe, shapes, answer["model"]["quantised"]),
+        "time_not_modelled": costs.unmodelled_time(recipe),
         "checkpoint": each, "checkpoints": checkpoints, "disk_free": free,
     }  # fmt: skip
 
@@ -329,6 +332,8 @@ def _lines_below(plans: list[Plan]) -> list[str]:
     lines = [f"disk         {checkpoints} of {plan['checkpoint'] / 1e6:,.0f} MB{free}"]
     if plan["not_modelled"]:
         lines.append(f"unknown      what this adds to memory and time: {', '.join(plan['not_modelled'])}")
+    if plan["time_not_modelled"]:
+        lines.append(f"unknown      what this adds to time: {', '.join(plan['time_not_modelled'])}")
     return lines
 
 

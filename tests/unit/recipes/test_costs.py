@@ -10,16 +10,20 @@ from tests.conftest import ROOT
 from tuneyard.recipes.costs import (
     BF16,
     FP32,
+    KEPT_BY_ADAPTER,
+    KEPT_BY_WEIGHTS,
     NF4,
     PACE,
     SPREAD,
     WIDEST,
     Setup,
     Shapes,
+    Tower,
     checkpoint_bytes,
     duration,
     estimate,
     flops,
+    image_flops,
 )
 from tuneyard.recipes.hardware import GPUS
 
@@ -52,7 +56,7 @@ def cases():
             setup = Setup(
                 tokens=tokens, full=one.get("full", False), bits=one.get("bits", 16), ranks=one["gpus"],
                 stage=one.get("stage", 0), offload_optimizer=False, offload_weights=False, recompute=True,
-                optimizer_bytes=8,
+                optimizer_bytes=8, kept=KEPT_BY_WEIGHTS if one.get("full") else KEPT_BY_ADAPTER,
             )  # fmt: skip
             told = ", ".join(f"{key} {value}" for key, value in one.items() if key != "at")
             yield Case(f"{told}, {tokens} tokens", shapes, setup, gigabytes / one["gpus"], step)
@@ -218,3 +222,86 @@ def test_a_checkpoint_holds_what_is_trained_and_adams_state():
     assert checkpoint_bytes(LORA.shapes, LORA.setup, only_model=False) == 3 * FP32 * trained
     assert checkpoint_bytes(PAPER, ADAM, only_model=True) == 15e9
     assert checkpoint_bytes(PAPER, replace(ADAM, stage=3), only_model=False) == 14 * 7.5e9
+
+
+# 10 layers of 100 parameters each, and 200 in embedding and head: by hand
+MODEL = Shapes(1_200, 1_200, 1_000, 10, 20, 10, 10, largest=50, block=100)
+PLAIN = replace(ADAM, tokens=1, ranks=1, kept=KEPT_BY_WEIGHTS)
+
+
+def lower(shapes, **changed):
+    return estimate(shapes, replace(PLAIN, **changed))[0]
+
+
+def test_frozen_layers_are_kept_in_bf16():
+    freeze = replace(MODEL, trainable=200, layers_below=8)
+    memory = lower(freeze)
+    assert (memory.weights, memory.gradients, memory.optimizer) == (1_000 * 2 + 200 * 4, 800, 1_600)
+
+
+def test_badam_trains_one_layer_of_a_model_in_bf16():
+    memory = lower(MODEL, one_block=True)
+    assert (memory.weights, memory.gradients, memory.optimizer) == (1_200 * 2, 100 * 6, 100 * 12)
+
+
+def test_optimizers_that_keep_other_states():
+    galore = replace(MODEL, optimizer_values=321)
+    assert lower(galore).optimizer == 321 * 4
+    assert lower(galore, trained_bytes=BF16).optimizer == 321 * 2
+    assert lower(galore).gradients == 4_800
+    assert lower(galore, layerwise=True).gradients == 50 * 4
+    assert checkpoint_bytes(galore, PLAIN, only_model=False) == 1_200 * 2 + 321 * 4
+
+
+def test_layers_that_keep_their_inputs_and_those_that_keep_all():
+    """Bytes a token: input 2 × 10, trained layer 2 × (17 × 10 + 4 × 20), untrained 2 × (8 × 10 + 3 × 20)."""
+    logits, inputs, trained, untrained = 100, 20, 500, 280
+    assert lower(MODEL).activations == logits + 10 * inputs + trained
+    assert lower(MODEL, recompute=False).activations == logits + 10 * trained
+    upper_two = replace(MODEL, layers_below=8)
+    assert lower(upper_two).activations == logits + 2 * inputs + trained
+    assert lower(upper_two, recompute=False).activations == logits + 2 * trained
+    lower_two = replace(MODEL, layers_between=8)
+    assert lower(lower_two).activations == logits + 2 * inputs + trained + 8 * untrained
+    assert lower(MODEL, one_block=True).activations == logits + inputs + trained + 9 * untrained
+    adapter = lower(upper_two, full=False, input_gradients=True)
+    assert adapter.activations == logits + 2 * inputs + trained + 8 * untrained
+
+
+def test_the_logits():
+    large = replace(MODEL, vocabulary=1_000, hidden=100, model_type="qwen2")
+    plain = lower(large, tokens=64).activations
+    assert lower(large, tokens=64, logits=16).activations - plain == 64 * 1_000 * 6
+    # Liger: 10 chunks of 7 tokens, rounded up to 8: their bf16 logits twice, and the gradient of its input
+    fused = lower(large, tokens=64, fused_loss=True).activations
+    assert plain - fused == 64 * 1_000 * 10 - (2 * 8 * 1_000 + 64 * 100) * 2
+    assert lower(replace(large, model_type="gpt2"), tokens=64, fused_loss=True).activations == plain
+
+
+def test_images_widen_the_range_upwards():
+    """12 × 10 + 3 × 20 values of 2 bytes a layer; pixels of 6 bytes; 4 patches a token."""
+    seeing = replace(MODEL, tower=Tower(100, 80, 10, 20, layers=5, patch=30, patches=4))
+
+    def images(**changed):
+        setup = replace(PLAIN, **changed)
+        (low, high), (_, without) = estimate(seeing, setup), estimate(MODEL, setup)
+        assert low.activations == estimate(MODEL, setup)[0].activations
+        return high.activations - without.activations
+
+    assert images() == pytest.approx(4 * (30 * 6 + 360))
+    assert images(input_gradients=True) == pytest.approx(4 * (30 * 6 + 5 * 360))
+    assert images(trains_tower=True) == pytest.approx(4 * (30 * 6 + 500 + 5 * 20))
+    assert images(trains_tower=True, recompute=False) == pytest.approx(4 * (30 * 6 + 5 * 500))
+    assert image_flops(seeing, PLAIN, 10) == 10 * 4 * 80 * 2
+    assert image_flops(seeing, replace(PLAIN, trains_tower=True), 10) == 10 * 4 * 80 * 8
+    assert image_flops(MODEL, PLAIN, 10) == 0
+
+
+def test_operations_of_freezing_and_badam():
+    """6 a weight of a trained layer, 2 again; a layer without gradients is only read."""
+    shapes = replace(MODEL, vocabulary=0, parameters=1_000, trainable=1_000)
+    assert flops(shapes, PLAIN, 1, 0) == 8 * 1_000
+    upper_two = replace(shapes, trainable=200, layers_below=8)
+    assert flops(upper_two, PLAIN, 1, 0) == 8 * 200 + 2 * 800
+    # BAdam: gradients for a tenth, recomputed a tenth, and on average 6 of 10 layers pass gradients
+    assert flops(shapes, replace(PLAIN, one_block=True), 1, 0) == pytest.approx(2_000 + 2 * 600 + 200 + 200)

@@ -1,16 +1,22 @@
 """How a recipe's settings become the setup that is planned, and what is said to be unknown."""
 
 import json
+import re
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
 
 from tests.messages import printed
-from tuneyard.recipes.costs import Shapes, setup_of, unmodelled
+from tuneyard.recipes.costs import LIGER_MODELS, Shapes, Tower, setup_of, unmodelled, unmodelled_time
 from tuneyard.recipes.plan import fits
 from tuneyard.recipes.recipe import Recipe
 
 SHAPES = Shapes(1_000_000, 10_000, 800_000, 100, 400, 4, 1000)
+TOWER = Tower(
+    parameters=1000, linear=900, hidden=10, intermediate=40, layers=3, patch=1176, patches=None
+)  # fmt: skip
 
 
 def recipe(**settings):
@@ -73,7 +79,16 @@ def test_passes_through_the_tokens_of_a_row(settings, trained, read):
     [
         ({}, []),
         ({"stage": "pt", "use_dora": False}, []),
-        ({"use_dora": True, "use_galore": True}, ["use_dora", "use_galore"]),
+        ({"use_dora": True, "use_adam_mini": True}, ["use_adam_mini", "use_dora"]),
+        ({"use_galore": True, "optim": "adamw_torch"}, []),
+        (
+            {"use_galore": True, "optim": "adamw_8bit"},
+            ["optim adamw_8bit of projected gradients (counted as adamw_torch)"],
+        ),
+        ({"use_badam": True}, []),
+        ({"use_badam": True, "badam_mode": "ratio"}, ["badam_mode ratio (counted as layer)"]),
+        ({"use_badam": True, "deepspeed": "z3.json"}, ["use_badam under DeepSpeed"]),
+        ({"use_muon": True, "enable_liger_kernel": True, "use_llama_pro": True}, []),
         ({"stage": "ppo"}, ["stage ppo (more than one pass, or a second model)"]),
         ({"stage": "dpo"}, []),
         ({"stage": "dpo", "ref_model": "b"}, ["ref_model (taken to be as large as the model)"]),
@@ -102,3 +117,58 @@ def test_experts_are_not_modelled():
 def test_only_what_fits_by_the_upper_end_fits(lower, upper, unknown, words):
     memory = {"lower": {"total": lower}, "upper": {"total": upper}}
     assert fits({"memory": memory, "gpu_bytes": 10, "not_modelled": unknown}) == words
+
+
+def test_a_tower_whose_images_are_not_known():
+    hearing = replace(SHAPES, tower=TOWER, model_type="qwen2_audio")
+    assert unmodelled(recipe(), hearing, False) == ["images, audio or video of qwen2_audio"]
+    assert unmodelled(recipe(), replace(SHAPES, tower=replace(TOWER, patches=4)), False) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [({}, []), ({"use_muon": True}, ["use_muon"]), ({"use_galore": True}, ["use_galore"])],
+)
+def test_optimizers_whose_time_is_not_modelled(settings, names):
+    assert unmodelled_time(recipe(**settings)) == names
+
+
+@pytest.mark.parametrize(
+    ("settings", "full", "kept", "logits", "input_gradients"),
+    [
+        ({}, False, (14, 4), 10, True),
+        ({"lora_dropout": 0.1}, False, (26, 6), 10, True),
+        ({"finetuning_type": "oft"}, False, (14, 4), 10, True),
+        ({"quantization_bit": 4}, False, (14, 4), 10, False),
+        ({"disable_gradient_checkpointing": True}, False, (14, 4), 10, False),
+        ({"finetuning_type": "full"}, True, (17, 4), 10, False),
+        ({"finetuning_type": "freeze"}, True, (17, 4), 10, False),
+        ({"stage": "dpo"}, False, (14, 4), 16, True),
+        ({"stage": "dpo", "pref_loss": "simpo"}, False, (14, 4), 10, True),
+        ({"stage": "kto"}, False, (14, 4), 20, True),
+    ],
+)
+def test_what_a_method_keeps(settings, full, kept, logits, input_gradients):
+    setup = setup_of(recipe(**settings), 10, 1)
+    assert (setup.full, setup.kept, setup.logits) == (full, kept, logits)
+    assert setup.input_gradients is input_gradients
+
+
+@pytest.mark.parametrize(
+    ("settings", "fused"),
+    [({}, True), ({"stage": "pt"}, True), ({"stage": "dpo"}, False), ({"use_dft_loss": True}, False)],
+)
+def test_ligers_loss_is_for_stages_that_need_no_logits(settings, fused):
+    assert setup_of(recipe(enable_liger_kernel=True, **settings), 10, 1).fused_loss is fused
+    assert not setup_of(recipe(**settings), 10, 1).fused_loss
+
+
+def test_model_types_with_ligers_kernels_are_llamafactorys():
+    """Read from its source, without importing it."""
+    try:
+        files = distribution("llamafactory").files or []
+    except PackageNotFoundError:
+        pytest.skip("LLaMA-Factory is not installed")
+    (path,) = [file for file in files if file.as_posix() == "llamafactory/model/model_utils/liger_kernel.py"]
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "if model_type" in line]
+    assert set(re.findall(r'"(\w+)"', " ".join(lines))) == set(LIGER_MODELS)
