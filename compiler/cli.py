@@ -155,13 +155,14 @@ def _common(command: Any) -> Any:
 def compile_command(name: str, **options: Any) -> None:
     """Compile a dataset and register it in dataset_info.json."""
     from tuneyard.compiler.compile import compile_spec
+    from tuneyard.compiler.verify.bundled_recipe import new_recipe_words
 
     datasets = _report(compile_spec, name, **options)
     if datasets:
-        verify = shlex.join(
-            ["tuneyard", "data", "verify", load_spec(name).name, *same_options("--dataset-dir")]
-        )
-        next_step(None, after_setup(verify, "llamafactory"))
+        verify = ["tuneyard", "data", "verify", load_spec(name).name, *same_options("--dataset-dir")]
+        commands = [verify, new_recipe_words(datasets, options["out"], None)]
+        following = " && ".join(shlex.join(command) for command in commands if command)
+        next_step(None, after_setup(following, "llamafactory"))
 
 
 @_command("check demo_rte", "check rte --source train=samples/rte/train.jsonl")
@@ -457,7 +458,7 @@ def verify_command(
 ) -> None:
     """Load a dataset with LLaMA-Factory's own loader and audit the loss tokens of each example."""
     from tuneyard.compiler.verify import report
-    from tuneyard.compiler.verify.bundled_recipe import recipe_words
+    from tuneyard.compiler.verify.bundled_recipe import new_recipe_words, recipe_words
     from tuneyard.compiler.verify.dataset import datasets_of, read_settings, require_tokenizer, verify
     from tuneyard.compiler.verify.trained import read_recipe_file
 
@@ -482,7 +483,10 @@ def verify_command(
     if recipe:
         next_step("", ["tuneyard", "recipe", "check", recipe, *same_options("--model")])
     else:
-        next_step("", ["tuneyard", "recipe", "check", *recipe_words(datasets, out, verdict.stage, model)])
+        words = new_recipe_words(datasets, out, model)
+        if not words:
+            words = ["tuneyard", "recipe", "check", *recipe_words(datasets, out, verdict.stage, model)]
+        next_step("", words)
 
 
 @_command(

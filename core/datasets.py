@@ -1,8 +1,9 @@
 """The registry `dataset_info.json`, in which LLaMA-Factory, recipes and eval look datasets up."""
 
+import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,11 @@ RUNNING_IDEOGRAPHS = 10
 _IDEOGRAPHS = re.compile(f"[{HAN}]")
 # A table has the texts in place of the other values.
 _BLANK: tuple[object, ...] = ("", None, "[]", "{}", "null", [], {})
+HELD_OUT = ("eval", "validation", "val", "dev", "test")
+"""Ends of the names of held-out splits. Those that choose come before `test`, which reports."""
+TRAIN_SPLIT = "train"
+SEPARATORS = ("_", "-")
+"""What separates the name of a dataset from its split."""
 DEFAULT_FOLDER = Path("dataset_info")
 LLAMAFACTORY_FOLDER = Path("data")
 
@@ -177,6 +183,22 @@ def loaded_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     return [path / name for name in os.listdir(path)]  # noqa: PTH208  # the very call, for the same order
+
+
+def stem_of(name: str) -> str:
+    """Name of a dataset without the split at its end: demo_rte_train → demo_rte."""
+    for separator in SEPARATORS:
+        name = name.removesuffix(f"{separator}{TRAIN_SPLIT}")
+    return name
+
+
+def eval_split(name: str, registered: Collection[str]) -> str:
+    """Name of the held-out rows that are registered for a training dataset, "" without any."""
+    for split, separator in itertools.product(HELD_OUT, SEPARATORS):
+        candidate = f"{stem_of(name)}{separator}{split}"
+        if candidate in registered and candidate != name:
+            return candidate
+    return ""
 
 
 def read_records(path: Path) -> list[dict[str, object]]:

@@ -193,6 +193,19 @@ def _fitting_hint(tokenizer: Any, chat: ChatFormat) -> str:
     """Name templates that write the model's own prompt, or at least with a system text given."""
     if not chat.is_instruct:
         return "take the template of this model, or add the tokens (add_special_tokens, resize_vocab: true)"
+    same_prompt, same_with_system = templates_like(tokenizer, chat)
+    names = (same_prompt or same_with_system)[:NAMES]
+    hint = "leave `template` out to train the model's own chat template"
+    if names:
+        hint = f"take the template {' or '.join(names)}, or {hint}"
+    return hint
+
+
+def templates_like(tokenizer: Any, chat: ChatFormat) -> tuple[list[str], list[str]]:
+    """Templates that write the model's own prompt, and those that do so once a system text is given.
+
+    Templates for models that read media come last.
+    """
     from llamafactory.data.template import TEMPLATES
 
     same_prompt = []
@@ -207,11 +220,21 @@ def _fitting_hint(tokenizer: Any, chat: ChatFormat) -> str:
             same_prompt.append(name)
         elif system_prompt in chat.system_prompts:
             same_with_system.append(name)
-    names = (same_prompt or same_with_system)[:NAMES]
-    hint = "leave `template` out to train the model's own chat template"
-    if names:
-        hint = f"take the template {' or '.join(names)}, or {hint}"
-    return hint
+    return same_prompt, same_with_system
+
+
+def nearest_template(tokenizer: Any, chat: ChatFormat) -> str:
+    """The template whose prompt begins with most of the tokens of the model's own."""
+    from llamafactory.data.template import TEMPLATES
+
+    common_tokens: dict[str, int] = {}
+    for name, template in TEMPLATES.items():
+        try:
+            prompt = _template_prompt(template, tokenizer)
+        except expected_errors():
+            continue
+        common_tokens[name] = _first_difference(prompt, chat.prompts[0])
+    return max(common_tokens, key=lambda name: common_tokens[name])
 
 
 def _reads_media(named_template: tuple[str, Any]) -> bool:
@@ -303,10 +326,16 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 def _difference(prompt: Sequence[int], expected: Sequence[int], tokenizer: Any) -> str:
     """Describe the first difference of two prompts with the text around it."""
-    place = 0
-    while place < min(len(prompt), len(expected)) and prompt[place] == expected[place]:
-        place += 1
+    place = _first_difference(prompt, expected)
     around = slice(max(0, place - 3), place + 8)
     trained_text = tokenizer.decode(prompt[around])
     model_text = tokenizer.decode(expected[around])
     return f"at token {place + 1} it trains {trained_text!r}, the model's own has {model_text!r}"
+
+
+def _first_difference(prompt: Sequence[int], expected: Sequence[int]) -> int:
+    """Number of tokens that two prompts begin with alike."""
+    place = 0
+    while place < min(len(prompt), len(expected)) and prompt[place] == expected[place]:
+        place += 1
+    return place

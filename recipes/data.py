@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tuneyard.core.checkout import ROOT
 from tuneyard.core.datasets import (
+    HELD_OUT,
     PARTS,
     REGISTRY,
     REMOTE_SOURCES,
@@ -30,7 +31,6 @@ from tuneyard.recipes.rows import COUNTED
 
 SYSTEM = "system"
 """The part that belongs to the prompt as its question does: training without it is an error."""
-HELD_OUT = ("eval", "test", "dev", "validation", "val")
 WEIGHTS = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip

@@ -6,7 +6,7 @@ weights are read and no network is used. recipes/cache.py keeps rows, layout and
 they depend on. After an edit of another setting, only the arguments are judged again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.data import files_of
 from tuneyard.recipes.layout import tower_facts, trained_facts
+from tuneyard.recipes.new.template import TemplateChoice, fitting_templates
 from tuneyard.recipes.rows import UntrainableEpochError, epoch, expected_errors, look, words
 from tuneyard.recipes.token_weights import read_weights, token_spans
 
@@ -54,6 +55,45 @@ def inspect(settings: dict[str, object], launch: Launch) -> Facts:
         message = words(error)
         return {"rejected": message, "at_fault": at_fault(settings, launch, message)}
     return Inspection(arguments, settings, launch).facts()
+
+
+def measure(settings: dict[str, object], launch: Launch, *, has_media: bool, has_thoughts: bool) -> Facts:
+    """Template, lengths of the rows and shapes of the model, for a recipe that is being written.
+
+    - `rejected`: why LLaMA-Factory refuses the settings, or `error`: why there is no tokenizer.
+    - `template`: a `TemplateChoice` ({} for stage pt), whose settings the rest of the answer depends on.
+    - `data`: findings by dataset. `lengths`: tokens of each sequence of each row, by dataset.
+    - `model`: its shapes, or {"error": reason}.
+    """
+    try:
+        arguments = _arguments(settings, launch)
+    except expected_errors() as error:
+        return {"rejected": words(error)}
+    names = [*(arguments.data_args.dataset or []), *(arguments.data_args.eval_dataset or [])]
+    template: Facts = {}
+    inspection = Inspection(arguments, settings, launch)
+    try:
+        if arguments.stage == "pt":
+            arguments.with_tokenizer()
+            choices: Iterator[TemplateChoice] = iter(())
+        else:
+            choices = fitting_templates(
+                arguments, has_tools=_has_tools(arguments), has_media=has_media, has_thoughts=has_thoughts
+            )
+        for choice in choices:
+            template = asdict(choice)
+            chosen = {**settings, **choice.settings}
+            inspection = Inspection(_arguments(chosen, launch), chosen, launch)
+            if choice.findings or not has_media or inspection._lengths(names[0]):
+                break  # a template for media of other models cannot read a row
+    except expected_errors() as error:
+        return {"error": words(error)}
+    return {
+        "template": template,
+        "data": {name: inspection._rows(name) for name in names},
+        "lengths": {name: inspection._lengths(name) for name in names},
+        "model": inspection._layout(),
+    }
 
 
 def at_fault(settings: Mapping[str, object], launch: Launch, message: str) -> list[str]:

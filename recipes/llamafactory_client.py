@@ -74,6 +74,12 @@ class LlamaFactory:
         """First rows of a recipe's data as (text, weight) pairs. `ContentError` if they cannot be loaded."""
         return self._ask({"settings": settings, "weights": str(weights), "count": count})
 
+    def measure(
+        self, settings: dict[str, object], launch: dict[str, object], rows: dict[str, bool]
+    ) -> Answer:
+        """Template, lengths and shapes for a recipe that is being written; `rows` describes its data."""
+        return self._ask({"settings": settings, "launch": launch, "measure": rows})
+
     def train(self, recipe: Path, weights: Path | None, output_dir: Path, lock: int) -> None:
         """Train a recipe file to its end; `ContentError` with the last lines of the log if it fails.
 
@@ -162,10 +168,7 @@ def ask(llamafactory: LlamaFactory, recipe: Recipe, model: str, gpus: Sequence[G
     """
     settings = {key: value for key, value in recipe.settings.items() if key in known_keys()}
     settings["model_name_or_path"] = model
-    launch: dict[str, object] = {
-        "distributed": uses_torchrun(recipe, gpus) or is_set("USE_RAY"),
-        "zero_stage": _zero_stage(recipe),
-    }
+    launch = _launch(recipe, gpus)
 
     def answer() -> Answer:
         return llamafactory.inspect(settings, launch)
@@ -174,6 +177,20 @@ def ask(llamafactory: LlamaFactory, recipe: Recipe, model: str, gpus: Sequence[G
     if data is None:
         return answer()
     return remembered("recipe", [settings, launch, data, folder_hashes(Path(model))], answer)
+
+
+def ask_measures(
+    llamafactory: LlamaFactory, recipe: Recipe, gpus: Sequence[Gpu], rows: dict[str, bool]
+) -> Answer:
+    """Measure data and model for a new recipe; `rows` describes them (inspection.measure)."""
+    return llamafactory.measure(recipe.settings, _launch(recipe, gpus), rows)
+
+
+def _launch(recipe: Recipe, gpus: Sequence[Gpu]) -> dict[str, object]:
+    return {
+        "distributed": uses_torchrun(recipe, gpus) or is_set("USE_RAY"),
+        "zero_stage": _zero_stage(recipe),
+    }
 
 
 def ask_weights(

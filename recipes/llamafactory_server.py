@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.llamafactory import Launch
-from tuneyard.recipes.inspection import inspect, preview
+from tuneyard.recipes.inspection import inspect, measure, preview
 
 Request = dict[str, Any]
 
@@ -97,6 +97,8 @@ def _answer(request: Request, connection: Connection) -> None:
         stack.push(partial(_report_crash, connection))
         if "weights" in request:
             answer: dict[str, Any] = {"rows": preview(settings, Path(request["weights"]), request["count"])}
+        elif "measure" in request:
+            answer = measure(settings, Launch(**request["launch"]), **request["measure"])
         else:
             answer = inspect(settings, Launch(**request["launch"]))
     connection.send_bytes(json.dumps(answer).encode())

@@ -242,29 +242,31 @@ def _rounded(memory: costs.Memory) -> dict[str, int]:
 
 def _lines(plan: Plan) -> list[str]:
     lower, upper = plan["memory"].values()
-    parts = ", ".join(f"{name} {_range(lower[name], upper[name])}" for name in costs.Memory._fields)
+    parts = ", ".join(f"{name} {gigabytes(lower[name], upper[name])}" for name in costs.Memory._fields)
     total = ""
     if plan["tokens_counted"] or plan["tokens_expected"]:
         total = f"{plan['tokens']:,} in all, "
-    time = "not known"
-    if plan["seconds"]:
-        ends = _duration(plan["seconds"]["lower"]), _duration(plan["seconds"]["upper"])
-        time = f"about {_duration(plan['seconds']['middle'])}"
-        if ends[0] != ends[1]:
-            time += f" ({ends[0]} to {ends[1]})"
-        else:
-            time = ends[0]
     lines = [
         f"{plan['recipe']}: {plan['schedule']}",
         f"tokens       {total}{_tokens(plan)}",
         _parameters(plan),
-        f"memory       {_range(lower['total'], upper['total'])} GB a GPU, {fits(plan)} {plan['gpu']} "
+        f"memory       {gigabytes(lower['total'], upper['total'])} GB a GPU, {fits(plan)} {plan['gpu']} "
         f"({plan['gpu_bytes'] / 1e9:.0f} GB): {parts}",
-        f"time         {time} on {plan['gpus']} × {plan['gpu']}",
+        f"time         {time_words(plan)} on {plan['gpus']} × {plan['gpu']}",
     ]
     if plan["cost"]:
         lines.append(f"cost         {_cost(plan)} at {plan['cost_per_hour']:g} an hour")
     return [*lines, *_lines_below([plan])]
+
+
+def time_words(plan: Plan) -> str:
+    """The time of a training: the middle value between its ends."""
+    if not plan["seconds"]:
+        return "not known"
+    lower, middle, upper = (_duration(plan["seconds"][end]) for end in ("lower", "middle", "upper"))
+    if lower == upper:
+        return lower
+    return f"about {middle} ({lower} to {upper})"
 
 
 def _table_lines(plans: list[Plan]) -> list[str]:
@@ -283,7 +285,7 @@ def _table_lines(plans: list[Plan]) -> list[str]:
         if plan["seconds"]:
             middle, *ends = (plan["seconds"][end] / 3600 for end in ("middle", "lower", "upper"))
             hours = f"{middle:.2g} ({ends[0]:.2g} to {ends[1]:.2g})"
-        row = [plan["machine"], fits(plan).rstrip(","), _range(lower["total"], upper["total"])]
+        row = [plan["machine"], fits(plan).rstrip(","), gigabytes(lower["total"], upper["total"])]
         row += [f"{plan['gpu_bytes'] / 1e9:.0f}", str(plan["batch"]), steps, hours]
         if plan["cost_per_hour"] is not None:
             cost = "not known"
@@ -348,7 +350,8 @@ def fits(plan: Plan) -> str:
     return "fits"
 
 
-def _range(lower: float, upper: float) -> str:
+def gigabytes(lower: float, upper: float) -> str:
+    """A range of bytes in GB: `5.1–7.0`."""
     return f"{lower / 1e9:.1f}–{upper / 1e9:.1f}"
 
 

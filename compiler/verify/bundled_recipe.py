@@ -1,15 +1,35 @@
-"""The bundled recipe that trains a verified dataset, as words of `recipe check`."""
+"""The command that leads from a dataset to a recipe: `recipe new`, or `recipe check` of a bundled recipe."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from tuneyard.core.checkout import ROOT, bundled
-from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry
+from tuneyard.core.datasets import DEFAULT_FOLDER, eval_split, read_registry, stem_of
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.records import PLACEHOLDERS
+from tuneyard.core.training_stage import OBJECTIVES, objectives_of
 
 RECIPES = {"rm": "dpo-lora", "dpo": "dpo-lora", "kto": "kto-lora", "pt": "text-lora"}
 """Bundled recipe by the training stage of the rows. Rows of `sft` have one of three."""
+
+
+def new_recipe_words(datasets: Sequence[str], out: Path, model: str | None) -> list[str]:
+    """The words of `recipe new` for the first of these datasets with an eval split; [] without any.
+
+    Without a `model` it names that of the bundled recipe for such rows.
+    """
+    registered = read_registry(out)
+    for dataset in datasets:
+        if dataset not in registered or not eval_split(dataset, registered):
+            continue
+        stage = OBJECTIVES[objectives_of(registered[dataset])[0]].stage
+        recipe = bundled(Path("recipes") / f"{_recipe_of(dataset, out, stage)}.yaml")
+        model = model or str(read_mapping(recipe, "recipe")["model_name_or_path"])
+        words = ["tuneyard", "recipe", "new", "--dataset", dataset, "--model", model]
+        if out != DEFAULT_FOLDER:
+            words += ["--dataset-dir", str(out)]
+        return [*words, "--out", f"{stem_of(dataset)}-lora.yaml"]
+    return []
 
 
 def recipe_words(datasets: Sequence[str], out: Path, stage: str, model: str | None) -> list[str]:

@@ -34,7 +34,8 @@ def last_lines(result: Result) -> tuple[str, str]:
     place = next((line.removeprefix("result: ") for line in lines if line.startswith("result: ")), "")
     (command,) = [line.removeprefix("next: ") for line in lines if line.startswith("next: ")]
     assert lines[-1] == f"next: {command}"
-    require_accepted(command)
+    for part in command.split(" && "):
+        require_accepted(part)
     return place, command
 
 
@@ -74,7 +75,12 @@ def test_from_a_file_to_a_recipe_by_the_printed_commands(folder: Path) -> None:
     command = next(line for line in result.stderr.splitlines() if line.startswith("next: "))
     compiled = tuneyard(*shlex.split(command.removeprefix("next: "))[1:], "--dataset-dir", "my data")
     _, command = last_lines(compiled)
-    assert command.startswith("tuneyard data verify ") and command.endswith("--dataset-dir 'my data'")
+    verify, new = command.split(" && ")
+    assert verify == "tuneyard data verify mine --dataset-dir 'my data'"
+    assert new == (
+        "tuneyard recipe new --dataset my_rows_train --model Qwen/Qwen2.5-1.5B-Instruct "
+        "--dataset-dir 'my data' --out my_rows-lora.yaml"
+    )
 
 
 def test_after_verify_comes_the_check_of_a_recipe_for_the_dataset(folder: Path) -> None:

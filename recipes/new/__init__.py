@@ -1,0 +1,1 @@
+"""tuneyard recipe new: a commented recipe from dataset, model and machine."""

@@ -1,0 +1,328 @@
+"""tuneyard recipe new --dataset NAME --model MODEL --out FILE: write a commented recipe for a dataset.
+
+The stage follows the rows, the template the model's chat template, cutoff_len the counted lengths, the batch
+the memory plan. Each value has its reason above it. The recipe is checked before it is written.
+"""
+
+import shlex
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tuneyard.core.cli import cli_command
+from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
+from tuneyard.core.files import write_text
+from tuneyard.core.next_step import next_step
+from tuneyard.core.training_stage import OBJECTIVES
+from tuneyard.recipes import costs
+from tuneyard.recipes.check import Checked, ask_check, quick_check
+from tuneyard.recipes.hardware import GPUS, GpuModel, gpu_model, machine
+from tuneyard.recipes.llamafactory_client import Answer, LlamaFactory, ask_measures
+from tuneyard.recipes.new.dataset import STAGES, training_data
+from tuneyard.recipes.new.memory import GpuFit, gpu_fit
+from tuneyard.recipes.new.settings import (
+    METHODS,
+    ROUND_LENGTHS,
+    Cutoff,
+    Measured,
+    RecipeRequest,
+    choose_block,
+    choose_cutoff,
+    largest_micro_batch,
+    sections,
+    sequence_lengths,
+)
+from tuneyard.recipes.new.text import WIDTH, paragraphs, recipe_text
+from tuneyard.recipes.plan import Offer, fits, gigabytes, make_plan, time_words
+from tuneyard.recipes.recipe import Recipe, read_recipe
+
+MOST_GPUS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecipe:
+    """A recipe that has no errors: its text, the remaining problems and what it is expected to take."""
+
+    text: str
+    problems: list[Problem]
+    summary: list[str]
+
+
+@cli_command(
+    "new",
+    "tuneyard recipe new --dataset demo_rte_train --model models/demo-base --out build/rte.yaml",
+    "tuneyard recipe new --dataset demo_rte_train --model models/demo-base --method full --for 4xA100-80 "
+    "--out build/rte-full.yaml",
+)
+@click.option("--dataset", required=True, metavar="NAME", help="A registered dataset with an eval split.")
+@click.option("--model", required=True, help="A model folder, or a hub id whose files are in the cache.")
+@click.option(
+    "--dataset-dir",
+    type=click.Path(path_type=Path),
+    help="Folder of dataset_info.json.  [default: dataset_info, otherwise data]",
+)
+@click.option("--stage", type=click.Choice(STAGES), help="What to learn.  [default: by the rows; pairs: dpo]")
+@click.option(
+    "--for",
+    "trains_on",
+    default="gpu",
+    show_default=True,
+    metavar="gpu|cpu|this|4xA100-80",
+    help="Target machine, an A100-80 for `gpu`.",
+)
+@click.option("--method", type=click.Choice(list(METHODS)), default="lora", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The recipe (FILE.yaml).")
+def command(
+    dataset: str,
+    model: str,
+    dataset_dir: Path | None,
+    stage: str | None,
+    trains_on: str,
+    method: str,
+    out: Path,
+) -> None:
+    """Write a commented recipe for a dataset, a model and a machine, and check it."""
+    _refuse_out(out)
+    target = machine(trains_on)
+    data = training_data(dataset, dataset_dir, stage)
+    request = RecipeRequest(data, model, method, target, trains_on, out)
+    with LlamaFactory(several=True) as llamafactory:
+        recipe = new_recipe(llamafactory, request)
+    write_text(out, recipe.text)
+    for problem in recipe.problems:
+        click.echo(problem.line())
+    click.echo("\n".join(recipe.summary))
+    next_step(out, ["tuneyard", "recipe", "train", out])
+
+
+def _refuse_out(out: Path) -> None:
+    """Raise `RequestError` for a file that exists, or that LLaMA-Factory would not take as a recipe."""
+    if out.suffix not in {".yaml", ".yml"}:
+        raise RequestError(f"--out {out}: LLaMA-Factory takes recipes that end in .yaml or .yml")
+    if out.exists() or out.is_symlink():
+        raise RequestError(f"--out {out}: exists already; name another file, or delete it")
+
+
+def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
+    """Measure data and model, choose the settings, and check them.
+
+    `RequestError` says what is missing for a good recipe, `ContentError` lists errors of the result.
+    """
+    measures = _measured(llamafactory, request)
+    counts = _counts(request, measures)
+    values = sections(request, counts)
+    recipe = _as_recipe(recipe_text([], values), request.out)
+    checked = _checked(llamafactory, recipe, request)
+    expected = [f"steps        {checked.schedule.line()}", *_expected(llamafactory, recipe, request)]
+    header = _header(request, counts, expected)
+    text = recipe_text(header, values)
+    rows = f"{counts.rows:,} rows"
+    if request.data.objective == "pt":
+        rows = counted(counts.rows, "block")
+    template = counts.template.get("name")
+    summary = [
+        f"{request.out}: {request.data.objective}, {METHODS[request.method].trains}, {rows}",
+        f"template     {template or 'none: the chat template of the tokenizer, or plain text'}",
+        f"cutoff_len   {counts.cutoff.tokens}: {counts.cutoff.reason}",
+        *expected,
+    ]
+    return NewRecipe(text, checked.problems, summary)
+
+
+def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> Answer:
+    """LLaMA-Factory's measures. `RequestError` if the model, its template or a fitting method is missing."""
+    data, model = request.data, request.model
+    settings = {**request.basic_settings(), "output_dir": request.output_dir, "overwrite_cache": True}
+    rows = {"has_media": data.has_media, "has_thoughts": data.has_thoughts}
+    recipe = Recipe(request.out, settings, {})
+    measures = ask_measures(llamafactory, recipe, request.machine.gpus, rows)
+    if "rejected" in measures:
+        raise RequestError(
+            f"--method {request.method} --stage {data.objective}: LLaMA-Factory refuses it: "
+            f"{measures['rejected']}"
+        )
+    reason = measures.get("error") or measures["model"].get("error")
+    if reason:
+        raise RequestError(
+            f"--model {model}: {reason}; name a folder with config.json and the tokenizer's files, or fetch "
+            f"the model into the hub's cache: {shlex.join(['hf', 'download', model])}"
+        )
+    findings = measures["template"].get("findings", [])
+    if findings:
+        nearest = measures["template"]["name"] or "that of the tokenizer, as LLaMA-Factory reads it"
+        raise RequestError(
+            f"--model {model}: no template of LLaMA-Factory writes the model's own prompt. The nearest is "
+            f"{nearest}: {findings[0]['message']}; write the recipe by hand (tuneyard recipe check), or take "
+            "another model"
+        )
+    for name in (data.name, data.eval_name):
+        if not measures["lengths"][name]:
+            raise ContentError(_untrainable(name, measures["data"][name]))
+    return measures
+
+
+def _untrainable(name: str, about: dict[str, Any]) -> str:
+    """Message for a dataset without a row that can be trained on."""
+    reason = about.get("error")
+    if reason is None and about.get("problems"):
+        row, words = about["problems"][0]
+        reason = words
+        if row:
+            reason = f"row {row}: {words}"
+    return f"{name}: no row can be trained on: {reason or 'it has none'}; tuneyard data verify {name}"
+
+
+def _counts(request: RecipeRequest, measures: Answer) -> Measured:
+    """Rows or blocks, cutoff_len and the fit to memory. `RequestError` if no setup fits the machine."""
+    data, facts = request.data, measures["model"]
+    lengths, eval_lengths = measures["lengths"][data.name], measures["lengths"][data.eval_name]
+    positions = facts.get("positions")
+    if data.objective == "pt":
+        tokens, eval_tokens = sum(map(sum, lengths)), sum(map(sum, eval_lengths))
+        cutoff = choose_block(tokens, eval_tokens, positions)
+        rows, eval_rows = tokens // cutoff.tokens, eval_tokens // cutoff.tokens
+        longest = cutoff.tokens
+    else:
+        of_rows = sequence_lengths(lengths)
+        cutoff = choose_cutoff(of_rows, positions)
+        rows, eval_rows = len(lengths), len(eval_lengths)
+        longest = min(max(of_rows), cutoff.tokens)
+    fit = _fit(request, facts, rows, cutoff, longest)
+    return Measured(rows, eval_rows, measures["template"], cutoff, fit)
+
+
+def _fit(
+    request: RecipeRequest, facts: dict[str, Any], rows: int, cutoff: Cutoff, longest: int
+) -> GpuFit | None:
+    """The fit to the machine's memory, None if it is not planned. `RequestError` if no setup fits."""
+    if not request.machine.gpus or facts["trainable"] is None:
+        return None
+    shapes = costs.shapes_of(facts)
+    settings = request.basic_settings()
+    gpu = GPUS[gpu_model(request.machine.gpus[0].name)]
+
+    def fit(tokens: int, ranks: int, gpu: GpuModel) -> GpuFit | None:
+        most_rows = largest_micro_batch(rows, ranks)
+        return gpu_fit(settings, shapes, tokens, ranks, gpu.memory, most_rows)
+
+    fitting = fit(longest, request.ranks, gpu)
+    if fitting is not None:
+        return fitting
+    message = (
+        f"--for {request.machine_name}: {request.model} with rows of {longest:,} tokens (cutoff_len "
+        f"{cutoff.tokens:,}) needs more than the {gpu.memory / 1e9:.0f} GB of a GPU, even one row at a time"
+    )
+    larger = [name for name, known in GPUS.items() if known.memory > gpu.memory]
+    larger.sort(key=lambda name: GPUS[name].memory)
+    machines = [
+        f"{ranks}x{name}"
+        for ranks in MOST_GPUS
+        for name in larger
+        if fit(longest, ranks, GPUS[name]) is not None
+    ]
+    fixes = []
+    if machines:
+        fixes.append(f"take a larger machine: --for {machines[0]}")
+    else:
+        message += ", and more than any machine that is known"
+    if METHODS[request.method].is_adapter and not settings.get("quantization_bit"):
+        fixes.append("try --method qlora, whose base takes a quarter of the memory")
+    shorter = [size for size in ROUND_LENGTHS if size < longest and fit(size, request.ranks, gpu)]
+    if shorter:
+        fixes.append(f"compile shorter rows (up to {shorter[-1]:,} tokens fit)")
+    else:
+        fixes.append("take a smaller model")
+    raise RequestError(f"{message}; {', or '.join(fixes)}")
+
+
+def _as_recipe(text: str, out: Path) -> Recipe:
+    """Read the text of a recipe as if it were in `out`, which is not written yet."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / out.name
+        path.write_text(text, encoding="utf-8")
+        return replace(read_recipe(path), path=out)
+
+
+def _checked(llamafactory: LlamaFactory, recipe: Recipe, request: RecipeRequest) -> Checked:
+    """The whole check, with all of its problems. `ContentError` lists the errors."""
+    checked = quick_check(recipe, request.machine)
+    problems = checked.problems
+    if not any(problem.is_error for problem in problems):
+        checked = ask_check(llamafactory, checked, None)
+        problems = [*problems, *checked.problems]
+    errors = [problem for problem in problems if problem.is_error]
+    if errors:
+        at_settings = [replace(problem, place=_place(problem, request.out)) for problem in errors]
+        raise ContentError(
+            f"{request.out} was not written, since the recipe would have errors:\n{summarise(at_settings)}"
+        )
+    at_settings = [replace(problem, place=_place(problem, request.out)) for problem in problems]
+    return replace(checked, problems=at_settings)
+
+
+def _place(problem: Problem, out: Path) -> str:
+    """Place of a problem; of a setting the file alone, whose header adds lines."""
+    if problem.place.startswith(f"{out}:"):
+        return str(out)
+    return problem.place
+
+
+def _expected(llamafactory: LlamaFactory, recipe: Recipe, request: RecipeRequest) -> list[str]:
+    """Lines on memory and time, as `recipe plan` estimates them."""
+    if not request.machine.gpus:
+        return ["memory, time are estimated for GPUs only"]
+    try:
+        plan = make_plan(llamafactory, recipe, Offer(request.machine_name, request.machine), None)
+    except RequestError as error:
+        return [f"memory, time are not known: {error}"]
+    lower, upper = plan["memory"].values()
+    lines = [
+        f"memory       {gigabytes(lower['total'], upper['total'])} GB a GPU, {fits(plan)} {plan['gpu']} "
+        f"({plan['gpu_bytes'] / 1e9:.0f} GB)",
+        f"time         {time_words(plan)} on {plan['gpus']} × {plan['gpu']}",
+    ]
+    if plan["not_modelled"]:
+        lines.append(f"unknown      what this adds to both: {', '.join(plan['not_modelled'])}")
+    return lines
+
+
+def _header(request: RecipeRequest, counts: Measured, expected: Sequence[str]) -> list[str]:
+    """Comments at the top: what the recipe trains, how to launch it, what to expect."""
+    data, out = request.data, shlex.quote(str(request.out))
+    objective = OBJECTIVES[data.objective]
+    words = ["tuneyard", "recipe", "new", "--dataset", data.name, "--model", request.model]
+    words += ["--dataset-dir", str(data.folder), "--stage", data.objective, "--for", request.machine_name]
+    words += ["--method", request.method, "--out", str(request.out)]
+    best = ["tuneyard", "recipe", "best", request.output_dir]
+    if data.objective == "rm":
+        best += ["--metric", "eval_accuracy"]
+    plain = f"llamafactory-cli train {out}"
+    if counts.fit is not None and counts.fit.deepspeed and request.ranks == 1:
+        plain = f"FORCE_TORCHRUN=1 {plain}"
+    stage = f"stage {objective.stage}"
+    if objective.pref_loss:
+        stage += f", pref_loss {objective.pref_loss}"
+    about = (
+        f"{METHODS[request.method].trains} of {request.model} on {data.name} ({stage}), on "
+        f"{request.machine_words}."
+    )
+    first, *more = textwrap.wrap(
+        shlex.join(words), WIDTH - 20, break_long_words=False, break_on_hyphens=False
+    )
+    made_by_lines = [f"  made by    {first}", *(f"             {line}" for line in more)]
+    made_by_lines[:-1] = [f"{line} \\" for line in made_by_lines[:-1]]
+    return [
+        *paragraphs(about),
+        "",
+        *made_by_lines,
+        f"  train      tuneyard recipe train {out}      (checks first; run again, it resumes)",
+        f"  or         {plain}",
+        f"  then       {shlex.join(best)}",
+        "",
+        *expected,
+    ]

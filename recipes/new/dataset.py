@@ -1,0 +1,168 @@
+"""The dataset of `tuneyard recipe new`: its entry, eval split and objective, and the folder of its media."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuneyard.core.datasets import (
+    DEFAULT_FOLDER,
+    REGISTRY,
+    SEPARATORS,
+    TRAIN_SPLIT,
+    eval_split,
+    read_records,
+    read_registry,
+    registry_folder,
+    stem_of,
+)
+from tuneyard.core.errors import RequestError
+from tuneyard.core.manifest import Manifest, manifest_beside
+from tuneyard.core.records import PLACEHOLDERS, strings
+from tuneyard.core.training_stage import OBJECTIVES, objectives_of, rows_of
+from tuneyard.recipes.data import files_of, locate
+from tuneyard.recipes.rows import COUNTED
+
+THOUGHT = b"<think>"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """A registered dataset and its eval split.
+
+    - `folder`: of the registry. `path`: the file of the rows, or their folder.
+    - `objective`: name of what is learned (`OBJECTIVES`).
+    - `media_dir`: the folder below which LLaMA-Factory finds images, videos and audios; "" without such.
+    """
+
+    name: str
+    eval_name: str
+    folder: Path
+    path: Path
+    entry: Mapping[str, object]
+    objective: str
+    media_dir: str = ""
+
+    @property
+    def has_media(self) -> bool:
+        """True if rows have images, videos or audios."""
+        return bool(self.media_dir)
+
+    @property
+    def has_thoughts(self) -> bool:
+        """True if an answer contains a thought (`<think>`)."""
+        return any(THOUGHT in file.read_bytes() for file in files_of(self.path))
+
+
+def training_data(name: str, folder: Path | None, stage: str | None) -> TrainingData:
+    """Find a dataset, its eval split and the objective that fits its rows.
+
+    `RequestError` if a part is missing: the dataset, its eval split, a `stage` that fits, or its media.
+    """
+    registry = registry_folder(folder, name)
+    entry, path = locate(name, str(registry))
+    if not isinstance(path, Path):
+        raise RequestError(
+            f"dataset {name!r} is not on this machine ({path}), so that its rows cannot be counted; compile "
+            f"it (tuneyard data compile), or register a local file in {registry / REGISTRY}"
+        )
+    objective = _objective(name, entry, stage)
+    registered = read_registry(registry)
+    for separator in SEPARATORS:
+        split = f"{name}{separator}{TRAIN_SPLIT}"
+        if split in registered:
+            raise RequestError(
+                f"dataset {name!r} has a train split, and its eval split may hold rows of {name}: --dataset "
+                f"{split}"
+            )
+    eval_name = eval_split(name, registered)
+    if not eval_name:
+        raise RequestError(_no_eval_split(name, path, registry))
+    return TrainingData(name, eval_name, registry, path, entry, objective, _media_dir(entry, path, registry))
+
+
+def _objective(name: str, entry: Mapping[str, object], stage: str | None) -> str:
+    names = objectives_of(entry)
+    if stage is None:
+        return names[0]
+    if stage not in names:
+        listed = " or ".join(names)
+        rows = rows_of(entry).description
+        if names == ["pt"]:
+            rows = "texts without answers"
+        raise RequestError(
+            f"--stage {stage}: {name} holds {rows}; --stage {listed} fits it (without --stage: {names[0]})"
+        )
+    return stage
+
+
+def _no_eval_split(name: str, path: Path, folder: Path) -> str:
+    """Refusal with the commands that make an eval split of a dataset's rows."""
+    source = path
+    manifest = _manifest(path)
+    if manifest is not None and len(manifest.sources) == 1 and manifest.sources[0].is_local:
+        source = Path(manifest.sources[0].path)
+    stem = stem_of(name).replace("-", "_")
+    spec = f"{stem}_split.yaml"
+    init = ["tuneyard", "data", "init", str(source), "--split", "0.1", "--out", spec]
+    compiling = ["tuneyard", "data", "compile", spec]
+    if folder != DEFAULT_FOLDER:
+        compiling += ["--dataset-dir", str(folder)]
+    return (
+        f"dataset {name!r} has no eval split ({stem}_eval in {folder / REGISTRY}), by which the best "
+        f"checkpoint would be chosen. Register held-out rows as {stem}_eval, or split the rows and take the "
+        f"train split: {shlex.join(init)} && {shlex.join(compiling)}"
+    )
+
+
+def _manifest(path: Path) -> Manifest | None:
+    compiled = manifest_beside(path)
+    if compiled is None:
+        return None
+    return compiled[0]
+
+
+def _media_dir(entry: Mapping[str, object], path: Path, folder: Path) -> str:
+    """Folder with the first file that a row names, "" for rows without media.
+
+    It is sought below the registry, next to the source of the compile, and in the spec's `media_dir`.
+    `RequestError` if no folder has it.
+    """
+    columns = strings(entry.get("columns"))
+    media_columns = [columns[part] for part in PLACEHOLDERS if part in columns]
+    if not media_columns:
+        return ""
+    folders = [folder]
+    manifest = _manifest(path)
+    if manifest is not None:
+        source = manifest.definition.get("source")
+        if isinstance(source, dict) and source.get("media_dir"):
+            folders.append(Path(str(source["media_dir"])))
+        folders += [Path(each.path).parent for each in manifest.sources if each.is_local]
+    file = _first_file(path, media_columns)
+    if file is None:
+        return str(folder)
+    for candidate in folders:
+        if (candidate / file).is_file():
+            return str(candidate)
+    listed = ", ".join(str(candidate) for candidate in dict.fromkeys(folders))
+    raise RequestError(f"{path}: {file}: no such file in {listed}; put the media of the rows into {folder}")
+
+
+def _first_file(path: Path, columns: list[str]) -> str | None:
+    """The first image, video or audio that a row names; None if the rows are in a file of another kind."""
+    for file in files_of(path):
+        if file.suffix not in COUNTED:
+            continue
+        for record in read_records(file):
+            for column in columns:
+                value = record.get(column)
+                if isinstance(value, list):
+                    value = value[0] if value else None
+                if isinstance(value, str) and value:
+                    return value
+    return None
+
+
+STAGES = tuple(OBJECTIVES)
+"""The choices of `--stage`."""

@@ -1,0 +1,92 @@
+"""The batch, the gradient checkpointing and the ZeRO file with which a new recipe fits its GPUs."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuneyard.core.checkout import bundled
+from tuneyard.recipes import costs
+from tuneyard.recipes.recipe import Recipe
+
+DEEPSPEED = "recipes/deepspeed"
+ENOUGH_ROWS = 4
+"""With so many rows in a micro batch, recomputing activations costs more time than a larger one saves."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFit:
+    """A setup that fits: rows of a micro batch, settings of memory, and the bytes of a GPU at both ends."""
+
+    rows: int
+    recomputes: bool
+    deepspeed: str
+    lower: float
+    upper: float
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The settings of a recipe with this setup, besides its batch."""
+        settings: dict[str, object] = {}
+        if not self.recomputes:
+            settings["disable_gradient_checkpointing"] = True
+        if self.deepspeed:
+            settings["deepspeed"] = self.deepspeed
+        return settings
+
+
+def gpu_fit(
+    settings: Mapping[str, object],
+    shapes: costs.Shapes,
+    longest: int,
+    ranks: int,
+    room: float,
+    most_rows: int,
+) -> GpuFit | None:
+    """The fastest setup whose upper end fits `room` bytes of each of `ranks` GPUs; None if none fits.
+
+    Rows have up to `longest` tokens. A micro batch has 1 to `most_rows` rows, a power of two. Settings that
+    keep all activations come first, then recomputing, then ZeRO files that share more among the GPUs.
+    """
+    counts = [rows for rows in (32, 16, 8, 4, 2, 1) if rows <= most_rows]
+    for deepspeed in zero_files(settings, ranks):
+        for recomputes in (False, True):
+            for rows in counts:
+                if not recomputes and rows < min(ENOUGH_ROWS, counts[0]):
+                    continue
+                fit = _fit(settings, shapes, longest, ranks, rows, recomputes, deepspeed)
+                if fit.upper <= room:
+                    return fit
+    return None
+
+
+def zero_files(settings: Mapping[str, object], ranks: int) -> Iterator[str]:
+    """DeepSpeed files to try, "" for none: those that share least come first.
+
+    Quantised weights and PiSSA's start cannot be sharded by ZeRO-3. A frozen base is not offloaded: QLoRA
+    trains faster in as little memory.
+    """
+    yield ""
+    if settings.get("quantization_bit") or settings.get("pissa_init"):
+        return
+    is_adapter = settings.get("finetuning_type") in ("lora", "oft")
+    if ranks > 1:
+        if not is_adapter:
+            yield str(bundled(Path(DEEPSPEED) / "z2.json"))
+        yield str(bundled(Path(DEEPSPEED) / "z3.json"))
+    if not is_adapter:
+        yield str(bundled(Path(DEEPSPEED) / "z3_offload.json"))
+
+
+def _fit(
+    settings: Mapping[str, object],
+    shapes: costs.Shapes,
+    longest: int,
+    ranks: int,
+    rows: int,
+    recomputes: bool,
+    deepspeed: str,
+) -> GpuFit:
+    fit = GpuFit(rows, recomputes, deepspeed, 0, 0)
+    recipe = Recipe(Path(), {**settings, "per_device_train_batch_size": rows, **fit.settings}, {})
+    lower, upper = costs.estimate(shapes, costs.setup_of(recipe, longest, ranks))
+    return GpuFit(rows, recomputes, deepspeed, lower.total, upper.total)

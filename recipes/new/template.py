@@ -1,0 +1,126 @@
+"""The template of a new recipe: one that writes the model's own prompt.
+
+Runs in LLaMA-Factory's subprocess.
+"""
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import asdict, dataclass, replace
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+from tuneyard.core.llamafactory import RecipeData
+from tuneyard.core.template_fit import ChatFormat, nearest_template, templates_like, with_fitted_template
+
+BASE_TEMPLATE = "default"
+"""For a model without a chat template: plain text, `Human: … Assistant: …`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateChoice:
+    """A template, or the nearest one with its `findings` if none fits.
+
+    - `name`: None if LLaMA-Factory reads the tokenizer's own chat template.
+    - `enable_thinking`: for templates of reasoning models, otherwise None.
+    - `is_base`: the model has no chat template to compare with.
+    - `differs_with_tools`: it writes the model's own prompt, but another one for rows with tools.
+    """
+
+    name: str | None
+    enable_thinking: bool | None = None
+    is_base: bool = False
+    differs_with_tools: bool = False
+    findings: tuple[dict[str, str], ...] = ()
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The settings of a recipe with this template."""
+        settings: dict[str, object] = {}
+        if self.name is not None:
+            settings["template"] = self.name
+        if self.enable_thinking is not None:
+            settings["enable_thinking"] = self.enable_thinking
+        return settings
+
+
+def fitting_templates(
+    arguments: RecipeData, *, has_tools: bool, has_media: bool, has_thoughts: bool
+) -> Iterator[TemplateChoice]:
+    """Yield the templates without a finding, the likeliest first. If there are none, the nearest one.
+
+    If each writes another prompt with tools, those follow that write the model's own prompt without.
+
+    LLaMA-Factory's own choice for the model comes first, then names like the model's type. Only models that
+    read media have templates that do. Without thoughts in the answers a template of reasoning models writes
+    the empty thought into the prompt, as the model's chat template does.
+    """
+    data = arguments.with_tokenizer()
+    tokenizer = data.module["tokenizer"]
+    chat = ChatFormat.of(tokenizer, has_tools)
+    if not chat.is_instruct:
+        choice = _tried(arguments, BASE_TEMPLATE, has_tools, has_thoughts)
+        yield replace(choice, is_base=True)
+        return
+    names, nearly = templates_like(tokenizer, chat)
+    model_reads_media = data.module["processor"] is not None
+    named = likeliest_first(names, arguments.model_args)
+    candidates: list[str | None] = [name for name in named if _reads_media(name) == model_reads_media]
+    if not has_media:
+        candidates.append(None)
+    choices = [_tried(arguments, name, has_tools, has_thoughts) for name in candidates]
+    fitting = [choice for choice in choices if not choice.findings]
+    if has_tools and not fitting:
+        without_tools = [_tried(arguments, choice.name, False, has_thoughts) for choice in choices]
+        fitting = [
+            replace(choice, differs_with_tools=True) for choice in without_tools if not choice.findings
+        ]
+    if not fitting:
+        nearest = [*named, *nearly] or [nearest_template(tokenizer, chat)]
+        fitting = [_tried(arguments, nearest[0], False, has_thoughts)]
+    yield from fitting
+
+
+def likeliest_first(names: Sequence[str], model_args: Any) -> list[str]:
+    """Sort templates: LLaMA-Factory's choice for the model, then by likeness to the model's type."""
+    from transformers import AutoConfig
+
+    model = str(model_args.model_name_or_path)
+    model_type = str(AutoConfig.from_pretrained(model, trust_remote_code=False).model_type)
+    usual = usual_template(model)
+
+    def unlikeness(name: str) -> tuple[bool, float]:
+        return name != usual, -SequenceMatcher(None, name, model_type).ratio()
+
+    return sorted(names, key=unlikeness)
+
+
+def _tried(arguments: RecipeData, name: str | None, has_tools: bool, has_thoughts: bool) -> TemplateChoice:
+    """A template with the findings that `recipe check` has on it."""
+    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
+
+    enable_thinking = None
+    data_args: Any = copy(arguments.data_args)
+    data_args.template = name
+    if isinstance(TEMPLATES.get(name), ReasoningTemplate):
+        enable_thinking = has_thoughts
+        data_args.enable_thinking = has_thoughts
+    _, findings = with_fitted_template(replace(arguments, data_args=data_args), has_tools)
+    return TemplateChoice(name, enable_thinking, findings=tuple(asdict(finding) for finding in findings))
+
+
+def usual_template(model: str) -> str:
+    """The template that LLaMA-Factory takes for a model of this name, "" if it does not know the name."""
+    from llamafactory.extras.constants import DEFAULT_TEMPLATE, SUPPORTED_MODELS
+
+    name = Path(model).name
+    for listed, addresses in SUPPORTED_MODELS.items():
+        if any(Path(address).name == name for address in addresses.values()):
+            return str(DEFAULT_TEMPLATE.get(listed, ""))
+    return ""
+
+
+def _reads_media(name: str) -> bool:
+    from llamafactory.data.template import TEMPLATES
+
+    return type(TEMPLATES[name].mm_plugin).__name__ != "BasePlugin"

@@ -1,0 +1,46 @@
+"""The text of a new recipe: YAML with the reason of each value above it."""
+
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tuneyard.core.documents import dump_yaml
+from tuneyard.recipes.new.settings import Section
+
+WIDTH = 110
+NUMBER = re.compile(r"[-+]?[\d.]+([eE][-+]?\d+)?")
+
+
+def recipe_text(header: Sequence[str], sections: Sequence[Section]) -> str:
+    """A whole recipe: its header as comments, then the sections."""
+    lines = [f"# {line}".rstrip() for line in header]
+    for title, values in sections:
+        lines += ["", f"### {title}"]
+        for value in values:
+            lines += _comment(value.reason)
+            if value.key:
+                lines.append(f"{value.key}: {scalar(value.value)}")
+    return "\n".join(lines) + "\n"
+
+
+def paragraphs(*texts: str) -> Iterator[str]:
+    """Lines of a header, each text wrapped."""
+    for text in texts:
+        yield from textwrap.wrap(text, WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+
+
+def _comment(reason: str) -> list[str]:
+    if not reason:
+        return []
+    return [f"# {line}" for line in paragraphs(reason)]
+
+
+def scalar(value: Any) -> str:
+    """A value as YAML that OmegaConf reads as the same value: 1.0e-4, not 0.0001."""
+    if isinstance(value, float) and 0 < value < 1e-2:
+        digits, exponent = f"{value:.1e}".split("e")
+        return f"{digits}e{int(exponent)}"
+    if isinstance(value, str) and NUMBER.fullmatch(value):
+        return f"'{value}'"  # PyYAML writes 1e-4 without quotes, and OmegaConf reads a number
+    return dump_yaml({"key": value}).removeprefix("key: ").removesuffix("\n")

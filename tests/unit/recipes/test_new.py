@@ -1,0 +1,407 @@
+"""`recipe new`: stage, eval split, cutoff, batch and memory of a recipe, its text, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from omegaconf import OmegaConf
+
+from tests.messages import printed
+from tuneyard.core.cli import cli
+from tuneyard.core.datasets import eval_split
+from tuneyard.core.errors import RequestError
+from tuneyard.core.training_stage import OBJECTIVES, TRAINING_STAGES, objectives_of
+from tuneyard.recipes.check import Checked
+from tuneyard.recipes.costs import Shapes, estimate, setup_of
+from tuneyard.recipes.hardware import GPUS, machine
+from tuneyard.recipes.new import command as new
+from tuneyard.recipes.new.dataset import training_data
+from tuneyard.recipes.new.memory import gpu_fit
+from tuneyard.recipes.new.settings import (
+    METHODS,
+    RecipeRequest,
+    choose_block,
+    choose_cutoff,
+    rows_of_step,
+)
+from tuneyard.recipes.new.text import recipe_text, scalar
+from tuneyard.recipes.recipe import Recipe, read_recipe
+from tuneyard.recipes.schema import setting_problems
+
+GB = 1e9
+# Qwen2.5-7B: parameters in all, those of LoRA with rank 16, those of linear layers, and its sizes.
+QWEN_7B = Shapes(7_615_616_512, 40_370_176, 6_525_288_448, 3584, 18944, 28, 152_064)
+QWEN_7B_WHOLE = Shapes(7_615_616_512, 7_615_616_512, 6_525_288_448, 3584, 18944, 28, 152_064)
+LORA = {"stage": "sft", "finetuning_type": "lora"}
+FULL = {"stage": "sft", "finetuning_type": "full"}
+PAIRS = {"file_name": "p.json", "ranking": True, "columns": {"prompt": "q", "chosen": "c", "rejected": "r"}}
+MARKED = {"file_name": "k.json", "columns": {"prompt": "q", "response": "a", "kto_tag": "good"}}
+TEXTS = {"file_name": "t.json", "columns": {"prompt": "text"}}
+ANSWERS = {"file_name": "a.json"}
+
+
+# Stage
+
+
+@pytest.mark.parametrize(
+    ("entry", "names"),
+    [
+        (PAIRS, ["dpo", "orpo", "simpo", "rm"]),
+        (MARKED, ["kto"]),
+        (TEXTS, ["pt"]),
+        (ANSWERS, ["sft"]),
+        ({"file_name": "c.json", "formatting": "sharegpt"}, ["sft"]),
+    ],
+)
+def test_the_objectives_that_fit_a_dataset(entry: dict[str, object], names: list[str]) -> None:
+    assert objectives_of(entry) == names
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_learning_rates_are_in_the_published_ranges(name: str) -> None:
+    objective = OBJECTIVES[name]
+    stage = TRAINING_STAGES[objective.stage]
+    for rate, published in (
+        (objective.adapter_rate, stage.adapter_rates),
+        (objective.weight_rate, stage.weight_rates),
+    ):
+        assert published is not None and published[0] <= rate.rate <= published[1] and rate.source
+
+
+# Dataset
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a registry of datasets with and without an eval split."""
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = [{"instruction": f"Q {n}?", "input": "", "output": "yes", "q": "Q?", "a": "A", "good": n % 4 == 0}
+            for n in range(24)]  # fmt: skip
+    registry: dict[str, object] = {}
+    for name, entry in {
+        "answers": ANSWERS, "answers_train": ANSWERS, "answers_eval": ANSWERS, "alone": ANSWERS,
+        "tested_train": ANSWERS, "tested_test": ANSWERS, "pairs_train": PAIRS, "pairs_eval": PAIRS,
+        "marked": MARKED, "marked_eval": MARKED,
+    }.items():  # fmt: skip
+        registry[name] = {**entry, "file_name": f"{name}.json"}
+        (data / f"{name}.json").write_text(json.dumps(rows))
+    registry["hub_train"] = {"hf_hub_url": "owner/rows"}
+    (data / "dataset_info.json").write_text(json.dumps(registry))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "registered", "split"),
+    [
+        ("a_train", ["a_train", "a_eval", "a_test"], "a_eval"),
+        ("a_train", ["a_train", "a_test"], "a_test"),
+        ("a_train", ["a_train", "a_dev", "b_eval"], "a_dev"),
+        ("a", ["a", "a_validation"], "a_validation"),
+        ("a-train", ["a-train", "a-eval"], "a-eval"),
+        ("a_eval", ["a_eval", "a_train"], ""),
+        ("a", ["a", "b_eval"], ""),
+    ],
+)
+def test_the_eval_split_of_a_dataset(name: str, registered: list[str], split: str) -> None:
+    assert eval_split(name, dict.fromkeys(registered)) == split
+
+
+def test_a_test_split_that_chooses_the_checkpoint_is_named_as_such(folder: Path) -> None:
+    values = request("tested_train").basic_values()
+    (reason,) = [value.reason for value in values if value.key == "eval_dataset"]
+    assert (
+        training_data("tested_train", None, None).eval_name == "tested_test" and "report on others" in reason
+    )
+
+
+def request(name: str, method: str = "lora", trains_on: str = "gpu") -> RecipeRequest:
+    data = training_data(name, None, None)
+    return RecipeRequest(data, "me/model", method, machine(trains_on), trains_on, Path("my recipe.yaml"))
+
+
+def test_kto_weighs_the_rarer_answers(folder: Path) -> None:
+    settings = request("marked").basic_settings()
+    assert settings["stage"] == "kto" and settings["kto_chosen_weight"] == 3.0  # 18 unwanted, 6 wanted
+    assert "kto_rejected_weight" not in settings
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["recipe", "new", *words], prog_name="tuneyard")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (
+            ["--dataset", "alone"],
+            ["'alone'", "no eval split", "alone_eval", "data init data/alone.json --split"],
+        ),
+        (["--dataset", "answers"], ["'answers'", "--dataset answers_train"]),
+        (["--dataset", "answer_train"], ["answer_train", "did you mean", "answers_train"]),
+        (["--dataset", "hub_train"], ["hub_train", "not on this machine", "owner/rows"]),
+        (["--dataset", "answers_train", "--stage", "dpo"], ["--stage dpo", "plain answers", "--stage sft"]),
+        (["--dataset", "pairs_train", "--stage", "kto"], ["--stage kto", "dpo or orpo or simpo or rm"]),
+        (["--dataset", "answers_train", "--for", "3xNONE"], ["'3xNONE'", "expected", "A100-80"]),
+        (["--dataset", "answers_train", "--out", "r.txt"], ["r.txt", ".yaml"]),
+        (["--dataset", "answers_train", "--out", "there.yaml"], ["there.yaml", "exists"]),
+    ],
+)
+def test_refusals_before_llamafactory_starts(folder: Path, words: list[str], parts: list[str]) -> None:
+    Path("there.yaml").write_text("mine")
+    ended = run("--out", "r.yaml", "--model", "me/model", "--dataset-dir", "data", *words)
+    assert isinstance(ended.exception, RequestError)
+    printed(str(ended.exception), *parts)
+    assert not Path("r.yaml").exists() and Path("there.yaml").read_text() == "mine"
+
+
+# Lengths
+
+
+def test_cutoff_len_holds_nearly_all_rows() -> None:
+    assert choose_cutoff([100, 128], None)[:2] == (128, 0)
+    assert choose_cutoff([100, 129], None)[:2] == (192, 0)
+    long_tail = [300] * 198 + [5000, 6000]  # 1 % is cut
+    cutoff = choose_cutoff(long_tail, 32_768)
+    assert cutoff[:2] == (384, 2)
+    assert "6,000" in cutoff.reason and "2 (1.0%)" in cutoff.reason
+    assert choose_cutoff([300] * 197 + [5000] * 3, 32_768)[:2] == (6144, 0)
+    assert choose_cutoff([200_000], None)[:2] == (200_000, 0)
+
+
+def test_cutoff_len_ends_at_the_positions_of_the_model() -> None:
+    cutoff = choose_cutoff([100] * 9 + [3000], 2048)
+    assert cutoff[:2] == (2048, 1) and "2,048 positions" in cutoff.reason
+    with pytest.raises(RequestError, match=r"2,048 positions \(the shortest has 3,000 tokens\)"):
+        choose_cutoff([3000, 4000], 2048)
+
+
+def test_blocks_of_running_text() -> None:
+    assert choose_block(10_000_000, 100_000, 32_768).tokens == 2048
+    assert choose_block(10_000_000, 100_000, 1024).tokens == 1024
+    assert choose_block(60_000, 6_000, 32_768).tokens == 512  # 117 blocks, of 1,024 tokens 58
+    assert choose_block(10_000_000, 600, 32_768).tokens == 512  # the eval split fills one
+    with pytest.raises(RequestError, match="100 to evaluate"):
+        choose_block(10_000, 100, None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "ranks", "batch"),
+    [(400, 1, 16), (399, 1, 8), (24, 1, 4), (1200, 4, 16), (24, 8, 8), (9999, 32, 32)],
+)
+def test_rows_of_a_step(rows: int, ranks: int, batch: int) -> None:
+    assert rows_of_step(rows, ranks) == batch
+
+
+# Memory
+
+
+def upper_end(
+    settings: dict[str, Any], shapes: Shapes, tokens: int, ranks: int, changed: dict[str, Any]
+) -> float:
+    setup = setup_of(Recipe(Path(), {**settings, **changed}, {}), tokens, ranks)
+    return estimate(shapes, setup)[1].total
+
+
+def test_the_largest_micro_batch_that_fits() -> None:
+    fit = gpu_fit(LORA, QWEN_7B, 4096, 1, 40 * GB, 16)
+    assert fit is not None and fit.rows < 16 and fit.recomputes and not fit.deepspeed
+    at = {
+        rows: upper_end(LORA, QWEN_7B, 4096, 1, {"per_device_train_batch_size": rows})
+        for rows in (1, 2, 4, 8)
+    }
+    assert at[fit.rows] == fit.upper <= 40 * GB < at[2 * fit.rows]
+
+
+def test_activations_are_kept_where_they_fit() -> None:
+    fit = gpu_fit(LORA, QWEN_7B, 128, 1, 80 * GB, 16)
+    assert fit is not None and not fit.recomputes
+    assert fit.settings == {"disable_gradient_checkpointing": True}
+
+
+@pytest.mark.parametrize(
+    ("settings", "shapes", "ranks", "room", "file"),
+    [
+        (LORA, QWEN_7B, 1, 80, ""),
+        (LORA, QWEN_7B, 4, 16, "z3.json"),
+        (FULL, QWEN_7B_WHOLE, 8, 80, "z2.json"),
+        (FULL, QWEN_7B_WHOLE, 8, 40, "z3.json"),
+        (FULL, QWEN_7B_WHOLE, 1, 80, "z3_offload.json"),
+        ({**LORA, "quantization_bit": 4}, QWEN_7B, 1, 16, ""),
+    ],
+)
+def test_the_zero_file_that_shares_least(
+    settings: dict[str, Any], shapes: Shapes, ranks: int, room: float, file: str
+) -> None:
+    fit = gpu_fit(settings, shapes, 1024, ranks, room * GB, 4)
+    assert fit is not None and fit.upper <= room * GB
+    assert Path(fit.deepspeed).name == file
+
+
+@pytest.mark.parametrize("changed", [{}, {"pissa_init": True}])
+def test_what_no_setup_of_a_gpu_holds(changed: dict[str, Any]) -> None:
+    assert gpu_fit({**LORA, **changed}, QWEN_7B, 1024, 1, 16 * GB, 4) is None
+    assert (
+        gpu_fit({**LORA, "pissa_init": True}, QWEN_7B, 1024, 4, 16 * GB, 4) is None
+    )  # ZeRO-3 cannot start it
+
+
+# Text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1e-4, 5e-6, 5e-7, 9e-6, 3.0, 16, True, False, "saves/x", "a: b", "#x", "yes", "1e-4", "数据", None],
+)
+def test_values_are_read_back_as_they_were_written(value: object) -> None:
+    assert OmegaConf.create(f"key: {scalar(value)}")["key"] == value
+
+
+def test_a_learning_rate_is_a_number_for_every_reader_of_yaml() -> None:
+    assert scalar(5e-7) == "5.0e-7" and yaml.safe_load("5.0e-7") == 5e-7
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["answers_train", "pairs_train", "marked"])
+def test_basic_settings_are_settings_of_llamafactory(folder: Path, method: str, name: str) -> None:
+    wanted = request(name, method)
+    text = recipe_text(["A recipe."], [("all", wanted.basic_values())])
+    Path("r.yaml").write_text(text)
+    recipe = read_recipe(Path("r.yaml"))
+    assert recipe.settings == wanted.basic_settings()
+    assert [problem.line() for problem in setting_problems(recipe)] == []
+    assert all(len(line) <= 110 for line in text.splitlines())
+
+
+# The whole, with measures in place of LLaMA-Factory's
+
+
+class Measures:
+    """Stands for LLaMA-Factory's subprocess: it answers with the same measures, and no recipe has errors."""
+
+    def __init__(self, **changed: Any) -> None:
+        self.template = {"name": "qwen", "enable_thinking": None, "findings": []}
+        self.template |= {"is_base": False, "differs_with_tools": False}
+        self.lengths: Any = {"answers_train": [[n] for n in range(1, 1001)], "answers_eval": [[50]] * 100}
+        self.model = {name: getattr(QWEN_7B, name) for name in Shapes.__slots__}
+        self.model |= {"positions": 32_768, "quantised": False}
+        self.changed = changed
+
+    def __enter__(self) -> "Measures":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def measure(self, *_: object) -> dict[str, Any]:
+        about = {"problems": [[3, "LLaMA-Factory drops it"]], "rows": 3, "bad": 3}
+        answer = {"template": self.template, "lengths": self.lengths, "model": self.model}
+        return {**answer, "data": dict.fromkeys(self.lengths, about), **self.changed}
+
+
+@pytest.fixture
+def written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Write a recipe of `answers_train` by measures; its settings and its text, or the error."""
+
+    def checked(_: object, recipe: Recipe, wanted: RecipeRequest) -> Checked:
+        return Checked(recipe, wanted.machine, [], [])
+
+    monkeypatch.setattr(new, "_checked", checked)
+    monkeypatch.setattr(new, "_expected", lambda *_: ["memory       as planned"])
+
+    def write(*words: str, **changed: Any) -> Any:
+        monkeypatch.setattr(new, "LlamaFactory", lambda **_: Measures(**changed))
+        ended = run("--dataset", "answers_train", "--model", "me/model", "--out", "my recipe.yaml", *words)
+        if ended.exception is not None:
+            assert not Path("my recipe.yaml").exists()
+            return ended.exception
+        text = Path("my recipe.yaml").read_text()
+        Path("my recipe.yaml").unlink()
+        assert (
+            "result: my recipe.yaml" in ended.stderr
+            and "tuneyard recipe train 'my recipe.yaml'" in ended.stderr
+        )
+        return yaml.safe_load(text), text
+
+    return write
+
+
+def test_a_whole_recipe(written: Any) -> None:
+    settings, text = written()
+    assert settings["template"] == "qwen" and settings["cutoff_len"] == 1024
+    batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
+    assert batch == 16 and settings["bf16"] is True
+    assert settings["learning_rate"] == 1e-4 and "qwen3_lora_sft.yaml" in text
+    assert settings["num_train_epochs"] == 3 and settings["eval_dataset"] == "answers_eval"
+    # 1,000 rows, 16 a step: 63 steps an epoch, 189 in all, ten evaluations
+    assert settings["eval_steps"] == settings["save_steps"] == 19
+    assert settings["load_best_model_at_end"] is True and settings["metric_for_best_model"] == "eval_loss"
+    assert settings["output_dir"] == "saves/my-recipe"
+    assert (
+        "longest of 1,000 rows has 1,000 tokens" in text and "tuneyard recipe train 'my recipe.yaml'" in text
+    )
+    assert all(len(line) <= 110 for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--for", "T4", "--method", "qlora"], {"fp16": True, "quantization_bit": 4, "bf16": None}),
+        (["--for", "cpu"], {"use_cpu": True, "bf16": None, "fp16": None, "per_device_train_batch_size": 4}),
+        (["--for", "4xT4"], {"deepspeed": "recipes/deepspeed/z3.json", "fp16": True}),
+        (["--method", "dora"], {"use_dora": True, "bf16": True}),
+        (["--method", "oft"], {"finetuning_type": "oft", "learning_rate": 1e-4}),
+    ],
+)
+def test_machines_and_methods(written: Any, words: list[str], expected: dict[str, object]) -> None:
+    settings, _ = written(*words)
+    for key, value in expected.items():
+        found = settings.get(key)
+        if key == "deepspeed":
+            found = str(found)[-len(str(value)) :]  # the bundled file
+        assert found == value, key
+
+
+@pytest.mark.parametrize(
+    ("words", "changed", "parts"),
+    [
+        ([], {"rejected": "Cannot use PiSSA for current training stage."}, ["--method lora", "PiSSA"]),
+        ([], {"error": "its files are not on this machine"}, ["--model me/model", "hf download me/model"]),
+        ([], {"model": {"error": "no config"}}, ["--model me/model", "no config"]),
+        (
+            [],
+            {"template": {"name": "yi", "findings": [{"message": "at token 3 it trains 'x'"}]}},
+            ["no template", "nearest is yi", "at token 3"],
+        ),
+        (["--for", "T4"], {}, ["--for T4", "1,000 tokens", "16 GB", "--for 1xA10", "--method qlora"]),
+        (
+            ["--for", "8xB200", "--method", "full"],
+            {"lengths": {"answers_train": [[10_000_000]], "answers_eval": [[1]]},
+             "model": {**Measures().model, "positions": None}},
+            ["more than any machine", "10,000,000 tokens", "compile shorter rows"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_made_well_is_refused(
+    written: Any, words: list[str], changed: dict[str, Any], parts: list[str]
+) -> None:
+    error = written(*words, **changed)
+    assert isinstance(error, RequestError)
+    printed(str(error), *parts)
+
+
+def test_rows_that_cannot_be_trained_on_are_refused(written: Any) -> None:
+    error = written(lengths={"answers_train": [], "answers_eval": [[1]]})
+    printed(
+        str(error), "answers_train: no row can be trained on", "row 3: LLaMA-Factory drops it", "data verify"
+    )
+
+
+def test_a_gpu_of_the_list_is_named_for_a_machine_that_is_too_small(written: Any) -> None:
+    error = str(written("--for", "T4"))
+    name = error.partition("--for 1x")[2].split(",")[0]
+    assert GPUS[name].memory > GPUS["T4"].memory
