@@ -15,6 +15,7 @@ from tuneyard.core.adapter_files import WEIGHTS
 from tuneyard.core.documents import markdown_table
 
 CARD = "README.md"
+EXACT_SUM = "exact sum"  # in merge.json: the written adapter was compared with the sum itself
 HEADER = ["adapter", "weight", "rank", f"SHA-256 of {WEIGHTS}", "digest (weights and config)"]
 SCALES = "Scales and weights are folded into B: alpha equals the rank, so the file's own scale is 1."
 
@@ -46,10 +47,10 @@ def card_body(record: Mapping[str, Any]) -> str:
     result = record["result"]
     if record["command"] == "merge":
         title = f"Merge of {' and '.join(weights)}"
-        introduction = (
-            f"ΔW = Σ weight · scale · B·A, method `{record['method']}`, rank {result['rank']}, "
-            f"{written_by}.\n{SCALES}"
-        )
+        formula = "ΔW = Σ weight · scale · B·A, method"
+        if result["compared_with"] != EXACT_SUM:
+            formula = "Merged by method"
+        introduction = f"{formula} `{record['method']}`, rank {result['rank']}, {written_by}.\n{SCALES}"
         paragraphs = _merge_result(record["method"], result)
     else:
         base = Path(record["base"]["folder"]).resolve().name
@@ -74,7 +75,7 @@ def _rotates(record: Mapping[str, Any]) -> bool:
 def _merge_result(method: str, result: Mapping[str, Any]) -> list[str]:
     error = scientific(result["error"])
     sentence = f"Relative Frobenius error against the exact sum: {error} in all."
-    if result["compared_with"] != "exact sum":
+    if result["compared_with"] != EXACT_SUM:
         sentence = (
             f"`{method}` is not the weighted sum. Relative Frobenius error of the written file "
             f"against the method's result (rounding): {error} in all."

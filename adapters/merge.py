@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuneyard.adapters import lowrank, output, vllm
-from tuneyard.adapters.card import CARD, card_text
+from tuneyard.adapters.card import CARD, EXACT_SUM, card_text
 from tuneyard.adapters.compatibility import check_inputs
 from tuneyard.adapters.lowrank import Factor
 from tuneyard.adapters.methods import Method, Values, find_method
@@ -236,7 +236,7 @@ def merge_record(plan: MergePlan, norms: Norms) -> dict[str, object]:
     modules = {}
     for path, pair in norms.items():
         modules[path] = {"norm": pair[0], "error": _finite(relative([pair]))}
-    compared_with = "exact sum" if plan.method.exact_sum else "method's result"
+    compared_with = EXACT_SUM if plan.method.exact_sum else "method's result"
     dtypes = {stored: name for name, stored in DTYPES.items()}
     details = {
         "method": plan.method.name,

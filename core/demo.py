@@ -123,7 +123,7 @@ def _sweep_words(model: str) -> list[str]:
         words += ["--dataset", dataset]
     for name in ADAPTERS:
         words += ["--adapter", f"{name}=saves/demo-{name}"]
-    return [*words, "--grid", "0,0.5,1", "--out", str(RESULTS), *_dtype_words(Path(model))]
+    return [*words, "--out", str(RESULTS), *_dtype_words(Path(model))]
 
 
 def _model_facts(folder: Path) -> tuple[str, ...]:
@@ -218,7 +218,7 @@ def is_made(step: DemoStep, notes: Notes, every: Sequence[DemoStep]) -> bool:
 def cli(out: Path, model: str, dry_run: bool) -> None:
     """Find out which of two adapters, or which merge of them, to ship: 6 minutes on 2 CPU cores.
 
-    It compiles two bundled datasets, trains an adapter on each, scores nine pairs of merge weights, and
+    It compiles two bundled datasets, trains an adapter on each, scores 9 to 25 pairs of merge weights, and
     compares the best with the base and with each adapter. Finished steps are reused. It writes below
     models/demo-base, dataset_info/demo_*, saves/demo-*, results/demo and results/demo-steps.
     """
@@ -377,8 +377,9 @@ def _duration(seconds: float) -> str:
 
 
 def pair_lines() -> list[str]:
-    """One line for each pair of weights, with its accuracy on each dataset."""
-    points = read_object(RESULTS / "sweep.json").get("points")
+    """One line for each pair of weights, with its accuracy on each dataset, and how flat the top is."""
+    sweep = read_object(RESULTS / "sweep.json")
+    points = sweep.get("points")
     names = list(points) if isinstance(points, dict) else []
     lines = []
     for name in names:
@@ -388,6 +389,11 @@ def pair_lines() -> list[str]:
             if isinstance(accuracy, float):
                 cells.append(f"{dataset} {accuracy:6.1%}".replace("%", " %"))
         lines.append("  ".join(cells))
+    top = sweep.get("flat_top")
+    if isinstance(top, dict):
+        count, others = len(top["not_shown_worse"]), len(top["comparisons"])
+        best = top["best"]
+        lines.append(f"      {count} of the {others} other pairs are not shown to be worse than {best}")
     return lines
 
 

@@ -103,14 +103,15 @@ def families(data: Sequence[PairedRows], models: Sequence[str], base: str, metri
     against: list[PairedTest] = []
     if base in models and others:
         pairs = [(base, model) for model in others]
-        against = _family(pairs, data, metric)
+        against = paired_family(pairs, data, metric)
         if len(pairs) >= MANY:
             values = shrunk(_units(pairs, data, metric)).tolist()
             against = [replace(test, shrunk=value) for test, value in zip(against, values, strict=True)]
-    return against, _family(list(combinations(others, 2)), data, metric)
+    return against, paired_family(list(combinations(others, 2)), data, metric)
 
 
-def _family(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> list[PairedTest]:
+def paired_family(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> list[PairedTest]:
+    """Tests of (old, new) models on the mean of datasets, judged together."""
     if not pairs:
         return []
     steps = np.concatenate([_steps(pairs, rows) for rows in data])
@@ -257,7 +258,7 @@ def _over_majority(datasets: Sequence[RunsByModel], models: Sequence[str]) -> di
             majority = [gold == label for gold in run.gold]
             values = {model: run.correct, "majority": majority}
             data.append(PairedRows(values, [1.0] * len(run.rows), run.groups))
-        tests[model] = _family([("majority", model)], data, ACCURACY)[0]
+        tests[model] = paired_family([("majority", model)], data, ACCURACY)[0]
     return tests
 
 

@@ -9,6 +9,7 @@ from tuneyard.core.files import read_object
 from tuneyard.eval.read.scored_run import ScoredRun, without
 
 SWEEP = "sweep.json"
+STEP = "step"  # the axis of a run's checkpoints
 FIELDS = ("points", "axes", "rows_to_choose_on")
 
 

@@ -91,6 +91,16 @@ class Opened:
         )
         return replace(self, model=replace(model, alone=True, vision=vision), budget=1)
 
+    def with_weights(self, parts_by_name: Mapping[str, tuple[WeightedAdapter, ...]]) -> "Opened":
+        """The same model with other candidates: the adapters of these candidates in other weights."""
+        promptings = {}
+        for candidate in self.candidates:
+            promptings[_folders(candidate.parts)] = candidate.prompting
+        candidates = []
+        for name, parts in parts_by_name.items():
+            candidates.append(Candidate(name, parts, promptings[_folders(parts)]))
+        return replace(self, candidates=candidates)
+
     def with_shots(self, datasets: Sequence[EvalDataset]) -> "Opened":
         """Add the base with the datasets' shots as a candidate, right after the base itself."""
         counts = [len(dataset.shots.rows) for dataset in datasets if dataset.shots]
@@ -142,6 +152,11 @@ class Opened:
         return LocalGenerator(self.model, candidate.prompting.encode, self.budget, sampling, repeat)
 
 
+def _folders(parts: Sequence[WeightedAdapter]) -> tuple[Path, ...]:
+    """Folders of the adapters, which decide the prompts."""
+    return tuple(part.adapter.folder for part in parts)
+
+
 def open_models(request: ScoringRequest) -> Opened:
     """Open every adapter, load the base once, and check that they belong together."""
     if request.backend == "openai":
@@ -184,7 +199,7 @@ def load_candidates(
 
     candidates = []
     for name, candidate_parts in parts_by_name.items():
-        prompting = prompting_of(*(part.adapter.folder for part in candidate_parts))
+        prompting = prompting_of(*_folders(candidate_parts))
         candidates.append(Candidate(name, candidate_parts, prompting))
     if request.bos and all(candidate.prompting.source != AFTER_BOS for candidate in candidates):
         raise RequestError("--bos is for models without a chat template: here a template begins the prompt")

@@ -11,7 +11,7 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import read_object, versions
 from tuneyard.core.supervision import Turns
-from tuneyard.core.warn import warn
+from tuneyard.core.warn import warn, warn_once
 from tuneyard.eval.backends import shards
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import WITHOUT_BOS, Prompting
@@ -80,13 +80,13 @@ def _check_sampling(request: ScoringRequest, opened: Opened) -> None:
 def _warn_of_prompts(datasets: Sequence[EvalDataset], opened: Opened) -> None:
     """Warn if prompts differ from the prompts of other tools or of the training."""
     if any(candidate.prompting.source == WITHOUT_BOS for candidate in opened.candidates):
-        warn(
+        warn_once(
             "no chat template: prompted without the BOS that the tokenizer adds, as LLaMA-Factory's "
             "template `empty` trains; --bos begins prompts with it, as lm-evaluation-harness does"
         )
     for dataset in datasets:
         if dataset.other_prompts:
-            warn(
+            warn_once(
                 f"{dataset.path}: training words these prompts otherwise (a prefix, a system text): "
                 f"--dataset {dataset.other_prompts} has the held-out ones as they are trained"
             )

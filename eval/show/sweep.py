@@ -12,12 +12,12 @@ from tuneyard.core.drawing import COLOURS, legend_below, plot, plotting
 from tuneyard.core.language import tr, tr_counted
 from tuneyard.core.number_format import interval, percent
 from tuneyard.eval.judge.questions.choice import Choice
+from tuneyard.eval.read.sweeps import STEP
 from tuneyard.eval.statistics.estimate import Mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STEP = "step"  # the axis of a run's checkpoints
 DRAWN = "accuracy on the half that was chosen on, %"
 Point = tuple[float, ...]
 

@@ -1,6 +1,7 @@
-"""python -m eval.sweep on a tiny model: every point of the grid, the halves, and what is written."""
+"""python -m eval.sweep on a tiny model: the points of a grid or a search, the halves, and what is written."""
 
 import hashlib
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -17,6 +18,9 @@ from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.nli import cli as nli
+from tuneyard.eval.read.results import PredictionLog
+from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.weights import weight_axes
 from tuneyard.eval.sweep import Sweep, cli, judge, read_points, write
 
 WORDS = [
@@ -137,11 +141,113 @@ def test_the_baseline_is_that_of_the_half_reported_on_as_compare_has_it(tmp_path
     printed_line(capsys.readouterr().out, "| majority-class baseline", "100.0 % (yes)")
 
 
-def test_a_dry_run_counts_the_rows_and_writes_nothing(folders, tmp_path, capsys) -> None:
-    call(cli, *folders, "--out", tmp_path / "out", "--dry-run", "--limit", "10")
-    said = "25 models × (one 10 + two 10) examples = 500 in all, 0 of them done before\n"
-    assert capsys.readouterr().out == said
+@pytest.mark.parametrize(
+    ("grid", "sentence"),
+    [
+        ([], "9 to 25 models × (one 10 + two 10) examples = 180 to 500 in all, 0 of them done before\n"),
+        (["--grid", "0,1"], "4 models × (one 10 + two 10) examples = 80 in all, 0 of them done before\n"),
+    ],
+    ids=["search", "grid"],
+)
+def test_a_dry_run_counts_the_rows_and_writes_nothing(folders, tmp_path, capsys, grid, sentence) -> None:
+    call(cli, *folders, *grid, "--out", tmp_path / "out", "--dry-run", "--limit", "10")
+    assert capsys.readouterr().out == sentence
     assert not (tmp_path / "out").exists()
+
+
+def neighbours(point):
+    """The points at most 0.25 away in each weight, without negative weights."""
+    steps = itertools.product((-0.25, 0, 0.25), repeat=len(point))
+    moved = {tuple(map(sum, zip(point, step, strict=True))) for step in steps}
+    return {weights for weights in moved if min(weights) >= 0}
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_a_search_scores_the_coarse_points_and_those_around_the_best_one(folders, tmp_path, capsys, axes):
+    out = tmp_path / "out"
+    call(cli, *folders[: 2 + 2 * axes], *folders[-4:], "--out", out)
+    sweep = json.loads((out / "sweep.json").read_text())
+    points = {tuple(point) for point in sweep["points"].values()}
+    assert {*itertools.product((0, 0.5, 1), repeat=axes)} < points
+    assert len(points) <= 25
+    scores = {}
+    for model, score in sweep["choice"][-1]["choosing"]["models"].items():
+        scores[model] = score["accuracy"]["value"]
+    assert [*scores] == sorted(scores, key=sweep["points"].get)
+    best = max(scores, key=scores.get)  # of equal ones the first: the smaller weights
+    assert sweep["ship"] == best
+    assert neighbours(sweep["points"][best]) <= points or len(points) == 25
+    assert re.search(
+        rf"^{len(points)} points scored in \d+ s: \d+\.\d points a minute$",
+        capsys.readouterr().out,
+        re.MULTILINE,
+    )
+    top = sweep["flat_top"]
+    assert top["best"] == best
+    assert {test["model"] for test in top["comparisons"]} == {*scores} - {best}
+    assert {*top["not_shown_worse"]} == {test["model"] for test in top["comparisons"] if test["p"] >= 0.05}
+
+
+def test_a_search_that_was_killed_ends_with_the_same_bytes(folders, tmp_path, monkeypatch) -> None:
+    """Killed in one of the first points, then in a point around the best one: a batch is a point here."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    short = [*folders[:6], *folders[-2:], "--limit", "12"]
+    call(cli, *short, "--out", whole)
+    assert len(json.loads((whole / "sweep.json").read_text())["points"]) > 9
+    write = PredictionLog.append
+    scored = itertools.count()
+
+    def append(log, predictions, token_losses=()):
+        if next(scored) in (4, 10):
+            raise Killed
+        write(log, predictions, token_losses)
+
+    monkeypatch.setattr(PredictionLog, "append", append)
+    for options in ([], ["--resume"]):
+        with pytest.raises(Killed):
+            call(cli, *short, "--out", cut, *options)
+        assert not (cut / "sweep.json").exists()
+    call(cli, *short, "--out", cut, "--resume")
+    resumed = tree(cut)
+    for name, content in tree(whole).items():
+        assert resumed.pop(name) == content.replace(str(whole).encode(), str(cut).encode()), name
+    assert not resumed
+
+
+class Killed(BaseException):
+    """The end of a process that nothing in it notices."""
+
+
+POINTS = [
+    ((0.5, 0.5), 8, (0.25, 0.25), (0.75, 0.75)),
+    ((0, 0), 3, (0, 0.25), (0.25, 0.25)),
+    ((1, 1), 8, (0.75, 0.75), (1.25, 1.25)),
+    ((1,), 2, (0.75,), (1.25,)),
+]
+
+
+@pytest.mark.parametrize(("best", "count", "least", "largest"), POINTS)
+def test_weights_grow_beyond_1_and_never_below_0(folders, best, count, least, largest) -> None:
+    adapters = (*map(str, folders[3:6:2]),)[: len(best)]
+    axes = weight_axes(ScoringRequest(str(folders[1]), Path("out"), adapters))
+    refined = axes.refined({point: model for model, point in axes.points.items()}[best])
+    added = {refined.points[model] for model in refined.without(axes)}
+    assert added == neighbours(best) - {best}
+    assert (len(added), min(added), max(added)) == (count, least, largest)
+
+
+def test_a_search_ends_at_25_points(folders) -> None:
+    """The best point is always that of the largest weights, as if both adapters were too weak."""
+    axes = weight_axes(ScoringRequest(str(folders[1]), Path("out"), (str(folders[3]), str(folders[5]))))
+    counts = []
+    for _ in range(5):
+        *_, largest = axes.models
+        axes = axes.refined(largest)
+        counts.append(len(axes.points))
+    assert counts == [17, 22, 25, 25, 25]
+    points = [*axes.points.values()]
+    assert points == sorted(points)
+    assert (1.5, 1.25) in points and (1.5, 1.75) in points and (1.75, 1.75) not in points
 
 
 def test_a_resumed_sweep_asks_only_what_is_missing_and_ends_alike(folders, tmp_path, capsys) -> None:

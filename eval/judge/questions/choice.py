@@ -93,7 +93,7 @@ class HeldOutChoice(Question):
             missing = [model for model in models if model not in by_model]
             if missing:
                 raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(missing)}")
-            choosing_runs, held_out_runs[dataset] = _halves(dataset, by_model, self.rows.get(dataset))
+            choosing_runs, held_out_runs[dataset] = halves(dataset, by_model, self.rows.get(dataset))
             choosing = _half(dataset, choosing_runs, candidates, metric)
             held_out = _half(dataset, held_out_runs[dataset], candidates, metric)
             choices.append(Choice(dataset, _best(choosing, metric), metric, choosing, held_out))
@@ -131,7 +131,7 @@ class HeldOutChoice(Question):
         return {self.key: choices}
 
 
-def _halves(
+def halves(
     dataset: str, by_model: RunsByModel, rows_to_choose_on: Collection[str] | None
 ) -> tuple[dict[str, ScoredRun], dict[str, ScoredRun]]:
     """The runs on the rows to choose on, and on the others.

@@ -111,6 +111,73 @@ def test_modules_of_one_adapter_only_keep_their_share(tmp_path):
     assert sorted(result.lora.raw["target_modules"]) == ["k_proj", "q_proj", "v_proj"]
 
 
+def tsv_m(deltas, counts):
+    """TSV-M of dense ΔW (Gargiulo et al., CVPR 2025, algorithm 1), with the whitening U·(UᵀU)^(-1/2).
+
+    The paper shows that whitening and Procrustes are the same. `counts` are the numbers of singular vectors.
+    """
+    lefts, sigmas, rights = [], [], []
+    for matrix, count in zip(deltas, counts, strict=True):
+        left, sigma, right = np.linalg.svd(matrix)
+        lefts.append(left[:, :count])
+        sigmas += sigma[:count].tolist()
+        rights.append(right[:count].T)
+    return whitened(np.hstack(lefts)) @ np.diag(sigmas) @ whitened(np.hstack(rights)).T
+
+
+def whitened(vectors):
+    values, axes = np.linalg.eigh(vectors.T @ vectors)
+    inverse = [value**-0.5 if value > 1e-10 else 0 for value in values]
+    return vectors @ axes @ np.diag(inverse) @ axes.T
+
+
+@pytest.mark.parametrize(("weights", "keep"), [((0.5, 0.5), None), ((1, -0.25), 1), ((2, 0.75), 0.5)])
+def test_tsvm_is_that_of_the_dense_matrices(tmp_path, weights, keep):
+    """v_proj has 12 outputs and gets 14 directions: they cannot all be orthogonal."""
+    one, other = factors(1), factors(2, rank=6)
+    make(tmp_path / "a", one)
+    make(tmp_path / "b", other, r=6, lora_alpha=3, use_rslora=True)
+    parameters = {"keep": keep} if keep else {}
+    pairs = [(tmp_path / "a", weights[0]), (tmp_path / "b", weights[1])]
+    result, _ = merged(pairs, tmp_path / "out", method="tsvm", **parameters)
+    counts = (4, 3) if keep == 0.5 else (8, 6)
+    first, second = dense(one), dense(other, alpha=3, rslora=True)
+    expected = {}
+    for module, matrix in first.items():
+        expected[module] = tsv_m([weights[0] * matrix, weights[1] * second[module]], counts)
+    assert error_of(result, expected) < 1e-6
+    assert {module.rank for module in result.layout.values()} == {sum(counts)}
+
+
+def test_tsvm_of_an_adapter_alone_with_itself_and_with_an_untrained_one_is_the_adapter(tmp_path):
+    one = factors(1)
+    untrained = {module: (a, 0 * b) for module, (a, b) in factors(2).items()}
+    for name, pairs in (("a", one), ("same", one), ("untrained", untrained)):
+        make(tmp_path / name, pairs)
+    for number, others in enumerate(([], ["same"], ["untrained"])):
+        pairs = [(tmp_path / name, 1) for name in ("a", *others)]
+        result, _ = merged(pairs, tmp_path / f"out{number}", method="tsvm")
+        assert error_of(result, dense(one)) < 1e-6, others
+
+
+def test_tsvm_of_untrained_adapters_is_0(tmp_path):
+    make(tmp_path / "a", {module: (a, 0 * b) for module, (a, b) in factors(1).items()})
+    result, _ = merged([(tmp_path / "a", 1)], tmp_path / "out", method="tsvm")
+    assert not any(delta(result, module).any() for module in result.layout)
+
+
+def test_a_method_that_is_not_the_sum_is_not_reported_by_its_error_against_the_sum(tmp_path):
+    make(tmp_path / "a", factors(1))
+    make(tmp_path / "b", factors(2))
+    for method, formula in (("tsvm", False), ("exact", True)):
+        _, errors = merged([(tmp_path / "a", 1), (tmp_path / "b", 1)], tmp_path / method, method=method)
+        (line,) = error_lines(find_method(method), errors)
+        assert ("rounding" in line) != formula
+        assert ("Σ weight" in (tmp_path / method / "README.md").read_text()) == formula
+        record = json.loads((tmp_path / method / "merge.json").read_text())
+        assert record["result"]["error"] < 1e-6
+
+
 def test_embeddings_are_merged_as_such(tmp_path):
     rng = np.random.default_rng(0)
     pairs = [

@@ -19,6 +19,7 @@ from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 Calls = list[list[str]]
 Demo = Callable[..., Calls]
 TRAINED = {name: f"recipe train recipes/demo-{name}.yaml" for name in ("rte", "mnli")}
+FLAT_TOP = {"best": "rte=1,mnli=1", "not_shown_worse": ["base"], "comparisons": [{}, {}]}
 JUDGED = ["adapter merge", "eval compare", "eval sweep"]
 
 
@@ -35,7 +36,7 @@ def write_result(words: Sequence[str]) -> None:
             "results/demo/base/demo_rte_eval/results.json": accuracy,
             "results/demo/base/demo_mnli_eval/results.json": accuracy,
             "results/demo/merge.yaml": "adapters: [saves/demo-rte=1]\n",
-            "results/demo/sweep.json": json.dumps({"points": {"base": [0, 0]}}),
+            "results/demo/sweep.json": json.dumps({"points": {"base": [0, 0]}, "flat_top": FLAT_TOP}),
         },
         "adapter merge": {"saves/demo-merge/adapter_config.json": "{}"},
         "eval compare": {
@@ -85,7 +86,8 @@ def names(calls: Calls) -> list[str]:
 def test_every_step_runs_once(run_demo: Demo) -> None:
     first = run_demo()
     assert len(first) == 8
-    assert first[5][-2:] == ["--dtype", "bf16"]
+    assert first[5][-2:] == ["--dtype", "bf16"] and "--grid" not in first[5]
+    assert "1 of the 2 other pairs are not shown to be worse than rte=1,mnli=1" in demo.pair_lines()[-1]
     assert run_demo() == []
 
 
