@@ -3,6 +3,7 @@
 `plan_fusing` opens everything, checks it and plans. `fuse` writes the plan.
 """
 
+import contextlib
 import functools
 import shutil
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from tuneyard.adapters.weighted import WeightedAdapter, factors_of, open_weighte
 from tuneyard.core.base_models import EMBEDDINGS, HEADS, INDEX, Base, open_base
 from tuneyard.core.errors import ContentError, need
 from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.training_run import training_inputs
 from tuneyard.core.weights import Stored, from_fp32, require_finite, to_fp32
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; a smaller rounding error in bf16 hardly changes the adapters' effect
@@ -93,6 +95,13 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     if request.base_as:
         need("bitsandbytes", "torch")
     notes = check_inputs(weighted, base, same_base=request.same_base)
+    for item in used:
+        quantised = _trained_on_nf4(item.adapter.folder)
+        if quantised and quantised != request.base_as:
+            notes.append(
+                f"{item.adapter.name} was trained on the base in 4 bits: --base-as {quantised} fuses it into "
+                "the weights that its training saw"
+            )
 
     paths = [*union(used)]
     for item in used:
@@ -118,6 +127,21 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     )
     output.require_space(request.out.resolve(), plan.bytes)
     return plan
+
+
+def _trained_on_nf4(folder: Path) -> str:
+    """The `--base-as` of the weights that a QLoRA training of LLaMA-Factory saw; "" for any other adapter."""
+    settings: object = None
+    with contextlib.suppress(ContentError):  # a damaged record does not stop a fusion
+        settings = training_inputs(folder).get("settings")
+    if not isinstance(settings, dict) or settings.get("quantization_bit") != 4:
+        return ""
+    is_bitsandbytes = settings.get("quantization_method", "bnb") in ("bnb", "bitsandbytes")
+    if not is_bitsandbytes or settings.get("quantization_type", "nf4") != "nf4":
+        return ""
+    if settings.get("double_quantization") is False:
+        return "nf4"
+    return "nf4-double"
 
 
 def _untied_head(base: Base, targets: list[str]) -> dict[str, str]:

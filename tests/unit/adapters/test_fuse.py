@@ -220,6 +220,27 @@ def test_nf4_base_is_quantised_everywhere_it_was_and_the_rest_stays(tmp_path):
         assert np.count_nonzero(off) <= 1e-4 * off.size
 
 
+@pytest.mark.parametrize(
+    ("settings", "base_as"),
+    [
+        ({"quantization_bit": 4}, "nf4-double"),
+        ({"quantization_bit": 4, "double_quantization": False}, "nf4"),
+        ({"quantization_bit": 4, "quantization_type": "fp4"}, None),
+        ({"quantization_bit": 8}, None),
+        ({"lora_rank": 8}, None),
+    ],
+)
+def test_an_adapter_of_a_qlora_training_is_noted_with_the_base_that_it_saw(tmp_path, settings, base_as):
+    base = make_base(tmp_path / "base", base_tensors())
+    adapter = make(tmp_path / "a", base_model_name_or_path=str(base))
+    (adapter / "training.json").write_text(json.dumps({"inputs": {"settings": settings}}))
+    notes = plan_fusing(FuseRequest([(adapter, 1)], base, tmp_path / "out")).notes
+    assert [f"--base-as {base_as} " in note for note in notes] == [True] * bool(base_as)
+    if base_as:
+        request = FuseRequest([(adapter, 1)], base, tmp_path / "out", base_as=base_as)
+        assert plan_fusing(request).notes == []
+
+
 def interrupt_after(shards, wanted, base, out):
     plan = plan_fusing(FuseRequest(list(wanted), base, out))
     done = 0
