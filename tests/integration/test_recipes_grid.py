@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 import yaml
@@ -33,7 +35,7 @@ def recipes(*arguments: object) -> str:
     return done.stdout
 
 
-def test_a_grid_judged_by_an_evaluation_and_continued(recipe, tiny_model):
+def test_a_grid_of_which_a_listed_command_has_trained_and_scored_a_point(recipe, tiny_model):
     out = recipe.parent / "sweep"
     judge = (
         f"python -m eval.nli --model {tiny_model} --adapter run={{adapter}} --no-base "
@@ -42,11 +44,15 @@ def test_a_grid_judged_by_an_evaluation_and_continued(recipe, tiny_model):
     rows = json.loads((recipe.parent / "even.json").read_text())
     short = [row for row in rows if row["output"] in ("yes", "no")]
     (recipe.parent / "even.json").write_text(json.dumps(short))
-    first = recipes("train", recipe, "lora_rank=2", f"output_dir={out / 'lora_rank-2'}")
-    made = (out / "lora_rank-2" / "training.json").stat().st_mtime_ns
-    both = recipes("sweep", recipe, "rank=2,4", "--out", out, "--eval", judge)
-    assert "up to date" in both and "up to date" not in first
-    assert (out / "lora_rank-2" / "training.json").stat().st_mtime_ns == made
+    words = ("sweep", recipe, "rank=2,4", "--out", out, "--eval", judge)
+    line = recipes(*words, "--list").splitlines()[0]
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["sh", "-c", line], cwd=ROOT, env={**os.environ, "PATH": programs}, check=True)
+    files = [out / "lora_rank-2" / name for name in ("training.json", "results/run.json")]
+    made = [file.stat().st_mtime_ns for file in files]
+    assert len(recipes(*words, "--list").splitlines()) == 1
+    assert "up to date" in recipes(*words)
+    assert [file.stat().st_mtime_ns for file in files] == made
     found = json.loads((out / "sweep.json").read_text())
     assert [row["lora_rank"] for row in found["rows"]] == ["2", "4"]
     for row in found["rows"]:
@@ -62,6 +68,10 @@ def test_seeds_are_trained_and_tabled(recipe):
     said = recipes("sweep", recipe, "seed=42,43", "--out", out, "--metric", "train_loss")
     assert "standard deviation" in said and "over 2 seeds" in said
     runs = [out / f"seed-{seed}" for seed in (42, 43)]
+    times = [json.loads((run / "training.json").read_text()) for run in runs]
+    if len(os.sched_getaffinity(0)) > 1:  # side by side, on a core each
+        started = [datetime.fromisoformat(record["started"]) for record in times]
+        assert abs((started[0] - started[1]).total_seconds()) < max(record["seconds"] for record in times)
     one, other = ((run / "adapter_model.safetensors").read_bytes() for run in runs)
     assert one != other
     losses = [json.loads((run / "all_results.json").read_text())["train_loss"] for run in runs]
