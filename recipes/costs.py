@@ -387,10 +387,17 @@ def _images(shapes: Shapes, setup: Setup) -> float:
 
 
 def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
-    """Bytes of one checkpoint: the trainable parameters, and the optimizer's state unless `only_model`."""
-    weights: float = shapes.trainable * setup.trained_bytes
+    """Bytes of one checkpoint: the parameters that are saved, and the optimizer's state unless `only_model`.
+
+    An adapter is saved alone. A model is saved as it is trained: in fp32, frozen parameters, and all under
+    DeepSpeed or BAdam, in bf16.
+    """
+    trained_bytes = setup.trained_bytes
+    if setup.full and (setup.stage >= 2 or setup.one_block):
+        trained_bytes = BF16
+    weights: float = shapes.trainable * trained_bytes
     if setup.full:
-        weights = shapes.parameters * BF16
+        weights += (shapes.parameters - shapes.trainable) * BF16
     if only_model:
         return weights
     size = weights + optimizer_bytes(shapes, setup)

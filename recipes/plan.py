@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tuneyard.core.cli import cli_command
-from tuneyard.core.errors import RequestError, counted
+from tuneyard.core.errors import ContentError, ProblemsError, RequestError, counted
 from tuneyard.core.next_step import next_step, same_options
 from tuneyard.core.number_format import Table, grid
 from tuneyard.recipes import costs
@@ -23,6 +23,7 @@ from tuneyard.recipes.rules import problems_of
 from tuneyard.recipes.starting_weights import loaded_problems
 
 OF_THE_DISK = {"E340", "E342", "E343", "E344"}  # what the plan says itself, or has nothing to do with it
+NO_DATASET = "E320"
 Plan = dict[str, Any]
 
 
@@ -88,7 +89,13 @@ def command(
     elif rows is not None or tokens is not None:
         raise RequestError("--rows and --tokens belong together: --rows 50000 --tokens 400 (tokens of a row)")
     offers = [read_offer(text) for text in machines]
-    plans = make_plans(read_recipe(recipe, overrides), offers, model, expected)
+    try:
+        plans = make_plans(read_recipe(recipe, overrides), offers, model, expected)
+    except ProblemsError as error:
+        if expected is None and all(problem.code == NO_DATASET for problem in error.problems):
+            hint = "to plan before there is data, add --rows N --tokens N (mean tokens of a row)"
+            raise ContentError(f"{error}\n{hint}") from error
+        raise
     if as_json:
         for plan in plans:
             click.echo(json.dumps(plan, ensure_ascii=False))
@@ -96,16 +103,10 @@ def command(
         click.echo("\n".join(_lines(plans[0])))
     else:
         click.echo("\n".join(_table_lines(plans)))
-    following = "train"
-    if expected is not None:
-        following = "check"  # it names the datasets that are missing
-    next_step("", ["tuneyard", "recipe", following, recipe, *overrides, *_next_options(following)])
-
-
-def _next_options(following: str) -> list[str]:
-    if following == "check":
-        return same_options("--model")
-    return []
+    following = ["train", recipe, *overrides]
+    if expected is not None:  # check names the datasets that are missing
+        following = ["check", recipe, *overrides, *same_options("--model")]
+    next_step("", ["tuneyard", "recipe", *following])
 
 
 def read_offer(text: str) -> Offer:

@@ -123,3 +123,17 @@ def test_rows_and_tokens_belong_together(recipe, words, tmp_path):
     Path(tmp_path / "r.yaml").write_text("do_train: true\n", encoding="utf-8")
     result = CliRunner().invoke(command, [str(tmp_path / "r.yaml"), *words])
     assert isinstance(result.exception, RequestError)
+
+
+def test_a_missing_dataset_points_to_planning_without_data(recipe, tmp_path):
+    from click.testing import CliRunner
+
+    from tuneyard.core.errors import ContentError
+    from tuneyard.recipes.plan import command
+
+    written = tmp_path / "r.yaml"
+    settings = {**SETTINGS, "dataset": "not_there", "output_dir": str(tmp_path / "out")}
+    written.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()), encoding="utf-8")
+    result = CliRunner().invoke(command, [str(written)])
+    assert isinstance(result.exception, ContentError)
+    assert "E320" in str(result.exception) and "--rows" in str(result.exception)
