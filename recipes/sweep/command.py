@@ -78,7 +78,8 @@ def command(
         target = machine_of_a_point(recipes, gpus_each)
     check_first(recipes, trained_metric, target, quick=lists and not dry_run)
     if lists:
-        click.echo("\n".join(commands(recipes, evaluation, target)))
+        for line in commands(recipes, evaluation, target):
+            click.echo(line)
         next_step("", command_line("recipe.sweep", ("--list", "--dry-run")))
     elif dry_run:
         click.echo("\n".join(str(recipe.output_dir) for recipe in recipes))

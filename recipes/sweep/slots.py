@@ -1,5 +1,6 @@
 """What each point of a sweep has while it runs: GPUs of its own, or without a GPU a share of the cores."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from tuneyard.recipes.hardware import Machine, machine, visible_gpus
 from tuneyard.recipes.recipe import Recipe
 
 THREADS = "OMP_NUM_THREADS"
+CGROUP = Path("/sys/fs/cgroup")  # limits of a container (cgroup v2)
 # Bytes of a training on a CPU: torch and LLaMA-Factory (1.2 GB measured), and the weights in fp32 from a file
 # in bf16, with gradients and activations.
 PROGRAM, OF_WEIGHTS = 1.5e9, 3
@@ -54,7 +56,7 @@ def _cpu_slots(recipes: Sequence[Recipe]) -> list[Slot]:
 
     OMP_NUM_THREADS, if it is set, is the number of cores of each.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = _available_cores()
     most = min(len(recipes), cores)
     threads_set = os.environ.get(THREADS, "")
     if threads_set.isdigit() and int(threads_set) > 0:
@@ -74,10 +76,37 @@ def _memory_of_a_point(recipe: Recipe) -> float:
     return PROGRAM + OF_WEIGHTS * weights
 
 
+def _available_cores() -> int:
+    """Cores that this process may use."""
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        cores = len(os.sched_getaffinity(0))
+    quota = _limits("cpu.max")
+    if len(quota) == 2:
+        cores = min(cores, max(1, quota[0] // quota[1]))
+    return cores
+
+
 def _available_memory() -> float:
-    """Bytes of memory that programs can still take on this machine."""
-    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-        name, _, amount = line.partition(":")
-        if name == "MemAvailable":
-            return float(amount.split()[0]) * 1024
-    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    """Bytes of memory that programs can still take, roughly."""
+    available = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError):  # on macOS
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+            name, _, amount = line.partition(":")
+            if name == "MemAvailable":
+                available = float(amount.split()[0]) * 1024
+    limit, used = _limits("memory.max"), _limits("memory.current")
+    if limit and used:
+        available = min(available, limit[0] - used[0])
+    return available
+
+
+def _limits(name: str) -> list[int]:
+    """Numbers in a file of the control group; [] without a limit."""
+    try:
+        words = (CGROUP / name).read_text(encoding="utf-8").split()
+    except OSError:
+        return []
+    if not all(word.isdigit() for word in words):  # max
+        return []
+    return [int(word) for word in words]

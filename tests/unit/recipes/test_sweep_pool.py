@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -160,14 +159,14 @@ def test_a_listed_command_trains_scores_and_records_it_in_a_shell(recipe: Path, 
 
 
 @pytest.fixture
-def cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine with 8 cores and no GPU."""
+    monkeypatch.setattr(slots, "CGROUP", tmp_path / "cgroup")
     monkeypatch.setattr(hardware, "find_gpus", list)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr(slots, "_available_memory", lambda: 64e9)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return
 
 
 def points(folder: Path, count: int, **settings: object) -> list[Recipe]:
@@ -221,6 +220,21 @@ def test_without_a_gpu_the_points_share_the_cores(
     monkeypatch.setattr(slots, "_available_memory", lambda: memory)
     found: list[Slot] = slots.slots_of(points(tmp_path, count), 1)
     assert (len(found), found[0].environment.get("OMP_NUM_THREADS")) == expected
+
+
+def test_a_container_has_fewer_cores_and_less_memory(cores, monkeypatch, tmp_path) -> None:
+    (tmp_path / "cgroup").mkdir()
+    (tmp_path / "cgroup/cpu.max").write_text("250000 100000\n")
+    assert [slot.environment for slot in slots.slots_of(points(tmp_path, 9), 1)] == [
+        {"OMP_NUM_THREADS": "1"}
+    ] * 2
+    (tmp_path / "cgroup/cpu.max").write_text("max 100000\n")
+    assert len(slots.slots_of(points(tmp_path, 9), 1)) == 8
+    monkeypatch.undo()
+    monkeypatch.setattr(slots, "CGROUP", tmp_path / "cgroup")
+    (tmp_path / "cgroup/memory.max").write_text("1000000")
+    (tmp_path / "cgroup/memory.current").write_text("400000")
+    assert slots._available_memory() == 600_000
 
 
 def test_a_recipe_for_cpus_takes_no_gpu(cores, monkeypatch, tmp_path) -> None:
