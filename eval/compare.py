@@ -87,7 +87,8 @@ MOST_IN_TITLE = 3
     "--replicates",
     multiple=True,
     metavar="NAME=MODEL,MODEL…",
-    help="Models of one recipe with different seeds (best five): compare their mean with the base.",
+    help="Models of one recipe with different seeds (best five): they are one candidate, compared by their "
+    "mean. Repeatable.",
 )
 @click.option(
     "--errors",
@@ -130,30 +131,33 @@ def cli(
     from tuneyard.eval.judge.questions.choice import HeldOutChoice
     from tuneyard.eval.judge.questions.label_bias import Calibrate
     from tuneyard.eval.judge.questions.other_metrics import OtherMetrics
-    from tuneyard.eval.judge.questions.replicates import Replicates, parse_replicates
+    from tuneyard.eval.judge.questions.replicates import parse_replicates
     from tuneyard.eval.judge.questions.slices import BySlices
     from tuneyard.eval.show.places import argument
 
     questions: list[Question] = []
-    if choose_on:
-        questions.append(HeldOutChoice())
-    if replicates:
-        questions.append(Replicates(parse_replicates(replicates)))
+    if metric == ACCURACY_NAME:
+        metric = ""
+    recipes = parse_replicates(replicates)
     if by:
         questions.append(BySlices(by))
     if calibrate:
         questions.append(Calibrate())
     if metric and (questions or margin is not None):
         raise RequestError(
-            "--margin, --replicates, --by, --choose-on and --calibrate need accuracy. Leave them out, or "
-            "leave out --metric"
+            "--margin, --by and --calibrate need accuracy. Leave them out, or leave out --metric"
         )
+    if recipes and (by or calibrate):
+        raise RequestError("--by and --calibrate are about single models. Leave them out, or --replicates")
+    if choose_on:
+        choice = HeldOutChoice(metric or ACCURACY_NAME, recipes=recipes, has_accuracy=not metric)
+        questions.insert(0, choice)
     share = None
     if margin is not None:
         share = margin / 100
-    questions.append(AgainstBase(metric or ACCURACY_NAME, decide_on, share))
+    questions.append(AgainstBase(metric or ACCURACY_NAME, decide_on, share, recipes))
     if not metric:
-        questions.append(OtherMetrics())
+        questions.append(OtherMetrics(recipes))
     check_table(out)
     if not title:
         sources = [argument(text) for text in results[:MOST_IN_TITLE]]

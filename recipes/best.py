@@ -1,14 +1,14 @@
 """tuneyard recipe best OUTPUT_DIR: the checkpoint with the best eval_loss, and whether to train longer.
 
-It plots trainer_state.json, or with --results the results of an evaluation of the checkpoints.
+It plots trainer_state.json. With --results it chooses by scored checkpoints: on one half of the examples, and
+the figure to report is that of the other half.
 """
 
 import json
-import statistics
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,13 +18,12 @@ from tuneyard.core.drawing import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import read_object, require
 from tuneyard.core.language import lang_option, tr, tr_counted
-from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
+from tuneyard.core.metrics import ACCURACY, Metric, direction, metric_of
 from tuneyard.core.next_step import next_step
 from tuneyard.core.reader_language import ENGLISH, in_language
 from tuneyard.core.schema_errors import is_number
+from tuneyard.recipes.judging import BASE, PLAIN, RESULTS, VERDICT, Judgement, judge, scored_folders
 from tuneyard.recipes.output_dir import CHECKPOINT, checkpoints, find_flaw
-
-COUNTS = ("n", "too_long", "seconds")  # numbers of a results.json that say nothing of quality
 
 
 class DivergedError(ContentError):
@@ -47,7 +46,10 @@ class NotMeasuredError(ContentError):
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best evaluation of a run: its step and value, its checkpoint on the disk, and the advice."""
+    """The best evaluation of a run: its step and value, its checkpoint on the disk, and the advice.
+
+    `held_out` has the figure on the examples that did not choose, with its 95 % limits.
+    """
 
     metric: str
     step: int
@@ -55,6 +57,7 @@ class Best:
     evaluations: int
     checkpoint: str | None
     advice: str
+    held_out: Mapping[str, float] | None = None
 
 
 @cli_command(
@@ -64,29 +67,38 @@ class Best:
     "tuneyard recipe best saves/steps",
 )
 @click.argument("output_dir", type=click.Path(path_type=Path))
-@click.option("--metric", help="A number to choose by: eval_loss, or accuracy with --results.")
+@click.option(
+    "--metric",
+    help="A number to choose by. Default: eval_loss. With --results a figure of each example: accuracy by "
+    "default, rougeL, token_f1, eval_loss, …",
+)
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
-    help="Folder of an evaluation with models named checkpoint-N: choose by their results.json.",
+    help="Folder of an evaluation of the base and of models named checkpoint-N: choose on half of its "
+    "examples, report on the other half.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @lang_option
 def command(output_dir: Path, metric: str | None, results: Path | None, as_json: bool) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
-    is_explicit = metric is not None
-    if metric is None:
-        metric = "accuracy" if results else "eval_loss"
-    try:
-        if results:
-            curve, meaning = read_scores(results, metric)
-        else:
+    require(output_dir, "output_dir of a training")
+    judgement = None
+    if results:
+        metric = metric or PLAIN
+        judgement = judge_checkpoints(results, metric, output_dir / VERDICT)
+        curve, meaning, held_out = read_choice(judgement.table)
+        best = replace(find_best(curve, metric, output_dir, meaning), held_out=held_out)
+    else:
+        is_explicit = metric is not None
+        metric = metric or "eval_loss"
+        try:
             curve, meaning = read_curve(output_dir, metric), metric_of(metric)
-    except NotMeasuredError as error:
-        if is_explicit and error.measured:
-            raise error.as_wrong_option() from error
-        raise
-    best = find_best(curve, metric, output_dir, meaning)
+        except NotMeasuredError as error:
+            if is_explicit and error.measured:
+                raise error.as_wrong_option() from error
+            raise
+        best = find_best(curve, metric, output_dir, meaning)
     plot(curve, best, output_dir / "best.png", meaning)
     if as_json:
         click.echo(json.dumps(asdict(best), ensure_ascii=False))
@@ -95,6 +107,12 @@ def command(output_dir: Path, metric: str | None, results: Path | None, as_json:
     figure = direction(metric, meaning)
     evaluations = tr_counted(best.evaluations, "evaluation")
     click.echo(tr(summary, metric=figure, value=best.value, step=best.step, evaluations=evaluations))
+    if best.held_out is not None:
+        values = [best.held_out[name] for name in ("value", "low", "high")]
+        text = "on the examples that did not choose it: {figure}, n = {n:,}"
+        click.echo(tr(text, figure=meaning.interval_text(values), n=int(best.held_out["n"])))
+    if judgement is not None:
+        click.echo(judgement.decision)
     checkpoint = best.checkpoint or tr("not on the disk any more (save_total_limit)")
     click.echo(tr("checkpoint: {path}", path=checkpoint))
     click.echo(_advice(curve, best.step))
@@ -135,55 +153,74 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     raise NotMeasuredError(state, metric, sorted(measured), hint)
 
 
-def read_scores(results: Path, metric: str) -> tuple[list[tuple[int, float]], Metric]:
-    """Read (step, mean over the datasets) of every scored checkpoint, and the meaning of the metric.
+def judge_checkpoints(results: Path, metric: str, out: Path) -> Judgement:
+    """Choose among the scored checkpoints on half of the examples, by `eval compare` into `out`.
 
-    A checkpoint that lacks a dataset of the others is left out and listed. `NotMeasuredError` without any.
+    A checkpoint that lacks a dataset of the others is left out and listed. `RequestError` without two
+    checkpoints and the base.
     """
-    scores_by_step: dict[int, dict[str, float]] = defaultdict(dict)
-    meaning = metric_of(metric)
-    measured: set[str] = set()
-    for path in sorted(require(results, "folder of results").rglob("results.json")):
-        result = read_object(path)
-        name = CHECKPOINT.fullmatch(str(result.get("model")))
-        value, meaning_here = read_metric(result, metric)
-        if not name:
-            continue
-        if not is_number(value):
-            measured.update(_figures(result))
-            continue
-        meaning = meaning_here
-        scores = scores_by_step[int(name[1])]
-        dataset = str(result.get("set", path.parent.name))
-        if "n" in result:
-            dataset += f" ({result['n']} rows)"
-        if dataset in scores:
-            raise ContentError(f"{path}: {name[0]} was scored twice on {dataset}; keep one of its folders")
-        scores[dataset] = float(value)
-    if not scores_by_step:
-        hint = "score the checkpoints, each as a model named checkpoint-N"
-        raise NotMeasuredError(results, metric, sorted(measured), hint)
-    datasets = set().union(*scores_by_step.values())
-    curve, left_out = [], []
-    for step, scores in sorted(scores_by_step.items()):
-        missing = sorted(datasets - scores.keys())
+    by_model = scored_folders(require(results, "folder of results"))
+    base = by_model.get(BASE, [])
+    by_step = {}
+    for model, folders in by_model.items():
+        name = CHECKPOINT.fullmatch(model)
+        if name:
+            by_step[int(name[1])] = folders
+    if len(by_step) < 2 or not base:
+        found = ", ".join(by_model) or "nothing"
+        raise RequestError(
+            f"{results}: found {found}; expected the base and two models named checkpoint-N or more: score "
+            "them without --no-base, each as --adapter checkpoint-N=OUTPUT_DIR/checkpoint-N"
+        )
+    sets_by_step = {step: _sets(folders) for step, folders in sorted(by_step.items())}
+    every_set = set().union(*sets_by_step.values())
+    scored: dict[str, Sequence[Path]] = {
+        BASE: [folder for name, folder in _sets(base).items() if name in every_set]
+    }
+    left_out = []
+    for step, sets in sets_by_step.items():
+        missing = sorted(every_set - sets.keys())
         if missing:
-            left_out.append(f"checkpoint-{step} has no {metric} of {', '.join(missing)}")
+            left_out.append(f"checkpoint-{step} has no results of {', '.join(missing)}")
         else:
-            curve.append((step, statistics.fmean(scores.values())))
-    if not curve:
-        raise ContentError(f"{results}: no checkpoint was scored on all datasets: {'; '.join(left_out)}")
+            scored[f"checkpoint-{step}"] = list(sets.values())
+    if len(scored) < 3:
+        raise ContentError(
+            f"{results}: only one checkpoint was scored on all datasets: {'; '.join(left_out)}"
+        )
     for line in left_out:
         click.echo(f"left out: {line}", err=True)
-    return curve, meaning
+    return judge(scored, metric, ["--choose-on", "half"], out)
 
 
-def _figures(result: dict[str, object]) -> list[str]:
-    """Names of the figures in a results.json, also those of its `metrics`."""
-    declared = result.get("metrics")
-    names = list(declared) if isinstance(declared, dict) else []
-    names += [key for key, value in result.items() if is_number(value) and key not in COUNTS]
-    return names
+def _sets(folders: Sequence[Path]) -> dict[str, Path]:
+    """Folder of each dataset. `ContentError` if one was scored twice."""
+    by_set: dict[str, Path] = {}
+    for folder in folders:
+        result = read_object(folder / RESULTS)
+        dataset = str(result.get("set", folder.name))
+        if dataset in by_set:
+            model = result.get("model")
+            raise ContentError(
+                f"{folder / RESULTS}: {model} was scored twice on {dataset}; keep one of its folders"
+            )
+        by_set[dataset] = folder
+    return by_set
+
+
+def read_choice(table: Mapping[str, Any]) -> tuple[list[tuple[int, float]], Metric, Mapping[str, float]]:
+    """(step, figure) of each checkpoint on the choosing half, the metric, the figure on the other half."""
+    choice = table["choice"][-1]
+    meaning, key = ACCURACY, PLAIN
+    if choice["metric"] != PLAIN:
+        meaning = Metric(str(table["unit"]), table["higher_is_better"] is True, choice["metric"])
+        key = "figure"
+    curve = []
+    for model, scores in choice["choosing"]["models"].items():
+        name = CHECKPOINT.fullmatch(model)
+        if name:
+            curve.append((int(name[1]), float(scores[key]["value"])))
+    return sorted(curve), meaning, choice["held_out"]["models"][choice["model"]][key]
 
 
 def find_best(curve: list[tuple[int, float]], metric: str, output_dir: Path, meaning: Metric) -> Best:

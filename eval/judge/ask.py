@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneyard.core.errors import RequestError
 from tuneyard.core.language import tr
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.question import AnsweredQuestion, Question, metric_of_questions
 from tuneyard.eval.judge.questions.against_base import AgainstBase
-from tuneyard.eval.judge.questions.choice import HeldOutChoice
-from tuneyard.eval.judge.questions.replicates import Replicates
+from tuneyard.eval.judge.questions.replicates import base_of, check_replicates
 from tuneyard.eval.judge.same_rows import check_rows
+from tuneyard.eval.judge.sections import Recipes
 from tuneyard.eval.read.contamination import training_warnings
-from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
 
 BASE = "base"
 
@@ -40,18 +39,15 @@ def compare_runs(
     One of the questions compares with the base (`AgainstBase`). `warnings` are those of the reading.
     `RequestError` if the runs did not answer the same rows, or cannot answer a question.
     """
-    kinds = {type(question) for question in questions}
-    if {HeldOutChoice, Replicates} <= kinds:
-        raise RequestError(
-            "--choose-on half keeps one model, and --replicates needs several: leave one of both out"
-        )
     warned = list(warnings)
     for by_model in runs.values():
         warned += check_rows(list(by_model.values()))
-    models = models_of(runs)
-    base = models[0]
-    if BASE in models:
-        base = BASE
+    recipes: Recipes = {}
+    for question in questions:
+        if isinstance(question, AgainstBase):
+            recipes = question.recipes
+    base = base_of(runs, recipes, BASE)
+    check_replicates(runs, base, recipes)
     answers: list[AnsweredQuestion] = []
     remaining = runs
     limits: list[str] = []

@@ -21,7 +21,9 @@ class ModelScore(Mean):
     `macro_f1` is None on the mean and of free text. `calibration` needs the labels' probabilities.
     `trained_on` counts the rows in the model's training data; `trained_on_at_most` if the training may have
     read fewer. `metrics` are those of results.json. `always` is the answer of a model that gives the same
-    answer to every example, if several were expected.
+    answer to every example, if several were expected. `trainings` are the models of a recipe with several
+    seeds; `seed_deviation` is the standard deviation of their figures, and the limits are over seeds and
+    examples.
     """
 
     unparsed: int = 0
@@ -31,6 +33,8 @@ class ModelScore(Mean):
     trained_on_at_most: bool = False
     metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     always: str = ""
+    trainings: Sequence[str] = ()
+    seed_deviation: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ graded figure is the mean of the values, or Σ weight · value / Σ weight if ro
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
+from types import MappingProxyType
 
 import numpy as np
 
@@ -22,7 +23,15 @@ from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
 from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of
 from tuneyard.eval.statistics.estimate import DifferenceTest, Mean
 from tuneyard.eval.statistics.f1 import LabelCounts, count_labels, f1_differences, macro_f1
-from tuneyard.eval.statistics.family import Units, estimates, shrunk, skewness, units_of
+from tuneyard.eval.statistics.family import (
+    Trainings,
+    Units,
+    estimates,
+    mean_over_seeds,
+    shrunk,
+    skewness,
+    units_of,
+)
 from tuneyard.eval.statistics.rates import average, metric_mean
 from tuneyard.eval.statistics.spread import Floats
 
@@ -33,14 +42,22 @@ SKEWED = 0.25  # from this skewness of a mean on, its interval may be too narrow
 MANY = 3  # from so many candidates on, the figure of the best is noticeably too high
 
 
+Recipes = Mapping[str, Sequence[str]]
+"""The models of each recipe that was trained with several seeds (`--replicates`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class PairedRows:
-    """The rows of one dataset: each model's values, the weight of each row, clusters, and rows left out."""
+    """The rows of one dataset: each candidate's values, the weight of each row, clusters, and rows left out.
+
+    The values of a recipe are means over its trainings. `trainings` has those of each training, by recipe.
+    """
 
     values: Mapping[str, Sequence[float]]
     weights: Sequence[float]
     groups: Sequence[str] | None
     left_out: int = 0
+    trainings: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
 
 def compare(
@@ -49,8 +66,11 @@ def compare(
     decide_on: str = "",
     margin: float | None = None,
     metric: Metric = ACCURACY,
+    recipes: Recipes = MappingProxyType({}),
 ) -> Comparison:
     """Compare all models by accuracy or another metric. The mean takes the models that have every dataset.
+
+    A recipe of `recipes` is one candidate instead of its models; those without runs are left out.
 
     The verdict is on the mean, or on the dataset `decide_on`; the other sections describe. `margin` is a
     share. `RequestError` if there is no such dataset, a margin and nothing to compare with, or a dataset in
@@ -58,23 +78,25 @@ def compare(
     """
     if decide_on not in ("", *runs):
         raise RequestError(f"--decide-on {decide_on}: no such dataset; expected one of {', '.join(runs)}")
-    models = models_of(runs)
+    recipes = {name: trained for name, trained in recipes.items() if set(trained) <= set(models_of(runs))}
+    models = candidates(models_of(runs), recipes)
     if margin is not None and len(models) < 2:
         raise RequestError(f"--margin: only {models[0]} was given; expected a model to compare it with")
-    rows = {dataset: paired_rows(dataset, by_model, metric) for dataset, by_model in runs.items()}
+    rows = {dataset: paired_rows(dataset, by_model, metric, recipes) for dataset, by_model in runs.items()}
     sections = []
     for dataset, by_model in runs.items():
         if metric is ACCURACY:
-            sections.append(_accuracy_section(dataset, by_model, rows[dataset], base))
+            sections.append(_accuracy_section(dataset, by_model, rows[dataset], base, recipes))
         else:
-            sections.append(_graded_section(dataset, by_model, rows[dataset], base, metric))
-    everywhere = [model for model in models if all(model in by_model for by_model in runs.values())]
+            sections.append(_graded_section(dataset, by_model, rows[dataset], base, metric, recipes))
+    everywhere = [model for model in models if all(model in data.values for data in rows.values())]
     if len(sections) > 1 and everywhere:
         over = {}
         if metric is ACCURACY:
-            over = _over_majority(list(runs.values()), everywhere)
+            over = _over_majority(list(runs.values()), list(rows.values()), everywhere)
         tests = families(list(rows.values()), everywhere, base, metric)
-        sections.append(_mean_section(sections, everywhere, over, tests))
+        of_datasets = _mean_section(sections, everywhere, over, tests)
+        sections.append(_with_trainings(of_datasets, list(rows.values()), metric))
         decide_on = decide_on or MEAN
     judged = []
     datasets = sections[: len(runs)]
@@ -94,6 +116,12 @@ def compare(
     return Comparison(base, models, judged, mean)
 
 
+def candidates(models: Sequence[str], recipes: Recipes) -> list[str]:
+    """The models in their order; a recipe stands for its trainings, at the place of the first."""
+    recipe_of = {model: name for name, trained in recipes.items() for model in trained}
+    return list(dict.fromkeys(recipe_of.get(model, model) for model in models))
+
+
 def families(data: Sequence[PairedRows], models: Sequence[str], base: str, metric: Metric) -> Families:
     """Tests of every model against the base, and of the others among each other, on the mean of datasets.
 
@@ -105,7 +133,7 @@ def families(data: Sequence[PairedRows], models: Sequence[str], base: str, metri
         pairs = [(base, model) for model in others]
         against = paired_family(pairs, data, metric)
         if len(pairs) >= MANY:
-            values = shrunk(_units(pairs, data, metric)).tolist()
+            values = shrunk(_units(pairs, data, metric), _trainings(pairs, data)).tolist()
             against = [replace(test, shrunk=value) for test, value in zip(against, values, strict=True)]
     return against, paired_family(list(combinations(others, 2)), data, metric)
 
@@ -115,7 +143,8 @@ def paired_family(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> l
     if not pairs:
         return []
     steps = np.concatenate([_steps(pairs, rows) for rows in data])
-    return paired_tests(pairs, steps, estimates(_units(pairs, data, metric)), metric)
+    differences = estimates(_units(pairs, data, metric), _trainings(pairs, data))
+    return paired_tests(pairs, steps, differences, metric)
 
 
 def _units(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> Units:
@@ -123,6 +152,17 @@ def _units(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> Units:
     steps = [_steps(pairs, rows) for rows in data]
     weights = [np.array(rows.weights) for rows in data]
     return units_of(steps, [rows.groups for rows in data], weights, metric.largest_difference)
+
+
+def _trainings(pairs: Pairs, data: Sequence[PairedRows]) -> Trainings:
+    """The recipes among the pairs, with the summed values of each training."""
+    sums = {}
+    for name in data[0].trainings:
+        if any(name in pair for pair in pairs):
+            values = [np.array(rows.trainings[name], dtype=float).T for rows in data]
+            weights = [np.array(rows.weights) for rows in data]
+            sums[name] = units_of(values, [rows.groups for rows in data], weights).sums
+    return Trainings(pairs, sums)
 
 
 def _steps(pairs: Pairs, data: PairedRows) -> Floats:
@@ -136,7 +176,43 @@ def mean_figures(data: PairedRows, metric: Metric) -> dict[str, Mean]:
     figures = {}
     for model, values in data.values.items():
         figures[model] = metric_mean(metric, values, data.groups, data.weights)
+    for name in data.trainings:
+        figures[name] = _over_seeds(name, figures[name], [data], metric)
     return figures
+
+
+def _over_seeds(name: str, mean: Mean, data: Sequence[PairedRows], metric: Metric) -> Mean:
+    """A recipe's mean with limits over seeds and examples, on the mean of datasets."""
+    values = [np.array(rows.values[name], dtype=float)[:, None] for rows in data]
+    weights = [np.array(rows.weights) for rows in data]
+    units = units_of(values, [rows.groups for rows in data], weights, metric.largest_difference)
+    interval, stderr = mean_over_seeds(units, _trainings([("", name)], data))
+    low, high = min(mean.low, interval.low), max(mean.high, interval.high)
+    if metric.is_share:
+        low, high = max(0.0, low), min(1.0, high)
+    return Mean(mean.value, low, high, mean.n, max(mean.stderr, stderr))
+
+
+def _deviation(name: str, data: Sequence[PairedRows]) -> float:
+    """Standard deviation of the figures of a recipe's trainings, on the mean of datasets."""
+    figures = []
+    for rows in data:
+        values = np.array(rows.trainings[name], dtype=float)
+        figures.append(np.average(values, axis=1, weights=rows.weights))
+    return float(np.mean(figures, axis=0).std(ddof=1))
+
+
+def _with_trainings(section: Section, data: Sequence[PairedRows], metric: Metric) -> Section:
+    """The section of a mean, with limits over seeds and deviations of the recipes."""
+    figures = dict(section.figures)
+    for name in data[0].trainings:
+        if name in figures:
+            mean = _over_seeds(name, figures[name], data, metric)
+            figures[name] = replace(
+                figures[name],
+                low=mean.low, high=mean.high, stderr=mean.stderr, seed_deviation=_deviation(name, data),
+            )  # fmt: skip
+    return replace(section, figures=figures)
 
 
 def paired_tests(
@@ -160,13 +236,17 @@ def paired_tests(
     return tests
 
 
-def _accuracy_section(dataset: str, runs: RunsByModel, data: PairedRows, base: str) -> Section:
+def _accuracy_section(
+    dataset: str, runs: RunsByModel, data: PairedRows, base: str, recipes: Recipes
+) -> Section:
     first = next(iter(runs.values()))
     majority, label = majority_class(first)
     counts = {}
-    if all(1 < len(set(run.gold)) <= MOST for run in runs.values()):  # no free text, and not all the same
+    if not data.trainings and all(
+        1 < len(set(run.gold)) <= MOST for run in runs.values()
+    ):  # no free text, and not all the same
         counts = {model: count_labels(run.gold, run.predicted, run.groups) for model, run in runs.items()}
-    against, between = families([data], list(runs), base, ACCURACY)
+    against, between = families([data], list(data.values), base, ACCURACY)
     cautions = []
     if counts:
         against, between = _with_f1(against, counts), _with_f1(between, counts)
@@ -180,10 +260,27 @@ def _accuracy_section(dataset: str, runs: RunsByModel, data: PairedRows, base: s
             labels = joined([short(label) for label in rare])
             cautions.append(tr(warning, dataset=dataset, count=RARE, labels=labels))
     shares = mean_figures(data, ACCURACY)
-    figures = {model: _accuracy(run, shares[model], counts.get(model)) for model, run in runs.items()}
+    figures = {}
+    for name in data.values:
+        if name in data.trainings:
+            figures[name] = _trained(shares[name], [runs[model] for model in recipes[name]], name, data)
+        else:
+            figures[name] = _accuracy(runs[name], shares[name], counts.get(name))
     return Section(
         dataset, len(first.gold), _cluster_count(first.groups), majority, label, figures, against, between,
-        _over_majority([runs], list(runs)), cautions=cautions,
+        _over_majority([runs], [data], list(data.values)), cautions=cautions,
+    )  # fmt: skip
+
+
+def _trained(mean: Mean, runs: Sequence[ScoredRun], name: str, data: PairedRows) -> ModelScore:
+    """Score of a recipe from the runs of its trainings."""
+    return ModelScore(
+        mean.value, mean.low, mean.high, mean.n, mean.stderr,
+        unparsed=sum(list(run.predicted).count(UNKNOWN) for run in runs),
+        trained_on=max(run.trained_on.get("examples", 0) for run in runs),
+        trained_on_at_most=any(run.trained_on.get("at_most") for run in runs),
+        trainings=[run.model for run in runs],
+        seed_deviation=_deviation(name, [data]),
     )  # fmt: skip
 
 
@@ -193,11 +290,17 @@ def _cluster_count(groups: Sequence[str] | None) -> int | None:
     return len(set(groups))
 
 
-def _graded_section(dataset: str, runs: RunsByModel, data: PairedRows, base: str, metric: Metric) -> Section:
+def _graded_section(
+    dataset: str, runs: RunsByModel, data: PairedRows, base: str, metric: Metric, recipes: Recipes
+) -> Section:
     figures = {}
     means = mean_figures(data, metric)
-    for model, run in runs.items():
-        mean = means[model]
+    for model, mean in means.items():
+        if model in data.trainings:
+            score = _trained(mean, [runs[training] for training in recipes[model]], model, data)
+            figures[model] = replace(score, unparsed=0)
+            continue
+        run = runs[model]
         figures[model] = ModelScore(
             mean.value, mean.low, mean.high, mean.n, mean.stderr,
             trained_on=run.trained_on.get("examples", 0),
@@ -238,6 +341,7 @@ def _mean_section(
             unparsed=sum(score.unparsed for score in scores),
             trained_on=sum(score.trained_on for score in scores),
             trained_on_at_most=any(score.trained_on_at_most for score in scores),
+            trainings=scores[0].trainings,
         )  # fmt: skip
     majority = math.fsum(section.majority for section in sections) / len(sections)
     n = sum(section.n for section in sections)
@@ -247,18 +351,21 @@ def _mean_section(
     )
 
 
-def _over_majority(datasets: Sequence[RunsByModel], models: Sequence[str]) -> dict[str, PairedTest]:
-    """Each model against always giving the most common answer, on the same rows."""
+def _over_majority(
+    datasets: Sequence[RunsByModel], data: Sequence[PairedRows], models: Sequence[str]
+) -> dict[str, PairedTest]:
+    """Each candidate against always giving the most common answer, on the same rows."""
     tests = {}
     for model in models:
-        data = []
-        for by_model in datasets:
-            run = by_model[model]
+        with_majority = []
+        for by_model, rows in zip(datasets, data, strict=True):
+            run = by_model.get(model, next(iter(by_model.values())))
             label = majority_class(run)[1]
-            majority = [gold == label for gold in run.gold]
-            values = {model: run.correct, "majority": majority}
-            data.append(PairedRows(values, [1.0] * len(run.rows), run.groups))
-        tests[model] = paired_family([("majority", model)], data, ACCURACY)[0]
+            majority = [float(gold == label) for gold in run.gold]
+            trainings = {name: values for name, values in rows.trainings.items() if name == model}
+            values = {model: rows.values[model], "majority": majority}
+            with_majority.append(replace(rows, values=values, trainings=trainings))
+        tests[model] = paired_family([("majority", model)], with_majority, ACCURACY)[0]
     return tests
 
 
@@ -306,21 +413,35 @@ def _accuracy(run: ScoredRun, share: Mean, counts: LabelCounts | None) -> ModelS
     )  # fmt: skip
 
 
-def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
+def paired_rows(
+    dataset: str, runs: RunsByModel, metric: Metric, recipes: Recipes = MappingProxyType({})
+) -> PairedRows:
     """The rows of one dataset for which each model has a value of the metric."""
     first = next(iter(runs.values()))
+    names = candidates(list(runs), {name: trained for name, trained in recipes.items() if trained[0] in runs})
+    by_model: Mapping[str, Sequence[float | None]]
     if metric is ACCURACY:
-        correct = {model: run.correct for model, run in runs.items()}
-        return PairedRows(correct, [1.0] * len(first.rows), first.groups)
-    by_model = {model: run.values[metric.name] for model, run in runs.items()}
+        by_model = {model: run.correct for model, run in runs.items()}
+    else:
+        by_model = {model: run.values[metric.name] for model, run in runs.items()}
     columns = list(by_model.values())
     rows = [row for row, cells in enumerate(zip(*columns, strict=True)) if None not in cells]
     if not rows:
         sources = ", ".join(run.source for run in runs.values())
         raise RequestError(f"{dataset}: no row has {metric.name} in all of {sources}")
-    values = {model: [float(numbers[row] or 0) for row in rows] for model, numbers in by_model.items()}
+    values: dict[str, Sequence[float]] = {}
+    trainings: dict[str, Sequence[Sequence[float]]] = {}
+    for name in names:
+        columns = [by_model[model] for model in recipes.get(name, [name])]
+        numbers = [[float(column[row] or 0) for row in rows] for column in columns]
+        values[name] = numbers[0]
+        if name in recipes:
+            values[name] = np.mean(numbers, axis=0).tolist()
+            trainings[name] = numbers
     groups = None
     if first.groups is not None:
         groups = [first.groups[row] for row in rows]
-    weights = [first.weight(metric.name, row) for row in rows]
-    return PairedRows(values, weights, groups, len(first.rows) - len(rows))
+    weights = [1.0] * len(rows)
+    if metric is not ACCURACY:
+        weights = [first.weight(metric.name, row) for row in rows]
+    return PairedRows(values, weights, groups, len(first.rows) - len(rows), trainings)

@@ -21,15 +21,14 @@ from tuneyard.core.number_format import Table
 from tuneyard.core.page import embedded, fill_page
 from tuneyard.core.reader_language import current
 from tuneyard.eval.judge.ask import ComparedRuns
-from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.questions.against_base import differences, figures, scores, section_name
 from tuneyard.eval.metrics.labels import MOST
-from tuneyard.eval.read.scored_run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun, models_of
 from tuneyard.eval.show.incorrect import IncorrectExamples
 from tuneyard.eval.show.places import command_line, without_places
 from tuneyard.eval.show.plots import DrawnPlot, caption, folder_name
 from tuneyard.eval.show.setup import compared_tables
-from tuneyard.eval.show.tables import LEFT_OUT, method, section_text
+from tuneyard.eval.show.tables import left_out, method, section_text
 from tuneyard.eval.show.verdict import decisions
 
 PAGE = Path(__file__).parent / "page"
@@ -66,7 +65,7 @@ def page(
     user's `note` is below the title.
     """
     comparison = compared.comparison
-    notes = [LEFT_OUT]
+    notes = [left_out(comparison)]
     if plot_language() != current():
         notes.append(NOT_WRITTEN)
     pictures = []
@@ -90,7 +89,7 @@ def page(
         title=without_places(title),
         about=_about(),
         base=comparison.base,
-        models=comparison.models,
+        models=models_of(compared.runs),
         sections=comparison.sections,
         mark=MARK,
         decisions=decisions(comparison),
@@ -106,7 +105,7 @@ def page(
         cards=cards[:STATIC],
         glossary=[(tr(term), tr(meaning)) for term, meaning in GLOSSARY.items()],
         provenance=provenance(compared.run_list, command),
-        data=_data(comparison, errors),
+        data=_data(models_of(compared.runs), comparison.base, errors),
     )
 
 
@@ -131,14 +130,17 @@ def _counts(errors: IncorrectExamples) -> str:
     return tr("{examples} that at least one model has incorrect; {here}.", examples=examples, here=here)
 
 
-def _data(comparison: Comparison, errors: Sequence[IncorrectExamples]) -> str:
+def _data(models: Sequence[str], base: str, errors: Sequence[IncorrectExamples]) -> str:
     """JSON for the page's script, without the characters that could close its <script> element."""
     rows: list[dict[str, Any]] = []
     for place, incorrect in enumerate(errors):
         rows += [{"set": place, **row} for row in incorrect.rows]
+    base_place = -1
+    if base in models:  # a recipe with several seeds is no model
+        base_place = list(models).index(base)
     content = {
-        "models": list(comparison.models),
-        "base": list(comparison.models).index(comparison.base),
+        "models": list(models),
+        "base": base_place,
         "sets": [{"name": one.dataset, "total": one.total} for one in errors],
         "rows": rows,
         "most": MOST,

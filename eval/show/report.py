@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from tuneyard.core.cli import command_line
 from tuneyard.core.number_format import Table
 from tuneyard.eval.judge.ask import ComparedRuns
+from tuneyard.eval.read.scored_run import models_of
 from tuneyard.eval.show.html import page
 from tuneyard.eval.show.incorrect import collect_incorrect
 from tuneyard.eval.show.plots import DrawnPlot, draw_plots
@@ -29,5 +30,5 @@ def render(
         plots = draw_plots(compared.comparison, compared.run_list)
     if tables is None:
         tables = question_tables(compared)
-    errors = collect_incorrect(compared.run_list, compared.comparison.models, most)
+    errors = collect_incorrect(compared.run_list, models_of(compared.runs), most)
     return page(title, compared, tables, plots, errors, command_line(module), note)

@@ -8,7 +8,7 @@ from tuneyard.core.number_format import NONE, Table
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Section
 from tuneyard.eval.metrics.labels import short
-from tuneyard.eval.read.scored_run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun, models_of
 from tuneyard.eval.show.places import without_places
 
 MOST_LABELS = 6
@@ -28,7 +28,7 @@ def compared_tables(compared: ComparedRuns) -> dict[str, Table]:
     """The models with their base and adapters, and the datasets, by caption."""
     return {
         tr("The models, with their base model and adapters."): compared_models(
-            compared.run_list, compared.comparison.models
+            compared.run_list, models_of(compared.runs)
         ),
         tr("The datasets, with what their examples test."): compared_datasets(
             compared.run_list, compared.comparison.sets
@@ -44,10 +44,7 @@ def compared_models(runs: Sequence[ScoredRun], models: Sequence[str]) -> Table:
     first_runs = {run.model: run for run in reversed(runs)}
     rows = []
     for model in models:
-        run = first_runs.get(model)
-        if run is None:  # replicates: a mean of several models
-            rows.append([model, NONE, NONE])
-            continue
+        run = first_runs[model]
         words = _words(run.facts)
         base_models = _values(words, "--model")
         base_model = tr("results {place}", place=without_places(run.source))

@@ -10,6 +10,7 @@ from tuneyard.core.reader_language import ENGLISH, in_language
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, Section
 from tuneyard.eval.judge.questions.against_base import AgainstBase, differences, figures, scores, section_name
+from tuneyard.eval.judge.questions.replicates import replicates_table
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.repeats import CAPTION, repeats_table
 from tuneyard.eval.show.setup import compared_tables
@@ -18,6 +19,10 @@ from tuneyard.eval.show.verdict import decisions, notes, verdict
 LEFT_OUT = (
     "The intervals are for these examples and these weights. They leave out what another training seed, "
     "another prompt or other data would change."
+)
+LEFT_OUT_OF_SEEDS = (
+    "The intervals of replicates are over these examples and training seeds. They leave out what another "
+    "prompt or other data would change."
 )
 
 COMPARED = "What was compared"
@@ -30,10 +35,18 @@ def question_tables(compared: ComparedRuns) -> dict[str, Table]:
     repeats = repeats_table(compared.run_list)
     if repeats:
         tables[tr(CAPTION)] = repeats
+    tables |= replicates_table(compared.comparison)
     for answer in compared.answers:
         if not isinstance(answer.question, AgainstBase):
             tables |= answer.tables()
     return tables
+
+
+def left_out(comparison: Comparison) -> str:
+    """What the intervals leave out, in English."""
+    if replicates_table(comparison):
+        return LEFT_OUT_OF_SEEDS
+    return LEFT_OUT
 
 
 def text_of(compared: ComparedRuns, tables: Mapping[str, Table], title: str = "", note: str = "") -> str:
@@ -64,12 +77,13 @@ def _text(comparison: Comparison, setup: Sequence[str], captioned: Sequence[str]
     others = figures(comparison)
     if others:
         parts += [f"## {tr(OTHER_FIGURES)}", *map(grid, others.values())]
-    return "\n\n".join([*parts, tr(LEFT_OUT)]) + "\n"
+    return "\n\n".join([*parts, tr(left_out(comparison))]) + "\n"
 
 
 def method(section: Section) -> str:
     """How p and intervals of a section were computed, in sentences."""
     test = tr(" p and intervals come from one test.")
+    has_seeds = any(score.trainings for score in section.figures.values())
     if section.name == MEAN:
         rows = tr("Every dataset counts alike.")
     elif section.groups is not None:
@@ -79,8 +93,10 @@ def method(section: Section) -> str:
     else:
         rows = tr_counted(section.n, "independent example") + tr(".")
         one_pair = len(section.against_base) == 1 and not section.between
-        if one_pair and section.is_accuracy:
+        if one_pair and section.is_accuracy and not has_seeds:
             test = tr(" p is that of the mid-p McNemar test.")
+    if has_seeds:
+        test += tr(" Seeds are a random draw like examples.")
     return rows + test + _corrected(len(section.against_base), len(section.between))
 
 
@@ -153,7 +169,7 @@ def to_json(
     """The comparison with its warnings, runs and plots, and the versions that made it."""
     return {
         **comparison_json(comparison),
-        "left_out": LEFT_OUT,
+        "left_out": left_out(comparison),
         "warnings": [in_english(warning) for warning in warnings],
         "runs": [run.source for run in runs],
         "plots": list(plots),

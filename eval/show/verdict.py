@@ -41,6 +41,10 @@ NOT_BELOW = (
 WRONG = "Something is wrong with the labels, the parser or the template: read the incorrect examples."
 BASE_BELOW = " {base} is worse than {below}. {wrong}"
 BELOW_ELSEWHERE = " But {model} is worse than {below}. {wrong}"
+TIED = (
+    " This is a tie: the difference is within what seeds (standard deviation {deviation}) and examples "
+    "change."
+)
 MAJORITY = "the majority-class baseline"
 MAJORITY_ON = "the majority-class baseline on {datasets}"
 HIGHER = " {top} has a better figure ({value}), but is not shown to be better than {base} ({gain}, p {p})."
@@ -194,7 +198,17 @@ def _alternatives(section: Section, best: str) -> str:
         text += tr(template, rivals=_rivals(section, simpler, best))
     if others:
         text += tr(NOT_BETTER, rivals=_rivals(section, others, best))
-    return text
+    return text + _tied(section, [best, *(test.against for test in rivals)])
+
+
+def _tied(section: Section, models: Sequence[str]) -> str:
+    """Sentence on how much seeds differ, if two or more of models not shown to differ have trainings."""
+    scores = [section.figures[model] for model in models]
+    deviations = [score.seed_deviation for score in scores if score.trainings]
+    if len(deviations) < 2:
+        return ""
+    metric = section.metric
+    return tr(TIED, deviation=metric.size_text(max(deviations)) + metric.difference_unit)
 
 
 def _second(section: Section, best: str) -> str:
@@ -288,7 +302,7 @@ def _not_better(section: Section, base: str) -> str:
     )  # fmt: skip
     for test in worse:
         text += tr(WORSE, model=_subject(test.model), gain=_gain(section, test.value), p=show_p(test.p))
-    return text + below
+    return text + _tied(section, [base, best.model]) + below
 
 
 def _all_below_majority(section: Section, best: str, base: str) -> str:

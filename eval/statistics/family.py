@@ -13,12 +13,13 @@ significant on a scale on which it is nearly normal; the interval is then the hu
 excludes 0 exactly if p is under 5 %, for any clusters. It covers all candidates together at 95 %, and so also
 the chosen candidate.
 
-`replicated` compares the mean of several trainings of one recipe: seeds and examples are both samples.
+A candidate may be a recipe that was trained several times (`Trainings`). Its value is the mean over its
+trainings, and seeds are a random draw like examples.
 """
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,8 +31,9 @@ from tuneyard.eval.statistics.spread import (
     Floats,
     Spread,
     lever,
+    mixed_deviate,
+    mixed_student,
     normal_deviate,
-    satterthwaite,
     spread_of,
     student_deviate,
     unskewed,
@@ -40,7 +42,6 @@ from tuneyard.eval.statistics.spread import (
 ALPHA = 0.05
 Z_POWER = 0.8416212335729143  # the normal distribution's 80 % point
 FLIPS = 20_000
-DRAWN = 100_000
 ENUMERATED = 12  # up to so many clusters that differ, every flip is counted
 NEAR = 1e-6  # statistics nearer than this are equal
 ROUNDING = 1e-12  # a variance that is a smaller part of its squares is 0
@@ -73,6 +74,18 @@ class Units:
         return np.asarray(np.sqrt((self.sums**2).sum(0)))
 
 
+@dataclass(frozen=True, slots=True)
+class Trainings:
+    """The candidates that are recipes trained several times, for a family of `pairs` (old, new).
+
+    `sums` [units, trainings] are each recipe's values summed over the units, weighted as those of `Units`.
+    An old or new candidate without `sums` is one model, whose weights are fixed.
+    """
+
+    pairs: Sequence[tuple[str, str]]
+    sums: Mapping[str, Floats]
+
+
 def units_of(
     steps: Sequence[Floats],
     groups: Sequence[Sequence[Hashable] | None],
@@ -99,8 +112,10 @@ def units_of(
     return Units(every, shared, np.full(every.shape[1], squares), alone, bound)
 
 
-def estimates(units: Units) -> list[DifferenceTest]:
+def estimates(units: Units, trainings: Trainings | None = None) -> list[DifferenceTest]:
     """DifferenceTest of each candidate of a family, with limits and p of the whole family.
+
+    `trainings` are the candidates that are recipes trained several times: seeds are then drawn as rows are.
 
     For a single candidate on independent rows that are correct or incorrect, p is mid-p McNemar's. Otherwise
     p comes from 20,000 flips with a fixed seed (from all flips if few clusters differ), or from the normal
@@ -125,6 +140,8 @@ def estimates(units: Units) -> list[DifferenceTest]:
         chance = float(p[column])
         low, high = _agreeing(_limits(units, spread, column, float(reach[column])), chance)
         differences.append(DifferenceTest(value, low, high, chance, float(smallest[column])))
+    if trainings is not None and trainings.sums:
+        return _replicated(units, differences, trainings)
     return differences
 
 
@@ -152,7 +169,19 @@ def sliced(
     return by_name
 
 
-def shrunk(units: Units) -> Floats:
+def mean_over_seeds(units: Units, trainings: Trainings) -> tuple[Estimate, float]:
+    """Mean of one recipe with limits over seeds and clusters (or rows), and its standard error."""
+    spread = spread_of(units.sums, units.sizes)
+    value = float(spread.value[0])
+    if not np.isfinite(spread.error[0]):
+        return Estimate(value, -math.inf, math.inf), math.inf
+    total = _total_spread(units, spread, trainings)
+    error = float(total.spread.error[0])
+    half = float(mixed_student(Z95, total.variances, total.freedom)[0]) * error
+    return Estimate(value, value - half, value + half), error
+
+
+def shrunk(units: Units, trainings: Trainings | None = None) -> Floats:
     """Each candidate's difference, shrunk towards their mean to correct the luck of the chosen candidate.
 
     The factor is 1 - (expected spread of equal candidates) / (observed spread), at least 0: empirical Bayes
@@ -162,6 +191,9 @@ def shrunk(units: Units) -> Floats:
     mean = values.mean()
     centred = units.sums - units.sums.mean(1, keepdims=True) - units.sizes * (values - mean)
     expected, spread = (centred**2).sum() / size**2, ((values - mean) ** 2).sum()
+    if trainings is not None:  # the luck of the seeds, too
+        of_seeds = sum(_seed_error(sums, units.sizes[:, 0]).variance for sums in trainings.sums.values())
+        expected += of_seeds * (1 - 1 / len(values))
     factor = 0.0
     if spread:
         factor = max(0.0, 1 - expected / spread)
@@ -311,8 +343,9 @@ def _normal(spread: Spread, statistics: Floats) -> tuple[Floats, float]:
     """
     if len(statistics) == 1:
         return np.array([math.erfc(float(statistics[0]) / math.sqrt(2))]), Z95
-    usable = (spread.error > 0) & np.isfinite(spread.error)
-    scaled = spread.influence / np.where(usable, spread.error, math.inf)
+    lengths = np.sqrt((spread.influence**2).sum(axis=0))
+    usable = (spread.error > 0) & np.isfinite(spread.error) & (lengths > 0)
+    scaled = spread.influence / np.where(usable, lengths, math.inf)
     correlation = scaled.T @ scaled
     if not usable.any():  # no candidate's differences vary: their correlation is unknown
         correlation = np.eye(len(statistics))
@@ -371,41 +404,102 @@ def _agreeing(limits: tuple[float, float], p: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Replicated(Estimate):
-    """A mean difference over seeds and examples with its two-sided p.
+class _SeedError:
+    """The error that the seeds of one recipe give its mean.
 
-    `between` is the standard deviation of the seeds' differences. `sampling` is the standard error of the
-    examples alone (None for a single cluster).
+    `variance` is that of the mean over its trainings, with `freedom` degrees of freedom. `residual` is the
+    part of it that the examples' variance contains too.
     """
 
-    p: float
-    between: float
-    sampling: float | None
+    variance: float
+    freedom: int
+    residual: float
 
 
-def replicated(units: Units, tests: int = 1) -> Replicated:
-    """Mean difference of a recipe's trainings [units, seeds], as one of `tests` (Bonferroni).
+def seed_deviation(sums: Floats, sizes: Floats) -> float:
+    """Standard deviation of the trainings' means; `sums` [units, trainings], `sizes` [units]."""
+    return float((sums.sum(axis=0) / sizes.sum()).std(ddof=1))
 
-    Seeds and clusters (or rows) are crossed random factors, with a mean square each and a residual one
-    (Judd, Westfall and Kenny 2012, doi:10.1037/a0028347). The error is the sum of the seeds' part, which has
-    Student's t with seeds - 1 degrees of freedom, and the clusters', with those of `satterthwaite` (Behrens
-    and Fisher): 100,000 draws, seed fixed. Few seeds that differ therefore give a wide interval.
+
+def _seed_error(sums: Floats, sizes: Floats) -> _SeedError:
+    trainings = sums.shape[1]
+    if len(sums) < 2:
+        return _SeedError(seed_deviation(sums, sizes) ** 2 / trainings, trainings - 1, 0.0)
+    influence = spread_of(sums, np.broadcast_to(sizes[:, None], sums.shape)).influence
+    residual = influence - influence.mean(axis=1, keepdims=True)
+    return _SeedError(
+        seed_deviation(sums, sizes) ** 2 / trainings,
+        trainings - 1,
+        float((residual**2).sum()) / (trainings * (trainings - 1)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _TotalSpread:
+    """Uncertainty of differences over both seeds and clusters (or rows).
+
+    `variances` and `freedom` [2, differences] are those of the seeds and of the clusters. `spread` has the
+    seeds of each recipe as one more unit, whose influence on a difference is their standard error.
     """
-    count, seeds = units.sums.shape
-    scaled = units.sums * count / units.sizes[:, 0].sum()
-    rows, columns, value = scaled.mean(axis=1), scaled.mean(axis=0), float(scaled.mean())
-    between = float(columns.std(ddof=1))
-    if count < 2:
-        return Replicated(value, -1.0, 1.0, 1.0, between, None)
-    residual = ((scaled - rows[:, None] - columns + value) ** 2).sum() / ((count - 1) * (seeds - 1))
-    of_row = seeds * float(rows.var(ddof=1))
-    row_error = math.sqrt(max(0.0, of_row - float(residual)) / (count * seeds))
-    generator = np.random.default_rng(SEED)
-    freedom = float(satterthwaite(units.sizes[:, :1] / units.sizes[:, 0].sum())[0])
-    of_seeds, of_rows = generator.standard_t(seeds - 1, DRAWN), generator.standard_t(freedom, DRAWN)
-    errors = np.sort(np.abs(between / math.sqrt(seeds) * of_seeds + row_error * of_rows))
-    half = float(errors[DRAWN - math.ceil(ALPHA * DRAWN / tests)])
-    above = DRAWN - int(np.searchsorted(errors, abs(value)))
-    low, high = max(-1.0, value - half), min(1.0, value + half)
-    sampling = math.sqrt(of_row / (count * seeds))
-    return Replicated(value, low, high, min(1.0, tests * above / DRAWN), between, sampling)
+
+    spread: Spread
+    variances: Floats
+    freedom: Floats
+
+
+def _total_spread(units: Units, spread: Spread, trainings: Trainings) -> _TotalSpread:
+    """Seeds and clusters are crossed random factors (Judd, Westfall and Kenny 2012, doi:10.1037/a0028347).
+
+    The variance of a difference is the sum of the parts of both recipes' seeds, with the degrees of freedom
+    of such a sum (Satterthwaite 1946), and of the clusters.
+    """
+    seeds = [_seed_error(sums, units.sizes[:, 0]) for sums in trainings.sums.values()]
+    contrasts = np.zeros((len(seeds), len(trainings.pairs)))  # 1 for the new recipe of a pair, -1 for the old
+    for place, name in enumerate(trainings.sums):
+        for column, (old, new) in enumerate(trainings.pairs):
+            contrasts[place, column] = float(new == name) - float(old == name)
+    seed_variances = np.array([seed.variance for seed in seeds])
+    residuals = np.array([seed.residual for seed in seeds])
+    degrees = np.array([seed.freedom for seed in seeds], dtype=float)
+    of_seeds = seed_variances @ contrasts**2
+    of_rows = np.maximum(0.0, spread.error**2 - residuals @ contrasts**2)
+    squares = (seed_variances**2 / degrees) @ contrasts**2
+    seed_freedom = np.divide(of_seeds**2, squares, out=np.ones_like(squares), where=squares > 0)
+    influence = np.concatenate([spread.influence, np.sqrt(seed_variances)[:, None] * contrasts])
+    both = replace(spread, influence=influence, error=np.sqrt(of_seeds + of_rows))
+    return _TotalSpread(both, np.stack([of_seeds, of_rows]), np.stack([seed_freedom, spread.freedom]))
+
+
+def _replicated(units: Units, tests: Sequence[DifferenceTest], trainings: Trainings) -> list[DifferenceTest]:
+    """Widen the tests of a family by what other seeds would change.
+
+    The family is judged by the largest of correlated normal deviates. p and limits are never smaller than
+    those over the examples alone.
+    """
+    of_examples = spread_of(units.sums, units.sizes)
+    if not np.all(np.isfinite(of_examples.error)):  # a single cluster
+        return [replace(test, low=-units.bound, high=units.bound, p=1.0) for test in tests]
+    total = _total_spread(units, of_examples, trainings)
+    error = total.spread.error
+    statistics = np.divide(np.abs(total.spread.value), error, out=np.zeros_like(error), where=error > 0)
+    deviates = mixed_deviate(statistics, total.variances, total.freedom)
+    p, reach = _normal(total.spread, deviates)
+    halves = mixed_student(reach, total.variances, total.freedom) * error
+    widened = []
+    for column, test in enumerate(tests):
+        if not error[column]:
+            widened.append(test)
+            continue
+        half = float(halves[column])
+        low, high = _agreeing((test.value - half, test.value + half), float(p[column]))
+        smallest = half + Z_POWER * float(error[column])
+        widened.append(
+            DifferenceTest(
+                test.value,
+                max(-units.bound, min(test.low, low)),
+                min(units.bound, max(test.high, high)),
+                max(test.p, float(p[column])),
+                min(units.bound, max(test.smallest, smallest)),
+            )
+        )
+    return widened

@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy.stats import norm
@@ -164,6 +165,61 @@ def skewed(name: str, rows: int, models: int) -> Draw:
     return draw
 
 
+@dataclass(frozen=True)
+class Trained:
+    """Settings with these accuracies, each trained with `seeds` seeds, whose accuracies have a standard
+    deviation of `spread`."""
+
+    accuracies: Sequence[float]
+    seeds: int
+    spread: float
+
+
+SHARES = (0.5, 0.2)  # of the variance of an answer, that of the row and of the row under a setting
+
+
+def trainings(generator: np.random.Generator, design: Trained, clusters: Rows) -> Rows:
+    """Return whether each training answers each row correctly [settings, seeds, rows].
+
+    An answer is a normal deviate under a threshold. Its parts are the row's cluster, the cluster under a
+    setting, the seed and the answer itself.
+    """
+    settings, rows = len(design.accuracies), len(clusters)
+    thresholds = norm.ppf(design.accuracies)
+    of_seed = design.spread / norm.pdf(thresholds.mean())
+    of_cluster = generator.normal(size=clusters.max() + 1)[clusters]
+    of_setting = generator.normal(size=(settings, clusters.max() + 1))[:, clusters]
+    shared = np.sqrt(SHARES[0]) * of_cluster + np.sqrt(SHARES[1]) * of_setting
+    seed = of_seed * generator.normal(size=(settings, design.seeds, 1))
+    own = np.sqrt(1 - sum(SHARES) - of_seed**2) * generator.normal(size=(settings, design.seeds, rows))
+    return np.asarray(shared[:, None] + seed + own < thresholds[:, None, None])
+
+
+def trained_units(correct: Rows, keys: list[int]) -> tuple[Units, family.Trainings]:
+    """Return the units of every pair of settings, and their trainings; `correct` as of `trainings`."""
+    values = correct.astype(float)
+    names = [str(setting) for setting in range(len(values))]
+    pairs = list(combinations(names, 2))
+    steps = np.stack([values[int(new)].mean(0) - values[int(old)].mean(0) for old, new in pairs], axis=1)
+    sums = {name: units_of([values[int(name)].T], [keys]).sums for name in names}
+    return units_of([steps], [keys]), family.Trainings(pairs, sums)
+
+
+def replicates(design: Trained, rows: int, clusters: int) -> Draw:
+    """The difference between settings that were trained several times, on rows or on clusters of rows."""
+
+    def draw(generator: np.random.Generator) -> Page:
+        own = clusters_of(generator, clusters) if clusters else np.arange(rows)
+        units, trained = trained_units(trainings(generator, design, own), own.tolist())
+        found = estimates(units, trained)
+        best = int(np.abs(units.values).argmax())
+        old, new = trained.pairs[best]
+        gain = design.accuracies[int(new)] - design.accuracies[int(old)]
+        return Page(None, found[best].low <= gain <= found[best].high, False, contradicts(found))
+
+    return draw
+
+
 LABELS = {
     "2 labels, 50 : 50": Labels([0.5, 0.5], [0.8, 0.8], [0.86, 0.86]),
     "2 labels, 85 : 15": Labels([0.85, 0.15], [0.9, 0.6], [0.93, 0.72]),
@@ -183,6 +239,8 @@ SKEWS = {
     "t with 3 degrees": ("t", 3.0),
 }
 CLUSTERS = (3, 5, 8, 12, 15, 20)
+SEEDS = (2, 3, 5, 10)
+SPREADS = (0.0, 0.02, 0.08)
 
 
 def designs() -> dict[str, Draw]:
@@ -200,6 +258,13 @@ def designs() -> dict[str, Draw]:
         for rows in (50, 100, 300):
             found[f"metric | {name}, n = {rows}"] = skewed(name, rows, 1)
         found[f"metric | {name}, n = 100, best of 3"] = skewed(name, 100, 3)
+    for seeds in SEEDS:
+        for spread in SPREADS:
+            for settings in (2, 3):
+                design = Trained([0.7, 0.75, 0.7][:settings], seeds, spread)
+                name = f"replicates | {settings} settings × {seeds} seeds, sd {100 * spread:g} points"
+                found[f"{name}, n = 300"] = replicates(design, 300, 0)
+                found[f"{name}, 12 clusters"] = replicates(design, 0, 12)
     return found
 
 
@@ -208,7 +273,8 @@ def line(draw: Draw, pages: int, seed: int) -> tuple[str, bool]:
     generator = np.random.default_rng(seed)
     found = [draw(generator) for _ in range(pages)]
     figures = [page.figure for page in found if page.figure is not None]
-    figure, difference = np.mean(figures), np.mean([page.difference for page in found])
+    difference = np.mean([page.difference for page in found])
+    figure = np.mean(figures) if figures else difference
     warned, contradicting = np.mean([page.warned for page in found]), sum(page.contradicts for page in found)
     least = LEAST
     if pages < ALL_PAGES:

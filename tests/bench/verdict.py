@@ -5,7 +5,9 @@ examples. `before` is Holm over exact McNemar beside Bonett and Price's interval
 `estimates`, with 2,000 flips.
 Contradictions: pages on which a p under 5 % stands beside an interval that holds 0, or the reverse. Coverage:
 of the candidate with the highest figure, shipped or not. Bias: of its figure, in points; `ship` given "Ship".
-The lines behind these are `now` alone, on examples in 3 to 20 clusters of 1 to 60 examples each, of which
+The last lines are settings of equal truth, each trained with several seeds: how often a setting is shown to
+be better than another, and how often the best single training is, if every training is a candidate.
+The lines before these are `now` alone, on examples in 3 to 20 clusters of 1 to 60 examples each, of which
 half are fixed or regressed with their whole cluster.
 """
 
@@ -14,6 +16,7 @@ import sys
 import numpy as np
 from scipy.stats import binom
 
+from tests.bench.coverage import Trained, trained_units, trainings
 from tuneyard.eval.statistics import family
 from tuneyard.eval.statistics.ratings import holm
 
@@ -23,6 +26,7 @@ CLUSTERS = (3, 5, 8, 12, 15, 20)
 SHARED = 0.5  # of the examples, on which all candidates are fixed or regressed together
 TRUTHS = {"all at 0": (0.0, 0.0), "all at +3": (0.03, 0.03), "one at +6": (0.06, 0.0)}
 CLUSTERED = "truth, k, clusters: contradictions, coverage, ship, no bounds"
+SEEDED = "equal settings, seeds, deviation between seeds: false winners, best against worst single training"
 HEADER = "truth, k, n: contradictions, coverage, ship before → now; bias raw (ship) → shrunk (ship), points"
 
 
@@ -82,6 +86,21 @@ def page(drawn: np.ndarray, gains: np.ndarray) -> list[float]:
     return [*told, raw, raw if told[5] else np.nan, corrected, corrected if told[5] else np.nan]
 
 
+def luckiest(
+    generator: np.random.Generator, settings: int, seeds: int, n: int, spread: float
+) -> tuple[bool, bool]:
+    """Return whether one of equal settings is shown to be better than another one, by seeds as replicates and
+    with each training as a candidate; `spread` is the standard deviation between seeds."""
+    design = Trained([0.7] * settings, seeds, spread)
+    correct = trainings(generator, design, np.arange(n))
+    units, trained = trained_units(correct, list(range(n)))
+    won = any(one.p < family.ALPHA for one in family.estimates(units, trained))
+    alone = correct.reshape(settings * seeds, n).astype(float)
+    best, worst = alone[alone.mean(axis=1).argmax()], alone[alone.mean(axis=1).argmin()]
+    (single,) = family.estimates(family.units_of([(best - worst)[:, None]], [None]))
+    return won, single.p < family.ALPHA
+
+
 def mean(column: np.ndarray) -> float:
     """Return the mean of the pages to which a figure applies, nan without any."""
     kept = column[~np.isnan(column)]
@@ -118,6 +137,12 @@ def main() -> None:
                 generator = np.random.default_rng([count, k, round(1000 * gains.sum())])
                 f = np.mean([clustered_page(generator, gains, count) for _ in range(5 * pages)], axis=0)
                 print(f"{name}, {k}, {count:>2}: {f[0]:.1%}, {f[1]:.1%}, {f[2]:.1%}, {f[3]:.1%}", flush=True)
+    print(SEEDED)
+    for settings in (2, 4, 8):
+        for spread in (0.0, 0.03):
+            generator = np.random.default_rng([settings, round(100 * spread)])
+            won = np.mean([luckiest(generator, settings, 5, 300, spread) for _ in range(pages)], axis=0)
+            print(f"{settings}, 5, {100 * spread:g} points: {won[0]:.1%}, {won[1]:.1%}", flush=True)
 
 
 if __name__ == "__main__":

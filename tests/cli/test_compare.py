@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT, Here, Run
 from tests.fake_runs import answers, demo, write_run
-from tests.messages import line_with, printed, printed_line, raises
+from tests.messages import line_with, printed, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language import catalogue
 from tuneyard.core.reader_language import CHINESE
@@ -218,8 +218,6 @@ def test_label_bias_is_of_accuracy_and_has_halves_of_its_own(here: Here, tmp_pat
     done = here(cli, *given, "--metric", "brier", code=2)
     assert "--calibrate" in done.stderr and not (tmp_path / "out").exists()
     here(cli, *given, "--choose-on", "half")
-    done = here(cli, *given, "--choose-on", "half", "--replicates", "x=rte,mnli", code=2)
-    printed_line(done.stderr, "--choose-on half", "one model")
     found = json.loads((tmp_path / "out" / "table.json").read_text())
     assert 0 < found["label_bias"][0]["raw"]["n"] < found["sets"]["demo_rte_eval"]["n"] < 300
     jsonschema.validate(found, json.loads((ROOT / "core/schemas/comparison.json").read_text()))

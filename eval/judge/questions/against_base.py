@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuneyard.core.language import tr
@@ -28,7 +28,8 @@ from tuneyard.eval.judge.cells import (
 )
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
-from tuneyard.eval.judge.sections import compare
+from tuneyard.eval.judge.questions.replicates import seed_warnings
+from tuneyard.eval.judge.sections import Recipes, compare
 from tuneyard.eval.metrics import metric_meaning
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.read.scored_run import RunsByDataset
@@ -42,12 +43,14 @@ WIDE = 7  # more columns than this do not fit a screen
 class AgainstBase(Question):
     """Compare every model with the base, by accuracy or by the metric `by`.
 
-    The verdict is on the mean, or on the dataset `decide_on`. `margin` is a share.
+    The verdict is on the mean, or on the dataset `decide_on`. `margin` is a share. A recipe of `recipes` is
+    one candidate: the mean of its models, which are trainings with different seeds.
     """
 
     by: str = ACCURACY_NAME
     decide_on: str = ""
     margin: float | None = None
+    recipes: Recipes = field(default_factory=dict)
     key = "against_base"
 
     @property
@@ -57,9 +60,15 @@ class AgainstBase(Question):
             return ""
         return self.by
 
+    @property
+    def warnings(self) -> list[str]:
+        """A warning for each recipe of fewer than five trainings."""
+        return seed_warnings(self.recipes)
+
     def answer(self, runs: RunsByDataset, base: str) -> AnsweredQuestion:
         """One record, the whole comparison."""
-        comparison = compare(runs, base, self.decide_on, self.margin, meaning(self.by, runs))
+        metric = meaning(self.by, runs)
+        comparison = compare(runs, base, self.decide_on, self.margin, metric, self.recipes)
         return AnsweredQuestion(self, [comparison], runs, base)
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
@@ -299,6 +308,8 @@ def _score_json(score: ModelScore, section: Section) -> dict[str, object]:
         value_name = "accuracy"
     fields = mean_json(score, value_name)
     fields |= {"trained_on": score.trained_on, "trained_on_at_most": score.trained_on_at_most}
+    if score.trainings:
+        fields |= {"trainings": list(score.trainings), "seed_deviation": score.seed_deviation}
     if not section.is_accuracy:
         return fields
     macro_f1 = None

@@ -15,8 +15,14 @@ from tuneyard.core.number_format import Table, interval, percent
 from tuneyard.eval.judge.cells import translated
 from tuneyard.eval.judge.conclusions import MEAN
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
-from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, mean_json, meaning, section_name
-from tuneyard.eval.judge.sections import majority_class, mean_figures, paired_rows
+from tuneyard.eval.judge.questions.against_base import (
+    ACCURACY_NAME,
+    finite,
+    mean_json,
+    meaning,
+    section_name,
+)
+from tuneyard.eval.judge.sections import Recipes, candidates, majority_class, mean_figures, paired_rows
 from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of, without
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import average
@@ -24,21 +30,30 @@ from tuneyard.eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42
 BEST_MARK = " ←"
+NO_ACCURACY = Mean(math.nan, math.nan, math.nan, 0, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateScore:
-    """A candidate on some rows: its figure in the metric of the choice, and its accuracy."""
+    """A candidate on some rows: its figure in the metric of the choice, and its accuracy.
+
+    The accuracy is nan if the runs have the metric alone.
+    """
 
     figure: Mean
     accuracy: Mean
+
+    @property
+    def has_accuracy(self) -> bool:
+        """True if the runs have answers that are correct or not."""
+        return not math.isnan(self.accuracy.value)
 
 
 @dataclass(frozen=True, slots=True)
 class Half:
     """Every candidate's score on one half of the rows, which are `n`.
 
-    `majority` is the accuracy (0-1) of always giving the most common answer.
+    `majority` is the accuracy (0-1) of always giving the most common answer, nan without accuracies.
     """
 
     n: int
@@ -63,12 +78,15 @@ class HeldOutChoice(Question):
 
     The choice is by accuracy, or by the metric `by`, whose values the runs have. `rows` names each dataset's
     rows to choose on, by default one half of the clusters. The base can be chosen if `base_is_candidate`: it
-    is one point of a sweep.
+    is one point of a sweep. A recipe of `recipes` is one candidate. `has_accuracy` is False if the runs have
+    the metric alone.
     """
 
     by: str = ACCURACY_NAME
     rows: Mapping[str, Collection[str]] = field(default_factory=dict)
     base_is_candidate: bool = False
+    recipes: Recipes = field(default_factory=dict)
+    has_accuracy: bool = True
     key = "choice"
 
     def answer(self, runs: RunsByDataset, base: str) -> AnsweredQuestion:
@@ -78,13 +96,13 @@ class HeldOutChoice(Question):
         every model was scored on every dataset, and there is a base with two candidates or more.
         """
         models = models_of(runs)
-        if self.base_is_candidate:
-            candidates = models
-        else:
-            candidates = [model for model in models if model != base]
-            if len(candidates) < 2 or base not in models:
+        names = candidates(models, self.recipes)
+        chosen_from = names
+        if not self.base_is_candidate:
+            chosen_from = [name for name in names if name != base]
+            if len(chosen_from) < 2 or base not in names:
                 raise RequestError(
-                    f"--choose-on half: found {', '.join(models)}, expected {base} and two others or more"
+                    f"--choose-on half: found {', '.join(names)}, expected {base} and two others or more"
                 )
         metric = meaning(self.by, runs)
         choices: list[Choice] = []
@@ -94,20 +112,35 @@ class HeldOutChoice(Question):
             if missing:
                 raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(missing)}")
             choosing_runs, held_out_runs[dataset] = halves(dataset, by_model, self.rows.get(dataset))
-            choosing = _half(dataset, choosing_runs, candidates, metric)
-            held_out = _half(dataset, held_out_runs[dataset], candidates, metric)
+            choosing = self._half(dataset, choosing_runs, chosen_from, metric)
+            held_out = self._half(dataset, held_out_runs[dataset], chosen_from, metric)
             choices.append(Choice(dataset, _best(choosing, metric), metric, choosing, held_out))
         if len(choices) > 1:
             choosing = _mean_half([choice.choosing for choice in choices])
             held_out = _mean_half([choice.held_out for choice in choices])
             choices.append(Choice(MEAN, _best(choosing, metric), metric, choosing, held_out))
         chosen = choices[-1].model
-        if base not in models:
+        if base not in names:
             base = chosen
+        kept = [model for name in (base, chosen) for model in self.recipes.get(name, [name])]
         compared = {}
         for dataset, by_model in held_out_runs.items():
-            compared[dataset] = {model: run for model, run in by_model.items() if model in (base, chosen)}
+            compared[dataset] = {model: run for model, run in by_model.items() if model in kept}
         return AnsweredQuestion(self, choices, compared, base)
+
+    def _half(self, dataset: str, runs: RunsByModel, names: Sequence[str], metric: Metric) -> Half:
+        """The candidates on the rows of these runs."""
+        models = [model for name in names for model in self.recipes.get(name, [name])]
+        runs_of_names = {model: runs[model] for model in models}
+        rows = paired_rows(dataset, runs_of_names, metric, self.recipes)
+        figures = mean_figures(rows, metric)
+        accuracies: Mapping[str, Mean] = {}
+        majority = math.nan
+        if self.has_accuracy:
+            accuracies = mean_figures(paired_rows(dataset, runs_of_names, ACCURACY, self.recipes), ACCURACY)
+            majority, _ = majority_class(runs_of_names[models[0]])
+        scores = {name: CandidateScore(figures[name], accuracies.get(name, NO_ACCURACY)) for name in names}
+        return Half(len(rows.weights), majority, scores)
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
         """Every candidate on the choosing half, the best first, then each choice on the held-out half."""
@@ -148,19 +181,6 @@ def halves(
     return choosing, held_out
 
 
-def _half(dataset: str, runs: RunsByModel, candidates: Sequence[str], metric: Metric) -> Half:
-    """The candidates on the rows of these runs."""
-    candidate_runs = {model: runs[model] for model in candidates}
-    accuracies = mean_figures(paired_rows(dataset, candidate_runs, ACCURACY), ACCURACY)
-    figures = accuracies
-    if metric is not ACCURACY:
-        figures = mean_figures(paired_rows(dataset, candidate_runs, metric), metric)
-    first = candidate_runs[candidates[0]]
-    majority, _ = majority_class(first)
-    scores = {model: CandidateScore(figures[model], accuracies[model]) for model in candidates}
-    return Half(len(first.rows), majority, scores)
-
-
 def _mean_half(halves: Sequence[Half]) -> Half:
     """The mean over datasets, each counting alike."""
     scores = {}
@@ -198,31 +218,39 @@ def _choosing_table(choices: Sequence[Choice]) -> Table:
 
 def _choices_table(choices: Sequence[Choice]) -> Table:
     """Each choice on both halves, with the majority class of the held-out half."""
-    header = translated(["best on", "candidate", "choosing half", "held-out half", "majority-class baseline"])
+    names = ["best on", "candidate", "choosing half", "held-out half"]
+    has_majority = not math.isnan(choices[0].held_out.majority)
+    if has_majority:
+        names.append("majority-class baseline")
     rows = []
     for choice in choices:
         halves = (choice.choosing, choice.held_out)
         scores = [_score_cell(half.scores[choice.model], choice.metric) for half in halves]
         held_out = choice.held_out
         name = section_name(choice.dataset)
-        rows.append([name, choice.model, *scores, percent(held_out.majority), f"{held_out.n:,}"])
-    return Table([*header, "n"], rows)
+        cells = [name, choice.model, *scores]
+        if has_majority:
+            cells.append(percent(held_out.majority))
+        rows.append([*cells, f"{held_out.n:,}"])
+    return Table([*translated(names), "n"], rows)
 
 
 def _half_json(half: Half, metric: Metric) -> dict[str, object]:
     """A half as table.json has it. `figure` is in the metric of the choice, if that is not accuracy."""
     scores = {}
     for model, score in half.scores.items():
-        fields = {"accuracy": mean_json(score.accuracy)}
+        fields = {}
+        if score.has_accuracy:
+            fields["accuracy"] = mean_json(score.accuracy)
         if metric is not ACCURACY:
             fields["figure"] = mean_json(score.figure)
         scores[model] = fields
-    return {"n": half.n, "majority": half.majority, "models": scores}
+    return {"n": half.n, "majority": finite(half.majority), "models": scores}
 
 
 def _score_cell(score: CandidateScore, metric: Metric) -> str:
-    accuracy = interval((score.accuracy.value, *score.accuracy.ci95))
-    if metric is ACCURACY:
-        return accuracy
     figure = metric.interval_text((score.figure.value, *score.figure.ci95))
+    if metric is ACCURACY or not score.has_accuracy:
+        return figure
+    accuracy = interval((score.accuracy.value, *score.accuracy.ci95))
     return tr("{value}, accuracy {accuracy}", value=figure, accuracy=accuracy)

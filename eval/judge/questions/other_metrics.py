@@ -1,7 +1,7 @@
 """How do the models compare with the base in the other metrics of their examples?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuneyard.core.language import tr
@@ -9,7 +9,7 @@ from tuneyard.core.number_format import Table
 from tuneyard.eval.judge.cells import MEASURED, difference_cells, metric_on_dataset, translated
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.judge.questions.against_base import meaning, section_name
-from tuneyard.eval.judge.sections import compare
+from tuneyard.eval.judge.sections import Recipes, compare
 from tuneyard.eval.read.scored_run import RunsByDataset
 
 CAPTION = "Differences in the other metrics of the examples; the verdict rests on accuracy"
@@ -19,6 +19,7 @@ CAPTION = "Differences in the other metrics of the examples; the verdict rests o
 class OtherMetrics(Question):
     """Compare with the base in every metric that all runs state and all their examples have."""
 
+    recipes: Recipes = field(default_factory=dict)
     key = "other_metrics"
 
     @property
@@ -30,7 +31,9 @@ class OtherMetrics(Question):
         """A comparison for each metric."""
         every_run = [run for by_model in runs.values() for run in by_model.values()]
         names = [name for name in every_run[0].values if all(name in run.values for run in every_run)]
-        comparisons = [compare(runs, base, metric=meaning(name, runs)) for name in names]
+        comparisons = [
+            compare(runs, base, metric=meaning(name, runs), recipes=self.recipes) for name in names
+        ]
         return AnsweredQuestion(self, comparisons, runs, base)
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:

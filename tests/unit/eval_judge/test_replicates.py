@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jsonschema_rs
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from scipy.stats import t as student
 
 from tests.conftest import ROOT
@@ -14,28 +14,93 @@ from tests.messages import raises
 from tests.unit.eval_judge.test_sections import make
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
-from tuneyard.eval.judge.questions.replicates import Replicates, compare_replicates, parse_replicates
+from tuneyard.eval.judge.ask import compare_runs
+from tuneyard.eval.judge.questions.against_base import AgainstBase
+from tuneyard.eval.judge.questions.replicates import parse_replicates, seed_warnings
+from tuneyard.eval.judge.sections import compare
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 
 SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
+GOLD = ["yes", "no"] * 60
+SLOW = {"low": [78, 84, 80, 86, 82], "high": [83, 79, 87, 81, 85]}  # correct answers of each seed
 
 
-def test_the_table_and_json_have_the_recipe(tmp_path: Path) -> None:
-    gold = ["yes", "no"] * 60
-    for model, right in (("base", 60), ("rte-s1", 80), ("rte-s2", 90), ("rte-s3", 84)):
-        for dataset in ("s", "t"):
-            write_run(tmp_path / "runs", model, dataset, gold, answers(gold, right, right))
-    given = [str(tmp_path / "runs"), "--replicates", "rte=rte-s1,rte-s2,rte-s3", "--out", str(tmp_path / "o")]
-    done = CliRunner().invoke(cli, given)
+def write(folder: Path, *datasets: str, with_base: bool = True, **settings: list[int]) -> list[str]:
+    """Runs of settings, each with its seeds, and the options of compare."""
+    options = [str(folder)]
+    for dataset in datasets:
+        if with_base:
+            write_run(folder, "base", dataset, GOLD, answers(GOLD, 60, 99))
+        for name, rights in settings.items():
+            for seed, right in enumerate(rights):
+                write_run(folder, f"{name}-{seed}", dataset, GOLD, answers(GOLD, right, right))
+    for name, rights in settings.items():
+        models = ",".join(f"{name}-{seed}" for seed in range(len(rights)))
+        options += ["--replicates", f"{name}={models}"]
+    return options
+
+
+def run(*options: str) -> Result:
+    done = CliRunner().invoke(cli, list(options))
     assert done.exit_code == 0, done.output
-    assert "rte on s " in done.output and "rte on mean" in done.output
+    return done
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_settings_that_differ_less_than_their_seeds_are_tied(tmp_path: Path) -> None:
+    done = run(*write(tmp_path / "runs", "s", **SLOW), "--out", str(tmp_path / "o"))
+    assert "Ship high: 69.2 %" in done.output and "This is a tie" in done.output
+    assert "not shown to be better than low" in done.output
     found = json.loads((tmp_path / "o" / "table.json").read_text())
     assert jsonschema_rs.validator_for(SCHEMA).is_valid(found)
-    mean = found["replicates"][-1]
-    assert (mean["dataset"], mean["models"]) == ("mean", ["rte-s1", "rte-s2", "rte-s3"])
-    gains = [found["mean"]["models"][m]["accuracy"] for m in mean["models"]]
-    base = found["mean"]["models"]["base"]["accuracy"]
-    assert mean["difference"]["value"] == pytest.approx(sum(gains) / 3 - base)
+    section = found["sets"]["s"]
+    assert found["models"] == ["base", "high", "low"] == sorted(section["models"])
+    assert section["models"]["low"]["trainings"] == [f"low-{seed}" for seed in range(5)]
+    assert section["models"]["low"]["accuracy"] == pytest.approx(82 / 120)
+    assert section["models"]["low"]["seed_deviation"] == pytest.approx(10**0.5 / 120)
+    between = section["comparisons"][-1]
+    assert {between["model"], between["against"]} == {"low", "high"}
+    assert between["p"] > 0.05 and between["low"] < 0 < between["high"]
+    assert section["ship"] == "high" and section["tied_with"] == ["low"]
+    page = (tmp_path / "o" / "report.html").read_text()
+    assert '"models":["base","high-0"' in page and "This is a tie" in page
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_a_setting_that_is_better_whatever_its_seed_wins(tmp_path: Path) -> None:
+    options = write(tmp_path / "runs", "s", "t", low=[62, 63, 64, 62, 63], high=[108, 109, 110, 108, 109])
+    done = run(*options, "--out", str(tmp_path / "o"))
+    assert "Ship high" in done.output and "It is better than low" in done.output
+    assert "tie" not in done.output
+    assert "| high on mean | 5 " in " ".join(done.output.split())
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_without_a_base_settings_are_compared_with_the_first(tmp_path: Path) -> None:
+    done = run(*write(tmp_path / "runs", "s", with_base=False, **SLOW), "--out", str(tmp_path / "o"))
+    assert done.output.startswith("Keep high: there is no evidence") and "This is a tie" in done.output
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_other_metrics_and_a_choice_on_half_take_settings(tmp_path: Path) -> None:
+    options = write(tmp_path / "runs", "s", **SLOW)
+    run(*options, "--metric", "label_mass", "--out", str(tmp_path / "m"))
+    measured = json.loads((tmp_path / "m" / "table.json").read_text())
+    assert measured["sets"]["s"]["models"]["low"]["trainings"][0] == "low-0"
+    for metric in ("accuracy", "brier"):
+        out = tmp_path / metric
+        run(*options, "--choose-on", "half", "--metric", metric, "--out", str(out))
+        found = json.loads((out / "table.json").read_text())
+        assert jsonschema_rs.validator_for(SCHEMA).is_valid(found)
+        (choice,) = found["choice"]
+        assert found["models"] == ["base", choice["model"]] and choice["model"] in SLOW
+        assert found["sets"]["s"]["n"] == choice["held_out"]["n"] < 120
+        assert ("accuracy" in choice["choosing"]["models"]["low"]) == (metric == "accuracy")
+
+
+def test_single_models_are_not_mixed_with_settings(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, [*write(tmp_path / "r", "s", **SLOW), "--calibrate", "--out", "x"])
+    assert isinstance(done.exception, RequestError) and "--replicates" in str(done.exception)
 
 
 @pytest.mark.parametrize("text", ["rte", "rte=a", "=a,b", "rte=a,a", "rte=a,,"])
@@ -44,35 +109,43 @@ def test_what_is_no_recipe(text: str) -> None:
         parse_replicates([text])
 
 
+def test_a_training_has_one_recipe() -> None:
+    with raises(RequestError, "--replicates y: b"):
+        parse_replicates(["x=a,b", "y=b,c"])
+
+
 def runs() -> list[ScoredRun]:
     flags = [True, False] * 10
     return [make("base", flags), make("a", flags), make("b", flags, "t"), make("c", flags)]
 
 
 @pytest.mark.parametrize(
-    ("models", "facts"),
-    [
-        (["a", "base"], ""),
-        (["a", "x"], ""),
-        (["a", "b"], ""),
-    ],
+    ("name", "models"), [("r", ["a", "base"]), ("r", ["a", "x"]), ("r", ["a", "b"]), ("c", ["a", "c"])]
 )
-def test_what_cannot_be_replicates(models: list[str], facts: str) -> None:
-    with raises(RequestError, *facts.split("; ")):
-        compare_replicates(by_dataset(runs()), "base", {"r": models})
+def test_what_cannot_be_replicates(name: str, models: list[str]) -> None:
+    with raises(RequestError, f"--replicates {name}"):
+        compare_runs(by_dataset(runs()), [AgainstBase(recipes={name: models})])
 
 
 def test_replicates_need_the_base_on_their_dataset() -> None:
     flags = [True, False] * 10
     own = [make("base", flags), make("a", flags, "t"), make("b", flags, "t")]
-    with raises(RequestError):
-        compare_replicates(by_dataset(own), "base", {"r": ["a", "b"]})
+    with raises(RequestError, "--replicates r"):
+        compare_runs(by_dataset(own), [AgainstBase(recipes={"r": ["a", "b"]})])
+
+
+def test_models_beside_settings_are_candidates_too() -> None:
+    flags = [True, False] * 10
+    own = [make("base", flags), make("a", flags), make("x", flags[::-1]), make("b", flags)]
+    comparison = compare(by_dataset(own), "base", recipes={"r": ["a", "b"]})
+    assert comparison.models == ["base", "r", "x"]
+    assert [test.model for test in comparison.sets[0].against_base] == ["r", "x"]
 
 
 @pytest.mark.parametrize(("seeds", "times"), [(2, "7.2"), (3, "2"), (4, "1.3"), (5, ""), (8, "")])
 def test_few_seeds_are_told_what_they_are_worth(seeds: int, times: str) -> None:
     """Student's 97.5 % point of seeds - 1 degrees of freedom over the root of their number, to that of 5."""
-    found = Replicates({"rte": [f"s{n}" for n in range(seeds)]}).warnings
+    found = seed_warnings({"rte": [f"s{n}" for n in range(seeds)]})
     assert len(found) == bool(times)
     if times:
         assert f"over {seeds} seeds is about {times} times as wide" in found[0] and "train five" in found[0]

@@ -31,9 +31,9 @@ from tuneyard.eval import compare, defect, suite, text
 from tuneyard.eval import sweep as eval_sweep
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.defect import write_defects
+from tuneyard.eval.judge.question import Question
 from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.judge.questions.choice import HeldOutChoice
-from tuneyard.eval.judge.questions.replicates import Replicates
 from tuneyard.eval.judge.questions.slices import BySlices
 from tuneyard.eval.metrics.text import TEXTS
 from tuneyard.eval.read.logs.defect import DETAILED
@@ -142,10 +142,10 @@ def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: 
             )  # fmt: skip
     with in_language(CHINESE):
         for choose in (False, True):
-            first = HeldOutChoice() if choose else Replicates({"x": ["a", "b"]})
-            found = compare_results(
-                [str(tmp_path / "runs")], [first, BySlices("type"), AgainstBase(margin=0.05)]
-            )
+            questions: list[Question] = [HeldOutChoice()] if choose else []
+            recipes = {} if choose else {"x": ["a", "b"]}
+            questions += [BySlices("type"), AgainstBase(margin=0.05, recipes=recipes)]
+            found = compare_results([str(tmp_path / "runs")], questions)
             page = render(found, "x")
             markdown(found.comparison)
         for metric in ("brier", "label_mass"):

@@ -19,11 +19,12 @@ from tuneyard.core.page import content_policy, hash_source
 from tuneyard.eval.compare import cli, compare_results
 from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.read.scored_run import ScoredRun
-from tuneyard.eval.show.html import GLOSSARY, LEFT_OUT, explained, inline, provenance
+from tuneyard.eval.show.html import GLOSSARY, explained, inline, provenance
 from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
 from tuneyard.eval.show.plots import draw_plots
 from tuneyard.eval.show.report import render
 from tuneyard.eval.show.setup import compared_datasets, compared_models
+from tuneyard.eval.show.tables import LEFT_OUT
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

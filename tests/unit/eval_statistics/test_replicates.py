@@ -1,17 +1,32 @@
-"""Replicates against statsmodels' analysis of variance, and with known truth."""
+"""Recipes with several seeds against statsmodels' analysis of variance, and with known truth."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import t, ttest_1samp
+from scipy.stats import t
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from tuneyard.eval.statistics.family import Replicated, replicated, units_of
+from tests.bench.coverage import Trained, contradicts, trained_units, trainings
+from tests.bench.verdict import luckiest
+from tuneyard.eval.statistics import family
+from tuneyard.eval.statistics.estimate import DifferenceTest
+from tuneyard.eval.statistics.family import Trainings, estimates, mean_over_seeds, shrunk, units_of
+
+Groups = Sequence[int] | None
 
 
-def of(steps: np.ndarray, groups: list[int] | None = None, tests: int = 1) -> Replicated:
-    return replicated(units_of([steps], [groups]), tests)
+@pytest.fixture(autouse=True)
+def _few_flips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family, "FLIPS", 2_000)
+
+
+def of(steps: np.ndarray, groups: Groups = None) -> DifferenceTest:
+    """The recipe with these differences from the base [rows, trainings]."""
+    units = units_of([steps.mean(axis=1, keepdims=True)], [groups])
+    return estimates(units, Trainings([("base", "r")], {"r": units_of([steps], [groups]).sums}))[0]
 
 
 def drawn(generator: np.random.Generator, n: int, seeds: int, spread: float) -> np.ndarray:
@@ -28,58 +43,92 @@ def test_the_variance_is_that_of_statsmodels_mean_squares() -> None:
         columns=["row", "seed", "y"],
     )
     squares = anova_lm(ols("y ~ C(row) + C(seed)", table).fit())["mean_sq"]
+    of_seeds, of_rows, residual = (squares[name] for name in ("C(seed)", "C(row)", "Residual"))
+    error = np.sqrt((of_rows + of_seeds - residual) / 160)
+    units = units_of([steps.mean(axis=1, keepdims=True)], [None])
+    mean, stderr = mean_over_seeds(units, Trainings([("", "r")], {"r": steps}))
+    assert mean.value == pytest.approx(steps.mean()) and stderr == pytest.approx(error)
+    rows = max(0.0, of_rows - residual)
+    critical = (rows * t.ppf(0.975, 39) + of_seeds * t.ppf(0.975, 3)) / (rows + of_seeds)
+    assert (mean.high - mean.low) / 2 == pytest.approx(critical * error, rel=0.01)
     found = of(steps)
-    error = np.sqrt((squares["C(row)"] + squares["C(seed)"] - squares["Residual"]) / 160)
-    assert found.value == pytest.approx(steps.mean())
-    assert found.sampling == pytest.approx(np.sqrt(squares["C(row)"] / 160))
-    assert found.between == pytest.approx(steps.mean(axis=0).std(ddof=1))
-    half = (found.high - found.low) / 2
-    assert 1.96 * error < half < 3.2 * error  # between the normal and t with 3 degrees of freedom
-
-
-def test_three_rows_by_hand() -> None:
-    """Seeds agree on the mean; the rows' mean square is .015, the residual one .005: t(2) × √(.01 / 6)."""
-    found = of(np.array([[0.1, 0.0], [0.0, 0.1], [-0.1, -0.1]]))
-    assert found.between == pytest.approx(0, abs=1e-12)
-    assert found.high == pytest.approx(t.ppf(0.975, 2) * np.sqrt(0.01 / 6), rel=0.03)
+    assert [found.low, found.high] == pytest.approx([mean.low, mean.high], rel=0.05)
 
 
 def test_equal_trainings_are_one_training() -> None:
     column = np.random.default_rng(2).choice([-1.0, 0.0, 1.0], size=50, p=[0.1, 0.6, 0.3])
-    found, expected = of(np.stack([column] * 3, axis=1)), ttest_1samp(column, 0)
-    assert found.between == 0 and found.p == pytest.approx(expected.pvalue, rel=0.05)
-    assert [found.low, found.high] == pytest.approx(list(expected.confidence_interval(0.95)), abs=0.004)
+    found, alone = of(np.stack([column] * 3, axis=1)), estimates(units_of([column[:, None]], [None]))[0]
+    assert found.value == pytest.approx(alone.value)
+    assert [found.low, found.high] == pytest.approx([alone.low, alone.high], abs=0.02)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.08])
 def test_intervals_over_seeds_cover_where_those_over_examples_do_not(spread: float) -> None:
     generator, inside, examples_only = np.random.default_rng(3), 0, 0
     for _ in range(200):
-        found = of(drawn(generator, 200, 3, spread))
+        steps = drawn(generator, 200, 3, spread)
+        found, alone = of(steps), estimates(units_of([steps.mean(axis=1, keepdims=True)], [None]))[0]
         inside += found.low <= 0.05 <= found.high
-        examples_only += abs(found.value - 0.05) <= 1.96 * found.sampling
-    assert inside / 200 > 0.93
+        examples_only += alone.low <= 0.05 <= alone.high
+    assert inside / 200 > 0.92
     assert spread == 0 or examples_only / 200 < 0.75
 
 
-def test_interval_and_p_agree_and_several_recipes_widen_both() -> None:
+DESIGNS = [
+    (settings, seeds, spread, clusters)
+    for settings in (2, 3)
+    for seeds in (2, 3, 5)
+    for spread in (0.0, 0.05)
+    for clusters in (0, 3, 12)
+]
+
+
+@pytest.mark.parametrize(("settings", "seeds", "spread", "clusters"), DESIGNS)
+def test_p_and_interval_of_settings_agree_whatever_the_design(
+    settings: int, seeds: int, spread: float, clusters: int
+) -> None:
+    generator = np.random.default_rng([settings, seeds, clusters])
+    design = Trained([0.6, 0.8, 0.6][:settings], seeds, spread)
+    for _ in range(10):
+        keys = np.arange(60)
+        if clusters:
+            keys = np.repeat(np.arange(clusters), generator.integers(1, 30, clusters))
+        units, trained = trained_units(trainings(generator, design, keys), keys.tolist())
+        found = estimates(units, trained)
+        assert not contradicts(found)
+        examples_only = estimates(units)
+        for one, alone in zip(found, examples_only, strict=True):
+            assert one.p >= alone.p and one.low <= alone.low <= one.value <= alone.high <= one.high
+
+
+def test_the_luckiest_seed_is_not_crowned() -> None:
+    """Eight settings of equal truth with five seeds each; the best single training wins very often."""
+    generator = np.random.default_rng(7)
+    pages = np.array([luckiest(generator, 4, 5, 200, 0.03) for _ in range(120)])
+    settings, single = pages.mean(axis=0)
+    assert settings <= 0.05 and single > 0.15
+
+
+def test_several_settings_widen_every_interval() -> None:
     generator = np.random.default_rng(4)
-    for _ in range(50):
-        steps = drawn(generator, 60, 3, 0.02)
-        for tests in (1, 4):
-            found = of(steps, [i // 3 for i in range(60)], tests)
-            assert (found.low > 0 or found.high < 0) == (found.p < 0.05)
-        assert found.high - found.low > of(steps, [i // 3 for i in range(60)]).high - found.low
+    correct = trainings(generator, Trained([0.7] * 4, 3, 0.02), np.arange(80))
+    units, trained = trained_units(correct, list(range(80)))
+    first, *_ = estimates(units, trained)
+    two, trained_two = trained_units(correct[:2], list(range(80)))
+    (alone,) = estimates(two, trained_two)
+    assert first.value == alone.value and first.high - first.low > alone.high - alone.low
+
+
+def test_seeds_shrink_the_best_of_several_further() -> None:
+    steps = drawn(np.random.default_rng(5), 100, 3, 0.05)
+    units = units_of([steps], [None])
+    sums = {str(place): steps[:, [place, place]] + [[0.0, 0.2]] for place in range(3)}
+    plain, corrected = shrunk(units), shrunk(units, Trainings([], sums))
+    assert np.ptp(corrected) < np.ptp(plain)
 
 
 def test_nothing_differs_and_one_cluster() -> None:
     same = of(np.zeros((9, 2)))
-    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert (same.value, same.p) == (0, 1) and same.low < 0 < same.high
     one = of(np.ones((9, 2)), [0] * 9)
     assert (one.low, one.high, one.p) == (-1, 1, 1)
-
-
-def test_one_cluster_says_nothing() -> None:
-    found = of(np.array([[0.2, 0.4], [0.0, 0.2]]), groups=[1, 1])
-    assert (found.low, found.high, found.p, found.sampling) == (-1.0, 1.0, 1.0, None)
-    assert found.value == pytest.approx(0.2) and found.between == pytest.approx(0.2 / np.sqrt(2))

@@ -5,11 +5,12 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from tests.fake_runs import answers, write_run
 from tests.messages import printed, raises
 from tests.unit.recipes.test_output_dir import checkpoint
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.metrics import metric_of
-from tuneyard.recipes.best import DivergedError, NotMeasuredError, command, find_best, read_curve, read_scores
+from tuneyard.recipes.best import DivergedError, command, find_best, read_curve
 
 LOSS, ACCURACY = metric_of("eval_loss"), metric_of("eval_accuracy")
 
@@ -93,24 +94,64 @@ def test_the_command(tmp_path):
     assert (tmp_path / "best.png").stat().st_size > 5000
 
 
-def test_the_best_by_task_results_is_the_mean_over_sets(tmp_path):
-    scores = {
-        "checkpoint-4/a": 0.5,
-        "checkpoint-4/b": 0.7,
-        "checkpoint-8/a": 0.9,
-        "checkpoint-8/b": 0.2,
-        "base/a": 1,
-    }
-    for name, accuracy in scores.items():
-        (tmp_path / name).mkdir(parents=True)
-        found = {"model": name.split("/")[0], "accuracy": accuracy}
-        (tmp_path / name / "results.json").write_text(json.dumps(found))
-    assert read_scores(tmp_path, "accuracy")[0] == [(4, pytest.approx(0.6)), (8, pytest.approx(0.55))]
-    with raises(NotMeasuredError, "f1"):
-        read_scores(tmp_path, "f1")
-    done = CliRunner().invoke(command, [str(tmp_path), "--results", str(tmp_path)])
-    printed(done.output.splitlines()[0], "accuracy", "share", "higher is better", "0.6 at step 4", "2")
-    assert "it got no better" in done.output or "the best is the first" in done.output
+GOLD = ["yes", "no"] * 60
+
+
+def scored(folder, model, dataset, right, rows=120):
+    gold = GOLD[:rows]
+    return write_run(folder, model, dataset, gold, answers(gold, right, right))
+
+
+def chosen(folder, *options):
+    """The JSON and the output of `best --results`."""
+    given = [str(folder), "--results", str(folder / "results"), *options]
+    found = CliRunner().invoke(command, [*given, "--json"], catch_exceptions=False)
+    printed_lines = CliRunner().invoke(command, given, catch_exceptions=False)
+    return json.loads(found.stdout), printed_lines.output
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "brier"])
+def test_the_best_by_results_is_chosen_on_one_half_and_reported_on_the_other(tmp_path, metric):
+    for model, right in (("base", 60), ("checkpoint-4", 108), ("checkpoint-8", 84), ("last", 120)):
+        scored(tmp_path / "results", model, "a", right)
+    found, output = chosen(tmp_path, "--metric", metric)
+    assert found["metric"] == metric and found["step"] == 4 and found["evaluations"] == 2
+    table = json.loads((tmp_path / "verdict/table.json").read_text())
+    (choice,) = table["choice"]
+    key = "accuracy" if metric == "accuracy" else "figure"
+    assert set(choice["choosing"]["models"]) == {"checkpoint-4", "checkpoint-8"}
+    assert found["value"] == choice["choosing"]["models"]["checkpoint-4"][key]["value"]
+    assert found["held_out"] == choice["held_out"]["models"]["checkpoint-4"][key]
+    assert choice["choosing"]["n"] + choice["held_out"]["n"] == 120
+    assert "Ship checkpoint-4" in output and f"n = {choice['held_out']['n']}" in output
+
+
+def test_checkpoints_are_compared_over_the_same_sets_alone(tmp_path):
+    for model, right in (("base", 60), ("checkpoint-8", 100), ("checkpoint-12", 70)):
+        for dataset in ("easy", "hard"):
+            scored(tmp_path / "results", model, dataset, right)
+    scored(tmp_path / "results", "checkpoint-4", "easy", 118)
+    found, output = chosen(tmp_path)
+    assert found["step"] == 8 and found["evaluations"] == 2
+    printed(output, "left out", "checkpoint-4", "hard")
+
+
+def test_results_that_no_checkpoint_can_be_chosen_by(tmp_path):
+    results = tmp_path / "results"
+    given = [str(tmp_path), "--results", str(results)]
+    scored(results, "base", "a", 60)
+    scored(results, "checkpoint-4", "a", 100)
+    with raises(RequestError, "checkpoint-4", "base"):
+        command.main(given, standalone_mode=False)
+    scored(results, "checkpoint-8", "a", 8, rows=10)
+    with raises(ContentError, "different data"):
+        command.main(given, standalone_mode=False)
+    scored(results / "again", "checkpoint-8", "a", 90)
+    with raises(ContentError, "checkpoint-8", "twice"):
+        command.main(given, standalone_mode=False)
+    (results / "checkpoint-8/a/results.json").unlink()
+    with raises(ContentError, "acuracy", "brier"):
+        command.main([*given, "--metric", "acuracy"], standalone_mode=False)
 
 
 def test_without_a_flag_the_highest_accuracy_is_the_best(tmp_path):
@@ -122,32 +163,6 @@ def test_without_a_flag_the_highest_accuracy_is_the_best(tmp_path):
     printed(done.output.splitlines()[0], "eval_x", "unknown", "higher is better", "2 at step 20")
 
 
-def scored(folder, model, dataset, **result):
-    (folder / model / dataset).mkdir(parents=True)
-    found = {"model": model, "set": dataset, **result}
-    (folder / model / dataset / "results.json").write_text(json.dumps(found))
-
-
-def test_checkpoints_are_compared_over_the_same_sets_alone(tmp_path, capsys):
-    scored(tmp_path, "checkpoint-4", "easy", accuracy=0.9, n=10)
-    scored(tmp_path, "checkpoint-8", "easy", accuracy=0.95, n=10)
-    scored(tmp_path, "checkpoint-8", "hard", accuracy=0.5, n=10)
-    scored(tmp_path, "checkpoint-12", "easy", accuracy=0.1, n=10)
-    scored(tmp_path, "checkpoint-12", "hard", accuracy=0.1, n=10)
-    assert read_scores(tmp_path, "accuracy")[0] == [(8, pytest.approx(0.725)), (12, pytest.approx(0.1))]
-    printed(capsys.readouterr().err, "left out", "checkpoint-4", "accuracy", "hard", "10")
-
-
-def test_checkpoints_that_share_no_rows_are_not_compared(tmp_path):
-    scored(tmp_path, "checkpoint-4", "a", accuracy=0.9, n=10)
-    scored(tmp_path, "checkpoint-8", "a", accuracy=0.8, n=300)
-    with raises(ContentError, "300 rows", "checkpoint-4", "checkpoint-8"):
-        read_scores(tmp_path, "accuracy")
-    scored(tmp_path / "again", "checkpoint-4", "a", accuracy=0.7, n=10)
-    with raises(ContentError, "10 rows", "checkpoint-4"):
-        read_scores(tmp_path, "accuracy")
-
-
 def test_a_metric_that_is_not_there_is_a_wrong_option(tmp_path):
     """Exit 2 with the nearest name; without --metric a run that was never evaluated is wrong content."""
     run_with(tmp_path, [0.5, 0.9], "eval_accuracy")
@@ -155,18 +170,3 @@ def test_a_metric_that_is_not_there_is_a_wrong_option(tmp_path):
         command.main([str(tmp_path), "--metric", "eval_acuracy"], standalone_mode=False)
     with raises(ContentError, "eval_loss", "eval_accuracy"):
         command.main([str(tmp_path)], standalone_mode=False)
-    folder = tmp_path / "results" / "checkpoint-4" / "a"
-    folder.mkdir(parents=True)
-    (folder / "results.json").write_text(
-        json.dumps({"model": "checkpoint-4", "accuracy": 0.5, "n": 9, "metrics": {"f1": {"value": 0.4}}})
-    )
-    with raises(RequestError, "--metric acuracy", "f1"):
-        command.main(
-            [str(tmp_path), "--results", str(tmp_path / "results"), "--metric", "acuracy"],
-            standalone_mode=False,
-        )
-    (folder / "results.json").write_text(json.dumps({"model": "base", "accuracy": 0.5}))
-    with raises(ContentError):
-        command.main(
-            [str(tmp_path), "--results", str(tmp_path / "results"), "--metric", "f1"], standalone_mode=False
-        )
