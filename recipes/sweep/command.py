@@ -26,7 +26,7 @@ from tuneyard.recipes.sweep.slots import machine_of_a_point, slots_of
     "sweep",
     "tuneyard recipe sweep recipes/demo-rte.yaml rank=4,8,16 val_size=0.1 eval_strategy=epoch --dry-run",
     "tuneyard recipe sweep recipes/demo-rte.yaml seed=42,43,44 --dry-run --eval 'tuneyard eval nli --model "
-    "models/demo-base --adapter {adapter} --dataset demo_rte_eval --out {results}'",
+    "models/demo-base --adapter run={adapter} --dataset demo_rte_eval --out {results}'",
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("grid", nargs=-1, required=True, metavar="KEY=V1,V2...")
@@ -119,7 +119,7 @@ def sweep(
             if error:
                 failures.append({**point, "run": str(folder), "error": error})
             write_summary(rows, failures, grid, metric, out)
-    write_report(rows, failures, grid, metric, meaning, out)
+    write_report(rows, failures, grid, metric, meaning, out, evaluation is not None)
     if failures:
         names = ", ".join(Path(row["run"]).name for row in failures)
         subject = f"{len(failures)} of {counted(len(runs), 'run')} failed ({names})"

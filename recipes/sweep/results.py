@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from tuneyard.core.language import tr
 from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
 from tuneyard.core.training_run import TRAINING
 from tuneyard.recipes.best import DivergedError, read_curve
+from tuneyard.recipes.judging import Judgement, verdict_of
 from tuneyard.recipes.sweep.grid import Grid
+from tuneyard.recipes.sweep.settings import Setting, judge_settings, luck, settings_of, settings_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,41 +69,83 @@ def score(folder: Path, is_scored_by_command: bool, metric: str) -> tuple[float,
     return statistics.fmean(numbers), meanings[0]
 
 
-def write_summary(rows: list[Row], failures: list[Row], grid: Grid, metric: str, out: Path) -> None:
-    """Write sweep.json: the runs that are finished so far, and those that failed."""
+def write_summary(
+    rows: list[Row],
+    failures: list[Row],
+    grid: Grid,
+    metric: str,
+    out: Path,
+    judgement: Judgement | None = None,
+) -> None:
+    """Write sweep.json: the runs that are finished so far and those that failed, settings and the verdict."""
     json_rows = []
     for row in rows:
         if math.isnan(row[metric]):  # which JSON does not have
             json_rows.append({**row, metric: None})
         else:
             json_rows.append(row)
-    record = {"metric": metric, "grid": grid.axes, "fixed": grid.fixed, "rows": json_rows}
-    write_json(out / SUMMARY, {**record, "failed": failures})
+    record: dict[str, object] = {"metric": metric, "grid": grid.axes, "fixed": grid.fixed, "rows": json_rows}
+    record["failed"] = failures
+    record["settings"] = [setting.json() for setting in settings_of(rows, list(grid.axes), metric)]
+    record["verdict"] = None
+    if judgement is not None:
+        record["verdict"] = verdict_of(judgement)
+    write_json(out / SUMMARY, record)
 
 
 def write_report(
-    rows: list[Row], failures: list[Row], grid: Grid, metric: str, meaning: Metric | None, out: Path
+    rows: list[Row],
+    failures: list[Row],
+    grid: Grid,
+    metric: str,
+    meaning: Metric | None,
+    out: Path,
+    is_scored: bool,
 ) -> None:
-    """Write sweep.md and sweep.png over all runs, and print the table and the runs that failed."""
+    """Judge the settings if a command scored the runs; write sweep.md, sweep.json and sweep.png.
+
+    The verdict, the tables and the runs that failed are printed.
+    """
+    settings = settings_of(rows, list(grid.axes), metric)
+    has_seeds = len(settings) < len(rows)
+    judgement = None
     parts = []
+    if is_scored and len(rows) > 1:
+        try:
+            judgement = judge_settings(settings, metric, out)
+            parts.append(judgement.decision + "\n")
+        except ContentError as error:
+            parts.append(tr("No verdict: {reason}", reason=error) + "\n")
     if meaning is not None:
+        if has_seeds:
+            parts.append(settings_table(settings, list(grid.axes), metric, meaning) + "\n")
+        if judgement is None or not has_seeds:
+            parts.append(luck(settings, meaning) + "\n")
         parts.append(table(rows, grid, metric, meaning))
-        plot(rows, grid.axes, metric, meaning, out / PLOT)
+        if has_seeds:
+            plot_settings(settings, metric, meaning, out / PLOT)
+        else:
+            plot(rows, grid.axes, metric, meaning, out / PLOT)
     if failures:
         lines = []
         for row in failures:
             reason = row["error"].splitlines()[0]
             lines.append(f"- {tr('failed: {run}: {reason}', run=row['run'], reason=reason)}\n")
         parts.append("".join(lines))
-    text = "\n".join(parts)
+    if not is_scored:
+        parts.append(tr("A verdict needs the examples: score the runs with --eval COMMAND.") + "\n")
+    text = "\n".join(part for part in parts if part.strip())
     write_text(out / "sweep.md", text)
+    write_summary(rows, failures, grid, metric, out, judgement)
     if meaning is not None:
         text = f"{text}\n{direction(metric, meaning)}"
     click.echo(text)
+    if judgement is not None:
+        click.echo(tr("comparison: {path}", path=judgement.folder))
 
 
 def table(rows: list[Row], grid: Grid, metric: str, meaning: Metric) -> str:
-    """Format the runs as Markdown, the best first; over seeds alone, with mean and standard deviation."""
+    """Format the runs as Markdown, the best first."""
     axes = list(grid.axes)
     ordered = sorted(rows, key=lambda row: meaning.rank(row[metric]))
     cells = []
@@ -111,11 +156,6 @@ def table(rows: list[Row], grid: Grid, metric: str, meaning: Metric) -> str:
     if grid.fixed:
         settings = ", ".join(f"{key}={value}" for key, value in grid.fixed.items())
         lines.append("\n" + tr("the same in every run: {settings}", settings=settings))
-    scores = [row[metric] for row in rows if not math.isnan(row[metric])]
-    if axes == ["seed"] and len(scores) > 1:
-        mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
-        text = "mean {mean:.4f}, standard deviation {deviation:.4f} over {count} seeds"
-        lines.append("\n" + tr(text, mean=mean, deviation=deviation, count=len(scores)))
     return "\n".join(lines) + "\n"
 
 
@@ -142,6 +182,25 @@ def plot(rows: list[Row], axes: dict[str, list[str]], metric: str, meaning: Metr
             panel.plot([row[metric] for row in ordered], names, "o", color="C0")
             panel.tick_params(axis="y", labelsize=7)
             panel.set(xlabel=direction(metric, meaning), ylabel=", ".join(axes))
+
+
+def plot_settings(settings: Sequence[Setting], metric: str, meaning: Metric, path: Path) -> None:
+    """Draw a PNG: every run, and each setting's mean with the standard deviation between its seeds."""
+    ordered = sorted(settings, key=lambda setting: meaning.rank(setting.mean), reverse=True)
+    best = ordered[-1]
+    with plotting(), picture((6.4, max(2.4, 1.6 + 0.4 * len(ordered))), path) as figure:
+        panel = figure.subplots()
+        for place, setting in enumerate(ordered):
+            panel.plot(setting.scores, [place] * len(setting.scores), ".", color="C5", alpha=0.6)
+        means = [setting.mean for setting in ordered]
+        deviations = [setting.deviation for setting in ordered]
+        panel.errorbar(means, range(len(ordered)), xerr=deviations, fmt="o", color="C0", capsize=4)
+        panel.set_yticks(range(len(ordered)), [setting.name for setting in ordered])
+        title = "Best mean {metric} {value:.4g} ± {deviation:.2g} at {point}"
+        panel.set_title(
+            tr(title, metric=metric, value=best.mean, deviation=best.deviation, point=best.name), wrap=True
+        )
+        panel.set(xlabel=direction(metric, meaning), ylim=(-0.5, len(ordered) - 0.5))
 
 
 def _point(row: Row, axes: dict[str, list[str]]) -> str:

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from tests.fake_runs import answers, write_run
 from tests.messages import printed, printed_line, raises
-from tests.unit.recipes.test_best import scored
 from tuneyard.core import drawing
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.metrics import UNKNOWN, metric_of
@@ -89,10 +89,70 @@ def test_table_has_the_best_first():
     )
 
 
-def test_seeds_have_mean_and_deviation():
-    rows = [{"seed": str(n), "train_loss": value, "run": "x"} for n, value in enumerate([1.0, 2.0, 3.0])]
-    table = results.table(rows, Grid({"seed": []}, {}), "train_loss", metric_of("train_loss"))
-    printed_line(table, "mean 2.0000", "standard deviation 1.0000", "3 seeds")
+def grid_with_seeds(folder, metric="accuracy", base=True, **rights):
+    """Runs of settings of lora_rank with the numbers of correct answers of their seeds, scored."""
+    gold = ["yes", "no"] * 60
+    rows = []
+    for rank, numbers in rights.items():
+        for seed, right in enumerate(numbers):
+            run_folder = folder / f"lora_rank-{rank}_seed-{seed}"
+            write_run(run_folder / "results", "run", "s", gold, answers(gold, right, right))
+            if base:
+                write_run(run_folder / "results", "base", "s", gold, answers(gold, 60, 99))
+            rows.append({"lora_rank": rank, "seed": str(seed), metric: right / 120, "run": str(run_folder)})
+    axes = {"lora_rank": list(rights), "seed": [str(seed) for seed in range(len(numbers))]}
+    return rows, Grid(axes, {})
+
+
+def report_on(folder, rows, grid, metric="accuracy", is_scored=True):
+    """What `write_report` prints and writes: sweep.md and sweep.json."""
+    results.write_report(rows, [], grid, metric, metric_of(metric), folder, is_scored)
+    return (folder / "sweep.md").read_text(), json.loads((folder / "sweep.json").read_text())
+
+
+def test_seeds_of_a_setting_are_replicates_and_the_verdict_is_that_of_compare(tmp_path):
+    rows, grid = grid_with_seeds(tmp_path, r4=[78, 84, 80, 86, 82], r8=[83, 79, 87, 81, 85])
+    text, found = report_on(tmp_path, rows, grid)
+    assert text.startswith("Ship lora_rank r8: 69.2 %, against 50.0 % for the base.") and "a tie" in text
+    assert "| r8 | 0.6917 ± 0.0264 | 5 |" in text and "| r8 | 2 | 0.7250 |" in text
+    assert [setting["seeds"] for setting in found["settings"]] == [5, 5]
+    assert found["settings"][1]["mean"] == pytest.approx(83 / 120)
+    table = json.loads((tmp_path / "verdict/table.json").read_text())
+    assert found["verdict"] == table["sets"]["s"]["verdict"]
+    assert table["models"] == ["base", "lora_rank r4", "lora_rank r8"]
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_seed_a_setting_is_chosen_on_one_half_and_reported_on_the_other(tmp_path):
+    rows, grid = grid_with_seeds(tmp_path, r4=[100], r8=[84])
+    del grid.axes["seed"]
+    text, _ = report_on(tmp_path, rows, grid)
+    (choice,) = json.loads((tmp_path / "verdict/table.json").read_text())["choice"]
+    assert choice["model"] == "lora_rank r4" and "Ship lora_rank r4" in text and "One seed each" in text
+
+
+def test_results_without_examples_give_a_table_and_no_verdict(tmp_path):
+    rows, grid = grid_with_seeds(tmp_path, r4=[100, 90], r8=[84, 92])
+    (tmp_path / "lora_rank-r8_seed-0/results/run/s/predictions.jsonl").unlink()
+    text, found = report_on(tmp_path, rows, grid)
+    assert text.startswith("No verdict:") and "predictions.jsonl" in text and "are tied" in text
+    assert found["verdict"] is None
+
+
+def test_without_a_command_settings_that_differ_less_than_their_seeds_are_tied(tmp_path):
+    losses = {"4": [1.0, 1.4], "8": [1.1, 1.5], "16": [3.0, 3.1]}
+    rows = [
+        {"lora_rank": rank, "seed": str(seed), "eval_loss": loss, "run": "x"}
+        for rank, values in losses.items()
+        for seed, loss in enumerate(values)
+    ]
+    grid = Grid({"lora_rank": list(losses), "seed": ["0", "1"]}, {})
+    text, found = report_on(tmp_path, rows, grid, "eval_loss", is_scored=False)
+    printed_line(text, "lora_rank 4 and lora_rank 8 are tied", "0.1", "0.283")
+    assert text.index("| 4 | 1.2000 ± 0.283 | 2 |") < text.index("| 8 | 1.3000") < text.index("| 16 | 3.0500")
+    assert "--eval" in text and found["verdict"] is None
+    distinct, _ = report_on(tmp_path, rows[2:], grid, "eval_loss", is_scored=False)
+    assert "differ by" in distinct and "tied" not in distinct
 
 
 def writing(**results):
@@ -122,7 +182,8 @@ def test_judged_by_a_command_once(tmp_path):
 
 
 def test_a_judge_that_was_killed_midway_is_run_again(tmp_path):
-    scored(tmp_path, "results", "a", accuracy=1.0)  # the first of two sets, then the end
+    (tmp_path / "results/a").mkdir(parents=True)  # the first of two sets, then the end
+    (tmp_path / "results/a/results.json").write_text(json.dumps({"model": "results", "accuracy": 1.0}))
     assert scored_by(tmp_path, writing(a={"accuracy": 0.5}, b={"accuracy": 0.0}), "accuracy")[0] == 0.25
 
 
@@ -368,4 +429,4 @@ def test_a_seed_that_diverged_ends_no_sweep(untrained, monkeypatch, capsys):
     swept(untrained[0], "seed=1,2,3", metric="train_loss")
     rows = json.loads((untrained[0].parent / "runs/sweep.json").read_text())["rows"]
     assert [row["train_loss"] for row in rows] == [1.0, None, 3.0]
-    printed_line(capsys.readouterr().out, "mean 2.0000", "standard deviation 1.4142", "2 seeds")
+    printed_line(capsys.readouterr().out, "2.0000 ± 1.41", "2")
