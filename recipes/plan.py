@@ -264,10 +264,13 @@ def time_words(plan: Plan) -> str:
     """The time of a training: the middle value between its ends."""
     if not plan["seconds"]:
         return "not known"
-    lower, middle, upper = (_duration(plan["seconds"][end]) for end in ("lower", "middle", "upper"))
+    seconds = plan["seconds"]
+    lower, middle, upper = (_duration(seconds[end]) for end in ("lower", "middle", "upper"))
     if lower == upper:
         return lower
-    return f"about {middle} ({lower} to {upper})"
+    if seconds["middle"] >= 60:
+        middle = f"about {middle}"
+    return f"{middle} ({lower} to {upper})"
 
 
 def _table_lines(plans: list[Plan]) -> list[str]:

@@ -9,19 +9,26 @@ from tuneyard.recipes import costs
 from tuneyard.recipes.recipe import Recipe
 
 DEEPSPEED = "recipes/deepspeed"
+OFFLOAD = "z3_offload.json"
+OFFLOADED = 16
+"""Bytes of a parameter in main memory: bf16 weight and gradient, fp32 weight, Adam's two moments."""
 ENOUGH_ROWS = 4
 """With so many rows in a micro batch, recomputing activations costs more time than a larger one saves."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuFit:
-    """A setup that fits: rows of a micro batch, settings of memory, and the bytes of a GPU at both ends."""
+    """A setup that fits: rows of a micro batch, settings of memory, and the bytes of a GPU at both ends.
+
+    `main_memory` is in bytes, of all ranks together, 0 if nothing is offloaded.
+    """
 
     rows: int
     recomputes: bool
     deepspeed: str
     lower: float
     upper: float
+    main_memory: float = 0
 
     @property
     def settings(self) -> dict[str, object]:
@@ -74,7 +81,7 @@ def zero_files(settings: Mapping[str, object], ranks: int) -> Iterator[str]:
             yield str(bundled(Path(DEEPSPEED) / "z2.json"))
         yield str(bundled(Path(DEEPSPEED) / "z3.json"))
     if not is_adapter:
-        yield str(bundled(Path(DEEPSPEED) / "z3_offload.json"))
+        yield str(bundled(Path(DEEPSPEED) / OFFLOAD))
 
 
 def _fit(
@@ -89,4 +96,7 @@ def _fit(
     fit = GpuFit(rows, recomputes, deepspeed, 0, 0)
     recipe = Recipe(Path(), {**settings, "per_device_train_batch_size": rows, **fit.settings}, {})
     lower, upper = costs.estimate(shapes, costs.setup_of(recipe, longest, ranks))
-    return GpuFit(rows, recomputes, deepspeed, lower.total, upper.total)
+    main_memory = 0.0
+    if deepspeed.endswith(OFFLOAD):
+        main_memory = OFFLOADED * shapes.parameters
+    return GpuFit(rows, recomputes, deepspeed, lower.total, upper.total, main_memory)

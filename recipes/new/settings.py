@@ -436,8 +436,11 @@ def _fit_values(fit: GpuFit) -> list[Value]:
         values.append(Value("disable_gradient_checkpointing", True, reason))
     if fit.deepspeed:
         reason = "one GPU is too small alone"
-        if fit.deepspeed.endswith("offload.json"):
-            reason = "weights and optimizer are kept in main memory: the GPUs are too small"
+        if fit.main_memory:
+            reason = (
+                f"the GPUs are too small: weights and optimizer take {fit.main_memory / 1e9:.0f} GB of main "
+                "memory"
+            )
         values.append(Value("deepspeed", fit.deepspeed, reason))
     return values
 

@@ -68,17 +68,20 @@ def fitting_templates(
     candidates: list[str | None] = [name for name in named if _reads_media(name) == model_reads_media]
     if not has_media:
         candidates.append(None)
-    choices = [_tried(arguments, name, has_tools, has_thoughts) for name in candidates]
-    fitting = [choice for choice in choices if not choice.findings]
-    if has_tools and not fitting:
-        without_tools = [_tried(arguments, choice.name, False, has_thoughts) for choice in choices]
-        fitting = [
-            replace(choice, differs_with_tools=True) for choice in without_tools if not choice.findings
-        ]
-    if not fitting:
-        nearest = [*named, *nearly] or [nearest_template(tokenizer, chat)]
-        fitting = [_tried(arguments, nearest[0], False, has_thoughts)]
-    yield from fitting
+    comparisons = [has_tools]
+    if has_tools:
+        comparisons.append(False)
+    for with_tools in comparisons:
+        fits_any = False
+        for name in candidates:
+            choice = _tried(arguments, name, with_tools, has_thoughts)
+            if not choice.findings:
+                fits_any = True
+                yield replace(choice, differs_with_tools=has_tools and not with_tools)
+        if fits_any:
+            return
+    nearest = [*named, *nearly] or [nearest_template(tokenizer, chat)]
+    yield _tried(arguments, nearest[0], False, has_thoughts)
 
 
 def likeliest_first(names: Sequence[str], model_args: Any) -> list[str]:

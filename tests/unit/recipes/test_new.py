@@ -240,6 +240,7 @@ def test_the_zero_file_that_shares_least(
     fit = gpu_fit(settings, shapes, 1024, ranks, room * GB, 4)
     assert fit is not None and fit.upper <= room * GB
     assert Path(fit.deepspeed).name == file
+    assert round(fit.main_memory / GB) == (122 if file == "z3_offload.json" else 0)
 
 
 @pytest.mark.parametrize("changed", [{}, {"pissa_init": True}])
