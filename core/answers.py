@@ -1,14 +1,18 @@
 """Checks of a row's answers, shared by `recipe check` and `data verify`.
 
-A finding is a warning (W417, W422) with a count. If it is true of every row, it is the error of the same
-number (E417, E422).
+A finding is a warning (W417, W418, W422) with a count. An empty answer or equal pair in every row is the
+error of the same number (E417, E422).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
-EMPTY, SAME = "W417", "W422"
+EMPTY, UNFILLED, SAME = "W417", "W418", "W422"
+FORM_FIELD = re.compile(r"\{\{ ?(?:name|author) ?\}\}")
+"""Fields of LLaMA-Factory's identity data, which is a form."""
 MESSAGES = {
     EMPTY: "an answer is empty: only the end of its turn is learned",
+    UNFILLED: "{{name}} or {{author}} is not filled in: the model will say it",
     SAME: "chosen and rejected are the same within cutoff_len: nothing tells them apart",
 }
 PAIRED = ("rm", "dpo")  # stages whose rows have a chosen and a rejected answer
@@ -28,6 +32,8 @@ def answer_codes(
     """
     texts = [answer["content"].strip() for answer in answers]
     codes = set()
+    if any(FORM_FIELD.search(text) for text in texts):
+        codes.add(UNFILLED)
     if stage in PAIRED:
         if not all(texts):
             codes.add(EMPTY)
@@ -45,7 +51,12 @@ def answer_codes(
 
 
 def code_for(warning: str, count: int, rows: int) -> str:
-    """Turn a warning into the error of the same number if all `rows` rows are affected."""
+    """Turn a warning into the error of the same number if all `rows` rows are affected.
+
+    A form field stays a warning: the row can be trained.
+    """
+    if warning == UNFILLED:
+        return warning
     if count >= rows > 0:
         return f"E{warning[1:]}"
     return warning

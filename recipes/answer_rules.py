@@ -13,6 +13,7 @@ from tuneyard.recipes.recipe import Recipe
 
 Answer = dict[str, Any]
 FIRST_ROWS = 5
+NEW_TOKENS = ("add_tokens", "add_special_tokens", "new_special_tokens_config")
 CUTOFF_LEN = 2048
 """LLaMA-Factory's default of cutoff_len."""
 
@@ -21,9 +22,14 @@ def problems_of_answer(recipe: Recipe, answer: Answer, datasets: list[NamedDatas
     """Yield the problems of template, answers, cutoff_len, frozen layers, experts and reward models."""
     yield from template_problems(recipe, answer)
     yield from answer_text_problems(recipe, answer, datasets)
+    yield from mark_problems(recipe, answer)
+    yield from thought_problems(recipe, answer)
     yield from cut_problems(recipe, answer)
     yield from position_problems(recipe, answer)
+    yield from attention_problems(recipe, answer)
     yield from freeze_problems(recipe, answer)
+    yield from frozen_problems(recipe, answer)
+    yield from new_token_problems(recipe, answer)
     yield from expert_problems(recipe, answer)
     yield from reward_problems(recipe, answer)
 
@@ -49,10 +55,55 @@ def answer_text_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDat
             yield Problem(code, str(path), f"{share}: {MESSAGES[warning]}", dataset.name)
 
 
+def mark_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+    """Yield that all answers of a KTO training are marked alike, over all of its datasets."""
+    marks = [answer.get("data", {}).get(name, {}).get("marks") for name in recipe.names("dataset")]
+    counts = [pair for pair in marks if pair is not None]
+    if not counts or len(counts) < len(marks):
+        return
+    wanted, unwanted = (sum(pair[kind] for pair in counts) for kind in (0, 1))
+    if bool(wanted) != bool(unwanted):
+        kind = "wanted" if wanted else "unwanted"
+        message = (
+            f"all {wanted + unwanted} answers are marked as {kind}: KTO has nothing to compare them with"
+        )
+        yield recipe.problem(
+            "E424", "dataset", message, "add answers of the other kind, or train with stage: sft"
+        )
+
+
+def thought_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+    """Yield the answers to which a reasoning template adds an empty thought, or whose thought it removes.
+
+    With `enable_thinking: null` answers with and without thoughts are trained as they are.
+    """
+    enables = recipe.settings.get("enable_thinking", True)
+    for name in dict.fromkeys(recipe.names("dataset")):
+        counts = answer.get("data", {}).get(name, {}).get("thoughts")
+        if not counts or enables is None:
+            continue
+        thinking, silent = counts
+        rows = thinking + silent
+        if enables and silent:
+            message = (
+                f"{silent} of {rows} answers of {name} have no thought: an empty one is trained before them"
+            )
+            fix = "enable_thinking: null" if thinking else "enable_thinking: false"
+            yield recipe.problem("W355", "enable_thinking", message, f"{fix} leaves it out of the loss")
+        elif not enables and thinking:
+            message = (
+                f"false removes the thoughts from {thinking} of {rows} answers of {name} before training"
+            )
+            yield recipe.problem("W355", "enable_thinking", message, "enable_thinking: true trains them")
+
+
 def packs(recipe: Recipe) -> bool:
-    """True if rows are packed into blocks of cutoff_len, the default of stage pt."""
-    packing = recipe.settings.get("packing")
-    return bool(recipe.settings.get("stage") == "pt" if packing is None else packing)
+    """True if rows are packed into blocks of cutoff_len, the default of stage pt; only pt and sft pack."""
+    stage = recipe.settings.get("stage", "sft")
+    packing = recipe.settings.get("packing") or recipe.settings.get("neat_packing")
+    if stage == "pt" and recipe.settings.get("packing") is None:
+        return True
+    return bool(packing) and stage in ("pt", "sft")
 
 
 def cut_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
@@ -79,14 +130,29 @@ def position_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
     """
     model, train = answer.get("model", {}), answer.get("tokens", {}).get("train", {})
     positions = model.get("positions")
+    cutoff = recipe.number("cutoff_len", CUTOFF_LEN)
+    if recipe.settings.get("rope_scaling") and positions and cutoff <= positions:
+        message = f"has no effect: the model has {positions:,} positions, cutoff_len is {int(cutoff):,}"
+        yield recipe.problem("W338", "rope_scaling", message, "leave it out")
     if not positions or model.get("scaled_positions") or recipe.settings.get("rope_scaling"):
         return
-    cutoff = recipe.number("cutoff_len", CUTOFF_LEN)
     reaches = "cutoff_len" in recipe.settings or train.get("longest", 0) > positions
     if cutoff > positions and reaches:
         message = f"{int(cutoff):,} is above the {positions:,} positions of the model"
         hint = f"cutoff_len: {positions}, or rope_scaling: yarn"
         yield recipe.problem("E333", "cutoff_len", message, hint)
+
+
+def attention_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+    """Yield that LLaMA-Factory ignores shift_attn, or stops at it: it patches an old transformers' Llama."""
+    architecture = answer.get("model", {}).get("model_type")
+    if not architecture or not recipe.settings.get("shift_attn"):
+        return
+    if architecture == "llama":
+        message = "LLaMA-Factory stops when it loads the model: shift_attn needs transformers 4.45 to 4.47"
+        yield recipe.problem("E337", "shift_attn", message, "leave it out")
+    else:
+        yield recipe.problem("W338", "shift_attn", f"has no effect on {architecture}", "leave it out")
 
 
 def freeze_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
@@ -101,6 +167,26 @@ def freeze_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
     message = f"found {int(count)}, the model has {layers} layers: LLaMA-Factory would train all of them"
     hint = f"a number from {-layers} to {layers}, or finetuning_type: full"
     yield recipe.problem("E332", "freeze_trainable_layers", message, hint)
+
+
+def frozen_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+    """Yield that no parameter is left to train."""
+    if answer.get("model", {}).get("trains_something") is not False or not recipe.settings.get("do_train"):
+        return
+    keys = [key for key in recipe.settings if key.startswith("freeze_")]
+    message = "every parameter is frozen: training stops at the first step"
+    yield recipe.problem("E339", keys[-1] if keys else "finetuning_type", message)
+
+
+def new_token_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+    """Yield that the embeddings of new tokens stay random."""
+    keys = [key for key in NEW_TOKENS if recipe.settings.get(key)]
+    model = answer.get("model", {})
+    if not keys or model.get("rejected") or model.get("trains_embeddings") is not False:
+        return
+    message = "adds tokens whose embeddings are not trained: they stay random"
+    hint = "additional_target: embed_tokens,lm_head with LoRA, or finetuning_type: full"
+    yield recipe.problem("W356", keys[0], message, hint)
 
 
 def expert_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:

@@ -49,7 +49,13 @@ from tuneyard.recipes.watched_files import FileStates, states_of, watched_files
 
 WATCHED_EVERY = 0.3  # seconds
 WRONG_STAGE = "not applicable in the current training stage"  # LLaMA-Factory's words
-HERE = {"E309", "E342", "E343", "E344"}  # lacks of this machine: notes for a recipe that trains on another
+HERE = {
+    "E309",
+    "W309",
+    "E342",
+    "E343",
+    "E344",
+}  # lacks of this machine: notes for a recipe that trains on another
 
 
 @dataclass(frozen=True, slots=True)

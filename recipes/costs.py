@@ -127,6 +127,12 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     if schedule.rows and schedule.batch > schedule.rows:
         message = f"a step takes {schedule.batch} rows, the dataset has {schedule.rows}"
         yield recipe.problem("W332", "per_device_train_batch_size", message)
+    limit, epochs = recipe.number("max_steps", -1), recipe.number("num_train_epochs", 0)
+    ends_early = 0 < limit < epochs * schedule.steps_per_epoch and schedule.rows
+    if ends_early and not settings.get("streaming") and not recipe.is_overridden("max_steps"):
+        share = limit / schedule.steps_per_epoch
+        message = f"ends the training after {share:.2g} of num_train_epochs: {epochs:g} epochs"
+        yield recipe.problem("N330", "max_steps", message)
     if "warmup_ratio" in settings:
         hint = f"warmup_steps: {settings['warmup_ratio']} (a share below 1 is taken too)"
         yield recipe.problem("W333", "warmup_ratio", "is deprecated in transformers 5", hint)

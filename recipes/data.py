@@ -1,5 +1,6 @@
 """Datasets and model of a recipe: their places, the numbers of rows, and changes since the compile."""
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ from tuneyard.core.training_stage import MARKED, rows_of, stage_fits, stage_prob
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rows import COUNTED
 
+BUFFER_SIZE = 16384
+"""LLaMA-Factory's default of buffer_size, rows that streaming shuffles."""
+PT_HINT = "stage: sft learns the answers; for pt, put the whole text into the prompt column"
 SYSTEM = "system"
 """The part that belongs to the prompt as its question does: training without it is an error."""
 WEIGHTS = (
@@ -53,7 +57,7 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
     datasets, problems = [], []
     keys_and_names: list[tuple[str, str]] = []
     for key in ("dataset", "eval_dataset"):
-        keys_and_names += [(key, name) for name in recipe.names(key)]
+        keys_and_names += [(key, name) for name in dict.fromkeys(recipe.names(key))]
     for key, name in keys_and_names:
         try:
             dataset, dataset_problems = _read_dataset(recipe, key, name)
@@ -66,6 +70,7 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
             datasets.append(dataset)
             problems.extend(dataset_problems)
     problems.extend(evaluated_on_training_rows(recipe))
+    problems.extend(_unmixed(recipe, datasets))
     return datasets, problems
 
 
@@ -123,6 +128,11 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
         problems.append(recipe.problem("E321", key, f"{path}: holds no records"))
     columns = entry.get("columns")
     mapped = columns.values() if isinstance(columns, dict) else ()
+    problems.extend(_unread_answers(recipe, key, name, entry, records))
+    limit = recipe.number("max_samples", len(records))
+    if key == "dataset" and limit < len(records) and not recipe.is_overridden("max_samples"):
+        message = f"trains on the first {int(limit)} of {len(records)} rows of {name}"
+        problems.append(recipe.problem("N329", "max_samples", message))
     for part in PARTS:
         if part in mapped or recipe.settings.get("stage") == "pt":
             continue
@@ -193,6 +203,38 @@ def _filled_in(columns: Sequence[str], places: Mapping[str, list[int]], total: i
     return " and ".join(shares)
 
 
+def _unread_answers(
+    recipe: Recipe, key: str, name: str, entry: Mapping[str, object], records: list[dict[str, object]]
+) -> Iterator[Problem]:
+    """Yield that stage pt reads the prompt column alone, and leaves out the answers."""
+    if recipe.settings.get("stage") != "pt":
+        return
+    if entry.get("formatting", "alpaca") != "alpaca":
+        message = f"{name}: stage pt reads the first turn of a conversation alone"
+        yield recipe.problem("E327", key, message, PT_HINT)
+        return
+    columns = strings(entry.get("columns")) if "columns" in entry else {"response": "output"}
+    answer = columns.get("response", "")
+    count = len(filled([record.get(answer) for record in records]))
+    if count:
+        share = f"{answer!r} is filled in {count} of {len(records)} records"
+        message = f"{name}: {share}, and stage pt reads the prompt alone"
+        yield recipe.problem("E327", key, message, PT_HINT)
+
+
+def _unmixed(recipe: Recipe, datasets: Sequence[NamedDataset]) -> Iterator[Problem]:
+    """Yield that streaming reads one dataset after the other, if they do not fit into its buffer."""
+    rows = [dataset.rows for dataset in datasets if dataset.key == "dataset"]
+    is_concatenated = recipe.settings.get("mix_strategy", "concat") == "concat"
+    if not recipe.settings.get("streaming") or len(rows) < 2 or not is_concatenated:
+        return
+    buffer = recipe.number("buffer_size", BUFFER_SIZE)
+    if all(count is not None for count in rows) and sum(count or 0 for count in rows) <= buffer:
+        return
+    message = "streaming trains one dataset after the other; only the rows in its buffer are mixed"
+    yield recipe.problem("W329", "dataset", message, "mix_strategy: interleave_under")
+
+
 def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:
     """Report datasets that are both trained and evaluated on: the same name, or the same file or source."""
     if recipe.settings.get("do_train") is not True:
@@ -201,6 +243,7 @@ def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:
     for name in recipe.names("eval_dataset"):
         twin = trained.get(_source(recipe, name))
         if twin is None:
+            yield from _shared_rows(recipe, name)
             continue
         rows = "the dataset" if twin == name else f"the rows of {twin}, the dataset"
         message = f"{name} is {rows} that is trained on: its loss only shows how well they are memorised"
@@ -210,6 +253,38 @@ def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:
             yield recipe.problem("E328", "eval_dataset", message, hint)
         else:
             yield recipe.problem("W328", "eval_dataset", message, hint)
+
+
+def _shared_rows(recipe: Recipe, name: str) -> Iterator[Problem]:
+    """Yield that rows of an evaluation dataset are also trained on."""
+    evaluated = {_fingerprint(record) for record in _local_records(recipe, name)}
+    if not evaluated:
+        return
+    shared: set[str] = set()
+    for trained in dict.fromkeys(recipe.names("dataset")):
+        for record in _local_records(recipe, trained):
+            fingerprint = _fingerprint(record)
+            if fingerprint in evaluated:
+                shared.add(fingerprint)
+    if shared:
+        message = f"{len(shared)} of the {len(evaluated)} different rows of {name} are also trained on"
+        hint = "take them out of one of the datasets: their loss only shows how well they are memorised"
+        yield recipe.problem("W328", "eval_dataset", message, hint)
+
+
+def _fingerprint(record: dict[str, object]) -> str:
+    return json.dumps(record, sort_keys=True, ensure_ascii=False)
+
+
+def _local_records(recipe: Recipe, name: str) -> list[dict[str, object]]:
+    """Records of a dataset that is one file here; [] otherwise, or if it cannot be read."""
+    try:
+        _, path = locate(name, dataset_dir(recipe))
+        if isinstance(path, str) or path.is_dir() or path.suffix not in COUNTED:
+            return []
+        return read_records(path)
+    except (TuneyardError, OSError):  # E320 reports it
+        return []
 
 
 def _source(recipe: Recipe, name: str) -> object:

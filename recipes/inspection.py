@@ -6,6 +6,7 @@ weights are read and no network is used. recipes/cache.py keeps rows, layout and
 they depend on. After an edit of another setting, only the arguments are judged again.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.files import sha256
-from tuneyard.core.llamafactory import Launch, RecipeData, read_arguments
+from tuneyard.core.llamafactory import Launch, RecipeData, read_arguments, replaced
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.recipes.cache import folder_hashes, remembered
@@ -40,6 +41,8 @@ OF_EPOCH = (
 )  # fmt: skip
 # Model arguments that say how rows are read or calculated, not which parameters there are.
 OF_NO_LAYOUT = ("model_max_length", "device_map", "cache_dir", "hf_hub_token", "block_diag_attn")
+# Kinds of quantised weights that LLaMA-Factory loads as 16 bits.
+LOADED_WHOLE = ("mxfp4", "fp8")
 EXPERTS = ".experts."  # in the names of parameters; shared experts are Linear layers of their own
 Facts = dict[str, Any]
 
@@ -126,13 +129,11 @@ class Inspection:
 
     def facts(self) -> Facts:
         """All parts of the answer: `rejected`, `data`, `tokens` and `model`."""
-        data_args = self.arguments.data_args
         tokens: Facts = self._template()
         model = self._layout()
-        names = [*(data_args.dataset or []), *(data_args.eval_dataset or [])]
-        data = {name: self._rows(name) for name in dict.fromkeys(names)}
+        data = {name: self._rows(name) for name in dict.fromkeys([*self.trained, *self.evaluated])}
         rejected, keys = None, []
-        counted = [data[name].get("tokens", {}).get("rows") for name in data_args.dataset or []]
+        counted = [data[name].get("tokens", {}).get("rows") for name in self.trained]
         if counted and all(counted):
             train = self._epoch()
             rejected, keys = train.get("rejected"), train.get("at_fault", [])
@@ -144,6 +145,16 @@ class Inspection:
                 if about.get("tokens"):
                     tokens["datasets"][name] = about["tokens"]
         return {"rejected": rejected, "at_fault": keys, "data": data, "tokens": tokens, "model": model}
+
+    @property
+    def trained(self) -> list[str]:
+        """Datasets that are trained on. LLaMA-Factory keeps them by name, so a repeated one counts once."""
+        return list(dict.fromkeys(self.arguments.data_args.dataset or []))
+
+    @property
+    def evaluated(self) -> list[str]:
+        """Datasets that are evaluated on, each once."""
+        return list(dict.fromkeys(self.arguments.data_args.eval_dataset or []))
 
     @cached_property
     def reader(self) -> RecipeData:
@@ -168,19 +179,22 @@ class Inspection:
     def _layout(self) -> Facts:
         model_args = _without(vars(self.arguments.model_args), OF_NO_LAYOUT)
         finetuning_args = vars(self.arguments.finetuning_args)
-        finetuning_keys = [key for key in self.settings if key in finetuning_args]
+        finetuning_keys = [
+            key for key in self.settings if key in finetuning_args or key.startswith("quantization_")
+        ]
 
         def lay_out() -> Facts:
             reader = self.reader  # LLaMA-Factory sets `resize_vocab` as it loads a tokenizer with new tokens
             try:
-                layout = _model(reader.model_args, reader.finetuning_args, reader.module.get("tokenizer"))
+                layout = self._model(reader, reader.module.get("tokenizer"))
             except expected_errors() as error:
                 return {"error": words(error)}
             if layout["rejected"]:
                 layout["at_fault"] = [key for key in finetuning_keys if self._fits_without(key)]
             return layout
 
-        key = [model_args, finetuning_args, sorted(finetuning_keys), self._model_hashes]
+        split = [self.launch.zero_stage, self._uses_fsdp]
+        key = [model_args, finetuning_args, sorted(finetuning_keys), self._model_hashes, split]
         return remembered("layout", key, lay_out)
 
     def _fits_without(self, key: str) -> bool:
@@ -188,10 +202,18 @@ class Inspection:
         rest = {name: value for name, value in self.settings.items() if name != key}
         try:
             arguments = _arguments(rest, self.launch)
-            layout = _model(arguments.model_args, arguments.finetuning_args, None)
+            layout = self._model(arguments, None)
         except expected_errors():
             return False
         return not layout["rejected"]
+
+    @property
+    def _uses_fsdp(self) -> bool:
+        return bool(self.settings.get("fsdp"))
+
+    def _model(self, arguments: RecipeData, tokenizer: Any) -> dict[str, object]:
+        splits_weights = {"zero_3": self.launch.zero_stage == 3, "fsdp": self._uses_fsdp}
+        return _model(arguments.model_args, arguments.finetuning_args, tokenizer, **splits_weights)
 
     def _rows(self, name: str) -> Facts:
         """Findings about a dataset, without the lengths of its rows."""
@@ -227,13 +249,12 @@ class Inspection:
     def _epoch(self) -> Facts:
         """Rows of an epoch, or the reason why LLaMA-Factory rejects it (`rejected`)."""
         data_args = self.arguments.data_args
-        names = [*(data_args.dataset or []), *(data_args.eval_dataset or [])]
-        keys = {name: self._rows_key(name) for name in names}
+        keys = {name: self._rows_key(name) for name in [*self.trained, *self.evaluated]}
         seed = self.arguments.training_args.seed
 
         def group() -> Facts:
-            sets = [self._lengths(name) or [] for name in data_args.dataset or []]
-            others = [self._lengths(name) or [] for name in data_args.eval_dataset or []]
+            sets = [self._lengths(name) or [] for name in self.trained]
+            others = [self._lengths(name) or [] for name in self.evaluated]
             try:
                 return epoch(self.arguments, sets, others, self.workers)
             except UntrainableEpochError as error:
@@ -311,8 +332,13 @@ def preview(settings: dict[str, object], weights: Path, count: int) -> list[list
     return weighted_rows
 
 
-def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, object]:
-    """Parameters and shapes from the config alone, `unfit` module names, and why it is `rejected`."""
+def _model(
+    model_args: Any, finetuning_args: Any, tokenizer: Any, *, zero_3: bool, fsdp: bool
+) -> dict[str, object]:
+    """Parameters and shapes from the config alone, `unfit` module names, and why it is `rejected`.
+
+    `zero_3` and `fsdp`: the weights are split among the GPUs.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -325,6 +351,7 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, o
         vocabulary = len(model.get_input_embeddings().weight)
         if model_args.resize_vocab and tokenizer and len(tokenizer) > vocabulary:
             model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
+    embeddings = next(name for name, m in model.named_modules() if m is model.get_input_embeddings())
     text = config.get_text_config()
     linear = [m for name, m in model.named_modules() if not name.endswith("lm_head")]
     return {
@@ -340,7 +367,8 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, o
         "tied": _ties_embeddings(model),
         "model_type": config.model_type,
         "tower": tower_facts(model, config),
-        **_adapted(config, model, model_args, finetuning_args),
+        **_adapted(config, model, model_args, finetuning_args, embeddings),
+        **_refused_weights(config, tokenizer, model_args, zero_3=zero_3, fsdp=fsdp),
     }
 
 
@@ -348,6 +376,27 @@ def _ties_embeddings(model: Any) -> bool:
     """True if the head of a model has the same weights as its embeddings."""
     head = model.get_output_embeddings()
     return head is not None and head.weight is model.get_input_embeddings().weight
+
+
+def _refused_weights(
+    config: Any, tokenizer: Any, model_args: Any, *, zero_3: bool, fsdp: bool
+) -> dict[str, object]:
+    """{"rejected": reason} if LLaMA-Factory cannot load the weights with this quantisation, or {}."""
+    from llamafactory.model.model_utils import quantization
+
+    able = {
+        "is_deepspeed_zero3_enabled": lambda: zero_3,
+        "is_fsdp_enabled": lambda: fsdp,
+        "check_version": lambda *_, **__: None,
+    }
+    try:
+        with replaced(quantization, **able):
+            quantization.configure_quantization(copy.deepcopy(config), tokenizer, model_args, True, {})
+    except ImportError:  # a package for the quantisation, which the training machine has or lacks
+        return {}
+    except expected_errors() as error:
+        return {"rejected": words(error)}
+    return {}
 
 
 def _scales_positions(config: Any) -> bool:
@@ -358,8 +407,13 @@ def _scales_positions(config: Any) -> bool:
     return any(setting.get("rope_type", "default") != "default" for setting in settings)
 
 
-def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> dict[str, object]:
-    """Facts about the trainable parameters. LLaMA-Factory prepares the model for that and changes it."""
+def _adapted(
+    config: Any, model: Any, model_args: Any, finetuning_args: Any, embeddings: str
+) -> dict[str, object]:
+    """Facts about the trainable parameters. LLaMA-Factory prepares the model for that and changes it.
+
+    `embeddings` is the path of the input embeddings.
+    """
     import torch
     from llamafactory.model.adapter import init_adapter
 
@@ -372,7 +426,12 @@ def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> 
             if name != "all" and not any(path.endswith(f".{name}") for path in paths):
                 unfit[key].append(name)
     experts = sum(parameter.numel() for name, parameter in model.named_parameters() if EXPERTS in name)
-    model_args.adapter_name_or_path, finetuning_args.pissa_init = None, False  # which read weights
+    model_args.adapter_name_or_path = None  # which reads weights
+    weights_kind = (getattr(config, "quantization_config", None) or {}).get("quant_method")
+    if weights_kind and weights_kind not in LOADED_WHOLE:
+        model.quantization_method = weights_kind  # as transformers sets it when it loads them
+    else:
+        finetuning_args.pissa_init = False  # which reads weights
     model_args.use_unsloth = False  # which patches the same modules, and may not be installed here
     try:
         with torch.device("meta"):
@@ -380,5 +439,10 @@ def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> 
     except expected_errors() as error:
         return {"trainable": None, "unfit": unfit, "rejected": words(error)}
     trainable = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    moe = {"experts": experts, "trains_experts": any(EXPERTS in name for name in trainable)}
-    return {**trained_facts(model, config, finetuning_args), "unfit": unfit, "rejected": "", **moe}
+    trains = {
+        "trains_something": bool(trainable),
+        "trains_experts": any(EXPERTS in name for name in trainable),
+        "trains_embeddings": any(f".{embeddings}." in f".{name}" for name in trainable),
+    }
+    facts = trained_facts(model, config, finetuning_args)
+    return {**facts, "unfit": unfit, "rejected": "", "experts": experts, **trains}

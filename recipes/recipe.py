@@ -45,9 +45,13 @@ class Recipe:
             return default
         return float(value)
 
+    def is_overridden(self, key: str) -> bool:
+        """True if the command line gives this setting."""
+        return any(override.partition("=")[0] == key for override in self.overrides)
+
     def place(self, key: str) -> str:
         """Place of a key: `file:line`, or `file (override)`."""
-        if any(override.partition("=")[0] == key for override in self.overrides):
+        if self.is_overridden(key):
             return f"{self.path} (override)"
         return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
 

@@ -67,12 +67,14 @@ def look(reader: RecipeData, name: str) -> dict[str, Any]:
         else:
             lengths.append(lengths_or_reason)
     answers = _answer_findings(reader, rows, name)
+    kinds = _answer_kinds(reader, rows)
     drawn = attributes.num_samples or len(rows)  # any row of the file may be drawn
     if not reader.module:
-        return {**_answer(drawn, bad, {}), "answers": answers}
+        return {**_answer(drawn, bad, {}), "answers": answers, **kinds}
     again = -(-drawn // max(1, len(lengths)))
     tokens = _summary(lengths, reader.data_args.cutoff_len, drawn / max(1, len(rows)))
-    return {**_answer(drawn, bad, tokens), "answers": answers, "lengths": (lengths * again)[:drawn]}
+    facts = {**_answer(drawn, bad, tokens), "answers": answers, **kinds}
+    return {**facts, "lengths": (lengths * again)[:drawn]}
 
 
 def _answer_findings(reader: RecipeData, rows: Any, name: str) -> dict[str, dict[str, Any]]:
@@ -97,6 +99,24 @@ def _answer_findings(reader: RecipeData, rows: Any, name: str) -> dict[str, dict
     for code, numbers in sorted(places.items()):
         findings[code] = {"count": len(numbers), "rows": judged, "first": numbers[:FIRST]}
     return findings
+
+
+def _answer_kinds(reader: RecipeData, rows: Any) -> dict[str, list[int]]:
+    """Numbers of rows: `marks` [wanted, unwanted] of a KTO set, `thoughts` [with, without] for a template
+    that writes thoughts.
+    """
+    from llamafactory.data.template import ReasoningTemplate
+
+    if reader.stage == "kto":
+        wanted = sum(len(answers) > 1 and bool(answers[0]["content"]) for answers in rows["_response"])
+        unwanted = sum(len(answers) > 1 and bool(answers[1]["content"]) for answers in rows["_response"])
+        return {"marks": [wanted, unwanted]}
+    if reader.stage != "sft" or not isinstance(reader.template, ReasoningTemplate):
+        return {}
+    marks = [mark.strip() for mark in reader.template.thought_words]
+    answered = [answers[-1]["content"] or "" for answers in rows["_response"] if answers]
+    thinking = sum(any(mark in text for mark in marks) for text in answered)
+    return {"thoughts": [thinking, len(answered) - thinking]}
 
 
 def _generates(reader: RecipeData, name: str) -> bool:
@@ -186,7 +206,10 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
     """Yield for each row the tokens of its sequences before they are cut, or why it cannot be trained on."""
     from tqdm import tqdm
 
-    processor = reader.encoder(generates=_generates(reader, name), **WHOLE)
+    generates = _generates(reader, name)
+    processor = reader.encoder(generates=generates, **WHOLE)
+    cutting = reader.encoder(generates=generates, packing=False, neat_packing=False)
+    cutoff = reader.data_args.cutoff_len
     if not reader.module:  # it still reports the rows that it drops
         processor._encode_data_example = lambda **_: ([],) * TRAINING_STAGES[reader.stage].encoded_lists
     originals: Any = None
@@ -200,6 +223,14 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
             yield f"LLaMA-Factory stops at it: {words(error)}"
             continue
         sequences = [ids[0] for key, ids in encoded.items() if key.endswith("input_ids")]
+        is_cut = any(len(ids) > cutoff for ids in sequences) and not reader.data_args.packing
+        if is_cut and (row["_images"] or row["_videos"] or row["_audios"]):
+            cut = cutting.preprocess_dataset({key: [value] for key, value in row.items()})
+            left, whole = _media_tokens(reader, cut), _media_tokens(reader, encoded)
+            if left < whole:
+                message = f"cutoff_len {cutoff} leaves {left} of its {whole} image, video and audio tokens"
+                yield f"training stops at it: {message}"
+                continue
         if sequences:
             yield [len(ids) for ids in sequences]
             continue
@@ -218,6 +249,15 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
         turns, answers = counted(len(row["_prompt"]), "turn"), counted(len(row["_response"]), "answer")
         expected = f"expected an odd number of turns and {TRAINING_STAGES[reader.stage].expected_answers}"
         yield f"LLaMA-Factory drops it: found {turns} before {answers}, {expected}"
+
+
+def _media_tokens(reader: RecipeData, encoded: dict[str, list[list[int]]]) -> int:
+    """Number of tokens of an encoded row that stand for images, videos and sound."""
+    plugin = reader.template.mm_plugin
+    marks = [plugin.image_token, plugin.video_token, plugin.audio_token]
+    ids = {reader.module["tokenizer"].convert_tokens_to_ids(mark) for mark in marks if mark}
+    sequences = [ids[0] for key, ids in encoded.items() if key.endswith("input_ids")]
+    return sum(token in ids for sequence in sequences for token in sequence)
 
 
 def turn_fault(row: dict[str, Any], attributes: Any) -> str:

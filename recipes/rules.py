@@ -18,6 +18,7 @@ from tuneyard.recipes.method_rules import badam, learning_rate, packing, ppo, va
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.schema import known_keys, setting_problems
 from tuneyard.recipes.token_weights import read_weights, weights_file
+from tuneyard.recipes.trainer_rules import trainer_problems
 
 REQUIRED = {
     "model_name_or_path": "the model to train (a hub id or a folder)",
@@ -45,6 +46,8 @@ GENERATED = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
 TRACKERS = ("wandb", "tensorboard", "swanlab", "mlflow", "trackio")  # report_to: packages of these names
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat16
+HOPPER = 9  # … from which all GPUs multiply in fp8
+ADA = ("L4", "4090", "Ada")  # in names of GPUs of generation 8 that do, too
 CHOOSE = "choose another output_dir"
 KEPT = ("model_name_or_path", "adapter_name_or_path", "dataset_dir")
 
@@ -53,7 +56,7 @@ def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
     """Every problem of a recipe's settings on a machine."""
     rules: list[Callable[[Recipe], Iterator[Problem]]] = [
         setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _paths, _output_dir, _weights,
-        _best, learning_rate, packing, ppo, badam, value_head,
+        _best, learning_rate, packing, ppo, badam, value_head, trainer_problems,
     ]  # fmt: skip
     problems: list[Problem] = []
     for rule in rules:
@@ -155,6 +158,9 @@ def _packages(recipe: Recipe) -> Iterator[Problem]:
     if "8bit" in str(recipe.settings.get("optim", "")):
         needed.append(("optim", "bitsandbytes"))
     needed += [("report_to", tool) for tool in TRACKERS if tool in recipe.names("report_to")]
+    if recipe.settings.get("flash_attn") == "fa2" and find_spec("flash_attn") is None:
+        message = "needs the package flash_attn, which is not installed: LLaMA-Factory trains without it"
+        yield recipe.problem("W309", "flash_attn", message, install_command("flash-attn"))
     for key, package in needed:
         if find_spec(package) is None:
             hint = install_command(package.replace("_", "-"))
@@ -234,6 +240,10 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
         yield recipe.problem("E361", key, message, hint)
 
 
+def _lacks_fp8(gpu: Gpu) -> bool:
+    return gpu.generation < HOPPER and not any(mark in gpu.name for mark in ADA)
+
+
 def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     on_gpu = bool(gpus) and recipe.settings.get("use_cpu") is not True
     true = {key for key in ("bf16", "fp16", "pure_bf16") if recipe.settings.get(key) is True}
@@ -246,6 +256,9 @@ def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     if "bf16" in true and on_gpu and any(gpu.generation < AMPERE for gpu in gpus):
         message = f"{gpus[0].name} has no bfloat16: PyTorch imitates it, many times slower"
         yield recipe.problem("W312", "bf16", message, "bf16=false fp16=true")
+    if recipe.settings.get("fp8") and on_gpu and any(_lacks_fp8(gpu) for gpu in gpus):
+        message = f"{gpus[0].name} has no fp8 matrix products in PyTorch: training stops at the first one"
+        yield recipe.problem("W312", "fp8", message, "--for 4xH100 if it is to train there, or fp8: false")
     if recipe.settings.get("quantization_bit") and not on_gpu:
         message = "on CPU: works, but many times slower than without; meant for a GPU"
         yield recipe.problem("W312", "quantization_bit", message)

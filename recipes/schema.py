@@ -27,14 +27,18 @@ LISTS = (  # LLaMA-Factory splits these texts at commas and takes lists as well
     "freeze_extra_modules", "freeze_trainable_modules", "galore_target", "interleave_probs", "lora_target",
     "oft_target",
 )  # fmt: skip
-BOUNDS: tuple[tuple[dict[str, int], str], ...] = (
+BOUNDS: tuple[tuple[dict[str, float], str], ...] = (
     ({"exclusiveMinimum": 0}, "learning_rate num_train_epochs ddp_timeout save_steps logging_steps"),
     ({"minimum": 1}, "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps"),
     (
         {"minimum": 1},
         "cutoff_len lora_rank lora_alpha save_total_limit max_samples preprocessing_num_workers",
     ),
-    ({"minimum": 0, "maximum": 1}, "lora_dropout warmup_ratio adam_beta1 adam_beta2 label_smoothing_factor"),
+    ({"minimum": 0, "maximum": 1}, "warmup_ratio adam_beta1 adam_beta2 label_smoothing_factor"),
+    # from here on nothing gets through a LoRA layer, or the rejected answers are preferred
+    ({"minimum": 0, "exclusiveMaximum": 1}, "lora_dropout"),
+    ({"minimum": 0, "exclusiveMaximum": 0.5}, "dpo_label_smoothing"),
+    ({"exclusiveMinimum": 0}, "pref_beta kto_chosen_weight kto_rejected_weight"),
     ({"minimum": 0}, "eval_steps weight_decay warmup_steps max_grad_norm val_size adam_epsilon"),
     ({"minimum": -1}, "max_steps"),
     ({"minimum": 0, "maximum": 2**32 - 1}, "seed"),
@@ -69,6 +73,7 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
 def schema_text() -> str:
     """Schema of the installed LLaMA-Factory's recipes as JSON, one line a key. This imports LLaMA-Factory."""
     from llamafactory.data.template import TEMPLATES
+    from llamafactory.data.tool_utils import TOOLS
     from llamafactory.hparams import parser
     from transformers.integrations import INTEGRATION_TO_CALLBACK
 
@@ -78,6 +83,7 @@ def schema_text() -> str:
         fields = arguments.__dataclass_fields__.values()
         keys |= {field.name: _schema_of(hints[field.name]) for field in fields if field.init}
     keys["template"]["enum"] = [*sorted(TEMPLATES), None]
+    keys["tool_format"]["enum"] = [*sorted(TOOLS), None]
     trackers = sorted({"all", "none", *INTEGRATION_TO_CALLBACK})
     items = {"type": "array", "items": {"enum": trackers}}
     either = [{"enum": [*trackers, None]}, items]

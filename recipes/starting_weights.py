@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneyard.core.errors import ContentError, Problem, RequestError
+from tuneyard.core.errors import ContentError, Problem, RequestError, show_value
 from tuneyard.core.files import no_folder, read_object, require
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import HUB_ID
@@ -15,6 +15,10 @@ ADAPTERS = {
     "reward_model_adapters": "reward_model",
 }
 MODELS = ("ref_model", "reward_model")
+KEPT_BY_ADAPTERS = {
+    "lora_rank": "r", "lora_alpha": "lora_alpha", "use_dora": "use_dora", "use_rslora": "use_rslora",
+}  # fmt: skip
+"""Settings that LLaMA-Factory does not read if it continues an adapter, by their names in its config."""
 RESIZING = ("resize_vocab", "add_tokens", "add_special_tokens", "new_special_tokens_config")
 NEITHER = "no hub id (owner/name) either"
 
@@ -35,6 +39,7 @@ def loaded_problems(recipe: Recipe) -> Iterator[Problem]:
     for key, base_key in bases.items():
         for name in recipe.names(key):
             yield from _adapter_problems(recipe, key, name, base_key)
+    yield from _kept_settings(recipe)
 
 
 def is_missing(name: str) -> bool:
@@ -44,6 +49,25 @@ def is_missing(name: str) -> bool:
         return False
     starts_here = name.startswith((".", "~", "models/", "saves/"))
     return starts_here or not HUB_ID.fullmatch(name) or folder.parent.is_dir()
+
+
+def _kept_settings(recipe: Recipe) -> Iterator[Problem]:
+    """Yield settings that a continued adapter keeps from its own training."""
+    names = recipe.names("adapter_name_or_path")
+    file = Path(names[-1]).expanduser() / "adapter_config.json" if names else None
+    if file is None or not file.is_file() or recipe.settings.get("create_new_adapter"):
+        return
+    if recipe.settings.get("do_train") is not True:
+        return
+    try:
+        config = read_object(file)
+    except ContentError:  # E345 reports it
+        return
+    for key, kept in KEPT_BY_ADAPTERS.items():
+        value, own = recipe.settings.get(key), config.get(kept)
+        if value is not None and own is not None and value != own:
+            message = f"has no effect: training goes on with the adapter's own {kept}, {show_value(own)}"
+            yield recipe.problem("W338", key, message, "create_new_adapter: true starts a new adapter")
 
 
 def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Iterator[Problem]:

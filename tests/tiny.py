@@ -1,5 +1,6 @@
 """A random Qwen2 of a million parameters with a small BPE tokenizer, and one that sees: no learning."""
 
+import json
 from pathlib import Path
 
 CHATML = (
@@ -72,8 +73,8 @@ def make_tiny(folder: Path, *, seed: int = 0, tied: bool = True, **sizes: int) -
 
 
 def make_llama3(folder: Path) -> Path:
-    """Write config and tokenizer of a tiny model with Llama 3's tokens and chat template, and return it."""
-    from transformers import AutoTokenizer
+    """Write config and tokenizer of a tiny Llama with Llama 3's tokens and chat template, and return it."""
+    from transformers import AutoTokenizer, LlamaConfig
 
     tokenizer = AutoTokenizer.from_pretrained(make_tiny(folder))
     (folder / "model.safetensors").unlink()
@@ -82,6 +83,31 @@ def make_llama3(folder: Path) -> Path:
     tokenizer.add_special_tokens({"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"})
     tokenizer.chat_template = LLAMA3
     tokenizer.save_pretrained(folder)
+    config = LlamaConfig(vocab_size=len(tokenizer), **SIZES, eos_token_id=tokenizer.eos_token_id)
+    config.save_pretrained(folder)
+    return folder
+
+
+def make_qwen3(folder: Path) -> Path:
+    """Write config and tokenizer of a tiny Qwen3, whose chat template has no default system text."""
+    from transformers import AutoConfig, AutoTokenizer, Qwen3Config
+
+    vocabulary = AutoConfig.from_pretrained(make_tiny(folder)).vocab_size
+    (folder / "model.safetensors").unlink()
+    Qwen3Config(vocab_size=vocabulary, head_dim=16, **SIZES).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    start, end = CHATML.index("{% if loop"), CHATML.index("{{ '<|im_start|>' + m")
+    tokenizer.chat_template = CHATML[:start] + CHATML[end:]
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_llama2(folder: Path) -> Path:
+    """Write config and tokenizer of a tiny Llama without a chat template, and return it."""
+    from transformers import AutoConfig, LlamaConfig
+
+    vocabulary = AutoConfig.from_pretrained(make_base(folder)).vocab_size
+    LlamaConfig(vocab_size=vocabulary, **SIZES).save_pretrained(folder)
     return folder
 
 
@@ -145,4 +171,35 @@ def make_seeing(folder: Path, *, weights: bool = False, kind: str = "qwen2_5_vl"
     config.save_pretrained(folder)
     if weights:
         AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def make_quantised(folder: Path, method: str = "gptq") -> Path:
+    """Write config and tokenizer of a `make_llama3` whose weights are GPTQ's, or those of another method."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(make_llama3(folder))
+    config.quantization_config = {"quant_method": method, "bits": 4, "group_size": 32}
+    config.save_pretrained(folder)
+    return folder
+
+
+def make_adapter(folder: Path, base: Path, rank: int = 8) -> Path:
+    """Write a LoRA adapter of `base`, a `make_tiny` model, for each q_proj, and return it."""
+    import torch
+    from safetensors.torch import save_file
+
+    hidden = SIZES["hidden_size"]
+    tensors = {}
+    for layer in range(SIZES["num_hidden_layers"]):
+        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        tensors[f"{name}.lora_A.weight"] = torch.ones(rank, hidden)
+        tensors[f"{name}.lora_B.weight"] = torch.zeros(hidden, rank)
+    folder.mkdir()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base), "r": rank,
+        "lora_alpha": 2 * rank, "target_modules": ["q_proj"],
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder

@@ -1,6 +1,9 @@
-"""Recipes that are tests by existing: those in good/ have no error, those in bad/ the one in their name.
+"""Recipes that are tests by existing: those in good/ are right, those in bad/ have the problem in their name.
 
-What LLaMA-Factory says of their rows is asked of its own loader, converter and processor, in one process.
+A recipe in bad/ begins with the failure or the bad training that it stands for. The same words in several of
+them are one cause. `# warns: CODE` and `# also: CODE` name what else is found. LLaMA-Factory's own loader,
+converter and processor judge the rows, in one process. The fast tests check one example of each code, the
+slow ones all of them.
 """
 
 import json
@@ -8,62 +11,28 @@ import os
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import REAL, ROOT
+from tests.integration.recipes_examples import PLANNED
 
 EXAMPLES = sorted((ROOT / "tests/examples/recipes").glob("*/*.yaml"))
-OURS = [path for path in EXAMPLES if path.parent.name in ("good", "bad")]
-THEIRS = sorted((REAL / "lf/examples").glob("train_*/*.yaml")) + sorted(
-    (REAL / "lf/examples").glob("extras/*/*.yaml")
-)
-REFUSED = {  # by LLaMA-Factory 0.9.5 too, with the data and the tiny model that are here
-    "llama2_full_asft": "E320", "qwen2_full_asft": "E320",  # datasets med and math are in no registry
-    "llama3_fp8_fsdp_sft": "E301",  # a key that transformers 5 has no more
-    "llama3_lora_predict": "E346",  # the adapter that another example trains
-    "llama3_freeze_sft": "E351",  # blocks of 8 layers, of which the tiny model has 2
-    "mossvl_full_sft": "E305", "mossvl_lora_sft": "E305",  # a template of the next version
-}  # fmt: skip
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-    "LLAMAFACTORY_VERBOSITY": "ERROR",
-    "TQDM_DISABLE": "1",
-}
-
-
-def checked(folder: Path, model: Path, paths: list[Path]) -> dict[str, dict]:
-    """Check recipes in one process and return what was found in each, by its path."""
-    cache = {"XDG_CACHE_HOME": str(folder / "cache"), "HF_DATASETS_CACHE": str(folder / "cache/datasets")}
-    if (REAL / "lf/data").is_dir():
-        (folder / "data").symlink_to(REAL / "lf/data")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.integration.recipes_examples", folder, model, *paths],
-        cwd=ROOT, env={**os.environ, **ENVIRONMENT, **cache}, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((folder / "outcome.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory, tiny_model) -> dict[str, dict]:
-    return checked(tmp_path_factory.mktemp("ours"), tiny_model, OURS)
-
-
-@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
-def test_an_example_of_ours(ours, path):
-    found = ours[str(path)]
-    assert not found["crashed"], found["crashed"]
-    assert found["codes"] == ([path.name[:4]] if path.parent.name == "bad" else []), found["lines"]
-
-
-def lines(ours: dict[str, dict], name: str) -> str:
-    (found,) = (found for path, found in ours.items() if Path(path).stem == name)
-    return "\n".join([*found["lines"], *found["unchecked"]])
-
-
+GOOD = [path for path in EXAMPLES if path.parent.name == "good"]
+BAD = [path for path in EXAMPLES if path.parent.name == "bad"]
+STANDS_FOR = re.compile(rb"# stands for: (.{20,})\n")
+LEAST_CAUSES = LEAST_GOOD = 100
+NAMED_SHARE = 0.95
+THEIRS = [
+    path
+    for path in sorted((REAL / "lf/examples").glob("*/**/*.yaml"))
+    if path.is_relative_to(REAL / "lf/examples/extras") or path.parent.name.startswith("train_")
+    if path.stem != "tokens_cfg"  # a list of tokens
+]
+EXPECTED = ROOT / "tests/golden/recipes/llamafactory_examples.json"
+"""Findings on each of LLaMA-Factory's examples: without its model, and on a tiny model of its kind."""
 SAID = {
     "E323-kto-one-null-tag": "/one_null_tag.jsonl row 2: E323 one_null_tag: LLaMA-Factory drops it: "
     'its mark in column "label" is null, expected true or false',
@@ -94,34 +63,28 @@ SAID = {
     "E351-llama-pro": "E351 freeze_trainable_layers: LLaMA-Factory cannot adapt it: `num_layers` 2",
     "E325-template": "E325 template: template llama3 writes <|start_header_id|>, <|end_header_id|>,",
     "E325-begins-with-another-token": "template chatglm3 writes [gMASK], sop,",
-    "template-plain": "W352 template: template alpaca is plain text",
-    "template-default-system": "N352 template: the default system text is not the model's",
-    "cuts-some": "W353 cutoff_len: cuts 2 of 4 rows of alpaca",
+    "W352-template-plain": "W352 template: template alpaca is plain text",
+    "N352-template-default-system": "N352 template: the default system text is not the model's",
+    "W353-cuts-some": "W353 cutoff_len: cuts 2 of 4 rows of alpaca",
     "E353-cuts-all": "E353 cutoff_len: cuts all 4 rows of alpaca; the longest has 71 tokens",
     "E417-empty": "E417 empty_answers: 2 of 2 rows (rows 1, 2)",
     "E417-chosen-empty": "E417 pairs_chosen_empty: 2 of 2 rows (rows 1, 2)",
-    "empty-answer": "W417 one_empty_answer: 1 of 2 rows (row 2)",
+    "W417-empty-answer": "W417 one_empty_answer: 1 of 2 rows (row 2)",
     "E422-same": "E422 pairs_same: 2 of 2 rows (rows 1, 2)",
-    "equal-pair": "W422 pairs_one_same: 1 of 2 rows (row 1)",
+    "W422-equal-pair": "W422 pairs_one_same: 1 of 2 rows (row 1)",
     "E327-query": "E327 dataset: query_left_out: 'input' is filled in 2 of 3 records (first in row 1)",
     "E327-context": "E327 dataset: context_left_out: 'context' is filled in 2 of 2 records (first in row 1)",
-    "text-left-out": "W327 dataset: text_left_out: 'facts' is filled in 1 of 2 records (first in row 2)",
+    "W327-text-left-out": "W327 dataset: text_left_out: 'facts' is filled in 1 of 2 records (first in row 2)",
     "E328-eval-has-its-file": "E328 eval_dataset: same_alpaca is the rows of alpaca,",
-    "eval-is-train": "W328 eval_dataset: alpaca is the dataset that is trained on",
+    "W328-eval-is-train": "W328 eval_dataset: alpaca is the dataset that is trained on",
     "E332-freeze-first": "found -3, the model has 2 layers",
     "E333-positions": "E333 cutoff_len: 4,096 is above the 2,048 positions of the model",
-    "experts": "W358 lora_target: `all` takes Linear layers, which the experts (38% of",
-    "learning-rate-high": "W357 learning_rate: 0.1 is far above",
-    "learning-rate-low": "W357 learning_rate: 1e-08 is far below",
-    "packed": "N359 packing: examples in a block see the ones before them",
+    "W358-experts": "W358 lora_target: `all` takes Linear layers, which the experts (38% of",
+    "W357-learning-rate-high": "W357 learning_rate: 0.1 is far above",
+    "W357-learning-rate-low": "W357 learning_rate: 1e-08 is far below",
+    "N359-packed": "N359 packing: examples in a block see the ones before them",
     "on-hub": "dataset on_hub: no local file (hf_hub_url: someone/set)",
 }
-
-
-@pytest.mark.parametrize("name", SAID)
-def test_rows_are_named_with_what_is_wrong_with_them(ours, name):
-    assert SAID[name] in lines(ours, name), lines(ours, name)
-
 
 # Findings that a warning or a note would make on a recipe that has nothing of the kind.
 SILENT = {
@@ -136,6 +99,131 @@ SILENT = {
     "data-empty-query": "327",
     "data-no-query": "327",
 }
+
+
+def fast_examples() -> list[Path]:
+    """One wrong recipe of each code, and the recipes that a test here names."""
+    named = {*SAID, *SILENT, *PLANNED, "model-on-hub"}
+    codes: set[str] = set()
+    chosen = []
+    for path in [*GOOD, *BAD]:
+        is_first = path.parent.name == "bad" and path.stem.partition("-")[0] not in codes
+        if is_first or path.stem in named:
+            chosen.append(path)
+        if is_first:
+            codes.add(path.stem.partition("-")[0])
+    return chosen
+
+
+FAST = fast_examples()
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "LLAMAFACTORY_VERBOSITY": "ERROR",
+    "TQDM_DISABLE": "1",
+}
+
+
+def checked(folder: Path, model: Path, paths: list[Path]) -> dict[str, dict]:
+    """Check recipes in one process and return what was found in each, by its path."""
+    cache = {"XDG_CACHE_HOME": str(folder / "cache"), "HF_DATASETS_CACHE": str(folder / "cache/datasets")}
+    if (REAL / "lf/data").is_dir():
+        (folder / "data").symlink_to(REAL / "lf/data")
+        (folder / "examples").symlink_to(REAL / "lf/examples")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.recipes_examples", folder, model, *paths],
+        cwd=ROOT, env={**os.environ, **ENVIRONMENT, **cache}, capture_output=True, text=True, timeout=2400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "outcome.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory, tiny_model) -> dict[str, dict]:
+    return checked(tmp_path_factory.mktemp("ours"), tiny_model, FAST)
+
+
+@pytest.fixture(scope="module")
+def all_of_ours(tmp_path_factory, tiny_model) -> dict[str, dict]:
+    return checked(tmp_path_factory.mktemp("all"), tiny_model, [*GOOD, *BAD])
+
+
+def expected_code(path: Path) -> str:
+    """Code at the beginning of a wrong recipe's name: E350, W338, or E for one that cannot be read."""
+    return path.stem.partition("-")[0]
+
+
+def stated(path: Path, word: str) -> list[str]:
+    """Codes after `# also:` or `# warns:` in an example."""
+    text = path.read_bytes().decode(errors="replace")
+    return re.findall(r"[EW]\d{3}", text.partition(f"# {word}: ")[2].partition("\n")[0])
+
+
+def is_as_stated(path: Path, outcome: dict) -> bool:
+    """True if a check found what an example's folder, name and comments say, and no other error."""
+    errors = set(outcome["codes"])
+    if outcome["crashed"]:
+        return False
+    if path.parent.name == "good":
+        warnings = {code for code in outcome["findings"] if code[0] == "W"}
+        return not errors and warnings == set(stated(path, "warns"))
+    code = expected_code(path)
+    if code[0] == "E":
+        return errors == {code, *stated(path, "also")}
+    return not errors and code in outcome["findings"]
+
+
+def test_a_wrong_recipe_begins_with_the_failure_that_it_stands_for():
+    causes = set()
+    for path in BAD:
+        cause = STANDS_FOR.match(path.read_bytes())
+        assert cause, path
+        causes.add(cause[1])
+    assert len(causes) >= LEAST_CAUSES
+
+
+def test_good_recipes_differ():
+    assert len({path.read_bytes() for path in GOOD}) == len(GOOD) >= LEAST_GOOD
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FAST])
+def test_an_example_of_each_code(ours, name):
+    ((path, outcome),) = ((path, found) for path, found in ours.items() if Path(path).stem == name)
+    assert is_as_stated(Path(path), outcome), outcome
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [*GOOD, *BAD], ids=lambda path: path.stem)
+def test_an_example_of_ours(all_of_ours, path):
+    assert is_as_stated(path, all_of_ours[str(path)]), all_of_ours[str(path)]
+
+
+@pytest.mark.slow
+def test_wrong_recipes_are_named_and_good_ones_are_not_refused(all_of_ours, capsys):
+    by_cause = defaultdict(list)
+    for path in BAD:
+        by_cause[STANDS_FOR.match(path.read_bytes())[1]].append(path)
+    missed = []
+    for cause, paths in by_cause.items():
+        if not all(expected_code(path) in all_of_ours[str(path)]["findings"] for path in paths):
+            missed.append(cause.decode(errors="replace"))
+    refused = [path.stem for path in GOOD if all_of_ours[str(path)]["codes"]]
+    named = len(by_cause) - len(missed)
+    score = f"named {named} of {len(by_cause)} wrong recipes, refused {len(refused)} of {len(GOOD)} good ones"
+    with capsys.disabled():
+        print(f"\n{score}")
+    assert not refused
+    assert named >= NAMED_SHARE * len(by_cause), missed
+
+
+def lines(ours: dict[str, dict], name: str) -> str:
+    (found,) = (found for path, found in ours.items() if Path(path).stem == name)
+    return "\n".join([*found["lines"], *found["unchecked"]])
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_rows_are_named_with_what_is_wrong_with_them(ours, name):
+    assert SAID[name] in lines(ours, name), lines(ours, name)
 
 
 @pytest.mark.parametrize("name", SILENT)
@@ -157,22 +245,30 @@ def test_the_way_out_is_named_only_where_it_helps(ours):
             assert not [line for line in found["unchecked"] if "--model" in line], path
 
 
-@pytest.mark.parametrize("name", ["dpo-alpaca", "dpo-sharegpt", "simpo", "reward-alpaca", "kto-alpaca"])
+@pytest.mark.parametrize("name", PLANNED)
 def test_preference_data_can_be_planned(ours, name):
     (planned,) = (found["planned"] for path, found in ours.items() if Path(path).stem == name)
     assert "in all, counted" in planned, planned
 
 
-@pytest.fixture(scope="module")
-def theirs(tmp_path_factory, tiny_model) -> dict[str, dict]:
-    return checked(tmp_path_factory.mktemp("theirs"), tiny_model, THEIRS)
+def findings_of_theirs(theirs: dict[str, dict], folder: Path) -> dict[str, dict]:
+    """Codes with their counts, and "not checked" lines without this machine's paths, by example and model."""
+    findings = {}
+    for path, outcome in theirs.items():
+        unchecked = [line.replace(str(folder), "FOLDER") for line in outcome["unchecked"]]
+        codes = sorted(re.search(r"[EWN]\d{3}", line)[0] for line in outcome["lines"])
+        name = str(Path(path).relative_to(REAL / "lf/examples"))
+        findings[name] = {"codes": " ".join(codes), "not checked": unchecked}
+    return findings
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", THEIRS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_an_example_of_llamafactory(theirs, path):
-    found = theirs[str(path)]
-    if path.stem == "tokens_cfg":
-        pytest.skip("no recipe but a list of tokens")
-    assert not found["crashed"], found["crashed"]
-    assert found["codes"] == ([REFUSED[path.stem]] if path.stem in REFUSED else []), found["lines"]
+@pytest.mark.skipif(not THEIRS, reason="LLaMA-Factory's examples are not here")
+def test_the_examples_of_llamafactory(request, tmp_path, tiny_model):
+    theirs = checked(tmp_path, tiny_model, THEIRS)
+    assert not [path for path, outcome in theirs.items() if outcome["crashed"]]
+    findings = findings_of_theirs(theirs, tmp_path)
+    if request.config.getoption("regenerate"):
+        EXPECTED.write_text(json.dumps(findings, indent=1) + "\n")
+    assert findings == json.loads(EXPECTED.read_text())
+    assert len(findings) == 2 * 41

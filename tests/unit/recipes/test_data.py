@@ -43,7 +43,9 @@ def test_an_input_that_the_entry_does_not_map_is_an_error(tmp_path):
     _, codes, messages = look(tmp_path)
     assert codes == ["E327"]
     printed(messages[0], "'input'", "1 of 2", "row 2")
-    assert look(tmp_path, stage="pt")[1] == []
+    _, codes, messages = look(tmp_path, stage="pt")  # which reads neither input nor answers
+    assert codes == ["E327"]
+    printed(messages[0], "'output'", "2 of 2", "the prompt alone")
     register(tmp_path, rows, {"columns": {**columns, "query": "input"}})
     assert look(tmp_path)[1] == []
     register(tmp_path, rows)
@@ -79,13 +81,18 @@ def test_rows_that_are_trained_on_are_not_evaluated_on(tmp_path):
         "hub_eval": {"hf_hub_url": "a/b", "split": "test"},
     }
     (tmp_path / "dataset_info.json").write_text(json.dumps(entries))
-    (tmp_path / "other.json").write_text(json.dumps(GOOD))
+    other = {"instruction": "Is 5 even?", "input": "", "output": "no"}
+    (tmp_path / "other.json").write_text(json.dumps([other]))
     train = {"do_train": True, "eval_strategy": "epoch"}
     best = {**train, "load_best_model_at_end": True}
     for name in ("set", "twin", "other,set"):
         assert look(tmp_path, eval_dataset=name, **train)[1] == ["W328"]
         assert look(tmp_path, eval_dataset=name, **best)[1] == ["E328"]
     assert look(tmp_path, eval_dataset="other", **best)[1] == []
+    (tmp_path / "other.json").write_text(json.dumps([other, GOOD[0]]))
+    _, codes, messages = look(tmp_path, eval_dataset="other", **best)
+    assert codes == ["W328"]
+    printed(messages[0], "1 of the 2 different rows of other")
     assert look(tmp_path, dataset="hub", eval_dataset="hub_eval", **best)[1] == []
     assert look(tmp_path, dataset="hub", eval_dataset="hub", **best)[1] == ["E328"]
 

@@ -61,6 +61,14 @@ def test_without_eval_steps_logging_steps_say_when_it_is_evaluated():
     )
 
 
+def test_a_note_if_the_recipe_ends_before_its_epochs_but_not_for_an_override():
+    recipe = Recipe(Path("r.yaml"), {"num_train_epochs": 3, "max_steps": 5, "save_strategy": "no"}, {})
+    (problem,) = schedule_problems(recipe, schedule_of(recipe, 80, 1))
+    assert (problem.code, problem.field) == ("N330", "max_steps") and "after 0.5 of" in problem.message
+    shrunk = Recipe(recipe.path, recipe.settings, {}, ("max_steps=5",))
+    assert not list(schedule_problems(shrunk, schedule_of(shrunk, 80, 1)))
+
+
 def test_what_never_comes():
     settings = {
         "save_steps": 500,

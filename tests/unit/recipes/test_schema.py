@@ -56,7 +56,7 @@ def test_the_schema_of_weights_accepts_what_the_reader_reads(tmp_path, text):
     ("key", "value", "expected"),
     [
         ("learning_rate", 0, "more than 0"),
-        ("lora_dropout", 1.5, "0 or more and 1 or less"),
+        ("lora_dropout", 1.5, "0 or more and less than 1"),
         ("lora_rank", 0, "1 or more"),
         ("lora_rank", 8.0, "a whole number"),
         ("dataset", 5, "text or a list"),
