@@ -285,10 +285,12 @@ def _table_lines(plans: list[Plan]) -> list[str]:
         lower, upper = plan["memory"].values()
         steps, hours = "not known", "not known"
         if plan["steps"]:
-            steps = str(plan["steps"])
+            steps = f"{plan['steps']:,}"
         if plan["seconds"]:
             middle, *ends = (plan["seconds"][end] / 3600 for end in ("middle", "lower", "upper"))
             hours = f"{middle:.2g} ({ends[0]:.2g} to {ends[1]:.2g})"
+            if plan["seconds"]["upper"] < 60:
+                hours = "under a minute"
         row = [plan["machine"], fits(plan).rstrip(","), gigabytes(lower["total"], upper["total"])]
         row += [f"{plan['gpu_bytes'] / 1e9:.0f}", str(plan["batch"]), steps, hours]
         if plan["cost_per_hour"] is not None:

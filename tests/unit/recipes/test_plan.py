@@ -85,7 +85,11 @@ def test_several_machines_are_one_table(recipe, laid_out):
         "machine", "fits", "GB a GPU", "of", "batch", "steps", "hours", "cost an hour", "cost",
     ]  # fmt: skip
     assert [row[0] for row in rows] == ["T4", "4xA100-80", "2xMI300X"]
-    assert [row[3:6] for row in rows] == [["16", "64", "3126"], ["80", "256", "782"], ["192", "128", "1564"]]
+    assert [row[3:6] for row in rows] == [
+        ["16", "64", "3,126"],
+        ["80", "256", "782"],
+        ["192", "128", "1,564"],
+    ]
     assert "NOT" in rows[0][1] and rows[1][1] == rows[2][1] == "fits"
     assert rows[0][7:] == ["not given", "not known"] and rows[1][7] == "8"
     assert plans[1]["cost"]["upper"] == pytest.approx(plans[1]["seconds"]["upper"] / 3600 * 8, abs=0.01)
@@ -137,3 +141,9 @@ def test_a_missing_dataset_points_to_planning_without_data(recipe, tmp_path):
     result = CliRunner().invoke(command, [str(written)])
     assert isinstance(result.exception, ContentError)
     assert "E320" in str(result.exception) and "--rows" in str(result.exception)
+
+
+def test_a_short_training_in_the_table(recipe, laid_out):
+    offers = [read_offer(name) for name in ("A100", "2xA100")]
+    lines = _table_lines(make_plans(recipe(max_steps=2), offers, None, ExpectedRows(1000, 400)))
+    assert "\n".join(lines).count("under a minute") == 2
