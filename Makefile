@@ -1,7 +1,7 @@
 # Thin lines over `tuneyard …`: the logic and the exit codes live there.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-core setup-wandb demo chat ask test test-slow compile bench mutate fuzz lint reference pictures site lock clean
+.PHONY: help setup setup-core setup-wandb demo chat ask test test-slow stages compile bench mutate fuzz lint reference pictures site lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -66,6 +66,9 @@ test: .venv/.all ## unit and command line tests and a tiny training (about 4 min
 
 test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (about 30 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "(slow or peer) and not gpu"
+
+stages: .venv/.all ## every stage with every method, for the table in docs/recipes.md: make stages [ARGS='--only dpo/lora']
+	$(PY) -m tests.stages $(ARGS)
 
 lint: .venv/.all ## ruff and mypy --strict
 	$(PY) -m ruff check .

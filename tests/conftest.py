@@ -34,6 +34,7 @@ LONGEST_FIRST = (
     "integration/test_recipes_train.py",
     "integration/test_recipes_grid.py",
     "integration/test_recipes_all.py",
+    "integration/test_stages.py",
     "integration/test_verify.py",
     "integration/test_verify_recipe.py",
     "integration/test_nli_peer.py",

@@ -107,11 +107,9 @@ def test_two_ranks_with_weights(trainings, one):
     assert trainings.weighted("two", TWO, RANKS) == pytest.approx(one, abs=1e-6)
 
 
-@pytest.mark.parametrize("zero", ["z0", "z2"])
-def test_two_ranks_with_weights_under_deepspeed(trainings, one, zero):
-    """ZeRO-3 does not run on CPU ranks: it loads the model before its processes know one another."""
-    changed = {**TWO, "deepspeed": f"recipes/deepspeed/{zero}.json"}
-    assert trainings.weighted(zero, changed, RANKS) == pytest.approx(one, abs=1e-6)
+def test_two_ranks_with_weights_under_deepspeed_zero_2(trainings, one):
+    changed = {**TWO, "deepspeed": "recipes/deepspeed/z2.json"}
+    assert trainings.weighted("zero", changed, RANKS) == pytest.approx(one, abs=1e-6)
 
 
 def test_two_nodes_by_the_variables_of_torchrun(trainings):

@@ -1,0 +1,34 @@
+"""Every stage with LoRA, every method with sft: each goes the way that the table of docs/recipes.md names.
+
+`make stages` runs all cells of the table there, of which these are a cross.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stages.cells import METHODS, STAGES, cell_name
+from tests.stages.harness import Harness
+from tests.stages.table import OUTCOMES
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+CROSS = [cell_name(stage, "lora") for stage in STAGES]
+CROSS += [cell_name("sft", method) for method in METHODS if method != "lora"]
+COMPARED = ("outcome", "command", "code")
+"""The way that a cell went, where it was refused, and by which code; messages have tests of their own."""
+
+
+@pytest.fixture(scope="module")
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    folder: Path = tmp_path_factory.mktemp("stages")
+    with Harness(folder) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", CROSS)
+def test_a_cell_has_the_outcome_of_the_table(harness: Harness, name: str) -> None:
+    of_table = json.loads(OUTCOMES.read_text(encoding="utf-8"))["cells"][name]
+    outcome = harness.run(name)
+    assert {key: outcome.get(key) for key in COMPARED} == {key: of_table.get(key) for key in COMPARED}
