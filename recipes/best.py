@@ -190,7 +190,8 @@ def judge_checkpoints(results: Path, metric: str, out: Path) -> Judgement:
         )
     for line in left_out:
         click.echo(f"left out: {line}", err=True)
-    return judge(scored, metric, ["--choose-on", "half"], out)
+    title = tr("Checkpoints of {name}", name=out.parent.name)
+    return judge(scored, metric, ["--choose-on", "half"], out, title)
 
 
 def _sets(folders: Sequence[Path]) -> dict[str, Path]:

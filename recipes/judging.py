@@ -41,7 +41,7 @@ def scored_folders(results: Path) -> dict[str, list[Path]]:
 
 
 def judge(
-    folders_of: Mapping[str, Sequence[Path]], metric: str, options: Sequence[str], out: Path
+    folders_of: Mapping[str, Sequence[Path]], metric: str, options: Sequence[str], out: Path, title: str
 ) -> Judgement:
     """Compare models by a figure of their examples. `folders_of` are the scored folders of each model.
 
@@ -52,7 +52,7 @@ def judge(
         words += [f"{model}={folder}" for folder in folders]
     if metric != PLAIN:
         words += ["--metric", metric]
-    words += [*options, "--out", str(out), "--force"]
+    words += [*options, "--out", str(out), "--force", "--title", title]
     if current() != ENGLISH:
         words += ["--lang", current()]
     done = subprocess.run(

@@ -45,6 +45,10 @@ TIED = (
     " This is a tie: the difference is within what seeds (standard deviation {deviation}) and examples "
     "change."
 )
+TIED_SETTINGS = (
+    " {first} and {second} are tied ({gain}, p {p}): within what seeds (standard deviation {deviation}) and "
+    "examples change."
+)
 MAJORITY = "the majority-class baseline"
 MAJORITY_ON = "the majority-class baseline on {datasets}"
 HIGHER = " {top} has a better figure ({value}), but is not shown to be better than {base} ({gain}, p {p})."
@@ -211,6 +215,22 @@ def _tied(section: Section, models: Sequence[str]) -> str:
     return tr(TIED, deviation=metric.size_text(max(deviations)) + metric.difference_unit)
 
 
+def _tied_settings(section: Section) -> str:
+    """Sentence on the two best settings with several trainings, if they are not shown to differ."""
+    trained = [model for model in section.ranked if section.figures[model].trainings]
+    for test in section.between:
+        if set(trained[:2]) == {test.model, test.against} and not test.shown:
+            first, second = trained[:2]
+            deviation = max(section.figures[model].seed_deviation for model in trained[:2])
+            return tr(
+                TIED_SETTINGS,
+                first=_subject(first), second=called(second),
+                gain=_gain(section, test.seen_from(first).value), p=show_p(test.p),
+                deviation=section.metric.size_text(deviation) + section.metric.difference_unit,
+            )  # fmt: skip
+    return ""
+
+
 def _second(section: Section, best: str) -> str:
     """The candidate of the second best figure, which the best one is shown to be better than."""
     tests = [test.seen_from(best) for test in section.between if best in (test.model, test.against)]
@@ -302,7 +322,7 @@ def _not_better(section: Section, base: str) -> str:
     )  # fmt: skip
     for test in worse:
         text += tr(WORSE, model=_subject(test.model), gain=_gain(section, test.value), p=show_p(test.p))
-    return text + _tied(section, [base, best.model]) + below
+    return text + _tied(section, [base, best.model]) + _tied_settings(section) + below
 
 
 def _all_below_majority(section: Section, best: str, base: str) -> str:

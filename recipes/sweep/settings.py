@@ -136,4 +136,4 @@ def judge_settings(settings: Sequence[Setting], metric: str, out: Path) -> Judge
         folders_of = {BASE: base, **folders_of}
         if not options and len(settings) > 1:
             options = ["--choose-on", "half"]
-    return judge(folders_of, metric, options, out / VERDICT)
+    return judge(folders_of, metric, options, out / VERDICT, tr("Sweep {name}", name=out.name))

@@ -98,6 +98,13 @@ def test_other_metrics_and_a_choice_on_half_take_settings(tmp_path: Path) -> Non
         assert ("accuracy" in choice["choosing"]["models"]["low"]) == (metric == "accuracy")
 
 
+@pytest.mark.usefixtures("without_plots")
+def test_settings_that_do_not_beat_the_base_are_tied_with_one_another(tmp_path: Path) -> None:
+    options = write(tmp_path / "runs", "s", low=[58, 66, 62, 60, 64], high=[66, 59, 68, 61, 63])
+    done = run(*options, "--out", str(tmp_path / "o"))
+    assert done.output.startswith("Keep the base") and "high and low are tied (+" in done.output
+
+
 def test_single_models_are_not_mixed_with_settings(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, [*write(tmp_path / "r", "s", **SLOW), "--calibrate", "--out", "x"])
     assert isinstance(done.exception, RequestError) and "--replicates" in str(done.exception)
