@@ -224,11 +224,14 @@ def templates_like(tokenizer: Any, chat: ChatFormat) -> tuple[list[str], list[st
 
 
 def nearest_template(tokenizer: Any, chat: ChatFormat) -> str:
-    """The template whose prompt begins with most of the tokens of the model's own."""
+    """The template whose prompt begins with most of the tokens of the model's own.
+
+    Of equal ones a template for texts comes before one for media.
+    """
     from llamafactory.data.template import TEMPLATES
 
     common_tokens: dict[str, int] = {}
-    for name, template in TEMPLATES.items():
+    for name, template in sorted(TEMPLATES.items(), key=_reads_media):
         try:
             prompt = _template_prompt(template, tokenizer)
         except expected_errors():

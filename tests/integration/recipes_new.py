@@ -15,7 +15,7 @@ from typing import Any
 from click.testing import CliRunner
 from PIL import Image
 
-from tests.tiny import make_base, make_seeing
+from tests.tiny import CHATML, make_base, make_llama3, make_seeing, make_tiny
 from tuneyard.core.cli import cli
 from tuneyard.core.errors import TuneyardError
 from tuneyard.recipes.hardware import machine
@@ -130,7 +130,10 @@ def trained(name: str) -> Row:
 
 
 def untrained_requests(model: str) -> list[RecipeRequest]:
-    """Each method on GPUs, a base model, and a LLaMA-Factory folder without a manifest."""
+    """Each method on GPUs; other models on a LLaMA-Factory folder without a manifest.
+
+    `odd` has a chat template that no template of LLaMA-Factory writes.
+    """
     make_base(Path("base"))
     Path("data").mkdir()
     registry = {}
@@ -148,8 +151,12 @@ def untrained_requests(model: str) -> list[RecipeRequest]:
             name = "4xA100-80"
         out = Path(f"method-{method}.yaml")
         requests.append(RecipeRequest(answers, model, method, machine(name), name, out))
-    requests.append(RecipeRequest(own, "base", "lora", machine("T4"), "T4", Path("base.yaml")))
-    return requests
+    make_llama3(Path("llama3"))
+    make_tiny(Path("odd"))
+    Path("odd/chat_template.jinja").write_text(CHATML.replace("m['content']", "m['content'] | upper"))
+    t4 = machine("T4")
+    others = ("base", "llama3", "odd")
+    return requests + [RecipeRequest(own, name, "lora", t4, "T4", Path(f"{name}.yaml")) for name in others]
 
 
 def main(folder: Path, model: str) -> None:

@@ -67,6 +67,13 @@ def test_a_base_model_and_a_folder_without_a_manifest(outcome, folder):
     assert settings["fp16"] is True and "bf16" not in settings
 
 
+def test_the_template_is_the_models_or_the_recipe_is_refused(outcome, folder):
+    assert outcome["llama3"]["failed"] == ""
+    assert yaml.safe_load((folder / "llama3.yaml").read_text())["template"] == "llama3"
+    assert "no template of LLaMA-Factory writes the model's own prompt" in outcome["odd"]["failed"]
+    assert "The nearest is" in outcome["odd"]["failed"] and not (folder / "odd.yaml").exists()
+
+
 def test_the_longest_row_is_that_of_the_chat_template(outcome, folder, tiny_model):
     """Counted by the tokenizer's own chat template."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
