@@ -19,6 +19,7 @@ from tests.stages.harness import Harness
 from tests.stages.table import OUTCOMES, write_table
 from tuneyard.core.files import versions, write_json
 
+FOLDER = Path("build/stages")
 LIBRARIES = ("llamafactory", "torch", "peft", "transformers")
 
 
@@ -26,7 +27,6 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.stages", description=__doc__)
     parser.add_argument("--only", default="", metavar="STAGE/METHOD", help="Cells whose name has this in it.")
     parser.add_argument("--again", action="store_true", help="Run finished cells again, too.")
-    parser.add_argument("--folder", type=Path, default=Path("build/stages"), help="[default: build/stages]")
     options = parser.parse_args()
     names = [name for name in CELLS if options.only in name]
     if not names:
@@ -37,14 +37,23 @@ def main() -> int:
         kept = json.loads(OUTCOMES.read_text(encoding="utf-8"))
         if kept["versions"] == libraries:
             outcomes = kept
-    finished = outcomes["cells"]
-    missing = [name for name in names if options.again or name not in finished]
+    missing = [name for name in names if options.again or name not in outcomes["cells"]]
     print(f"{len(names) - len(missing)} of {len(names)} cells are finished", flush=True)
-    if not missing:
-        return 0
     failed = []
-    shutil.rmtree(options.folder, ignore_errors=True)
-    with Harness(options.folder) as harness:
+    if missing:
+        failed = run_cells(missing, outcomes)
+    if len(outcomes["cells"]) == len(CELLS):
+        write_table(outcomes)
+    if failed:
+        print(f"{len(failed)} cells failed: {', '.join(failed)}", file=sys.stderr)
+    return bool(failed)
+
+
+def run_cells(missing: list[str], outcomes: dict[str, Any]) -> list[str]:
+    """Add the outcomes of cells, written down after each. Names of those that failed."""
+    failed = []
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    with Harness(FOLDER) as harness:
         for number, name in enumerate(missing, 1):
             started, before = time.monotonic(), harness.forks.cpu_seconds
             try:
@@ -54,18 +63,15 @@ def main() -> int:
                 print(f"{name} failed:\n{traceback.format_exc()[-3000:]}", file=sys.stderr)
                 continue
             seconds = harness.forks.cpu_seconds - before
-            finished[name] = {**outcome, "date": datetime.now(UTC).date().isoformat()}
-            finished[name]["cpu_seconds"] = round(seconds, 1)
+            today = datetime.now(UTC).date().isoformat()
+            finished = outcomes["cells"]
+            finished[name] = {**outcome, "date": today, "cpu_seconds": round(seconds, 1)}
             outcomes["cells"] = {cell: finished[cell] for cell in CELLS if cell in finished}
             write_json(OUTCOMES, outcomes)
             wall = time.monotonic() - started
             line = f"{number}/{len(missing)} {name}: {outcome['outcome']} ({wall:.0f} s, {seconds:.1f} CPU s)"
             print(line, flush=True)
-    if len(outcomes["cells"]) == len(CELLS):
-        write_table(outcomes)
-    if failed:
-        print(f"{len(failed)} cells failed: {', '.join(failed)}", file=sys.stderr)
-    return bool(failed)
+    return failed
 
 
 if __name__ == "__main__":
