@@ -167,9 +167,9 @@ def judge_checkpoints(results: Path, metric: str, out: Path) -> Judgement:
         if name:
             by_step[int(name[1])] = folders
     if len(by_step) < 2 or not base:
-        found = ", ".join(by_model) or "nothing"
+        models = ", ".join(by_model) or "nothing"
         raise RequestError(
-            f"{results}: found {found}; expected the base and two models named checkpoint-N or more: score "
+            f"{results}: found {models}; expected the base and two models named checkpoint-N or more: score "
             "them without --no-base, each as --adapter checkpoint-N=OUTPUT_DIR/checkpoint-N"
         )
     sets_by_step = {step: _sets(folders) for step, folders in sorted(by_step.items())}
