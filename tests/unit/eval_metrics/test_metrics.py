@@ -13,12 +13,11 @@ from tests.fake_runs import write_run
 from tests.messages import printed_line, raises
 from tuneyard.core import plugins
 from tuneyard.core.errors import RequestError
-from tuneyard.core.metrics import Metric
 from tuneyard.eval import metrics
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.metrics.brier import brier
 from tuneyard.eval.sweep import Sweep, judge, read_points, write
-from tuneyard.recipes.best import read_scores
+from tuneyard.recipes.best import command as best
 
 LENGTHS = {"base": "a long answer", "one": "short"}
 
@@ -37,6 +36,7 @@ def install(tmp_path, monkeypatch):
         (info / "entry_points.txt").write_text(f"[{metrics.GROUP}]\n{name} = plug_{name}:{name}\n")
 
     monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("PYTHONPATH", str(site))  # of the commands that a command runs
     forget()
     yield lay
     forget()
@@ -55,9 +55,9 @@ def example():
     return code
 
 
-def runs(folder):
-    """Two scored models whose results.json holds what `measure` finds in their predictions."""
-    for model, said in LENGTHS.items():
+def runs(folder, outputs=LENGTHS):
+    """Scored models whose results.json holds what `measure` finds in their predictions."""
+    for model, said in outputs.items():
         write_run(folder, model, "s", ["yes", "no"] * 4, ["yes", "no"] * 4, majority=0.5)
         place = folder / model / "s"
         lines = (place / "predictions.jsonl").read_text().splitlines()
@@ -92,14 +92,11 @@ def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install,
     write(sweep, judge(sweep, read_points(sweep)))
     swept = json.loads((folder / "sweep.json").read_text())
     assert (swept["ship"], swept["metric"]) == ("one", "answer_length")  # accuracy alone would take the first
-    steps = {"checkpoint-1": 13.0, "checkpoint-2": 5.0}
-    for name, value in steps.items():
-        place = tmp_path / "steps" / name / "s"
-        place.mkdir(parents=True)
-        declared = {"answer_length": {**found, "value": value}}
-        (place / "results.json").write_text(json.dumps({"model": name, "set": "s", "metrics": declared}))
-    curve, meaning = read_scores(tmp_path / "steps", "answer_length")
-    assert curve == [(1, 13.0), (2, 5.0)] and meaning == Metric("characters", higher=False)
+    runs(tmp_path / "steps", {"base": "a long answer", "checkpoint-1": "longer", "checkpoint-2": "short"})
+    capsys.readouterr()
+    call(best, tmp_path, "--results", tmp_path / "steps", "--metric", "answer_length", "--json")
+    chosen = json.loads(capsys.readouterr().out)
+    assert (chosen["step"], chosen["value"], chosen["held_out"]["value"]) == (2, 5.0, 5.0)
 
 
 @pytest.mark.parametrize(
