@@ -13,9 +13,10 @@ from tuneyard.core.language import tr
 from tuneyard.core.metrics import Metric
 from tuneyard.core.number_format import number
 from tuneyard.recipes.judging import BASE, VERDICT, Judgement, judge, scored_folders
+from tuneyard.recipes.sweep.grid import RESULTS
 
 SEEDS = ("seed", "data_seed")
-Row = dict[str, Any]
+Row = dict[str, Any]  # the settings of a run, its figure (NaN if it diverged) and its folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +123,12 @@ def judge_settings(settings: Sequence[Setting], metric: str, out: Path) -> Judge
             model = setting.name
             if len(setting.runs) > 1:
                 model = run.name
-            scored = scored_folders(run / "results")
+            scored = scored_folders(run / RESULTS)
             base = base or scored.get(BASE, [])
             adapters = [folders for name, folders in scored.items() if name != BASE]
             if len(adapters) != 1:
                 names = ", ".join(scored) or "none"
-                raise ContentError(f"{run / 'results'}: expected results of one adapter, found {names}")
+                raise ContentError(f"{run / RESULTS}: expected results of one adapter, found {names}")
             folders_of[model] = adapters[0]
             models.append(model)
         if len(models) > 1:
