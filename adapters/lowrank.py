@@ -83,11 +83,11 @@ def singular_values(a: Factor, b: Factor) -> Matrix:
 def singular_vectors(a: Factor, b: Factor) -> tuple[Matrix, Matrix, Matrix]:
     """U [outputs, k], σ [k] and Vᵀ [k, inputs] with B·A = U·diag(σ)·Vᵀ, largest first, without zeros.
 
-    QR decompositions of both factors leave an r×r matrix to decompose.
+    QR decompositions of both factors leave a matrix of at most r×r to decompose.
     """
     left_basis, left_rest = np.linalg.qr(b.astype(np.float64, copy=False))
     right_basis, right_rest = np.linalg.qr(a.T.astype(np.float64, copy=False))
-    left, sigma, right = np.linalg.svd(left_rest @ right_rest.T)
+    left, sigma, right = np.linalg.svd(left_rest @ right_rest.T, full_matrices=False)
     present = sigma > NEGLIGIBLE * sigma.max(initial=0.0)
     return left_basis @ left[:, present], sigma[present], right[present] @ right_basis.T
 

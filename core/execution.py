@@ -119,7 +119,8 @@ class _Queue:
         return None
 
     def put_back(self, attempt: _Attempt) -> None:
-        """Hold an item back that could not run after all."""
+        """Hold an item back that could not run after all, for `HELD_EVERY` seconds or more."""
+        self._looked = time.monotonic()
         self._held.append(attempt)
         self._held.sort(key=lambda held: held.place)
 
@@ -218,8 +219,11 @@ def _result_of(process: "_WorkProcess", queue: _Queue, observer: Observer) -> Wo
             observer.lost(name, reason)
             queue.put_back(attempt)
             return None
-        lines = output.splitlines() or ["it printed nothing"]
-        return WorkResult(name, error=f"its process {reason}: {lines[-1]}", output=output)
+        lines = [line for line in output.splitlines() if line.strip()]
+        last_line = "it printed nothing"
+        if lines:
+            last_line = lines[-1]
+        return WorkResult(name, error=f"its process {reason}: {last_line}", output=output)
     if reply.is_held:
         observer.held(name)
         queue.put_back(attempt)

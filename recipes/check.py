@@ -49,13 +49,8 @@ from tuneyard.recipes.watched_files import FileStates, states_of, watched_files
 
 WATCHED_EVERY = 0.3  # seconds
 WRONG_STAGE = "not applicable in the current training stage"  # LLaMA-Factory's words
-HERE = {
-    "E309",
-    "W309",
-    "E342",
-    "E343",
-    "E344",
-}  # lacks of this machine: notes for a recipe that trains on another
+# What this machine lacks: notes for a recipe that trains on another.
+HERE = {"E309", "W309", "E342", "E343", "E344"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -287,8 +287,10 @@ def _table_lines(plans: list[Plan]) -> list[str]:
         if plan["steps"]:
             steps = f"{plan['steps']:,}"
         if plan["seconds"]:
-            middle, *ends = (plan["seconds"][end] / 3600 for end in ("middle", "lower", "upper"))
-            hours = f"{middle:.2g} ({ends[0]:.2g} to {ends[1]:.2g})"
+            middle, lower_end, upper_end = (
+                _hours(plan["seconds"][end]) for end in ("middle", "lower", "upper")
+            )
+            hours = f"{middle} ({lower_end} to {upper_end})"
             if plan["seconds"]["upper"] < 60:
                 hours = "under a minute"
         row = [plan["machine"], fits(plan).rstrip(","), gigabytes(lower["total"], upper["total"])]
@@ -364,6 +366,14 @@ def gigabytes(lower: float, upper: float) -> str:
 def _cost(plan: Plan) -> str:
     cost = plan["cost"]
     return f"{cost['middle']:,.2f} ({cost['lower']:,.2f} to {cost['upper']:,.2f})"
+
+
+def _hours(seconds: int) -> str:
+    """Hours with two digits, from 10 on in whole hours: `0.34`, `4.2`, `1,250`."""
+    hours = seconds / 3600
+    if hours >= 10:
+        return f"{hours:,.0f}"
+    return f"{hours:.2g}"
 
 
 def _duration(seconds: int) -> str:

@@ -191,9 +191,10 @@ def shrunk(units: Units, trainings: Trainings | None = None) -> Floats:
     mean = values.mean()
     centred = units.sums - units.sums.mean(1, keepdims=True) - units.sizes * (values - mean)
     expected, spread = (centred**2).sum() / size**2, ((values - mean) ** 2).sum()
-    if trainings is not None:  # the luck of the seeds, too
-        of_seeds = sum(_seed_error(sums, units.sizes[:, 0]).variance for sums in trainings.sums.values())
-        expected += of_seeds * (1 - 1 / len(values))
+    if trainings is not None:  # the luck of the seeds, too; that of the old candidate is the same in all
+        for name in {new for _, new in trainings.pairs} & trainings.sums.keys():
+            of_seeds = _seed_error(trainings.sums[name], units.sizes[:, 0]).variance
+            expected += of_seeds * (1 - 1 / len(values))
     factor = 0.0
     if spread:
         factor = max(0.0, 1 - expected / spread)

@@ -217,12 +217,12 @@ def _fit(
         f"--for {request.machine_name}: {request.model} with rows of {longest:,} tokens (cutoff_len "
         f"{cutoff.tokens:,}) needs more than the {gpu.memory / 1e9:.0f} GB of a GPU, even one row at a time"
     )
-    larger = [name for name, known in GPUS.items() if known.memory > gpu.memory]
-    larger.sort(key=lambda name: GPUS[name].memory)
+    as_large = [name for name, other in GPUS.items() if other.memory >= gpu.memory]
+    as_large.sort(key=lambda name: GPUS[name].memory)
     machines = [
         f"{ranks}x{name}"
         for ranks in MOST_GPUS
-        for name in larger
+        for name in as_large
         if fit(longest, ranks, GPUS[name]) is not None
     ]
     fixes = []

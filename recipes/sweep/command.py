@@ -17,8 +17,9 @@ from tuneyard.core.language import lang_option
 from tuneyard.core.next_step import next_step
 from tuneyard.recipes.hardware import Machine, machine
 from tuneyard.recipes.sweep.grid import Grid, TrainingRun, parse_grid, plan_runs
-from tuneyard.recipes.sweep.results import Row, check_folder, score, write_report, write_summary
+from tuneyard.recipes.sweep.results import check_folder, score, write_report, write_summary
 from tuneyard.recipes.sweep.run import check_first, commands, finish_points, scoring_words
+from tuneyard.recipes.sweep.settings import Row
 from tuneyard.recipes.sweep.slots import machine_of_a_point, slots_of
 
 

@@ -14,6 +14,7 @@ from tuneyard.recipes.schema import LISTS, known_keys
 SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
 LIST = r"\[[^\[\]]*\]"  # one value of several words
 LONGEST_NAME = 120  # bytes of a run's folder; file systems take 255 bytes, and checkpoints lie below it
+RESULTS = "results"  # folder in that of a run, for what its scoring command writes
 TrainingRun = tuple[dict[str, str], Recipe]  # a point of the grid, and its recipe
 
 

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,8 +17,15 @@ from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
 from tuneyard.core.training_run import TRAINING
 from tuneyard.recipes.best import DivergedError, read_curve
 from tuneyard.recipes.judging import Judgement, verdict_of
-from tuneyard.recipes.sweep.grid import Grid
-from tuneyard.recipes.sweep.settings import Setting, judge_settings, luck, settings_of, settings_table
+from tuneyard.recipes.sweep.grid import RESULTS, Grid
+from tuneyard.recipes.sweep.settings import (
+    Row,
+    Setting,
+    judge_settings,
+    luck,
+    settings_of,
+    settings_table,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +33,6 @@ if TYPE_CHECKING:
 SUMMARY = "sweep.json"  # all runs of a grid; it has the key "grid", which that of `tuneyard eval sweep` lacks
 PLOT = "sweep.png"
 SCORING_RUN = "run.json"  # in a folder that a scoring command has written
-Row = dict[str, Any]  # the settings of a run, its figure (NaN where it diverged) and its folder
 
 
 def check_folder(out: Path) -> None:
@@ -48,7 +54,7 @@ def score(folder: Path, is_scored_by_command: bool, metric: str) -> tuple[float,
             return meaning.best(value for _, value in read_curve(folder, metric)), meaning
         except DivergedError:  # one point of the grid, not the end of the others
             return float("nan"), meaning
-    results = folder / "results"
+    results = folder / RESULTS
     numbers: list[float] = []
     meanings: list[Metric] = []
     without_number: list[Path] = []
@@ -64,8 +70,10 @@ def score(folder: Path, is_scored_by_command: bool, metric: str) -> tuple[float,
             without_number.append(path)
     if not numbers:
         raise ContentError(f"{results}: no results.json with the number {show_value(metric)}")
-    for path in without_number:
-        raise ContentError(f"{path}: no number {show_value(metric)}, which the other results have")
+    if without_number:
+        raise ContentError(
+            f"{without_number[0]}: no number {show_value(metric)}, which the other results have"
+        )
     return statistics.fmean(numbers), meanings[0]
 
 
@@ -197,6 +205,8 @@ def plot_settings(settings: Sequence[Setting], metric: str, meaning: Metric, pat
         panel.errorbar(means, range(len(ordered)), xerr=deviations, fmt="o", color="C0", capsize=4)
         panel.set_yticks(range(len(ordered)), [setting.name for setting in ordered])
         title = "Best mean {metric} {value:.4g} ± {deviation:.2g} at {point}"
+        if math.isnan(best.deviation):  # only one of its seeds has a figure
+            title = "Best {metric} {value:.4g} at {point}"
         panel.set_title(
             tr(title, metric=metric, value=best.mean, deviation=best.deviation, point=best.name), wrap=True
         )

@@ -40,11 +40,11 @@ from tuneyard.recipes.output_dir import (
 )
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import evaluated, measured
+from tuneyard.recipes.sweep.grid import RESULTS
 from tuneyard.recipes.token_weights import weights_file
 from tuneyard.recipes.train import ask_first, train
 
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
-RESULTS = "results"  # folder of a run's results by that command
 SCORE_LOG = "score.log"
 OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", "eval_dataset")
 NOT_JUDGED = {"output_dir", "seed", "learning_rate"}  # settings that no answer of LLaMA-Factory depends on

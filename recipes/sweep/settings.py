@@ -1,6 +1,7 @@
 """Settings of a grid: runs that differ in their seeds alone are replicates of one setting."""
 
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from tuneyard.core.language import tr
 from tuneyard.core.metrics import Metric
 from tuneyard.core.number_format import number
 from tuneyard.recipes.judging import BASE, VERDICT, Judgement, judge, scored_folders
+from tuneyard.recipes.sweep.grid import RESULTS
 
 SEEDS = ("seed", "data_seed")
-Row = dict[str, Any]
+Row = dict[str, Any]  # the settings of a run, its figure (NaN if it diverged) and its folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +119,22 @@ def judge_settings(settings: Sequence[Setting], metric: str, out: Path) -> Judge
     folders_of: dict[str, list[Path]] = {}
     options: list[str] = []
     for setting in settings:
+        name = re.sub("[/=]", "-", setting.name)  # which separate models from datasets and folders
         models = []
         for run in setting.runs:
-            model = setting.name
+            model = name
             if len(setting.runs) > 1:
                 model = run.name
-            scored = scored_folders(run / "results")
+            scored = scored_folders(run / RESULTS)
             base = base or scored.get(BASE, [])
             adapters = [folders for name, folders in scored.items() if name != BASE]
             if len(adapters) != 1:
-                names = ", ".join(scored) or "none"
-                raise ContentError(f"{run / 'results'}: expected results of one adapter, found {names}")
+                listed = ", ".join(scored) or "none"
+                raise ContentError(f"{run / RESULTS}: expected results of one adapter, found {listed}")
             folders_of[model] = adapters[0]
             models.append(model)
         if len(models) > 1:
-            options += ["--replicates", f"{setting.name}={','.join(models)}"]
+            options += ["--replicates", f"{name}={','.join(models)}"]
     if base:
         folders_of = {BASE: base, **folders_of}
         if not options and len(settings) > 1:

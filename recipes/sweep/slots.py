@@ -97,8 +97,18 @@ def _available_memory() -> float:
                 available = float(amount.split()[0]) * 1024
     limit, used = _limits("memory.max"), _limits("memory.current")
     if limit and used:
-        available = min(available, limit[0] - used[0])
+        available = min(available, limit[0] - used[0] + _cached_files())
     return available
+
+
+def _cached_files() -> int:
+    """Bytes in the control group that only cache files. They count as used, and programs can take them."""
+    with contextlib.suppress(OSError):
+        for line in (CGROUP / "memory.stat").read_text(encoding="utf-8").splitlines():
+            name, _, amount = line.partition(" ")
+            if name == "inactive_file":
+                return int(amount)
+    return 0
 
 
 def _limits(name: str) -> list[int]:

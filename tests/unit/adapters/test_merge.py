@@ -160,6 +160,14 @@ def test_tsvm_of_an_adapter_alone_with_itself_and_with_an_untrained_one_is_the_a
         assert error_of(result, dense(one)) < 1e-6, others
 
 
+@pytest.mark.parametrize("shape", [(6, 24), (24, 6)])
+def test_tsvm_of_a_rank_above_the_outputs_or_inputs(tmp_path, shape):
+    one = factors(1, shapes={"k_proj": shape})
+    make(tmp_path / "a", one, target_modules=["k_proj"])
+    result, _ = merged([(tmp_path / "a", 0.5)], tmp_path / "out", method="tsvm")
+    assert error_of(result, {module: 0.5 * matrix for module, matrix in dense(one).items()}) < 1e-6
+
+
 def test_tsvm_of_untrained_adapters_is_0(tmp_path):
     make(tmp_path / "a", {module: (a, 0 * b) for module, (a, b) in factors(1).items()})
     result, _ = merged([(tmp_path / "a", 1)], tmp_path / "out", method="tsvm")

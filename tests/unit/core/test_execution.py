@@ -1,6 +1,7 @@
 """The ordered map of work items: its order, slots, failures, held and lost items, and how it ends."""
 
 import fcntl
+import itertools
 import os
 import signal
 import subprocess
@@ -186,6 +187,30 @@ def test_a_task_that_another_process_holds_is_taken_when_it_is_free(
     assert [(result.name, result.error) for result in results] == [("held", ""), ("other", "")]
     assert journal.lines.index("end other") < journal.lines.index("end held")
     assert ("waiting held" if asks else "held held") in journal.lines
+
+
+def test_an_item_that_is_held_again_and_again_is_tried_with_pauses(monkeypatch) -> None:
+    monkeypatch.setattr(execution, "HELD_EVERY", 0.2)
+    tries = []
+
+    def held_at_first() -> None:
+        tries.append(time.monotonic())
+        if len(tries) < 4:
+            raise HeldError("held")
+
+    list(run_here([WorkItem("held", held_at_first, ())], Observer()))
+    pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert len(pauses) == 3 and min(pauses) > 0.15
+
+
+def end_without_a_last_line(code: int) -> None:
+    print("the reason\n\n", flush=True)
+    os._exit(code)
+
+
+def test_the_reason_of_a_lost_process_is_its_last_line_with_text() -> None:
+    (result,) = run_processes([WorkItem("x", end_without_a_last_line, (3,))], SLOTS, Observer())
+    assert result.error == "its process ended with exit code 3: the reason"
 
 
 def numbers(file: Path, process: "subprocess.Popen[bytes]") -> list[int]:

@@ -123,8 +123,18 @@ def test_seeds_shrink_the_best_of_several_further() -> None:
     steps = drawn(np.random.default_rng(5), 100, 3, 0.05)
     units = units_of([steps], [None])
     sums = {str(place): steps[:, [place, place]] + [[0.0, 0.2]] for place in range(3)}
-    plain, corrected = shrunk(units), shrunk(units, Trainings([], sums))
+    pairs = [("base", name) for name in sums]
+    plain, corrected = shrunk(units), shrunk(units, Trainings(pairs, sums))
     assert np.ptp(corrected) < np.ptp(plain)
+
+
+def test_seeds_of_the_recipe_that_all_are_compared_with_do_not_shrink() -> None:
+    """They change every difference alike, and so say nothing about which candidate was lucky."""
+    generator = np.random.default_rng(5)
+    units = units_of([drawn(generator, 100, 3, 0.05)], [None])
+    of_base = {"base": drawn(generator, 100, 3, 0.2)}
+    pairs = [("base", name) for name in "abc"]
+    np.testing.assert_array_equal(shrunk(units, Trainings(pairs, of_base)), shrunk(units))
 
 
 def test_nothing_differs_and_one_cluster() -> None:

@@ -406,3 +406,9 @@ def test_a_gpu_of_the_list_is_named_for_a_machine_that_is_too_small(written: Any
     error = str(written("--for", "T4"))
     name = error.partition("--for 1x")[2].split(",")[0]
     assert GPUS[name].memory > GPUS["T4"].memory
+
+
+def test_more_of_the_same_gpu_are_named_if_none_is_larger(written: Any) -> None:
+    largest = max(GPUS, key=lambda name: GPUS[name].memory)
+    model = {**Measures().model, "parameters": 110 * GB, "linear": 108 * GB}
+    printed(str(written("--for", largest, model=model)), f"--for 2x{largest}")

@@ -147,3 +147,17 @@ def test_a_short_training_in_the_table(recipe, laid_out):
     offers = [read_offer(name) for name in ("A100", "2xA100")]
     lines = _table_lines(make_plans(recipe(max_steps=2), offers, None, ExpectedRows(1000, 400)))
     assert "\n".join(lines).count("under a minute") == 2
+
+
+def test_hours_of_a_long_training_have_no_exponent(recipe, laid_out):
+    offers = [read_offer(name) for name in ("A100", "T4")]
+    plans = make_plans(recipe(), offers, None, ExpectedRows(20_000_000, 1000))
+    rows = [
+        line for line in "\n".join(_table_lines(plans)).splitlines() if line.startswith(("| A100", "| T4"))
+    ]
+    for row, plan in zip(rows, plans, strict=True):
+        assert plan["seconds"]["lower"] > 100 * 3600
+        cell = row.split("|")[7].strip()
+        assert "e+" not in cell
+        upper_end = cell.rpartition(" ")[2].removesuffix(")").replace(",", "")
+        assert float(upper_end) == pytest.approx(plan["seconds"]["upper"] / 3600, abs=0.5)

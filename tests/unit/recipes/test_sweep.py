@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import shlex
 import sys
 
@@ -16,6 +17,7 @@ from tuneyard.recipes import check
 from tuneyard.recipes.schema import known_keys
 from tuneyard.recipes.sweep import command, results, run
 from tuneyard.recipes.sweep.grid import Grid, parse_grid, run_names
+from tuneyard.recipes.sweep.settings import settings_of
 
 AXES = {"lora_rank": ["4", "8"], "lora_alpha": ["8", "16"]}
 GRID = Grid(AXES, {})
@@ -129,6 +131,23 @@ def test_one_seed_a_setting_is_chosen_on_one_half_and_reported_on_the_other(tmp_
     text, _ = report_on(tmp_path, rows, grid)
     (choice,) = json.loads((tmp_path / "verdict/table.json").read_text())["choice"]
     assert choice["model"] == "lora_rank r4" and "Ship lora_rank r4" in text and "One seed each" in text
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_values_with_slashes_are_settings_of_their_own_in_the_verdict(tmp_path, seeds):
+    rows = []
+    for model, right in (("m/a", 70), ("m/b=1", 110)):
+        for seed in range(seeds):
+            run_folder = tmp_path / f"run-{right}-{seed}"
+            gold = ["yes", "no"] * 60
+            write_run(run_folder / "results", "run", "s", gold, answers(gold, right, right))
+            write_run(run_folder / "results", "base", "s", gold, answers(gold, 60, 99))
+            row = {"model_name_or_path": model, "seed": str(seed), "accuracy": right / 120}
+            rows.append({**row, "run": str(run_folder)})
+    axes = {"model_name_or_path": ["m/a", "m/b=1"], "seed": [str(seed) for seed in range(seeds)]}
+    text, summary = report_on(tmp_path, rows, Grid(axes, {}))
+    assert text.startswith("Ship model_name_or_path m-b-1: ")
+    assert summary["verdict"].startswith("Ship model_name_or_path m-b-1: ")
 
 
 def test_results_without_examples_give_a_table_and_no_verdict(tmp_path):
@@ -271,19 +290,32 @@ def test_a_grid_of_three_axes_has_a_row_for_each_run(tmp_path, monkeypatch):
     assert last_figure[0].get_figheight() > 10
 
 
+def test_the_title_of_a_setting_with_one_figure_has_no_deviation(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "picture", keep_figure)
+    rows = [
+        {"lora_rank": rank, "seed": seed, "eval_loss": loss, "run": "x"}
+        for rank, seed, loss in (("4", "1", 1.0), ("4", "2", math.nan), ("8", "1", 2.0), ("8", "2", 3.0))
+    ]
+    settings = settings_of(rows, ["lora_rank", "seed"], "eval_loss")
+    results.plot_settings(settings, "eval_loss", metric_of("eval_loss"), tmp_path / "sweep.png")
+    title = last_figure[0].axes[0].get_title(loc="left")
+    assert "lora_rank 4" in title and "nan" not in title
+
+
 last_figure = []
+
+
+@contextlib.contextmanager
+def keep_figure(*arguments):
+    """Draw a picture, and keep its figure."""
+    with drawing.picture(*arguments) as figure:
+        last_figure[:] = [figure]
+        yield figure
 
 
 def drawn(monkeypatch, folder, rows, axes):
     """Draw a sweep's plot; return its axis labels and its number of images (1: a heat map)."""
-
-    @contextlib.contextmanager
-    def keep(*arguments):
-        with drawing.picture(*arguments) as figure:
-            last_figure[:] = [figure]
-            yield figure
-
-    monkeypatch.setattr(results, "picture", keep)
+    monkeypatch.setattr(results, "picture", keep_figure)
     results.plot(rows, axes, "eval_loss", metric_of("eval_loss"), folder / "sweep.png")
     panel = last_figure[0].axes[0]
     return panel.get_xlabel(), panel.get_ylabel(), len(panel.images)

@@ -235,6 +235,8 @@ def test_a_container_has_fewer_cores_and_less_memory(cores, monkeypatch, tmp_pat
     (tmp_path / "cgroup/memory.max").write_text("1000000")
     (tmp_path / "cgroup/memory.current").write_text("400000")
     assert slots._available_memory() == 600_000
+    (tmp_path / "cgroup/memory.stat").write_text("anon 100000\ninactive_file 250000\nactive_file 50000\n")
+    assert slots._available_memory() == 850_000
 
 
 def test_a_recipe_for_cpus_takes_no_gpu(cores, monkeypatch, tmp_path) -> None:
