@@ -75,7 +75,9 @@ NO_ADAPTER = "No weights have a better figure than {base} on the choosing half: 
 )
 @set_options
 @label_options
-@click.option("--seed", type=int, default=42, show_default=True, help="Of the halves.")
+@click.option(
+    "--seed", type=int, default=42, show_default=True, help="Seed that divides the examples into halves."
+)
 @click.option("--metric", default=ACCURACY_NAME, show_default=True, metavar="NAME", help="What to choose by.")
 @click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
 @run_options

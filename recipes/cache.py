@@ -18,6 +18,7 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object, sha256, versions, write_text
 
 CODE = (
+    Path(__file__).with_name("data.py"),
     Path(__file__).with_name("inspection.py"),
     Path(__file__).with_name("layout.py"),
     Path(__file__).with_name("rows.py"),

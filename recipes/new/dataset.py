@@ -1,5 +1,6 @@
 """The dataset of `tuneyard recipe new`: its entry, eval split and objective, and the folder of its media."""
 
+import mmap
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,8 +51,14 @@ class TrainingData:
 
     @property
     def has_thoughts(self) -> bool:
-        """True if an answer contains a thought (`<think>`)."""
-        return any(THOUGHT in file.read_bytes() for file in files_of(self.path))
+        """True if a file of the rows contains a thought (`<think>`)."""
+        for path in files_of(self.path):
+            if path.stat().st_size == 0:  # an empty file has no memory map
+                continue
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                if content.find(THOUGHT) >= 0:
+                    return True
+        return False
 
 
 def training_data(name: str, folder: Path | None, stage: str | None) -> TrainingData:

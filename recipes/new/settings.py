@@ -438,8 +438,8 @@ def _fit_values(fit: GpuFit) -> list[Value]:
         reason = "one GPU is too small alone"
         if fit.main_memory:
             reason = (
-                f"the GPUs are too small: weights and optimizer take {fit.main_memory / 1e9:.0f} GB of main "
-                "memory"
+                f"the GPU memory is too small: weights and optimizer take {fit.main_memory / 1e9:.0f} GB of "
+                "main memory"
             )
         values.append(Value("deepspeed", fit.deepspeed, reason))
     return values

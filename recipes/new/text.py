@@ -3,6 +3,7 @@
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 from tuneyard.core.documents import dump_yaml
@@ -39,7 +40,9 @@ def _comment(reason: str) -> list[str]:
 def scalar(value: Any) -> str:
     """A value as YAML that OmegaConf reads as the same value: 1.0e-4, not 0.0001."""
     if isinstance(value, float) and 0 < value < 1e-2:
-        digits, exponent = f"{value:.1e}".split("e")
+        digits, exponent = f"{Decimal(repr(value)).normalize():e}".split("e")
+        if "." not in digits:
+            digits += ".0"
         return f"{digits}e{int(exponent)}"
     if isinstance(value, str) and NUMBER.fullmatch(value):
         return f"'{value}'"  # PyYAML writes 1e-4 without quotes, and OmegaConf reads a number

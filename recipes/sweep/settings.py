@@ -118,8 +118,12 @@ def judge_settings(settings: Sequence[Setting], metric: str, out: Path) -> Judge
     base: list[Path] = []
     folders_of: dict[str, list[Path]] = {}
     options: list[str] = []
+    names: set[str] = set()
     for setting in settings:
         name = re.sub("[/=]", "-", setting.name)  # which separate models from datasets and folders
+        while name in names:
+            name += "-2"
+        names.add(name)
         models = []
         for run in setting.runs:
             model = name
@@ -127,7 +131,7 @@ def judge_settings(settings: Sequence[Setting], metric: str, out: Path) -> Judge
                 model = run.name
             scored = scored_folders(run / RESULTS)
             base = base or scored.get(BASE, [])
-            adapters = [folders for name, folders in scored.items() if name != BASE]
+            adapters = [folders for scored_name, folders in scored.items() if scored_name != BASE]
             if len(adapters) != 1:
                 listed = ", ".join(scored) or "none"
                 raise ContentError(f"{run / RESULTS}: expected results of one adapter, found {listed}")

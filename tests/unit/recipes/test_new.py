@@ -263,6 +263,7 @@ def test_values_are_read_back_as_they_were_written(value: object) -> None:
 
 
 def test_a_learning_rate_is_a_number_for_every_reader_of_yaml() -> None:
+    assert scalar(1.25e-5) == "1.25e-5"
     assert scalar(5e-7) == "5.0e-7" and yaml.safe_load("5.0e-7") == 5e-7
 
 
