@@ -5,6 +5,7 @@ the figure to report is that of the other half.
 """
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import click
 from tuneyard.core.adapter_files import CONFIG as ADAPTER_CONFIG
 from tuneyard.core.cli import cli_command
 from tuneyard.core.drawing import picture, plotting
-from tuneyard.core.errors import ContentError, RequestError, nearest
+from tuneyard.core.errors import ContentError, RequestError, counted, nearest
 from tuneyard.core.files import read_object, require
 from tuneyard.core.language import lang_option, tr, tr_counted
 from tuneyard.core.metrics import ACCURACY, Metric, direction, metric_of
@@ -131,6 +132,12 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     states = [folder / "trainer_state.json" for folder in [output_dir, *checkpoints(output_dir)][:2]]
     saved_states = [path for path in states if path.is_file()]
     if not saved_states:
+        runs = sorted(path.parent for path in output_dir.glob("*/trainer_state.json"))
+        if runs:
+            raise RequestError(
+                f"{output_dir}: no training of its own, found {counted(len(runs), 'run')} in it; name one: "
+                f"tuneyard recipe best {shlex.quote(str(runs[0]))}"
+            )
         raise RequestError(f"{output_dir}: no trainer_state.json: no training has saved here yet")
     state = saved_states[0]
     history = read_object(state).get("log_history")
@@ -239,6 +246,8 @@ def _advice(curve: list[tuple[int, float]], step: int) -> str:
         return tr("only one evaluation: nothing to compare with; a smaller eval_steps shows the course")
     if step == curve[-1][0]:
         return tr("the best is the last: it was still getting better, train longer")
+    if curve[-1][1] == dict(curve)[step]:
+        return tr("the last evaluation is equal to the best: this figure shows no overfitting, eval_loss may")
     if step == curve[0][0]:
         return tr(
             "the best is the first: it overfits from the start; fewer epochs, a smaller learning rate or rank"

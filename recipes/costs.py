@@ -74,7 +74,7 @@ class Schedule:
 
     def line(self) -> str:
         """One line: `1200 rows, batch 16, 75 steps an epoch, 75 in all`."""
-        steps = f"{counted(self.steps_per_epoch, 'step')} an epoch, {self.steps} in all"
+        steps = f"{counted(self.steps_per_epoch, 'step')} an epoch, {self.steps:,} in all"
         share = f", warm-up {self.warmup / self.steps:.0%}" if self.steps and self.warmup else ""
         return f"{counted(self.rows, 'row')}, batch {self.batch}, {steps}{share}"
 

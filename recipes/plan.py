@@ -24,6 +24,8 @@ from tuneyard.recipes.starting_weights import loaded_problems
 
 OF_THE_DISK = {"E340", "E342", "E343", "E344"}  # what the plan says itself, or has nothing to do with it
 NO_DATASET = "E320"
+MOST_ROWS = 10**12
+MOST_TOKENS = 10**7  # of a row; the longest contexts have a tenth of it
 Plan = dict[str, Any]
 
 
@@ -47,7 +49,7 @@ class ExpectedRows:
 @cli_command(
     "plan",
     "tuneyard recipe plan recipes/demo-rte.yaml",
-    "tuneyard recipe plan recipes/demo-rte.yaml --for A100-80@1.9 --for 4xH100@10 --rows 50000 --tokens 400",
+    "tuneyard recipe plan recipes/demo-rte.yaml --for A100-80@1.9 --for 4xH100@10 --rows 50000 --tokens 90",
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -61,13 +63,13 @@ class ExpectedRows:
 )
 @click.option(
     "--rows",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_ROWS),
     metavar="N",
     help="Plan for N rows, before there is data. Needs --tokens.",
 )
 @click.option(
     "--tokens",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_TOKENS),
     metavar="N",
     help="Mean tokens of one of these rows: prompt and answer, or one side of a pair.",
 )
@@ -119,7 +121,10 @@ def read_offer(text: str) -> Offer:
         except ValueError:
             price = math.nan
         if not (math.isfinite(price) and price >= 0):
-            raise RequestError(f"--for {text}: expected a price an hour after @, as in 4xA100-80@8.5")
+            raise RequestError(
+                f"--for {text}: expected a price an hour after @, as in 4xA100-80@8.5; give --for once for "
+                "each machine"
+            )
     target = machine(name)
     if not target.gpus:
         reason = "plan estimates the memory and time of GPUs"
@@ -185,7 +190,7 @@ def make_plan(
         "recipe": str(recipe.path), "machine": offer.name, "steps": steps, "schedule": line,
         "rows": schedule.rows, "batch": schedule.batch,
         "tokens": round(total), "tokens_counted": expected is None and train is not unknown,
-        "tokens_expected": expected is not None, "longest": longest,
+        "tokens_expected": expected is not None, "tokens_cut": is_cut(recipe, expected), "longest": longest,
         "trainable": shapes.trainable, "parameters": shapes.parameters,
         "gpu": gpu_name, "gpus": ranks, "gpu_bytes": gpu.memory,
         "memory": {"lower": lower, "upper": upper},
@@ -233,6 +238,13 @@ def epoch_of(recipe: Recipe, expected: ExpectedRows) -> dict[str, int]:
         message = f"{rows} rows of {expected.tokens} tokens fill no block of {cutoff} (packing, cutoff_len)"
         raise RequestError(f"{recipe.path}: {message}")
     return {"rows": blocks, "seen": blocks * cutoff, "longest": cutoff}
+
+
+def is_cut(recipe: Recipe, expected: ExpectedRows | None) -> bool:
+    """True if even a mean row is longer than cutoff_len. Packed running text is split instead of cut."""
+    if expected is None or (packs(recipe) and recipe.settings.get("stage") == "pt"):
+        return False
+    return expected.tokens > int(recipe.number("cutoff_len", CUTOFF_LEN))
 
 
 def _rounded(memory: costs.Memory) -> dict[str, int]:
@@ -293,12 +305,16 @@ def _table_lines(plans: list[Plan]) -> list[str]:
             hours = f"{middle} ({lower_end} to {upper_end})"
             if plan["seconds"]["upper"] < 60:
                 hours = "under a minute"
+        if not may_fit(plan):
+            hours = "–"
         row = [plan["machine"], fits(plan).rstrip(","), gigabytes(lower["total"], upper["total"])]
         row += [f"{plan['gpu_bytes'] / 1e9:.0f}", str(plan["batch"]), steps, hours]
         if plan["cost_per_hour"] is not None:
             cost = "not known"
             if plan["cost"]:
                 cost = _cost(plan)
+            if not may_fit(plan):
+                cost = "–"
             row += [f"{plan['cost_per_hour']:g}", cost]
         elif priced:
             row += ["not given", "not known"]
@@ -319,6 +335,8 @@ def _tokens(plan: Plan) -> str:
     """Where the tokens of a row are from, and those of the longest one."""
     if plan["tokens_counted"]:
         source = "counted; the longest row has"
+    elif plan["tokens_cut"]:
+        source = "the rows are longer than cutoff_len and CUT (cutoff_len=N changes it): each of them has"
     elif plan["tokens_expected"]:
         source = "by --rows and --tokens; the longest row is taken to have"
     else:
@@ -347,9 +365,15 @@ def _lines_below(plans: list[Plan]) -> list[str]:
     return lines
 
 
+def may_fit(plan: Plan) -> bool:
+    """True unless even the lower end of the memory is more than a GPU has."""
+    least: int = plan["memory"]["lower"]["total"]
+    return least <= int(plan["gpu_bytes"])
+
+
 def fits(plan: Plan) -> str:
     """Whether a training fits its GPUs, in words. It fits if the upper end does."""
-    if plan["memory"]["lower"]["total"] > plan["gpu_bytes"]:
+    if not may_fit(plan):
         return "does NOT fit"
     if plan["memory"]["upper"]["total"] > plan["gpu_bytes"]:
         return "may NOT fit"

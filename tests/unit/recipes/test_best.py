@@ -16,6 +16,7 @@ LOSS, ACCURACY = metric_of("eval_loss"), metric_of("eval_accuracy")
 
 
 def run_with(folder, values, metric="eval_loss"):
+    folder.mkdir(exist_ok=True)
     history = [{"step": 10 * n, metric: value, "epoch": n} for n, value in enumerate(values, 1)]
     (folder / "trainer_state.json").write_text(
         json.dumps({"log_history": [{"step": 5, "loss": 9.0}, *history]})
@@ -29,6 +30,8 @@ def run_with(folder, values, metric="eval_loss"):
         ([3.0, 2.0, 1.0], 30, "train longer"),
         ([1.0, 2.0, 3.0], 10, "overfits from the start"),
         ([2.0, 1.0, 3.0, 4.0], 20, "in the 2 evaluations that followed"),
+        ([1.0, 1.0], 10, "no overfitting"),
+        ([1.0, 2.0, 1.0], 10, "no overfitting"),
         ([1.0, 1.0, 2.0], 10, "overfits from the start"),  # of equals the earlier
         ([1.0], 10, "only one evaluation"),
         ([float("nan"), 2.0, 3.0], 20, "overfits from the start"),
@@ -71,6 +74,13 @@ def test_where_there_is_nothing_to_choose_from(tmp_path):
     run_with(tmp_path, [1.0])
     with raises(ContentError, "eval_acc", "eval_loss", "--metric"):
         read_curve(tmp_path, "eval_acc")
+
+
+def test_the_folder_of_a_sweep_names_one_of_its_runs(tmp_path):
+    run_with(tmp_path / "lora_rank-4", [1.0])
+    run_with(tmp_path / "lora_rank-8", [2.0])
+    with raises(RequestError, "2 runs", f"recipe best {tmp_path}/lora_rank-4"):
+        read_curve(tmp_path, "eval_loss")
 
 
 def test_numbers_that_are_none(tmp_path):

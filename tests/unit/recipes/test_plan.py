@@ -161,3 +161,34 @@ def test_hours_of_a_long_training_have_no_exponent(recipe, laid_out):
         assert "e+" not in cell
         upper_end = cell.rpartition(" ")[2].removesuffix(")").replace(",", "")
         assert float(upper_end) == pytest.approx(plan["seconds"]["upper"] / 3600, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "tokens", "cut"),
+    [
+        ({}, 1024, False),
+        ({}, 1025, True),
+        ({"packing": True}, 5000, True),
+        ({"stage": "pt"}, 5000, False),  # running text is split, and nothing is lost
+    ],
+)
+def test_expected_rows_above_cutoff_len_are_said_to_be_cut(recipe, laid_out, changed, tokens, cut):
+    (plan,) = make_plans(recipe(**changed), [read_offer("A100")], None, ExpectedRows(1000, tokens))
+    assert plan["tokens_cut"] is cut
+    assert ("CUT (cutoff_len=N" in "\n".join(_lines(plan))) is cut
+
+
+def test_a_machine_that_is_too_small_has_no_price(recipe, laid_out, monkeypatch):
+    monkeypatch.setattr(
+        plan_module, "ask", lambda *_: {"model": {**LAYOUT, "parameters": 30 * 10**9}, "tokens": {}}
+    )
+    offers = [read_offer("RTX5090@0.5"), read_offer("MI300X@2")]
+    lines = _table_lines(make_plans(recipe(), offers, None, ExpectedRows(1000, 400)))
+    cells = {}
+    for line in "\n".join(lines).splitlines():
+        if line.startswith("| "):
+            name, *rest = [cell.strip() for cell in line.strip("|").split("|")]
+            cells[name] = rest
+    assert cells["RTX5090"][0] == "does NOT fit"
+    assert (cells["RTX5090"][-3], cells["RTX5090"][-1]) == ("–", "–")
+    assert "–" not in (cells["MI300X"][-3], cells["MI300X"][-1])
