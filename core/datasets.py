@@ -201,6 +201,18 @@ def eval_split(name: str, registered: Collection[str]) -> str:
     return ""
 
 
+def train_split_of(name: str, registered: Collection[str]) -> str:
+    """Name of the training dataset whose held-out rows `name` are, "" if it names none that is registered."""
+    for split, separator in itertools.product(HELD_OUT, SEPARATORS):
+        stem = name.removesuffix(f"{separator}{split}")
+        if stem == name:
+            continue
+        for candidate in (f"{stem}{separator}{TRAIN_SPLIT}", stem):
+            if candidate in registered:
+                return candidate
+    return ""
+
+
 def read_records(path: Path) -> list[dict[str, object]]:
     """Read the records of a JSON array or a JSON Lines file. The content decides, not the file name."""
     with path.open("rb") as file:

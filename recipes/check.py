@@ -414,7 +414,7 @@ def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule) -> Iterato
         takes = "takes" if count == 1 else "take"
         message = f"{counted(count, 'checkpoint')} {takes} {size_words(each * count)}"
         hint = "a smaller save_total_limit, or save_only_model: true"
-        there = f"{message}, {size_words(free)} are free in {existing(recipe.output_dir)}"
+        there = f"{message}, {size_words(free)} are free on this machine in {existing(recipe.output_dir)}"
         yield recipe.problem("E342", "output_dir", there, hint)
 
 

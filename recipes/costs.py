@@ -72,6 +72,11 @@ class Schedule:
         """Processes and rows of a step, for training.json."""
         return {"world_size": self.world_size, "global_batch": self.batch}
 
+    @property
+    def lacks_rows(self) -> bool:
+        """True if a step takes more rows than there are."""
+        return 0 < self.rows < self.batch
+
     def line(self) -> str:
         """One line: `1200 rows, batch 16, 75 steps an epoch, 75 in all`."""
         steps = f"{counted(self.steps_per_epoch, 'step')} an epoch, {self.steps:,} in all"
@@ -124,7 +129,7 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     if not schedule.rows and settings.get("val_size"):
         message = f"takes every row, found {settings['val_size']}: none is left to train on"
         yield recipe.problem("E307", "val_size", message)
-    if schedule.rows and schedule.batch > schedule.rows:
+    if schedule.lacks_rows:
         message = f"a step takes {schedule.batch} rows, the dataset has {schedule.rows}"
         yield recipe.problem("W332", "per_device_train_batch_size", message)
     limit, epochs = recipe.number("max_steps", -1), recipe.number("num_train_epochs", 0)

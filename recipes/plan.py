@@ -355,7 +355,7 @@ def _lines_below(plans: list[Plan]) -> list[str]:
     disk = plan["checkpoint"] * plan["checkpoints"]
     free = ""
     if disk >= plan["disk_free"]:
-        free = f": NOT enough disk, {plan['disk_free'] / 1e9:.0f} GB are free"
+        free = f": NOT enough disk, {plan['disk_free'] / 1e9:.0f} GB are free on this machine"
     checkpoints = counted(plan["checkpoints"], "checkpoint")
     lines = [f"disk         {checkpoints} of {plan['checkpoint'] / 1e6:,.0f} MB{free}"]
     if plan["not_modelled"]:

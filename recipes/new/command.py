@@ -4,6 +4,7 @@ The stage follows the rows, the template the model's chat template, cutoff_len t
 the memory plan. Each value has its reason above it. The recipe is checked before it is written.
 """
 
+import os
 import shlex
 import tempfile
 import textwrap
@@ -16,15 +17,15 @@ import click
 
 from tuneyard.core.cli import cli_command
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
-from tuneyard.core.files import write_text
+from tuneyard.core.files import existing, write_text
 from tuneyard.core.next_step import next_step
 from tuneyard.core.training_stage import OBJECTIVES
 from tuneyard.recipes import costs
 from tuneyard.recipes.check import Checked, ask_check, quick_check
-from tuneyard.recipes.hardware import GPUS, GpuModel, gpu_model, machine
+from tuneyard.recipes.hardware import GPUS, GpuModel, Machine, gpu_model, machine
 from tuneyard.recipes.llamafactory_client import Answer, LlamaFactory, ask_measures
 from tuneyard.recipes.new.dataset import STAGES, training_data
-from tuneyard.recipes.new.memory import GpuFit, gpu_fit
+from tuneyard.recipes.new.memory import GpuFit, ZeroCopy, gpu_fit, zero_copy
 from tuneyard.recipes.new.settings import (
     METHODS,
     ROUND_LENGTHS,
@@ -34,6 +35,7 @@ from tuneyard.recipes.new.settings import (
     choose_block,
     choose_cutoff,
     largest_micro_batch,
+    rows_of_step,
     sections,
     sequence_lengths,
 )
@@ -46,9 +48,13 @@ MOST_GPUS = (1, 2, 4, 8)
 
 @dataclass(frozen=True, slots=True)
 class NewRecipe:
-    """A recipe that has no errors: its text, the remaining problems and what it is expected to take."""
+    """A recipe that has no errors: its text, the remaining problems and what it is expected to take.
+
+    `zero_copy` is the ZeRO file that is copied beside it, if any.
+    """
 
     text: str
+    zero_copy: ZeroCopy | None
     problems: list[Problem]
     summary: list[str]
 
@@ -88,11 +94,13 @@ def command(
 ) -> None:
     """Write a commented recipe for a dataset, a model and a machine, and check it."""
     _refuse_out(out)
-    target = machine(trains_on)
+    target = _target(trains_on)
     data = training_data(dataset, dataset_dir, stage)
     request = RecipeRequest(data, model, method, target, trains_on, out)
     with LlamaFactory(several=True) as llamafactory:
         recipe = new_recipe(llamafactory, request)
+    if recipe.zero_copy is not None:
+        recipe.zero_copy.write()
     write_text(out, recipe.text)
     for problem in recipe.problems:
         click.echo(problem.line())
@@ -101,11 +109,22 @@ def command(
 
 
 def _refuse_out(out: Path) -> None:
-    """Raise `RequestError` for a file that exists, or that LLaMA-Factory would not take as a recipe."""
+    """Raise `RequestError` for a file that exists, cannot be written, or is no recipe to LLaMA-Factory."""
     if out.suffix not in {".yaml", ".yml"}:
         raise RequestError(f"--out {out}: LLaMA-Factory takes recipes that end in .yaml or .yml")
     if out.exists() or out.is_symlink():
         raise RequestError(f"--out {out}: exists already; name another file, or delete it")
+    folder = existing(out.parent)
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise RequestError(f"--out {out}: {folder} is no folder that can be written to; name another folder")
+
+
+def _target(name: str) -> Machine:
+    """The machine of `--for`. `RequestError` for an unknown one, and for one with a price."""
+    model, at_sign, _ = name.partition("@")
+    if at_sign:
+        raise RequestError(f"--for {name}: a price is for recipe plan; name the machine alone: --for {model}")
+    return machine(name)
 
 
 def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
@@ -117,21 +136,36 @@ def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
     counts = _counts(request, measures)
     values = sections(request, counts)
     recipe = _as_recipe(recipe_text([], values), request.out)
+    if counts.zero_copy is not None:  # which is written after the check
+        recipe = recipe.with_settings({"deepspeed": str(counts.zero_copy.bundled)})
     checked = _checked(llamafactory, recipe, request)
     expected = [f"steps        {checked.schedule.line()}", *_expected(llamafactory, recipe, request)]
     header = _header(request, counts, expected)
     text = recipe_text(header, values)
-    rows = f"{counts.rows:,} rows"
-    if request.data.objective == "pt":
-        rows = counted(counts.rows, "block")
-    template = counts.template.get("name")
+    rows = _amount(request, counts.rows)
     summary = [
         f"{request.out}: {request.data.objective}, {METHODS[request.method].trains}, {rows}",
-        f"template     {template or 'none: the chat template of the tokenizer, or plain text'}",
+        f"template     {_template_words(counts.template)}",
         f"cutoff_len   {counts.cutoff.tokens}: {counts.cutoff.reason}",
         *expected,
     ]
-    return NewRecipe(text, checked.problems, summary)
+    if counts.zero_copy is not None:
+        summary.append(f"deepspeed    {counts.zero_copy.setting}: a copy, which travels with the recipe")
+    return NewRecipe(text, counts.zero_copy, checked.problems, summary)
+
+
+def _amount(request: RecipeRequest, rows: int) -> str:
+    """Rows, or packed blocks of running text, in words."""
+    if request.data.objective == "pt":
+        return counted(rows, "block")
+    return counted(rows, "row")
+
+
+def _template_words(template: dict[str, Any]) -> str:
+    """The template for the summary. Running text has none at all."""
+    if not template:
+        return "none: plain text"
+    return str(template["name"] or "none: the chat template of the tokenizer")
 
 
 def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> Answer:
@@ -192,8 +226,25 @@ def _counts(request: RecipeRequest, measures: Answer) -> Measured:
         cutoff = choose_cutoff(of_rows, positions)
         rows, eval_rows = len(lengths), len(eval_lengths)
         longest = min(max(of_rows), cutoff.tokens)
+    _refuse_idle_gpus(request, rows)
     fit = _fit(request, facts, rows, cutoff, longest)
-    return Measured(rows, eval_rows, measures["template"], cutoff, fit)
+    copied = zero_copy(fit, request.out)
+    return Measured(rows, eval_rows, measures["template"], cutoff, fit, copied)
+
+
+def _refuse_idle_gpus(request: RecipeRequest, rows: int) -> None:
+    """Raise `RequestError` if one row for each GPU is already more than there are (W332 of the check)."""
+    smallest = Recipe(request.out, {"per_device_train_batch_size": 1}, {})
+    schedule = costs.schedule_of(smallest, rows, request.ranks)
+    if not schedule.lacks_rows:
+        return
+    enough = rows_of_step(rows, 1)
+    gpu = gpu_model(request.machine.gpus[0].name)
+    raise RequestError(
+        f"--for {request.machine_name}: a step takes at least {schedule.batch:,} rows, one for each GPU, and "
+        f"{request.data.name} has {_amount(request, rows)}, enough for at most {counted(rows, 'GPU')}; name "
+        f"fewer: --for {enough}x{gpu}"
+    )
 
 
 def _fit(

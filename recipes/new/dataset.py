@@ -16,6 +16,7 @@ from tuneyard.core.datasets import (
     read_registry,
     registry_folder,
     stem_of,
+    train_split_of,
 )
 from tuneyard.core.errors import RequestError
 from tuneyard.core.manifest import Manifest, manifest_beside
@@ -66,6 +67,12 @@ def training_data(name: str, folder: Path | None, stage: str | None) -> Training
 
     `RequestError` if a part is missing: the dataset, its eval split, a `stage` that fits, or its media.
     """
+    if "," in name:
+        first = name.split(",")[0].strip()
+        raise RequestError(
+            f"--dataset {name}: recipe new takes one dataset, by whose rows it chooses the settings; write "
+            f"the recipe of one (--dataset {first}), and add the other names to its `dataset:` afterwards"
+        )
     registry = registry_folder(folder, name)
     entry, path = locate(name, str(registry))
     if not isinstance(path, Path):
@@ -84,6 +91,9 @@ def training_data(name: str, folder: Path | None, stage: str | None) -> Training
             )
     eval_name = eval_split(name, registered)
     if not eval_name:
+        trained_on = train_split_of(name, registered)
+        if trained_on:
+            raise RequestError(f"dataset {name!r} is the eval split of {trained_on}: --dataset {trained_on}")
         raise RequestError(_no_eval_split(name, path, registry))
     return TrainingData(name, eval_name, registry, path, entry, objective, _media_dir(entry, path, registry))
 

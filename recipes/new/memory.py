@@ -1,10 +1,13 @@
 """The batch, the gradient checkpointing and the ZeRO file with which a new recipe fits its GPUs."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.checkout import bundled
+from tuneyard.core.errors import RequestError
+from tuneyard.core.files import write_bytes
 from tuneyard.recipes import costs
 from tuneyard.recipes.recipe import Recipe
 
@@ -39,6 +42,49 @@ class GpuFit:
         if self.deepspeed:
             settings["deepspeed"] = self.deepspeed
         return settings
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroCopy:
+    """A bundled ZeRO file, and its copy beside the recipe, so that the recipe works on another machine."""
+
+    bundled: Path
+    copy: Path
+
+    @property
+    def setting(self) -> str:
+        """The value of `deepspeed`: LLaMA-Factory finds it from the working directory."""
+        return os.path.relpath(self.copy)
+
+    def refuse_other_file(self) -> None:
+        """Raise `RequestError` if another file has the name of the copy."""
+        if not self.copy.exists() and not self.copy.is_symlink():
+            return
+        if self.copy.is_file() and self.copy.read_bytes() == self.bundled.read_bytes():
+            return
+        raise RequestError(
+            f"{self.copy}: is another file than the ZeRO file {self.bundled.name}, which the recipe needs "
+            "beside it; rename that file, or write the recipe into another folder (--out)"
+        )
+
+    def write(self) -> None:
+        """Copy the file. `RequestError` if another file has its name."""
+        self.refuse_other_file()
+        if not self.copy.exists():
+            write_bytes(self.copy, self.bundled.read_bytes())
+
+
+def zero_copy(fit: GpuFit | None, out: Path) -> ZeroCopy | None:
+    """The ZeRO file that a recipe in `out` takes along, None if it needs none or the current folder has it.
+
+    `RequestError` if another file beside the recipe has its name.
+    """
+    if fit is None or not Path(fit.deepspeed).is_absolute():
+        return None
+    zero_file = Path(fit.deepspeed)
+    copied = ZeroCopy(zero_file, out.with_name(zero_file.name))
+    copied.refuse_other_file()
+    return copied
 
 
 def gpu_fit(

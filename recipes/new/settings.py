@@ -14,7 +14,7 @@ from tuneyard.core.training_stage import OBJECTIVES, PREFERENCE_STAGES
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.hardware import Machine, cpu_computes_bf16
 from tuneyard.recipes.new.dataset import TrainingData
-from tuneyard.recipes.new.memory import GpuFit
+from tuneyard.recipes.new.memory import GpuFit, ZeroCopy
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import AMPERE
 
@@ -287,11 +287,14 @@ def choose_block(tokens: int, eval_tokens: int, positions: int | None) -> Cutoff
 
 
 def rows_of_step(rows: int, ranks: int) -> int:
-    """Rows of a step: 16, fewer if an epoch would have less than 25 steps, at least one for each GPU."""
+    """Rows of a step: 16, fewer if an epoch would have less than 25 steps, at least one for each GPU.
+
+    Without so many GPUs they are never more than the rows.
+    """
     batch = STEP_ROWS
     while batch > FEWEST_STEP_ROWS and rows < STEPS_OF_EPOCH * batch:
         batch //= 2
-    return max(batch, ranks)
+    return max(min(batch, rows), ranks)
 
 
 def largest_micro_batch(rows: int, ranks: int) -> int:
@@ -303,7 +306,8 @@ def largest_micro_batch(rows: int, ranks: int) -> int:
 class Measured:
     """What was counted for a recipe: rows (or packed blocks) of both splits, template, cutoff, fit to memory.
 
-    `fit` is None if memory is not planned (a CPU, or a method whose memory is not known).
+    `fit` is None if memory is not planned (a CPU, or a method whose memory is not known). `zero_copy` is the
+    ZeRO file that is copied beside the recipe, if any.
     """
 
     rows: int
@@ -311,6 +315,7 @@ class Measured:
     template: dict[str, Any]
     cutoff: Cutoff
     fit: GpuFit | None
+    zero_copy: ZeroCopy | None = None
 
 
 def sections(request: RecipeRequest, counts: Measured) -> list[Section]:
@@ -394,7 +399,7 @@ def _train_values(request: RecipeRequest, counts: Measured) -> tuple[list[Value]
     if counts.fit is not None:
         per_device = counts.fit.rows
         reason = f"{counts.fit.lower / 1e9:.1f}–{counts.fit.upper / 1e9:.1f} GB a GPU (tuneyard recipe plan)"
-        fit_values = _fit_values(counts.fit)
+        fit_values = _fit_values(counts.fit, counts.zero_copy)
     accumulation = max(1, batch // (per_device * ranks))
     rows = f"{accumulation * per_device * ranks} rows a step"
     if ranks > 1:
@@ -429,7 +434,7 @@ def _train_values(request: RecipeRequest, counts: Measured) -> tuple[list[Value]
     return values, steps
 
 
-def _fit_values(fit: GpuFit) -> list[Value]:
+def _fit_values(fit: GpuFit, zero_copy: ZeroCopy | None) -> list[Value]:
     values = []
     if not fit.recomputes:
         reason = "activations fit: recomputing them would take a third more time"
@@ -441,7 +446,13 @@ def _fit_values(fit: GpuFit) -> list[Value]:
                 f"the GPU memory is too small: weights and optimizer take {fit.main_memory / 1e9:.0f} GB of "
                 "main memory"
             )
-        values.append(Value("deepspeed", fit.deepspeed, reason))
+        path = fit.deepspeed
+        if zero_copy is not None:
+            path = zero_copy.setting
+            reason += (
+                "; the file lies beside this recipe and travels with it (path from the working directory)"
+            )
+        values.append(Value("deepspeed", path, reason))
     return values
 
 

@@ -34,7 +34,7 @@ def test_checkpoints_that_do_not_fit_are_an_error(tmp_path):
     (line,) = disk_lines(tmp_path, 10**14, **LIMITED)
     assert line.startswith("r.yaml:4: E342 output_dir: ")
     assert "3 checkpoints" in line and "3,600.0 TB" in line  # 4 + 8 bytes each
-    assert f"are free in {tmp_path}; a smaller save_total_limit" in line
+    assert f"are free on this machine in {tmp_path}; a smaller save_total_limit" in line
 
 
 def test_checkpoints_that_fit_or_are_never_written_are_none(tmp_path):

@@ -1,6 +1,7 @@
 """`recipe new`: stage, eval split, cutoff, batch and memory of a recipe, its text, and what is refused."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 from omegaconf import OmegaConf
 
 from tests.messages import printed
+from tuneyard.core.checkout import ROOT
 from tuneyard.core.cli import cli
 from tuneyard.core.datasets import eval_split
 from tuneyard.core.errors import RequestError
@@ -142,11 +144,16 @@ def run(*words: str) -> Result:
             ["'alone'", "no eval split", "alone_eval", "data init data/alone.json --split"],
         ),
         (["--dataset", "answers"], ["'answers'", "--dataset answers_train"]),
+        (["--dataset", "answers_eval"], ["eval split of answers_train", "--dataset answers_train"]),
+        (["--dataset", "marked_eval"], ["eval split of marked", "--dataset marked"]),
+        (["--dataset", "answers_train,marked"], ["one dataset", "--dataset answers_train)", "`dataset:`"]),
         (["--dataset", "answer_train"], ["answer_train", "did you mean", "answers_train"]),
         (["--dataset", "hub_train"], ["hub_train", "not on this machine", "owner/rows"]),
         (["--dataset", "answers_train", "--stage", "dpo"], ["--stage dpo", "plain answers", "--stage sft"]),
         (["--dataset", "pairs_train", "--stage", "kto"], ["--stage kto", "dpo or orpo or simpo or rm"]),
         (["--dataset", "answers_train", "--for", "3xNONE"], ["'3xNONE'", "expected", "A100-80"]),
+        (["--dataset", "answers_train", "--for", "H100@1.9"], ["price", "recipe plan", "--for H100"]),
+        (["--dataset", "answers_train", "--out", "there.yaml/r.yaml"], ["there.yaml is no folder"]),
         (["--dataset", "answers_train", "--out", "r.txt"], ["r.txt", ".yaml"]),
         (["--dataset", "answers_train", "--out", "there.yaml"], ["there.yaml", "exists"]),
     ],
@@ -157,6 +164,13 @@ def test_refusals_before_llamafactory_starts(folder: Path, words: list[str], par
     assert isinstance(ended.exception, RequestError)
     printed(str(ended.exception), *parts)
     assert not Path("r.yaml").exists() and Path("there.yaml").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, _: Path(path) != folder)
+    ended = run("--out", "new/r.yaml", "--model", "me/model", "--dataset", "answers_train")
+    assert isinstance(ended.exception, RequestError)
+    printed(str(ended.exception), f"--out new/r.yaml: {folder} is no folder that can be written to")
 
 
 # Lengths
@@ -191,7 +205,7 @@ def test_blocks_of_running_text() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "ranks", "batch"),
-    [(400, 1, 16), (399, 1, 8), (24, 1, 4), (1200, 4, 16), (24, 8, 8), (9999, 32, 32)],
+    [(400, 1, 16), (399, 1, 8), (24, 1, 4), (1200, 4, 16), (24, 8, 8), (9999, 32, 32), (3, 1, 3), (3, 4, 4)],
 )
 def test_rows_of_a_step(rows: int, ranks: int, batch: int) -> None:
     assert rows_of_step(rows, ranks) == batch
@@ -307,9 +321,13 @@ class Measures:
 
 @pytest.fixture
 def written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Write a recipe of `answers_train` by measures; its settings and its text, or the error."""
+    """Write a recipe of `answers_train` by measures; its settings and its text, or the error.
+
+    `written.summary` is what the command printed, `written.checked` the recipe that was checked.
+    """
 
     def checked(_: object, recipe: Recipe, wanted: RecipeRequest) -> Checked:
+        write.checked = recipe
         return Checked(recipe, wanted.machine, [], [])
 
     monkeypatch.setattr(new, "_checked", checked)
@@ -321,12 +339,14 @@ def written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         if ended.exception is not None:
             assert not Path("my recipe.yaml").exists()
             return ended.exception
-        text = Path("my recipe.yaml").read_text()
-        Path("my recipe.yaml").unlink()
-        assert (
-            "result: my recipe.yaml" in ended.stderr
-            and "tuneyard recipe train 'my recipe.yaml'" in ended.stderr
-        )
+        out = "my recipe.yaml"
+        if "--out" in words:
+            out = words[words.index("--out") + 1]
+        text = Path(out).read_text()
+        Path(out).unlink()
+        assert f"result: {out}" in ended.stderr
+        assert f"tuneyard recipe train {shlex.quote(out)}" in ended.stderr
+        write.summary = ended.stdout
         return yaml.safe_load(text), text
 
     return write
@@ -354,18 +374,62 @@ def test_a_whole_recipe(written: Any) -> None:
     [
         (["--for", "T4", "--method", "qlora"], {"fp16": True, "quantization_bit": 4, "bf16": None}),
         (["--for", "cpu"], {"use_cpu": True, "bf16": None, "fp16": None, "per_device_train_batch_size": 4}),
-        (["--for", "4xT4"], {"deepspeed": "recipes/deepspeed/z3.json", "fp16": True}),
+        (["--for", "4xT4"], {"deepspeed": "z3.json", "fp16": True}),
         (["--method", "dora"], {"use_dora": True, "bf16": True}),
         (["--method", "oft"], {"finetuning_type": "oft", "learning_rate": 1e-4}),
     ],
 )
 def test_machines_and_methods(written: Any, words: list[str], expected: dict[str, object]) -> None:
     settings, _ = written(*words)
-    for key, value in expected.items():
-        found = settings.get(key)
-        if key == "deepspeed":
-            found = str(found)[-len(str(value)) :]  # the bundled file
-        assert found == value, key
+    assert {key: settings.get(key) for key in expected} == expected
+
+
+ZERO_FILE = ROOT / "recipes/deepspeed/z3.json"
+
+
+def test_the_zero_file_travels_with_the_recipe(written: Any, folder: Path) -> None:
+    settings, text = written("--for", "4xT4", "--out", "build/r.yaml")
+    assert settings["deepspeed"] == "build/z3.json" and str(ROOT) not in text
+    assert Path("build/z3.json").read_bytes() == ZERO_FILE.read_bytes()
+    printed(written.summary, "deepspeed    build/z3.json", "travels with the recipe")
+    again, _ = written("--for", "4xT4", "--out", str(folder / "build/r.yaml"))  # the copy is there
+    assert again["deepspeed"] == "build/z3.json"
+
+
+def test_the_zero_file_of_the_current_folder_is_not_copied(written: Any, folder: Path) -> None:
+    Path("recipes/deepspeed").mkdir(parents=True)
+    Path("recipes/deepspeed/z3.json").write_bytes(ZERO_FILE.read_bytes())
+    settings, _ = written("--for", "4xT4")
+    assert settings["deepspeed"] == "recipes/deepspeed/z3.json" and not Path("z3.json").exists()
+
+
+def test_another_file_is_not_replaced_by_the_zero_file(written: Any) -> None:
+    Path("z3.json").write_text("mine")
+    error = written("--for", "4xT4")
+    assert isinstance(error, RequestError) and Path("z3.json").read_text() == "mine"
+    printed(str(error), "z3.json: is another file", "--out")
+
+
+def test_the_check_reads_the_bundled_zero_file(written: Any) -> None:
+    """The copy does not exist before the check has passed."""
+    written("--for", "4xT4")
+    assert written.checked.settings["deepspeed"] == str(ZERO_FILE)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ({}, "template     none: plain text"),
+        ({"name": None}, "template     none: the chat template of the tokenizer"),
+    ],
+)
+def test_the_summary_says_why_there_is_no_template(
+    written: Any, template: dict[str, Any], words: str
+) -> None:
+    if template:
+        template = {**Measures().template, **template}
+    written(template=template)
+    assert words in written.summary.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -379,10 +443,15 @@ def test_machines_and_methods(written: Any, words: list[str], expected: dict[str
             {"template": {"name": "yi", "findings": [{"message": "at token 3 it trains 'x'"}]}},
             ["no template", "nearest is yi", "at token 3"],
         ),
+        (
+            ["--for", "1000xB200"],
+            {"lengths": {"answers_train": [[9]] * 82, "answers_eval": [[9]] * 9}},
+            ["1,000 rows", "answers_train has 82 rows", "at most 82 GPUs", "--for 4xB200"],
+        ),
         (["--for", "T4"], {}, ["--for T4", "1,000 tokens", "16 GB", "--for 1xA10", "--method qlora"]),
         (
             ["--for", "8xB200", "--method", "full"],
-            {"lengths": {"answers_train": [[10_000_000]], "answers_eval": [[1]]},
+            {"lengths": {"answers_train": [[10_000_000]] * 8, "answers_eval": [[1]]},
              "model": {**Measures().model, "positions": None}},
             ["more than any machine", "10,000,000 tokens", "compile shorter rows"],
         ),

@@ -7,7 +7,15 @@ import pytest
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes import plan as plan_module
-from tuneyard.recipes.plan import ExpectedRows, _lines, _table_lines, epoch_of, make_plans, read_offer
+from tuneyard.recipes.plan import (
+    ExpectedRows,
+    _lines,
+    _lines_below,
+    _table_lines,
+    epoch_of,
+    make_plans,
+    read_offer,
+)
 from tuneyard.recipes.recipe import Recipe
 
 SETTINGS = {
@@ -96,6 +104,13 @@ def test_several_machines_are_one_table(recipe, laid_out):
     assert [line.split()[0] for line in lines if not line.startswith("|")][1:] == [
         "tokens", "parameters", "disk",
     ]  # fmt: skip
+
+
+def test_the_disk_is_that_of_this_machine(recipe, laid_out, monkeypatch):
+    monkeypatch.setattr(plan_module.costs, "disk_of", lambda *_: (10**10, 3, 27 * 10**9))
+    plans = make_plans(recipe(), [read_offer("A100")], None, ExpectedRows(9999, 400))
+    (line,) = [line for line in _lines_below(plans) if line.startswith("disk ")]
+    assert line.endswith("NOT enough disk, 27 GB are free on this machine")
 
 
 def test_more_gpus_take_less_time(recipe, laid_out):
