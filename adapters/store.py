@@ -6,6 +6,7 @@ An unknown prefix or a missing tensor is an error here. PEFT fills missing tenso
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,6 +107,16 @@ class Adapter:
     def triangles(self, module: str) -> Array:
         """OFT's upper triangles [blocks, size·(size − 1)/2] of a module's skew matrices, as fp32."""
         return self.weights.read(f"{PREFIX}{module}{ROTATION}")
+
+    def require_finite(self) -> None:
+        """Read every tensor; `ContentError` for the first with NaN or infinity, as in `merge`."""
+        for name in self.weights.tensors:
+            self.weights.read(name)
+
+    def fuse_command(self, base: str) -> str:
+        """The command that adds the adapter to its base, for the message of a format that cannot hold it."""
+        words = ["tuneyard", "adapter", "fuse", str(self.folder), "--base", base]
+        return shlex.join([*words, "--out", f"models/{self.name}"])
 
     def full_tensor(self, name: str) -> Array:
         """One of `full_tensors` as fp32."""

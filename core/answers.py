@@ -12,8 +12,8 @@ FORM_FIELD = re.compile(r"\{\{ ?(?:name|author) ?\}\}")
 """Fields of LLaMA-Factory's identity data, which is a form."""
 MESSAGES = {
     EMPTY: "an answer is empty: only the end of its turn is learned",
-    UNFILLED: "{{name}} or {{author}} is not filled in: the model will say it",
-    SAME: "chosen and rejected are the same within cutoff_len: nothing tells them apart",
+    UNFILLED: "{{name}} or {{author}} is not filled in: the model learns to write the field",
+    SAME: "chosen and rejected are the same within cutoff_len: the pair teaches no preference",
 }
 PAIRED = ("rm", "dpo")  # stages whose rows have a chosen and a rejected answer
 

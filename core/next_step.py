@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
-from click.exceptions import Exit
+from click.exceptions import Exit, NoSuchOption
 
 from tuneyard.core.language import tr
 
 _IS_QUIET = f"{__name__}.quiet"
 _NEXT_STEP = f"{__name__}.next_step"
+MOST_COMMANDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,13 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
     else:
         line = tr("result: {place}", place=place)
     context.meta[_NEXT_STEP] = NextStep(line, command)
+
+
+def print_next_step() -> None:
+    """Print the next step at once, in a command that serves until it is stopped."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        _print(context)
 
 
 def has_next_step() -> bool:
@@ -105,6 +113,17 @@ class TuneyardCommand(click.Command):
             return [*params, QUIET, last]
         return [*params, last, QUIET]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words. For an unknown option, the error names the commands of the group that have it."""
+        try:
+            return super().parse_args(ctx, args)
+        except NoSuchOption as error:
+            paths = _commands_with(ctx, error.option_name)
+            if not paths:
+                raise
+            message = f"{error.message} It is an option of {' and '.join(paths)}."
+            raise NoSuchOption(error.option_name, message, error.possibilities, ctx) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, then print its two last lines."""
         try:
@@ -114,6 +133,24 @@ class TuneyardCommand(click.Command):
             raise
         _print(ctx)
         return value
+
+
+def _commands_with(context: click.Context, option: str) -> list[str]:
+    """Each command of the same group that has the option, such as `tuneyard eval compare --calibrate`.
+
+    It imports every command of the group. Only an error costs that time.
+    """
+    parent = context.parent
+    if parent is None or not isinstance(parent.command, click.Group):
+        return []
+    paths: list[str] = []
+    for name in parent.command.list_commands(parent):
+        command = parent.command.get_command(parent, name)
+        if command is None:
+            continue
+        if any(option in parameter.opts for parameter in command.params):
+            paths.append(f"`{parent.command_path} {name} {option}`")
+    return paths[:MOST_COMMANDS]
 
 
 def _print(context: click.Context) -> None:

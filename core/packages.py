@@ -9,20 +9,19 @@ from pathlib import Path
 from tuneyard.core.checkout import ROOT
 
 CORE = (
-    "click", "datasets", "httpx", "huggingface_hub", "jinja2", "jsonschema", "jsonschema_rs",
-    "lxml", "matplotlib", "numpy", "omegaconf", "openpyxl", "orjson", "pyarrow", "rensa", "tqdm",
+    "click", "datasets", "httpcore", "httpx", "huggingface_hub", "jinja2", "jsonschema", "jsonschema_rs",
+    "lxml", "matplotlib", "numpy", "omegaconf", "openpyxl", "orjson", "packaging", "pyarrow", "rensa", "tqdm",
     "yaml", "zstandard",
 )  # fmt: skip
 """Import names of the packages in requirements-core.lock. A test compares them with pyproject.toml."""
 VLLM_ENVIRONMENT = ".venv-vllm"
+"""Folder of the environment with vLLM, beside .venv."""
+OLDEST_VLLM = "0.26"
+"""The bound of the extra [vllm] in pyproject.toml: the oldest that the tests score with."""
 TRAIN = "train"
 """The extra of pyproject.toml for training and evaluation; in a checkout, `make setup` installs it."""
 OF_EXTRAS = {TRAIN: ("bitsandbytes", "deepspeed"), "wandb": ("wandb",)}
 """Distributions that recipes may need, by the extra that installs them."""
-OWN_ENVIRONMENT = (
-    f"it wants an environment of its own, with or without a GPU: python3 -m venv "
-    f'{VLLM_ENVIRONMENT} && {VLLM_ENVIRONMENT}/bin/pip install -e ".[vllm]" (docs/eval-nli.md)'
-)
 
 
 def is_checkout() -> bool:
@@ -38,8 +37,8 @@ def missing(module: str) -> str:
 
 def _fix(name: str) -> str:
     if name == "vllm":
-        return OWN_ENVIRONMENT
-    if name == "jieba":
+        return f"it has an environment of its own, also without a GPU: {vllm_set_up()} (docs/eval-nli.md)"
+    if name in ("jieba", "xllamacpp"):
         return f"install it with: {_pip_install(name)}"
     if not is_checkout():
         if name in CORE:
@@ -53,6 +52,32 @@ def _fix(name: str) -> str:
     if name in CORE:
         setup = '"make setup-core" (or "make setup" for training and evaluation)'
     return f'run {setup}, then "source .venv/bin/activate"'
+
+
+def vllm_set_up() -> str:
+    """Commands that make an environment with vLLM and run tuneyard there."""
+    return f"{_make_vllm_environment()} && {VLLM_ENVIRONMENT}/bin/tuneyard …"
+
+
+def after_vllm_setup(command: str) -> str:
+    """Next command to type, with `vllm` on PATH, preceded by the set-up of its environment."""
+    if shutil.which("vllm"):
+        return command
+    environment = Path(VLLM_ENVIRONMENT)
+    if is_checkout() and Path.cwd() != ROOT:
+        environment = ROOT / VLLM_ENVIRONMENT
+    programs = environment / "bin"
+    command = f'PATH={shlex.quote(str(programs))}:"$PATH" {command}'
+    if (programs / "vllm").is_file():
+        return command
+    return _set_up_first(_make_vllm_environment(), command)
+
+
+def _make_vllm_environment() -> str:
+    if is_checkout():
+        return in_checkout("make setup-vllm")
+    install = f'{VLLM_ENVIRONMENT}/bin/pip install "tuneyard[train,vllm]"'
+    return f"python3 -m venv {VLLM_ENVIRONMENT} && {install}"
 
 
 def in_checkout(command: str) -> str:
@@ -75,7 +100,10 @@ def after_setup(command: str, *modules: str) -> str:
     """Next command to type, preceded by the set-up command if a package that it needs is missing."""
     if all(find_spec(module) for module in modules):
         return command
-    setup = set_up_command()
+    return _set_up_first(set_up_command(), command)
+
+
+def _set_up_first(setup: str, command: str) -> str:
     if "&&" in setup:  # the command itself runs in this folder
         setup = f"({setup})"
     return f"{setup} && {command}"

@@ -40,6 +40,14 @@ class Conversation:
     images: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SavedTemplate:
+    """The text of a chat template in Jinja, and the file that has it."""
+
+    file: Path
+    text: str
+
+
 def conversation(
     record: Mapping[str, object], entry: Mapping[str, object], place: str, answer: int = 0
 ) -> Conversation:
@@ -104,18 +112,31 @@ def refuse_media(
         raise ContentError(f"{place}: {column}: rows with {kind} are not scored here ({hint})")
 
 
-def saved_chat_template(folder: Path) -> str | None:
+def find_chat_template(folder: Path) -> SavedTemplate | None:
     """Read the chat template saved in a model or adapter folder, None without one."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        try:
+            return SavedTemplate(file, file.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise ContentError(
+                f"{file}: not UTF-8 at byte {error.start}; write the template again"
+            ) from error
     config = folder / "tokenizer_config.json"
     if not config.is_file():
         return None
     template = read_object(config).get("chat_template")
     if not isinstance(template, str):
         return None
-    return template
+    return SavedTemplate(config, template)
+
+
+def saved_chat_template(folder: Path) -> str | None:
+    """Text of the chat template saved in a model or adapter folder, None without one."""
+    saved = find_chat_template(folder)
+    if saved is None:
+        return None
+    return saved.text
 
 
 def chat_renderer(
@@ -213,7 +234,7 @@ def llamafactory_messages(messages: list[Message]) -> tuple[list[Message], str |
 def llamafactory_template(
     tokenizer: "PreTrainedTokenizerBase", name: str, think: bool
 ) -> "tuple[Template, PreTrainedTokenizerBase]":
-    """LLaMA-Factory's template `name`, and a copy of the tokenizer with the special tokens that it sets.
+    """A copy of LLaMA-Factory's template `name`, and of the tokenizer with the special tokens that it sets.
 
     Without a name ("") it is parsed from the tokenizer's chat template, or `empty`, as for a recipe.
     """

@@ -9,14 +9,14 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from tuneyard.core.errors import ContentError
+from tuneyard.core.errors import TimeLimitError
 
 SECONDS = 5.0
 
 
 @contextlib.contextmanager
 def bounded(code: str, seconds: float | None = None) -> Iterator[None]:
-    """Stop the block with `ContentError` after `seconds` (5) of CPU time. The message names the `code`.
+    """Stop the block with `TimeLimitError` after `seconds` (5) of CPU time. The message names the `code`.
 
     Blocks may be nested. Only the main thread gets signals: in another one the block runs without a bound.
     """
@@ -26,7 +26,7 @@ def bounded(code: str, seconds: float | None = None) -> Iterator[None]:
     seconds = SECONDS if seconds is None else seconds
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        raise ContentError(
+        raise TimeLimitError(
             f"{code}: stopped after {seconds:g} s of computing; repeats inside repeats, such as (a+)+, can "
             "take for ever: write it without them"
         )

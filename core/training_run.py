@@ -6,9 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tuneyard.core.documents import read_yaml
 from tuneyard.core.files import read_object, sha256
 
 TRAINING = "training.json"  # written last: its existence means that the training is finished
+SETTINGS = (
+    "recipe.yaml",
+    "training_args.yaml",
+)  # of a training that `recipe train`, or LLaMA-Factory's web page, began
 STARTED = "started.json"  # the inputs of the training that writes here, finished or not
 # Of the model card that transformers writes.
 CARD_SENTENCE = re.compile(r"fine-tuned version of .*? on (the .+?) datasets?\.")
@@ -42,6 +47,20 @@ def training_inputs(folder: Path) -> dict[str, Any]:
     if not isinstance(inputs, dict):
         return {}
     return inputs
+
+
+def training_settings(folder: Path) -> dict[str, Any]:
+    """Settings of the training that wrote an adapter, a run or a checkpoint; {} if unknown."""
+    settings = training_inputs(folder).get("settings")
+    if isinstance(settings, dict):
+        return settings
+    for record_folder in record_folders(folder):
+        for name in SETTINGS:
+            if (record_folder / name).is_file():
+                settings = read_yaml(record_folder / name, "recipe").value
+                if isinstance(settings, dict):
+                    return settings
+    return {}
 
 
 def training_data(folder: Path) -> list[dict[str, Any]]:

@@ -167,7 +167,7 @@ OBJECTIVES = {
 
 
 def objectives_of(entry: Mapping[str, object]) -> list[str]:
-    """Names of the objectives that learn what a dataset's rows are for; the first is the default.
+    """Names of the objectives that fit a dataset's rows; the first is the default.
 
     LLaMA-Factory also trains plain answers in stage pt, but then it learns their questions alone.
     """

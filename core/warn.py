@@ -1,4 +1,4 @@
-"""Warnings on stderr, and what a command has reported already."""
+"""Warnings on stderr, and the warnings that a command has printed already."""
 
 import click
 

@@ -1,31 +1,50 @@
-"""tuneyard eval chat --model models/demo-base [--adapter rte] [--once TEXT]
+"""tuneyard eval chat --model models/demo-base [--adapter rte] [--url http://localhost:8000/v1] [--once TEXT]
 
-Talk to a model, with or without adapters, in the terminal. Answers appear as they are generated.
+Talk to a model, with or without adapters, in the terminal. Answers appear as they are generated. With --url a
+served model answers, alone or next to the model here.
 `exit`, `quit` or Ctrl-D ends the conversation, Ctrl-C ends an answer, `/use NAME` switches the adapter.
 See docs/eval-chat.md.
 """
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
 from tuneyard.core.cli import cli_command
-from tuneyard.core.errors import RequestError, TuneyardError, run_command, show_value
+from tuneyard.core.errors import RequestError, TuneyardError, for_terminal, run_command, show_value
 from tuneyard.core.prompt import Encode, Message
+from tuneyard.eval.backends.connection import TIMEOUT, Connection
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
 from tuneyard.eval.backends.load import Model
+from tuneyard.eval.backends.scorers import Messages
+from tuneyard.eval.backends.server import Server, check_url, open_server
 from tuneyard.eval.datasets.prompts import trained_system
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.scoring.candidates import Candidate, open_models
-from tuneyard.eval.scoring.options import Finite, ScoringRequest, loading_options, number, take
+from tuneyard.eval.scoring.options import (
+    Finite,
+    ScoringRequest,
+    dataset_dir,
+    loading_options,
+    number,
+    refuse_explicit,
+    server_options,
+    take,
+)
 
 WAYS_OUT = ("exit", "quit")
 USE = "/use"
+SHOWN = 20  # characters of a difference
+NO_ANSWER = "(no answer: nothing was said, or nothing but a thought)"
+SERVED_SAMPLING = ("temperature", "top_p")
+LOCAL_SAMPLING = ("preset", "repetition_penalty", "no_repeat_ngram_size")
+LOCAL = ("adapters", "same_base", "template", "bos", "dtype", "quantize", "dataset_dir")
+"""Options of a model in this process."""
 
 
 @cli_command(
@@ -34,7 +53,7 @@ USE = "/use"
     "tuneyard eval chat --model models/demo-base --adapter demo-rte --once 'true or false?' "
     "--max-new-tokens 4",
 )
-@click.option("--model", required=True, metavar="DIR|ID", help="Model or LoRA folder, or hub id.")
+@click.option("--model", metavar="DIR|ID", help="Model or LoRA folder, or hub id.")
 @click.option(
     "--adapter",
     "adapters",
@@ -42,8 +61,10 @@ USE = "/use"
     metavar="NAME[=DIR]",
     help="Talk to this adapter; NAME alone means saves/NAME, a:0.5+b:0.5 several by weight. Repeatable.",
 )
+@server_options()
 @click.option("--once", metavar="TEXT", help="Answer this and leave.")
 @click.option("--system", metavar="TEXT", help="What the model is told first.  [as it was trained]")
+@dataset_dir
 @click.option("--think", is_flag=True, help="Let a model think, and show it.")
 @number("--max-new-tokens", "The longest answer.", default=512)
 @click.option(
@@ -60,21 +81,41 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
     """Talk to a model in the terminal, or have it answer one question.
 
     It answers as its generation_config says, greedily where that says nothing; the options go before it.
+    With --url a served model answers. With --model too, both answer greedily, to see where they differ.
     """
     if once is not None and not once.strip():
         raise RequestError("--once: found an empty text, expected a question")
     options["out"] = Path()
     request = take(options)
-    opened = open_models(request)
-    sampling = choose_sampling(opened.local, preset, options)
+    served = None
+    if request.url:
+        served = _open_served(request, options)
+        if not request.model:
+            if system:
+                served.messages.append({"role": "system", "content": system})
+            if once is None:
+                converse(served, served.server.name, [served.server.name])
+            else:
+                served.answer(once)
+            return
+    elif not request.model:
+        raise click.UsageError("Missing option '--model' for a model here, or '--url' for a served one.")
+    else:
+        refuse_explicit(["served_model", "timeout"], "it is for --url")
+    opened = open_models(replace(request, url=None, served_model=None, timeout=None))
+    sampling: Sampling = choose_sampling(opened.local, preset, options)
+    if served:
+        sampling = {name: options[name] for name in SERVED_SAMPLING if options[name] is not None}
     candidates = {candidate.name: candidate for candidate in opened.candidates}
     first = opened.candidates[-max(1, len(request.adapters))]  # the first adapter, else the model
     name: str | None = first.name
     turns: list[Message] = []
     while name is not None:
         candidate = candidates[name]
-        messages = [*_begin(candidate, system), *turns]
-        chat = Chat(request, opened.local, candidate.prompting.encode, sampling, messages)
+        messages = [*_begin(candidate, system, request.dataset_dir), *turns]
+        chat: AnswersTexts = Chat(request, opened.local, candidate.prompting.encode, sampling, messages)
+        if served and isinstance(chat, Chat):
+            chat = SideBySide(name, chat, served)
         with opened.applied(candidate):
             if once is None:
                 name = converse(chat, name, list(candidates))
@@ -84,14 +125,31 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
         turns = [message for message in chat.messages if message["role"] != "system"]
 
 
-def _begin(candidate: Candidate, system: str | None) -> list[Message]:
+def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "ServedChat":
+    """Connect to the server. `RequestError` for options that it cannot take."""
+    refuse_explicit(LOCAL_SAMPLING, "OpenAI's interface does not have it: leave it out with --url")
+    if not request.model:
+        refuse_explicit(LOCAL, "it is for a model here: add --model, or leave it out with --url")
+    connection = Connection(check_url(str(request.url)), request.timeout or TIMEOUT, again="try again")
+    name = request.served_model or request.model or ""
+    settings: dict[str, object] = {"max_tokens": request.max_new_tokens}
+    if request.model:
+        settings["temperature"] = 0.0
+    for option in SERVED_SAMPLING:
+        if options[option] is not None:
+            settings[option] = options[option]
+    server = open_server(connection, name, bool(request.served_model))
+    return ServedChat(server, settings, request.think)
+
+
+def _begin(candidate: Candidate, system: str | None, dataset_dir: Path | None) -> list[Message]:
     """Start a conversation with the user's system text, or with that of the adapters' training.
 
     The training's system text is printed. An empty list means no system message.
     """
     if system is None and candidate.parts:
         try:
-            texts = {trained_system(part.adapter.folder) for part in candidate.parts}
+            texts = {trained_system(part.adapter.folder, dataset_dir) for part in candidate.parts}
             if len(texts) > 1:
                 click.echo("(no system text: the adapters were trained with different ones)", err=True)
             else:
@@ -103,6 +161,77 @@ def _begin(candidate: Candidate, system: str | None) -> list[Message]:
     if system:
         return [{"role": "system", "content": system}]
     return []
+
+
+class AnswersTexts(Protocol):
+    """What `converse` needs: the messages so far, and an answer to the next text."""
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages so far, the system text first."""
+
+    def answer(self, text: str) -> None:
+        """Print the answer to a text and remember both."""
+
+
+@dataclass(slots=True)
+class ServedChat:
+    """A conversation with a served model, which gets the messages and these settings."""
+
+    server: Server
+    settings: Mapping[str, object]
+    think: bool
+    messages: list[Message] = field(default_factory=list)
+
+    def answer(self, text: str) -> None:
+        """Print the answer to a text and remember both. `RequestError` if the server gives none."""
+        question: Message = {"role": "user", "content": text}
+        answer = self.ask([*self.messages, question])
+        self.messages += [question, {"role": "assistant", "content": answer}]
+
+    def ask(self, messages: Messages) -> str:
+        """Print the answer to some messages. Its text is without the thought."""
+        (generated,) = self.server.chat([messages], self.settings)
+        visible = generated if self.think else without_thoughts(generated, True)
+        click.echo(for_terminal(visible))
+        answer = cut_thought(generated)
+        if not answer:
+            click.echo(NO_ANSWER, err=True)
+        return answer
+
+
+@dataclass(slots=True)
+class SideBySide:
+    """A conversation with a model here. A served model answers each question after the same messages."""
+
+    name: str
+    here: "Chat"
+    served: ServedChat
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages of the conversation here."""
+        return self.here.messages
+
+    def answer(self, text: str) -> None:
+        """Print both answers to a text, and where they begin to differ."""
+        click.echo(f"{self.name}:")
+        self.here.answer(text)
+        *messages, answer = self.here.messages
+        click.echo(f"{for_terminal(self.served.server.name)} ({self.served.server.url}):")
+        served_answer = self.served.ask(messages)
+        click.echo(f"({difference(answer['content'], served_answer)})", err=True)
+
+
+def difference(answer: str, served: str) -> str:
+    """Where two answers begin to differ."""
+    if answer == served:
+        return "the same answer"
+    place = 0
+    while answer[place : place + 1] == served[place : place + 1]:
+        place += 1
+    here, there = show_value(answer[place : place + SHOWN]), show_value(served[place : place + SHOWN])
+    return f"they differ from character {place + 1} on: {here} here, {there} served"
 
 
 @dataclass(slots=True)
@@ -142,7 +271,7 @@ class Chat:
             answer = cut_thought(generated)
             self.messages.append({"role": "assistant", "content": answer})
         if not answer:
-            click.echo("(no answer: nothing was said, or nothing but a thought)", err=True)
+            click.echo(NO_ANSWER, err=True)
 
     def _fitting(self) -> list[int]:
         """Encode the messages; drop the oldest question and answer until the prompt fits the context."""
@@ -164,7 +293,7 @@ class Chat:
             click.echo("(the context is full: the oldest question is forgotten)", err=True)
 
 
-def converse(chat: Chat, name: str, names: Sequence[str]) -> str | None:
+def converse(chat: AnswersTexts, name: str, names: Sequence[str]) -> str | None:
     """Answer line by line until the user leaves (None) or switches to another model (its name)."""
     if sys.stdin.isatty():
         click.echo(f"{name}: exit or quit leaves, Ctrl-C ends an answer", err=True)

@@ -32,7 +32,7 @@ from tuneyard.eval.nli import mass_warnings, mean_mass
 from tuneyard.eval.read.results import RESULTS, Prediction
 from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.command import Declared, scoring_command
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.options import ScoringRequest, dataset_dir
 from tuneyard.eval.scoring.task import Figure, Job, Task, line_of
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import average
@@ -57,6 +57,7 @@ PLAIN = "the benchmark's text (no chat template)"
             show_default=True,
             help="Folder with dev/ and test/ of the benchmark, or its id on the hub.",
         ),
+        dataset_dir,
         click.option("--subjects", metavar="A,B,…", help="Only these subjects.  [all that are there]"),
         click.option(
             "--shots",
@@ -76,10 +77,6 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
 
     Averages are over subjects, as in the benchmark, each with its n, 95 % interval and majority baseline.
     """
-    if request.backend != "hf":
-        raise RequestError(
-            f"--backend {request.backend}: CMMLU needs the probabilities of A to D, which hf gives"
-        )
     if request.template and not chat:
         raise RequestError("--template needs --chat: without it no template is used")
     if request.bos and not chat:
@@ -102,6 +99,11 @@ class Cmmlu(Task):
     kept = ("shots", "chat")
     summaries = (TABLE, SCORES)
 
+    @property
+    def chooses(self) -> bool:
+        """True: the letters' probabilities are compared."""
+        return True
+
     def prompted(self, opened: Opened) -> Opened:
         """Prompt in plain text, without a chat template, unless with --chat."""
         return opened if self.chat else _plain(opened)
@@ -118,7 +120,7 @@ class Cmmlu(Task):
 
         prompts, shots = {}, {}
         for row in range(len(job.rows)):
-            ids, shots[row] = prompt(exam, row, encode, job.model.context)
+            ids, shots[row] = prompt(exam, row, encode, job.opened.context)
             prompts[row] = array("i", ids)
         scorer = job.choosing({letter: [letter] for letter in LETTERS}, prompts)
 
@@ -172,7 +174,7 @@ class Cmmlu(Task):
 
 def _plain(opened: Opened) -> Opened:
     """Prompt with the text alone. It begins as the tokenizer begins any text."""
-    tokenizer = opened.local.tokenizer
+    tokenizer = opened.tokenizer
     digest = hashlib.sha256(b"").hexdigest()
 
     def encode(messages: list[dict[str, str]]) -> list[int]:

@@ -103,8 +103,6 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
             raise RequestError("--think needs --mode generate: a thought would come before the labels")
         if request.preset:
             raise RequestError("--preset needs --mode generate: nothing is sampled where labels are compared")
-        if request.backend != "hf":
-            raise RequestError(f"--backend {request.backend} only generates: give --mode generate with it")
         if request.rescore and options["parser"] != "word":
             raise RequestError("--parser: these labels were chosen by log-probabilities, nothing is parsed")
         if not options["check_generate"] and not request.rescore:
@@ -154,6 +152,11 @@ class Nli(Task):
     count: tuple[str, ...]
     check_generate: int
     summaries: tuple[str, ...] = ()
+
+    @property
+    def chooses(self) -> bool:
+        """True unless answers are generated."""
+        return self.mode == "choice"
 
     @property
     def shot_answers(self) -> Mapping[str, Sequence[str]]:
@@ -264,7 +267,7 @@ class Nli(Task):
             return {}
         generates = self.mode == "generate"
         answered = [row for row, line in enumerate(predictions) if "too_long" not in line]
-        can_choose = job.request.backend == "hf" and not job.request.think
+        can_choose = job.request.backend != "openai" and not job.request.think
         count = self.check_generate
         if generates and can_choose:
             count = CHECKED

@@ -50,7 +50,7 @@ def cli(request: ScoringRequest) -> Declared:
     """
     if request.backend != "hf":
         raise RequestError("eval.preference needs the model's probabilities, which a server does not show")
-    sets = read_preferences(request.datasets, request.data, request.cluster)
+    sets = read_preferences(request.datasets, request.data, request.cluster, request.dataset_dir)
     datasets = [preferences.dataset for preferences in sets]
     desirable = {each.dataset.name: each.desirable for each in sets if each.desirable}
     if not desirable:

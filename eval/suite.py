@@ -32,9 +32,16 @@ from tuneyard.eval.__main__ import cli as eval_commands
 from tuneyard.eval.backends import shards
 from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.read.results import RESULTS, TABLE, TABLE_JSON, check_new, suite_run
-from tuneyard.eval.scoring.candidates import open_models
+from tuneyard.eval.scoring.candidates import Opened, open_models
 from tuneyard.eval.scoring.command import Prepared, ScoringCommand
-from tuneyard.eval.scoring.options import ScoringRequest, model_options, resume_command, run_options, take
+from tuneyard.eval.scoring.options import (
+    ScoringRequest,
+    dataset_dir,
+    model_options,
+    resume_command,
+    run_options,
+    take,
+)
 from tuneyard.eval.scoring.pipeline import carry_out
 from tuneyard.eval.scoring.plan import plan_scoring
 from tuneyard.eval.scoring.task import Figure
@@ -59,6 +66,7 @@ Figures = dict[str, dict[str, dict[str, Figure]]]
 )
 @click.argument("suite", type=click.Path(path_type=Path), metavar="SUITE.yaml")
 @model_options
+@dataset_dir
 @click.option("--skip", multiple=True, metavar="STEP", help="Leave this step out. Repeatable.")
 @run_options
 @lang_option
@@ -74,10 +82,14 @@ def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
     for folder in (request.out, *(request.out / step.name for step in steps)):
         check_new(folder, COMMAND, resume=request.resume, force=request.force)
     prepared = {step.name: step.prepare(shared) for step in steps}
-    opened = open_models(request)
+    opened_by_use: dict[bool, Opened] = {}
     plans = {}
     for name, step in prepared.items():
-        plans[name] = plan_scoring(step.request, step.task, step.datasets, opened)
+        chooses = request.backend == "openai" and step.task.chooses  # a server gets token ids then
+        if chooses not in opened_by_use:
+            opened_by_use[chooses] = open_models(request, chooses=chooses)
+        plans[name] = plan_scoring(step.request, step.task, step.datasets, opened_by_use[chooses])
+    (opened, *_) = opened_by_use.values()  # the candidates have the same names
     with suite_run(request.out, COMMAND, [*plans], first=shards.first()):
         for name in list(plans):
             plan = plans.pop(name)  # its prompts are not needed any more once it is scored
@@ -86,7 +98,8 @@ def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
             carry_out(plan)
     if shards.first():
         report_steps(request, prepared, [candidate.name for candidate in opened.candidates])
-        next_step(request.out / TABLE, ["tuneyard", "eval", "chat", *same_options("--model", "--adapter")])
+        following = same_options("--model", "--adapter", "--dataset-dir")
+        next_step(request.out / TABLE, ["tuneyard", "eval", "chat", *following])
 
 
 def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], models: Sequence[str]) -> None:

@@ -93,11 +93,13 @@ def cli(
     """
     request = replace(take(options), command=COMMAND)
     if request.backend != "hf":
-        raise RequestError(f"--backend {request.backend} only generates: a sweep compares probabilities")
+        raise RequestError(
+            f"--backend {request.backend}: a sweep weights adapters, which only hf does: leave it out"
+        )
     if metric != ACCURACY_NAME:
         find_metric(metric)
     check_new(request.out, COMMAND, resume=request.resume, force=request.force)
-    sets = read_datasets(request.datasets, request.data, request.cluster)
+    sets = read_datasets(request.datasets, request.data, request.cluster, folder=request.dataset_dir)
     labels = label_sets(sets, options)
     summaries = (SWEEP, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in sets))
     task = Nli(labels, "choice", "word", check_generate=0, summaries=summaries, **options)

@@ -61,6 +61,34 @@ class Best:
     held_out: Mapping[str, float] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ChosenCheckpoint:
+    """The best evaluation among those of a run: (step, figure) of each, and the verdict on scored ones."""
+
+    curve: list[tuple[int, float]]
+    meaning: Metric
+    best: Best
+    judgement: Judgement | None = None
+
+    def lines(self) -> list[str]:
+        """The choice for the terminal: figures, verdict, checkpoint and advice."""
+        best = self.best
+        summary = "{metric}: {value:.4g} at step {step}, the best of {evaluations}"
+        figure = direction(best.metric, self.meaning)
+        evaluations = tr_counted(best.evaluations, "evaluation")
+        lines = [tr(summary, metric=figure, value=best.value, step=best.step, evaluations=evaluations)]
+        if best.held_out is not None:
+            values = [best.held_out[name] for name in ("value", "low", "high")]
+            text = "on the examples that did not choose it: {figure}, n = {n:,}"
+            lines.append(tr(text, figure=self.meaning.interval_text(values), n=int(best.held_out["n"])))
+        if self.judgement is not None:
+            lines.append(self.judgement.decision)
+        checkpoint = best.checkpoint or tr("not on the disk any more (save_total_limit)")
+        lines.append(tr("checkpoint: {path}", path=checkpoint))
+        lines.append(_advice(self.curve, best.step))
+        return lines
+
+
 @cli_command(
     "best",
     "tuneyard recipe train recipes/demo-rte.yaml max_steps=2 save_steps=1 eval_strategy=steps eval_steps=1 "
@@ -84,46 +112,46 @@ class Best:
 def command(output_dir: Path, metric: str | None, results: Path | None, as_json: bool) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
     require(output_dir, "output_dir of a training")
-    judgement = None
     if results:
-        metric = metric or PLAIN
-        judgement = judge_checkpoints(results, metric, output_dir / VERDICT)
-        curve, meaning, held_out = read_choice(judgement.table)
-        best = replace(find_best(curve, metric, output_dir, meaning), held_out=held_out)
+        chosen = choose_by_results(output_dir, results, metric or PLAIN)
     else:
-        is_explicit = metric is not None
-        metric = metric or "eval_loss"
-        try:
-            curve, meaning = read_curve(output_dir, metric), metric_of(metric)
-        except NotMeasuredError as error:
-            if is_explicit and error.measured:
-                raise error.as_wrong_option() from error
-            raise
-        best = find_best(curve, metric, output_dir, meaning)
-    plot(curve, best, output_dir / "best.png", meaning)
+        chosen = choose_by_training(output_dir, metric)
+    best = chosen.best
+    plot(chosen.curve, best, output_dir / "best.png", chosen.meaning)
     if as_json:
         click.echo(json.dumps(asdict(best), ensure_ascii=False))
         return
-    summary = "{metric}: {value:.4g} at step {step}, the best of {evaluations}"
-    figure = direction(metric, meaning)
-    evaluations = tr_counted(best.evaluations, "evaluation")
-    click.echo(tr(summary, metric=figure, value=best.value, step=best.step, evaluations=evaluations))
-    if best.held_out is not None:
-        values = [best.held_out[name] for name in ("value", "low", "high")]
-        text = "on the examples that did not choose it: {figure}, n = {n:,}"
-        click.echo(tr(text, figure=meaning.interval_text(values), n=int(best.held_out["n"])))
-    if judgement is not None:
-        click.echo(judgement.decision)
-    checkpoint = best.checkpoint or tr("not on the disk any more (save_total_limit)")
-    click.echo(tr("checkpoint: {path}", path=checkpoint))
-    click.echo(_advice(curve, best.step))
+    click.echo("\n".join(chosen.lines()))
     click.echo(tr("curve: {path}", path=output_dir / "best.png"))
     weights = Path(best.checkpoint or output_dir)
     if (weights / ADAPTER_CONFIG).is_file():
-        command = ["tuneyard", "adapter", "show", weights]
+        next_step(weights, ["tuneyard", "adapter", "show", weights])
     else:
-        command = ["tuneyard", "eval", "chat", "--model", weights]
-    next_step(weights, command)
+        next_step(weights, ["tuneyard", "eval", "chat", "--model", weights])
+
+
+def choose_by_training(output_dir: Path, metric: str | None) -> ChosenCheckpoint:
+    """Choose by the evaluations of the training itself: `metric`, or eval_loss.
+
+    `NotMeasuredError` if it has no such figure, `RequestError` if the user named the metric.
+    """
+    name = metric or "eval_loss"
+    meaning = metric_of(name)
+    try:
+        curve = read_curve(output_dir, name)
+    except NotMeasuredError as error:
+        if metric is not None and error.measured:
+            raise error.as_wrong_option() from error
+        raise
+    return ChosenCheckpoint(curve, meaning, find_best(curve, name, output_dir, meaning))
+
+
+def choose_by_results(output_dir: Path, results: Path, metric: str) -> ChosenCheckpoint:
+    """Choose among scored checkpoints on one half of the examples; the best has the other half's figure."""
+    judgement = judge_checkpoints(results, metric, output_dir / VERDICT)
+    curve, meaning, held_out = read_choice(judgement.table)
+    best = replace(find_best(curve, metric, output_dir, meaning), held_out=held_out)
+    return ChosenCheckpoint(curve, meaning, best, judgement)
 
 
 def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:

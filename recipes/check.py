@@ -37,7 +37,7 @@ from tuneyard.core.training_run import STARTED, TRAINING
 from tuneyard.recipes.answer_rules import packs, problems_of_answer
 from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
 from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, read_datasets
-from tuneyard.recipes.hardware import Machine, machine, world_size
+from tuneyard.recipes.hardware import Machine, machine, target_option, world_size
 from tuneyard.recipes.llamafactory_client import Answer, LlamaFactory, ask, ask_weights
 from tuneyard.recipes.output_dir import changed_inputs, changed_world_size, inputs_of
 from tuneyard.recipes.recipe import Recipe, find_recipe, read_recipe
@@ -114,14 +114,7 @@ class CheckOptions:
 )
 @click.argument("arguments", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
 @click.option("--model", help="Take tokenizer and config from this model folder (for a hub id, offline).")
-@click.option(
-    "--for",
-    "trains_on",
-    default="gpu",
-    show_default=True,
-    metavar="gpu|cpu|this|4xA100-80",
-    help="Target machine. Problems of this machine are notes, unless you choose `this`.",
-)
+@target_option("Target machine. Problems of this machine are notes, unless you choose `this`.")
 @click.option("--show-weights", type=click.IntRange(1), metavar="N", help="Show N rows with their weights.")
 @click.option("--quick", is_flag=True, help="Only what is found at once, without asking LLaMA-Factory.")
 @click.option("--watch", is_flag=True, help="Check again after every edit, until Ctrl-C.")

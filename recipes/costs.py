@@ -400,8 +400,8 @@ def _images(shapes: Shapes, setup: Setup) -> float:
 def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
     """Bytes of one checkpoint: the parameters that are saved, and the optimizer's state unless `only_model`.
 
-    An adapter is saved alone. A model is saved as it is trained: in fp32, frozen parameters, and all under
-    DeepSpeed or BAdam, in bf16.
+    An adapter is saved alone. A model is saved in the type of its training: trained parameters in fp32,
+    frozen ones in bf16. Under DeepSpeed or BAdam all are in bf16.
     """
     trained_bytes = setup.trained_bytes
     if setup.full and (setup.stage >= 2 or setup.one_block):

@@ -95,7 +95,7 @@ def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, obje
     if folder == "ONLINE" or folder.startswith("REMOTE:"):
         return {}, f"dataset_dir: {folder}"
     entries = read_registry(Path(folder))
-    if name not in entries:  # held-out datasets are not trained on: none of them is meant
+    if name not in entries:  # a held-out dataset is no suggestion for training
         alike = [entry for entry in entries if key == "eval_dataset" or not entry.endswith(HELD_OUT)]
         raise not_registered(name, Path(folder), entries, alike)
     entry = entries[name]
@@ -127,7 +127,7 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
         return NamedDataset(key, name, None), problems
     records, sampled = read_records(path), entry.get("num_samples")
     if not records:
-        problems.append(recipe.problem("E321", key, f"{path}: holds no records"))
+        problems.append(recipe.problem("E321", key, f"{path}: has no records"))
     columns = entry.get("columns")
     mapped = columns.values() if isinstance(columns, dict) else ()
     problems.extend(_unread_answers(recipe, key, name, entry, records))

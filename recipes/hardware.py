@@ -3,10 +3,12 @@
 import ctypes
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import click
 
 from tuneyard.core.errors import RequestError, nearest
 from tuneyard.core.files import versions
@@ -63,6 +65,18 @@ class Machine:
 
     gpus: tuple[Gpu, ...]
     here: bool = False
+
+
+def target_option(description: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Option `--for` of a command, as `trains_on`: the name of one machine, for `machine`."""
+    return click.option(
+        "--for",
+        "trains_on",
+        default="gpu",
+        show_default=True,
+        metavar="gpu|cpu|this|4xA100-80",
+        help=description,
+    )
 
 
 def machine(name: str) -> Machine:

@@ -1,6 +1,6 @@
-"""`tuneyard eval compare` on the results of trainings: which one to ship, from the examples themselves.
+"""The verdict on scored trainings, by `tuneyard eval compare` on their examples.
 
-`recipe sweep` and `recipe best` judge by this one command. They read what it writes.
+`recipe sweep` and `recipe best` run this command and read its files.
 """
 
 import os

@@ -189,7 +189,7 @@ def ask_measures(
 def _launch(recipe: Recipe, gpus: Sequence[Gpu]) -> dict[str, object]:
     return {
         "distributed": uses_torchrun(recipe, gpus) or is_set("USE_RAY"),
-        "zero_stage": _zero_stage(recipe),
+        "zero_stage": recipe.zero_stage(),
     }
 
 
@@ -200,14 +200,6 @@ def ask_weights(
     settings = {**recipe.settings, "model_name_or_path": model}
     rows: list[list[tuple[str, float]]] = llamafactory.preview(settings, weights, count)["rows"]
     return rows
-
-
-def _zero_stage(recipe: Recipe) -> int:
-    try:
-        stage = recipe.zero().get("stage", 0)
-    except (ContentError, OSError):  # E310 reports the file
-        return 0
-    return stage if isinstance(stage, int) else 0
 
 
 def _data(recipe: Recipe) -> dict[str, object] | None:

@@ -3,11 +3,10 @@
 Codes and the sources of the learning rates: docs/recipes.md.
 """
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneyard.core.errors import ContentError, Problem
+from tuneyard.core.errors import Problem
 from tuneyard.core.files import versions
 from tuneyard.core.packages import install_command
 from tuneyard.core.training_stage import PREFERENCE_STAGES, TRAINING_STAGES
@@ -81,16 +80,14 @@ def badam(recipe: Recipe) -> Iterator[Problem]:
     installed = versions("badam", "deepspeed")
     badam_version, deepspeed_version = installed.get("badam", ""), installed.get("deepspeed", "")
     works = _numbers(badam_version) >= BADAM_WITH_IT or _numbers(deepspeed_version) < ONE_COORDINATOR
-    if not badam_version or works:
+    if not badam_version or works or recipe.zero_stage() != 3:
         return
-    with contextlib.suppress(ContentError, OSError):  # E310 reports the file
-        if recipe.zero().get("stage") == 3:
-            interval = int(recipe.number("badam_switch_interval", 50))
-            message = (
-                f"badam {badam_version} fails with ZeRO-3 of DeepSpeed {deepspeed_version}: training stops "
-                f"when it changes the block, after {max(1, interval)} steps"
-            )
-            yield recipe.problem("E336", "use_badam", message, install_command("badam>=1.3"))
+    interval = int(recipe.number("badam_switch_interval", 50))
+    message = (
+        f"badam {badam_version} fails with ZeRO-3 of DeepSpeed {deepspeed_version}: training stops when it "
+        f"changes the block, after {max(1, interval)} steps"
+    )
+    yield recipe.problem("E336", "use_badam", message, install_command("badam>=1.3"))
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -69,6 +69,14 @@ class Recipe:
             raise ContentError(f"{name}: zero_optimization: {message}")
         return zero
 
+    def zero_stage(self) -> int:
+        """Stage of ZeRO; 0 without a DeepSpeed file, or with a wrong one (E310)."""
+        try:
+            stage = self.zero().get("stage", 0)
+        except (ContentError, OSError):
+            return 0
+        return stage if isinstance(stage, int) else 0
+
     def with_settings(self, settings: dict[str, object]) -> "Recipe":
         """Copy of this recipe with settings added or changed."""
         return replace(self, settings={**self.settings, **settings})

@@ -37,7 +37,7 @@ def words(error: BaseException) -> str:
     while error.__cause__ is not None:  # "an error occurred while generating the dataset"
         error = error.__cause__
     if isinstance(error, StopIteration):
-        return "it holds no rows"
+        return "it has no rows"
     if isinstance(error, LocalEntryNotFoundError | HFValidationError):  # their words are about downloading
         return "its files are not on this machine"
     text = " ".join((str(error) or type(error).__name__).split())[:300]

@@ -1,6 +1,5 @@
 """Rules on the settings of a recipe that need no LLaMA-Factory (codes: docs/recipes.md)."""
 
-import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from tuneyard.core.files import existing
 from tuneyard.core.metrics import UNKNOWN, direction, metric_of
 from tuneyard.core.packages import install_command
 from tuneyard.core.training_stage import TRAINING_STAGES
-from tuneyard.recipes.hardware import Gpu, Machine, is_set
+from tuneyard.recipes.hardware import Gpu, Machine, is_set, world_size
 from tuneyard.recipes.method_rules import badam, learning_rate, packing, ppo, value_head
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.schema import known_keys, setting_problems
@@ -232,8 +231,8 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
     unweightable += ["stage"] * (recipe.settings.get("stage", "sft") != "sft") + ["USE_RAY"] * is_set(
         "USE_RAY"
     )
-    with contextlib.suppress(ContentError, OSError):  # E310 says so
-        unweightable += ["deepspeed"] * (recipe.zero().get("stage") == 3)
+    if recipe.zero_stage() == 3:
+        unweightable.append("deepspeed")
     for key in unweightable:
         message = f"does not go with key-token weights ({path}): not proved"
         hint = f"change it, or train without weights: llamafactory-cli train {recipe.path}"
@@ -262,3 +261,6 @@ def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     if recipe.settings.get("quantization_bit") and not on_gpu:
         message = "on CPU: works, but many times slower than without; meant for a GPU"
         yield recipe.problem("W312", "quantization_bit", message)
+    if not on_gpu and world_size(recipe, gpus) > 1 and recipe.zero_stage() == 3:
+        message = "ZeRO-3 on CPUs takes several processes for one when it loads the model: training stops"
+        yield recipe.problem("E337", "deepspeed", message, "deepspeed=recipes/deepspeed/z2.json, or GPUs")

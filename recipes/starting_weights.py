@@ -1,12 +1,16 @@
 """Adapters and second models that a recipe starts from: each is there, and each adapter fits its base."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import ContentError, Problem, RequestError, show_value
 from tuneyard.core.files import no_folder, read_object, require
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import HUB_ID
+
+if TYPE_CHECKING:
+    from tuneyard.core.base_models import Base
 
 # Settings that name adapters, and the setting that names the model below them.
 ADAPTERS = {
@@ -155,25 +159,19 @@ def _shape_misfit(adapter: Path, base_folder: Path, *, may_grow: bool) -> str:
     base = open_base(base_folder)
     weights = open_adapter_weights(adapter)
     modules = dict(adapted_modules(weights))
-    comparable = comparable_tensors(base, (f"{path}.weight" for path in modules))
-    for path, module in modules.items():
-        if f"{path}.weight" not in comparable:
-            continue
-        shape = stored_shape(base, f"{path}.weight")
-        fan_in_fan_out = config.get("fan_in_fan_out") is True
-        misfit = module_misfit(path, module, shape, base_folder, fan_in_fan_out=fan_in_fan_out)
-        if misfit:
-            return misfit
     rotations = dict(rotated_modules(weights))
-    comparable = comparable_tensors(base, (f"{path}.weight" for path in rotations))
-    for path, rotation in rotations.items():
-        if f"{path}.weight" not in comparable:
-            continue
-        shape = stored_shape(base, f"{path}.weight")
-        shared = config.get("block_share") is True
-        misfit = rotation_misfit(path, rotation, shape, base_folder, shared=shared)
-        if misfit:
-            return misfit
+    fan_in_fan_out = config.get("fan_in_fan_out") is True
+    shared = config.get("block_share") is True
+
+    def lora_misfit(path: str, shape: Sequence[int] | None) -> str:
+        return module_misfit(path, modules[path], shape, base_folder, fan_in_fan_out=fan_in_fan_out)
+
+    def oft_misfit(path: str, shape: Sequence[int] | None) -> str:
+        return rotation_misfit(path, rotations[path], shape, base_folder, shared=shared)
+
+    misfit = _first_misfit(base, modules, lora_misfit) or _first_misfit(base, rotations, oft_misfit)
+    if misfit:
+        return misfit
     full_tensors = saved_in_full(weights, config)
     comparable = comparable_tensors(base, map(unwrapped_tensor, full_tensors))
     for name in full_tensors:
@@ -186,6 +184,27 @@ def _shape_misfit(adapter: Path, base_folder: Path, *, may_grow: bool) -> str:
         misfit = full_tensor_misfit(
             in_base, saved_shape, stored_shape(base, in_base), base_folder, may_grow=may_grow
         )
+        if misfit:
+            return misfit
+    return ""
+
+
+def _first_misfit(
+    base: "Base", paths: Iterable[str], misfit_of: Callable[[str, Sequence[int] | None], str]
+) -> str:
+    """First misfit of modules with the shapes of their weights in the base, "" if there is none.
+
+    `misfit_of` gets a module's path and the shape, None if the base lacks it. Modules with names that no
+    layer of the base has are not compared.
+    """
+    from tuneyard.core.adapter_files import comparable_tensors, stored_shape
+
+    weight_of = {path: f"{path}.weight" for path in paths}
+    comparable = comparable_tensors(base, weight_of.values())
+    for path, weight in weight_of.items():
+        if weight not in comparable:
+            continue
+        misfit = misfit_of(path, stored_shape(base, weight))
         if misfit:
             return misfit
     return ""

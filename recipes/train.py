@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from tuneyard.core.cli import cli_command
-from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY, read_registry
+from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.files import locked, make_folder, write_json, write_text
@@ -38,6 +38,8 @@ from tuneyard.recipes.rules import evaluates
 from tuneyard.recipes.token_weights import weights_file
 from tuneyard.recipes.trackers import added_tracker
 
+SCORES = {"pt": "text", "sft": "text", "dpo": "preference", "kto": "preference"}
+"""The command of `eval` that scores a training of this stage."""
 OF_NO_NEWS = {"W340", "W341", "N362"}  # what training itself prints, about output_dir and weights
 
 
@@ -67,41 +69,47 @@ def after_training(recipe: Recipe) -> list[str]:
     OFT and DoRA are fused first, since their ΔW needs the base. PiSSA has a conversion that can be scored.
     No command scores a reward model, so that its checkpoints are compared by the trainer's own accuracy.
     """
-    output_dir = str(recipe.output_dir)
+    weights = str(recipe.output_dir)
     stage = str(recipe.settings.get("stage"))
     if stage == "rm" and evaluates(recipe):
-        return ["tuneyard", "recipe", "best", output_dir, "--metric", "eval_accuracy"]
+        return ["tuneyard", "recipe", "best", weights, "--metric", "eval_accuracy"]
     base = recipe.text("model_name_or_path")
     method = recipe.settings.get("finetuning_type", "lora")
     if method == "oft" or recipe.settings.get("use_dora") is True:
         out = f"models/{recipe.output_dir.name}"
-        return ["tuneyard", "adapter", "fuse", output_dir, "--base", base, "--out", out]
+        return ["tuneyard", "adapter", "fuse", weights, "--base", base, "--out", out]
     if recipe.settings.get("pissa_init") is True:
         if recipe.settings.get("pissa_convert") is not True:
             words = ["tuneyard", "recipe", "train", str(recipe.path)]
             words += [override for override in recipe.overrides if not override.startswith("output_dir=")]
-            return [*words, "pissa_convert=true", f"output_dir={output_dir}-converted"]
-        output_dir = f"{output_dir}/pissa_converted"
+            return [*words, "pissa_convert=true", f"output_dir={weights}-converted"]
+        weights = f"{weights}/pissa_converted"
+    score, dataset_words = SCORES.get(stage), _scored_dataset(recipe)
+    if score and dataset_words:
+        model = ["--model", weights]
+        if method == "lora":
+            model = ["--model", base, "--adapter", weights]
+        out = f"results/{recipe.output_dir.name}"
+        return ["tuneyard", "eval", score, *model, *dataset_words, "--out", out]
+    if method == "lora":
+        return ["tuneyard", "adapter", "show", weights]
+    return ["tuneyard", "eval", "chat", "--model", weights]
+
+
+def _scored_dataset(recipe: Recipe) -> list[str]:
+    """Options that name the first evaluation dataset, or the training's eval split; [] without its rows."""
     dataset = str(recipe.settings.get("eval_dataset") or "").partition(",")[0]
     if not dataset:
         train_dataset = str(recipe.settings.get("dataset") or "").partition(",")[0]
         dataset = f"{train_dataset.removesuffix('_train')}_eval"
     folder = Path(dataset_dir(recipe))
-    scores = {"pt": "text", "sft": "text", "dpo": "preference", "kto": "preference"}.get(stage)
-    is_lora = method == "lora"
-    has_dataset = (
-        folder == DEFAULT_FOLDER and (folder / REGISTRY).is_file() and dataset in read_registry(folder)
-    )
-    if not has_dataset or scores is None:
-        if is_lora:
-            return ["tuneyard", "adapter", "show", output_dir]
-        return ["tuneyard", "eval", "chat", "--model", output_dir]
-    words = ["tuneyard", "eval", scores, "--model"]
-    if is_lora:
-        words += [base, "--adapter", output_dir]
-    else:
-        words.append(output_dir)
-    return [*words, "--dataset", dataset, "--out", f"results/{recipe.output_dir.name}"]
+    file_name = read_registry(folder).get(dataset, {}).get("file_name")
+    if not isinstance(file_name, str) or not (folder / file_name).is_file():
+        return []
+    words = ["--dataset", dataset]
+    if folder != DEFAULT_FOLDER:
+        words += ["--dataset-dir", str(folder)]
+    return words
 
 
 def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:

@@ -135,7 +135,7 @@ def _no_effect(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _spoils(recipe: Recipe) -> Iterator[Problem]:
-    """Warn about settings that are accepted and spoil what is learned or measured."""
+    """Warn about settings that LLaMA-Factory accepts although they spoil the training or its figures."""
     settings, stage = recipe.settings, recipe.settings.get("stage", "sft")
     if settings.get("ignore_pad_token_for_loss") is False:
         message = "false trains on the padding of each batch"

@@ -6,6 +6,7 @@ expression would split text differently than in training, and is refused.
 
 import functools
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -144,13 +145,16 @@ class Vocabulary:
     pre: str
     composed: bool
 
-    def write(self, writer: "GGUFWriter") -> None:
-        """Add all of `tokenizer.*` to a GGUF, including the chat template."""
+    def write(self, writer: "GGUFWriter", ends: Mapping[str, int] | None = None) -> None:
+        """Add all of `tokenizer.*` to a GGUF, including the chat template; `ends` as in `write_gguf`."""
         from gguf import SpecialVocab
 
         logging.getLogger("gguf.vocab").setLevel(logging.ERROR)
         special = SpecialVocab(self.folder, load_merges=True, n_vocab=len(self.tokens))
         special.add_special_token.setdefault("bos", False)  # otherwise llama.cpp guesses
+        if ends:
+            special.special_token_ids.update(ends)
+            special.add_special_token.update(bos=False, eos=False)  # the chat template writes them itself
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre(self.pre)
         writer.add_token_list(self.tokens)

@@ -114,9 +114,7 @@ def _find_quantiser(llama_cpp: Path) -> Path:
 def _write_lora(
     source: ExportSource, adapter: Adapter, options: Mapping[str, Any], target: Path, staged: Staged
 ) -> None:
-    """Write A [rank, inputs] and B [outputs, rank] of each module in fp32."""
-    from gguf import GGUFType, GGUFWriter
-
+    """Write an adapter for the GGUF of its base."""
     if options["type"] or options["llama_cpp"]:
         raise RequestError("--type and --llama-cpp are for models; an adapter's GGUF is always fp32")
     if source.base is None:
@@ -125,9 +123,16 @@ def _write_lora(
             f"tuneyard adapter fuse {source.folder} --base BASE --out DIR, and export that; or give --base "
             "BASE here for a GGUF LoRA that is loaded beside the base's GGUF"
         )
-    config = source.base / "config.json"
+    architecture = check_lora(adapter, source.base)
+    with staged as folder:
+        write_lora(adapter, architecture, folder / target.name)
+
+
+def check_lora(adapter: Adapter, base: Path) -> Architecture:
+    """The base's architecture. `ContentError` for an adapter that cannot be a GGUF LoRA as a whole."""
+    config = base / "config.json"
     architecture = read_architecture(config, read_object(config))
-    fuse = "fuse it: tuneyard adapter fuse"
+    fuse = f"fuse it: {adapter.fuse_command(str(base))}"
     for name in adapter.full_tensors:
         raise ContentError(f"{adapter.folder}: {name}: a full tensor, not B·A; {fuse}")
     for path, module in adapter.layout.items():
@@ -135,15 +140,22 @@ def _write_lora(
             raise ContentError(f"{adapter.folder}: {path}: no GGUF LoRA for embeddings and head; {fuse}")
         if architecture.gguf_name(path) is None:
             raise ContentError(f"{adapter.folder}: {path}: no module of {architecture.name}")
-    with staged as folder, contextlib.closing(GGUFWriter(folder / target.name, architecture.name)) as writer:
+    return architecture
+
+
+def write_lora(adapter: Adapter, architecture: Architecture, path: Path) -> None:
+    """Write A [rank, inputs] and B [outputs, rank] of each module in fp32."""
+    from gguf import GGUFType, GGUFWriter
+
+    with contextlib.closing(GGUFWriter(path, architecture.name)) as writer:
         writer.add_type(GGUFType.ADAPTER)
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", adapter.lora.alpha)
-        for path, module in adapter.layout.items():
-            a, b = adapter.factors(path)
-            name = f"{architecture.gguf_name(path)}.weight"
+        for module_path, module in adapter.layout.items():
+            a, b = adapter.factors(module_path)
+            name = f"{architecture.gguf_name(module_path)}.weight"
             heads = architecture.heads(name)
-            extra_scale = adapter.lora.scale_of(path) * module.rank / adapter.lora.alpha
+            extra_scale = adapter.lora.scale_of(module_path) * module.rank / adapter.lora.alpha
             if extra_scale != 1:
                 b = (b * np.float64(extra_scale)).astype(np.float32)
             if heads:
@@ -183,8 +195,11 @@ class GgufPlan:
     entries: list[Entry]
 
 
-def plan_gguf(base: Base, kind: str) -> GgufPlan:
-    """Check that every tensor has its place in a GGUF of type `kind`."""
+def plan_gguf(base: Base, kind: str, tokenizer: Path | None = None) -> GgufPlan:
+    """Check that every tensor has its place in a GGUF of type `kind`.
+
+    `tokenizer` is the folder of the tokenizer, by default the model's.
+    """
     architecture = read_architecture(base.folder / "config.json", base.config)
     layers, tensors = architecture.count("num_hidden_layers"), len(base.tensors)
     if layers > tensors:  # which decides the size of llama.cpp's table of names
@@ -209,7 +224,7 @@ def plan_gguf(base: Base, kind: str) -> GgufPlan:
                 f"{entry.source.file}: tensor {entry.source.name!r}: shape {list(entry.source.shape)}, but "
                 f"{architecture.path} makes it {list(expected_shape)}"
             )
-    vocabulary = read_vocabulary(base.folder, table[0])
+    vocabulary = read_vocabulary(tokenizer or base.folder, table[0])
     names = {entry.name for entry in entries}
     if base.tied:
         names.add("output.weight")
@@ -244,8 +259,18 @@ def _entries(base: Base, architecture: Architecture, gguf_type: str) -> Iterator
         yield Entry(name, tensor, kind, architecture.heads(name))
 
 
-def write_gguf(plan: GgufPlan, path: Path, about: dict[str, str], progress: Callable[[int], object]) -> None:
-    """Write the file at `path`. `about` has name and licence; `progress` is called with bytes."""
+def write_gguf(
+    plan: GgufPlan,
+    path: Path,
+    about: dict[str, str],
+    progress: Callable[[int], object],
+    ends: Mapping[str, int] | None = None,
+) -> None:
+    """Write the file at `path`. `about` has name and licence; `progress` is called with bytes.
+
+    `ends` are the end tokens of a file whose prompts all come from a chat template, by llama.cpp's names
+    (eos, eot, eom). Without them the tokenizer's own is the end, and it decides if a text begins with BOS.
+    """
     from gguf import GGML_QUANT_VERSION, GGUFType, GGUFWriter, LlamaFileType
 
     with contextlib.closing(GGUFWriter(path, plan.architecture.name)) as writer:
@@ -255,7 +280,7 @@ def write_gguf(plan: GgufPlan, path: Path, about: dict[str, str], progress: Call
         writer.add_file_type(LlamaFileType[f"MOSTLY_{plan.type.upper()}"])
         writer.add_quantization_version(GGML_QUANT_VERSION)
         plan.architecture.write(writer)
-        plan.vocabulary.write(writer)
+        plan.vocabulary.write(writer, ends)
         fp32 = np.dtype(np.float32)
         for entry in plan.entries:
             shape, kind = entry.source.shape, entry.kind

@@ -54,7 +54,7 @@ class Wrapping:
         return text + self.answer
 
 
-def renderer(template: str, special: dict[str, str]) -> Render:
+def renderer(template: str, special: dict[str, str], think: bool = False) -> Render:
     """Compile a Jinja template in a sandbox with the settings of transformers, to render as `eval` does.
 
     `special` has the texts of `bos_token` and other special tokens. Many folders have no tokenizer to load.
@@ -76,7 +76,7 @@ def renderer(template: str, special: dict[str, str]) -> Render:
     def apply(messages: list[Message], **names: Any) -> str:
         return compiled.render({"tools": None, "documents": None, **special, **names}, messages=messages)
 
-    return chat_renderer(SimpleNamespace(apply_chat_template=apply), template)
+    return chat_renderer(SimpleNamespace(apply_chat_template=apply), template, think)
 
 
 def find_wrapping(render: Render) -> Wrapping:
@@ -152,7 +152,7 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
         template = template or saved_chat_template(folder)
     if template is None:
         raise ContentError(f"{source.folder}: no chat template in it or in its base (--base)")
-    special = _special_texts(folders)
+    special = special_texts(folders)
     render = renderer(template, special)
     wrapping = find_wrapping(render)
     if thinks(render, wrapping):
@@ -238,13 +238,13 @@ def _find_stops(folders: list[Path], wrapping: Wrapping, eos: str | None) -> lis
     texts = [wrapping.answer]
     for pair in wrapping.around.values():
         texts += pair
-    ids = _first(folders, "generation_config.json").get("eos_token_id")
+    ids = first_object(folders, "generation_config.json").get("eos_token_id")
     if not isinstance(ids, list):
         ids = [ids]
     stops = set()
     if eos:
         stops.add(eos)
-    for token in _first(folders, "tokenizer.json").get("added_tokens") or []:
+    for token in first_object(folders, "tokenizer.json").get("added_tokens") or []:
         is_around = any(token["content"] in text for text in texts)
         if token.get("special") and (is_around or token["id"] in ids):
             stops.add(token["content"])
@@ -255,8 +255,8 @@ def _without_bos(wrapping: Wrapping, folders: list[Path], bos: str | None) -> Wr
     """Remove the beginning-of-text token if the tokenizer, and so Ollama, adds it."""
     if not bos:
         return wrapping
-    added = _first(folders, "tokenizer_config.json").get("add_bos_token") is True
-    processor = _first(folders, "tokenizer.json").get("post_processor") or {}
+    added = first_object(folders, "tokenizer_config.json").get("add_bos_token") is True
+    processor = first_object(folders, "tokenizer.json").get("post_processor") or {}
     for step in processor.get("processors", [processor]):
         if step.get("type") == "TemplateProcessing" and step.get("single"):
             first = step["single"][0].get("SpecialToken", {}).get("id")
@@ -268,9 +268,9 @@ def _without_bos(wrapping: Wrapping, folders: list[Path], bos: str | None) -> Wr
     return replace(wrapping, start=wrapping.start.removeprefix(bos), around=around)
 
 
-def _special_texts(folders: list[Path]) -> dict[str, str]:
+def special_texts(folders: list[Path]) -> dict[str, str]:
     """The texts of bos_token and other special tokens, which chat templates may use."""
-    fields = _first(folders, "tokenizer_config.json")
+    fields = first_object(folders, "tokenizer_config.json")
     texts = {}
     for name in SPECIAL:
         value = fields.get(name)
@@ -281,7 +281,7 @@ def _special_texts(folders: list[Path]) -> dict[str, str]:
     return texts
 
 
-def _first(folders: list[Path], name: str) -> dict[str, Any]:
+def first_object(folders: list[Path], name: str) -> dict[str, Any]:
     """Read the first file with this name, {} if no folder has it."""
     for folder in folders:
         if (folder / name).is_file():
@@ -291,13 +291,16 @@ def _first(folders: list[Path], name: str) -> dict[str, Any]:
 
 def _parameters(folders: list[Path], texts: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
     """Stop words of `--parameter`, and the parameters of generation_config.json that it overrides."""
-    fields = _first(folders, "generation_config.json")
+    fields = first_object(folders, "generation_config.json")
     parameters = {}
     for name, ollama_name in PARAMETERS.items():
         if fields.get(name) is not None:
             parameters[ollama_name] = str(fields[name])
     if fields.get("do_sample") is False:
         parameters["temperature"] = "0"
+    # Otherwise Ollama takes a temperature of 0.8 and a penalty of 1.1.
+    parameters.setdefault("temperature", "1" if fields.get("do_sample") else "0")
+    parameters.setdefault("repeat_penalty", "1")
     stops: list[str] = []
     options: dict[str, str] = {}
     for text in texts:

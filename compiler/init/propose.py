@@ -24,9 +24,11 @@ from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
+from tuneyard.compiler.verify.bundled_recipe import model_of, new_words
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.checkout import bundled
+from tuneyard.core.datasets import DEFAULT_FOLDER, HELD_OUT, REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import dump_short_yaml, read_mapping
 from tuneyard.core.errors import ContentError, RequestError, counted, one_line
 from tuneyard.core.files import free_path
@@ -197,16 +199,28 @@ def _next(
             words += [f"--{name.removesuffix('2')}", value]
         commands.append(shlex.join(["tuneyard", "data", "init", *words, "--out", str(file)]))
     on_error = ["--on-error", "reject"] if rejecting else []
-    commands.append(shlex.join(["tuneyard", "data", "compile", str(file), *on_error]))
-    check = shlex.join(["tuneyard", "recipe", "check", *_recipe_words(path, spec, profile)])
+    folder = _registry_of(path)
+    to_folder = []
+    if folder != DEFAULT_FOLDER:
+        to_folder = ["--dataset-dir", str(folder)]
+    commands.append(shlex.join(["tuneyard", "data", "compile", str(file), *to_folder, *on_error]))
+    recipe = shlex.join(_recipe_words(path, spec, profile, folder))
     place = [f"result: {out}"] if out else []
-    return [*place, f"next: {' && '.join(commands)}", f"then: {after_setup(check, 'llamafactory')}"]
+    return [*place, f"next: {' && '.join(commands)}", f"then: {after_setup(recipe, 'llamafactory')}"]
 
 
-def _recipe_words(path: Path, spec: Spec, profile: FileProfile) -> list[str]:
-    """The bundled recipe for records of this kind, and the settings that make it one for this dataset.
+def _registry_of(path: Path) -> Path:
+    """Folder in which the dataset is registered: that of the file, if it has a registry."""
+    if (path.parent / REGISTRY).is_file():
+        return path.parent
+    return DEFAULT_FOLDER
 
-    Its output_dir is another: a training must not overwrite that of the bundled recipe.
+
+def _recipe_words(path: Path, spec: Spec, profile: FileProfile, folder: Path) -> list[str]:
+    """`recipe new` for a dataset with an eval split, else `recipe check` of the bundled recipe for its kind.
+
+    The bundled recipe gets settings that make it one for this dataset. Its output_dir is another: a training
+    must not overwrite that of the bundled recipe.
     """
     output = trained_output(spec)
     recipe = "sft-lora"
@@ -223,16 +237,19 @@ def _recipe_words(path: Path, spec: Spec, profile: FileProfile) -> list[str]:
         has_media = kind.part in PLACEHOLDERS
     dataset = str(output.dataset)
     splits = tuple(profile.source.splits) or (spec.split and spec.splits) or spec.splits[:1]
+    file = Path("recipes") / f"{recipe}.yaml"
+    if TRAIN_SPLIT in splits and not set(HELD_OUT).isdisjoint(splits):
+        return new_words(dataset.format(split=TRAIN_SPLIT), folder, model_of(bundled(file)))
     words = [f"dataset={dataset.format(split=splits[0])}"]
+    if folder != DEFAULT_FOLDER:
+        words.append(f"dataset_dir={folder}")
     if has_media:
         words.append(f"media_dir={path if path.is_dir() else path.parent}")
-    file = Path("recipes") / f"{recipe}.yaml"
-    if "eval" in splits:  # instead of the share that the recipe holds out of the training rows
-        words += [f"eval_dataset={dataset.format(split='eval')}", "val_size=0"]
-    elif "eval_dataset" in read_mapping(bundled(file), "recipe"):
+    if "eval_dataset" in read_mapping(bundled(file), "recipe"):
         words += ["eval_dataset=null", "val_size=0.1"]
     name = dataset.format(split="").strip("_-")
-    return [str(file), *words, f"output_dir=saves/{name}", "model_name_or_path=MODEL"]
+    words += [f"output_dir=saves/{name}", "model_name_or_path=MODEL"]
+    return ["tuneyard", "recipe", "check", str(file), *words]
 
 
 def _guessed(path: Path, user_columns: dict[str, str]) -> tuple[FileProfile, Proposal, BundledSpec | None]:

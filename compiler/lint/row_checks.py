@@ -130,7 +130,7 @@ class Lint:
 
 
 def plain_text(text: str) -> bytes:
-    """A text as it is compared with others: without blanks, its ASCII letters in lower case."""
+    """Normalise a text for comparisons: without blanks, its ASCII letters in lower case."""
     return text.encode(errors="surrogatepass").translate(_PLAIN, _BLANKS)
 
 

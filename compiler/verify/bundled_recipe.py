@@ -24,12 +24,21 @@ def new_recipe_words(datasets: Sequence[str], out: Path, model: str | None) -> l
             continue
         stage = OBJECTIVES[objectives_of(registered[dataset])[0]].stage
         recipe = bundled(Path("recipes") / f"{_recipe_of(dataset, out, stage)}.yaml")
-        model = model or str(read_mapping(recipe, "recipe")["model_name_or_path"])
-        words = ["tuneyard", "recipe", "new", "--dataset", dataset, "--model", model]
-        if out != DEFAULT_FOLDER:
-            words += ["--dataset-dir", str(out)]
-        return [*words, "--out", f"{stem_of(dataset)}-lora.yaml"]
+        return new_words(dataset, out, model or model_of(recipe))
     return []
+
+
+def new_words(dataset: str, folder: Path, model: str) -> list[str]:
+    """The words of `recipe new` for a dataset with an eval split in the registry of `folder`."""
+    words = ["tuneyard", "recipe", "new", "--dataset", dataset, "--model", model]
+    if folder != DEFAULT_FOLDER:
+        words += ["--dataset-dir", str(folder)]
+    return [*words, "--out", f"{stem_of(dataset)}-lora.yaml"]
+
+
+def model_of(recipe: Path) -> str:
+    """The model that a recipe trains."""
+    return str(read_mapping(recipe, "recipe")["model_name_or_path"])
 
 
 def recipe_words(datasets: Sequence[str], out: Path, stage: str, model: str | None) -> list[str]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.checkout import python_path
-from tuneyard.core.datasets import DEFAULT_FOLDER
 from tuneyard.core.errors import ContentError
 from tuneyard.core.token_losses import TOKEN_LOSSES
 
@@ -45,7 +44,6 @@ def scored_losses(request: LossRequest) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        (folder / DEFAULT_FOLDER).symlink_to(request.folder.resolve())
         words = scoring_words(request)
         python = [sys.executable, "-P", "-m"]
         ending_with_us = [*python, "tuneyard.recipes.launch", str(os.getpid())]
@@ -67,6 +65,7 @@ def scored_losses(request: LossRequest) -> Iterator[Path]:
 def scoring_words(request: LossRequest) -> list[str]:
     """The words of the command that scores the rows, with absolute paths."""
     words = ["eval", "text", "--model", _absolute(request.model), "--dataset", request.dataset]
+    words += ["--dataset-dir", str(request.folder.resolve())]
     if request.adapter:
         words += [
             "--adapter",

@@ -26,7 +26,19 @@ PRESETS = {
 """
 PRESET_TOKENS = 512  # the longest answer with a preset
 THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+STOP, LENGTH = "stop", "length"
 BEGUN = re.compile(r"<(?:t(?:h(?:i(?:nk?)?)?)?)?\Z")  # a part of <think> at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """An answer, and why it ended: `stop` (an end token or stop word), `length`, or a server's own word.
+
+    `finish` is None if a server names no reason.
+    """
+
+    text: str
+    finish: str | None
 
 
 def choose_sampling(model: Model, preset: str | None, options: Mapping[str, float | None]) -> Sampling:
@@ -92,6 +104,19 @@ def generate(
     model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling | None = None
 ) -> list[str]:
     """Answer prompts (ids) in one batch, padded left. Greedy without `sampling`; `ContentError` for nan."""
+    ends = model.net.generation_config.eos_token_id or []
+    answers = generate_until(model, prompts, max_new_tokens, ends, sampling)
+    return [answer.text for answer in answers]
+
+
+def generate_until(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    ends: Sequence[int],
+    sampling: Sampling | None = None,
+) -> list[Generated]:
+    """Like `generate`, with the tokens that end an answer, and with the reason of each end."""
     import torch
 
     def check(_: "torch.Tensor", logits: "torch.Tensor") -> "torch.Tensor":
@@ -111,9 +136,16 @@ def generate(
             attention_mask=mask,
             logits_processor=[check],
             max_new_tokens=max_new_tokens,
+            eos_token_id=list(ends),
             **drawing(sampling or {}),
         )
-    answers: list[str] = model.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+    answers = []
+    for tokens in out[:, width:].tolist():
+        end_places = [place for place, token in enumerate(tokens) if token in ends]
+        finish = LENGTH
+        if end_places:
+            finish, tokens = STOP, tokens[: end_places[0]]
+        answers.append(Generated(model.tokenizer.decode(tokens, skip_special_tokens=True), finish))
     return answers
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import from_hub
+from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.packages import missing
 from tuneyard.eval.backends.causality import check_causal
 from tuneyard.eval.backends.vision import Vision
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WEIGHTS = "*.safetensors"
+GENERATION = "generation_config.json"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,30 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
         check_causal(net, folder, exact=dtype == "fp32" and not bits)
     alone = bits == 8 or not attends  # LLM.int8() takes outliers by column of the whole batch
     return Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling)
+
+
+def open_tokenizer(reference: str) -> "tuple[Path, PreTrainedTokenizerBase, list[int]]":
+    """The tokenizer of a model folder or hub id without its weights: its folder, itself, and the end tokens.
+
+    `RequestError` if there is none, `ContentError` if it is broken.
+    """
+    folder = Path(reference)
+    if not folder.is_dir():
+        fix = "--model names the served model's tokenizer, a folder or hub id; --served-model its name there"
+        folder = from_hub(reference, fix, allow_patterns=["*.json", "*.jinja", "*.model", "*.txt"])
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise RequestError(f"{folder}: no {' or '.join(TOKENIZERS)}: --model names the tokenizer's folder")
+    from transformers import AutoTokenizer
+
+    with loading(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    ends = {tokenizer.eos_token_id}
+    for name in (GENERATION, "config.json"):  # as transformers: the second where there is no first
+        if (folder / name).is_file():
+            listed = read_object(folder / name).get("eos_token_id")
+            ends.update(listed if isinstance(listed, list) else [listed])
+            break
+    return folder, tokenizer, sorted(ends - {None})
 
 
 def _kind(folder: Path) -> Any:

@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tuneyard.core.errors import ContentError, RequestError
@@ -18,6 +19,7 @@ from tuneyard.eval.backends.load import Model
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase
 
 Ids = Sequence[int]
 Prompts = Mapping[int, Ids]
@@ -177,18 +179,34 @@ def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> I
 
 
 @dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """Token ids for vLLM: for the base or an adapter on it.
+
+    With `tokens`, their log-probabilities as the next token are wanted; otherwise an answer of at most
+    `max_tokens` tokens.
+    """
+
+    ids: tuple[int, ...]
+    adapter: Path | None
+    tokens: tuple[int, ...] = ()
+    max_tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Scorer:
     """A planned dataset: batches of rows, and the function that scores a batch.
 
     `too_long` has the rows that do not fit the context, each with the reason. `score` gives each
     row's fields, such as `model_output`. It runs with the candidate's weights applied. `release`
-    frees the states that it keeps between batches, by default none.
+    frees the states that it keeps between batches, by default none. `requests` lists what vLLM is to answer
+    for a batch: it can answer those of several scorers together.
     """
 
     batches: list[list[int]]
     too_long: dict[int, str]
     score: Callable[[Sequence[int]], list[Fields]]
     release: Callable[[], None] = lambda: None
+    requests: Callable[[Sequence[int]], Sequence[EngineRequest]] = lambda _: ()
 
 
 def choosing(
@@ -203,7 +221,7 @@ def choosing(
     A row's fields are the most likely label, all log-probabilities and the label mass. `ContentError` for
     nan.
     """
-    columns, tokens = tokenise(model, spellings)
+    columns, tokens = tokenise(model.tokenizer, model.net.generation_config.eos_token_id or [], spellings)
     too_long = prompts_too_long(prompts, max(map(len, tokens)) - 1, model.context)
     fitting = {row: ids for row, ids in prompts.items() if row not in too_long}
     probabilities = LogProbabilities(model, fitting, tokens, images)
@@ -211,27 +229,40 @@ def choosing(
     def score(batch: Sequence[int]) -> list[Fields]:
         scores = probabilities.score(batch).double()
         for row, logs in zip(batch, scores.tolist(), strict=True):
-            if not all(map(math.isfinite, logs)):
-                raise ContentError(
-                    f"row {row}: the model gives {logs[0]} as a log-probability: its weights or the "
-                    "adapter's overflow; try --dtype fp32"
-                )
+            check_finite(row, logs)
         sums = {label: scores[:, places].logsumexp(1).tolist() for label, places in columns.items()}
-        scored: list[Fields] = []
-        for place in range(len(batch)):
-            choices = {label: column[place] for label, column in sums.items()}
-            best = max(choices, key=choices.__getitem__)
-            scored.append(
-                {
-                    "model_output": best,
-                    "predicted_output": best,
-                    "choices": {label: round(value, DIGITS) for label, value in choices.items()},
-                    "label_mass": round(sum(map(math.exp, choices.values())), DIGITS),
-                }
-            )
-        return scored
+        by_row = zip(*sums.values(), strict=True)
+        return [chosen_fields(dict(zip(sums, logs, strict=True))) for logs in by_row]
 
     return Scorer(probabilities.batches(budget), too_long, score, probabilities.release)
+
+
+def check_finite(row: int, logs: Sequence[float]) -> None:
+    """`ContentError` for nan or infinity among the log-probabilities of a row."""
+    if not all(map(math.isfinite, logs)):
+        raise ContentError(
+            f"row {row}: the model gives {logs[0]} as a log-probability: its weights or the "
+            "adapter's overflow; try --dtype fp32"
+        )
+
+
+def log_sum(logs: Sequence[float]) -> float:
+    """log Σ exp, -inf for none."""
+    if not logs:
+        return -math.inf
+    largest = max(logs)
+    return largest + math.log(math.fsum(math.exp(value - largest) for value in logs))
+
+
+def chosen_fields(choices: Mapping[str, float]) -> Fields:
+    """A row's fields from the log-probability of each label: the most likely one, all of them, the mass."""
+    best = max(choices, key=choices.__getitem__)
+    return {
+        "model_output": best,
+        "predicted_output": best,
+        "choices": {label: round(value, DIGITS) for label, value in choices.items()},
+        "label_mass": round(sum(map(math.exp, choices.values())), DIGITS),
+    }
 
 
 class Generator(Protocol):
@@ -294,16 +325,16 @@ def prompts_too_long(prompts: Prompts, answer: int, context: int) -> dict[int, s
 
 
 def tokenise(
-    model: Model, spellings: Mapping[str, Sequence[str]]
+    tokenizer: "PreTrainedTokenizerBase", ends: Sequence[int], spellings: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[int]], list[list[int]]]:
-    """Tokenise all spellings; each label's places among them, and the ids.
+    """Tokenise all spellings; each label's places among them, and the ids. `ends` are the end tokens.
 
     `RequestError` if two labels share a spelling.
     """
     owners: dict[tuple[int, ...], str] = {}
     for label, texts in spellings.items():
         for text in texts:
-            ids = tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+            ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
             if owners.setdefault(ids, label) != label:
                 raise RequestError(
                     f"{label!r} and {owners[ids]!r} share the spelling {text!r}: --variants none"
@@ -313,7 +344,7 @@ def tokenise(
     if any(one != other and other[: len(one)] == one for one in owners for other in owners):
         ended = {}
         for ids, label in owners.items():
-            for end in model.net.generation_config.eos_token_id or []:
+            for end in ends:
                 ended[(*ids, end)] = label
         owners = ended or owners
     columns: dict[str, list[int]] = {label: [] for label in spellings}

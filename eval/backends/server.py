@@ -1,28 +1,31 @@
 """Generate answers with an OpenAI-compatible server, which applies its own chat template."""
 
+import hashlib
 import json
-import os
 import re
-import ssl
-import time
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.prompt import openai_messages
+from tuneyard.eval.backends.choice_server import (
+    ChoiceServer,
+    Completions,
+    LabelSource,
+    LlamaCpp,
+    check_identity,
+)
+from tuneyard.eval.backends.connection import Connection, RefusedError
+from tuneyard.eval.backends.endpoint import find_endpoint, get, is_llama_cpp, writable
+from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import Messages, Plan
 
 if TYPE_CHECKING:
     import httpx
 
-AT_ONCE = 8
-WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try
-TIMEOUT = 300
-TOO_MANY_REQUESTS = 429
+AT_ONCE = 8  # rows between two writes of the log
 
 
 def check_url(url: str) -> str:
@@ -30,8 +33,14 @@ def check_url(url: str) -> str:
     try:
         parts = urllib.parse.urlsplit(url)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        has_password = "@" in parts.netloc
     except ValueError:  # a port that is no number, brackets that do not close
-        fits = False
+        fits, has_password = False, "@" in url
+    if has_password:
+        raise RequestError(
+            "--url contains a user name or password, which the results would record. Leave it out: the key "
+            "of a server goes into OPENAI_API_KEY"
+        )
     if not fits or not re.fullmatch("[!-~]+", url):
         raise RequestError(f"--url {url!r}: expected an address such as http://localhost:8000/v1")
     return url.rstrip("/")
@@ -39,12 +48,39 @@ def check_url(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A model's name on a server; `url` ends before /chat/completions, e.g. http://localhost:8000/v1."""
+    """A served model. `facts` is its identity at the beginning of the run."""
 
-    url: str
-    name: str
+    source: LabelSource
+    facts: Mapping[str, object]
+    choice: ChoiceServer | None = None
+    """With --mode choice: the same model, for log-probabilities of labels."""
     device: str = "server"
     dtype: str = "server"
+
+    @property
+    def connection(self) -> Connection:
+        """The connection to the server."""
+        return self.source.endpoint.connection
+
+    @property
+    def name(self) -> str:
+        """The model's name in requests."""
+        return self.source.endpoint.model
+
+    @property
+    def digest(self) -> str:
+        """Hash of the model's identity, or of its address if the server reports nothing of it.
+
+        The settings of every request are a part of it: they choose the adapter.
+        """
+        facts = self.facts or f"{self.url} {self.name}"
+        identity = json.dumps([facts, self.source.endpoint.settings], sort_keys=True)
+        return hashlib.sha256(identity.encode()).hexdigest()
+
+    @property
+    def url(self) -> str:
+        """Address before /chat/completions, e.g. http://localhost:8000/v1."""
+        return self.connection.url
 
     def plan(self, talks: Mapping[int, Messages], _longest: int) -> Plan:
         """Plan batches of a few conversations in the data's order. The server itself refuses long ones."""
@@ -53,59 +89,42 @@ class Server:
 
     def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
         """Fetch the greedy answers. `RequestError` if the server refuses or does not answer."""
-        with self._client() as client, ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(lambda talk: self._answer(client, talk, max_new_tokens), talks))
+        return self.chat(talks, {"max_tokens": max_new_tokens, "temperature": 0})
 
-    def _client(self) -> "httpx.Client":
-        """Open a client with the system's certificate authorities and urllib's proxy for the scheme."""
-        import httpx
+    def chat(self, talks: Sequence[Messages], settings: Mapping[str, object]) -> list[str]:
+        """Fetch answers with these settings, such as `temperature`. Errors as in `generate`."""
 
-        parts = urllib.parse.urlsplit(self.url)
-        bypassed = urllib.request.proxy_bypass(parts.hostname or "")
-        proxy = None if bypassed else urllib.request.getproxies().get(parts.scheme)
-        authorities = ssl.create_default_context()
-        try:
-            return httpx.Client(timeout=TIMEOUT, verify=authorities, trust_env=False, proxy=proxy)
-        except (ImportError, ValueError, httpx.InvalidURL) as error:
-            name = f"{parts.scheme}_proxy"
-            raise RequestError(
-                f"{self.url}: the proxy {proxy!r} ({name} of the environment): {error}"
-            ) from error
-
-    def _answer(self, client: "httpx.Client", talk: Messages, max_new_tokens: int) -> str:
-        from httpx import HTTPError, InvalidURL
-
-        body = {"model": self.name, **_request(talk), "max_tokens": max_new_tokens, "temperature": 0}
-        problem = ""
-        for wait in (0.0, *WAITS):
-            time.sleep(wait)
+        def answer(client: "httpx.Client", talk: Messages) -> str:
+            body = {**chat_request(talk), **settings}
+            address = f"{self.url}/chat/completions"
+            place = repr(talk[-1]["content"][:40])
             try:
-                key = {"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', 'none')}"}
-                address = f"{self.url}/chat/completions"
-                with client.stream("POST", address, json=body, headers=key) as response:
-                    if response.is_success:
-                        return _content(response.read())
-                    problem, code = _http_problem(response), response.status_code
-            except (OSError, HTTPError, InvalidURL, ValueError) as error:
-                problem, code = f"{type(error).__name__}: {error}", 0
-            if 0 < code < 500 and code != TOO_MANY_REQUESTS:
-                raise RequestError(f"{self.url}: {problem}")
-        raise RequestError(
-            f"{self.url}: {talk[-1]['content'][:40]!r}: no answer in {len(WAITS) + 1} tries ({problem}); "
-            "what was answered is kept: resume with --resume"
-        )
+                completion = self.source.endpoint.post(
+                    client, address, body, chat_answer, "chat completion", place
+                )
+            except RefusedError as error:
+                raise RequestError(f"{self.url}: {error}") from error
+            return completion.text
+
+        answers = self.connection.each(answer, talks)
+        check_identity(self.source, self.facts)
+        return answers
 
 
-def _http_problem(response: "httpx.Response") -> str:
-    """Describe the error answer of a server. Redirects are not followed: the key is for the host in --url."""
-    location = response.headers.get("Location")
-    if location:
-        return f"HTTP {response.status_code}: it sends elsewhere, {location!r}: name that address in --url"
-    beginning = next(response.iter_bytes(200), b"").decode(errors="replace")  # the body may be endless
-    return f"HTTP {response.status_code} {beginning}".strip()
+def open_server(connection: Connection, name: str, is_exact_name: bool) -> Server:
+    """Find a model on a server. `RequestError` if the server lists models without it.
+
+    `name` is the model's name there. Unless `is_exact_name`, the server's only model may have another name.
+    """
+    props = get(connection, f"{connection.root}/props")
+    endpoint = find_endpoint(connection, name, is_exact_name)
+    source: LabelSource = Completions(endpoint, "")
+    if is_llama_cpp(props):
+        source = LlamaCpp(endpoint)
+    return Server(source, source.identity())
 
 
-def _request(talk: Messages) -> dict[str, object]:
+def chat_request(talk: Messages) -> dict[str, object]:
     """Messages and tools in OpenAI's form: arguments as JSON text, and ids that join call and result."""
     messages, tools = openai_messages(talk)
     open_calls: list[str] = []
@@ -122,18 +141,20 @@ def _request(talk: Messages) -> dict[str, object]:
     return request
 
 
-def _content(data: bytes) -> str:
-    """Read the answer's text, with thoughts in <think> before it and tool calls after it.
+def chat_answer(answer: Any) -> Generated:
+    """Read a chat completion, with thoughts in <think> before the text and tool calls after it.
 
-    `ValueError` if the data is not a chat completion.
+    The errors of reading mean that it is none.
     """
-    try:
-        message = json.loads(data)["choices"][0]["message"]
-        thought = message.get("reasoning_content")
-        text = f"<think>{thought}</think>" * bool(thought) + (message["content"] or "")
-        for call in message.get("tool_calls") or ():
-            name, arguments = json.dumps(call["function"]["name"]), call["function"]["arguments"]
-            text += f'\n<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"no chat completion: {data[:60]!r}") from error
-    return text.encode(errors="replace").decode()  # JSON can hold half a character, no file can
+    choice = answer["choices"][0]
+    message = choice["message"]
+    thought = message.get("reasoning_content")
+    text: str = message["content"] or ""
+    if thought:
+        text = "<think>" + thought + "</think>" + text
+    for call in message.get("tool_calls") or ():
+        name, arguments = json.dumps(call["function"]["name"]), call["function"]["arguments"]
+        if not isinstance(arguments, str):  # some servers send an object
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        text += f'\n<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
+    return Generated(writable(text), choice.get("finish_reason"))

@@ -130,24 +130,30 @@ class EvalDataset:
 
 
 def read_datasets(
-    datasets: Sequence[str], files: Sequence[Path], cluster: str | None = None, images: bool = False
+    datasets: Sequence[str],
+    files: Sequence[Path],
+    cluster: str | None = None,
+    images: bool = False,
+    *,
+    folder: Path | None = None,
 ) -> list[EvalDataset]:
     """Read registered datasets and files, clustered by column `cluster`; `ContentError` for a broken one.
 
-    Rows with images are refused unless `images`. Then eval.scoring.images finds their files.
+    Rows with images are refused unless `images`. Then eval.scoring.images finds their files. `folder` is that
+    of --dataset-dir.
     """
     return [
         make_dataset(dataset, read_rows(dataset.path), cluster, images=images)
-        for dataset in find_sets(datasets, files)
+        for dataset in find_sets(datasets, files, folder)
     ]
 
 
-def find_sets(datasets: Sequence[str], files: Sequence[Path]) -> list[Dataset]:
-    """Find registered datasets, and files by their stem.
+def find_sets(datasets: Sequence[str], files: Sequence[Path], folder: Path | None) -> list[Dataset]:
+    """Find registered datasets, those of --dataset-dir's `folder`, and files by their stem.
 
     `RequestError` for a missing one, for two of the same name, and if there is none.
     """
-    sets = [find_dataset(name, registry_folder(name=name)) for name in datasets]
+    sets = [find_dataset(name, registry_folder(folder, name)) for name in datasets]
     sets += [Dataset(path.stem, _data_file(path), {}) for path in files]
     names = [dataset.name for dataset in sets]
     doubles = sorted({name for name in names if names.count(name) > 1})

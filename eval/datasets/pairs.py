@@ -22,13 +22,13 @@ class PreferenceDataset:
 
 
 def read_preferences(
-    datasets: tuple[str, ...], files: tuple[Path, ...], cluster: str | None
+    datasets: tuple[str, ...], files: tuple[Path, ...], cluster: str | None, folder: Path | None = None
 ) -> list[PreferenceDataset]:
-    """Read pairs and marked answers.
+    """Read pairs and marked answers. `folder` is that of --dataset-dir.
 
     `RequestError` for a dataset without preferences, `ContentError` for a record without pair and mark.
     """
-    return [_read(dataset, cluster) for dataset in find_sets(datasets, files)]
+    return [_read(dataset, cluster) for dataset in find_sets(datasets, files, folder)]
 
 
 def _read(source: Dataset, cluster: str | None) -> PreferenceDataset:

@@ -8,10 +8,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tuneyard.core.datasets import find_dataset, registry_folder
-from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import (
     Encode,
@@ -22,7 +21,7 @@ from tuneyard.core.prompt import (
     saved_chat_template,
 )
 from tuneyard.core.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
-from tuneyard.core.training_run import names_in, record_folders, training_inputs
+from tuneyard.core.training_run import names_in, training_settings
 from tuneyard.eval.datasets.dataset import trained_conversations
 
 if TYPE_CHECKING:
@@ -31,10 +30,6 @@ if TYPE_CHECKING:
 PLAIN = "plain text (no chat template)"
 WITHOUT_BOS = f"{PLAIN} without the tokenizer's BOS"
 AFTER_BOS = f"{PLAIN} after BOS"
-SETTINGS = (
-    "recipe.yaml",
-    "training_args.yaml",
-)  # of a training that `recipe train`, or LLaMA-Factory's web page, began
 QUESTION = {"role": "user", "content": "Is it?"}
 SAMPLED = 1000
 TALKS = (
@@ -142,10 +137,13 @@ def trained_template(folder: Path) -> str | None:
     return str(settings.get("template") or "")
 
 
-def trained_system(folder: Path) -> str | None:
-    """The system text of a training's examples or recipe, None without one; `TuneyardError` for several."""
+def trained_system(folder: Path, dataset_dir: Path | None = None) -> str | None:
+    """The system text of a training's examples or recipe, None without one; `TuneyardError` for several.
+
+    `dataset_dir` is that of the command line, for a training that names none.
+    """
     settings = training_settings(folder)
-    registry = Path(str(settings.get("dataset_dir") or registry_folder()))
+    registry = Path(str(settings.get("dataset_dir") or registry_folder(dataset_dir)))
     texts = set()
     for name in names_in(settings.get("dataset")):
         for talk in trained_conversations(find_dataset(name, registry), SAMPLED):
@@ -157,17 +155,3 @@ def trained_system(folder: Path) -> str | None:
         )
     text = texts.pop() if texts else None
     return text if isinstance(text, str) else None
-
-
-def training_settings(folder: Path) -> dict[str, Any]:
-    """Settings of the training that wrote an adapter, a run or a checkpoint; {} if unknown."""
-    settings = training_inputs(folder).get("settings")
-    if isinstance(settings, dict):
-        return settings
-    for record_folder in record_folders(folder):
-        for name in SETTINGS:
-            if (record_folder / name).is_file():
-                settings = read_yaml(record_folder / name, "recipe").value
-                if isinstance(settings, dict):
-                    return settings
-    return {}

@@ -27,11 +27,14 @@ def with_shots(
     count: int,
     sources: Sequence[str],
     labels: Mapping[str, Sequence[str]] | None = None,
+    *,
+    folder: Path | None = None,
 ) -> list[EvalDataset]:
     """Add `count` examples of its training split to each dataset. 0 adds none.
 
-    `sources` are the values of --shots-from, `labels` the answers that an example may have, by dataset. The
-    draw is seeded and never takes an evaluated row. The examples' answers alternate as long as they last.
+    `sources` are the values of --shots-from, `labels` the answers that an example may have, by dataset,
+    `folder` that of --dataset-dir. The draw is seeded and never takes an evaluated row. The examples' answers
+    alternate as long as they last.
     `RequestError` if no training split is known or it has too few examples.
     """
     if not count:
@@ -44,7 +47,7 @@ def with_shots(
         evaluated.update(map(fingerprint_of, dataset.conversations))
     with_examples = []
     for dataset in datasets:
-        split = _training_split(dataset.name, source_of.get(dataset.name) or source_of.get(""))
+        split = _training_split(dataset.name, source_of.get(dataset.name) or source_of.get(""), folder)
         allowed = labels[dataset.name] if labels else None
         records = read_records(split.path)
         drawn_rows = random.Random(SEED).sample(range(len(records)), min(DRAWN, len(records)))
@@ -77,10 +80,10 @@ def _sources_by_dataset(sources: Sequence[str], datasets: Sequence[str]) -> dict
     return source_of
 
 
-def _training_split(name: str, source: str | None) -> Dataset:
+def _training_split(name: str, source: str | None, dataset_dir: Path | None) -> Dataset:
     if source and Path(source).is_file():
         return Dataset(source, Path(source), {})
-    folder = registry_folder(name=source or name)
+    folder = registry_folder(dataset_dir, source or name)
     if source:
         return find_dataset(source, folder)
     train = SPLIT.sub("train", name)

@@ -52,19 +52,22 @@ class Record:
     whole_pass: bool = True
 
 
-def trained_on(adapters: Iterable[Path], base: Path, name: str, prints: Prints) -> dict[str, object] | None:
+def trained_on(
+    adapters: Iterable[Path], base: Path, name: str, prints: Prints, folder: Path | None = None
+) -> dict[str, object] | None:
     """Count the examples of a dataset that the weights of these folders were trained on, for results.json.
 
     `prints` are the examples' fingerprints (`fingerprints_of`). `at_most` is true if the records name the
     data, but not how much of it the training read. `sources` are the files of these records. `same_name`
     lists the trainings on a dataset `name` whose examples could not be compared. None if no file records a
-    training. An adapter without a record is `not_checked`.
+    training. An adapter without a record is `not_checked`. `folder` is that of --dataset-dir, for trainings
+    that name none.
     """
     records: list[Record] = []
     if not (base / CONFIG).is_file():
         records += _records(base.resolve(), "")
-    for folder in adapters:
-        records += _records(folder.resolve(), UNKNOWN)
+    for adapter in adapters:
+        records += _records(adapter.resolve(), UNKNOWN)
     if not records:
         return None
     hits = {}
@@ -72,7 +75,7 @@ def trained_on(adapters: Iterable[Path], base: Path, name: str, prints: Prints) 
     same_name: list[str] = []
     not_checked: list[str] = []
     for record in dict.fromkeys(records):  # two candidates may share an adapter
-        examples, reasons = _examples(record)
+        examples, reasons = _examples(record, folder)
         hits[record.source] = np.isin(prints, examples)
         if record.whole_pass:
             certain.append(hits[record.source])
@@ -179,11 +182,11 @@ def _reads_every_row(settings: Mapping[str, Any]) -> bool:
 
 
 @cache
-def _examples(record: Record) -> tuple[Prints, list[str]]:
+def _examples(record: Record, folder: Path | None) -> tuple[Prints, list[str]]:
     """Fingerprints of the rows that a training read, and the reasons why some are unknown."""
     settings = record.settings
     parts, reasons = [np.empty(0, np.uint64)], []
-    registry = Path(settings.get("dataset_dir") or registry_folder())
+    registry = Path(settings.get("dataset_dir") or registry_folder(folder))
     for data in record.data:
         try:
             parts.append(_fingerprints(data, registry)[: settings.get("max_samples")])

@@ -3,9 +3,11 @@
 import contextlib
 import functools
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,22 +20,29 @@ from tuneyard.adapters.weighted import (
     parse_reference_weight,
 )
 from tuneyard.core.adapter_files import CONFIG
-from tuneyard.core.errors import RequestError, counted
+from tuneyard.core.errors import RequestError, counted, one_line, show_value
 from tuneyard.core.files import names_folder
 from tuneyard.core.supervision import Turns
 from tuneyard.core.training_run import model_sha256
+from tuneyard.core.warn import warn
 from tuneyard.eval.backends import shards
 from tuneyard.eval.backends.apply import applied, check_fits
+from tuneyard.eval.backends.choice_server import open_choice_server
+from tuneyard.eval.backends.connection import TIMEOUT, Connection
+from tuneyard.eval.backends.endpoint import Endpoint, find_endpoint
 from tuneyard.eval.backends.engine import Engine, EngineGenerator, load_engine
 from tuneyard.eval.backends.generate import LocalGenerator
-from tuneyard.eval.backends.load import Model, find_model, load_model
-from tuneyard.eval.backends.scorers import Generator
-from tuneyard.eval.backends.server import Server, check_url
+from tuneyard.eval.backends.load import Model, find_model, load_model, open_tokenizer
+from tuneyard.eval.backends.scorers import Generator, Prompts, Scorer, choosing
+from tuneyard.eval.backends.server import Server, check_url, open_server
 from tuneyard.eval.backends.vision import open_vision
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
 from tuneyard.eval.read.results import MERGED
 from tuneyard.eval.scoring.options import ScoringRequest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BASE = "base"
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "vllm": 0}
@@ -57,6 +66,11 @@ class Candidate:
             return self.parts[0].adapter.digest
         weighted = "+".join(f"{part.adapter.digest}:{part.weight!r}" for part in self.parts)
         return hashlib.sha256(weighted.encode()).hexdigest()
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the only adapter; None for the base."""
+        return self.parts[0].adapter.folder if self.parts else None
 
     @property
     def adapters(self) -> dict[str, WeightedAdapter]:
@@ -131,12 +145,46 @@ class Opened:
 
     @property
     def local(self) -> Model:
-        """The model in this process; `RequestError` for vLLM and servers, which show no probabilities."""
+        """The model in this process; `RequestError` for vLLM and servers."""
         if not isinstance(self.model, Model):
-            raise RequestError(
-                "--backend openai and vllm only generate: this needs probabilities, leave it out"
-            )
+            raise RequestError("--backend: this needs the model in this process, leave it out")
         return self.model
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The tokenizer of the prompts."""
+        if isinstance(self.model, Server) and self.model.choice:
+            return self.model.choice.tokenizer
+        if isinstance(self.model, Engine):
+            return self.model.tokenizer
+        return self.local.tokenizer
+
+    @property
+    def context(self) -> int:
+        """Largest number of tokens in a prompt and its answer."""
+        if isinstance(self.model, Server) and self.model.choice:
+            return self.model.choice.context
+        if isinstance(self.model, Engine):
+            return self.model.context
+        return self.local.context
+
+    def choosing(
+        self,
+        candidate: Candidate,
+        prompts: Prompts,
+        spellings: Mapping[str, Sequence[str]],
+        images: Mapping[int, Sequence[str]],
+    ) -> Scorer:
+        """Scorer that compares labels after each prompt, in this process or by a server."""
+        if isinstance(self.model, Engine):
+            return self.model.choosing(candidate.folder, prompts, spellings)
+        if isinstance(self.model, Server) and self.model.choice:
+            return self.model.choice.choosing(prompts, spellings)
+        if isinstance(self.model, Server):
+            raise RequestError(
+                "--backend openai: this command only generates over a server; leave --backend out"
+            )
+        return choosing(self.local, prompts, spellings, self.budget, images)
 
     def generator(self, candidate: Candidate, *, sampled: bool = False, repeat: int = 1) -> Generator:
         """Generator of the candidate's answers: greedy, or `sampled` by the model's settings.
@@ -146,8 +194,7 @@ class Opened:
         if isinstance(self.model, Server):
             return self.model
         if isinstance(self.model, Engine):
-            folder = candidate.parts[0].adapter.folder if candidate.parts else None
-            return EngineGenerator(self.model, candidate.prompting.encode, folder)
+            return EngineGenerator(self.model, candidate.prompting.encode, candidate.folder)
         sampling = self.model.sampling if sampled else None
         return LocalGenerator(self.model, candidate.prompting.encode, self.budget, sampling, repeat)
 
@@ -157,10 +204,13 @@ def _folders(parts: Sequence[WeightedAdapter]) -> tuple[Path, ...]:
     return tuple(part.adapter.folder for part in parts)
 
 
-def open_models(request: ScoringRequest) -> Opened:
-    """Open every adapter, load the base once, and check that they belong together."""
+def open_models(request: ScoringRequest, *, chooses: bool = False) -> Opened:
+    """Open every adapter, load the base once, and check that they belong together.
+
+    `chooses`: the labels' probabilities are compared, which a server must give.
+    """
     if request.backend == "openai":
-        return _open_server(request)
+        return _open_server(request, chooses)
     return load_candidates(request, *open_adapters(request))
 
 
@@ -168,12 +218,24 @@ def load_candidates(
     request: ScoringRequest, reference: str, parts_by_name: Mapping[str, tuple[WeightedAdapter, ...]]
 ) -> Opened:
     """Load the base `reference` and check that each adapter belongs to it and gets its training's prompts."""
-    if request.url is not None:
-        raise RequestError("--url is for --backend openai: without it, the model here would be prompted")
+    for flag, value in {
+        "--url": request.url,
+        "--served-model": request.served_model,
+        "--timeout": request.timeout,
+    }.items():
+        if value is not None:
+            raise RequestError(
+                f"{flag} is for --backend openai: without it, the model here would be prompted"
+            )
     if request.quantize and request.apply == MERGED:
         raise RequestError("--apply merged needs plain weights, and --quantize has none: give one of them")
     if request.backend == "vllm" and (request.quantize or request.apply == MERGED):
         raise RequestError("--backend vllm takes no --quantize and no --apply merged")
+    if request.backend == "vllm" and shards.COUNT > 1:
+        raise RequestError(
+            "--backend vllm starts its own processes: leave torchrun out; --tensor-parallel N divides the "
+            "model among N GPUs"
+        )
 
     shards.start()
     folder = find_model(reference)
@@ -187,7 +249,13 @@ def load_candidates(
             click.echo(f"warning: {unchecked}", err=True)
     model: Model | Engine
     if request.backend == "vllm":
-        model = load_engine(folder, request.dtype, parts)
+        model = load_engine(
+            folder,
+            request.dtype,
+            parts_by_name.values(),
+            request.tensor_parallel or 1,
+            request.pipeline_parallel or 1,
+        )
     else:
         model = load_model(folder, request.dtype, request.quantize)
         for adapter in adapters.values():
@@ -231,18 +299,56 @@ def _check_template(model: Model, prompting: Prompting, name: str) -> None:
         )
 
 
-def _open_server(request: ScoringRequest) -> Opened:
-    if request.adapters or not request.url:
-        raise RequestError("--backend openai needs --url and takes no --adapter")
-    if request.bos:
-        raise RequestError("--bos: the server makes the prompt: leave it out")
-    server = Server(check_url(request.url), request.model)
-    digest = hashlib.sha256(f"{server.url} {server.name}".encode()).hexdigest()
-    prompting = Prompting(lambda _: [], lambda _: Turns([]), "the server's own", digest)
-    name = Path(request.model).name
-    if not names_folder(name):
-        raise RequestError(f"--model {request.model!r}: expected a name that can name a folder")
-    return Opened(server, digest, [Candidate(name, (), prompting)], request.batch_tokens or 0, merged=False)
+def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
+    """A server that applies its own chat template or, if it `chooses`, gets token ids."""
+    if request.adapters:
+        text = request.adapters[0]
+        folder_name = Path(text.partition("=")[0]).name
+        raise RequestError(
+            f"--adapter {text}: --backend openai scores what the server serves. Leave --adapter out; add "
+            f"--served-model {folder_name} if the server offers it"
+        )
+    if not request.url:
+        raise RequestError(
+            "--backend openai needs the server's address: add --url, such as --url http://localhost:8000/v1"
+        )
+    connection = Connection(check_url(request.url), request.timeout or TIMEOUT)
+    name = request.served_model or request.model
+    candidate_name = Path(name).name
+    if not names_folder(candidate_name):
+        option = "--served-model" if request.served_model else "--model"
+        raise RequestError(f"{option} {name!r}: expected a name that can name a folder")
+    if not chooses:
+        if request.bos:
+            raise RequestError("--bos: the server makes the prompt: leave it out")
+        server = open_server(connection, name, bool(request.served_model))
+        _warn_of_adapters(server.source.endpoint, candidate_name)
+        if server.name != name and not request.served_model:
+            click.echo(f"{connection.url}: its only model is {show_value(server.name)}", err=True)
+        prompting = Prompting(lambda _: [], lambda _: Turns([]), "the server's own", server.digest)
+        candidate = Candidate(candidate_name, (), prompting)
+        return Opened(server, server.digest, [candidate], request.batch_tokens or 0, merged=False)
+    _, tokenizer, ends = open_tokenizer(request.model)
+    prompting = choose_prompting(tokenizer, (), request.template, request.think, request.bos)
+    if request.bos and prompting.source != AFTER_BOS:
+        raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
+    endpoint = find_endpoint(connection, name, bool(request.served_model))
+    _warn_of_adapters(endpoint, candidate_name)
+    choice = open_choice_server(endpoint, tokenizer, ends)
+    server = Server(choice.engine, choice.facts, choice)
+    candidate = Candidate(candidate_name, (), prompting)
+    return Opened(server, server.digest, [candidate], request.batch_tokens or 0, merged=False)
+
+
+def _warn_of_adapters(endpoint: Endpoint, candidate_name: str) -> None:
+    """Warn of adapters that the server applies, and whose results would pass for those of another model."""
+    for name in endpoint.applied:
+        word = one_line(shlex.quote(name))
+        warn(
+            f"{endpoint.connection.url}: it applies the adapter {show_value(name)} to every request, and the "
+            f"results have the name {candidate_name}. For the adapter under its own name, add "
+            f"--served-model {word}"
+        )
 
 
 def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[WeightedAdapter, ...]]]:

@@ -76,12 +76,14 @@ class ScoringCommand(TuneyardCommand):
         make_task = cast(Callable[..., Declared], self.callback)
         if self.reads_datasets:
             images = self.takes_images(own_options)
-            datasets = read_datasets(request.datasets, request.data, request.cluster, images=images)
+            datasets = read_datasets(
+                request.datasets, request.data, request.cluster, images=images, folder=request.dataset_dir
+            )
             task, chosen = make_task(request, datasets, **own_options)
         else:
             task, chosen = make_task(request, **own_options)
         chosen = with_images(request, chosen, shots)
-        chosen = with_shots(chosen, shots, shots_from, task.shot_answers)
+        chosen = with_shots(chosen, shots, shots_from, task.shot_answers, folder=request.dataset_dir)
         return Prepared(request, task, chosen)
 
     def invoke(self, ctx: click.Context) -> None:
@@ -93,7 +95,8 @@ class ScoringCommand(TuneyardCommand):
             if request.rescore:
                 plan = plan_rescoring(request.rescore, request, task, datasets)
             else:
-                plan = plan_scoring(request, task, datasets, open_models(request))
+                opened = open_models(request, chooses=task.chooses)
+                plan = plan_scoring(request, task, datasets, opened)
             carry_out(plan)
         if shards.first() and not has_next_step():
             next_step(request.out, self.next_words(request.out, plan.jobs[0].folder))

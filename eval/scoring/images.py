@@ -15,9 +15,10 @@ from tuneyard.core.images import BROKEN_IMAGE
 from tuneyard.core.manifest import read_manifest
 from tuneyard.core.prompt import Conversation
 from tuneyard.core.records import PLACEHOLDERS
+from tuneyard.core.training_run import training_settings
 from tuneyard.eval.backends.vision import PIXELS
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.datasets.prompts import trained_template, training_settings
+from tuneyard.eval.datasets.prompts import trained_template
 from tuneyard.eval.scoring.candidates import open_adapters
 from tuneyard.eval.scoring.options import ScoringRequest
 

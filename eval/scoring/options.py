@@ -14,7 +14,9 @@ import click
 from click.core import ParameterSource
 
 from tuneyard.core.cli import command_line
+from tuneyard.core.datasets import registry_folder
 from tuneyard.core.errors import RequestError
+from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import PRESET_TOKENS, PRESETS
 from tuneyard.eval.datasets.dataset import find_sets
 from tuneyard.eval.read.results import MERGED, UNMERGED, read_identity
@@ -57,9 +59,14 @@ class ScoringRequest:
     adapters: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     data: tuple[Path, ...] = ()
+    dataset_dir: Path | None = None
     cluster: str | None = None
     backend: str = "hf"
     url: str | None = None
+    served_model: str | None = None
+    timeout: float | None = None
+    tensor_parallel: int | None = None
+    pipeline_parallel: int | None = None
     template: str | None = None
     bos: bool = False
     apply: str = UNMERGED
@@ -97,6 +104,11 @@ def take(options: dict[str, Any]) -> ScoringRequest:
     request = ScoringRequest(**shared)
     if request.preset and request.backend != "hf":
         raise RequestError(f"--preset reads generation_config.json: leave out --backend {request.backend}")
+    divides = request.tensor_parallel or request.pipeline_parallel
+    if divides and request.backend != "vllm" and not request.rescore:  # which keeps the settings of its run
+        raise RequestError(
+            "--tensor-parallel and --pipeline-parallel: only vLLM divides a model: add --backend vllm"
+        )
     if request.repeats > 1 and not request.preset:
         raise RequestError(
             "--repeats: nothing is sampled here: chosen labels and greedy answers are the same each time; "
@@ -118,10 +130,12 @@ def _kept_options(options: dict[str, Any]) -> dict[str, Any]:
     open_options = options.keys() - explicit.keys()
     kept: dict[str, Any] = {name: value for name, value in run["settings"].items() if name in open_options}
     kept["model"] = ""
+    if "dataset_dir" in kept:
+        kept["dataset_dir"] = Path(kept["dataset_dir"])
     if not (options["datasets"] or options["data"]):
         kept["datasets"] = tuple(run["sets"])
         try:
-            find_sets(kept["datasets"], ())
+            find_sets(kept["datasets"], (), kept.get("dataset_dir", options["dataset_dir"]))
         except RequestError as error:  # run.json does not contain the path of a file
             source = options["rescore"]
             raise RequestError(
@@ -220,6 +234,26 @@ loading_options = together(
         help="Load the weights as NF4 or 8-bit integers.",
     ),
 )
+
+
+def server_options(use: str = "") -> Option:
+    """Options of a server. `use` begins their help: when they apply."""
+    return together(
+        click.option("--url", metavar="URL", help=f"{use}the server, e.g. http://localhost:8000/v1."),
+        click.option(
+            "--served-model",
+            metavar="NAME",
+            help=f"{use}the model's name there.  [as --model, or its only one]",
+        ),
+        click.option(
+            "--timeout",
+            type=Finite(0, min_open=True),
+            metavar="SECONDS",
+            help=f"{use}the longest wait for an answer.  [{TIMEOUT:g}]",
+        ),
+    )
+
+
 model_options = together(
     click.option(
         "--model", cls=UnlessRescored, required=True, metavar="DIR|ID", help="Model folder or hub id."
@@ -235,9 +269,11 @@ model_options = together(
     choice(
         "--backend",
         ["hf", "vllm", "openai"],
-        "openai: an OpenAI-compatible server. It and vllm only generate.",
+        "vllm: vLLM in this process. openai: an OpenAI-compatible server.",
     ),
-    click.option("--url", metavar="URL", help="openai: the server, e.g. http://localhost:8000/v1."),
+    server_options("openai: "),
+    number("--tensor-parallel", "vllm: divide each layer among N GPUs."),
+    number("--pipeline-parallel", "vllm: divide the layers among N groups of GPUs."),
     loading_options,
     click.option(
         "--apply",
@@ -248,6 +284,14 @@ model_options = together(
     ),
     number("--batch-tokens", "Tokens in a batch.  [2048 on CPU, 32768 on GPU]"),
 )
+dataset_dir = click.option(
+    "--dataset-dir",
+    cls=RescorableOption,
+    type=PATH,
+    callback=lambda _context, _option, folder: registry_folder(folder) if folder else None,
+    metavar="DIR",
+    help="Folder of dataset_info.json.  [dataset_info, otherwise data]",
+)
 data_options = together(
     click.option(
         "--dataset",
@@ -257,6 +301,7 @@ data_options = together(
         metavar="NAME",
         help="A registered dataset. Repeatable.",
     ),
+    dataset_dir,
     click.option(
         "--data",
         cls=RescorableOption,

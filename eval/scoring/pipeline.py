@@ -22,7 +22,8 @@ from tuneyard.core.language import tr
 from tuneyard.core.manifest import manifest_beside
 from tuneyard.core.warn import warn, warn_once
 from tuneyard.eval.backends import shards
-from tuneyard.eval.backends.scorers import Scorer, score_in_halves
+from tuneyard.eval.backends.engine import Engine
+from tuneyard.eval.backends.scorers import EngineRequest, Scorer, score_in_halves
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.training import fingerprints_of, trained_on, training_rows_of
 from tuneyard.eval.metrics import measure
@@ -37,7 +38,7 @@ from tuneyard.eval.read.results import (
 )
 from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.plan import PACKAGES, ScoringPlan, plan_scoring
+from tuneyard.eval.scoring.plan import VERSIONS, ScoringPlan, plan_scoring
 from tuneyard.eval.scoring.repeats import repeated, repeats_lines
 from tuneyard.eval.scoring.task import Job, Task
 from tuneyard.eval.statistics.rates import groups_of
@@ -65,7 +66,7 @@ def score_opened(
 
 
 def carry_out(plan: ScoringPlan) -> None:
-    """Do the jobs of a plan into its run folder, each candidate's with its adapters applied."""
+    """Do the jobs of a plan into its run folder."""
     request = plan.request
     run_folder = scoring_run(
         request.out,
@@ -77,16 +78,34 @@ def carry_out(plan: ScoringPlan) -> None:
     )
     with run_folder:
         shards.wait()
-        for _, jobs_of_candidate in groupby(plan.jobs, key=lambda job: job.candidate.name):
-            jobs = list(jobs_of_candidate)
-            with _weights(jobs[0]):
-                for job in jobs:
-                    if request.rescore:
-                        _rescore(job, request.rescore, plan)
-                    else:
-                        _score(job, plan)
+        engine = _engine_of(plan)
+        if engine is None:
+            _score_by_candidate(plan)
+        else:
+            _score_side_by_side(plan, engine)
     if shards.first():
         plan.task.finish(request.out, plan.models)
+
+
+def _engine_of(plan: ScoringPlan) -> Engine | None:
+    """The vLLM engine of a plan's candidates, None with another backend or --rescore."""
+    loaded = plan.jobs[0].loaded
+    if loaded is not None and isinstance(loaded.model, Engine):
+        return loaded.model
+    return None
+
+
+def _score_by_candidate(plan: ScoringPlan) -> None:
+    """Score the jobs in their order, each candidate's with its adapters applied."""
+    rescored = plan.request.rescore
+    for _, jobs_of_candidate in groupby(plan.jobs, key=lambda job: job.candidate.name):
+        jobs = list(jobs_of_candidate)
+        with _weights(jobs[0]):
+            for job in jobs:
+                if rescored:
+                    _rescore(job, rescored, plan)
+                else:
+                    _score(job, plan)
 
 
 def _weights(job: Job) -> contextlib.AbstractContextManager[None]:
@@ -98,18 +117,11 @@ def _weights(job: Job) -> contextlib.AbstractContextManager[None]:
 
 def _score(job: Job, plan: ScoringPlan) -> None:
     """Score a job (of several processes, each its share) and write its files, results.json last."""
-    first = shards.first()
     if job.scorer is None:
-        if first:
-            click.echo(f"{job.label}  {job.dataset.name}  {tr('done before')}")
+        _show_done(job)
         return
     began = time.monotonic()
-    record_numbers: Sequence[int] = ()
-    if plan.task.keeps_token_losses:
-        record_numbers = [job.dataset.record_number(row) for row in range(len(job.rows))]
-    log = PredictionLog(
-        job.folder, job.scorer.batches, job.dataset.clusters, tidy=first, record_numbers=record_numbers
-    )
+    log = _open_log(job, job.scorer, plan.task)
     pending = sum(map(len, log.pending))
     shards.wait()
     try:
@@ -117,15 +129,90 @@ def _score(job: Job, plan: ScoringPlan) -> None:
     finally:
         job.scorer.release()
     shards.wait()
-    if first:
-        too_long = []
-        for row, reason in job.scorer.too_long.items():
-            too_long.append(plan.task.prediction(job, row, {"too_long": reason}))
-        results = results_of(job, plan.task, log.finish(too_long), plan.identity)
-        write_json(job.folder / RESULTS, results)
+    if shards.first():
         seconds = time.monotonic() - began
-        rate = f"{pending / seconds:.1f}"
-        show(job, plan.task, results, tr("{seconds} s ({rate} rows/s)", seconds=f"{seconds:.1f}", rate=rate))
+        _finish(job, job.scorer, plan, log, _speed(pending, seconds))
+
+
+def _show_done(job: Job) -> None:
+    """Say that a job was finished by the run that this one resumes."""
+    if shards.first():
+        click.echo(f"{job.label}  {job.dataset.name}  {tr('done before')}")
+
+
+def _open_log(job: Job, scorer: Scorer, task: Task) -> PredictionLog:
+    """Open a job's predictions, with the batches of an interrupted run."""
+    record_numbers: Sequence[int] = ()
+    if task.keeps_token_losses:
+        record_numbers = [job.dataset.record_number(row) for row in range(len(job.rows))]
+    return PredictionLog(
+        job.folder,
+        scorer.batches,
+        job.dataset.clusters,
+        tidy=shards.first(),
+        record_numbers=record_numbers,
+    )
+
+
+def _finish(job: Job, scorer: Scorer, plan: ScoringPlan, log: PredictionLog, note: str) -> None:
+    """Write the sorted predictions and the figures of a scored job, and print them."""
+    too_long = []
+    for row, reason in scorer.too_long.items():
+        too_long.append(plan.task.prediction(job, row, {"too_long": reason}))
+    results = results_of(job, plan.task, log.finish(too_long), plan.identity)
+    write_json(job.folder / RESULTS, results)
+    show(job, plan.task, results, note)
+
+
+def _speed(rows: int, seconds: float) -> str:
+    """Time and rows per second, for the end of a line."""
+    return tr("{seconds} s ({rate} rows/s)", seconds=f"{seconds:.1f}", rate=f"{rows / seconds:.1f}")
+
+
+def _score_side_by_side(plan: ScoringPlan, engine: Engine) -> None:
+    """Score all candidates on a dataset together: vLLM answers the n-th batch of each in the same call."""
+    jobs_by_dataset: dict[str, list[Job]] = {}
+    for job in plan.jobs:
+        jobs_by_dataset.setdefault(job.dataset.name, []).append(job)
+    for jobs in jobs_by_dataset.values():
+        _score_together(jobs, plan, engine)
+
+
+def _score_together(jobs: Sequence[Job], plan: ScoringPlan, engine: Engine) -> None:
+    """Score a dataset's jobs and write their files.
+
+    A call has the batches of all jobs, also those that an interrupted run has scored: with fewer requests in
+    a call, the others' last digits can change.
+    """
+    from tqdm import tqdm
+
+    began = time.monotonic()
+    scored: list[tuple[Job, Scorer, PredictionLog]] = []
+    for job in jobs:
+        if job.scorer is None:
+            _show_done(job)
+        else:
+            scored.append((job, job.scorer, _open_log(job, job.scorer, plan.task)))
+    pending = sum(len(batch) for _, _, log in scored for batch in log.pending)
+    most_batches = max((len(scorer.batches) for _, scorer, _ in scored), default=0)
+    with tqdm(total=pending, desc=jobs[0].dataset.name, delay=2, leave=False) as bar:
+        for number in range(most_batches):
+            requests: list[EngineRequest] = []
+            waiting = []
+            for job, scorer, log in scored:
+                if number < len(scorer.batches):
+                    batch = scorer.batches[number]
+                    requests += scorer.requests(batch)
+                    if batch in log.pending:
+                        waiting.append((job, scorer, log, batch))
+            if waiting:
+                engine.prepare(requests)
+            for job, scorer, log, batch in waiting:
+                _score_batch(job, scorer, plan.task, log, batch)
+                bar.update(len(batch))
+    note = _speed(pending, time.monotonic() - began)
+    for job, scorer, log in scored:
+        _finish(job, scorer, plan, log, note)
 
 
 def _score_batches(job: Job, scorer: Scorer, task: Task, log: PredictionLog) -> None:
@@ -144,13 +231,18 @@ def _score_batches(job: Job, scorer: Scorer, task: Task, log: PredictionLog) -> 
     )
     with bar:
         for batch in batches:
-            answers = dict(zip(batch, score_in_halves(scorer, batch), strict=True))
-            token_losses = []
-            if task.keeps_token_losses:
-                token_losses = [task.losses_by_token(job, row, fields) for row, fields in answers.items()]
-            predictions = [task.prediction(job, row, fields) for row, fields in answers.items()]
-            log.append(predictions, token_losses)
+            _score_batch(job, scorer, task, log, batch)
             bar.update(len(batch))
+
+
+def _score_batch(job: Job, scorer: Scorer, task: Task, log: PredictionLog, batch: Sequence[int]) -> None:
+    """Score a batch and log its predictions."""
+    answers = dict(zip(batch, score_in_halves(scorer, batch), strict=True))
+    token_losses = []
+    if task.keeps_token_losses:
+        token_losses = [task.losses_by_token(job, row, fields) for row, fields in answers.items()]
+    predictions = [task.prediction(job, row, fields) for row, fields in answers.items()]
+    log.append(predictions, token_losses)
 
 
 def results_of(job: Job, task: Task, predictions: list[Prediction], identity: Identity) -> dict[str, Any]:
@@ -191,7 +283,9 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     if compiled is not None and compiled[0].about:
         origin["about"] = compiled[0].about  # the dataset's description in its spec
     # None if no file records a training
-    origin["trained_on"] = trained_on(folders, Path(job.request.model), job.dataset.name, fingerprints)
+    origin["trained_on"] = trained_on(
+        folders, Path(job.request.model), job.dataset.name, fingerprints, job.request.dataset_dir
+    )
     training_rows = training_rows_of(job.dataset, len(job.rows))
     if training_rows:
         origin["training_rows"] = training_rows
@@ -200,7 +294,7 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     origin["prompt"] = candidate.prompting.source
     origin["dtype"] = settings["dtype"]
     origin["device"] = settings["device"]
-    origin["versions"] = {name: settings[name] for name in PACKAGES if name in settings}
+    origin["versions"] = {name: settings[name] for name in VERSIONS if name in settings}
     origin["hashes"] = {
         "model": settings["model"],
         "adapters": {name: part.adapter.digest for name, part in adapters.items()},

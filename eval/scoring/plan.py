@@ -13,6 +13,7 @@ from tuneyard.core.files import read_object, versions
 from tuneyard.core.supervision import Turns
 from tuneyard.core.warn import warn, warn_once
 from tuneyard.eval.backends import shards
+from tuneyard.eval.backends.engine import Engine
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import WITHOUT_BOS, Prompting
 from tuneyard.eval.read.results import RESULTS, Identity, read_identity, shown_command
@@ -22,6 +23,8 @@ from tuneyard.eval.scoring.task import Job, Task
 
 SETTINGS = ("template", "bos", "apply", "quantize", "limit", "think", "cluster", "preset")
 PACKAGES = ("torch", "transformers", "tokenizers")
+VERSIONS = (*PACKAGES, "vllm")
+"""The settings that are versions. vLLM's is among them if it scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,8 @@ def _identity(
     settings: dict[str, object] = {"command": request.command, "model": opened.digest}
     settings.update(task.settings(request))
     settings.update({name: getattr(request, name) for name in SETTINGS})
+    if request.dataset_dir:
+        settings["dataset_dir"] = str(request.dataset_dir)
     if request.preset:
         settings["sampling"] = dict(opened.local.sampling)
         settings["repeats"] = request.repeats
@@ -108,6 +113,8 @@ def _identity(
     vision = getattr(opened.model, "vision", None)
     if vision:
         settings.update(vision.settings)
+    if isinstance(opened.model, Engine):
+        settings.update(opened.model.settings)
     for dataset in datasets:
         if dataset.shots:
             settings[f"shots of {dataset.name}"] = dataset.shots.digest
@@ -152,6 +159,8 @@ def plan_rescoring(
             raise RequestError(f"{results.parent}: unfinished: finish it with --resume, then --rescore")
         jobs.append(replace(job, kept=read_object(results)))
     settings = {**run["settings"], **task.settings(request), "cluster": request.cluster}
+    if request.dataset_dir:
+        settings["dataset_dir"] = str(request.dataset_dir)
     sets = {dataset.name: dataset.digest for dataset in datasets}
     identity: Identity = {**run, "settings": settings, "sets": sets}
     return ScoringPlan(request, task, identity, jobs)

@@ -11,6 +11,7 @@ from typing import Any
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.prompt import Conversation
 from tuneyard.core.token_losses import TokenLosses
+from tuneyard.eval.backends.engine import EngineGenerator
 from tuneyard.eval.backends.load import Model
 from tuneyard.eval.backends.scorers import (
     Fields,
@@ -18,7 +19,6 @@ from tuneyard.eval.backends.scorers import (
     Messages,
     Prompts,
     Scorer,
-    choosing,
     generating,
 )
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
@@ -129,13 +129,16 @@ class Job:
         if prompts is None:
             prompts = self.prompts()
         images = {row: self.images(row) for row in prompts}
-        return choosing(self.model, prompts, spellings, self.opened.budget, images)
+        return self.opened.choosing(self.candidate, prompts, spellings, images)
 
     def generating(self, messages: Mapping[int, Messages] | None = None) -> Scorer:
         """Scorer that generates an answer to every row, or to the given messages by row."""
         if messages is None:
             messages = self.messages()
-        return generating(self.generator, messages, self.request.max_new_tokens)
+        generator = self.generator
+        if isinstance(generator, EngineGenerator):
+            return generator.scorer(messages, self.request.max_new_tokens)
+        return generating(generator, messages, self.request.max_new_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,11 @@ class Task(ABC):
     """Files that `finish` writes into OUT."""
     if_too_long = "counted as incorrect"
     """Effect of prompts that exceed the context, in a warning."""
+
+    @property
+    def chooses(self) -> bool:
+        """True if the task compares the probabilities of labels, which a server must then give."""
+        return False
 
     @property
     def shot_answers(self) -> Mapping[str, Sequence[str]] | None:

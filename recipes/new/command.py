@@ -22,7 +22,7 @@ from tuneyard.core.next_step import next_step
 from tuneyard.core.training_stage import OBJECTIVES
 from tuneyard.recipes import costs
 from tuneyard.recipes.check import Checked, ask_check, quick_check
-from tuneyard.recipes.hardware import GPUS, GpuModel, Machine, gpu_model, machine
+from tuneyard.recipes.hardware import GPUS, GpuModel, Machine, gpu_model, machine, target_option
 from tuneyard.recipes.llamafactory_client import Answer, LlamaFactory, ask_measures
 from tuneyard.recipes.new.dataset import STAGES, training_data
 from tuneyard.recipes.new.memory import GpuFit, ZeroCopy, gpu_fit, zero_copy
@@ -48,7 +48,7 @@ MOST_GPUS = (1, 2, 4, 8)
 
 @dataclass(frozen=True, slots=True)
 class NewRecipe:
-    """A recipe that has no errors: its text, the remaining problems and what it is expected to take.
+    """A recipe without errors: its text, the remaining problems, and a summary for the terminal.
 
     `zero_copy` is the ZeRO file that is copied beside it, if any.
     """
@@ -73,14 +73,7 @@ class NewRecipe:
     help="Folder of dataset_info.json.  [default: dataset_info, otherwise data]",
 )
 @click.option("--stage", type=click.Choice(STAGES), help="What to learn.  [default: by the rows; pairs: dpo]")
-@click.option(
-    "--for",
-    "trains_on",
-    default="gpu",
-    show_default=True,
-    metavar="gpu|cpu|this|4xA100-80",
-    help="Target machine, an A100-80 for `gpu`.",
-)
+@target_option("Target machine, an A100-80 for `gpu`.")
 @click.option("--method", type=click.Choice(list(METHODS)), default="lora", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The recipe (FILE.yaml).")
 def command(
@@ -130,7 +123,7 @@ def _target(name: str) -> Machine:
 def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
     """Measure data and model, choose the settings, and check them.
 
-    `RequestError` says what is missing for a good recipe, `ContentError` lists errors of the result.
+    `RequestError` names the part that a good recipe needs, `ContentError` lists errors of the result.
     """
     measures = _measured(llamafactory, request)
     counts = _counts(request, measures)

@@ -33,8 +33,8 @@ class TrainingData:
     """A registered dataset and its eval split.
 
     - `folder`: of the registry. `path`: the file of the rows, or their folder.
-    - `objective`: name of what is learned (`OBJECTIVES`).
-    - `media_dir`: the folder below which LLaMA-Factory finds images, videos and audios; "" without such.
+    - `objective`: a name in `OBJECTIVES`.
+    - `media_dir`: the folder below which LLaMA-Factory finds images, videos and audios; "" if rows have none.
     """
 
     name: str
@@ -86,8 +86,8 @@ def training_data(name: str, folder: Path | None, stage: str | None) -> Training
         split = f"{name}{separator}{TRAIN_SPLIT}"
         if split in registered:
             raise RequestError(
-                f"dataset {name!r} has a train split, and its eval split may hold rows of {name}: --dataset "
-                f"{split}"
+                f"dataset {name!r} has a train split, and its eval split may contain rows of {name}: "
+                f"--dataset {split}"
             )
     eval_name = eval_split(name, registered)
     if not eval_name:
@@ -108,7 +108,7 @@ def _objective(name: str, entry: Mapping[str, object], stage: str | None) -> str
         if names == ["pt"]:
             rows = "texts without answers"
         raise RequestError(
-            f"--stage {stage}: {name} holds {rows}; --stage {listed} fits it (without --stage: {names[0]})"
+            f"--stage {stage}: {name} has {rows}; --stage {listed} fits it (without --stage: {names[0]})"
         )
     return stage
 

@@ -52,7 +52,7 @@ Section = tuple[str, list[Value]]
 
 
 class TrainingMethod(NamedTuple):
-    """A training method: what it trains, its settings, and whether these are adapters."""
+    """A training method with its settings. `trains` is its name in a sentence."""
 
     trains: str
     values: tuple[Value, ...]
@@ -126,7 +126,7 @@ OF_MODEL = ("quantization_bit", "quantization_method")
 
 @dataclass(frozen=True, slots=True)
 class RecipeRequest:
-    """What a recipe is to train: data, model and method, for a machine; `out` is its file."""
+    """A training to write a recipe for: data, model, method and machine. `out` is the recipe's file."""
 
     data: TrainingData
     model: str
@@ -155,11 +155,11 @@ class RecipeRequest:
         return f"saves/{name}"
 
     def basic_values(self) -> list[Value]:
-        """The settings that choose what is trained, without any that is counted."""
+        """Settings that follow from the request. Those of measured rows are missing."""
         return [*self.model_values(), *self.method_values(), *self.dataset_values()]
 
     def basic_settings(self) -> dict[str, object]:
-        """The same by key."""
+        """`basic_values` by key."""
         return {value.key: value.value for value in self.basic_values()}
 
     def model_values(self) -> list[Value]:
@@ -304,7 +304,7 @@ def largest_micro_batch(rows: int, ranks: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was counted for a recipe: rows (or packed blocks) of both splits, template, cutoff, fit to memory.
+    """Measures of data and model: rows (or packed blocks) of both splits, template, cutoff, fit to memory.
 
     `fit` is None if memory is not planned (a CPU, or a method whose memory is not known). `zero_copy` is the
     ZeRO file that is copied beside the recipe, if any.
@@ -328,7 +328,8 @@ def sections(request: RecipeRequest, counts: Measured) -> list[Section]:
     if counts.rows > MANY_ROWS:
         dataset.append(Value("preprocessing_num_workers", 8))
     train, steps = _train_values(request, counts)
-    every = _steps_between_evaluations(counts, steps, train)
+    train_settings = {value.key: value.value for value in train}
+    every = _steps_between_evaluations(counts, steps, float(str(train_settings["num_train_epochs"])))
     output = [
         Value("output_dir", request.output_dir),
         Value("logging_steps", max(1, min(10, steps // 20))),
@@ -344,9 +345,8 @@ def sections(request: RecipeRequest, counts: Measured) -> list[Section]:
         reason = "LLaMA-Factory loads no best reward model at the end: its checkpoint stays in output_dir"
         best = [Value("", None, reason)]
         metric, higher = "eval_accuracy", True
-    per_device = next(value.value for value in train if value.key == "per_device_train_batch_size")
     evaluation = [
-        Value("per_device_eval_batch_size", per_device),
+        Value("per_device_eval_batch_size", train_settings["per_device_train_batch_size"]),
         Value("eval_strategy", "steps"),
         Value("eval_steps", every, f"{steps:,} steps in all"),
         *best,
@@ -470,13 +470,12 @@ def _precision(request: RecipeRequest) -> list[Value]:
     return values
 
 
-def _steps_between_evaluations(counts: Measured, steps: int, train: Sequence[Value]) -> int:
+def _steps_between_evaluations(counts: Measured, steps: int, epochs: float) -> int:
     """Steps between evaluations: ten of them, fewer if they would take over a quarter of the time.
 
     A forward pass is a third of the work on a training row.
     """
-    epochs = next(value.value for value in train if value.key == "num_train_epochs")
-    forward_passes = 3 * counts.rows * float(str(epochs))
+    forward_passes = 3 * counts.rows * epochs
     evaluations = int(EVALUATION_SHARE * forward_passes / max(1, counts.eval_rows))
     evaluations = min(EVALUATIONS, max(1, evaluations))
     return math.ceil(steps / evaluations)

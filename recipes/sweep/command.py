@@ -11,16 +11,16 @@ from pathlib import Path
 import click
 
 from tuneyard.core.cli import cli_command, command_line
-from tuneyard.core.errors import ContentError, TuneyardError, counted, resumed_by
+from tuneyard.core.errors import ContentError, RequestError, counted, nearest, resumed_by
 from tuneyard.core.execution import Slot
 from tuneyard.core.language import lang_option
 from tuneyard.core.next_step import next_step
 from tuneyard.recipes.hardware import Machine, machine
-from tuneyard.recipes.sweep.grid import Grid, TrainingRun, parse_grid, plan_runs
-from tuneyard.recipes.sweep.results import check_folder, score, write_report, write_summary
-from tuneyard.recipes.sweep.run import check_first, commands, finish_points, scoring_words
-from tuneyard.recipes.sweep.settings import Row
+from tuneyard.recipes.sweep.grid import TrainingRun, parse_grid, plan_runs
+from tuneyard.recipes.sweep.results import check_folder
+from tuneyard.recipes.sweep.run import check_first, commands, finish, finish_points, scoring_words
 from tuneyard.recipes.sweep.slots import machine_of_a_point, slots_of
+from tuneyard.recipes.sweep.state import GridState
 
 
 @cli_command(
@@ -45,6 +45,9 @@ from tuneyard.recipes.sweep.slots import machine_of_a_point, slots_of
 @click.option(
     "--list", "lists", is_flag=True, help="Print one command for each unfinished run; train nothing."
 )
+@click.option(
+    "--point", metavar="NAME", help="Train and score this run alone, as a command of `--list` does; no table."
+)
 @lang_option
 @resumed_by(lambda: "the same command resumes it: finished runs are skipped")
 def command(
@@ -54,6 +57,7 @@ def command(
     gpus_each: int,
     dry_run: bool,
     lists: bool,
+    point: str | None,
     **scored: str | None,
 ) -> None:
     """Train RECIPE over a grid of settings (rank=4,8 alpha=8,16), and write a table and a plot.
@@ -70,31 +74,49 @@ def command(
     folder = out or Path("saves") / f"sweep-{recipe.stem}"
     check_folder(folder)
     runs = plan_runs(recipe, settings, folder)
+    if point is not None:
+        runs = [_run_named(point, runs)]
     recipes = [recipe for _, recipe in runs]
     if evaluation is not None:
         scoring_words(evaluation, folder)
+    if point is not None and not lists and not dry_run:
+        finish(recipes[0], evaluation, has_log=False, is_checked=False)
+        next_step(recipes[0].output_dir, command_line("recipe.sweep", ("--point", point)))
+        return
     trained_metric = None if evaluation else metric
     target = machine(f"{gpus_each}xA100-80")  # a listed command runs elsewhere
     if not lists:
         target = machine_of_a_point(recipes, gpus_each)
     check_first(recipes, trained_metric, target, quick=lists and not dry_run)
     if lists:
-        for line in commands(recipes, evaluation, target):
+        words = ["tuneyard", "recipe", "sweep", str(recipe), *grid, "--out", str(folder)]
+        if evaluation is not None:
+            words += ["--eval", evaluation]
+        for line in commands(recipes, words, evaluation, target):
             click.echo(line)
         next_step("", command_line("recipe.sweep", ("--list", "--dry-run")))
     elif dry_run:
         click.echo("\n".join(str(recipe.output_dir) for recipe in recipes))
         next_step("", command_line("recipe.sweep", ("--dry-run",)))
     else:
-        sweep(runs, settings, evaluation, metric, slots_of(recipes, gpus_each), target)
+        state = GridState(runs, settings, evaluation, metric, target)
+        sweep(runs, state, evaluation, slots_of(recipes, gpus_each), target)
         next_step(folder / "sweep.md", ["tuneyard", "recipe", "best", runs[0][1].output_dir])
+
+
+def _run_named(name: str, runs: Sequence[TrainingRun]) -> TrainingRun:
+    """The run with this folder. `RequestError` if the grid has none."""
+    names = [recipe.output_dir.name for _, recipe in runs]
+    if name not in names:
+        hint = nearest(name, names) or "expected the name of a run's folder, as --dry-run prints them"
+        raise RequestError(f"--point {name}: the grid has no such run; {hint}")
+    return runs[names.index(name)]
 
 
 def sweep(
     runs: Sequence[TrainingRun],
-    grid: Grid,
+    state: GridState,
     evaluation: str | None,
-    metric: str,
     slots: Sequence[Slot],
     target: Machine,
 ) -> None:
@@ -102,25 +124,11 @@ def sweep(
 
     `ContentError` at the end if runs have failed.
     """
-    out = runs[0][1].output_dir.parent
-    rows: list[Row] = []
-    failures: list[Row] = []
-    meaning = None
     work_results = finish_points([recipe for _, recipe in runs], evaluation, slots, target)
     with closing(work_results):
         for (point, recipe), work_result in zip(runs, work_results, strict=True):
-            folder = recipe.output_dir
-            error = work_result.error
-            if not error:
-                try:
-                    value, meaning = score(folder, evaluation is not None, metric)
-                    rows.append({**point, metric: value, "run": str(folder)})
-                except TuneyardError as scoring_error:
-                    error = str(scoring_error)
-            if error:
-                failures.append({**point, "run": str(folder), "error": error})
-            write_summary(rows, failures, grid, metric, out)
-    write_report(rows, failures, grid, metric, meaning, out, evaluation is not None)
+            state.add(point, recipe, work_result.error)
+    failures = state.report().failures
     if failures:
         names = ", ".join(Path(row["run"]).name for row in failures)
         subject = f"{len(failures)} of {counted(len(runs), 'run')} failed ({names})"

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,22 +92,18 @@ def plan_runs(path: Path, grid: Grid, out: Path) -> list[TrainingRun]:
 
 
 def run_names(axes: dict[str, list[str]]) -> list[str]:
-    """Folder names of a grid's runs: `lora_rank-4_lora_alpha-8`. A path counts by its last part.
+    """Folder names of the runs, all different: `lora_rank-4_lora_alpha-8`. A path counts by its last part.
 
     A name that would be too long for a file system ends in a hash of the whole name.
     """
     by_axis: list[list[str]] = []
     for key, values in axes.items():
-        names = [re.sub(r"[^\w.+-]+", "-", Path(value).name)[-40:] for value in values]
-        parts = []
-        for number, name in enumerate(names):
-            earlier = names[:number].count(name)
-            part = f"{key}-{name}"
-            if earlier:
-                part += f"-{earlier + 1}"
-            parts.append(part)
-        by_axis.append(parts)
-    folder_names = []
+        names: list[str] = []
+        for value in values:
+            name = re.sub(r"[^\w.+-]+", "-", Path(value).name)[-40:]
+            names.append(_distinct(f"{key}-{name}", names))
+        by_axis.append(names)
+    folder_names: list[str] = []
     for point in itertools.product(*by_axis):
         name = "_".join(point)
         encoded = name.encode()
@@ -115,5 +111,15 @@ def run_names(axes: dict[str, list[str]]) -> list[str]:
             digest = hashlib.sha256(encoded).hexdigest()[:8]
             beginning = encoded[: LONGEST_NAME - 9].decode(errors="ignore")  # without half a character
             name = f"{beginning}-{digest}"
-        folder_names.append(name)
+        folder_names.append(_distinct(name, folder_names))
     return folder_names
+
+
+def _distinct(name: str, taken: Collection[str]) -> str:
+    """The name itself, or if it is taken, the first free one of NAME-2, NAME-3 and so on."""
+    number = 1
+    distinct = name
+    while distinct in taken:
+        number += 1
+        distinct = f"{name}-{number}"
+    return distinct

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,74 +78,99 @@ def score(folder: Path, is_scored_by_command: bool, metric: str) -> tuple[float,
     return statistics.fmean(numbers), meanings[0]
 
 
-def write_summary(
-    rows: list[Row],
-    failures: list[Row],
-    grid: Grid,
-    metric: str,
-    out: Path,
-    judgement: Judgement | None = None,
-) -> None:
-    """Write sweep.json: the runs that are finished so far and those that failed, settings and the verdict."""
+@dataclass(frozen=True, slots=True)
+class SweepResults:
+    """Results of a grid in the folder `out`: the finished runs, and those that failed.
+
+    `meaning` is that of the metric, None without a finished run. `is_scored`: a command has scored the runs.
+    """
+
+    out: Path
+    grid: Grid
+    metric: str
+    meaning: Metric | None
+    rows: Sequence[Row]
+    failures: Sequence[Row]
+    is_scored: bool
+
+    @property
+    def settings(self) -> list[Setting]:
+        """The finished runs, grouped by everything but their seeds."""
+        return settings_of(self.rows, list(self.grid.axes), self.metric)
+
+
+def write_progress(results: SweepResults) -> None:
+    """Write sweep.json without a verdict, unless it has the same runs: then it may have their verdict."""
+    path = results.out / SUMMARY
+    summary = _summary(results, None)
+    if not path.is_file() or {**read_object(path), "verdict": None} != summary:
+        write_json(path, summary)
+
+
+def _summary(results: SweepResults, judgement: Judgement | None) -> dict[str, object]:
+    """Content of sweep.json: finished and failed runs, settings and the verdict."""
+    metric = results.metric
     json_rows = []
-    for row in rows:
+    for row in results.rows:
         if math.isnan(row[metric]):  # which JSON does not have
             json_rows.append({**row, metric: None})
         else:
             json_rows.append(row)
-    record: dict[str, object] = {"metric": metric, "grid": grid.axes, "fixed": grid.fixed, "rows": json_rows}
-    record["failed"] = failures
-    record["settings"] = [setting.json() for setting in settings_of(rows, list(grid.axes), metric)]
+    record: dict[str, object] = {"metric": metric, "grid": results.grid.axes, "fixed": results.grid.fixed}
+    record["rows"] = json_rows
+    record["failed"] = list(results.failures)
+    record["settings"] = [setting.json() for setting in results.settings]
     record["verdict"] = None
     if judgement is not None:
         record["verdict"] = verdict_of(judgement)
-    write_json(out / SUMMARY, record)
+    return record
 
 
-def write_report(
-    rows: list[Row],
-    failures: list[Row],
-    grid: Grid,
-    metric: str,
-    meaning: Metric | None,
-    out: Path,
-    is_scored: bool,
-) -> None:
-    """Judge the settings if a command scored the runs; write sweep.md, sweep.json and sweep.png.
+def judge_runs(results: SweepResults) -> tuple[Judgement | None, str]:
+    """The verdict on the settings, and its text or the reason why there is none.
 
-    The verdict, the tables and the runs that failed are printed.
+    No verdict and no text, unless a command has scored two runs or more.
     """
-    settings = settings_of(rows, list(grid.axes), metric)
-    has_seeds = len(settings) < len(rows)
-    judgement = None
+    if not results.is_scored or len(results.rows) < 2:
+        return None, ""
+    try:
+        judgement = judge_settings(results.settings, results.metric, results.out)
+    except ContentError as error:
+        return None, tr("No verdict: {reason}", reason=error)
+    return judgement, judgement.decision
+
+
+def write_report(results: SweepResults, judgement: Judgement | None, decision: str) -> None:
+    """Write sweep.md, sweep.json and sweep.png.
+
+    The `decision` of `judge_runs`, the tables and the runs that failed are printed.
+    """
+    grid, metric, meaning, settings = results.grid, results.metric, results.meaning, results.settings
+    has_seeds = len(settings) < len(results.rows)
     parts = []
-    if is_scored and len(rows) > 1:
-        try:
-            judgement = judge_settings(settings, metric, out)
-            parts.append(judgement.decision + "\n")
-        except ContentError as error:
-            parts.append(tr("No verdict: {reason}", reason=error) + "\n")
+    if decision:
+        parts.append(decision + "\n")
     if meaning is not None:
         if has_seeds:
             parts.append(settings_table(settings, list(grid.axes), metric, meaning) + "\n")
         if judgement is None or not has_seeds:
             parts.append(luck(settings, meaning) + "\n")
-        parts.append(table(rows, grid, metric, meaning))
+        parts.append(table(results.rows, grid, metric, meaning))
         if has_seeds:
-            plot_settings(settings, metric, meaning, out / PLOT)
+            plot_settings(settings, metric, meaning, results.out / PLOT)
         else:
-            plot(rows, grid.axes, metric, meaning, out / PLOT)
-    if failures:
+            plot(results.rows, grid.axes, metric, meaning, results.out / PLOT)
+    if results.failures:
         lines = []
-        for row in failures:
+        for row in results.failures:
             reason = row["error"].splitlines()[0]
             lines.append(f"- {tr('failed: {run}: {reason}', run=row['run'], reason=reason)}\n")
         parts.append("".join(lines))
-    if not is_scored:
+    if not results.is_scored:
         parts.append(tr("A verdict needs the examples: score the runs with --eval COMMAND.") + "\n")
     text = "\n".join(part for part in parts if part.strip())
-    write_text(out / "sweep.md", text)
-    write_summary(rows, failures, grid, metric, out, judgement)
+    write_text(results.out / "sweep.md", text)
+    write_json(results.out / SUMMARY, _summary(results, judgement))
     if meaning is not None:
         text = f"{text}\n{direction(metric, meaning)}"
     click.echo(text)
@@ -152,7 +178,7 @@ def write_report(
         click.echo(tr("comparison: {path}", path=judgement.folder))
 
 
-def table(rows: list[Row], grid: Grid, metric: str, meaning: Metric) -> str:
+def table(rows: Sequence[Row], grid: Grid, metric: str, meaning: Metric) -> str:
     """Format the runs as Markdown, the best first."""
     axes = list(grid.axes)
     ordered = sorted(rows, key=lambda row: meaning.rank(row[metric]))
@@ -167,7 +193,7 @@ def table(rows: list[Row], grid: Grid, metric: str, meaning: Metric) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(rows: list[Row], axes: dict[str, list[str]], metric: str, meaning: Metric, path: Path) -> None:
+def plot(rows: Sequence[Row], axes: dict[str, list[str]], metric: str, meaning: Metric, path: Path) -> None:
     """Draw a PNG: a line over one axis, a heat map over two, one row for each run over more."""
     height = 4.2
     if len(axes) > 2:
@@ -218,7 +244,7 @@ def _point(row: Row, axes: dict[str, list[str]]) -> str:
 
 
 def _heat_map(
-    panel: "Axes", rows: list[Row], axes: dict[str, list[str]], metric: str, meaning: Metric
+    panel: "Axes", rows: Sequence[Row], axes: dict[str, list[str]], metric: str, meaning: Metric
 ) -> None:
     (down, downs), (across, acrosses) = axes.items()
     values = [[math.nan] * len(acrosses) for _ in downs]

@@ -1,6 +1,5 @@
-"""What brings the points of a grid to finished, scored trainings."""
+"""Checking, training and scoring the points of a grid."""
 
-import json
 import shlex
 import shutil
 import subprocess
@@ -88,11 +87,15 @@ def check_first(recipes: Sequence[Recipe], metric: str | None, target: Machine, 
 
 def is_trained(recipe: Recipe, target: Machine) -> bool:
     """True if the training of a point is finished, with its inputs and on as many processes."""
-    output_dir = recipe.output_dir
-    if not (output_dir / TRAINING).is_file():
+    if not (recipe.output_dir / TRAINING).is_file():
         return False
+    return has_inputs(recipe, target, inputs_of(recipe, weights_file(recipe.path)))
+
+
+def has_inputs(recipe: Recipe, target: Machine, inputs: dict[str, object]) -> bool:
+    """True if the finished training of a point had these inputs, and as many processes as on this machine."""
+    output_dir = recipe.output_dir
     world = schedule_of(recipe, 0, world_size(recipe, target.gpus)).world
-    inputs = inputs_of(recipe, weights_file(recipe.path))
     return not changed_inputs(output_dir, inputs) and not changed_world_size(output_dir, world)
 
 
@@ -125,18 +128,19 @@ def finish_points(
                 yield WorkResult(name)
 
 
-def finish(recipe: Recipe, evaluation: str | None, has_log: bool) -> None:
-    """Train a checked point, and score it with a command if there is one.
+def finish(recipe: Recipe, evaluation: str | None, has_log: bool, is_checked: bool = True) -> None:
+    """Train a point, and score it with a command if there is one.
 
-    `has_log`: the output of the command is for score.log, and not for the terminal.
+    `has_log`: the output of the command is for score.log, and not for the terminal. `is_checked`: the recipe
+    has been checked with LLaMA-Factory.
     """
-    train(recipe, ask=False)
+    train(recipe, ask=not is_checked)
     if evaluation is not None:
         evaluate(recipe.output_dir, evaluation, has_log)
 
 
 class SweepProgress(Observer):
-    """Prints a line when a point starts and when it has ended, and what the points print, once each."""
+    """Prints a line when a point starts and when it has ended, and the points' output, each line once."""
 
     def __init__(self, total: int, finished: int) -> None:
         self._total, self._ended, self._failed = total, finished, 0
@@ -153,7 +157,7 @@ class SweepProgress(Observer):
             click.echo(f"{name}: started on {slot.name}", err=True)
 
     def ended(self, work_result: WorkResult) -> None:
-        """Print what a point has printed and no other one before, and how many have ended."""
+        """Print the lines of a point's output that are new, and how many points have ended."""
         self._running.remove(work_result.name)
         self._ended += 1
         for line in work_result.output.splitlines():
@@ -260,17 +264,20 @@ def is_finished(recipe: Recipe, evaluation: str | None, target: Machine) -> bool
     return evaluation is None or is_scored(recipe.output_dir, evaluation)
 
 
-def commands(recipes: Sequence[Recipe], evaluation: str | None, target: Machine) -> list[str]:
-    """A shell command for each unfinished point: it trains, scores, and records that it has scored."""
+def commands(
+    recipes: Sequence[Recipe], sweep_words: Sequence[str], evaluation: str | None, target: Machine
+) -> list[str]:
+    """A shell command for each unfinished point. `sweep_words` are those of the sweep.
+
+    A point that is scored, too, is finished by the sweep command itself: it locks the folder, and sets the
+    results of a command that was cut off aside.
+    """
     lines = []
     for recipe in recipes:
         if is_finished(recipe, evaluation, target):
             continue
-        folder = recipe.output_dir
-        line = shlex.join(["tuneyard", "recipe", "train", str(recipe.path), *recipe.overrides])
+        words = ["tuneyard", "recipe", "train", str(recipe.path), *recipe.overrides]
         if evaluation is not None:
-            record = json.dumps({"command": evaluation}, ensure_ascii=False)
-            mark = f"printf %s {shlex.quote(record)} > {shlex.quote(str(folder / SCORED))}"
-            line = f"{line} && {shlex.join(scoring_words(evaluation, folder))} && {mark}"
-        lines.append(line)
+            words = [*sweep_words, "--point", recipe.output_dir.name]
+        lines.append(shlex.join(words))
     return lines

@@ -1,4 +1,4 @@
-"""What each point of a sweep has while it runs: GPUs of its own, or without a GPU a share of the cores."""
+"""The slots of a sweep: each point that runs has some GPUs, or without a GPU a share of the cores."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ def machine_of_a_point(recipes: Sequence[Recipe], gpus_each: int) -> Machine:
         )
     if gpus_each > max(1, count):
         raise RequestError(f"--gpus-each {gpus_each}: found {counted(count, 'visible GPU')} on this machine")
-    if any(recipe.settings.get("use_cpu") is True for recipe in recipes):
+    if _all_on_cpu(recipes):
         return here
     return Machine(here.gpus[:gpus_each], here=True)
 
@@ -35,8 +35,7 @@ def machine_of_a_point(recipes: Sequence[Recipe], gpus_each: int) -> Machine:
 def slots_of(recipes: Sequence[Recipe], gpus_each: int) -> list[Slot]:
     """Slots of this machine for the points of a sweep; one that is the whole machine has no variables."""
     gpus = visible_gpus()
-    on_cpu = any(recipe.settings.get("use_cpu") is True for recipe in recipes)
-    if not gpus or on_cpu:
+    if not gpus or _all_on_cpu(recipes):
         return _cpu_slots(recipes)
     if gpus_each == len(gpus):
         return [Slot(_gpu_name(gpus), {})]
@@ -45,6 +44,11 @@ def slots_of(recipes: Sequence[Recipe], gpus_each: int) -> list[Slot]:
         names = gpus[start : start + gpus_each]
         slots.append(Slot(_gpu_name(names), {"CUDA_VISIBLE_DEVICES": ",".join(names)}))
     return slots
+
+
+def _all_on_cpu(recipes: Sequence[Recipe]) -> bool:
+    """True if no point can use a GPU. A grid of both kinds gives GPUs to each point."""
+    return all(recipe.settings.get("use_cpu") is True for recipe in recipes)
 
 
 def _gpu_name(names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from click.testing import CliRunner
 
 from tests.conftest import ROOT
 from tests.messages import printed, raises
+from tests.serving import answering
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends.generate import generate
@@ -49,6 +51,18 @@ def talk(tiny_model: Path):
     def call(typed: str | bytes, *arguments: object):
         given = ["--model", tiny_model, "--max-new-tokens", 8, *arguments]
         return CliRunner().invoke(cli, list(map(str, given)), input=typed, catch_exceptions=False)
+
+    return call
+
+
+@pytest.fixture
+def talk_to_server():
+    """`talk_to_server(answer, "hello\\nquit\\n")` types into a conversation with a server that answers so."""
+
+    def call(answer, typed: str, *arguments: object, heard: list[list[dict]] | None = None):
+        with answering(answer, heard) as url:
+            words = ["--url", url, "--served-model", "mine", *map(str, arguments)]
+            return CliRunner().invoke(cli, words, input=typed, catch_exceptions=False)
 
     return call
 
@@ -288,3 +302,52 @@ def wait_for(master: int, ending: bytes) -> bytes:
         assert select.select([master], [], [], 120)[0], screen
         screen += os.read(master, 1000)
     return screen
+
+
+def test_a_served_model_answers_each_text_after_those_before(talk_to_server) -> None:
+    heard: list[list[dict]] = []
+    done = talk_to_server(
+        lambda text: f"<think>hm</think>{text}!\x1b[2J", "a\nb\nquit\n", "--system", "Be brief.", heard=heard
+    )
+    assert (done.exit_code, done.stdout) == (0, "a!\\x1b[2J\nb!\\x1b[2J\n")
+    first = [{"role": "system", "content": "Be brief."}, user("a")]
+    assert heard == [first, [*first, said("a!\x1b[2J"), user("b")]]
+    once = talk_to_server(lambda text: f"<think>hm</think>{text}!", "", "--once", "a", "--think")
+    assert once.stdout == "<think>hm</think>a!\n"
+
+
+def test_a_model_here_and_a_served_one_answer_the_same_messages(talk_to_server, tiny_model, talk) -> None:
+    alone = talk("", "--once", "hello", "--temperature", "0").stdout.strip()
+    heard: list[list[dict]] = []
+    words = ("--model", tiny_model, "--max-new-tokens", "8")
+    two = talk("hello\nand\nquit\n", "--temperature", "0").stdout.split("\n")
+    said_after = "\n".join(two[alone.count("\n") + 1 :]).strip()
+    answers = {"hello": alone, "and": f"{said_after}?"}
+    done = talk_to_server(answers.__getitem__, "hello\nand\nquit\n", *words, heard=heard)
+    printed = re.sub(r"\(http://127.0.0.1:\d+/v1\)", "(URL)", done.stdout)
+    first = f"base:\n{alone}\nmine (URL):\n{alone}\n"
+    assert printed == f"{first}base:\n{said_after}\nmine (URL):\n{said_after}?\n"
+    assert heard == [[user("hello")], [user("hello"), said(alone), user("and")]]
+    same, differs = [line for line in done.stderr.splitlines() if re.match("\\((the same|they)", line)]
+    assert "same" in same and f"character {len(said_after) + 1} " in differs and '"?"' in differs
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--repetition-penalty", "1.1"], ["--preset", "document"], ["--no-repeat-ngram-size", "3"],
+        ["--adapter", "x"], ["--template", "qwen"], ["--dtype", "fp32"], ["--quantize", "4"],
+        ["--bos"], ["--same-base"],
+    ],
+    ids=lambda words: words[0],
+)  # fmt: skip
+def test_options_that_a_server_cannot_take_are_refused_by_name(words: list[str]) -> None:
+    with raises(RequestError, words[0], "--url"):
+        cli.main(["--url", "http://localhost:9/v1", *words], standalone_mode=False)
+
+
+def test_options_of_a_server_need_one(tiny_model) -> None:
+    with raises(RequestError, "--timeout", "--url"):
+        cli.main(["--model", str(tiny_model), "--timeout", "9"], standalone_mode=False)
+    with raises(click.UsageError, "--model", "--url"):
+        cli.main(["--once", "hello"], standalone_mode=False)

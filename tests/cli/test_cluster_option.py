@@ -108,7 +108,7 @@ def test_other_commands_baselines_are_the_whole_sets_too(call, command) -> None:
 
 
 def test_prove_which_compares_answers_one_by_one_takes_no_clusters(tmp_path, tiny_model) -> None:
-    from tuneyard.eval.prove import cli
+    from tuneyard.eval.prove.command import cli
 
     (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     adapter = write_adapter(tmp_path / "saved")

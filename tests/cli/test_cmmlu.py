@@ -153,7 +153,6 @@ def test_a_run_is_resumed_and_another_is_not(cmmlu) -> None:
     [
         (("--subjects", "alchemy"), "alchemy"),
         (("--template", "qwen"), "--template; --chat"),
-        (("--backend", "openai", "--url", "http://x"), "CMMLU"),
         (("--subjects", "virology"), "virology.csv"),
     ],
 )

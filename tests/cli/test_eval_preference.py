@@ -144,7 +144,7 @@ def test_what_is_no_pair_is_named(tmp_path, row, facts):
         read_preferences((), (path,), None)
 
 
-def test_a_column_without_an_answer_is_named_as_the_entry_names_it(tmp_path, monkeypatch):
+def test_a_column_without_an_answer_is_named_as_the_entry_names_it(tmp_path):
     entry = {
         "file_name": "a.json",
         "ranking": True,
@@ -152,17 +152,15 @@ def test_a_column_without_an_answer_is_named_as_the_entry_names_it(tmp_path, mon
     }
     (tmp_path / "dataset_info.json").write_text(json.dumps({"a": entry}))
     (tmp_path / "a.json").write_text('[{"q": "a", "up": "b"}]')
-    monkeypatch.setattr("tuneyard.eval.datasets.dataset.registry_folder", lambda **_: tmp_path)
     with raises(ContentError, "record 1", "down"):
-        read_preferences(("a",), (), None)
+        read_preferences(("a",), (), None, tmp_path)
 
 
-def test_a_dataset_without_ranking_and_a_server_are_refused(tmp_path, tiny_model, monkeypatch, data):
+def test_a_dataset_without_ranking_and_a_server_are_refused(tmp_path, tiny_model, data):
     (tmp_path / "dataset_info.json").write_text('{"qa": {"file_name": "qa.json"}}')
     (tmp_path / "qa.json").write_text('[{"instruction": "a", "output": "b"}]')
-    monkeypatch.setattr("tuneyard.eval.datasets.dataset.registry_folder", lambda **_: tmp_path)
     with raises(RequestError, "qa", "ranking", "kto_tag"):
-        read_preferences(("qa",), (), None)
+        read_preferences(("qa",), (), None, tmp_path)
     with raises(RequestError):
         ask(tiny_model, data, tmp_path / "out", "--backend", "openai", "--url", "http://localhost:9")
 

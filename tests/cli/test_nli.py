@@ -449,7 +449,7 @@ def test_an_option_that_the_mode_leaves_without_effect_is_refused(nli, data, tmp
 
 
 def test_ctrl_c_names_the_command_that_resumes(tiny_model, data, tmp_path, monkeypatch) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tuneyard.eval.scoring.command.open_models", interrupt)

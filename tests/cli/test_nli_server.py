@@ -9,7 +9,7 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.backends import server as serving
+from tuneyard.eval.backends import connection
 from tuneyard.eval.nli import cli
 
 ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes", "idx": n} for n in range(20)]
@@ -18,7 +18,7 @@ ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes", "id
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch):
     """A server that answers rightly; `plan` says what (status, body) a question's number gets first."""
-    monkeypatch.setattr(serving, "WAITS", (0.01, 0.01))
+    monkeypatch.setattr(connection, "WAITS", (0.01, 0.01))
     plan: dict[int, list[tuple[int, str]]] = {}
     seen: list[dict] = []
 
@@ -123,6 +123,30 @@ def test_a_refusal_is_not_tried_again(ask, served) -> None:
         ask()
 
 
+@pytest.mark.parametrize("key", ["secret", "secret\r", " secret "])
+def test_a_key_with_a_line_end_is_sent_and_never_printed(ask, served, monkeypatch, key) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    served[1][0] = [(403, "Authorization: Bearer secret is not for this model")]
+    with raises(RequestError, "HTTP 403", "Bearer (the key)") as caught:
+        ask()
+    assert "secret" not in str(caught.value)
+    assert {body["key"] for body in served[2] if body["messages"]} == {"Bearer secret"}
+
+
+@pytest.mark.parametrize("key", ["sec\nret", "gehe\u00efm"])
+def test_a_key_that_no_header_can_have_is_refused_and_not_printed(ask, served, monkeypatch, key) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with raises(RequestError, "OPENAI_API_KEY") as caught:
+        ask()
+    assert "ret" not in str(caught.value).replace("letters", "") and not served[2]
+
+
+def test_a_password_in_the_address_is_refused_and_not_printed(ask, tmp_path) -> None:
+    with raises(RequestError, "--url", "OPENAI_API_KEY") as caught:
+        ask(url="http://me:secret@localhost:8000/v1")
+    assert "secret" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_the_key_does_not_follow_a_redirect(ask, served, monkeypatch, status) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
@@ -142,9 +166,9 @@ def test_the_key_does_not_follow_a_redirect(ask, served, monkeypatch, status) ->
 
     other = ThreadingHTTPServer(("127.0.0.1", 0), Other)
     threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
-    elsewhere = f"http://localhost:{other.server_port}/v1/chat/completions"
-    served[1][0] = [(status, elsewhere)]
-    with raises(RequestError, "HTTP", status, elsewhere):
+    elsewhere = f"http://localhost:{other.server_port}/v1"
+    served[1][0] = [(status, f"{elsewhere}/chat/completions")]
+    with raises(RequestError, "HTTP", status, "--url", repr(elsewhere)):
         ask()
     other.shutdown()
     other.server_close()
@@ -188,9 +212,8 @@ def test_what_is_no_address_is_refused_at_once(ask, tmp_path, url) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--mode", "choice"], ("--backend", "--mode")),
-        (["--adapter", "x"], ("--backend", "--url", "--adapter")),
-        (["--url", ""], ("--backend", "--url", "--adapter")),
+        (["--adapter", "y=saves/x"], ("--adapter", "--served-model y")),
+        (["--url", ""], ("--backend", "--url")),
     ],
 )
 def test_what_a_server_cannot_do_is_refused(ask, tmp_path, more, words) -> None:

@@ -43,6 +43,17 @@ def chosen(data: Path, tmp_path: Path, tiny_model: Path) -> Path:
     return tmp_path / "old"
 
 
+def test_a_run_of_vllm_is_scored_again_without_an_engine(chosen, data, tmp_path) -> None:
+    record = chosen / "run.json"
+    run = json.loads(record.read_text())
+    run["settings"].update(vllm="0.26.0", tensor_parallel=2, pipeline_parallel=1)  # as a run of vLLM has them
+    record.write_text(json.dumps(run))
+    call(nli, "--rescore", chosen, "--data", data, "--out", tmp_path / "new")
+    new = tmp_path / "new" / "base" / "tiny"
+    assert predictions(new) == predictions(chosen / "base" / "tiny")
+    assert results(new)["settings"]["tensor_parallel"] == 2
+
+
 def test_another_parser_takes_the_same_outputs_anew(generated, data, tmp_path, capsys) -> None:
     before = tree(generated)
     call(nli, "--rescore", generated, "--data", data, "--parser", "substring", "--out", tmp_path / "new")

@@ -103,6 +103,12 @@ def test_an_unknown_command_gets_the_nearest_one(words: str, suggested: str) -> 
     assert f"Did you mean {suggested}" in ended.stderr
 
 
+def test_an_unknown_option_leads_to_the_command_that_has_it() -> None:
+    ended = tuneyard("eval", "nli", "--calibrate")
+    assert ended.returncode == 2
+    assert "`tuneyard eval compare --calibrate`" in ended.stderr
+
+
 @pytest.mark.parametrize("words", ["qqq", "eval qqq"])
 def test_an_unknown_command_like_none_gets_the_list(words: str) -> None:
     ended = tuneyard(*words.split())

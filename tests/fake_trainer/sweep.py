@@ -6,11 +6,12 @@ The trainer cannot check recipes, so that the check is left out. FAKE_GPUS is th
 import os
 
 from tuneyard.core.errors import run_command
-from tuneyard.recipes import hardware
+from tuneyard.recipes import hardware, train
 from tuneyard.recipes.sweep import command
 
 if __name__ == "__main__":
     gpus = [hardware.Gpu("A100-80", 8)] * int(os.environ.get("FAKE_GPUS", "0"))
     hardware.find_gpus = lambda: gpus
     command.check_first = lambda *_words, **_options: None
+    train.ask_first = lambda *_words: []
     run_command(command.command)

@@ -14,7 +14,7 @@ from tests.tiny import make_tiny
 from tests.unit.adapters.make import make
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.prove import cli
+from tuneyard.eval.prove.command import cli
 
 pytestmark = pytest.mark.slow
 WAYS = ["chat template of", "chat template and tokenizer of", "chat template and tokenizer in", "TEMPLATE of"]
@@ -91,7 +91,7 @@ def broken(found: dict) -> tuple[list[str], list[str]]:
 
 def test_all_is_equal(home: Path) -> None:
     found = prove(home, "--data", home / "free.json")
-    assert found["reference"] == "LLaMA-Factory template qwen" and found["not_checked"] == []
+    assert found["reference"] == "LLaMA-Factory template qwen" and found["not_checked"] == ["no --url"]
     assert [one["way"][: len(way)] for one, way in zip(found["prompts"], WAYS * 2, strict=True)] == WAYS * 2
     assert [one["n"] for one in found["prompts"]] == [8] * 4 + [2] * 4
     assert [(Path(one["model"]).name, one["dataset"], one["flips"]) for one in found["answers"]] == [
@@ -106,7 +106,7 @@ def test_a_recipe_without_a_template_trained_with_what_llamafactory_reads_of_the
     (home / "lora" / "training.json").write_text(json.dumps({"inputs": {"settings": {"stage": "sft"}}}))
     found = prove(home, "--data", home / "free.json")
     assert found["reference"].startswith("LLaMA-Factory's reading of the base's chat template")
-    assert found["not_checked"] == [] and len(found["prompts"]) == 2 * len(WAYS)
+    assert found["not_checked"] == ["no --url"] and len(found["prompts"]) == 2 * len(WAYS)
     template = TEMPLATES["qwen"].replace("created by", "made by")
     (home / "lora" / "chat_template.jinja").write_text(template)
     assert broken(prove(home, holds=False)) == (["chat template of"], [])
@@ -176,7 +176,7 @@ def test_prompts_alone_need_no_answers(home: Path) -> None:
     assert found["proved"] and found["answers"] == []
     template, *options = found["not_checked"]
     check_facts(template, ("--template",))
-    assert options == ["no --fused", "no --gguf"]
+    assert options == ["no --fused", "no --gguf", "no --url"]
 
 
 @pytest.mark.parametrize(

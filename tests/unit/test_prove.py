@@ -7,17 +7,16 @@ import jsonschema_rs
 
 from tests.conftest import ROOT
 from tests.messages import printed
-from tuneyard.eval.prove import (
+from tuneyard.eval.prove.page import markdown, to_json
+from tuneyard.eval.prove.proof import (
     Answers,
     FirstDifference,
     Proof,
     Tolerance,
     first_difference,
     holds,
-    markdown,
     prove_answers,
     prove_prompts,
-    to_json,
     verdict,
 )
 
@@ -36,7 +35,7 @@ def ids(text: str) -> list[int]:
 def proof(prompts=(), answers=()) -> Proof:
     facts = {
         "model": "m", "adapters": [], "dtype": "fp32", "device": "cpu", "limit": 9, "max_new_tokens": 4,
-        "hashes": {}, "versions": {},
+        "hashes": {}, "versions": {}, "servers": [],
     }  # fmt: skip
     return Proof("qwen", prompts, answers, ["no --gguf"], facts)
 
@@ -90,7 +89,7 @@ def test_the_verdict_and_the_page() -> None:
     printed(verdict(bad, NONE), "Not equal", "TEMPLATE of M|F", "1 of 1 row of s", "x.gguf", "2 nats")
     page = markdown(bad, NONE)
     assert 'row 0, token 0: 97 "a" became 98 "b"' in page and "TEMPLATE of M\\|F" in page
-    assert "- not checked: no --gguf" in page and "Allowed: 0 flips, 0.1 nats." in page
+    assert "## Not checked\n\n- no --gguf" in page and "Allowed: 0 flips, 0.1 nats." in page
     for one in (good, bad):
         VALID.validate(json.loads(json.dumps(to_json(one, NONE, "tuneyard eval prove"), allow_nan=False)))
     assert to_json(good, NONE, "c")["proved"] is True and to_json(bad, NONE, "c")["proved"] is False

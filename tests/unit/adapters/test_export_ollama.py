@@ -176,6 +176,16 @@ def test_stop_words_are_the_templates_and_the_models(tmp_path):
     assert found["PARAMETER repeat_penalty"] == ["1.05"]
 
 
+@pytest.mark.parametrize(
+    ("generation", "temperature"), [({}, "0"), ({"do_sample": True}, "1"), ({"do_sample": False}, "0")]
+)
+def test_ollamas_own_sampling_is_replaced_by_the_models(generation, temperature):
+    Path("model/generation_config.json").write_text(json.dumps({"eos_token_id": 2, **generation}))
+    call("export", "model", "--to", "ollama", "--out", "Modelfile")
+    found = parse(Path("Modelfile"))
+    assert found["PARAMETER temperature"] == [temperature] and found["PARAMETER repeat_penalty"] == ["1"]
+
+
 def test_every_stop_word_that_is_given_is_kept():
     stops = ["stop=<|im_start|>", "stop=User:", "stop=观察 ："]
     given = [word for stop in stops for word in ("--parameter", stop)]

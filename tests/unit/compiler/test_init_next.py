@@ -12,9 +12,11 @@ from click.testing import CliRunner, Result
 from tests.conftest import ROOT
 from tests.messages import printed, printed_line
 from tuneyard.compiler.cli import cli
+from tuneyard.core.datasets import read_registry
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.recipes.check import quick_check
 from tuneyard.recipes.hardware import machine
+from tuneyard.recipes.new.dataset import training_data
 from tuneyard.recipes.recipe import read_recipe
 
 GOOD = ROOT / "tests/examples/good"
@@ -44,10 +46,18 @@ def run_next(result: Result) -> None:
 
 
 def check_then(result: Result) -> Path:
-    """Check the recipe of the line `then:` with its overrides; return its output_dir."""
+    """Check the line `then:`: a recipe with its overrides, whose output_dir is returned, or a new recipe."""
     line = result.stderr.splitlines()[-1]
-    tuneyard, recipe_group, check, recipe, *overrides = shlex.split(line.removeprefix("then: "))
-    assert (tuneyard, recipe_group, check) == ("tuneyard", "recipe", "check")
+    tuneyard, recipe_group, command, *words = shlex.split(line.removeprefix("then: "))
+    assert (tuneyard, recipe_group) == ("tuneyard", "recipe")
+    if command == "new":
+        options = dict(zip(words[::2], words[1::2], strict=True))
+        folder = Path(options.get("--dataset-dir", "dataset_info"))
+        data = training_data(options["--dataset"], folder, None)
+        assert data.eval_name and options["--model"]
+        return Path("saves") / Path(options["--out"]).stem
+    assert command == "check"
+    recipe, *overrides = words
     overrides[-1:] = ["model_name_or_path=me/model"]  # in place of MODEL
     read = read_recipe(Path(recipe), overrides)
     assert [
@@ -65,7 +75,22 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_questions_and_answers(options: list[str]) -> None:
     result = init(write(Path("my questions.jsonl"), PAIRS), *options)
     run_next(result)
-    assert check_then(result) == Path("saves/my_questions")
+    name = "my_questions"
+    if options != ["--split", "0"]:  # recipe new, whose file has the name of the method
+        name = "my_questions-lora"
+    assert check_then(result) == Path("saves", name)
+
+
+@pytest.mark.parametrize("split", ["0", "0.25"])
+def test_a_file_of_llamafactorys_folder_stays_there(split: str) -> None:
+    Path("data").mkdir()
+    Path("data/dataset_info.json").write_text("{}")
+    result = init(write(Path("data/questions.jsonl"), PAIRS), "--split", split)
+    run_next(result)
+    check_then(result)
+    names = read_registry(Path("data"))
+    assert names and not Path("dataset_info").exists()
+    assert ("questions_eval" in names) is (split != "0")
 
 
 def test_the_options_just_given_are_in_the_next_command(tmp_path: Path) -> None:
@@ -76,7 +101,7 @@ def test_the_options_just_given_are_in_the_next_command(tmp_path: Path) -> None:
     assert words[words.index("--text") + 1] == "body" and words[words.index("--label") + 1] == "kind"
     assert words[words.index("--split") + 1] == "0.5" and str(source) in words
     run_next(result)
-    assert check_then(result) == Path("saves/it_s")
+    assert check_then(result) == Path("saves/it_s-lora")
     evaluated = list(Path("dataset_info/it_s").glob("*_eval.jsonl"))
     assert len(evaluated) == 1 and len(evaluated[0].read_text().splitlines()) == 20
 
@@ -151,7 +176,7 @@ def test_after_setup_core_the_set_up_command_comes_first(monkeypatch: pytest.Mon
         "tuneyard.core.packages.find_spec", lambda name: None if name == "llamafactory" else name
     )
     result = init(write(Path("rows.jsonl"), PAIRS), "--out", "mine.yaml")
-    assert re.search(r"^then: .*make setup\)? && \S* ?recipe check ", result.stderr, re.M)
+    assert re.search(r"^then: .*make setup\)? && \S* ?recipe new ", result.stderr, re.M)
     assert "make setup" not in next(line for line in result.stderr.splitlines() if line.startswith("next: "))
     compiled = CliRunner().invoke(cli, ["compile", "mine.yaml"])
     assert re.search(r"^next: .*make setup\)? && \S* ?data verify ", compiled.stderr, re.M)

@@ -26,6 +26,7 @@ def test_an_adapter_in_saves_is_found_by_its_name_and_places_are_absolute(tmp_pa
         ["--template", "qwen"],
         ["--max-seq-length", "128"],
         ["--limit", "20"],
+        ["--dataset-dir", str(tmp_path)],
     ):
         assert words[words.index(pair[0]) + 1] == pair[1]
     assert {"--token-losses", "--no-generate", "--no-base", "--quiet"} < set(words)

@@ -1,33 +1,45 @@
 """What we ask of vLLM: a stand-in of its offline interface that takes what vLLM takes, and nothing else.
 
-Where vLLM is installed the stand-in is held against it. How well vLLM answers is not shown here.
+The stand-in computes the tiny model's own log-probabilities, so that labels score as with `--backend hf`. The
+real vLLM is held against it where it is installed, and scores in tests/integration/test_vllm.py.
 """
 
 import inspect
 import json
 import sys
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
 
+from tests.cli.test_cmmlu import data as cmmlu_data  # noqa: F401  a fixture
 from tests.conftest import ROOT
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
-from tuneyard.core.errors import RequestError
-from tuneyard.eval.backends.engine import RANKS
+from tuneyard.core.errors import ContentError, RequestError, ResumableError
+from tuneyard.eval import cmmlu
+from tuneyard.eval.backends import engine, shards
+from tuneyard.eval.backends.engine import RANKS, check_parallel, next_tokens
 from tuneyard.eval.nli import cli
 
 ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(5)]
+TOO_LONG = {"instruction": "dog " * 200, "output": "no"}
 
 
 # Of vllm/engine/arg_utils.py, vllm/config/lora.py and vllm/config/model.py (github.com/vllm-project/vllm).
-OPTIONS = {"dtype", "seed", "generation_config", "enable_lora", "max_loras", "max_lora_rank"}
+OPTIONS = {
+    "dtype", "seed", "generation_config", "enable_lora", "max_loras", "max_lora_rank", "enforce_eager",
+    "enable_prefix_caching", "tensor_parallel_size", "pipeline_parallel_size",
+}  # fmt: skip
 LORA_RANKS = {1, 8, 16, 32, 64, 128, 256, 320, 512}
 DTYPES = {"auto", "half", "float16", "bfloat16", "float", "float32"}
+FEWEST = {  # without adapters
+    "dtype": "float32", "seed": 0, "generation_config": "vllm", "enforce_eager": True,
+    "enable_prefix_caching": True, "tensor_parallel_size": 1, "pipeline_parallel_size": 1,
+}  # fmt: skip
 
 
 @dataclass
@@ -36,9 +48,12 @@ class SamplingParams:
 
     temperature: float = 1.0
     max_tokens: int | None = 16
+    stop_token_ids: list[int] = field(default_factory=list)
+    logprob_token_ids: list[int] | None = None
+    detokenize: bool = True
 
 
-@dataclass
+@dataclass(frozen=True)
 class LoRARequest:
     lora_name: str
     lora_int_id: int
@@ -49,34 +64,80 @@ class LoRARequest:
             raise ValueError(f"id must be > 0, got {self.lora_int_id}")
 
 
+@dataclass
+class PEFTHelper:
+    """As in 0.26: it knows no patterns."""
+
+    r: int
+    lora_alpha: int
+
+
 class LLM:
     """The options and the calls of vllm.LLM that we use; says `No.` with an adapter, `Yes.` without."""
 
     made: list["LLM"] = []  # noqa: RUF012
+    scale = 1.0
+    context = 100
 
     def __init__(self, model: str, **options: object) -> None:
+        from transformers import AutoModelForCausalLM
+
         assert set(options) <= OPTIONS and options["dtype"] in DTYPES
         assert options.get("max_lora_rank", 16) in LORA_RANKS
         self.model, self.options, self.calls = model, options, []
-        self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=100))
+        self.net = AutoModelForCausalLM.from_pretrained(model).eval()
+        self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=self.context))
+        self.cached = False
         self.made.append(self)
 
-    def generate(self, prompts, sampling_params=None, *, use_tqdm=True, lora_request=None):  # noqa: ARG002
+    def reset_prefix_cache(self) -> bool:
+        self.cached = False
+        return True
+
+    def generate(self, prompts, sampling_params, *, use_tqdm=True, lora_request=None):  # noqa: ARG002
         assert lora_request is None or self.options.get("enable_lora")
+        assert not self.cached, "what a call leaves in the cache would change the next one's last digits"
+        self.cached = True
         self.calls.append((prompts, sampling_params, lora_request))
-        answer = "No." if lora_request else "Yes."
-        return [SimpleNamespace(outputs=[SimpleNamespace(text=answer)]) for _ in prompts]
+        loras = lora_request or [None] * len(prompts)
+        assert len({lora is None for lora in loras}) == 1, "rows of the base go wrong beside an adapter's"
+        return [self.answer(*asked) for asked in zip(prompts, sampling_params, loras, strict=True)]
+
+    def answer(self, prompt, sampling, lora):
+        import torch
+
+        logprobs = None
+        if sampling.logprob_token_ids:
+            ids = torch.tensor([prompt["prompt_token_ids"]])
+            with torch.inference_mode():
+                logits = self.net(ids).logits[0, -1] * self.scale
+            logs = (logits * (1 + (lora.lora_int_id if lora else 0))).log_softmax(-1)
+            listed = [*sampling.logprob_token_ids, int(logs.argmax())]  # the sampled token, too
+            logprobs = [{token: SimpleNamespace(logprob=float(logs[token])) for token in listed}]
+        text = "No." if lora else "Yes."
+        return SimpleNamespace(outputs=[SimpleNamespace(text=text, logprobs=logprobs)])
 
 
 @pytest.fixture
 def asked(monkeypatch):
     """Put the stand-in in vLLM's place and return the models that are made."""
     package, request = ModuleType("vllm"), ModuleType("vllm.lora.request")
-    package.LLM, package.SamplingParams, request.LoRARequest = LLM, SamplingParams, LoRARequest
-    modules = {"vllm": package, "vllm.lora": ModuleType("vllm.lora"), "vllm.lora.request": request}
+    helper = ModuleType("vllm.lora.peft_helper")
+    package.LLM, package.SamplingParams, package.__version__ = LLM, SamplingParams, "0.26.0"
+    request.LoRARequest, helper.PEFTHelper = LoRARequest, PEFTHelper
+    modules = {
+        "vllm": package,
+        "vllm.lora": ModuleType("vllm.lora"),
+        "vllm.lora.request": request,
+        "vllm.lora.peft_helper": helper,
+    }
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(LLM, "made", [])
+    monkeypatch.setattr(LLM, "scale", 1.0)
+    for name in (*engine.VARIABLES, "VLLM_CPU_OMP_THREADS_BIND"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     return LLM.made
 
 
@@ -91,10 +152,7 @@ def test_the_stand_in_is_vllm():
         == list(inspect.signature(TheirRequest).parameters)[:3]
     )
     theirs = vllm.SamplingParams()
-    assert (theirs.temperature, theirs.max_tokens) == (
-        SamplingParams().temperature,
-        SamplingParams().max_tokens,
-    )
+    assert all(getattr(theirs, name) == value for name, value in vars(SamplingParams()).items())
     assert set(inspect.signature(vllm.LLM.generate).parameters) >= {"lora_request", "use_tqdm"}
 
 
@@ -102,68 +160,211 @@ def test_every_rank_that_we_ask_for_is_one_of_theirs():
     assert set(RANKS) <= LORA_RANKS
 
 
+def nli_call(folder: Path, model: Path, *more: object, out: str = "out") -> Path:
+    given = ["--model", model, "--data", folder / "even.json", "--out", folder / out, *more]
+    cli.main(list(map(str, given)), standalone_mode=False)
+    return folder / out
+
+
 @pytest.fixture
 def nli(tmp_path: Path, tiny_model: Path):
-    (tmp_path / "even.json").write_text(json.dumps([*ROWS, {"instruction": "dog " * 200, "output": "no"}]))
-
-    def call(*more: object) -> Path:
-        given = ["--model", tiny_model, "--data", tmp_path / "even.json", "--out", tmp_path / "out"]
-        given += ["--backend", "vllm", "--max-new-tokens", 7, *more]
-        cli.main(list(map(str, given)), standalone_mode=False)
-        return tmp_path / "out"
-
-    return call
+    (tmp_path / "even.json").write_text(json.dumps([*ROWS, TOO_LONG]))
+    return lambda *more, out="out": nli_call(tmp_path, tiny_model, "--backend", "vllm", *more, out=out)
 
 
-def test_the_same_ids_are_asked_greedily_of_the_base_and_each_adapter(asked, nli, tmp_path, model) -> None:
-    two, one = write_adapter(tmp_path / "two", rank=12, alpha=3), write_adapter(tmp_path / "one")
-    for folder in (one, two):
-        (folder / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
-    out = nli("--mode", "generate", "--adapter", f"one={one}", "--adapter", f"two={two}")
+def adapters_of(folder: Path) -> list[str]:
+    """Options for two adapters that are prompted with the question alone."""
+    options = []
+    for name, rank in (("one", 4), ("two", 12)):
+        write_adapter(folder / name, rank=rank, alpha=3)
+        (folder / name / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
+        options += ["--adapter", f"{name}={folder / name}"]
+    return options
+
+
+def lines_of(out: Path, candidate: str) -> list[dict]:
+    return [
+        json.loads(line) for line in (out / candidate / "even/predictions.jsonl").read_text().splitlines()
+    ]
+
+
+def test_the_same_ids_are_asked_greedily_of_the_base_and_of_both_adapters(
+    asked, nli, tmp_path, model
+) -> None:
+    out = nli("--mode", "generate", "--max-new-tokens", 7, *adapters_of(tmp_path))
     (made,) = asked
-    assert made.options == {
-        "dtype": "bfloat16", "seed": 0, "generation_config": "vllm",
-        "enable_lora": True, "max_loras": 1, "max_lora_rank": 16,
-    }  # fmt: skip
-    base, first, second = made.calls
-    assert [call[2] and (call[2].lora_int_id, call[2].lora_path) for call in made.calls] == [
-        None, (1, str(one)), (2, str(two))
+    assert made.options == {**FEWEST, "enable_lora": True, "max_loras": 2, "max_lora_rank": 16}
+    base, both, *_ = made.calls  # the others check the answers by choice
+    assert base[2] == [None] * 5
+    assert [(lora.lora_int_id, lora.lora_path) for lora in both[2]] == [
+        *[(1, str(tmp_path / "one"))] * 5, *[(2, str(tmp_path / "two"))] * 5
     ]  # fmt: skip
+    assert len({lora.lora_name for lora in both[2]}) == 2
     texts = [row["instruction"] for row in ROWS]
-    assert [model.tokenizer.decode(p["prompt_token_ids"]) for p in first[0]] == texts
-    assert vars(second[1]) == {"temperature": 0.0, "max_tokens": 7}
+    assert [model.tokenizer.decode(p["prompt_token_ids"]) for p in both[0]] == texts * 2
+    assert vars(both[1][0]) == vars(SamplingParams(0.0, 7, [model.tokenizer.eos_token_id]))
     assert all("<|im_start|>user" in model.tokenizer.decode(p["prompt_token_ids"]) for p in base[0])
-    results = json.loads((out / "two" / "even" / "results.json").read_text())
+    results = json.loads((out / "two/even/results.json").read_text())
     assert (results["accuracy"], results["too_long"], results["device"]) == (2 / 6, 1, "vllm")
+    assert results["versions"]["vllm"] == "0.26.0"
+
+
+def test_labels_of_one_and_more_tokens_score_as_with_transformers(asked, nli, tmp_path, tiny_model) -> None:
+    words = ("--choices", "yes,no,yes of course", "--dtype", "fp32")
+    there = nli(*words, *adapters_of(tmp_path), "--check-generate", 2)
+    here = nli_call(tmp_path, tiny_model, *words, out="here")
+    for line, expected in zip(lines_of(there, "base")[:5], lines_of(here, "base")[:5], strict=True):
+        assert line["choices"] == pytest.approx(expected["choices"], abs=1e-5)
+        assert line["predicted_output"] == expected["predicted_output"]
+    assert "too_long" in lines_of(there, "base")[5]
+    scores = [[line.get("choices") for line in lines_of(there, name)] for name in ("base", "one", "two")]
+    assert scores[0] != scores[1] != scores[2]
+    results = json.loads((there / "one/even/results.json").read_text())
+    assert results["check_generate"]["n"] == 2
+
+
+def test_of_many_adapters_eight_are_in_memory_at_a_time(asked, nli, tmp_path) -> None:
+    options = []
+    for number in range(9):
+        folder = write_adapter(tmp_path / str(number) / "last")  # all have the same name
+        options += ["--adapter", f"a{number}={folder}"]
+    nli("--limit", 1, *options)
+    assert asked[0].options["max_loras"] == 8
+    assert len({lora.lora_name for lora in asked[0].calls[1][2]}) == 9
+
+
+def test_generated_answers_are_checked_by_choice(asked, nli) -> None:
+    out = nli("--mode", "generate")
+    assert json.loads((out / "base/even/results.json").read_text())["check_choice"]["n"] == 5
+
+
+def test_many_tokens_after_one_beginning_are_asked_in_parts(monkeypatch) -> None:
+    monkeypatch.setattr(engine, "TOKENS_AT_ONCE", 2)
+    assert next_tokens([[1], [2], [3, 4], [3, 5], [3]]) == [((), (1, 2)), ((), (3,)), ((3,), (4, 5))]
+
+
+def test_cmmlu_is_scored_after_as_many_shots_as_fit(
+    asked, tiny_model, tmp_path, monkeypatch, request
+) -> None:
+    monkeypatch.setattr(LLM, "context", 300)
+    data = request.getfixturevalue("cmmlu_data")
+    words = ["--model", tiny_model, "--data", data, "--subjects", "anatomy", "--backend", "vllm"]
+    cmmlu.cli.main([*map(str, words), "--out", str(tmp_path / "out")], standalone_mode=False)
+    results = json.loads((tmp_path / "out/base/anatomy/results.json").read_text())
+    assert (results["n"], results["too_long"]) == (6, 0)
+    assert results["fewer_shots"] == 6  # the stand-in's context is short
+
+
+def test_a_resumed_run_makes_the_same_calls_to_the_same_bytes(asked, nli, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "AT_ONCE", 2)
+    adapters = adapters_of(tmp_path)
+    whole = nli(*adapters, out="whole")
+    prepare, calls = engine.Engine.prepare, []
+
+    def killed(self, requests):
+        calls.append(requests)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        prepare(self, requests)
+
+    monkeypatch.setattr(engine.Engine, "prepare", killed)
+    with pytest.raises(ResumableError):
+        nli(*adapters)
+    monkeypatch.setattr(engine.Engine, "prepare", prepare)
+    two = tmp_path / "out/two/even/predictions.jsonl"
+    assert len(two.read_text().splitlines()) == 2
+    out = nli(*adapters, "--resume")
+    for path in whole.rglob("predictions.jsonl"):
+        assert path.read_bytes() == (out / path.relative_to(whole)).read_bytes()
+    first, _, resumed = asked
+    assert resumed.calls == first.calls[2:]
+
+
+REFUSED = [
+    (["--quantize", "4"], "--backend; --quantize"),
+    (["--adapter", "half=ADAPTER:0.5"], "vLLM; weights"),
+    (["--adapter", "sum=ADAPTER:1+OTHER:1"], "vLLM; weights"),
+    (["--adapter", "one=PATTERNS"], "vLLM; 0.26.0; alpha_pattern"),
+    (["--tensor-parallel", "4096"], "--tensor-parallel; 4096; CPU cores"),
+]
+
+
+@pytest.mark.parametrize("mode", ["choice", "generate"])
+@pytest.mark.parametrize(("more", "facts"), REFUSED)
+def test_what_vllm_cannot_do_is_refused(asked, nli, tmp_path, mode, more, facts) -> None:
+    folders = {"ADAPTER": {}, "OTHER": {}, "PATTERNS": {"alpha_pattern": {"q_proj": 2}}}
+    for name, config in folders.items():
+        write_adapter(tmp_path / name, **config)
+    texts = more
+    for name in folders:
+        texts = [text.replace(name, str(tmp_path / name)) for text in texts]
+    with raises(RequestError, *facts.split("; ")):
+        nli("--mode", mode, *texts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_newer_vllm_reads_patterns(asked, nli, tmp_path, monkeypatch) -> None:
+    @dataclass
+    class Newer(PEFTHelper):
+        alpha_pattern: dict | None = None
+
+    monkeypatch.setattr(sys.modules["vllm.lora.peft_helper"], "PEFTHelper", Newer)
+    folder = write_adapter(tmp_path / "one", alpha_pattern={"q_proj": 2})
+    assert nli("--adapter", f"one={folder}").exists()
+
+
+def test_torchrun_is_refused(asked, nli, monkeypatch) -> None:
+    monkeypatch.setattr(shards, "COUNT", 2)
+    with raises(RequestError, "torchrun", "--tensor-parallel"):
+        nli()
+
+
+def test_weights_that_overflow_are_named(asked, nli, monkeypatch) -> None:
+    monkeypatch.setattr(LLM, "scale", float("nan"))
+    with raises(ContentError, "row 0", "nan"):
+        nli()
 
 
 @pytest.mark.parametrize(
-    ("more", "facts"),
-    [
-        (["--mode", "choice"], "--backend"),
-        (["--mode", "generate", "--quantize", "4"], "--backend; --quantize"),
-        (["--mode", "generate", "--adapter", "half=ADAPTER:0.5"], "vLLM"),
-    ],
+    ("tensor", "pipeline", "devices", "facts"),
+    [(2, 2, 2, "4 GPUs; shows 2"), (3, 1, 8, "4 attention heads"), (1, 3, 8, "2 layers"), (2, 2, 4, "")],
 )
-def test_what_vllm_cannot_do_is_refused(asked, nli, tmp_path, more, facts) -> None:
-    adapter = str(write_adapter(tmp_path / "one"))
+def test_a_model_is_divided_only_as_it_can_be(tiny_model, tensor, pipeline, devices, facts) -> None:
+    if not facts:
+        check_parallel(tiny_model, tensor, pipeline, devices, "GPUs")
+        return
     with raises(RequestError, *facts.split("; ")):
-        nli(*[text.replace("ADAPTER", adapter) for text in more])
-    assert not (tmp_path / "out").exists()
+        check_parallel(tiny_model, tensor, pipeline, devices, "GPUs")
+
+
+def test_the_parts_of_a_model_are_passed_on(asked, nli, monkeypatch) -> None:
+    import os
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    out = nli("--tensor-parallel", 2, "--limit", 2)
+    assert asked[0].options == {**FEWEST, "tensor_parallel_size": 2}
+    assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "0,1,2|3,4,5"
+    with raises(RequestError, "tensor_parallel"):
+        nli("--limit", 2, "--resume")
+    assert out.exists()
+
+
+def test_only_vllm_is_divided(tmp_path, tiny_model) -> None:
+    (tmp_path / "even.json").write_text(json.dumps(ROWS))
+    with raises(RequestError, "--tensor-parallel", "--backend vllm"):
+        nli_call(tmp_path, tiny_model, "--tensor-parallel", 2)
 
 
 def test_without_vllm_the_way_out_is_named(nli, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with raises(RequestError, "GPU", ".[vllm]", "/pip"):
+    with raises(RequestError, "make setup-vllm", ".venv-vllm"):
         nli("--mode", "generate")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_extra_takes_no_vllm_of_2023() -> None:
+def test_the_extra_takes_the_vllm_that_was_tested() -> None:
     """Without a bound pip took 0.1.2 beside LLaMA-Factory 0.9.5, the only one that wants no newer torch."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     (wanted,) = map(Requirement, extras["vllm"])
-    tried = {
-        version: version in wanted.specifier for version in ("0.1.2", "0.19.1", "0.20.0", "0.24.0", "0.33.0")
-    }
-    assert list(tried.values()) == [False, False, True, True, True]
+    tried = {version: version in wanted.specifier for version in ("0.1.2", "0.25.0", "0.26.0", "0.32.0")}
+    assert list(tried.values()) == [False, False, True, True]

@@ -23,7 +23,7 @@ PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
 def test_a_label_is_the_sum_of_its_spellings(model) -> None:
     texts = {"yes": ["yes", "Yes"], "no": ["no"]}
     asker = choosing(model, PROMPTS, texts, 100)
-    columns, tokens = tokenise(model, texts)
+    columns, tokens = tokenise(model.tokenizer, [], texts)
     bare = LogProbabilities(model, PROMPTS, tokens).score([0, 1, 2]).exp()
     for row, fields in enumerate(asker.score([0, 1, 2])):
         for label, parts in columns.items():
@@ -36,7 +36,7 @@ def test_a_label_is_the_sum_of_its_spellings(model) -> None:
 
 def test_labels_that_share_a_spelling_are_refused(model) -> None:
     with raises(RequestError, "Yes", "yes", "--variants"):
-        tokenise(model, {"yes": ["yes", "Yes"], "Yes": ["Yes"]})
+        tokenise(model.tokenizer, [], {"yes": ["yes", "Yes"], "Yes": ["Yes"]})
 
 
 def test_where_one_label_begins_another_the_end_decides(tiny_model) -> None:
@@ -75,7 +75,7 @@ def test_where_one_label_begins_another_the_end_decides(tiny_model) -> None:
 
 
 def test_labels_of_which_none_begins_another_are_not_ended(model) -> None:
-    _, tokens = tokenise(model, {"yes": ["yes"], "no": ["no"]})
+    _, tokens = tokenise(model.tokenizer, [], {"yes": ["yes"], "no": ["no"]})
     assert tokens == [model.tokenizer(text)["input_ids"] for text in ("yes", "no")]
 
 

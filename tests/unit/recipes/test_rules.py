@@ -100,6 +100,17 @@ def test_each_rule_fires_alone(settings, expected):
     assert codes(**settings) == [expected]
 
 
+@pytest.mark.parametrize(
+    ("gpus", "stage", "processes", "refused"),
+    [((), 3, "2", True), ((), 3, "1", False), ((), 2, "2", False), ((HOPPER, HOPPER), 3, "2", False)],
+)
+def test_zero_3_on_several_cpu_processes_is_refused(monkeypatch, gpus, stage, processes, refused):
+    """Plain `llamafactory-cli` stops, too: DeepSpeed's world size is 1 until the trainer starts it."""
+    monkeypatch.setenv("NPROC_PER_NODE", processes)
+    problems = codes(gpus, deepspeed=f"recipes/deepspeed/z{stage}.json")
+    assert (("E337", "deepspeed") in problems) is refused
+
+
 @pytest.mark.parametrize("zero", [5, {"stage": "two"}, {"stage": 4}])
 def test_a_deepspeed_file_has_a_stage(tmp_path, zero):
     path = tmp_path / "z.json"

@@ -15,7 +15,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.metrics import UNKNOWN, metric_of
 from tuneyard.recipes import check
 from tuneyard.recipes.schema import known_keys
-from tuneyard.recipes.sweep import command, results, run
+from tuneyard.recipes.sweep import command, results, run, state
 from tuneyard.recipes.sweep.grid import Grid, parse_grid, run_names
 from tuneyard.recipes.sweep.settings import settings_of
 
@@ -108,7 +108,8 @@ def grid_with_seeds(folder, metric="accuracy", base=True, **rights):
 
 def report_on(folder, rows, grid, metric="accuracy", is_scored=True):
     """What `write_report` prints and writes: sweep.md and sweep.json."""
-    results.write_report(rows, [], grid, metric, metric_of(metric), folder, is_scored)
+    found = results.SweepResults(folder, grid, metric, metric_of(metric), rows, [], is_scored)
+    results.write_report(found, *results.judge_runs(found))
     return (folder / "sweep.md").read_text(), json.loads((folder / "sweep.json").read_text())
 
 
@@ -156,6 +157,17 @@ def test_results_without_examples_give_a_table_and_no_verdict(tmp_path):
     text, found = report_on(tmp_path, rows, grid)
     assert text.startswith("No verdict:") and "predictions.jsonl" in text and "are tied" in text
     assert found["verdict"] is None
+
+
+def test_runs_that_were_scored_against_different_bases_have_no_verdict(tmp_path):
+    rows, grid = grid_with_seeds(tmp_path, r4=[100, 90], r8=[84, 92])
+    assert report_on(tmp_path, rows, grid)[1]["verdict"]
+    file = tmp_path / "lora_rank-r8_seed-0/results/base/s/results.json"
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps({**result, "hashes": {**result["hashes"], "model": "another"}}))
+    text, found = report_on(tmp_path, rows, grid)
+    assert text.startswith("No verdict:") and found["verdict"] is None
+    printed_line(text, str(file.parent), "(model)", "--no-base")
 
 
 def test_without_a_command_settings_that_differ_less_than_their_seeds_are_tied(tmp_path):
@@ -336,6 +348,18 @@ def test_names_are_short_in_bytes_and_stay_different():
     assert max(len(name.encode()) for name in names) <= 120
 
 
+@pytest.mark.parametrize(
+    "values", [["x/a", "y/a", "a-2"], ["a-2", "x/a", "y/a"], ["a", "x/a-2", "y/a", "a/a"]]
+)
+def test_each_value_has_a_folder_of_its_own(values):
+    assert len(set(run_names({"model_name_or_path": values}))) == len(values)
+
+
+def test_values_that_look_like_another_axis_have_folders_of_their_own():
+    names = run_names({"run_name": ["a", "a_tokenizer-b"], "tokenizer": ["b_tokenizer-c", "c"]})
+    assert len(set(names)) == 4
+
+
 def test_runs_are_named_by_short_values():
     grid = {"model_name_or_path": ["models/a/base", "models/b/base/", "c d"], "lora_rank": ["4"]}
     assert run_names(grid) == [
@@ -359,7 +383,7 @@ def untrained(tmp_path, monkeypatch):
     monkeypatch.setenv(
         "OMP_NUM_THREADS", "1000"
     )  # more than there are cores: one run at a time, in this process
-    monkeypatch.setattr(command, "score", lambda *_: (1.0, UNKNOWN))
+    monkeypatch.setattr(state, "score", lambda *_: (1.0, UNKNOWN))
     for name in "ab":
         (tmp_path / f"{name}.json").write_text(json.dumps([{"instruction": "a", "output": "b"}] * 40))
     entries = {name: {"file_name": f"{name}.json"} for name in "ab"}
@@ -371,7 +395,7 @@ def untrained(tmp_path, monkeypatch):
 
 
 def swept(path, *grid, judge=None, metric=None, **options):
-    options = {"gpus_each": 1, "dry_run": False, "lists": False, **options}
+    options = {"gpus_each": 1, "dry_run": False, "lists": False, "point": None, **options}
     scoring = {"evaluation": judge, "metric": metric}
     return command.command.callback(path, grid, path.parent / "runs", **options, **scoring)
 
@@ -457,7 +481,7 @@ def test_a_refusal_of_the_last_run_comes_before_the_first_is_trained(untrained, 
 
 def test_a_seed_that_diverged_ends_no_sweep(untrained, monkeypatch, capsys):
     scores = iter([1.0, float("nan"), 3.0])
-    monkeypatch.setattr(command, "score", lambda *_: (next(scores), UNKNOWN))
+    monkeypatch.setattr(state, "score", lambda *_: (next(scores), UNKNOWN))
     swept(untrained[0], "seed=1,2,3", metric="train_loss")
     rows = json.loads((untrained[0].parent / "runs/sweep.json").read_text())["rows"]
     assert [row["train_loss"] for row in rows] == [1.0, None, 3.0]

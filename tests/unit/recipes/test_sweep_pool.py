@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.messages import raises
+from tests.messages import check_facts, raises
 from tests.unit.recipes.test_launch import alive
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Slot
@@ -21,6 +21,7 @@ from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep import slots
 from tuneyard.recipes.sweep.grid import parse_grid, plan_runs
 from tuneyard.recipes.sweep.run import commands, scoring_words
+from tuneyard.recipes.sweep.state import GridState
 
 SCORES = """
 import json, os, pathlib, sys
@@ -114,6 +115,40 @@ def test_two_terminals_share_a_grid(recipe: Path) -> None:
         assert (runs / f"lora_rank-{rank}/trained").read_text() == "x"
 
 
+def test_the_terminal_that_writes_last_loses_nothing_of_the_other(recipe: Path) -> None:
+    """The first terminal has a failure, and writes after the second has trained that point."""
+    words, gpus = ("rank=13,2,4",), {"FAKE_GPUS": "2"}
+    first = start(recipe, *words, **gpus, FAKE_FAILURE="13", FAKE_SECONDS_2="3", FAKE_SECONDS_4="3")
+    runs = recipe.parent / "runs"
+    for rank in (2, 4):
+        wait_for(runs / f"lora_rank-{rank}/pid", first)
+    assert [row["lora_rank"] for row in read(runs / "sweep.json")["failed"]] == ["13"]
+    first.send_signal(signal.SIGSTOP)  # its trainings go on
+    output, _ = sweep(recipe, *words, **gpus)
+    summary = read(runs / "sweep.json")
+    assert [row["lora_rank"] for row in summary["rows"]] == ["13", "2", "4"]
+    first.send_signal(signal.SIGCONT)
+    first_output, errors = first.communicate(timeout=60)
+    assert first.returncode == 0, errors
+    assert first_output[first_output.index("| lora_rank") :] == output[output.index("| lora_rank") :]
+    assert read(runs / "sweep.json") == summary
+
+
+def test_a_terminal_that_is_killed_leaves_the_verdict_of_the_other(recipe: Path) -> None:
+    judge = shlex.join(["python", "-c", SCORES, "{results}"])
+    words, gpus = ("rank=2,4", "--eval", judge), {"FAKE_GPUS": "2"}
+    sweep(recipe, *words, **gpus)
+    file = recipe.parent / "runs/sweep.json"
+    summary = {**read(file), "verdict": "Ship lora_rank 2"}
+    file.write_text(json.dumps(summary))
+    grid = parse_grid(words[:1])
+    runs = plan_runs(recipe, grid, recipe.parent / "runs")
+    one_gpu = hardware.Machine((hardware.Gpu("A100-80", 8),), here=True)
+    state = GridState(runs, grid, judge, "accuracy", one_gpu)
+    state.add(*runs[0], "")  # and the end, before the report
+    assert read(file) == summary
+
+
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> str:
     """Wait for the content of a file that a training writes."""
     deadline = time.monotonic() + 60
@@ -141,21 +176,72 @@ def test_a_sweep_that_ends_ends_its_trainings_and_is_resumed(recipe: Path, sign:
     assert output.index("| 4 | 0.2500 |") < output.index("| 2 | 0.5000 |")
 
 
-def test_a_listed_command_trains_scores_and_records_it_in_a_shell(recipe: Path, tmp_path: Path) -> None:
+def test_a_listed_command_trains_in_a_shell(recipe: Path, tmp_path: Path) -> None:
     runs = plan_runs(recipe, parse_grid(["rank=2,4", "run_name=it's"]), tmp_path / "my runs")
     recipes = [recipe for _, recipe in runs]
-    target = hardware.machine("gpu")
-    first, second = (shlex.split(line) for line in commands(recipes, None, target))
+    lines = commands(recipes, [], None, hardware.machine("gpu"))
+    first, second = (shlex.split(line) for line in lines)
     folder = str(tmp_path / "my runs" / "lora_rank-2")
     overrides = ["run_name=it's", "lora_rank=2", f"output_dir={folder}"]
     assert first == ["tuneyard", "recipe", "train", str(recipe), *overrides]
     assert "lora_rank=4" in second
-    judge = shlex.join(["python", "-c", SCORES, "{results}"])
-    line = commands(recipes, judge, target)[0]
-    script = line.replace("tuneyard recipe train", "mkdir -p 'my runs/lora_rank-2'; true", 1)
-    subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True)
-    assert read(Path(folder, "judged.json")) == {"command": judge}
-    assert read(Path(folder, "results/results.json"))["accuracy"] == 0.5
+
+
+def listed(recipe: Path, script: str) -> list[str]:
+    """The commands of `--list` for two points that a script scores, with the trainer of the tests."""
+    (recipe.parent / "score it.py").write_text(script)
+    judge = "python 'score it.py' {results}"
+    output, _ = sweep(recipe, "rank=2,4", "run_name=it's", "--list", "--eval", judge)
+    program = f"{sys.executable} -m tests.fake_trainer.sweep"
+    lines = output.splitlines()
+    assert all(line.startswith("tuneyard recipe sweep ") for line in lines)
+    assert sys.executable not in output  # a listed command runs on another machine
+    return [line.replace("tuneyard recipe sweep", program, 1) for line in lines]
+
+
+def start_line(line: str, folder: Path) -> "subprocess.Popen[str]":
+    """Start a listed command in a shell in this folder."""
+    path = os.pathsep.join([str(ROOT / "tests" / "fake_trainer"), str(ROOT)])
+    return subprocess.Popen(
+        ["sh", "-c", f"exec {line}"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_listed_command_sets_half_written_results_aside_and_records_its_own(recipe: Path) -> None:
+    line, other = listed(recipe, SCORES)
+    folder = recipe.parent / "runs/lora_rank-2"
+    (folder / "results").mkdir(parents=True)
+    for _ in range(2):  # the second finds nothing to do
+        process = start_line(line, recipe.parent)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert read(folder / "judged.json") == {"command": "python 'score it.py' {results}"}
+    assert read(folder / "results/results.json")["accuracy"] == 0.5
+    assert (folder / "results.1").is_dir() and not (folder / "results.2").exists()
+    assert (folder / "trained").read_text() == "x"
+    assert not (recipe.parent / "runs/sweep.json").exists()
+    process = start_line(other.replace("lora_rank-4", "rank-4"), recipe.parent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    check_facts(errors, ("--point rank-4", "lora_rank-4"))
+
+
+def test_a_listed_command_scores_under_the_lock_of_its_folder(recipe: Path) -> None:
+    line, _ = listed(recipe, SCORES + "import time; time.sleep(600)")
+    first = start_line(line, recipe.parent)
+    results = recipe.parent / "runs/lora_rank-2/results"
+    wait_for(results / "results.json", first)
+    second = start_line(line, recipe.parent)
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 2
+    check_facts(errors, ("runs/lora_rank-2", "another training is writing there"))
+    assert [path.name for path in results.parent.glob("results*")] == ["results"]
+    first.terminate()
+    first.communicate(timeout=60)
 
 
 @pytest.fixture
@@ -246,6 +332,14 @@ def test_a_recipe_for_cpus_takes_no_gpu(cores, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("NNODES", "2")
     with raises(RequestError, "NNODES"):
         slots.machine_of_a_point(points(tmp_path, 2), 1)
+
+
+def test_a_grid_over_use_cpu_gives_gpus_to_its_points(cores, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(hardware, "find_gpus", lambda: [hardware.Gpu("A100-80", 8)] * 4)
+    recipes = [*points(tmp_path, 1, use_cpu=True), *points(tmp_path, 1, use_cpu=False)]
+    environments = [slot.environment for slot in slots.slots_of(recipes, 2)]
+    assert environments == [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,3"}]
+    assert len(slots.machine_of_a_point(recipes, 2).gpus) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,250 @@
+"""How the models of a server were trained: base, tokenizer, chat template, end tokens and length."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneyard.adapters.compatibility import check_inputs
+from tuneyard.adapters.export.modelfile import first_object, special_texts
+from tuneyard.adapters.export.source import ExportSource, open_source
+from tuneyard.adapters.provenance import read_provenance
+from tuneyard.adapters.store import Adapter
+from tuneyard.adapters.weighted import WeightedAdapter, parse_optional_weight
+from tuneyard.core.base_models import INDEX, SINGLE, open_base
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.files import from_hub, read_object
+from tuneyard.core.prompt import SavedTemplate, find_chat_template
+from tuneyard.core.training_run import training_settings
+
+CUTOFF_LEN, MAX_NEW_TOKENS = 2048, 1024  # LLaMA-Factory's defaults of both settings
+SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]  # of a model on the hub, without its weights
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """The tokenizer of a training: its folder, ids by token, and texts of special tokens (`eos_token`)."""
+
+    folder: Path
+    ids: Mapping[str, int]
+    special: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModels:
+    """The base of a server, as `name` and as a folder here, with adapters that share prompt and tokens.
+
+    Without adapters the base is a full model. `template` is the saved chat template, None if no file has
+    one. `ends` are ids of end tokens, the tokenizer's first. `trainings` are the settings of the trainings.
+    `length` is the longest sequence of the trainings in tokens, `new_tokens` the answer after it: None
+    without records. `limit` is the base's.
+    """
+
+    name: str
+    folder: Path
+    adapters: Sequence[Adapter]
+    tokenizer: Tokenizer
+    template: SavedTemplate | None
+    ends: Sequence[int]
+    trainings: Sequence[Settings]
+    length: int | None
+    new_tokens: int
+    limit: int | None
+    notes: Sequence[str]
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of prompt and answer together, None if neither the trainings nor the base limit them."""
+        if self.length is None:
+            return self.limit
+        context = self.length + self.new_tokens
+        if self.limit is None:
+            return context
+        return min(context, self.limit)
+
+
+def open_served(references: Sequence[str], base: Path | None, *, weights: bool) -> ServedModels:
+    """Open adapters of one base, or one full model. `weights`: the base's weights are needed here.
+
+    `RequestError` for adapters that one server cannot serve as they were trained, `ContentError` for damaged
+    ones and for those that need their base (DoRA, OFT, experts).
+    """
+    sources = [open_source(_unweighted(reference), base) for reference in references]
+    adapters = [source.adapter for source in sources if source.adapter]
+    if len(adapters) < len(sources) and len(sources) > 1:
+        model = next(source.folder for source in sources if not source.adapter)
+        raise RequestError(f"{model}: a full model is served alone; give adapters, or this model")
+    names = [adapter.name for adapter in adapters]
+    for name in names:
+        if names.count(name) > 1:
+            raise RequestError(f"{name}: {names.count(name)} adapters have this name; rename one's folder")
+    name, folder = _base_of(sources, weights=weights)
+    notes = _fitting(adapters, folder, base_option=base)
+    tokenizers = [_tokenizer(source.folder, folder) for source in sources]
+    templates = [_template(source.folder, folder) for source in sources]
+    for source, tokenizer, template in zip(sources, tokenizers, templates, strict=True):
+        if (tokenizer.ids, tokenizer.special) != (tokenizers[0].ids, tokenizers[0].special):
+            raise _differs(sources[0], source, "tokenizers")
+        if _text_of(template) != _text_of(templates[0]):
+            raise _differs(sources[0], source, "chat templates")
+    trainings = [settings for source in sources for settings in _trainings(source.folder)]
+    for settings in trainings:
+        _check_training(settings, folder)
+    if any(settings.get("quantization_bit") for settings in trainings):
+        notes.append("trained on a quantised base (QLoRA), and served on the base as its files are")
+    lengths = [_whole(settings, "cutoff_len", CUTOFF_LEN) for settings in trainings]
+    answers = [_whole(settings, "max_new_tokens", MAX_NEW_TOKENS) for settings in trainings]
+    return ServedModels(
+        name=name,
+        folder=folder,
+        adapters=adapters,
+        tokenizer=tokenizers[0],
+        template=templates[0],
+        ends=_ends(tokenizers[0], folder),
+        trainings=trainings,
+        length=max(lengths, default=None),
+        new_tokens=max(answers, default=MAX_NEW_TOKENS),
+        limit=_limit(folder),
+        notes=notes,
+    )
+
+
+def _unweighted(text: str) -> str:
+    reference, _ = parse_optional_weight(text)
+    if reference != text:
+        raise RequestError(
+            f"{text!r}: a server takes adapters without weights; merge them, and serve the result: "
+            f"tuneyard adapter merge {shlex.quote(text)} … --out saves/NAME"
+        )
+    return reference
+
+
+def _base_of(sources: Sequence[ExportSource], *, weights: bool) -> tuple[str, Path]:
+    """Name and folder of the base, downloaded if it is on the hub."""
+    bases: dict[str, tuple[str, Path | None]] = {}
+    for source in sources:
+        if source.adapter is None:
+            bases[str(source.folder.resolve())] = str(source.folder), source.folder
+        elif source.base is not None:
+            bases[str(source.base.resolve())] = str(source.base), source.base
+        elif source.adapter.lora.base is None:
+            raise RequestError(f"{source.folder}: names no base model; give it with --base DIR")
+        else:
+            bases[source.adapter.lora.base] = source.adapter.lora.base, None
+    if len(bases) > 1:
+        names = ", ".join(name for name, _ in bases.values())
+        raise RequestError(
+            f"the adapters have different base models ({names}): serve those of each base on their own; if "
+            "all are the same model, name it with --base DIR"
+        )
+    ((name, folder),) = bases.values()
+    if folder is None:
+        patterns = [*SMALL_FILES, "*.safetensors"] if weights else SMALL_FILES
+        folder = from_hub(name, "name the base's folder with --base DIR", allow_patterns=patterns)
+    return name, folder
+
+
+def _fitting(adapters: Sequence[Adapter], folder: Path, base_option: Path | None) -> list[str]:
+    """Refuse adapters whose modules the base lacks, and list what could not be checked."""
+    if not adapters or not any((folder / file).is_file() for file in (SINGLE, INDEX)):
+        return []
+    base = open_base(folder)
+    notes: list[str] = []
+    for adapter in adapters:  # each alone: no request adds two of them
+        # Without --base, the base is the one that the adapter itself names.
+        notes += check_inputs([WeightedAdapter(adapter, 1.0)], base, same_base=base_option is None)
+    return notes
+
+
+def _tokenizer(folder: Path, base: Path) -> Tokenizer:
+    """Read the tokenizer that a training saved, otherwise the base's."""
+    place = base
+    if (folder / "tokenizer_config.json").is_file():
+        place = folder
+    fields: dict[str, Any] = first_object([place], "tokenizer.json")
+    ids: dict[str, int] = {}
+    model = fields.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict):
+        ids.update(vocabulary)
+    for token in fields.get("added_tokens") or []:
+        ids[token["content"]] = token["id"]
+    return Tokenizer(place, ids, special_texts([place]))
+
+
+def _template(folder: Path, base: Path) -> SavedTemplate | None:
+    """Read the chat template that a training saved, otherwise the base's."""
+    saved = find_chat_template(folder)
+    if saved is None or not saved.text:
+        return find_chat_template(base)
+    return saved
+
+
+def _text_of(template: SavedTemplate | None) -> str | None:
+    if template is None:
+        return None
+    return template.text
+
+
+def _ends(tokenizer: Tokenizer, base: Path) -> list[int]:
+    """Ids of the tokenizer's end token and of the ends in the base's generation_config.json."""
+    ends = []
+    eos = tokenizer.special.get("eos_token", "")
+    if eos in tokenizer.ids:
+        ends.append(tokenizer.ids[eos])
+    listed = first_object([base], "generation_config.json").get("eos_token_id")
+    if not isinstance(listed, list):
+        listed = [listed]
+    ends += [end for end in listed if isinstance(end, int)]
+    return list(dict.fromkeys(ends))
+
+
+def _trainings(folder: Path) -> Iterator[Settings]:
+    """Settings of the training of an adapter, or of the parts of a merge. Nothing without records."""
+    settings = training_settings(folder)
+    if settings:
+        yield settings
+        return
+    record = read_provenance(folder)
+    if record is None:
+        return
+    for part in record["adapters"]:
+        settings = training_settings(Path(part["folder"]))
+        if settings:
+            yield settings
+
+
+def _check_training(settings: Settings, base: Path) -> None:
+    scaling = settings.get("rope_scaling")
+    config = read_object(base / "config.json")
+    if scaling and not config.get("rope_scaling") and "factor" not in str(config.get("rope_parameters")):
+        raise ContentError(
+            f"{base / 'config.json'}: no rope_scaling, but the training had {show_value(scaling)}; "
+            "llamafactory-cli export writes a model that has it, and can be served"
+        )
+
+
+def _whole(settings: Settings, name: str, default: int) -> int:
+    value = settings.get(name)
+    if isinstance(value, int) and value > 0:
+        return value
+    return default
+
+
+def _limit(base: Path) -> int | None:
+    """The base's longest sequence by its config.json, None without an entry."""
+    config = read_object(base / "config.json")
+    text_config = config.get("text_config")
+    for fields in (config, text_config):
+        limit = fields.get("max_position_embeddings") if isinstance(fields, dict) else None
+        if isinstance(limit, int):
+            return limit
+    return None
+
+
+def _differs(one: ExportSource, other: ExportSource, parts: str) -> RequestError:
+    return RequestError(
+        f"{one.folder} and {other.folder} were trained with different {parts}: serve each on its own"
+    )

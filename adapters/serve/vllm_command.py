@@ -1,0 +1,79 @@
+"""The command line of a vLLM server, which loads base and adapters from their own folders.
+
+vLLM 0.26's own parser takes it (vllm/entrypoints/openai/cli_args.py, vllm/engine/arg_utils.py). Later
+versions have the same flags in vllm/entrypoints/launchers/cli_args.py.
+"""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from tuneyard.adapters import vllm
+from tuneyard.adapters.serve.training import ServedModels
+from tuneyard.adapters.store import Adapter
+from tuneyard.core.errors import ContentError
+
+PROGRAM = "vllm"
+PORT = 8000
+
+
+def check_vllm(models: ServedModels) -> None:
+    """`ContentError` for an adapter that vLLM refuses, or computes otherwise than PEFT."""
+    for adapter in models.adapters:
+        folder, name = str(adapter.folder), adapter.name
+        fuse = adapter.fuse_command(models.name)
+        merge = shlex.join(["tuneyard", "adapter", "merge", f"{folder}=1", "--out", f"saves/{name}-plain"])
+        if adapter.full_tensors:
+            raise ContentError(f"{adapter.folder}: {vllm.NO_FULL_TENSORS}: {fuse}")
+        rank = largest_rank(adapter)
+        if vllm.max_rank(rank) is None:
+            raise ContentError(
+                f"{adapter.folder}: rank {rank} is above vLLM's largest, {vllm.RANKS[-1]}: {fuse}"
+            )
+        lora = adapter.lora
+        scale = lora.alpha / lora.rank
+        if lora.raw.get("use_rslora"):
+            scale = lora.alpha / lora.rank**0.5
+        for path in adapter.layout:
+            if lora.scale_of(path) != scale:
+                raise ContentError(
+                    f"{adapter.folder}: {path} has a scale of {lora.scale_of(path):g} by its pattern; vLLM "
+                    f"reads no patterns and would take {scale:g}. Write it as a plain adapter: {merge}"
+                )
+
+
+def largest_rank(adapter: Adapter) -> int:
+    """The largest rank of an adapter's modules."""
+    return max(module.rank for module in adapter.layout.values())
+
+
+def vllm_words(
+    models: ServedModels, template: Path, generation_config: Path, host: str, port: int
+) -> list[str]:
+    """The command line. `generation_config` is a folder; its file has the end tokens and no sampling."""
+    words = [PROGRAM, "serve", models.name, "--tokenizer", str(models.tokenizer.folder)]
+    if models.tokenizer.folder == models.folder:
+        words = [PROGRAM, "serve", models.name]
+    words += ["--chat-template", str(template), "--generation-config", str(generation_config)]
+    words += ["--override-generation-config", json.dumps({"temperature": 0})]
+    if models.context is not None:
+        words += ["--max-model-len", str(models.context)]
+    words += ["--host", host, "--port", str(port)]
+    if models.adapters:
+        rank = vllm.max_rank(max(map(largest_rank, models.adapters)))
+        words += ["--enable-lora", "--max-loras", str(len(models.adapters)), "--max-lora-rank", str(rank)]
+        words += ["--lora-modules", *_lora_modules(models.adapters)]
+    return words
+
+
+def _lora_modules(adapters: Sequence[Adapter]) -> list[str]:
+    """Adapters by name, as `name=path`; as JSON if the text has another `=` or a comma."""
+    modules = []
+    for adapter in adapters:
+        name, path = adapter.name, str(adapter.folder)
+        if set("=,") & set(name + path):
+            modules.append(json.dumps({"name": name, "path": path}, ensure_ascii=False))
+        else:
+            modules.append(f"{name}={path}")
+    return modules

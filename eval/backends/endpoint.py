@@ -1,0 +1,278 @@
+"""A model or an adapter of a server: found by its name, and asked with JSON."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.eval.backends.connection import Connection, RefusedError, UnreadableError
+
+if TYPE_CHECKING:
+    import httpx
+
+GGUF = ".gguf"
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 400, 401, 403
+HTML = (b"<html", b"<!doctype html")
+SHOWN = 60  # bytes of an answer that is not what it should be
+SHOWN_NAMES = 10
+DEEPEST = 50  # levels of JSON
+Result = TypeVar("Result")
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """Parse a JSON object. `ValueError` if the data is none."""
+    value = any_json(data)
+    if not isinstance(value, dict):
+        raise ValueError(f"no JSON object: {data[:60]!r}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model of a server: `model` is its name in requests, `answering` its name in answers.
+
+    Every request has the `settings`, such as the adapters of llama.cpp.
+    """
+
+    connection: Connection
+    model: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+    answering: set[object] = field(default_factory=set, compare=False)
+    applied: tuple[str, ...] = ()
+    """Adapters of llama.cpp that it applies to requests that name none."""
+
+    def post(
+        self,
+        client: "httpx.Client",
+        address: str,
+        body: Mapping[str, object],
+        read: Callable[[dict[str, Any]], Result],
+        about: str = "log-probabilities",
+        place: str = "",
+    ) -> Result:
+        """Post a body and read the JSON of the answer. Errors in `read` mean that the answer is nonsense.
+
+        `about` is what the answer should be, `place` begins the message of an error.
+        """
+
+        def parse(data: bytes) -> Result:
+            answer = json_object(data)
+            self._check_model(answer.get("model"))
+            try:
+                return read(answer)
+            except ContentError as error:
+                raise ContentError(f"{self.connection.url}: {error}") from error
+            except (LookupError, TypeError, AttributeError, OverflowError) as error:
+                beginning = f"{data[:SHOWN]!r}"
+                if "error" in answer:
+                    beginning = show_value(answer["error"])
+                raise ValueError(f"no {about}: {beginning}") from error
+
+        named = {"model": self.model, **body, **self.settings}
+        return self.connection.request(client, address, named, parse, place or about)
+
+    def _check_model(self, name: object) -> None:
+        """`RequestError` if an answer comes from another model than the answers before."""
+        if not isinstance(name, str):
+            return
+        self.answering.add(name)
+        if len(self.answering) > 1:
+            names = " and ".join(sorted(map(show_value, self.answering)))
+            raise RequestError(
+                f"{self.connection.url}: it answers as {names}: its model changed. Serve the first one; "
+                f"{self.connection.again}"
+            )
+
+
+def any_json(data: bytes) -> Any:
+    """Parse JSON of any kind. `ValueError` if the data is none."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        kind = "no JSON"
+        if data.lstrip().lower().startswith(HTML):
+            kind += ", but HTML"
+        raise ValueError(f"{kind}: {data[:60]!r}") from error
+
+
+def get(connection: Connection, address: str, read: Callable[[bytes], Any] = json_object) -> Any:
+    """Get an address's JSON; None if the server does not offer it. `RequestError` if it wants another key."""
+    try:
+        return _get_readable(connection, address, read)
+    except UnreadableError:  # such as a page of HTML for every address that it does not have
+        return None
+
+
+def _get_readable(connection: Connection, address: str, read: Callable[[bytes], Any]) -> Any:
+    """Do the same as `get`. `UnreadableError` if the server answers something else."""
+    place = address.removeprefix(connection.root)
+    with connection.client() as client:
+        try:
+            return connection.request(client, address, None, lambda data: _flat(read(data)), place)
+        except RefusedError as error:
+            if error.status in (UNAUTHORIZED, FORBIDDEN) or error.status < BAD_REQUEST:
+                raise RequestError(f"{address}: {error}") from error
+            return None
+
+
+def _flat(value: Any) -> Any:
+    """Pass a value on. `ValueError` if it is nested so deeply that it could not be compared or hashed."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += each.values()
+            elif isinstance(each, list):
+                inner += each
+        level = inner
+    if level:
+        raise ValueError("JSON that is nested too deeply")
+    return value
+
+
+def list_models(connection: Connection) -> list[dict[str, Any]]:
+    """Entries of the server's list of models, [] if it answers none. `RequestError` as in `get`."""
+    try:
+        return _models(connection)
+    except UnreadableError:
+        return []
+
+
+def _models(connection: Connection) -> list[dict[str, Any]]:
+    """The same as `list_models`. `UnreadableError` if the server answers no JSON object."""
+    address = f"{connection.url}/models"
+    listed = _get_readable(connection, address, json_object) or {}
+    entries = listed.get("data")
+    if not isinstance(entries, list):
+        return []
+    models = [entry for entry in entries if isinstance(entry, dict)]
+    for model in models:
+        name = model.get("id")
+        if isinstance(name, str) and writable(name) != name:
+            raise RequestError(
+                f"{connection.url}: /models lists an id that is no text: {show_value(name)}. Serve the model "
+                "under another name"
+            )
+    return models
+
+
+def writable(text: str) -> str:
+    """Replace halves of characters: JSON can have them, a file cannot."""
+    return text.encode(errors="replace").decode()
+
+
+def _models_for(connection: Connection, name: str) -> list[dict[str, Any]]:
+    """The same as `list_models`. `RequestError` if there are none, and no name to do without them."""
+    if name:
+        return list_models(connection)
+    try:
+        models = _models(connection)
+    except UnreadableError as error:
+        raise RequestError(
+            f"{connection.url}: /models gives {error.problem}. Is --url the server's address before "
+            "/chat/completions, such as http://localhost:8000/v1?"
+        ) from error
+    if not models:
+        raise RequestError(f"{connection.url}: it lists no models: name one with --served-model NAME")
+    return models
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedModel:
+    """A model or an adapter that requests can name.
+
+    `scale` and `number` belong to llama.cpp's adapters: the scale for requests that name none, and the id.
+    """
+
+    name: str
+    path: str | None
+    is_adapter: bool
+    scale: float | None = None
+    number: int | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The name, and for a file or folder its own, with and without `.gguf`. The best match is first."""
+        file_name = Path(self.name).name
+        return [self.name, file_name, file_name.removesuffix(GGUF)]
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What a request to llama.cpp needs to get this adapter at scale 1, and no other one."""
+        return {"lora": [{"id": self.number, "scale": 1.0}]}
+
+
+def find_endpoint(connection: Connection, name: str, is_exact_name: bool) -> Endpoint:
+    """Find a model on a server, or an adapter of llama.cpp. `RequestError` if there is none of this name.
+
+    Unless `is_exact_name`, the server's only model may have another name. A llama.cpp server that has
+    adapters must read every prompt anew: it would reuse states of a prompt that it read with other adapters.
+    """
+    models, adapters = _models_for(connection, name), offered_adapters(connection)
+    settings: dict[str, object] = {}
+    if adapters:
+        settings["cache_prompt"] = False
+    listed = [entry.get("id") for entry in models]
+    for adapter in adapters:
+        if is_exact_name and name not in listed and name in adapter.names:
+            model = served_name(connection, models, "", is_exact_name=False)
+            return Endpoint(connection, model, {**settings, **adapter.settings})
+    model = served_name(connection, models, name, is_exact_name, adapters)
+    applied = []
+    for adapter in adapters:
+        is_named = is_exact_name and name in adapter.names
+        if adapter.scale and not is_named:
+            applied.append(adapter.name)
+    return Endpoint(connection, model, settings, applied=tuple(applied))
+
+
+def offered_adapters(connection: Connection) -> list[OfferedModel]:
+    """The adapters of llama.cpp, each by the name of its file, or by its path if two have the same name."""
+    address = f"{connection.root}/lora-adapters"
+    listed = get(connection, address, any_json)
+    if listed is None:
+        return []
+    offers = []
+    try:
+        names = [Path(adapter["path"]).name.removesuffix(GGUF) for adapter in listed]
+        for adapter, name in zip(listed, names, strict=True):
+            if names.count(name) > 1:
+                name = adapter["path"]
+            scale, number = float(adapter["scale"]), int(adapter["id"])
+            offers.append(OfferedModel(name, adapter["path"], True, scale, number))
+    except (LookupError, TypeError, ValueError) as error:
+        raise RequestError(f"{address}: expected a list of adapters, found {show_value(listed)}") from error
+    return offers
+
+
+def is_llama_cpp(props: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    """True if the answer of /props (None: not offered) is that of llama.cpp's server."""
+    return props is not None and "default_generation_settings" in props
+
+
+def served_name(
+    connection: Connection,
+    models: Sequence[Mapping[str, Any]],
+    name: str,
+    is_exact_name: bool,
+    adapters: Sequence[OfferedModel] = (),
+) -> str:
+    """Name of the model in requests: `name` if the server has it, otherwise its only model.
+
+    The error names the `adapters` of llama.cpp, too.
+    """
+    names = [entry["id"] for entry in models if isinstance(entry.get("id"), str)]
+    if name in names or not names:
+        return name
+    if len(names) == 1 and not is_exact_name:
+        return str(names[0])
+    names += [adapter.name for adapter in adapters]
+    listed = ", ".join(map(show_value, names[:SHOWN_NAMES]))
+    if len(names) > SHOWN_NAMES:
+        listed += f" and {len(names) - SHOWN_NAMES} more"
+    problem = f"no model {name!r}; it" if name else "it"
+    fix = "Name one of them in --served-model" if is_exact_name else "Add --served-model NAME"
+    raise RequestError(f"{connection.url}: {problem} has {listed}. {fix}")

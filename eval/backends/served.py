@@ -1,0 +1,354 @@
+"""A served model and everything that its server reports of it: prompts, log-probabilities, answers, adapters.
+
+llama.cpp and vLLM offer all of it. Other servers offer some, and `missing` has the reasons for the rest.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.backends.choice_server import (
+    BROKEN,
+    ROWS,
+    SAMPLE,
+    ChoiceServer,
+    LabelSource,
+    LlamaCpp,
+    NoLogProbabilitiesError,
+    check_identity,
+    check_length,
+    open_choice_server,
+)
+from tuneyard.eval.backends.connection import Connection, RefusedError
+from tuneyard.eval.backends.endpoint import (
+    OfferedModel,
+    find_endpoint,
+    get,
+    list_models,
+    offered_adapters,
+    writable,
+)
+from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
+from tuneyard.eval.backends.scorers import Fields, Ids, Messages, Prompts, Scorer
+from tuneyard.eval.backends.server import chat_answer, chat_request
+
+if TYPE_CHECKING:
+    import httpx
+    from transformers import PreTrainedTokenizerBase
+
+LLAMA_CPP, VLLM = "llama.cpp", "vLLM"
+FINISHES = {"eos": STOP, "word": STOP, "limit": LENGTH}
+"""llama.cpp's reasons for the end of an answer in OpenAI's words."""
+NEUTRAL: Mapping[str, object] = {"temperature": 0, "samplers": ["temperature"], "mirostat": 0}
+"""Greedy in llama.cpp, without the penalties that a server may set."""
+NO_ACCESS = (401, 403)
+NOT_OFFERED = (404, 405, 501)
+QUESTION: Messages = [{"role": "user", "content": SAMPLE}]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What a server reports of itself. A field is None, or empty, if it does not."""
+
+    url: str
+    engine: str
+    """`llama.cpp`, `vLLM`, or the name of another server's owner."""
+    version: str | None
+    model: str
+    """Name of the served model in requests."""
+    model_path: str | None
+    chat_template: str | None
+    context: int | None
+    """Tokens of a request. llama.cpp has it for each of its `slots`."""
+    slots: int | None
+    sampling: Mapping[str, object]
+    """Settings for requests that name none (llama.cpp): temperature, repeat_penalty and others."""
+    bos: str | None
+    eos: str | None
+    file_type: str | None
+    """Type of the weights in a GGUF, e.g. `Q8_0`."""
+    bits: float | None
+    """Bits a weight of a GGUF."""
+    offers: Sequence[OfferedModel]
+
+    @property
+    def adapters(self) -> list[OfferedModel]:
+        """The adapters that it offers."""
+        return [offer for offer in self.offers if offer.is_adapter]
+
+    @property
+    def title(self) -> str:
+        """Address, engine and version, e.g. `http://localhost:8000/v1 (vLLM 0.26.0)`."""
+        return f"{self.url} ({' '.join(filter(None, (self.engine, self.version)))})"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPrompt:
+    """A prompt that a server made of messages: its ids, and its text before a tokenizer adds BOS."""
+
+    ids: Ids
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model of a server. Its scorers ask row by row, several rows at once, and check the model's identity.
+
+    A row that the server refuses has the field `refusal` alone, with the reason.
+
+    `choice` scores labels. `missing` has the reasons for what the server does not offer, by the names
+    `prompts`, `labels`, `texts` (greedy after our ids) and `chat`.
+    """
+
+    facts: ServerFacts
+    source: LabelSource
+    tokenizer: "PreTrainedTokenizerBase"
+    choice: ChoiceServer | None
+    missing: Mapping[str, str]
+    ends: Sequence[int]
+    identity: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The model's name in requests."""
+        return self.source.endpoint.model
+
+    @property
+    def connection(self) -> Connection:
+        """The connection to the server."""
+        return self.source.endpoint.connection
+
+    def with_adapter(self, adapter: OfferedModel) -> "ServedModel":
+        """The same llama.cpp server with one of its adapters at scale 1, and no other one."""
+        if not isinstance(self.source, LlamaCpp):
+            return self
+        endpoint = self.source.endpoint
+        settings = {**endpoint.settings, **adapter.settings}
+        source = replace(self.source, endpoint=replace(endpoint, settings=settings))
+        choice = self.choice
+        if choice is not None:
+            choice = replace(choice, engine=source)
+        return replace(self, source=source, choice=choice)
+
+    def labels(self, prompts: Prompts, spellings: Mapping[str, Sequence[str]]) -> Scorer:
+        """Scorer of labels after our ids. `RequestError` if the server gives no log-probabilities."""
+        if self.choice is None:
+            raise RequestError(self.missing["labels"])
+        return self.choice.choosing(prompts, spellings)
+
+    def prompting(self, talks: Mapping[int, Messages]) -> Scorer:
+        """Scorer whose field `prompt` is the ServedPrompt of each row's messages."""
+        return self._scorer("prompt", talks, self.prompt)
+
+    def answering(self, prompts: Prompts, max_new_tokens: int) -> Scorer:
+        """Scorer whose field `answer` is what the server generates greedily after our ids."""
+        return self._scorer("answer", prompts, lambda client, ids: self.greedy(client, ids, max_new_tokens))
+
+    def chatting(
+        self, talks: Mapping[int, Messages], max_new_tokens: int, more: Mapping[str, object] | None = None
+    ) -> Scorer:
+        """Scorer whose field `answer` is what a client gets who sends the messages alone, or with `more`."""
+
+        def ask(client: "httpx.Client", talk: Messages) -> Generated:
+            return self.chat(client, talk, max_new_tokens, more or {})
+
+        return self._scorer("answer", talks, ask)
+
+    def prompt(self, client: "httpx.Client", talk: Messages) -> ServedPrompt:
+        """Prompt of some messages, as the server's chat makes it."""
+        root, endpoint = self.connection.root, self.source.endpoint
+        request = chat_request(talk)
+        if isinstance(self.source, LlamaCpp):
+            text = endpoint.post(
+                client, f"{root}/apply-template", request, lambda answer: str(answer["prompt"]), "prompt"
+            )
+            tokenizing = {"content": text, "add_special": True, "parse_special": True}
+            ids = endpoint.post(client, f"{root}/tokenize", tokenizing, _read_ids, "token ids")
+            return ServedPrompt(ids, text)
+        request["add_generation_prompt"] = True
+        ids = endpoint.post(client, f"{root}/tokenize", request, _read_ids, "token ids")
+        return ServedPrompt(ids, self.tokenizer.decode(ids))
+
+    def greedy(self, client: "httpx.Client", ids: Ids, max_new_tokens: int) -> Generated:
+        """Most likely answer after our ids, without sampling and penalties."""
+        endpoint = self.source.endpoint
+        if isinstance(self.source, LlamaCpp):
+
+            def read_llama_cpp(answer: dict[str, Any]) -> Generated:
+                check_length(endpoint, answer.get("tokens_evaluated", len(ids)), len(ids))
+                finish = FINISHES.get(answer.get("stop_type", ""))
+                return Generated(writable(answer["content"]), finish)
+
+            body = {"prompt": list(ids), "n_predict": max_new_tokens, **NEUTRAL}
+            address = f"{self.connection.root}/completion"
+            return endpoint.post(client, address, body, read_llama_cpp, "completion")
+
+        def read(answer: dict[str, Any]) -> Generated:
+            usage = answer.get("usage")
+            if isinstance(usage, dict):
+                check_length(endpoint, usage.get("prompt_tokens", len(ids)), len(ids))
+            choice = answer["choices"][0]
+            return Generated(writable(choice["text"]), choice.get("finish_reason"))
+
+        body = {"prompt": list(ids), "max_tokens": max_new_tokens, "temperature": 0}
+        if self.facts.engine == VLLM:  # it takes penalties from generation_config.json
+            body["repetition_penalty"] = 1.0
+        return endpoint.post(client, f"{self.connection.url}/completions", body, read, "completion")
+
+    def chat(
+        self, client: "httpx.Client", talk: Messages, max_new_tokens: int, more: Mapping[str, object]
+    ) -> Generated:
+        """Answer of a client's request: the messages, a length, and `more` settings."""
+        body = {**chat_request(talk), "max_tokens": max_new_tokens, **more}
+        address = f"{self.connection.url}/chat/completions"
+        return self.source.endpoint.post(client, address, body, chat_answer, "chat completion")
+
+    def _scorer(
+        self, name: str, items: Mapping[int, Item], ask: "Callable[[httpx.Client, Item], object]"
+    ) -> Scorer:
+        rows = sorted(items)
+
+        def score(batch: Sequence[int]) -> list[Fields]:
+            def score_row(client: "httpx.Client", row: int) -> Fields:
+                try:
+                    return {name: ask(client, items[row])}
+                except RefusedError as error:
+                    if error.status in NO_ACCESS:
+                        raise RequestError(f"{self.connection.url}: {error}") from error
+                    return {"refusal": str(error)}
+
+            fields = self.connection.each(score_row, batch)
+            check_identity(self.source, self.identity)
+            return fields
+
+        return Scorer([rows[i : i + ROWS] for i in range(0, len(rows), ROWS)], {}, score)
+
+
+def open_served(
+    connection: Connection,
+    name: str,
+    is_exact_name: bool,
+    tokenizer: "PreTrainedTokenizerBase",
+    ends: Sequence[int],
+) -> ServedModel:
+    """Find out what a server offers. `RequestError` if it has no such model, or another tokenizer.
+
+    `name` is the model's name on it. Unless `is_exact_name`, the server's only model may have another name.
+    """
+    missing: dict[str, str] = {}
+    source: LabelSource
+    endpoint = find_endpoint(connection, name, is_exact_name)
+    if "lora" in endpoint.settings:
+        raise RequestError(
+            f"--served-model {name}: an adapter of {connection.url}; leave --served-model out: each adapter "
+            "there is compared with the --adapter of its name"
+        )
+    try:
+        choice = open_choice_server(endpoint, tokenizer, ends)
+        source = choice.engine
+    except NoLogProbabilitiesError as error:
+        choice, source = None, error.source
+        missing["labels"] = str(error).removeprefix(f"{connection.url}: ")
+    facts = read_facts(connection, source.endpoint.model)
+    served = ServedModel(facts, source, tokenizer, choice, missing, ends, source.identity())
+    sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
+    questions: dict[str, Callable[[httpx.Client], object]] = {
+        "prompts": lambda client: _check_prompts(served, client),
+        "texts": lambda client: served.greedy(client, sample, 1),
+        "chat": lambda client: served.chat(client, QUESTION, 1, {}),
+    }
+    with connection.client() as client:
+        for part, ask in questions.items():
+            try:
+                ask(client)
+            except RefusedError as error:
+                if part != "chat" or error.status in NOT_OFFERED:  # a chat that is refused is a difference
+                    missing[part] = str(error)
+    return served
+
+
+def _check_prompts(served: ServedModel, client: "httpx.Client") -> None:
+    """`RefusedError` if the server makes no token ids of messages."""
+    if isinstance(served.source, LlamaCpp):
+        served.prompt(client, QUESTION)
+        return
+    request = {**chat_request(QUESTION), "add_generation_prompt": True}
+    address = f"{served.connection.root}/tokenize"
+    answer = served.source.endpoint.post(client, address, request, lambda answer: answer, "token ids")
+    try:
+        _read_ids(answer)
+    except BROKEN as error:
+        raise RefusedError(0, "/tokenize makes no token ids of messages") from error
+
+
+def read_facts(connection: Connection, model: str) -> ServerFacts:
+    """Ask a server what it is and what it offers."""
+    props = get(connection, f"{connection.root}/props") or {}
+    entries = list_models(connection)
+    (entry,) = [entry for entry in entries if entry.get("id") == model][:1] or [{}]
+    offers = _offered_models(entries)
+    owner = entry.get("owned_by")
+    settings = props.get("default_generation_settings")
+    context: object = entry.get("max_model_len")
+    slots: object = props.get("total_slots")
+    sampling: Mapping[str, object] = {}
+    if isinstance(settings, dict):
+        engine, version = LLAMA_CPP, props.get("build_info")
+        offers += offered_adapters(connection)
+        context = settings.get("n_ctx")
+        if isinstance(settings.get("params"), dict):
+            sampling = settings["params"]
+    else:
+        engine = VLLM if owner == "vllm" else str(owner or "OpenAI-compatible server")
+        version = (get(connection, f"{connection.root}/version") or {}).get("version")
+    meta = entry.get("meta")
+    if not isinstance(meta, dict):
+        meta = {}
+    return ServerFacts(
+        url=connection.url,
+        engine=engine,
+        version=_text(version),
+        model=model,
+        model_path=_text(props.get("model_path")) or _text(entry.get("root")),
+        chat_template=_text(props.get("chat_template")),
+        context=context if type(context) is int and context > 0 else None,
+        slots=slots if type(slots) is int else None,
+        sampling=sampling,
+        bos=_text(props.get("bos_token")),
+        eos=_text(props.get("eos_token")),
+        file_type=_text(props.get("model_ftype")) or _text(meta.get("ftype")),
+        bits=_bits(meta),
+        offers=offers,
+    )
+
+
+def _offered_models(entries: Sequence[Mapping[str, Any]]) -> list[OfferedModel]:
+    """The models of /models. vLLM names the parent of each adapter."""
+    offers = []
+    for entry in entries:
+        if isinstance(entry.get("id"), str):
+            is_adapter = isinstance(entry.get("parent"), str)
+            offers.append(OfferedModel(entry["id"], _text(entry.get("root")), is_adapter))
+    return offers
+
+
+def _read_ids(answer: dict[str, Any]) -> list[int]:
+    """Read the token ids of /tokenize."""
+    tokens = answer["tokens"]
+    if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+        raise TypeError("expected a list of token ids")
+    return tokens
+
+
+def _bits(meta: Mapping[str, Any]) -> float | None:
+    """Bits a weight, from llama.cpp's size in bytes and number of parameters."""
+    size, parameters = meta.get("size"), meta.get("n_params")
+    if type(size) is int and type(parameters) is int and parameters > 0:
+        return 8 * size / parameters
+    return None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,1 @@
+"""tuneyard eval prove: the same prompts and answers from training to serving."""

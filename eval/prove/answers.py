@@ -1,0 +1,125 @@
+"""Answers of the unmerged adapter, and of the files that serve it: the fused model and the GGUF."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.backends.generate import Generated, generate_until
+from tuneyard.eval.backends.load import load_gguf, load_model
+from tuneyard.eval.backends.scorers import Fields, Scorer, choosing, plan_batches, score_all
+from tuneyard.eval.datasets.dataset import EvalDataset
+from tuneyard.eval.metrics.labels import MOST, spellings
+from tuneyard.eval.prove.proof import AnswerProof, Answers, Ids, Labels, ParityInputs, prove_answers
+from tuneyard.eval.scoring.candidates import Candidate
+from tuneyard.eval.scoring.task import Job
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TALK = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An adapter as it was trained, on a dataset. `rows` are those that fit the context.
+
+    `trained_ids` are the prompts of the training, `scored_ids` those of the scoring, by row. Answers follow
+    the scoring's. `ends` are the tokens that end an answer in training.
+    """
+
+    job: Job
+    trained_ids: Mapping[int, Ids]
+    scored_ids: Mapping[int, Ids]
+    rows: Sequence[int]
+    ends: Sequence[int]
+
+    def answers(self) -> Answers:
+        """Answer the rows with the unmerged adapter."""
+        with self.job.opened.applied(self.job.candidate):
+            return answer_rows(self.job, self.rows, self.ends)
+
+
+def prove_files(references: Sequence[Reference], inputs: ParityInputs) -> Iterator[AnswerProof]:
+    """Compare the answers of the fused model and the GGUF with the unmerged adapter's.
+
+    `references` are those of one adapter. One served model at a time is in memory, next to the base.
+    """
+    models = [path for path in (inputs.fused, inputs.gguf) if path]
+    if not models:
+        return
+    expected_answers = [reference.answers() for reference in references]
+    for path in models:
+        base = references[0].job.model
+        model = load_gguf(path, base) if path == inputs.gguf else load_model(path, base.dtype)
+        opened_model = replace(references[0].job.opened, model=model)
+        for reference, expected in zip(references, expected_answers, strict=True):
+            job = replace(reference.job, loaded=opened_model)
+            answers = answer_rows(job, reference.rows, reference.ends)
+            yield prove_answers(str(path), job.dataset.name, expected, answers, base.tokenizer.decode)
+
+
+def answer_rows(job: Job, rows: Sequence[int], ends: Sequence[int]) -> Answers:
+    """Let the model answer the rows, and score the labels if the dataset has a set of labels.
+
+    `ends` end an answer in addition to the model's own end tokens.
+    """
+    texts = generate_rows(job, rows, ends)
+    tokens = tokens_of(texts, job.model.tokenizer)
+    return Answers(tokens, score_labels(job, rows), texts)
+
+
+def generate_rows(job: Job, rows: Sequence[int], ends: Sequence[int]) -> Mapping[int, Generated]:
+    """Greedy answers to the rows. `ends` end an answer in addition to the model's own end tokens."""
+    prompts = job.prompts(rows)
+    longest = job.request.max_new_tokens
+    all_ends = sorted({*ends, *(job.model.net.generation_config.eos_token_id or [])})
+
+    def score(batch: Sequence[int]) -> list[Fields]:
+        answers = generate_until(job.model, [prompts[row] for row in batch], longest, all_ends)
+        return [{"answer": answer} for answer in answers]
+
+    lengths = {row: len(ids) + longest for row, ids in prompts.items()}
+    scorer = Scorer(plan_batches(lengths, job.opened.budget), {}, score)
+    return {row: fields["answer"] for row, fields in score_all(scorer, "generating").items()}
+
+
+def score_labels(job: Job, rows: Sequence[int]) -> Labels | None:
+    """Log-probabilities of the labels by row. None if the dataset has no set of labels."""
+    forms = label_forms(job.dataset)
+    if forms is None:
+        return None
+    chosen = score_all(choosing(job.model, job.prompts(rows), forms, job.opened.budget), "labels")
+    return {row: fields["choices"] for row, fields in chosen.items()}
+
+
+def label_forms(dataset: EvalDataset) -> dict[str, list[str]] | None:
+    """The labels of a dataset, each with its spellings. None if the answers are free text."""
+    labels = sorted(set(dataset.answers))
+    if not 1 < len(labels) <= MOST or "" in labels:
+        return None
+    return {label: spellings(label) for label in labels}
+
+
+def tokens_of(texts: Mapping[int, Generated], tokenizer: "PreTrainedTokenizerBase") -> dict[int, Ids]:
+    """Token ids of generated texts, by row."""
+    if not texts:
+        return {}
+    ids = tokenizer([answer.text for answer in texts.values()], add_special_tokens=False)["input_ids"]
+    return dict(zip(texts, ids, strict=True))
+
+
+def training_ends(candidate: Candidate, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The special token that follows an answer in training, otherwise the tokenizer's end token."""
+    try:
+        turns = candidate.prompting.turns(TALK)
+    except ContentError:  # a template that writes an answered turn otherwise
+        turns = None
+    special_ids = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    following = []
+    if turns and turns.pairs:
+        following = [*turns.pairs[-1][1], turns.stop]
+    for token in [*following, tokenizer.eos_token_id]:
+        if token in special_ids:
+            return [token]
+    return []

@@ -1,0 +1,310 @@
+"""tuneyard eval prove --model BASE --adapter NAME --fused DIR --gguf FILE --url URL --dataset NAME …
+
+Check that training, scoring and serving agree. Every way of making prompts must give the same token ids.
+The unmerged adapter, the fused model and the GGUF must give the same answers. See docs/eval-prove.md.
+
+The first way of making prompts is the reference for the others: LLaMA-Factory's template if it is known,
+otherwise the chat template of the scoring. The unmerged adapter's answers are the reference for files and
+servers. Every model reads the same ids. A server also gets the messages alone, as its clients send them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core import version
+from tuneyard.core.cli import cli_command, command_line
+from tuneyard.core.errors import ContentError, RequestError, counted
+from tuneyard.core.files import sha256, versions, write_json, write_text
+from tuneyard.core.next_step import next_step, same_options
+from tuneyard.core.prompt import Encode
+from tuneyard.eval.backends.connection import TIMEOUT
+from tuneyard.eval.backends.load import check_gguf
+from tuneyard.eval.backends.modelfile import read_modelfile
+from tuneyard.eval.backends.scorers import Ids, prompts_too_long
+from tuneyard.eval.backends.served import ServedModel, ServerFacts
+from tuneyard.eval.backends.server import check_url
+from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
+from tuneyard.eval.datasets.prompts import trained_template
+from tuneyard.eval.prove.answers import Reference, prove_files, training_ends
+from tuneyard.eval.prove.page import markdown, to_json
+from tuneyard.eval.prove.proof import ParityInputs, PromptProof, Proof, Tolerance, holds, prove_prompts
+from tuneyard.eval.prove.servers import connect, prove_servers
+from tuneyard.eval.prove.ways import prompt_ways
+from tuneyard.eval.scoring.candidates import Candidate, Opened, open_models
+from tuneyard.eval.scoring.options import PATH, Finite, ScoringRequest, data_options, dtype, number, same_base
+from tuneyard.eval.scoring.task import Job
+
+FILES = ("fused", "gguf", "modelfile")
+PACKAGES = ("torch", "transformers", "tokenizers", "llamafactory", "gguf")
+
+
+@cli_command(
+    "prove",
+    "tuneyard adapter fuse demo-rte --base models/demo-base --dtype fp32 --out saves/fused",
+    "tuneyard eval prove --model models/demo-base --adapter demo-rte --fused saves/fused "
+    "--dataset demo_rte_eval --limit 4 --out results/parity",
+)
+@click.option("--model", required=True, metavar="DIR|ID", help="The base (or a LoRA folder that names it).")
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="NAME[=DIR]",
+    help="An adapter; NAME alone means saves/NAME. Repeatable: files are compared with the first.",
+)
+@same_base
+@click.option(
+    "--template", metavar="NAME", help="LLaMA-Factory's template of the training. [its training.json]"
+)
+@click.option("--fused", type=PATH, metavar="DIR", help="The model that `tuneyard adapter fuse` wrote.")
+@click.option(
+    "--gguf", type=PATH, metavar="FILE", help="The model that `tuneyard adapter export --to gguf` made."
+)
+@click.option(
+    "--modelfile", type=PATH, metavar="FILE", help="What `tuneyard adapter export --to ollama` made."
+)
+@click.option(
+    "--url",
+    "urls",
+    multiple=True,
+    metavar="URL",
+    help="A running server, e.g. http://localhost:8000/v1. Repeatable.",
+)
+@click.option(
+    "--served-model",
+    "served_models",
+    multiple=True,
+    metavar="NAME",
+    help="The model's name there; with several --url one for each.  [the adapter's, or its only one]",
+)
+@click.option(
+    "--timeout",
+    type=Finite(0, min_open=True),
+    default=TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="The longest wait for an answer of a server.",
+)
+@data_options
+@number("--limit", "The first N examples of each dataset.", default=100)
+@number("--max-new-tokens", "The longest answer that is generated.", default=16)
+@dtype
+@click.option(
+    "--flips",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Answers that may differ, for each model and dataset.",
+)
+@click.option(
+    "--tolerance",
+    type=Finite(0),
+    default=0.1,
+    show_default=True,
+    metavar="NATS",
+    help="By how much a label's log-probability may differ.",
+)
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder for prove.md and prove.json.")
+def cli(
+    out: Path,
+    flips: int,
+    tolerance: float,
+    template: str | None,
+    urls: tuple[str, ...],
+    served_models: tuple[str, ...],
+    timeout: float,
+    **options: Any,
+) -> None:
+    """Compare prompts and answers from training to serving; exit 1 where they differ.
+
+    Prompts must have the same token ids. Answers may differ by --flips and --tolerance.
+    """
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"--out {out}: a file; expected a folder")
+    files = {name: options.pop(name) for name in FILES}
+    if not (template or urls or any(files.values())):
+        choices = ", ".join(f"--{name}" for name in ("template", *FILES, "url"))
+        raise RequestError(f"nothing to compare with: name {choices}")
+    addresses = tuple(check_url(url) for url in urls)
+    inputs = ParityInputs(template, **files, servers=_named_servers(addresses, served_models))
+    request = ScoringRequest(out=out, no_base=True, timeout=timeout, **options)
+    allowed = Tolerance(flips, tolerance)
+    proof = prove(request, inputs, allowed)
+    page = markdown(proof, allowed)
+    write_text(out / "prove.md", page)
+    write_json(out / "prove.json", to_json(proof, allowed, command_line("eval.prove")))
+    click.echo(page, nl=False)
+    if not holds(proof, allowed):
+        raise ContentError(f"not equal, see {out / 'prove.md'}")
+    if inputs.modelfile:
+        command = ["ollama", "create", out.name, "-f", inputs.modelfile]
+    else:
+        command = ["tuneyard", "eval", "chat", *same_options("--model", "--adapter", "--dataset-dir")]
+        if len(urls) == 1:
+            (facts,) = proof.servers
+            command += _chat_server(facts, request.adapters)
+    next_step(out / "prove.md", command)
+
+
+def _chat_server(facts: ServerFacts, adapters: Sequence[str]) -> list[str]:
+    """Options of a chat with the server's adapter that `eval chat` compares: the first one of --adapter."""
+    words = same_options("--url", "--served-model")
+    if "--served-model" in words or not adapters:
+        return words
+    name = Path(adapters[0].partition("=")[0]).name
+    for offer in facts.adapters:
+        if name in offer.names:
+            return [*words, "--served-model", offer.name]
+    return words
+
+
+def _named_servers(urls: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
+    """Each address once, with the name of its model, None if no --served-model names it."""
+    if not names:
+        return tuple((url, None) for url in dict.fromkeys(urls))
+    if len(names) not in (1, len(urls)) or not urls:
+        raise RequestError(
+            f"--served-model: {len(names)} names for {counted(len(urls), '--url')}: expected one for all, or "
+            "one for each --url in its order"
+        )
+    if len(names) == 1:
+        names = [names[0]] * len(urls)
+    return tuple(dict.fromkeys(zip(urls, names, strict=True)))
+
+
+def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -> Proof:
+    """Compare prompts and answers on the first rows of every dataset. Errors are those of its inputs."""
+    datasets = read_datasets(request.datasets, request.data, INDEPENDENT, folder=request.dataset_dir)
+    modelfile = None
+    if inputs.modelfile:
+        modelfile = read_modelfile(inputs.modelfile)
+    if inputs.gguf:
+        check_gguf(inputs.gguf)
+    opened = open_models(replace(request, timeout=None))
+    if len(opened.candidates) > max(1, len(request.adapters)):
+        raise RequestError(f"{request.model} is an adapter itself: leave --adapter out")
+    timeout = request.timeout or TIMEOUT
+    servers = [connect(url, name, timeout, opened, request.model) for url, name in inputs.servers]
+    unchecked: list[str] = []
+    prompts: list[PromptProof] = []
+    references: dict[str, list[Reference]] = {}
+    reference_ways = []
+    for candidate in opened.candidates:
+        template = inputs.template or _common_template(candidate)
+        if template is None:
+            of_adapter = f" of {candidate.name}" if len(opened.candidates) > 1 else ""
+            unchecked.append(
+                f"training's template{of_adapter}: no recipe beside the adapter names one (--template NAME)"
+            )
+        if candidate is opened.candidates[0]:
+            ways = prompt_ways(replace(inputs, template=template), candidate, opened.tokenizer, modelfile)
+        else:
+            ways = prompt_ways(ParityInputs(template), candidate, opened.tokenizer, None)
+        encoders = dict(ways)
+        reference_ways.append(next(iter(encoders)))
+        references[candidate.name] = []
+        for dataset in datasets:
+            job = Job(request, opened, candidate, dataset)
+            reference, of_dataset = _prove_ways(job, encoders)
+            prompts += of_dataset
+            references[candidate.name].append(reference)
+            too_long = len(job.rows) - len(reference.rows)
+            if too_long:
+                unchecked.append(
+                    f"answers to {counted(too_long, 'row')} of {dataset.name}: too long for the context"
+                )
+    unchecked += [f"no --{name}" for name in FILES if getattr(inputs, name) is None]
+    if not inputs.servers:
+        unchecked.append("no --url")
+    answers = list(prove_files(references[opened.candidates[0].name], inputs))
+    proofs = prove_servers(servers, references, opened.candidates, tolerance)
+    prompts += proofs.prompts
+    answers += proofs.answers
+    unchecked = list(dict.fromkeys([*unchecked, *proofs.unchecked]))
+    if not (prompts or answers or proofs.chats):
+        raise RequestError(f"nothing could be compared: {'; '.join(unchecked)}")
+    return Proof(
+        reference_ways[0],
+        prompts,
+        answers,
+        unchecked,
+        _facts(request, inputs, opened, datasets, servers),
+        proofs.chats,
+        proofs.causes,
+        [served.facts for served in servers],
+    )
+
+
+def _common_template(candidate: Candidate) -> str | None:
+    """The template that the recipes of all parts name; None without a recipe, or if they differ."""
+    templates = {trained_template(part.adapter.folder) for part in candidate.parts}
+    if len(templates) != 1:
+        return None
+    return templates.pop()
+
+
+def _prove_ways(job: Job, encoders: Mapping[str, Encode]) -> tuple[Reference, list[PromptProof]]:
+    """Compare the ways of making prompts on a dataset with the first one, which is the training's."""
+    conversations = [example.messages for example in job.rows]
+    ids_by_way: dict[str, dict[int, Ids]] = {}
+    for way, encode in encoders.items():
+        ids_by_way[way] = dict(enumerate(map(encode, conversations)))
+    trained_way = next(iter(ids_by_way))
+    trained_ids = ids_by_way[trained_way]
+    tokenizer = job.opened.tokenizer
+    prompts = []
+    for way, ids in ids_by_way.items():
+        if way != trained_way:
+            prompts.append(prove_prompts(way, job.dataset.name, trained_ids, ids, tokenizer.decode))
+    scored_ids = ids_by_way[job.candidate.prompting.source]
+    too_long = prompts_too_long(scored_ids, job.request.max_new_tokens, job.opened.context)
+    rows = [row for row in scored_ids if row not in too_long]
+    ends = training_ends(job.candidate, tokenizer)
+    return Reference(job, trained_ids, scored_ids, rows, ends), prompts
+
+
+def _facts(
+    request: ScoringRequest,
+    inputs: ParityInputs,
+    opened: Opened,
+    datasets: Sequence[EvalDataset],
+    servers: Sequence[ServedModel],
+) -> dict[str, object]:
+    """Settings, hashes and versions of the check, as prove.json has them."""
+    parts: list[WeightedAdapter] = []
+    for candidate in opened.candidates:
+        parts += candidate.parts
+    adapters = [{"folder": str(part.adapter.folder), "weight": part.weight} for part in parts]
+    hashes = {"model": opened.digest}
+    for part in parts:
+        hashes[f"adapter {part.adapter.name}"] = part.adapter.digest
+    for name, path in (("gguf", inputs.gguf), ("modelfile", inputs.modelfile)):
+        if path:
+            hashes[name] = sha256(path)
+    for dataset in datasets:
+        hashes[f"set {dataset.name}"] = dataset.digest
+    return {
+        "model": request.model,
+        "adapters": adapters,
+        "dtype": opened.local.dtype,
+        "device": opened.local.device,
+        "servers": [_server_facts(served) for served in servers],
+        "limit": request.limit,
+        "max_new_tokens": request.max_new_tokens,
+        "hashes": hashes,
+        "versions": versions(*PACKAGES),
+        "tuneyard": version(),
+    }
+
+
+def _server_facts(served: ServedModel) -> dict[str, object]:
+    """What a server reports of itself, as prove.json has it."""
+    facts = asdict(served.facts)
+    del facts["sampling"], facts["chat_template"]  # long, and the causes name what matters of them
+    return facts

@@ -1,0 +1,166 @@
+"""eval nli --backend openai --mode choice gives what the same model in this process gives."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.messages import raises
+from tests.unit.eval_backends.test_choice_server import StandIn, started
+from tuneyard.core.errors import RequestError
+from tuneyard.eval import nli
+from tuneyard.eval.backends import choice_server
+from tuneyard.eval.backends import connection as connecting
+from tuneyard.eval.backends.load import load_model
+from tuneyard.eval.read.results import PREDICTIONS, RESULTS
+from tuneyard.eval.suite import cli as suite
+
+ROWS = [
+    {
+        "instruction": f'Does "{number} men walk" imply "{number * 2} walk"?',
+        "output": ("yes", "no", "maybe")[number % 3],
+        "premise": number // 2,
+    }
+    for number in range(20)
+]
+Score = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def stand_in(tiny_model: Path) -> Iterator[tuple[StandIn, str]]:
+    """A stand-in for vLLM with the tiny model's own log-probabilities, and its address."""
+    import torch
+
+    model, lock = load_model(tiny_model, "fp32"), threading.Lock()
+    server = StandIn("vllm")
+
+    def log_probabilities(ids: list[int]) -> torch.Tensor:
+        with lock, torch.inference_mode():
+            return model.net(torch.tensor([list(ids)])).logits[0].float().log_softmax(-1)
+
+    def read(ids: list[int]) -> list[float]:
+        return log_probabilities(ids)[range(len(ids) - 1), ids[1:]].tolist()
+
+    server.logs, server.read = lambda ids: log_probabilities(ids)[-1].tolist(), read
+    server.context = 2048
+    server.tokenize = lambda text: model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    with started(server) as url:
+        yield server, url
+
+
+@pytest.fixture
+def score(
+    tiny_model: Path, tmp_path: Path, stand_in: tuple[StandIn, str], monkeypatch: pytest.MonkeyPatch
+) -> Score:
+    """Score the rows, through the stand-in by default; the folder of the results."""
+    monkeypatch.setattr(connecting, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(choice_server, "ROWS", 8)
+    data = tmp_path / "walks.json"
+    data.write_text(json.dumps(ROWS))
+
+    def run(out: str, *more: str, server: bool = True) -> Path:
+        words = ["--model", str(tiny_model), "--data", str(data), "--out", str(tmp_path / out)]
+        if server:
+            words += ["--backend", "openai", "--url", stand_in[1]]
+        nli.cli.main([*words, "--cluster", "premise", *more], standalone_mode=False)
+        return tmp_path / out / ("model" if server else "base") / "walks"
+
+    return run
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / PREDICTIONS).read_text().splitlines()]
+
+
+def test_labels_score_as_in_this_process(score: Score) -> None:
+    folder, local = score("there"), score("here", "--dtype", "fp32", server=False)
+    for line, expected in zip(lines(folder), lines(local), strict=True):
+        assert line["choices"] == pytest.approx(expected["choices"], abs=2e-4)
+        assert (line["cluster"], line["predicted_output"]) == (
+            expected["cluster"],
+            expected["predicted_output"],
+        )
+    results = json.loads((folder / RESULTS).read_text())
+    assert (results["mode"], results["device"], results["clusters"]) == ("choice", "server", 10)
+    assert results["prompt"] == json.loads((local / RESULTS).read_text())["prompt"]
+
+
+def test_a_server_that_dies_stops_the_run_which_resumes_to_the_same_bytes(
+    score: Score, stand_in: tuple[StandIn, str]
+) -> None:
+    server = stand_in[0]
+    server.requests.clear()
+    whole = score("whole")
+    server.plan = [(200, 0.0)] * (len(server.requests) * 3 // 4) + [(500, 0.0)] * 1000
+    with raises(RequestError, "3 tries", "--resume"):
+        score("torn")
+    server.plan = []
+    torn = whole.parents[2] / "torn" / "model" / "walks"
+    assert 0 < len(lines(torn)) < 20
+    score("torn", "--resume")
+    assert (torn / PREDICTIONS).read_bytes() == (whole / PREDICTIONS).read_bytes()
+
+
+def test_a_suite_scores_labels_and_generates_over_a_server(
+    score: Score,
+    stand_in: tuple[StandIn, str],
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, url = stand_in
+    post = server.post
+
+    def answer(path: str, body: dict) -> object:
+        if path.endswith("/chat/completions"):
+            return {"model": server.model, "choices": [{"message": {"content": "yes"}}]}
+        return post(path, body)
+
+    monkeypatch.setattr(server, "post", answer)
+    alone = score("alone")
+    step = {"command": "nli", "data": "walks.json", "cluster": "premise"}
+    suite_file = tmp_path / "suite.yaml"
+    suite_file.write_text(json.dumps({"labels": step, "words": {**step, "mode": "generate"}}))
+    words = [suite_file, "--model", tiny_model, "--backend", "openai", "--url", url, "--out", tmp_path / "s"]
+    suite.main(list(map(str, words)), standalone_mode=False)
+    chosen = tmp_path / "s" / "labels" / "model" / "walks" / PREDICTIONS
+    assert chosen.read_bytes() == (alone / PREDICTIONS).read_bytes()
+    generated = lines(tmp_path / "s" / "words" / "model" / "walks")
+    assert {line["model_output"] for line in generated} == {"yes"}
+
+
+def test_another_model_is_not_resumed(score: Score, stand_in: tuple[StandIn, str], tmp_path: Path) -> None:
+    folder = score("run")
+    (folder / RESULTS).unlink()
+    stand_in[0].size += 1
+    with raises(RequestError, "--resume"):
+        score("run", "--resume")
+
+
+def test_a_server_that_lists_no_models_is_known_by_its_address(
+    score: Score, stand_in: tuple[StandIn, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _ = stand_in
+    monkeypatch.setattr(server, "get", lambda _: None)
+    folder = score("run", "--served-model", "model")
+    (folder / RESULTS).unlink()
+    with started(server) as other, raises(RequestError, "--resume"):
+        score("run", "--served-model", "model", "--resume", "--url", other)
+
+
+@pytest.mark.parametrize(
+    ("more", "facts"),
+    [
+        (("--served-model", "other"), ("other", "served")),
+        (("--served-model", ".."), ("..",)),
+        (("--adapter", "x"), ("--adapter",)),
+    ],
+)
+def test_what_is_refused_leaves_nothing(
+    score: Score, tmp_path: Path, more: tuple[str, ...], facts: tuple[str, ...]
+) -> None:
+    with raises(RequestError, *facts):
+        score("refused", *more)
+    assert not (tmp_path / "refused").exists()

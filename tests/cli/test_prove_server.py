@@ -1,0 +1,488 @@
+"""eval prove --url with stand-ins of llama.cpp, vLLM and a plain server that have the tiny model inside."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from tests.messages import raises
+from tests.unit.adapters.make import make
+from tests.unit.eval_backends.test_choice_server import StandIn, started
+from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval import chat, nli
+from tuneyard.eval.backends import connection as connecting
+from tuneyard.eval.backends.apply import applied
+from tuneyard.eval.backends.load import Model, load_model
+from tuneyard.eval.prove.command import cli
+from tuneyard.eval.read.results import PREDICTIONS
+
+VALID = jsonschema_rs.validator_for(json.loads((ROOT / "core/schemas/prove.json").read_text()))
+ROWS = [
+    {"instruction": f'Does "{number} men walk" imply "it is so"?', "output": ("yes", "no")[number % 2]}
+    for number in range(6)
+]
+LENGTH = 5
+Answer = dict[str, Any]
+
+
+class ServedStandIn(StandIn):
+    """A server with models by name. The first one answers requests that name none."""
+
+    def __init__(self, kind: str, models: dict[str, Model]) -> None:
+        super().__init__(kind)
+        self.models, self.model = models, next(iter(models))
+        self.context = 2048
+        self.tokenizer = models[self.model].tokenizer
+        self.scales = [0.0] * (len(models) - 1)
+        self.system = ""
+        self.refused = ""
+        """Part of the prompts that are refused."""
+        self.ends: list[int] | None = None
+        self.chats = 0
+        self.on_chat: Callable[[], None] = lambda: None
+        self.current = threading.local()
+        self.forward = threading.Lock()
+        self.logs, self.read = self.last_logs, self.logs_of_ids
+        self.tokenize = lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def log_probabilities(self, ids: list[int]) -> Any:
+        import torch
+
+        net = self.models[self.current.name].net
+        with self.forward, torch.inference_mode():
+            return net(torch.tensor([list(ids)])).logits[0].float().log_softmax(-1)
+
+    def last_logs(self, ids: list[int]) -> list[float]:
+        return self.log_probabilities(ids)[-1].tolist()
+
+    def logs_of_ids(self, ids: list[int]) -> list[float]:
+        return self.log_probabilities(ids)[range(len(ids) - 1), ids[1:]].tolist()
+
+    def get(self, path: str) -> Any:
+        names = list(self.models)
+        if path == "/v1/models" and self.kind == "vllm":
+            first = {"id": names[0], "owned_by": "vllm", "max_model_len": self.context, "parent": None}
+            return {
+                "data": [first, *({"id": one, "owned_by": "vllm", "parent": names[0]} for one in names[1:])]
+            }
+        if path == "/version" and self.kind == "vllm":
+            return {"version": "0.26.0"}
+        if path == "/lora-adapters" and self.kind == "llama.cpp":
+            return [
+                {"id": number, "path": f"/adapters/{name}.gguf", "scale": self.scales[number]}
+                for number, name in enumerate(names[1:])
+            ]
+        return super().get(path)
+
+    def post(self, path: str, body: Answer) -> Any:
+        names = list(self.models)
+        self.current.name = body.get("model") if body.get("model") in names else names[0]
+        if self.kind == "llama.cpp":
+            for adapter in body.get("lora", ()):
+                self.current.name = names[1 + adapter["id"]]
+            if "lora" not in body and 1.0 in self.scales:
+                self.current.name = names[1 + self.scales.index(1.0)]
+        if path == "/apply-template" and self.kind == "llama.cpp":
+            return {"prompt": self.render(body["messages"])}
+        if path == "/tokenize" and "messages" in body:
+            return {"tokens": self.tokenize(self.render(body["messages"]))} if self.kind == "vllm" else None
+        if self.refused and "completion" in path and self.refused in self.prompt_text(body):
+            return None
+        if path == "/v1/completions" and self.kind == "plain":
+            return None
+        if path == "/v1/chat/completions":
+            self.on_chat()
+            text, finish = self.greedy(self.tokenize(self.render(body["messages"])), body["max_tokens"])
+            message = {"content": text}
+            return {"model": body["model"], "choices": [{"message": message, "finish_reason": finish}]}
+        if (
+            not {"n_probs", "logprobs", "prompt_logprobs", "echo"} & body.keys()
+            and self.kind != "plain"
+            and "completion" in path
+        ):
+            text, finish = self.greedy(body["prompt"], body.get("n_predict") or body["max_tokens"])
+            stop_type = {"stop": "eos", "length": "limit"}[finish]
+            choices = [{"text": text, "finish_reason": finish}]
+            return {"content": text, "stop_type": stop_type, "choices": choices, "model": body["model"]}
+        answer = super().post(path, body)
+        if isinstance(answer, dict) and "model" in answer:
+            answer["model"] = body["model"]
+        return answer
+
+    def render(self, messages: list[dict[str, str]]) -> str:
+        if self.system:
+            messages = [{"role": "system", "content": self.system}, *messages]
+        text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return text
+
+    def prompt_text(self, body: Answer) -> str:
+        if "messages" in body:
+            return self.render(body["messages"])
+        text: str = self.tokenizer.decode(body["prompt"])
+        return text
+
+    def greedy(self, ids: list[int], longest: int) -> tuple[str, str]:
+        ends = self.models[self.current.name].net.generation_config.eos_token_id
+        if self.ends is not None:
+            ends = self.ends
+        tokens: list[int] = []
+        while len(tokens) < longest:
+            token = int(np.argmax(self.last_logs([*ids, *tokens])))
+            if token in ends:
+                return self.tokenizer.decode(tokens, skip_special_tokens=True), "stop"
+            tokens.append(token)
+        return self.tokenizer.decode(tokens, skip_special_tokens=True), "length"
+
+
+@dataclass
+class Home:
+    """A base whose first answer ends after two tokens, two adapters, their models, and started servers."""
+
+    folder: Path
+    base: Path
+    adapters: dict[str, Path]
+    models: dict[str, Model]
+    stack: ExitStack
+    servers: list[ServedStandIn] = field(default_factory=list)
+
+    def serve(self, kind: str, *names: str) -> str:
+        """Start a server of these models; its address."""
+        self.servers.append(ServedStandIn(kind, {name: self.models[name] for name in names}))
+        return self.stack.enter_context(started(self.servers[-1]))
+
+    def prove(self, *words: str, names: tuple[str, ...] = ("one",), code: int = 0) -> Answer:
+        """Run the command with some adapters; prove.json."""
+        out = self.folder / "proof"
+        command = ["--model", str(self.base), "--data", str(self.folder / "rows.json"), "--out", str(out)]
+        for name in names:
+            command += ["--adapter", f"{name}={self.adapters[name]}"]
+        command += ["--max-new-tokens", str(LENGTH), "--timeout", "20", *words]
+        if code:
+            with raises(ContentError, "prove.md"):
+                cli.main(command, standalone_mode=False)
+        else:
+            cli.main(command, standalone_mode=False)
+        proof = json.loads((out / "prove.json").read_text())
+        VALID.validate(proof)
+        assert proof["proved"] == (code == 0)
+        return proof
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    folder = tmp_path_factory.mktemp("prove_server")
+    (folder / "rows.json").write_text(json.dumps(ROWS))
+    base = shutil.copytree(tiny_model, folder / "base")
+    random = np.random.default_rng(0)
+    adapters = {}
+    for name in ("one", "two"):
+        pairs = {
+            f"model.layers.{layer}.self_attn.{module}": (
+                random.standard_normal((4, 64), np.float32) / 3,
+                random.standard_normal((outputs, 4), np.float32) / 3,
+            )
+            for layer in range(2)
+            for module, outputs in (("q_proj", 64), ("v_proj", 32))
+        }
+        adapters[name] = make(folder / name, pairs, r=4, base_model_name_or_path=str(base))
+    with ExitStack() as stack:
+        models = {"base": load_model(base, "fp32")}
+        for name, path in adapters.items():
+            models[name] = load_model(base, "fp32")
+            stack.enter_context(applied(models[name], [WeightedAdapter(open_adapter(path), 1.0)]))
+        home = Home(folder, base, adapters, models, stack)
+        end_the_first_answer(home)
+        yield home
+
+
+def end_the_first_answer(home: Home) -> None:
+    """Make the third token of the adapter's first answer an end token of the base."""
+    server = ServedStandIn("vllm", {"one": home.models["one"]})
+    server.current.name = "one"
+    ids = server.tokenize(server.render([{"role": "user", "content": ROWS[0]["instruction"]}]))
+    for _ in range(3):
+        ids.append(int(np.argmax(server.last_logs(ids))))
+    config_file = home.base / "generation_config.json"
+    config = json.loads(config_file.read_text()) if config_file.exists() else {}
+    config["eos_token_id"] = [ids[-1]]
+    config_file.write_text(json.dumps(config))
+    for model in home.models.values():
+        model.net.generation_config.eos_token_id += [ids[-1]]
+
+
+@pytest.fixture
+def home(whole: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setattr(connecting, "WAITS", (0.0, 0.0))
+    whole.servers.clear()
+    return whole
+
+
+def test_equal_servers_of_both_engines_are_proved(home: Home) -> None:
+    urls = [home.serve("llama.cpp", "one"), home.serve("vllm", "one")]
+    proof = home.prove("--url", urls[0], "--url", urls[1])
+    assert [one["engine"] for one in proof["servers"]] == ["llama.cpp", "vLLM"]
+    for part in ("prompts", "answers", "chats"):
+        assert [one["n"] for one in proof[part]] == [6, 6]
+        assert [one["differing"] for one in proof[part]] == [0, 0]
+    for answers in proof["answers"]:
+        assert answers["flips"] == [] and answers["largest"] < 1e-3
+    assert [one["runs_on"] for one in proof["chats"]] == [[], []]
+    assert proof["causes"] == []
+    assert proof["not_checked"][1:] == ["no --fused", "no --gguf", "no --modelfile"]
+    page = (home.folder / "proof" / "prove.md").read_text()
+    assert "one at " + urls[1] in page and "## Causes" not in page
+
+
+def test_what_a_plain_server_does_not_offer_is_listed_and_not_equal(home: Home) -> None:
+    url = home.serve("plain", "one")
+    proof = home.prove("--url", url, "--url", f"{url}/")  # the same one
+    assert len(proof["servers"]) == 1
+    assert proof["prompts"] == [] and proof["answers"] == [] and len(proof["chats"]) == 1
+    page = (home.folder / "proof" / "prove.md").read_text()
+    _, _, unchecked = page.partition("## Not checked")
+    for part in ("prompts of", "labels' log-probabilities of", "greedy texts after our ids of"):
+        assert f"- {part} one at {url}" in unchecked
+
+
+def test_every_adapter_of_vllm_is_compared_with_the_one_of_its_name(home: Home) -> None:
+    url = home.serve("vllm", "base", "one", "two")
+    proof = home.prove("--url", url, names=("one", "two"))
+    assert [one["model"] for one in proof["answers"]] == [f"one at {url}", f"two at {url}"]
+    assert any(line.startswith(f"model base of {url}") for line in proof["not_checked"])
+    home.adapters["gone"] = home.adapters["two"]
+    proof = home.prove("--url", url, names=("one", "gone"))
+    assert [one["model"] for one in proof["chats"]] == [f"one at {url}"]
+    assert f"adapter two of {url}: no --adapter has this name" in proof["not_checked"]
+    assert "adapter gone: no server offers it" in proof["not_checked"]
+
+
+def test_every_adapter_of_llama_cpp_is_asked_for_by_scale(home: Home) -> None:
+    url = home.serve("llama.cpp", "base", "one", "two")
+    home.servers[0].scales = [1.0, 0.0]
+    home.prove("--url", url, names=("one", "two"))
+    bodies = [body for body in home.servers[0].requests if "cache_prompt" in body]
+    assert {json.dumps(body.get("lora")) for body in bodies} == {"null", '[{"id": 1, "scale": 1.0}]'}
+    of_rows = [
+        body for body in bodies if "messages" in body or len(body["prompt"]) > 40
+    ]  # no first questions
+    assert of_rows and not any(body["cache_prompt"] for body in of_rows)
+    home.servers[0].scales = [0.0, 1.0]
+    proof = home.prove("--url", url, code=1)  # a request without `lora` gets the other adapter
+    within = {one["model"]: one["within"] for one in proof["answers"]}
+    assert within == {f"base at {url} without an adapter in the request": False, f"one at {url}": True}
+
+
+def test_adapters_of_one_name_are_told_apart_by_their_paths(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = home.serve("llama.cpp", "base", "one", "two")
+    server = home.servers[0]
+    get = server.get
+    adapters = [
+        {"id": 0, "path": "/a/one.gguf", "scale": 1.0},
+        {"id": 1, "path": "/b/one.gguf", "scale": 0.0},
+    ]
+    server.scales = [1.0, 0.0]
+    monkeypatch.setattr(server, "get", lambda path: adapters if path == "/lora-adapters" else get(path))
+    proof = home.prove("--url", url, code=1)
+    within = {one["model"]: one["within"] for one in proof["answers"]}
+    assert within == {f"/a/one.gguf at {url}": True, f"/b/one.gguf at {url}": False}
+
+
+@pytest.mark.parametrize("kind", ["llama.cpp", "vllm"])
+def test_served_model_names_an_adapter_of_the_server(
+    home: Home, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    url = home.serve(kind, "base", "one", "two")
+    home.prove("--url", url, names=("two", "one"))
+    (command,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("next: ")]
+    words = command.removeprefix("next: tuneyard eval chat ").split()
+    assert words[-2:] == ["--served-model", "two"]
+    chat.cli.main([*words, "--once", ROWS[0]["instruction"], "--max-new-tokens", "3"], standalone_mode=False)
+    assert "they differ" not in capsys.readouterr().out
+    data = ["--data", str(home.folder / "rows.json"), "--model", str(home.base)]
+    there, here = home.folder / f"there-{kind}", home.folder / f"here-{kind}"
+    served = ["--backend", "openai", "--url", url, "--served-model", "two"]
+    nli.cli.main([*data, *served, "--out", str(there)], standalone_mode=False)
+    local = ["--adapter", f"two={home.adapters['two']}", "--no-base"]
+    nli.cli.main([*data, *local, "--out", str(here)], standalone_mode=False)
+    pages = [folder / "two" / "rows" / PREDICTIONS for folder in (there, here)]
+    lines_of_server, lines_of_process = (page.read_text().splitlines() for page in pages)
+    for of_server, of_process in zip(lines_of_server, lines_of_process, strict=True):
+        expected = json.loads(of_process)["choices"]
+        assert json.loads(of_server)["choices"] == pytest.approx(expected, abs=1e-3)
+    with raises(RequestError, "three", "base", "one", "two"):
+        nli.cli.main(
+            [*data, *served[:-1], "three", "--out", str(home.folder / "none")], standalone_mode=False
+        )
+
+
+def test_another_adapter_under_the_name_is_found(home: Home) -> None:
+    url = home.serve("vllm", "base", "one")
+    home.servers[0].models["one"] = home.models["two"]
+    proof = home.prove("--url", url, code=1)
+    (answers,) = proof["answers"]
+    assert not answers["within"] and answers["largest"] > 0.1 and answers["differing"] > 0
+    (cause,) = proof["causes"]
+    assert cause["name"] == "unexplained" and "messages alone" not in cause["sentence"]
+    assert proof["chats"][0]["differing"] == 0  # the chat answers are those of the same model
+
+
+def test_the_next_command_talks_to_the_model_that_was_compared(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = home.serve("vllm", "base", "one")
+    home.prove("--url", url)
+    assert capsys.readouterr().err.endswith(f" --url {url} --served-model one\n")
+    url = home.serve("llama.cpp", "one")
+    home.prove("--url", url)
+    assert capsys.readouterr().err.endswith(f" --url {url}\n")
+    with raises(RequestError, "three", "--served-model"):
+        home.prove("--url", url, "--served-model", "three")
+    url = home.serve("llama.cpp", "base", "one")
+    with raises(RequestError, "--served-model one", "leave", "--adapter"):
+        home.prove("--url", url, "--served-model", "one")
+
+
+def test_another_prompt_is_found_with_its_first_token_and_its_cause(home: Home) -> None:
+    url = home.serve("llama.cpp", "one")
+    home.servers[0].system = "Be brief."
+    proof = home.prove("--url", url, code=1)
+    (prompts,) = proof["prompts"]
+    assert prompts["differing"] == 6 and prompts["first"]["row"] == 0 and not prompts["equal"]
+    assert proof["answers"][0]["within"]  # they follow our ids
+    assert "system text" in [cause["name"] for cause in proof["causes"]]
+    page = (home.folder / "proof" / "prove.md").read_text()
+    assert page.index("## Causes") < page.index("## Not checked")
+
+
+def test_an_answer_that_runs_on_is_found(home: Home) -> None:
+    url = home.serve("vllm", "one")
+    home.servers[0].ends = []
+    proof = home.prove("--url", url, code=1)
+    (chat,) = proof["chats"]
+    assert 0 in chat["runs_on"] and not chat["within"]
+    assert "missing end token" in [cause["name"] for cause in proof["causes"]]
+
+
+def test_rows_that_the_server_refuses_are_flips(home: Home) -> None:
+    url = home.serve("vllm", "one")
+    home.servers[0].refused = '"3 men'
+    proof = home.prove("--url", url, code=1)
+    (answers,), (chat,) = proof["answers"], proof["chats"]
+    assert answers["flips"] == answers["refused"] == chat["refused"] == [3]
+    assert (answers["n"], answers["differing"], chat["differing"]) == (6, 0, 1)
+    assert home.prove("--url", url, "--flips", "1")["causes"] == []
+
+
+def test_messages_that_the_server_refuses_are_differing_prompts(home: Home) -> None:
+    url = home.serve("vllm", "one")
+    server = home.servers[0]
+    answer = server.post
+
+    def refuse(path: str, body: Answer) -> Any:
+        if path == "/tokenize" and '"3 men' in str(body.get("messages")):
+            return None
+        return answer(path, body)
+
+    server.post = refuse  # type: ignore[method-assign]
+    proof = home.prove("--url", url, code=1)
+    (prompts,) = proof["prompts"]
+    assert (prompts["n"], prompts["differing"], prompts["refused"]) == (6, 1, [3])
+    assert proof["answers"][0]["within"] and proof["chats"][0]["within"]
+    assert "(1 refused)" in proof["verdict"]
+
+
+def test_labels_beyond_the_servers_context_are_listed_and_their_texts_compared(home: Home) -> None:
+    url = home.serve("vllm", "one")
+    home.servers[0].context = 10
+    proof = home.prove("--url", url)
+    (answers,) = proof["answers"]
+    assert (answers["largest"], answers["differing"], answers["flips"]) == (None, 0, [])
+    assert (
+        f"labels' log-probabilities of one at {url}: 6 rows of rows too long for the server's context"
+        in proof["not_checked"]
+    )
+
+
+def test_a_name_with_a_dot_is_not_the_name_before_it(home: Home) -> None:
+    for name, adapter in (("v1", "one"), ("v1.5", "two")):
+        home.adapters[name], home.models[name] = home.adapters[adapter], home.models[adapter]
+    for kind in ("llama.cpp", "vllm"):
+        url = home.serve(kind, "base", "v1.5", "v1")
+        home.servers[-1].scales = [1.0, 0.0]
+        proof = home.prove("--url", url, names=("v1", "v1.5"))
+        assert {one["model"] for one in proof["answers"]} == {f"v1 at {url}", f"v1.5 at {url}"}
+
+
+def test_a_name_with_control_characters_is_escaped_on_the_page(home: Home) -> None:
+    name = "bad\x1b[2J\n# Equal"
+    home.models[name] = home.models["base"]
+    home.prove("--url", home.serve("llama.cpp", name), code=1)
+    page = (home.folder / "proof" / "prove.md").read_text()
+    assert "\x1b" not in page and "\n# Equal" not in page and "bad\\x1b[2J\\n# Equal at " in page
+
+
+def test_a_rank_above_vllms_largest_is_named_from_its_recorded_answer(home: Home) -> None:
+    """The text is vLLM's (issue 2847 of vllm-project/vllm, and later); no vLLM runs here."""
+    url = home.serve("vllm", "base", "one")
+    server = home.servers[0]
+    answer = server.post
+    message = "LoRA rank 64 is greater than max_lora_rank 16."
+
+    def refuse(path: str, body: Answer) -> Any:
+        if "completion" in path and body.get("model") == "one":
+            return {"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400}}
+        return answer(path, body)
+
+    server.post = refuse  # type: ignore[method-assign]
+    (cause,) = home.prove("--url", url, code=1)["causes"]
+    assert cause["name"] == "rank above --max-lora-rank"
+    assert "--max-lora-rank 64" in cause["sentence"]
+
+
+def test_a_model_that_changes_between_two_requests_is_named_and_nothing_is_written(home: Home) -> None:
+    url = home.serve("plain", "one")
+    server = home.servers[0]
+
+    def change() -> None:
+        server.chats += 1
+        server.size += server.chats == 3
+
+    server.on_chat = change
+    shutil.rmtree(home.folder / "proof", ignore_errors=True)
+    with raises(RequestError, url, "changed"):
+        home.prove("--url", url)
+    assert not (home.folder / "proof").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "facts"),
+    [
+        (["--served-model", "one"], ["--served-model", "--url"]),
+        (["--url", "{url}", "--served-model", "three"], ["three", "--served-model"]),
+        (["--url", "nowhere"], ["--url", "nowhere"]),
+    ],
+)
+def test_requests_that_cannot_be_served(home: Home, words: list[str], facts: list[str]) -> None:
+    url = home.serve("vllm", "one")
+    files = ["--template", "qwen"]
+    with raises(RequestError, *facts):
+        home.prove(*files, *(word.format(url=url) for word in words))
+
+
+def test_a_server_without_any_of_the_adapters_is_refused(home: Home) -> None:
+    url = home.serve("vllm", "base")
+    with raises(RequestError, url, "base", "one, two", "--adapter NAME=DIR"):
+        home.prove("--url", url, names=("one", "two"))

@@ -1,0 +1,128 @@
+"""Commands that use a server name what is wrong with its answers, in bounded time and memory, and resume."""
+
+import json
+import random
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.scoring import call
+from tests.hostile_server import SPOILED, SPOILED_LOGS, Hostile, serving
+from tests.messages import message_of
+from tests.unit.eval_backends.test_choice_server import StandIn
+from tuneyard.core.errors import TuneyardError
+from tuneyard.eval.backends import choice_server
+from tuneyard.eval.backends import connection as connecting
+from tuneyard.eval.backends.choice_server import log_sum
+from tuneyard.eval.backends.load import open_tokenizer
+from tuneyard.eval.chat import cli as chat
+from tuneyard.eval.nli import cli as nli
+from tuneyard.eval.read.results import PREDICTIONS
+
+pytestmark = pytest.mark.slow
+ROWS = [{"instruction": f"Is {number} even?", "output": ("yes", "no")[number % 2]} for number in range(20)]
+TIMEOUT = 2.0
+MOST_SECONDS = 30.0
+MOST_BYTES = 150e6
+FOR_CHOICE = ("an error", "deep JSON", "a redirect", "a cut body", "a hang", "another model")
+"""The connection is the same as for generation: some ways suffice."""
+Start = Callable[..., tuple[Hostile, Callable[..., None], Path]]
+
+
+@pytest.fixture(scope="module")
+def stand_in(tiny_model: Path) -> StandIn:
+    """llama.cpp with the tokens of the tiny model and any log-probabilities."""
+    _, tokenizer, _ = open_tokenizer(str(tiny_model))
+    server = StandIn("llama.cpp")
+    server.context = 2048
+
+    @lru_cache(4096)
+    def logs(ids: tuple[int, ...]) -> list[float]:
+        draw = random.Random(str(ids))
+        logits = [draw.gauss(0, 3) for _ in range(len(tokenizer))]
+        total = log_sum(logits)
+        return [logit - total for logit in logits]
+
+    server.logs = lambda ids: logs(tuple(ids))
+    server.tokenize = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+    return server
+
+
+@pytest.fixture
+def start(
+    tiny_model: Path, stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Start]:
+    """`start("choice")`: a server, the command that scores by it, and the file of its predictions."""
+    monkeypatch.setattr(connecting, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(choice_server, "ROWS", 8)
+    (tmp_path / "even.json").write_text(json.dumps(ROWS))
+
+    def proper(path: str, body: Any) -> object:
+        if path.endswith("/chat/completions"):
+            return {"model": "served", "choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
+        return stand_in.get(path) if body is None else stand_in.post(path, body)
+
+    hostile = Hostile(proper)
+    with serving(hostile) as url:
+
+        def begin(mode: str) -> tuple[Callable[..., None], Path]:
+            server = ["--model", tiny_model, "--backend", "openai", "--url", url, "--timeout", TIMEOUT]
+
+            def score(out: str, *more: object) -> None:
+                words = ["--mode", mode, "--data", tmp_path / "even.json", "--out", tmp_path / out]
+                call(nli, *server, *words, *more)
+
+            return score, tmp_path
+
+        yield lambda mode: (hostile, *begin(mode))
+
+
+def torn_and_resumed(start: Start, mode: str, spoiled: tuple[Any, str]) -> None:
+    """A run whose server spoils its answers in the middle fails, and is then resumed to the same bytes."""
+    hostile, score, folder = start(mode)
+    score("whole")
+    whole = folder / "whole" / "model" / "even" / PREDICTIONS
+    hostile.spoil_from = hostile.completions * 3 // 4
+    hostile.completions = 0
+    hostile.spoil, fact = spoiled
+    tracemalloc.start()
+    began = time.monotonic()
+    with pytest.raises(TuneyardError) as caught:
+        score("torn")
+    assert time.monotonic() - began < MOST_SECONDS
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < MOST_BYTES
+    message = message_of(caught.value)
+    assert fact in message and "http://127.0.0.1" in message and len(message) < 900
+    assert message.isprintable() or "\n" in message
+    torn = folder / "torn" / "model" / "even" / PREDICTIONS
+    assert torn.read_bytes().count(b"\n") in (8, 16)
+    hostile.spoil = None
+    score("torn", "--resume")
+    assert torn.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_generation(start: Start, name: str) -> None:
+    torn_and_resumed(start, "generate", SPOILED[name])
+
+
+@pytest.mark.parametrize("name", [*FOR_CHOICE, *SPOILED_LOGS])
+def test_choice(start: Start, name: str) -> None:
+    torn_and_resumed(start, "choice", {**SPOILED, **SPOILED_LOGS}[name])
+
+
+@pytest.mark.parametrize("name", [name for name in SPOILED if name != "another model"])
+def test_chat(start: Start, name: str) -> None:
+    hostile, _, _ = start("generate")
+    hostile.spoil, fact = SPOILED[name]
+    with serving(hostile) as url, pytest.raises(TuneyardError) as caught:
+        hostile.stopped.clear()
+        call(chat, "--url", url, "--timeout", 0.5, "--once", "Is 2 even?")
+    assert fact in message_of(caught.value)

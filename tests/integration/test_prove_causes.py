@@ -1,0 +1,177 @@
+"""Each cause of a difference, made on a real llama.cpp server, is the first that eval prove --url names."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.integration.served_model import BOS, END, SYSTEM, TEMPLATE, Trained, make_trained, question
+from tests.llama_server import llama_server
+from tuneyard.adapters.__main__ import cli as adapters
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.prove.command import cli
+
+pytest.importorskip("xllamacpp")
+pytestmark = pytest.mark.slow
+GREEDY = {"sampling.temp": 0.0}
+"""A server's temperature is 0.8 unless it is started with another one."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A trained adapter, and the folder with the GGUF files that serve it."""
+
+    trained: Trained
+    home: Path
+
+    def lora(self, name: str = "walks") -> list[list[Any]]:
+        """The setting that applies a LoRA file."""
+        return [[str(self.home / f"{name}.gguf"), 1.0]]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    home = tmp_path_factory.mktemp("causes")
+    trained = make_trained(home)
+    base = trained.base
+    export(base, "--type", "f16", "--out", home / "base.gguf")
+    export(trained.adapter, "--base", base, "--out", home / "walks.gguf")
+    for name, change in {"no_rslora": {"use_rslora": False}, "no_pattern": {"alpha_pattern": {}}}.items():
+        loaded = shutil.copytree(trained.adapter, home / name)
+        config = json.loads((loaded / "adapter_config.json").read_text())
+        (loaded / "adapter_config.json").write_text(json.dumps({**config, **change}))
+        export(loaded, "--base", base, "--out", home / f"{name}.gguf")
+    run("fuse", trained.adapter, "--base", base, "--out", home / "fused")
+    export(home / "fused", "--type", "q4_0", "--out", home / "q4_0.gguf")
+    export(base, "--type", "q4_0", "--out", home / "base_q4_0.gguf")
+    change_field(home / "base.gguf", home / "no_end.gguf", "tokenizer.ggml.eos_token_id")
+    (base / "chat_template.jinja").rename(home / "kept.jinja")
+    export(base, "--type", "f16", "--out", home / "no_template.gguf")
+    (home / "kept.jinja").rename(base / "chat_template.jinja")
+    long = [{"instruction": question(number) * 12, "output": ("yes", "no")[number]} for number in range(2)]
+    (home / "long.json").write_text(json.dumps(long))
+    free = [{"instruction": question(number), "output": "no"} for number in range(2)]
+    (home / "free.json").write_text(json.dumps(free))
+    return World(trained, home)
+
+
+def run(*words: object) -> None:
+    result = CliRunner().invoke(adapters, list(map(str, words)), standalone_mode=False)
+    assert result.exception is None, result.exception
+
+
+def export(folder: Path, *words: object) -> None:
+    run("export", folder, "--to", "gguf", *words)
+
+
+def change_field(source: Path, target: Path, field: str) -> None:
+    """Copy a GGUF with 0, the id of BOS, in a field."""
+    from gguf import GGUFReader
+
+    shutil.copy(source, target)
+    reader = GGUFReader(target, "r+")
+    part = reader.fields[field]
+    part.parts[part.data[0]][0] = 0
+    reader.data.flush()
+
+
+def prove(world: World, out: Path, url: str, data: str = "walks") -> dict:
+    """Run eval prove on a server and a dataset; the results as prove.json has them."""
+    command = [
+        "--model", world.trained.base, "--adapter", f"walks={world.trained.adapter}", "--data",
+        world.home / f"{data}.json", "--max-new-tokens", 4, "--timeout", 30, "--dtype", "fp32", "--url", url,
+        "--out", out,
+    ]  # fmt: skip
+    with contextlib.suppress(ContentError):  # not equal
+        cli.main(list(map(str, command)), standalone_mode=False)
+    return json.loads((out / "prove.json").read_text())
+
+
+def causes(
+    world: World, out: Path, file: str, settings: Mapping[str, object], data: str = "walks"
+) -> list[tuple[str, str]]:
+    """Serve a file with some settings; names and sentences of the causes that eval prove finds."""
+    with llama_server(world.home / file, 1, context=256, settings={**GREEDY, **settings}) as url:
+        proof = prove(world, out, url, data)
+    assert proof["proved"] == (not proof["causes"])
+    return [(cause["name"], cause["sentence"]) for cause in proof["causes"]]
+
+
+def test_a_server_that_serves_the_adapter_as_trained_gets_no_cause(world, tmp_path) -> None:
+    settings = {"lora": world.lora(), "chat_template": TEMPLATE}
+    with llama_server(world.home / "base.gguf", 1, context=256, settings={**GREEDY, **settings}) as url:
+        proof = prove(world, tmp_path, url)
+    assert proof["proved"] and proof["causes"] == []
+    assert [one["largest"] < 0.02 for one in proof["answers"]] == [True]
+    assert (tmp_path / "prove.md").read_text().count("Causes") == 0
+
+
+LORA: dict[str, object] = {"chat_template": TEMPLATE, "lora": "walks"}
+MERGED: dict[str, object] = {"chat_template": TEMPLATE}
+DOUBLED = "{{ bos_token }}" + TEMPLATE
+PIRATE = TEMPLATE.replace(SYSTEM, "You are a pirate.")
+CASES = {
+    "system text": ("base.gguf", {**LORA, "chat_template": PIRATE}, (SYSTEM, "You are a pirate.")),
+    "doubled BOS": ("base.gguf", {**LORA, "chat_template": DOUBLED}, (BOS, "twice")),
+    "thinking": (
+        "base.gguf", {**LORA, "default_template_kwargs": {"enable_thinking": "true"}},
+        ("Thinking is on", "</think>", "--chat-template-kwargs"),
+    ),
+    "chat template not given": (
+        "base.gguf", {"lora": "walks"}, ("the base's own chat template", "--chat-template-file"),
+    ),
+    "chat template not given: ChatML": ("no_template.gguf", {"lora": "walks"}, ("llama.cpp's default",)),
+    "adapter not loaded": ("base.gguf", MERGED, ("walks", "--lora")),
+    "rsLoRA or patterns dropped": ("base.gguf", {**LORA, "lora": "no_rslora"}, ("rsLoRA dropped",)),
+    "rsLoRA or patterns dropped: alpha": (
+        "base.gguf", {**LORA, "lora": "no_pattern"}, ("alpha_pattern dropped", "adapter export"),
+    ),
+    "quantised file": ("q4_0.gguf", MERGED, ("Q4_0", "of 12 labels flip", "--type f16")),
+    "missing end token": ("no_end.gguf", LORA, (END, f'"{BOS}"', "eos_token_id=int:2")),
+    "missing end token: ignored": ("base.gguf", {**LORA, "sampling.ignore_eos": True}, ("--ignore-eos",)),
+    "repetition penalty": (
+        "base.gguf", {**LORA, "sampling.penalty_repeat": 3.0}, ("repeat_penalty 3", "--repeat-penalty 1"),
+    ),
+    "temperature": (
+        "base.gguf", {**LORA, "sampling.temp": 5.0, "sampling.seed": 1}, ("temperature 5", "--temp 0"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_cause_is_the_only_one_named(world, tmp_path, case: str) -> None:
+    file, settings, facts = CASES[case]
+    if "lora" in settings:
+        settings = {**settings, "lora": world.lora(str(settings["lora"]))}
+    ((name, sentence),) = causes(world, tmp_path, file, settings)
+    assert name == case.partition(":")[0], sentence
+    for fact in facts:
+        assert fact in sentence
+    assert sentence in (tmp_path / "prove.md").read_text()
+
+
+def test_a_context_that_cuts_prompts(world, tmp_path) -> None:
+    settings = {"lora": world.lora(), "chat_template": TEMPLATE}
+    ((name, sentence),) = causes(world, tmp_path, "base.gguf", settings, "long")
+    assert name == "context cut" and "context of 256 tokens" in sentence and "--ctx-size 512" in sentence
+
+
+def test_without_labels_the_texts_show_that_the_adapter_is_not_loaded(world, tmp_path) -> None:
+    ((name, sentence),) = causes(world, tmp_path, "base.gguf", MERGED, "free")
+    assert name == "adapter not loaded" and "greedy texts" in sentence
+
+
+def test_causes_at_once_are_all_named(world, tmp_path) -> None:
+    found = causes(world, tmp_path, "base_q4_0.gguf", {"chat_template": "{{ bos_token }}" + PIRATE})
+    assert [name for name, _ in found] == [
+        "doubled BOS",
+        "system text",
+        "adapter not loaded",
+        "quantised file",
+    ]

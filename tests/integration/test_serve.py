@@ -1,0 +1,187 @@
+"""`adapter serve` starts a real llama.cpp server whose base and adapters answer as in this process."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from tests.integration.served_model import BOS, TEMPLATE, TURN, make_trained
+from tests.integration.test_prompt import TEMPLATES
+from tests.llama_server import CONTEXT, llama_server
+from tests.tiny import CHATML, make_tiny
+from tuneyard.adapters.__main__ import cli as adapters
+from tuneyard.adapters.export.modelfile import renderer
+from tuneyard.adapters.serve.template import trained_template
+from tuneyard.core.prompt import chat_renderer
+from tuneyard.eval import nli
+from tuneyard.eval.backends.modelfile import read_modelfile
+from tuneyard.eval.prove.command import cli as prove
+from tuneyard.eval.read.results import PREDICTIONS
+
+pytest.importorskip("xllamacpp")
+pytestmark = pytest.mark.slow
+NAMES = ("walks", "plain")
+NATS = 0.02  # f16 weights and states against fp32
+MESSAGES = [{"role": "user", "content": "Is it so?"}]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, a trained adapter with rsLoRA and a pattern, and one of the same factors without either."""
+    home = tmp_path_factory.mktemp("serve")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several threads of so small a model wait for one another
+    trained = make_trained(home)
+    torch.set_num_threads(threads)
+    plain = shutil.copytree(trained.adapter, home / "plain")
+    config = json.loads((plain / "adapter_config.json").read_text())
+    config |= {"use_rslora": False, "alpha_pattern": {}, "lora_alpha": 16}
+    (plain / "adapter_config.json").write_text(json.dumps(config))
+    return home
+
+
+@contextmanager
+def serving(home: Path, *adapters: str) -> Iterator[str]:
+    """The address of a server that `tuneyard adapter serve` runs. Ctrl-C ends it with exit code 0."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    folders = [str(home / name) for name in adapters]
+    command = [sys.executable, "-m", "tuneyard.adapters", "serve", *folders, "--engine", "llama.cpp"]
+    command += ["--port", port, "--out", str(home / "serving")]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stderr is not None
+        try:
+            lines: list[str] = []
+            while not (lines and lines[-1].startswith("next: ")):
+                lines.append(server.stderr.readline())
+                assert lines[-1], "".join(lines)
+            url = f"http://127.0.0.1:{port}/v1"
+            assert f"result: {url}\n" in lines and f"--url {url}" in lines[-1]
+            yield url
+            server.send_signal(signal.SIGINT)
+            assert server.wait(60) == 0, server.stderr.read()
+        finally:
+            server.kill()
+
+
+def ask(url: str, path: str, body: object = None) -> dict:
+    """Send a request to the server and read its JSON."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url.removesuffix("/v1") + path, data)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def scored(home: Path, out: Path, *words: str) -> Path:
+    """Score the rows by choice, by default in this process with base and adapters in fp32."""
+    model, data = str(home / "base"), str(home / "walks.json")
+    nli.cli.main(["--model", model, "--data", data, "--out", str(out), *words], standalone_mode=False)
+    return out
+
+
+def labels(folder: Path) -> list[dict[str, float]]:
+    """Log-probabilities of the labels by row."""
+    lines = (folder / "walks" / PREDICTIONS).read_text().splitlines()
+    return [json.loads(line)["choices"] for line in lines]
+
+
+def served_labels(home: Path, url: str, out: Path) -> list[dict[str, float]]:
+    """Labels of a request that chooses no adapter."""
+    there = scored(home, out, "--backend", "openai", "--url", url, "--mode", "choice", "--timeout", "60")
+    return labels(there / "base")
+
+
+def assert_equal(found: list[dict[str, float]], expected: list[dict[str, float]]) -> None:
+    for row, expected_row in zip(found, expected, strict=True):
+        assert row == pytest.approx(expected_row, abs=NATS)
+
+
+def test_base_and_two_adapters_answer_as_they_were_trained(home, tmp_path) -> None:
+    here = scored(home, tmp_path / "here", "--dtype", "fp32")
+    with serving(home, *NAMES) as url:
+        props = ask(url, "/props")
+        params = props["default_generation_settings"]["params"]
+        assert [params[name] for name in ("temperature", "top_k", "top_p", "min_p")] == [0, 0, 1, 0]
+        assert props["default_generation_settings"]["n_ctx"] == 2048
+        prompt = ask(url, "/apply-template", {"messages": MESSAGES})["prompt"]
+        assert prompt.startswith(f"{BOS}{TURN}system\n") and prompt.endswith("</think>\n\n")
+        assert_equal(served_labels(home, url, tmp_path / "there"), labels(here / "base"))
+        named = [word for name in NAMES for word in ("--adapter", f"{name}={home / name}")]
+        command = ["--model", str(home / "base"), *named, "--url", url, "--data", str(home / "walks.json")]
+        prove.main([*command, "--out", str(tmp_path / "proof")], standalone_mode=False)
+    proof = json.loads((tmp_path / "proof" / "prove.json").read_text())
+    assert proof["proved"]
+    compared = {name: [one for one in proof["answers"] if one["model"].startswith(name)] for name in NAMES}
+    for name in NAMES:
+        assert [one["largest"] < NATS for one in compared[name]] == [True], proof["answers"]
+
+
+def test_one_adapter_answers_every_request(home) -> None:
+    with serving(home, "walks") as url:
+        question = json.loads((home / "walks.json").read_text())[1]
+        talk = [{"role": "user", "content": question["instruction"]}]
+        answer = ask(url, "/v1/chat/completions", {"messages": talk, "max_tokens": 16})
+        assert answer["choices"][0]["message"]["content"] == question["output"]
+        assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+def test_a_modelfile_with_its_parameters_answers_as_trained(home) -> None:
+    """llama.cpp instead of Ollama: TEMPLATE rendered as Ollama does, the PARAMETERs in each request."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    fused, gguf, file = home / "fused", home / "fused.gguf", home / "Modelfile"
+    for words in (
+        ["fuse", home / "walks", "--base", home / "base", "--dtype", "fp32", "--out", fused],
+        ["export", fused, "--to", "gguf", "--out", gguf],
+        ["export", fused, "--to", "ollama", "--gguf", gguf, "--out", file, "--parameter", "num_ctx=1024"],
+    ):
+        adapters.main([str(word) for word in words], standalone_mode=False)
+    served = read_modelfile(file)
+    settings = served.llama_cpp_request()
+    assert served.context == CONTEXT and settings["temperature"] == 0 and settings["repeat_penalty"] == 1
+    rows = json.loads((home / "walks.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(fused)
+    model = AutoModelForCausalLM.from_pretrained(fused).eval()
+    render = chat_renderer(tokenizer, TEMPLATE)
+    with llama_server(gguf, slots=1) as url:
+        for row in rows:
+            talk = [{"role": "user", "content": row["instruction"]}]
+            prompt = served.render(talk)
+            ids = tokenizer(render(talk, True), return_tensors="pt", add_special_tokens=False)["input_ids"]
+            asked = {"content": prompt, "add_special": True, "parse_special": True}
+            assert ask(url, "/tokenize", asked)["tokens"] == ids[0].tolist()
+            answer = ask(url, "/completion", {"prompt": prompt, "n_predict": 8, **settings})
+            mask = torch.ones_like(ids)  # this tokenizer pads with BOS
+            greedy = model.generate(ids, attention_mask=mask, max_new_tokens=8, do_sample=False)
+            greedy = greedy[0, ids.shape[1] :]
+            assert answer["content"] == tokenizer.decode(greedy, skip_special_tokens=True)
+            assert answer["stop_type"] in ("eos", "word") and greedy[-1] == tokenizer.eos_token_id
+
+
+def test_the_template_is_the_one_that_gives_llamafactorys_token_ids(tmp_path) -> None:
+    folder = make_tiny(tmp_path / "model")
+    qwen = TEMPLATES["qwen"]
+    for saved, trained in ((qwen, ("qwen", None)), (CHATML, ("", None))):
+        (folder / "chat_template.jinja").write_text(saved)
+        text, ends = trained_template(folder, trained, saved, think=False)
+        assert text == saved and ends == [2]  # <|im_end|>
+    for trained in (("qwen", "Be brief."), ("llama2", None)):  # the saved template writes other prompts
+        text, _ = trained_template(folder, trained, qwen, think=False)
+        assert text != qwen
+        prompt = renderer(text, {}, think=True)(MESSAGES, True)
+        assert ("Be brief." in prompt) == (trained[1] is not None) and ("[INST]" in prompt) == (
+            not trained[1]
+        )

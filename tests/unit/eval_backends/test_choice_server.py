@@ -1,0 +1,422 @@
+"""Log-probabilities of labels from servers: stand-ins for llama.cpp, vLLM and `echo`, and hostile ones."""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tests.messages import raises
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.backends import connection as connecting
+from tuneyard.eval.backends.choice_server import UNDERFLOW, ChoiceServer, log_sum, open_choice_server
+from tuneyard.eval.backends.connection import Connection, Throttle
+from tuneyard.eval.backends.endpoint import find_endpoint
+
+VOCABULARY = 300
+WORDS = {
+    "yes": [1], "Yes": [2], " yes": [3], " Yes": [4], "no": [5], "No": [6], " no": [7], " No": [8],
+    "maybe": [9, 10], "Maybe": [11, 12, 13], " maybe": [14], " Maybe": [9, 15],
+}  # fmt: skip
+LABELS = {
+    "yes": ["yes", "Yes", " yes", " Yes"],
+    "no": ["no", "No", " no", " No"],
+    "maybe": ["maybe", "Maybe", " maybe", " Maybe"],
+}
+PROMPTS = {row: [20 + row, 21, 22 + row] for row in range(40)}
+Answer = dict[str, Any]
+
+
+def words_to_ids(text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+    """A tokenizer of a few words and of letters."""
+    return {"input_ids": WORDS.get(text, [50 + ord(letter) % 200 for letter in text])}
+
+
+def next_logs(ids: Sequence[int]) -> list[float]:
+    """Log-probabilities of all tokens after the ids: any numbers, the same each time."""
+    draw = random.Random(str(list(ids)))
+    logits = [draw.gauss(0, 3) for _ in range(VOCABULARY)]
+    total = log_sum(logits)
+    return [logit - total for logit in logits]
+
+
+def expected_score(prompt: Sequence[int], spellings: Sequence[str]) -> float:
+    """Log-probability of a label, worked out token by token."""
+    logs = []
+    for text in spellings:
+        ids, total = list(prompt), 0.0
+        for token in WORDS[text]:
+            total += next_logs(ids)[token]
+            ids.append(token)
+        logs.append(total)
+    return log_sum(logs)
+
+
+class StandIn:
+    """A server of one `kind`. A test may change its settings, or each answer by `spoil`."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.model = "served"
+        self.size = 17
+        self.context = 64
+        self.logs = next_logs
+        self.read = self.prompt_logs
+        self.tokenize: Callable[[str], list[int]] | None = lambda text: words_to_ids(text)["input_ids"]
+        self.plan: list[tuple[int, float]] = []
+        """Status and seconds of waiting for the next completions."""
+        self.spoil: Callable[[Answer], Any] = lambda answer: answer
+        self.requests: list[Answer] = []
+        self.at_once = self.most_at_once = 0
+        self.lock = threading.Lock()
+
+    def get(self, path: str) -> Answer | None:
+        if path == "/v1/models":
+            return {"data": [{"id": self.model, "max_model_len": self.context, "meta": {"size": self.size}}]}
+        if path == "/props" and self.kind == "llama.cpp":
+            return {
+                "default_generation_settings": {"n_ctx": self.context},
+                "total_slots": 4,
+                "model_path": "m.gguf",
+            }
+        return None
+
+    def post(self, path: str, body: Answer) -> Any:
+        if path == "/tokenize" and self.tokenize:
+            return {"tokens": self.tokenize(body.get("content") or body["prompt"])}
+        if path == "/completion" and self.kind == "llama.cpp":
+            return self.spoil(self.llama_cpp(body))
+        if path == "/v1/completions" and self.kind != "llama.cpp":
+            return self.spoil(self.completions(body))
+        return None
+
+    def prompt_logs(self, ids: Sequence[int]) -> list[float]:
+        """Log-probability of each token of a prompt after those before it, without the first."""
+        return [self.logs(ids[:place])[ids[place]] for place in range(1, len(ids))]
+
+    def llama_cpp(self, body: Answer) -> Answer:
+        logs = self.logs(body["prompt"])
+        order = sorted(range(len(logs)), key=lambda token: -logs[token])
+        token = body["logit_bias"][0][0] if "logit_bias" in body else order[0]
+        tops = [{"id": top, "logprob": logs[top]} for top in order[: body["n_probs"]]]
+        return {
+            "model": self.model,
+            "tokens_evaluated": len(body["prompt"]),
+            "truncated": False,
+            "completion_probabilities": [{"id": token, "logprob": logs[token], "top_logprobs": tops}],
+        }
+
+    def completions(self, body: Answer) -> Answer:
+        ids = body["prompt"]
+        choice: Answer = {"text": "?", "logprobs": None}
+        read = []
+        if "prompt_logprobs" in body or "echo" in body:
+            read = [None, *self.read(ids)]
+        if self.kind == "vllm" and "prompt_logprobs" in body:
+            choice["prompt_logprobs"] = [
+                value if value is None else {str(token): {"logprob": value}, "0": {"logprob": -1.0}}
+                for token, value in zip(ids, read, strict=True)
+            ]
+        if self.kind == "vllm" and "logprobs" in body:
+            logs = self.logs(ids)
+            order = sorted(range(len(logs)), key=lambda token: -logs[token])[: body["logprobs"]]
+            choice["logprobs"] = {"top_logprobs": [{f"token_id:{token}": logs[token] for token in order}]}
+        if self.kind == "echo" and body.get("echo"):
+            choice["logprobs"] = {"token_logprobs": [*read, -0.5]}
+        return {"model": self.model, "choices": [choice], "usage": {"prompt_tokens": len(ids)}}
+
+
+class Handler(BaseHTTPRequestHandler):
+    stand_in: StandIn
+
+    def do_GET(self) -> None:
+        self.answer(self.stand_in.get(self.path))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        stand_in = self.stand_in
+        if "completion" not in self.path:
+            self.answer(stand_in.post(self.path, body))
+            return
+        with stand_in.lock:
+            stand_in.requests.append(body)
+            stand_in.at_once += 1
+            stand_in.most_at_once = max(stand_in.most_at_once, stand_in.at_once)
+            status, wait = stand_in.plan.pop(0) if stand_in.plan else (200, 0.0)
+        time.sleep(wait)
+        with stand_in.lock:
+            stand_in.at_once -= 1
+        if status == 200:
+            self.answer(stand_in.post(self.path, body))
+        else:
+            self.answer({"error": "busy"}, status)
+
+    def answer(self, answer: Any, status: int = 200) -> None:
+        if isinstance(answer, dict) and isinstance(answer.get("error"), dict):
+            status = answer["error"]["code"]
+        data = json.dumps({"error": "unknown"} if answer is None else answer).encode()
+        try:
+            self.send_response(404 if answer is None else status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+        except OSError:  # the client waited long enough
+            pass
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Web(ThreadingHTTPServer):
+    request_queue_size = 64  # connections that wait: more than requests are in flight
+
+
+Serve = Callable[[str], tuple[StandIn, Connection]]
+
+
+@contextmanager
+def started(stand_in: StandIn) -> Iterator[str]:
+    """Address of a stand-in that serves inside the block."""
+    web = Web(("127.0.0.1", 0), type("Served", (Handler,), {"stand_in": stand_in}))
+    threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{web.server_port}/v1"
+    web.shutdown()
+    web.server_close()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Start a stand-in of a kind; the server and a connection to it."""
+    monkeypatch.setattr(connecting, "WAITS", (0.0, 0.0))
+    with ExitStack() as stack:
+
+        def start(kind: str) -> tuple[StandIn, Connection]:
+            stand_in = StandIn(kind)
+            return stand_in, Connection(stack.enter_context(started(stand_in)), 20.0)
+
+        yield start
+
+
+def opened(connection: Connection, name: str = "here", is_exact_name: bool = False) -> ChoiceServer:
+    endpoint = find_endpoint(connection, name, is_exact_name)
+    return open_choice_server(endpoint, words_to_ids, [0])  # type: ignore[arg-type]
+
+
+KINDS = ("llama.cpp", "vllm", "echo")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_label_is_the_sum_of_its_spellings_of_one_token_or_several(serve: Serve, kind: str) -> None:
+    stand_in, connection = serve(kind)
+    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    assert [len(batch) for batch in scorer.batches] == [32, 8]
+    for batch in scorer.batches:
+        for row, fields in zip(batch, scorer.score(batch), strict=True):
+            for label, spellings in LABELS.items():
+                assert fields["choices"][label] == pytest.approx(
+                    expected_score(PROMPTS[row], spellings), abs=2e-4
+                )
+            assert fields["model_output"] == max(fields["choices"], key=fields["choices"].get)
+    assert 2 < stand_in.most_at_once <= (4 if kind == "llama.cpp" else 32)
+
+
+def test_bounds_that_cannot_change_a_label_cost_no_request(serve: Serve) -> None:
+    stand_in, connection = serve("llama.cpp")
+    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    stand_in.requests.clear()
+    scorer.score(range(32))
+    forced = [body for body in stand_in.requests if body["n_probs"] == 1]
+    assert 0 < len(forced) < 0.8 * 32 * sum(map(len, WORDS.values()))
+
+
+def test_llama_cpp_reads_each_row_anew_so_that_other_rows_do_not_change_its_rounding(serve: Serve) -> None:
+    stand_in, connection = serve("llama.cpp")
+    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    stand_in.requests.clear()
+    scorer.score([3])
+    first, *others = stand_in.requests
+    assert first["prompt"] == PROMPTS[3] and not first["cache_prompt"]
+    assert others and all(body["cache_prompt"] for body in others)  # they go on after the row's own prompt
+
+
+def test_a_token_that_ends_within_a_character_has_no_probabilities_in_llama_cpp(serve: Serve) -> None:
+    stand_in, connection = serve("llama.cpp")
+    parts = {max(range(VOCABULARY), key=next_logs(PROMPTS[0]).__getitem__), 13}
+
+    def without(answer: Answer) -> Answer:
+        (step,) = answer["completion_probabilities"]
+        if step["id"] in parts:
+            return {"content": "\ufffd", "tokens_evaluated": answer["tokens_evaluated"]}
+        return answer
+
+    stand_in.spoil = without
+    labels = {"maybe": ["Maybe"], "yes": ["Yes"]}
+    (fields,) = opened(connection).choosing(PROMPTS, labels).score([0])
+    for label, spellings in labels.items():
+        assert fields["choices"][label] == pytest.approx(expected_score(PROMPTS[0], spellings), abs=2e-4)
+
+
+@pytest.mark.parametrize("lowest", [-3.4028234663852886e38, -9999.0])
+def test_a_probability_of_zero_is_bounded(serve: Serve, lowest: float) -> None:
+    stand_in, connection = serve("llama.cpp")
+    scorer = opened(connection).choosing(PROMPTS, {"yes": [" yes"], "no": ["no"]})
+
+    def never_yes(answer: Answer) -> Answer:
+        (step,) = answer["completion_probabilities"]
+        step["top_logprobs"] = [top for top in step["top_logprobs"] if top["id"] != 3]
+        if step["id"] == 3:
+            step["logprob"] = lowest
+        return answer
+
+    stand_in.spoil = never_yes
+    (fields,) = scorer.score([0])
+    assert fields["choices"]["yes"] == pytest.approx(UNDERFLOW, abs=1e-5)
+
+
+def test_a_server_without_log_probabilities_is_refused_with_the_reason(serve: Serve) -> None:
+    _, connection = serve("plain")
+    with raises(RequestError, "prompt_logprobs", "echo", "--mode generate"):
+        opened(connection)
+
+
+def test_a_llama_cpp_without_them_too(serve: Serve) -> None:
+    stand_in, connection = serve("llama.cpp")
+    stand_in.spoil = lambda answer: {"content": "yes", "tokens_evaluated": answer["tokens_evaluated"]}
+    with raises(RequestError, "n_probs", "completion_probabilities"):
+        opened(connection)
+
+
+def test_requests_in_flight_adapt_to_refusals_and_timeouts(serve: Serve) -> None:
+    stand_in, connection = serve("vllm")
+    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    whole = scorer.score(range(32))
+    before = connection.throttle.limit
+    stand_in.plan = [(429, 0.0), (503, 0.0), (429, 0.0)]
+    assert scorer.score(range(32)) == whole
+    assert connection.throttle.limit < before
+    slow = Connection(connection.url, 1.0)
+    scorer = opened(slow).choosing(PROMPTS, LABELS)
+    stand_in.plan = [(200, 1.5)]
+    assert scorer.score(range(8)) == whole[:8]
+    assert slow.throttle._overloaded
+
+
+def test_a_server_that_hangs_is_given_up(serve: Serve) -> None:
+    stand_in, connection = serve("vllm")
+    scorer = opened(Connection(connection.url, 0.2)).choosing(PROMPTS, LABELS)
+    stand_in.plan = [(200, 1.0)] * 100
+    with raises(RequestError, "0.2 s", "3 tries", "--resume"):
+        scorer.score([0])
+
+
+def cut(answer: Answer) -> Answer:
+    for choice in answer["choices"]:
+        if "prompt_logprobs" in choice:
+            choice["prompt_logprobs"].pop()
+        choice["logprobs"] = None
+    return answer
+
+
+def with_logs(value: object) -> Callable[[Answer], Answer]:
+    def spoil(answer: Answer) -> Answer:
+        (choice,) = answer["choices"]
+        for place in (choice.get("prompt_logprobs") or [None])[1:]:
+            for entry in place.values():
+                entry["logprob"] = value
+        if choice["logprobs"]:
+            choice["logprobs"]["top_logprobs"] = [{f"token_id:{token}": value for token in range(20)}]
+        return answer
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [cut, with_logs("x"), with_logs(3.0), with_logs(True), lambda _: [1], lambda _: {"choices": []}],
+    ids=["cut", "text", "above 0", "boolean", "no object", "no choices"],
+)
+def test_nonsense_is_tried_again_and_then_named(serve: Serve, spoil: Callable[[Answer], Any]) -> None:
+    stand_in, connection = serve("vllm")
+    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    stand_in.requests.clear()
+    stand_in.spoil = spoil
+    with raises(RequestError, "3 tries", "--resume"):
+        scorer.score([0])
+    assert len(stand_in.requests) == 3
+
+
+def test_weights_that_overflow_are_named(serve: Serve) -> None:
+    stand_in, connection = serve("vllm")
+    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    stand_in.spoil = with_logs(None)
+    with raises(ContentError, "null"):
+        scorer.score([0])
+
+
+def test_another_tokenizer_is_refused(serve: Serve) -> None:
+    stand_in, connection = serve("vllm")
+    stand_in.tokenize = lambda _: [1, 2, 3]
+    with raises(RequestError, "another model", [1, 2, 3]):
+        opened(connection)
+
+
+def test_without_a_way_to_compare_the_tokenizers_it_warns(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in, connection = serve("vllm")
+    stand_in.tokenize = None
+    opened(connection)
+    assert "/tokenize" in capsys.readouterr().err
+
+
+def test_a_name_that_the_server_does_not_have_is_refused(serve: Serve) -> None:
+    _, connection = serve("vllm")
+    assert opened(connection).name == "served"
+    with raises(RequestError, "other", "served", "--served-model"):
+        opened(connection, "other", True)
+
+
+def test_a_model_that_changes_during_the_run_is_noticed(serve: Serve) -> None:
+    stand_in, connection = serve("vllm")
+    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    stand_in.size = 18
+    with raises(RequestError, "changed", "meta", "--resume"):
+        scorer.score([0])
+    stand_in.size = 17
+    stand_in.spoil = lambda answer: {**answer, "model": "new"}
+    with raises(RequestError, "new", "served", "changed", "--resume"):
+        scorer.score([0])
+
+
+def test_a_server_that_cuts_prompts_is_refused(serve: Serve) -> None:
+    stand_in, connection = serve("llama.cpp")
+    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    stand_in.spoil = lambda answer: {**answer, "tokens_evaluated": 2}
+    with raises(RequestError, "2 tokens", "3", "context"):
+        scorer.score([0])
+
+
+def test_prompts_that_exceed_the_servers_context_are_not_sent(serve: Serve) -> None:
+    _, connection = serve("llama.cpp")
+    scorer = opened(connection).choosing({0: [20] * 61, 1: [20] * 62}, LABELS)
+    assert scorer.batches == [[0]]
+    assert "64" in scorer.too_long[1]
+
+
+def test_the_throttle_starts_low_grows_and_is_bounded() -> None:
+    throttle = Throttle(6)
+    assert throttle.limit == 2
+    for _ in range(20):
+        throttle.answered()
+    assert throttle.limit == 6
+    for limit in (3, 1.5, 1, 1):
+        throttle.overloaded()
+        assert throttle.limit == limit
+    throttle.answered()
+    throttle.answered()
+    assert throttle.limit == 2.5  # by one with each `limit` answers
