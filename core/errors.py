@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from operator import methodcaller
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -60,6 +61,13 @@ def need(*modules: str) -> None:
     for module in modules:
         if find_spec(module) is None:
             raise RequestError(missing(module))
+
+
+class _Interrupt(KeyboardInterrupt):
+    """Ctrl-C. CPython forgets the exit code of `python -m` and ends it by SIGINT if a plain
+    `KeyboardInterrupt` came while it ran a text as code, as it does to make a dataclass. Of a subclass it
+    takes no notice.
+    """
 
 
 class ResumableError(click.Abort):
@@ -158,6 +166,8 @@ CLI: dict[str, object] = {
 def run_command(command: click.Command) -> NoReturn:
     """Run a Click command and exit with its code. A user's mistake prints one message, no traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the caller ignores Ctrl-C
+        signal.signal(signal.SIGINT, _interrupt)
     if (
         not sys.stderr.isatty()
     ):  # no progress bars in files and pipes; tqdm reads it at import, also in subprocesses
@@ -174,6 +184,10 @@ def run_command(command: click.Command) -> NoReturn:
         click.echo(f"error: {describe_os_error(error)}", err=True)
         code = 2
     sys.exit(code)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Interrupt
 
 
 def _program() -> str | None:
