@@ -11,7 +11,7 @@ from tuneyard.core.checkout import ROOT
 CORE = (
     "click", "datasets", "httpcore", "httpx", "huggingface_hub", "jinja2", "jsonschema", "jsonschema_rs",
     "lxml", "matplotlib", "numpy", "omegaconf", "openpyxl", "orjson", "packaging", "pyarrow", "rensa", "tqdm",
-    "yaml", "zstandard",
+    "xxhash", "yaml", "zstandard",
 )  # fmt: skip
 """Import names of the packages in requirements-core.lock. A test compares them with pyproject.toml."""
 VLLM_ENVIRONMENT = ".venv-vllm"

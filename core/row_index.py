@@ -1,8 +1,11 @@
 """Index of a dataset by row: fingerprints of its examples, and their clusters.
 
 `NAME/train.examples.npy` belongs to `NAME/train.json`. It is a numpy array of as many rows with the
-field `fingerprint`. A second field has the name of the cluster column, if there is one. Records cannot have
-these fields: their format fixes their keys.
+field `xxh3`, named after the hash of its fingerprints. A second field has the name of the cluster column, if
+there is one. Records cannot have these fields: their format fixes their keys.
+
+Older versions wrote BLAKE2 into a field `fingerprint`. The clusters of such a file are read. Its fingerprints
+are not: eval makes them again from the records.
 """
 
 import struct
@@ -10,9 +13,10 @@ import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from xxhash import xxh3_64_intdigest
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import atomic
@@ -21,16 +25,22 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FINGERPRINT = "fingerprint"
+FINGERPRINT = "xxh3"
+OLDER_FINGERPRINT = "fingerprint"
+"""The field with which older versions named other hashes."""
 SEPARATOR = "\x1e"
 ROWS = 1 << 16  # written at a time
 
 
 @dataclass(frozen=True, slots=True)
 class RowIndex:
-    """Fingerprints (uint64) of a dataset's examples and its clusters by column (uint32), in its row order."""
+    """Fingerprints (uint64) of a dataset's examples and its clusters by column (uint32), in its row order.
 
-    fingerprints: "NDArray[np.uint64]"
+    `fingerprints` is None if an older version wrote them, with another hash.
+    """
+
+    rows: int
+    fingerprints: "NDArray[np.uint64] | None"
     clusters: "dict[str, NDArray[np.uint32]]"
 
 
@@ -40,21 +50,17 @@ def row_index_file(records: Path) -> Path:
 
 
 def fingerprint(texts: Iterable[str]) -> int:
-    """8 bytes of BLAKE2 over the prompt of an example: the texts of its turns before the last answer.
+    """XXH3 (64 bits) of the prompt of an example: the texts of its turns before the last answer.
 
     The system text is left out, since it does not make another example. Two other prompts have the same
-    fingerprint with probability 2^-64.
+    fingerprint with probability 2^-64, unless somebody makes them so: XXH3 is fast, not cryptographic.
     """
     return fingerprints([SEPARATOR.join(texts)])[0]
 
 
 def fingerprints(joined: Sequence[str]) -> "array[int]":
     """Fingerprints of many examples. The texts of each are joined by `SEPARATOR`."""
-    digests = [blake2b(text, digest_size=8).digest() for text in map(str.encode, joined)]
-    numbers = array("Q", b"".join(digests))
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
+    return array("Q", list(map(xxh3_64_intdigest, map(str.encode, joined))))
 
 
 def write_row_index(path: Path, fingerprints: Sequence[int], clusters: Mapping[str, Sequence[int]]) -> None:
@@ -104,6 +110,8 @@ def read_row_index(records: Path) -> RowIndex | None:
     except (ValueError, EOFError) as error:
         raise ContentError(f"{path}: broken row index: {error}; compile the dataset again") from error
     names = rows.dtype.names or ()
-    if rows.ndim != 1 or FINGERPRINT not in names:
+    found = {FINGERPRINT, OLDER_FINGERPRINT}.intersection(names[:1])
+    if rows.ndim != 1 or not found:
         raise ContentError(f"{path}: found {rows.dtype}, expected a field {FINGERPRINT!r}; compile again")
-    return RowIndex(rows[FINGERPRINT], {name: rows[name] for name in names if name != FINGERPRINT})
+    prints = rows[FINGERPRINT] if FINGERPRINT in found else None
+    return RowIndex(len(rows), prints, {name: rows[name] for name in names[1:]})

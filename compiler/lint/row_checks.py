@@ -2,10 +2,12 @@
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import chain
 from operator import add
+
+from xxhash import xxh3_64_digest
 
 from tuneyard.compiler.check.cleaning import HTML
 from tuneyard.compiler.check.text_columns import TextColumns, Texts
@@ -52,22 +54,27 @@ class Lint:
         seen.begin(batch.prefix, batch.lines)
         texts = self.texts.of(batch)
         plain = dict(zip(texts, self._plain(list(texts.values()), batch), strict=True))
-        keys = {name: list(map(hash, column)) for name, column in plain.items()}
+        keys = {name: keys_of_texts(column) for name, column in plain.items()}
         answers = [keys[name] for name in self.texts.answered]
         if self.texts.label_is_learned:
-            answers.append(list(map(hash, batch.columns["label"])))
-        answers += [list(map(hash, batch.columns[name])) for name in self.marks]
+            answers.append(keys_of_values(batch.columns["label"]))
+        answers += [keys_of_values(batch.columns[name]) for name in self.marks]
         if self.spec.group:
-            # Numbers are hashed as text, since -1 and -2 have one hash.
-            groups = keys.get(self.spec.group) or list(map(hash, map(repr, batch.columns[self.spec.group])))
-            seen.groups.fromlist(groups)
+            groups = keys.get(self.spec.group)
+            if groups is None:
+                written = map(repr, batch.columns[self.spec.group])
+                groups = keys_of_texts([text.encode() for text in written])
+            seen.groups.extend(groups)
         if "idx" in batch.columns and not self.spec.share:
-            first = _NO_ID + seen.rows
-            seen.ids.extend(_keys(batch.columns["idx"] if numbered else range(first, first + len(batch))))
+            ids: Sequence[object] = batch.columns["idx"]
+            if not numbered:
+                first = _NO_ID + seen.rows
+                ids = range(first, first + len(batch))
+            seen.ids.extend(_keys_of_ids(ids))
         if self.spec.labels and not self.spec.share:
             seen.labels.note(batch.columns["label"])
-        seen.prompts.fromlist(_together([keys[name] for name in self.texts.asked], len(batch)))
-        seen.answers.fromlist(_together(answers, len(batch)))
+        seen.prompts.extend(_together([keys[name] for name in self.texts.asked], len(batch)))
+        seen.answers.extend(_together(answers, len(batch)))
         if self.spec.near:
             seen.texts += map("\n".join, zip(*(texts[name] for name in self.texts.asked), strict=True))
         self._for_split(seen, batch, [plain[name] for name in self.texts.asked])
@@ -109,7 +116,7 @@ class Lint:
         if split.stratify:
             seen.classes.note(batch.columns[split.stratify])
         if split.group:
-            seen.units.fromlist(list(map(unit_key, batch.columns[split.group])))
+            seen.units.extend(map(unit_key, batch.columns[split.group]))
         if split.by_hash:
             values = batch.columns[split.group] if split.group else zip(*prompts, strict=True)
             seen.stable.fromlist([int.from_bytes(_digest(value)) for value in values])
@@ -154,8 +161,19 @@ def _hits(pattern: re.Pattern[str], columns: list[Texts], title: str) -> Iterato
             yield number, f"{title}: {show_value(hit[0])}"
 
 
-def _keys(values: Sequence[object]) -> "array[int]":
-    """8 bytes for each value. Whole numbers are their own keys, since hash(-1) is hash(-2)."""
+def keys_of_texts(texts: Sequence[bytes]) -> "array[int]":
+    """XXH3 of each text: 8 bytes, the same in every process."""
+    return array("q", b"".join(map(xxh3_64_digest, texts)))
+
+
+def keys_of_values(values: Sequence[Hashable]) -> "array[int]":
+    """A key for each value, of which few are different."""
+    key_by_value = {value: unit_key(value) for value in dict.fromkeys(values)}
+    return array("q", list(map(key_by_value.__getitem__, values)))
+
+
+def _keys_of_ids(values: Sequence[object]) -> "array[int]":
+    """8 bytes for each value. Whole numbers are their own keys."""
     try:
         return array("q", values)  # type: ignore[arg-type]  # raises for anything but numbers of 8 bytes
     except (TypeError, OverflowError):
@@ -164,28 +182,28 @@ def _keys(values: Sequence[object]) -> "array[int]":
             if type(value) is int and -_WORD <= value < _WORD:
                 keys.append(value)
             else:
-                keys.append(hash(value))
+                keys.append(unit_key(value))
         return keys
 
 
 def unit_key(value: object) -> int:
-    """Hash a value that groups rows: 8 bytes, the same in every run, equal for equal numbers."""
+    """Hash a value that groups rows: 8 bytes, the same in every process, equal for equal numbers."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool):
         value = int(value)
-    return int.from_bytes(_digest(value), signed=True)
+    return int.from_bytes(xxh3_64_digest(repr(value).encode()), signed=True)
 
 
 def _digest(value: object) -> bytes:
-    """Hash a value to 8 bytes that are the same in every run."""
+    """Hash a value to 8 bytes by which splits are drawn: another hash would draw other ones."""
     return blake2b(repr(value).encode(), digest_size=8).digest()
 
 
-def _together(keys: list[list[int]], rows: int) -> list[int]:
-    """One key for each row from the keys of its columns."""
+def _together(keys: "Sequence[array[int]]", rows: int) -> "array[int]":
+    """One key for each row from the keys of its columns. Numbers have the same hash in every process."""
     if not keys:
-        return [0] * rows
+        return array("q", [0]) * rows
     if len(keys) == 1:
         return keys[0]
-    return list(map(hash, zip(*keys, strict=True)))
+    return array("q", list(map(hash, zip(*keys, strict=True))))

@@ -306,7 +306,7 @@ def _indexed_clusters(path: Path, count: int) -> dict[str, list[str]]:
     if not row_index_file(path).is_file():
         return {}
     index = current_row_index(path)
-    if index is None or len(index.fingerprints) != count:
+    if index is None or index.rows != count:
         raise ContentError(
             f"{path}: changed since it was compiled, {row_index_file(path).name} is of other records: "
             f"compile it again, or take every example as independent with --cluster {INDEPENDENT}"

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER
+from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, read_records
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import sha256
 from tuneyard.core.manifest import MANIFEST, CompiledFile, Manifest, read_manifest
-from tuneyard.core.prompt import Conversation
+from tuneyard.core.prompt import Conversation, conversation
 from tuneyard.core.row_index import fingerprint, read_row_index
 from tuneyard.core.splits import REST
 
@@ -65,14 +65,31 @@ class Compile:
         return name in files
 
     def fingerprints(self, dataset: str) -> "NDArray[np.uint64] | None":
-        """Fingerprints of the rows of a registered dataset, None without a readable row index."""
+        """Fingerprints of the rows of a registered dataset, None without a readable row index.
+
+        For the index of an older version they are made from the records. `ContentError` if those are gone,
+        since no fingerprints would look like no training rows.
+        """
+        path = self.folder / self.manifest.file_of(dataset)
         try:
-            index = read_row_index(self.folder / self.manifest.file_of(dataset))
+            index = read_row_index(path)
         except ContentError:
             return None
         if index is None:
             return None
-        return index.fingerprints
+        if index.fingerprints is not None:
+            return index.fingerprints
+        compiled_file = self.manifest.files.get(path.name)
+        if not path.is_file() or compiled_file is None or sha256(path) != compiled_file.sha256:
+            raise ContentError(
+                f"{path}: an older version wrote its fingerprints, and the file has changed since. "
+                "Rows that models were trained on would not be found. Compile the dataset again"
+            )
+        entry = self.manifest.entries[dataset]
+        examples = []
+        for number, record in enumerate(read_records(path), 1):
+            examples.append(conversation(record, entry, f"{path}: record {number}"))
+        return prints_of(examples)
 
     def _templates(self, key: str) -> list[str]:
         """The names under `file` or `dataset` of the outputs, as the spec has them."""

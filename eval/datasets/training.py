@@ -210,7 +210,7 @@ def _fingerprints(data: Mapping[str, Any], registry: Path) -> Prints:
     if data.get("sha256") not in (None, sha256(path)):
         raise ContentError(f"{path} changed since it was trained on")
     index = current_row_index(path)
-    if index is not None:
+    if index is not None and index.fingerprints is not None:
         return index.fingerprints
     return prints_of(list(trained_conversations(replace(find_dataset(name, registry), path=path))))
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from tests.messages import printed_line, raises
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.manifest import EMPTY, Manifest, read_manifest, write_manifest
-from tuneyard.core.row_index import read_row_index
+from tuneyard.core.row_index import read_row_index, row_index_file
 from tuneyard.eval import text
 from tuneyard.eval.datasets import origin
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
@@ -158,6 +159,33 @@ def test_leaked_rows_of_a_held_out_split_are_counted(tmp_path, monkeypatch) -> N
     counted = training_rows_of(held_out, 6)
     assert counted is not None and counted["examples"] == sum(is_leaked) > 0
     assert counted["held_out"] == []
+
+
+def with_older_row_index(records: Path) -> None:
+    """Replace the row index by one with the field and the hash of versions before XXH3."""
+    texts = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    digests = [blake2b(row["instruction"].encode(), digest_size=8).digest() for row in texts]
+    prints = np.frombuffer(b"".join(digests), "<u8")
+    np.save(row_index_file(records), prints.view([("fingerprint", "<u8")]))
+
+
+def test_training_rows_are_found_by_an_older_versions_row_index(tmp_path, monkeypatch) -> None:
+    folder = compiled(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    trained = folder / "both-train.jsonl"
+    rows = trained.read_text(encoding="utf-8").splitlines()[:3]
+    (tmp_path / "mine.jsonl").write_text("\n".join([*rows, json.dumps({"instruction": "?", "output": "!"})]))
+
+    def examples() -> object:
+        dataset = read_datasets((), (tmp_path / "mine.jsonl",))[0]
+        return (training_rows_of(dataset, 4) or {}).get("examples")
+
+    before = examples()
+    with_older_row_index(trained)
+    assert examples() == before == 3
+    trained.write_text("\n".join(rows))
+    with raises(ContentError, "both-train.jsonl"):
+        examples()
 
 
 def test_broken_manifests_of_other_datasets_do_not_matter(tmp_path, monkeypatch) -> None:
