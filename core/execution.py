@@ -1,33 +1,32 @@
-"""An ordered map of work items: in this process, or in local processes that each have a slot of the machine.
+"""An ordered map of work items: in this process, in local processes, or on a Ray cluster.
 
 An item is a module-level function with arguments that can be pickled. It reads and writes files and returns a
 small record. It leaves the same files if it runs twice, so that the item of a lost process runs again, and a
-map that was cut off resumes. Items are drawn when a slot is free, and no slot is filled while the caller
-works on a result. Results come in the order of the items.
+map that was cut off resumes. Results come in the order of the items, which are drawn when a worker can take
+one.
+
+`InThisProcess` is here, `LocalProcesses` and `ForkedProcesses` are in core/local_processes.py, `RayCluster`
+is in core/ray_cluster.py.
 """
 
-import contextlib
-import ctypes
-import os
+import itertools
 import pickle
-import signal
-import subprocess
-import sys
-import tempfile
 import time
+import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import IO, Any
+from functools import cached_property
+from types import TracebackType
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
-from tuneyard.core.checkout import python_path
-from tuneyard.core.errors import RequestError, TuneyardError, describe_os_error
+from tuneyard.core.errors import ContentError, RequestError, TuneyardError, describe_os_error
 
-GRACE = 20.0  # seconds that a process gets to end by itself after SIGTERM
 ATTEMPTS = 2  # of an item whose process is lost: the second loss is not by chance
 HELD_EVERY = 1.0  # seconds between two looks at the items that another process works on
-POLL_EVERY = 0.1  # seconds
-_PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
+AHEAD = 64  # items that may be drawn before the result of the first of them is taken
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class HeldError(RequestError):
@@ -39,6 +38,15 @@ def _always() -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Resources:
+    """What an item takes on a node of a cluster; memory in bytes. On one machine a slot decides."""
+
+    cpus: float = 1
+    gpus: float = 0
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class WorkItem:
     """A call. `is_free` is asked in this process before it starts, and must be quick."""
 
@@ -46,6 +54,27 @@ class WorkItem:
     function: Callable[..., object]
     arguments: tuple[object, ...]
     is_free: Callable[[], bool] = _always
+    resources: Resources = Resources()
+
+
+class Common:
+    """An argument that many items share. It is sent to each worker once; the function receives `value`.
+
+    A fork inherits a value that was made before the fork. Such a value need not be picklable.
+    """
+
+    living: ClassVar["weakref.WeakValueDictionary[int, Common]"] = weakref.WeakValueDictionary()
+    _numbers = itertools.count()
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.number = next(Common._numbers)
+        Common.living[self.number] = self
+
+    @cached_property
+    def pickled(self) -> bytes:
+        """The value as it is sent, pickled once."""
+        return pickle.dumps(self.value, pickle.HIGHEST_PROTOCOL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +82,7 @@ class Slot:
     """A part of this machine that one item has at a time: its name, and the variables that assign it."""
 
     name: str
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +93,22 @@ class WorkResult:
     record: Any = None
     error: str = ""
     output: str = ""
+    exit_code: int = 0
+
+    def record_or_raise(self) -> Any:
+        """The record. An item that failed raises its error here."""
+        if self.error and self.exit_code == RequestError.exit_code:
+            raise RequestError(self.error)
+        if self.error:
+            raise ContentError(self.error)
+        return self.record
 
 
 class Observer:
     """Follows a map. This one shows nothing."""
 
     def started(self, name: str, slot: Slot | None) -> None:
-        """An item starts: in a slot, or in this process."""
+        """An item starts: in a slot, or in this process. On a cluster it may wait there for a node."""
 
     def ended(self, result: WorkResult) -> None:
         """An item has ended. Results come here at once, in any order."""
@@ -85,8 +123,44 @@ class Observer:
         """Nothing runs here, since other processes work on the items that are left."""
 
 
+SILENT = Observer()
+
+
+class Executor(ABC):
+    """Runs work items. Leaving it (`with`) ends its workers, also after an exception or a signal."""
+
+    workers: int
+    """How many items run side by side."""
+
+    @abstractmethod
+    def map(
+        self, items: Iterable[WorkItem], observer: Observer = SILENT, ahead: int = AHEAD
+    ) -> Generator[WorkResult]:
+        """Run items and yield their results in the order of the items. One map at a time.
+
+        An item that fails does not end the others. At most `ahead` items are drawn and not yet yielded.
+        Closing the generator ends the items that run.
+        """
+
+    def check_paths(  # noqa: B027  # nothing to check on one machine
+        self, inputs: Sequence[object] = (), outputs: Sequence[object] = ()
+    ) -> None:
+        """Check that every worker reads these inputs and writes to these folders. `RequestError` if not."""
+
+    def close(self) -> None:  # noqa: B027  # this process has no workers
+        """End all workers."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 @dataclass(slots=True)
-class _Attempt:
+class Attempt:
     """An item that waits for its turn: its place in the order, and how often its process was lost."""
 
     place: int
@@ -94,16 +168,26 @@ class _Attempt:
     losses: int = 0
 
 
-class _Queue:
-    """Items that have not ended. Those that another process works on are held back until they are free."""
+class WorkQueue:
+    """Items that have not ended, and the results that wait for an earlier one.
 
-    def __init__(self, items: Iterable[WorkItem]) -> None:
+    Items that another process works on are held back until they are free.
+    """
+
+    def __init__(self, items: Iterable[WorkItem], ahead: int) -> None:
         self._items = enumerate(items)
-        self._held: list[_Attempt] = []
+        self._ahead = ahead
+        self._drawn = 0
+        self._returned: list[Attempt] = []
+        self._held: list[Attempt] = []
         self._looked = 0.0  # when the held items were last asked
+        self._results: dict[int, WorkResult] = {}
+        self._next_place = 0  # of the result that is yielded next
 
-    def next_free(self) -> _Attempt | None:
+    def next_free(self) -> Attempt | None:
         """Take the first item that can run now; None if there is none."""
+        if self._returned:
+            return self._returned.pop(0)
         if time.monotonic() - self._looked >= HELD_EVERY:
             self._looked = time.monotonic()
             for attempt in self._held:
@@ -111,229 +195,144 @@ class _Queue:
                     self._held.remove(attempt)
                     self._looked = 0.0  # the next may be free too
                     return attempt
-        for place, item in self._items:
-            attempt = _Attempt(place, item)
-            if item.is_free():
+        while self._drawn - self._next_place < self._ahead:
+            place_and_item = next(self._items, None)
+            if place_and_item is None:
+                return None
+            self._drawn += 1
+            attempt = Attempt(*place_and_item)
+            if attempt.item.is_free():
                 return attempt
             self._held.append(attempt)
         return None
 
-    def put_back(self, attempt: _Attempt) -> None:
+    def give_back(self, attempt: Attempt) -> None:
+        """Return an item that was taken and has not started. It is the next to run."""
+        self._returned.append(attempt)
+
+    def put_back(self, attempt: Attempt) -> None:
         """Hold an item back that could not run after all, for `HELD_EVERY` seconds or more."""
         self._looked = time.monotonic()
         self._held.append(attempt)
         self._held.sort(key=lambda held: held.place)
 
+    def pause(self) -> None:
+        """Wait until the items that are held back may be asked again."""
+        time.sleep(HELD_EVERY)
+
     def held_names(self) -> list[str]:
         """Names of the items that are held back."""
         return [attempt.item.name for attempt in self._held]
 
-
-class _InOrder:
-    """Yields results in the order of the items."""
-
-    def __init__(self) -> None:
-        self._results: dict[int, WorkResult] = {}
-        self._next = 0
-
-    def add(self, place: int, result: WorkResult) -> Iterator[WorkResult]:
+    def add(self, attempt: Attempt, result: WorkResult) -> Iterator[WorkResult]:
         """Add a result; yield those whose predecessors have all been yielded."""
-        self._results[place] = result
-        while self._next in self._results:
-            yield self._results.pop(self._next)
-            self._next += 1
+        self._results[attempt.place] = result
+        while self._next_place in self._results:
+            next_result = self._results.pop(self._next_place)
+            self._next_place += 1
+            yield next_result
 
+    def settle(self, attempt: Attempt, reply: "Reply", output: str, observer: Observer) -> WorkResult | None:
+        """Result of an item that was called; None if it was put back, since another process holds its files.
 
-def run_here(items: Iterable[WorkItem], observer: Observer) -> Generator[WorkResult]:
-    """Run items in this process, one after the other."""
-    queue, in_order = _Queue(items), _InOrder()
-    while True:
-        attempt = queue.next_free()
-        if attempt is None:
-            held = queue.held_names()
-            if not held:
-                return
-            observer.waiting(held)
-            time.sleep(HELD_EVERY)
-            continue
-        item = attempt.item
-        observer.started(item.name, None)
-        reply = call(item.function, item.arguments)
+        `observer` is told of both.
+        """
+        name = attempt.item.name
         if reply.is_held:
-            observer.held(item.name)
-            queue.put_back(attempt)
-            continue
-        result = WorkResult(item.name, reply.record, reply.error)
-        observer.ended(result)
-        yield from in_order.add(attempt.place, result)
-
-
-def run_processes(
-    items: Iterable[WorkItem], slots: Sequence[Slot], observer: Observer
-) -> Generator[WorkResult]:
-    """Run each item in a new process, as many at a time as there are slots.
-
-    Whatever ends this process ends the items' processes: an exception, a signal, kill -9.
-    """
-    queue, in_order = _Queue(items), _InOrder()
-    free = list(slots)
-    running: list[_WorkProcess] = []
-    try:
-        while True:
-            while free:
-                attempt = queue.next_free()
-                if attempt is None:
-                    break
-                slot = free.pop(0)
-                observer.started(attempt.item.name, slot)
-                running.append(_WorkProcess(attempt, slot))
-            if not running:
-                held = queue.held_names()
-                if not held:
-                    return
-                observer.waiting(held)
-            time.sleep(POLL_EVERY)
-            for process in list(running):
-                if process.poll() is None:
-                    continue
-                running.remove(process)
-                free.append(process.slot)
-                free.sort(key=slots.index)
-                result = _result_of(process, queue, observer)
-                if result is not None:
-                    observer.ended(result)
-                    yield from in_order.add(process.attempt.place, result)
-    finally:
-        end_processes([process.popen for process in running])
-
-
-def _result_of(process: "_WorkProcess", queue: _Queue, observer: Observer) -> WorkResult | None:
-    """Result of a process that has ended; None if its item was put back to run again."""
-    attempt = process.attempt
-    name = attempt.item.name
-    reply, output = process.reply(), process.output()
-    if reply is None:
-        reason = process.end_reason()
-        attempt.losses += 1
-        if process.popen.returncode < 0 and attempt.losses < ATTEMPTS:
-            observer.lost(name, reason)
-            queue.put_back(attempt)
+            observer.held(name)
+            self.put_back(attempt)
             return None
-        lines = [line for line in output.splitlines() if line.strip()]
-        last_line = "it printed nothing"
-        if lines:
-            last_line = lines[-1]
-        return WorkResult(name, error=f"its process {reason}: {last_line}", output=output)
-    if reply.is_held:
-        observer.held(name)
-        queue.put_back(attempt)
-        return None
-    return WorkResult(name, reply.record, reply.error, output)
+        result = WorkResult(name, reply.record, reply.error, output, reply.exit_code)
+        observer.ended(result)
+        return result
+
+    def settle_lost(
+        self, attempt: Attempt, reason: str, output: str, observer: Observer
+    ) -> WorkResult | None:
+        """Result of an item whose process was lost; None if the item was put back to run again."""
+        attempt.losses += 1
+        if attempt.losses < ATTEMPTS:
+            observer.lost(attempt.item.name, reason)
+            self.put_back(attempt)
+            return None
+        return self.settle(attempt, Reply(error=no_reply(reason, output), exit_code=1), output, observer)
+
+
+def no_reply(reason: str, output: str) -> str:
+    """Error of an item whose process ended without a reply: the reason, and the last line it printed."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    last_line = "it printed nothing"
+    if lines:
+        last_line = lines[-1]
+    return f"its process {reason}: {last_line}"
 
 
 @dataclass(frozen=True, slots=True)
-class CallResult:
+class Reply:
     """What came of a call: a record, an error that a user can act on, or that it is for later."""
 
     record: Any = None
     error: str = ""
+    exit_code: int = 0
     is_held: bool = False
 
 
-def call(function: Callable[..., object], arguments: tuple[object, ...]) -> CallResult:
+def call(function: Callable[..., object], arguments: Sequence[object]) -> Reply:
     """Call an item's function. Errors that a user can act on become its reply; others are raised."""
     try:
-        return CallResult(function(*arguments))
+        return Reply(function(*arguments))
     except HeldError:
-        return CallResult(is_held=True)
+        return Reply(is_held=True)
     except TuneyardError as error:
-        return CallResult(error=str(error))
+        return Reply(error=str(error), exit_code=error.exit_code)
     except OSError as error:
-        return CallResult(error=describe_os_error(error))
+        return Reply(error=describe_os_error(error), exit_code=RequestError.exit_code)
+    except MemoryError:
+        return Reply(error="out of memory; use fewer workers, or a machine with more", exit_code=1)
 
 
-@dataclass(slots=True)
-class _WorkProcess:
-    """A process of core/work_process.py that runs one item in a slot, in a session of its own."""
+class InThisProcess(Executor):
+    """Runs items in this process, one after the other, with nothing pickled."""
 
-    attempt: _Attempt
-    slot: Slot
-    popen: "subprocess.Popen[bytes]" = field(init=False)
-    _reply: IO[bytes] = field(init=False)
-    _output: IO[bytes] = field(init=False)
+    workers = 1
 
-    def __post_init__(self) -> None:
-        self._reply = tempfile.TemporaryFile()  # noqa: SIM115  # closed when it is read
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115
-        item = self.attempt.item
-        variables = {**self.slot.environment, "PYTHONPATH": python_path(), "TQDM_DISABLE": "1"}
-        with tempfile.TemporaryFile() as question:
-            pickle.dump((item.function, item.arguments), question)
-            question.seek(0)
-            module = ["-P", "-m", "tuneyard.core.work_process"]
-            self.popen = subprocess.Popen(
-                [sys.executable, *module, str(os.getpid()), str(self._reply.fileno())],
-                stdin=question,
-                stdout=self._output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **variables},
-                pass_fds=(self._reply.fileno(),),
-                start_new_session=True,
-            )
-
-    def poll(self) -> int | None:
-        """Exit code, None while it runs."""
-        return self.popen.poll()
-
-    def reply(self) -> CallResult | None:
-        """CallResult of a process that has ended; None if it left none."""
-        with self._reply:
-            self._reply.seek(0)
-            content = self._reply.read()
-        if not content or self.popen.returncode:
-            return None
-        reply: CallResult = pickle.loads(content)
-        return reply
-
-    def output(self) -> str:
-        """What a process that has ended printed."""
-        with self._output:
-            self._output.seek(0)
-            return self._output.read().decode("utf-8", errors="replace")
-
-    def end_reason(self) -> str:
-        """How a process ended that left no reply."""
-        code = self.popen.returncode
-        if code < 0:
-            return f"was ended by {signal.Signals(-code).name}"
-        return f"ended with exit code {code}"
+    def map(
+        self, items: Iterable[WorkItem], observer: Observer = SILENT, ahead: int = AHEAD
+    ) -> Generator[WorkResult]:
+        """Run each item when its result is wanted."""
+        queue = WorkQueue(items, ahead)
+        while True:
+            attempt = queue.next_free()
+            if attempt is None:
+                held = queue.held_names()
+                if not held:
+                    return
+                observer.waiting(held)
+                queue.pause()
+                continue
+            item = attempt.item
+            observer.started(item.name, None)
+            arguments = [
+                argument.value if isinstance(argument, Common) else argument for argument in item.arguments
+            ]
+            result = queue.settle(attempt, call(item.function, arguments), "", observer)
+            if result is not None:
+                yield from queue.add(attempt, result)
 
 
-def end_processes(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """End the process groups of processes that still run: SIGTERM to all, SIGKILL after a grace period."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        for process in processes:
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, sign)
-        deadline = time.monotonic() + GRACE + 10  # a process that ends others gives them GRACE
-        for process in processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
+_kept: dict[Callable[..., Any], tuple[object, Any]] = {}
 
 
-def end_with(parent: int) -> None:
-    """End this process by SIGTERM when the process `parent` ends, even by kill -9.
+def once_per_worker(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """Keep what a function returned in this worker, such as a loaded model, for the same arguments.
 
-    `SystemExit` unwinds it, so that it ends the processes that it has started.
+    For other arguments the old value is let go before the function is called: two models may not fit.
     """
-    signal.signal(signal.SIGTERM, _leave)
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before the kernel knew that we want to be told
-        raise SystemExit(128 + signal.SIGTERM)
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the kernel tells of each of the parent's threads
-    raise SystemExit(128 + signal.SIGTERM)
+    key = (arguments, options)
+    if function in _kept and _kept[function][0] == key:
+        value: T = _kept[function][1]
+        return value
+    _kept.pop(function, None)
+    value = function(*arguments, **options)
+    _kept[function] = (key, value)
+    return value

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.checkout import python_path
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.execution import GRACE, end_processes, end_with
 from tuneyard.core.packages import set_up_command
+from tuneyard.core.processes import GRACE, end_processes, end_with
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -12,16 +12,10 @@ from pathlib import Path
 import click
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.execution import (
-    Observer,
-    Slot,
-    WorkItem,
-    WorkResult,
-    end_processes,
-    run_here,
-    run_processes,
-)
+from tuneyard.core.execution import Executor, InThisProcess, Observer, Slot, WorkItem, WorkResult
 from tuneyard.core.files import read_object, write_json
+from tuneyard.core.local_processes import LocalProcesses
+from tuneyard.core.processes import end_processes
 from tuneyard.core.training_run import TRAINING
 from tuneyard.recipes.check import ask_check, quick_check
 from tuneyard.recipes.costs import schedule_of
@@ -114,11 +108,10 @@ def finish_points(
             arguments = (recipe, evaluation, not is_whole_machine)
             items[folder.name] = WorkItem(folder.name, finish, arguments, partial(is_free, folder))
     progress = SweepProgress(len(recipes), len(recipes) - len(items))
-    if is_whole_machine:
-        work_results = run_here(items.values(), progress)
-    else:
-        work_results = run_processes(items.values(), slots, progress)
-    with closing(work_results):
+    executor: Executor = InThisProcess()
+    if not is_whole_machine:
+        executor = LocalProcesses(slots)
+    with executor, closing(executor.map(items.values(), progress)) as work_results:
         for recipe in recipes:
             name = recipe.output_dir.name
             if name in items:

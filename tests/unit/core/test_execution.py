@@ -7,16 +7,36 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.messages import raises
 from tests.unit.recipes.test_launch import alive
 from tuneyard.core import execution
-from tuneyard.core.errors import ContentError
-from tuneyard.core.execution import HeldError, Observer, Slot, WorkItem, WorkResult, run_here, run_processes
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.execution import (
+    Common,
+    Executor,
+    HeldError,
+    InThisProcess,
+    Observer,
+    Slot,
+    WorkItem,
+    WorkResult,
+    once_per_worker,
+)
+from tuneyard.core.execution_options import executor_of
+from tuneyard.core.local_processes import ForkedProcesses, LocalProcesses
 
+EXECUTORS = {
+    "here": InThisProcess,
+    "interpreters": lambda: LocalProcesses(SLOTS),
+    "forks": lambda: ForkedProcesses(2),
+}
 SLOTS = [Slot("first", {"PART": "a"}), Slot("second", {"PART": "b"})]
 
 
@@ -63,6 +83,10 @@ def fail(kind: str) -> None:
         raise ContentError("row 3 is empty")
     if kind == "disk":
         raise OSError(28, "No space left on device", "out/x")
+    if kind == "request":
+        raise RequestError("no such file")
+    if kind == "memory":
+        raise MemoryError
     if kind == "defect":
         raise ZeroDivisionError("by nothing")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -95,14 +119,27 @@ def note_pid_and_sleep(file: Path) -> None:
         child.wait()
 
 
+@pytest.fixture(params=EXECUTORS)
+def executor(request) -> Iterator[Executor]:
+    with EXECUTORS[request.param]() as made:
+        yield made
+
+
+@pytest.fixture(params=["interpreters", "forks"])
+def processes(request) -> Iterator[Executor]:
+    with EXECUTORS[request.param]() as made:
+        yield made
+
+
 def test_outcomes_come_in_the_order_of_the_tasks_and_slots_are_never_shared() -> None:
     seconds = [0.6, 0.0, 0.0, 0.0]
     items = [WorkItem(str(number), slot_after, (time,)) for number, time in enumerate(seconds)]
     journal = Journal()
-    results = list(run_processes(items, SLOTS, journal))
+    with LocalProcesses(SLOTS) as executor:
+        results = list(executor.map(items, journal))
     assert [result.name for result in results] == ["0", "1", "2", "3"]
     assert {result.record for result in results} == {"a", "b"}
-    assert results[0].output == "slept 0.6 s\n"
+    assert [result.output for result in results] == [f"slept {time} s\n" for time in seconds]
     assert journal.lines.index("end 1") < journal.lines.index("end 0")
     assert journal.most_running == 2
     assert journal.slot_names == {"first", "second"}
@@ -116,33 +153,55 @@ def test_tasks_are_drawn_when_a_slot_is_free() -> None:
             drawn.append(number)
             yield WorkItem(str(number), slot_after, (0,))
 
-    results = run_processes(items(), SLOTS[:1], Observer())
-    next(results)
-    assert drawn == [0]  # none while the caller works on the first result
-    assert [result.name for result in results] == ["1", "2", "3"]
+    with LocalProcesses(SLOTS[:1]) as executor:
+        results = executor.map(items())
+        next(results)
+        assert drawn == [0]  # none while the caller works on the first result
+        assert [result.name for result in results] == ["1", "2", "3"]
 
 
-@pytest.mark.parametrize("run", [run_here, lambda *words: run_processes(words[0], SLOTS, words[1])])
-def test_a_task_that_fails_does_not_end_the_others(run) -> None:
-    items = [WorkItem(kind, fail, (kind,)) for kind in ("content", "disk")] + [
-        WorkItem("good", slot_after, (0,))
-    ]
-    results = list(run(items, Observer()))
+def test_no_more_items_are_drawn_than_may_be_ahead_of_the_first_result(processes) -> None:
+    drawn = []
+
+    def items():
+        for number in range(12):
+            drawn.append(number)
+            yield WorkItem(str(number), slot_after, (0.7 if number == 0 else 0.0,))
+
+    results = processes.map(items(), ahead=5)
+    assert next(results).name == "0"  # the second worker had the time for all others
+    assert len(drawn) == 5
+    assert [int(result.name) for result in results] == list(range(1, 12))
+
+
+def test_a_task_that_fails_does_not_end_the_others(executor) -> None:
+    items = [WorkItem(kind, fail, (kind,)) for kind in ("content", "disk", "request", "memory")]
+    items.append(WorkItem("good", slot_after, (0,)))
+    results = list(executor.map(items))
     errors = [result.error for result in results]
-    assert errors == ["row 3 is empty", "out/x: No space left on device", ""]
+    assert errors[:3] == ["row 3 is empty", "out/x: No space left on device", "no such file"]
+    assert errors[3].startswith("out of memory") and errors[4] == ""
+    assert [result.exit_code for result in results] == [1, 2, 2, 1, 0]
+    with pytest.raises(ContentError, match="row 3 is empty"):
+        results[0].record_or_raise()
+    with pytest.raises(RequestError, match="no such file"):
+        results[2].record_or_raise()
+    assert results[4].record_or_raise() == results[4].record
 
 
-def test_a_defect_in_a_process_has_its_reason_and_its_traceback() -> None:
-    (result,) = run_processes([WorkItem("x", fail, ("defect",))], SLOTS, Observer())
+def test_a_defect_in_a_process_has_its_reason_and_its_traceback(processes) -> None:
+    items = [WorkItem("x", fail, ("defect",)), *(WorkItem("y", slot_after, (0,)) for _ in range(4))]
+    result, *others = processes.map(items)
     assert result.error == "its process ended with exit code 1: ZeroDivisionError: by nothing"
     assert "Traceback" in result.output
+    assert [other.error for other in others] == [""] * 4
 
 
-def test_the_task_of_a_lost_process_runs_again_once(tmp_path, monkeypatch) -> None:
+def test_the_task_of_a_lost_process_runs_again_once(tmp_path, monkeypatch, processes) -> None:
     monkeypatch.setattr(execution, "HELD_EVERY", 0.05)
     journal = Journal()
     items = [WorkItem("once", die_once, (tmp_path / "mark",)), WorkItem("always", fail, ("kill",))]
-    once, always = run_processes(items, SLOTS, journal)
+    once, always = processes.map(items, journal)
     assert (once.record, once.error) == (7, "")
     assert "SIGKILL" in always.error
     assert sorted(line for line in journal.lines if line.startswith("lost")) == [
@@ -150,43 +209,142 @@ def test_the_task_of_a_lost_process_runs_again_once(tmp_path, monkeypatch) -> No
         "lost once: was ended by SIGKILL",
     ]
     assert journal.lines.count("start always") == 2
+    assert journal.running == 0
+
+
+def test_items_that_wait_in_a_lost_worker_are_not_blamed(tmp_path, monkeypatch) -> None:
+    """Both workers die twice, each with an item waiting: that one runs to its end all the same."""
+    monkeypatch.setattr(execution, "HELD_EVERY", 0.05)
+    names = ["kill", "kill", "good", "good", "kill", "kill", "good", "good"]
+    with ForkedProcesses(2) as executor:
+        items = [
+            WorkItem(name, slot_after if name == "good" else fail, (0 if name == "good" else name,))
+            for name in names
+        ]
+        results = list(executor.map(items))
+    assert [result.name for result in results] == names
+    assert [result.error == "" for result in results] == [name == "good" for name in names]
+
+
+class Heavy:
+    """Counts how often it is pickled."""
+
+    pickled = 0
+
+    def __reduce__(self):
+        Heavy.pickled += 1
+        return (str, ("heavy",))
+
+
+def describe(common: object, number: int) -> tuple[int, str, int]:
+    return os.getpid(), type(common).__name__, number
+
+
+def test_a_common_value_is_pickled_once_and_a_fork_inherits_it(processes) -> None:
+    Heavy.pickled = 0
+    common = Common(Heavy())
+    items = [WorkItem(str(number), describe, (common, number)) for number in range(20)]
+    records = [result.record_or_raise() for result in processes.map(items)]
+    assert [number for _, _, number in records] == list(range(20))
+    is_forked = isinstance(processes, ForkedProcesses)
+    assert {kind for _, kind, _ in records} == {"Heavy" if is_forked else "str"}
+    assert Heavy.pickled == (0 if is_forked else 1)
+    first_workers = {process for process, _, _ in records}
+    assert os.getpid() not in first_workers
+    later = Common(Heavy())  # made after the fork: it is sent, to each worker once
+    items = [WorkItem(str(number), describe, (later, number)) for number in range(20)]
+    records = [result.record_or_raise() for result in processes.map(items)]
+    assert {kind for _, kind, _ in records} == {"str"}
+    assert {process for process, _, _ in records} <= first_workers  # workers stay for the next map
+    assert Heavy.pickled == (1 if is_forked else 2)
+
+
+LOADED = []
+
+
+def load(name: str) -> str:
+    LOADED.append(name)
+    return name.upper()
+
+
+def use_model(name: str) -> tuple[str, int]:
+    return once_per_worker(load, name), len(LOADED)
+
+
+def test_a_model_is_loaded_once_per_worker_and_one_is_kept(executor) -> None:
+    LOADED.clear()
+    execution._kept.clear()  # a fork inherits what this process has loaded
+    executor = EXECUTORS["here"]() if isinstance(executor, InThisProcess) else type(executor)(_one(executor))
+    with executor:
+        names = ["a", "a", "a", "b", "b", "a"]
+        records = [r.record_or_raise() for r in executor.map([WorkItem(n, use_model, (n,)) for n in names])]
+    assert records == [("A", 1), ("A", 1), ("A", 1), ("B", 2), ("B", 2), ("A", 3)]
+
+
+def _one(executor: Executor) -> object:
+    return 1 if isinstance(executor, ForkedProcesses) else SLOTS[:1]
+
+
+def large(size: int, content: bytes) -> bytes:
+    return content[:1] * size
+
+
+def test_large_arguments_and_records_never_block_each_other(processes) -> None:
+    """A socket takes some 200 kB: both ends must read while they write."""
+    items = [WorkItem(str(n), large, (5_000_000, bytes([n]) * 5_000_000)) for n in range(6)]
+    for number, result in enumerate(processes.map(items)):
+        assert result.record == bytes([number]) * 5_000_000
+
+
+def test_two_maps_at_once_are_refused(processes) -> None:
+    first = processes.map([WorkItem(str(n), slot_after, (0.2 * n,)) for n in range(2)])
+    next(first)
+    with pytest.raises(RuntimeError):
+        next(processes.map([WorkItem("x", slot_after, (0,))]))
+    first.close()
+    assert [result.name for result in processes.map([WorkItem("x", slot_after, (0,))])] == ["x"]
 
 
 @pytest.mark.parametrize("asks", [True, False], ids=["asked before", "found out"])
-@pytest.mark.parametrize("here", [True, False])
 def test_a_task_that_another_process_holds_is_taken_when_it_is_free(
-    tmp_path, monkeypatch, asks, here
+    tmp_path, monkeypatch, asks, executor
 ) -> None:
     monkeypatch.setattr(execution, "HELD_EVERY", 0.05)
     lock = tmp_path / "lock"
     lock.touch()
-    holder = lock.open()
-    fcntl.flock(holder, fcntl.LOCK_EX)
-
-    def is_free() -> bool:
-        try:
-            return hold_for_others(lock) == "ran"
-        except HeldError:
-            return False
+    holder = subprocess.Popen(["flock", "--no-fork", lock, "sleep", "60"])
+    deadline = time.monotonic() + 20
+    while is_free(lock):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
     class Releasing(Journal):
         def waiting(self, names: list[str]) -> None:
             super().waiting(names)
-            holder.close()
+            holder.kill()
+            holder.wait()
 
         def held(self, name: str) -> None:
             super().held(name)
-            holder.close()
+            holder.kill()
+            holder.wait()
 
     held = WorkItem("held", hold_for_others, (lock,))
     if asks:
-        held = WorkItem("held", hold_for_others, (lock,), is_free)
+        held = WorkItem("held", hold_for_others, (lock,), partial(is_free, lock))
     items = [held, WorkItem("other", slot_after, (0,))]
     journal = Releasing()
-    results = list(run_here(items, journal) if here else run_processes(items, SLOTS, journal))
+    results = list(executor.map(items, journal))
     assert [(result.name, result.error) for result in results] == [("held", ""), ("other", "")]
     assert journal.lines.index("end other") < journal.lines.index("end held")
     assert ("waiting held" if asks else "held held") in journal.lines
+
+
+def is_free(lock: Path) -> bool:
+    try:
+        return hold_for_others(lock) == "ran"
+    except HeldError:
+        return False
 
 
 def test_an_item_that_is_held_again_and_again_is_tried_with_pauses(monkeypatch) -> None:
@@ -198,7 +356,7 @@ def test_an_item_that_is_held_again_and_again_is_tried_with_pauses(monkeypatch) 
         if len(tries) < 4:
             raise HeldError("held")
 
-    list(run_here([WorkItem("held", held_at_first, ())], Observer()))
+    list(InThisProcess().map([WorkItem("held", held_at_first, ())]))
     pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
     assert len(pauses) == 3 and min(pauses) > 0.15
 
@@ -208,9 +366,23 @@ def end_without_a_last_line(code: int) -> None:
     os._exit(code)
 
 
-def test_the_reason_of_a_lost_process_is_its_last_line_with_text() -> None:
-    (result,) = run_processes([WorkItem("x", end_without_a_last_line, (3,))], SLOTS, Observer())
+def test_the_reason_of_a_lost_process_is_its_last_line_with_text(processes) -> None:
+    (result,) = processes.map([WorkItem("x", end_without_a_last_line, (3,))])
     assert result.error == "its process ended with exit code 3: the reason"
+
+
+def test_a_worker_that_is_killed_between_maps_is_replaced(processes) -> None:
+    items = [WorkItem(str(n), describe, (None, n)) for n in range(2)]
+    for process in {result.record[0] for result in processes.map(items)}:
+        os.kill(process, signal.SIGKILL)
+    assert [result.error for result in processes.map(items)] == ["", ""]
+
+
+def test_leaving_ends_idle_workers(processes) -> None:
+    (result,) = processes.map([WorkItem("x", describe, (None, 0))])
+    assert alive(result.record[0])
+    processes.close()
+    assert not alive(result.record[0])
 
 
 def numbers(file: Path, process: "subprocess.Popen[bytes]") -> list[int]:
@@ -222,16 +394,18 @@ def numbers(file: Path, process: "subprocess.Popen[bytes]") -> list[int]:
     return [int(word) for word in file.read_text().split()]
 
 
+@pytest.mark.parametrize("kind", ["interpreters", "forks"])
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_whatever_ends_the_map_ends_its_tasks_and_what_they_have_started(tmp_path, sign) -> None:
+def test_whatever_ends_the_map_ends_its_tasks_and_what_they_have_started(tmp_path, sign, kind) -> None:
     code = f"""
 import signal, sys
 from pathlib import Path
-from tests.unit.core.test_execution import SLOTS, note_pid_and_sleep
-from tuneyard.core.execution import Observer, WorkItem, run_processes
+from tests.unit.core.test_execution import EXECUTORS, note_pid_and_sleep
+from tuneyard.core.execution import WorkItem
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 files = [Path({str(tmp_path)!r}, name) for name in "ab"]
-list(run_processes([WorkItem(file.name, note_pid_and_sleep, (file,)) for file in files], SLOTS, Observer()))
+with EXECUTORS[{kind!r}]() as executor:
+    list(executor.map([WorkItem(file.name, note_pid_and_sleep, (file,)) for file in files]))
 """
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
     started = [number for name in "ab" for number in numbers(tmp_path / name, process)]
@@ -241,3 +415,12 @@ list(run_processes([WorkItem(file.name, note_pid_and_sleep, (file,)) for file in
     while any(alive(number) for number in started):
         assert time.monotonic() < deadline, "an item outlived the map"
         time.sleep(0.05)
+
+
+def test_both_options_at_once_are_refused_and_one_worker_is_this_process() -> None:
+    with raises(RequestError, "--workers", "--ray"):
+        executor_of(2, "auto")
+    assert isinstance(executor_of(None, None), InThisProcess)
+    assert isinstance(executor_of(1, None, default=4), InThisProcess)
+    with executor_of(None, None, default=3) as executor:
+        assert isinstance(executor, ForkedProcesses) and executor.workers == 3
