@@ -170,13 +170,18 @@ SPOILED_LOGS = {
 
 
 class Hostile:
-    """Answers with `proper`; from completion number `spoil_from` on it sends the pieces of `spoil`."""
+    """Answers with `proper`; from completion number `spoil_from` on it sends the pieces of `spoil`.
+
+    With another `spoiled_path`, requests whose path contains it are counted and spoiled instead.
+    """
 
     def __init__(self, proper: Callable[[str, Answer | None], object]) -> None:
         self.proper = proper
         self.spoil: Callable[[bytes], Pieces] | None = None
         self.spoil_from = 0
+        self.spoiled_path = "completion"
         self.completions = 0
+        self.paths: list[str] = []
         self.stopped = threading.Event()
         self.lock = threading.Lock()
 
@@ -184,7 +189,8 @@ class Hostile:
         """The answer to a request."""
         answer = self.proper(path, body)
         data = json.dumps({"error": "unknown"} if answer is None else answer).encode()
-        if "completion" in path:
+        self.paths.append(path)
+        if self.spoiled_path in path:
             with self.lock:
                 self.completions += 1
                 is_spoiled = self.completions > self.spoil_from

@@ -9,23 +9,18 @@ and give the log-probabilities of what they read (`prompt_logprobs`, `echo`).
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.warn import warn
 from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.endpoint import (
-    BAD_REQUEST,
-    FORBIDDEN,
-    UNAUTHORIZED,
     Endpoint,
     Result,
-    any_json,
-    get,
-    is_llama_cpp,
+    ServerReport,
     json_object,
-    list_models,
+    read_report,
 )
 from tuneyard.eval.backends.scorers import (
     Fields,
@@ -49,6 +44,7 @@ TOPS = (20, 5)  # the same for vLLM, which refuses more than its --max-logprobs
 FORCING = 1e6  # added to a logit
 IMPOSSIBLE = -9000.0  # below it are the numbers for a probability of 0: -9999, the least float
 UNDERFLOW = math.log(2.0**-149)  # the bound for those: the least probability in fp32
+NO_LIMIT = 1 << 30  # tokens: the server itself refuses prompts that are too long
 SLACK = 0.5  # nats by which two requests may differ: one of them may use another batch size
 LARGEST_SUM = 1.02  # of probabilities: fp16 rounds each
 SAMPLE = "Is the answer yes or no? It may be."
@@ -93,8 +89,8 @@ class LabelSource(Protocol):
     def exact(self, client: "httpx.Client", ids: Ids, after: int, /) -> float:
         """Sum the log-probabilities of the ids from place `after` on."""
 
-    def identity(self) -> dict[str, object]:
-        """What must stay the same during a run: the model, its size, its adapters."""
+    def identity(self, report: ServerReport, /) -> dict[str, object]:
+        """The part of a report that must stay the same during a run: the model, its size, its adapters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,17 +159,16 @@ class LlamaCpp:
             return {}
         return {"logit_bias": [[self.whole, FORCING]]}
 
-    def identity(self) -> dict[str, object]:
+    def identity(self, report: ServerReport) -> dict[str, object]:
         """Name and path of the file, build, chat template, sizes, and the scales of adapters.
 
         Requests can change the scales. A server that starts again can have another template.
         """
-        root = self.endpoint.connection.root
-        props = get(self.endpoint.connection, f"{root}/props") or {}
-        adapters = get(self.endpoint.connection, f"{root}/lora-adapters", any_json)
-        metas = [entry.get("meta") for entry in list_models(self.endpoint.connection)]
         names = ("model_path", "model_alias", "build_info", "chat_template")
-        return {**{name: props.get(name) for name in names}, "models": metas, "adapters": adapters}
+        identity = {name: (report.props or {}).get(name) for name in names}
+        identity["models"] = [entry.get("meta") for entry in report.models]
+        identity["adapters"] = [asdict(adapter) for adapter in report.adapters]
+        return identity
 
     def post(
         self,
@@ -233,12 +228,12 @@ class Completions:
 
         return self.endpoint.post(client, self._address, body, read)
 
-    def identity(self) -> dict[str, object]:
+    def identity(self, report: ServerReport) -> dict[str, object]:
         """The model's entry in /models, without what differs from one request to the next."""
-        for entry in list_models(self.endpoint.connection):
-            if entry.get("id") == self.endpoint.model:
-                return {name: entry.get(name) for name in ("id", "root", "parent", "max_model_len", "meta")}
-        return {}
+        entry = report.entry(self.endpoint.model)
+        if not entry:
+            return {}
+        return {name: entry.get(name) for name in ("id", "root", "parent", "max_model_len", "meta")}
 
     @property
     def _address(self) -> str:
@@ -363,10 +358,10 @@ class ChoiceServer:
 
 def check_identity(source: LabelSource, facts: Mapping[str, object]) -> None:
     """`RequestError` if the server has another model than the one with these `facts`."""
-    now = source.identity()
+    connection = source.endpoint.connection
+    now = source.identity(read_report(connection, asks_props=isinstance(source, LlamaCpp)))
     if now != facts:
         changed = [name for name in now if now[name] != facts.get(name)]
-        connection = source.endpoint.connection
         raise RequestError(
             f"{connection.url}: its model changed during the run ({', '.join(changed) or 'gone'}). "
             f"Serve the first one; {connection.again}"
@@ -415,32 +410,24 @@ def label_scores(
 
 
 def open_choice_server(
-    endpoint: Endpoint, tokenizer: "PreTrainedTokenizerBase", ends: Sequence[int]
+    endpoint: Endpoint, report: ServerReport, tokenizer: "PreTrainedTokenizerBase", ends: Sequence[int]
 ) -> ChoiceServer:
     """Find out how the server gives log-probabilities. `RequestError` with the reason if it gives none."""
     connection, model = endpoint.connection, endpoint.model
-    props = get(connection, f"{connection.root}/props")
     sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
     engine: LabelSource
-    if is_llama_cpp(props):
+    if report.props is not None:
         engine = LlamaCpp(endpoint, sample[0])
         tokenizing: dict[str, object] = {"content": SAMPLE, "add_special": False}
-        settings = props["default_generation_settings"]
-        context = settings.get("n_ctx") if isinstance(settings, dict) else None
-        slots = props.get("total_slots")
-        if type(slots) is int and slots > 0:
-            connection.throttle.bound(slots)
+        if report.slots is not None:
+            connection.throttle.bound(report.slots)
         _check_llama_cpp(engine, sample)
     else:
         engine = _completions(endpoint, sample)
         tokenizing = {"model": model, "prompt": SAMPLE, "add_special_tokens": False}
-        models = list_models(connection)
-        lengths = [entry.get("max_model_len") for entry in models if entry.get("id") == model]
-        context = lengths[0] if lengths else None
     _check_tokenizer(endpoint, tokenizing, sample)
-    if type(context) is not int or context <= 0:
-        context = 1 << 30  # the server itself refuses prompts that are too long
-    return ChoiceServer(connection, tokenizer, ends, engine, context, engine.identity())
+    context = report.context(model) or NO_LIMIT
+    return ChoiceServer(connection, tokenizer, ends, engine, context, engine.identity(report))
 
 
 def _check_llama_cpp(engine: LlamaCpp, sample: Ids) -> None:
@@ -477,7 +464,7 @@ def _completions(endpoint: Endpoint, sample: Ids) -> Completions:
                 answer = ask(each.body)
                 each.read(answer, sample, 1)
             except RefusedError as error:
-                if error.status in (UNAUTHORIZED, FORBIDDEN) or error.status < BAD_REQUEST:
+                if error.is_of_all_requests:
                     raise RequestError(f"{url}: {error}") from error
                 reasons.append(f"{name}: {error}")
             except BROKEN as error:

@@ -31,6 +31,7 @@ MOST_BYTES = 1 << 24  # of an answer
 SOON = 0.5  # seconds for the requests that fail together
 SHOWN_BYTES = 200  # of the answer to a refused request
 SHOWN_LOCATION = 300  # characters of an address
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 400, 401, 403
 NOT_FOUND, TOO_MANY_REQUESTS, NOT_IMPLEMENTED, UNAVAILABLE = 404, 429, 501, 503
 FIRST_AT_ONCE, MOST_AT_ONCE = 2, 32
 KEY, NO_KEY = "OPENAI_API_KEY", "none"
@@ -114,6 +115,11 @@ class RefusedError(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+    @property
+    def is_of_all_requests(self) -> bool:
+        """True if every request would get it: a redirect, an answer in another form, or a wrong key."""
+        return self.status < BAD_REQUEST or self.status in (UNAUTHORIZED, FORBIDDEN)
 
 
 class UnreadableError(RequestError):

@@ -4,16 +4,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.warn import warn_once
 from tuneyard.eval.backends.connection import Connection, RefusedError, UnreadableError
 
 if TYPE_CHECKING:
     import httpx
 
 GGUF = ".gguf"
-BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 400, 401, 403
 HTML = (b"<html", b"<!doctype html")
 SHOWN = 60  # bytes of an answer that is not what it should be
 SHOWN_NAMES = 10
@@ -74,9 +74,17 @@ class Endpoint:
         return self.connection.request(client, address, named, parse, place or about)
 
     def _check_model(self, name: object) -> None:
-        """`RequestError` if an answer comes from another model than the answers before."""
+        """`RequestError` if an answer comes from another model than the answers before.
+
+        A warning if the first one names another model than was asked for. A path's last part is enough.
+        """
         if not isinstance(name, str):
             return
+        if not self.answering and Path(name).name != Path(self.model).name:
+            warn_once(
+                f"{self.connection.url}: asked for {show_value(self.model)}, it answers as "
+                f"{show_value(name)}: check that it serves the right model"
+            )
         self.answering.add(name)
         if len(self.answering) > 1:
             names = " and ".join(sorted(map(show_value, self.answering)))
@@ -112,7 +120,7 @@ def _get_readable(connection: Connection, address: str, read: Callable[[bytes], 
         try:
             return connection.request(client, address, None, lambda data: _flat(read(data)), place)
         except RefusedError as error:
-            if error.status in (UNAUTHORIZED, FORBIDDEN) or error.status < BAD_REQUEST:
+            if error.is_of_all_requests:
                 raise RequestError(f"{address}: {error}") from error
             return None
 
@@ -133,16 +141,8 @@ def _flat(value: Any) -> Any:
     return value
 
 
-def list_models(connection: Connection) -> list[dict[str, Any]]:
-    """Entries of the server's list of models, [] if it answers none. `RequestError` as in `get`."""
-    try:
-        return _models(connection)
-    except UnreadableError:
-        return []
-
-
 def _models(connection: Connection) -> list[dict[str, Any]]:
-    """The same as `list_models`. `UnreadableError` if the server answers no JSON object."""
+    """Entries of the server's list of models. `UnreadableError` if the server answers no JSON object."""
     address = f"{connection.url}/models"
     listed = _get_readable(connection, address, json_object) or {}
     entries = listed.get("data")
@@ -162,22 +162,6 @@ def _models(connection: Connection) -> list[dict[str, Any]]:
 def writable(text: str) -> str:
     """Replace halves of characters: JSON can have them, a file cannot."""
     return text.encode(errors="replace").decode()
-
-
-def _models_for(connection: Connection, name: str) -> list[dict[str, Any]]:
-    """The same as `list_models`. `RequestError` if there are none, and no name to do without them."""
-    if name:
-        return list_models(connection)
-    try:
-        models = _models(connection)
-    except UnreadableError as error:
-        raise RequestError(
-            f"{connection.url}: /models gives {error.problem}. Is --url the server's address before "
-            "/chat/completions, such as http://localhost:8000/v1?"
-        ) from error
-    if not models:
-        raise RequestError(f"{connection.url}: it lists no models: name one with --served-model NAME")
-    return models
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,24 +189,93 @@ class OfferedModel:
         return {"lora": [{"id": self.number, "scale": 1.0}]}
 
 
-def find_endpoint(connection: Connection, name: str, is_exact_name: bool) -> Endpoint:
+@dataclass(frozen=True, slots=True)
+class ServerReport:
+    """What a server reports of itself, read once.
+
+    `props` is llama.cpp's, None for other servers. `models` are the entries of /models, and
+    `models_problem` is what the server answers instead of such a list. `adapters` are llama.cpp's.
+    """
+
+    connection: Connection
+    props: Mapping[str, Any] | None
+    models: Sequence[Mapping[str, Any]]
+    models_problem: str
+    adapters: Sequence[OfferedModel]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the models in /models."""
+        return [entry["id"] for entry in self.models if isinstance(entry.get("id"), str)]
+
+    def entry(self, model: str) -> Mapping[str, Any]:
+        """The model's entry in /models, {} if there is none."""
+        for entry in self.models:
+            if entry.get("id") == model:
+                return entry
+        return {}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """llama.cpp's settings for requests that name none, {} for other servers."""
+        settings = (self.props or {}).get("default_generation_settings")
+        return settings if isinstance(settings, dict) else {}
+
+    @property
+    def slots(self) -> int | None:
+        """The requests that llama.cpp answers at the same time."""
+        return _positive((self.props or {}).get("total_slots"))
+
+    def context(self, model: str) -> int | None:
+        """Tokens of a request. None if the server does not report them."""
+        if self.props is not None:
+            return _positive(self.settings.get("n_ctx"))
+        return _positive(self.entry(model).get("max_model_len"))
+
+
+def _positive(value: object) -> int | None:
+    """A number above 0, None for anything else."""
+    return value if type(value) is int and value > 0 else None
+
+
+def read_report(connection: Connection, *, asks_props: bool = True) -> ServerReport:
+    """Ask a server what it is. `asks_props` is for servers that may be llama.cpp. Errors as in `get`."""
+    props = get(connection, f"{connection.root}/props") if asks_props else None
+    if props is not None and "default_generation_settings" not in props:  # another server's
+        props = None
+    models_problem = ""
+    try:
+        models = _models(connection)
+    except UnreadableError as error:
+        models, models_problem = [], error.problem
+    adapters = offered_adapters(connection) if props is not None else []
+    return ServerReport(connection, props, models, models_problem, adapters)
+
+
+def find_endpoint(report: ServerReport, name: str, is_exact_name: bool) -> Endpoint:
     """Find a model on a server, or an adapter of llama.cpp. `RequestError` if there is none of this name.
 
     Unless `is_exact_name`, the server's only model may have another name. A llama.cpp server that has
     adapters must read every prompt anew: it would reuse states of a prompt that it read with other adapters.
     """
-    models, adapters = _models_for(connection, name), offered_adapters(connection)
+    connection = report.connection
+    if not name and not report.models:
+        if report.models_problem:
+            raise RequestError(
+                f"{connection.url}: /models gives {report.models_problem}. Is --url the server's address "
+                "before /chat/completions, such as http://localhost:8000/v1?"
+            )
+        raise RequestError(f"{connection.url}: it lists no models: name one with --served-model NAME")
     settings: dict[str, object] = {}
-    if adapters:
+    if report.adapters:
         settings["cache_prompt"] = False
-    listed = [entry.get("id") for entry in models]
-    for adapter in adapters:
-        if is_exact_name and name not in listed and name in adapter.names:
-            model = served_name(connection, models, "", is_exact_name=False)
+    for adapter in report.adapters:
+        if is_exact_name and name not in report.names and name in adapter.names:
+            model = served_name(report, "", is_exact_name=False)
             return Endpoint(connection, model, {**settings, **adapter.settings})
-    model = served_name(connection, models, name, is_exact_name, adapters)
+    model = served_name(report, name, is_exact_name)
     applied = []
-    for adapter in adapters:
+    for adapter in report.adapters:
         is_named = is_exact_name and name in adapter.names
         if adapter.scale and not is_named:
             applied.append(adapter.name)
@@ -248,31 +301,17 @@ def offered_adapters(connection: Connection) -> list[OfferedModel]:
     return offers
 
 
-def is_llama_cpp(props: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
-    """True if the answer of /props (None: not offered) is that of llama.cpp's server."""
-    return props is not None and "default_generation_settings" in props
-
-
-def served_name(
-    connection: Connection,
-    models: Sequence[Mapping[str, Any]],
-    name: str,
-    is_exact_name: bool,
-    adapters: Sequence[OfferedModel] = (),
-) -> str:
-    """Name of the model in requests: `name` if the server has it, otherwise its only model.
-
-    The error names the `adapters` of llama.cpp, too.
-    """
-    names = [entry["id"] for entry in models if isinstance(entry.get("id"), str)]
+def served_name(report: ServerReport, name: str, is_exact_name: bool) -> str:
+    """Name of the model in requests: `name` if the server has it, otherwise its only model."""
+    names = report.names
     if name in names or not names:
         return name
     if len(names) == 1 and not is_exact_name:
-        return str(names[0])
-    names += [adapter.name for adapter in adapters]
+        return names[0]
+    names += [adapter.name for adapter in report.adapters]
     listed = ", ".join(map(show_value, names[:SHOWN_NAMES]))
     if len(names) > SHOWN_NAMES:
         listed += f" and {len(names) - SHOWN_NAMES} more"
     problem = f"no model {name!r}; it" if name else "it"
     fix = "Name one of them in --served-model" if is_exact_name else "Add --served-model NAME"
-    raise RequestError(f"{connection.url}: {problem} has {listed}. {fix}")
+    raise RequestError(f"{report.connection.url}: {problem} has {listed}. {fix}")

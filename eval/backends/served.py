@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import RequestError, show_value
 from tuneyard.eval.backends.choice_server import (
     BROKEN,
     ROWS,
@@ -20,13 +20,12 @@ from tuneyard.eval.backends.choice_server import (
     check_length,
     open_choice_server,
 )
-from tuneyard.eval.backends.connection import Connection, RefusedError
+from tuneyard.eval.backends.connection import NOT_FOUND, Connection, RefusedError
 from tuneyard.eval.backends.endpoint import (
     OfferedModel,
+    ServerReport,
     find_endpoint,
     get,
-    list_models,
-    offered_adapters,
     writable,
 )
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
@@ -42,8 +41,8 @@ FINISHES = {"eos": STOP, "word": STOP, "limit": LENGTH}
 """llama.cpp's reasons for the end of an answer in OpenAI's words."""
 NEUTRAL: Mapping[str, object] = {"temperature": 0, "samplers": ["temperature"], "mirostat": 0}
 """Greedy in llama.cpp, without the penalties that a server may set."""
-NO_ACCESS = (401, 403)
 NOT_OFFERED = (404, 405, 501)
+LARGEST_ID = 1 << 31
 QUESTION: Messages = [{"role": "user", "content": SAMPLE}]
 Item = TypeVar("Item")
 
@@ -108,6 +107,7 @@ class ServedModel:
     choice: ChoiceServer | None
     missing: Mapping[str, str]
     ends: Sequence[int]
+    report: ServerReport
     identity: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -161,9 +161,7 @@ class ServedModel:
         root, endpoint = self.connection.root, self.source.endpoint
         request = chat_request(talk)
         if isinstance(self.source, LlamaCpp):
-            text = endpoint.post(
-                client, f"{root}/apply-template", request, lambda answer: str(answer["prompt"]), "prompt"
-            )
+            text = endpoint.post(client, f"{root}/apply-template", request, _read_prompt, "prompt")
             tokenizing = {"content": text, "add_special": True, "parse_special": True}
             ids = endpoint.post(client, f"{root}/tokenize", tokenizing, _read_ids, "token ids")
             return ServedPrompt(ids, text)
@@ -215,7 +213,7 @@ class ServedModel:
                 try:
                     return {name: ask(client, items[row])}
                 except RefusedError as error:
-                    if error.status in NO_ACCESS:
+                    if error.is_of_all_requests:
                         raise RequestError(f"{self.connection.url}: {error}") from error
                     return {"refusal": str(error)}
 
@@ -227,7 +225,7 @@ class ServedModel:
 
 
 def open_served(
-    connection: Connection,
+    report: ServerReport,
     name: str,
     is_exact_name: bool,
     tokenizer: "PreTrainedTokenizerBase",
@@ -239,20 +237,22 @@ def open_served(
     """
     missing: dict[str, str] = {}
     source: LabelSource
-    endpoint = find_endpoint(connection, name, is_exact_name)
+    connection = report.connection
+    endpoint = find_endpoint(report, name, is_exact_name)
     if "lora" in endpoint.settings:
         raise RequestError(
             f"--served-model {name}: an adapter of {connection.url}; leave --served-model out: each adapter "
             "there is compared with the --adapter of its name"
         )
     try:
-        choice = open_choice_server(endpoint, tokenizer, ends)
+        choice = open_choice_server(endpoint, report, tokenizer, ends)
         source = choice.engine
     except NoLogProbabilitiesError as error:
         choice, source = None, error.source
         missing["labels"] = str(error).removeprefix(f"{connection.url}: ")
-    facts = read_facts(connection, source.endpoint.model)
-    served = ServedModel(facts, source, tokenizer, choice, missing, ends, source.identity())
+    facts = read_facts(report, source.endpoint.model)
+    identity = source.identity(report)
+    served = ServedModel(facts, source, tokenizer, choice, missing, ends, report, identity)
     sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
     questions: dict[str, Callable[[httpx.Client], object]] = {
         "prompts": lambda client: _check_prompts(served, client),
@@ -264,6 +264,8 @@ def open_served(
             try:
                 ask(client)
             except RefusedError as error:
+                if error.is_of_all_requests:
+                    raise RequestError(f"{connection.url}: {error}") from error
                 if part != "chat" or error.status in NOT_OFFERED:  # a chat that is refused is a difference
                     missing[part] = str(error)
     return served
@@ -280,27 +282,19 @@ def _check_prompts(served: ServedModel, client: "httpx.Client") -> None:
     try:
         _read_ids(answer)
     except BROKEN as error:
-        raise RefusedError(0, "/tokenize makes no token ids of messages") from error
+        raise RefusedError(NOT_FOUND, "/tokenize makes no token ids of messages") from error
 
 
-def read_facts(connection: Connection, model: str) -> ServerFacts:
-    """Ask a server what it is and what it offers."""
-    props = get(connection, f"{connection.root}/props") or {}
-    entries = list_models(connection)
-    (entry,) = [entry for entry in entries if entry.get("id") == model][:1] or [{}]
-    offers = _offered_models(entries)
-    owner = entry.get("owned_by")
-    settings = props.get("default_generation_settings")
-    context: object = entry.get("max_model_len")
-    slots: object = props.get("total_slots")
-    sampling: Mapping[str, object] = {}
-    if isinstance(settings, dict):
+def read_facts(report: ServerReport, model: str) -> ServerFacts:
+    """Name the server, and sort what it reports. vLLM is asked for its version."""
+    connection, props, entry = report.connection, report.props or {}, report.entry(model)
+    sampling = report.settings.get("params")
+    if not isinstance(sampling, dict):
+        sampling = {}
+    if report.props is not None:
         engine, version = LLAMA_CPP, props.get("build_info")
-        offers += offered_adapters(connection)
-        context = settings.get("n_ctx")
-        if isinstance(settings.get("params"), dict):
-            sampling = settings["params"]
     else:
+        owner = entry.get("owned_by")
         engine = VLLM if owner == "vllm" else str(owner or "OpenAI-compatible server")
         version = (get(connection, f"{connection.root}/version") or {}).get("version")
     meta = entry.get("meta")
@@ -313,14 +307,14 @@ def read_facts(connection: Connection, model: str) -> ServerFacts:
         model=model,
         model_path=_text(props.get("model_path")) or _text(entry.get("root")),
         chat_template=_text(props.get("chat_template")),
-        context=context if type(context) is int and context > 0 else None,
-        slots=slots if type(slots) is int else None,
+        context=report.context(model),
+        slots=report.slots,
         sampling=sampling,
         bos=_text(props.get("bos_token")),
         eos=_text(props.get("eos_token")),
         file_type=_text(props.get("model_ftype")) or _text(meta.get("ftype")),
         bits=_bits(meta),
-        offers=offers,
+        offers=[*_offered_models(report.models), *report.adapters],
     )
 
 
@@ -337,9 +331,20 @@ def _offered_models(entries: Sequence[Mapping[str, Any]]) -> list[OfferedModel]:
 def _read_ids(answer: dict[str, Any]) -> list[int]:
     """Read the token ids of /tokenize."""
     tokens = answer["tokens"]
-    if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+    if not isinstance(tokens, list):
         raise TypeError("expected a list of token ids")
+    for token in tokens:
+        if type(token) is not int or not 0 <= token < LARGEST_ID:
+            raise ValueError(f"{show_value(token)} as a token id")
     return tokens
+
+
+def _read_prompt(answer: dict[str, Any]) -> str:
+    """Read the text of /apply-template."""
+    prompt = answer["prompt"]
+    if not isinstance(prompt, str):
+        raise TypeError("expected a text")
+    return prompt
 
 
 def _bits(meta: Mapping[str, Any]) -> float | None:

@@ -18,7 +18,7 @@ from tuneyard.eval.backends.choice_server import (
     check_identity,
 )
 from tuneyard.eval.backends.connection import Connection, RefusedError
-from tuneyard.eval.backends.endpoint import find_endpoint, get, is_llama_cpp, writable
+from tuneyard.eval.backends.endpoint import find_endpoint, read_report, writable
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import Messages, Plan
 
@@ -116,12 +116,12 @@ def open_server(connection: Connection, name: str, is_exact_name: bool) -> Serve
 
     `name` is the model's name there. Unless `is_exact_name`, the server's only model may have another name.
     """
-    props = get(connection, f"{connection.root}/props")
-    endpoint = find_endpoint(connection, name, is_exact_name)
+    report = read_report(connection)
+    endpoint = find_endpoint(report, name, is_exact_name)
     source: LabelSource = Completions(endpoint, "")
-    if is_llama_cpp(props):
+    if report.props is not None:
         source = LlamaCpp(endpoint)
-    return Server(source, source.identity())
+    return Server(source, source.identity(report))
 
 
 def chat_request(talk: Messages) -> dict[str, object]:

@@ -133,7 +133,8 @@ def rank_above_maximum(findings: Findings) -> Cause | None:
         enough = max_rank(rank)
         fix = f"start it with --max-lora-rank {enough}"
         if enough is None:
-            fix = f"vLLM's largest is {RANKS[-1]}: serve the fused model ({fuse_command(findings.evidence)})"
+            fuse = findings.evidence.parts[0].adapter.fuse_command(base_of(findings.evidence))
+            fix = f"vLLM's largest is {RANKS[-1]}: serve the fused model ({fuse})"
         sentence = f"{problem}: {fix}."
         return Cause("rank above --max-lora-rank", sentence, frozenset((REFUSED, LABELS, TEXTS, CHAT)))
     return None
@@ -337,7 +338,7 @@ def scale_dropped(findings: Findings) -> Cause | None:
     fix = option_of(
         findings,
         f"convert it with {export}, which multiplies the scale into B",
-        f"serve the fused model ({fuse_command(evidence)})",
+        f"serve the fused model ({adapter.fuse_command(base)})",
     )
     part = compared_part(findings)
     sentence = f"The server's {part} are those of the adapter {other.text}: {fix}."
@@ -580,9 +581,3 @@ def template_option(findings: Findings) -> str:
 def base_of(evidence: Evidence) -> str:
     """The base that the adapter's config names."""
     return evidence.parts[0].adapter.lora.base or "BASE"
-
-
-def fuse_command(evidence: Evidence) -> str:
-    """The command that makes one model of base and adapter."""
-    folder = str(evidence.parts[0].adapter.folder)
-    return shlex.join(["tuneyard", "adapter", "fuse", folder, "--base", base_of(evidence), "--out", "DIR"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError, counted, one_line
 from tuneyard.eval.backends.connection import Connection
-from tuneyard.eval.backends.endpoint import OfferedModel, list_models
+from tuneyard.eval.backends.endpoint import OfferedModel, read_report
 from tuneyard.eval.backends.scorers import Fields, Ids, Prompts, score_all, tokenise
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, open_served
 from tuneyard.eval.prove.answers import Reference, generate_rows, label_forms, score_labels, tokens_of
@@ -81,12 +81,13 @@ def connect(url: str, served_name: str | None, timeout: float, opened: Opened, r
 
     `reference` is the base's name, for a server of one model under any name.
     """
-    connection = Connection(url, timeout, AGAIN)
-    listed = [entry["id"] for entry in list_models(connection) if isinstance(entry.get("id"), str)]
+    report = read_report(Connection(url, timeout, AGAIN))
     name, is_exact = served_name or reference, served_name is not None
     if served_name is None:
         for candidate in opened.candidates:
-            same = [model for model in listed if candidate.name in OfferedModel(model, None, False).names]
+            same = [
+                model for model in report.names if candidate.name in OfferedModel(model, None, False).names
+            ]
             if same:
                 name, is_exact = same[0], True
                 if candidate.name in same:
@@ -94,7 +95,7 @@ def connect(url: str, served_name: str | None, timeout: float, opened: Opened, r
                 break
     model = opened.local
     return open_served(
-        connection, name, is_exact, model.tokenizer, model.net.generation_config.eos_token_id or []
+        report, name, is_exact, model.tokenizer, model.net.generation_config.eos_token_id or []
     )
 
 
@@ -143,7 +144,7 @@ def _ask_for(served: ServedModel, offer: OfferedModel) -> ServedModel:
     if offer.name == served.name:
         return served
     if offer.number is None:
-        return open_served(served.connection, offer.name, True, served.tokenizer, served.ends)
+        return open_served(served.report, offer.name, True, served.tokenizer, served.ends)
     if is_applied_alone(offer, served):
         return served
     return served.with_adapter(offer)

@@ -29,7 +29,7 @@ from tuneyard.eval.backends import shards
 from tuneyard.eval.backends.apply import applied, check_fits
 from tuneyard.eval.backends.choice_server import open_choice_server
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
-from tuneyard.eval.backends.endpoint import Endpoint, find_endpoint
+from tuneyard.eval.backends.endpoint import Endpoint, find_endpoint, read_report
 from tuneyard.eval.backends.engine import Engine, EngineGenerator, load_engine
 from tuneyard.eval.backends.generate import LocalGenerator
 from tuneyard.eval.backends.load import Model, find_model, load_model, open_tokenizer
@@ -332,9 +332,10 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
     prompting = choose_prompting(tokenizer, (), request.template, request.think, request.bos)
     if request.bos and prompting.source != AFTER_BOS:
         raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
-    endpoint = find_endpoint(connection, name, bool(request.served_model))
+    report = read_report(connection)
+    endpoint = find_endpoint(report, name, bool(request.served_model))
     _warn_of_adapters(endpoint, candidate_name)
-    choice = open_choice_server(endpoint, tokenizer, ends)
+    choice = open_choice_server(endpoint, report, tokenizer, ends)
     server = Server(choice.engine, choice.facts, choice)
     candidate = Candidate(candidate_name, (), prompting)
     return Opened(server, server.digest, [candidate], request.batch_tokens or 0, merged=False)

@@ -21,7 +21,7 @@ from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.prompt import conversation
 from tuneyard.eval.backends.choice_server import open_choice_server
 from tuneyard.eval.backends.connection import Connection
-from tuneyard.eval.backends.endpoint import find_endpoint
+from tuneyard.eval.backends.endpoint import find_endpoint, read_report
 from tuneyard.eval.backends.load import load_model, open_tokenizer
 from tuneyard.eval.backends.scorers import Fields, Scorer, choosing
 from tuneyard.eval.datasets.prompts import choose_prompting
@@ -108,7 +108,8 @@ def main() -> None:
             words = ["export", str(options.model), "--to", "gguf", "--type", gguf_type, "--out", str(gguf)]
             adapters.main([*words, "-q"], standalone_mode=False)
             with llama_server(gguf, options.slots) as url:
-                server = open_choice_server(find_endpoint(Connection(url), "", False), tokenizer, ends)
+                report = read_report(Connection(url))
+                server = open_choice_server(find_endpoint(report, "", False), report, tokenizer, ends)
                 there = score(lambda server=server: server.choosing(prompts, labels))
         largest, flips = differences(here, there)
         name = f"llama.cpp, {gguf_type}"

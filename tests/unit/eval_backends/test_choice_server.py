@@ -16,7 +16,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends.choice_server import UNDERFLOW, ChoiceServer, log_sum, open_choice_server
 from tuneyard.eval.backends.connection import Connection, Throttle
-from tuneyard.eval.backends.endpoint import find_endpoint
+from tuneyard.eval.backends.endpoint import find_endpoint, read_report
 
 VOCABULARY = 300
 WORDS = {
@@ -203,8 +203,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 
 def opened(connection: Connection, name: str = "here", is_exact_name: bool = False) -> ChoiceServer:
-    endpoint = find_endpoint(connection, name, is_exact_name)
-    return open_choice_server(endpoint, words_to_ids, [0])  # type: ignore[arg-type]
+    report = read_report(connection)
+    endpoint = find_endpoint(report, name, is_exact_name)
+    return open_choice_server(endpoint, report, words_to_ids, [0])  # type: ignore[arg-type]
 
 
 KINDS = ("llama.cpp", "vllm", "echo")
