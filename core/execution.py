@@ -253,7 +253,7 @@ class WorkQueue:
         attempt.losses += 1
         if attempt.losses < ATTEMPTS:
             observer.lost(attempt.item.name, reason)
-            self.put_back(attempt)
+            self.give_back(attempt)
             return None
         return self.settle(attempt, Reply(error=no_reply(reason, output), exit_code=1), output, observer)
 

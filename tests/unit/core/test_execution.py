@@ -26,6 +26,7 @@ from tuneyard.core.execution import (
     Observer,
     Slot,
     WorkItem,
+    WorkQueue,
     WorkResult,
     once_per_worker,
 )
@@ -197,8 +198,15 @@ def test_a_defect_in_a_process_has_its_reason_and_its_traceback(processes) -> No
     assert [other.error for other in others] == [""] * 4
 
 
-def test_the_task_of_a_lost_process_runs_again_once(tmp_path, monkeypatch, processes) -> None:
-    monkeypatch.setattr(execution, "HELD_EVERY", 0.05)
+def test_the_item_of_a_lost_process_is_the_next_to_run() -> None:
+    """Nothing holds it back: results come in order, so the others would soon wait for it."""
+    queue = WorkQueue([WorkItem("first", fail, ()), WorkItem("second", fail, ())], ahead=2)
+    attempt = queue.next_free()
+    assert queue.settle_lost(attempt, "was ended by SIGKILL", "", Journal()) is None
+    assert queue.next_free() is attempt
+
+
+def test_the_task_of_a_lost_process_runs_again_once(tmp_path, processes) -> None:
     journal = Journal()
     items = [WorkItem("once", die_once, (tmp_path / "mark",)), WorkItem("always", fail, ("kill",))]
     once, always = processes.map(items, journal)
@@ -212,9 +220,8 @@ def test_the_task_of_a_lost_process_runs_again_once(tmp_path, monkeypatch, proce
     assert journal.running == 0
 
 
-def test_items_that_wait_in_a_lost_worker_are_not_blamed(tmp_path, monkeypatch) -> None:
+def test_items_that_wait_in_a_lost_worker_are_not_blamed() -> None:
     """Both workers die twice, each with an item waiting: that one runs to its end all the same."""
-    monkeypatch.setattr(execution, "HELD_EVERY", 0.05)
     names = ["kill", "kill", "good", "good", "kill", "kill", "good", "good"]
     with ForkedProcesses(2) as executor:
         items = [
