@@ -107,8 +107,10 @@ def source(module: str) -> Path:
     return ROOT.joinpath(*parts).with_suffix(".py")
 
 
-def command_line(module: str, without: Collection[str] = ()) -> str:
+def command_line(module: str, without: Collection[str] = (), without_value: Collection[str] = ()) -> str:
     """Command line of this process as `tuneyard …`, minus the words in `without`.
+
+    It is also without the options in `without_value` and their values.
 
     `module` (such as `eval.nli`) names the command if the process was not started by a command line.
     """
@@ -116,7 +118,17 @@ def command_line(module: str, without: Collection[str] = ()) -> str:
     program = context.find_root().info_name if context else None
     if program is None or not program.startswith("tuneyard"):
         program = f"tuneyard {module.replace('.', ' ')}"
-    return f"{program} {shlex.join(word for word in sys.argv[1:] if word not in without)}"
+    words: list[str] = []
+    is_value = False
+    for word in sys.argv[1:]:
+        option, equals, _ = word.partition("=")
+        if is_value:
+            is_value = False
+        elif option in without_value:
+            is_value = not equals
+        elif word not in without:
+            words.append(word)
+    return f"{program} {shlex.join(words)}"
 
 
 def cli_command(name: str, *commands: str) -> Callable[[Callable[..., Any]], click.Command]:

@@ -6,6 +6,7 @@ Exit codes: 0 clean, 1 wrong content of data, recipe, adapter or registry (or a 
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import re
@@ -173,7 +174,7 @@ def run_command(command: click.Command) -> NoReturn:
     ):  # no progress bars in files and pipes; tqdm reads it at import, also in subprocesses
         os.environ.setdefault("TQDM_DISABLE", "1")
     try:
-        code = _exit_code(command)
+        code = _exit_code(_as_imported(command))
         if sys.stdout:  # None if the parent process closed it
             sys.stdout.flush()
     except OSError as error:
@@ -188,6 +189,23 @@ def run_command(command: click.Command) -> NoReturn:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise _Interrupt
+
+
+def _as_imported(command: click.Command) -> click.Command:
+    """The command of `python -m eval.nli` from the module under its own name.
+
+    Worker processes import the classes of its objects, and cannot import them from `__main__`.
+    """
+    spec = sys.modules["__main__"].__spec__
+    callback = command.callback
+    if spec is None or callback is None or callback.__module__ != "__main__":
+        return command
+    package = spec.name.removeprefix("tuneyard.").partition(".")[0]
+    if package not in GROUPS_OF_PACKAGES or spec.name.endswith(".__main__"):
+        return command
+    module = importlib.import_module(f"tuneyard.{spec.name.removeprefix('tuneyard.')}")
+    imported: click.Command = getattr(module, callback.__name__)
+    return imported
 
 
 def _program() -> str | None:

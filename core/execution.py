@@ -131,6 +131,8 @@ class Executor(ABC):
 
     workers: int
     """How many items run side by side."""
+    has_gpus: bool = False
+    """True if it assigns the GPUs of a cluster to items. On one machine a slot does."""
 
     @abstractmethod
     def map(

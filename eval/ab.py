@@ -135,14 +135,13 @@ class Ab(Task):
     sets: Sequence[str]
     if_too_long = "left out of the sheet"
 
-    def prompted(self, opened: Opened) -> Opened:
+    def check_models(self, opened: Opened) -> None:
         """Check that there are two models or more, and that the key in OUT is of the same sheet."""
         models = [candidate.name for candidate in opened.candidates]
         if len(models) < 2:
             raise RequestError(f"only {models[0]} is prompted: name another model with --adapter NAME[=DIR]")
         if not self.request.force:
             check_key(self.request.out / KEY, self._facts(models))
-        return opened
 
     def _facts(self, models: Sequence[str]) -> dict[str, object]:
         return {"seed": self.seed, "models": list(models), "sets": list(self.sets)}

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from tuneyard.core.errors import RequestError, run_command
-from tuneyard.eval.backends.scorers import DIGITS, Fields, Prompts, Scorer, score_all
+from tuneyard.eval.backends.scorers import DIGITS, Fields, Prompts, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import PARSERS
 from tuneyard.eval.metrics.labels import (
@@ -185,6 +185,23 @@ class Nli(Task):
         forms = {label: spellings(label, self.variants == "all") for label in self.labels(job)}
         return job.choosing(forms, prompts)
 
+    def further_scorer(self, job: Job) -> Scorer | None:
+        """Answer some evenly spread rows in the other mode too. None without a check."""
+        generates = self.mode == "generate"
+        too_long = job.scorer.too_long if job.scorer else {}
+        answered = [row for row in range(len(job.rows)) if row not in too_long]
+        can_choose = job.request.backend != "openai" and not job.request.think
+        count = self.check_generate
+        if generates and can_choose:
+            count = CHECKED
+        count = min(count, len(answered))
+        if not count:
+            return None
+        rows = [answered[i * len(answered) // count] for i in range(count)]
+        if generates:
+            return self._choosing(job, job.prompts(rows))
+        return job.generating(job.messages(rows))
+
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The six fields of the published script, the row's number, and the scorer's other fields."""
         record, example = job.dataset.records[row], job.rows[row]
@@ -262,31 +279,18 @@ class Nli(Task):
         return labels.counts.get(str(label), str(label))
 
     def _agreement(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Answer some evenly spread rows in the other mode too, and count how often both agree."""
-        if job.kept:  # the check would need the model
+        """Count how often the answers of both modes agree. {} without a check."""
+        if not job.further_answers:
             return {}
-        generates = self.mode == "generate"
-        answered = [row for row, line in enumerate(predictions) if "too_long" not in line]
-        can_choose = job.request.backend != "openai" and not job.request.think
-        count = self.check_generate
-        if generates and can_choose:
-            count = CHECKED
-        count = min(count, len(answered))
-        if not count:
-            return {}
-        rows = [answered[i * len(answered) // count] for i in range(count)]
-        if generates:
+        name, key = "check_generate", "generated"
+        if self.mode == "generate":
             name, key = "check_choice", "chosen"
-            scorer = self._choosing(job, job.prompts(rows))
-        else:
-            name, key = "check_generate", "generated"
-            scorer = job.generating(job.messages(rows))
         differing = []
-        answers = score_all(scorer, name.replace("_", " "))
-        for row, fields in answers.items():
+        for row, fields in job.further_answers.items():
             if self._label(job, fields) != predictions[row]["predicted_output"]:
                 differing.append({"row": row, key: fields["model_output"]})
-        return {name: {"n": len(answers), "agree": len(answers) - len(differing), "differing": differing}}
+        count = len(job.further_answers)
+        return {name: {"n": count, "agree": count - len(differing), "differing": differing}}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import click
 from tuneyard.core.errors import ContentError, RequestError, run_command
 from tuneyard.core.training_run import model_sha256
 from tuneyard.eval.backends.load import find_model, loading
-from tuneyard.eval.backends.scorers import Fields, score_all
+from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.qa import LEXICAL, SIMILAR, Lexical, exact_match, qa_summary, token_f1
@@ -95,6 +95,10 @@ class Embedding:
             )
         self.name = f"semantic: cosine by {Path(reference).name} ({model_sha256(folder)[:16]})"
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the model: workers (--workers) generate answers and compare none."""
+        return {"name": self.name}
+
     def score(self, expected: str, answer: str) -> float:
         """Cosine of two texts, -1 to 1."""
         first, second = self._model.encode(
@@ -114,6 +118,12 @@ class Qa(Task):
         """Settings that change an answer or a figure."""
         return {"similarity": self.similarity.name, **Task.settings(self, request)}
 
+    def further_scorer(self, job: Job) -> Scorer | None:
+        """Answer the fixed prompts, which show how the model talks."""
+        if job.dataset.name != self.shown_with:
+            return None
+        return job.generating({row: [{"role": "user", "content": text}] for row, text in enumerate(PROMPTS)})
+
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Question, reference, answer (in the reference's spelling if it matches), and the similarities."""
         record, example = job.dataset.records[row], job.rows[row]
@@ -132,14 +142,13 @@ class Qa(Task):
         return line
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Figures, overall and by type, and answers to fixed prompts, which show how the model talks."""
+        """Figures, overall and by type, and the answers to the fixed prompts."""
         generation: object = []
         if job.kept:
             generation = job.kept.get("generation", [])
         elif job.dataset.name == self.shown_with:
-            talks = {row: [{"role": "user", "content": text}] for row, text in enumerate(PROMPTS)}
             answers = []
-            for row, fields in score_all(job.generating(talks), "fixed prompts").items():
+            for row, fields in job.further_answers.items():
                 answers.append({"prompt": PROMPTS[row], "answer": fields["model_output"]})
             generation = answers
         return {

@@ -23,13 +23,13 @@ from tuneyard.core.errors import (
     run_command,
     show_value,
 )
+from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, read_object, write_json, write_text
 from tuneyard.core.language import lang_option, tr
 from tuneyard.core.next_step import next_step, same_options
 from tuneyard.core.number_format import NONE, Table, grid, interval, percent
 from tuneyard.eval import compare
 from tuneyard.eval.__main__ import cli as eval_commands
-from tuneyard.eval.backends import shards
 from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.read.results import RESULTS, TABLE, TABLE_JSON, check_new, suite_run
 from tuneyard.eval.scoring.candidates import Opened, open_models
@@ -44,6 +44,7 @@ from tuneyard.eval.scoring.options import (
 )
 from tuneyard.eval.scoring.pipeline import carry_out
 from tuneyard.eval.scoring.plan import plan_scoring
+from tuneyard.eval.scoring.remote import workers_of
 from tuneyard.eval.scoring.task import Figure
 
 ALONE = {
@@ -82,24 +83,31 @@ def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
     for folder in (request.out, *(request.out / step.name for step in steps)):
         check_new(folder, COMMAND, resume=request.resume, force=request.force)
     prepared = {step.name: step.prepare(shared) for step in steps}
+    with workers_of(request) as workers:
+        models = score_steps(request, prepared, workers)
+    report_steps(request, prepared, models)
+    following = same_options("--model", "--adapter", "--dataset-dir")
+    next_step(request.out / TABLE, ["tuneyard", "eval", "chat", *following])
+
+
+def score_steps(
+    request: ScoringRequest, prepared: Mapping[str, Prepared], workers: Executor | None
+) -> list[str]:
+    """Open the models once, plan all steps and score them; return the names of the models."""
     opened_by_use: dict[bool, Opened] = {}
     plans = {}
     for name, step in prepared.items():
         chooses = request.backend == "openai" and step.task.chooses  # a server gets token ids then
         if chooses not in opened_by_use:
-            opened_by_use[chooses] = open_models(request, chooses=chooses)
+            opened_by_use[chooses] = open_models(request, chooses=chooses, workers=workers)
         plans[name] = plan_scoring(step.request, step.task, step.datasets, opened_by_use[chooses])
     (opened, *_) = opened_by_use.values()  # the candidates have the same names
-    with suite_run(request.out, COMMAND, [*plans], first=shards.first()):
+    with suite_run(request.out, COMMAND, [*plans]):
         for name in list(plans):
             plan = plans.pop(name)  # its prompts are not needed any more once it is scored
-            if shards.first():
-                click.echo(f"\n{name}: {plan.request.command}")
+            click.echo(f"\n{name}: {plan.request.command}")
             carry_out(plan)
-    if shards.first():
-        report_steps(request, prepared, [candidate.name for candidate in opened.candidates])
-        following = same_options("--model", "--adapter", "--dataset-dir")
-        next_step(request.out / TABLE, ["tuneyard", "eval", "chat", *following])
+    return [candidate.name for candidate in opened.candidates]
 
 
 def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], models: Sequence[str]) -> None:

@@ -17,12 +17,12 @@ import click
 from tuneyard.adapters.weighted import parse_weight
 from tuneyard.core.cli import cli_command, command_line
 from tuneyard.core.errors import RequestError, resumed_by, run_command
+from tuneyard.core.execution import Executor
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language import lang_option, tr, tr_counted
 from tuneyard.core.next_step import next_step
 from tuneyard.core.reader_language import ENGLISH, in_language
 from tuneyard.core.warn import warn
-from tuneyard.eval.backends import shards
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.judge.ask import ComparedRuns, compare_runs
 from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, AgainstBase
@@ -44,6 +44,7 @@ from tuneyard.eval.scoring.options import (
     take,
 )
 from tuneyard.eval.scoring.pipeline import score_opened
+from tuneyard.eval.scoring.remote import workers_of
 from tuneyard.eval.scoring.weights import MOST_POINTS, Axes, checkpoint_axes, weight_axes
 from tuneyard.eval.show.sweep import SweepPlot, draw, plot_name
 from tuneyard.eval.show.tables import comparison_json, other_answers_json, question_tables, text_of
@@ -119,13 +120,28 @@ def cli(
         click.echo(_forecast(request, axes, sets, searching=searching))
         next_step("", command_line(COMMAND, ("--dry-run",)))
         return
+    sweep = Sweep(request.out, axes.names, axes.points, splits, metric)
+    with workers_of(request) as workers:
+        axes = _score(request, task, sets, axes, sweep, workers, searching=searching)
+    _report(request, axes, replace(sweep, points=axes.points))
+
+
+def _score(
+    request: ScoringRequest,
+    task: Nli,
+    sets: Sequence[EvalDataset],
+    axes: Axes,
+    sweep: "Sweep",
+    workers: Executor | None,
+    *,
+    searching: bool,
+) -> Axes:
+    """Score all points and, `searching`, further ones around the best; return the axes with all points."""
     unscored = [model for model in axes.models if not _is_scored(request, model, sets)]
-    opened = load_candidates(request, axes.reference, axes.models)
+    opened = load_candidates(request, axes.reference, axes.models, workers)
     began = time.monotonic()
     score_opened(request, task, sets, opened)
-    sweep = Sweep(request.out, axes.names, axes.points, splits, metric)
     while searching:
-        shards.wait()  # every process reads the results, and chooses alike
         refined = axes.refined(choose(sweep, read_points(sweep)))
         added = refined.without(axes)
         if not added:
@@ -134,10 +150,9 @@ def cli(
         score_opened(replace(request, force=False), task, sets, opened.with_weights(added))
         axes = refined
         sweep = replace(sweep, points=axes.points)
-    if shards.first():
-        if unscored:
-            click.echo(_speed(len(unscored), time.monotonic() - began))
-        _report(request, axes, sweep)
+    if unscored:
+        click.echo(_speed(len(unscored), time.monotonic() - began))
+    return axes
 
 
 def _report(request: ScoringRequest, axes: Axes, sweep: "Sweep") -> None:
@@ -166,7 +181,7 @@ def _report(request: ScoringRequest, axes: Axes, sweep: "Sweep") -> None:
 
 
 def _speed(points: int, seconds: float) -> str:
-    """Sentence on the points that this process scored, and how many it scored a minute."""
+    """Sentence on the points that this run scored, and how many it scored a minute."""
     per_minute = f"{60 * points / seconds:.1f}"
     return tr(
         "{points} scored in {seconds} s: {per_minute} points a minute",

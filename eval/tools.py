@@ -105,18 +105,17 @@ class Tools(Task):
     prompts: Sequence[list[Message]]
     template: str | None
 
-    def prompted(self, opened: Opened) -> Opened:
+    def check_models(self, opened: Opened) -> None:
         """Warn if an adapter was trained on other token ids than these prompts have."""
         tokenizer = getattr(opened.model, "tokenizer", None)
         if tokenizer is None:
-            return opened
+            return
         for candidate in opened.candidates:
             for folder in dict.fromkeys(part.adapter.folder for part in candidate.parts):
                 training = (tokenizer, folder, candidate.prompting, self.template)
                 difference = other_prompt(*training, self.prompts)
                 if difference and not other_prompt(*training):  # which open_models reports
                     warn(f"adapter {difference}")
-        return opened
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The raw answer, its calls and the expected ones. Nothing is right in a prompt that was too long."""

@@ -183,16 +183,14 @@ def scoring_run(
     identity: Identity,
     *,
     force: bool,
-    first: bool = True,
     caller: str = "",
     summaries: Sequence[str] = (),
 ) -> Iterator[None]:
-    """Context manager that begins a run; the `first` of several processes writes run.json.
+    """Context manager that begins a run and writes run.json.
 
     If a `TuneyardError` ends the run before its first prediction, its files are deleted.
     """
-    if first:
-        begin_scoring_run(out, identity, force=force, caller=caller, summaries=summaries)
+    begin_scoring_run(out, identity, force=force, caller=caller, summaries=summaries)
     try:
         yield
     except TuneyardError:
@@ -211,14 +209,12 @@ def scoring_run(
 
 
 @contextlib.contextmanager
-def suite_run(out: Path, command: str, steps: Sequence[str], *, first: bool) -> Iterator[None]:
+def suite_run(out: Path, command: str, steps: Sequence[str]) -> Iterator[None]:
     """Mark OUT as the folder of `command`, which runs one scoring command below it for each step.
 
-    The `first` of several processes writes run.json. If a `TuneyardError` ends the run before its first
-    step, run.json is deleted.
+    If a `TuneyardError` ends the run before its first step, run.json is deleted.
     """
-    if first:
-        write_json(out / RUN, {CALLER: command, "steps": list(steps), "tuneyard": version()})
+    write_json(out / RUN, {CALLER: command, "steps": list(steps), "tuneyard": version()})
     try:
         yield
     except TuneyardError:
@@ -237,20 +233,17 @@ class PredictionLog:
         folder: Path,
         batches: Sequence[Sequence[int]],
         clusters: Sequence[str] | None = None,
-        tidy: bool = True,
         record_numbers: Sequence[int] = (),
     ) -> None:
         """Resume an interrupted run: keep complete batches of the plan, and score incomplete ones again.
 
-        With `tidy`, delete the predictions of incomplete batches before any process appends. One of several
-        processes does so. Lines get the `clusters` of their rows, if rows have clusters. `record_numbers` is
-        each row's number in the dataset's file, if token_losses.jsonl grows with the predictions.
+        Lines get the `clusters` of their rows, if rows have clusters. `record_numbers` is each row's number
+        in the dataset's file, if token_losses.jsonl grows with the predictions.
         """
         self.path = folder / PREDICTIONS
         self.batches, self.clusters = batches, clusters
         self.token_losses = TokenLossLog(folder) if record_numbers else None
-        if tidy:
-            _sweep(folder)
+        _sweep(folder)
         kept = _whole_batches(self.path, batches)
         if self.token_losses is not None:
             for row in list(kept):
@@ -260,15 +253,13 @@ class PredictionLog:
         for batch in self.pending:
             for row in batch:
                 kept.pop(row, None)
-        if not tidy:
-            return
         if self.token_losses is not None:
             self.token_losses.start(record_numbers[row] for row in kept)
         with atomic(self.path) as file:
             file.writelines(map(_line, kept.values()))
 
     def append(self, predictions: Iterable[Prediction], token_losses: Iterable[TokenLosses] = ()) -> None:
-        """Append one batch in a single write, so that several processes can append to the file.
+        """Append one batch in a single write.
 
         The losses of its tokens are written first: a batch with predictions has them.
         """
@@ -277,7 +268,7 @@ class PredictionLog:
         append_bytes(self.path, b"".join(map(_line, self._clustered(predictions))))
 
     def finish(self, others: Iterable[Prediction]) -> list[Prediction]:
-        """Sort the predictions of all processes and `others` by row, and write them."""
+        """Sort the predictions and `others` by row, and write them."""
         if self.token_losses is not None:
             self.token_losses.finish()
         rows = _whole_batches(self.path, self.batches)

@@ -1,7 +1,6 @@
 """The models of a scoring run: the base, loaded once, with its adapters; vLLM and servers."""
 
 import contextlib
-import functools
 import hashlib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +20,11 @@ from tuneyard.adapters.weighted import (
 )
 from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.errors import RequestError, counted, one_line, show_value
+from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder
 from tuneyard.core.supervision import Turns
 from tuneyard.core.training_run import model_sha256
 from tuneyard.core.warn import warn
-from tuneyard.eval.backends import shards
 from tuneyard.eval.backends.apply import applied, check_fits
 from tuneyard.eval.backends.choice_server import open_choice_server
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
@@ -36,6 +35,7 @@ from tuneyard.eval.backends.load import Model, find_model, load_model, open_toke
 from tuneyard.eval.backends.scorers import Generator, Prompts, Scorer, choosing
 from tuneyard.eval.backends.server import Server, check_url, open_server
 from tuneyard.eval.backends.vision import open_vision
+from tuneyard.eval.backends.worker_model import open_in_workers
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
 from tuneyard.eval.read.results import MERGED
@@ -85,7 +85,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A loaded base (or a server), the hash of its files, and the candidates to score on it."""
+    """A loaded base (or a server), the hash of its files, and the candidates to score on it.
+
+    With `workers`, they have the base, and `model` is for planning: it has no weights.
+    """
 
     model: Model | Engine | Server
     digest: str
@@ -93,6 +96,9 @@ class Opened:
     budget: int
     """Tokens in a batch."""
     merged: bool
+    base: Path | None = None
+    """Folder of the base, None for a server."""
+    workers: Executor | None = None
 
     def seeing(self, request: ScoringRequest, datasets: Sequence[EvalDataset]) -> "Opened":
         """Switch to the vision model if any dataset has images. Rows then go through it one at a time."""
@@ -204,18 +210,23 @@ def _folders(parts: Sequence[WeightedAdapter]) -> tuple[Path, ...]:
     return tuple(part.adapter.folder for part in parts)
 
 
-def open_models(request: ScoringRequest, *, chooses: bool = False) -> Opened:
+def open_models(request: ScoringRequest, *, chooses: bool = False, workers: Executor | None = None) -> Opened:
     """Open every adapter, load the base once, and check that they belong together.
 
-    `chooses`: the labels' probabilities are compared, which a server must give.
+    `chooses`: the labels' probabilities are compared, which a server must give. `workers` load the base and
+    score; without them this process does.
     """
     if request.backend == "openai":
         return _open_server(request, chooses)
-    return load_candidates(request, *open_adapters(request))
+    reference, parts_by_name = open_adapters(request)
+    return load_candidates(request, reference, parts_by_name, workers)
 
 
 def load_candidates(
-    request: ScoringRequest, reference: str, parts_by_name: Mapping[str, tuple[WeightedAdapter, ...]]
+    request: ScoringRequest,
+    reference: str,
+    parts_by_name: Mapping[str, tuple[WeightedAdapter, ...]],
+    workers: Executor | None = None,
 ) -> Opened:
     """Load the base `reference` and check that each adapter belongs to it and gets its training's prompts."""
     for flag, value in {
@@ -231,13 +242,6 @@ def load_candidates(
         raise RequestError("--apply merged needs plain weights, and --quantize has none: give one of them")
     if request.backend == "vllm" and (request.quantize or request.apply == MERGED):
         raise RequestError("--backend vllm takes no --quantize and no --apply merged")
-    if request.backend == "vllm" and shards.COUNT > 1:
-        raise RequestError(
-            "--backend vllm starts its own processes: leave torchrun out; --tensor-parallel N divides the "
-            "model among N GPUs"
-        )
-
-    shards.start()
     folder = find_model(reference)
     parts: list[WeightedAdapter] = []
     for candidate_parts in parts_by_name.values():
@@ -257,34 +261,52 @@ def load_candidates(
             request.pipeline_parallel or 1,
         )
     else:
-        model = load_model(folder, request.dtype, request.quantize)
+        if workers:
+            model = open_in_workers(workers, folder, list(adapters), request.dtype, request.quantize)
+        else:
+            model = load_model(folder, request.dtype, request.quantize)
         for adapter in adapters.values():
             check_fits(model, adapter)
 
-    @functools.cache
-    def prompting_of(*folders: Path) -> Prompting:
-        return choose_prompting(model.tokenizer, folders, request.template, request.think, request.bos)
-
-    candidates = []
-    for name, candidate_parts in parts_by_name.items():
-        prompting = prompting_of(*_folders(candidate_parts))
-        candidates.append(Candidate(name, candidate_parts, prompting))
+    candidates = choose_candidates(request, model.tokenizer, parts_by_name)
     if request.bos and all(candidate.prompting.source != AFTER_BOS for candidate in candidates):
         raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
     if request.template and isinstance(model, Model):
         _check_template(model, candidates[0].prompting, request.template)
     if not request.think:
         for adapter_folder in adapters:
-            difference = other_prompt(
-                model.tokenizer, adapter_folder, prompting_of(adapter_folder), request.template
-            )
+            prompting = _prompting(request, model.tokenizer, [adapter_folder])
+            difference = other_prompt(model.tokenizer, adapter_folder, prompting, request.template)
             if difference:
                 click.echo(f"warning: adapter {difference}", err=True)
     if isinstance(model, Model) and model.alone:
         budget = 1  # one row a batch, also with --batch-tokens
     else:
         budget = request.batch_tokens or BATCH_TOKENS[model.device]
-    return Opened(model, model_sha256(folder), candidates, budget, request.apply == MERGED)
+    merged = request.apply == MERGED
+    return Opened(model, model_sha256(folder), candidates, budget, merged, folder, workers)
+
+
+def choose_candidates(
+    request: ScoringRequest,
+    tokenizer: "PreTrainedTokenizerBase",
+    parts_by_name: Mapping[str, tuple[WeightedAdapter, ...]],
+) -> list[Candidate]:
+    """The candidates with the prompts of their adapters' trainings."""
+    promptings: dict[tuple[Path, ...], Prompting] = {}
+    candidates = []
+    for name, parts in parts_by_name.items():
+        folders = _folders(parts)
+        if folders not in promptings:
+            promptings[folders] = _prompting(request, tokenizer, folders)
+        candidates.append(Candidate(name, parts, promptings[folders]))
+    return candidates
+
+
+def _prompting(
+    request: ScoringRequest, tokenizer: "PreTrainedTokenizerBase", folders: Sequence[Path]
+) -> Prompting:
+    return choose_prompting(tokenizer, folders, request.template, request.think, request.bos)
 
 
 def _check_template(model: Model, prompting: Prompting, name: str) -> None:

@@ -15,7 +15,6 @@ from tuneyard.core.cli import examples
 from tuneyard.core.errors import CLI, resumed_by
 from tuneyard.core.files import read_object
 from tuneyard.core.next_step import TuneyardCommand, has_next_step, next_step
-from tuneyard.eval.backends import shards
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.shots import with_shots
 from tuneyard.eval.read.results import RESULTS, check_new
@@ -37,6 +36,7 @@ from tuneyard.eval.scoring.options import (
 )
 from tuneyard.eval.scoring.pipeline import carry_out
 from tuneyard.eval.scoring.plan import plan_rescoring, plan_scoring
+from tuneyard.eval.scoring.remote import workers_of
 from tuneyard.eval.scoring.task import Task
 
 Declared = tuple[Task, Sequence[EvalDataset]]
@@ -92,13 +92,14 @@ class ScoringCommand(TuneyardCommand):
         with resumed_by(lambda: resume_command(self.module)):
             prepared = self.prepare(ctx.params)
             request, task, datasets = prepared.request, prepared.task, prepared.datasets
-            if request.rescore:
-                plan = plan_rescoring(request.rescore, request, task, datasets)
-            else:
-                opened = open_models(request, chooses=task.chooses)
-                plan = plan_scoring(request, task, datasets, opened)
-            carry_out(plan)
-        if shards.first() and not has_next_step():
+            with workers_of(request) as workers:
+                if request.rescore:
+                    plan = plan_rescoring(request.rescore, request, task, datasets)
+                else:
+                    opened = open_models(request, chooses=task.chooses, workers=workers)
+                    plan = plan_scoring(request, task, datasets, opened)
+                carry_out(plan)
+        if not has_next_step():
             next_step(request.out, self.next_words(request.out, plan.jobs[0].folder))
 
     def next_words(self, out: Path, scored: Path) -> list[str]:

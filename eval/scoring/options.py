@@ -5,6 +5,7 @@ answer.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from click.core import ParameterSource
 from tuneyard.core.cli import command_line
 from tuneyard.core.datasets import registry_folder
 from tuneyard.core.errors import RequestError
+from tuneyard.core.execution_options import execution_options
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import PRESET_TOKENS, PRESETS
 from tuneyard.eval.datasets.dataset import find_sets
@@ -80,6 +82,8 @@ class ScoringRequest:
     limit: int | None = None
     no_base: bool = False
     same_base: bool = False
+    workers: int | None = None
+    ray: str | None = None
     resume: bool = False
     force: bool = False
     rescore: Path | None = None
@@ -104,6 +108,7 @@ def take(options: dict[str, Any]) -> ScoringRequest:
     request = ScoringRequest(**shared)
     if request.preset and request.backend != "hf":
         raise RequestError(f"--preset reads generation_config.json: leave out --backend {request.backend}")
+    _check_workers(request)
     divides = request.tensor_parallel or request.pipeline_parallel
     if divides and request.backend != "vllm" and not request.rescore:  # which keeps the settings of its run
         raise RequestError(
@@ -115,6 +120,28 @@ def take(options: dict[str, Any]) -> ScoringRequest:
             "add --preset document (in nli with --mode generate), or leave --repeats out"
         )
     return request
+
+
+def _check_workers(request: ScoringRequest) -> None:
+    """`RequestError` under torchrun, and for workers that a backend has no use for."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise RequestError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']}: scoring no longer runs under torchrun, where each "
+            "process would do the whole run. Call the command by itself, with --workers N for N GPUs of this "
+            "machine, or with --ray auto"
+        )
+    if not request.ray and (request.workers or 1) == 1:
+        return
+    flag = "--ray" if request.ray else "--workers"
+    if request.backend == "openai":
+        raise RequestError(
+            f"{flag}: --backend openai sends the server many requests at once by itself: leave {flag} out"
+        )
+    if request.backend == "vllm":
+        raise RequestError(
+            f"{flag}: --backend vllm starts its own processes and batches by itself: leave {flag} out; "
+            "--tensor-parallel N divides the model among N GPUs"
+        )
 
 
 def _kept_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -335,6 +362,7 @@ shots_options = together(
     ),
 )
 run_options = together(
+    execution_options,
     click.option("--out", cls=RescorableOption, required=True, type=PATH, help="Folder of the results."),
     number("--limit", "The first N examples of each dataset."),
     click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),

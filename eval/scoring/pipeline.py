@@ -1,15 +1,16 @@
 """Carry out a scoring plan: answers → predictions → figures → files, for every job.
 
-The command's part is its Task. The stages (batches, log, resuming, several processes) are here, once, and so
-is --rescore, which reads kept answers. docs/eval-nli.md describes the files.
+The command's part is its Task. The stages (batches, log, resuming, workers) are here, once, and so is
+--rescore, which reads kept answers. docs/eval-nli.md describes the files.
 """
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -17,13 +18,13 @@ from tuneyard.core import version
 from tuneyard.core.cli import command_line
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.execution import Executor
 from tuneyard.core.files import read_object, sha256, write_json
 from tuneyard.core.language import tr
 from tuneyard.core.manifest import manifest_beside
 from tuneyard.core.warn import warn, warn_once
-from tuneyard.eval.backends import shards
 from tuneyard.eval.backends.engine import Engine
-from tuneyard.eval.backends.scorers import EngineRequest, Scorer, score_in_halves
+from tuneyard.eval.backends.scorers import EngineRequest, Fields, Scorer, score_all, score_in_halves
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.training import fingerprints_of, trained_on, training_rows_of
 from tuneyard.eval.metrics import measure
@@ -39,9 +40,13 @@ from tuneyard.eval.read.results import (
 from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import VERSIONS, ScoringPlan, plan_scoring
+from tuneyard.eval.scoring.remote import Part, parts_of, rows_of_part, score_parts, setup_of
 from tuneyard.eval.scoring.repeats import repeated, repeats_lines
 from tuneyard.eval.scoring.task import Job, Task
 from tuneyard.eval.statistics.rates import groups_of
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 ORIGIN = (
     "about",
@@ -72,27 +77,18 @@ def carry_out(plan: ScoringPlan) -> None:
         request.out,
         plan.identity,
         force=request.force,
-        first=shards.first(),
         caller=request.by,
         summaries=plan.task.summaries,
     )
     with run_folder:
-        shards.wait()
-        engine = _engine_of(plan)
-        if engine is None:
-            _score_by_candidate(plan)
+        loaded = plan.jobs[0].loaded
+        if loaded and isinstance(loaded.model, Engine):
+            _score_side_by_side(plan, loaded.model)
+        elif loaded and loaded.workers:
+            _score_in_workers(plan, loaded, loaded.workers)
         else:
-            _score_side_by_side(plan, engine)
-    if shards.first():
-        plan.task.finish(request.out, plan.models)
-
-
-def _engine_of(plan: ScoringPlan) -> Engine | None:
-    """The vLLM engine of a plan's candidates, None with another backend or --rescore."""
-    loaded = plan.jobs[0].loaded
-    if loaded is not None and isinstance(loaded.model, Engine):
-        return loaded.model
-    return None
+            _score_by_candidate(plan)
+    plan.task.finish(request.out, plan.models)
 
 
 def _score_by_candidate(plan: ScoringPlan) -> None:
@@ -116,28 +112,31 @@ def _weights(job: Job) -> contextlib.AbstractContextManager[None]:
 
 
 def _score(job: Job, plan: ScoringPlan) -> None:
-    """Score a job (of several processes, each its share) and write its files, results.json last."""
+    """Score a job and write its files, results.json last."""
     if job.scorer is None:
         _show_done(job)
         return
     began = time.monotonic()
     log = _open_log(job, job.scorer, plan.task)
     pending = sum(map(len, log.pending))
-    shards.wait()
     try:
         _score_batches(job, job.scorer, plan.task, log)
     finally:
         job.scorer.release()
-    shards.wait()
-    if shards.first():
-        seconds = time.monotonic() - began
-        _finish(job, job.scorer, plan, log, _speed(pending, seconds))
+    note = _speed(pending, time.monotonic() - began)
+    _finish(_answer_further(job), job.scorer, plan, log, note)
+
+
+def _answer_further(job: Job) -> Job:
+    """The job with its further answers, scored in this process."""
+    if job.further is None:
+        return job
+    return replace(job, further_answers=score_all(job.further, "further answers"))
 
 
 def _show_done(job: Job) -> None:
     """Say that a job was finished by the run that this one resumes."""
-    if shards.first():
-        click.echo(f"{job.label}  {job.dataset.name}  {tr('done before')}")
+    click.echo(f"{job.label}  {job.dataset.name}  {tr('done before')}")
 
 
 def _open_log(job: Job, scorer: Scorer, task: Task) -> PredictionLog:
@@ -149,7 +148,6 @@ def _open_log(job: Job, scorer: Scorer, task: Task) -> PredictionLog:
         job.folder,
         scorer.batches,
         job.dataset.clusters,
-        tidy=shards.first(),
         record_numbers=record_numbers,
     )
 
@@ -212,32 +210,91 @@ def _score_together(jobs: Sequence[Job], plan: ScoringPlan, engine: Engine) -> N
                 bar.update(len(batch))
     note = _speed(pending, time.monotonic() - began)
     for job, scorer, log in scored:
-        _finish(job, scorer, plan, log, note)
+        _finish(_answer_further(job), scorer, plan, log, note)
+
+
+def _score_in_workers(plan: ScoringPlan, opened: Opened, workers: Executor) -> None:
+    """Score all jobs in the workers, and write the files of each as soon as its rows are there."""
+    logs: dict[int, PredictionLog] = {}
+    pending = 0
+    for number, job in enumerate(plan.jobs):
+        if job.scorer is not None:
+            logs[number] = _open_log(job, job.scorer, plan.task)
+            pending += sum(map(len, logs[number].pending))
+    rows = rows_of_part(pending, workers.workers)
+    parts: dict[int, list[Part]] = {}
+    for number, log in logs.items():
+        job = plan.jobs[number]
+        parts[number] = parts_of(job, log.pending, rows)
+        if job.further:
+            parts[number] += parts_of(job, job.further.batches, rows, further=True)
+    answers = score_parts(workers, setup_of(plan, opened), chain.from_iterable(parts.values()))
+    with contextlib.closing(answers):
+        for number, job in enumerate(plan.jobs):
+            if job.scorer is None:
+                _show_done(job)
+            else:
+                _take_answers(job, job.scorer, plan, logs[number], parts[number], answers)
+
+
+def _take_answers(
+    job: Job,
+    scorer: Scorer,
+    plan: ScoringPlan,
+    log: PredictionLog,
+    parts: Sequence[Part],
+    answers: Iterator[list[list[Fields]]],
+) -> None:
+    """Log the answers to a job's parts, and write its files."""
+    began = time.monotonic()
+    pending = sum(map(len, log.pending))
+    further_answers: dict[int, Fields] = {}
+    with _progress(job, pending) as bar:
+        for part in parts:
+            for batch, fields in zip(part.batches, next(answers), strict=True):
+                if part.further:
+                    further_answers.update(zip(batch, fields, strict=True))
+                else:
+                    _log_batch(job, plan.task, log, batch, fields)
+                    bar.update(len(batch))
+    note = _speed(pending, time.monotonic() - began)
+    job = replace(job, further_answers=dict(sorted(further_answers.items())))
+    _finish(job, scorer, plan, log, note)
 
 
 def _score_batches(job: Job, scorer: Scorer, task: Task, log: PredictionLog) -> None:
-    """Score this process's share of the pending batches and log each batch."""
-    from tqdm import tqdm
-
-    batches = shards.share(log.pending)
-    total = len(job.rows)
-    bar = tqdm(
-        total=total,
-        initial=total - sum(map(len, batches)),
-        desc=f"{job.label} {job.dataset.name}",
-        delay=2,
-        leave=False,
-        disable=None if shards.first() else True,
-    )
-    with bar:
-        for batch in batches:
+    """Score the pending batches and log each batch."""
+    with _progress(job, sum(map(len, log.pending))) as bar:
+        for batch in log.pending:
             _score_batch(job, scorer, task, log, batch)
             bar.update(len(batch))
 
 
+def _progress(job: Job, pending: int) -> "tqdm[NoReturn]":
+    """Progress bar over the rows of a job, of which so many are not scored yet."""
+    from tqdm import tqdm
+
+    total = len(job.rows)
+    return tqdm(
+        total=total,
+        initial=total - pending,
+        desc=f"{job.label} {job.dataset.name}",
+        delay=2,
+        leave=False,
+        disable=None,
+    )
+
+
 def _score_batch(job: Job, scorer: Scorer, task: Task, log: PredictionLog, batch: Sequence[int]) -> None:
-    """Score a batch and log its predictions."""
-    answers = dict(zip(batch, score_in_halves(scorer, batch), strict=True))
+    """Score a batch in this process and log its predictions."""
+    _log_batch(job, task, log, batch, score_in_halves(scorer, batch))
+
+
+def _log_batch(
+    job: Job, task: Task, log: PredictionLog, batch: Sequence[int], scored: Sequence[Fields]
+) -> None:
+    """Log the predictions of a batch from the fields of its rows."""
+    answers = dict(zip(batch, scored, strict=True))
     token_losses = []
     if task.keeps_token_losses:
         token_losses = [task.losses_by_token(job, row, fields) for row, fields in answers.items()]
@@ -269,7 +326,9 @@ def results_of(job: Job, task: Task, predictions: list[Prediction], identity: Id
         **{name: origin[name] for name in ORIGIN if name in origin},
         "settings": identity["settings"],
         "tuneyard": version(),
-        "command": command_line(job.request.by or job.request.command, ("--resume", "--force")),
+        "command": command_line(
+            job.request.by or job.request.command, ("--resume", "--force"), ("--workers", "--ray")
+        ),
     }
 
 

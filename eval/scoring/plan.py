@@ -12,7 +12,6 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import read_object, versions
 from tuneyard.core.supervision import Turns
 from tuneyard.core.warn import warn, warn_once
-from tuneyard.eval.backends import shards
 from tuneyard.eval.backends.engine import Engine
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import WITHOUT_BOS, Prompting
@@ -46,12 +45,10 @@ def plan_scoring(
     request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened
 ) -> ScoringPlan:
     """Plan the opened models on every dataset. Errors are those of models, prompts and options."""
-    opened = opened.seeing(request, datasets)
-    task = task.fitted(opened)
-    opened = task.prompted(opened).with_shots(datasets)
-    if shards.first():
-        _check_sampling(request, opened)
-        _warn_of_prompts(datasets, opened)
+    task, opened = fit(request, task, datasets, opened)
+    task.check_models(opened)
+    _check_sampling(request, opened)
+    _warn_of_prompts(datasets, opened)
     identity = _identity(request, task, opened, datasets)
     jobs = []
     for candidate, dataset, repeat in product(opened.candidates, datasets, _repeats(request)):
@@ -59,8 +56,18 @@ def plan_scoring(
         finished = request.resume and (job.folder / RESULTS).is_file()
         if not finished:
             job = replace(job, scorer=task.scorer(job))
+            job = replace(job, further=task.further_scorer(job))
         jobs.append(job)
     return ScoringPlan(request, task, identity, jobs)
+
+
+def fit(
+    request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened
+) -> tuple[Task, Opened]:
+    """The task with the model's defaults, and the models with the task's prompts, shots and images."""
+    opened = opened.seeing(request, datasets)
+    task = task.fitted(opened)
+    return task, task.prompted(opened).with_shots(datasets)
 
 
 def _repeats(request: ScoringRequest) -> range:

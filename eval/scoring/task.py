@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,10 @@ class Job:
     """Number of this repeat, from 1 to --repeats."""
     scorer: Scorer | None = None
     """The prompts in batches. None if the job was finished before, or with --rescore."""
+    further: Scorer | None = None
+    """Prompts of `Task.further_scorer` in batches."""
+    further_answers: Mapping[int, Fields] = field(default_factory=dict)
+    """The fields of `further` by row, once all rows are scored."""
 
     @property
     def folder(self) -> Path:
@@ -190,6 +194,13 @@ class Task(ABC):
         """Plan the batches of a job. The candidate's weights are not applied yet."""
         return job.generating()
 
+    def further_scorer(self, job: Job) -> Scorer | None:  # noqa: ARG002
+        """Plan answers that `results` needs besides the predictions: `job.further_answers`.
+
+        `job.scorer` is planned before.
+        """
+        return None
+
     @property
     def keeps_token_losses(self) -> bool:
         """True if token_losses.jsonl is written, too."""
@@ -212,7 +223,10 @@ class Task(ABC):
 
     @abstractmethod
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Compute the figures of results.json. May write plots into `job.folder`."""
+        """Compute the figures of results.json. May write plots into `job.folder`.
+
+        The model may be in other processes (--workers): it answers in `scorer` and `further_scorer`.
+        """
 
     @abstractmethod
     def line(self, results: Mapping[str, Any]) -> str:
@@ -230,8 +244,11 @@ class Task(ABC):
         return self
 
     def prompted(self, opened: Opened) -> Opened:
-        """The models with the prompts of this command."""
+        """The models with the prompts of this command. Every worker asks for them (--workers)."""
         return opened
+
+    def check_models(self, opened: Opened) -> None:  # noqa: B027  most commands take all models
+        """Hook: refuse models or their prompts, or warn of them, before anything is planned."""
 
     def finish(self, out: Path, models: Sequence[str]) -> None:  # noqa: B027  most have nothing to add
         """Hook: print and write a summary after all models are scored."""

@@ -1,0 +1,97 @@
+"""The base model in the workers of a run (--workers, --ray): each loads it once.
+
+The process that plans and writes gets its facts, and no weights. So it needs neither the GPU nor the memory.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core.errors import RequestError, counted
+from tuneyard.core.execution import Executor, Resources, Slot, WorkItem, once_per_worker
+from tuneyard.eval.backends.apply import applied
+from tuneyard.eval.backends.load import Model, ModelFacts, facts_of, load_model, load_without_weights
+
+FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+"""The files of a model or an adapter that a worker reads."""
+
+
+class WorkerModel:
+    """A base in a worker, with the adapters of one candidate at a time."""
+
+    def __init__(self, folder: Path, dtype: str | None, bits: int | None) -> None:
+        self.model: Model = load_model(folder, dtype, bits)
+        self._candidate: object = None
+        self._weights = contextlib.ExitStack()
+
+    def apply(self, candidate: object, parts: Sequence[WeightedAdapter], *, merged: bool) -> None:
+        """Take off the adapters of the last candidate and apply these, unless it is the same candidate."""
+        if candidate == self._candidate:
+            return
+        self._weights.close()
+        self._candidate = None
+        self._weights.enter_context(applied(self.model, parts, merged=merged))
+        self._candidate = candidate
+
+
+def worker_model(folder: Path, dtype: str | None, bits: int | None) -> WorkerModel:
+    """The base of this worker, loaded at the first call."""
+    return once_per_worker(WorkerModel, folder, dtype, bits)
+
+
+def _load(folder: Path, dtype: str | None, bits: int | None) -> ModelFacts:
+    return facts_of(worker_model(folder, dtype, bits).model)
+
+
+def open_in_workers(
+    workers: Executor, folder: Path, adapters: Sequence[Path], dtype: str | None, bits: int | None
+) -> Model:
+    """Load a base in a worker, and return the model without weights for planning.
+
+    Before, check that every node sees its files and those of the adapters.
+    """
+    workers.check_paths(inputs=list(_files_of([folder, *adapters])))
+    load = WorkItem(folder.name, _load, (folder.resolve(), dtype, bits), resources=resources(workers))
+    with contextlib.closing(workers.map([load])) as results:
+        facts: ModelFacts = next(results).record_or_raise()
+    return load_without_weights(folder, facts)
+
+
+def _files_of(folders: Sequence[Path]) -> Iterator[Path]:
+    for folder in folders:
+        for pattern in FILES:
+            yield from sorted(folder.resolve().glob(pattern))
+
+
+def resources(workers: Executor) -> Resources:
+    """What a worker needs: a GPU if there are any."""
+    return Resources(cpus=1, gpus=1 if workers.has_gpus else 0)
+
+
+def worker_slots(count: int) -> list[Slot]:
+    """Slots of this machine for workers that score: a GPU each, without GPUs an equal part of the cores.
+
+    `RequestError` if there are fewer GPUs.
+    """
+    gpus = _gpus()
+    if not gpus:
+        threads = str(max(1, len(os.sched_getaffinity(0)) // count))
+        return [Slot(f"worker {number}", {"OMP_NUM_THREADS": threads}) for number in range(1, count + 1)]
+    if count > len(gpus):
+        raise RequestError(
+            f"--workers {count}: each worker has a GPU of its own, and this machine has "
+            f"{counted(len(gpus), 'GPU')}: --workers {len(gpus)}"
+        )
+    return [Slot(f"GPU {gpu}", {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus[:count]]
+
+
+def _gpus() -> list[str]:
+    """The GPUs of this machine as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(number) for number in range(count)] if listed is None else listed.split(",")
+    return [name.strip() for name in names[:count]]
