@@ -229,37 +229,33 @@ def _score_in_workers(plan: ScoringPlan, opened: Opened, workers: Executor) -> N
         if job.further:
             parts[number] += parts_of(job, job.further.batches, rows, further=True)
     answers = score_parts(workers, setup_of(plan, opened), chain.from_iterable(parts.values()))
+    began, scored = time.monotonic(), 0
     with contextlib.closing(answers):
         for number, job in enumerate(plan.jobs):
             if job.scorer is None:
                 _show_done(job)
-            else:
-                _take_answers(job, job.scorer, plan, logs[number], parts[number], answers)
+                continue
+            further_answers = _take_answers(job, plan.task, logs[number], parts[number], answers)
+            scored += sum(map(len, logs[number].pending))
+            note = _speed(scored, time.monotonic() - began)  # of all jobs until now: they run side by side
+            answered = replace(job, further_answers=further_answers)
+            _finish(answered, job.scorer, plan, logs[number], note)
 
 
 def _take_answers(
-    job: Job,
-    scorer: Scorer,
-    plan: ScoringPlan,
-    log: PredictionLog,
-    parts: Sequence[Part],
-    answers: Iterator[list[list[Fields]]],
-) -> None:
-    """Log the answers to a job's parts, and write its files."""
-    began = time.monotonic()
-    pending = sum(map(len, log.pending))
+    job: Job, task: Task, log: PredictionLog, parts: Sequence[Part], answers: Iterator[list[list[Fields]]]
+) -> dict[int, Fields]:
+    """Log the answers to a job's parts; return the further answers by row."""
     further_answers: dict[int, Fields] = {}
-    with _progress(job, pending) as bar:
+    with _progress(job, sum(map(len, log.pending))) as bar:
         for part in parts:
             for batch, fields in zip(part.batches, next(answers), strict=True):
                 if part.further:
                     further_answers.update(zip(batch, fields, strict=True))
                 else:
-                    _log_batch(job, plan.task, log, batch, fields)
+                    _log_batch(job, task, log, batch, fields)
                     bar.update(len(batch))
-    note = _speed(pending, time.monotonic() - began)
-    job = replace(job, further_answers=dict(sorted(further_answers.items())))
-    _finish(job, scorer, plan, log, note)
+    return dict(sorted(further_answers.items()))
 
 
 def _score_batches(job: Job, scorer: Scorer, task: Task, log: PredictionLog) -> None:

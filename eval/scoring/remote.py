@@ -53,7 +53,6 @@ class ScoringSetup:
     base: Path = field(compare=False)
     digest: str = field(compare=False)
     device: str = field(compare=False)
-    dtype: str = field(compare=False)
     budget: int = field(compare=False)
     candidates: Mapping[str, Sequence[tuple[Path, float]]] = field(compare=False)
     """The adapter folders of each candidate and their weights."""
@@ -101,7 +100,6 @@ def setup_of(plan: ScoringPlan, opened: Opened) -> ScoringSetup:
         base=opened.base.resolve(),
         digest=opened.digest,
         device=opened.model.device,
-        dtype=opened.model.dtype,
         budget=opened.budget,
         candidates=candidates,
     )
@@ -152,7 +150,8 @@ class _Scoring:
 
     def __init__(self, setup: ScoringSetup) -> None:
         self.setup = setup
-        self.base = worker_model(setup.base, setup.dtype, setup.request.quantize)
+        # the arguments with which it was loaded for the plan, so that it is loaded once
+        self.base = worker_model(setup.base, setup.request.dtype, setup.request.quantize)
         model = self.base.model
         if model.device != setup.device:
             raise ContentError(

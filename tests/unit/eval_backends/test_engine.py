@@ -21,7 +21,7 @@ from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError, ResumableError
 from tuneyard.eval import cmmlu
-from tuneyard.eval.backends import engine, shards
+from tuneyard.eval.backends import engine
 from tuneyard.eval.backends.engine import RANKS, check_parallel, next_tokens
 from tuneyard.eval.nli import cli
 
@@ -313,10 +313,11 @@ def test_a_newer_vllm_reads_patterns(asked, nli, tmp_path, monkeypatch) -> None:
     assert nli("--adapter", f"one={folder}").exists()
 
 
-def test_torchrun_is_refused(asked, nli, monkeypatch) -> None:
-    monkeypatch.setattr(shards, "COUNT", 2)
-    with raises(RequestError, "torchrun", "--tensor-parallel"):
-        nli()
+@pytest.mark.parametrize("option", [("--workers", "2"), ("--ray", "auto")])
+def test_workers_are_refused(asked, nli, option) -> None:
+    with raises(RequestError, option[0], "--tensor-parallel"):
+        nli(*option)
+    assert nli("--workers", "1").exists()
 
 
 def test_weights_that_overflow_are_named(asked, nli, monkeypatch) -> None:

@@ -94,18 +94,6 @@ def test_a_batch_without_losses_of_tokens_is_scored_again(tmp_path) -> None:
     assert log_with_losses(tmp_path).pending == [[0, 2], [4]]
 
 
-def test_several_processes_append_to_one_file_of_losses(tmp_path) -> None:
-    first = log_with_losses(tmp_path)
-    second = PredictionLog(tmp_path, BATCHES, tidy=False, record_numbers=NUMBERS)
-    assert first.pending == second.pending == BATCHES
-    append_with_losses(second, BATCHES[1])
-    append_with_losses(first, BATCHES[0])
-    append_with_losses(first, BATCHES[2])
-    first.finish([])
-    assert TokenLossFile(tmp_path / TOKEN_LOSSES).rows == sorted(NUMBERS)
-    assert (tmp_path / TOKEN_LOSSES).read_bytes() == finished_with_losses(tmp_path / "alone")[1]
-
-
 def test_whole_batches_are_kept_and_torn_ones_asked_again(tmp_path) -> None:
     log = PredictionLog(tmp_path, BATCHES)
     log.append(predictions([3, 1]))

@@ -1,0 +1,191 @@
+"""--workers and --ray in the scoring commands: the files of one process, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from click import Command
+
+from tests.cli.scoring import PAIRS, call
+from tests.messages import raises
+from tests.runs_cut import tree
+from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.workers import PickledWorkers, use_workers
+from tuneyard.core.cli import command_line
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval import nli, qa, suite, sweep, text
+from tuneyard.eval.backends import worker_model
+from tuneyard.eval.backends.worker_model import worker_slots
+from tuneyard.eval.scoring.remote import ROWS, parts_of, rows_of_part
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TWICE = [*PAIRS, *[{**pair, "input": "Really?"} for pair in PAIRS]]
+QUESTIONS = [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(4)]
+STEPS = {
+    "asked": {"command": "qa", "data": "asked.jsonl", "max-new-tokens": 4},
+    "pairs": {"command": "nli", "data": "pairs.json"},
+}
+
+
+@pytest.fixture
+def workers() -> PickledWorkers:
+    return PickledWorkers()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two datasets, a suite over both, and two adapters."""
+    (tmp_path / "pairs.json").write_text(json.dumps(TWICE))
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, QUESTIONS)))
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(STEPS))
+    for seed, name in enumerate(("left", "right")):
+        write_adapter(tmp_path / name, seed=seed)
+    return tmp_path
+
+
+def both(command: Command, folder: Path, workers: PickledWorkers, monkeypatch, *given: object):
+    """The files of a run in this process, and of the same run by workers."""
+    out = folder / "out"
+    call(command, *given, "--out", out)
+    alone = tree(out)
+    out.rename(folder / "alone")
+    use_workers(monkeypatch, workers)
+    call(command, *given, "--out", out)
+    return alone, tree(out)
+
+
+def adapters(folder: Path) -> list[str]:
+    return [f"--adapter={name}={folder / name}" for name in ("left", "right")]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--batch-tokens", 60, "--apply", "merged"],
+        ["--batch-tokens", 60, "--shots", 1, "--shots-from", "SHOTS", "--check-generate", 3],
+        ["--mode", "generate", "--max-new-tokens", 4],
+        ["--mode", "generate", "--max-new-tokens", 4, "--preset", "document", "--repeats", 2],
+    ],
+    ids=["merged", "shots and a check", "generate", "repeats"],
+)
+def test_nli(folder, workers, sampling_model, monkeypatch, options) -> None:
+    others = [{**pair, "instruction": pair["instruction"].upper()} for pair in PAIRS]
+    (folder / "shots.json").write_text(json.dumps(others))
+    given = [str(option).replace("SHOTS", str(folder / "shots.json")) for option in options]
+    model = sampling_model(temperature=0.9)
+    given += ["--model", model, "--data", folder / "pairs.json", *adapters(folder)]
+    alone, by_workers = both(nli.cli, folder, workers, monkeypatch, *given)
+    assert by_workers == alone
+    assert len(workers.names) > 6  # the load, and two parts or more for each of three models
+
+
+def test_text_keeps_the_losses_of_tokens(folder, workers, tiny_model, monkeypatch) -> None:
+    given = ["--model", tiny_model, "--data", folder / "pairs.json", "--no-generate", "--token-losses"]
+    alone, by_workers = both(text.cli, folder, workers, monkeypatch, *given, "--batch-tokens", 60)
+    assert by_workers == alone
+    assert "base/pairs/token_losses.jsonl" in alone
+
+
+def test_qa_answers_the_fixed_prompts(folder, workers, tiny_model, monkeypatch) -> None:
+    given = ["--model", tiny_model, "--data", folder / "asked.jsonl", "--max-new-tokens", 4]
+    alone, by_workers = both(qa.cli, folder, workers, monkeypatch, *given)
+    assert by_workers == alone
+    assert any("further answers" in name for name in workers.names)
+
+
+def test_a_suite_and_a_search_load_the_base_once(folder, workers, tiny_model, monkeypatch) -> None:
+    loaded = []
+    load = worker_model.load_model
+    monkeypatch.setattr(worker_model, "load_model", lambda *given: loaded.append(given) or load(*given))
+    base = shutil.copytree(tiny_model, folder / "base")
+    given = [folder / "suite.yaml", "--model", base, *adapters(folder)]
+    alone, by_workers = both(suite.cli, folder, workers, monkeypatch, *given)
+    assert by_workers == alone
+    for name in ("out", "alone"):
+        (folder / name).rename(folder / f"suite-{name}")
+    given = ["--model", base, "--data", folder / "pairs.json", *adapters(folder)]
+    call(sweep.cli, *given, "--out", folder / "out")
+    by_workers = tree(folder / "out")
+    (folder / "out").rename(folder / "by-workers")
+    monkeypatch.undo()
+    call(sweep.cli, *given, "--out", folder / "out")
+    assert by_workers == tree(folder / "out")
+    assert len(loaded) == 1
+
+
+def test_a_torn_run_is_resumed_to_the_same_bytes(folder, workers, tiny_model, monkeypatch) -> None:
+    given = ["--model", tiny_model, "--data", folder / "pairs.json", "--batch-tokens", 60]
+    alone, by_workers = both(nli.cli, folder, workers, monkeypatch, *given)
+    done = folder / "out/base/pairs"
+    (done / "results.json").unlink()
+    rows = (done / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    (done / "predictions.jsonl").write_bytes(b"".join(rows[:4]) + rows[5][:30])
+    call(nli.cli, *given, "--out", folder / "out", "--resume")
+    assert tree(folder / "out") == by_workers == alone
+
+
+def test_an_error_in_a_worker_is_that_of_one_process(folder, workers, tiny_model, monkeypatch) -> None:
+    adapter = write_adapter(folder / "large", lora_alpha=1e38)
+    given = ["--model", tiny_model, "--data", folder / "pairs.json", "--adapter", f"large={adapter}"]
+    use_workers(monkeypatch, workers)
+    with raises(ContentError, "row ", "overflow", "--dtype fp32"):
+        call(nli.cli, *given, "--no-base", "--out", folder / "out")
+    assert not (folder / "out").exists()
+
+
+def test_the_driver_has_no_weights(folder, workers, tiny_model) -> None:
+    model = worker_model.open_in_workers(workers, tiny_model, [], None, None)
+    assert {parameter.device.type for parameter in model.net.parameters()} == {"meta"}
+    assert (model.device, model.dtype, model.alone) == ("cpu", "fp32", False)
+    with raises(ContentError, "cannot be loaded"):
+        (folder / "broken").mkdir()
+        for name in ("config.json", "model.safetensors"):
+            (folder / "broken" / name).write_text("{}")
+        worker_model.open_in_workers(workers, folder / "broken", [], None, None)
+
+
+def test_torchrun_is_refused(folder, tiny_model, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with raises(RequestError, "torchrun", "--workers N"):
+        call(nli.cli, "--model", tiny_model, "--data", folder / "pairs.json", "--out", folder / "out")
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--workers=2", "--ray=auto"])
+def test_a_server_needs_no_workers(folder, option) -> None:
+    server = ["--backend", "openai", "--url", "http://localhost:9/v1", option]
+    with raises(RequestError, option.partition("=")[0], "--backend openai"):
+        call(nli.cli, "--model", "m", *server, "--data", folder / "pairs.json", "--out", folder / "out")
+
+
+def test_a_batch_is_never_divided() -> None:
+    class Named:
+        name = "one"
+
+    class Work:
+        candidate, dataset, repeat = Named, Named, 1
+
+    batches = [[row, row + 1, row + 2] for row in range(0, 30, 3)]
+    for rows in (1, 3, 4, 100):
+        parts = parts_of(Work, batches, rows)
+        assert [batch for part in parts for batch in part.batches] == batches
+        assert all(sum(map(len, part.batches)) < rows + 3 for part in parts)
+    assert [rows_of_part(*counts) for counts in ((0, 2), (30, 2), (10**6, 8))] == [1, 3, ROWS]
+
+
+def test_each_worker_has_a_gpu_or_a_part_of_the_cores(monkeypatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
+    monkeypatch.setattr(worker_model, "_gpus", list)
+    assert [dict(slot.environment) for slot in worker_slots(3)] == [{"OMP_NUM_THREADS": "2"}] * 3
+    monkeypatch.setattr(worker_model, "_gpus", lambda: ["2", "5"])
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in worker_slots(2)] == ["2", "5"]
+    with raises(RequestError, "--workers 3", "2 GPUs"):
+        worker_slots(3)
+
+
+def test_the_recorded_command_names_no_workers(monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", ["nli", "--workers", "2", "--model", "m", "--ray=auto", "--resume"])
+    recorded = command_line("eval.nli", ("--resume",), ("--workers", "--ray"))
+    assert recorded == "tuneyard eval nli --model m"
