@@ -6,7 +6,8 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, compress, repeat
-from operator import ne
+from operator import contains, ne
+from typing import NamedTuple
 
 import orjson
 
@@ -29,8 +30,18 @@ OVER_LINES = (
 Steps = tuple[str, ...]
 Fields = dict[str, object]
 Found = tuple[Line, object, Wrong | None]
+"""A row: its place, its value, and what is wrong with it."""
 _OPEN = re.compile(rb"\s*\{[ \t]*\r?\n")  # an object that is indented
-_SPACED = re.compile(rb'"[ \t\r]+:')
+
+
+class Block(NamedTuple):
+    """Rows without problems, with their places."""
+
+    lines: Sequence[Line]
+    rows: list[Fields]
+
+
+NO_ROWS = Block((), [])
 
 
 @reader(".json", ".jsonl", ".ndjson")
@@ -89,7 +100,15 @@ def read_array(
     lines: list[Line] = []
     count = done = 0
     try:
-        for place, row, wrong in walk.rows(steps):
+        for found in walk.rows(steps):
+            if isinstance(found, Block):
+                if rows:
+                    yield ObjectRows(f"{display_path}:", lines, rows)
+                    rows, lines = [], []
+                yield ObjectRows(f"{display_path}:", found.lines, found.rows)
+                count, done = count + len(found.rows), scanner.offset
+                continue
+            place, row, wrong = found
             count += 1
             if isinstance(row, dict) and not wrong:
                 rows.append(row)
@@ -124,8 +143,8 @@ class _Walk:
         self.late: list[str] = []
         self.nested: list[str] = []
 
-    def rows(self, steps: Steps | None) -> Iterator[Found]:
-        """Yield (place, row, problem or None); `BrokenError` if the rest of the document cannot be read."""
+    def rows(self, steps: Steps | None) -> Iterator[Found | Block]:
+        """Yield rows, one or many at a time; `BrokenError` if the rest of the document cannot be read."""
         if self.scanner.next_sign() not in ("[", "{"):
             raise BrokenError("E007", "found neither a list nor an object, expected a list of records")
         if steps is None:
@@ -135,7 +154,7 @@ class _Walk:
         if self.scanner.next_sign():
             raise BrokenError("E003", "found more text after the document's end")
 
-    def _rows(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
+    def _rows(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found | Block]:
         sign = self.scanner.next_sign()
         if sign == "[":
             yield from self._list(steps, where, outer)
@@ -148,16 +167,55 @@ class _Walk:
             value = show_value(self.scanner.value())
             raise BrokenError("E007", f"{where}: found {value}, expected a list of records")
 
-    def _list(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
-        for number in self.scanner.items("]"):
+    def _list(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found | Block]:
+        number = 0
+        for _ in self.scanner.items("]"):
+            block = NO_ROWS if steps else self._block(where, outer, number)
+            if block.rows:
+                yield block
+                number += len(block.rows)
+                continue
             line, value, wrong = self.scanner.row()
-            if not (where or steps):
-                yield (f"{line} record {number + 1}" if line == self.last_line else line), value, wrong
-            elif wrong:
-                yield f"{line} {where}[{number}]", value, wrong
+            place = self._place(line, where, number)
+            if wrong or not (where or steps):
+                yield place, value, wrong
             else:
-                yield from _inside(value, steps, f"{line} {where}[{number}]", outer)
-            self.last_line = line
+                yield from _inside(value, steps, str(place), outer)
+            number += 1
+
+    def _block(self, where: str, outer: Fields, number: int) -> Block:
+        """Walk over the next rows of a list, many at once: none if the next one must be read alone."""
+        objects = self.scanner.objects()
+        if not objects:
+            return NO_ROWS
+        try:
+            rows = list(map(orjson.loads, objects))
+            good = not _some_repeat(objects, rows)
+        except orjson.JSONDecodeError:
+            good = False
+        if not good:
+            self.scanner.read_singly()
+            return NO_ROWS
+        if outer:
+            rows = [{**outer, **row} for row in rows]
+        lines = self.scanner.walk_over(objects)
+        places: Sequence[Line] = lines
+        if where:
+            places = [f"{line} {where}[{each}]" for each, line in enumerate(lines, number)]
+        elif not isinstance(lines, range) or lines[0] == self.last_line:
+            places = [self._place(line, where, each) for each, line in enumerate(lines, number)]
+        self.last_line = lines[-1]
+        return Block(places, rows)
+
+    def _place(self, line: int, where: str, number: int) -> Line:
+        """The place of a row of a list. Rows that begin on one line need their numbers, too."""
+        place: Line = line
+        if where:
+            place = f"{line} {where}[{number}]"
+        elif line == self.last_line:
+            place = f"{line} record {number + 1}"
+        self.last_line = line
+        return place
 
     def _members(self, where: str, outer: Fields) -> Iterator[Found]:
         for _ in self.scanner.items("}"):
@@ -169,7 +227,7 @@ class _Walk:
             place = f"{line} {where}.{key_in_spec(key)}" if where else f"{line} key {show_value(key)}"
             yield place, {**outer, **value}, wrong
 
-    def _under(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
+    def _under(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found | Block]:
         """Read the rows under the first key, and skip the other keys."""
         step, outer = steps[0], dict(outer)
         keys: list[str] = []
@@ -287,17 +345,32 @@ def _broken(text: bytes, place: str, offset: int, error: orjson.JSONDecodeError)
     return Problem("E002", place, f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}")
 
 
-def _some_repeat(block: list[bytes], rows: list[dict[str, object]]) -> bool:
+def _some_repeat(texts: list[bytes], rows: list[dict[str, object]]) -> bool:
     """True if a row has a duplicate key (orjson keeps the last). Only rows with more colons than keys may."""
-    colons = map(bytes.count, block, repeat(b":"))
-    suspects = compress(range(len(rows)), map(ne, colons, map(len, rows)))
-    return any(_repeated(block[number], rows[number]) is not None for number in suspects)
+    colons = map(bytes.count, texts, repeat(b":"))
+    suspects = list(compress(zip(texts, rows, strict=True), map(ne, colons, map(len, rows))))
+    if not suspects or _have_all_keys([text for text, _ in suspects], [row for _, row in suspects]):
+        return False
+    return any(_repeated(text, row) is not None for text, row in suspects)
+
+
+def _have_all_keys(texts: list[bytes], rows: list[dict[str, object]]) -> bool:
+    """True if the rows have every key of their texts, since they have as many colons when they are written.
+
+    A key has one colon. Those of a text remain, unless they are written as an escape (\\u003a).
+    """
+    try:
+        written = orjson.dumps(rows)
+    except orjson.JSONEncodeError:  # nested deeper than orjson writes
+        return False
+    if any(map(contains, texts, repeat(b"\\u003"))):
+        return False
+    return sum(map(bytes.count, texts, repeat(b":"))) == written.count(b":")
 
 
 def _repeated(text: bytes, row: dict[str, object]) -> str | None:
     """The first duplicate key in an object of a row, None without one."""
-    # `":` ends a key. More of them than keys, or blanks before a colon, need a closer look.
-    if text.count(b'":') == len(row) and not _SPACED.search(text):
+    if _have_all_keys([text], [row]):
         return None
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(limit + DEEPEST)

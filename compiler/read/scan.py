@@ -23,6 +23,8 @@ from tuneyard.core.errors import show_value
 LOOKED_AT = 1 << 20
 TURNS = ({"from", "value"}, {"role", "content"}, {"role", "parts"})
 _BLANK = re.compile(r"[ \t\r\n]*")
+_BETWEEN = re.compile(r"\}[ \t\r\n]*,[ \t\r\n]*\{")
+_FIRST_KEY = re.compile(r'\{"[^"\\]*"')
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _STEP = 1 << 22  # characters: so many more, at most, are read for a value that has not ended
 Wrong = tuple[str, str]
@@ -42,10 +44,14 @@ class Scanner:
     def __init__(self, chunks: Iterable[bytes], line: int) -> None:
         self.chunks = iter(chunks)
         self.decode = codecs.getincrementaldecoder("utf-8")().decode
-        self.text, self.ended, self.suspect = "", False, False
+        self.text, self.ended = "", False
         self.line, self.offset = line, 0
         self.at = self.counted = 0
         self.before = 0  # characters that were dropped of the line in which the text begins
+        self.value_start = self.value_end = 0  # of the last value, if it is in the text
+        self.separator = ""  # the characters between two objects, with a brace on either side
+        self.objects_end = -1
+        self.reads_ahead = True
         self.odd: list[Wrong] = []
         self.decoder = json.JSONDecoder(
             object_pairs_hook=self._pairs,
@@ -93,7 +99,7 @@ class Scanner:
     def row(self) -> tuple[int, object, Wrong | None]:
         """Walk over a value: its line, the value, and (code, message) of each violation of JSON."""
         line, value = self.line_now(), self.value()
-        if self.suspect and not self.odd:
+        if not self.odd and _SURROGATE.search(self.text, self.value_start, self.at):
             try:
                 orjson.dumps(value)
             except TypeError:
@@ -107,7 +113,8 @@ class Scanner:
             try:
                 value, end = self.decoder.raw_decode(self.text, self.at)
                 if (end < len(self.text) or self.ended) and end - self.at <= RECORD:
-                    self.at = end
+                    self.value_start = self.at
+                    self.at = self.value_end = end
                     return value
             except json.JSONDecodeError as error:
                 if self.ended:
@@ -117,6 +124,62 @@ class Scanner:
             if len(self.text) - self.at > RECORD:
                 raise BrokenError("E014", TOO_LONG)
             self._more()
+
+    def objects(self) -> list[bytes]:
+        """The next objects of a list, as far as they were read and are separated as the last two were.
+
+        The caller must parse each of them, since the same separator may be inside of an object. Then it calls
+        either `walk_over` or `read_singly`.
+        """
+        if not self.reads_ahead:
+            return []
+        if self.value_end:
+            self.separator = self._separator() or self.separator
+        if not self.separator:
+            return []
+        start = self.separator[self.separator.index("{") :]
+        end = self.text.rfind(self.separator, self.at)
+        if end < 0 or not self.text.startswith(start, self.at):
+            self.read_singly()
+            return []
+        self.objects_end = end + 1
+        opening = start.encode()
+        insides = self.text[self.at + len(start) : end].encode().split(self.separator.encode())
+        return [b"%b%b}" % (opening, inside) for inside in insides]
+
+    def _separator(self) -> str:
+        """The characters between the last value and the next one, "" if these are no objects.
+
+        On one line, lists inside of an object are separated as the rows are: then the row's first key belongs
+        to the separator.
+        """
+        around = self.text[self.value_end - 1 : self.at + 1]
+        if not _BETWEEN.fullmatch(around):
+            return ""
+        if "\n" in around:
+            return around
+        key = _FIRST_KEY.match(self.text, self.at)
+        return around[:-1] + key[0] if key else ""
+
+    def walk_over(self, objects: Sequence[bytes]) -> Sequence[int]:
+        """Walk over the result of `objects`. Returns the line of each."""
+        line = self.line_now()
+        self.at = self.value_end = self.objects_end
+        between = self.separator.count("\n")
+        inside = self.line_now() - line - between * (len(objects) - 1)
+        if between and not inside:
+            return range(line, self.line + 1, between)
+        if self.line == line:
+            return [line] * len(objects)
+        lines = []
+        for text in objects:
+            lines.append(line)
+            line += text.count(b"\n") + between
+        return lines
+
+    def read_singly(self) -> None:
+        """Give up on `objects` for the text that was read so far."""
+        self.reads_ahead = False
 
     def skip(self) -> bool:
         """Walk over a value of any size; tell whether it was a list of objects."""
@@ -155,7 +218,9 @@ class Scanner:
         start = self.text.rfind("\n", 0, self.at)
         self.before = self.at - start - 1 + (self.before if start < 0 else 0)
         self.text = self.text[self.at :]
+        self.value_end = max(self.value_end - self.at, 0)
         self.at = self.counted = 0
+        self.reads_ahead = True
         missing = min(max(len(self.text), 1), _STEP)
         pieces = [self.text]
         while missing > 0 and not self.ended:
@@ -171,7 +236,6 @@ class Scanner:
             self.offset += len(chunk)
             missing -= len(pieces[-1])
         self.text = "".join(pieces)
-        self.suspect = _SURROGATE.search(self.text) is not None
 
     def line_now(self) -> int:
         """The line number at the present place (lines are counted once, on the way)."""

@@ -45,6 +45,11 @@ def find_rows() -> list[dict[str, object]]:
     """Return the rows of the file given, else distinct NLI rows made up, seeded."""
     if not GIVEN.isdigit():
         return [json.loads(line) for line in Path(GIVEN).read_text(encoding="utf-8").splitlines()]
+    return made_up(int(GIVEN))
+
+
+def made_up(rows: int) -> list[dict[str, object]]:
+    """Return distinct NLI rows of the words of samples/, the same ones in every run."""
     told = [json.loads(line)["premise"] for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
     words = [*" ".join(told).split(), "Äpfel", "étude", '"so"', "50%"]
     draw = random.Random(1)
@@ -55,7 +60,7 @@ def find_rows() -> list[dict[str, object]]:
             "label": draw.randrange(3),
             "idx": number,
         }
-        for number in range(int(GIVEN))
+        for number in range(rows)
     ]
 
 
