@@ -7,15 +7,13 @@ that fits no rule is unexplained, with the causes that were excluded.
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tuneyard.adapters.vllm import DEFAULT_RANK, RANKS, max_rank
-from tuneyard.core.errors import ContentError, counted, show_value
-from tuneyard.core.prompt import Encode, chat_encoder, saved_chat_template
+from tuneyard.core.errors import counted, show_value
 from tuneyard.eval.backends.generate import STOP
-from tuneyard.eval.backends.scorers import Messages
-from tuneyard.eval.backends.served import LLAMA_CPP, VLLM
+from tuneyard.eval.backends.served import LLAMA_CPP, OLLAMA
 from tuneyard.eval.prove.evidence import Evidence
 from tuneyard.eval.prove.findings import (
     BASE,
@@ -28,14 +26,19 @@ from tuneyard.eval.prove.findings import (
     THOUGHT_AT_START,
     Findings,
     common_length,
-    decode,
     differing_texts,
     distance,
     rows_that_run_on,
     rows_without_end,
-    split_thought,
 )
-from tuneyard.eval.prove.proof import Ids
+from tuneyard.eval.prove.fixes import (
+    base_of,
+    option_of,
+    setting,
+    template_option,
+    thinking_option,
+)
+from tuneyard.eval.prove.templates import other_templates, wrote_prompt
 
 EVERYTHING = frozenset((PROMPTS, LABELS, TEXTS, CHAT, REFUSED))
 QUOTED = 50  # characters of a text that a sentence quotes in full
@@ -142,31 +145,43 @@ def rank_above_maximum(findings: Findings) -> Cause | None:
 
 def context_cut(findings: Findings) -> Cause | None:
     """The server's context is smaller than prompt and answer: it refuses a row for its length, or an answer
-    ends for its length where prompt and answer reach the context."""
+    ends for its length where prompt and answer reach the context. It explains the rows that reach it."""
     evidence, facts = findings.evidence, findings.evidence.facts
-    lengths = [len(ids) for ids in evidence.expected_ids.values()]
-    need = max(lengths, default=0) + evidence.max_new_tokens
+    lengths = {row: len(ids) + evidence.max_new_tokens for row, ids in evidence.expected_ids.items()}
+    for row, ids in (evidence.served_ids or {}).items():
+        lengths[row] = max(lengths[row], len(ids) + evidence.max_new_tokens)
+    need = max(lengths.values(), default=0)
     refused = [text for text in evidence.refusals if CONTEXT_REFUSED.search(text)]
+    too_long = {row for row, length in lengths.items() if facts.context and facts.context < length}
     cut = []
-    for row in rows_without_end(evidence, evidence.served.texts):
-        longest = len(evidence.expected_ids[row]) + evidence.max_new_tokens
-        runs_on = row in rows_that_run_on(evidence, evidence.served.texts)
-        if facts.context and facts.context < longest and not runs_on:
-            cut.append(row)
+    for answers in (evidence.served.texts, evidence.chat):
+        runs_on = rows_that_run_on(evidence, answers)
+        rows = rows_without_end(evidence, answers)
+        cut += [row for row in rows if row in too_long and row not in runs_on]
     if not refused and not cut:
         return None
+    explains = {REFUSED}
+    if too_long.issuperset(findings.texts_differ):
+        explains.add(TEXTS)
+    if too_long.issuperset(findings.chat_differs):
+        explains.add(CHAT)
     context = "its context"
     if facts.context:
         context = f"its context of {facts.context} tokens"
     rounded = -(-need // CONTEXT_STEP) * CONTEXT_STEP
-    option = option_of(findings, f"--ctx-size {rounded * (facts.slots or 1)}", f"--max-model-len {rounded}")
+    option = option_of(
+        findings,
+        f"--ctx-size {rounded * (facts.slots or 1)}",
+        f"--max-model-len {rounded}",
+        f"PARAMETER num_ctx {rounded}",
+    )
     slots = ""
     if facts.engine == LLAMA_CPP and facts.slots and facts.slots > 1:
         slots = f" ({rounded} for each of {facts.slots} slots)"
     sentence = (
         f"Prompt and answer take up to {need} tokens, more than {context}: serve it with {option}{slots}."
     )
-    return Cause("context cut", sentence, frozenset((REFUSED, TEXTS, CHAT)))
+    return Cause("context cut", sentence, frozenset(explains))
 
 
 def doubled_bos(findings: Findings) -> Cause | None:
@@ -177,7 +192,7 @@ def doubled_bos(findings: Findings) -> Cause | None:
     evidence = findings.evidence
     bos = show_value(str(evidence.tokenizer.bos_token))
     clients = ""
-    if evidence.facts.engine != LLAMA_CPP:
+    if evidence.facts.engine not in (LLAMA_CPP, OLLAMA):
         clients = ', and send "add_special_tokens": false'
     sentence = (
         f"The server's prompts begin with {bos} twice: its template writes it once more than training's; "
@@ -226,14 +241,6 @@ def thinking_fix(findings: Findings, trained_end: str, served_end: str) -> tuple
     if "</" in served_end:
         return "The server writes an empty thought", serve
     return "Thinking is on", serve
-
-
-def thinking_option(findings: Findings, value: str) -> str:
-    """The option that switches thinking on or off for templates that know `enable_thinking`."""
-    settings = f"'{{\"enable_thinking\": {value}}}'"
-    return option_of(
-        findings, f"--chat-template-kwargs {settings}", f"--default-chat-template-kwargs {settings}"
-    )
 
 
 def other_system_text(findings: Findings) -> Cause | None:
@@ -413,7 +420,10 @@ def missing_end(findings: Findings) -> Cause | None:
     else:
         override = f"--override-generation-config '{{\"eos_token_id\": {list(evidence.ends)}}}'"
         fix = "serve with " + option_of(
-            findings, f"--override-kv tokenizer.ggml.eos_token_id=int:{evidence.ends[0]}", override
+            findings,
+            f"--override-kv tokenizer.ggml.eos_token_id=int:{evidence.ends[0]}",
+            override,
+            f"PARAMETER stop {show_value(str(ends[0]))}",
         )
     end = show_value(str(ends[0]))
     sentence = (
@@ -427,21 +437,27 @@ def repetition_penalty(findings: Findings) -> Cause | None:
     """At temperature 0 the server's answers to the messages alone change once penalties are switched off."""
     if not findings.chat_differs:
         return None
-    rows = differing_texts(findings.without_penalties, findings.without_sampling)
+    rows = set(differing_texts(findings.without_penalties, findings.without_sampling)) - findings.unstable
     if not rows:
         return None
-    settings, options = [], []
+    settings, options, parameters = [], [], []
     values = {name: setting(findings, name) for name in PENALTIES}
     for name, (option, neutral) in PENALTIES.items():
         value = values[name]
         if value not in (None, neutral):
             settings.append(f"{name} {value:g}")
             options.append(f"{option} {neutral}")
+            parameters.append(f"PARAMETER {name} {neutral}")
     if not settings and None not in values.values():  # two greedy answers of a server can differ by rounding
         return None
     named = ", ".join(settings) or "a repetition penalty"
     llama_cpp = " ".join(options) or "--repeat-penalty 1"
-    fix = option_of(findings, llama_cpp, "--override-generation-config '{\"repetition_penalty\": 1}'")
+    fix = option_of(
+        findings,
+        llama_cpp,
+        "--override-generation-config '{\"repetition_penalty\": 1}'",
+        ", ".join(parameters),
+    )
     sentence = (
         f"The server applies {named}: it changes {counted(len(rows), 'greedy answer')}; serve with {fix}, "
         "or send it with each request."
@@ -450,10 +466,10 @@ def repetition_penalty(findings: Findings) -> Cause | None:
 
 
 def temperature(findings: Findings) -> Cause | None:
-    """The server's answers to the messages alone change at temperature 0."""
+    """The server's answers to the messages alone change at temperature 0, and are then always the same."""
     if not findings.chat_differs or findings.evidence.chat is None:
         return None
-    rows = differing_texts(findings.without_sampling, findings.evidence.chat)
+    rows = findings.sampled
     if not rows:
         return None
     value = setting(findings, "temperature")
@@ -462,7 +478,12 @@ def temperature(findings: Findings) -> Cause | None:
     named = "samples its answers"
     if value is not None:
         named = f"samples its answers at temperature {value:g}"
-    option = option_of(findings, "--temp 0", "--override-generation-config '{\"temperature\": 0}'")
+    option = option_of(
+        findings,
+        "--temp 0",
+        "--override-generation-config '{\"temperature\": 0}'",
+        "PARAMETER temperature 0",
+    )
     sentence = (
         f"The server {named}: {counted(len(rows), 'answer')} to the messages alone are not the greedy ones; "
         f"serve with {option}, or send temperature 0 with each request."
@@ -470,9 +491,48 @@ def temperature(findings: Findings) -> Cause | None:
     return Cause("temperature", sentence, frozenset((CHAT,)))
 
 
+def stop_word(findings: Findings) -> Cause | None:
+    """The server's settings have a stop word that the trained answers contain."""
+    evidence = findings.evidence
+    words = evidence.facts.sampling.get("stop")
+    if not isinstance(words, list) or evidence.chat is None:
+        return None
+    rows_by_word: dict[str, list[int]] = {}
+    for row in findings.chat_differs:
+        trained_text = findings.greedy[row].text.strip()
+        text = evidence.chat[row].text.strip()
+        for word in words:
+            if isinstance(word, str) and word and trained_text.partition(word)[0].strip() == text:
+                rows_by_word.setdefault(word, []).append(row)
+    if not rows_by_word:
+        return None
+    word, rows = max(rows_by_word.items(), key=lambda pair: len(pair[1]))
+    fix = option_of(findings, "send requests without it", "send requests without it", "take it out")
+    cut = counted(len(rows), "trained answer")
+    sentence = f"The stop word {show_value(word)} is inside {cut}, which it cuts: {fix}."
+    return Cause("stop word", sentence, frozenset((CHAT,)))
+
+
+def answer_cut(findings: Findings) -> Cause | None:
+    """A Modelfile's num_predict is shorter than trained answers."""
+    evidence = findings.evidence
+    longest = evidence.facts.sampling.get("n_predict")
+    rows = rows_without_end(evidence, evidence.chat)
+    if evidence.facts.engine != OLLAMA or not isinstance(longest, int) or not rows:
+        return None
+    if not 0 <= longest < evidence.max_new_tokens:
+        return None
+    sentence = (
+        f"PARAMETER num_predict {longest} cuts {counted(len(rows), 'answer')}: take it out, or name a number "
+        "above the longest answer."
+    )
+    return Cause("answer cut", sentence, frozenset((CHAT,)))
+
+
 RULES: Sequence[Callable[[Findings], Cause | None]] = (
     rank_above_maximum, context_cut, doubled_bos, thinking_on, other_system_text, no_chat_template,
-    adapter_not_loaded, scale_dropped, quantised, missing_end, repetition_penalty, temperature,
+    adapter_not_loaded, scale_dropped, quantised, answer_cut, missing_end, stop_word, repetition_penalty,
+    temperature,
 )  # fmt: skip
 """The rules of all causes, the strongest evidence first."""
 
@@ -493,6 +553,12 @@ def unexplained_sentence(findings: Findings, differences: Sequence[str]) -> str:
         excluded.append("nothing in the prompts, which the server does not show")
     elif not findings.prompts:
         excluded.append("the prompts (equal ids)")
+    if findings.evidence.ask_chat and findings.unstable:
+        differences = [
+            *differences,
+            f"at temperature 0, {counted(len(findings.unstable), 'answer')} of the server change from one "
+            "request to the next",
+        ]
     text = "; ".join(differences)
     return f"Unexplained: {text}. Excluded: {', '.join(excluded) or 'the causes above'}."
 
@@ -506,43 +572,6 @@ def quote_difference(one: str, other: str) -> tuple[str, str]:
     return show_value(opening + one[start:]), show_value(opening + other[start:])
 
 
-def other_templates(evidence: Evidence) -> Iterator[tuple[str, Encode]]:
-    """Ways in which a server makes prompts if it is not given training's chat template."""
-    tokenizer = evidence.tokenizer
-    if isinstance(tokenizer.chat_template, str):
-        yield "the base's own chat template", chat_encoder(tokenizer, tokenizer.chat_template)
-
-    def as_chatml(messages: Messages) -> list[int]:
-        turns = [f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in messages]
-        text = "".join(turns) + "<|im_start|>assistant\n"
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    yield "llama.cpp's default template, ChatML", as_chatml
-    if evidence.facts.chat_template:
-        template = evidence.facts.chat_template
-        yield "the chat template that it reports, another than training's", chat_encoder(tokenizer, template)
-
-
-def wrote_prompt(evidence: Evidence, encode: Encode, row: int) -> bool:
-    """True if the server's prompt of a row is this way's and not training's. BOS and a thought that opens the
-    answer are left aside."""
-    try:
-        ids = encode(evidence.messages[row])
-    except ContentError:  # the template refuses the messages
-        return False
-    served = without_ends(evidence, (evidence.served_ids or {})[row])
-    return served == without_ends(evidence, ids) != without_ends(evidence, evidence.expected_ids[row])
-
-
-def without_ends(evidence: Evidence, ids: Ids) -> str:
-    """A prompt's text without BOS at its beginning and a thought at its end."""
-    bos = str(evidence.tokenizer.bos_token or "")
-    text, _ = split_thought(decode(evidence, ids))
-    while bos and text.startswith(bos):
-        text = text.removeprefix(bos)
-    return text
-
-
 def compared_part(findings: Findings) -> str:
     """The name of what shows which model is served."""
     return "greedy texts" if findings.labels is None else "log-probabilities"
@@ -551,33 +580,3 @@ def compared_part(findings: Findings) -> str:
 def has_thought(text: str) -> bool:
     """True if an answer begins with a thought that is not empty."""
     return bool(THOUGHT_AT_START.match(text))
-
-
-def option_of(findings: Findings, llama_cpp: str, vllm: str) -> str:
-    """The option of the server's engine, or of both if the engine is neither."""
-    engine = findings.evidence.facts.engine
-    if engine == LLAMA_CPP:
-        return llama_cpp
-    if engine == VLLM:
-        return vllm
-    return f"{llama_cpp} (llama.cpp), {vllm} (vLLM)"
-
-
-def setting(findings: Findings, name: str) -> float | None:
-    """A number of the server's settings for sampling, None if it reports none."""
-    value = findings.evidence.facts.sampling.get(name)
-    return float(value) if isinstance(value, (int, float)) else None
-
-
-def template_option(findings: Findings) -> str:
-    """The option that gives a server training's chat template."""
-    folder = findings.evidence.parts[0].adapter.folder
-    file = "FILE with training's chat template"
-    if saved_chat_template(folder) is not None:
-        file = shlex.quote(str(folder / "chat_template.jinja"))
-    return option_of(findings, f"--jinja --chat-template-file {file}", f"--chat-template {file}")
-
-
-def base_of(evidence: Evidence) -> str:
-    """The base that the adapter's config names."""
-    return evidence.parts[0].adapter.lora.base or "BASE"

@@ -22,6 +22,7 @@ FULL_TYPES = ("F32", "F16", "BF16")
 FULL_BITS = 12.0  # a weight; quantised files have fewer
 CLOSER = 4.0  # times by which a cause's log-probabilities must be closer to the server's than the adapter's
 NOTICEABLE = 1e-3  # nats, above the rounding of f16
+REPEATS = 3  # of answers that may be sampled
 LONGEST_OPENING = 200  # characters of a thought that opens an answer
 NO_SAMPLING = {"temperature": 0}
 NO_PENALTIES = {
@@ -119,8 +120,12 @@ class Findings:
 
         If it gives none, from the trained model's, as in `prove_chat`.
         """
-        greedy = {**(self.evidence.expected.texts or {}), **(self.evidence.served.texts or {})}
-        return differing_texts(greedy, self.evidence.chat)
+        return differing_texts(self.greedy, self.evidence.chat)
+
+    @cached_property
+    def greedy(self) -> Mapping[int, Generated]:
+        """The server's greedy answers after our ids. If it gives none, the trained model's."""
+        return {**(self.evidence.expected.texts or {}), **(self.evidence.served.texts or {})}
 
     @cached_property
     def without_sampling(self) -> Mapping[int, Generated] | None:
@@ -128,6 +133,25 @@ class Findings:
         if not self.evidence.ask_chat:
             return None
         return self.evidence.ask_chat(NO_SAMPLING)
+
+    @cached_property
+    def unstable(self) -> set[int]:
+        """Rows whose answers at temperature 0 change from one request to the next: rounding, or a cache."""
+        rows: set[int] = set()
+        if self.evidence.ask_chat and self.without_sampling is not None:
+            for _ in range(REPEATS - 1):
+                again = self.evidence.ask_chat(NO_SAMPLING)
+                rows.update(differing_texts(self.without_sampling, again))
+        return rows
+
+    @cached_property
+    def sampled(self) -> list[int]:
+        """Rows with an answer, out of `REPEATS`, that is not the one at temperature 0."""
+        rows = set(differing_texts(self.without_sampling, self.evidence.chat))
+        if self.evidence.ask_chat:
+            for _ in range(REPEATS - 1):
+                rows.update(differing_texts(self.without_sampling, self.evidence.ask_chat({})))
+        return sorted(rows - self.unstable)
 
     @cached_property
     def without_penalties(self) -> Mapping[int, Generated] | None:

@@ -294,8 +294,8 @@ def verdict(proof: Proof, tolerance: Tolerance) -> str:
     equal = [f"Equal on {counted(sum(rows_by_dataset.values()), 'example')}:"]
     if proof.prompts:
         compared_ways = {prompts.way for prompts in proof.prompts}
-        ways = counted(1 + len(compared_ways), "way")
-        equal.append(f"{ways} of making prompts give the same token ids")
+        ways = counted(len(compared_ways), "other way")
+        equal.append(f"{ways} of making prompts give the reference's token ids")
     model_names = {*(answers.model for answers in proof.answers), *(chat.model for chat in proof.chats)}
     if not model_names:
         return f"{' '.join(equal)}."

@@ -9,6 +9,7 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError, counted, one_line
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.endpoint import OfferedModel, read_report
+from tuneyard.eval.backends.modelfile import ServedModelfile
 from tuneyard.eval.backends.scorers import Fields, Ids, Prompts, score_all, tokenise
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, open_served
 from tuneyard.eval.prove.answers import Reference, generate_rows, label_forms, score_labels, tokens_of
@@ -74,6 +75,14 @@ class Asked:
     answers: Answers
     chat: "Mapping[int, Generated] | None"
     refusals: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModelfile:
+    """A Modelfile and its path."""
+
+    path: Path
+    content: ServedModelfile
 
 
 def connect(url: str, served_name: str | None, timeout: float, opened: Opened, reference: str) -> ServedModel:
@@ -190,8 +199,12 @@ def prove_servers(
     references: Mapping[str, Sequence[Reference]],
     candidates: Sequence[Candidate],
     tolerance: Tolerance,
+    modelfile: NamedModelfile | None = None,
 ) -> ServerProofs:
-    """Compare every model and adapter of the servers on every dataset. `references` are by candidate."""
+    """Compare every model and adapter of the servers on every dataset. `references` are by candidate.
+
+    The Modelfile belongs to the first candidate. llama.cpp's servers are asked with its parameters, too.
+    """
     proofs = ServerProofs()
     pairings = []
     for served in servers:
@@ -202,77 +215,154 @@ def prove_servers(
     for candidate in candidates:
         if servers and candidate.name not in paired_names:
             proofs.unchecked.append(f"adapter {candidate.name}: no server offers it")
+    takes_parameters = False
     for name in sorted(paired_names):
         for reference in references[name]:
             expected = reference.answers()
             for pairing in pairings:
-                if pairing.candidate.name == name:
-                    _prove_pairing(proofs, pairing, reference, expected, tolerance)
+                if pairing.candidate.name != name:
+                    continue
+                comparison = Comparison(pairing, reference, expected, tolerance)
+                asked = comparison.prove(proofs)
+                is_llama_cpp = pairing.served.facts.engine == LLAMA_CPP
+                if modelfile and is_llama_cpp and name == candidates[0].name:
+                    takes_parameters = True
+                    comparison.prove_modelfile(proofs, modelfile, asked)
+    if modelfile and not takes_parameters:
+        proofs.unchecked.append(
+            f"answers with the parameters of {modelfile.path}: they need --url with a llama.cpp server that "
+            f"offers {candidates[0].name}"
+        )
     return proofs
 
 
-def _prove_pairing(
-    proofs: ServerProofs, pairing: Pairing, reference: Reference, expected: Answers, tolerance: Tolerance
-) -> None:
-    """Compare one served model on one dataset, and name the causes of differences."""
-    served, title, job = pairing.served, pairing.title, reference.job
-    name, decode = job.dataset.name, job.model.tokenizer.decode
-    asked = _ask(served, reference)
-    prompts, answers, chat = None, None, None
-    if asked.ids is not None:
-        trained = {row: reference.trained_ids[row] for row in reference.rows}
-        prompts = prove_prompts(title, name, trained, asked.ids, decode)
-        proofs.prompts.append(prompts)
-    if asked.answers.labels is not None or asked.answers.tokens is not None:
-        answers = prove_answers(title, name, expected, asked.answers, decode)
-        proofs.answers.append(answers)
-    if asked.chat is not None and expected.texts is not None:
-        chat = prove_chat(title, name, expected, asked.answers, asked.chat, _encoder(job), decode)
-        proofs.chats.append(chat)
-    proofs.unchecked += _unchecked(pairing, reference, asked, chat)
-    differs = (
-        (prompts is not None and not prompts.equal)
-        or (answers is not None and not tolerance.allows(answers))
-        or (chat is not None and not tolerance.allows_chat(chat))
-    )
-    if not differs:
-        return
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One served model next to the adapter's `expected` answers on a dataset."""
 
-    def labels_of(parts: Sequence[WeightedAdapter]) -> Labels | None:
-        with job.opened.applied(replace(job.candidate, parts=tuple(parts))):
-            return score_labels(job, reference.rows)
+    pairing: Pairing
+    reference: Reference
+    expected: Answers
+    tolerance: Tolerance
 
-    def texts_of(parts: Sequence[WeightedAdapter]) -> "Mapping[int, Generated]":
-        with job.opened.applied(replace(job.candidate, parts=tuple(parts))):
-            return generate_rows(job, reference.rows, reference.ends)
+    def prove(self, proofs: ServerProofs) -> Asked:
+        """Compare everything that the server offers, and name the causes of differences."""
+        title, job = self.pairing.title, self.reference.job
+        asked = _ask(self.pairing.served, self.reference)
+        prompts = self._prompts(title, asked)
+        answers = None
+        if asked.answers.labels is not None or asked.answers.tokens is not None:
+            decode = job.model.tokenizer.decode
+            answers = prove_answers(title, job.dataset.name, self.expected, asked.answers, decode)
+            proofs.answers.append(answers)
+        chat = self._chat(title, asked, asked.answers)
+        proofs.unchecked += _unchecked(self.pairing, self.reference, asked, chat)
+        differs = answers is not None and not self.tolerance.allows(answers)
+        differs |= self._add(proofs, prompts, chat)
+        if differs:
+            self._diagnose(proofs, title, self.pairing.served, self.expected, asked)
+        return asked
 
-    def ask_chat(more: Mapping[str, object]) -> "Mapping[int, Generated]":
-        talks = job.messages(reference.rows)
-        return _part("answer", score_all(served.chatting(talks, job.request.max_new_tokens, more), "chat"))
+    def prove_modelfile(self, proofs: ServerProofs, modelfile: NamedModelfile, plain: Asked) -> None:
+        """Compare prompts and chat answers of the same weights with a Modelfile, as Ollama would use it.
 
-    evidence = Evidence(
-        facts=served.facts,
-        model=served.name,
-        dataset=name,
-        parts=job.candidate.parts,
-        tokenizer=job.model.tokenizer,
-        messages=job.messages(reference.rows),
-        expected_ids={row: reference.trained_ids[row] for row in reference.rows},
-        served_ids=asked.ids,
-        prompt_texts=asked.prompt_texts,
-        expected=expected,
-        served=asked.answers,
-        chat=asked.chat,
-        ends=reference.ends,
-        tolerance=tolerance,
-        labels_of=labels_of,
-        texts_of=texts_of,
-        max_new_tokens=job.request.max_new_tokens,
-        refusals=asked.refusals,
-        ask_chat=ask_chat if asked.chat is not None else None,
-    )
-    for cause in diagnose(evidence):
-        proofs.causes.append(FoundCause(title, name, cause.name, cause.sentence))
+        They should be the adapter's. Where the server's greedy answers are near them, those are taken: they
+        have the same weights. `plain` is what the server answers without the Modelfile.
+        """
+        title = one_line(f"{modelfile.path} at {self.pairing.served.facts.url}")
+        served = self.pairing.served.with_modelfile(modelfile.content)
+        expected_texts = dict(self.expected.texts or {})
+        for row, answer in (plain.answers.texts or {}).items():
+            if answer.finish == expected_texts[row].finish:
+                expected_texts[row] = answer
+        talks = self.reference.job.messages(self.reference.rows)
+        longest = self.reference.job.request.max_new_tokens
+        prompts_by_row = score_all(served.prompting(talks), "prompts")
+        chat_by_row = score_all(served.chatting(talks, longest), "chat")
+        refusals = _refusals([prompts_by_row, chat_by_row])
+        served_prompts = _part("prompt", prompts_by_row)
+        asked = Asked(
+            {row: prompt.ids for row, prompt in served_prompts.items()},
+            {row: prompt.text for row, prompt in served_prompts.items()},
+            Answers(None, None, None),
+            _part("answer", chat_by_row),
+            refusals,
+        )
+        prompts = self._prompts(title, asked)
+        chat = self._chat(title, asked, Answers(None, None, expected_texts))
+        if self._add(proofs, prompts, chat):
+            self._diagnose(proofs, title, served, Answers(None, None, expected_texts), asked)
+
+    def _prompts(self, title: str, asked: Asked) -> PromptProof | None:
+        """Compare the server's prompts with training's. None if it does not show them."""
+        if asked.ids is None:
+            return None
+        job = self.reference.job
+        trained = {row: self.reference.trained_ids[row] for row in self.reference.rows}
+        return prove_prompts(title, job.dataset.name, trained, asked.ids, job.model.tokenizer.decode)
+
+    def _chat(self, title: str, asked: Asked, greedy: Answers) -> ChatProof | None:
+        """Compare the server's chat answers with `greedy`. None if it gives none."""
+        if asked.chat is None or self.expected.texts is None:
+            return None
+        job = self.reference.job
+        decode = job.model.tokenizer.decode
+        return prove_chat(title, job.dataset.name, self.expected, greedy, asked.chat, _encoder(job), decode)
+
+    def _add(self, proofs: ServerProofs, prompts: PromptProof | None, chat: ChatProof | None) -> bool:
+        """Add comparisons to the results. True if one is beyond the tolerance."""
+        differs = False
+        if prompts is not None:
+            proofs.prompts.append(prompts)
+            differs = not prompts.equal
+        if chat is not None:
+            proofs.chats.append(chat)
+            differs = differs or not self.tolerance.allows_chat(chat)
+        return differs
+
+    def _diagnose(
+        self, proofs: ServerProofs, title: str, served: ServedModel, expected: Answers, asked: Asked
+    ) -> None:
+        """Name the causes of differences."""
+        reference, job = self.reference, self.reference.job
+
+        def labels_of(parts: Sequence[WeightedAdapter]) -> Labels | None:
+            with job.opened.applied(replace(job.candidate, parts=tuple(parts))):
+                return score_labels(job, reference.rows)
+
+        def texts_of(parts: Sequence[WeightedAdapter]) -> "Mapping[int, Generated]":
+            with job.opened.applied(replace(job.candidate, parts=tuple(parts))):
+                return generate_rows(job, reference.rows, reference.ends)
+
+        def ask_chat(more: Mapping[str, object]) -> "Mapping[int, Generated]":
+            talks = job.messages(reference.rows)
+            return _part(
+                "answer", score_all(served.chatting(talks, job.request.max_new_tokens, more), "chat")
+            )
+
+        evidence = Evidence(
+            facts=served.facts,
+            model=served.name,
+            dataset=job.dataset.name,
+            parts=job.candidate.parts,
+            tokenizer=job.model.tokenizer,
+            messages=job.messages(reference.rows),
+            expected_ids={row: reference.trained_ids[row] for row in reference.rows},
+            served_ids=asked.ids,
+            prompt_texts=asked.prompt_texts,
+            expected=expected,
+            served=asked.answers,
+            chat=asked.chat,
+            ends=reference.ends,
+            tolerance=self.tolerance,
+            labels_of=labels_of,
+            texts_of=texts_of,
+            max_new_tokens=job.request.max_new_tokens,
+            refusals=asked.refusals,
+            ask_chat=ask_chat if asked.chat is not None else None,
+        )
+        for cause in diagnose(evidence):
+            proofs.causes.append(FoundCause(title, job.dataset.name, cause.name, cause.sentence))
 
 
 def _ask(served: ServedModel, reference: Reference) -> Asked:
@@ -287,9 +377,7 @@ def _ask(served: ServedModel, reference: Reference) -> Asked:
         answers["texts"] = score_all(served.answering(prompts, longest), "texts")
     if "chat" not in served.missing:
         answers["chat"] = score_all(served.chatting(talks, longest), "chat")
-    refusals = []
-    for fields_by_row in answers.values():
-        refusals += [fields["refusal"] for fields in fields_by_row.values() if "refusal" in fields]
+    refusals = _refusals(list(answers.values()))
     if served.facts.engine in (LLAMA_CPP, VLLM):  # they offer both: a refusal is about the model or adapter
         refusals += [served.missing[part] for part in ("labels", "texts") if part in served.missing]
     ids, prompt_texts, tokens, texts, chat = None, None, None, None, None
@@ -317,6 +405,14 @@ def _ask_labels(served: ServedModel, job: Job, prompts: Prompts) -> Labels | Non
     if not fitting:
         return None
     return _part("choices", score_all(served.labels(fitting, forms), "labels"))
+
+
+def _refusals(answers: Sequence[Mapping[int, Fields]]) -> list[str]:
+    """The server's reasons for rows that it refused."""
+    refusals = []
+    for fields_by_row in answers:
+        refusals += [fields["refusal"] for fields in fields_by_row.values() if "refusal" in fields]
+    return refusals
 
 
 def _part(name: str, fields_by_row: Mapping[int, Fields]) -> dict[int, Any]:
@@ -350,6 +446,12 @@ def _unchecked(pairing: Pairing, reference: Reference, asked: Asked, chat: ChatP
                 f"{OFFERED['labels']} of {pairing.title}: {counted(unscored, 'row')} of {job.dataset.name} "
                 "too long for the server's context"
             )
+    heat = served.facts.sampling.get("temperature")
+    if chat is not None and chat.differing == 0 and isinstance(heat, (int, float)) and heat > 0:
+        unchecked.append(
+            f"sampling of {pairing.title}: it samples at temperature {heat:g}, so that other tries may give "
+            "other answers"
+        )
     stops = f"stop words and end tokens of {pairing.title}"
     if chat is None:
         unchecked.append(f"{stops}: no chat answers")

@@ -85,7 +85,7 @@ def test_the_verdict_and_the_page() -> None:
     flip = prove_answers("x.gguf", "s", live, Answers({0: [2]}, {0: {"yes": -3.0, "no": -1.1}}), decode)
     good, bad = proof([same], [near]), proof([same, other], [near, flip])
     assert holds(good, NONE) and not holds(bad, NONE)
-    printed(verdict(good, NONE), "Equal", "1 example", "2 ways", "1 served model", "0 flips", "0 nats")
+    printed(verdict(good, NONE), "Equal", "1 example", "1 other way", "1 served model", "0 flips", "0 nats")
     printed(verdict(bad, NONE), "Not equal", "TEMPLATE of M|F", "1 of 1 row of s", "x.gguf", "2 nats")
     page = markdown(bad, NONE)
     assert 'row 0, token 0: 97 "a" became 98 "b"' in page and "TEMPLATE of M\\|F" in page

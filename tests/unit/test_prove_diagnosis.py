@@ -15,7 +15,7 @@ from tuneyard.adapters.store import Adapter, open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.eval.backends.endpoint import OfferedModel
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
-from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServerFacts
+from tuneyard.eval.backends.served import LLAMA_CPP, OLLAMA, VLLM, ServerFacts
 from tuneyard.eval.prove.diagnosis import Cause, diagnose
 from tuneyard.eval.prove.evidence import Evidence
 from tuneyard.eval.prove.proof import Answers, Labels, Tolerance
@@ -318,7 +318,7 @@ def test_settings_that_are_no_numbers_are_not_named(good: Evidence) -> None:
         replace(good, chat=answers("maybe", "no")), sampling={"temperature": "hot", "repeat_penalty": None}
     )
     only(odd, "temperature", "samples its answers:")
-    penalised = replace(odd, ask_chat=lambda more: odd.chat if len(more) == 1 else good.chat)
+    penalised = replace(odd, ask_chat=lambda more: odd.chat if len(more) <= 1 else good.chat)
     only(penalised, "repetition penalty", "a repetition penalty")
 
 
@@ -361,7 +361,7 @@ def test_a_missing_end_token(good: Evidence) -> None:
 
 def test_a_repetition_penalty_and_a_temperature(good: Evidence) -> None:
     odd = answers("maybe", "no")
-    penalised = replace(good, chat=odd, ask_chat=lambda more: odd if len(more) == 1 else answers("yes", "no"))
+    penalised = replace(good, chat=odd, ask_chat=lambda more: odd if len(more) <= 1 else answers("yes", "no"))
     strict = with_facts(
         penalised, sampling={"temperature": 0.0, "repeat_penalty": 1.3, "dry_multiplier": 0.0}
     )
@@ -397,6 +397,90 @@ def test_a_context_that_is_too_small(good: Evidence) -> None:
     tight = with_facts(good, context=longest - 4)
     only(served(tight, good.expected.labels, half), "context cut")
     assert names(served(good, good.expected.labels, half)) == ["unexplained"]  # the context is large
+
+
+def test_a_context_that_cuts_one_row_explains_this_row_alone(good: Evidence) -> None:
+    ids = {**good.expected_ids, 0: good.expected_ids[0] * 4}
+    tight = with_facts(
+        replace(good, expected_ids=ids, served_ids=ids), context=len(ids[0]), sampling={"temperature": 0.0}
+    )
+    cut = {**good.expected.texts, 0: Generated("y", LENGTH)}
+    assert names(replace(tight, chat=cut, ask_chat=lambda _: cut)) == ["context cut"]
+    refused = replace(tight, refusals=["HTTP 400 exceeds the available context size"])
+    other = {row: Generated("other", STOP) for row in ROWS}
+    assert names(replace(refused, chat=other, ask_chat=lambda _: other)) == ["context cut", "unexplained"]
+    texts = {**cut, 1: Generated("other", STOP)}
+    without_labels = replace(tight, expected=Answers(None, None, good.expected.texts))
+    assert names(replace(without_labels, served=Answers(None, None, texts))) == ["context cut", "unexplained"]
+
+
+def test_sampled_answers_are_asked_for_several_times(good: Evidence) -> None:
+    right, odd = good.expected.texts, answers("maybe", "no")
+    requests: list[object] = []
+
+    def sometimes(more: Mapping[str, object]) -> Mapping[int, Generated]:
+        requests.append(more)
+        return odd if not more and requests.count({}) == 2 else right
+
+    one = {**right, 1: Generated("maybe", STOP)}  # the first answers differ in row 1, the third in 0 and 2
+    only(replace(good, chat=one, ask_chat=sometimes), "temperature", "3 answers")
+    assert requests.count({}) == 2 and requests.count({"temperature": 0}) == 3
+
+    changing = iter([right, odd] * 9)
+    unstable = replace(good, chat=odd, ask_chat=lambda _: next(changing))
+    only(unstable, "unexplained", "at temperature 0, 2 answers", "change")
+
+
+OLLAMA_SAMPLING = {"temperature": 0.0, "repeat_penalty": 1.0, "stop": ["<|done|>"]}
+
+
+@pytest.fixture
+def modelfile(good: Evidence) -> Evidence:
+    """The same server with a Modelfile. Its answers are compared with the server's greedy ones."""
+    expected = Answers(None, None, good.expected.texts)
+    none = Answers(None, None, None)
+    return with_facts(
+        replace(good, expected=expected, served=none),
+        engine=OLLAMA,
+        sampling=OLLAMA_SAMPLING,
+        chat_template=None,
+    )
+
+
+def test_causes_in_a_modelfile_name_its_lines(modelfile: Evidence) -> None:
+    odd, right = answers("maybe", "no"), modelfile.expected.texts
+    assert diagnose(modelfile) == []
+
+    def with_sampling(**sampling: object) -> Evidence:
+        evidence = with_facts(modelfile, sampling={**OLLAMA_SAMPLING, **sampling})
+        return replace(evidence, chat=odd, ask_chat=lambda more: right if more else odd)
+
+    only(with_sampling(temperature=0.8), "temperature", "temperature 0.8", "PARAMETER temperature 0")
+    penalised = with_sampling(repeat_penalty=1.1)
+    penalised = replace(penalised, ask_chat=lambda more: odd if len(more) <= 1 else right)
+    only(penalised, "repetition penalty", "repeat_penalty 1.1", "PARAMETER repeat_penalty 1")
+    texts = {row: Generated(answer.text[:1], STOP) for row, answer in right.items()}
+    stopped = with_facts(modelfile, sampling={**OLLAMA_SAMPLING, "stop": ["z", "es"]})
+    stopped = replace(stopped, chat={**right, 0: texts[0], 2: texts[2]}, ask_chat=lambda _: stopped.chat)
+    only(stopped, "stop word", '"es"', "2 trained answers", "take it out")
+    endless = answers("yes yes", "no no", finish=LENGTH)
+    only(
+        replace(modelfile, chat=endless, ask_chat=lambda _: endless),
+        "missing end token", 'PARAMETER stop "<|done|>"',
+    )  # fmt: skip
+    short = answers("y", "n", finish=LENGTH)
+    cut = with_facts(modelfile, sampling={**OLLAMA_SAMPLING, "n_predict": 1})
+    only(
+        replace(cut, chat=short, ask_chat=lambda _: short),
+        "answer cut",
+        "PARAMETER num_predict 1",
+        "4 answers",
+    )
+    longest = max(map(len, modelfile.expected_ids.values())) + modelfile.max_new_tokens
+    tight = with_facts(modelfile, context=longest - 4)
+    only(replace(tight, chat=short, ask_chat=lambda _: short), "context cut", "PARAMETER num_ctx 256")
+    pirate = {row: prompt(row, system="You are a pirate.") for row in ROWS}
+    only(replace(modelfile, served_ids=pirate), "system text", "pirate", "adapter export FUSED --to ollama")
 
 
 def test_a_rank_above_vllms_recorded_answers(good: Evidence) -> None:
