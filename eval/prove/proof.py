@@ -295,7 +295,8 @@ def verdict(proof: Proof, tolerance: Tolerance) -> str:
     if proof.prompts:
         compared_ways = {prompts.way for prompts in proof.prompts}
         ways = counted(len(compared_ways), "other way")
-        equal.append(f"{ways} of making prompts give the reference's token ids")
+        give = "gives" if len(compared_ways) == 1 else "give"
+        equal.append(f"{ways} of making prompts {give} the reference's token ids")
     model_names = {*(answers.model for answers in proof.answers), *(chat.model for chat in proof.chats)}
     if not model_names:
         return f"{' '.join(equal)}."

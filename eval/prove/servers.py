@@ -222,7 +222,7 @@ def prove_servers(
             for pairing in pairings:
                 if pairing.candidate.name != name:
                     continue
-                comparison = Comparison(pairing, reference, expected, tolerance)
+                comparison = PairingCheck(pairing, reference, expected, tolerance)
                 asked = comparison.prove(proofs)
                 is_llama_cpp = pairing.served.facts.engine == LLAMA_CPP
                 if modelfile and is_llama_cpp and name == candidates[0].name:
@@ -237,7 +237,7 @@ def prove_servers(
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairingCheck:
     """One served model next to the adapter's `expected` answers on a dataset."""
 
     pairing: Pairing
