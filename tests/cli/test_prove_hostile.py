@@ -42,10 +42,16 @@ def of_logs(spoil: Spoil) -> Spoil:
 
 
 AT_ROWS = ("a page of HTML", "an error", "deep JSON", "a cut body", "a hang", "no answer", "another model")
-LOGS = ("no log-probabilities", "a token twice", "probabilities above 1", "a cut prompt")
+LOGS = {
+    "no log-probabilities": "log-probabilities",
+    "a token twice": "twice",
+    "probabilities above 1": "probabilities",
+    "a cut prompt": "fewer",
+}
+"""What the message must contain, whichever of the requests that are in flight fails first."""
 CASES: dict[str, tuple[str, int, Spoil, str]] = {
     **{name: ("completion", FIRST_QUESTIONS, *SPOILED[name]) for name in AT_ROWS},
-    **{name: ("completion", 16, of_logs(SPOILED_LOGS[name][0]), SPOILED_LOGS[name][1]) for name in LOGS},
+    **{name: ("completion", 16, of_logs(SPOILED_LOGS[name][0]), fact) for name, fact in LOGS.items()},
     "chats sent elsewhere": ("chat/completions", 0, *ELSEWHERE),
     "prompts sent elsewhere": ("apply-template", 3, *ELSEWHERE),
     "ids sent elsewhere": ("tokenize", 1, *ELSEWHERE),
