@@ -12,14 +12,19 @@ from tuneyard.core.local_processes import ForkedProcesses
 C = TypeVar("C", bound=Callable[..., object])
 
 
-def execution_options(function: C) -> C:
-    """Give a command `--workers N` and `--ray ADDRESS`, for the parameters `workers` and `ray`."""
-    decorated = click.option(
+def ray_option(function: C) -> C:
+    """Give a command `--ray ADDRESS`, for the parameter `ray`."""
+    return click.option(
         "--ray", metavar="ADDRESS", help="Run on a Ray cluster: `auto`, or HOST:PORT of its head."
     )(function)
-    return click.option(
+
+
+def execution_options(function: C) -> C:
+    """Give a command `--workers N` and `--ray ADDRESS`, for the parameters `workers` and `ray`."""
+    option = click.option(
         "--workers", type=click.IntRange(1), metavar="N", help="Worker processes on this machine."
-    )(decorated)
+    )
+    return option(ray_option(function))
 
 
 def executor_of(
@@ -35,7 +40,9 @@ def executor_of(
     if ray is not None and workers is not None:
         raise RequestError("--workers is for this machine and --ray for a cluster: give one of them")
     if ray is not None:
-        raise RequestError("--ray: not available yet")
+        from tuneyard.core.ray_cluster import RayCluster
+
+        return RayCluster(ray)
     count = workers or default
     if count == 1:
         return InThisProcess()

@@ -41,6 +41,8 @@ def _fix(name: str) -> str:
     if name in ("jieba", "xllamacpp"):
         return f"install it with: {_pip_install(name)}"
     if not is_checkout():
+        if name == "ray":
+            return f"run {set_up_command(name)}"
         if name in CORE:
             return f"run {_pip_install('tuneyard')}"
         return f"run {set_up_command()}"

@@ -41,6 +41,7 @@ from tuneyard.recipes.sweep.state import GridState
 @click.option(
     "--gpus-each", type=click.IntRange(1), default=1, show_default=True, help="GPUs of each run at a time."
 )
+@ray_option
 @click.option("--dry-run", is_flag=True, help="Check every run and name its folder; train nothing.")
 @click.option(
     "--list", "lists", is_flag=True, help="Print one command for each unfinished run; train nothing."
@@ -55,6 +56,7 @@ def command(
     grid: tuple[str, ...],
     out: Path | None,
     gpus_each: int,
+    ray: str | None,
     dry_run: bool,
     lists: bool,
     point: str | None,
@@ -66,7 +68,9 @@ def command(
     lora_target=[q_proj,v_proj] is one value, lora_target=[q_proj],[q_proj,v_proj] are two.
 
     As many runs train at once as there are GPUs, or without a GPU as cores, memory and OMP_NUM_THREADS
-    allow. The same command in a second terminal takes the runs that the first has not begun.
+    allow. The same command in a second terminal takes the runs that the first has not begun. With --ray the
+    nodes of a Ray cluster train them, each run on one node; model, datasets and runs must be in folders that
+    all nodes share.
     """
     evaluation = scored["evaluation"]
     settings = parse_grid(grid)
