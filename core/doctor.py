@@ -19,6 +19,7 @@ from tuneyard.core.files import existing, versions
 from tuneyard.core.next_step import next_step
 from tuneyard.core.packages import (
     OLDEST_VLLM,
+    RAY,
     TRAIN,
     VLLM_ENVIRONMENT,
     after_setup,
@@ -53,7 +54,7 @@ class Finding:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
 @click.pass_context
 def cli(ctx: click.Context, as_json: bool) -> None:
-    """Look at Python, torch, GPU, LLaMA-Factory, vLLM, disk, fonts and the hub; exit 1 if one is missing."""
+    """Check Python, torch, GPU, LLaMA-Factory, vLLM, Ray, disk, fonts and hub; exit 1 if one is missing."""
     findings = list(examine())
     healthy = all(finding.status != "missing" for finding in findings)
     if as_json:
@@ -79,6 +80,7 @@ def examine() -> Iterator[Finding]:
     yield from _libraries()
     yield _gpu()
     yield _vllm()
+    yield _ray()
     yield _memory()
     yield _disk(Path.cwd(), "disk")
     yield _disk(Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser(), "model cache")
@@ -151,6 +153,16 @@ def _vllm() -> Finding:
         transformers = installed["transformers"].version
         return Finding("vllm", "ok", f"{detail}, with transformers {transformers}, which fits")
     return Finding("vllm", "ok", f"none: only --backend vllm needs it ({vllm_set_up()})")
+
+
+def _ray() -> Finding:
+    """The Ray of --ray. All nodes of a cluster need the same version."""
+    pinned, installed = tested()[RAY], versions(RAY).get(RAY)
+    if installed is None:
+        return Finding(RAY, "ok", f"none: only --ray needs it ({set_up_command(RAY)})")
+    if installed != pinned:
+        return Finding(RAY, "warning", f"{installed} (tested: {pinned})", set_up_command(RAY))
+    return Finding(RAY, "ok", f"{installed} (as tested), for --ray")
 
 
 def _distributions(folders: list[str]) -> "dict[str, Distribution]":

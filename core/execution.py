@@ -234,7 +234,9 @@ class WorkQueue:
             self._next_place += 1
             yield next_result
 
-    def settle(self, attempt: Attempt, reply: "Reply", output: str, observer: Observer) -> WorkResult | None:
+    def settle(
+        self, attempt: Attempt, reply: "CallResult", output: str, observer: Observer
+    ) -> WorkResult | None:
         """Result of an item that was called; None if it was put back, since another process holds its files.
 
         `observer` is told of both.
@@ -257,7 +259,7 @@ class WorkQueue:
             observer.lost(attempt.item.name, reason)
             self.give_back(attempt)
             return None
-        return self.settle(attempt, Reply(error=no_reply(reason, output), exit_code=1), output, observer)
+        return self.settle(attempt, CallResult(error=no_reply(reason, output), exit_code=1), output, observer)
 
 
 def no_reply(reason: str, output: str) -> str:
@@ -270,7 +272,7 @@ def no_reply(reason: str, output: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class CallResult:
     """What came of a call: a record, an error that a user can act on, or that it is for later."""
 
     record: Any = None
@@ -279,18 +281,18 @@ class Reply:
     is_held: bool = False
 
 
-def call(function: Callable[..., object], arguments: Sequence[object]) -> Reply:
+def call(function: Callable[..., object], arguments: Sequence[object]) -> CallResult:
     """Call an item's function. Errors that a user can act on become its reply; others are raised."""
     try:
-        return Reply(function(*arguments))
+        return CallResult(function(*arguments))
     except HeldError:
-        return Reply(is_held=True)
+        return CallResult(is_held=True)
     except TuneyardError as error:
-        return Reply(error=str(error), exit_code=error.exit_code)
+        return CallResult(error=str(error), exit_code=error.exit_code)
     except OSError as error:
-        return Reply(error=describe_os_error(error), exit_code=RequestError.exit_code)
+        return CallResult(error=describe_os_error(error), exit_code=RequestError.exit_code)
     except MemoryError:
-        return Reply(error="out of memory; use fewer workers, or a machine with more", exit_code=1)
+        return CallResult(error="out of memory; use fewer workers, or a machine with more", exit_code=1)
 
 
 class InThisProcess(Executor):

@@ -28,10 +28,10 @@ from tuneyard.core.execution import (
     AHEAD,
     SILENT,
     Attempt,
+    CallResult,
     Common,
     Executor,
     Observer,
-    Reply,
     Slot,
     WorkItem,
     WorkQueue,
@@ -39,7 +39,7 @@ from tuneyard.core.execution import (
     no_reply,
 )
 from tuneyard.core.processes import GRACE, Process, end_processes, end_with
-from tuneyard.core.work_process import LENGTH, Answer, CommonKey, Order, message, serve
+from tuneyard.core.work_process import LENGTH, CommonKey, WorkAnswer, WorkOrder, message, serve
 
 _POLL_EVERY = 1.0  # seconds; a process that ends is noticed at once unless a child of it has its socket
 _HELD_POLL_EVERY = 0.1  # seconds, while items are held back
@@ -83,7 +83,7 @@ class _Worker:
             if argument.number not in self.values:
                 values.append((argument.number, argument.pickled))
                 self.values.add(argument.number)
-        self._outgoing += message(Order(attempt.item.function, tuple(arguments), tuple(values)))
+        self._outgoing += message(WorkOrder(attempt.item.function, tuple(arguments), tuple(values)))
         self.attempts.append(attempt)
         self.send()
 
@@ -94,7 +94,7 @@ class _Worker:
                 count = self.connection.send(self._outgoing)
                 del self._outgoing[:count]
 
-    def receive(self) -> tuple[list[tuple[Reply, str]], bool]:
+    def receive(self) -> tuple[list[tuple[CallResult, str]], bool]:
         """Replies that have come, each with what its item printed; and whether the worker is gone."""
         is_gone = False
         with contextlib.suppress(BlockingIOError):
@@ -104,21 +104,21 @@ class _Worker:
                 received = b""
             self._incoming += received
             is_gone = not received
-        replies: list[tuple[Reply, str]] = []
+        replies: list[tuple[CallResult, str]] = []
         while True:
             answer = self._next_answer()
             if answer is None:
                 return replies, is_gone
             replies.append((answer.reply, self._output_until(answer.printed)))
 
-    def _next_answer(self) -> Answer | None:
+    def _next_answer(self) -> WorkAnswer | None:
         if len(self._incoming) < LENGTH.size:
             return None
         (size,) = LENGTH.unpack_from(self._incoming)
         end = LENGTH.size + size
         if len(self._incoming) < end:
             return None
-        answer: Answer = pickle.loads(memoryview(self._incoming)[LENGTH.size : end])
+        answer: WorkAnswer = pickle.loads(memoryview(self._incoming)[LENGTH.size : end])
         del self._incoming[:end]
         return answer
 
@@ -262,7 +262,7 @@ class _WorkerProcesses(Executor):
         if reason.startswith("was ended by"):
             result = queue.settle_lost(attempt, reason, output, observer)
         else:  # an error of the item, which would come again
-            reply = Reply(error=no_reply(reason, output), exit_code=1)
+            reply = CallResult(error=no_reply(reason, output), exit_code=1)
             result = queue.settle(attempt, reply, output, observer)
         if result is None:
             return []

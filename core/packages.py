@@ -20,6 +20,8 @@ OLDEST_VLLM = "0.26"
 """The bound of the extra [vllm] in pyproject.toml: the oldest that the tests score with."""
 TRAIN = "train"
 """The extra of pyproject.toml for training and evaluation; in a checkout, `make setup` installs it."""
+RAY = "ray"
+"""The extra for `--ray`; in a checkout, `make setup` installs it, too."""
 OF_EXTRAS = {TRAIN: ("bitsandbytes", "deepspeed"), "wandb": ("wandb",)}
 """Distributions that recipes may need, by the extra that installs them."""
 
@@ -41,7 +43,7 @@ def _fix(name: str) -> str:
     if name in ("jieba", "xllamacpp"):
         return f"install it with: {_pip_install(name)}"
     if not is_checkout():
-        if name == "ray":
+        if name == RAY:
             return f"run {set_up_command(name)}"
         if name in CORE:
             return f"run {_pip_install('tuneyard')}"
@@ -93,7 +95,7 @@ def set_up_command(extra: str = TRAIN) -> str:
     """Command that installs an extra here: `make setup` in a checkout, otherwise uv or pip."""
     if not is_checkout():
         return _pip_install(f"tuneyard[{extra}]")
-    if extra == TRAIN:
+    if extra in (TRAIN, RAY):
         return in_checkout("make setup")
     return in_checkout(f"make setup-{extra}")
 

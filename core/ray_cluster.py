@@ -26,10 +26,10 @@ from tuneyard.core.execution import (
     AHEAD,
     SILENT,
     Attempt,
+    CallResult,
     Common,
     Executor,
     Observer,
-    Reply,
     Resources,
     Slot,
     WorkItem,
@@ -38,12 +38,12 @@ from tuneyard.core.execution import (
     call,
 )
 from tuneyard.core.files import existing
-from tuneyard.core.processes import GRACE
 
 ANSWERS_WITHIN = 5.0  # seconds in which the head must answer
 _PROBED_WITHIN = 120.0  # seconds in which every node must have run its first task: a worker starts in seconds
 _POLL_EVERY = 1.0  # seconds
 _NODES_EVERY = 5.0  # seconds between two looks at the nodes
+_CANCELLED_WITHIN = 3.0  # seconds that an item gets to end by itself; Ray cannot interrupt one that waits
 _WAITING = 8  # items handed out beyond those that can run, so that no node waits for this process
 _VALUES_KEPT = 8  # shared values that a worker keeps
 _PACKAGES = ("core", "compiler", "recipes", "adapters", "eval")
@@ -107,7 +107,7 @@ class RayCluster(Executor):
             self._connect()
             on_error.callback(self.close)
             self._ask_nodes(_Questions(str(Path.cwd())))
-            self.workers = max(1, self._fitting(Resources()))
+            self.workers = max(1, self.fitting(Resources()))
             on_error.pop_all()
 
     def _connect(self) -> None:
@@ -156,6 +156,11 @@ class RayCluster(Executor):
             name = _name(asked[reference])
             try:
                 answer: _Node = ray.get(reference)
+            except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+                continue  # it has just left the cluster
+            except ray.exceptions.OutOfMemoryError:
+                problems.append(f"{name} is out of memory: Ray ended its first task")
+                continue
             except ray.exceptions.RayError as error:
                 reason = [line for line in str(error).splitlines() if line.strip()][-1]
                 problems.append(f"{name} cannot run this Tuneyard: {reason.strip()}")
@@ -196,7 +201,7 @@ class RayCluster(Executor):
             self._looked = time.monotonic()
         return self._nodes
 
-    def _fitting(self, resources: Resources) -> int:
+    def fitting(self, resources: Resources) -> int:
         """How many items with these resources can run on the cluster at a time."""
         count = 0
         for node in self._alive_nodes():
@@ -212,8 +217,8 @@ class RayCluster(Executor):
         return count
 
     def _require_fitting(self, item: WorkItem) -> int:
-        """As `_fitting`. `RequestError` if no node can run the item."""
-        count = self._fitting(item.resources)
+        """As `fitting`. `RequestError` if no node can run the item."""
+        count = self.fitting(item.resources)
         if count:
             return count
         takes = item.resources
@@ -308,13 +313,13 @@ class RayCluster(Executor):
                 f"{attempt.item.name}: Ray ended it since its node ran out of memory (it asked for "
                 f"{takes:.1f} GB); use smaller items, or nodes with more memory"
             )
-            return queue.settle(attempt, Reply(error=error, exit_code=1), "", observer)
+            return queue.settle(attempt, CallResult(error=error, exit_code=1), "", observer)
         except lost as error:
             reason = f"was lost with its worker or node ({type(error).__name__})"
             return queue.settle_lost(attempt, reason, "", observer)
         except exceptions.RayError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
-            failure = Reply(error=f"its task failed: {lines[-1].strip()}", exit_code=1)
+            failure = CallResult(error=f"its task failed: {lines[-1].strip()}", exit_code=1)
             return queue.settle(attempt, failure, str(error), observer)
         return queue.settle(attempt, reply, output, observer)
 
@@ -419,11 +424,11 @@ def _cancel(references: list[Any]) -> None:
         for reference in references:
             ray.cancel(reference, force=force)
         if references:
-            _, references = ray.wait(references, num_returns=len(references), timeout=GRACE)
+            _, references = ray.wait(references, num_returns=len(references), timeout=_CANCELLED_WITHIN)
 
 
 def _answer(questions: _Questions) -> _Node:
-    """Answer on a node."""
+    """WorkAnswer on a node."""
     problems = []
     if Path(questions.folder).is_dir():
         os.chdir(questions.folder)
@@ -461,12 +466,14 @@ def _marker_problem(marker: Path, answer: str) -> str:
 _values: OrderedDict[int, Any] = OrderedDict()
 
 
-def _run(task: _Task) -> tuple[Reply, str]:
+def _run(task: _Task) -> tuple[CallResult, str]:
     """Run an item on a node; its reply and what it printed."""
     import ray
 
     if task.code != code_digest():  # a node that joined after the check
-        return Reply(error=f"{socket.gethostname()} has another Tuneyard than the driver", exit_code=2), ""
+        return CallResult(
+            error=f"{socket.gethostname()} has another Tuneyard than the driver", exit_code=2
+        ), ""
     os.chdir(task.folder)
     arguments: list[object] = []
     for argument in task.arguments:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tuneyard.core.execution import Reply, call
+from tuneyard.core.execution import CallResult, call
 from tuneyard.core.processes import end_with
 
 LENGTH = struct.Struct("!Q")
@@ -27,7 +27,7 @@ class CommonKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class WorkOrder:
     """An item as it is sent, with the values (number, pickled) that its worker does not have yet."""
 
     function: Callable[..., object]
@@ -36,10 +36,10 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WorkAnswer:
     """The reply to an order, and the bytes that the worker has printed so far."""
 
-    reply: Reply
+    reply: CallResult
     printed: int
 
 
@@ -61,7 +61,7 @@ def serve(connection: socket.socket, values: dict[int, Any]) -> None:
         content = _receive(connection, LENGTH.unpack(head)[0])
         if content is None:
             return
-        order: Order = pickle.loads(content)
+        order: WorkOrder = pickle.loads(content)
         for number, pickled in order.values:
             values[number] = pickle.loads(pickled)
         arguments = [
@@ -71,7 +71,7 @@ def serve(connection: socket.socket, values: dict[int, Any]) -> None:
         reply = call(order.function, arguments)
         sys.stdout.flush()
         sys.stderr.flush()
-        answer = message(Answer(reply, os.fstat(1).st_size))
+        answer = message(WorkAnswer(reply, os.fstat(1).st_size))
         try:
             connection.sendall(answer)
         except BrokenPipeError:  # the parent is gone

@@ -4,6 +4,7 @@ Only a setting with several values is an axis of the grid: it names folders, tab
 setting with one value is the same in every run.
 """
 
+import contextlib
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,14 +13,16 @@ import click
 
 from tuneyard.core.cli import cli_command, command_line
 from tuneyard.core.errors import ContentError, RequestError, counted, nearest, resumed_by
-from tuneyard.core.execution import Slot
+from tuneyard.core.execution_options import ray_option
 from tuneyard.core.language import lang_option
 from tuneyard.core.next_step import next_step
-from tuneyard.recipes.hardware import Machine, machine
+from tuneyard.core.ray_cluster import RayCluster
+from tuneyard.recipes.hardware import machine
+from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep.grid import TrainingRun, parse_grid, plan_runs
 from tuneyard.recipes.sweep.results import check_folder
 from tuneyard.recipes.sweep.run import check_first, commands, finish, finish_points, scoring_words
-from tuneyard.recipes.sweep.slots import machine_of_a_point, slots_of
+from tuneyard.recipes.sweep.slots import Place, place_here, place_on_ray
 from tuneyard.recipes.sweep.state import GridState
 
 
@@ -73,6 +76,8 @@ def command(
     all nodes share.
     """
     evaluation = scored["evaluation"]
+    if ray is not None and (lists or point is not None):
+        raise RequestError("--ray trains every run on the cluster; give it without --list and --point")
     settings = parse_grid(grid)
     metric = scored["metric"] or ("accuracy" if evaluation else "eval_loss")
     folder = out or Path("saves") / f"sweep-{recipe.stem}"
@@ -88,24 +93,41 @@ def command(
         next_step(recipes[0].output_dir, command_line("recipe.sweep", ("--point", point)))
         return
     trained_metric = None if evaluation else metric
-    target = machine(f"{gpus_each}xA100-80")  # a listed command runs elsewhere
-    if not lists:
-        target = machine_of_a_point(recipes, gpus_each)
-    check_first(recipes, trained_metric, target, quick=lists and not dry_run)
     if lists:
+        target = machine(f"{gpus_each}xA100-80")  # a listed command runs elsewhere
+        check_first(recipes, trained_metric, target, quick=not dry_run)
         words = ["tuneyard", "recipe", "sweep", str(recipe), *grid, "--out", str(folder)]
         if evaluation is not None:
             words += ["--eval", evaluation]
         for line in commands(recipes, words, evaluation, target):
             click.echo(line)
         next_step("", command_line("recipe.sweep", ("--list", "--dry-run")))
-    elif dry_run:
-        click.echo("\n".join(str(recipe.output_dir) for recipe in recipes))
-        next_step("", command_line("recipe.sweep", ("--dry-run",)))
-    else:
-        state = GridState(runs, settings, evaluation, metric, target)
-        sweep(runs, state, evaluation, slots_of(recipes, gpus_each), target)
+        return
+    place = _place(ray, recipes, gpus_each, folder)
+    with place.executor:
+        check_first(recipes, trained_metric, place.target)
+        if dry_run:
+            click.echo("\n".join(str(recipe.output_dir) for recipe in recipes))
+            next_step("", command_line("recipe.sweep", ("--dry-run",)))
+            return
+        sweep(runs, GridState(runs, settings, evaluation, metric, place.target), evaluation, place)
         next_step(folder / "sweep.md", ["tuneyard", "recipe", "best", runs[0][1].output_dir])
+
+
+def _place(ray: str | None, recipes: Sequence[Recipe], gpus_each: int, folder: Path) -> Place:
+    """This machine, or a Ray cluster whose nodes all see the files of a sweep."""
+    if ray is None:
+        return place_here(recipes, gpus_each)
+    with contextlib.ExitStack() as on_error:
+        cluster = on_error.enter_context(RayCluster(ray))
+        paths = {recipe.path for recipe in recipes}
+        for recipe in recipes:
+            paths.add(Path(recipe.text("model_name_or_path")) / "config.json")
+            paths.add(Path(recipe.text("dataset_dir") or "data") / "dataset_info.json")
+        cluster.check_paths([path for path in sorted(paths) if path.exists()], [folder])
+        place = place_on_ray(cluster, recipes, gpus_each)
+        on_error.pop_all()
+    return place
 
 
 def _run_named(name: str, runs: Sequence[TrainingRun]) -> TrainingRun:
@@ -121,14 +143,13 @@ def sweep(
     runs: Sequence[TrainingRun],
     state: GridState,
     evaluation: str | None,
-    slots: Sequence[Slot],
-    target: Machine,
+    place: Place,
 ) -> None:
     """Bring every checked run to a finished, scored one; write sweep.json, sweep.md and sweep.png.
 
     `ContentError` at the end if runs have failed.
     """
-    work_results = finish_points([recipe for _, recipe in runs], evaluation, slots, target)
+    work_results = finish_points([recipe for _, recipe in runs], evaluation, place)
     with closing(work_results):
         for (point, recipe), work_result in zip(runs, work_results, strict=True):
             state.add(point, recipe, work_result.error)

@@ -12,9 +12,8 @@ from pathlib import Path
 import click
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.execution import Executor, InThisProcess, Observer, Slot, WorkItem, WorkResult
+from tuneyard.core.execution import Observer, Slot, WorkItem, WorkResult
 from tuneyard.core.files import read_object, write_json
-from tuneyard.core.local_processes import LocalProcesses
 from tuneyard.core.processes import end_processes
 from tuneyard.core.training_run import TRAINING
 from tuneyard.recipes.check import ask_check, quick_check
@@ -34,6 +33,7 @@ from tuneyard.recipes.output_dir import (
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import evaluated, measured
 from tuneyard.recipes.sweep.grid import RESULTS
+from tuneyard.recipes.sweep.slots import Place
 from tuneyard.recipes.token_weights import weights_file
 from tuneyard.recipes.train import ask_first, train
 
@@ -93,25 +93,20 @@ def has_inputs(recipe: Recipe, target: Machine, inputs: dict[str, object]) -> bo
     return not changed_inputs(output_dir, inputs) and not changed_world_size(output_dir, world)
 
 
-def finish_points(
-    recipes: Sequence[Recipe], evaluation: str | None, slots: Sequence[Slot], target: Machine
-) -> Generator[WorkResult]:
-    """Bring checked points to finished, scored ones, in the order of the grid: one in each slot at a time.
+def finish_points(recipes: Sequence[Recipe], evaluation: str | None, place: Place) -> Generator[WorkResult]:
+    """Bring checked points to finished, scored ones, in the order of the grid, side by side where they fit.
 
     Points that another process works on come last. A point that fails does not end the others.
     """
-    is_whole_machine = len(slots) == 1 and not slots[0].environment
     items: dict[str, WorkItem] = {}
     for recipe in recipes:
         folder = recipe.output_dir
-        if not is_finished(recipe, evaluation, target):
-            arguments = (recipe, evaluation, not is_whole_machine)
-            items[folder.name] = WorkItem(folder.name, finish, arguments, partial(is_free, folder))
+        if not is_finished(recipe, evaluation, place.target):
+            arguments = (recipe, evaluation, not place.has_terminal)
+            check = partial(is_free, folder)
+            items[folder.name] = WorkItem(folder.name, finish, arguments, check, place.resources)
     progress = SweepProgress(len(recipes), len(recipes) - len(items))
-    executor: Executor = InThisProcess()
-    if not is_whole_machine:
-        executor = LocalProcesses(slots)
-    with executor, closing(executor.map(items.values(), progress)) as work_results:
+    with closing(place.executor.map(items.values(), progress)) as work_results:
         for recipe in recipes:
             name = recipe.output_dir.name
             if name in items:

@@ -1,12 +1,18 @@
-"""The slots of a sweep: each point that runs has some GPUs, or without a GPU a share of the cores."""
+"""Where the points of a sweep run: each has some GPUs, or without a GPU a share of the cores.
+
+On this machine that is a slot. On a Ray cluster it is what a point takes of a node.
+"""
 
 import contextlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.errors import RequestError, counted
-from tuneyard.core.execution import Slot
+from tuneyard.core.execution import Executor, InThisProcess, Resources, Slot
+from tuneyard.core.local_processes import LocalProcesses
+from tuneyard.core.ray_cluster import RayCluster
 from tuneyard.recipes.hardware import Machine, machine, visible_gpus
 from tuneyard.recipes.recipe import Recipe
 
@@ -15,6 +21,39 @@ CGROUP = Path("/sys/fs/cgroup")  # limits of a container (cgroup v2)
 # Bytes of a training on a CPU: torch and LLaMA-Factory (1.2 GB measured), and the weights in fp32 from a file
 # in bf16, with gradients and activations.
 PROGRAM, OF_WEIGHTS = 1.5e9, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where points run, what one takes, and its machine. `has_terminal`: one at a time, in this terminal."""
+
+    executor: Executor
+    resources: Resources
+    target: Machine
+
+    @property
+    def has_terminal(self) -> bool:
+        """True if points run in this process, one after the other."""
+        return isinstance(self.executor, InThisProcess)
+
+
+def place_here(recipes: Sequence[Recipe], gpus_each: int) -> Place:
+    """This machine, for the points of a sweep. `RequestError` if it has fewer GPUs than each needs."""
+    target = machine_of_a_point(recipes, gpus_each)
+    slots = slots_of(recipes, gpus_each)
+    is_whole_machine = len(slots) == 1 and not slots[0].environment
+    executor: Executor = InThisProcess()
+    if not is_whole_machine:
+        executor = LocalProcesses(slots)
+    return Place(executor, Resources(), target)
+
+
+def place_on_ray(cluster: RayCluster, recipes: Sequence[Recipe], gpus_each: int) -> Place:
+    """A cluster, for the points of a sweep. Its GPUs are taken for those that `--list` assumes."""
+    if _all_on_cpu(recipes) or not cluster.fitting(Resources(cpus=0, gpus=1)):
+        memory = max(_memory_of_a_point(recipe) for recipe in recipes)
+        return Place(cluster, Resources(memory=int(memory)), machine("cpu"))
+    return Place(cluster, Resources(gpus=gpus_each), machine(f"{gpus_each}xA100-80"))
 
 
 def machine_of_a_point(recipes: Sequence[Recipe], gpus_each: int) -> Machine:

@@ -1,0 +1,243 @@
+"""A Ray cluster of two raylets on this machine: the same bytes as in one process, and every loss."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.messages import check_facts
+from tests.unit.core.test_execution import (
+    Heavy,
+    Journal,
+    describe,
+    die_once,
+    fail,
+    note_pid_and_sleep,
+    slot_after,
+    use_model,
+)
+from tests.unit.recipes import test_sweep_pool
+from tests.unit.recipes.test_launch import alive
+from tests.unit.recipes.test_sweep_pool import read, sweep, wait_for
+from tuneyard.core import ray_cluster
+from tuneyard.core.errors import RequestError
+from tuneyard.core.execution import Common, InThisProcess, Resources, WorkItem
+from tuneyard.core.ray_cluster import RayCluster
+
+pytestmark = pytest.mark.slow
+STORE = 80_000_000  # bytes of a node's object store, the least that Ray takes
+LARGE = 400_000_000_000  # bytes of memory that only one node says it has: its items run there
+SMALL = 4_000_000_000
+recipe = test_sweep_pool.recipe  # a fixture
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    """A cluster of two nodes with one CPU each."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    options = {"num_cpus": 1, "object_store_memory": STORE, "memory": SMALL, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=options)
+    cluster.add_node(num_cpus=1, object_store_memory=STORE, memory=SMALL)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def executor(nodes) -> Iterator[RayCluster]:
+    with RayCluster(nodes.address) as cluster:
+        yield cluster
+
+
+def write_squares(folder: Path, common: dict[str, int], number: int) -> Path:
+    path = folder / f"{number}.txt"
+    path.write_text(f"{number * number + common['offset']}\n")
+    print(f"wrote {number}")
+    return path
+
+
+def test_results_come_in_order_with_the_bytes_of_one_process(executor, tmp_path) -> None:
+    contents = {}
+    for name, place in (("here", InThisProcess()), ("ray", executor)):
+        folder = tmp_path / name
+        folder.mkdir()
+        place.check_paths([ROOT / "Makefile"], [folder / "later"])
+        common = Common({"offset": 7})
+        items = [WorkItem(str(n), write_squares, (folder, common, n)) for n in range(40)]
+        results = list(place.map(items))
+        assert [result.record_or_raise() for result in results] == [folder / f"{n}.txt" for n in range(40)]
+        contents[name] = [path.read_bytes() for path in sorted(folder.iterdir())]
+    assert contents["ray"] == contents["here"]
+    assert [result.output for result in results] == [f"wrote {n}\n" for n in range(40)]
+
+
+def test_errors_of_items_and_what_is_kept_in_a_worker(executor, tmp_path) -> None:
+    kinds = ("content", "disk", "request", "memory", "defect")
+    results = list(executor.map([WorkItem(kind, fail, (kind,)) for kind in kinds]))
+    assert [result.exit_code for result in results] == [1, 2, 2, 1, 1]
+    assert results[0].error == "row 3 is empty"
+    assert results[4].error == "its task failed: ZeroDivisionError: by nothing"
+    assert "Traceback" not in results[4].error
+    Heavy.pickled = 0
+    common = Common(Heavy())
+    records = [
+        r.record_or_raise() for r in executor.map([WorkItem("x", describe, (common, n)) for n in range(30)])
+    ]
+    assert {kind for _, kind, _ in records} == {"str"}
+    assert Heavy.pickled == 1
+    assert len({process for process, _, _ in records}) <= 4
+    one = Resources(memory=SMALL)  # one at a time on each node
+    loaded = [
+        r.record_or_raise() for r in executor.map([WorkItem("x", use_model, ("a",), resources=one)] * 6)
+    ]
+    assert {text for text, _ in loaded} == {"A"} and max(count for _, count in loaded) == 1
+
+
+def fill_the_disk() -> None:
+    with open("/dev/full", "w") as file:  # noqa: PTH123
+        file.write("x" * 100_000)
+
+
+def test_a_lost_worker_and_a_full_disk(executor, tmp_path, capfd) -> None:
+    journal = Journal()
+    items = [
+        WorkItem("once", die_once, (tmp_path / "mark",)),
+        WorkItem("always", fail, ("kill",)),
+        WorkItem("disk", fill_the_disk, ()),
+        WorkItem("good", slot_after, (0,)),
+    ]
+    once, always, disk, good = executor.map(items, journal)
+    assert (once.record, once.error, good.error) == (7, "", "")
+    assert always.error.startswith("its process was lost with its worker or node")
+    assert "No space left on device" in disk.error and disk.exit_code == 2
+    lost = sorted(line.partition(":")[0] for line in journal.lines if line.startswith("lost"))
+    assert lost == ["lost always", "lost once"]
+    assert journal.running == 0
+    printed = capfd.readouterr()
+    assert printed.out == "" and "ray" not in printed.err  # Ray's own lines
+
+
+def wait_for_workers(executor: RayCluster, resources: Resources, count: int) -> None:
+    """Wait until the driver sees that nodes have joined or left."""
+    deadline = time.monotonic() + 60
+    while executor.fitting(resources) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_node_that_runs_out_of_memory_and_one_that_leaves(nodes, executor, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(ray_cluster, "_NODES_EVERY", 0.1)
+    variables = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
+    options = {"num_cpus": 1, "object_store_memory": STORE}
+    thirsty = nodes.add_node(**options, memory=LARGE, env_vars=variables)
+    there = Resources(memory=LARGE)
+    wait_for_workers(executor, there, 1)
+    (result,) = executor.map([WorkItem("thirsty", slot_after, (30,), resources=there)])
+    check_facts(result.error, ("thirsty", "400.0 GB", "memory"))
+    assert result.exit_code == 1
+    nodes.remove_node(thirsty, allow_graceful=False)
+    wait_for_workers(executor, Resources(), 2)
+    leaving = nodes.add_node(**options, memory=SMALL)
+    wait_for_workers(executor, Resources(), 3)
+    journal = Journal()
+    items = [WorkItem("first", slot_after, (0,))]
+    items += [WorkItem(str(n), name_node_and_wait, (tmp_path,)) for n in range(3)]
+    results = executor.map(items, journal)
+    assert next(results).name == "first"
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.iterdir())) < 3:  # one on each node
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    workers = [int(path.read_text()) for path in tmp_path.iterdir()]
+    nodes.remove_node(leaving, allow_graceful=False)
+    while all(alive(worker) for worker in workers):  # it ends when it misses its node
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (tmp_path / "go").touch()
+    rest = list(results)
+    assert [(result.name, result.error) for result in rest] == [("0", ""), ("1", ""), ("2", "")]
+    assert len([line for line in journal.lines if line.startswith("lost")]) == 1
+    assert journal.running == 0
+
+
+def name_node_and_wait(folder: Path) -> None:
+    """Run on a node until the test says that it may end."""
+    import ray
+
+    (folder / ray.get_runtime_context().get_node_id()).write_text(str(os.getpid()))
+    while not (folder / "go").exists():
+        time.sleep(0.05)
+
+
+def test_what_no_node_has_is_refused(executor) -> None:
+    item = WorkItem("72B", slot_after, (0,), resources=Resources(gpus=1, memory=10**14))
+    with pytest.raises(RequestError) as error:
+        list(executor.map([item]))
+    check_facts(str(error.value), ("72B", "1 GPU", "100000.0 GB", "no node of the cluster has that"))
+
+
+def test_nodes_with_other_code_and_paths_that_they_do_not_see(nodes, executor, tmp_path, monkeypatch) -> None:
+    with (tmp_path / "mine").open("w+") as file:
+        mine = Path(f"/proc/self/fd/{file.fileno()}")  # a path that only this process sees
+        with pytest.raises(RequestError) as error:
+            executor.check_paths([mine.parent / "0", mine], [tmp_path])
+    check_facts(str(error.value), (str(mine), "No such file or directory", "that all nodes see"))
+    assert str(error.value).count("cannot read") == 2  # on both nodes
+    assert not list(tmp_path.glob(".tuneyard-probe*"))
+    monkeypatch.setattr(ray_cluster, "code_digest", lambda: "0" * 64)
+    with pytest.raises(RequestError) as error:
+        executor.check_paths()
+    check_facts(str(error.value), ("another Tuneyard", "code 00000000", "install the same on every node"))
+
+
+def test_closing_a_map_ends_its_items_and_what_they_have_started(executor, tmp_path) -> None:
+    items = [WorkItem("a", note_pid_and_sleep, (tmp_path / "a",)), WorkItem("b", slot_after, (0,))]
+    results = executor.map(list(reversed(items)))
+    next(results)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "a").exists() or not (tmp_path / "a").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    results.close()
+    started = [int(word) for word in (tmp_path / "a").read_text().split()]
+    deadline = time.monotonic() + 20
+    while alive(started[1]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_sweep_on_the_cluster_is_that_of_one_process_also_after_a_kill(
+    nodes, recipe: Path, tmp_path
+) -> None:
+    place = ("--ray", nodes.address)
+    command = [sys.executable, "-m", "tests.fake_trainer.sweep", str(recipe), "rank=2,4,8", *place]
+    command += ["--out", str(tmp_path / "runs"), "--metric", "train_loss"]
+    path = {"PYTHONPATH": str(ROOT / "tests" / "fake_trainer")}
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **path, "FAKE_SECONDS_4": "60"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    training = int(wait_for(tmp_path / "runs/lora_rank-4/pid", process))
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    deadline = time.monotonic() + 30
+    while alive(training):
+        assert time.monotonic() < deadline, "a training outlived the sweep"
+        time.sleep(0.05)
+    output, errors = sweep(recipe, "rank=2,4,8", *place)
+    assert f"lora_rank-4: started on the cluster at {nodes.address}" in errors
+    on_ray = {name: read(tmp_path / "runs" / name) for name in ("sweep.json", "lora_rank-8/training.json")}
+    (tmp_path / "runs").rename(tmp_path / "on-ray")
+    here, _ = sweep(recipe, "rank=2,4,8", FAKE_GPUS="0")
+    assert here[here.index("| lora_rank") :] == output[output.index("| lora_rank") :]
+    assert read(tmp_path / "runs/sweep.json") == on_ray["sweep.json"]
