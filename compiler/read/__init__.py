@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.scan import row_of
+from tuneyard.compiler.read.spans import WHOLE, CutFile, Span, plain_text
 from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable, opened, suffix
 from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.spec.file import Source
@@ -32,6 +33,7 @@ class OpenFile:
     - `display_path`: the path as in places and messages. `kind`: its suffix.
     - `source`: how the file is written, by the spec.
     - `split`: the split to read from a file that has the rows of several (`rows:` of a source).
+    - `span`: the part of the file to read, of a reader that can cut files.
     """
 
     stream: io.BufferedReader
@@ -39,6 +41,7 @@ class OpenFile:
     kind: str
     source: Source
     split: str
+    span: Span = WHOLE
 
 
 ReadRows = Callable[[OpenFile, Problems], Iterator[Rows]]
@@ -46,16 +49,20 @@ ReadRows = Callable[[OpenFile, Problems], Iterator[Rows]]
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A reader of files with these suffixes; one of `text` gets UTF-8."""
+    """A reader of files with these suffixes; one of `text` gets UTF-8. `cut` finds parts to read alone."""
 
     suffixes: tuple[str, ...]
     text: bool
     function: ReadRows
+    cut: CutFile | None = None
 
 
-def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
-    """Declare a function as the reader of files with these suffixes; `text` ones may have any encoding."""
-    return lambda function: Reader(suffixes, text, function)
+def reader(*suffixes: str, text: bool = True, cut: CutFile | None = None) -> Callable[[ReadRows], Reader]:
+    """Declare a function as the reader of files with these suffixes; `text` ones may have any encoding.
+
+    `cut` finds the parts of a file that the function can read alone. Without it a file is read as one.
+    """
+    return lambda function: Reader(suffixes, text, function, cut)
 
 
 FilesBySplit = dict[str, list[Path]]
@@ -167,19 +174,37 @@ def reading(spec: Spec) -> Source:
     return replace(spec.source, is_row=row_of(spec.columns))
 
 
+def spans_of(path: Readable, source: Source, split: str, size: int) -> Iterator[Span]:
+    """Yield the parts of a file, each of about `size` bytes; the whole of a file that cannot be cut."""
+    find_cut = find_reader(suffix(path), str(path)).cut
+    is_cut = find_cut is not None and isinstance(path, Path) and path.stat().st_size > size
+    if find_cut is not None and is_cut and plain_text(cast("Path", path), source):
+        yield from find_cut(cast("Path", path), source, split, size)
+    else:
+        yield WHOLE
+
+
 def read(
-    path: Readable, display_path: str, source: Source, problems: Problems, split: str = PART
+    path: Readable,
+    display_path: str,
+    source: Source,
+    problems: Problems,
+    split: str = PART,
+    span: Span = WHOLE,
 ) -> Iterator[Rows]:
     """Yield the rows of a file in order, some hundreds at a time. Unreadable content becomes a problem.
 
     `split` names the rows to read from a file that has those of several splits (`rows:` of a source).
+    `span` is the part to read, as `spans_of` found it. `OpenRecordError` if it ends inside a record.
     """
     kind = suffix(path)
     file_reader = find_reader(kind, display_path)
     encoding = source.encoding if file_reader.text else "utf-8"
     try:
-        with opened(path, encoding) as stream:
-            yield from file_reader.function(OpenFile(stream, display_path, kind, source, split), problems)
+        start, stop = (span.start, span.stop) if file_reader.text else (0, None)
+        with opened(path, encoding, start, stop) as stream:
+            file = OpenFile(stream, display_path, kind, source, split, span)
+            yield from file_reader.function(file, problems)
     except NotTextError as error:
         problems.bad_file(Problem("E001", display_path, str(error), hint=error.hint))
     except DamagedError as error:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, compress, repeat
 from operator import contains, ne
+from pathlib import Path
 from typing import NamedTuple
 
 import orjson
@@ -14,8 +15,10 @@ import orjson
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader
 from tuneyard.compiler.read.scan import LINES, LOOKED_AT, ROW, BrokenError, Scanner, Wrong, layout_of
-from tuneyard.compiler.read.stream import TooLongError, blocks, cut_off, too_long, whole_lines
+from tuneyard.compiler.read.spans import WHOLE, Span, first_bytes, spans_of_lines
+from tuneyard.compiler.read.stream import TooLongError, blocks, cut_off, suffix, too_long, whole_lines
 from tuneyard.compiler.rows import Line, ObjectRows
+from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.core.errors import Problem, show_value
 
@@ -44,13 +47,30 @@ class Block(NamedTuple):
 NO_ROWS = Block((), [])
 
 
-@reader(".json", ".jsonl", ".ndjson")
+def cut_json(path: Path, source: Source, split: str, size: int) -> Iterator[Span]:
+    """Yield the parts of a file in which each line is a row; a document is one part."""
+    head = first_bytes(path, LOOKED_AT)
+    is_document = (
+        suffix(path) == ".json" and layout_of(head, len(head) < LOOKED_AT, source.is_row) is not LINES
+    )
+    first = head.lstrip()[:1]
+    if is_document or first in (b"", b"[") or source.steps(split) or _OPEN.match(head):
+        yield WHOLE
+    else:
+        yield from spans_of_lines(path, size, LOOKED_AT)
+
+
+@reader(".json", ".jsonl", ".ndjson", cut=cut_json)
 def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     """Yield the rows of a JSON file: lines of .jsonl and .ndjson; in .json the content decides.
 
     A note describes the layout of a document, unless the source names the keys that lead to the rows.
     """
     stream, display_path, kind, source = file.stream, file.display_path, file.kind, file.source
+    if not file.span.begins:
+        chunks = blocks(stream, file.span.lead)
+        yield from _read_lines(chunks, display_path, file.span.first, problems, file.span.before)
+        return
     steps = source.steps(file.split)
     start, head = 1, b""
     while not head.strip():
@@ -58,7 +78,7 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         head = stream.read(LOOKED_AT)
         if not head:
             return
-    chunks = chain([head], blocks(stream))
+    whole = chain([head], blocks(stream))
     in_lines = kind != ".json" and head.lstrip()[:1] != b"["
     layout = LINES if in_lines else layout_of(head, len(head) < LOOKED_AT, source.is_row)
     if layout.description and not (steps or in_lines or len(layout.lists) > 1):
@@ -71,9 +91,9 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     elif not steps and layout is LINES and _OPEN.match(head):
         problems.bad_file(Problem("E007", f"{display_path}:{start}", OVER_LINES))
     elif not steps and layout.steps is None:
-        yield from _read_lines(chunks, display_path, start, problems)
+        yield from _read_lines(whole, display_path, start, problems)
     else:
-        scanner = Scanner(chunks, start)
+        scanner = Scanner(whole, start)
         way: Steps | None = steps
         if not steps:
             way = None if layout is ROW else layout.steps or ()
@@ -277,9 +297,10 @@ def ambiguous(keys: Sequence[str]) -> str:
 
 
 def _read_lines(
-    chunks: Iterable[bytes], display_path: str, start: int, problems: Problems
+    chunks: Iterable[bytes], display_path: str, start: int, problems: Problems, offset: int = 0
 ) -> Iterator[ObjectRows]:
-    prefix, offset = f"{display_path}:", 0
+    """Yield the rows of lines; `start` is the number of the first one, `offset` the bytes before it."""
+    prefix = f"{display_path}:"
     try:
         for data in whole_lines(chunks):
             block = io.BytesIO(data).readlines()

@@ -67,10 +67,23 @@ def suffix(path: Readable) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: Readable, encoding: str) -> Iterator[io.BufferedReader]:
-    """Open a file as UTF-8 bytes without byte-order mark; raises `DamagedError` and `NotTextError`."""
+def opened(
+    path: Readable, encoding: str, start: int = 0, stop: int | None = None
+) -> Iterator[io.BufferedReader]:
+    """Open a file as UTF-8 bytes without byte-order mark; raises `DamagedError` and `NotTextError`.
+
+    `start` and `stop` are the bytes of a part, of a file that is neither compressed nor in another encoding.
+    """
     with contextlib.ExitStack() as stack:
-        stream = _buffered(stack.enter_context(path.open("rb", 0)))
+        raw = stack.enter_context(path.open("rb", 0))
+        if start:
+            raw.seek(start)
+        if stop is not None:
+            raw = _Part(raw, stop - start)
+        stream = _buffered(raw)
+        if start:
+            yield stream
+            return
         magic = stream.peek(4)[:4]
         if magic.startswith(GZIP):
             stream = _buffered(gzip.GzipFile(fileobj=stream))
@@ -110,9 +123,12 @@ def too_long(place: str, hint: str = "") -> Problem:
     return Problem("E014", place, TOO_LONG, hint=hint)
 
 
-def blocks(stream: io.BufferedReader) -> Iterator[bytes]:
-    """Yield the bytes of a stream, some at a time."""
-    return iter(lambda: stream.read(BLOCK), b"")
+def blocks(stream: io.BufferedReader, lead: int = 0) -> Iterator[bytes]:
+    """Yield the bytes of a stream, some at a time; `lead` more in the first block."""
+    block = stream.read(lead + BLOCK)
+    while block:
+        yield block
+        block = stream.read(BLOCK)
 
 
 def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -139,6 +155,22 @@ def _damage() -> Iterator[None]:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DamagedError(f"the compressed file is damaged or cut off: {error}") from error
+
+
+class _Part(io.RawIOBase):
+    """The next bytes of a file, and no more than so many."""
+
+    def __init__(self, file: io.RawIOBase, size: int) -> None:
+        self._file, self._left = file, size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast("bytearray", buffer))[: self._left]
+        count = self._file.readinto(view) or 0
+        self._left -= count
+        return count
 
 
 class _Pieces(io.RawIOBase):

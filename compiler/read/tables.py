@@ -3,39 +3,73 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import cast
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
+from tuneyard.compiler.read.spans import WHOLE, OpenRecordError, Span, first_bytes, spans_of_lines
 from tuneyard.compiler.read.stream import (
+    BLOCK,
     RECORD,
     TooLongError,
     blocks,
     cut_off,
     encoding_hint,
+    suffix,
     too_long,
     whole_lines,
 )
 from tuneyard.compiler.rows import TableRows
+from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem
 
 BATCH = 1000
-BATCH_SIZE = 1 << 20
+CUT_RECORD = "unexpected end of data"  # by Python's csv, where a text ends inside quotes
 _SURROGATE = re.compile("[\udc80-\udcff]")
 Fields = list[str]
 Lines = Iterator[tuple[Sequence[int], list[Fields]]]  # their numbers and fields, some hundreds at a time
 
 
-@reader(".csv", ".tsv")
+def cut_table(path: Path, source: Source, split: str, size: int) -> Iterator[Span]:
+    """Yield parts of whole lines. One of a quoted table may end inside a record, which reading it shows."""
+    del split
+    header = list(source.header) or _header_in(first_bytes(path, BLOCK), source, suffix(path))
+    if header:
+        yield from spans_of_lines(path, size, header=header)
+    else:
+        yield WHOLE
+
+
+def _header_in(head: bytes, source: Source, kind: str) -> Fields:
+    """The fields of the first line that is not blank, [] if it is no sound header or not all in `head`."""
+    text = head[: head.rfind(b"\n") + 1].decode(errors="surrogateescape")
+    read_lines, delimiter = _lines_of(source, kind)
+    file = cast("io.BufferedReader", io.BytesIO(text.encode(errors="surrogateescape")))
+    for _, rows in read_lines(_Text(file, ""), delimiter, Problems()):
+        for row in rows:
+            if row in ([], [""]):
+                continue
+            is_sound = len(set(row)) == len(row) and not _SURROGATE.search("".join(row))
+            return row if is_sound else []
+    return []
+
+
+def _lines_of(source: Source, kind: str) -> "tuple[Callable[[_Text, str, Problems], Lines], str]":
+    """The function that reads the lines of a table, and the delimiter."""
+    usual_delimiter = "\t" if kind == ".tsv" else ","
+    quoted = source.quoted if source.quoted is not None else kind == ".csv"
+    return _quoted if quoted else _unquoted, source.delimiter or usual_delimiter
+
+
+@reader(".csv", ".tsv", cut=cut_table)
 def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     """Yield the rows below a header. Rows with another number of fields are problems."""
     source, display_path = file.source, file.display_path
-    usual_delimiter = "\t" if file.kind == ".tsv" else ","
-    delimiter = source.delimiter or usual_delimiter
-    quoted = source.quoted if source.quoted is not None else file.kind == ".csv"
-    text = _Text(file.stream, display_path)
-    header: Fields | None = list(source.header) or None
-    read_lines = _quoted if quoted else _unquoted
+    text = _Text(file.stream, display_path, file.span)
+    header: Fields | None = list(file.span.header or source.header) or None
+    read_lines, delimiter = _lines_of(source, file.kind)
     for lines, rows in read_lines(text, delimiter, problems):
         while header is None and rows and rows[0] in ([], [""]):
             lines, rows = lines[1:], rows[1:]
@@ -113,7 +147,7 @@ def _escaped(row: Fields) -> Fields:
 
 
 def _unquoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
-    start = 1
+    start = text.span.first
     try:
         for block in text.blocks():
             block = block.replace("\r\n", "\n").removesuffix("\r") if "\r" in block else block
@@ -126,15 +160,19 @@ def _unquoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
 
 def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
     csv.field_size_limit(2 * RECORD)  # never reached: the lines of a row are counted
-    row_size = batch_size = 0  # characters
-    line = 1
+    row_size = 0  # characters
+    unread = 0  # lines of the block
+    line = text.span.first
     rows: list[Fields] = []
     lines: list[int] = []
 
     def counted() -> Iterator[str]:
-        nonlocal row_size
+        nonlocal row_size, unread
         for block in text.blocks():
-            for ended in io.StringIO(block, newline="\n"):
+            lines_of_block = io.StringIO(block, newline="\n").readlines()
+            unread = len(lines_of_block)
+            for ended in lines_of_block:
+                unread -= 1
                 row_size += len(ended)
                 if row_size > RECORD:
                     raise TooLongError
@@ -145,13 +183,14 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
         for row in reader:
             rows.append(row)
             lines.append(line)
-            line = reader.line_num + 1
-            batch_size += row_size
+            line = text.span.first + reader.line_num
             row_size = 0
-            if len(rows) == BATCH or batch_size > BATCH_SIZE:
+            if not unread or len(rows) == BATCH:
                 yield lines, rows
-                rows, lines, batch_size = [], [], 0
+                rows, lines = [], []
     except csv.Error as error:
+        if not text.span.ends and str(error) == CUT_RECORD:
+            raise OpenRecordError from error
         message = f"broken quoting: {error}"
         hint = "a field opened with a quote must be closed; quotes inside are doubled"
         if str(error).startswith("new-line character"):
@@ -169,13 +208,13 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
 class _Text:
     """The lines of a stream. Bytes that are not UTF-8 become surrogates."""
 
-    def __init__(self, stream: io.BufferedReader, display_path: str) -> None:
-        self.stream, self.display_path, self.undecoded = stream, display_path, False
+    def __init__(self, stream: io.BufferedReader, display_path: str, span: Span = WHOLE) -> None:
+        self.stream, self.display_path, self.span, self.undecoded = stream, display_path, span, False
         self.last = ""  # text after the end of the last line
 
     def blocks(self) -> Iterator[str]:
         """Yield the text of some hundred whole lines at a time."""
-        for data in whole_lines(blocks(self.stream)):
+        for data in whole_lines(blocks(self.stream, self.span.lead)):
             try:
                 text = data.decode()
             except UnicodeDecodeError:
