@@ -18,8 +18,8 @@ from tuneyard.compiler.read.scan import LINES, LOOKED_AT, ROW, BrokenError, Scan
 from tuneyard.compiler.read.spans import WHOLE, Span, first_bytes, spans_of_lines
 from tuneyard.compiler.read.stream import TooLongError, blocks, cut_off, suffix, too_long, whole_lines
 from tuneyard.compiler.rows import Line, ObjectRows
-from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.column_names import key_in_spec
+from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -50,9 +50,9 @@ NO_ROWS = Block((), [])
 def cut_json(path: Path, source: Source, split: str, size: int) -> Iterator[Span]:
     """Yield the parts of a file in which each line is a row; a document is one part."""
     head = first_bytes(path, LOOKED_AT)
-    is_document = (
-        suffix(path) == ".json" and layout_of(head, len(head) < LOOKED_AT, source.is_row) is not LINES
-    )
+    is_document = False
+    if suffix(path) == ".json":
+        is_document = layout_of(head, len(head) < LOOKED_AT, source.is_row) is not LINES
     first = head.lstrip()[:1]
     if is_document or first in (b"", b"[") or source.steps(split) or _OPEN.match(head):
         yield WHOLE
