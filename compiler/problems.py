@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -51,6 +52,7 @@ class Problems:
     - `limit`: the most errors and the most warnings that are kept as text; None: all.
     - `notes`: lines for people on layouts and columns.
     - `rejected`: the file of bad rows, or None if bad rows end the compile.
+    - `stopped_before`: problems of rows before these have stopped the compile.
     """
 
     limit: int | None = KEPT
@@ -60,6 +62,7 @@ class Problems:
     counts: Counter[str] = field(default_factory=Counter)
     bad_rows: int = 0
     fatal: bool = False
+    stopped_before: bool = False
     _errors: list[Problem] = field(default_factory=list)
     _fresh: list[tuple[Sequence[Problem], object]] = field(default_factory=list)
     _undecoded: Counter[str] = field(default_factory=Counter)
@@ -113,6 +116,33 @@ class Problems:
         if self.rejected and rows:
             with named(self.rejected), self.rejected.open("ab") as rejected:
                 rejected.writelines(starmap(_rejected_line, rows))
+
+    def join(self, other: "Problems") -> None:
+        """Add the problems of the rows that come next, which another process may have found."""
+        self.counts.update(other.counts)
+        self.bad_rows += other.bad_rows
+        self.fatal = self.fatal or other.fatal
+        self.notes += other.notes
+        errors = other._errors
+        for file in self._undecoded:
+            if other._undecoded[file]:
+                errors = [problem for problem in errors if not _undecoded_in(problem, file)]
+        self._undecoded.update(other._undecoded)
+        self._errors += errors[: self._room(self._errors)]
+        self.warnings += other.warnings[: self._room(self.warnings)]
+        if other.rejected and other.rejected.exists():
+            self._append_rejected(other.rejected)
+
+    def _room(self, kept: list[Problem]) -> int | None:
+        return None if self.limit is None else max(self.limit - len(kept), 0)
+
+    def _append_rejected(self, part: Path) -> None:
+        """Move the rejected rows of a file to the end of this one's."""
+        if self.rejected is None:
+            raise ValueError(f"{part}: rejected rows, where none are written down")
+        with named(self.rejected), part.open("rb") as source, self.rejected.open("ab") as target:
+            shutil.copyfileobj(source, target)
+        part.unlink()
 
     def warn(self, problem: Problem) -> None:
         """Record a warning, which stops nothing without `--strict`."""
@@ -174,7 +204,9 @@ class Problems:
     @property
     def stopped(self) -> bool:
         """True if the compile will publish nothing, so that it only goes on checking."""
-        return self.fatal or (self.bad_rows > 0 and self.rejected is None)
+        if self.stopped_before or self.fatal:
+            return True
+        return self.bad_rows > 0 and self.rejected is None
 
 
 @lru_cache(1000)  # the same names often stand in every bad row
@@ -200,6 +232,11 @@ def _where(problem: Problem) -> tuple[str, float]:
     if place is None:
         return problem.place, inf
     return place[1], int(place[2])
+
+
+def _undecoded_in(problem: Problem, file: str) -> bool:
+    """True for the problem of a row of this file that is not UTF-8."""
+    return problem.code == "E001" and _where(problem)[0] == file
 
 
 def _rejected_line(problems: Sequence[Problem], row: object) -> bytes:

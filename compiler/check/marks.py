@@ -168,8 +168,10 @@ class RowWeights:
     high: float = 0.0
     zeros: int = 0
     first_zero: str = ""
+    first: str = ""
     first_other: str = ""
     numbers_only: bool = True
+    first_weight: float = 0.0
 
     def note(self, value: object, place: str) -> None:
         """Add the weight of one row."""
@@ -184,10 +186,29 @@ class RowWeights:
         if self.rows and (weight != self.low or weight != self.high) and not self.first_other:
             self.first_other = place
         if not self.rows:
-            self.low = self.high = weight
+            self.low = self.high = self.first_weight = weight
+            self.first = place
         self.low = min(self.low, weight)
         self.high = max(self.high, weight)
         self.rows += 1
+
+    def join(self, other: "RowWeights") -> None:
+        """Add the weights of further rows."""
+        self.numbers_only = self.numbers_only and other.numbers_only
+        if not other.rows:
+            return
+        if not self.rows:
+            self.low, self.high = other.low, other.high
+            self.first, self.first_weight = other.first, other.first_weight
+            self.first_other = other.first_other
+        elif not self.first_other:
+            differs = other.first_weight != self.first_weight
+            self.first_other = other.first if differs else other.first_other
+        self.first_zero = self.first_zero or other.first_zero
+        self.low = min(self.low, other.low)
+        self.high = max(self.high, other.high)
+        self.rows += other.rows
+        self.zeros += other.zeros
 
     def finding(self) -> tuple[str, str, int]:
         """The meaning of the weights, the first place and the rows; ("", "", 0) if they change nothing."""
@@ -229,6 +250,12 @@ class CorrectnessMarks:
         if number == self.incorrect_at:
             self.rows += 1
             self.first = self.first or place
+
+    def join(self, other: "CorrectnessMarks") -> None:
+        """Add the values of further rows."""
+        self.rows += other.rows
+        self.first = self.first or other.first
+        self.other_values = self.other_values or other.other_values
 
     def _is_mark(self, value: object, number: object, *, typed: bool) -> bool:
         if isinstance(value, bool):

@@ -64,6 +64,36 @@ class Unused:
         self._weights: dict[str, RowWeights] = {}
         self._correctness: dict[str, CorrectnessMarks] = {}
 
+    def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The columns that are counted so far, unused and ignored ones."""
+        return tuple(self.rows), tuple(self.ignored)
+
+    def can_join(self, other: "Unused", began_with: tuple[tuple[str, ...], tuple[str, ...]]) -> bool:
+        """True if `other` counts what this one would have counted, had it seen the rows.
+
+        It began with other names than these. That changes nothing while there is room for all of them.
+        """
+        if began_with == self.names():
+            return True
+        return len({*self.rows, *other.rows}) <= MOST and len({*self.ignored, *other.ignored}) <= MOST
+
+    def join(self, other: "Unused") -> None:
+        """Add what was seen in further rows."""
+        for name, rows in other.rows.items():
+            self._count(name, rows, ignored=False)
+        for name, rows in other.ignored.items():
+            self._count(name, rows, ignored=True)
+        for name, finding in other._first.items():
+            self._first.setdefault(name, finding)
+        for name, lost in other._lost.items():
+            before = self._lost.get(name)
+            self._lost[name] = replace(before, rows=before.rows + lost.rows) if before else lost
+        for name, weights in other._weights.items():
+            self._weights.setdefault(name, RowWeights()).join(weights)
+        for name, marks in other._correctness.items():
+            new_marks = CorrectnessMarks(marks.by_name, marks.has_answers, marks.incorrect_at)
+            self._correctness.setdefault(name, new_marks).join(marks)
+
     def look(self, spec: Spec, rows: Rows, used: set[str]) -> None:
         """Count the source columns that are not `used`, also inside columns with a used path."""
         heads = {path.partition(".")[0] for path in used}

@@ -5,10 +5,11 @@ checking, the lint, the record and the registry entry, the bundled spec and the 
 is one new file with a `Kind`. The rest of the compiler asks these objects, and names no kind.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from tuneyard.core.errors import Problem
 from tuneyard.core.plugins import bundled_with
@@ -81,7 +82,10 @@ class Shape(NamedTuple):
 
 
 class ColumnReader:
-    """Reads the values of one column in one file. A kind overrides the steps that it needs."""
+    """Reads the values of one column in one file. A kind overrides the steps that it needs.
+
+    `tally` counts what `notes` tells of; the tallies of several parts of a file add up.
+    """
 
     reads_each = False
     """Whether `read` turns each value into another one, or refuses it."""
@@ -90,6 +94,7 @@ class ColumnReader:
         self.column = column
         self.file = file
         self.checks_rows = False
+        self.tally: Counter[object] = Counter()
 
     def unfold(self, values: Values) -> Values:
         """Bring other spellings of values into the one that the schema describes."""
@@ -115,7 +120,7 @@ class ColumnReader:
         return {}
 
     def notes(self) -> list[str]:
-        """Notes for people on the whole file."""
+        """Notes for people on the whole file, from `tally` alone: a file may be read in several parts."""
         return []
 
 
@@ -124,6 +129,9 @@ class KeptValues:
 
     def add(self, values: Values) -> None:
         """Take in the values of a batch."""
+
+    def join(self, other: Self) -> None:
+        """Take in what another one followed, of the rows that come next."""
 
     def problem(self, place: str) -> Problem | None:
         """The error of all values together; `place` is the first file."""

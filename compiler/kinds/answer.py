@@ -11,21 +11,19 @@ from tuneyard.compiler.init.proposal import (
     question_leaf,
     question_proposal,
 )
-from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, Shape, Values
+from tuneyard.compiler.kinds import ColumnReader, Kind, Shape, Values
 from tuneyard.compiler.kinds.label import yes_or_no_question
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
-from tuneyard.compiler.spec.model import Column
 from tuneyard.core.errors import counted
 
 SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}
 
 
+OTHERS = "rows with other answers"
+
+
 class AnswerReader(ColumnReader):
     """Reads an answer. Of a list of accepted answers the first one is learned."""
-
-    def __init__(self, column: Column, file: FileContext) -> None:
-        super().__init__(column, file)
-        self.rows_with_others = 0
 
     def unfold(self, values: Values) -> Values:
         """Take the first of the texts in a list."""
@@ -37,14 +35,14 @@ class AnswerReader(ColumnReader):
         if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
             return value
         if len(set(value)) > 1:
-            self.rows_with_others += 1
+            self.tally[OTHERS] += 1
         return value[0]
 
     def notes(self) -> list[str]:
         """How many rows have answers that are not learned."""
-        if not self.rows_with_others:
+        if not self.tally[OTHERS]:
             return []
-        rows = counted(self.rows_with_others, "row")
+        rows = counted(self.tally[OTHERS], "row")
         return [f"{self.column.name}: {rows} with several different answers, of which the first is learned"]
 
 

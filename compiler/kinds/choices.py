@@ -7,9 +7,10 @@ Other files have a column for each choice (COPA, PIQA, WinoGrande, SciQ). There 
 them: `answer: {names: [label], is: choice, of: [a, b]}`.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from string import ascii_lowercase, ascii_uppercase
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.init.labels import UNLABELLED, label_values
 from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile, Leaf
@@ -47,7 +48,6 @@ class CorrectChoiceReader(ColumnReader):
     def __init__(self, column: Column, file: FileContext) -> None:
         super().__init__(column, file)
         self.answers: list[Column] = []
-        self.numbers: set[int] = set()
 
     def label(self, choices: Choices, answer: object, first: int) -> str:
         """The label of the correct choice. If answers are numbers, `first` is that of the first choice."""
@@ -74,7 +74,7 @@ class CorrectChoiceReader(ColumnReader):
                     "write the letter"
                 )
             return choices.labels[matches[0]]
-        self.numbers.add(int(text))
+        self.tally[int(text)] += 1
         if not is_inside:
             last = first + len(choices.texts) - 1
             hint = ""
@@ -87,9 +87,10 @@ class CorrectChoiceReader(ColumnReader):
 
     def notes(self) -> list[str]:
         """From which number on the choices are counted, if answers are numbers."""
-        if not self.numbers:
+        if not self.tally:
             return []
-        numbers = f"numbers from {min(self.numbers)} to {max(self.numbers)}"
+        answers = cast("Counter[int]", self.tally)
+        numbers = f"numbers from {min(answers)} to {max(answers)}"
         return [
             f"{column.name}: {numbers}, of which {column.options.get('first', 0)} is the first choice "
             "(`first: 0` or `first: 1` at the column)"

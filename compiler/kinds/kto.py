@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Self
 
 from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import ProposedColumn
@@ -46,6 +47,10 @@ class KeptMarks(KeptValues):
     def add(self, values: Values) -> None:
         """Count the marks of a batch."""
         self.counts.update(values)
+
+    def join(self, other: Self) -> None:
+        """Add the counts of further rows."""
+        self.counts.update(other.counts)
 
     def problem(self, place: str) -> Problem | None:
         """The error of a dataset in which every answer is wanted, or none is."""

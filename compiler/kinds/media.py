@@ -4,7 +4,7 @@ LLaMA-Factory 0.9.5 looks for them below its `media_dir` and refuses a row that 
 turns have placeholders (data/mm_plugin.py); it opens them only while it trains.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path, PurePath
@@ -23,6 +23,8 @@ from tuneyard.core.images import BROKEN_IMAGE
 from tuneyard.core.records import PLACEHOLDERS, Example
 
 PIXELS = 768 * 768  # LLaMA-Factory's image_max_pixels: what has more is made smaller before it is trained on
+ABSOLUTE = "an absolute path"
+LARGE = "a large image"
 LONGEST_PATH = 200  # characters of a path in a message: it may be a whole picture in base64
 
 
@@ -44,8 +46,6 @@ class MediaReader(ColumnReader):
         self.asked = output.columns_of(*asking)
         templates = "".join(output.templates.get(key, "") for key in asking)
         self.literal = "".join(text for text, _ in placeholders(templates))
-        self.absolute: set[str] = set()
-        self.large: set[str] = set()
 
     def read(self, value: object) -> list[str]:
         """The paths in a cell, which is one text or a list; `WrongValueError` names the one that is wrong."""
@@ -60,9 +60,9 @@ class MediaReader(ColumnReader):
                 raise WrongValueError(f"{expected}: save it as one")
             pixels = looked_at(self.folder / path, self.column.kind == "images")
             if PurePath(path).is_absolute():
-                self.absolute.add(path)
+                self.tally[ABSOLUTE, path] += 1
             if pixels > PIXELS:
-                self.large.add(path)
+                self.tally[LARGE, path] += 1
         return cast("list[str]", paths)
 
     def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
@@ -97,16 +97,21 @@ class MediaReader(ColumnReader):
         question = talk[first]._replace(text=marks + talk[first].text)
         return {self.turns: [*talk[:first], question, *talk[first + 1 :]]}
 
+    def _paths(self, about: str) -> int:
+        """The number of different paths of which this was found."""
+        return sum(found == about for found, _ in cast("Iterable[tuple[str, str]]", self.tally))
+
     def notes(self) -> list[str]:
         """Notes on the folder of the files, and on changes that the records do not show."""
         lines = [f"media are looked for in {self.folder}: a recipe names it as media_dir"]
-        if self.large:
-            images = counted(len(self.large), "image")
+        large, absolute = self._paths(LARGE), self._paths(ABSOLUTE)
+        if large:
+            images = counted(large, "image")
             lines.append(
                 f"{images} of more than {PIXELS} pixels: LLaMA-Factory shrinks them (image_max_pixels)"
             )
-        if self.absolute:
-            paths = counted(len(self.absolute), "absolute path")
+        if absolute:
+            paths = counted(absolute, "absolute path")
             lines.append(f"{self.column.kind}: {paths}, which are valid on this machine only")
         return lines
 

@@ -329,11 +329,15 @@ def answers_learned(spec: Spec, output: Output, talk: list[Turn]) -> list[int]:
     return numbers
 
 
+SHORTENED = "shortened"
+WITHOUT_SYSTEM = "without their system text"
+
+
 class TurnsReader(ColumnReader):
     """Reads the turns of one file's rows.
 
-    `shortened` counts those of which one exchange alone is kept, `without_their_system` those whose system
-    turn an output leaves out because the spec says so.
+    The tally counts those of which one exchange alone is kept, and those whose system turn an output leaves
+    out because the spec says so.
     """
 
     reads_each = True
@@ -354,10 +358,8 @@ class TurnsReader(ColumnReader):
             self.may_leave_out = _files(
                 output for output in spec.outputs if spec.has_own_system(output) or not keeps(output, SYSTEM)
             )
-        self.without_their_system = 0
         self.checks_rows = "system" in spec.kinds and not ignores_system
         self.first = any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs)
-        self.shortened = 0
         self.reads_images = bool(spec.named("images"))
         self.completions = [column.name for column in spec.columns if kind_of(column.kind).joins_turns]
 
@@ -396,8 +398,8 @@ class TurnsReader(ColumnReader):
                 other = f"and this output has a `system` of its own ({self.with_own_system})"
                 fix = "leave that out, or the turn by `ignore: [system]`"
                 raise WrongValueError(f"{place}, {other}; {fix}")
-            self.without_their_system += bool(self.may_leave_out)
-        self.shortened += self.first and len(talk) - (talk[0].role == SYSTEM) > 2
+            self.tally[WITHOUT_SYSTEM] += bool(self.may_leave_out)
+        self.tally[SHORTENED] += self.first and len(talk) - (talk[0].role == SYSTEM) > 2
         return cleaned(talk, self.file.clean) if self.spec.clean else talk
 
     def _has_completion(self) -> bool:
@@ -446,15 +448,16 @@ class TurnsReader(ColumnReader):
     def notes(self) -> list[str]:
         """How many conversations are shortened, and how many lose their system text."""
         lines = []
-        if self.shortened:
+        if self.tally[SHORTENED]:
             message = "the first exchange alone is written"
             lines.append(
-                f"{counted(self.shortened, 'conversation')}: {message} (`turns: history` keeps the others)"
+                f"{counted(self.tally[SHORTENED], 'conversation')}: {message} "
+                "(`turns: history` keeps the others)"
             )
-        if self.without_their_system:
+        if self.tally[WITHOUT_SYSTEM]:
             why = "the mixture has its own" if self.spec.has_one_system else "`ignore: [system]`"
             left_out = f"{self.may_leave_out} leaves the system turn out ({why})"
-            lines.append(f"{counted(self.without_their_system, 'conversation')}: {left_out}")
+            lines.append(f"{counted(self.tally[WITHOUT_SYSTEM], 'conversation')}: {left_out}")
         return lines
 
 

@@ -1,5 +1,6 @@
 """Per-row hashes for finding duplicates and leaks, in columns of which memory holds the last rows alone."""
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from typing import cast
 from tuneyard.compiler.lint.matching import Pairs, numbered, repeated
 from tuneyard.compiler.lint.spool import Spool
 from tuneyard.compiler.rows import Line
+
+_NO_ID = -(1 << 62)  # and up: distinct keys for rows that the file does not number
 
 
 class Codes:
@@ -30,6 +33,13 @@ class Codes:
         """The values by their numbers, in the order of their first appearance."""
         return list(self._codes)
 
+    def append(self, other: "Codes") -> list[int]:
+        """Append the codes of further rows. Returns the new number of each of their values."""
+        numbers = [self._codes.setdefault(value, len(self._codes)) for value in other.names()]
+        for block in other.rows.blocks():
+            self.rows.fromlist(list(map(numbers.__getitem__, block)))
+        return numbers
+
     def take(self, order: Sequence[int]) -> "Codes":
         """The codes of some rows."""
         taken = Codes()
@@ -39,6 +49,10 @@ class Codes:
 
 
 def _keys() -> Spool:
+    return Spool("Q")
+
+
+def _signed() -> Spool:
     return Spool("q")
 
 
@@ -53,12 +67,12 @@ class Fingerprints:
     prompts: Spool = field(default_factory=_keys)
     answers: Spool = field(default_factory=_keys)
     groups: Spool = field(default_factory=_keys)
-    ids: Spool = field(default_factory=_keys)
+    ids: Spool = field(default_factory=_signed)
     lengths: Spool = field(default_factory=lambda: Spool("I"))
     stable: Spool = field(default_factory=lambda: Spool("Q"))
     labels: Codes = field(default_factory=Codes)
     classes: Codes = field(default_factory=Codes)
-    units: Spool = field(default_factory=_keys)
+    units: Spool = field(default_factory=_signed)
     texts: list[str] = field(default_factory=list)
     _rows: int = 0
     _lengths: Counter[int] = field(default_factory=Counter)
@@ -66,6 +80,7 @@ class Fingerprints:
     _starts: list[int] = field(default_factory=list)
     _places: list[tuple[str, Sequence[Line] | int]] = field(default_factory=list)
     _lines: Spool = field(default_factory=lambda: Spool("Q"))
+    _without_id: list[tuple[int, int]] = field(default_factory=list)
     _order: Sequence[int] | None = None
 
     @property
@@ -78,6 +93,44 @@ class Fingerprints:
         self._starts.append(self.rows)
         self._places.append((prefix, self._compact(lines)))
 
+    def add_rows_without_id(self, count: int) -> None:
+        """Give rows that the file does not number distinct ids. Their keys come next."""
+        first = self.rows
+        self._without_id.append((first, count))
+        self.ids.extend(range(_NO_ID + first, _NO_ID + first + count))
+
+    def append(self, other: "Fingerprints") -> None:
+        """Append the fingerprints of the rows that come next, which another process may have made."""
+        first, first_line = self.rows, len(self._lines)
+        self._starts += [first + start for start in other._starts]
+        for prefix, lines in other._places:
+            self._places.append((prefix, first_line + lines if isinstance(lines, int) else lines))
+        ids = other.ids.whole()
+        if ids:
+            for start, count in other._without_id:
+                keys = range(_NO_ID + first + start, _NO_ID + first + start + count)
+                ids[start : start + count] = array("q", keys)
+        self.ids.extend(ids)
+        columns = (
+            (self.prompts, other.prompts),
+            (self.answers, other.answers),
+            (self.groups, other.groups),
+            (self.lengths, other.lengths),
+            (self.stable, other.stable),
+            (self.units, other.units),
+            (self._lines, other._lines),
+        )
+        for mine, further in columns:
+            for block in further.blocks():
+                mine.extend(block)
+        self.texts += other.texts
+        self.classes.append(other.classes)
+        numbers = self.labels.append(other.labels)
+        self._rows += other._rows
+        self._lengths.update(other._lengths)
+        for code, count in other._labels.items():
+            self._labels[numbers[code]] += count
+
     def fold(self) -> None:
         """Reduce the rows so far to the counts of the manifest and the cluster of each row."""
         self._rows = self.rows
@@ -87,6 +140,7 @@ class Fingerprints:
             values.clear()
         self._starts.clear()
         self._places.clear()
+        self._without_id.clear()
 
     def place(self, row: int) -> str:
         """The place of the row with this number (from 0)."""

@@ -77,6 +77,12 @@ class RetypedWatch:
             suspects = sorted(timestamps_in_records(renderer.render(batch), suspects))
         self._columns[file] = suspects
 
+    def join(self, other: "RetypedWatch") -> None:
+        """Add what was seen in further records."""
+        for file, columns in other._columns.items():
+            before = self._columns.get(file, columns)
+            self._columns[file] = [column for column in columns if column in before]
+
     def problems(self, split: str) -> list[Problem]:
         """E430 for the columns that were timestamps throughout; `split` fills in the files' names."""
         problems: list[Problem] = []

@@ -36,6 +36,13 @@ class Spool(Sequence[int]):
         spool._filed = path.stat().st_size // spool._width
         return spool
 
+    def __getstate__(self) -> "array[int]":
+        return self.whole()
+
+    def __setstate__(self, numbers: "array[int]") -> None:
+        self.__init__(numbers.typecode)  # type: ignore[misc]
+        self.extend(numbers)
+
     def __len__(self) -> int:
         return self._filed + len(self._recent)
 
