@@ -1,14 +1,29 @@
 """One compile: find the sources, check the registry, take the rows through the pipeline, publish."""
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from tuneyard.compiler.pipeline import run_pipeline
 from tuneyard.compiler.publish.dataset import publish_dataset, report_if_up_to_date
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.read.inputs import find_sources, hashing
+from tuneyard.compiler.read.inputs import Input, find_sources, hashing
 from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.execution import Executor, InThisProcess
+from tuneyard.core.execution_options import executor_of
 from tuneyard.core.files import staging
+
+
+def executor_for(request: CompileRequest, inputs: Sequence[Input]) -> Executor:
+    """Where the tasks of a compile run.
+
+    Rows that are streamed from a hub, and the first rows of a file (`limit`), are read in this process: how
+    many there are is known only on the way.
+    """
+    if request.limit is not None or any(not isinstance(item.path, Path) for item in inputs):
+        return InThisProcess()
+    return executor_of(request.workers, request.ray)
 
 
 def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
@@ -29,7 +44,8 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
             report.problems.notes += registry.settle()
         else:
             with staging(request.out / spec.name) as staged:
-                report = run_pipeline(spec, request, sources, staged)
+                with executor_for(request, sources.inputs) as executor:
+                    report = run_pipeline(spec, request, sources, staged, executor)
                 if not report.failed:
                     made_from = request.identity(spec, hashed_sources())
                     publish_dataset(registry, staged, spec, report, made_from)
@@ -40,6 +56,8 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
 def check_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     """Find every problem that a compile would find, and write nothing."""
     started = time.perf_counter()
-    report = run_pipeline(spec, request, find_sources(spec, request.sources), None)
+    sources = find_sources(spec, request.sources)
+    with executor_for(request, sources.inputs) as executor:
+        report = run_pipeline(spec, request, sources, None, executor)
     report.seconds = time.perf_counter() - started
     return report

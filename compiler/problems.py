@@ -53,6 +53,7 @@ class Problems:
     - `notes`: lines for people on layouts and columns.
     - `rejected`: the file of bad rows, or None if bad rows end the compile.
     - `stopped_before`: problems of rows before these have stopped the compile.
+    - `bad_files`: how often the rest of a file could not be used.
     """
 
     limit: int | None = KEPT
@@ -63,6 +64,7 @@ class Problems:
     bad_rows: int = 0
     fatal: bool = False
     stopped_before: bool = False
+    bad_files: int = 0
     _errors: list[Problem] = field(default_factory=list)
     _fresh: list[tuple[Sequence[Problem], object]] = field(default_factory=list)
     _undecoded: Counter[str] = field(default_factory=Counter)
@@ -89,6 +91,7 @@ class Problems:
     def bad_file(self, problem: Problem) -> None:
         """Record a file whose rest cannot be read: the compile fails even with `--on-error reject`."""
         self.fatal = True
+        self.bad_files += 1
         self.counts[problem.code] += 1
         self._fresh.append(([problem], _NO_ROW))
 
@@ -121,6 +124,7 @@ class Problems:
         """Add the problems of the rows that come next, which another process may have found."""
         self.counts.update(other.counts)
         self.bad_rows += other.bad_rows
+        self.bad_files += other.bad_files
         self.fatal = self.fatal or other.fatal
         self.notes += other.notes
         errors = other._errors

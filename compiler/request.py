@@ -41,6 +41,8 @@ class CompileRequest:
     duplicates: bool = True
     over: Mapping[str, object] = field(default_factory=dict)
     every_problem: bool = False
+    workers: int | None = None
+    ray: str | None = None
 
     def identity(self, spec: Spec, sources: Sources) -> Identity:
         """All settings that the written bytes depend on: equal identities mean equal bytes."""

@@ -1,7 +1,7 @@
 """Rows become checked columns: JSON Schema on every value, labels mapped, bad rows reported."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -37,7 +37,10 @@ class Checker:
     def __init__(
         self, spec: Spec, display_path: str, problems: Problems, unused: Unused, types: Types, start: int = 0
     ) -> None:
-        """`types` are the types of kept columns in earlier rows, also of other files of the split."""
+        """`types` are the types of kept columns in earlier rows, also of other files of the split.
+
+        `start` is the number of the first row (from 0). `uses_numbers` tells whether a row got its number.
+        """
         self.spec, self.display_path, self.problems, self.unused = spec, display_path, problems, unused
         self.fallback_columns = fallback_columns(spec)
         self.used, self.lost_in = spec.used, spec.lost_in
@@ -61,8 +64,19 @@ class Checker:
         self.kinds = {name: kind_of(kind) for name, kind in spec.kinds.items()}
         self.valid = {name: kind.validators() for name, kind in self.kinds.items() if not kind.is_label}
         self.number = start
+        self.uses_numbers = False
         self.bad = self.unlabelled = 0
         self.failed = False
+
+    def resume(self, sources: Mapping[str, str], *, failed: bool) -> None:
+        """Go on where the part of the file before this one ended."""
+        self.sources.update(sources)
+        self.failed = failed
+
+    def add_tallies(self, tallies: Sequence[Counter[object]]) -> None:
+        """Add what the readers of columns counted in another part of the file, for `notes`."""
+        for reader, tally in zip(self.readers, tallies, strict=True):
+            reader.tally.update(tally)
 
     def check(self, rows: Rows) -> Batch | None:
         """Validate a batch, and return its good rows as columns. None if a required column is missing."""
@@ -243,6 +257,7 @@ class Checker:
     def _values(self, column: Column, rows: Rows) -> Values:
         source = self.sources.get(column.name)
         if source is None and column.default == ROW_NUMBER:
+            self.uses_numbers = True
             return list(range(self.number, self.number + len(rows.lines)))
         if source is None:
             default = "" if column.default is None else column.default

@@ -4,7 +4,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate
 from math import ceil
 from typing import cast
@@ -49,10 +49,6 @@ class Codes:
 
 
 def _keys() -> Spool:
-    return Spool("Q")
-
-
-def _signed() -> Spool:
     return Spool("q")
 
 
@@ -67,12 +63,12 @@ class Fingerprints:
     prompts: Spool = field(default_factory=_keys)
     answers: Spool = field(default_factory=_keys)
     groups: Spool = field(default_factory=_keys)
-    ids: Spool = field(default_factory=_signed)
+    ids: Spool = field(default_factory=_keys)
     lengths: Spool = field(default_factory=lambda: Spool("I"))
     stable: Spool = field(default_factory=lambda: Spool("Q"))
     labels: Codes = field(default_factory=Codes)
     classes: Codes = field(default_factory=Codes)
-    units: Spool = field(default_factory=_signed)
+    units: Spool = field(default_factory=_keys)
     texts: list[str] = field(default_factory=list)
     _rows: int = 0
     _lengths: Counter[int] = field(default_factory=Counter)
@@ -100,7 +96,14 @@ class Fingerprints:
         self.ids.extend(range(_NO_ID + first, _NO_ID + first + count))
 
     def append(self, other: "Fingerprints") -> None:
-        """Append the fingerprints of the rows that come next, which another process may have made."""
+        """Append the fingerprints of the rows that come next, which another process may have made.
+
+        `other` is not to be used any more.
+        """
+        if not self.rows:
+            for column in fields(self):
+                setattr(self, column.name, getattr(other, column.name))
+            return
         first, first_line = self.rows, len(self._lines)
         self._starts += [first + start for start in other._starts]
         for prefix, lines in other._places:

@@ -20,7 +20,6 @@ from tuneyard.core.errors import Problem, show_value
 
 LONG = 1_000_000
 _WORD = 1 << 63
-_NO_ID = -(1 << 62)  # and up: distinct keys for rows that the file does not number
 TOKENS = re.compile(
     r"<\|[A-Za-z_0-9 ]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<｜[^｜]{1,40}｜>"
 )
@@ -66,11 +65,10 @@ class Lint:
                 groups = keys_of_texts([text.encode() for text in written])
             seen.groups.extend(groups)
         if "idx" in batch.columns and not self.spec.share:
-            ids: Sequence[object] = batch.columns["idx"]
-            if not numbered:
-                first = _NO_ID + seen.rows
-                ids = range(first, first + len(batch))
-            seen.ids.extend(_keys_of_ids(ids))
+            if numbered:
+                seen.ids.extend(_keys_of_ids(batch.columns["idx"]))
+            else:
+                seen.add_rows_without_id(len(batch))
         if self.spec.labels and not self.spec.share:
             seen.labels.note(batch.columns["label"])
         seen.prompts.extend(_together([keys[name] for name in self.texts.asked], len(batch)))

@@ -89,9 +89,9 @@ def _spans_of_rows(ends: Sequence[int], rows: int) -> Iterator[Span]:
     start = 0
     for end in ends:
         if start < end < rows:
-            yield Span(start, end)
+            yield Span(start, end, first=start + 1)
             start = end
-    yield Span(start, None)
+    yield Span(start, None, first=start + 1)
 
 
 @reader(".parquet", text=False, cut=cut_parquet)
@@ -110,7 +110,7 @@ def read_arrow(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
 def _rows(format_name: str, opened: Opened, file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     import pyarrow
 
-    start = file.span.start + 1
+    start = file.span.first
     try:
         schema, batches = opened()
         str(schema)  # names inside of columns, too

@@ -18,7 +18,8 @@ from tuneyard.compiler.lint.retyped import LINES, problems_of_file, problems_of_
 from tuneyard.compiler.lint.spool import Spool
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.compiler.write.entries import entry_of
-from tuneyard.compiler.write.record_file import Checksum, RecordFile, not_as_made
+from tuneyard.compiler.write.joined_file import JoinedFile
+from tuneyard.compiler.write.record_file import Checksum, Contents, RecordFile, brackets_of, not_as_made
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import named, sha256
 from tuneyard.core.manifest import CompiledFile
@@ -27,7 +28,6 @@ from tuneyard.core.row_index import fingerprints, row_index_file, write_row_inde
 
 BLOCK = 1 << 18
 Record = dict[str, Any]
-Contents = tuple[int, int, Path | None]  # records, their checksum, and the file of their fingerprints
 Accounts = tuple[dict[str, int], dict[str, CompiledFile]]
 
 
@@ -39,31 +39,22 @@ class Written:
 
     def __init__(self, spec: Spec, staged: Path | None) -> None:
         self.spec, self.staged = spec, staged
-        self.files: list[tuple[str, Output, RecordFile]] = []
+        self.files: list[tuple[str, Output, JoinedFile]] = []
         self.splits: dict[str, Fingerprints] = {}
 
     @contextlib.contextmanager
-    def open(self, split: str) -> Iterator[list[RecordFile]]:
-        """Open the files of a split, or of `WHOLE`. Files that get no records are deleted."""
+    def open(self, split: str) -> Iterator[list[JoinedFile]]:
+        """Open the files of a split, or of `WHOLE`. Those that get no records do not come to be."""
         outputs = [output for _, output in self.spec.outputs_of(split)] if self.staged else []
         with contextlib.ExitStack() as stack:
             files = []
             for output in outputs:
                 path = cast("Path", self.staged) / output.file.format(split=split)
-                look = partial(look_back, self.spec, output, path)
-                file = RecordFile(path, look, in_pieces=output.pieces is not None)
-                files.append(stack.enter_context(file))
+                files.append(stack.enter_context(JoinedFile(path)))
             yield files
         for output, file in zip(outputs, files, strict=True):
-            if file.rows:
+            if file.records:
                 self.files.append((split, output, file))
-            else:
-                file.path.unlink()
-
-    def stop_readback(self) -> None:
-        """End the reading of files that will not be published."""
-        for _, _, file in self.files:
-            file.stop_readback()
 
     def retyped(self) -> list[Problem]:
         """E430 for the columns of a dataset's file that LLaMA-Factory would read as times."""
@@ -79,39 +70,38 @@ class Written:
     def account(self, kept: int) -> Accounts:
         """Write the row index of each dataset. Returns records by dataset, and rows and hash by file.
 
-        `kept` is the number of rows that each output should have. `ContentError` if a file does not contain
-        the records that were counted and encoded.
+        `kept` is the number of rows that each output should have. `ContentError` if a file has another one.
         """
         totals: Counter[str] = Counter()
         datasets: dict[str, int] = {}
         files: dict[str, CompiledFile] = {}
-        contents: list[Contents] = []
         for split, output, file in self.files:
-            rows, checksum, prints_file = file.read_back()
-            if rows != file.rows:
-                raise not_as_made(file.path, f"the count of records ({file.rows} written, {rows} found)")
-            totals[output.file] += file.sources if output.pieces else rows
-            contents.append((rows, checksum, prints_file))
-            datasets[output.dataset.format(split=split) if output.dataset else file.path.name] = rows
-            files[file.path.name] = CompiledFile(rows, file.sha256)
+            totals[output.file] += file.sources if output.pieces else file.records
+            name = output.dataset.format(split=split) if output.dataset else file.path.name
+            datasets[name] = file.records
+            files[file.path.name] = CompiledFile(file.records, file.sha256)
         for output in self.spec.outputs:
             if totals[output.file] != kept:
                 raise ContentError(
                     f"{self.spec.name}: internal error: {kept} rows were kept, and {totals[output.file]} "
                     f"records were written to {output.file}: nothing was published; please report this"
                 )
-        for (split, _, file), (rows, checksum, prints_file) in zip(self.files, contents, strict=True):
-            if checksum != file.encoded.value:
-                raise not_as_made(file.path, f"one of the records 1 to {rows}")
-            if prints_file is not None:
+        for split, _, file in self.files:
+            if file.prints is not None:
                 row_index = row_index_file(file.path)
-                prints = Spool.of_file(prints_file, "Q")
-                prints_file.unlink()
+                prints = Spool.of_file(file.prints, "Q")
+                file.prints.unlink()
                 group = self.spec.group
                 clusters = {group: self.splits[split].clusters()} if group else {}
                 write_row_index(row_index, prints, clusters)
                 files[row_index.name] = CompiledFile(len(prints), sha256(row_index))
         return datasets, files
+
+
+def record_file(spec: Spec, output: Output, path: Path) -> RecordFile:
+    """A new file of an output, which is read back when it is whole."""
+    look = partial(look_back, spec, output, path)
+    return RecordFile(path, look, in_pieces=output.pieces is not None)
 
 
 def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Contents:
@@ -125,7 +115,7 @@ def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Content
     fields = frozenset([*columns.values(), *output.keep])
     prints = path.with_name(f".{path.name}.fingerprints") if output.dataset else None
     reader = RecordReader(format_of_entry(entry))
-    rows, checksum = 0, Checksum(_between(path))
+    rows, checksum = 0, Checksum(brackets_of(path).between)
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(prints.open("wb")) if prints else None
         for records in read_back(path, fields, file, checksum):
@@ -161,15 +151,10 @@ def read_back(
         yield records
 
 
-def _between(path: Path) -> bytes:
-    """The bytes between two records of a file."""
-    return b",\n" if path.suffix == ".json" else b"\n"
-
-
 def _blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
     """Yield blocks of whole records, without the bytes before, between and after the blocks."""
-    array, between = path.suffix == ".json", _between(path)
-    end = b"\n]\n" if array else b"\n"
+    array, brackets = path.suffix == ".json", brackets_of(path)
+    between, end = brackets.between, brackets.tail
     start = file.read(2) if array else b"[\n"
     while True:
         block = file.read(BLOCK)

@@ -12,7 +12,7 @@ from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.check.filters import is_in_language
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import unit_key
-from tuneyard.compiler.pipeline import split_rows
+from tuneyard.compiler.arrange import split_rows
 from tuneyard.compiler.spec.model import Split
 
 SPEC = """

@@ -1,0 +1,82 @@
+"""Which rows of a compile are written, and into which split: samples and splits drawn by a seed."""
+
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
+
+from tuneyard.compiler.lint.fingerprints import Fingerprints
+from tuneyard.compiler.lint.matching import numbered
+from tuneyard.compiler.lint.spool import Spool
+from tuneyard.compiler.spec.model import PART, Split
+from tuneyard.core.splits import IN_REST, ROW_TYPE, draw_sample, draw_splits
+
+Order = Sequence[int]
+
+
+def sampled(order: Order, size: float, seed: int) -> Order:
+    """Draw a sample of rows by a seed, in their old order; `size` is a share below 1, or a number of rows."""
+    rows = round(size * len(order)) if isinstance(size, float) else min(size, len(order))
+    if rows == len(order):
+        return order
+    return array(ROW_TYPE, compress(order, draw_sample(len(order), rows, seed)))
+
+
+def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dict[str, Order]:
+    """Draw the rows of each split; `train` is the rows that the others leave. Order is kept within each.
+
+    Memory: 4 bytes a row for the result and up to 17 while it is made.
+    """
+    units = numbered(seen.units.take(order)) if split.group else None
+    if split.by_hash:
+        keys_of_rows = seen.stable.take(order)
+        keys = keys_of_rows if units is None else _firsts(keys_of_rows, units)
+        homes = _homes_by_hash(split.shares, keys)
+    else:
+        if split.seed is not None:
+            seed = split.seed
+        homes = _drawn(split, seen, order, units, seed)
+    homes_of_rows = homes if units is None else map(homes.__getitem__, units)
+    rows_of_split = [array(ROW_TYPE) for _ in (PART, *split.shares)]
+    for row, home in zip(order, homes_of_rows, strict=True):
+        rows_of_split[home].append(row)
+    return dict(zip((PART, *split.shares), rows_of_split, strict=True))
+
+
+def _firsts(values: Spool, units: Spool) -> "array[int]":
+    """Take the value of each unit's first row; units are numbered as they first come."""
+    firsts = array(values.typecode)
+    for value, unit in zip(values, units, strict=True):
+        if unit == len(firsts):
+            firsts.append(value)
+    return firsts
+
+
+def _homes_by_hash(shares: Mapping[str, float], keys: Iterable[int]) -> "array[int]":
+    """Number the split of each key (64 bits) by where it falls between 0 and 1."""
+    homes = array("I")
+    for key in keys:
+        place = key / 2**64
+        home = IN_REST
+        for number, share in enumerate(shares.values(), start=1):
+            if place < share:
+                home = number
+                break
+            place -= share
+        homes.append(home)
+    return homes
+
+
+def _drawn(split: Split, seen: Fingerprints, order: Order, units: Spool | None, seed: int) -> "array[int]":
+    """Draw units for each split: exact shares of rows, in each class if the split is stratified."""
+    classes: array[int] | None = None
+    if split.stratify:
+        codes = seen.classes.rows.take(order)
+        classes = codes.whole() if units is None else _firsts(codes, units)
+    if units is None:
+        return draw_splits(array("B", [1]) * len(order), classes, split.shares, seed)
+    sizes = array(ROW_TYPE)
+    for unit in units:
+        if unit == len(sizes):
+            sizes.append(0)
+        sizes[unit] += 1
+    return draw_splits(sizes, classes, split.shares, seed)

@@ -1,0 +1,332 @@
+"""Reads the sources of a compile in chunks, which an executor runs, and joins what they return.
+
+Everything comes out as if one process had read the files in order. A chunk starts before those in front of it
+have ended, with the carry that is expected then. If it comes to be another one, the chunk runs again, here.
+"""
+
+import contextlib
+import shutil
+import sys
+from collections import Counter, deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tuneyard.compiler.check.checker import Checker
+from tuneyard.compiler.check.unused_columns import Unused
+from tuneyard.compiler.chunks import (
+    NO_LIMIT,
+    Carry,
+    Chunk,
+    ChunkResult,
+    FilePart,
+    Job,
+    compile_chunk,
+    folder_of_chunk,
+)
+from tuneyard.compiler.kinds import KeptValues
+from tuneyard.compiler.lint.fingerprints import Fingerprints
+from tuneyard.compiler.lint.retyped import RetypedWatch
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.progress import Progress
+from tuneyard.compiler.read import read, reading, spans_of
+from tuneyard.compiler.read.inputs import Input
+from tuneyard.compiler.read.spans import WHOLE
+from tuneyard.compiler.request import Counts
+from tuneyard.compiler.write.joined_file import JoinedFile
+from tuneyard.core.errors import Problem
+from tuneyard.core.execution import Common, Executor, WorkItem, WorkResult
+
+CHUNK = 1 << 23  # bytes
+AHEAD = 3  # chunks per worker that have started, or whose results wait for an earlier one
+
+
+@dataclass(slots=True)
+class Collectors:
+    """What is collected over all rows of a compile: problems, unused columns and the bytes read."""
+
+    problems: Problems
+    unused: Unused
+    progress: Progress
+
+
+class ChunkedReading:
+    """The rows of all parts, in the order of `parts`. Each part is to be read, once and in this order.
+
+    `enough` has the number of rows after which a part is not read on.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        inputs: Sequence[Input],
+        parts: Sequence[str],
+        collectors: Collectors,
+        executor: Executor,
+        enough: Mapping[str, int] | None = None,
+    ) -> None:
+        self.job = job
+        self.inputs = inputs
+        self.parts = parts
+        self.enough = enough or {}
+        self.problems, self.unused = collectors.problems, collectors.unused
+        self.progress = collectors.progress
+        self._in_this_process = executor.workers == 1
+        self._common = Common(job)
+        self._started: deque[tuple[Chunk, Carry]] = deque()
+        self._carry = Carry()  # of the chunk that is joined next
+        self._file = -1  # number of the file to which it belongs, or of the one before
+        self._joined = -1  # number of the chunk that was joined last
+        self._first_lines: dict[int, int] = {}  # number of the first line or row, by chunk
+        self._expected: dict[int, tuple[Carry, int]] = {}  # by file: after its first rows, up to this line
+        self._done: set[int] = set()  # files of which no further chunk counts
+        self._tallies: list[Counter[object]] = []
+        ahead = max(AHEAD * executor.workers, 1)
+        self._results: Generator[WorkResult] = executor.map(self._items(), ahead=ahead)
+
+    def close(self) -> None:
+        """End what still runs."""
+        self._results.close()
+
+    def files_of(self, part: str) -> list[tuple[int, Input]]:
+        """The numbered source files of a part."""
+        return [(number, item) for number, item in enumerate(self.inputs) if item.split == part]
+
+    def read_part(
+        self, name: str, prints: Fingerprints, watch: RetypedWatch | None, files: Sequence[JoinedFile]
+    ) -> Counts:
+        """Read the rows of a part. Their fingerprints and records are appended. Returns their counts."""
+        counts = Counts()
+        dropped: Counter[str] = Counter()
+        filtered: Counter[str] = Counter()
+        kept_values: dict[str, KeptValues] = {}
+        for result in self._chunks_of(name):
+            counts += Counts(result.read, result.kept, not_written=result.not_written)
+            dropped += result.dropped_early
+            filtered += result.filtered
+            prints.append(result.prints)
+            if watch and result.watch:
+                watch.join(result.watch)
+            for column, values in result.kept_values.items():
+                if column in kept_values:
+                    kept_values[column].join(values)
+                else:
+                    kept_values[column] = values
+            for part, file in zip(result.files, files, strict=False):  # a check writes none
+                if part:
+                    file.add(part)
+        self._judge(name, counts, kept_values)
+        return counts + Counts(dropped=dict(dropped + filtered))
+
+    def _judge(self, name: str, counts: Counts, kept_values: Mapping[str, KeptValues]) -> None:
+        """Report on all rows of a part together."""
+        files = self.files_of(name)
+        if not files:
+            return
+        place, problems = files[0][1].display_path, self.problems
+        if counts.read and not counts.kept and not problems.stopped:
+            message = f"none of the {counts.read} rows of {name} is kept, so it is not written"
+            problems.warn(Problem("W209", place, message))
+        all_read = min(self.job.limit, self.enough.get(name, NO_LIMIT)) == NO_LIMIT
+        if problems.stopped:
+            return
+        for values in kept_values.values():
+            problem = values.problem(place)
+            if problem and all_read:
+                problems.lead([problem])
+            note = values.note()
+            if note and not problems.stopped:
+                problems.notes.append(f"{place}: {note}")
+
+    def _chunks_of(self, name: str) -> Iterator[ChunkResult]:
+        """Yield the joined results of the chunks of a part."""
+        if not self.files_of(name):
+            return
+        for work in self._results:
+            chunk, assumed = self._started.popleft()
+            cut_file = chunk.cut_file
+            if cut_file is None or cut_file.number not in self._done:
+                yield self._join(chunk, assumed, work)
+            else:
+                folder = folder_of_chunk(self.job, chunk)
+                if folder is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
+            if chunk.last:
+                return
+
+    def _join(self, chunk: Chunk, assumed: Carry, work: WorkResult) -> ChunkResult:
+        """Add a result to what is collected. The chunk runs again if it began with a wrong carry."""
+        carry = self._carry_of(chunk, self._carry)
+        result: ChunkResult | None = None
+        if not work.error or assumed == carry:
+            result = work.record_or_raise()
+        if result is not None and result.is_cut:  # inside a record: the rest of the file is one chunk
+            file = chunk.files[0]
+            self._done.add(file.number)
+            chunk = replace(chunk, files=(replace(file, span=replace(file.span, stop=None)),))
+            result = None
+        if result is None or not self._began_rightly(assumed, carry, result):
+            assumed = carry
+            result = compile_chunk(self.job, chunk, carry)
+        rows = result.carry.number - assumed.number
+        self._collect(
+            chunk, result, replace(carry, read=carry.read + result.read, number=carry.number + rows)
+        )
+        return result
+
+    def _began_rightly(self, assumed: Carry, carry: Carry, result: ChunkResult) -> bool:
+        """True if a chunk that began with `assumed` did what it would have done with `carry`."""
+        if assumed == carry:
+            return True
+        if result.uses_numbers and assumed.number != carry.number:
+            return False
+        known = replace(assumed, counted=carry.counted, read=carry.read, number=carry.number)
+        return known == carry and self.unused.can_join(result.unused, assumed.counted)
+
+    def _collect(self, chunk: Chunk, result: ChunkResult, counted: Carry) -> None:
+        """Add the problems and columns of a result. `counted` has the numbers of rows with it."""
+        self.problems.join(result.problems)
+        self.unused.join(result.unused)
+        file = chunk.files[-1]
+        self._carry = replace(
+            result.carry,
+            stopped=self.problems.stopped,
+            counted=self.unused.names(),
+            read=counted.read,
+            number=counted.number,
+        )
+        self._file, self._joined = file.number, chunk.number
+        if result.carry.ended:
+            self._done.add(file.number)
+        if not self._in_this_process:
+            self._move(chunk)
+        if chunk.cut_file is not None:
+            self._note_file(chunk, result)
+
+    def _move(self, chunk: Chunk) -> None:
+        """Move the bar by the bytes of a chunk."""
+        for file in chunk.files:
+            if isinstance(file.path, Path):
+                start, stop = file.span.start, file.span.stop
+                self.progress.move((file.path.stat().st_size if stop is None else stop) - start)
+
+    def _note_file(self, chunk: Chunk, result: ChunkResult) -> None:
+        """Add up the tallies of a file that is read in parts, and note what they tell at its end."""
+        file = chunk.files[0]
+        if file.span.begins:
+            self._tallies = result.tallies
+        else:
+            for tally, further in zip(self._tallies, result.tallies, strict=True):
+                tally.update(further)
+        if file.span.ends or file.number in self._done:
+            spec = self.job.spec_of(chunk.part)
+            checker = Checker(spec, file.display_path, Problems(), Unused(), {})
+            checker.resume(result.carry.sources, failed=result.carry.failed)
+            checker.add_tallies(self._tallies)
+            self.problems.notes += checker.notes()
+
+    def _carry_of(self, chunk: Chunk, known: Carry) -> Carry:
+        """The carry of a chunk from that of the rows before it. Parts and files begin with less of it."""
+        carry = known
+        if chunk.first:
+            carry = replace(carry, types={}, read=0, number=0)
+        if chunk.files[0].span.begins:
+            carry = replace(carry, sources={}, failed=False, ended=False, number=carry.read)
+        return carry
+
+    def _items(self) -> Iterator[WorkItem]:
+        """Yield a work item for each chunk, with the carry that is expected from what is known now."""
+        for chunk in self._planned():
+            self._first_lines[chunk.number] = chunk.files[0].span.first
+            carry = self._expect(chunk)
+            self._started.append((chunk, carry))
+            file = chunk.files[0]
+            name = f"{file.display_path} from {file.span.start}"
+            yield WorkItem(name, compile_chunk, (self._common, chunk, carry))
+
+    def _expect(self, chunk: Chunk) -> Carry:
+        """The carry that a chunk will probably have."""
+        file = chunk.files[0]
+        if file.span.begins or self._in_this_process:
+            return self._carry_of(chunk, self._carry)
+        if self._file == file.number:
+            lines = file.span.first - self._first_lines[self._joined + 1]
+            return replace(self._carry, number=self._carry.number + lines)
+        carry, line = self._expected[file.number]
+        return replace(
+            carry,
+            types={**self._carry.types, **carry.types},
+            stopped=self._carry.stopped,
+            number=carry.number + file.span.first - line,
+        )
+
+    def _planned(self) -> Iterator[Chunk]:
+        """Yield the chunks of all parts."""
+        number = 0
+        for part in self.parts:
+            held: Chunk | None = None
+            for files in self._portions(part):
+                if held:
+                    yield held
+                enough = self.enough.get(part, NO_LIMIT)
+                held = Chunk(number, part, tuple(files), enough, first=held is None)
+                number += 1
+            if held:
+                yield replace(held, last=True)
+
+    def _portions(self, part: str) -> Iterator[list[FilePart]]:
+        """Yield the files of a part: some whole ones together, or a part of one."""
+        size = sys.maxsize if self._in_this_process else CHUNK
+        all_at_once = self.job.limit != NO_LIMIT or part in self.enough
+        source = reading(self.job.spec_of(part))
+        together: list[FilePart] = []
+        bytes_together = 0
+        for number, item in self.files_of(part):
+            spans = iter((WHOLE,)) if all_at_once else spans_of(item.path, source, part, size)
+            for span in spans:
+                path = self.progress.watch(item.path) if self._in_this_process else item.path
+                file = FilePart(path, item.display_path, number, span)
+                if file.is_whole:
+                    together.append(file)
+                    continue
+                if together:
+                    yield together
+                    together, bytes_together = [], 0
+                if span.begins:
+                    self._look_at(part, file)
+                yield [file]
+            if together and isinstance(item.path, Path):
+                bytes_together += item.path.stat().st_size
+                if bytes_together >= size and not all_at_once:
+                    yield together
+                    together, bytes_together = [], 0
+        if together:
+            yield together
+
+    def _look_at(self, part: str, file: FilePart) -> None:
+        """Find what the first rows of a file tell of the others."""
+        if self._in_this_process:
+            return
+        types: dict[str, str] = {}
+        unused = Unused()
+        spec, nothing = self.job.spec_of(part), Problems()
+        checker = Checker(spec, file.display_path, nothing, unused, types, self._carry.read)
+        rows_of_file = read(file.path, file.display_path, reading(spec), nothing, part, file.span)
+        with contextlib.closing(_closable(rows_of_file)) as batches:
+            rows = next(batches, None)
+            if rows is not None:
+                checker.check(rows)
+        next_line = int(rows.lines[-1]) + 1 if rows is not None else 1
+        carry = Carry(
+            types=types,
+            sources=checker.sources,
+            failed=checker.failed,
+            number=checker.number,
+            counted=unused.names(),
+        )
+        self._expected[file.number] = carry, next_line
+
+
+def _closable(rows: Iterator[Any]) -> Generator[Any]:
+    yield from rows
