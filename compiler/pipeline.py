@@ -39,7 +39,7 @@ ARRANGED = 1 << 15  # rows that a task puts in order
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Shared state of a compile: the request, its tasks, and the collectors of problems, columns and bytes."""
+    """Shared state of a compile: the request, where its tasks run, and what is collected over all rows."""
 
     request: CompileRequest
     job: Job

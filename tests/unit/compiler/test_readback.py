@@ -202,10 +202,10 @@ def test_outputs_that_differ_in_their_records_are_not_published(bench, monkeypat
 
 def test_a_row_that_no_count_knows_is_an_internal_error(bench, monkeypatch):
     """A row that is lost before it is kept is in no file and in no count: the sum tells."""
-    from tuneyard.compiler import pipeline
+    from tuneyard.compiler import chunks
 
-    sift = pipeline.Checker.check
-    monkeypatch.setattr(pipeline.Checker, "check", lambda self, *given: sift(self, *given).keep([0]))
+    sift = chunks.Checker.check
+    monkeypatch.setattr(chunks.Checker, "check", lambda self, *given: sift(self, *given).keep([0]))
     source = bench.rows("train.jsonl", ROWS)
     for way in (compile_spec, check_spec):
         with raises(ContentError, "3", "1", "0"):

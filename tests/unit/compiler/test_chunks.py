@@ -1,0 +1,312 @@
+"""Chunks: whatever the sizes, the bytes, the problems and the counts are those of one process."""
+
+import csv
+import io
+import json
+import pickle
+import random
+from collections import deque
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.compiler.conftest import as_parquet
+from tests.unit.compiler.test_specs import DEMO, sources
+from tuneyard.compiler import chunked_reading, compile, pipeline
+from tuneyard.compiler.compile import check_spec, compile_spec
+from tuneyard.compiler.read import jsons, parquet, stream
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec.file import known_specs
+from tuneyard.compiler.spec.model import load_spec
+from tuneyard.core.errors import TuneyardError
+from tuneyard.core.execution import SILENT, Common, Executor, WorkResult, call
+
+COLUMNS = """
+about: a test
+columns:
+  question: [question, q]
+  answer: {names: [answer, a], is: answer}
+  label: [label]
+  idx: {names: [idx], is: id, default: row number}
+  kind: {names: [kind], is: extra, default: none}
+labels: {"yes": [0, "0"], "no": [1, "1"], unlabelled: [-1, "-1"]}
+"""
+WRITE = """
+write:
+  - {dataset: "t_{split}", file: "t-{split}.json", format: alpaca,
+     instruction: "{question}", output: "{answer} {label}", keep: [idx, kind]}
+  - {file: "u-{split}.jsonl", format: messages, user: "{question}", assistant: "{answer}"}
+"""
+ONE = f"{COLUMNS}{WRITE}".replace("t_{split}", "t").replace("t-{split}", "t").replace("u-{split}", "u")
+SPECS = {
+    "plain": ONE,
+    "grouped": f"{ONE}fit: {{group: question}}\n",
+    "near": f"{ONE}fit: {{near: true}}\n",
+    "filtered": f"{ONE}filter: {{min: 12, keywords: [cat, dog]}}\n",
+    "sampled": f"{ONE}sample: 0.4\n",
+    "no repeats": f"{ONE}drop_duplicates: true\n",
+    "split": f"{COLUMNS}{WRITE}split: {{test: 0.3, stratify: kind}}\n",
+    "by hash": f"{COLUMNS}{WRITE}split: {{test: 0.3, by: hash}}\ndrop_leaks: true\n",
+    "groups": f"{COLUMNS}{WRITE}split: {{test: 0.3, group: question}}\n",
+}
+
+
+class Ahead(Executor):
+    """Runs items here, but draws some of them before it gives a result, as workers do.
+
+    Whatever goes to a worker or comes from it is pickled.
+    """
+
+    workers = 2
+
+    def __init__(self, ahead: int) -> None:
+        self.ahead = ahead
+
+    def map(self, items, observer=SILENT, ahead=0):
+        del observer, ahead
+        done = deque()
+        for item in items:
+            given = [each.value if isinstance(each, Common) else each for each in item.arguments]
+            reply = call(item.function, pickle.loads(pickle.dumps(given)))
+            record = pickle.loads(pickle.dumps(reply.record))
+            done.append(WorkResult(item.name, record, reply.error, exit_code=reply.exit_code))
+            if len(done) > self.ahead:
+                yield done.popleft()
+        yield from done
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Blocks of few rows, so that small files have many of them."""
+
+    def set_sizes(block: int, chunk: int) -> None:
+        monkeypatch.setattr(stream, "BLOCK", block)
+        monkeypatch.setattr(jsons, "LOOKED_AT", 2 * block)
+        monkeypatch.setattr(parquet, "BATCH", max(block // 64, 1))
+        monkeypatch.setattr(chunked_reading, "CHUNK", chunk)
+        monkeypatch.setattr(pipeline, "ARRANGED", max(chunk // 64, 1))
+
+    return set_sizes
+
+
+def made_rows(draw: random.Random, count: int, defects: float) -> list[dict]:
+    """Rows of which some are alike, and some have a defect."""
+    rows = []
+    with_idx = draw.random() < 0.6
+    for number in range(count):
+        topic = draw.choice(["a cat sat", "two dogs ran, 三个", "no one came", 'it "rained"'])
+        row = {
+            "question": f"{topic} {draw.randrange(count // 2 + 1)}?",
+            "answer": draw.choice(["Yes, it did.", "<b>No</b> way.", "[INST] x", "tab\there"]),
+            "label": draw.choice([0, 1, 1, -1]),
+            "idx": number,
+            "kind": f"k{draw.randrange(3)}",
+        }
+        if not with_idx:
+            del row["idx"]
+        if draw.random() < defects:
+            spoil(draw, row)
+        rows.append(row)
+    return rows
+
+
+def spoil(draw: random.Random, row: dict) -> None:
+    defect = draw.randrange(7)
+    if defect == 0:
+        row["label"] = 7
+    elif defect == 1:
+        row["question"] = " "
+    elif defect == 2:
+        row["kind"] = 5
+    elif defect == 3:
+        row["url"] = "http://x"
+    elif defect == 4:
+        row["answer"] = ""
+    elif defect == 5:
+        row.pop("answer")
+    else:
+        row["Weight"] = draw.choice([0, 1, 0.5])
+
+
+def as_lines(draw: random.Random, rows: list[dict], defects: float) -> bytes:
+    lines = []
+    for row in rows:
+        line = json.dumps(row, ensure_ascii=False).encode()
+        if draw.random() < defects / 2:
+            line = draw.choice(
+                [b"", b"  ", line[:-3], b'{"a":1,"a":2}', b"[1]", line[:9] + b"\xff" + line[9:]]
+            )
+        lines.append(line)
+    mark = b"\xef\xbb\xbf" if draw.random() < 0.3 else b""
+    return mark + draw.choice([b"\n", b"\r\n"]).join(lines) + draw.choice([b"", b"\n"])
+
+
+def as_table(draw: random.Random, rows: list[dict], kind: str, defects: float) -> bytes:
+    names = list(rows[0])
+    text = io.StringIO()
+    if kind == "tsv":
+        text.write("\t".join(names) + "\n")
+        for row in rows:
+            text.write("\t".join(" ".join(str(row.get(name, "")).split()) for name in names) + "\n")
+    else:
+        writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    lines = text.getvalue().encode().split(b"\n")
+    for number in range(1, len(lines)):
+        if draw.random() < defects / 2:
+            lines[number] = draw.choice([b"", lines[number] + b"\t,x", lines[0], lines[number] + b"\xff"])
+    return b"\n".join(lines)
+
+
+def written(bench) -> dict[str, bytes]:
+    files = {}
+    for path in sorted(bench.out.rglob("*")):
+        if path.is_file():
+            files[str(path.relative_to(bench.out))] = path.read_bytes()
+    return files
+
+
+def outcome(bench, run, spec, source_options, **options) -> dict:
+    """Everything that a compile leaves and says."""
+    request = CompileRequest(sources=tuple(map(str, source_options)), out=bench.out, force=True, **options)
+    try:
+        report = run(load_spec(str(spec)), request)
+    except TuneyardError as error:
+        return {"error": str(error), "code": error.exit_code, "files": written(bench)}
+    said = report.as_json()
+    del said["seconds"]
+    problems = [list(report.problems.first()), list(report.problems.counts.items()), report.verdict()]
+    return {"said": said, "problems": problems, "unused": report.unused.lines(9), "files": written(bench)}
+
+
+def assert_same(bench, monkeypatch, spec, source_options, ahead, **options) -> None:
+    for run in (compile_spec, check_spec):
+        alone = outcome(bench, run, spec, source_options, **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(compile, "executor_for", lambda *_: Ahead(ahead))
+            assert outcome(bench, run, spec, source_options, **options) == alone
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "tsv", "csv", "multi.csv", "parquet", "arrow"])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_file_in_chunks_gives_what_one_process_gives(bench, monkeypatch, small, kind, seed):
+    draw = random.Random(f"{kind} {seed}")
+    defects = draw.choice([0, 0, 0.02, 0.3])
+    rows = made_rows(draw, draw.choice([3, 40, 150]), defects)
+    source = bench.write(f"train.{kind}", as_file(draw, rows, kind, defects))
+    small(draw.choice([64, 200, 1000]), draw.choice([1, 300, 4000]))
+    spec = bench.write("t.yaml", SPECS[draw.choice(list(SPECS))])
+    reject = draw.random() < 0.5
+    every = draw.random() < 0.5
+    assert_same(bench, monkeypatch, spec, [source], draw.randrange(5), reject=reject, every_problem=every)
+
+
+def as_file(draw: random.Random, rows: list[dict], kind: str, defects: float) -> bytes:
+    if kind in ("jsonl", "json"):
+        return as_lines(draw, rows, defects)
+    if kind == "multi.csv":
+        for row in rows[::7]:
+            row["answer"] = 'two\nlines, "quoted"'
+    if kind.endswith("sv"):
+        return as_table(draw, rows, kind.rpartition(".")[2], defects)
+    columns = ("question", "answer", "label", "kind")
+    sound = [{name: row.get(name) for name in columns} for row in rows]
+    for row in sound:
+        row["kind"] = str(row["kind"])
+    if kind == "parquet":
+        return as_parquet(sound, draw.choice([None, 1, 17]))
+    return as_arrow(sound, draw.choice([1, 17, 1000]), stream=draw.random() < 0.5)
+
+
+def as_arrow(rows: list[dict], batch: int, stream: bool) -> bytes:
+    import pyarrow
+
+    table = pyarrow.Table.from_pylist(rows)
+    buffer = io.BytesIO()
+    new = pyarrow.ipc.new_stream if stream else pyarrow.ipc.new_file
+    with new(buffer, table.schema) as writer:
+        writer.write_table(table, batch)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", list(SPECS))
+@pytest.mark.parametrize("seed", range(3))
+def test_every_way_of_arranging_rows_gives_what_one_process_gives(bench, monkeypatch, small, name, seed):
+    draw = random.Random(f"{name} {seed}")
+    rows = made_rows(draw, 120, 0)
+    files = [bench.write("one.jsonl", as_lines(draw, rows[:70], 0)), bench.rows("two.jsonl", rows[70:])]
+    folder = files[0].parent / "data"
+    folder.mkdir()
+    for file in files:
+        file.rename(folder / file.name)
+    small(300, draw.choice([1, 2000]))
+    spec = bench.write("t.yaml", SPECS[name])
+    assert_same(bench, monkeypatch, spec, [folder], draw.randrange(5))
+    assert bench.compile(spec, folder, force=True).kept > 10
+
+
+@pytest.mark.parametrize("name", [name for name in known_specs() if name not in DEMO])
+def test_examples_of_every_spec_come_out_the_same_in_chunks(bench, monkeypatch, small, name):
+    small(64, 1)
+    assert_same(bench, monkeypatch, name, sources(load_spec(name)), 3)
+
+
+def test_splits_and_mixtures_are_read_in_one_go(bench, monkeypatch, small):
+    draw = random.Random(3)
+    small(200, 1000)
+    part = bench.write("part.yaml", ONE.partition("write:")[0] + WHOLE_ALPACA)
+    mixture = bench.write(
+        "mix.yaml",
+        "about: a mixture\nmix: {total: 60, shuffle: 3, parts: {one: {share: 0.5, as: PART}, "
+        "two: {share: 0.5, as: PART}}}\nwrite: [{dataset: m, file: m.json, format: alpaca}]\n".replace(
+            "PART", str(part)
+        ),
+    )
+    one, two = (
+        bench.rows("one.jsonl", made_rows(draw, 90, 0)),
+        bench.rows("two.jsonl", made_rows(draw, 50, 0)),
+    )
+    assert_same(bench, monkeypatch, mixture, [f"one={one}", f"two={two}"], 4)
+    assert_same(bench, monkeypatch, "rte", rte_files(bench, draw), 4)
+
+
+WHOLE_ALPACA = (
+    'write: [{dataset: p, file: p.json, format: alpaca, instruction: "{question}", output: "{answer}"}]\n'
+)
+
+
+def rte_files(bench, draw: random.Random) -> list[str]:
+    rows = [
+        {
+            "sentence1": f"Premise {draw.randrange(30)}.",
+            "sentence2": f"Of {n % 50}.",
+            "label": n % 2,
+            "idx": n,
+        }
+        for n in range(90)
+    ]
+    return [f"train={bench.rows('train.jsonl', rows)}", f"eval={bench.rows('eval.jsonl', rows[40:60])}"]
+
+
+def test_chunks_that_expect_what_comes_run_once(bench, monkeypatch, small):
+    """Source columns, unused columns and row numbers are known ahead: no chunk of a usual file runs again."""
+    small(200, 1000)
+    draw = random.Random(8)
+    rows = [{key: row[key] for key in row if key != "idx"} | {"url": "x"} for row in made_rows(draw, 200, 0)]
+    again = []
+    chunk = chunked_reading.compile_chunk
+    monkeypatch.setattr(chunked_reading, "compile_chunk", lambda *given: again.append(given) or chunk(*given))
+    monkeypatch.setattr(compile, "executor_for", lambda *_: Direct(4))
+    for source in (bench.rows("a.jsonl", rows), bench.write("a.tsv", as_table(draw, rows, "tsv", 0))):
+        bench.compile(bench.write("t.yaml", ONE), source, force=True)
+    assert again == []
+
+
+class Direct(Ahead):
+    """Calls the task itself, past what a test has put in the place of its name."""
+
+    def map(self, items, observer=SILENT, ahead=0):
+        from tuneyard.compiler import chunks
+
+        return super().map((replace(item, function=chunks.compile_chunk) for item in items), observer, ahead)
