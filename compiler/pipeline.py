@@ -220,7 +220,7 @@ class TwoPassWriter:
         with self.written.open(split) as files:
             for (number, _), file in zip(self.spec.outputs_of(split), files, strict=True):
                 if order:
-                    staged = StagedRows(self.spooled[source][number], self.prints[source].rows)
+                    staged = StagedRows(self.spooled[source][number], self.prints[source].rows, file.path)
                     self._arrange(split, number, staged, order, file)
 
     def _arrange(self, split: str, output: int, staged: StagedRows, order: Order, file: JoinedFile) -> None:

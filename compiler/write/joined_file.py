@@ -157,11 +157,12 @@ def _write_at(handle: int, data: bytes, offset: int) -> None:
 class StagedRows:
     """The lines of a joined file, for taking them in another order. Memory: 8 bytes a line.
 
-    `ContentError` if it has another number of lines than were written, or other bytes.
+    `ContentError` if it has another number of lines than were written, or other bytes. It names `target`,
+    the file that the lines are for.
     """
 
-    def __init__(self, staged: JoinedFile, rows: int) -> None:
-        self.path = staged.path
+    def __init__(self, staged: JoinedFile, rows: int, target: Path) -> None:
+        self.path, self.target = staged.path, target
         self._starts = array("Q", [0])
         with staged.path.open("rb") as file:
             for first, (records, expected) in _with_firsts(staged.parts):
@@ -174,14 +175,14 @@ class StagedRows:
                     checksum = zlib.crc32(line, checksum)
                 if checksum != expected:
                     self._refuse_other_count(rows, file.read())
-                    raise not_as_made(self.path, f"one of the records {first + 1} to {first + records}")
+                    raise not_as_made(target, f"one of the records {first + 1} to {first + records}")
             self._refuse_other_count(rows, file.read())
 
     def _refuse_other_count(self, rows: int, rest: bytes) -> None:
         found = len(self._starts) - 1 + rest.count(b"\n")
         if found != rows:
             raise ContentError(
-                f"{self.path.name}: internal error: {rows} rows were staged to be arranged, and "
+                f"{self.target.name}: internal error: {rows} rows were staged to be arranged, and "
                 f"{found} came back: nothing was published; please report this"
             )
 

@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.compiler import compile as compile_module
-from tuneyard.compiler import pipeline
+from tuneyard.compiler import chunks, pipeline
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.write import readback
 
 PARTS = {
-    "check": (pipeline.Checker, "check"),
-    "lint and keys": (pipeline.Lint, "see"),
-    "render": (pipeline.Renderer, "render"),
-    "hand over to the writer": (pipeline.RecordFile, "write"),
-    "compare rows": (pipeline, "warn_of_duplicates"),
-    "read back, with what follows": (readback.Written, "account"),
+    "check": (chunks.Checker, "check"),
+    "lint and keys": (chunks.Lint, "see"),
+    "render": (chunks.Renderer, "render"),
+    "write": (chunks.RecordFile, "write"),
+    "read back": (chunks.RecordFile, "read_back"),
     "  fingerprints": (readback, "fingerprints"),
+    "compare rows": (pipeline, "warn_of_duplicates"),
+    "account": (readback.Written, "account"),
     "  clusters": (Fingerprints, "clusters"),
     "  write beside": (readback, "write_row_index"),
     "publish": (compile_module.Registry, "publish"),
@@ -50,7 +51,7 @@ def main() -> None:
     """Print one line for each part."""
     for name, (home, attribute) in PARTS.items():
         setattr(home, attribute, timed(name, getattr(home, attribute)))
-    reader = pipeline.read
+    reader = chunks.read
 
     def read(*args: Any) -> Iterator[Any]:
         """Yield the batches of the reader, its own time counted."""
@@ -58,7 +59,7 @@ def main() -> None:
         while (batch := timed("read", next)(batches, None)) is not None:
             yield batch
 
-    pipeline.read = read
+    chunks.read = read
     with tempfile.TemporaryDirectory(prefix="tuneyard-bench-") as name:
         source = Path(sys.argv[1]) if len(sys.argv) > 1 else made_up(Path(name))
         request = CompileRequest(sources=(f"train={source}",), out=Path(name) / "out")

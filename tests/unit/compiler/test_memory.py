@@ -1,22 +1,28 @@
 """Memory of a compile whose rows are split, sampled, mixed or dropped: a bounded number of bytes a row."""
 
+import contextlib
 import random
 import tracemalloc
 
 import pytest
 
-from tuneyard.compiler import pipeline
+from tuneyard.compiler import chunks, pipeline
 from tuneyard.compiler.check.unused_columns import Unused
+from tuneyard.compiler.chunked_reading import Collectors
+from tuneyard.compiler.chunks import ChunkResult, Job, folder_of_chunk
 from tuneyard.compiler.lint import matching, spool
 from tuneyard.compiler.lint.duplicates import warn_of_duplicates
+from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import unit_key
 from tuneyard.compiler.pipeline import Context, write_splits
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.read.inputs import find_inputs
-from tuneyard.compiler.request import CompileRequest, Counts
+from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.write import record_file
+from tuneyard.compiler.write.record_file import RecordFile
+from tuneyard.core.execution import InThisProcess
 
 MOST = 24  # bytes a row
 FEW, MANY = 6_000, 21_000  # rows
@@ -27,6 +33,7 @@ LIMITS = [  # of what is in memory at once: with these the smaller compile reach
     (spool, "BLOCK", 1 << 10),
     (spool, "IN_MEMORY", 1 << 12),
     (record_file, "PIECE", 1 << 16),
+    (pipeline, "ARRANGED", 1 << 10),
 ]
 COLUMNS = "columns: {question: [q], answer: {names: [a], is: answer}, kind: [kind], page: [page]}\n"
 FILES = """
@@ -54,16 +61,29 @@ SPECS = {
 
 
 class Rows:
-    """In place of `PartReader`: distinct rows that no file is read for."""
+    """In place of the task of a chunk: distinct rows that no file is read for, some of them in each chunk."""
 
     count = 0
 
-    def __init__(self, _spec, _name, _context, seen, _watch) -> None:
-        self.seen = seen
+    def __init__(self, job, chunk, carry) -> None:
+        self.job, self.chunk = job, chunk
+        self.seen = Fingerprints()
+        self.result = ChunkResult(carry, Problems(), Unused(), self.seen, {}, None)
 
-    def run(self, _inputs, files, _enough) -> Counts:
-        draw = random.Random(1)
+    def run(self) -> ChunkResult:
+        draw = random.Random(self.chunk.number)
         seen = self.seen
+        folder = folder_of_chunk(self.job, self.chunk)
+        folder.mkdir()
+        with contextlib.ExitStack() as stack:
+            outputs = enumerate(self.job.spec_of(self.chunk.part).outputs)
+            files = [stack.enter_context(RecordFile(folder / f"{number}.rows")) for number, _ in outputs]
+            self.add_rows(draw, seen, files)
+        self.result.files = [file.part() for file in files]
+        self.result.read = self.result.kept = self.count
+        return self.result
+
+    def add_rows(self, draw, seen, files) -> None:
         for start in range(0, self.count, BATCH):
             rows = range(start, start + BATCH)
             keys = [draw.getrandbits(63) for _ in rows]
@@ -75,7 +95,6 @@ class Rows:
             seen.units.extend(unit_key(f"page {row // 2}") for row in rows)
             for file in files:
                 file.add([b'{"instruction":"q%d","input":"","output":"a"}' % row for row in rows])
-        return Counts(read=self.count, kept=self.count)
 
 
 @pytest.mark.parametrize("setting", SPECS)
@@ -84,7 +103,7 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
 
     for module, limit, least in LIMITS:
         monkeypatch.setattr(module, limit, least)
-    monkeypatch.setattr(pipeline, "PartReader", Rows)
+    monkeypatch.setattr(chunks, "_ChunkTask", Rows)
     part = bench.write("part.yaml", f"about: a part\n{WHOLE}")
     source = bench.rows("a.jsonl", [{}])
     peaks = {}
@@ -95,17 +114,18 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
         loaded = load_spec(str(spec))
         inputs = find_inputs(loaded, [f"train={source}"])
         problems = Problems(None, None)
-        context = Context(CompileRequest(sources=()), problems, Unused(), Progress([]))
         staged = bench.folder / f"staged {rows}"
         staged.mkdir()
+        job = Job(loaded, staged, kept_problems=None, reject=False, compares_rows=True)
+        collectors = Collectors(problems, Unused(), Progress([]))
+        context = Context(CompileRequest(sources=()), job, inputs, collectors, InThisProcess())
         tracemalloc.start()
         try:
-            counts, written = write_splits(loaded, context, inputs, staged)
+            counts, written = write_splits(context)
             warn_of_duplicates(written.splits, None, problems)
             peaks[rows] = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
         assert counts.read == counts.kept + counts.not_sampled == rows
         assert sum(seen.rows for seen in written.splits.values()) == counts.kept >= rows * 0.3
-        written.stop_readback()
     assert (peaks[MANY] - peaks[FEW]) / (MANY - FEW) <= MOST

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.compiler.conftest import ROWS
+from tuneyard.compiler.arrange import split_rows
 from tuneyard.compiler.check.filters import is_in_language
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import unit_key
-from tuneyard.compiler.arrange import split_rows
 from tuneyard.compiler.spec.model import Split
 
 SPEC = """

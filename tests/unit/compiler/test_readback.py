@@ -1,10 +1,7 @@
 """What is written is counted on the disk: a compile that loses a row or a field of it publishes nothing."""
 
 import json
-import multiprocessing
-import os
 import random
-from functools import partial
 
 import pytest
 
@@ -12,11 +9,10 @@ from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS
 from tests.unit.compiler.test_specs import DEMO, sources
 from tuneyard.compiler.compile import check_spec, compile_spec
-from tuneyard.compiler.lint.spool import Spool
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.compiler.write.readback import look_back, read_back
+from tuneyard.compiler.write.readback import read_back
 from tuneyard.compiler.write.record_file import Checksum, RecordFile
 from tuneyard.core.datasets import find_dataset, read_records
 from tuneyard.core.errors import ContentError
@@ -310,74 +306,3 @@ def test_the_clusters_of_mnli_dev_are_its_premises(bench, real_data):
     examples = read_row_index(bench.out / "mnli" / "alpaca_mnli-eval.json")
     assert report.kept == len(examples.fingerprints) == len(kept) == 9815
     assert len(set(examples.clusters["premise"].tolist())) == len(set(kept)) == 3334
-
-
-@pytest.mark.parametrize("rows", [1, 500, 20_000])
-def test_a_file_looked_at_while_it_grows_is_found_as_it_is_in_the_end(tmp_path, monkeypatch, rows):
-    """Another process reads it block by block, far from where it is written or close behind."""
-    monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 0)
-    monkeypatch.setattr("tuneyard.compiler.write.record_file.PIECE", 1000)
-    spec = load_spec("rte")
-    texts = [json.dumps({"instruction": f"{n}", "input": "", "output": "yes", "idx": n}) for n in range(rows)]
-    looks = []
-    for name in ("a.json", "b.json"):
-        path = tmp_path / name
-        with RecordFile(path, partial(look_back, spec, spec.outputs[0], path)) as file:
-            for start in range(0, rows, 7):
-                file.write([text.encode() for text in texts[start : start + 7]])
-        records, checksum, prints = file.read_back()
-        looks.append((records, checksum, list(Spool.of_file(prints, "Q"))))
-        monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 1 << 40)
-    assert looks[0] == looks[1]
-    assert looks[0][0] == rows == len(set(looks[0][2]))
-
-
-def test_a_file_broken_while_it_grows_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 0)
-    path = tmp_path / "a.json"
-    with RecordFile(path, partial(look_back, load_spec("rte"), load_spec("rte").outputs[0], path)) as file:
-        file.write([b'{"a":1}'] * 9)
-    with raises(ContentError, "records 1", "a.json", "9"):
-        file.read_back()
-
-
-def test_a_look_that_nobody_asks_for_leaves_no_process(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 0)
-    monkeypatch.setattr("tuneyard.compiler.write.record_file.PIECE", 1)
-    with pytest.raises(KeyError), RecordFile(tmp_path / "a.json", lambda file: file.read()) as file:
-        file.write([b"{}"])
-        child = file._follower._child.pid
-        raise KeyError
-    with pytest.raises(ChildProcessError):
-        os.waitpid(child, 0)
-
-
-def test_a_compile_that_stops_leaves_no_process_that_looks_back(bench, monkeypatch):
-    """E430 is found when all files are written and looked at."""
-    monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 0)
-    monkeypatch.setattr("tuneyard.compiler.write.record_file.PIECE", 1)
-    before = set(multiprocessing.active_children())
-    rows = [{"question": f"When was {number}?", "answer": f"2023-05-{number:02}"} for number in range(1, 20)]
-    columns = "{question: [question], answer: {names: [answer], is: answer}}"
-    output = "{dataset: t, file: t.jsonl, format: alpaca, instruction: '{question}', output: '{answer}'}"
-    spec = bench.write("dates.yaml", f"about: dates\ncolumns: {columns}\nwrite: [{output}]\n")
-    report = bench.compile(spec, bench.rows("rows.jsonl", rows))
-    assert [problem.code for problem in report.problems.errors] == ["E430"]
-    assert set(multiprocessing.active_children()) == before
-
-
-def test_a_look_that_fails_otherwise_says_so_without_a_traceback(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 0)
-    with RecordFile(tmp_path / "a.json", lambda _: [].pop()) as file:
-        file.write([b"{}"])
-    with raises(ContentError, "a.json"):
-        file.read_back()
-    assert capfd.readouterr().err == ""
-
-
-def test_a_killed_look_publishes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuneyard.compiler.write.record_file.FOLLOWED", 0)
-    with RecordFile(tmp_path / "a.json", lambda _: os.kill(os.getpid(), 9)) as file:
-        file.write([b"{}"])
-    with raises(ContentError, "a.json"):
-        file.read_back()
