@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tuneyard.compiler import compile as compile_module
 from tuneyard.compiler import chunks, pipeline
+from tuneyard.compiler import compile as compile_module
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
