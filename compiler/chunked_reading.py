@@ -20,8 +20,8 @@ from tuneyard.compiler.chunks import (
     Carry,
     Chunk,
     ChunkResult,
+    CompileJob,
     FilePart,
-    Job,
     compile_chunk,
     folder_of_chunk,
 )
@@ -59,7 +59,7 @@ class ChunkedReading:
 
     def __init__(
         self,
-        job: Job,
+        job: CompileJob,
         inputs: Sequence[Input],
         parts: Sequence[str],
         collectors: Collectors,

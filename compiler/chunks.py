@@ -40,7 +40,7 @@ CHUNK_FOLDER = ".chunk-"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class CompileJob:
     """A compile as its tasks see it.
 
     - `staged`: the folder to write into, None for a check, which writes nothing.
@@ -148,19 +148,19 @@ class ChunkResult:
     uses_numbers: bool = False
 
 
-def compile_chunk(job: Job, chunk: Chunk, carry: Carry) -> ChunkResult:
+def compile_chunk(job: CompileJob, chunk: Chunk, carry: Carry) -> ChunkResult:
     """Take the rows of a chunk through all steps. It leaves the same files if it runs twice."""
     with _no_collection():
         return _ChunkTask(job, chunk, carry).run()
 
 
-def folder_of_chunk(job: Job, chunk: Chunk) -> Path | None:
+def folder_of_chunk(job: CompileJob, chunk: Chunk) -> Path | None:
     """Where a task writes; None for a check."""
     return job.staged / f"{CHUNK_FOLDER}{chunk.number}" if job.staged else None
 
 
 def arrange_chunk(
-    job: Job,
+    job: CompileJob,
     name: str,
     split: str,
     output_number: int,
@@ -186,7 +186,7 @@ def arrange_chunk(
 class _ChunkTask:
     """Reads the files of a chunk, and writes each kept row into one file for each output."""
 
-    def __init__(self, job: Job, chunk: Chunk, carry: Carry) -> None:
+    def __init__(self, job: CompileJob, chunk: Chunk, carry: Carry) -> None:
         self.job, self.chunk, self.carry = job, chunk, carry
         self.spec = spec = job.spec_of(chunk.part)
         self.folder = folder_of_chunk(job, chunk)

@@ -19,7 +19,7 @@ from typing import Any
 from tuneyard.compiler.arrange import Order, sampled, split_rows
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.chunked_reading import ChunkedReading, Collectors
-from tuneyard.compiler.chunks import CHUNK_FOLDER, NO_LIMIT, Job, arrange_chunk
+from tuneyard.compiler.chunks import CHUNK_FOLDER, NO_LIMIT, CompileJob, arrange_chunk
 from tuneyard.compiler.lint.duplicates import imbalance, leaks, warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.retyped import RetypedWatch
@@ -42,7 +42,7 @@ class Context:
     """Shared state of a compile: the request, where its tasks run, and what is collected over all rows."""
 
     request: CompileRequest
-    job: Job
+    job: CompileJob
     inputs: Sequence[Input]
     collectors: Collectors
     executor: Executor
@@ -285,7 +285,7 @@ def run_pipeline(
     for warning in sources.warnings:
         problems.warn(warning)
     unused, progress = Unused(), Progress([item.path for item in inputs])
-    job = Job(
+    job = CompileJob(
         with_rivals(spec, inputs),
         staged,
         kept_problems=problems.limit,

@@ -9,7 +9,7 @@ import pytest
 from tuneyard.compiler import chunks, pipeline
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.chunked_reading import Collectors
-from tuneyard.compiler.chunks import ChunkResult, Job, folder_of_chunk
+from tuneyard.compiler.chunks import ChunkResult, CompileJob, folder_of_chunk
 from tuneyard.compiler.lint import matching, spool
 from tuneyard.compiler.lint.duplicates import warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
@@ -116,7 +116,7 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
         problems = Problems(None, None)
         staged = bench.folder / f"staged {rows}"
         staged.mkdir()
-        job = Job(loaded, staged, kept_problems=None, reject=False, compares_rows=True)
+        job = CompileJob(loaded, staged, kept_problems=None, reject=False, compares_rows=True)
         collectors = Collectors(problems, Unused(), Progress([]))
         context = Context(CompileRequest(sources=()), job, inputs, collectors, InThisProcess())
         tracemalloc.start()
