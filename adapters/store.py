@@ -113,9 +113,15 @@ class Adapter:
         for name in self.weights.tensors:
             self.weights.read(name)
 
+    @property
+    def word(self) -> str:
+        """The folder as a word of a command, which would read one that begins with a dash as an option."""
+        text = str(self.folder)
+        return f"./{text}" if text.startswith("-") else text
+
     def fuse_command(self, base: str) -> str:
         """The command that adds the adapter to its base, for the message of a format that cannot hold it."""
-        words = ["tuneyard", "adapter", "fuse", str(self.folder), "--base", base]
+        words = ["tuneyard", "adapter", "fuse", self.word, "--base", base]
         return shlex.join([*words, "--out", f"models/{self.name}"])
 
     def full_tensor(self, name: str) -> Array:

@@ -205,9 +205,33 @@ def from_hub(reference: str, fix: str, **options: Any) -> Path:
     try:
         return Path(snapshot_download(reference, **options))
     except (OSError, HfHubHTTPError, HFValidationError, httpx.HTTPError, ValueError) as error:
-        why = str(error).strip().splitlines() or [repr(error)]
-        hub = f"not found on, or cannot reach, the Hugging Face Hub: {why[0]}; {fix}"
+        hub = f"not found on, or cannot reach, the Hugging Face Hub: {hub_problem(error)}; {fix}"
         raise RequestError(no_folder(reference, hub)) from error
+
+
+def hub_problem(error: Exception) -> str:
+    """An error of the hub's library in our words. Its own have newlines, links and hints to its arguments."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+    )
+
+    if isinstance(error, HFValidationError):
+        return "a name there is OWNER/NAME of letters, digits and . - _"
+    if isinstance(error, GatedRepoError):
+        return "its licence must be accepted on its page there, by the account of `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no public repository of this name (for a private one: `hf auth login`)"
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set, and the cache does not have it"
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        return f"it answers HTTP {error.response.status_code}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"no connection ({type(error.__cause__ or error).__name__})"
 
 
 def sha256(path: Path, moved: Callable[[int], None] | None = None) -> str:

@@ -24,7 +24,7 @@ from tuneyard.core.datasets import (
     read_registry,
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
-from tuneyard.core.files import no_folder, sha256
+from tuneyard.core.files import hub_problem, no_folder, sha256
 from tuneyard.core.manifest import manifest_beside
 from tuneyard.core.records import strings
 from tuneyard.core.training_stage import MARKED, rows_of, stage_fits, stage_problem
@@ -337,7 +337,6 @@ def require_model(recipe: Recipe) -> None:
         url = hf_hub_url(name, "config.json", revision=revision)
         get_hf_file_metadata(url, token=token)
     except (OSError, httpx.HTTPError, HfHubHTTPError, HFValidationError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        hub = f"not in the hub's cache; not found on, or cannot reach, the Hugging Face Hub: {reason[:200]}"
-        message = no_folder(name, f"{hub}; give a local folder: model_name_or_path=DIR")
+        hub = "not in the hub's cache; not found on, or cannot reach, the Hugging Face Hub: "
+        message = no_folder(name, f"{hub}{hub_problem(error)}; give a local folder: model_name_or_path=DIR")
         raise RequestError(f"{recipe.place('model_name_or_path')}: {message}") from error

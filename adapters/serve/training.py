@@ -89,13 +89,15 @@ def open_served(references: Sequence[str], base: Path | None, *, weights: bool) 
             raise _differs(sources[0], source, "tokenizers")
         if _text_of(template) != _text_of(templates[0]):
             raise _differs(sources[0], source, "chat templates")
-    trainings = [settings for source in sources for settings in _trainings(source.folder)]
-    for settings in trainings:
-        _check_training(settings, folder)
+    trainings, lengths, answers = [], [], []
+    for source in sources:
+        for settings in _trainings(source.folder):
+            _check_training(settings, folder)
+            trainings.append(settings)
+            lengths.append(_whole(settings, "cutoff_len", CUTOFF_LEN, source.folder))
+            answers.append(_whole(settings, "max_new_tokens", MAX_NEW_TOKENS, source.folder))
     if any(settings.get("quantization_bit") for settings in trainings):
         notes.append("trained on a quantised base (QLoRA), and served on the base as its files are")
-    lengths = [_whole(settings, "cutoff_len", CUTOFF_LEN) for settings in trainings]
-    answers = [_whole(settings, "max_new_tokens", MAX_NEW_TOKENS) for settings in trainings]
     return ServedModels(
         name=name,
         folder=folder,
@@ -226,11 +228,17 @@ def _check_training(settings: Settings, base: Path) -> None:
         )
 
 
-def _whole(settings: Settings, name: str, default: int) -> int:
+def _whole(settings: Settings, name: str, default: int, folder: Path) -> int:
+    """A setting that is a number of tokens. `ContentError` if the training's record has none above 0."""
     value = settings.get(name)
-    if isinstance(value, int) and value > 0:
-        return value
-    return default
+    if value is None:
+        return default
+    if type(value) is not int or value <= 0:
+        raise ContentError(
+            f"{folder}: {name} {show_value(value)} in the record of its training: expected a whole number "
+            "above 0; write the training's there"
+        )
+    return value
 
 
 def _limit(base: Path) -> int | None:

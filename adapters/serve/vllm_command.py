@@ -21,9 +21,11 @@ PORT = 8000
 def check_vllm(models: ServedModels) -> None:
     """`ContentError` for an adapter that vLLM refuses, or computes otherwise than PEFT."""
     for adapter in models.adapters:
-        folder, name = str(adapter.folder), adapter.name
+        name = adapter.name
         fuse = adapter.fuse_command(models.name)
-        merge = shlex.join(["tuneyard", "adapter", "merge", f"{folder}=1", "--out", f"saves/{name}-plain"])
+        merge = shlex.join(
+            ["tuneyard", "adapter", "merge", f"{adapter.word}=1", "--out", f"saves/{name}-plain"]
+        )
         if adapter.full_tensors:
             raise ContentError(f"{adapter.folder}: {vllm.NO_FULL_TENSORS}: {fuse}")
         rank = largest_rank(adapter)
@@ -68,11 +70,11 @@ def vllm_words(
 
 
 def _lora_modules(adapters: Sequence[Adapter]) -> list[str]:
-    """Adapters by name, as `name=path`; as JSON if the text has another `=` or a comma."""
+    """Adapters by name, as `name=path`; as JSON if that has another `=`, a comma, or begins with a dash."""
     modules = []
     for adapter in adapters:
         name, path = adapter.name, str(adapter.folder)
-        if set("=,") & set(name + path):
+        if set("=,") & set(name + path) or name.startswith("-"):
             modules.append(json.dumps({"name": name, "path": path}, ensure_ascii=False))
         else:
             modules.append(f"{name}={path}")

@@ -340,7 +340,7 @@ def scale_dropped(findings: Findings) -> Cause | None:
     evidence = findings.evidence
     adapter = evidence.parts[0].adapter
     base, file = base_of(evidence), f"{adapter.name}.gguf"
-    words = ["tuneyard", "adapter", "export", str(adapter.folder), "--base", base, "--to", "gguf"]
+    words = ["tuneyard", "adapter", "export", adapter.word, "--base", base, "--to", "gguf"]
     export = shlex.join([*words, "--out", file])
     fix = option_of(
         findings,

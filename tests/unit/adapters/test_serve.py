@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -99,6 +100,26 @@ def gguf_fields(path):
 def test_the_printed_commands_are_the_golden_ones(engine):
     text = dry_run("a", "b", "--engine", engine) + dry_run("b", "--engine", engine, "--port", 9000)
     assert text == (GOLDEN / f"{engine}.txt").read_text()
+
+
+def test_an_adapter_whose_name_begins_with_a_dash_is_no_option():
+    adapter("-dash")
+    out, _ = call("serve", "--engine", "vllm", "--dry-run", "--", "-dash")
+    assert '\'{"name": "-dash", "path": "saves/-dash"}\'' in out
+    out, _ = call("serve", "--engine", "llama.cpp", "--dry-run", "--", "-dash")
+    assert "--lora saves/serving/-dash.gguf" in out
+    adapter("-wide", r=1024)
+    shutil.copytree("saves/-wide", "-wide")
+    message = refusal("--engine", "vllm", "--dry-run", "--", "./-wide", code=1)
+    printed(message, "rank 1024", "tuneyard adapter fuse ./-wide --base")
+
+
+@pytest.mark.parametrize("length", [-5, 0, "many", True, 12.5])
+def test_a_training_of_no_length_is_refused(length):
+    adapter("odd", {"stage": "sft", "cutoff_len": length})
+    printed(refusal("odd", "--engine", "vllm", code=1), "saves/odd", "cutoff_len", "above 0")
+    adapter("plain", {"stage": "sft", "cutoff_len": None})
+    assert "cutoff_len 2,048" in dry_run("plain", "--engine", "vllm")
 
 
 def test_the_files_are_written_once_and_again_only_after_a_change(engines, port):
