@@ -133,6 +133,9 @@ class RayCluster(Executor):
                 f"nodes (`ray start --address={self._head}`), with the same Ray and Python"
             ) from error
         signal.signal(signal.SIGTERM, handler)  # Ray has its own, whose exit code is 15
+        self._remote_run: Any = ray.remote(
+            _run
+        )  # one for all items: each is a kind of task for the scheduler
 
     def close(self) -> None:
         """Leave the cluster. Ray ends the workers of a driver that has left."""
@@ -290,7 +293,7 @@ class RayCluster(Executor):
         options: dict[str, Any] = {"num_cpus": takes.cpus, "num_gpus": takes.gpus, "max_retries": 0}
         if takes.memory:
             options["memory"] = takes.memory
-        return ray.remote(**options)(_run).options(name=item.name).remote(task)
+        return self._remote_run.options(name=item.name, **options).remote(task)
 
     def _result_of(
         self, reference: Any, attempt: Attempt, queue: WorkQueue, observer: Observer

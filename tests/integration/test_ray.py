@@ -100,6 +100,14 @@ def test_errors_of_items_and_what_is_kept_in_a_worker(executor, tmp_path) -> Non
     assert {text for text, _ in loaded} == {"A"} and max(count for _, count in loaded) == 1
 
 
+def test_all_items_are_one_kind_of_task(executor, nodes) -> None:
+    """Ray warns of more than 100 kinds. One for each item made an item three times as dear for the driver."""
+    results = list(executor.map([WorkItem(str(n), slot_after, (0,)) for n in range(150)]))
+    assert [result.error for result in results] == [""] * 150
+    logs = Path(nodes.head_node.get_logs_dir_path()).glob("raylet*")
+    assert [log for log in logs if "types of tasks seen" in log.read_text(errors="replace")] == []
+
+
 def fill_the_disk() -> None:
     with open("/dev/full", "w") as file:  # noqa: PTH123
         file.write("x" * 100_000)
