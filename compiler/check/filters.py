@@ -9,8 +9,10 @@ from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Filter, Spec
 from tuneyard.core.han import HAN
 
-_HAN = re.compile(f"[{HAN}]")
-_ASCII = re.compile("[A-Za-z]")
+_HAN = re.compile(f"[{HAN}]+")
+_ASCII_LETTER = re.compile("[A-Za-z]")
+_ASCII = re.compile("[\x00-\x7f]+")
+_NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
 
 
 class RowFilter:
@@ -50,17 +52,21 @@ class RowFilter:
         counts = [len(field.findall(text)) for field in self._fields if field]
         if counts and counts.index(max(counts)) != settings.place:  # of equal counts the first
             return "more keywords of another part"
-        if settings.language and not is_in_language(settings.language, text):
+        if settings.language and language_of(text) != settings.language:
             return "another language"
         return ""
 
 
-def is_in_language(language: str, text: str) -> bool:
-    """True if a text is in a language by script: zh if 3 of 10 letters are Han, en if 9 of 10 are ASCII."""
-    letters = sum(map(str.isalpha, text))
-    if language == "zh":
-        return len(_HAN.findall(text)) >= 0.3 * letters > 0
-    return len(_ASCII.findall(text)) >= 0.9 * letters > 0
+def language_of(text: str) -> str:
+    """The language of a text by script: zh if 3 of 10 letters are Han, en if 9 of 10 are ASCII, else ""."""
+    if text.isascii():
+        return "en" if _ASCII_LETTER.search(text) else ""
+    ascii_letters = len(text.encode("ascii", "ignore").translate(None, _NO_LETTERS))
+    others = _ASCII.sub("", text)
+    letters = ascii_letters + sum(map(str.isalpha, others))
+    if sum(map(len, _HAN.findall(others))) >= 0.3 * letters > 0:
+        return "zh"
+    return "en" if ascii_letters >= 0.9 * letters > 0 else ""
 
 
 def _pattern(keywords: Sequence[str]) -> re.Pattern[str] | None:

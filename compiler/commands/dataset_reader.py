@@ -1,23 +1,30 @@
-"""The examples of a compiled dataset, or of any file of records, one after another."""
+"""The examples of a compiled dataset, or of any file of records, some hundreds at a time."""
 
-import hashlib
 import json
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from xxhash import xxh3_64_intdigest
+
+from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.read import read
+from tuneyard.compiler.rows import Line, ObjectRows, Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.core.records import (
+    BARE_MESSAGES,
     MARK,
     PAIR,
     PLACEHOLDERS,
+    RecordFormat,
     RecordReader,
     format_of_entry,
     format_of_record,
@@ -26,25 +33,47 @@ from tuneyard.core.records import (
 
 OTHER_PARTS = ("tools", *PLACEHOLDERS, *PAIR, MARK)
 """Parts of a record that the model learns from, besides its turns."""
+BY_VALUE = {*BARE_MESSAGES, *PAIR, "conversations"}
+"""Columns whose values decide on the format of a record without a registry entry."""
 MOST_LABELS = 30
 LONGEST = 60  # characters of an answer that may be a label
+SEPARATOR = "\x1e"
 
 
 class StoredExample(NamedTuple):
-    """Prompt and answer as text; `other_parts` has the record's tools, media and the like as JSON.
+    """Prompt and answer as text; `details` has the rest that the model learns from, as JSON.
 
-    `key` is a hash (8 bytes) of the prompt's text. `content` is a hash of the answer, of `other_parts`, and
-    of the roles and lengths of the turns. `label` is the answer, "" if it is too long for a label.
+    That is the record's tools, media and the like, and the roles and lengths of its turns.
     """
 
-    place: str
     prompt: str
     answer: str
-    other_parts: str
+    details: str
     idx: object
-    key: int
-    content: int
-    label: str
+
+
+@dataclass(slots=True)
+class StoredExamples:
+    """Examples that follow one another, as columns. `prefix` + line is the place of each."""
+
+    prefix: str
+    lines: Sequence[Line]
+    prompts: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+    ids: list[object] = field(default_factory=list)
+
+    def labels(self) -> list[str]:
+        """The answers, with "" in place of those that are too long for a label."""
+        return [answer if len(answer) <= LONGEST else "" for answer in self.answers]
+
+    def add_to(self, prints: Fingerprints) -> None:
+        """Add the places and keys (8 bytes): of the prompts, and as answers of whole examples."""
+        prints.begin(self.prefix, self.lines)
+        keys = list(map(xxh3_64_intdigest, _encoded(self.prompts)))
+        contents = _encoded(map(SEPARATOR.join, zip(self.answers, self.details, strict=True)))
+        prints.prompts.extend(_signed(keys))
+        prints.answers.extend(_signed(list(map(xxh3_64_intdigest, contents, keys))))
 
 
 def few(labels: Counter[str]) -> Counter[str]:
@@ -54,7 +83,7 @@ def few(labels: Counter[str]) -> Counter[str]:
     return labels
 
 
-def stored_examples(name: str, folder: Path) -> Iterator[StoredExample]:
+def stored_examples(name: str, folder: Path) -> Iterator[StoredExamples]:
     """Yield the examples of a registered dataset, or of a file of records (`….json`, `….jsonl`, …).
 
     After two seconds a bar appears on stderr. Memory holds some hundred records. `RequestError` if there is
@@ -67,22 +96,98 @@ def stored_examples(name: str, folder: Path) -> Iterator[StoredExample]:
             raise RequestError(f"{name}: file not found; expected a dataset's name or a file of records")
         dataset = find_dataset(name, folder)
         path, entry = dataset.path, dataset.entry
-    reader = RecordReader(format_of_entry(entry))
     problems = Problems()
     with closing(Progress([path])) as progress:
         for rows in read(progress.watch(path), str(path), Source({}, {}, {}), problems):
-            for number, line in enumerate(rows.lines):
-                record, place = rows.row(number), f"{rows.prefix}{line}"
-                if not isinstance(record, dict):
-                    raise ContentError(f"{place}: expected a record, an object")
-                if not entry:
-                    reader = RecordReader(format_of_record(record))
-                yield _stored_example(record, reader, place)
+            if rows.lines:
+                yield _plain_examples(rows, entry) or _any_examples(rows, entry)
     if problems.errors:
         raise ProblemsError(problems.errors, name)
 
 
-def _stored_example(record: Mapping[str, object], reader: RecordReader, place: str) -> StoredExample:
+def _plain_examples(rows: Rows, entry: Mapping[str, object]) -> StoredExamples | None:
+    """Examples of question, input and answer alone, in columns. None for any others: `_any_examples`."""
+    if isinstance(rows, ObjectRows):
+        if set(map(type, rows.rows)) != {dict}:
+            return None
+        names = set().union(*rows.rows)
+    else:
+        names = set(rows.columns)
+    if not entry and names & BY_VALUE:
+        return None
+    record_format = format_of_entry(entry) if entry else format_of_record(dict.fromkeys(names))
+    if record_format.formatting != "alpaca" or record_format.text_only or record_format.ranking:
+        return None
+    if _has_other_parts(rows, names, record_format):
+        return None
+    columns = record_format.columns
+    prompts = _texts(rows, columns.get("prompt"))
+    answers = _texts(rows, columns.get("response"))
+    if not prompts or not answers:
+        return None
+    query = columns.get("query")
+    if query in names:
+        queries = _texts(rows, query)
+        if not queries:
+            return None
+        if any(queries):
+            pairs = zip(prompts, queries, strict=True)
+            prompts = [f"{prompt}\n{text}" if prompt and text else prompt or text for prompt, text in pairs]
+    ids: list[object] = [None] * len(prompts)
+    id_column = "idx" if "idx" in names else "id"
+    if id_column in names:
+        ids = _values(rows, id_column)
+        if None in ids and {"idx", "id"} <= names:
+            return None
+    # as `_any_examples` writes them, which a test compares
+    details = [f'{SEPARATOR}[["user", {len(prompt)}], "assistant"]' for prompt in prompts]
+    return StoredExamples(rows.prefix, rows.lines, prompts, answers, details, ids)
+
+
+def _has_other_parts(rows: Rows, names: set[str], record_format: RecordFormat) -> bool:
+    """True if a record has a part besides its prompt, query and answer."""
+    for part in ("system", "history", *OTHER_PARTS):
+        column = record_format.columns.get(part)
+        if column in names and any(value not in (None, "", []) for value in _values(rows, column)):
+            return True
+    return False
+
+
+def _values(rows: Rows, column: str) -> list[object]:
+    """The values of a column, None for a row without it."""
+    if isinstance(rows, ObjectRows):
+        return [row.get(column) for row in rows.rows]
+    return list(rows.columns[column])
+
+
+def _texts(rows: Rows, column: str | None) -> list[str]:
+    """The values of a column, [] if one of them is no text."""
+    if column is None or not (isinstance(rows, ObjectRows) or column in rows.columns):
+        return []
+    values = _values(rows, column)
+    texts = [value for value in values if isinstance(value, str)]
+    return texts if len(texts) == len(values) else []
+
+
+def _any_examples(rows: Rows, entry: Mapping[str, object]) -> StoredExamples:
+    """Examples of any format, record by record."""
+    examples = StoredExamples(rows.prefix, rows.lines)
+    reader = RecordReader(format_of_entry(entry))
+    for number, line in enumerate(rows.lines):
+        record, place = rows.row(number), f"{rows.prefix}{line}"
+        if not isinstance(record, dict):
+            raise ContentError(f"{place}: expected a record, an object")
+        if not entry:
+            reader = RecordReader(format_of_record(record))
+        prompt, answer, details, idx = _example(record, reader, place)
+        examples.prompts.append(prompt)
+        examples.answers.append(answer)
+        examples.details.append(details)
+        examples.ids.append(idx)
+    return examples
+
+
+def _example(record: Mapping[str, object], reader: RecordReader, place: str) -> StoredExample:
     require_prompt(record, reader.format, place)
     try:
         example = reader.read(record)
@@ -104,20 +209,14 @@ def _stored_example(record: Mapping[str, object], reader: RecordReader, place: s
     other_text = ""
     if other_parts:
         other_text = json.dumps(other_parts, ensure_ascii=False, sort_keys=True)
-    content = "\x1e".join([answer, other_text, json.dumps([*layout, role])])
-    idx = record.get("idx", record.get("id"))
-    return StoredExample(
-        place=place,
-        prompt=prompt,
-        answer=answer,
-        other_parts=other_text,
-        idx=idx if isinstance(idx, str | int) else None,
-        key=_hash(prompt),
-        content=_hash(content),
-        label=answer if len(answer) <= LONGEST else "",
-    )
+    details = SEPARATOR.join([other_text, json.dumps([*layout, role])])
+    return StoredExample(prompt, answer, details, record.get("idx", record.get("id")))
 
 
-def _hash(text: str) -> int:
-    data = text.encode(errors="surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+def _encoded(texts: Iterable[str]) -> list[bytes]:
+    return [text.encode("utf-8", "surrogatepass") for text in texts]
+
+
+def _signed(keys: list[int]) -> "array[int]":
+    """The same 64 bits of each key as signed numbers, as `Fingerprints` has them."""
+    return array("q", array("Q", keys).tobytes())

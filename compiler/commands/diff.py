@@ -1,75 +1,129 @@
 """Compares two datasets example by example: added, removed and changed examples, and shifts of labels."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
+from itertools import compress, islice, repeat
+from operator import ne
 from pathlib import Path
 
-from tuneyard.compiler.commands.dataset_reader import StoredExample, few, stored_examples
+from tuneyard.compiler.commands.dataset_reader import few, stored_examples
+from tuneyard.compiler.lint.fingerprints import Codes, Fingerprints
+from tuneyard.compiler.lint.matching import paired
+from tuneyard.compiler.lint.row_checks import keys_of_ids
+from tuneyard.compiler.lint.spool import Spool
 from tuneyard.core.errors import counted
+from tuneyard.core.splits import ROW_TYPE
 
 SHOWN = 20
+NO_ID = -(1 << 62)
+Rows = Sequence[int]
+Change = tuple[str, str, str, str]
+
+
+class Side:
+    """The keys, places and labels of one of two datasets. `labels` is None if its answers are no labels."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.prints = Fingerprints()
+        self.labels: Codes | None = Codes()
+        for examples in stored_examples(name, folder):
+            examples.add_to(self.prints)
+            ids = [idx if isinstance(idx, str | int) else NO_ID for idx in examples.ids]
+            self.prints.ids.extend(keys_of_ids(ids))
+            if self.labels:
+                self.labels.note(examples.labels())
+                if not few(Counter(map(str, self.labels.names()))):
+                    self.labels = None
+
+    def label_counts(self) -> Counter[str]:
+        """The count of each label, empty if the answers are no labels."""
+        if not self.labels:
+            return Counter()
+        counts = Counter(self.labels.rows)
+        return Counter({str(name): counts[code] for code, name in enumerate(self.labels.names())})
+
+    def labels_of(self, rows: Rows) -> Iterator[str]:
+        """Yield the labels of some rows, "" if the answers are no labels."""
+        if not self.labels:
+            return repeat("", len(rows))
+        names = list(map(str, self.labels.names()))
+        return map(names.__getitem__, self.labels.rows.take(rows))
 
 
 @dataclass(slots=True)
 class Difference:
-    """The differences of two datasets; `changed` has (place in A, place in B, label in A, label in B)."""
+    """The differences of two datasets, as numbers of their rows.
 
-    names: tuple[str, str]
-    counts: tuple[int, int]
+    `pairs` has the rows of A and of B that were changed into one another.
+    """
+
+    sides: tuple[Side, Side]
     same: int = 0
-    added: list[str] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-    changed: list[tuple[str, str, str, str]] = field(default_factory=list)
+    removed_rows: Rows = ()
+    added_rows: Rows = ()
+    pairs: tuple[Rows, Rows] = ((), ())
     labels: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def different(self) -> bool:
         """True if an example was added, removed or changed. The order does not count."""
-        return bool(self.added or self.removed or self.changed)
+        return bool(self.added_rows or self.removed_rows or self.pairs[0])
+
+    def removed(self) -> Iterator[str]:
+        """Yield the places of examples that only A has."""
+        return map(self.sides[0].prints.place, self.removed_rows)
+
+    def added(self) -> Iterator[str]:
+        """Yield the places of examples that only B has."""
+        return map(self.sides[1].prints.place, self.added_rows)
+
+    def changed(self) -> Iterator[Change]:
+        """Yield place in A, place in B, label in A and label in B of changed examples."""
+        before, after = (map(side.prints.place, rows) for side, rows in self._changed_rows())
+        for place, other_place, (old, new) in zip(before, after, self.changed_labels(), strict=True):
+            yield place, other_place, old, new
+
+    def changed_labels(self) -> Iterator[tuple[str, str]]:
+        """Yield the label in A and in B of changed examples, "" if the answers are no labels."""
+        if not self.labels:
+            return repeat(("", ""), len(self.pairs[0]))
+        before, after = (side.labels_of(rows) for side, rows in self._changed_rows())
+        return zip(before, after, strict=True)
+
+    def _changed_rows(self) -> Iterator[tuple[Side, Rows]]:
+        return zip(self.sides, self.pairs, strict=True)
 
     def as_json(self) -> dict[str, object]:
         """The differences for `--json`."""
+        before, after = self.sides
         names = ("a", "b", "label_a", "label_b")
         return {
-            "a": {"name": self.names[0], "examples": self.counts[0]},
-            "b": {"name": self.names[1], "examples": self.counts[1]},
+            "a": {"name": before.name, "examples": before.prints.rows},
+            "b": {"name": after.name, "examples": after.prints.rows},
             "same": self.same,
-            "added": self.added,
-            "removed": self.removed,
-            "changed": [dict(zip(names, each, strict=True)) for each in self.changed],
+            "added": list(self.added()),
+            "removed": list(self.removed()),
+            "changed": [dict(zip(names, each, strict=True)) for each in self.changed()],
             "labels": {name: {"a": a, "b": b} for name, (a, b) in self.labels.items()},
         }
 
     def lines(self, every: bool) -> Iterator[str]:
         """Yield the lines for people, the first 20 places of each kind unless `every`."""
-        changed = []
-        shifts: Counter[tuple[str, str]] = Counter()
-        for place, other_place, old, new in self.changed:
-            line = f"{place} → {other_place}"
-            if old != new:
-                line += f": {old} → {new}"
-                shifts[old, new] += 1
-            changed.append(line)
-        for title, places in (
-            ("added    ", self.added),
-            ("removed    ", self.removed),
-            ("changed  ", changed),
-        ):
-            listed = places if every else places[:SHOWN]
-            for place in listed:
-                yield f"{title}{place}"
-            rest = len(places) - len(listed)
-            if rest:
-                yield f"{title.rstrip()}    … and {rest} more (--all shows them)"
+        before, after = (side.prints.rows for side in self.sides)
+        yield from _listed("added    ", self.added(), len(self.added_rows), every)
+        yield from _listed("removed    ", self.removed(), len(self.removed_rows), every)
+        yield from _listed("changed  ", map(_change_line, self.changed()), len(self.pairs[0]), every)
+        shifts = Counter((old, new) for old, new in self.changed_labels() if old != new)
         for (old, new), count in shifts.items():
             yield f"shift    {old} → {new}: {counted(count, 'example')}"
-        for name, (before, after) in self.labels.items():
-            yield f"label    {name}: {_share(before, self.counts[0])} → {_share(after, self.counts[1])}"
+        for name, (old_count, new_count) in self.labels.items():
+            yield f"label    {name}: {_share(old_count, before)} → {_share(new_count, after)}"
         yield (
-            f"{self.names[0]} {self.counts[0]} → {self.names[1]} {self.counts[1]}: same {self.same}, "
-            f"added {len(self.added)}, removed {len(self.removed)}, changed {len(self.changed)}"
+            f"{self.sides[0].name} {before} → {self.sides[1].name} {after}: same {self.same}, "
+            f"added {len(self.added_rows)}, removed {len(self.removed_rows)}, changed {len(self.pairs[0])}"
         )
 
 
@@ -77,50 +131,60 @@ def diff(first: str, second: str, folder: Path) -> Difference:
     """Compare two datasets by name, or files of records. The order does not count, repeats do.
 
     Examples with the same prompt are the same or changed. Among the others, those with one `idx` are changed.
-    Memory holds about 300 bytes an example.
+    Memory holds some hundred examples, and their keys while they are compared.
     """
-    removed = _examples_without_texts(first, folder)
-    added = _examples_without_texts(second, folder)
-    result = Difference((first, second), (len(removed), len(added)))
-    before = few(Counter(example.label for example in removed))
-    after = few(Counter(example.label for example in added))
-    if before and after:
-        result.labels = {name: (before[name], after[name]) for name in sorted(before | after)}
-    removed, added, same = _matched(removed, added, attrgetter("key", "content"))
+    before, after = Side(first, folder), Side(second, folder)
+    result = Difference((before, after))
+    old_labels, new_labels = before.label_counts(), after.label_counts()
+    if old_labels and new_labels:
+        names = sorted(old_labels | new_labels)
+        result.labels = {name: (old_labels[name], new_labels[name]) for name in names}
+    old, new = before.prints, after.prints
+    same, same_there = paired(old.answers, new.answers)
     result.same = len(same)
-    for by in ("key", "idx"):
-        removed, added, pairs = _matched(removed, added, attrgetter(by))
-        for old, new in pairs:
-            labels = (old.label, new.label) if result.labels else ("", "")
-            result.changed.append((old.place, new.place, *labels))
-    result.removed = [example.place for example in removed]
-    result.added = [example.place for example in added]
+    removed, added = _others(range(old.rows), same), _others(range(new.rows), same_there)
+    changed, changed_there = array(ROW_TYPE), array(ROW_TYPE)
+    for keys, others in ((old.prompts, new.prompts), (old.ids, new.ids)):
+        candidates, candidates_there = _with_key(removed, keys), _with_key(added, others)
+        places, places_there = paired(keys.take(candidates), others.take(candidates_there))
+        rows = array(ROW_TYPE, [candidates[place] for place in places])
+        rows_there = array(ROW_TYPE, [candidates_there[place] for place in places_there])
+        changed.extend(rows)
+        changed_there.extend(rows_there)
+        removed, added = _others(removed, rows), _others(added, rows_there)
+    result.pairs = (changed, changed_there)
+    result.removed_rows, result.added_rows = removed, added
     return result
 
 
-def _examples_without_texts(name: str, folder: Path) -> list[StoredExample]:
-    """The examples of a dataset with their hashes only, since memory holds all of them."""
-    examples = stored_examples(name, folder)
-    return [example._replace(prompt="", answer="", other_parts="") for example in examples]
+def _with_key(rows: Rows, keys: Spool) -> Rows:
+    """The rows that have a key: an example may lack an id."""
+    return array(ROW_TYPE, compress(rows, map(ne, keys.take(rows), repeat(NO_ID))))
 
 
-def _matched(
-    first: list[StoredExample], second: list[StoredExample], by: Callable[[StoredExample], object]
-) -> tuple[list[StoredExample], list[StoredExample], list[tuple[StoredExample, StoredExample]]]:
-    """Pair examples with equal keys. Returns the other examples of both sides, and the pairs."""
-    waiting: defaultdict[object, list[StoredExample]] = defaultdict(list)
-    for example in reversed(first):
-        waiting[by(example)].append(example)
-    waiting.pop(None, None)  # examples without an idx
-    pairs, left = [], []
-    for example in second:
-        candidates = waiting.get(by(example))
-        if candidates:
-            pairs.append((candidates.pop(), example))
-        else:
-            left.append(example)
-    paired = {id(example) for example, _ in pairs}
-    return [example for example in first if id(example) not in paired], left, pairs
+def _others(rows: Rows, without: Rows) -> Rows:
+    """The rows, in rising order, that are not among others."""
+    if len(rows) == len(without):
+        return ()
+    marks = bytearray(rows[-1] + 1)
+    for row in without:
+        marks[row] = 1
+    return array(ROW_TYPE, (row for row in rows if not marks[row]))
+
+
+def _listed(title: str, lines: Iterator[str], count: int, every: bool) -> Iterator[str]:
+    """Yield lines with their title, the first 20 unless `every`, and how many more there are."""
+    shown = count if every else min(count, SHOWN)
+    for line in islice(lines, shown):
+        yield f"{title}{line}"
+    if count > shown:
+        yield f"{title.rstrip()}    … and {count - shown} more (--all shows them)"
+
+
+def _change_line(change: Change) -> str:
+    place, other_place, old, new = change
+    shift = f": {old} → {new}" if old != new else ""
+    return f"{place} → {other_place}{shift}"
 
 
 def _share(count: int, total: int) -> str:

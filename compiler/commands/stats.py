@@ -3,20 +3,21 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
-from tuneyard.compiler.check.filters import is_in_language
-from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, stored_examples
-from tuneyard.compiler.lint.fingerprints import quantiles
+from tuneyard.compiler.check.filters import language_of
+from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, StoredExamples, few, stored_examples
+from tuneyard.compiler.lint.fingerprints import Fingerprints, quantiles
+from tuneyard.compiler.lint.matching import repeated
 from tuneyard.compiler.tokens import load_tokenizer
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language import tr, tr_counted
 
-BATCH = 256
+BATCH = 256  # texts that a tokenizer gets at once
 NAMED = 3  # duplicates for people, of the first that --json names
 KEPT = 20
-LANGUAGES = {"zh": "Chinese", "en": "Latin letters without accents"}
+LANGUAGES = {"zh": "Chinese", "en": "Latin letters without accents", "": "other"}
 HEADING = "{name}: {examples}, {duplicates} of them duplicates"
 LISTED = "{title}: {values}"
 Measure = Callable[[list[str]], list[int]]
@@ -87,8 +88,9 @@ class Stats:
 def stats(name: str, folder: Path, model: Path | None) -> Stats:
     """Count lengths, labels and duplicates in a dataset or a file of records.
 
-    Lengths are in tokens of `model`'s tokenizer, or in characters without a model. Memory holds two hashes
-    and a place for each example. `ContentError` if there are no examples, `RequestError` without a tokenizer.
+    Lengths are in tokens of `model`'s tokenizer, or in characters without a model. Memory holds some hundred
+    examples and, while duplicates are looked for, their keys. `ContentError` if there are no examples,
+    `RequestError` without a tokenizer.
     """
     measure: Measure = _characters
     unit = "characters"
@@ -96,32 +98,21 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
         measure, unit = _tokens(model), "tokens"
     result = Stats(name, unit)
     result.lengths = {"prompts": Counter(), "answers": Counter()}
-    answers: dict[int, int] = {}
-    rows: dict[tuple[int, int], str] = {}
-    examples = stored_examples(name, folder)
-    while True:
-        batch = list(islice(examples, BATCH))
-        if not batch:
-            break
-        result.lengths["prompts"].update(measure([example.prompt for example in batch]))
-        result.lengths["answers"].update(measure([example.answer for example in batch]))
-        for example in batch:
-            key, content = example.key, example.content
-            result.examples += 1
-            first_place = rows.get((key, content))
-            if first_place is None:
-                rows[key, content] = example.place
-                result.conflicts += answers.setdefault(key, content) != content
-            else:
-                result.duplicates += 1
-                if len(result.places) < KEPT:
-                    result.places.append((example.place, first_place))
-            text = f"{example.prompt}\n{example.answer}"
-            result.languages[_language(text)] += 1
-            if len(result.labels) <= MOST_LABELS:
-                result.labels[example.label] += 1
+    prints = Fingerprints()
+    for examples in stored_examples(name, folder):
+        result.lengths["prompts"].update(measure(examples.prompts))
+        result.lengths["answers"].update(measure(examples.answers))
+        result.languages.update(_languages(examples))
+        examples.add_to(prints)
+        if len(result.labels) <= MOST_LABELS:
+            result.labels.update(examples.labels())
+    result.examples = prints.rows
     if not result.examples:
         raise ContentError(f"{name}: no examples")
+    duplicates = repeated(prints.answers)
+    result.duplicates = len(duplicates)
+    result.places = [(prints.place(row), prints.place(first)) for row, first in duplicates[:KEPT]]
+    result.conflicts = len(repeated(prints.prompts)) - result.duplicates
     result.labels = few(result.labels)
     return result
 
@@ -131,18 +122,24 @@ def _characters(texts: list[str]) -> list[int]:
     return list(map(len, texts))
 
 
-def _language(text: str) -> str:
-    """The language of a text in words, by its script."""
-    for name, title in LANGUAGES.items():
-        if is_in_language(name, text):
-            return title
-    return "other"
+def _languages(examples: StoredExamples) -> Iterator[str]:
+    """The language of each example in words, by its script."""
+    for prompt, answer in zip(examples.prompts, examples.answers, strict=True):
+        yield LANGUAGES[language_of(f"{prompt}\n{answer}")]
 
 
 def _tokens(model: Path) -> Measure:
     """A function that counts the tokens of texts, without special tokens."""
     tokenizer = load_tokenizer(model, "--model")
-    return lambda texts: [len(each.ids) for each in tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+    def count(texts: list[str]) -> list[int]:
+        counts: list[int] = []
+        for start in range(0, len(texts), BATCH):
+            encodings = tokenizer.encode_batch(texts[start : start + BATCH], add_special_tokens=False)
+            counts += [len(encoding.ids) for encoding in encodings]
+        return counts
+
+    return count
 
 
 def plot(result: Stats, path: Path) -> None:

@@ -3,6 +3,7 @@
 Many keys are compared in shares: all equal keys fall into one share, and one share at a time is in memory.
 """
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import count, islice
@@ -10,6 +11,7 @@ from operator import lt
 from typing import TYPE_CHECKING, TypeAlias
 
 from tuneyard.compiler.lint.spool import Spool
+from tuneyard.core.splits import ROW_TYPE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +63,55 @@ def matches(keys: Spool, others: Spool) -> Pairs:
         hits = np.flatnonzero(other_values[order[last]] == values)
         pairs += zip(rows[hits].tolist(), other_rows[order[last[hits]]].tolist(), strict=True)
     return sorted(pairs)
+
+
+def paired(keys: Spool, others: Spool) -> "tuple[array[int], array[int]]":
+    """Pair rows that have equal keys, each row once: the first one with the first one of the others.
+
+    Returns the rows and the rows of the others, in the order of the others.
+    """
+    if max(len(keys), len(others)) <= NUMPY_PAYS:
+        return _paired_in_memory(keys.whole(), others)
+    import numpy as np
+
+    pairs, other_pairs = [], []
+    bits = _bits(max(len(keys), len(others)))
+    for (values, rows), (other_values, other_rows) in zip(
+        _shares(keys, bits), _shares(others, bits), strict=True
+    ):
+        ordered = np.argsort(values, kind="stable")
+        other_ordered, other_starts = _sorted(other_values)
+        sorted_values, wanted = values[ordered], other_values[other_ordered]
+        repeats = np.arange(len(wanted)) - other_starts  # how often the key came before
+        places = np.searchsorted(sorted_values, wanted) + repeats
+        there = np.flatnonzero(places < len(values))
+        there = there[sorted_values[places[there]] == wanted[there]]
+        pairs.append(rows[ordered[places[there]]])
+        other_pairs.append(other_rows[other_ordered[there]])
+    found, other_found = np.concatenate(pairs), np.concatenate(other_pairs)
+    order = np.argsort(other_found)
+    return _as_rows(found[order]), _as_rows(other_found[order])
+
+
+def _paired_in_memory(keys: "array[int]", others: Spool) -> "tuple[array[int], array[int]]":
+    next_rows = array(ROW_TYPE, [0]) * len(keys)  # of a row with the same key, numbered from 1
+    first_rows: dict[int, int] = {}
+    for row in range(len(keys) - 1, -1, -1):
+        key = keys[row]
+        next_rows[row] = first_rows.get(key, 0)
+        first_rows[key] = row + 1
+    pairs, other_pairs = array(ROW_TYPE), array(ROW_TYPE)
+    for row, key in enumerate(others):
+        first = first_rows.get(key)
+        if first:
+            first_rows[key] = next_rows[first - 1]
+            pairs.append(first - 1)
+            other_pairs.append(row)
+    return pairs, other_pairs
+
+
+def _as_rows(numbers: "Numbers") -> "array[int]":
+    return array(ROW_TYPE, numbers.astype(ROW_TYPE).tobytes())
 
 
 def shared_keys(keys: Spool, others: Spool) -> int:

@@ -66,7 +66,7 @@ class Lint:
             seen.groups.extend(groups)
         if "idx" in batch.columns and not self.spec.share:
             if numbered:
-                seen.ids.extend(_keys_of_ids(batch.columns["idx"]))
+                seen.ids.extend(keys_of_ids(batch.columns["idx"]))
             else:
                 seen.add_rows_without_id(len(batch))
         if self.spec.labels and not self.spec.share:
@@ -170,15 +170,16 @@ def keys_of_values(values: Sequence[Hashable]) -> "array[int]":
     return array("q", list(map(key_by_value.__getitem__, values)))
 
 
-def _keys_of_ids(values: Sequence[object]) -> "array[int]":
-    """8 bytes for each value. Whole numbers are their own keys."""
+def keys_of_ids(values: Sequence[object]) -> "array[int]":
+    """8 bytes for each value. Whole numbers are their own keys, whatever values are next to them."""
     try:
         return array("q", values)  # type: ignore[arg-type]  # raises for anything but numbers of 8 bytes
     except (TypeError, OverflowError):
         keys = array("q")
         for value in values:
-            if type(value) is int and -_WORD <= value < _WORD:
-                keys.append(value)
+            number = _whole(value)
+            if isinstance(number, int) and -_WORD <= number < _WORD:
+                keys.append(number)
             else:
                 keys.append(unit_key(value))
         return keys
@@ -186,11 +187,14 @@ def _keys_of_ids(values: Sequence[object]) -> "array[int]":
 
 def unit_key(value: object) -> int:
     """Hash a value that groups rows: 8 bytes, the same in every process, equal for equal numbers."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool):
-        value = int(value)
-    return int.from_bytes(xxh3_64_digest(repr(value).encode()), signed=True)
+    return int.from_bytes(xxh3_64_digest(repr(_whole(value)).encode()), signed=True)
+
+
+def _whole(value: object) -> object:
+    """A number without fraction as `int`, any other value as it is."""
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    return value
 
 
 def _digest(value: object) -> bytes:

@@ -51,7 +51,7 @@ class Scanner:
         self.value_start = self.value_end = 0  # of the last value, if it is in the text
         self.separator = ""  # the characters between two objects, with a brace on either side
         self.objects_end = -1
-        self.reads_ahead = True
+        self.reads_ahead, self.was_ahead = True, False
         self.odd: list[Wrong] = []
         self.decoder = json.JSONDecoder(
             object_pairs_hook=self._pairs,
@@ -139,6 +139,9 @@ class Scanner:
             return []
         start = self.separator[self.separator.index("{") :]
         end = self.text.rfind(self.separator, self.at)
+        if end < 0 and self.was_ahead:  # only the start of an object was read
+            self._more()
+            end = self.text.rfind(self.separator, self.at)
         if end < 0 or not self.text.startswith(start, self.at):
             self.read_singly()
             return []
@@ -165,6 +168,7 @@ class Scanner:
         """Walk over the result of `objects`. Returns the line of each."""
         line = self.line_now()
         self.at = self.value_end = self.objects_end
+        self.was_ahead = True
         between = self.separator.count("\n")
         inside = self.line_now() - line - between * (len(objects) - 1)
         if between and not inside:
@@ -220,7 +224,7 @@ class Scanner:
         self.text = self.text[self.at :]
         self.value_end = max(self.value_end - self.at, 0)
         self.at = self.counted = 0
-        self.reads_ahead = True
+        self.reads_ahead, self.was_ahead = True, False
         missing = min(max(len(self.text), 1), _STEP)
         pieces = [self.text]
         while missing > 0 and not self.ended:

@@ -10,9 +10,11 @@ from tests.conftest import ROOT
 from tests.messages import printed_line, raises
 from tests.unit.compiler.conftest import as_parquet
 from tuneyard.compiler.cli import cli
+from tuneyard.compiler.commands import dataset_reader
 from tuneyard.compiler.commands.dataset_reader import stored_examples
 from tuneyard.compiler.commands.diff import diff
 from tuneyard.compiler.commands.stats import stats
+from tuneyard.compiler.rows import ObjectRows
 from tuneyard.core.errors import ContentError, RequestError
 
 
@@ -28,8 +30,12 @@ def test_added_removed_changed_and_shifted_labels_have_their_places(bench):
     old = bench.rows("old.jsonl", [record(0), record(1), record(2), record(3, "no"), record(3, "no")])
     new = bench.rows("new.jsonl", [record(3, "no"), record(2, "no"), record(0), record(4, "no")])
     found = diff(str(old), str(new), bench.out)
-    assert (found.same, found.added, found.removed) == (2, [f"{new}:4"], [f"{old}:2", f"{old}:5"])
-    assert found.changed == [(f"{old}:3", f"{new}:2", "yes", "no")]
+    assert (found.same, list(found.added()), list(found.removed())) == (
+        2,
+        [f"{new}:4"],
+        [f"{old}:2", f"{old}:5"],
+    )
+    assert list(found.changed()) == [(f"{old}:3", f"{new}:2", "yes", "no")]
     assert found.labels == {"no": (2, 3), "yes": (3, 1)}
     said = run("diff", old, new)
     assert said.exit_code == 1
@@ -50,14 +56,14 @@ def test_a_prompt_that_changed_is_found_by_its_idx(bench):
     old = bench.rows("old.jsonl", [record(1, idx=7), record(2, idx=8)])
     new = bench.rows("new.jsonl", [record(5, idx=7), record(2, idx=8)])
     found = diff(str(old), str(new), bench.out)
-    assert found.changed == [(f"{old}:1", f"{new}:1", "yes", "yes")] and not found.added
+    assert list(found.changed()) == [(f"{old}:1", f"{new}:1", "yes", "yes")] and not list(found.added())
 
 
 def test_what_stands_beside_the_answer_counts(bench):
     turns = [{"from": "human", "value": "q"}, {"from": "function_call", "value": "{}"}]
     old = bench.rows("old.jsonl", [{"conversations": turns, "tools": "[1]"}])
     new = bench.rows("new.jsonl", [{"conversations": turns, "tools": "[2]"}])
-    assert len(diff(str(old), str(new), bench.out).changed) == 1
+    assert len(list(diff(str(old), str(new), bench.out).changed())) == 1
 
 
 def test_many_places_are_cut_unless_all_are_wanted(bench):
@@ -76,10 +82,59 @@ def test_compiled_datasets_go_by_name(bench):
 def test_a_file_without_an_entry_has_its_system_text_and_history_too(bench):
     told = record(0, system="Be brief.", history=[["Hello?", "Hello."]])
     one, other = bench.rows("one.jsonl", [told]), bench.rows("other.jsonl", [record(0, system="Be long.")])
-    (example,) = stored_examples(str(one), bench.out)
-    assert example.prompt == "Be brief.\nHello?\nHello.\nQuestion 0?"
+    (examples,) = stored_examples(str(one), bench.out)
+    assert examples.prompts == ["Be brief.\nHello?\nHello.\nQuestion 0?"]
     assert not diff(str(one), str(one), bench.out).different
-    assert diff(str(one), str(other), bench.out).removed == [f"{one}:1"]
+    assert list(diff(str(one), str(other), bench.out).removed()) == [f"{one}:1"]
+
+
+PLAIN = {
+    "alpaca": [
+        record(0),
+        record(1, "no", idx=3),
+        record(2, idx=None),
+        {"instruction": "", "input": "i", "output": ""},
+    ],
+    "input": [
+        {"instruction": "a", "input": "b", "output": "c"},
+        {"instruction": "a", "input": "", "output": "c"},
+    ],
+    "empty parts": [record(0, system="", history=[], tools="", images=[]), record(1, system=None)],
+    "question and answer": [
+        {"question": "q", "answer": "a", "id": "x"},
+        {"question": "é", "answer": "b", "id": 7},
+    ],
+    "prompt and response": [{"prompt": "q", "response": "a", "more": {"b": 1}}],
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("entry", [{}, {"file_name": "t.jsonl"}])
+def test_columns_of_plain_records_are_what_each_record_has(name, entry):
+    if entry and "instruction" not in PLAIN[name][0]:
+        entry = {"columns": dict(zip(("prompt", "response"), PLAIN[name][0], strict=False))}
+    plain = dataset_reader._plain_examples(
+        ObjectRows("t:", range(1, len(PLAIN[name]) + 1), PLAIN[name]), entry
+    )
+    assert plain == dataset_reader._any_examples(ObjectRows("t:", plain.lines, PLAIN[name]), entry)
+
+
+OTHERS = [
+    [record(0), record(1, system="s")],
+    [record(0, history=[["a", "b"]])],
+    [record(0, tools="[1]")],
+    [record(0), {"question": "q", "answer": "a"}],
+    [record(0), {"instruction": "q", "output": None}],
+    [record(0), {"instruction": 5, "output": "a"}],
+    [record(0), {"instruction": "q", "input": None, "output": "a"}],
+    [record(0, idx=1, id=2), record(1, id=3)],
+    [{"messages": [{"role": "user", "content": "q"}], "instruction": "a", "output": "b"}],
+]
+
+
+@pytest.mark.parametrize("rows", OTHERS)
+def test_records_with_anything_else_are_read_one_by_one(rows):
+    assert dataset_reader._plain_examples(ObjectRows("t:", range(1, len(rows) + 1), rows), {}) is None
 
 
 def talk(*turns, **more):
@@ -98,13 +153,13 @@ def test_the_same_text_in_other_roles_is_a_change(bench, other):
     old = bench.rows("old.jsonl", [talk(("system", "Be brief."), ("human", "Hi."), ("gpt", "Yes?"))])
     new = bench.rows("new.jsonl", [talk(*other)])
     found = diff(str(old), str(new), bench.out)
-    assert found.changed == [(f"{old}:1", f"{new}:1", "Yes?", "Yes?")]
+    assert list(found.changed()) == [(f"{old}:1", f"{new}:1", "Yes?", "Yes?")]
 
 
 def test_the_same_text_cut_elsewhere_is_a_change(bench):
     old = bench.rows("old.jsonl", [talk(("human", "a\nb"), ("gpt", "c"), ("human", "d"), ("gpt", "e"))])
     new = bench.rows("new.jsonl", [talk(("human", "a"), ("gpt", "b\nc"), ("human", "d"), ("gpt", "e"))])
-    assert len(diff(str(old), str(new), bench.out).changed) == 1
+    assert len(list(diff(str(old), str(new), bench.out).changed())) == 1
 
 
 def test_one_talk_in_three_formats_is_the_same(bench):

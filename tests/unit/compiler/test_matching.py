@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tuneyard.compiler.lint import matching, spool
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.matching import matches, numbered, repeated, shared_keys
+from tuneyard.compiler.lint.matching import matches, numbered, paired, repeated, shared_keys
 from tuneyard.compiler.lint.spool import Spool
 from tuneyard.core.row_index import write_row_index
 
@@ -42,6 +42,18 @@ def test_equal_keys_are_found_by_row():
     assert matches(keys, column([])) == matches(column([]), keys) == []
     assert shared_keys(keys, column([5, 5, 7, 8])) == 2
     assert list(numbered(keys)) == [0, 1, 0, 2, 1, 0]
+    assert list(map(list, paired(keys, column([5, 9, -1, 5, -1, -1])))) == [[0, 1, 2, 4], [0, 2, 3, 4]]
+    assert list(map(list, paired(keys, column([])))) == list(map(list, paired(column([]), keys))) == [[], []]
+
+
+def pairs_by_hand(keys, others):
+    left, pairs = list(enumerate(keys)), []
+    for other_row, key in enumerate(others):
+        found = next((pair for pair in left if pair[1] == key), None)
+        if found:
+            left.remove(found)
+            pairs.append((found[0], other_row))
+    return pairs
 
 
 @given(KEYS, KEYS)
@@ -61,6 +73,9 @@ def test_in_shares_the_same_is_found_as_by_looking_at_every_pair(keys, others):
             there = [(row, last[key]) for row, key in enumerate(keys) if key in last]
             assert matches(column_of_keys, column_of_others) == there
             assert shared_keys(column_of_keys, column_of_others) == len({*keys} & {*others})
+            assert pairs_by_hand(keys, others) == list(
+                zip(*paired(column_of_keys, column_of_others), strict=True)
+            )
             assert list(numbered(column_of_keys)) == [distinct.index(key) for key in keys]
 
 

@@ -220,8 +220,8 @@ def test_of_stored_pairs_the_prompt_is_asked_and_the_chosen_text_is_answered(tmp
     compiled(tmp_path, [{"prompt": prompt, "chosen": "four", "rejected": "5"}], name)
     file = next((tmp_path / "out").glob("*/pairs*.json"))
     for read in (name.replace("-", "_"), str(file)):
-        (example,) = stored_examples(read, tmp_path / "out")
-        assert (example.prompt, example.answer) == ("2+2?", "four") and '"5"' in example.other_parts
+        (examples,) = stored_examples(read, tmp_path / "out")
+        assert (examples.prompts, examples.answers) == (["2+2?"], ["four"]) and '"5"' in examples.details[0]
 
 
 def test_an_answer_that_the_file_lacks_is_its_default(tmp_path):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.arrange import split_rows
-from tuneyard.compiler.check.filters import is_in_language
+from tuneyard.compiler.check.filters import language_of
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.row_checks import unit_key
+from tuneyard.compiler.lint.row_checks import keys_of_ids, unit_key
 from tuneyard.compiler.spec.model import Split
 
 SPEC = """
@@ -61,6 +61,13 @@ def test_groups_stay_together(groups, stratified):
     homes = {groups[row]: name for name, rows in parts.items() for row in rows}
     assert all(homes[groups[row]] == name for name, rows in parts.items() for row in rows)
     assert parts["test"] and sum(map(len, parts.values())) == len(groups)
+
+
+def test_the_key_of_an_id_does_not_depend_on_its_neighbours():
+    values = [1, True, 1.0, -1, -2, 2**63, "1", "a"]
+    alone = [keys_of_ids([value])[0] for value in values]
+    assert list(keys_of_ids(values)) == alone
+    assert alone[0] == alone[1] == alone[2] == 1 and len(set(alone)) == 6
 
 
 def test_equal_numbers_are_one_group_and_a_number_as_text_is_another():
@@ -162,7 +169,7 @@ def test_filters_count_what_they_drop(bench):
     ],
 )
 def test_language_goes_by_script(text, language, is_it):
-    assert is_in_language(language, text) == is_it
+    assert (language_of(text) == language) == is_it
 
 
 def test_texts_are_cleaned_only_when_asked(bench):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.compiler.conftest import Bench
-from tuneyard.compiler.check.filters import RowFilter, is_in_language
+from tuneyard.compiler.check.filters import RowFilter, language_of
 from tuneyard.compiler.compile import check_spec
 from tuneyard.compiler.lint.duplicates import near_rows, similarity
 from tuneyard.compiler.request import CompileRequest
@@ -110,7 +110,7 @@ def test_a_filter_without_a_least_length_keeps_an_empty_answer(bench):
     ],
 )
 def test_a_language_is_told_by_its_share_of_letters(language, text, spoken):
-    assert is_in_language(language, text) == spoken
+    assert (language_of(text) == language) == spoken
 
 
 @pytest.mark.parametrize(
