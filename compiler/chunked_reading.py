@@ -36,7 +36,7 @@ from tuneyard.compiler.read.spans import WHOLE
 from tuneyard.compiler.request import Counts
 from tuneyard.compiler.write.joined_file import JoinedFile
 from tuneyard.core.errors import Problem
-from tuneyard.core.execution import Common, Executor, WorkItem, WorkResult
+from tuneyard.core.execution import Common, Executor, InThisProcess, WorkItem, WorkResult
 
 CHUNK = 1 << 23  # bytes
 AHEAD = 3  # chunks per worker that have started, or whose results wait for an earlier one
@@ -72,7 +72,7 @@ class ChunkedReading:
         self.enough = enough or {}
         self.problems, self.unused = collectors.problems, collectors.unused
         self.progress = collectors.progress
-        self._in_this_process = executor.workers == 1
+        self._in_this_process = isinstance(executor, InThisProcess)
         self._common = Common(job)
         self._started: deque[tuple[Chunk, Carry]] = deque()
         self._carry = Carry()  # of the chunk that is joined next
@@ -159,7 +159,7 @@ class ChunkedReading:
         """Add a result to what is collected. The chunk runs again if it began with a wrong carry."""
         carry = self._carry_of(chunk, self._carry)
         result: ChunkResult | None = None
-        if not work.error or assumed == carry:
+        if not work.error or _alike(assumed, carry):
             result = work.record_or_raise()
         if result is not None and result.is_cut:  # inside a record: the rest of the file is one chunk
             file = chunk.files[0]
@@ -177,12 +177,9 @@ class ChunkedReading:
 
     def _began_rightly(self, assumed: Carry, carry: Carry, result: ChunkResult) -> bool:
         """True if a chunk that began with `assumed` did what it would have done with `carry`."""
-        if assumed == carry:
-            return True
         if result.uses_numbers and assumed.number != carry.number:
             return False
-        known = replace(assumed, counted=carry.counted, read=carry.read, number=carry.number)
-        return known == carry and self.unused.can_join(result.unused, assumed.counted)
+        return _alike(assumed, carry) and self.unused.can_join(result.unused, assumed.counted)
 
     def _collect(self, chunk: Chunk, result: ChunkResult, counted: Carry) -> None:
         """Add the problems and columns of a result. `counted` has the numbers of rows with it."""
@@ -326,6 +323,11 @@ class ChunkedReading:
             counted=unused.names(),
         )
         self._expected[file.number] = carry, next_line
+
+
+def _alike(assumed: Carry, carry: Carry) -> bool:
+    """True if two carries differ in numbers of rows and in columns that are only counted, at most."""
+    return replace(assumed, counted=carry.counted, read=carry.read, number=carry.number) == carry
 
 
 def _closable(rows: Iterator[Any]) -> Generator[Any]:

@@ -16,6 +16,7 @@ from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.cli import examples
 from tuneyard.core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
 from tuneyard.core.errors import CLI, ContentError, RequestError, counted, one_line, resumed_by, summarise
+from tuneyard.core.execution_options import execution_options
 from tuneyard.core.language import explanation_option, lang_option
 from tuneyard.core.next_step import TuneyardCommand, is_quiet, next_step, same_options
 from tuneyard.core.packages import after_setup
@@ -132,6 +133,7 @@ def _common(command: Any) -> Any:
             help="Look for rows that came before, conflicts and leaks.",
         ),
         click.option("--strict", is_flag=True, help="Take warnings for errors."),
+        execution_options,
         _ALL,
         _JSON,
         explanation_option,
@@ -181,6 +183,8 @@ def check_command(name: str, **options: Any) -> None:
         "--seed",
         "--duplicates",
         "--strict",
+        "--workers",
+        "--ray",
     )
     next_step("", ["tuneyard", "data", "compile", name, *given_again])
 

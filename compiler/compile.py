@@ -1,5 +1,6 @@
 """One compile: find the sources, check the registry, take the rows through the pipeline, publish."""
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from tuneyard.core.execution import Executor, InThisProcess
 from tuneyard.core.execution_options import executor_of
 from tuneyard.core.files import staging
 
+SEVERAL_PAY = 1 << 25  # bytes of the sources from which several processes pay
+
 
 def executor_for(request: CompileRequest, inputs: Sequence[Input]) -> Executor:
     """Where the tasks of a compile run.
@@ -21,9 +24,13 @@ def executor_for(request: CompileRequest, inputs: Sequence[Input]) -> Executor:
     Rows that are streamed from a hub, and the first rows of a file (`limit`), are read in this process: how
     many there are is known only on the way.
     """
-    if request.limit is not None or any(not isinstance(item.path, Path) for item in inputs):
+    paths = [item.path for item in inputs]
+    if request.limit is not None or any(not isinstance(path, Path) for path in paths):
         return InThisProcess()
-    return executor_of(request.workers, request.ray)
+    default = 1
+    if sum(path.stat().st_size for path in paths if isinstance(path, Path)) >= SEVERAL_PAY:
+        default = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return executor_of(request.workers, request.ray, default)
 
 
 def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
@@ -45,6 +52,7 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
         else:
             with staging(request.out / spec.name) as staged:
                 with executor_for(request, sources.inputs) as executor:
+                    executor.check_paths([item.path for item in sources.inputs], [staged])
                     report = run_pipeline(spec, request, sources, staged, executor)
                 if not report.failed:
                     made_from = request.identity(spec, hashed_sources())
@@ -58,6 +66,7 @@ def check_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     started = time.perf_counter()
     sources = find_sources(spec, request.sources)
     with executor_for(request, sources.inputs) as executor:
+        executor.check_paths([item.path for item in sources.inputs])
         report = run_pipeline(spec, request, sources, None, executor)
     report.seconds = time.perf_counter() - started
     return report

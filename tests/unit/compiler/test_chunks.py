@@ -1,24 +1,31 @@
 """Chunks: whatever the sizes, the bytes, the problems and the counts are those of one process."""
 
+import contextlib
 import csv
 import io
 import json
+import os
 import pickle
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections import deque
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.unit.compiler.conftest import as_parquet
 from tests.unit.compiler.test_specs import DEMO, sources
-from tuneyard.compiler import chunked_reading, compile, pipeline
+from tuneyard.compiler import chunked_reading, chunks, compile, pipeline
 from tuneyard.compiler.compile import check_spec, compile_spec
 from tuneyard.compiler.read import jsons, parquet, stream
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.core.errors import TuneyardError
+from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.execution import SILENT, Common, Executor, WorkResult, call
 
 COLUMNS = """
@@ -307,6 +314,127 @@ class Direct(Ahead):
     """Calls the task itself, past what a test has put in the place of its name."""
 
     def map(self, items, observer=SILENT, ahead=0):
-        from tuneyard.compiler import chunks
-
         return super().map((replace(item, function=chunks.compile_chunk) for item in items), observer, ahead)
+
+
+ROWS = [{"question": f"What is {n}?", "answer": f"It is {n}.", "label": n % 2, "idx": n} for n in range(400)]
+
+
+def test_forks_give_the_bytes_of_one_process(bench, small):
+    small(1000, 4000)
+    source = bench.rows("train.jsonl", ROWS)
+    for name in ("plain", "split"):
+        spec = bench.write("t.yaml", SPECS[name])
+        bench.compile(spec, source, force=True, workers=1)
+        alone = written(bench)
+        assert bench.compile(spec, source, force=True, workers=2).kept == 400
+        assert written(bench) == alone
+
+
+def die_once(job, chunk, carry):
+    """The task of a chunk in a process that is killed at the third chunk, the first time."""
+    died = job.staged.parent / "died"
+    if chunk.number == 2 and not died.exists():
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return chunks.compile_chunk(job, chunk, carry)
+
+
+def test_the_chunk_of_a_killed_worker_runs_again(bench, small, monkeypatch):
+    small(1000, 4000)
+    source, spec = bench.rows("train.jsonl", ROWS), bench.write("t.yaml", ONE)
+    bench.compile(spec, source)
+    alone = written(bench)
+    monkeypatch.setattr(chunked_reading, "compile_chunk", die_once)
+    bench.compile(spec, source, force=True, workers=2)
+    (bench.out / "died").unlink()
+    assert written(bench) == alone
+
+
+def die(job, chunk, carry):
+    if chunk.number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return chunks.compile_chunk(job, chunk, carry)
+
+
+def test_a_chunk_that_kills_every_worker_is_named_and_publishes_nothing(bench, small, monkeypatch):
+    small(1000, 4000)
+    source, spec = bench.rows("train.jsonl", ROWS), bench.write("t.yaml", ONE)
+    bench.compile(spec, source)
+    before = written(bench)
+    monkeypatch.setattr(chunked_reading, "compile_chunk", die)
+    with pytest.raises(ContentError, match="SIGKILL"):
+        bench.compile(spec, source, force=True, workers=2)
+    assert written(bench) == before and [path.name for path in bench.out.iterdir() if path.is_dir()] == ["t"]
+
+
+SCRIPT = """
+import resource, sys, time
+from pathlib import Path
+from tuneyard.compiler import chunked_reading, chunks
+from tuneyard.compiler.cli import cli
+from tuneyard.core.errors import run_command
+
+seconds, size = float(sys.argv[1]), int(sys.argv[2])
+
+def slowly(job, chunk, carry):
+    result = chunks.compile_chunk(job, chunk, carry)
+    time.sleep(seconds * (chunk.number > 3))
+    return result
+
+chunked_reading.CHUNK = 100_000
+if seconds:
+    chunked_reading.compile_chunk = slowly
+if size:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+sys.argv[1:] = sys.argv[3:]
+run_command(cli)
+"""
+
+
+def started(bench, seconds: float, file_size: int) -> "subprocess.Popen[str]":
+    """A compile by two workers in a process of its own, which dawdles after some chunks."""
+    rows = [row | {"answer": "word " * 300} for row in ROWS * 4]
+    source, spec = bench.rows("train.jsonl", rows), bench.write("t.yaml", ONE)
+    options = [str(seconds), str(file_size), "compile", str(spec), "--source", str(source), "--force"]
+    command = [sys.executable, "-c", SCRIPT, *options, "--out", str(bench.out), "--workers", "2"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def children_of(process: int) -> list[int]:
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return list(map(int, listed))
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_compile_leaves_no_worker_and_the_old_set(bench, sign):
+    source, spec = bench.rows("old.jsonl", ROWS[:9]), bench.write("t.yaml", ONE)
+    bench.compile(spec, source)
+    before = written(bench)
+    process = started(bench, 30, 0)
+    deadline = time.monotonic() + 60
+    while not list(bench.out.glob(".t.*/.chunk-3/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = children_of(process.pid)
+    assert len(workers) == 2
+    process.send_signal(sign)
+    process.communicate()
+    assert process.returncode in (-sign, 128 + sign)
+    while any(is_alive(worker) for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, workers))
+    bench.compile(spec, source)  # it removes what a killed compile has left
+    assert written(bench) == before and [path.name for path in bench.out.iterdir() if path.is_dir()] == ["t"]
+
+
+def is_alive(process: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(bench):
+    process = started(bench, 0, 60_000)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2 and len(said.strip().splitlines()) == 1
+    assert "File too large" in said and list(bench.out.glob("*")) == []
