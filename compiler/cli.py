@@ -1,5 +1,6 @@
 """The commands of the compiler: compile, check, list, show, diff, stats, verify, init, remove."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -16,7 +17,7 @@ from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.cli import examples
 from tuneyard.core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
 from tuneyard.core.errors import CLI, ContentError, RequestError, counted, one_line, resumed_by, summarise
-from tuneyard.core.execution_options import execution_options
+from tuneyard.core.execution_options import execution_options, executor_of, ray_option
 from tuneyard.core.language import explanation_option, lang_option
 from tuneyard.core.next_step import TuneyardCommand, is_quiet, next_step, same_options
 from tuneyard.core.packages import after_setup
@@ -456,14 +457,30 @@ def remove_command(name: str, out: Path) -> None:
 @_REGISTRY
 @_ALL
 @_JSON
+@ray_option
 @explanation_option
 def verify_command(
-    name: str, recipe: Path | None, out: Path, every: bool, as_json: bool, **options: Any
+    name: str,
+    recipe: Path | None,
+    out: Path,
+    every: bool,
+    as_json: bool,
+    ray: str | None,
+    **options: Any,
 ) -> None:
-    """Load a dataset with LLaMA-Factory's own loader and audit the loss tokens of each example."""
+    """Load a dataset with LLaMA-Factory's own loader and audit the loss tokens of each example.
+
+    All cores audit a large dataset. With --ray the nodes of a Ray cluster do; each loads the dataset itself.
+    """
     from tuneyard.compiler.verify import report
     from tuneyard.compiler.verify.bundled_recipe import new_recipe_words, recipe_words
-    from tuneyard.compiler.verify.dataset import datasets_of, read_settings, require_tokenizer, verify
+    from tuneyard.compiler.verify.dataset import (
+        datasets_of,
+        files_of_audit,
+        read_settings,
+        require_tokenizer,
+        verify,
+    )
     from tuneyard.compiler.verify.trained import read_recipe_file
 
     settings = read_settings(recipe, options)
@@ -473,13 +490,18 @@ def verify_command(
     failed: list[str] = []
     not_checked: list[str] = []
     datasets = datasets_of(name, out)
-    for dataset in datasets:
-        verdict = verify(dataset, out, settings, recipe_file, datasets)
-        _print(as_json, partial(report.as_json, verdict), report.lines(verdict, every))
-        if verdict.failed:
-            errors = sum(count for code, count in verdict.counts.items() if code.startswith("E"))
-            failed.append(f"{dataset} has {counted(errors, 'problem')}")
-        not_checked += verdict.not_checked
+    with contextlib.ExitStack() as stack:
+        cluster = None
+        if ray is not None:
+            cluster = stack.enter_context(executor_of(None, ray))
+            cluster.check_paths(files_of_audit(datasets, out, settings))
+        for dataset in datasets:
+            verdict = verify(dataset, out, settings, recipe_file, datasets, cluster=cluster)
+            _print(as_json, partial(report.as_json, verdict), report.lines(verdict, every))
+            if verdict.failed:
+                errors = sum(count for code, count in verdict.counts.items() if code.startswith("E"))
+                failed.append(f"{dataset} has {counted(errors, 'problem')}")
+            not_checked += verdict.not_checked
     if failed:
         raise ContentError(f"{', '.join(failed)}. Fix them before training")
     if model is not None and not_checked:

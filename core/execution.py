@@ -259,7 +259,10 @@ class WorkQueue:
             observer.lost(attempt.item.name, reason)
             self.give_back(attempt)
             return None
-        return self.settle(attempt, CallResult(error=no_reply(reason, output), exit_code=1), output, observer)
+        error = no_reply(reason, output)
+        if "SIGKILL" in reason:
+            error += "; was there too little memory?"
+        return self.settle(attempt, CallResult(error=error, exit_code=1), output, observer)
 
 
 def no_reply(reason: str, output: str) -> str:

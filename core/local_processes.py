@@ -361,6 +361,7 @@ def _work_in_fork(
         os.dup2(output.fileno(), 2)
         sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8", errors="backslashreplace")
         sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), "utf-8", errors="backslashreplace")
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork
         gc.freeze()  # a collection would copy the pages that are shared with the parent
         values: dict[int, Any] = {number: common.value for number, common in Common.living.items()}
         try:

@@ -1,27 +1,22 @@
-"""Counts and findings of an audit, for every training stage, and the processes that make it.
+"""Counts and findings of an audit, for every training stage, and the work items that make it.
 
-Batches of rows are audited by as many processes as there are cores, each a fork that shares the rows.
+Batches of rows are audited by as many processes as there are cores, each a fork that shares the rows, or by
+the nodes of a cluster, each of which loads the rows itself.
 """
 
-import multiprocessing
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from tuneyard.core import answers
-from tuneyard.core.errors import RequestError
+from tuneyard.core.execution import Common, WorkItem
 
 FIRST = 1000  # places kept of each finding
 MANY = 4_000_000  # bytes of rows from which on a second process is worth its start
 MOST = 8  # processes
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 AUDIT_MESSAGES = {
     "E411": "nothing is learned from the row: all of it is masked or cut off",
     "E412": "the template ends no turn: the model never learns to stop",
@@ -86,8 +81,6 @@ class Audit:
 AuditBatch = Callable[[Row, int], Audit]
 """Audits a batch (columns of LLaMA-Factory's rows) whose first row has the number given."""
 
-_batch: Callable[[int], Audit]  # of the audit under way, as the forked processes find it
-
 
 def workers_for(size: int) -> int:
     """The number of processes to read and audit a file of `size` bytes with."""
@@ -96,46 +89,13 @@ def workers_for(size: int) -> int:
     return min(len(os.sched_getaffinity(0)), MOST)
 
 
-@contextmanager
-def audits(audit: AuditBatch, rows: Any, starts: range, workers: int) -> Iterator[Iterator[Audit]]:
-    """Yield the audits of the batches of rows (a `datasets.Dataset`) that begin at `starts`, in their order.
-
-    Several workers make them while the caller does something else. `RequestError` if one was killed.
-    """
-    global _batch  # forked processes inherit it; it could not be sent to them
-
-    def one(start: int) -> Audit:
-        return audit(rows[start : start + starts.step], start)
-
-    _batch = one
-    if workers == 1:
-        yield map(one, starts)
-        return
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, context, _begin, (os.getpid(),)) as pool:
-        try:
-            yield pool.map(_forked, starts)
-        except BrokenProcessPool as error:
-            message = "a process that audits rows was killed: was there too little memory?"
-            raise RequestError(message) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+def audit_items(function: Callable[..., Audit], source: Common, starts: range) -> Iterator[WorkItem]:
+    """A work item for the batch at each of these starts: `function(source's value, start, size)`."""
+    for start in starts:
+        yield WorkItem(f"rows {start + 1} to {start + starts.step}", function, (source, start, starts.step))
 
 
-def _forked(start: int) -> Audit:
-    return _batch(start)
-
-
-def _begin(parent: int) -> None:
-    """Set up a worker: it ends with the parent, ignores Ctrl-C, and uses one core.
-
-    One core, because threads do not survive a fork.
-    """
-    import ctypes
-
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+def audit_loaded(loaded: tuple[AuditBatch, Any], start: int, size: int) -> Audit:
+    """Audit a batch of rows (a `datasets.Dataset`) that this process, or the one it is a fork of, loaded."""
+    audit, rows = loaded
+    return audit(rows[start : start + size], start)

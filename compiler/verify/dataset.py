@@ -1,22 +1,35 @@
 """Verify a dataset: compare its entry and the loader's rows with the file, and audit the labels."""
 
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
-from itertools import islice, zip_longest
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.compiler.kinds import Kind, kinds
 from tuneyard.compiler.lint.retyped import problems_of_file, text_columns
 from tuneyard.compiler.publish.compiled_entries import changed_entry, compiled_entries
 from tuneyard.compiler.publish.drift import changed_file, compile_again
-from tuneyard.compiler.verify.audit import AUDIT_MESSAGES, FIRST, Audit, AuditBatch, audits, workers_for
+from tuneyard.compiler.verify.audit import (
+    AUDIT_MESSAGES,
+    Audit,
+    AuditBatch,
+    audit_items,
+    audit_loaded,
+    workers_for,
+)
+from tuneyard.compiler.verify.comparison import (
+    ANSWERS_PER_ROW,
+    RecordComparison,
+    Records,
+    compare_rows,
+    row_bar,
+)
 from tuneyard.compiler.verify.expect import Expected, column_problems, entry_problems
 from tuneyard.compiler.verify.learned import AnswersAuditor, PretrainingAuditor
 from tuneyard.compiler.verify.selection import Selection, selection_problems, split_rows
 from tuneyard.compiler.verify.trained import RecipeFile, Training, training_of
+from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.answers import MESSAGES, code_for
 from tuneyard.core.datasets import (
     REGISTRY,
@@ -28,18 +41,16 @@ from tuneyard.core.datasets import (
 )
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
+from tuneyard.core.execution import Common, Executor, InThisProcess, WorkResult, once_per_worker
 from tuneyard.core.files import no_folder
 from tuneyard.core.llamafactory import RecipeData, expected_errors, import_offline, quiet, read_arguments
+from tuneyard.core.local_processes import ForkedProcesses
 from tuneyard.core.manifest import Manifest, read_manifests
-from tuneyard.core.records import PLACEHOLDERS, Example, RecordFormat, format_of_entry
+from tuneyard.core.records import PLACEHOLDERS, RecordFormat, format_of_entry
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.core.timestamps import is_date_by_name
-from tuneyard.core.training_stage import TRAINING_STAGES, stage_fits, stage_of_rows, stage_problem
+from tuneyard.core.training_stage import stage_fits, stage_of_rows, stage_problem
 
-ANSWERS_PER_ROW = {
-    name: stage.answers for name, stage in TRAINING_STAGES.items() if stage.answers is not None
-}
-"""Answers of a loaded row, by stage."""
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 FLAGS = {"model_name_or_path": "--model", "template": "--template", "cutoff_len": "--cutoff-len"}
@@ -55,7 +66,6 @@ SETTINGS = (
     "video_maxlen", "use_audio_in_video", "audio_sampling_rate",
 )  # fmt: skip
 Settings = Mapping[str, object]
-Records = Iterator[tuple[str, Example | str]]
 JSON = (".json", ".jsonl")
 
 
@@ -78,61 +88,6 @@ LookAtRows = Callable[[LoadedRows, "Verdict"], None]
 
 class LoaderError(Exception):
     """LLaMA-Factory's loader stopped at a dataset. The message is that of its innermost error."""
-
-
-@dataclass(slots=True)
-class Verdict:
-    """The result of verifying one dataset; `problems` has the first of each code.
-
-    `why_no_answer` is the reason for which the loader may lose the texts of answers.
-
-    `is_compiled` is false if no manifest lists the file or the entry, so that they are compared with none.
-
-    `is_read` is false if LLaMA-Factory cannot load the rows, so that there are no counts.
-
-    `trained` is how many rows the recipe trains, None without a recipe. `dropped` has the numbers (from 0, in
-    LLaMA-Factory's order) of loaded rows that its processor skips.
-    """
-
-    dataset: str
-    is_read: bool = True
-    records: int = 0
-    loaded: int = 0
-    same: int = 0
-    stage: str = "sft"
-    problems: list[Problem] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    audit: Audit | None = None
-    cutoff: int = 0
-    packing: bool = False
-    not_checked: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    trained: int | None = None
-    dropped: list[int] = field(default_factory=list)
-    why_no_answer: str = ""
-    is_compiled: bool = True
-
-    def note_training(self, training: Training, recipe: Path) -> None:
-        """Add the rows of the dataset that a recipe trains."""
-        if training.problem:
-            self.add(training.problem)
-        if training.not_counted:
-            self.notes.append(f"not counted: the rows that are trained ({training.not_counted})")
-        self.trained = training.rows
-        if training.rows is not None:
-            why = f" ({'; '.join(training.steps)})" if training.steps else ""
-            self.notes.append(f"{recipe} trains {training.rows} of these {self.loaded} rows{why}")
-
-    def add(self, problem: Problem, count: int = 1) -> None:
-        """Count a finding; keep it while there are few of its code."""
-        self.counts[problem.code] = self.counts.get(problem.code, 0) + count
-        if sum(kept.code == problem.code for kept in self.problems) < FIRST:
-            self.problems.append(problem)
-
-    @property
-    def failed(self) -> bool:
-        """True if rows are lost or something else is wrong."""
-        return any(code.startswith("E") for code in self.counts)
 
 
 def datasets_of(name: str, out: Path) -> list[str]:
@@ -191,12 +146,13 @@ def verify(
     recipe: RecipeFile | None = None,
     siblings: Sequence[str] = (),
     look: LookAtRows | None = None,
+    cluster: Executor | None = None,
 ) -> Verdict:
     """Verify one registered dataset. `RequestError` if LLaMA-Factory or the file is missing.
 
     `settings` come from the `recipe`, if there is one, and the command's options override them. `siblings`
     are the datasets of the same compile. `look` gets the loaded rows once they are compared and audited; it
-    is not called if LLaMA-Factory cannot load them.
+    is not called if LLaMA-Factory cannot load them. A `cluster` audits the rows instead of this machine.
     """
     dataset, manifests = locate_dataset(name, out), read_manifests(out)
     verdict = Verdict(name)
@@ -227,7 +183,7 @@ def verify(
             for problem in problems_of_file(path, str(path), record_format.columns):
                 verdict.add(problem)
     expected = Expected(dataset.path, record_format)
-    _load_and_walk(dataset, out, expected, verdict, {**settings, "stage": stage}, look)
+    _load_and_walk(dataset, out, expected, verdict, {**settings, "stage": stage}, look, cluster)
     if recipe and verdict.loaded:
         training = training_of(recipe, dataset, out, verdict.loaded, verdict.dropped, siblings)
         if "E434" in verdict.counts and training.rows:
@@ -245,6 +201,7 @@ def _load_and_walk(
     verdict: Verdict,
     settings: Settings,
     look: LookAtRows | None,
+    cluster: Executor | None,
 ) -> None:
     """Load the rows with LLaMA-Factory, compare them with the records, and audit them if there is a model."""
     workers = workers_for(sum(path.stat().st_size for path in loaded_files(dataset.path)))
@@ -266,7 +223,20 @@ def _load_and_walk(
             has_tools = "tools" in expected.format.columns
             data, auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"), has_tools)
         verdict.why_no_answer = _why_no_answer(verdict, expected)
-        _walk(data, rows, records, verdict, auditor)
+        starts = range(0, len(rows), data.data_args.preprocessing_batch_size)
+        if auditor is None:
+            compare_rows(rows, starts, records, verdict)
+        elif cluster is None:
+            audit_source = Common((auditor, rows))
+            executor: Executor = InThisProcess() if workers == 1 else ForkedProcesses(workers)
+            with executor:
+                items = audit_items(audit_loaded, audit_source, starts)
+                _compare_and_audit(rows, starts, records, verdict, executor.map(items))
+        else:
+            order = selection.in_file_order() if selection else None
+            node_source = Common(NodeSource(dataset, out.absolute(), dict(settings), order))
+            items = audit_items(audit_on_node, node_source, starts)
+            _compare_and_audit(rows, starts, records, verdict, cluster.map(items))
         for problem in (_cut_problem(verdict, expected.path), _no_block_problem(verdict, expected.path)):
             if problem:
                 verdict.add(problem)
@@ -400,29 +370,69 @@ def _without_loader(expected: Expected, verdict: Verdict, error: LoaderError) ->
     verdict.add(Problem("E405", str(expected.path), f"LLaMA-Factory cannot load it: {error}"))
 
 
-def _walk(
-    data: RecipeData, rows: Any, records: Records, verdict: Verdict, auditor: AuditBatch | None
+def _compare_and_audit(
+    rows: Any, starts: range, records: Records, verdict: Verdict, results: Generator[WorkResult]
 ) -> None:
-    """Compare the loaded rows with the file's records, while workers audit their labels."""
-    starts = range(0, len(rows), data.data_args.preprocessing_batch_size)
-    if auditor is None:
-        check_rows(rows, starts, records, verdict)
-        return
+    """Compare the loaded rows with the file's records, batch by batch, while workers audit their labels."""
     audit = Audit()
     verdict.audit = audit
-    with audits(auditor, rows, starts, data.data_args.preprocessing_num_workers or 1) as batch_audits:
-        places = check_rows(rows, starts, records, verdict)
-        with row_bar(f"auditing {verdict.dataset}", rows) as bar:
-            for batch_audit in batch_audits:
-                audit.add(batch_audit)
-                bar.update(batch_audit.rows)
+    comparison = RecordComparison(rows, records, verdict)
+    with closing(results), row_bar(f"auditing {verdict.dataset}", rows) as bar:
+        for start, result in zip(starts, results, strict=True):
+            if result.error:
+                raise ContentError(f"{verdict.dataset}, {result.name}: {result.error}")
+            batch_audit: Audit = result.record
+            comparison.add(start, starts.step)
+            audit.add(batch_audit)
+            bar.update(batch_audit.rows)
+    comparison.end()
     for code, message in AUDIT_MESSAGES.items():
         count = audit.counts[code]
         graded = code_for(code, count, audit.rows) if code in MESSAGES else code
         for row in audit.places.get(code, ()):
-            verdict.add(Problem(graded, places[row], message), 0)
+            verdict.add(Problem(graded, comparison.places[row], message), 0)
         if count:
             verdict.counts[graded] = count
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSource:
+    """What a node of a cluster needs to load a dataset: `order` are the rows that its split selects."""
+
+    dataset: Dataset
+    folder: Path
+    settings: dict[str, object]
+    order: Sequence[int] | None
+
+
+def audit_on_node(source: NodeSource, start: int, size: int) -> Audit:
+    """Audit a batch of rows in a process that loads the dataset itself, once."""
+    return audit_loaded(once_per_worker(_load_on_node, source), start, size)
+
+
+def files_of_audit(names: Sequence[str], folder: Path, settings: Settings) -> list[Path]:
+    """Files that every process reads that audits these datasets."""
+    paths = [folder / REGISTRY]
+    for name in names:
+        paths += loaded_files(locate_dataset(name, folder).path)
+    model = Path(str(settings.get("model_name_or_path")))
+    return paths + [model / name for name in TOKENIZERS if (model / name).is_file()]
+
+
+def _load_on_node(source: NodeSource) -> tuple[AuditBatch, Any]:
+    verdict = Verdict(source.dataset.name, stage=str(source.settings["stage"]))
+    with tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as cache:  # mapped files outlive their names
+        try:
+            data, rows = load(source.dataset.name, source.folder, source.settings, cache, 1)
+        except LoaderError as error:
+            raise ContentError(f"{source.dataset.name}: {error}") from error
+        if source.order is not None:
+            rows = rows.select(source.order)
+    has_tools = "tools" in format_of_entry(source.dataset.entry).columns
+    _, audit = _auditor(data, rows, verdict, source.settings.get("model_name_or_path"), has_tools)
+    if audit is None:
+        raise ContentError(f"{source.dataset.name}: not checked here: {', '.join(verdict.not_checked)}")
+    return audit, rows
 
 
 def _cut_problem(verdict: Verdict, path: Path) -> Problem | None:
@@ -487,42 +497,6 @@ def _auditor(
     return data, AnswersAuditor(data, len(rows)).audit
 
 
-def row_bar(label: str, rows: Sized) -> Any:
-    """A bar on stderr that counts rows, once two seconds have passed."""
-    from tqdm import tqdm
-
-    return tqdm(total=len(rows), desc=label, unit="row", unit_scale=True, delay=2, file=sys.stderr)
-
-
-def check_rows(loaded: Any, starts: range, records: Records, verdict: Verdict) -> list[str]:
-    """Compare every row with its record; the result is the places of the records."""
-    places: list[str] = []
-    compared_kinds = [kind for kind in kinds().values() if kind.loaded_columns]
-    names = ["_prompt", "_response", "_system"]
-    for kind in compared_kinds:
-        names += kind.loaded_columns
-    columns = loaded.select_columns(names)
-    with row_bar(f"comparing {verdict.dataset}", loaded) as bar:
-        for start in starts:
-            rows = columns[start : start + starts.step]
-            batch = list(islice(records, len(rows["_prompt"])))
-            for number, (place, example) in enumerate(batch):
-                places.append(place)
-                row = {name: values[number] for name, values in rows.items()}
-                _check_row(place, example, row, compared_kinds, verdict)
-                if is_dropped(row, verdict.stage):
-                    verdict.dropped.append(start + number)
-            verdict.records += len(batch)
-            bar.update(len(rows["_prompt"]))
-    for place, _ in records:
-        verdict.records += 1
-        verdict.add(Problem("E406", place, "the loader leaves this record out"))
-    if verdict.loaded > verdict.records:
-        message = f"{verdict.loaded} rows from {verdict.records} records: rows were made up"
-        verdict.add(Problem("E407", verdict.dataset, message))
-    return places
-
-
 def _why_no_answer(verdict: Verdict, expected: Expected) -> str:
     """The reason for which the loader may lose the text of an answer, "" without a known one."""
     retyped = [problem.field for problem in verdict.problems if problem.code == "E430"]
@@ -535,48 +509,3 @@ def _why_no_answer(verdict: Verdict, expected: Expected) -> str:
     if dates and ".json" in suffixes:
         return f"it may read {show_value(dates[0])} as a time, by the column's name: rename the column"
     return ""
-
-
-def is_dropped(row: Mapping[str, Any], stage: str) -> bool:
-    """True if LLaMA-Factory's processor skips a loaded row: it is not a question with its answers."""
-    answers = ANSWERS_PER_ROW.get(stage)
-    if not answers:
-        return False
-    return len(row["_prompt"]) % 2 != 1 or len(row["_response"]) != answers
-
-
-def _check_row(
-    place: str,
-    example: Example | str,
-    row: Mapping[str, Any],
-    compared_kinds: Iterable[Kind],
-    verdict: Verdict,
-) -> None:
-    """Compare one record with the loader's row: turns, system text, and what the kinds of columns add."""
-    if isinstance(example, str):
-        verdict.add(Problem("E406", place, example))
-        return
-    if is_dropped(row, verdict.stage):
-        reason = "LLaMA-Factory finds no answer in it"
-        if verdict.why_no_answer:
-            reason = f"{reason}: {verdict.why_no_answer}"
-        verdict.add(Problem("E406", place, reason))
-        return
-    pairs: list[tuple[object, object]] = []  # of the file, of the loader
-    loaded_turns = [(message["role"], message["content"]) for message in row["_prompt"] + row["_response"]]
-    pairs += zip_longest(example.trained_turns, loaded_turns)
-    pairs.append((example.system, row["_system"] or ""))
-    for kind in compared_kinds:
-        pairs += kind.loaded_pairs(example, row)
-    for of_file, of_loader in pairs:
-        if of_file != of_loader:
-            message = f"the file has {show_value(of_file)}, LLaMA-Factory reads {show_value(of_loader)}"
-            verdict.add(Problem("E407", place, message))
-            return
-    verdict.same += 1
-    for kind in compared_kinds:
-        path = kind.not_found(row)
-        if path:
-            message = f"LLaMA-Factory does not find {path}: a recipe names the folder as media_dir"
-            verdict.add(Problem("E408", place, message))
-            return

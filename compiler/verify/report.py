@@ -8,7 +8,7 @@ from math import ceil
 
 from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.verify.audit import Audit
-from tuneyard.compiler.verify.dataset import Verdict
+from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import summarise
 from tuneyard.core.manifest import MANIFEST
 

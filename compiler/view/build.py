@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from tuneyard.compiler.problems import WARNINGS
 from tuneyard.compiler.publish.compiled_entries import compiled_entries
 from tuneyard.compiler.verify.audit import Audit
-from tuneyard.compiler.verify.dataset import LoadedRows, Settings, Verdict, row_bar, verify
+from tuneyard.compiler.verify.comparison import row_bar
+from tuneyard.compiler.verify.dataset import LoadedRows, Settings, verify
 from tuneyard.compiler.verify.report import histogram
 from tuneyard.compiler.verify.trained import RecipeFile
+from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view.page_rows import CUT_CODE, DROPPED, page_rows, rows_for_page
 from tuneyard.compiler.view.payload import (
     CodeCount,

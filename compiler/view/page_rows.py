@@ -10,7 +10,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.compiler.verify.audit import Row
-from tuneyard.compiler.verify.dataset import LoadedRows, Verdict, check_rows, is_dropped
+from tuneyard.compiler.verify.comparison import compare_rows, is_dropped
+from tuneyard.compiler.verify.dataset import LoadedRows
+from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view.encoding import RowEncoder, TokenSequence
 from tuneyard.compiler.view.payload import CUT, LEARNED, PageRow
 from tuneyard.compiler.view.scan import FIRST_ROWS, Scan, label_of, numbered_records, source_of
@@ -180,7 +182,7 @@ def add_loaded(
     rows = loaded.rows.select(places)
     compared = Verdict(verdict.dataset, stage=verdict.stage, why_no_answer=verdict.why_no_answer)
     records = ((str(place), view.example) for place, view in enumerate(views))
-    check_rows(rows, range(0, len(views), len(views)), records, compared)
+    compare_rows(rows, range(0, len(views), len(views)), records, compared)
     for problem in compared.problems:
         view = views[int(problem.place)]
         view.add_code(problem.code)

@@ -12,13 +12,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TextIO
 
+from tuneyard.compiler.verify.comparison import is_dropped
 from tuneyard.compiler.verify.dataset import (
     EXAMPLE,
     LoadedRows,
     LoaderError,
     Settings,
     has_tokenizer,
-    is_dropped,
     load_with_template,
 )
 from tuneyard.compiler.view.page_rows import TokenView

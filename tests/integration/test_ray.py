@@ -1,5 +1,6 @@
 """A Ray cluster of two raylets on this machine: the same bytes as in one process, and every loss."""
 
+import json
 import os
 import signal
 import subprocess
@@ -25,6 +26,8 @@ from tests.unit.core.test_execution import (
 from tests.unit.recipes import test_sweep_pool
 from tests.unit.recipes.test_launch import alive
 from tests.unit.recipes.test_sweep_pool import read, sweep, wait_for
+from tuneyard.compiler.verify.dataset import files_of_audit, verify
+from tuneyard.compiler.verify.report import as_json
 from tuneyard.core import ray_cluster
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Common, InThisProcess, Resources, WorkItem
@@ -249,3 +252,16 @@ def test_a_sweep_on_the_cluster_is_that_of_one_process_also_after_a_kill(
     here, _ = sweep(recipe, "rank=2,4,8", FAKE_GPUS="0")
     assert here[here.index("| lora_rank") :] == output[output.index("| lora_rank") :]
     assert read(tmp_path / "runs/sweep.json") == on_ray["sweep.json"]
+
+
+def test_verify_on_the_cluster_finds_what_one_process_finds(executor, tmp_path, tiny_model) -> None:
+    answers = ["yes" if n % 2 == 0 else "no " * 200 for n in range(60)]  # a long one is cut
+    rows = [{"instruction": f"Is {n} even?", "input": "", "output": text} for n, text in enumerate(answers)]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "a.json"}}))
+    settings = {"model_name_or_path": str(tiny_model), "template": "qwen", "cutoff_len": 120}
+    settings["preprocessing_batch_size"] = 10
+    executor.check_paths(files_of_audit(["mine"], tmp_path, settings))
+    here = as_json(verify("mine", tmp_path, settings))
+    assert as_json(verify("mine", tmp_path, settings, cluster=executor)) == here
+    assert here["counts"]["W414"] == 30

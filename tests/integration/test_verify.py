@@ -18,10 +18,11 @@ from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify import audit, learned
-from tuneyard.compiler.verify.dataset import Verdict, read_settings, verify
+from tuneyard.compiler.verify.dataset import read_settings, verify
 from tuneyard.compiler.verify.report import as_json, lines
 from tuneyard.compiler.verify.template import seen_by_model
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.compiler.verify.verdict import Verdict
+from tuneyard.core.errors import ContentError
 
 pytestmark = pytest.mark.slow
 COLUMNS = {"prompt": "instruction", "query": "input", "response": "output"}
@@ -273,7 +274,7 @@ def test_a_killed_process_is_said(sets, monkeypatch):
     monkeypatch.setattr(audit, "MANY", 0)
     monkeypatch.setattr(audit.os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(learned.AnswersAuditor, "audit", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    with raises(RequestError):
+    with raises(ContentError, "rows 1 to", "SIGKILL", "too little memory"):
         sets.audit(ROWS)
 
 

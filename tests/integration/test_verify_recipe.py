@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.messages import check_facts, raises
-from tuneyard.compiler.verify.dataset import Verdict, read_settings, verify
+from tuneyard.compiler.verify.dataset import read_settings, verify
 from tuneyard.compiler.verify.report import as_json, lines
 from tuneyard.compiler.verify.trained import read_recipe_file
+from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory import import_offline, quiet, read_arguments
 

@@ -10,8 +10,9 @@ from tests.messages import raises
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.kinds import RecordLayout, check_kinds, kinds
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
-from tuneyard.compiler.verify.dataset import Verdict, check_rows
+from tuneyard.compiler.verify.comparison import compare_rows
 from tuneyard.compiler.verify.expect import Expected
+from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets import read_registry
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records import format_of_entry
@@ -85,7 +86,7 @@ def with_sounds(monkeypatch):
     code: dict[str, object] = {}
     exec(SOUNDS, code)
     everything = kinds() | {"sounds": code["SOUNDS"]}
-    for place in ("kinds", "spec.file", "init.proposal", "init.guess", "verify.dataset"):
+    for place in ("kinds", "spec.file", "init.proposal", "init.guess", "verify.comparison"):
         monkeypatch.setattr(f"tuneyard.compiler.{place}.kinds", lambda: everything)
     read_schema.cache_clear()
     yield
@@ -144,7 +145,7 @@ def test_verify_compares_what_a_new_kind_expects(bench, with_sounds, second, cod
     )
     expected = Expected(bench.out / str(entry["file_name"]), format_of_entry(entry))
     verdict = Verdict(name, loaded=2)
-    check_rows(loaded, range(0, 2, 2), expected.records(), verdict)
+    compare_rows(loaded, range(0, 2, 2), expected.records(), verdict)
     assert [code for code in verdict.counts if code != "E408"] == codes  # there are no such files
     assert verdict.same == 2 - len(codes)
 

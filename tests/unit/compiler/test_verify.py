@@ -10,10 +10,11 @@ from tests.messages import raises
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.verify.audit import Audit
-from tuneyard.compiler.verify.dataset import Verdict, datasets_of, read_settings
+from tuneyard.compiler.verify.dataset import datasets_of, read_settings
 from tuneyard.compiler.verify.expect import Expected, column_problems, entry_problems
 from tuneyard.compiler.verify.report import as_json, histogram, lines
 from tuneyard.compiler.verify.selection import Selection, selection_problems, split_rows
+from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
 from tuneyard.core.records import Example, format_of_entry
@@ -224,7 +225,7 @@ def test_the_last_line_counts_the_errors_of_each_dataset(tmp_path, monkeypatch) 
     verdict = Verdict("set", records=3, loaded=1, same=1)
     verdict.counts.update({"E406": 2, "W409": 1})
     monkeypatch.setattr("tuneyard.compiler.verify.dataset.datasets_of", lambda *_: ["one", "two"])
-    monkeypatch.setattr("tuneyard.compiler.verify.dataset.verify", lambda *_: verdict)
+    monkeypatch.setattr("tuneyard.compiler.verify.dataset.verify", lambda *_, **__: verdict)
     ended = CliRunner().invoke(cli, ["verify", "set"])
     assert isinstance(ended.exception, ContentError)
     assert str(ended.exception).startswith("one has 2 problems, two has 2 problems")
@@ -236,7 +237,7 @@ def test_what_an_explicit_model_leaves_unchecked_is_an_error(tmp_path, monkeypat
     (tmp_path / "tokenizer.json").touch()
     verdict = Verdict("set", records=1, loaded=1, same=1, not_checked=["rows with media"])
     monkeypatch.setattr("tuneyard.compiler.verify.dataset.datasets_of", lambda *_: ["set"])
-    monkeypatch.setattr("tuneyard.compiler.verify.dataset.verify", lambda *_: verdict)
+    monkeypatch.setattr("tuneyard.compiler.verify.dataset.verify", lambda *_, **__: verdict)
     ended = CliRunner().invoke(cli, ["verify", "set", *model])
     assert "not checked: rows with media" in ended.stdout
     if model:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.messages import raises
-from tuneyard.compiler.verify.dataset import Verdict
+from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view import command
 from tuneyard.compiler.view.build import KeptRows, mixture, thinned
 from tuneyard.compiler.view.command import check_replaceable, find_losses, write_within_limit

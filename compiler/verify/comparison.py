@@ -1,0 +1,115 @@
+"""Compares the rows that LLaMA-Factory loads with the records of the file."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from itertools import islice, zip_longest
+from typing import Any
+
+from tuneyard.compiler.kinds import Kind, kinds
+from tuneyard.compiler.verify.verdict import Verdict
+from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.records import Example
+from tuneyard.core.training_stage import TRAINING_STAGES
+
+ANSWERS_PER_ROW = {
+    name: stage.answers for name, stage in TRAINING_STAGES.items() if stage.answers is not None
+}
+"""Answers of a loaded row, by stage."""
+Records = Iterator[tuple[str, Example | str]]
+
+
+class RecordComparison:
+    """Compares rows with the records of the file, which come in the same order."""
+
+    def __init__(self, loaded: Any, records: Records, verdict: Verdict) -> None:
+        self.places: list[str] = []  # of the records
+        self._records, self._verdict = records, verdict
+        self._kinds = [kind for kind in kinds().values() if kind.loaded_columns]
+        names = ["_prompt", "_response", "_system"]
+        for kind in self._kinds:
+            names += kind.loaded_columns
+        self._columns = loaded.select_columns(names)
+
+    def add(self, start: int, size: int) -> None:
+        """Compare the batch of rows that begins here."""
+        rows = self._columns[start : start + size]
+        batch = list(islice(self._records, len(rows["_prompt"])))
+        for number, (place, example) in enumerate(batch):
+            self.places.append(place)
+            row = {name: values[number] for name, values in rows.items()}
+            _check_row(place, example, row, self._kinds, self._verdict)
+            if is_dropped(row, self._verdict.stage):
+                self._verdict.dropped.append(start + number)
+        self._verdict.records += len(batch)
+
+    def end(self) -> None:
+        """Report records without a row, and rows without a record."""
+        verdict = self._verdict
+        for place, _ in self._records:
+            verdict.records += 1
+            verdict.add(Problem("E406", place, "the loader leaves this record out"))
+        if verdict.loaded > verdict.records:
+            message = f"{verdict.loaded} rows from {verdict.records} records: rows were made up"
+            verdict.add(Problem("E407", verdict.dataset, message))
+
+
+def compare_rows(rows: Any, starts: range, records: Records, verdict: Verdict) -> None:
+    """Compare every row with its record, without an audit."""
+    comparison = RecordComparison(rows, records, verdict)
+    with row_bar(f"comparing {verdict.dataset}", rows) as bar:
+        for start in starts:
+            comparison.add(start, starts.step)
+            bar.update(min(starts.step, len(rows) - start))
+    comparison.end()
+
+
+def row_bar(label: str, rows: Sized) -> Any:
+    """A bar on stderr that counts rows, once two seconds have passed."""
+    from tqdm import tqdm
+
+    return tqdm(total=len(rows), desc=label, unit="row", unit_scale=True, delay=2, file=sys.stderr)
+
+
+def is_dropped(row: Mapping[str, Any], stage: str) -> bool:
+    """True if LLaMA-Factory's processor skips a loaded row: it is not a question with its answers."""
+    answers = ANSWERS_PER_ROW.get(stage)
+    if not answers:
+        return False
+    return len(row["_prompt"]) % 2 != 1 or len(row["_response"]) != answers
+
+
+def _check_row(
+    place: str,
+    example: Example | str,
+    row: Mapping[str, Any],
+    compared_kinds: Iterable[Kind],
+    verdict: Verdict,
+) -> None:
+    """Compare one record with the loader's row: turns, system text, and what the kinds of columns add."""
+    if isinstance(example, str):
+        verdict.add(Problem("E406", place, example))
+        return
+    if is_dropped(row, verdict.stage):
+        reason = "LLaMA-Factory finds no answer in it"
+        if verdict.why_no_answer:
+            reason = f"{reason}: {verdict.why_no_answer}"
+        verdict.add(Problem("E406", place, reason))
+        return
+    pairs: list[tuple[object, object]] = []  # of the file, of the loader
+    loaded_turns = [(message["role"], message["content"]) for message in row["_prompt"] + row["_response"]]
+    pairs += zip_longest(example.trained_turns, loaded_turns)
+    pairs.append((example.system, row["_system"] or ""))
+    for kind in compared_kinds:
+        pairs += kind.loaded_pairs(example, row)
+    for of_file, of_loader in pairs:
+        if of_file != of_loader:
+            message = f"the file has {show_value(of_file)}, LLaMA-Factory reads {show_value(of_loader)}"
+            verdict.add(Problem("E407", place, message))
+            return
+    verdict.same += 1
+    for kind in compared_kinds:
+        path = kind.not_found(row)
+        if path:
+            message = f"LLaMA-Factory does not find {path}: a recipe names the folder as media_dir"
+            verdict.add(Problem("E408", place, message))
+            return
