@@ -3,16 +3,30 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 STORE = 80_000_000  # bytes of a node's object store, the least that Ray takes
 
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """Address of the head, and the process id of the second node's raylet: without it the node is gone."""
+    """Address of the head, and the process ids of the raylets. Without its raylet a node is gone."""
 
     address: str
-    second_raylet: int
+    raylets: tuple[int, ...]
+
+    def workers(self) -> list[int]:
+        """The processes that the raylets have started."""
+        return [process for raylet in self.raylets for process in children(raylet)]
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process has started, as proc(5) lists them."""
+    return [
+        int(number)
+        for thread in Path(f"/proc/{process}/task").iterdir()
+        for number in (thread / "children").read_text().split()
+    ]
 
 
 @contextlib.contextmanager
@@ -22,10 +36,12 @@ def two_nodes(cpus: int) -> Iterator[Nodes]:
 
     cluster = Cluster()
     try:
+        raylets = []
         for _ in range(2):
             node = cluster.add_node(
                 num_cpus=cpus, num_gpus=0, include_dashboard=False, object_store_memory=STORE
             )
-        yield Nodes(cluster.address, node.all_processes["raylet"][0].process.pid)
+            raylets.append(node.all_processes["raylet"][0].process.pid)
+        yield Nodes(cluster.address, tuple(raylets))
     finally:
         cluster.shutdown()

@@ -5,7 +5,7 @@ cores can run side by side, and the CPU that is left over is what the seam itsel
 """
 
 import os
-import resource
+import re
 import signal
 import time
 import zlib
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.ray_nodes import children
 from tuneyard.core.execution import Common, Executor, Observer, WorkItem, WorkResult, once_per_worker
 
 
@@ -106,17 +107,8 @@ class _KillsNode(Observer):
     def ended(self, result: WorkResult) -> None:  # noqa: ARG002  # the observer's signature
         self.count += 1
         if self.count == self.tasks // 2:
-            for process in (self.raylet, *_children(self.raylet)):
+            for process in (self.raylet, *children(self.raylet)):
                 os.kill(process, signal.SIGKILL)
-
-
-def _children(process: int) -> list[int]:
-    """The processes that a process has started, as proc(5) lists them."""
-    return [
-        int(number)
-        for thread in Path(f"/proc/{process}/task").iterdir()
-        for number in (thread / "children").read_text().split()
-    ]
 
 
 def simulate(
@@ -158,6 +150,13 @@ def simulate(
         utilisation=busy / (plan.workers * wall),
         run_again=len(started) - plan.tasks,
         driver_cpu=cpu / plan.tasks,
-        driver_megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        driver_megabytes=peak_megabytes(),
         digest=digest,
     )
+
+
+def peak_megabytes(process: int | str = "self") -> float:
+    """Peak memory of a process. `getrusage` would begin with that of the process that started it."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    peaks = re.findall(r"VmHWM:\s+(\d+) kB", status)  # none for a process that has ended
+    return max(map(int, peaks), default=0) / 1024

@@ -69,7 +69,7 @@ def run(kind: str, lost: str, plan: Plan) -> Figures:
         if nodes is not None:
             address = nodes.address
             if lost == "node":
-                raylet = nodes.second_raylet
+                raylet = nodes.raylets[1]
         return driver.submit(simulate_on, kind, here, lost, address, raylet).result()
 
 
