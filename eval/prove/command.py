@@ -17,6 +17,7 @@ import click
 
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core import version
+from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.cli import cli_command, command_line
 from tuneyard.core.errors import ContentError, RequestError, counted
 from tuneyard.core.files import sha256, versions, write_json, write_text
@@ -133,7 +134,7 @@ def cli(
         raise RequestError(f"nothing to compare with: name {choices}")
     addresses = tuple(check_url(url) for url in urls)
     inputs = ParityInputs(template, **files, servers=_named_servers(addresses, served_models))
-    request = ScoringRequest(out=out, no_base=True, timeout=timeout, **options)
+    request = ScoringRequest(out=out, timeout=timeout, **options)
     allowed = Tolerance(flips, tolerance)
     proof = prove(request, inputs, allowed)
     page = markdown(proof, allowed)
@@ -186,7 +187,8 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
         modelfile = read_modelfile(inputs.modelfile)
     if inputs.gguf:
         check_gguf(inputs.gguf)
-    opened = open_models(replace(request, timeout=None))
+    has_adapter = bool(request.adapters) or (Path(request.model) / CONFIG).is_file()
+    opened = open_models(replace(request, timeout=None, no_base=has_adapter))
     if len(opened.candidates) > max(1, len(request.adapters)):
         raise RequestError(f"{request.model} is an adapter itself: leave --adapter out")
     timeout = request.timeout or TIMEOUT
@@ -196,7 +198,7 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     references: dict[str, list[Reference]] = {}
     reference_ways = []
     for candidate in opened.candidates:
-        template = inputs.template or _common_template(candidate)
+        template = inputs.template or _common_template(candidate, request.model)
         if template is None:
             of_adapter = f" of {candidate.name}" if len(opened.candidates) > 1 else ""
             unchecked.append(
@@ -244,9 +246,14 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     )
 
 
-def _common_template(candidate: Candidate) -> str | None:
-    """The template that the recipes of all parts name; None without a recipe, or if they differ."""
+def _common_template(candidate: Candidate, model: str) -> str | None:
+    """The template that the recipes of all parts name, or that of the model without adapters.
+
+    None without a recipe, or if they differ.
+    """
     templates = {trained_template(part.adapter.folder) for part in candidate.parts}
+    if not candidate.parts:
+        templates = {trained_template(Path(model))}
     if len(templates) != 1:
         return None
     return templates.pop()

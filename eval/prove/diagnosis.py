@@ -135,7 +135,7 @@ def rank_above_maximum(findings: Findings) -> Cause | None:
             continue
         enough = max_rank(rank)
         fix = f"start it with --max-lora-rank {enough}"
-        if enough is None:
+        if enough is None and findings.evidence.parts:
             fuse = findings.evidence.parts[0].adapter.fuse_command(base_of(findings.evidence))
             fix = f"vLLM's largest is {RANKS[-1]}: serve the fused model ({fuse})"
         sentence = f"{problem}: {fix}."
@@ -291,6 +291,8 @@ def adapter_not_loaded(findings: Findings) -> Cause | None:
     Or the log-probabilities are those of the adapter with another scale than 1, which the server lists.
     """
     evidence = findings.evidence
+    if not evidence.parts:
+        return None
     explains = frozenset((LABELS, TEXTS, CHAT))
     name, folder = evidence.parts[0].adapter.name, evidence.parts[0].adapter.folder
     file, module = shlex.quote(f"{name}.gguf"), shlex.quote(f"{name}={folder}")

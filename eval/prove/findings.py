@@ -284,6 +284,8 @@ def other_parts(parts: Sequence[WeightedAdapter]) -> Iterator[tuple[str, str, Se
     llama.cpp's converter of LoRA files writes alpha alone: no rsLoRA, no alpha_pattern; ranks come from the
     tensors. vLLM reads r, lora_alpha and use_rslora, and no pattern.
     """
+    if not parts:  # the base is what should be served
+        return
     yield BASE, "not applied", ()
     seen = [scales_of(parts)]
     for text, keeps_rslora, keeps_ranks, keeps_alphas in LOADERS:

@@ -38,10 +38,11 @@ def thinking_option(findings: Findings, value: str) -> str:
 
 def template_option(findings: Findings) -> str:
     """The option that gives a server training's chat template."""
-    folder = findings.evidence.parts[0].adapter.folder
     file = "FILE with training's chat template"
-    if saved_chat_template(folder) is not None:
-        file = shlex.quote(str(folder / "chat_template.jinja"))
+    for part in findings.evidence.parts[:1]:
+        folder = part.adapter.folder
+        if saved_chat_template(folder) is not None:
+            file = shlex.quote(str(folder / "chat_template.jinja"))
     return option_of(
         findings, f"--jinja --chat-template-file {file}", f"--chat-template {file}", NEW_MODELFILE
     )

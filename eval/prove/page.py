@@ -12,6 +12,7 @@ from tuneyard.eval.prove.proof import (
     PromptProof,
     Proof,
     Tolerance,
+    answering,
     holds,
     verdict,
 )
@@ -26,7 +27,7 @@ def markdown(proof: Proof, tolerance: Tolerance) -> str:
     parts = [
         "# Parity of training, scoring and serving",
         one_line(verdict(proof, tolerance)),
-        f"Reference of the prompts: {proof.reference}. Reference of the answers: the unmerged adapter. "
+        f"Reference of the prompts: {proof.reference}. Reference of the answers: {answering(proof)}. "
         f"Allowed: {counted(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",
     ]
     if proof.prompts:

@@ -278,6 +278,11 @@ def likeliest(labels: Mapping[str, float]) -> str:
     return max(labels, key=labels.__getitem__)
 
 
+def answering(proof: Proof) -> str:
+    """What gives the answers that others are compared with."""
+    return "the unmerged adapter" if proof.facts["adapters"] else "the model in this process"
+
+
 def holds(proof: Proof, tolerance: Tolerance) -> bool:
     """True if all prompts are equal and all answers are within the tolerance."""
     return not _beyond(proof, tolerance)
@@ -308,7 +313,7 @@ def verdict(proof: Proof, tolerance: Tolerance) -> str:
     within = ""
     if nats:
         within = f", labels' log-probabilities within {max(nats):.2g} nats"
-    return f"{' '.join(equal)} the answers of {models} are the unmerged adapter's ({flips}{within})."
+    return f"{' '.join(equal)} the answers of {models} are those of {answering(proof)} ({flips}{within})."
 
 
 def _beyond(proof: Proof, tolerance: Tolerance) -> list[str]:

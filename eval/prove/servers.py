@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tuneyard.eval.backends.generate import Generated
 
 AGAIN = "nothing is written; run the command again"
+BASE_ALONE = ""  # its name among those of --adapter
 OFFERED = {
     "prompts": "prompts",
     "labels": "labels' log-probabilities",
@@ -111,19 +112,28 @@ def connect(url: str, served_name: str | None, timeout: float, opened: Opened, r
 def pair_models(served: ServedModel, candidates: Sequence[Candidate]) -> tuple[list[Pairing], list[str]]:
     """Pair each model and adapter of a server with the candidate of its name; the others are not checked.
 
-    `RequestError` if nothing can be paired.
+    The model that a server offers next to adapters is paired with the base. `RequestError` if nothing can be
+    paired.
     """
     url, pairings, unchecked = served.facts.url, [], []
+    models = []
     for offer in served.facts.offers:
         if not offer.is_adapter and offer.name == served.name:
             continue
         candidate = _same_name(offer, candidates)
-        if candidate is None:
-            kind = "adapter" if offer.is_adapter else "model"
-            unchecked.append(f"{kind} {offer.name} of {url}: no --adapter has this name")
-            continue
         title = one_line(f"{offer.name} at {url}")
-        pairings.append(Pairing(_ask_for(served, offer), title, candidate))
+        if candidate is not None:
+            pairings.append(Pairing(_ask_for(served, offer), title, candidate))
+        elif offer.is_adapter:
+            unchecked.append(f"adapter {offer.name} of {url}: no --adapter has this name")
+        else:
+            models.append(offer)
+    for offer in models:
+        title = one_line(f"{offer.name} at {url}")
+        if served.facts.engine == VLLM and pairings:
+            pairings.append(Pairing(_ask_for(served, offer), title, base_alone(candidates)))
+        else:
+            unchecked.append(f"model {offer.name} of {url}: no --adapter has this name")
     default, reason = _pair_default(served, candidates, bool(pairings))
     if default:
         pairings.insert(0, default)
@@ -137,6 +147,11 @@ def pair_models(served: ServedModel, candidates: Sequence[Candidate]) -> tuple[l
             "--adapter NAME=DIR"
         )
     return pairings, unchecked
+
+
+def base_alone(candidates: Sequence[Candidate]) -> Candidate:
+    """The base without an adapter, prompted like the first candidate."""
+    return replace(candidates[0], name=BASE_ALONE, parts=())
 
 
 def _same_name(offer: OfferedModel, candidates: Sequence[Candidate]) -> Candidate | None:
@@ -191,6 +206,9 @@ def _pair_default(
         return Pairing(served, title, same_name), ""
     if len(candidates) == 1 and not (has_others and facts.engine != LLAMA_CPP):
         return Pairing(served, title, candidates[0]), ""
+    has_base = facts.engine == VLLM or (facts.engine == LLAMA_CPP and facts.adapters)
+    if has_others and has_base and not any(adapter.scale for adapter in facts.adapters):
+        return Pairing(served, title, base_alone(candidates)), ""
     return None, reason
 
 
@@ -216,8 +234,15 @@ def prove_servers(
         if servers and candidate.name not in paired_names:
             proofs.unchecked.append(f"adapter {candidate.name}: no server offers it")
     takes_parameters = False
-    for name in sorted(paired_names):
-        for reference in references[name]:
+    first = candidates[0].name
+    base = base_alone(candidates)
+    of_base = [
+        replace(reference, job=replace(reference.job, candidate=base)) for reference in references[first]
+    ]
+    for name, references_of_name in {**references, BASE_ALONE: of_base}.items():
+        if name not in paired_names:
+            continue
+        for reference in references_of_name:
             expected = reference.answers()
             for pairing in pairings:
                 if pairing.candidate.name != name:
@@ -225,13 +250,13 @@ def prove_servers(
                 comparison = PairingCheck(pairing, reference, expected, tolerance)
                 asked = comparison.prove(proofs)
                 is_llama_cpp = pairing.served.facts.engine == LLAMA_CPP
-                if modelfile and is_llama_cpp and name == candidates[0].name:
+                if modelfile and is_llama_cpp and name == first:
                     takes_parameters = True
                     comparison.prove_modelfile(proofs, modelfile, asked)
-    if modelfile and not takes_parameters:
+    if modelfile and servers and not takes_parameters:
         proofs.unchecked.append(
             f"answers with the parameters of {modelfile.path}: they need --url with a llama.cpp server that "
-            f"offers {candidates[0].name}"
+            f"offers {first}"
         )
     return proofs
 

@@ -258,11 +258,12 @@ def test_what_a_plain_server_does_not_offer_is_listed_and_not_equal(home: Home) 
 def test_every_adapter_of_vllm_is_compared_with_the_one_of_its_name(home: Home) -> None:
     url = home.serve("vllm", "base", "one", "two")
     proof = home.prove("--url", url, names=("one", "two"))
-    assert [one["model"] for one in proof["answers"]] == [f"one at {url}", f"two at {url}"]
-    assert any(line.startswith(f"model base of {url}") for line in proof["not_checked"])
+    assert [one["model"] for one in proof["answers"]] == [
+        f"{name} at {url}" for name in ("one", "two", "base")
+    ]
     home.adapters["gone"] = home.adapters["two"]
     proof = home.prove("--url", url, names=("one", "gone"))
-    assert [one["model"] for one in proof["chats"]] == [f"one at {url}"]
+    assert [one["model"] for one in proof["chats"]] == [f"one at {url}", f"base at {url}"]
     assert f"adapter two of {url}: no --adapter has this name" in proof["not_checked"]
     assert "adapter gone: no server offers it" in proof["not_checked"]
 
@@ -281,6 +282,30 @@ def test_every_adapter_of_llama_cpp_is_asked_for_by_scale(home: Home) -> None:
     proof = home.prove("--url", url, code=1)  # a request without `lora` gets the other adapter
     within = {one["model"]: one["within"] for one in proof["answers"]}
     assert within == {f"base at {url} without an adapter in the request": False, f"one at {url}": True}
+
+
+@pytest.mark.parametrize("kind", ["llama.cpp", "vllm"])
+def test_the_model_next_to_adapters_is_compared_with_the_base(home: Home, kind: str) -> None:
+    url = home.serve(kind, "base", "one", "two")
+    title = f"base at {url}" + (" without an adapter in the request" if kind == "llama.cpp" else "")
+    proof = home.prove("--url", url, names=("one", "two"))
+    assert [one["largest"] < 1e-3 for one in proof["answers"] if one["model"] == title] == [True]
+    assert not any("--adapter" in line for line in proof["not_checked"])
+    home.servers[0].models["base"] = home.models["two"]  # a merged model in its place
+    proof = home.prove("--url", url, names=("one", "two"), code=1)
+    within = {one["model"]: one["within"] for one in proof["answers"]}
+    assert within == {f"one at {url}": True, f"two at {url}": True, title: False}
+    assert [(cause["model"], cause["name"]) for cause in proof["causes"]] == [(title, "unexplained")]
+
+
+def test_a_base_without_adapters_is_proved_and_its_causes_named(home: Home) -> None:
+    url = home.serve("vllm", "base")
+    proof = home.prove("--url", url, names=())
+    assert "the model in this process" in proof["verdict"]
+    home.servers[0].system = "You are a pirate."
+    proof = home.prove("--url", url, names=(), code=1)
+    (cause,) = proof["causes"]
+    assert cause["name"] == "system text" and "--chat-template" in cause["sentence"]
 
 
 def test_adapters_of_one_name_are_told_apart_by_their_paths(
@@ -332,8 +357,9 @@ def test_another_adapter_under_the_name_is_found(home: Home) -> None:
     url = home.serve("vllm", "base", "one")
     home.servers[0].models["one"] = home.models["two"]
     proof = home.prove("--url", url, code=1)
-    (answers,) = proof["answers"]
+    answers, of_base = proof["answers"]
     assert not answers["within"] and answers["largest"] > 0.1 and answers["differing"] > 0
+    assert of_base["model"] == f"base at {url}" and of_base["within"]
     (cause,) = proof["causes"]
     assert cause["name"] == "unexplained" and "messages alone" not in cause["sentence"]
     assert proof["chats"][0]["differing"] == 0  # the chat answers are those of the same model
@@ -423,7 +449,8 @@ def test_a_name_with_a_dot_is_not_the_name_before_it(home: Home) -> None:
         url = home.serve(kind, "base", "v1.5", "v1")
         home.servers[-1].scales = [1.0, 0.0]
         proof = home.prove("--url", url, names=("v1", "v1.5"))
-        assert {one["model"] for one in proof["answers"]} == {f"v1 at {url}", f"v1.5 at {url}"}
+        named = {one["model"] for one in proof["answers"]} - {f"base at {url}"}
+        assert named == {f"v1 at {url}", f"v1.5 at {url}"}
 
 
 def test_a_name_with_control_characters_is_escaped_on_the_page(home: Home) -> None:
