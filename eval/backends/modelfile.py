@@ -6,6 +6,7 @@ actions are refused by name.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,13 +106,24 @@ def _parameters(text: str) -> tuple[list[str], dict[str, float]]:
         if name == "stop":
             stops.append(value)
         elif name in SETTINGS:
-            try:
-                numbers[name] = SETTINGS[name](value)
-            except ValueError as error:
-                raise ContentError(f"PARAMETER {name} {show_value(value)}: expected a number") from error
+            numbers[name] = _number(name, value)
         elif name not in SPEED:
             raise ContentError(f"PARAMETER {name}: not known here; known: stop, {', '.join(SETTINGS)}")
     return stops, numbers
+
+
+def _number(name: str, text: str) -> float:
+    """Value of a PARAMETER. `ContentError` if it is no number that Ollama could use."""
+    try:
+        value: float = SETTINGS[name](text)
+        is_finite = math.isfinite(value)
+    except (ValueError, OverflowError) as error:
+        raise ContentError(f"PARAMETER {name} {show_value(text)}: expected a number") from error
+    if not is_finite:
+        raise ContentError(f"PARAMETER {name} {show_value(text)}: expected a finite number")
+    if name == "num_ctx" and value <= 0:
+        raise ContentError(f"PARAMETER {name} {show_value(text)}: expected a number of tokens above 0")
+    return value
 
 
 def _unquoted(value: str) -> str:

@@ -82,6 +82,10 @@ def test_neighbours_of_one_role_are_joined(tmp_path: Path) -> None:
         ('TEMPLATE "{{ .Role"\n', ""),
         ('TEMPLATE "x"\nMESSAGE user hi\n', "MESSAGE"),
         ('TEMPLATE "x"\nPARAMETER temperature warm\n', "temperature; warm"),
+        ('TEMPLATE "x"\nPARAMETER temperature nan\n', "temperature; nan; finite"),
+        ('TEMPLATE "x"\nPARAMETER repeat_penalty -inf\n', "repeat_penalty; inf; finite"),
+        ('TEMPLATE "x"\nPARAMETER num_ctx 0\n', "num_ctx; 0; above 0"),
+        (f'TEMPLATE "x"\nPARAMETER seed {10**400}\n', "seed; a number"),
         ('TEMPLATE "x"\nPARAMETER tempreature 0\n', "tempreature; temperature"),
     ],
 )
