@@ -32,8 +32,8 @@ _HUB = re.compile(
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name, as hubs have it
-_ADDRESS = re.compile(r"(https?|ftp|s3|gs|hub|modelscope):/*(.*)")
-_HUB_PAGE = re.compile(r"/datasets/([\w.-]+/[\w.-]+)")
+_ADDRESS = re.compile(r"(https?|ftp|s3|gs|hf|hub|modelscope):/*(.*)")
+_HUB_PAGE = re.compile(r"(?:^|/)datasets/([\w.-]+/[\w.-]+)")
 
 
 @dataclass(frozen=True, slots=True)

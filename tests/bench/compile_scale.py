@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 from tests.ray_nodes import Nodes, two_nodes
 from tests.scale_run import peak_megabytes
 
-KINDS = ("1 process", "2 workers", "Ray, 2 CPUs")
+KINDS = {"1 process": 1, "2 workers": 2, "Ray, 2 CPUs": None}  # with --workers
 SAMPLE = ROOT / "samples" / "mnli" / "train.jsonl"
 BLOCK = 392_702  # rows that are made up. The next ones are these, with other numbers
 HEAD = f"{'rows':>11} {'run by':12} {'CPU s':>7} {'driver':>7} {'wall s':>7} {'driver':>8} {'worker':>8}"
@@ -96,14 +96,11 @@ def nodes_for(kind: str) -> Iterator[Nodes | None]:
 
 def run(kind: str, source: Path, out: Path) -> tuple[CompileFigures, float, float]:
     """Figures of one compile, and CPU seconds and megabytes of its workers."""
-    workers = None
-    if kind == "2 workers":
-        workers = 2
     with nodes_for(kind) as nodes, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as driver:
         address = None
         if nodes is not None:
             address = nodes.address
-        future = driver.submit(compile_once, source, out, workers, address)
+        future = driver.submit(compile_once, source, out, KINDS[kind], address)
         workers_cpu: dict[int, float] = {}
         workers_megabytes = 0.0
         while nodes is not None and not future.done():
