@@ -12,6 +12,7 @@ import click
 from tuneyard.adapters.methods import names, parameters_by_name
 from tuneyard.core.cli import command_line, examples
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
+from tuneyard.core.execution_options import ray_option
 from tuneyard.core.language import lang_option, tr
 from tuneyard.core.next_step import TuneyardCommand, next_step, print_next_step, same_options
 
@@ -138,20 +139,28 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 )
 @DRY_RUN
 @click.option("--force", is_flag=True, help="Replace --out if fuse wrote it.")
+@ray_option
 @resumed_by(lambda: "the same command resumes it")
-def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
-    """Write the base plus adapters as a full model, shard by shard."""
+def fuse(adapters: tuple[str, ...], dry_run: bool, ray: str | None, **options: Any) -> None:  # Click's values
+    """Write the base plus adapters as a full model, shard by shard.
+
+    With --ray one node of a Ray cluster does it, one that has the memory; all nodes must see the folders.
+    """
     from tuneyard.adapters.fuse import plan_fusing
     from tuneyard.adapters.request import fuse_request
 
     plan = plan_fusing(fuse_request(adapters, options))
-    _run(plan, dry_run, ["tuneyard", "eval", "chat", "--model", plan.request.out])
+    _run(plan, dry_run, ["tuneyard", "eval", "chat", "--model", plan.request.out], ray)
 
 
-def _run(plan: "MergePlan | FusePlan", dry_run: bool, command: Sequence[object]) -> None:
+def _run(
+    plan: "MergePlan | FusePlan", dry_run: bool, command: Sequence[object], ray: str | None = None
+) -> None:
     """Write a plan, or print it and write nothing (`--dry-run`). `command` comes after it."""
     from tqdm import tqdm
 
+    from tuneyard.adapters.fuse import FusePlan
+    from tuneyard.adapters.on_cluster import fuse_on_cluster
     from tuneyard.adapters.store import note
 
     started = time.monotonic()
@@ -160,8 +169,11 @@ def _run(plan: "MergePlan | FusePlan", dry_run: bool, command: Sequence[object])
     summary, *details = plan.lines()
     last = f"nothing written (--dry-run); would write {plan.request.out}"
     if not dry_run:
-        with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-            details = plan.write(bar.update)
+        if ray is not None and isinstance(plan, FusePlan):
+            details = fuse_on_cluster(plan, ray)
+        else:
+            with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
+                details = plan.write(bar.update)
         last = f"{plan.request.out}  {time.monotonic() - started:.1f} s"
     click.echo("\n".join([summary, *details, last]))
     if dry_run:

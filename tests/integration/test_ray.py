@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.messages import check_facts
+from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.core.test_execution import (
     Heavy,
     Journal,
@@ -26,6 +28,9 @@ from tests.unit.core.test_execution import (
 from tests.unit.recipes import test_sweep_pool
 from tests.unit.recipes.test_launch import alive
 from tests.unit.recipes.test_sweep_pool import read, sweep, wait_for
+from tuneyard.adapters.fuse import plan_fusing
+from tuneyard.adapters.on_cluster import fuse_on_cluster
+from tuneyard.adapters.request import FuseRequest
 from tuneyard.compiler.verify.dataset import files_of_audit, verify
 from tuneyard.compiler.verify.report import as_json
 from tuneyard.core import ray_cluster
@@ -265,3 +270,14 @@ def test_verify_on_the_cluster_finds_what_one_process_finds(executor, tmp_path, 
     here = as_json(verify("mine", tmp_path, settings))
     assert as_json(verify("mine", tmp_path, settings, cluster=executor)) == here
     assert here["counts"]["W414"] == 30
+
+
+def test_a_fusion_on_the_cluster_writes_the_bytes_of_one_here(nodes, tmp_path) -> None:
+    base = make_base(tmp_path / "base", base_tensors())
+    make(tmp_path / "a", {name: (a * 0.02, b * 0.2) for name, (a, b) in factors().items()})
+    here = FuseRequest([(str(tmp_path / "a"), 0.7)], base, tmp_path / "here")
+    lines = plan_fusing(here).write(lambda _: None)
+    there = replace(here, out=tmp_path / "there")
+    assert fuse_on_cluster(plan_fusing(there), nodes.address) == lines
+    for path in sorted(here.out.glob("*.safetensors")):
+        assert (there.out / path.name).read_bytes() == path.read_bytes()
