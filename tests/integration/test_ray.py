@@ -31,6 +31,10 @@ from tests.unit.recipes.test_sweep_pool import read, sweep, wait_for
 from tuneyard.adapters.fuse import plan_fusing
 from tuneyard.adapters.on_cluster import fuse_on_cluster
 from tuneyard.adapters.request import FuseRequest
+from tuneyard.compiler import chunked_reading
+from tuneyard.compiler.compile import compile_spec
+from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.dataset import files_of_audit, verify
 from tuneyard.compiler.verify.report import as_json
 from tuneyard.core import ray_cluster
@@ -281,3 +285,25 @@ def test_a_fusion_on_the_cluster_writes_the_bytes_of_one_here(nodes, tmp_path) -
     assert fuse_on_cluster(plan_fusing(there), nodes.address) == lines
     for path in sorted(here.out.glob("*.safetensors")):
         assert (there.out / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_compile_by_ray_gives_the_bytes_of_one_process(nodes, tmp_path, monkeypatch) -> None:
+    """Chunks of a split by hash: the second pass puts rows in order by tasks, too."""
+    monkeypatch.setattr(chunked_reading, "CHUNK", 1 << 20)
+    rows = [{"question": f"What is {n}?", "answer": f"It is {n}. " * 20} for n in range(12_000)]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    outputs = "write: [{dataset: 'x_{split}', file: 'x-{split}.json', format: alpaca,"
+    outputs += " instruction: '{question}', output: '{answer}'}]\n"
+    columns = "about: a test\ncolumns: {question: [question], answer: {names: [answer], is: answer}}\n"
+    spec_file = tmp_path / "x.yaml"
+    spec_file.write_text(f"{columns}{outputs}split: {{test: 0.2, by: hash}}\n", encoding="utf-8")
+    spec = load_spec(str(spec_file))
+    contents = {}
+    for name, ray in (("here", None), ("ray", nodes.address)):
+        request = CompileRequest(
+            sources=(str(source),), out=tmp_path / name, workers=None if ray else 1, ray=ray
+        )
+        assert compile_spec(spec, request).kept == len(rows)
+        contents[name] = {path.name: path.read_bytes() for path in (tmp_path / name / "x").iterdir()}
+    assert contents["ray"] == contents["here"]
