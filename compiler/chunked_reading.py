@@ -39,6 +39,7 @@ from tuneyard.core.errors import Problem
 from tuneyard.core.execution import Common, Executor, InThisProcess, WorkItem, WorkResult
 
 CHUNK = 1 << 23  # bytes
+LARGEST = 1 << 25  # bytes of a file that goes to a worker as one chunk
 AHEAD = 3  # chunks per worker that have started, or whose results wait for an earlier one
 
 
@@ -82,8 +83,10 @@ class ChunkedReading:
         self._expected: dict[int, tuple[Carry, int]] = {}  # by file: after its first rows, up to this line
         self._done: set[int] = set()  # files of which no further chunk counts
         self._tallies: list[Counter[object]] = []
+        self._large: set[int] = set()  # chunks that run here
         ahead = max(AHEAD * executor.workers, 1)
         self._results: Generator[WorkResult] = executor.map(self._items(), ahead=ahead)
+        self._in_order = self._all_results()
 
     def close(self) -> None:
         """End what still runs."""
@@ -143,8 +146,7 @@ class ChunkedReading:
         """Yield the joined results of the chunks of a part."""
         if not self.files_of(name):
             return
-        for work in self._results:
-            chunk, assumed = self._started.popleft()
+        for chunk, assumed, work in self._in_order:
             cut_file = chunk.cut_file
             if cut_file is None or cut_file.number not in self._done:
                 yield self._join(chunk, assumed, work)
@@ -155,11 +157,20 @@ class ChunkedReading:
             if chunk.last:
                 return
 
-    def _join(self, chunk: Chunk, assumed: Carry, work: WorkResult) -> ChunkResult:
+    def _all_results(self) -> Iterator[tuple[Chunk, Carry, WorkResult | None]]:
+        """Yield each chunk with the carry that it began with, and its result; None if it is to run here."""
+        for work in self._results:
+            while self._started[0][0].number in self._large:
+                yield *self._started.popleft(), None
+            yield *self._started.popleft(), work
+        while self._started:
+            yield *self._started.popleft(), None
+
+    def _join(self, chunk: Chunk, assumed: Carry, work: WorkResult | None) -> ChunkResult:
         """Add a result to what is collected. The chunk runs again if it began with a wrong carry."""
         carry = self._carry_of(chunk, self._carry)
         result: ChunkResult | None = None
-        if not work.error or _alike(assumed, carry):
+        if work is not None and (not work.error or _alike(assumed, carry)):
             result = work.record_or_raise()
         if result is not None and result.is_cut:  # inside a record: the rest of the file is one chunk
             file = chunk.files[0]
@@ -239,8 +250,17 @@ class ChunkedReading:
             carry = self._expect(chunk)
             self._started.append((chunk, carry))
             file = chunk.files[0]
+            if self._is_large(file):
+                self._large.add(chunk.number)
+                continue
             name = f"{file.display_path} from {file.span.start}"
             yield WorkItem(name, compile_chunk, (self._common, chunk, carry))
+
+    def _is_large(self, file: FilePart) -> bool:
+        """True for a large file that cannot be cut: the fingerprints of its rows are too many to be sent."""
+        if self._in_this_process or not file.is_whole or not isinstance(file.path, Path):
+            return False
+        return file.path.stat().st_size > LARGEST
 
     def _expect(self, chunk: Chunk) -> Carry:
         """The carry that a chunk will probably have."""

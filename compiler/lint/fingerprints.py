@@ -36,8 +36,9 @@ class Codes:
     def append(self, other: "Codes") -> list[int]:
         """Append the codes of further rows. Returns the new number of each of their values."""
         numbers = [self._codes.setdefault(value, len(self._codes)) for value in other.names()]
+        are_the_same = numbers == list(range(len(numbers)))
         for block in other.rows.blocks():
-            self.rows.fromlist(list(map(numbers.__getitem__, block)))
+            self.rows.extend(block if are_the_same else map(numbers.__getitem__, block))
         return numbers
 
     def take(self, order: Sequence[int]) -> "Codes":

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.compile_chunks [ROWS]`: compile by several processes beside the plain loop and polars.
+"""`python -m tests.bench.compile_chunks [ROWS]`: several processes beside the plain loop and polars.
 
 Made-up MNLI rows (392,702 by default, as in tests/bench/compile.py). Each command runs three times, in turn
 with the others, so that all of them meet the same load; seconds are the least. CPU seconds are those of the

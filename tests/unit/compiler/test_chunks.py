@@ -331,6 +331,34 @@ def test_forks_give_the_bytes_of_one_process(bench, small):
         assert written(bench) == alone
 
 
+def test_large_files_that_cannot_be_cut_are_read_here_in_their_turn(bench, small, monkeypatch):
+    """Between two files in chunks, and alone."""
+    small(1000, 4000)
+    folder = bench.folder / "data"
+    for name, rows in (("a.jsonl", ROWS[:150]), ("b.json", ROWS[150:300]), ("c.jsonl", ROWS[300:])):
+        data = json.dumps(rows).encode() if name == "b.json" else as_lines(random.Random(1), rows, 0)
+        bench.write(f"data/{name}", data)
+    spec = bench.write("t.yaml", ONE)
+    here = []
+
+    def note(job, chunk, carry):
+        here.append([file.path.name for file in chunk.files])
+        return chunks.compile_chunk(job, chunk, carry)
+
+    for source in (folder, folder / "b.json"):
+        bench.compile(spec, source, force=True, workers=1)
+        alone = written(bench)
+        bench.compile(spec, source, force=True, workers=2)
+        assert written(bench) == alone
+        with monkeypatch.context() as patch:
+            patch.setattr(chunked_reading, "LARGEST", 1000)
+            patch.setattr(chunked_reading, "compile_chunk", note)
+            patch.setattr(compile, "executor_for", lambda *_: Direct(2))
+            bench.compile(spec, source, force=True)
+        assert written(bench) == alone
+    assert here == [["b.json"], ["b.json"]]
+
+
 def die_once(job, chunk, carry):
     """The task of a chunk in a process that is killed at the third chunk, the first time."""
     died = job.staged.parent / "died"
