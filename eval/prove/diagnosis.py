@@ -21,6 +21,7 @@ from tuneyard.eval.prove.findings import (
     LABELS,
     PROMPTS,
     REFUSED,
+    REPEATS,
     SCALE,
     TEXTS,
     THOUGHT_AT_START,
@@ -487,7 +488,8 @@ def temperature(findings: Findings) -> Cause | None:
         "PARAMETER temperature 0",
     )
     sentence = (
-        f"The server {named}: {counted(len(rows), 'answer')} to the messages alone are not the greedy ones; "
+        f"The server {named}: in {REPEATS} tries, {counted(len(rows), 'answer')} to the messages alone are not "
+        "the greedy ones; "
         f"serve with {option}, or send temperature 0 with each request."
     )
     return Cause("temperature", sentence, frozenset((CHAT,)))
