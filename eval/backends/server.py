@@ -29,7 +29,10 @@ AT_ONCE = 8  # rows between two writes of the log
 
 
 def check_url(url: str) -> str:
-    """Remove the slash at the end of a server's address. `RequestError` if it is not an http(s) address."""
+    """Remove the slash at the end of a server's address.
+
+    `RequestError` if it is not an http(s) address, or that of a single request.
+    """
     try:
         parts = urllib.parse.urlsplit(url)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -43,7 +46,13 @@ def check_url(url: str) -> str:
         )
     if not fits or not re.fullmatch("[!-~]+", url):
         raise RequestError(f"--url {url!r}: expected an address such as http://localhost:8000/v1")
-    return url.rstrip("/")
+    address = url.rstrip("/")
+    for path in ("/chat/completions", "/completions", "/models"):
+        if address.endswith(path):
+            raise RequestError(
+                f"--url {url!r}: expected the address before {path}: {address.removesuffix(path)}"
+            )
+    return address
 
 
 @dataclass(frozen=True, slots=True)

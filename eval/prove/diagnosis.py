@@ -488,8 +488,8 @@ def temperature(findings: Findings) -> Cause | None:
         "PARAMETER temperature 0",
     )
     sentence = (
-        f"The server {named}: in {REPEATS} tries, {counted(len(rows), 'answer')} to the messages alone are not "
-        "the greedy ones; "
+        f"The server {named}: in {REPEATS} tries, {counted(len(rows), 'answer')} to the messages alone are "
+        "not the greedy ones; "
         f"serve with {option}, or send temperature 0 with each request."
     )
     return Cause("temperature", sentence, frozenset((CHAT,)))

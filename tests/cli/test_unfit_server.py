@@ -83,6 +83,12 @@ def test_a_server_without_models_needs_a_name(data: bytes) -> None:
         ask(models(data))
 
 
+@pytest.mark.parametrize("path", ["/chat/completions", "/completions/", "/models"])
+def test_the_address_of_a_request_is_not_the_servers(path: str) -> None:
+    with raises(RequestError, "--url", path.rstrip("/"), "http://localhost:8000/v1"):
+        call(chat, "--url", f"http://localhost:8000/v1{path}", "--once", "Is 2 even?")
+
+
 @pytest.mark.parametrize("path", ["/props", "/v1/models"])
 def test_after_a_redirect_the_url_to_name_ends_before_the_path(path: str) -> None:
     def answers(requested: str) -> Pieces:
