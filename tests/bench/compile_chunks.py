@@ -64,12 +64,12 @@ class Measured:
 def commands_of(folder: Path) -> dict[str, list[str]]:
     """Each command by its name, the plain loop first."""
     lines = str(folder / FILES["jsonl"])
-    scripts = {"plain": PLAIN, "polars": POLARS}
+    scripts = {"plain": PLAIN, "with_polars": POLARS}
     for name, text in scripts.items():
         (folder / f"{name}.py").write_text(text)
     commands = {"plain loop": [sys.executable, str(folder / "plain.py"), lines, str(folder / "plain.json")]}
     if importlib.util.find_spec("polars"):
-        polars = [sys.executable, str(folder / "polars.py"), lines, str(folder / "polars.jsonl")]
+        polars = [sys.executable, str(folder / "with_polars.py"), lines, str(folder / "polars.jsonl")]
         commands["polars, no checks"] = polars
         commands["polars, repeats"] = [*polars, "repeats"]
     for workers in (1, 2, 4):
