@@ -39,11 +39,15 @@ def _always() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What an item takes on a node of a cluster; memory in bytes. On one machine a slot decides."""
+    """What an item takes on a node of a cluster; memory in bytes. On one machine a slot decides.
+
+    `stays`: its worker keeps the GPU for the next such item, and with it what `once_per_worker` has loaded.
+    """
 
     cpus: float = 1
     gpus: float = 0
     memory: int = 0
+    stays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,10 @@ class Executor(ABC):
         An item that fails does not end the others. At most `ahead` items are drawn and not yet yielded.
         Closing the generator ends the items that run.
         """
+
+    def fitting(self, resources: Resources) -> int:  # noqa: ARG002  # a slot decides
+        """How many items with these resources run side by side."""
+        return self.workers
 
     def check_paths(  # noqa: B027  # nothing to check on one machine
         self, inputs: Sequence[object] = (), outputs: Sequence[object] = ()

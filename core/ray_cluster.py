@@ -38,6 +38,7 @@ from tuneyard.core.execution import (
     call,
 )
 from tuneyard.core.files import existing
+from tuneyard.core.ray_actors import Actors
 
 ANSWERS_WITHIN = 5.0  # seconds in which the head must answer
 _PROBED_WITHIN = 120.0  # seconds in which every node must have run its first task: a worker starts in seconds
@@ -101,6 +102,7 @@ class RayCluster(Executor):
         _check_answers(address, head)
         self._head = head
         self._values: dict[int, Any] = {}
+        self._actors = Actors()
         self._looked = 0.0
         self._nodes: list[dict[str, Any]] = []
         with contextlib.ExitStack() as on_error:
@@ -108,6 +110,7 @@ class RayCluster(Executor):
             on_error.callback(self.close)
             self._ask_nodes(_Questions(str(Path.cwd())))
             self.workers = max(1, self.fitting(Resources()))
+            self.has_gpus = self.fitting(Resources(gpus=1)) > 0
             on_error.pop_all()
 
     def _connect(self) -> None:
@@ -261,19 +264,24 @@ class RayCluster(Executor):
                     if result is not None:
                         yield from queue.add(attempt, result)
         finally:
-            _cancel(list(running))
+            ended = self._actors.cancel()
+            _cancel([reference for reference in running if reference not in ended])
 
     def _hand_out(
         self, queue: WorkQueue, running: dict[Any, Attempt], observer: Observer, cluster: Slot
     ) -> None:
         """Submit items until the cluster is full and a few wait there."""
-        limit = len(running) + 1  # for the first item, whose resources decide
-        while len(running) < limit:
+        while True:
             attempt = queue.next_free()
             if attempt is None:
                 return
             fitting = self._require_fitting(attempt.item)
-            limit = fitting + min(fitting, _WAITING)
+            limit = fitting
+            if not attempt.item.resources.stays:  # an actor has one item at a time
+                limit += min(fitting, _WAITING)
+            if len(running) >= limit:
+                queue.give_back(attempt)
+                return
             observer.started(attempt.item.name, cluster)
             running[self._submit(attempt.item)] = attempt
 
@@ -290,6 +298,8 @@ class RayCluster(Executor):
             arguments.append(_Shared(argument.number, self._values[argument.number]))
         task = _Task(item.function, tuple(arguments), str(Path.cwd()), code_digest())
         takes = item.resources
+        if takes.stays:
+            return self._actors.submit(takes, _run, task)
         options: dict[str, Any] = {"num_cpus": takes.cpus, "num_gpus": takes.gpus, "max_retries": 0}
         if takes.memory:
             options["memory"] = takes.memory
@@ -307,10 +317,13 @@ class RayCluster(Executor):
             exceptions.NodeDiedError,
             exceptions.LocalRayletDiedError,
             exceptions.ObjectLostError,
+            exceptions.RayActorError,
         )
         try:
             reply, output = ray.get(reference)
+            self._actors.ended(reference, is_lost=False)
         except exceptions.OutOfMemoryError:
+            self._actors.ended(reference, is_lost=True)
             takes = attempt.item.resources.memory / 1e9
             error = (
                 f"{attempt.item.name}: Ray ended it since its node ran out of memory (it asked for "
@@ -318,9 +331,11 @@ class RayCluster(Executor):
             )
             return queue.settle(attempt, CallResult(error=error, exit_code=1), "", observer)
         except lost as error:
+            self._actors.ended(reference, is_lost=True)
             reason = f"was lost with its worker or node ({type(error).__name__})"
             return queue.settle_lost(attempt, reason, "", observer)
         except exceptions.RayError as error:
+            self._actors.ended(reference, is_lost=not isinstance(error, exceptions.RayTaskError))
             lines = [line for line in str(error).splitlines() if line.strip()]
             failure = CallResult(error=f"its task failed: {lines[-1].strip()}", exit_code=1)
             return queue.settle(attempt, failure, str(error), observer)

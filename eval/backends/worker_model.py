@@ -12,8 +12,17 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.execution import Executor, Resources, Slot, WorkItem, once_per_worker
 from tuneyard.eval.backends.apply import applied
-from tuneyard.eval.backends.load import Model, ModelFacts, facts_of, load_model, load_without_weights
+from tuneyard.eval.backends.load import (
+    WEIGHTS,
+    Model,
+    ModelFacts,
+    facts_of,
+    load_model,
+    load_without_weights,
+)
 
+PROCESS = 1_000_000_000  # bytes of a worker without weights
+WIDENED = 2  # fp32 on CPUs, for weights that are saved in 16 bits
 FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 """The files of a model or an adapter that a worker reads."""
 
@@ -53,7 +62,8 @@ def open_in_workers(
     Before, check that every node sees its files and those of the adapters.
     """
     workers.check_paths(inputs=list(_files_of([folder, *adapters])))
-    load = WorkItem(folder.name, _load, (folder.resolve(), dtype, bits), resources=resources(workers))
+    needed = resources(workers, folder)
+    load = WorkItem(folder.name, _load, (folder.resolve(), dtype, bits), resources=needed)
     with contextlib.closing(workers.map([load])) as results:
         facts: ModelFacts = next(results).record_or_raise()
     return load_without_weights(folder, facts)
@@ -65,9 +75,12 @@ def _files_of(folders: Sequence[Path]) -> Iterator[Path]:
             yield from sorted(folder.resolve().glob(pattern))
 
 
-def resources(workers: Executor) -> Resources:
-    """What a worker needs: a GPU if there are any."""
-    return Resources(cpus=1, gpus=1 if workers.has_gpus else 0)
+def resources(workers: Executor, folder: Path) -> Resources:
+    """What a worker needs that has a base: a GPU if there are any, otherwise the memory for its weights."""
+    if workers.has_gpus:
+        return Resources(gpus=1, stays=True)
+    size = sum(path.stat().st_size for path in folder.glob(WEIGHTS))
+    return Resources(memory=PROCESS + WIDENED * size, stays=True)
 
 
 def worker_slots(count: int) -> list[Slot]:

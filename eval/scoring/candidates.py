@@ -105,6 +105,9 @@ class Opened:
         with_images = [dataset for dataset in datasets if dataset.images]
         if not with_images:
             return self
+        if self.workers:
+            images = [path.resolve() for dataset in with_images for path in dataset.images.values()]
+            self.workers.check_paths(inputs=images)
         model = self.local
         vision = open_vision(
             model.net, model.tokenizer, request.template or "", request.think, with_images[0].pixels

@@ -221,14 +221,15 @@ def _score_in_workers(plan: ScoringPlan, opened: Opened, workers: Executor) -> N
         if job.scorer is not None:
             logs[number] = _open_log(job, job.scorer, plan.task)
             pending += sum(map(len, logs[number].pending))
-    rows = rows_of_part(pending, workers.workers)
+    setup = setup_of(plan, opened)
+    rows = rows_of_part(pending, workers, setup.base)
     parts: dict[int, list[Part]] = {}
     for number, log in logs.items():
         job = plan.jobs[number]
         parts[number] = parts_of(job, log.pending, rows)
         if job.further:
             parts[number] += parts_of(job, job.further.batches, rows, further=True)
-    answers = score_parts(workers, setup_of(plan, opened), chain.from_iterable(parts.values()))
+    answers = score_parts(workers, setup, chain.from_iterable(parts.values()))
     began, scored = time.monotonic(), 0
     with contextlib.closing(answers):
         for number, job in enumerate(plan.jobs):

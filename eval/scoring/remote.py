@@ -119,9 +119,10 @@ def parts_of(job: Job, batches: Sequence[list[int]], rows: int, *, further: bool
     return parts
 
 
-def rows_of_part(pending: int, workers: int) -> int:
+def rows_of_part(pending: int, workers: Executor, base: Path) -> int:
     """Rows in a part, for so many rows in all. The bytes of the files do not depend on it."""
-    return max(1, min(ROWS, pending // (PARTS * workers)))
+    count = max(1, workers.fitting(resources(workers, base)))
+    return max(1, min(ROWS, pending // (PARTS * count)))
 
 
 def score_parts(
@@ -129,13 +130,14 @@ def score_parts(
 ) -> Generator[list[list[Fields]]]:
     """Score parts in the workers; yield the fields of each part's rows by batch, in the order of parts."""
     common = Common(setup)
-    needed = resources(workers)
+    needed = resources(workers, setup.base)
 
     def items() -> Iterator[WorkItem]:
         for part in parts:
             yield WorkItem(part.name, score_part, (common, part), resources=needed)
 
-    with contextlib.closing(workers.map(items(), ahead=AHEAD * workers.workers)) as results:
+    ahead = AHEAD * workers.fitting(needed)
+    with contextlib.closing(workers.map(items(), ahead=ahead)) as results:
         for result in results:
             yield result.record_or_raise()
 

@@ -146,6 +146,23 @@ def test_the_driver_has_no_weights(folder, workers, tiny_model) -> None:
         worker_model.open_in_workers(workers, folder / "broken", [], None, None)
 
 
+def test_a_model_that_a_node_does_not_see_is_refused_before_anything_starts(
+    folder, workers, tiny_model, monkeypatch
+) -> None:
+    def check_paths(inputs: list[Path], outputs: list[Path] = ()) -> None:
+        names = {f"{path.parent.name}/{path.name}" for path in inputs}
+        assert {"model/model.safetensors", "model/tokenizer.json", "left/adapter_model.safetensors"} <= names
+        assert all(path.is_absolute() for path in inputs)
+        raise RequestError(f"node two: cannot read {inputs[0].name}")
+
+    monkeypatch.setattr(workers, "check_paths", check_paths)
+    use_workers(monkeypatch, workers)
+    with raises(RequestError, "node two"):
+        given = ["--model", tiny_model, "--data", folder / "pairs.json", *adapters(folder)]
+        call(nli.cli, *given, "--out", folder / "out")
+    assert not workers.names and not (folder / "out").exists()
+
+
 def test_torchrun_is_refused(folder, tiny_model, monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with raises(RequestError, "torchrun", "--workers N"):
@@ -172,7 +189,8 @@ def test_a_batch_is_never_divided() -> None:
         parts = parts_of(Work, batches, rows)
         assert [batch for part in parts for batch in part.batches] == batches
         assert all(sum(map(len, part.batches)) < rows + 3 for part in parts)
-    assert [rows_of_part(*counts) for counts in ((0, 2), (30, 2), (10**6, 8))] == [1, 3, ROWS]
+    workers = PickledWorkers()
+    assert [rows_of_part(rows, workers, Path()) for rows in (0, 30, 10**6)] == [1, 3, ROWS]
 
 
 def test_each_worker_has_a_gpu_or_a_part_of_the_cores(monkeypatch) -> None:

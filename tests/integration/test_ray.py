@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import PAIRS
+from tests.cli.scoring import call as score
 from tests.conftest import ROOT
 from tests.messages import check_facts
+from tests.runs_cut import tree
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.core.test_execution import (
     Heavy,
@@ -25,9 +28,11 @@ from tests.unit.core.test_execution import (
     slot_after,
     use_model,
 )
+from tests.unit.eval_backends.test_apply import write as write_adapter
 from tests.unit.recipes import test_sweep_pool
 from tests.unit.recipes.test_launch import alive
 from tests.unit.recipes.test_sweep_pool import read, sweep, wait_for
+from tests.workers import use_workers
 from tuneyard.adapters.fuse import plan_fusing
 from tuneyard.adapters.on_cluster import fuse_on_cluster
 from tuneyard.adapters.request import FuseRequest
@@ -41,6 +46,7 @@ from tuneyard.core import ray_cluster
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Common, InThisProcess, Resources, WorkItem
 from tuneyard.core.ray_cluster import RayCluster
+from tuneyard.eval import nli
 
 pytestmark = pytest.mark.slow
 STORE = 80_000_000  # bytes of a node's object store, the least that Ray takes
@@ -307,3 +313,56 @@ def test_a_compile_by_ray_gives_the_bytes_of_one_process(nodes, tmp_path, monkey
         assert compile_spec(spec, request).kept == len(rows)
         contents[name] = {path.name: path.read_bytes() for path in (tmp_path / name / "x").iterdir()}
     assert contents["ray"] == contents["here"]
+
+
+def test_items_whose_worker_stays_keep_what_they_loaded_and_one_that_is_lost_runs_again(
+    executor, tmp_path
+) -> None:
+    kept = Resources(memory=SMALL, stays=True)
+    items = [WorkItem("x", use_model, ("a",), resources=kept)] * 6
+    loaded = [result.record_or_raise() for result in executor.map(items)]
+    again = [result.record_or_raise() for result in executor.map(items)]
+    assert {text for text, _ in loaded + again} == {"A"} and max(count for _, count in loaded + again) == 1
+    journal = Journal()
+    items = [
+        WorkItem("once", die_once, (tmp_path / "mark",), resources=kept),
+        WorkItem("always", fail, ("kill",), resources=kept),
+        WorkItem("defect", fail, ("defect",), resources=kept),
+        WorkItem("good", slot_after, (0,), resources=kept),
+    ]
+    once, always, defect, good = executor.map(items, journal)
+    assert (once.record, once.error, good.error) == (7, "", "")
+    assert always.error.startswith("its process was lost with its worker or node")
+    assert defect.error == "its task failed: ZeroDivisionError: by nothing"
+    assert sorted(line.partition(":")[0] for line in journal.lines if line.startswith("lost")) == [
+        "lost always",
+        "lost once",
+    ]
+    slow = WorkItem("slow", note_pid_and_sleep, (tmp_path / "pids",), resources=kept)
+    results = executor.map([WorkItem("good", slot_after, (0,), resources=kept), slow])
+    next(results)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    results.close()
+    started = [int(word) for word in (tmp_path / "pids").read_text().split()]
+    while any(map(alive, started)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_scoring_on_the_cluster_writes_the_files_of_one_process(
+    executor, tiny_model, tmp_path, monkeypatch
+) -> None:
+    pytest.importorskip("torch").set_num_threads(1)
+    (tmp_path / "pairs.json").write_text(json.dumps(PAIRS * 8))
+    adapter = write_adapter(tmp_path / "one")
+    given = ["--model", tiny_model, "--adapter", f"one={adapter}", "--data", tmp_path / "pairs.json"]
+    given += ["--mode", "generate", "--max-new-tokens", "4", "--out", tmp_path / "out"]
+    score(nli.cli, *given)
+    alone = tree(tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "alone")
+    use_workers(monkeypatch, executor)
+    score(nli.cli, *given)
+    assert tree(tmp_path / "out") == alone
