@@ -7,9 +7,10 @@ import shlex
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 from tests.fake_runs import answers, write_run
-from tests.messages import printed, printed_line, raises
+from tests.messages import check_facts, printed, printed_line, raises
 from tuneyard.core import drawing
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.metrics import UNKNOWN, metric_of
@@ -397,7 +398,7 @@ def untrained(tmp_path, monkeypatch):
 def swept(path, *grid, judge=None, metric=None, **options):
     options = {"gpus_each": 1, "dry_run": False, "lists": False, "point": None, **options}
     scoring = {"evaluation": judge, "metric": metric}
-    return command.command.callback(path, grid, path.parent / "runs", **options, **scoring)
+    return command.command.callback(path, grid, path.parent / "runs", ray=None, **options, **scoring)
 
 
 EVALUATED = ("val_size=0.1", "eval_strategy=steps")
@@ -486,3 +487,11 @@ def test_a_seed_that_diverged_ends_no_sweep(untrained, monkeypatch, capsys):
     rows = json.loads((untrained[0].parent / "runs/sweep.json").read_text())["rows"]
     assert [row["train_loss"] for row in rows] == [1.0, None, 3.0]
     printed_line(capsys.readouterr().out, "2.0000 ± 1.41", "2")
+
+
+@pytest.mark.parametrize("words", [("--list",), ("--point", "lora_rank-4")])
+def test_what_a_cluster_runs_is_neither_listed_nor_a_single_point(untrained, words) -> None:
+    path = str(untrained[0])
+    ended = CliRunner().invoke(command.command, [path, "rank=4,8", "--ray", "auto", *words])
+    assert isinstance(ended.exception, RequestError)
+    check_facts(str(ended.exception), ("--ray", "--list", "--point"))
