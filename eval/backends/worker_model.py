@@ -86,11 +86,12 @@ def resources(workers: Executor, folder: Path) -> Resources:
 def worker_slots(count: int) -> list[Slot]:
     """Slots of this machine for workers that score: a GPU each, without GPUs an equal part of the cores.
 
+    OMP_NUM_THREADS counts if it is set: other numbers of threads change the last digit of a probability.
     `RequestError` if there are fewer GPUs.
     """
     gpus = _gpus()
     if not gpus:
-        threads = str(max(1, len(os.sched_getaffinity(0)) // count))
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // count))
         return [Slot(f"worker {number}", {"OMP_NUM_THREADS": threads}) for number in range(1, count + 1)]
     if count > len(gpus):
         raise RequestError(
