@@ -32,7 +32,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.read import read, reading, spans_of
 from tuneyard.compiler.read.inputs import Input
-from tuneyard.compiler.read.spans import WHOLE
+from tuneyard.compiler.read.spans import WHOLE, OpenRecordError
 from tuneyard.compiler.request import Counts
 from tuneyard.compiler.write.joined_file import JoinedFile
 from tuneyard.core.errors import Problem
@@ -330,8 +330,10 @@ class ChunkedReading:
         spec, nothing = self.job.spec_of(part), Problems()
         checker = Checker(spec, file.display_path, nothing, unused, types, self._carry.read)
         rows_of_file = read(file.path, file.display_path, reading(spec), nothing, part, file.span)
+        rows = None
         with contextlib.closing(_closable(rows_of_file)) as batches:
-            rows = next(batches, None)
+            with contextlib.suppress(OpenRecordError):  # the chunk itself reads on and reports what is there
+                rows = next(batches, None)
             if rows is not None:
                 checker.check(rows)
         next_line = int(rows.lines[-1]) + 1 if rows is not None else 1
