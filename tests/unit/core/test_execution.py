@@ -343,7 +343,8 @@ def test_a_task_that_another_process_holds_is_taken_when_it_is_free(
     journal = Releasing()
     results = list(executor.map(items, journal))
     assert [(result.name, result.error) for result in results] == [("held", ""), ("other", "")]
-    assert journal.lines.index("end other") < journal.lines.index("end held")
+    if asks:  # else it is tried at once when its lock is gone, maybe while the other's worker still starts
+        assert journal.lines.index("end other") < journal.lines.index("end held")
     assert ("waiting held" if asks else "held held") in journal.lines
 
 
