@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tuneyard.adapters.card import CARD
 from tuneyard.adapters.provenance import MERGE, open_parts, read_provenance
 from tuneyard.core.adapter_files import CONFIG
-from tuneyard.core.datasets import find_dataset, registry_folder
+from tuneyard.core.datasets import find_dataset, is_records, registry_folder
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
 from tuneyard.core.training_run import (
@@ -189,7 +189,7 @@ def _examples(record: Record, folder: Path | None) -> tuple[Prints, list[str]]:
     registry = Path(settings.get("dataset_dir") or registry_folder(folder))
     for data in record.data:
         try:
-            parts.append(_fingerprints(data, registry)[: settings.get("max_samples")])
+            parts.append(_fingerprints(data, registry, settings)[: settings.get("max_samples")])
         except (TuneyardError, UnicodeEncodeError) as error:
             reasons.append(f"{data['dataset']} ({record.source}): {error}")
     examples = np.concatenate(parts)
@@ -201,12 +201,17 @@ def _examples(record: Record, folder: Path | None) -> tuple[Prints, list[str]]:
     return examples, reasons
 
 
-def _fingerprints(data: Mapping[str, Any], registry: Path) -> Prints:
+def _fingerprints(data: Mapping[str, Any], registry: Path, settings: Mapping[str, Any]) -> Prints:
     """Fingerprints of a dataset's examples; an error if its file has changed since the training."""
     name = data["dataset"]
     path = Path(data["file"]) if "file" in data else find_dataset(name, registry).path
-    if not path.is_file():
+    if not is_records(path):
         raise RequestError(f"{path} is not there any more")
+    if path.is_dir() and (settings.get("max_samples") or settings.get("val_size")):
+        raise ContentError(
+            f"{path}: the training read some of the rows, and the order in which it loaded the shards is "
+            "not recorded"
+        )
     if data.get("sha256") not in (None, sha256(path)):
         raise ContentError(f"{path} changed since it was trained on")
     index = current_row_index(path)
