@@ -21,6 +21,8 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
 from tuneyard.core.manifest import manifest_beside, read_manifests
 from tuneyard.core.row_index import read_row_index
+from tuneyard.eval.datasets.dataset import read_datasets
+from tuneyard.eval.text import held_out
 
 SPEC = """
 about: rows in shards
@@ -170,6 +172,20 @@ def test_statistics_and_differences_read_all_shards_in_order(bench):
     of_shards, of_one = (stats(name, bench.out, None).as_json() for name in ("cut_train", "one_train"))
     assert {**of_shards, "dataset": ""} == {**of_one, "dataset": ""}
     assert diff("cut_train", "one_train", bench.out).same == 14
+
+
+def test_eval_knows_the_splits_and_clusters_of_shards(bench):
+    bench.compile(spec(bench), bench.rows("rows.jsonl", ROWS))
+    scored = read_datasets(("cut_train", "one_train", "cut_test", "one_test"), (), folder=bench.out)
+    for of_shards, of_one in (scored[:2], scored[2:]):
+        assert of_shards.records == of_one.records and of_shards.conversations == of_one.conversations
+        assert of_shards.clusters == of_one.clusters and of_shards.cluster == "kind"
+        assert list(of_shards.fingerprints) == list(of_one.fingerprints)
+    assert scored[0].training_rows.flags.all() and scored[0].training_rows.datasets == ["cut_train"]
+    assert scored[0].training_rows.held_out == ["cut_test", "one_test"]
+    assert scored[2].training_rows is None
+    with raises(RequestError, "--eval-ratio", "cut.v1-train"):
+        held_out(scored[0], 0.1, 42)
 
 
 @pytest.mark.parametrize(
