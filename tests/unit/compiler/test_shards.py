@@ -3,6 +3,9 @@
 import hashlib
 import json
 import os
+import random
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.messages import raises
+from tests.unit.compiler.test_faults import start
 from tuneyard.compiler import chunked_reading
 from tuneyard.compiler.commands.diff import diff
 from tuneyard.compiler.commands.stats import stats
@@ -220,3 +224,25 @@ def test_a_full_disk_leaves_the_old_shards(bench, monkeypatch):
         bench.compile(spec_file, bench.rows("rows.jsonl", ROWS[:-1]))
     assert everything(bench) == before
     assert not [path for path in bench.out.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_kills_leave_the_old_shards_or_the_new(bench):
+    spec_file = spec(bench, "")
+    sources = [bench.rows(f"{count}.jsonl", ROWS * count) for count in (10, 300)]
+    wholes = {}
+    for source in sources:
+        began = time.perf_counter()
+        start(spec_file, "--source", source, "--out", bench.out, "--force").wait()
+        span = time.perf_counter() - began
+        wholes[read_manifests(bench.out)["cut"].records["cut_train"]] = everything(bench)
+    assert sorted(wholes) == [200, 6000]
+    draw = random.Random(1)
+    for turn in range(10):
+        process = start(spec_file, "--source", sources[turn % 2], "--out", bench.out, "--force")
+        time.sleep(draw.uniform(0.5, 1) * span)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        Registry.settled(bench.out)
+        rows = read_manifests(bench.out)["cut"].records["cut_train"]
+        assert everything(bench) == wholes[rows]
