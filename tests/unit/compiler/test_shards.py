@@ -26,6 +26,7 @@ from tuneyard.core.files import sha256
 from tuneyard.core.manifest import manifest_beside, read_manifests
 from tuneyard.core.row_index import read_row_index
 from tuneyard.eval.datasets.dataset import read_datasets
+from tuneyard.eval.datasets.origin import compiles_for
 from tuneyard.eval.text import held_out
 
 SPEC = """
@@ -188,6 +189,8 @@ def test_eval_knows_the_splits_and_clusters_of_shards(bench):
     assert scored[0].training_rows.flags.all() and scored[0].training_rows.datasets == ["cut_train"]
     assert scored[0].training_rows.held_out == ["cut_test", "one_test"]
     assert scored[2].training_rows is None
+    (compiled, *_) = compiles_for(scored[0].path)
+    assert compiled.is_training_file("cut.v1-train") and not compiled.is_training_file("cut.v1-test")
     with raises(RequestError, "--eval-ratio", "cut.v1-train"):
         held_out(scored[0], 0.1, 42)
 
