@@ -165,7 +165,7 @@ class CompileReport(Counts):
         files, datasets = [], []
         for split in spec.splits:
             for output in spec.outputs:
-                file_name = output.file.format(split=split)
+                file_name = output.published_name(split)
                 dataset = output.dataset.format(split=split) if output.dataset else ""
                 if (dataset or file_name) not in self.datasets:
                     continue

@@ -11,10 +11,12 @@ import click
 
 from tuneyard.core.documents import BOM, json_lines
 from tuneyard.core.errors import ContentError, RequestError, nearest
-from tuneyard.core.files import no_folder, read_json, read_object, write_json
+from tuneyard.core.files import files_of, no_folder, read_json, read_object, write_json
 from tuneyard.core.han import HAN
 
 REGISTRY = "dataset_info.json"
+SHARD_SUFFIX = ".jsonl"
+SHARD_NAME = re.compile(r"\d{5}-of-\d{5}\.jsonl")
 NAMES = 10  # most registered names in a message
 REMOTE_SOURCES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 """Keys of an entry that name where its rows are, other than `file_name`."""
@@ -168,14 +170,38 @@ def locate_dataset(name: str, folder: Path) -> Dataset:
 
 
 def find_dataset(name: str, folder: Path) -> Dataset:
-    """Find a registered dataset of one file; `RequestError` for one that is a folder, or is not there."""
+    """Find a registered dataset of records; `RequestError` for a folder of other files, or a missing one."""
     dataset = locate_dataset(name, folder)
-    if not dataset.path.is_file():
+    if not dataset.path.is_file() and not is_shard_folder(dataset.path):
         raise RequestError(
             f"{dataset.path}: dataset {name!r} is a folder, of which LLaMA-Factory loads every file; only "
-            "`data verify` and recipes read folders: register each file as a dataset of its own"
+            "`data verify` and recipes read a folder that has other files than .jsonl: register each file "
+            "as a dataset of its own"
         )
     return dataset
+
+
+def shard_folder(file: str) -> str:
+    """Name of the folder with the shards of a JSON Lines file: `rte-train.jsonl` → `rte-train`."""
+    return file.removesuffix(SHARD_SUFFIX)
+
+
+def shard_name(number: int, count: int) -> str:
+    """Name of a shard, by which the shards sort in their order: `00003-of-00008.jsonl`."""
+    return f"{number:05d}-of-{count:05d}{SHARD_SUFFIX}"
+
+
+def is_shard_folder(path: Path) -> bool:
+    """True for a folder of JSON Lines files alone, which are read as one file in the order of their names."""
+    if not path.is_dir():
+        return False
+    files = list(path.iterdir())
+    return bool(files) and all(file.suffix == SHARD_SUFFIX and file.is_file() for file in files)
+
+
+def is_records(path: Path) -> bool:
+    """True for a file of a dataset, or for the folder of its shards."""
+    return path.is_file() or is_shard_folder(path)
 
 
 def loaded_files(path: Path) -> list[Path]:
@@ -214,7 +240,15 @@ def train_split_of(name: str, registered: Collection[str]) -> str:
 
 
 def read_records(path: Path) -> list[dict[str, object]]:
-    """Read the records of a JSON array or a JSON Lines file. The content decides, not the file name."""
+    """Read the records of a JSON array or a JSON Lines file, or of all files of a folder, by their names.
+
+    The content decides on the format, not the file name.
+    """
+    if path.is_dir():
+        records: list[dict[str, object]] = []
+        for shard in files_of(path):
+            records += read_records(shard)
+        return records
     with path.open("rb") as file:
         is_array = file.read(1 << 16).removeprefix(BOM).lstrip().startswith(b"[")
     rows: object = read_json(path) if is_array else [record for _, record in json_lines(path)]

@@ -235,17 +235,28 @@ def hub_problem(error: Exception) -> str:
 
 
 def sha256(path: Path, moved: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file's bytes as hex. `moved` gets the number of bytes read, for a progress bar."""
+    """SHA-256 of a file's bytes as hex. `moved` gets the number of bytes read, for a progress bar.
+
+    Of a folder it is the hash of its files in the order of their names, as if they were one file.
+    """
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while True:
-            piece = file.read(1 << 20)  # large: a thread waits for the interpreter after each piece
-            if not piece:
-                break
-            digest.update(piece)
-            if moved:
-                moved(len(piece))
+    for each in files_of(path):
+        with each.open("rb", buffering=0) as file:
+            while True:
+                piece = file.read(1 << 20)  # large: a thread waits for the interpreter after each piece
+                if not piece:
+                    break
+                digest.update(piece)
+                if moved:
+                    moved(len(piece))
     return digest.hexdigest()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or the files of a folder in the order of their names."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.is_file())
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -317,8 +328,8 @@ def publish(staged: Path, target: Path) -> None:
         if path.is_file():
             with named(path), path.open("rb") as file:
                 os.fsync(file.fileno())
-    if staged.is_dir():
-        sync_folder(staged)
+        elif path.is_dir():
+            sync_folder(path)
     if staged.is_file() or not target.exists():
         staged.replace(target)
     elif not _exchange(staged, target):

@@ -45,8 +45,12 @@ class RowIndex:
 
 
 def row_index_file(records: Path) -> Path:
-    """File next to a dataset's records: `train.json` → `train.examples.npy`."""
-    return records.with_suffix(".examples.npy")
+    """File next to a dataset's records: `train.json`, or the folder `train` of shards → `train.examples.npy`.
+
+    It lies outside the folder, of which LLaMA-Factory loads every file.
+    """
+    stem = records.name.removesuffix(".jsonl").removesuffix(".json")
+    return records.with_name(f"{stem}.examples.npy")
 
 
 def fingerprint(texts: Iterable[str]) -> int:

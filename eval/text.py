@@ -147,6 +147,11 @@ def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
         if split.training_rows is None:
             return split
         return replace(split, training_rows=replace(split.training_rows, held_out=()))
+    if dataset.path.is_dir():
+        raise RequestError(
+            f"--eval-ratio: {dataset.path} is a folder of shards. A training draws its rows in the order in "
+            "which it loads the shards, which is not known here: score a dataset that was held out"
+        )
     drawn = dataset.take(held_out_rows(len(dataset.records), ratio, seed))
     if drawn.training_rows is None:
         return drawn

@@ -16,6 +16,7 @@ from tuneyard.core.datasets import (
     file_not_found,
     filled,
     is_input,
+    is_shard_folder,
     left_out_texts,
     not_registered,
     other_folder,
@@ -111,11 +112,6 @@ def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, obje
     return entry, path
 
 
-def files_of(path: Path) -> list[Path]:
-    """Files of a dataset: the file itself, or those in its folder."""
-    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-
-
 def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, list[Problem]]:
     entry, path = locate(name, dataset_dir(recipe), key)
     problems = []
@@ -123,7 +119,7 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
         problems.append(stage_problem(_stage(recipe), name, entry, recipe.place("stage")))
     if isinstance(path, str):
         return NamedDataset(key, name, None, path), problems
-    if path.suffix not in COUNTED or path.is_dir():
+    if not _is_counted(path):
         return NamedDataset(key, name, None), problems
     records, sampled = read_records(path), entry.get("num_samples")
     if not records:
@@ -296,14 +292,19 @@ def _fingerprint(record: dict[str, object]) -> bytes:
 
 
 def _local_file(recipe: Recipe, name: str) -> Path | None:
-    """The file of a dataset that is one file here."""
+    """The file of a dataset that is one file here, or the folder of its shards."""
     try:
         _, path = locate(name, dataset_dir(recipe))
     except TuneyardError:  # E320 reports it
         return None
-    if isinstance(path, str) or path.suffix not in COUNTED or not path.is_file():
+    if isinstance(path, str) or not _is_counted(path):
         return None
     return path
+
+
+def _is_counted(path: Path) -> bool:
+    """True for a JSON file or the folder of a file's shards: other kinds are left to LLaMA-Factory."""
+    return is_shard_folder(path) or (path.suffix in COUNTED and path.is_file())
 
 
 def _source(recipe: Recipe, name: str) -> object:

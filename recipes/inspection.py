@@ -13,12 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.files import sha256
+from tuneyard.core.files import files_of, sha256
 from tuneyard.core.llamafactory import Launch, RecipeData, read_arguments, replaced
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.template_fit import with_fitted_template
 from tuneyard.recipes.cache import folder_hashes, remembered
-from tuneyard.recipes.data import files_of
 from tuneyard.recipes.layout import tower_facts, trained_facts
 from tuneyard.recipes.new.template import TemplateChoice, fitting_templates
 from tuneyard.recipes.rows import UntrainableEpochError, epoch, expected_errors, look, words

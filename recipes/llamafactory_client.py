@@ -15,11 +15,11 @@ from typing import Any, Self
 import click
 
 from tuneyard.core.errors import ContentError, TuneyardError, need
-from tuneyard.core.files import sha256
+from tuneyard.core.files import files_of, sha256
 from tuneyard.core.processes import end_processes
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.recipes.cache import folder_hashes, remembered
-from tuneyard.recipes.data import dataset_dir, files_of, locate
+from tuneyard.recipes.data import dataset_dir, locate
 from tuneyard.recipes.hardware import Gpu, is_set, uses_torchrun
 from tuneyard.recipes.launch import LOG, environment, follow, logged_until, supervised
 from tuneyard.recipes.recipe import Recipe

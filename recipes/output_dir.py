@@ -20,8 +20,8 @@ from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.execution import HeldError
 from tuneyard.core.files import make_folder, opened, read_object, sha256, versions
 from tuneyard.core.manifest import MANIFEST
-from tuneyard.core.training_run import STARTED, TRAINING, files_sha256, model_sha256
-from tuneyard.recipes.data import dataset_dir, files_of, locate
+from tuneyard.core.training_run import STARTED, TRAINING, model_sha256
+from tuneyard.recipes.data import dataset_dir, locate
 from tuneyard.recipes.recipe import Recipe
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -225,7 +225,7 @@ def _data(name: str, folder: str) -> dict[str, object]:
     return {
         "dataset": name,
         "file": str(path),
-        "sha256": sha256(path) if path.is_file() else files_sha256(files_of(path)),
+        "sha256": sha256(path),
         "manifest_sha256": sha256(manifest) if manifest.is_file() else None,
     }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from tuneyard.core.cli import cli_command
-from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry
+from tuneyard.core.datasets import DEFAULT_FOLDER, is_records, read_registry
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.files import locked, make_folder, write_json, write_text
@@ -104,7 +104,7 @@ def _scored_dataset(recipe: Recipe) -> list[str]:
         dataset = f"{train_dataset.removesuffix('_train')}_eval"
     folder = Path(dataset_dir(recipe))
     file_name = read_registry(folder).get(dataset, {}).get("file_name")
-    if not isinstance(file_name, str) or not (folder / file_name).is_file():
+    if not isinstance(file_name, str) or not is_records(folder / file_name):
         return []
     words = ["--dataset", dataset]
     if folder != DEFAULT_FOLDER:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.errors import TuneyardError
+from tuneyard.core.files import files_of
 from tuneyard.core.manifest import MANIFEST
 from tuneyard.recipes.cache import MODEL_WEIGHTS
-from tuneyard.recipes.data import dataset_dir, files_of, locate
+from tuneyard.recipes.data import dataset_dir, locate
 from tuneyard.recipes.recipe import Recipe
 
 FileStates = dict[Path, tuple[int, int, int] | None]

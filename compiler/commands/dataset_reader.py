@@ -19,6 +19,7 @@ from tuneyard.compiler.rows import Line, ObjectRows, Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
+from tuneyard.core.files import files_of
 from tuneyard.core.records import (
     BARE_MESSAGES,
     MARK,
@@ -89,18 +90,19 @@ def stored_examples(name: str, folder: Path) -> Iterator[StoredExamples]:
     After two seconds a bar appears on stderr. Memory holds some hundred records. `RequestError` if there is
     no such dataset, `ContentError` for a record that does not fit its entry.
     """
-    path = Path(name)
+    paths = [Path(name)]
     entry: dict[str, object] = {}
-    if not path.is_file():
+    if not paths[0].is_file():
         if "/" in name:
             raise RequestError(f"{name}: file not found; expected a dataset's name or a file of records")
         dataset = find_dataset(name, folder)
-        path, entry = dataset.path, dataset.entry
+        paths, entry = files_of(dataset.path), dataset.entry
     problems = Problems()
-    with closing(Progress([path])) as progress:
-        for rows in read(progress.watch(path), str(path), Source({}, {}, {}), problems):
-            if rows.lines:
-                yield _plain_examples(rows, entry) or _any_examples(rows, entry)
+    with closing(Progress(paths)) as progress:
+        for path in paths:
+            for rows in read(progress.watch(path), str(path), Source({}, {}, {}), problems):
+                if rows.lines:
+                    yield _plain_examples(rows, entry) or _any_examples(rows, entry)
     if problems.errors:
         raise ProblemsError(problems.errors, name)
 

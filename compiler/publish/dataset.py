@@ -10,6 +10,7 @@ from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Id
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.checkout import version
+from tuneyard.core.datasets import is_records
 from tuneyard.core.files import sha256
 from tuneyard.core.manifest import Manifest, write_manifest
 
@@ -26,7 +27,7 @@ def report_if_up_to_date(
         return None
     for name, file in manifest.files.items():
         path = registry.folder / spec.name / name
-        if not path.is_file() or sha256(path) != file.sha256:
+        if not is_records(path) or sha256(path) != file.sha256:
             return None
     if manifest.made_from != request.identity(spec, hashed_sources()):
         return None

@@ -32,7 +32,7 @@ def changed_file(
     if compiled is None:
         return None
     hint = compile_again(path.parent.name, manifest)
-    if not path.is_file():
+    if not path.exists():
         return Problem("E431", str(path), "the compiled file is missing", hint=hint)
     if sha256(path, moved) == compiled.sha256:
         return None

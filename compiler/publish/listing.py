@@ -13,7 +13,7 @@ from tuneyard.compiler.request import own_hash
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import sha256
+from tuneyard.core.files import files_of, sha256
 from tuneyard.core.manifest import MANIFEST, Manifest
 
 
@@ -25,7 +25,8 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
     others = dict(registry.entries)
     paths: list[Path] = []
     for name, manifest in registry.manifests.items():
-        paths += [registry.folder / name / file for file in manifest.files]
+        for file in manifest.files:
+            paths += files_of(registry.folder / name / file)
         paths += [Path(source.path) for source in manifest.sources]
     with contextlib.closing(Progress(path for path in paths if path.is_file())) as progress:
         for name, manifest in registry.manifests.items():

@@ -24,7 +24,7 @@ from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.spec.file import where_to_write
 from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.compiler.write.entries import entries_of
-from tuneyard.core.datasets import REGISTRY, read_registry, write_registry, wrong_folder
+from tuneyard.core.datasets import REGISTRY, SHARD_NAME, read_registry, write_registry, wrong_folder
 from tuneyard.core.errors import RequestError, nearest
 from tuneyard.core.files import OURS, publish, recovered, sync_folder
 from tuneyard.core.manifest import (
@@ -94,7 +94,7 @@ class Registry:
         """Refuse to delete the files of a split that has no source any more."""
         files = self.manifests.get(spec.name, EMPTY).files
         for split in spec.splits:
-            names = [output.file.format(split=split) for output in spec.outputs]
+            names = [output.published_name(split) for output in spec.outputs]
             lost = [name for name in names if name in files]
             if lost and split not in splits_with_source:
                 raise RequestError(
@@ -170,7 +170,14 @@ class Registry:
         compiled: set[str] = set()
         if (target / MANIFEST).is_file():
             compiled = {MANIFEST, REJECTED, *written, *self.manifests.get(target.name, EMPTY).files}
-        foreign = sorted(path.name for path in target.iterdir() if path.name not in compiled)
+        foreign = []
+        for path in sorted(target.iterdir()):
+            if path.name not in compiled:
+                foreign.append(path.name)
+            elif path.is_dir():
+                shards = [file.name for file in path.iterdir() if SHARD_NAME.fullmatch(file.name)]
+                others = {file.name for file in path.iterdir()}.difference(shards)
+                foreign += [f"{path.name}/{name}" for name in sorted(others)]
         if foreign:
             listed = ", ".join(foreign[:3])
             if len(foreign) > 3:

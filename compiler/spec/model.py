@@ -17,6 +17,7 @@ from tuneyard.compiler.spec.file import (
     source_of,
 )
 from tuneyard.compiler.write.pieces import PieceRule
+from tuneyard.core.datasets import SHARD_SUFFIX, shard_folder
 from tuneyard.core.errors import ContentError, nearest, show_value
 from tuneyard.core.manifest import MANIFEST
 from tuneyard.core.row_index import row_index_file
@@ -69,6 +70,12 @@ class Output:
     turns: str = "first"
     wrap_input: str = "{}"
     pieces: PieceRule | None = None
+    shards: int | None = None
+
+    def published_name(self, split: str) -> str:
+        """The name of the file of a split, or of the folder of its shards."""
+        file = self.file.format(split=split)
+        return file if self.shards is None else shard_folder(file)
 
     def columns_of(self, *fields: str) -> list[str]:
         """The columns that the templates of these record fields name, each once."""
@@ -396,7 +403,7 @@ def _output(writes: list[Any], number: int) -> Output:
         above = raw["like"] < number
         _refuse(not above, f"write.{number}: `like: {raw['like']}` must name an output above it")
         like = writes[raw["like"]]
-        raw = {key: like[key] for key in like if key not in ("dataset", "field")} | raw
+        raw = {key: like[key] for key in like if key not in ("dataset", "field", "shards")} | raw
     templates = {key: raw[key] for key in TEMPLATES if key in raw}
     key = raw.get("field", FIELDS[raw["format"]])
     array_for_training = raw["file"].endswith(".json") and raw.get("dataset")
@@ -412,6 +419,13 @@ def _output(writes: list[Any], number: int) -> Output:
         plain = raw["format"] == "text"
         _refuse(not plain, f"write.{number}: `pieces` cuts plain texts: expected `format: text`")
         _check_pieces(pieces, f"write.{number}")
+    if "shards" in raw:
+        is_dataset_of_lines = raw["file"].endswith(SHARD_SUFFIX) and "dataset" in raw
+        _refuse(
+            not is_dataset_of_lines,
+            f"write.{number}: `shards` cuts the lines of a dataset: expected a `dataset` and a `file` that "
+            f"ends in {SHARD_SUFFIX}",
+        )
     roles = raw.get("roles", {})
     return filled_in(Output, raw, templates=templates, field=key, roles=roles, pieces=pieces)
 
@@ -565,6 +579,8 @@ def _check_files(spec: Spec) -> None:
                     _refuse("{split}" not in text, fix)
             file = output.file.format(split=split)
             files.append(file)
+            if output.shards is not None:
+                files.append(output.published_name(split))
             if output.dataset:
                 datasets.append(output.dataset.format(split=split))
                 row_indexes.append(str(row_index_file(Path(file))))

@@ -20,6 +20,7 @@ from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.joined_file import JoinedFile
 from tuneyard.compiler.write.record_file import Checksum, Contents, RecordFile, brackets_of, not_as_made
+from tuneyard.compiler.write.shards import cut_into_shards
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import named, sha256
 from tuneyard.core.manifest import CompiledFile
@@ -79,7 +80,7 @@ class Written:
             totals[output.file] += file.sources if output.pieces else file.records
             name = output.dataset.format(split=split) if output.dataset else file.path.name
             datasets[name] = file.records
-            files[file.path.name] = CompiledFile(file.records, file.sha256)
+            files[output.published_name(split)] = CompiledFile(file.records, file.sha256)
         for output in self.spec.outputs:
             if totals[output.file] != kept:
                 raise ContentError(
@@ -95,6 +96,9 @@ class Written:
                 clusters = {group: self.splits[split].clusters()} if group else {}
                 write_row_index(row_index, prints, clusters)
                 files[row_index.name] = CompiledFile(len(prints), sha256(row_index))
+        for _, output, file in self.files:
+            if output.shards is not None:
+                cut_into_shards(file.path, file.records, output.shards, file.sha256)
         return datasets, files
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, read_records
+from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, is_records, read_records, shard_folder
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import sha256
 from tuneyard.core.manifest import MANIFEST, CompiledFile, Manifest, read_manifest
@@ -80,7 +80,7 @@ class Compile:
         if index.fingerprints is not None:
             return index.fingerprints
         compiled_file = self.manifest.files.get(path.name)
-        if not path.is_file() or compiled_file is None or sha256(path) != compiled_file.sha256:
+        if not is_records(path) or compiled_file is None or sha256(path) != compiled_file.sha256:
             raise ContentError(
                 f"{path}: an older version wrote its fingerprints, and the file has changed since. "
                 "Rows that models were trained on would not be found. Compile the dataset again"
@@ -96,8 +96,13 @@ class Compile:
         outputs = self.manifest.definition.get("write")
         if not isinstance(outputs, list):
             return []
-        names = [output.get(key) for output in outputs if isinstance(output, dict)]
-        return [name for name in names if isinstance(name, str)]
+        names = []
+        for output in outputs:
+            name = output.get(key) if isinstance(output, dict) else None
+            if isinstance(name, str):
+                in_shards = key == "file" and "shards" in output
+                names.append(shard_folder(name) if in_shards else name)
+        return names
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.core.datasets import read_records
+from tuneyard.core.datasets import is_records, read_records
 from tuneyard.core.errors import RequestError, TuneyardError
 from tuneyard.core.prompt import Conversation, conversation
 from tuneyard.core.splits import IN_REST, REST, draw_splits
@@ -116,7 +116,7 @@ class Unsplit:
         manifest = self.origin.compile.manifest
         entry = manifest.entries[name]
         file = self.origin.compile.folder / manifest.file_of(name)
-        if not file.is_file():
+        if not is_records(file):
             return ""
         trained = conversation(read_records(file)[0], entry, f"{file}: record 1")
         scored = conversations[self.homes.index(number)]

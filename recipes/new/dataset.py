@@ -19,10 +19,11 @@ from tuneyard.core.datasets import (
     train_split_of,
 )
 from tuneyard.core.errors import RequestError
+from tuneyard.core.files import files_of
 from tuneyard.core.manifest import Manifest, manifest_beside
 from tuneyard.core.records import PLACEHOLDERS, strings
 from tuneyard.core.training_stage import OBJECTIVES, objectives_of, rows_of
-from tuneyard.recipes.data import files_of, locate
+from tuneyard.recipes.data import locate
 from tuneyard.recipes.rows import COUNTED
 
 THOUGHT = b"<think>"

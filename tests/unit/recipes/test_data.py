@@ -140,6 +140,26 @@ def test_changed_since_it_was_compiled(tmp_path):
     assert look(tmp_path)[1] == ["W322"]
 
 
+def test_shards_are_read_as_one_file(tmp_path):
+    register(tmp_path, [], {"file_name": "set/cut"})
+    folder = tmp_path / "set" / "cut"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"0000{number}-of-00003.jsonl").write_text(f"{json.dumps(GOOD[0])}\n" * 2)
+    digest = hashlib.sha256(f"{json.dumps(GOOD[0])}\n".encode() * 6).hexdigest()
+    (folder.parent / "manifest.json").write_text(json.dumps({"files": {"cut": {"sha256": digest}}}))
+    datasets, codes, _ = look(tmp_path, do_train=True, eval_dataset="held")
+    assert [dataset.rows for dataset in datasets] == [6] and codes == ["E320"]
+    assert look(tmp_path, max_samples=4)[1] == ["N329"]
+    registry = json.loads((tmp_path / "dataset_info.json").read_text())
+    (tmp_path / "held.json").write_text(json.dumps(GOOD))
+    registry["held"] = {"file_name": "held.json"}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(registry))
+    assert look(tmp_path, do_train=True, eval_dataset="held")[1] == ["W328"], "a row that is trained on"
+    (folder / "00001-of-00003.jsonl").unlink()
+    assert look(tmp_path)[1] == ["W322"]
+
+
 def test_parts_that_records_hold_and_the_entry_does_not_name(tmp_path):
     rows = [*GOOD, GOOD[0] | {"history": [["q", "a"]], "system": "", "tools": "[]"}]
     register(tmp_path, rows)
