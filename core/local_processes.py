@@ -38,7 +38,7 @@ from tuneyard.core.execution import (
     WorkResult,
     no_reply,
 )
-from tuneyard.core.processes import GRACE, Process, end_processes, end_with
+from tuneyard.core.processes import GRACE, Process, end_left_behind, end_processes, end_with
 from tuneyard.core.work_process import LENGTH, CommonKey, WorkAnswer, WorkOrder, message, serve
 
 _POLL_EVERY = 1.0  # seconds; a process that ends is noticed at once unless a child of it has its socket
@@ -134,10 +134,11 @@ class _Worker:
         return self._output_until(os.fstat(self._output.fileno()).st_size)
 
     def end_reason(self) -> str:
-        """How a worker ended that left no reply."""
+        """How a worker ended that left no reply. What its item has started is ended, too."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(GRACE)
         end_processes([self.process])
+        end_left_behind(self.process)
         code = self.process.wait(GRACE)
         if code < 0:
             return f"was ended by {signal.Signals(-code).name}"

@@ -100,6 +100,16 @@ def die_once(mark: Path) -> int:
     return 7
 
 
+def start_and_die_once(note: Path) -> int:
+    """Start a process that does not end with this one."""
+    if note.exists():
+        return 7
+    child = subprocess.Popen(["sleep", "60"])
+    note.write_text(str(child.pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
 def hold_for_others(file: Path) -> str:
     with file.open() as handle:
         try:
@@ -218,6 +228,14 @@ def test_the_task_of_a_lost_process_runs_again_once(tmp_path, processes) -> None
     ]
     assert journal.lines.count("start always") == 2
     assert journal.running == 0
+
+
+def test_what_the_item_of_a_lost_process_has_started_is_ended_before_it_runs_again(
+    tmp_path, processes
+) -> None:
+    (result,) = processes.map([WorkItem("x", start_and_die_once, (tmp_path / "pid",))])
+    assert result.record == 7
+    assert not alive(int((tmp_path / "pid").read_text()))
 
 
 def test_items_that_wait_in_a_lost_worker_are_not_blamed() -> None:
