@@ -81,6 +81,7 @@ class ChunkedReading:
         self._joined = -1  # number of the chunk that was joined last
         self._first_lines: dict[int, int] = {}  # number of the first line or row, by chunk
         self._expected: dict[int, tuple[Carry, int]] = {}  # by file: after its first rows, up to this line
+        self._first_types: dict[str, Mapping[str, str]] = {}  # of kept columns, by part: in its first rows
         self._done: set[int] = set()  # files of which no further chunk counts
         self._tallies: list[Counter[object]] = []
         self._large: set[int] = set()  # chunks that run here
@@ -265,18 +266,27 @@ class ChunkedReading:
     def _expect(self, chunk: Chunk) -> Carry:
         """The carry that a chunk will probably have."""
         file = chunk.files[0]
-        if file.span.begins or self._in_this_process:
+        if self._in_this_process:
             return self._carry_of(chunk, self._carry)
+        if file.span.begins:
+            return self._carry_of(chunk, replace(self._carry, types=self._types_before(chunk)))
         if self._file == file.number:
             lines = file.span.first - self._first_lines[self._joined + 1]
             return replace(self._carry, number=self._carry.number + lines)
         carry, line = self._expected[file.number]
         return replace(
             carry,
-            types={**self._carry.types, **carry.types},
+            types={**self._types_before(chunk), **carry.types},
             stopped=self._carry.stopped,
             number=carry.number + file.span.first - line,
         )
+
+    def _types_before(self, chunk: Chunk) -> dict[str, str]:
+        """The types that the kept columns will probably have in the rows of its part before a chunk."""
+        types = dict(self._first_types[chunk.part])
+        if self._file >= 0 and self.inputs[self._file].split == chunk.part:
+            types.update(self._carry.types)
+        return types
 
     def _planned(self) -> Iterator[Chunk]:
         """Yield the chunks of all parts."""
@@ -304,14 +314,14 @@ class ChunkedReading:
             for span in spans:
                 path = self.progress.watch(item.path) if self._in_this_process else item.path
                 file = FilePart(path, item.display_path, number, span)
+                if part not in self._first_types or (span.begins and not file.is_whole):
+                    self._look_at(part, file)
                 if file.is_whole:
                     together.append(file)
                     continue
                 if together:
                     yield together
                     together, bytes_together = [], 0
-                if span.begins:
-                    self._look_at(part, file)
                 yield [file]
             if together and isinstance(item.path, Path):
                 bytes_together += item.path.stat().st_size
@@ -336,7 +346,9 @@ class ChunkedReading:
                 rows = next(batches, None)
             if rows is not None:
                 checker.check(rows)
-        next_line = int(rows.lines[-1]) + 1 if rows is not None else 1
+        next_line = 1
+        if rows is not None and not file.is_whole:  # a place in a whole file may be no number
+            next_line = int(rows.lines[-1]) + 1
         carry = Carry(
             types=types,
             sources=checker.sources,
@@ -345,6 +357,7 @@ class ChunkedReading:
             counted=unused.names(),
         )
         self._expected[file.number] = carry, next_line
+        self._first_types.setdefault(part, types)
 
 
 def _alike(assumed: Carry, carry: Carry) -> bool:

@@ -310,6 +310,23 @@ def test_chunks_that_expect_what_comes_run_once(bench, monkeypatch, small):
     assert again == []
 
 
+def test_files_of_one_dataset_expect_the_types_of_the_first_one(bench, monkeypatch, small):
+    """Chunks of later files start before the first is joined. Those that expect no types would run twice."""
+    small(200, 1000)
+    rows = made_rows(random.Random(8), 160, 0)
+    for number, row in enumerate(rows):
+        row["idx"] = number
+    folder = bench.rows("shards/0.jsonl", rows[:8]).parent
+    for shard in range(1, 20):
+        bench.rows(f"shards/{shard:02}.jsonl", rows[8 * shard : 8 * shard + 8])
+    again = []
+    chunk = chunked_reading.compile_chunk
+    monkeypatch.setattr(chunked_reading, "compile_chunk", lambda *given: again.append(given) or chunk(*given))
+    monkeypatch.setattr(compile, "executor_for", lambda *_: Direct(4))
+    bench.compile(bench.write("t.yaml", ONE), folder, force=True)
+    assert again == []
+
+
 class Direct(Ahead):
     """Calls the task itself, past what a test has put in the place of its name."""
 
