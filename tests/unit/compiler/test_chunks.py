@@ -310,20 +310,31 @@ def test_chunks_that_expect_what_comes_run_once(bench, monkeypatch, small):
     assert again == []
 
 
-def test_files_of_one_dataset_expect_the_types_of_the_first_one(bench, monkeypatch, small):
-    """Chunks of later files start before the first is joined. Those that expect no types would run twice."""
+@pytest.mark.parametrize("has_ids", [True, False])
+@pytest.mark.parametrize("kind", ["jsonl", "tsv"])
+@pytest.mark.parametrize("rows_of_shard", [8, 40])
+def test_shards_expect_the_types_and_the_numbers_of_those_before(
+    bench, monkeypatch, small, has_ids, kind, rows_of_shard
+):
+    """Their chunks start before the first shard is joined. Those that expect other rows would run twice."""
     small(200, 1000)
-    rows = made_rows(random.Random(8), 160, 0)
+    draw = random.Random(8)
+    rows = made_rows(draw, 160, 0)
     for number, row in enumerate(rows):
-        row["idx"] = number
-    folder = bench.rows("shards/0.jsonl", rows[:8]).parent
-    for shard in range(1, 20):
-        bench.rows(f"shards/{shard:02}.jsonl", rows[8 * shard : 8 * shard + 8])
+        row.pop("idx", None)
+        if has_ids:
+            row["idx"] = number
+    for start in range(0, 160, rows_of_shard):
+        shard = rows[start : start + rows_of_shard]
+        if kind == "tsv":
+            bench.write(f"shards/{start:03}.tsv", as_table(draw, shard, "tsv", 0))
+        else:
+            bench.rows(f"shards/{start:03}.jsonl", shard)
     again = []
     chunk = chunked_reading.compile_chunk
     monkeypatch.setattr(chunked_reading, "compile_chunk", lambda *given: again.append(given) or chunk(*given))
     monkeypatch.setattr(compile, "executor_for", lambda *_: Direct(4))
-    bench.compile(bench.write("t.yaml", ONE), folder, force=True)
+    bench.compile(bench.write("t.yaml", ONE), bench.folder / "shards", force=True)
     assert again == []
 
 
