@@ -72,7 +72,12 @@ class _Worker:
         return bool(self._outgoing)
 
     def give(self, attempt: Attempt) -> None:
-        """Send an item, with the shared values that the worker does not have yet."""
+        """Send an item, with the shared values that the worker does not have yet.
+
+        The worker lets go of values that are gone in this process: scoring sends its datasets as one.
+        """
+        outdated = tuple(self.values.difference(Common.living))
+        self.values.difference_update(outdated)
         arguments: list[object] = []
         values: list[tuple[int, bytes]] = []
         for argument in attempt.item.arguments:
@@ -83,7 +88,8 @@ class _Worker:
             if argument.number not in self.values:
                 values.append((argument.number, argument.pickled))
                 self.values.add(argument.number)
-        self._outgoing += message(WorkOrder(attempt.item.function, tuple(arguments), tuple(values)))
+        order = WorkOrder(attempt.item.function, tuple(arguments), tuple(values), outdated)
+        self._outgoing += message(order)
         self.attempts.append(attempt)
         self.send()
 

@@ -1,6 +1,7 @@
 """The ordered map of work items: its order, slots, failures, held and lost items, and how it ends."""
 
 import fcntl
+import gc
 import itertools
 import os
 import signal
@@ -249,6 +250,22 @@ def test_items_that_wait_in_a_lost_worker_are_not_blamed() -> None:
         results = list(executor.map(items))
     assert [result.name for result in results] == names
     assert [result.error == "" for result in results] == [name == "good" for name in names]
+
+
+class Large:
+    """A value of which a worker is to have one at a time."""
+
+
+def count_large(value: Large) -> int:
+    return sum(isinstance(each, Large) for each in gc.get_objects() if each is not value)
+
+
+def test_a_worker_lets_go_of_a_common_value_that_is_gone_here(processes) -> None:
+    others = []
+    for _ in range(4):
+        (result,) = processes.map([WorkItem("x", count_large, (Common(Large()),))])
+        others.append(result.record)
+    assert others == [0] * 4
 
 
 class Heavy:
