@@ -32,7 +32,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.read import read, reading, spans_of
 from tuneyard.compiler.read.inputs import Input
-from tuneyard.compiler.read.spans import WHOLE, OpenRecordError
+from tuneyard.compiler.read.spans import WHOLE, OpenRecordError, count_lines
 from tuneyard.compiler.request import Counts
 from tuneyard.compiler.write.joined_file import JoinedFile
 from tuneyard.core.errors import Problem
@@ -79,8 +79,11 @@ class ChunkedReading:
         self._carry = Carry()  # of the chunk that is joined next
         self._file = -1  # number of the file to which it belongs, or of the one before
         self._joined = -1  # number of the chunk that was joined last
-        self._first_lines: dict[int, int] = {}  # number of the first line or row, by chunk
-        self._expected: dict[int, tuple[Carry, int]] = {}  # by file: after its first rows, up to this line
+        self._rows: list[int] = []  # how many a chunk probably has, by its number
+        self._first_chunks: dict[str, int] = {}  # number of the first chunk, by part
+        self._after_first_rows: dict[int, Carry] = {}  # by file
+        self._not_rows: dict[str, int] = {}  # lines of a file that are no rows, by part with row numbers
+        self._first_types: dict[str, Mapping[str, str]] = {}  # of kept columns, by part: in its first rows
         self._done: set[int] = set()  # files of which no further chunk counts
         self._tallies: list[Counter[object]] = []
         self._large: set[int] = set()  # chunks that run here
@@ -246,8 +249,10 @@ class ChunkedReading:
     def _items(self) -> Iterator[WorkItem]:
         """Yield a work item for each chunk, with the carry that is expected from what is known now."""
         for chunk in self._planned():
-            self._first_lines[chunk.number] = chunk.files[0].span.first
+            if chunk.first:
+                self._first_chunks[chunk.part] = chunk.number
             carry = self._expect(chunk)
+            self._rows.append(sum(self._rows_in(file, chunk.part) for file in chunk.files))
             self._started.append((chunk, carry))
             file = chunk.files[0]
             if self._is_large(file):
@@ -265,18 +270,48 @@ class ChunkedReading:
     def _expect(self, chunk: Chunk) -> Carry:
         """The carry that a chunk will probably have."""
         file = chunk.files[0]
-        if file.span.begins or self._in_this_process:
+        if self._in_this_process:
             return self._carry_of(chunk, self._carry)
+        number = self._number_before(chunk)
+        types = self._types_before(chunk)
+        if file.span.begins:
+            return self._carry_of(chunk, replace(self._carry, types=types, read=number))
         if self._file == file.number:
-            lines = file.span.first - self._first_lines[self._joined + 1]
-            return replace(self._carry, number=self._carry.number + lines)
-        carry, line = self._expected[file.number]
-        return replace(
-            carry,
-            types={**self._carry.types, **carry.types},
-            stopped=self._carry.stopped,
-            number=carry.number + file.span.first - line,
-        )
+            return replace(self._carry, number=number)
+        carry = self._after_first_rows[file.number]
+        types.update(carry.types)
+        return replace(carry, types=types, stopped=self._carry.stopped, number=number)
+
+    def _number_before(self, chunk: Chunk) -> int:
+        """The number that the first row of a chunk will probably have."""
+        first, number = self._first_chunks[chunk.part], 0
+        if self._has_joined(chunk.part):
+            first, number = self._joined + 1, self._carry.read
+        if self._file == chunk.files[0].number:
+            number = self._carry.number
+        return number + sum(self._rows[first : chunk.number])
+
+    def _rows_in(self, file: FilePart, part: str) -> int:
+        """How many rows a part of a file probably has; 0 if they get no numbers."""
+        if part not in self._not_rows or not isinstance(file.path, Path):
+            return 0
+        lines = file.span.lines
+        if not lines and file.path.stat().st_size <= CHUNK:
+            lines = count_lines(file.path)
+        if file.span.begins:
+            lines -= self._not_rows[part]
+        return lines
+
+    def _has_joined(self, part: str) -> bool:
+        """True if the chunk that was joined last is of this part."""
+        return self._file >= 0 and self.inputs[self._file].split == part
+
+    def _types_before(self, chunk: Chunk) -> dict[str, str]:
+        """The types that the kept columns will probably have in the rows of its part before a chunk."""
+        types = dict(self._first_types[chunk.part])
+        if self._has_joined(chunk.part):
+            types.update(self._carry.types)
+        return types
 
     def _planned(self) -> Iterator[Chunk]:
         """Yield the chunks of all parts."""
@@ -304,14 +339,14 @@ class ChunkedReading:
             for span in spans:
                 path = self.progress.watch(item.path) if self._in_this_process else item.path
                 file = FilePart(path, item.display_path, number, span)
+                if part not in self._first_types or (span.begins and not file.is_whole):
+                    self._look_at(part, file)
                 if file.is_whole:
                     together.append(file)
                     continue
                 if together:
                     yield together
                     together, bytes_together = [], 0
-                if span.begins:
-                    self._look_at(part, file)
                 yield [file]
             if together and isinstance(item.path, Path):
                 bytes_together += item.path.stat().st_size
@@ -328,7 +363,7 @@ class ChunkedReading:
         types: dict[str, str] = {}
         unused = Unused()
         spec, nothing = self.job.spec_of(part), Problems()
-        checker = Checker(spec, file.display_path, nothing, unused, types, self._carry.read)
+        checker = Checker(spec, file.display_path, nothing, unused, types)
         rows_of_file = read(file.path, file.display_path, reading(spec), nothing, part, file.span)
         rows = None
         with contextlib.closing(_closable(rows_of_file)) as batches:
@@ -336,15 +371,16 @@ class ChunkedReading:
                 rows = next(batches, None)
             if rows is not None:
                 checker.check(rows)
-        next_line = int(rows.lines[-1]) + 1 if rows is not None else 1
-        carry = Carry(
+                last = rows.lines[-1]
+                if checker.uses_numbers and isinstance(last, int):
+                    self._not_rows.setdefault(part, last - checker.number)
+        self._after_first_rows[file.number] = Carry(
             types=types,
             sources=checker.sources,
             failed=checker.failed,
-            number=checker.number,
             counted=unused.names(),
         )
-        self._expected[file.number] = carry, next_line
+        self._first_types.setdefault(part, types)
 
 
 def _alike(assumed: Carry, carry: Carry) -> bool:

@@ -38,7 +38,7 @@ from tuneyard.core.execution import (
     WorkResult,
     no_reply,
 )
-from tuneyard.core.processes import GRACE, Process, end_processes, end_with
+from tuneyard.core.processes import GRACE, Process, end_left_behind, end_processes, end_with
 from tuneyard.core.work_process import LENGTH, CommonKey, WorkAnswer, WorkOrder, message, serve
 
 _POLL_EVERY = 1.0  # seconds; a process that ends is noticed at once unless a child of it has its socket
@@ -72,7 +72,12 @@ class _Worker:
         return bool(self._outgoing)
 
     def give(self, attempt: Attempt) -> None:
-        """Send an item, with the shared values that the worker does not have yet."""
+        """Send an item, with the shared values that the worker does not have yet.
+
+        The worker lets go of values that are gone in this process: scoring sends its datasets as one.
+        """
+        outdated = tuple(self.values.difference(Common.living))
+        self.values.difference_update(outdated)
         arguments: list[object] = []
         values: list[tuple[int, bytes]] = []
         for argument in attempt.item.arguments:
@@ -83,7 +88,8 @@ class _Worker:
             if argument.number not in self.values:
                 values.append((argument.number, argument.pickled))
                 self.values.add(argument.number)
-        self._outgoing += message(WorkOrder(attempt.item.function, tuple(arguments), tuple(values)))
+        order = WorkOrder(attempt.item.function, tuple(arguments), tuple(values), outdated)
+        self._outgoing += message(order)
         self.attempts.append(attempt)
         self.send()
 
@@ -134,10 +140,11 @@ class _Worker:
         return self._output_until(os.fstat(self._output.fileno()).st_size)
 
     def end_reason(self) -> str:
-        """How a worker ended that left no reply."""
+        """How a worker ended that left no reply. What its item has started is ended, too."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(GRACE)
         end_processes([self.process])
+        end_left_behind(self.process)
         code = self.process.wait(GRACE)
         if code < 0:
             return f"was ended by {signal.Signals(-code).name}"

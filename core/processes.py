@@ -38,6 +38,12 @@ def end_processes(processes: Sequence[Process]) -> None:
                 process.wait(max(0.0, deadline - time.monotonic()))
 
 
+def end_left_behind(process: Process) -> None:
+    """End what a process that has ended has left in its group: it would go on beside the next attempt."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def end_with(parent: int) -> None:
     """End this process by SIGTERM when the process `parent` ends, even by kill -9.
 

@@ -117,9 +117,8 @@ class RayCluster(Executor):
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
-        from ray._private import worker
 
-        worker.listen_error_messages = lambda *_: None  # it prints lost workers to stdout; we report them
+        _silence_lost_workers()
         handler = signal.getsignal(signal.SIGTERM)
         variables = {"PYTHONPATH": python_path(), "TQDM_DISABLE": "1"}
         try:
@@ -340,6 +339,19 @@ class RayCluster(Executor):
             failure = CallResult(error=f"its task failed: {lines[-1].strip()}", exit_code=1)
             return queue.settle(attempt, failure, str(error), observer)
         return queue.settle(attempt, reply, output, observer)
+
+
+def _silence_lost_workers() -> None:
+    """Keep Ray from printing lost workers to stdout, since we report them.
+
+    The function is private: a release without it prints them.
+    """
+    try:
+        from ray._private import worker
+    except ImportError:
+        return
+    if hasattr(worker, "listen_error_messages"):
+        worker.listen_error_messages = lambda *_: None
 
 
 def _head_of(address: str) -> str:

@@ -28,11 +28,15 @@ class CommonKey:
 
 @dataclass(frozen=True, slots=True)
 class WorkOrder:
-    """An item as it is sent, with the values (number, pickled) that its worker does not have yet."""
+    """An item as it is sent, with the values (number, pickled) that its worker does not have yet.
+
+    `outdated`: the numbers of values that no item has any more.
+    """
 
     function: Callable[..., object]
     arguments: tuple[object, ...]
     values: tuple[tuple[int, bytes], ...] = ()
+    outdated: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ def serve(connection: socket.socket, values: dict[int, Any]) -> None:
         if content is None:
             return
         order: WorkOrder = pickle.loads(content)
+        for number in order.outdated:
+            values.pop(number, None)
         for number, pickled in order.values:
             values[number] = pickle.loads(pickled)
         arguments = [

@@ -89,9 +89,9 @@ def _spans_of_rows(ends: Sequence[int], rows: int) -> Iterator[Span]:
     start = 0
     for end in ends:
         if start < end < rows:
-            yield Span(start, end, first=start + 1)
+            yield Span(start, end, first=start + 1, lines=end - start)
             start = end
-    yield Span(start, None, first=start + 1)
+    yield Span(start, None, first=start + 1, lines=rows - start)
 
 
 @reader(".parquet", text=False, cut=cut_parquet)

@@ -8,6 +8,7 @@ handed on.
 import codecs
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tuneyard.compiler.read import stream
@@ -22,6 +23,7 @@ class Span:
     - `lead`: by how many bytes the first block is longer than others, so that blocks end at the same places.
     - `before`: the bytes of text before it. `first`: the number of its first line.
     - `header`: the names of the columns, if they stand before it.
+    - `lines`: how many lines or rows it has, 0 if it is the whole of a file.
     """
 
     start: int = 0
@@ -30,6 +32,7 @@ class Span:
     before: int = 0
     first: int = 1
     header: tuple[str, ...] = ()
+    lines: int = 0
 
     @property
     def begins(self) -> bool:
@@ -91,12 +94,21 @@ def spans_of_lines(path: Path, size: int, first_block: int = 0, header: Sequence
             position += len(block)
             is_long = boundary - start >= size and boundary - mark >= first_block
             if cut and is_long and boundary < position:
-                yield _span(start, boundary, lead, mark, first, header)
+                yield _span(start, boundary, lead, mark, first, header, lines)
                 start, lead, first = boundary, position - boundary, lines + 1
-        yield _span(start, None, lead, mark, first, header)
+        yield _span(start, None, lead, mark, first, header, lines)
 
 
-def _span(start: int, stop: int | None, lead: int, mark: int, first: int, header: Sequence[str]) -> Span:
+def _span(
+    start: int, stop: int | None, lead: int, mark: int, first: int, header: Sequence[str], last: int
+) -> Span:
+    lines = last - first + 1
     if start == 0:
-        return Span(0, stop)
-    return Span(start, stop, lead, start - mark, first, tuple(header))
+        return Span(0, stop, lines=lines)
+    return Span(start, stop, lead, start - mark, first, tuple(header), lines)
+
+
+def count_lines(path: Path) -> int:
+    """How often a line ends in a file."""
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(partial(file.read, stream.BLOCK), b""))

@@ -310,6 +310,34 @@ def test_chunks_that_expect_what_comes_run_once(bench, monkeypatch, small):
     assert again == []
 
 
+@pytest.mark.parametrize("has_ids", [True, False])
+@pytest.mark.parametrize("kind", ["jsonl", "tsv"])
+@pytest.mark.parametrize("rows_of_shard", [8, 40])
+def test_shards_expect_the_types_and_the_numbers_of_those_before(
+    bench, monkeypatch, small, has_ids, kind, rows_of_shard
+):
+    """Their chunks start before the first shard is joined. Those that expect other rows would run twice."""
+    small(200, 1000)
+    draw = random.Random(8)
+    rows = made_rows(draw, 160, 0)
+    for number, row in enumerate(rows):
+        row.pop("idx", None)
+        if has_ids:
+            row["idx"] = number
+    for start in range(0, 160, rows_of_shard):
+        shard = rows[start : start + rows_of_shard]
+        if kind == "tsv":
+            bench.write(f"shards/{start:03}.tsv", as_table(draw, shard, "tsv", 0))
+        else:
+            bench.rows(f"shards/{start:03}.jsonl", shard)
+    again = []
+    chunk = chunked_reading.compile_chunk
+    monkeypatch.setattr(chunked_reading, "compile_chunk", lambda *given: again.append(given) or chunk(*given))
+    monkeypatch.setattr(compile, "executor_for", lambda *_: Direct(4))
+    bench.compile(bench.write("t.yaml", ONE), bench.folder / "shards", force=True)
+    assert again == []
+
+
 class Direct(Ahead):
     """Calls the task itself, past what a test has put in the place of its name."""
 

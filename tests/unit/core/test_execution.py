@@ -1,6 +1,7 @@
 """The ordered map of work items: its order, slots, failures, held and lost items, and how it ends."""
 
 import fcntl
+import gc
 import itertools
 import os
 import signal
@@ -98,6 +99,16 @@ def die_once(mark: Path) -> int:
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return 7
+
+
+def start_and_die_once(note: Path) -> int:
+    """Start a process that does not end with this one."""
+    if note.exists():
+        return 7
+    child = subprocess.Popen(["sleep", "60"])
+    note.write_text(str(child.pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
 
 
 def hold_for_others(file: Path) -> str:
@@ -220,6 +231,14 @@ def test_the_task_of_a_lost_process_runs_again_once(tmp_path, processes) -> None
     assert journal.running == 0
 
 
+def test_what_the_item_of_a_lost_process_has_started_is_ended_before_it_runs_again(
+    tmp_path, processes
+) -> None:
+    (result,) = processes.map([WorkItem("x", start_and_die_once, (tmp_path / "pid",))])
+    assert result.record == 7
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
 def test_items_that_wait_in_a_lost_worker_are_not_blamed() -> None:
     """Both workers die twice, each with an item waiting: that one runs to its end all the same."""
     names = ["kill", "kill", "good", "good", "kill", "kill", "good", "good"]
@@ -231,6 +250,22 @@ def test_items_that_wait_in_a_lost_worker_are_not_blamed() -> None:
         results = list(executor.map(items))
     assert [result.name for result in results] == names
     assert [result.error == "" for result in results] == [name == "good" for name in names]
+
+
+class Large:
+    """A value of which a worker is to have one at a time."""
+
+
+def count_large(value: Large) -> int:
+    return sum(isinstance(each, Large) for each in gc.get_objects() if each is not value)
+
+
+def test_a_worker_lets_go_of_a_common_value_that_is_gone_here(processes) -> None:
+    others = []
+    for _ in range(4):
+        (result,) = processes.map([WorkItem("x", count_large, (Common(Large()),))])
+        others.append(result.record)
+    assert others == [0] * 4
 
 
 class Heavy:

@@ -2,9 +2,11 @@
 
 import contextlib
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 
@@ -97,3 +99,16 @@ def test_a_node_reports_each_path_that_it_does_not_see(tmp_path, monkeypatch) ->
     check_facts(size, ("a.jsonl has 4 bytes", "5"))
     check_facts(missing, ("b.jsonl", "No such file"))
     check_facts(output, (str(tmp_path), "all nodes share"))
+
+
+@pytest.mark.parametrize("has_module", [True, False])
+def test_a_ray_without_the_private_function_that_is_replaced_is_left_as_it_is(
+    monkeypatch, has_module
+) -> None:
+    private = ModuleType("ray._private")
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
+    monkeypatch.setitem(sys.modules, "ray._private", private)
+    if has_module:
+        private.worker = ModuleType("ray._private.worker")
+    ray_cluster._silence_lost_workers()
+    assert not hasattr(getattr(private, "worker", None), "listen_error_messages")
