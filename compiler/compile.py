@@ -11,6 +11,7 @@ from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read.inputs import Input, find_sources, hashing
 from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Executor, InThisProcess
 from tuneyard.core.execution_options import executor_of
 from tuneyard.core.files import staging
@@ -22,10 +23,19 @@ def executor_for(request: CompileRequest, inputs: Sequence[Input]) -> Executor:
     """Where the tasks of a compile run.
 
     Rows that are streamed from a hub, and the first rows of a file (`limit`), are read in this process: how
-    many there are is known only on the way.
+    many there are is known only on the way. `RequestError` if other workers were asked for then.
     """
     paths = [item.path for item in inputs]
-    if request.limit is not None or any(not isinstance(path, Path) for path in paths):
+    in_turn = ""
+    if request.limit is not None:
+        in_turn = f"--limit {request.limit} reads the first rows in one process"
+    elif any(not isinstance(path, Path) for path in paths):
+        in_turn = "rows that are streamed from a hub are read in one process"
+    if in_turn:
+        if request.ray is not None:
+            raise RequestError(f"{in_turn}: leave --ray {request.ray} out")
+        if request.workers not in (None, 1):
+            raise RequestError(f"{in_turn}: leave --workers {request.workers} out")
         return InThisProcess()
     default = 1
     if sum(path.stat().st_size for path in paths if isinstance(path, Path)) >= SEVERAL_PAY:

@@ -93,6 +93,16 @@ def test_wrong_requests_exit_2_in_one_line(here, tmp_path):
         assert says in done.stderr and len(done.stderr.splitlines()) <= 4
 
 
+@pytest.mark.parametrize("command", ["compile", "check"])
+@pytest.mark.parametrize(("option", "value"), [("--ray", "nowhere:1"), ("--workers", 2)])
+def test_other_workers_are_refused_where_one_process_reads(here, tmp_path, command, option, value):
+    out = ("--out", tmp_path / "out") if command == "compile" else ()
+    limited = (command, "rte", "--source", GOOD / "rte", "--limit", 3, *out)
+    done = here(cli, *limited, option, value, code=2)
+    assert f"leave {option} {value} out" in done.stderr and not (tmp_path / "out").exists()
+    here(cli, *limited, "--workers", 1)
+
+
 PLAIN = """about: a
 columns: {q: [q], a: {names: [a], is: answer}}
 MORE
