@@ -262,7 +262,7 @@ class _WorkerProcesses(Executor):
         if reason.startswith("was ended by"):
             result = queue.settle_lost(attempt, reason, output, observer)
         else:  # an error of the item, which would come again
-            reply = CallResult(error=no_reply(reason, output), exit_code=1)
+            reply = CallResult(error=no_reply(reason, output), exit_code=1, is_lost=True)
             result = queue.settle(attempt, reply, output, observer)
         if result is None:
             return []

@@ -326,10 +326,11 @@ class RayCluster(Executor):
             self._actors.ended(reference, is_lost=True)
             takes = attempt.item.resources.memory / 1e9
             error = (
-                f"{attempt.item.name}: Ray ended it since its node ran out of memory (it asked for "
-                f"{takes:.1f} GB); use smaller items, or nodes with more memory"
+                f"Ray ended its process since its node ran out of memory (it asked for {takes:.1f} GB); use "
+                "smaller items, or nodes with more memory"
             )
-            return queue.settle(attempt, CallResult(error=error, exit_code=1), "", observer)
+            failure = CallResult(error=error, exit_code=1, is_lost=True)
+            return queue.settle(attempt, failure, "", observer)
         except lost as error:
             self._actors.ended(reference, is_lost=True)
             reason = f"was lost with its worker or node ({type(error).__name__})"
@@ -337,7 +338,7 @@ class RayCluster(Executor):
         except exceptions.RayError as error:
             self._actors.ended(reference, is_lost=not isinstance(error, exceptions.RayTaskError))
             lines = [line for line in str(error).splitlines() if line.strip()]
-            failure = CallResult(error=f"its task failed: {lines[-1].strip()}", exit_code=1)
+            failure = CallResult(error=f"its task failed: {lines[-1].strip()}", exit_code=1, is_lost=True)
             return queue.settle(attempt, failure, str(error), observer)
         return queue.settle(attempt, reply, output, observer)
 

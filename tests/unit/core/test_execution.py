@@ -212,6 +212,8 @@ def test_the_task_of_a_lost_process_runs_again_once(tmp_path, processes) -> None
     once, always = processes.map(items, journal)
     assert (once.record, once.error) == (7, "")
     assert "SIGKILL" in always.error
+    with pytest.raises(ContentError, match="^always: its process was ended by SIGKILL"):
+        always.record_or_raise()
     assert sorted(line for line in journal.lines if line.startswith("lost")) == [
         "lost always: was ended by SIGKILL",
         "lost once: was ended by SIGKILL",
@@ -376,6 +378,8 @@ def end_without_a_last_line(code: int) -> None:
 def test_the_reason_of_a_lost_process_is_its_last_line_with_text(processes) -> None:
     (result,) = processes.map([WorkItem("x", end_without_a_last_line, (3,))])
     assert result.error == "its process ended with exit code 3: the reason"
+    with pytest.raises(ContentError, match="^x: its process ended"):
+        result.record_or_raise()
 
 
 def test_a_worker_that_is_killed_between_maps_is_replaced(processes) -> None:
