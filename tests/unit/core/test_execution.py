@@ -428,6 +428,26 @@ with EXECUTORS[{kind!r}]() as executor:
         time.sleep(0.05)
 
 
+def test_an_interrupt_that_another_thread_receives_at_a_fork_ends_the_map() -> None:
+    """Python ignores what is raised in functions that libraries, such as logging, register for forks."""
+    code = """
+import os, signal, threading, time
+from tests.unit.core.test_execution import describe
+from tuneyard.core.execution import WorkItem
+from tuneyard.core.local_processes import ForkedProcesses
+other = threading.Thread(target=time.sleep, args=(60,), daemon=True)
+other.start()
+def interrupt():
+    signal.pthread_kill(other.ident, signal.SIGINT)
+    time.sleep(0.1)
+os.register_at_fork(before=interrupt)
+with ForkedProcesses(1) as executor:
+    list(executor.map([WorkItem("x", describe, (None, 0))]))
+"""
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.returncode == -signal.SIGINT and "ignored" not in process.stderr
+
+
 def test_both_options_at_once_are_refused_and_one_worker_is_this_process() -> None:
     with raises(RequestError, "--workers", "--ray"):
         executor_of(2, "auto")
