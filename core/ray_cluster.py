@@ -353,8 +353,9 @@ def _head_of(address: str) -> str:
             head = note.read_text(encoding="utf-8").strip()
         if not head:
             raise RequestError(
-                "--ray auto: no cluster runs on this machine and RAY_ADDRESS is not set; start one "
-                "(`ray start --head`), join one (`ray start --address=HOST:PORT`), or give its HOST:PORT"
+                f"--ray auto: RAY_ADDRESS is not set and no cluster is noted in {note}; start one "
+                "(`ray start --head`), join one (`ray start --address=HOST:PORT`), or give its HOST:PORT, as "
+                "for one with its own --temp-dir"
             )
     host, _, port = head.rpartition(":")
     if not host or "/" in host or not port.isdigit():
