@@ -258,7 +258,7 @@ class ChunkedReading:
             if self._is_large(file):
                 self._large.add(chunk.number)
                 continue
-            name = f"{file.display_path} from {file.span.start}"
+            name = f"{file.display_path} from line {file.span.first} on"
             yield WorkItem(name, compile_chunk, (self._common, chunk, carry))
 
     def _is_large(self, file: FilePart) -> bool:

@@ -91,16 +91,22 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class WorkResult:
-    """What an item returned, or why it failed. `output` is what its process printed."""
+    """What an item returned, or why it failed. `output` is what its process printed.
+
+    `is_lost`: the error is not of the item, but says how its process ended.
+    """
 
     name: str
     record: Any = None
     error: str = ""
     output: str = ""
     exit_code: int = 0
+    is_lost: bool = False
 
     def record_or_raise(self) -> Any:
         """The record. An item that failed raises its error here."""
+        if self.is_lost:
+            raise ContentError(f"{self.name}: {self.error}")
         if self.error and self.exit_code == RequestError.exit_code:
             raise RequestError(self.error)
         if self.error:
@@ -254,7 +260,7 @@ class WorkQueue:
             observer.held(name)
             self.put_back(attempt)
             return None
-        result = WorkResult(name, reply.record, reply.error, output, reply.exit_code)
+        result = WorkResult(name, reply.record, reply.error, output, reply.exit_code, reply.is_lost)
         observer.ended(result)
         return result
 
@@ -270,7 +276,7 @@ class WorkQueue:
         error = no_reply(reason, output)
         if "SIGKILL" in reason:
             error += "; was there too little memory?"
-        return self.settle(attempt, CallResult(error=error, exit_code=1), output, observer)
+        return self.settle(attempt, CallResult(error=error, exit_code=1, is_lost=True), output, observer)
 
 
 def no_reply(reason: str, output: str) -> str:
@@ -284,12 +290,16 @@ def no_reply(reason: str, output: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """What came of a call: a record, an error that a user can act on, or that it is for later."""
+    """What came of a call: a record, an error that a user can act on, or that it is for later.
+
+    `is_lost`: the call did not end, and the error says how its process did.
+    """
 
     record: Any = None
     error: str = ""
     exit_code: int = 0
     is_held: bool = False
+    is_lost: bool = False
 
 
 def call(function: Callable[..., object], arguments: Sequence[object]) -> CallResult:

@@ -15,12 +15,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import weakref
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import IO, Any, NoReturn
 
 from tuneyard.core.checkout import python_path
@@ -269,7 +270,7 @@ class _WorkerProcesses(Executor):
         if reason.startswith("was ended by"):
             result = queue.settle_lost(attempt, reason, output, observer)
         else:  # an error of the item, which would come again
-            reply = CallResult(error=no_reply(reason, output), exit_code=1)
+            reply = CallResult(error=no_reply(reason, output), exit_code=1, is_lost=True)
             result = queue.settle(attempt, reply, output, observer)
         if result is None:
             return []
@@ -337,19 +338,44 @@ class ForkedProcesses(_WorkerProcesses):
         sys.stderr.flush()
         parent = os.getpid()
         signals = {signal.SIGINT, signal.SIGTERM}
-        mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until the fork has its own handlers
-        try:
-            number = os.fork()
-            if number == 0:
-                _work_in_fork(parent, workers_end, output, signals)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask_before)
+        with _handled_later(signals):
+            mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until the fork has its handlers
+            try:
+                number = os.fork()
+                if number == 0:
+                    _work_in_fork(parent, workers_end, output, signals)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask_before)
         with contextlib.suppress(OSError):  # the fork does the same: whichever comes first
             os.setpgid(number, number)
         workers_end.close()
         worker = _Worker(slot, _Fork(number), connection, output)
         worker.values = set(Common.living)
         return worker
+
+
+@contextlib.contextmanager
+def _handled_later(signals: set[signal.Signals]) -> Iterator[None]:
+    """Handle signals at the end of a block, also those that reach another thread.
+
+    Python runs functions of its libraries around a fork and ignores what they raise. A handler that ran in
+    one of them could neither end this process nor let logging release its lock.
+    """
+    if threading.current_thread() is not threading.main_thread():  # handlers run in the main thread only
+        yield
+        return
+    received: list[int] = []
+    handlers = {}
+    for number in signals:
+        if signal.getsignal(number) is not None:  # None: a handler that Python did not set
+            handlers[number] = signal.signal(number, lambda each, _: received.append(each))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for each in received:
+            signal.raise_signal(each)
 
 
 def _work_in_fork(

@@ -325,10 +325,11 @@ class RayCluster(Executor):
             self._actors.ended(reference, is_lost=True)
             takes = attempt.item.resources.memory / 1e9
             error = (
-                f"{attempt.item.name}: Ray ended it since its node ran out of memory (it asked for "
-                f"{takes:.1f} GB); use smaller items, or nodes with more memory"
+                f"Ray ended its process since its node ran out of memory (it asked for {takes:.1f} GB); use "
+                "smaller items, or nodes with more memory"
             )
-            return queue.settle(attempt, CallResult(error=error, exit_code=1), "", observer)
+            failure = CallResult(error=error, exit_code=1, is_lost=True)
+            return queue.settle(attempt, failure, "", observer)
         except lost as error:
             self._actors.ended(reference, is_lost=True)
             reason = f"was lost with its worker or node ({type(error).__name__})"
@@ -336,7 +337,7 @@ class RayCluster(Executor):
         except exceptions.RayError as error:
             self._actors.ended(reference, is_lost=not isinstance(error, exceptions.RayTaskError))
             lines = [line for line in str(error).splitlines() if line.strip()]
-            failure = CallResult(error=f"its task failed: {lines[-1].strip()}", exit_code=1)
+            failure = CallResult(error=f"its task failed: {lines[-1].strip()}", exit_code=1, is_lost=True)
             return queue.settle(attempt, failure, str(error), observer)
         return queue.settle(attempt, reply, output, observer)
 
@@ -364,8 +365,9 @@ def _head_of(address: str) -> str:
             head = note.read_text(encoding="utf-8").strip()
         if not head:
             raise RequestError(
-                "--ray auto: no cluster runs on this machine and RAY_ADDRESS is not set; start one "
-                "(`ray start --head`), join one (`ray start --address=HOST:PORT`), or give its HOST:PORT"
+                f"--ray auto: RAY_ADDRESS is not set and no cluster is noted in {note}; start one "
+                "(`ray start --head`), join one (`ray start --address=HOST:PORT`), or give its HOST:PORT, as "
+                "for one with its own --temp-dir"
             )
     host, _, port = head.rpartition(":")
     if not host or "/" in host or not port.isdigit():

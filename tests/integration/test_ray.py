@@ -43,7 +43,7 @@ from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.dataset import files_of_audit, verify
 from tuneyard.compiler.verify.report import as_json
 from tuneyard.core import ray_cluster
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Common, InThisProcess, Resources, WorkItem
 from tuneyard.core.ray_cluster import RayCluster
 from tuneyard.eval import nli
@@ -166,8 +166,10 @@ def test_a_node_that_runs_out_of_memory_and_one_that_leaves(nodes, executor, tmp
     there = Resources(memory=LARGE)
     wait_for_workers(executor, there, 1)
     (result,) = executor.map([WorkItem("thirsty", slot_after, (30,), resources=there)])
-    check_facts(result.error, ("thirsty", "400.0 GB", "memory"))
+    check_facts(result.error, ("400.0 GB", "memory"))
     assert result.exit_code == 1
+    with pytest.raises(ContentError, match="^thirsty: Ray ended its process"):
+        result.record_or_raise()
     nodes.remove_node(thirsty, allow_graceful=False)
     wait_for_workers(executor, Resources(), 2)
     leaving = nodes.add_node(**options, memory=SMALL)

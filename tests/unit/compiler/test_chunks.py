@@ -419,7 +419,7 @@ def test_a_chunk_that_kills_every_worker_is_named_and_publishes_nothing(bench, s
     bench.compile(spec, source)
     before = written(bench)
     monkeypatch.setattr(chunked_reading, "compile_chunk", die)
-    with pytest.raises(ContentError, match="SIGKILL"):
+    with pytest.raises(ContentError, match=r"train\.jsonl from line \d+ on: .* SIGKILL"):
         bench.compile(spec, source, force=True, workers=2)
     assert written(bench) == before and [path.name for path in bench.out.iterdir() if path.is_dir()] == ["t"]
 

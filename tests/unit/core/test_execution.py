@@ -223,6 +223,8 @@ def test_the_task_of_a_lost_process_runs_again_once(tmp_path, processes) -> None
     once, always = processes.map(items, journal)
     assert (once.record, once.error) == (7, "")
     assert "SIGKILL" in always.error
+    with pytest.raises(ContentError, match="^always: its process was ended by SIGKILL"):
+        always.record_or_raise()
     assert sorted(line for line in journal.lines if line.startswith("lost")) == [
         "lost always: was ended by SIGKILL",
         "lost once: was ended by SIGKILL",
@@ -368,8 +370,16 @@ def test_a_task_that_another_process_holds_is_taken_when_it_is_free(
 
         def held(self, name: str) -> None:
             super().held(name)
-            holder.kill()
-            holder.wait()
+            self.release_if_asked_and_alone()
+
+        def ended(self, result: WorkResult) -> None:
+            super().ended(result)
+            self.release_if_asked_and_alone()
+
+        def release_if_asked_and_alone(self) -> None:
+            if {"held held", "end other"} <= set(self.lines):
+                holder.kill()
+                holder.wait()
 
     held = WorkItem("held", hold_for_others, (lock,))
     if asks:
@@ -412,6 +422,8 @@ def end_without_a_last_line(code: int) -> None:
 def test_the_reason_of_a_lost_process_is_its_last_line_with_text(processes) -> None:
     (result,) = processes.map([WorkItem("x", end_without_a_last_line, (3,))])
     assert result.error == "its process ended with exit code 3: the reason"
+    with pytest.raises(ContentError, match="^x: its process ended"):
+        result.record_or_raise()
 
 
 def test_a_worker_that_is_killed_between_maps_is_replaced(processes) -> None:
@@ -458,6 +470,26 @@ with EXECUTORS[{kind!r}]() as executor:
     while any(alive(number) for number in started):
         assert time.monotonic() < deadline, "an item outlived the map"
         time.sleep(0.05)
+
+
+def test_an_interrupt_that_another_thread_receives_at_a_fork_ends_the_map() -> None:
+    """Python ignores what is raised in functions that libraries, such as logging, register for forks."""
+    code = """
+import os, signal, threading, time
+from tests.unit.core.test_execution import describe
+from tuneyard.core.execution import WorkItem
+from tuneyard.core.local_processes import ForkedProcesses
+other = threading.Thread(target=time.sleep, args=(60,), daemon=True)
+other.start()
+def interrupt():
+    signal.pthread_kill(other.ident, signal.SIGINT)
+    time.sleep(0.1)
+os.register_at_fork(before=interrupt)
+with ForkedProcesses(1) as executor:
+    list(executor.map([WorkItem("x", describe, (None, 0))]))
+"""
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.returncode == -signal.SIGINT and "ignored" not in process.stderr
 
 
 def test_both_options_at_once_are_refused_and_one_worker_is_this_process() -> None:

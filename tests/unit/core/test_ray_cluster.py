@@ -56,7 +56,7 @@ def test_an_address_of_another_form_is_refused(address) -> None:
 def test_auto_takes_the_variable_then_the_cluster_of_this_machine(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with raises(RequestError, "--ray auto", "ray start --head"):
+    with raises(RequestError, "--ray auto", "ray_current_cluster", "ray start --head", "--temp-dir"):
         RayCluster("auto")
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1\n")
