@@ -13,12 +13,15 @@ import secrets
 import signal
 import socket
 import tempfile
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import click
 
 from tuneyard.core.checkout import ROOT, python_path, version
 from tuneyard.core.errors import RequestError, describe_os_error, need
@@ -121,6 +124,10 @@ class RayCluster(Executor):
         _silence_lost_workers()
         handler = signal.getsignal(signal.SIGTERM)
         variables = {"PYTHONPATH": python_path(), "TQDM_DISABLE": "1"}
+        hint = f"--ray {self._head}: the head answers; waiting for this machine's node (`ray start`) …"
+        slow = threading.Timer(ANSWERS_WITHIN, click.echo, (hint,), {"err": True})
+        slow.daemon = True
+        slow.start()
         try:
             ray.init(
                 address=self._head,
@@ -134,6 +141,8 @@ class RayCluster(Executor):
                 f"--ray {self._head}: cannot join the cluster: {first_line}; this machine must be one of its "
                 f"nodes (`ray start --address={self._head}`), with the same Ray and Python"
             ) from error
+        finally:
+            slow.cancel()
         signal.signal(signal.SIGTERM, handler)  # Ray has its own, whose exit code is 15
         self._remote_run: Any = ray.remote(
             _run

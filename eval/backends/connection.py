@@ -15,6 +15,8 @@ from concurrent.futures import wait as wait_for_futures
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+import click
+
 from tuneyard.core.errors import RequestError, one_line
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Throttle:
         self.in_flight = 0
         self.highest = 0
         self._overloaded = False
+        self._is_reached = True
         self._last_answer = -math.inf
         self._failure: RequestError | None = None
         self._changed = threading.Condition()
@@ -103,6 +106,12 @@ class Throttle:
         with self._changed:
             self._overloaded = True
             self.limit = max(self.limit / 2, 1.0)
+
+    def unreached(self) -> bool:
+        """Note that nobody listens at the address. True the first time: the user is told once."""
+        with self._changed:
+            is_news, self._is_reached = self._is_reached, False
+        return is_news
 
     def silence(self, since: float) -> float:
         """Seconds without any answer, from a time of the monotonic clock on."""
@@ -236,6 +245,10 @@ class Connection:
                         break
                 except ConnectError as error:
                     problem = f"{type(error).__name__}: {error}; is the server running at this address?"
+                    if self.throttle.unreached():
+                        click.echo(
+                            f"{self.url}: {one_line(problem)} Trying again for {sum(WAITS):.0f} s …", err=True
+                        )
                 except (OSError, HTTPError, InvalidURL) as error:
                     problem = f"{type(error).__name__}: {error}"
                 except ValueError as error:

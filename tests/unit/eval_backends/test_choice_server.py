@@ -2,6 +2,7 @@
 
 import json
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -421,3 +422,15 @@ def test_the_throttle_starts_low_grows_and_is_bounded() -> None:
     throttle.answered()
     throttle.answered()
     assert throttle.limit == 2.5  # by one with each `limit` answers
+
+
+def test_an_address_where_nobody_listens_is_said_at_once_and_only_once(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(connecting, "WAITS", (0.01, 0.01))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    nobody = Connection(f"http://127.0.0.1:{port}/v1", 1.0)
+    for _ in range(2):
+        with pytest.raises(RequestError, match="no answer in 3 tries"):
+            opened(nobody)
+    said = [line for line in capsys.readouterr().err.splitlines() if f":{port}" in line]
+    assert len(said) == 1 and "Connection refused" in said[0]
