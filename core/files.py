@@ -324,11 +324,13 @@ def _drop_empty(folders: Sequence[Path]) -> None:
 
 def publish(staged: Path, target: Path) -> None:
     """Replace `target` by a staged folder or file, synced. The caller holds `locked(target.parent)`."""
-    for path in (staged, *staged.rglob("*")):
+    paths = [staged, *staged.rglob("*")]
+    for path in paths:
         if path.is_file():
             with named(path), path.open("rb") as file:
                 os.fsync(file.fileno())
-        elif path.is_dir():
+    for path in reversed(paths):  # a folder after what is in it
+        if path.is_dir():
             sync_folder(path)
     if staged.is_file() or not target.exists():
         staged.replace(target)

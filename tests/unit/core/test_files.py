@@ -242,8 +242,8 @@ def test_a_folder_is_on_the_disk_with_all_its_files_before_it_is_published(
         with files.locked(target.parent):
             files.publish(stage, target)
     assert sorted(steps[:2]) == ["sync one", "sync two"]
-    assert steps[2].startswith("sync .set.")
-    assert steps[3:] == [*([] if old else ["rename to set"]), "sync in"]
+    assert steps[2] == "sync below" and steps[3].startswith("sync .set.")
+    assert steps[4:] == [*([] if old else ["rename to set"]), "sync in"]
 
 
 def test_a_lock_keeps_others_out_until_it_is_given_back(tmp_path: Path) -> None:
