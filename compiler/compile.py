@@ -1,6 +1,5 @@
 """One compile: find the sources, check the registry, take the rows through the pipeline, publish."""
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Executor, InThisProcess
 from tuneyard.core.execution_options import executor_of
 from tuneyard.core.files import staging
+from tuneyard.core.machine_limits import available_cores
 
 SEVERAL_PAY = 1 << 25  # bytes of the sources from which several processes pay
 
@@ -39,7 +39,7 @@ def executor_for(request: CompileRequest, inputs: Sequence[Input]) -> Executor:
         return InThisProcess()
     default = 1
     if sum(path.stat().st_size for path in paths if isinstance(path, Path)) >= SEVERAL_PAY:
-        default = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        default = available_cores()
     return executor_of(request.workers, request.ray, default)
 
 

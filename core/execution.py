@@ -232,9 +232,14 @@ class WorkQueue:
         self._held.append(attempt)
         self._held.sort(key=lambda held: held.place)
 
-    def pause(self) -> None:
-        """Wait until the items that are held back may be asked again."""
+    def waits_for_held(self, observer: Observer) -> bool:
+        """Wait until the items that are held back may be asked again. False if there are none."""
+        held = self.held_names()
+        if not held:
+            return False
+        observer.waiting(held)
         time.sleep(HELD_EVERY)
+        return True
 
     def held_names(self) -> list[str]:
         """Names of the items that are held back."""
@@ -329,11 +334,8 @@ class InThisProcess(Executor):
         while True:
             attempt = queue.next_free()
             if attempt is None:
-                held = queue.held_names()
-                if not held:
+                if not queue.waits_for_held(observer):
                     return
-                observer.waiting(held)
-                queue.pause()
                 continue
             item = attempt.item
             observer.started(item.name, None)

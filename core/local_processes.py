@@ -181,11 +181,8 @@ class _WorkerProcesses(Executor):
             while True:
                 self._hand_out(queue, observer)
                 if not self._busy():
-                    held = queue.held_names()
-                    if not held:
+                    if not queue.waits_for_held(observer):
                         return
-                    observer.waiting(held)
-                    queue.pause()
                     continue
                 for worker in self._ready(has_held=bool(queue.held_names())):
                     for attempt, result in self._results_of(worker, queue, observer):

@@ -19,6 +19,14 @@ class _Process:
         return function(task)
 
 
+def options_of(resources: Resources) -> dict[str, Any]:
+    """What a task or an actor takes of a node, in Ray's words."""
+    options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+    if resources.memory:
+        options["memory"] = resources.memory
+    return options
+
+
 @dataclass(slots=True)
 class _Actor:
     """A process with its resources, and the reference of the task that it runs."""
@@ -49,10 +57,8 @@ class Actors:
     def _start(self, resources: Resources) -> _Actor:
         import ray
 
-        options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_restarts": 0}
-        if resources.memory:
-            options["memory"] = resources.memory
-        actor = _Actor(ray.remote(**options)(_Process).remote(), resources)
+        options = options_of(resources)
+        actor = _Actor(ray.remote(max_restarts=0, **options)(_Process).remote(), resources)
         self._actors.append(actor)
         return actor
 

@@ -41,7 +41,7 @@ from tuneyard.core.execution import (
     call,
 )
 from tuneyard.core.files import existing
-from tuneyard.core.ray_actors import Actors
+from tuneyard.core.ray_actors import Actors, options_of
 
 ANSWERS_WITHIN = 5.0  # seconds in which the head must answer
 _PROBED_WITHIN = 120.0  # seconds in which every node must have run its first task: a worker starts in seconds
@@ -144,9 +144,7 @@ class RayCluster(Executor):
         finally:
             slow.cancel()
         signal.signal(signal.SIGTERM, handler)  # Ray has its own, whose exit code is 15
-        self._remote_run: Any = ray.remote(
-            _run
-        )  # one for all items: each is a kind of task for the scheduler
+        self._remote_run: Any = ray.remote(_run)  # once: each is a kind of task for the scheduler
 
     def close(self) -> None:
         """Leave the cluster. Ray ends the workers of a driver that has left."""
@@ -256,11 +254,8 @@ class RayCluster(Executor):
             while True:
                 self._hand_out(queue, running, observer, cluster)
                 if not running:
-                    held = queue.held_names()
-                    if not held:
+                    if not queue.waits_for_held(observer):
                         return
-                    observer.waiting(held)
-                    queue.pause()
                     continue
                 first_done, _ = ray.wait(list(running), num_returns=1, timeout=_POLL_EVERY)
                 if not first_done:
@@ -308,10 +303,8 @@ class RayCluster(Executor):
         takes = item.resources
         if takes.stays:
             return self._actors.submit(takes, _run, task)
-        options: dict[str, Any] = {"num_cpus": takes.cpus, "num_gpus": takes.gpus, "max_retries": 0}
-        if takes.memory:
-            options["memory"] = takes.memory
-        return self._remote_run.options(name=item.name, **options).remote(task)
+        options = options_of(takes)
+        return self._remote_run.options(name=item.name, max_retries=0, **options).remote(task)
 
     def _result_of(
         self, reference: Any, attempt: Attempt, queue: WorkQueue, observer: Observer
@@ -469,7 +462,7 @@ def _cancel(references: list[Any]) -> None:
 
 
 def _answer(questions: _Questions) -> _Node:
-    """WorkAnswer on a node."""
+    """Answer the questions on a node."""
     problems = []
     if Path(questions.folder).is_dir():
         os.chdir(questions.folder)

@@ -4,7 +4,6 @@ Batches of rows are audited by as many processes as there are cores, each a fork
 the nodes of a cluster, each of which loads the rows itself.
 """
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 from tuneyard.core import answers
 from tuneyard.core.execution import Common, WorkItem
+from tuneyard.core.machine_limits import available_cores
 
 FIRST = 1000  # places kept of each finding
 MANY = 4_000_000  # bytes of rows from which on a second process is worth its start
@@ -86,7 +86,7 @@ def workers_for(size: int) -> int:
     """The number of processes to read and audit a file of `size` bytes with."""
     if size < MANY or not sys.platform.startswith("linux"):
         return 1
-    return min(len(os.sched_getaffinity(0)), MOST)
+    return min(available_cores(), MOST)
 
 
 def audit_items(function: Callable[..., Audit], source: Common, starts: range) -> Iterator[WorkItem]:

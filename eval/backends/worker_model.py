@@ -11,6 +11,7 @@ from pathlib import Path
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.execution import Executor, Resources, Slot, WorkItem, once_per_worker
+from tuneyard.core.machine_limits import available_cores
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.load import (
     WEIGHTS,
@@ -91,7 +92,7 @@ def worker_slots(count: int) -> list[Slot]:
     """
     gpus = _gpus()
     if not gpus:
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // count))
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, available_cores() // count))
         return [Slot(f"worker {number}", {"OMP_NUM_THREADS": threads}) for number in range(1, count + 1)]
     if count > len(gpus):
         raise RequestError(

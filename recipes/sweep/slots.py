@@ -3,7 +3,6 @@
 On this machine that is a slot. On a Ray cluster it is what a point takes of a node.
 """
 
-import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ from pathlib import Path
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.execution import Executor, InThisProcess, Resources, Slot
 from tuneyard.core.local_processes import LocalProcesses
+from tuneyard.core.machine_limits import available_cores, available_memory
 from tuneyard.core.ray_cluster import RayCluster
 from tuneyard.recipes.hardware import Machine, machine, visible_gpus
 from tuneyard.recipes.recipe import Recipe
 
 THREADS = "OMP_NUM_THREADS"
-CGROUP = Path("/sys/fs/cgroup")  # limits of a container (cgroup v2)
 # Bytes of a training on a CPU: torch and LLaMA-Factory (1.2 GB measured), and the weights in fp32 from a file
 # in bf16, with gradients and activations.
 PROGRAM, OF_WEIGHTS = 1.5e9, 3
@@ -99,13 +98,13 @@ def _cpu_slots(recipes: Sequence[Recipe]) -> list[Slot]:
 
     OMP_NUM_THREADS, if it is set, is the number of cores of each.
     """
-    cores = _available_cores()
+    cores = available_cores()
     most = min(len(recipes), cores)
     threads_set = os.environ.get(THREADS, "")
     if threads_set.isdigit() and int(threads_set) > 0:
         most = min(most, max(1, cores // int(threads_set)))
     memory = max(_memory_of_a_point(recipe) for recipe in recipes)
-    count = max(1, min(most, int(_available_memory() / memory)))
+    count = max(1, min(most, int(available_memory() / memory)))
     if count == 1:
         return [Slot("CPU", {})]
     variables = {THREADS: threads_set or str(cores // count)}
@@ -117,49 +116,3 @@ def _memory_of_a_point(recipe: Recipe) -> float:
     folder = Path(recipe.text("model_name_or_path"))
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     return PROGRAM + OF_WEIGHTS * weights
-
-
-def _available_cores() -> int:
-    """Cores that this process may use."""
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        cores = len(os.sched_getaffinity(0))
-    quota = _limits("cpu.max")
-    if len(quota) == 2:
-        cores = min(cores, max(1, quota[0] // quota[1]))
-    return cores
-
-
-def _available_memory() -> float:
-    """Bytes of memory that programs can still take, roughly."""
-    available = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with contextlib.suppress(OSError):  # on macOS
-        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-            name, _, amount = line.partition(":")
-            if name == "MemAvailable":
-                available = float(amount.split()[0]) * 1024
-    limit, used = _limits("memory.max"), _limits("memory.current")
-    if limit and used:
-        available = min(available, limit[0] - used[0] + _cached_files())
-    return available
-
-
-def _cached_files() -> int:
-    """Bytes in the control group that only cache files. They count as used, and programs can take them."""
-    with contextlib.suppress(OSError):
-        for line in (CGROUP / "memory.stat").read_text(encoding="utf-8").splitlines():
-            name, _, amount = line.partition(" ")
-            if name == "inactive_file":
-                return int(amount)
-    return 0
-
-
-def _limits(name: str) -> list[int]:
-    """Numbers in a file of the control group; [] without a limit."""
-    try:
-        words = (CGROUP / name).read_text(encoding="utf-8").split()
-    except OSError:
-        return []
-    if not all(word.isdigit() for word in words):  # max
-        return []
-    return [int(word) for word in words]

@@ -264,7 +264,7 @@ def test_two_processes_find_what_one_finds(sets, monkeypatch):
     settings = {"cutoff_len": 120, "preprocessing_batch_size": 2}
     alone = as_json(sets.audit(rows, **settings))
     monkeypatch.setattr(audit, "MANY", 0)
-    monkeypatch.setattr(audit.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     assert as_json(sets.audit(rows, **settings)) == alone
     assert alone["counts"] == {"W414": 1, "W415": 1, "W417": 1} and alone["tokens"]["rows"] == len(rows)
 
@@ -296,7 +296,7 @@ def test_shards_of_a_compile_are_all_loaded_in_whatever_order(sets, monkeypatch)
 
 def test_a_killed_process_is_said(sets, monkeypatch):
     monkeypatch.setattr(audit, "MANY", 0)
-    monkeypatch.setattr(audit.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(learned.AnswersAuditor, "audit", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with raises(ContentError, "rows 1 to", "SIGKILL", "too little memory"):
         sets.audit(ROWS)

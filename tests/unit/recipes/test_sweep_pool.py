@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.messages import check_facts, raises
 from tests.unit.recipes.test_launch import alive
+from tuneyard.core import machine_limits
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Slot
 from tuneyard.recipes import hardware
@@ -247,10 +248,10 @@ def test_a_listed_command_scores_under_the_lock_of_its_folder(recipe: Path) -> N
 @pytest.fixture
 def cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine with 8 cores and no GPU."""
-    monkeypatch.setattr(slots, "CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(machine_limits, "CGROUP", tmp_path / "cgroup")
     monkeypatch.setattr(hardware, "find_gpus", list)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(slots, "_available_memory", lambda: 64e9)
+    monkeypatch.setattr(slots, "available_memory", lambda: 64e9)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
@@ -303,7 +304,7 @@ def test_without_a_gpu_the_points_share_the_cores(
     cores, monkeypatch, tmp_path, count, threads, memory, expected
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    monkeypatch.setattr(slots, "_available_memory", lambda: memory)
+    monkeypatch.setattr(slots, "available_memory", lambda: memory)
     found: list[Slot] = slots.slots_of(points(tmp_path, count), 1)
     assert (len(found), found[0].environment.get("OMP_NUM_THREADS")) == expected
 
@@ -317,12 +318,12 @@ def test_a_container_has_fewer_cores_and_less_memory(cores, monkeypatch, tmp_pat
     (tmp_path / "cgroup/cpu.max").write_text("max 100000\n")
     assert len(slots.slots_of(points(tmp_path, 9), 1)) == 8
     monkeypatch.undo()
-    monkeypatch.setattr(slots, "CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(machine_limits, "CGROUP", tmp_path / "cgroup")
     (tmp_path / "cgroup/memory.max").write_text("1000000")
     (tmp_path / "cgroup/memory.current").write_text("400000")
-    assert slots._available_memory() == 600_000
+    assert machine_limits.available_memory() == 600_000
     (tmp_path / "cgroup/memory.stat").write_text("anon 100000\ninactive_file 250000\nactive_file 50000\n")
-    assert slots._available_memory() == 850_000
+    assert machine_limits.available_memory() == 850_000
 
 
 def test_a_recipe_for_cpus_takes_no_gpu(cores, monkeypatch, tmp_path) -> None:

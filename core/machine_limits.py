@@ -1,0 +1,53 @@
+"""What this process may use of its machine: cores and memory, within the limits of a container."""
+
+import contextlib
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")  # limits of a container (cgroup v2)
+
+
+def available_cores() -> int:
+    """Cores that this process may use: fewer than the machine has if they or its container are limited."""
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        cores = len(os.sched_getaffinity(0))
+    quota = _limits("cpu.max")
+    if len(quota) == 2:
+        cores = min(cores, max(1, quota[0] // quota[1]))
+    return cores
+
+
+def available_memory() -> float:
+    """Bytes of memory that programs can still take, roughly."""
+    available = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError):  # on macOS
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+            name, _, amount = line.partition(":")
+            if name == "MemAvailable":
+                available = float(amount.split()[0]) * 1024
+    limit, used = _limits("memory.max"), _limits("memory.current")
+    if limit and used:
+        available = min(available, limit[0] - used[0] + _cached_files())
+    return available
+
+
+def _cached_files() -> int:
+    """Bytes in the control group that only cache files. They count as used, and programs can take them."""
+    with contextlib.suppress(OSError):
+        for line in (CGROUP / "memory.stat").read_text(encoding="utf-8").splitlines():
+            name, _, amount = line.partition(" ")
+            if name == "inactive_file":
+                return int(amount)
+    return 0
+
+
+def _limits(name: str) -> list[int]:
+    """Numbers in a file of the control group; [] without a limit."""
+    try:
+        words = (CGROUP / name).read_text(encoding="utf-8").split()
+    except OSError:
+        return []
+    if not all(word.isdigit() for word in words):  # max
+        return []
+    return [int(word) for word in words]
