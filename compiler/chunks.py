@@ -24,7 +24,8 @@ from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.retyped import LINES, RetypedWatch
 from tuneyard.compiler.lint.row_checks import Lint
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import read, reading
+from tuneyard.compiler.read import read_unsettled, reading
+from tuneyard.compiler.read.row_limit import within_limit
 from tuneyard.compiler.read.spans import OpenRecordError, Span
 from tuneyard.compiler.read.stream import Readable
 from tuneyard.compiler.rows import Batch
@@ -249,18 +250,23 @@ class _ChunkTask:
         failed_before = checker.failed
         bad_before, bad_files_before = problems.bad_rows, problems.bad_files
         room = self.job.limit - result.read
-        rows_read = column_missing = 0
-        for rows in read(file.path, file.display_path, self.source, problems, self.chunk.part, span):
-            if room - rows_read < len(rows.lines):
-                rows = rows.head(room - rows_read)
-            rows_read += len(rows.lines)
-            batch = checker.check(rows)
-            if batch is None:  # reading goes on, for the counts
-                column_missing += len(rows.lines)
-            else:
+        rows_read = settled = column_missing = 0
+        part = self.chunk.part
+        for rows in read_unsettled(file.path, file.display_path, self.source, problems, part, span):
+            count = within_limit(room - rows_read - settled, problems, rows.prefix, rows.lines)
+            if count < len(rows.lines):
+                rows = rows.head(count)
+            rows_read += count
+            batch = checker.check(rows) if count else None
+            if batch is not None:
                 self._keep(batch, "idx" in checker.sources, files)
-            if rows_read == room or result.kept >= self.chunk.enough:
+            else:  # reading goes on, for the counts
+                column_missing += count
+            problems.settle()
+            settled = problems.bad_rows - bad_before - checker.bad
+            if rows_read + settled >= room or result.kept >= self.chunk.enough:
                 break
+        within_limit(room - rows_read - settled, problems)
         problems.settle()
         unreadable = problems.bad_rows - bad_before - checker.bad
         result.read += rows_read + unreadable

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import islice, starmap
@@ -119,6 +119,22 @@ class Problems:
         if self.rejected and rows:
             with named(self.rejected), self.rejected.open("ab") as rejected:
                 rejected.writelines(starmap(_rejected_line, rows))
+
+    def unsettled_rows(self) -> list[str]:
+        """The places of the bad rows since the problems were settled last."""
+        return [problems[0].place for problems, row in self._fresh if row is not _NO_ROW]
+
+    def take_back(self, places: Container[str]) -> None:
+        """Forget bad rows that are not settled: they are beyond the rows that are to be read."""
+        fresh = []
+        for problems, row in self._fresh:
+            if row is _NO_ROW or problems[0].place not in places:
+                fresh.append((problems, row))
+            else:
+                self.bad_rows -= 1
+                self.counts.subtract(problem.code for problem in problems)
+        self._fresh = fresh
+        self.counts += Counter()  # drops the codes that are left without a problem
 
     def join(self, other: "Problems") -> None:
         """Add the problems of the rows that come next, which another process may have found."""

@@ -197,6 +197,17 @@ def read(
     `split` names the rows to read from a file that has those of several splits (`rows:` of a source).
     `span` is the part to read, as `spans_of` found it. `OpenRecordError` if it ends inside a record.
     """
+    yield from read_unsettled(path, display_path, source, problems, split, span)
+    problems.settle()
+
+
+def read_unsettled(
+    path: Readable, display_path: str, source: Source, problems: Problems, split: str, span: Span = WHOLE
+) -> Iterator[Rows]:
+    """As `read`, but the caller settles the problems after each batch and at the end.
+
+    It may take back unreadable rows until then.
+    """
     kind = suffix(path)
     file_reader = find_reader(kind, display_path)
     encoding = source.encoding if file_reader.text else "utf-8"
@@ -209,4 +220,3 @@ def read(
         problems.bad_file(Problem("E001", display_path, str(error), hint=error.hint))
     except DamagedError as error:
         problems.bad_file(Problem("E004", display_path, str(error), hint=GET_AGAIN))
-    problems.settle()

@@ -1,0 +1,62 @@
+"""`--limit N`: the first N rows of each split, whether they can be read or not."""
+
+import json
+
+import pytest
+
+from tuneyard.compiler.read import jsons, stream
+
+SPEC = """
+about: a test
+columns: {question: [question], answer: {names: [answer], is: answer}}
+write: [{dataset: t, file: t.jsonl, format: alpaca, instruction: "{question}", output: "{answer}"}]
+"""
+UNREADABLE = {2, 3, 11, 12, 13, 14, 15, 16, 29}  # numbers of rows, from 0
+ROWS = 30
+
+
+def objects(number):
+    if number in UNREADABLE:
+        return '{"question": "a key", "question": "twice"}'
+    return json.dumps({"question": f"q {number}", "answer": "a"})
+
+
+def cells(number, delimiter):
+    return delimiter.join(["q", "a", "too many"] if number in UNREADABLE else [f"q {number}", "a"])
+
+
+FILES = {
+    "a.jsonl": lambda: "".join(f"{objects(number)}\n" for number in range(ROWS)),
+    "a.json": lambda: "[" + ",\n".join(map(objects, range(ROWS))) + "]",
+    "line.json": lambda: "[" + ",".join(map(objects, range(ROWS))) + "]",
+    "inside.json": lambda: '{"data": [' + ", ".join(map(objects, range(ROWS))) + "]}",
+    "a.csv": lambda: "question,answer\n" + "".join(f"{cells(number, ',')}\n" for number in range(ROWS)),
+    "a.tsv": lambda: "question\tanswer\n" + "".join(f"{cells(number, chr(9))}\n" for number in range(ROWS)),
+}
+
+
+@pytest.mark.parametrize("block", [40, 1 << 17])
+@pytest.mark.parametrize("name", list(FILES))
+def test_unreadable_rows_count_and_those_beyond_the_limit_are_not_reported(bench, monkeypatch, name, block):
+    monkeypatch.setattr(stream, "BLOCK", block)
+    monkeypatch.setattr(jsons, "LOOKED_AT", block)
+    source, spec = bench.write(name, FILES[name]()), bench.write("t.yaml", SPEC)
+    for limit in range(1, ROWS + 3):
+        read = min(limit, ROWS)
+        rejected = sorted(number for number in UNREADABLE if number < read)
+        report = bench.compile(spec, source, limit=limit, reject=True, force=True)
+        assert (report.read, report.kept, report.rejected) == (read, read - len(rejected), len(rejected))
+        assert report.problems.count("E") == len(rejected)
+        records = [record["instruction"] for record in bench.records("t.jsonl")]
+        assert records == [f"q {number}" for number in range(read) if number not in rejected]
+
+
+def test_a_limit_over_several_files_counts_their_unreadable_rows(bench):
+    spec = bench.write("t.yaml", SPEC)
+    for name in ("a", "b", "c"):
+        bench.write(f"data/{name}.jsonl", FILES["a.jsonl"]())
+    report = bench.compile(spec, bench.folder / "data", limit=ROWS + 4, reject=True)
+    assert (report.read, report.rejected) == (ROWS + 4, len(UNREADABLE) + 2)
+    unreadable_only = bench.write("bad.jsonl", "{x\n" * 9)
+    report = bench.compile(spec, unreadable_only, limit=5, reject=True, force=True)
+    assert (report.read, report.rejected) == (5, 5)
