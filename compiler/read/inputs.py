@@ -5,9 +5,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 
 from tuneyard.compiler.read import (
     FilesBySplit,
@@ -117,8 +118,14 @@ def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str
     function raises `ContentError` if a file has changed since: its hash may be of other bytes than were read.
     """
 
+    is_over = Event()
+
+    def stop_if_over(_size: int) -> None:
+        if is_over.is_set():
+            raise CancelledError
+
     def hashes() -> list[str]:
-        return ["" if isinstance(item.path, HubFile) else sha256(item.path) for item in inputs]
+        return ["" if isinstance(item.path, HubFile) else sha256(item.path, stop_if_over) for item in inputs]
 
     def hashed() -> list[dict[str, str]]:
         wait([pending])  # of a deleted file it fails, which the stamps below explain
@@ -138,7 +145,10 @@ def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str
     # and the thread would wait for it.
     with ThreadPoolExecutor(1) as thread:
         pending = thread.submit(hashes)
-        yield hashed
+        try:
+            yield hashed
+        finally:
+            is_over.set()  # after an error or a signal, nobody waits for the hashes
 
 
 def _names_of_splits(spec: Spec) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tuneyard.compiler.write.record_file import RecordFile, WrittenPart, brackets_of, not_as_made
+from tuneyard.compiler.write.record_file import Damage, RecordFile, WrittenPart, brackets_of, not_as_made
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import flush_soon, named
 
@@ -47,6 +47,7 @@ class JoinedFile:
         self._handle = -1
         self._thread = ThreadPoolExecutor(1)
         self._pending: list[Future[None]] = []
+        self._is_stopped = False
 
     def __enter__(self) -> Self:
         return self
@@ -60,7 +61,8 @@ class JoinedFile:
                 if self.records:
                     self._finish()
         finally:
-            self._thread.shutdown()
+            self._is_stopped = True  # after an error or a signal, nobody waits for what is left to copy
+            self._thread.shutdown(cancel_futures=True)
             if self._handle >= 0:
                 os.close(self._handle)
 
@@ -69,6 +71,8 @@ class JoinedFile:
         while self._pending and self._pending[0].done():
             self._pending.pop(0).result()
         first = self.records
+        if part.damage is not None:
+            raise part.damage.error(self.path, first)
         self.records += part.records
         self.sources += part.sources
         self.parts.append((part.records, part.checksum))
@@ -107,7 +111,7 @@ class JoinedFile:
             self._end = start + body
             checksum = zlib.crc32(self._brackets.between, self._look(start, self._end))
             if not self.hidden and checksum != part.checksum:
-                raise not_as_made(self.path, f"one of the records {first + 1} to {first + part.records}")
+                raise Damage(1, part.records).error(self.path, first)
             if self._end - self._flushed >= FLUSH:
                 flush_soon(self._handle, self._flushed, self._end)
                 self._flushed = self._end
@@ -116,7 +120,7 @@ class JoinedFile:
         """Copy the records of a file to `start`."""
         offset = len(self._brackets.head)
         with source.open("rb", buffering=0) as file:
-            while size:
+            while size and not self._is_stopped:
                 data = os.pread(file.fileno(), min(size, COPIED), offset)
                 if not data:
                     raise not_as_made(self.path, "a part of it became shorter")
@@ -128,7 +132,7 @@ class JoinedFile:
     def _look(self, start: int, stop: int) -> int:
         """Read bytes of the file and add them to its hash. Returns their CRC-32."""
         checksum = 0
-        while start < stop and not self.hidden:
+        while start < stop and not (self.hidden or self._is_stopped):
             data = os.pread(self._handle, min(stop - start, COPIED), start)
             if not data:
                 raise not_as_made(self.path, "it became shorter")
@@ -175,7 +179,8 @@ class StagedRows:
                     checksum = zlib.crc32(line, checksum)
                 if checksum != expected:
                     self._refuse_other_count(rows, file.read())
-                    raise not_as_made(target, f"one of the records {first + 1} to {first + records}")
+                    numbers = f"{first + 1} to {first + records}"
+                    raise not_as_made(target, f"one of the records {numbers} in the order of the source")
             self._refuse_other_count(rows, file.read())
 
     def _refuse_other_count(self, rows: int, rest: bytes) -> None:
@@ -205,12 +210,14 @@ def _with_firsts(parts: Sequence[tuple[int, int]]) -> Iterator[tuple[int, tuple[
 def copy_rows(source: Path, offsets: "array[int]", lengths: "array[int]", target: RecordFile) -> None:
     """Copy lines of a file by their places, in this order.
 
-    Each line is read by a call. In a mapped file, lines in random order would count many pages as our memory.
+    Lines that are shorter than their places say become the damage of `target`, which ends there. Each line is
+    read by a call. In a mapped file, lines in random order would count many pages as our memory.
     """
     with source.open("rb") as file:
         for start in range(0, len(offsets), BLOCK):
             wanted = lengths[start : start + BLOCK]
             records = list(map(os.pread, repeat(file.fileno()), wanted, offsets[start : start + BLOCK]))
             if list(map(len, records)) != list(wanted):
-                raise not_as_made(target.path, f"one of the records {start + 1} to {start + len(records)}")
+                target.damage = Damage(target.rows + 1, target.rows + len(records))
+                return
             target.add(records)

@@ -19,7 +19,14 @@ from tuneyard.compiler.lint.spool import Spool
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.joined_file import JoinedFile
-from tuneyard.compiler.write.record_file import Checksum, Contents, RecordFile, brackets_of, not_as_made
+from tuneyard.compiler.write.record_file import (
+    Checksum,
+    Contents,
+    Damage,
+    RecordFile,
+    brackets_of,
+    not_as_made,
+)
 from tuneyard.compiler.write.shards import cut_into_shards
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import named, sha256
@@ -150,7 +157,7 @@ def read_back(
             len(keys) == len(fields) and fields.issuperset(keys) for keys in set(map(tuple, records))
         )
         if len(records) != lines or not have_fields:
-            raise not_as_made(path, f"one of the records {rows + 1} to {rows + lines}")
+            raise Damage(rows + 1, rows + lines).error(path)
         rows += lines
         yield records
 

@@ -45,12 +45,41 @@ def brackets_of(path: Path) -> Brackets:
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """Some records of a part, numbered from 1, of which one or more differ on the disk from the written ones.
+
+    `found`: how many records the disk has, if their number differs.
+    """
+
+    first: int
+    last: int
+    found: int | None = None
+
+    def error(self, path: Path, before: int = 0) -> "DamagedRecordsError":
+        """The error for the file at `path`, in which `before` records come before the part."""
+        return DamagedRecordsError(path, Damage(before + self.first, before + self.last, self.found))
+
+
+class DamagedRecordsError(ContentError):
+    """Records of a file differ on the disk from the written ones."""
+
+    def __init__(self, path: Path, damage: Damage) -> None:
+        records = f"records {damage.first} to {damage.last}"
+        part = f"one of the {records}"
+        if damage.found is not None:
+            part = f"the count of the {records} ({damage.found} found)"
+        super().__init__(str(not_as_made(path, part)))
+        self.damage = damage
+
+
+@dataclass(frozen=True, slots=True)
 class WrittenPart:
     """A file with the records of some rows, which another process may have written.
 
     - `records`, `sources`: the numbers of records and of rows; with pieces a row has several records.
     - `checksum`: that of the records as they were encoded. `size`: bytes.
     - `prints`: the file of the records' fingerprints, None for a file that is no dataset.
+    - `damage`: records that the disk has otherwise than they were written.
     """
 
     path: Path
@@ -59,6 +88,7 @@ class WrittenPart:
     checksum: int
     size: int
     prints: Path | None = None
+    damage: "Damage | None" = None
 
     def delete(self) -> None:
         """Delete its files."""
@@ -73,11 +103,13 @@ class RecordFile:
     - `rows`: the number of records. `encoded`: the checksum of the records as they are handed over.
     - `look`: reads the file back once it is whole.
     - `in_pieces`: a row may become several records. `sources`: the number of rows.
+    - `damage`: records that could not be taken from another file as they were written there.
     """
 
     def __init__(self, path: Path, look: Look | None = None, *, in_pieces: bool = False) -> None:
         self.path, self._look, self._in_pieces = path, look, in_pieces
         self.rows = self.sources = 0
+        self.damage: Damage | None = None
         self._brackets = brackets_of(path)
         self.encoded = Checksum(self._brackets.between)
         self._ready = bytearray()
@@ -129,23 +161,36 @@ class RecordFile:
     def part(self) -> WrittenPart | None:
         """The file once it is whole and was read back; None without records, when it is deleted.
 
-        `ContentError` if the file does not contain the records that were counted and encoded.
+        The part has its damage if the file does not contain the records that were encoded: only who joins the
+        parts knows how many records come before. `ContentError` if other records were encoded than counted.
         """
         if self.rows != self.sources and not self._in_pieces:
             raise ContentError(
                 f"internal error: {self.sources} rows were kept, and {self.rows} records were written to "
                 f"{self.path.name}: nothing was published; please report this"
             )
-        if not self.rows:
+        if not self.rows and self.damage is None:
             self.path.unlink()
             return None
-        records, checksum, prints = self.read_back()
-        if records != self.rows:
-            raise not_as_made(self.path, f"the count of records ({self.rows} written, {records} found)")
-        if checksum != self.encoded.value:
-            raise not_as_made(self.path, f"one of the records 1 to {records}")
+        prints, damage = None, self.damage
+        if damage is None:
+            prints, damage = self._compare()
         size = self.path.stat().st_size
-        return WrittenPart(self.path, records, self.sources, checksum, size, prints)
+        return WrittenPart(
+            self.path, self.rows, self.sources, self.encoded.value, size, prints=prints, damage=damage
+        )
+
+    def _compare(self) -> tuple[Path | None, Damage | None]:
+        """Read the file back. Returns the file of its fingerprints, and what differs on the disk."""
+        try:
+            records, checksum, prints = self.read_back()
+        except DamagedRecordsError as error:
+            return None, error.damage
+        if records != self.rows:
+            return prints, Damage(1, self.rows, found=records)
+        if checksum != self.encoded.value:
+            return prints, Damage(1, self.rows)
+        return prints, None
 
 
 def not_as_made(path: Path, part: str) -> ContentError:

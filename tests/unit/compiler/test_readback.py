@@ -2,16 +2,20 @@
 
 import json
 import random
+import re
 
 import pytest
 
 from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS
 from tests.unit.compiler.test_specs import DEMO, sources
+from tuneyard.compiler import chunked_reading, pipeline
 from tuneyard.compiler.compile import check_spec, compile_spec
+from tuneyard.compiler.read import jsons, stream
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.write.joined_file import StagedRows
 from tuneyard.compiler.write.readback import read_back
 from tuneyard.compiler.write.record_file import Checksum, RecordFile
 from tuneyard.core.datasets import find_dataset, read_records
@@ -142,6 +146,56 @@ def test_a_record_written_over_another_on_the_disk_publishes_nothing(bench, monk
     assert not (bench.out / "mine").exists() and not (bench.out / "dataset_info.json").exists()
     monkeypatch.setattr(RecordFile, "read_back", looked)
     assert bench.compile(spec, source).kept == 300
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("arranged", [False, True])
+def test_a_damaged_record_is_placed_in_the_whole_file(bench, monkeypatch, arranged, workers):
+    """Chunks number their own records. An error names records of the file that they are joined to."""
+    monkeypatch.setattr(chunked_reading, "CHUNK", 4000)
+    monkeypatch.setattr(stream, "BLOCK", 1000)
+    monkeypatch.setattr(jsons, "LOOKED_AT", 1000)
+    monkeypatch.setattr(pipeline, "ARRANGED", 50)
+    looked = RecordFile.read_back
+
+    def change_a_record(file):
+        if file.path.suffix == ".rows":
+            return looked(file)
+        file.path.write_bytes(file.path.read_bytes().replace(b"Of 222.", b"Of 2x2."))
+        return looked(file)
+
+    extra = "\ndrop_duplicates: true" if arranged else ""
+    text = f'about: a\nlike: rte{extra}\nwrite: [{{file: "rte-{{split}}.jsonl"}}]\n'
+    monkeypatch.setattr(RecordFile, "read_back", change_a_record)
+    first, last = damaged_records(bench, bench.write("mine.yaml", text), workers)
+    assert first <= 223 <= last  # records count from 1
+    if arranged or workers == 2:
+        assert last - first < 100
+
+
+def damaged_records(bench, spec, workers):
+    source = f"train={bench.rows('train.jsonl', MANY)}"
+    with pytest.raises(ContentError) as caught:
+        bench.compile(spec, source, workers=workers)
+    match = re.search(r"rte-train.jsonl: one of the records (\d+) to (\d+):", str(caught.value))
+    return int(match[1]), int(match[2])
+
+
+def test_a_row_that_cannot_be_put_in_order_is_placed_in_the_file_that_it_is_for(bench, monkeypatch):
+    """Its length is more than what the file of all rows has. The task that copies it knows 50 rows."""
+    monkeypatch.setattr(pipeline, "ARRANGED", 50)
+    places = StagedRows.places
+
+    def too_long(staged, rows):
+        offsets, lengths = places(staged, rows)
+        for number, row in enumerate(rows):
+            if row == 222:
+                lengths[number] += 10**9
+        return offsets, lengths
+
+    text = 'about: a\nlike: rte\ndrop_duplicates: true\nwrite: [{file: "rte-{split}.jsonl"}]\n'
+    monkeypatch.setattr(StagedRows, "places", too_long)
+    assert damaged_records(bench, bench.write("mine.yaml", text), 1) == (201, 250)
 
 
 def back(path):
