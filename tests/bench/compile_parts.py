@@ -51,7 +51,7 @@ def main() -> None:
     """Print one line for each part."""
     for name, (home, attribute) in PARTS.items():
         setattr(home, attribute, timed(name, getattr(home, attribute)))
-    reader = chunks.read
+    reader = chunks.read_unsettled
 
     def read(*args: Any) -> Iterator[Any]:
         """Yield the batches of the reader, its own time counted."""
@@ -59,7 +59,7 @@ def main() -> None:
         while (batch := timed("read", next)(batches, None)) is not None:
             yield batch
 
-    chunks.read = read
+    chunks.read_unsettled = read
     with tempfile.TemporaryDirectory(prefix="tuneyard-bench-") as name:
         source = Path(sys.argv[1]) if len(sys.argv) > 1 else made_up(Path(name))
         request = CompileRequest(sources=(f"train={source}",), out=Path(name) / "out", workers=1)

@@ -411,14 +411,14 @@ def test_a_source_that_changes_while_it_is_read_is_refused(bench, monkeypatch, k
     source = bench.write(f"train-{names[kind]}", layouts(ROWS)[names[kind]])
     bench.compile("rte", source)
     before = tree(bench.out)
-    reader = chunks.read
+    reader = chunks.read_unsettled
 
     def with_a_writer_in_between(*given):
         yield from reader(*given)
         time.sleep(0.02)  # a file system's clock ticks in some milliseconds
         change(source)
 
-    monkeypatch.setattr(chunks, "read", with_a_writer_in_between)
+    monkeypatch.setattr(chunks, "read_unsettled", with_a_writer_in_between)
     with raises(ContentError, source):
         bench.compile("rte", source, force=True)
     assert tree(bench.out) == before
@@ -426,18 +426,18 @@ def test_a_source_that_changes_while_it_is_read_is_refused(bench, monkeypatch, k
 
 def test_a_source_that_is_deleted_before_it_is_hashed_is_refused(bench, monkeypatch):
     source = bench.write("train.csv", layouts(ROWS)["table.csv"])
-    reader = chunks.read
+    reader = chunks.read_unsettled
 
     def with_a_deletion(*given):
         yield from reader(*given)
         source.unlink()
 
-    def late_hash(path):
+    def late_hash(path, moved):
         while path.exists():
             time.sleep(0.001)
-        return sha256(path)
+        return sha256(path, moved)
 
-    monkeypatch.setattr(chunks, "read", with_a_deletion)
+    monkeypatch.setattr(chunks, "read_unsettled", with_a_deletion)
     monkeypatch.setattr(inputs, "sha256", late_hash)
     with raises(ContentError, source):
         bench.compile("rte", source)
