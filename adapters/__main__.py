@@ -27,7 +27,7 @@ BELONGS = {  # the targets of each option that not all of them take
     "out": ("gguf", "ollama"), "repo": ("hub",), "results": ("hub",), "license": ("hub",),
     "private": ("hub",), "dry_run": ("hub",), "type": ("gguf",), "llama_cpp": ("gguf",),
     "from_": ("ollama",), "gguf": ("ollama",), "system": ("ollama",), "parameter": ("ollama",),
-    "force": ("gguf", "ollama"),
+    "force": ("gguf", "ollama"), "ray": ("gguf",),
 }  # fmt: skip
 TARGETS = {"hub": "hub", "ollama": "modelfile", "gguf": "gguf_files"}  # the module of each target
 FOLDER = click.Path(path_type=Path)
@@ -275,8 +275,12 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     "--results", type=FOLDER, multiple=True, help="hub: folder with results.json files; repeatable."
 )
 @click.option("--dry-run", is_flag=True, help="hub: list the files, print the card, send nothing.")
+@ray_option
 def export(reference: str, target: str, base: Path | None, **options: Any) -> None:  # Click's values
-    """Upload to the Hugging Face Hub with a card, or write a GGUF file or an Ollama Modelfile."""
+    """Upload to the Hugging Face Hub with a card, or write a GGUF file or an Ollama Modelfile.
+
+    With --ray (gguf) one node of a Ray cluster does it, as in fuse.
+    """
     import importlib
 
     from tuneyard.adapters.export.source import open_source

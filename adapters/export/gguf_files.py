@@ -10,7 +10,6 @@ import math
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from tuneyard.adapters.export.architecture import (
     reorder,
 )
 from tuneyard.adapters.export.source import GGUF, ExportSource, check_file, licence_of
-from tuneyard.adapters.output import require_space, staged_for
+from tuneyard.adapters.output import Check, require_space, staged_for
 from tuneyard.adapters.store import Adapter, name_of, note
 from tuneyard.core.base_models import Base, open_base
 from tuneyard.core.errors import ContentError, RequestError, need
@@ -37,31 +36,120 @@ from tuneyard.core.weights import STORED, Tensor, blocks_of, require_finite
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
 
-Staged = AbstractContextManager[Path]
 QUANTISER = "llama-quantize"
 TYPES = ("f16", "q8_0", "q4_0")  # gguf-py has no quantiser for llama.cpp's K types (q4_k_m and the like)
 TABLES = ("token_embd.weight", "output.weight")
 AT_ONCE = 1 << 22  # elements in memory
+PROGRAM = 1_000_000_000  # bytes of the libraries
+COPIES = 16  # bytes for an element of the tensor at work: as read, in fp32, in order, as written
+
+
+@dataclass(frozen=True, slots=True)
+class ModelExport:
+    """A checked model: its tensors in one of `TYPES`, or in f16 for llama.cpp's quantiser."""
+
+    plan: "GgufPlan"
+    about: dict[str, str]
+    quantiser: Path | None
+    type: str
+
+    @property
+    def bytes(self) -> int:
+        """Size of the tensors, before llama.cpp's quantiser."""
+        return sum(entry.bytes for entry in self.plan.entries)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that writing takes at most: the program, and copies of the tensor at work in fp32 and f16."""
+        largest = AT_ONCE
+        for entry in self.plan.entries:
+            if entry.heads or self.quantiser:
+                largest = max(largest, math.prod(entry.source.shape))
+        return PROGRAM + COPIES * largest
+
+    def write(self, path: Path, progress: Callable[[int], object]) -> None:
+        """Write the file; `progress` is called with bytes."""
+        if self.quantiser is None:
+            write_gguf(self.plan, path, self.about, progress)
+            return
+        source_file = path.with_name(f"{path.name}.f16")
+        write_gguf(self.plan, source_file, self.about, progress)
+        # Its output goes to stderr (2).
+        done = subprocess.run([self.quantiser, source_file, path, self.type], stdout=2, check=False)
+        if done.returncode:
+            raise ContentError(
+                f"{self.quantiser} ended with exit code {done.returncode}; its own message is above"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class LoraExport:
+    """A checked adapter for the GGUF of its base."""
+
+    adapter: Adapter
+    architecture: Architecture
+
+    @property
+    def bytes(self) -> int:
+        """Size of the tensors in fp32."""
+        modules = self.adapter.layout.values()
+        return 4 * sum(module.rank * (module.inputs + module.outputs) for module in modules)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that writing takes at most: the writer keeps all tensors."""
+        return PROGRAM + 2 * self.bytes
+
+    def write(self, path: Path, progress: Callable[[int], object]) -> None:
+        """Write the file; `progress` is called with bytes."""
+        write_lora(self.adapter, self.architecture, path)
+        progress(self.bytes)
+
+
+GgufExport = ModelExport | LoraExport
 
 
 def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
-    """Write a model, or an adapter for its base, as a GGUF file."""
+    """Write a model, or an adapter for its base, as a GGUF file: here, or on a node of a cluster."""
+    from tuneyard.adapters.on_cluster import export_on_cluster
+
     started = time.monotonic()
-    check = functools.partial(check_file, options["out"], source, GGUF, force=options["force"])
-    target = check()
+    export = plan_export(source, options)
+    out: Path = options["out"]
+    if options["ray"] is None:
+        write_export(export, source, options)
+    else:
+        export_on_cluster(export, source, options)
+    size = out.resolve().stat().st_size
+    click.echo(f"{out}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
+
+
+def plan_export(source: ExportSource, options: Mapping[str, Any]) -> GgufExport:
+    """Check everything that can be checked before the first byte is written."""
+    target = _check(source, options)()
     need("gguf")
     if source.adapter:
-        _write_lora(source, source.adapter, options, target, staged_for(check))
-    else:
-        _write_model(source, options, target, staged_for(check))
-    size = target.stat().st_size
-    click.echo(f"{options['out']}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
+        return _plan_lora(source, source.adapter, options)
+    export = _plan_model(source, options)
+    require_space(target, export.bytes)
+    return export
 
 
-def _write_model(source: ExportSource, options: Mapping[str, Any], target: Path, staged: Staged) -> None:
-    """Write a model in one of `TYPES`, or in f16 for llama.cpp's quantiser."""
+def write_export(export: GgufExport, source: ExportSource, options: Mapping[str, Any]) -> None:
+    """Write the file beside its place, then put it there."""
     from tqdm import tqdm
 
+    check = _check(source, options)
+    name = check().name
+    with staged_for(check) as folder, tqdm(total=export.bytes, unit="B", unit_scale=True, delay=2) as bar:
+        export.write(folder / name, bar.update)
+
+
+def _check(source: ExportSource, options: Mapping[str, Any]) -> Check:
+    return functools.partial(check_file, options["out"], source, GGUF, force=options["force"])
+
+
+def _plan_model(source: ExportSource, options: Mapping[str, Any]) -> ModelExport:
     kind = (options["type"] or "f16").lower()
     llama_cpp: Path | None = options["llama_cpp"]
     if kind in TYPES and llama_cpp:
@@ -77,8 +165,6 @@ def _write_model(source: ExportSource, options: Mapping[str, Any], target: Path,
         quantiser = _find_quantiser(llama_cpp)
         type_written = "f16"
     plan = plan_gguf(open_base(source.folder), type_written)
-    size = sum(entry.bytes for entry in plan.entries)
-    require_space(target, size)
     if plan.vocabulary.composed:
         note("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
     about = {"name": name_of(source.folder)}
@@ -86,19 +172,7 @@ def _write_model(source: ExportSource, options: Mapping[str, Any], target: Path,
     if licence:
         fields, _ = licence
         about["license"] = fields.get("license_name", fields["license"])
-    with staged as folder, tqdm(total=size, unit="B", unit_scale=True, delay=2) as bar:
-        result = folder / target.name
-        if quantiser is None:
-            write_gguf(plan, result, about, bar.update)
-            return
-        source_file = folder / f"{target.name}.f16"
-        write_gguf(plan, source_file, about, bar.update)
-        # Its output goes to stderr (2).
-        done = subprocess.run([quantiser, source_file, result, kind], stdout=2, check=False)
-        if done.returncode:
-            raise ContentError(
-                f"{quantiser} ended with exit code {done.returncode}; its own message is above"
-            )
+    return ModelExport(plan, about, quantiser, kind)
 
 
 def _find_quantiser(llama_cpp: Path) -> Path:
@@ -111,10 +185,7 @@ def _find_quantiser(llama_cpp: Path) -> Path:
     )
 
 
-def _write_lora(
-    source: ExportSource, adapter: Adapter, options: Mapping[str, Any], target: Path, staged: Staged
-) -> None:
-    """Write an adapter for the GGUF of its base."""
+def _plan_lora(source: ExportSource, adapter: Adapter, options: Mapping[str, Any]) -> LoraExport:
     if options["type"] or options["llama_cpp"]:
         raise RequestError("--type and --llama-cpp are for models; an adapter's GGUF is always fp32")
     if source.base is None:
@@ -123,9 +194,7 @@ def _write_lora(
             f"tuneyard adapter fuse {source.folder} --base BASE --out DIR, and export that; or give --base "
             "BASE here for a GGUF LoRA that is loaded beside the base's GGUF"
         )
-    architecture = check_lora(adapter, source.base)
-    with staged as folder:
-        write_lora(adapter, architecture, folder / target.name)
+    return LoraExport(adapter, check_lora(adapter, source.base))
 
 
 def check_lora(adapter: Adapter, base: Path) -> Architecture:

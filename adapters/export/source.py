@@ -27,7 +27,7 @@ class ExportSource:
     base: Path | None
 
 
-def open_source(reference: str, base: Path | None) -> ExportSource:
+def open_source(reference: str | Path, base: Path | None) -> ExportSource:
     """Open an adapter (a NAME under saves/ or a folder) or a model folder. `base` overrides their own entry.
 
     `RequestError` if the folder is neither; `ContentError` if the adapter is damaged.

@@ -17,7 +17,9 @@ from tests.cli.scoring import call as score
 from tests.conftest import ROOT
 from tests.messages import check_facts
 from tests.runs_cut import tree
+from tests.unit.adapters import test_export_gguf
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
+from tests.unit.adapters.test_commands import call as call_adapter
 from tests.unit.core.test_execution import (
     Heavy,
     Journal,
@@ -293,6 +295,34 @@ def test_a_fusion_on_the_cluster_writes_the_bytes_of_one_here(nodes, tmp_path) -
     assert fuse_on_cluster(plan_fusing(there), nodes.address) == lines
     for path in sorted(here.out.glob("*.safetensors")):
         assert (there.out / path.name).read_bytes() == path.read_bytes()
+
+
+QUANTISER = """#!/bin/sh
+echo quantising to $3
+if [ "$3" = q9_k ]; then echo "No space left on device"; exit 1; fi
+if [ ! -e mark ]; then touch mark; kill -9 $PPID; fi
+cp "$1" "$2"
+"""
+
+
+def test_an_export_on_the_cluster_writes_the_bytes_of_one_here(nodes, tmp_path, monkeypatch) -> None:
+    """The program that quantises kills the worker that runs it at its first call."""
+    monkeypatch.chdir(tmp_path)
+    test_export_gguf.write()
+    Path("llama.cpp").mkdir()
+    Path("llama.cpp/llama-quantize").write_text(QUANTISER)
+    Path("llama.cpp/llama-quantize").chmod(0o755)
+    export = ("export", "./model", "--to", "gguf")
+    call_adapter(*export, "--out", "here.gguf")
+    call_adapter(*export, "--out", "out/there.gguf", "--ray", nodes.address)
+    assert Path("out/there.gguf").read_bytes() == Path("here.gguf").read_bytes()
+    export += ("--llama-cpp", "llama.cpp", "--ray", nodes.address, "--type")
+    _, notes = call_adapter(*export, "q4_k_m", "--out", "out/quantised.gguf")
+    assert Path("out/quantised.gguf").read_bytes() == Path("here.gguf").read_bytes()
+    assert Path("mark").exists() and notes.count("quantising to q4_k_m") == 1
+    _, message = call_adapter(*export, "q9_k", "--out", "out/full.gguf", code=1)
+    check_facts(message, ("No space left on device", "llama-quantize ended with exit code 1"))
+    assert sorted(path.name for path in Path("out").iterdir()) == ["quantised.gguf", "there.gguf"]
 
 
 def test_a_compile_by_ray_gives_the_bytes_of_one_process(nodes, tmp_path, monkeypatch) -> None:
