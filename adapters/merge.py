@@ -3,6 +3,7 @@
 `plan_merging` opens everything, checks it and plans. `merge` writes the plan.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,8 @@ from tuneyard.core.weights import SIZES, Array, Spec, from_fp32, require_finite,
 
 Norms = dict[str, tuple[float, float]]
 """By module: ‖ΔW‖ (Frobenius) of the reference, and the norm of the difference of the file from it."""
+MergedModule = tuple[tuple[Array, Array], tuple[float, float]]
+"""A and B of a module as the file will contain them, and its entry in `Norms`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +211,9 @@ def merge(plan: MergePlan, progress: output.Progress) -> Norms:
     with workers(1) as pool, output.staged_for(plan.check) as staged:
         for item in plan.weighted:  # hashed during the merge, for merge.json
             pool.submit(getattr, item.adapter, "digest")
-        write_weights(staged / WEIGHTS, plan.specs, _tensors(plan, norms, progress), {"format": "pt"})
+        with contextlib.closing(prefetch(functools.partial(_module, plan), plan.modules)) as modules:
+            tensors = _tensors(plan, modules, norms, progress)
+            write_weights(staged / WEIGHTS, plan.specs, tensors, {"format": "pt"})
         output.carry_tokenizer([item.adapter.folder for item in plan.weighted], staged, "not carried")
         record = merge_record(plan, norms)
         write_json(staged / MERGE, record)
@@ -259,10 +264,11 @@ def _finite(error: float) -> float | None:
     return None
 
 
-def _tensors(plan: MergePlan, norms: Norms, progress: output.Progress) -> Iterator[Array]:
+def _tensors(
+    plan: MergePlan, modules: Iterable[MergedModule], norms: Norms, progress: output.Progress
+) -> Iterator[Array]:
     """Yield the tensors in the order of `MergePlan.specs`, and fill `norms` by module."""
-    merged = prefetch(functools.partial(_module, plan), plan.modules)
-    for path, (factors, pair) in zip(plan.modules, merged, strict=True):
+    for path, (factors, pair) in zip(plan.modules, modules, strict=True):
         norms[path] = pair
         for axis, factor in enumerate(factors):
             missing = plan.rank - factor.shape[axis]
@@ -279,8 +285,8 @@ def _tensors(plan: MergePlan, norms: Norms, progress: output.Progress) -> Iterat
         progress(values.nbytes)
 
 
-def _module(plan: MergePlan, path: str) -> tuple[tuple[Array, Array], tuple[float, float]]:
-    """Merge one module: (A, B) as the file will contain them, and its entry in `Norms`."""
+def _module(plan: MergePlan, path: str) -> MergedModule:
+    """Merge one module."""
     factors = factors_of(plan.weighted, path)
     a, b = plan.method.combine(factors, plan.rank, plan.values)
     written = _rounded(a, plan.request.dtype), _rounded(b, plan.request.dtype)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -22,8 +22,12 @@ def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def prefetch(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield `work(item)` of each item in order, computed up to `PREFETCHED` items ahead."""
+def prefetch(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
+    """Yield `work(item)` of each item in order, computed up to `PREFETCHED` items ahead.
+
+    Close it if you may leave early: the garbage collector may close it in a thread that is just starting,
+    and joining threads there never ends.
+    """
     waiting: deque[Future[Result]] = deque()
     with workers(THREADS) as pool:
         for item in items:

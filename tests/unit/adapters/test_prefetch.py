@@ -1,8 +1,14 @@
 """Working prefetch: results in order, few at a time, and a failure where it belongs."""
 
+import threading
+
 import pytest
 
+from tests.unit.adapters.make import factors, make
+from tuneyard.adapters import merge
+from tuneyard.adapters.merge import plan_merging
 from tuneyard.adapters.prefetch import PREFETCHED, prefetch
+from tuneyard.adapters.request import MergeRequest
 
 
 def test_results_come_in_order_and_few_are_worked_out_before_they_are_asked_for():
@@ -30,3 +36,19 @@ def test_a_failure_comes_at_its_place_and_ends_the_work():
     with pytest.raises(ZeroDivisionError):
         next(results)
     assert max(begun) <= 3 + PREFETCHED
+
+
+def test_a_merge_that_fails_leaves_no_thread_while_its_error_is_known(tmp_path, monkeypatch):
+    """The garbage collector once joined such a thread from another that was starting, and hung."""
+    adapter = make(tmp_path / "a", factors(layers=8))
+    plan = plan_merging(MergeRequest([(str(adapter), 1.0)], tmp_path / "out"))
+
+    def full(_path, _specs, values, _metadata):
+        next(iter(values))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(merge, "write_weights", full)
+    threads = threading.active_count()
+    with pytest.raises(OSError, match="No space left") as error:
+        plan.write(lambda _: None)
+    assert error.traceback and threading.active_count() == threads
