@@ -17,7 +17,7 @@ from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.cli import examples
 from tuneyard.core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
 from tuneyard.core.errors import CLI, ContentError, RequestError, counted, one_line, resumed_by, summarise
-from tuneyard.core.execution_options import execution_options, executor_of, ray_option
+from tuneyard.core.execution_options import execution_options, executor_of
 from tuneyard.core.language import explanation_option, lang_option
 from tuneyard.core.next_step import TuneyardCommand, is_quiet, next_step, same_options
 from tuneyard.core.packages import after_setup
@@ -457,7 +457,7 @@ def remove_command(name: str, out: Path) -> None:
 @_REGISTRY
 @_ALL
 @_JSON
-@ray_option
+@execution_options
 @explanation_option
 def verify_command(
     name: str,
@@ -465,12 +465,13 @@ def verify_command(
     out: Path,
     every: bool,
     as_json: bool,
+    workers: int | None,
     ray: str | None,
     **options: Any,
 ) -> None:
     """Load a dataset with LLaMA-Factory's own loader and audit the loss tokens of each example.
 
-    All cores audit a large dataset. With --ray the nodes of a Ray cluster do; each loads the dataset itself.
+    Several processes audit 4 MB or more. With --ray each node of a cluster loads the dataset itself.
     """
     from tuneyard.compiler.verify import report
     from tuneyard.compiler.verify.bundled_recipe import new_recipe_words, recipe_words
@@ -496,7 +497,7 @@ def verify_command(
             cluster = stack.enter_context(executor_of(None, ray))
             cluster.check_paths(files_of_audit(datasets, out, settings))
         for dataset in datasets:
-            verdict = verify(dataset, out, settings, recipe_file, datasets, cluster=cluster)
+            verdict = verify(dataset, out, settings, recipe_file, datasets, workers=workers, cluster=cluster)
             _print(as_json, partial(report.as_json, verdict), report.lines(verdict, every))
             if verdict.failed:
                 errors = sum(count for code, count in verdict.counts.items() if code.startswith("E"))

@@ -12,9 +12,8 @@ from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Executor, InThisProcess
-from tuneyard.core.execution_options import executor_of
+from tuneyard.core.execution_options import default_workers, executor_of
 from tuneyard.core.files import staging
-from tuneyard.core.machine_limits import available_cores
 
 SEVERAL_PAY = 1 << 25  # bytes of the sources from which several processes pay
 
@@ -37,10 +36,8 @@ def executor_for(request: CompileRequest, inputs: Sequence[Input]) -> Executor:
         if request.workers not in (None, 1):
             raise RequestError(f"{in_turn}: leave --workers {request.workers} out")
         return InThisProcess()
-    default = 1
-    if sum(path.stat().st_size for path in paths if isinstance(path, Path)) >= SEVERAL_PAY:
-        default = available_cores()
-    return executor_of(request.workers, request.ray, default)
+    size = sum(path.stat().st_size for path in paths if isinstance(path, Path))
+    return executor_of(request.workers, request.ray, default_workers(size, SEVERAL_PAY))
 
 
 def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:

@@ -1,30 +1,59 @@
-"""The options `--workers` and `--ray`, and the executor that they ask for."""
+"""The options `--workers` and `--ray`, their default, and the executor that they ask for."""
 
+import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Executor, InThisProcess
 from tuneyard.core.local_processes import ForkedProcesses
+from tuneyard.core.machine_limits import available_cores
 
+MOST = 8  # processes by default: the one that takes their results keeps hardly more of them busy
 C = TypeVar("C", bound=Callable[..., object])
 
 
 def ray_option(function: C) -> C:
     """Give a command `--ray ADDRESS`, for the parameter `ray`."""
     return click.option(
-        "--ray", metavar="ADDRESS", help="Run on a Ray cluster: `auto`, or HOST:PORT of its head."
+        "--ray",
+        metavar="ADDRESS",
+        callback=_one_of_the_two,
+        help="Run on a Ray cluster: `auto`, or HOST:PORT of its head.",
     )(function)
 
 
 def execution_options(function: C) -> C:
     """Give a command `--workers N` and `--ray ADDRESS`, for the parameters `workers` and `ray`."""
     option = click.option(
-        "--workers", type=click.IntRange(1), metavar="N", help="Worker processes on this machine."
+        "--workers",
+        type=click.IntRange(1),
+        metavar="N",
+        callback=_one_of_the_two,
+        help="Worker processes on this machine.",
     )
     return option(ray_option(function))
+
+
+def _one_of_the_two(context: click.Context, _option: click.Parameter, value: Any) -> Any:
+    """Refuse both options before the command begins, whatever it would use them for."""
+    if value is not None:
+        others = {context.params.get("workers"), context.params.get("ray")}
+        if others != {None}:
+            raise RequestError("--workers is for this machine and --ray for a cluster: give one of them")
+    return value
+
+
+def default_workers(size: int, several_pay: int) -> int:
+    """The processes without `--workers`, for an input of `size` bytes: several from `several_pay` bytes on.
+
+    One where forks are not safe, as on macOS.
+    """
+    if size < several_pay or not sys.platform.startswith("linux"):
+        return 1
+    return min(available_cores(), MOST)
 
 
 def executor_of(
@@ -35,10 +64,8 @@ def executor_of(
 ) -> Executor:
     """The executor for the two options. One worker is this process; `local` makes several.
 
-    `RequestError` for both options at once, and for a cluster that cannot be used.
+    `RequestError` for a cluster that cannot be used.
     """
-    if ray is not None and workers is not None:
-        raise RequestError("--workers is for this machine and --ray for a cluster: give one of them")
     if ray is not None:
         from tuneyard.core.ray_cluster import RayCluster
 

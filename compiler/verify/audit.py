@@ -1,10 +1,9 @@
 """Counts and findings of an audit, for every training stage, and the work items that make it.
 
-Batches of rows are audited by as many processes as there are cores, each a fork that shares the rows, or by
-the nodes of a cluster, each of which loads the rows itself.
+Batches of rows are audited by processes (`--workers`), each a fork that shares the rows, or by the nodes of a
+cluster, each of which loads the rows itself.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,11 +11,9 @@ from typing import Any
 
 from tuneyard.core import answers
 from tuneyard.core.execution import Common, WorkItem
-from tuneyard.core.machine_limits import available_cores
 
 FIRST = 1000  # places kept of each finding
-MANY = 4_000_000  # bytes of rows from which on a second process is worth its start
-MOST = 8  # processes
+SEVERAL_PAY = 4_000_000  # bytes of rows from which on several processes pay
 AUDIT_MESSAGES = {
     "E411": "nothing is learned from the row: all of it is masked or cut off",
     "E412": "the template ends no turn: the model never learns to stop",
@@ -80,13 +77,6 @@ class Audit:
 
 AuditBatch = Callable[[Row, int], Audit]
 """Audits a batch (columns of LLaMA-Factory's rows) whose first row has the number given."""
-
-
-def workers_for(size: int) -> int:
-    """The number of processes to read and audit a file of `size` bytes with."""
-    if size < MANY or not sys.platform.startswith("linux"):
-        return 1
-    return min(available_cores(), MOST)
 
 
 def audit_items(function: Callable[..., Audit], source: Common, starts: range) -> Iterator[WorkItem]:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from tuneyard.compiler.publish.compiled_entries import changed_entry, compiled_e
 from tuneyard.compiler.publish.drift import changed_file, compile_again
 from tuneyard.compiler.verify.audit import (
     AUDIT_MESSAGES,
+    SEVERAL_PAY,
     Audit,
     AuditBatch,
     audit_items,
     audit_loaded,
-    workers_for,
 )
 from tuneyard.compiler.verify.comparison import (
     ANSWERS_PER_ROW,
@@ -41,10 +42,10 @@ from tuneyard.core.datasets import (
 )
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
-from tuneyard.core.execution import Common, Executor, InThisProcess, WorkResult, once_per_worker
+from tuneyard.core.execution import Common, Executor, WorkResult, once_per_worker
+from tuneyard.core.execution_options import default_workers, executor_of
 from tuneyard.core.files import no_folder
 from tuneyard.core.llamafactory import RecipeData, expected_errors, import_offline, quiet, read_arguments
-from tuneyard.core.local_processes import ForkedProcesses
 from tuneyard.core.manifest import Manifest, read_manifests
 from tuneyard.core.records import PLACEHOLDERS, RecordFormat, format_of_entry
 from tuneyard.core.template_fit import with_fitted_template
@@ -146,13 +147,15 @@ def verify(
     recipe: RecipeFile | None = None,
     siblings: Sequence[str] = (),
     look: LookAtRows | None = None,
+    workers: int | None = None,
     cluster: Executor | None = None,
 ) -> Verdict:
     """Verify one registered dataset. `RequestError` if LLaMA-Factory or the file is missing.
 
     `settings` come from the `recipe`, if there is one, and the command's options override them. `siblings`
     are the datasets of the same compile. `look` gets the loaded rows once they are compared and audited; it
-    is not called if LLaMA-Factory cannot load them. A `cluster` audits the rows instead of this machine.
+    is not called if LLaMA-Factory cannot load them. So many `workers` load and audit the rows; a `cluster`
+    audits them instead of this machine.
     """
     dataset, manifests = locate_dataset(name, out), read_manifests(out)
     verdict = Verdict(name)
@@ -183,7 +186,8 @@ def verify(
             for problem in problems_of_file(path, str(path), record_format.columns):
                 verdict.add(problem)
     expected = Expected(dataset.path, record_format)
-    _load_and_walk(dataset, out, expected, verdict, {**settings, "stage": stage}, look, cluster)
+    settings_of_stage = {**settings, "stage": stage}
+    _load_and_walk(dataset, out, expected, verdict, settings_of_stage, look, workers, cluster)
     if recipe and verdict.loaded:
         training = training_of(recipe, dataset, out, verdict.loaded, verdict.dropped, siblings)
         if "E434" in verdict.counts and training.rows:
@@ -201,14 +205,16 @@ def _load_and_walk(
     verdict: Verdict,
     settings: Settings,
     look: LookAtRows | None,
+    workers: int | None,
     cluster: Executor | None,
 ) -> None:
     """Load the rows with LLaMA-Factory, compare them with the records, and audit them if there is a model."""
-    workers = workers_for(sum(path.stat().st_size for path in loaded_files(dataset.path)))
+    size = sum(path.stat().st_size for path in loaded_files(dataset.path))
+    count = workers or default_workers(size, SEVERAL_PAY)
     selection = _selection(dataset, expected.format)
     with tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as cache:
         try:
-            data, rows = load(dataset.name, out, settings, cache, workers)
+            data, rows = load(dataset.name, out, settings, cache, count)
         except LoaderError as error:
             _without_loader(expected, verdict, error)
             return
@@ -228,13 +234,13 @@ def _load_and_walk(
             compare_rows(rows, starts, records, verdict)
         elif cluster is None:
             audit_source = Common((auditor, rows))
-            executor: Executor = InThisProcess() if workers == 1 else ForkedProcesses(workers)
-            with executor:
+            with executor_of(count, None) as executor:
                 items = audit_items(audit_loaded, audit_source, starts)
                 _compare_and_audit(rows, starts, records, verdict, executor.map(items))
         else:
             order = selection.in_file_order() if selection else None
-            node_source = Common(NodeSource(dataset, out.absolute(), dict(settings), order))
+            shards = [path.name for path in loaded_files(dataset.path)]
+            node_source = Common(NodeSource(dataset, out.absolute(), dict(settings), order, shards))
             items = audit_items(audit_on_node, node_source, starts)
             _compare_and_audit(rows, starts, records, verdict, cluster.map(items))
         for problem in (_cut_problem(verdict, expected.path), _no_block_problem(verdict, expected.path)):
@@ -397,12 +403,16 @@ def _compare_and_audit(
 
 @dataclass(frozen=True, slots=True)
 class NodeSource:
-    """What a node of a cluster needs to load a dataset: `order` are the rows that its split selects."""
+    """What a node of a cluster needs to load a dataset: `order` are the rows that its split selects.
+
+    `shards` are the names of the loaded files. A node that lists them in another order has other rows.
+    """
 
     dataset: Dataset
     folder: Path
     settings: dict[str, object]
     order: Sequence[int] | None
+    shards: list[str]
 
 
 def audit_on_node(source: NodeSource, start: int, size: int) -> Audit:
@@ -420,6 +430,13 @@ def files_of_audit(names: Sequence[str], folder: Path, settings: Settings) -> li
 
 
 def _load_on_node(source: NodeSource) -> tuple[AuditBatch, Any]:
+    listed = [path.name for path in loaded_files(source.dataset.path)]
+    for name_here, name_there in zip_longest(listed, source.shards):
+        if name_here != name_there:
+            raise RequestError(
+                f"{source.dataset.path}: a node lists {name_here} where the driver lists {name_there}, and "
+                "LLaMA-Factory loads the files in that order: verify without --ray"
+            )
     verdict = Verdict(source.dataset.name, stage=str(source.settings["stage"]))
     with tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as cache:  # mapped files outlive their names
         try:

@@ -49,6 +49,17 @@ def test_bad_rows_exit_1_with_the_place_and_reject_exits_0(here, tmp_path):
     assert f"rejected rows: {tmp_path}/out/rte/rejected.jsonl" in done.stdout
 
 
+@pytest.mark.parametrize("order", [("--workers", 2, "--ray", "auto"), ("--ray", "auto", "--workers", 2)])
+def test_workers_here_and_on_a_cluster_at_once_are_refused_before_anything(here, tmp_path, order):
+    """Also for a dataset that is up to date, which needs no workers."""
+    compiled = ("compile", "rte", "--source", GOOD / "rte", "--out", tmp_path / "out")
+    here(cli, *compiled)
+    for command in (compiled, ("check", "rte"), ("verify", "no-such-dataset")):
+        done = here(cli, *command, *order, code=2)
+        printed_line(done.stderr, "--workers", "--ray", "one of them")
+        assert done.stdout == ""
+
+
 def test_rejecting_rows_is_not_recommended_where_it_cannot_help(here, tmp_path):
     """Every row is wrong, or the file is: without them nothing is left to compile."""
     every_row = tmp_path / "rows.jsonl"

@@ -273,14 +273,20 @@ def test_a_sweep_on_the_cluster_is_that_of_one_process_also_after_a_kill(
     assert read(tmp_path / "runs/sweep.json") == on_ray["sweep.json"]
 
 
-def test_verify_on_the_cluster_finds_what_one_process_finds(executor, tmp_path, tiny_model) -> None:
+@pytest.mark.parametrize("shards", [1, 4])
+def test_verify_on_the_cluster_finds_what_one_process_finds(executor, tmp_path, tiny_model, shards) -> None:
     answers = ["yes" if n % 2 == 0 else "no " * 200 for n in range(60)]  # a long one is cut
     rows = [{"instruction": f"Is {n} even?", "input": "", "output": text} for n, text in enumerate(answers)]
-    (tmp_path / "a.json").write_text(json.dumps(rows))
-    (tmp_path / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "a.json"}}))
+    (tmp_path / "rows").mkdir()
+    for shard in range(shards):
+        lines = [json.dumps(row) + "\n" for row in rows[shard::shards]]
+        (tmp_path / f"rows/{shard:05d}.jsonl").write_text("".join(lines))
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "rows"}}))
     settings = {"model_name_or_path": str(tiny_model), "template": "qwen", "cutoff_len": 120}
     settings["preprocessing_batch_size"] = 10
-    executor.check_paths(files_of_audit(["mine"], tmp_path, settings))
+    inputs = files_of_audit(["mine"], tmp_path, settings)
+    assert len([path for path in inputs if path.suffix == ".jsonl"]) == shards
+    executor.check_paths(inputs)
     here = as_json(verify("mine", tmp_path, settings))
     assert as_json(verify("mine", tmp_path, settings, cluster=executor)) == here
     assert here["counts"]["W414"] == 30

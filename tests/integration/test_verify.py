@@ -17,7 +17,7 @@ from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.compiler.verify import audit, learned
+from tuneyard.compiler.verify import dataset, learned
 from tuneyard.compiler.verify.dataset import read_settings, verify
 from tuneyard.compiler.verify.report import as_json, lines
 from tuneyard.compiler.verify.template import seen_by_model
@@ -259,20 +259,23 @@ def test_a_text_that_was_not_noted_is_tokenised_by_itself(sets, monkeypatch):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="one process elsewhere")
-def test_two_processes_find_what_one_finds(sets, monkeypatch):
+def test_several_processes_find_what_one_finds(sets, monkeypatch):
     rows = [*ROWS, *changed(4, output=""), {"instruction": "Why?", "input": "", "output": "because " * 60}]
     settings = {"cutoff_len": 120, "preprocessing_batch_size": 2}
+    given = {"template": "qwen", "model_name_or_path": str(sets.model), **settings}
     alone = as_json(sets.audit(rows, **settings))
-    monkeypatch.setattr(audit, "MANY", 0)
+    monkeypatch.setattr(dataset, "SEVERAL_PAY", 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     assert as_json(sets.audit(rows, **settings)) == alone
+    monkeypatch.setattr(dataset, "default_workers", lambda *_: pytest.fail("a number was given"))
+    assert as_json(verify("mine", sets.folder, given, workers=3)) == alone
     assert alone["counts"] == {"W414": 1, "W415": 1, "W417": 1} and alone["tokens"]["rows"] == len(rows)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="one process elsewhere")
 def test_shards_of_a_compile_are_all_loaded_in_whatever_order(sets, monkeypatch):
     """LLaMA-Factory loads a folder in the order of os.listdir: two orders, the same rows and labels."""
-    monkeypatch.setattr(audit, "MANY", 1)
+    monkeypatch.setattr(dataset, "SEVERAL_PAY", 1)
     rows = sets.folder / "rows.jsonl"
     rows.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
     spec = sets.folder / "cut.yaml"
@@ -295,7 +298,7 @@ def test_shards_of_a_compile_are_all_loaded_in_whatever_order(sets, monkeypatch)
 
 
 def test_a_killed_process_is_said(sets, monkeypatch):
-    monkeypatch.setattr(audit, "MANY", 0)
+    monkeypatch.setattr(dataset, "SEVERAL_PAY", 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(learned.AnswersAuditor, "audit", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with raises(ContentError, "rows 1 to", "SIGKILL", "too little memory"):

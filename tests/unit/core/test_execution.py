@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.messages import raises
 from tests.unit.recipes.test_launch import alive
 from tuneyard.core import execution
 from tuneyard.core.errors import ContentError, RequestError
@@ -31,7 +30,7 @@ from tuneyard.core.execution import (
     WorkResult,
     once_per_worker,
 )
-from tuneyard.core.execution_options import executor_of
+from tuneyard.core.execution_options import MOST, default_workers, executor_of
 from tuneyard.core.local_processes import ForkedProcesses, LocalProcesses
 
 EXECUTORS = {
@@ -492,10 +491,20 @@ with ForkedProcesses(1) as executor:
     assert process.returncode == -signal.SIGINT and "ignored" not in process.stderr
 
 
-def test_both_options_at_once_are_refused_and_one_worker_is_this_process() -> None:
-    with raises(RequestError, "--workers", "--ray"):
-        executor_of(2, "auto")
+def test_one_worker_is_this_process() -> None:
     assert isinstance(executor_of(None, None), InThisProcess)
     assert isinstance(executor_of(1, None, default=4), InThisProcess)
     with executor_of(None, None, default=3) as executor:
         assert isinstance(executor, ForkedProcesses) and executor.workers == 3
+
+
+def test_several_processes_are_the_default_where_they_pay_and_forks_are_safe(monkeypatch) -> None:
+    for cores, platform, size, expected in (
+        (6, "linux", 99, 1),
+        (6, "linux", 100, 6),
+        (64, "linux", 100, MOST),
+        (6, "darwin", 100, 1),
+    ):
+        monkeypatch.setattr("tuneyard.core.execution_options.available_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(sys, "platform", platform)
+        assert default_workers(size, several_pay=100) == expected
