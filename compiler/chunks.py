@@ -238,7 +238,9 @@ class _ChunkTask:
             if self.job.spec.arranged:
                 yield RecordFile(self.folder / f"{number}.rows")
             else:
-                yield record_file(self.spec, output, self.folder / output.file.format(split=self.chunk.part))
+                path = self.folder / output.file.format(split=self.chunk.part)
+                is_whole = self.chunk.first and self.chunk.last
+                yield record_file(self.spec, output, path, is_whole=is_whole)
 
     def _read_file(self, file: FilePart, files: Sequence[RecordFile]) -> None:
         """Read a file or a part of it."""

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,8 @@ from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from xxhash import xxh3_64
 
 from tuneyard.compiler.write.record_file import Damage, RecordFile, WrittenPart, brackets_of, not_as_made
 from tuneyard.core.errors import ContentError
@@ -30,8 +31,8 @@ class JoinedFile:
     - `prints`: the file of the records' fingerprints, None for a file that is no dataset.
 
     A thread copies and hashes, which needs no interpreter lock. What was copied is read again from the file:
-    its checksum must be that of the records as they were encoded. A file that is `hidden` is not read again
-    here.
+    its checksum must be that of the records as they were encoded. A part that has a hash is the whole file.
+    It is moved, and not read again. A file that is `hidden` is not read again here either.
     """
 
     def __init__(self, path: Path, *, hidden: bool = False) -> None:
@@ -58,7 +59,7 @@ class JoinedFile:
         try:
             if kind is None:
                 self._wait()
-                if self.records:
+                if self.records and not self.sha256:
                     self._finish()
         finally:
             self._is_stopped = True  # after an error or a signal, nobody waits for what is left to copy
@@ -80,6 +81,11 @@ class JoinedFile:
         if part.prints:
             self._add_prints(part.prints)
 
+    @property
+    def _is_read(self) -> bool:
+        """True if the file is read again while parts are added."""
+        return not (self.hidden or self.sha256)
+
     def _wait(self) -> None:
         while self._pending:
             self._pending.pop(0).result()
@@ -95,11 +101,14 @@ class JoinedFile:
 
     def _append(self, part: WrittenPart, first: int) -> None:
         """Move or copy the records of a part to the end, and check what is there then."""
+        if self.sha256:
+            raise ValueError(f"{part.path}: the file was whole before")
         with named(self.path):
             body = part.size - len(self._brackets.head) - len(self._brackets.tail)
             if self._handle < 0:
                 part.path.replace(self.path)
                 self._handle = os.open(self.path, os.O_RDWR)
+                self.sha256 = part.sha256
                 start = len(self._brackets.head)
                 self._look(0, start)
             else:
@@ -109,8 +118,9 @@ class JoinedFile:
                 part.path.unlink()
                 self._look(self._end, start)
             self._end = start + body
-            checksum = zlib.crc32(self._brackets.between, self._look(start, self._end))
-            if not self.hidden and checksum != part.checksum:
+            checksum = self._look(start, self._end)
+            checksum.update(self._brackets.between)
+            if self._is_read and checksum.intdigest() != part.checksum:
                 raise Damage(1, part.records).error(self.path, first)
             if self._end - self._flushed >= FLUSH:
                 flush_soon(self._handle, self._flushed, self._end)
@@ -129,15 +139,15 @@ class JoinedFile:
                 start += len(data)
                 size -= len(data)
 
-    def _look(self, start: int, stop: int) -> int:
-        """Read bytes of the file and add them to its hash. Returns their CRC-32."""
-        checksum = 0
-        while start < stop and not (self.hidden or self._is_stopped):
+    def _look(self, start: int, stop: int) -> xxh3_64:
+        """Read bytes of the file and add them to its hash. Returns their checksum."""
+        checksum = xxh3_64()
+        while start < stop and self._is_read and not self._is_stopped:
             data = os.pread(self._handle, min(stop - start, COPIED), start)
             if not data:
                 raise not_as_made(self.path, "it became shorter")
             self._digest.update(data)
-            checksum = zlib.crc32(data, checksum)
+            checksum.update(data)
             start += len(data)
         return checksum
 
@@ -170,14 +180,14 @@ class StagedRows:
         self._starts = array("Q", [0])
         with staged.path.open("rb") as file:
             for first, (records, expected) in _with_firsts(staged.parts):
-                checksum = 0
+                checksum = xxh3_64()
                 for _ in range(records):
                     line = file.readline()
                     if not line:
                         break
                     self._starts.append(self._starts[-1] + len(line))
-                    checksum = zlib.crc32(line, checksum)
-                if checksum != expected:
+                    checksum.update(line)
+                if checksum.intdigest() != expected:
                     self._refuse_other_count(rows, file.read())
                     numbers = f"{first + 1} to {first + records}"
                     raise not_as_made(target, f"one of the records {numbers} in the order of the source")

@@ -5,13 +5,15 @@ records must be that of the encoder.
 """
 
 import contextlib
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 import orjson
+from xxhash import xxh3_64
 
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.retyped import LINES, problems_of_file, problems_of_kept, text_columns
@@ -19,20 +21,16 @@ from tuneyard.compiler.lint.spool import Spool
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.joined_file import JoinedFile
-from tuneyard.compiler.write.record_file import (
-    Checksum,
-    Contents,
-    Damage,
-    RecordFile,
-    brackets_of,
-    not_as_made,
-)
+from tuneyard.compiler.write.record_file import Contents, Damage, RecordFile, brackets_of, not_as_made
 from tuneyard.compiler.write.shards import cut_into_shards
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import named, sha256
 from tuneyard.core.manifest import CompiledFile
 from tuneyard.core.records import RecordReader, format_of_entry
 from tuneyard.core.row_index import fingerprints, row_index_file, write_row_index
+
+if TYPE_CHECKING:
+    Hash: TypeAlias = hashlib._Hash
 
 BLOCK = 1 << 18
 Record = dict[str, Any]
@@ -109,64 +107,73 @@ class Written:
         return datasets, files
 
 
-def record_file(spec: Spec, output: Output, path: Path) -> RecordFile:
-    """A new file of an output, which is read back when it is whole."""
-    look = partial(look_back, spec, output, path)
+def record_file(spec: Spec, output: Output, path: Path, *, is_whole: bool = False) -> RecordFile:
+    """A new file of an output, which is read back when it is complete. `is_whole`: no part of another one."""
+    look = partial(look_back, spec, output, path, is_whole=is_whole)
     return RecordFile(path, look, in_pieces=output.pieces is not None)
 
 
-def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Contents:
-    """The number of records in an open file, their checksum, and the path of a dataset's fingerprints.
+def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO, *, is_whole: bool) -> Contents:
+    """What is in an open file: also its hash if it is no part of another file.
 
-    That file has 8 bytes for each record, in the byte order of this machine: another process may read a large
-    file of records back, and memory must not hold all fingerprints.
+    The fingerprints of a dataset's records come into a file beside it, 8 bytes each in the byte order of this
+    machine: another process may read a large file of records back, and memory must not hold all of them.
     """
     entry = entry_of(spec, output, path.name)
     columns = cast("dict[str, str]", entry["columns"])
     fields = frozenset([*columns.values(), *output.keep])
     prints = path.with_name(f".{path.name}.fingerprints") if output.dataset else None
     reader = RecordReader(format_of_entry(entry))
-    rows, checksum = 0, Checksum(brackets_of(path).between)
+    checksum, digest = xxh3_64(), hashlib.sha256()
+    rows = 0
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(prints.open("wb")) if prints else None
-        for records in read_back(path, fields, file, checksum):
+        for records in read_back(path, fields, file, checksum, digest if is_whole else None):
             rows += len(records)
             if target:
                 with named(path):
                     target.write(fingerprints(reader.prompts(records)))
-    return rows, checksum.value, prints
+    return Contents(rows, checksum.intdigest(), prints, digest.hexdigest() if is_whole else "")
 
 
 def read_back(
-    path: Path, fields: frozenset[str], file: BinaryIO, checksum: Checksum
+    path: Path, fields: frozenset[str], file: BinaryIO, checksum: xxh3_64, digest: "Hash | None" = None
 ) -> Iterator[list[Record]]:
     """Yield the records of an open file, hundreds at a time, and add them to the checksum.
 
-    `ContentError` unless all records have these fields, and nothing else is in the file.
+    All bytes of the file are added to `digest`. `ContentError` unless all records have these fields, and
+    nothing else is in the file.
     """
     rows = 0
-    for block in _blocks(path, file):
-        lines = block.count(b"\n{") + 1
-        checksum.add(block)
+    between = brackets_of(path).between
+    for block in _blocks(path, file, digest):
+        checksum.update(block)
+        checksum.update(between)
         text = block if path.suffix == ".json" else block.replace(b"\n", b",")
         try:
             records = orjson.loads(b"[%b]" % text)
         except orjson.JSONDecodeError:
             records = []
-        have_fields = set(map(type, records)) == {dict} and all(
-            len(keys) == len(fields) and fields.issuperset(keys) for keys in set(map(tuple, records))
-        )
-        if len(records) != lines or not have_fields:
-            raise Damage(rows + 1, rows + lines).error(path)
-        rows += lines
+        if len(records) != block.count(b"\n") + 1 or not _have_fields(records, fields):
+            raise Damage(rows + 1, rows + block.count(b"\n{") + 1).error(path)
+        rows += len(records)
         yield records
 
 
-def _blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
+def _have_fields(records: list[Any], fields: frozenset[str]) -> bool:
+    """True if each record is an object with all of these fields and no others."""
+    if set(map(type, records)) != {dict} or set(map(len, records)) != {len(fields)}:
+        return False
+    return fields.issuperset(set().union(*records))
+
+
+def _blocks(path: Path, file: BinaryIO, digest: "Hash | None") -> Iterator[bytes]:
     """Yield blocks of whole records, without the bytes before, between and after the blocks."""
     array, brackets = path.suffix == ".json", brackets_of(path)
     between, end = brackets.between, brackets.tail
-    start = file.read(2) if array else b"[\n"
+    head = file.read(len(brackets.head))
+    if digest:
+        digest.update(head)
     while True:
         block = file.read(BLOCK)
         if not block:
@@ -174,8 +181,10 @@ def _blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
         block += file.readline()
         if array and not block.endswith(between):
             block += file.readline()
+        if digest:
+            digest.update(block)
         last = not file.peek(1)  # type: ignore[attr-defined]  # a buffered file has it, whatever typing says
         ending = end if last else between
-        if start != b"[\n" or not block.endswith(ending):
+        if head != brackets.head or not block.endswith(ending):
             raise not_as_made(path, "what stands between the records")
         yield block.removesuffix(ending)

@@ -1,31 +1,34 @@
 """Writes record files: JSON Lines, or an array with one record on each line."""
 
-import zlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
+
+from xxhash import xxh3_64
 
 from tuneyard.compiler.write.pieces import SEPARATOR
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import named
 
-PIECE = 1 << 20
-Contents = tuple[int, int, Path | None]  # records, their checksum, and the file of their fingerprints
+
+class Contents(NamedTuple):
+    """What is in a file of records.
+
+    - `records`: their number. `checksum`: XXH3 of the records, with a separator after each.
+    - `prints`: the file of their fingerprints, None for a file that is no dataset.
+    - `sha256`: the hash of the file, "" if it is to be a part of another one.
+    """
+
+    records: int
+    checksum: int
+    prints: Path | None = None
+    sha256: str = ""
+
+
 Look = Callable[[BinaryIO], Contents]
-
-
-class Checksum:
-    """CRC-32 of the records of a file in their order, with the separator (`between`) after each."""
-
-    def __init__(self, between: bytes) -> None:
-        self._between = between
-        self.value = 0
-
-    def add(self, records: bytes) -> None:
-        """Add records with the separators between them, as they are in the file."""
-        self.value = zlib.crc32(self._between, zlib.crc32(records, self.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class WrittenPart:
 
     - `records`, `sources`: the numbers of records and of rows; with pieces a row has several records.
     - `checksum`: that of the records as they were encoded. `size`: bytes.
-    - `prints`: the file of the records' fingerprints, None for a file that is no dataset.
+    - `prints`, `sha256`: as in `Contents`.
     - `damage`: records that the disk has otherwise than they were written.
     """
 
@@ -88,7 +91,8 @@ class WrittenPart:
     checksum: int
     size: int
     prints: Path | None = None
-    damage: "Damage | None" = None
+    sha256: str = ""
+    damage: Damage | None = None
 
     def delete(self) -> None:
         """Delete its files."""
@@ -111,8 +115,7 @@ class RecordFile:
         self.rows = self.sources = 0
         self.damage: Damage | None = None
         self._brackets = brackets_of(path)
-        self.encoded = Checksum(self._brackets.between)
-        self._ready = bytearray()
+        self.encoded = xxh3_64()
 
     def __enter__(self) -> Self:
         self._file = self.path.open("wb", buffering=0)
@@ -123,29 +126,31 @@ class RecordFile:
     ) -> None:
         with self._file:
             if kind is None and self.rows:
-                self._ready += self._brackets.tail
-                self._save(self._ready)
+                with named(self.path):
+                    self._file.seek(-len(self._brackets.between), os.SEEK_END)
+                self._save(self._brackets.tail)
 
     def add(self, records: Sequence[bytes]) -> None:
-        """Append records, and add them to the checksum that the read-back must reproduce."""
+        """Append records, each a JSON text without line breaks.
+
+        They are added to the checksum that the read-back must reproduce.
+        """
         self.sources += len(records)
         if self._in_pieces and records:
             records = SEPARATOR.join(records).split(SEPARATOR)
         if records:
-            self.encoded.add(self._brackets.between.join(records))
-            self.write(records)
+            data = self._brackets.between.join([*records, b""])  # with a separator after the last one
+            self.encoded.update(data)
+            self.write(data, len(records))
 
-    def write(self, records: Sequence[bytes]) -> None:
-        """Append records, each a JSON text without line breaks."""
-        if records:
-            start = self._brackets.between if self.rows else self._brackets.head
-            self._ready += start + self._brackets.between.join(records)
-            self.rows += len(records)
-        if len(self._ready) >= PIECE:
-            self._save(self._ready)
-            self._ready = bytearray()
+    def write(self, data: bytes, records: int) -> None:
+        """Append so many records, with the separator after each. The file's end replaces the last one."""
+        if not self.rows:
+            data = self._brackets.head + data
+        self._save(data)
+        self.rows += records
 
-    def _save(self, data: bytearray) -> None:
+    def _save(self, data: bytes) -> None:
         with named(self.path):
             written = 0
             while written < len(data):
@@ -154,7 +159,7 @@ class RecordFile:
     def read_back(self) -> Contents:
         """The result of `look` on the whole file."""
         if self._look is None:
-            return self.rows, self.encoded.value, None
+            return Contents(self.rows, self.encoded.intdigest())
         with self.path.open("rb") as file:
             return self._look(file)
 
@@ -172,25 +177,33 @@ class RecordFile:
         if not self.rows and self.damage is None:
             self.path.unlink()
             return None
-        prints, damage = None, self.damage
+        contents = Contents(self.rows, self.encoded.intdigest())
+        damage = self.damage
         if damage is None:
-            prints, damage = self._compare()
+            contents, damage = self._compare(contents)
         size = self.path.stat().st_size
         return WrittenPart(
-            self.path, self.rows, self.sources, self.encoded.value, size, prints=prints, damage=damage
+            self.path,
+            self.rows,
+            self.sources,
+            contents.checksum,
+            size,
+            prints=contents.prints,
+            sha256=contents.sha256,
+            damage=damage,
         )
 
-    def _compare(self) -> tuple[Path | None, Damage | None]:
-        """Read the file back. Returns the file of its fingerprints, and what differs on the disk."""
+    def _compare(self, encoded: Contents) -> tuple[Contents, Damage | None]:
+        """Read the file back. Returns what is in it, and the records that were encoded otherwise."""
         try:
-            records, checksum, prints = self.read_back()
+            contents = self.read_back()
         except DamagedRecordsError as error:
-            return None, error.damage
-        if records != self.rows:
-            return prints, Damage(1, self.rows, found=records)
-        if checksum != self.encoded.value:
-            return prints, Damage(1, self.rows)
-        return prints, None
+            return encoded, error.damage
+        if contents.records != encoded.records:
+            return contents, Damage(1, self.rows, found=contents.records)
+        if contents.checksum != encoded.checksum:
+            return contents, Damage(1, self.rows)
+        return contents, None
 
 
 def not_as_made(path: Path, part: str) -> ContentError:

@@ -22,7 +22,7 @@ PARTS = {
     "check": (chunks.Checker, "check"),
     "lint and keys": (chunks.Lint, "see"),
     "render": (chunks.Renderer, "render"),
-    "write": (chunks.RecordFile, "write"),
+    "write": (chunks.RecordFile, "add"),
     "read back": (chunks.RecordFile, "read_back"),
     "  fingerprints": (readback, "fingerprints"),
     "compare rows": (pipeline, "warn_of_duplicates"),

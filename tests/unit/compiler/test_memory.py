@@ -20,7 +20,6 @@ from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.read.inputs import find_inputs
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.compiler.write import record_file
 from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.core.execution import InThisProcess
 
@@ -32,7 +31,6 @@ LIMITS = [  # of what is in memory at once: with these the smaller compile reach
     (matching, "SHARE", 1 << 11),
     (spool, "BLOCK", 1 << 10),
     (spool, "IN_MEMORY", 1 << 12),
-    (record_file, "PIECE", 1 << 16),
     (pipeline, "ARRANGED", 1 << 10),
 ]
 COLUMNS = "columns: {question: [q], answer: {names: [a], is: answer}, kind: [kind], page: [page]}\n"
