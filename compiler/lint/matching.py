@@ -36,11 +36,13 @@ def repeated(keys: Spool) -> Pairs:
         firsts: dict[int, int] = {}
         each = ((row, firsts.setdefault(key, row)) for row, key in enumerate(keys))
         return [(row, first) for row, first in each if row != first]
+    import numpy as np
+
     pairs: Pairs = []
     for values, rows in _shares(keys, _bits(len(keys))):
-        ordered, starts = _sorted(values)
-        later = (~_is_start(values[ordered])).nonzero()[0]
-        pairs += zip(rows[ordered[later]].tolist(), rows[ordered[starts[later]]].tolist(), strict=True)
+        places = _firsts(values)
+        later = np.flatnonzero(places != np.arange(len(values)))
+        pairs += zip(rows[later].tolist(), rows[places[later]].tolist(), strict=True)
     return sorted(pairs)
 
 
@@ -137,8 +139,7 @@ def numbered(keys: Spool) -> Spool:
 
     first_rows = np.empty(len(keys), np.uint32)  # of the row's key: the row that has it first
     for values, rows in _shares(keys, _bits(len(keys))):
-        ordered, starts = _sorted(values)
-        first_rows[rows[ordered]] = rows[ordered[starts]]
+        first_rows[rows] = rows[_firsts(values)]
     is_first = first_rows == np.arange(len(keys), dtype=np.uint32)
     ranks = np.cumsum(is_first, dtype=np.uint32) - np.uint32(1)
     for start in range(0, len(keys), SHARE):
@@ -177,6 +178,19 @@ def _shares(keys: Spool, bits: int) -> "Iterator[tuple[Numbers, Numbers]]":
             rows.append(chosen + start)
             start += len(numbers)
         yield np.concatenate(values), np.concatenate(rows)
+
+
+def _firsts(values: "Numbers") -> "Numbers":
+    """For each value the place of the first equal one. A stable sort would take four times as long."""
+    import numpy as np
+
+    ordered = np.argsort(values)
+    starts = np.flatnonzero(_is_start(values[ordered]))
+    firsts = np.empty_like(ordered)
+    if len(values):
+        sizes = np.diff(starts, append=len(values))
+        firsts[ordered] = np.repeat(np.minimum.reduceat(ordered, starts), sizes)
+    return firsts
 
 
 def _sorted(values: "Numbers") -> "tuple[Numbers, Numbers]":

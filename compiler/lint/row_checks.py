@@ -166,8 +166,8 @@ def keys_of_texts(texts: Sequence[bytes]) -> "array[int]":
 
 def keys_of_values(values: Sequence[Hashable]) -> "array[int]":
     """A key for each value, of which few are different."""
-    key_by_value = {value: unit_key(value) for value in dict.fromkeys(values)}
-    return array("q", list(map(key_by_value.__getitem__, values)))
+    digest_by_value = {value: _unit_digest(value) for value in set(values)}
+    return array("q", b"".join(map(digest_by_value.__getitem__, values)))
 
 
 def keys_of_ids(values: Sequence[object]) -> "array[int]":
@@ -187,7 +187,11 @@ def keys_of_ids(values: Sequence[object]) -> "array[int]":
 
 def unit_key(value: object) -> int:
     """Hash a value that groups rows: 8 bytes, the same in every process, equal for equal numbers."""
-    return int.from_bytes(xxh3_64_digest(repr(_whole(value)).encode()), signed=True)
+    return int.from_bytes(_unit_digest(value), signed=True)
+
+
+def _unit_digest(value: object) -> bytes:
+    return xxh3_64_digest(repr(_whole(value)).encode())
 
 
 def _whole(value: object) -> object:
@@ -203,9 +207,18 @@ def _digest(value: object) -> bytes:
 
 
 def _together(keys: "Sequence[array[int]]", rows: int) -> "array[int]":
-    """One key for each row from the keys of its columns. Numbers have the same hash in every process."""
+    """One key for each row from the keys of its columns: key 1 rotated by a bit XOR key 2, and so on.
+
+    Swapped columns get another key. All rows are computed at once, in integers with 64 bits for each row.
+    """
     if not keys:
         return array("q", [0]) * rows
     if len(keys) == 1:
         return keys[0]
-    return array("q", list(map(hash, zip(*keys, strict=True))))
+    first_bits = int.from_bytes((bytes(7) + b"\x80") * rows, "little")  # of each row's 64
+    joined = 0
+    for column in keys:
+        first = joined & first_bits
+        rotated = (joined ^ first) << 1 | first >> 63
+        joined = rotated ^ int.from_bytes(column.tobytes(), "little")
+    return array("q", joined.to_bytes(8 * rows, "little"))

@@ -1,6 +1,8 @@
 """Splits, samples, filters: every row in one place, exact shares, the same draw for the same seed."""
 
 import json
+import random
+from array import array
 from collections import Counter
 from itertools import chain
 
@@ -12,7 +14,7 @@ from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.arrange import split_rows
 from tuneyard.compiler.check.filters import language_of
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.row_checks import keys_of_ids, unit_key
+from tuneyard.compiler.lint.row_checks import _together, keys_of_ids, unit_key
 from tuneyard.compiler.spec.model import Split
 
 SPEC = """
@@ -282,3 +284,21 @@ def test_a_mixture_takes_shares_and_says_what_is_missing(bench):
         "response": "output",
         "history": "history",
     }
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_the_key_of_a_row_tells_its_columns_and_their_order(columns):
+    """By hand: the key so far is rotated by one bit within 64, then the next column's key is XORed."""
+    draw = random.Random(columns)
+    rows = [[draw.getrandbits(64) for _ in range(columns)] for _ in range(50)]
+    rows += [[0] * columns, [2**64 - 1] * columns, rows[0][::-1], rows[0]]
+    by_hand = []
+    for row in rows:
+        key = 0
+        for column in row:
+            key = ((key << 1 | key >> 63) % 2**64) ^ column
+        by_hand.append(key)
+    columns_of_keys = [array("q", array("Q", column).tobytes()) for column in zip(*rows, strict=True)]
+    together = _together(columns_of_keys, len(rows))
+    assert list(array("Q", together.tobytes())) == by_hand
+    assert together[0] == together[-1] != together[-2]
