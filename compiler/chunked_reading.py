@@ -27,7 +27,6 @@ from tuneyard.compiler.chunks import (
 )
 from tuneyard.compiler.kinds import KeptValues
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.retyped import RetypedWatch
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.read import read, reading, spans_of
@@ -35,6 +34,7 @@ from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.read.spans import WHOLE, OpenRecordError, count_lines
 from tuneyard.compiler.request import Counts
 from tuneyard.compiler.write.joined_file import JoinedFile
+from tuneyard.compiler.write.record_watch import RecordWatch
 from tuneyard.core.errors import Problem
 from tuneyard.core.execution import Common, Executor, InThisProcess, WorkItem, WorkResult
 
@@ -100,7 +100,7 @@ class ChunkedReading:
         return [(number, item) for number, item in enumerate(self.inputs) if item.split == part]
 
     def read_part(
-        self, name: str, prints: Fingerprints, watch: RetypedWatch | None, files: Sequence[JoinedFile]
+        self, name: str, prints: Fingerprints, watch: RecordWatch | None, files: Sequence[JoinedFile]
     ) -> Counts:
         """Read the rows of a part. Their fingerprints and records are appended. Returns their counts."""
         counts = Counts()

@@ -21,7 +21,6 @@ from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.kinds import KeptValues, kind_of
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.retyped import LINES, RetypedWatch
 from tuneyard.compiler.lint.row_checks import Lint
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read_unsettled, reading
@@ -30,10 +29,10 @@ from tuneyard.compiler.read.spans import OpenRecordError, Span
 from tuneyard.compiler.read.stream import Readable
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import REJECTED, Spec
-from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.joined_file import copy_rows
 from tuneyard.compiler.write.readback import record_file
 from tuneyard.compiler.write.record_file import RecordFile, WrittenPart
+from tuneyard.compiler.write.record_watch import RecordWatch
 from tuneyard.compiler.write.render import Renderer
 
 NO_LIMIT = sys.maxsize
@@ -137,7 +136,7 @@ class ChunkResult:
     unused: Unused
     prints: Fingerprints
     kept_values: dict[str, KeptValues]
-    watch: RetypedWatch | None
+    watch: RecordWatch | None
     read: int = 0
     kept: int = 0
     not_written: int = 0
@@ -201,7 +200,7 @@ class _ChunkTask:
             follow = kind_of(column.kind).kept_values
             if follow:
                 self.kept_values[column.name] = follow()
-        self.watch = RetypedWatch() if job.staged is None else None
+        self.watch = RecordWatch() if job.staged is None else None
         self.result = ChunkResult(
             carry, self.problems, self.unused, self.prints, self.kept_values, self.watch
         )
@@ -309,11 +308,8 @@ class _ChunkTask:
         for renderer, file in zip(self.renderers, files, strict=False):  # a check writes no files
             file.add(renderer.render(batch))
         if self.watch:
-            for renderer in self.renderers:
-                output = renderer.output
-                if output.dataset and output.file.endswith(LINES):
-                    columns = entry_of(self.spec, output, output.file)["columns"]
-                    self.watch.see(renderer, batch, columns)
+            for number, renderer in enumerate(self.renderers):
+                self.watch.see(number, renderer, batch)
 
 
 @contextlib.contextmanager

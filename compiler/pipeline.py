@@ -22,7 +22,6 @@ from tuneyard.compiler.chunked_reading import ChunkedReading, Collectors
 from tuneyard.compiler.chunks import CHUNK_FOLDER, NO_LIMIT, CompileJob, arrange_chunk
 from tuneyard.compiler.lint.duplicates import imbalance, leaks, warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.retyped import RetypedWatch
 from tuneyard.compiler.problems import KEPT, Problems
 from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.read.inputs import Input, Sources, with_rivals
@@ -30,6 +29,7 @@ from tuneyard.compiler.request import CompileReport, CompileRequest, Counts
 from tuneyard.compiler.spec.model import PART, REJECTED, UNLABELLED, WHOLE, Spec, Split
 from tuneyard.compiler.write.joined_file import JoinedFile, StagedRows
 from tuneyard.compiler.write.readback import Written
+from tuneyard.compiler.write.record_watch import RecordWatch
 from tuneyard.core.errors import ContentError, Problem, RequestError
 from tuneyard.core.execution import Common, Executor, WorkItem
 from tuneyard.core.splits import ROW_TYPE, apportioned
@@ -69,6 +69,7 @@ class TwoPassWriter:
         self.written = Written(spec, staged)
         self.prints: dict[str, Fingerprints] = {}
         self.spooled: dict[str, list[JoinedFile]] = {}
+        self.watches: dict[str, RecordWatch] = {}
 
     def run(self) -> tuple[Counts, Written]:
         """Write all splits. Returns the counts of rows, the files and the fingerprints of each split."""
@@ -132,7 +133,9 @@ class TwoPassWriter:
         order = array(ROW_TYPE)
         mix = self.spec.mix
         prints = self.prints.setdefault(source, Fingerprints())
-        watch = None if self.staged else RetypedWatch()
+        watch = None
+        if self.staged is None:
+            watch = self.watches[source] = RecordWatch()
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(JoinedFile(path, hidden=True)) for path in self._spool_paths(source)]
             self.spooled[source] = files
@@ -142,7 +145,7 @@ class TwoPassWriter:
                 size = rows_of_part.get(name)
                 order.extend(self._chosen(name, range(start, prints.rows), prints, size))
         if watch and not self.problems.stopped:
-            self.problems.lead(watch.problems(source))
+            self.problems.lead(watch.retyped.problems(source))
         if mix and mix.shuffle is not None:
             random.Random(mix.shuffle).shuffle(order)
         return order
@@ -214,9 +217,12 @@ class TwoPassWriter:
         return [self.staged / f".{source}-{number}.rows" for number in range(len(self.spec.outputs))]
 
     def _write(self, split: str, order: Order) -> None:
-        if self.staged is None or self.problems.stopped:
-            return
         source = self._source_of(split)
+        if self.problems.stopped:
+            return
+        if self.staged is None:
+            self.written.unwritten.append((split, self.watches[source], order))
+            return
         with self.written.open(split) as files:
             for (number, _), file in zip(self.spec.outputs_of(split), files, strict=True):
                 if order:
@@ -263,11 +269,12 @@ def write_splits(context: Context) -> tuple[Counts, Written]:
         for split in splits:
             prints = Fingerprints(counted_only=not context.request.duplicates)
             written.splits[split] = prints
-            watch = None if staged else RetypedWatch()
+            watch = None if staged else RecordWatch()
             with written.open(split) as files:
                 counts += reading.read_part(split, prints, watch, files)
             if watch and not context.problems.stopped:
-                context.problems.lead(watch.problems(split))
+                context.problems.lead(watch.retyped.problems(split))
+                written.unwritten.append((split, watch, range(prints.rows)))
     return counts, written
 
 
@@ -327,6 +334,8 @@ def run_pipeline(
     if not problems.stopped:
         if staged:
             report.datasets, report.files = written.account(counts.kept)
+        else:
+            written.refuse_shards()
         counts.balance(spec.name)
         if not counts.kept:
             message = "no rows: the source holds none"

@@ -7,7 +7,7 @@ records must be that of the encoder.
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
@@ -22,6 +22,7 @@ from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.joined_file import JoinedFile
 from tuneyard.compiler.write.record_file import Contents, Damage, RecordFile, brackets_of, not_as_made
+from tuneyard.compiler.write.record_watch import RecordWatch
 from tuneyard.compiler.write.shards import cut_into_shards
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import named, sha256
@@ -40,13 +41,15 @@ Accounts = tuple[dict[str, int], dict[str, CompiledFile]]
 class Written:
     """The files that a compile writes into a staged folder, split by split. A check writes none.
 
-    `splits` has the fingerprints of the rows of each split.
+    `splits` has the fingerprints of the rows of each split. `unwritten` has the splits of a check, with the
+    watch over their records and the order of these.
     """
 
     def __init__(self, spec: Spec, staged: Path | None) -> None:
         self.spec, self.staged = spec, staged
         self.files: list[tuple[str, Output, JoinedFile]] = []
         self.splits: dict[str, Fingerprints] = {}
+        self.unwritten: list[tuple[str, RecordWatch, Sequence[int]]] = []
 
     @contextlib.contextmanager
     def open(self, split: str) -> Iterator[list[JoinedFile]]:
@@ -72,6 +75,11 @@ class Written:
                 kept = [column for column in output.keep if column not in text_columns(columns)]
                 problems += problems_of_kept(file.path, file.path.name, kept)
         return problems
+
+    def refuse_shards(self) -> None:
+        """`ContentError` if the shards that a compile would write could not be loaded together."""
+        for split, watch, order in self.unwritten:
+            watch.refuse_shards(split, self.spec.outputs_of(split), order)
 
     def account(self, kept: int) -> Accounts:
         """Write the row index of each dataset. Returns records by dataset, and rows and hash by file.

@@ -1,6 +1,7 @@
 """Cuts a written JSON Lines file into shards: files of about as many records each, in a folder."""
 
 import shutil
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,24 +38,33 @@ def cut_into_shards(path: Path, records: int, shards: int, digest: str) -> None:
         path.replace(folder / shard_name(0, count))
     if sha256(folder) != digest:
         raise not_as_made(folder, "one of the shards")
-    _refuse_empty_columns(folder)
+    refuse_empty_columns(folder.name, {file.name: _empty_columns(file) for file in files_of(folder)})
 
 
-def _refuse_empty_columns(folder: Path) -> None:
+def refuse_empty_columns(folder: str, empty_by_shard: Mapping[str, set[str]]) -> None:
     """`ContentError` for a shard without a value in a column (history, images) that other shards fill.
 
     LLaMA-Factory's loader takes the type of a column from the first file that it reads.
     """
-    empty_by_shard = {file.name: _empty_columns(file) for file in files_of(folder)}
     empty_everywhere = set.intersection(*empty_by_shard.values())
     for name, empty in empty_by_shard.items():
         columns = sorted(empty - empty_everywhere)
         if columns:
             raise ContentError(
-                f"{folder.name}/{name}: no record has a value in {show_value(columns[0])}, and records of "
+                f"{folder}/{name}: no record has a value in {show_value(columns[0])}, and records of "
                 "other shards have one: LLaMA-Factory's loader stops at such files. Nothing was published. "
                 "Give fewer `shards`, or take the key out to write one file"
             )
+
+
+def is_empty(value: object) -> bool:
+    """True for a value without a type for LLaMA-Factory's loader."""
+    return value is None or value == []
+
+
+def first_records(records: int, shards: int) -> list[int]:
+    """The number (from 0) of the first record of each shard."""
+    return [number * records // shards for number in range(shards)]
 
 
 def _empty_columns(file: Path) -> set[str]:
@@ -63,7 +73,7 @@ def _empty_columns(file: Path) -> set[str]:
     with file.open("rb") as lines:
         for line in lines:
             record = orjson.loads(line)
-            empty_here = {column for column, value in record.items() if value is None or value == []}
+            empty_here = {column for column, value in record.items() if is_empty(value)}
             empty = empty_here if empty is None else empty & empty_here
             if not empty:
                 break
@@ -72,7 +82,7 @@ def _empty_columns(file: Path) -> set[str]:
 
 def _bounds(path: Path, records: int, count: int) -> list[int]:
     """The offsets at which the shards begin, and the end of the file."""
-    firsts = [number * records // count for number in range(count)]
+    firsts = first_records(records, count)
     bounds: list[int] = []
     offset = 0
     with path.open("rb") as file:
