@@ -62,6 +62,15 @@ class Actors:
         self._actors.append(actor)
         return actor
 
+    def make_room(self, resources: Resources) -> None:
+        """End idle actors that have other resources: they would keep what the next task waits for."""
+        import ray
+
+        for actor in list(self._actors):
+            if actor.running is None and actor.resources != resources:
+                ray.kill(actor.handle)
+                self._actors.remove(actor)
+
     def ended(self, reference: Any, *, is_lost: bool) -> None:
         """A task has ended: its actor is free, or it is lost with the task."""
         for actor in list(self._actors):

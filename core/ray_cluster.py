@@ -7,6 +7,7 @@ code and the paths. Ray itself retries nothing: a lost task is handed out again 
 import contextlib
 import functools
 import hashlib
+import math
 import os
 import platform
 import secrets
@@ -49,6 +50,7 @@ _POLL_EVERY = 1.0  # seconds
 _NODES_EVERY = 5.0  # seconds between two looks at the nodes
 _CANCELLED_WITHIN = 3.0  # seconds that an item gets to end by itself; Ray cannot interrupt one that waits
 _WAITING = 8  # items handed out beyond those that can run, so that no node waits for this process
+_LAST_PORT = 65_535
 _VALUES_KEPT = 8  # shared values that a worker keeps
 _PACKAGES = ("core", "compiler", "recipes", "adapters", "eval")
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 3.4
@@ -106,7 +108,7 @@ class RayCluster(Executor):
         self._head = head
         self._values: dict[int, Any] = {}
         self._actors = Actors()
-        self._looked = 0.0
+        self._looked = -math.inf
         self._nodes: list[dict[str, Any]] = []
         with contextlib.ExitStack() as on_error:
             self._connect()
@@ -152,13 +154,18 @@ class RayCluster(Executor):
 
         ray.shutdown()
 
-    def _ask_nodes(self, questions: _Questions) -> None:
-        """Ask every node. `RequestError` lists the nodes that have other code or do not see a path."""
+    def _ask_nodes(self, questions: _Questions) -> int:
+        """Ask every node; the number of nodes that have answered.
+
+        `RequestError` lists the nodes that have other code or do not see a path.
+        """
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         problems = []
         asked = {}
+        answers = 0
+        self._looked = -math.inf  # a node that has just joined is asked, too
         for node in self._alive_nodes():
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": strategy}
@@ -177,12 +184,14 @@ class RayCluster(Executor):
                 reason = [line for line in str(error).splitlines() if line.strip()][-1]
                 problems.append(f"{name} cannot run this Tuneyard: {reason.strip()}")
                 continue
+            answers += 1
             problems += [f"{name}: {problem}" for problem in _differences(answer)]
         for reference in silent:
             ray.cancel(reference, force=True)
             problems.append(f"{_name(asked[reference])} did not answer within {_PROBED_WITHIN:.0f} s")
         if problems:
             raise RequestError("--ray: " + "\n".join(problems))
+        return answers
 
     def check_paths(self, inputs: Sequence[object] = (), outputs: Sequence[object] = ()) -> None:
         """Check that every node sees these files with the same size, and writes into these folders."""
@@ -195,14 +204,14 @@ class RayCluster(Executor):
                 stack.callback(_remove_markers, marker)
                 marker.write_text(ending, encoding="utf-8")
                 markers.append(str(marker))
-            self._ask_nodes(_Questions(str(Path.cwd()), tuple(sizes), tuple(markers), ending))
+            count = self._ask_nodes(_Questions(str(Path.cwd()), tuple(sizes), tuple(markers), ending))
             for marker_path in markers:
                 written = len(list(Path(marker_path).parent.glob(f"{Path(marker_path).name}-*")))
-                if written < len(self._nodes):
+                if written < count:
                     folder = Path(marker_path).parent
                     raise RequestError(
-                        f"--ray: {folder} is another folder on {len(self._nodes) - written} of the "
-                        f"{len(self._nodes)} nodes; expected a folder that all nodes share"
+                        f"--ray: {folder} is another folder on {count - written} of the {count} nodes; "
+                        "expected a folder that all nodes share"
                     )
 
     def _alive_nodes(self) -> list[dict[str, Any]]:
@@ -301,6 +310,7 @@ class RayCluster(Executor):
             arguments.append(_Shared(argument.number, self._values[argument.number]))
         task = _Task(item.function, tuple(arguments), str(Path.cwd()), code_digest())
         takes = item.resources
+        self._actors.make_room(takes)
         if takes.stays:
             return self._actors.submit(takes, _run, task)
         options = options_of(takes)
@@ -376,6 +386,8 @@ def _head_of(address: str) -> str:
         raise RequestError(
             f"--ray {head}: expected `auto`, or HOST:PORT of the head of a cluster, as in 10.0.0.1:6379"
         )
+    if not 1 <= int(port) <= _LAST_PORT:
+        raise RequestError(f"--ray {head}: found port {port}, expected 1 to {_LAST_PORT}, as in {host}:6379")
     return head
 
 
@@ -389,7 +401,7 @@ def _check_answers(address: str, head: str) -> None:
             connection.sendall(_HTTP2_HELLO)
             answer = connection.recv(9)
         reason = "another program answers there"
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         reason = str(error)
     if len(answer) < 4 or answer[3] != _HTTP2_SETTINGS:
         raise RequestError(

@@ -4,6 +4,7 @@ import contextlib
 import pickle
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,23 @@ class PickledWorkers(InThisProcess):
         if argument.number not in self._values:
             self._values[argument.number] = Common(pickle.loads(argument.pickled))
         return self._values[argument.number]
+
+
+class ElsewhereWorkers(PickledWorkers):
+    """Workers that run in another folder, as a process of a cluster may that was not told of ours."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def map(
+        self, items: Iterable[WorkItem], observer: Observer = SILENT, ahead: int = AHEAD
+    ) -> Generator[WorkResult]:
+        """Run the items in that folder."""
+        for item in items:
+            with contextlib.chdir(self._folder):
+                (result,) = super().map([item], observer, ahead)
+            yield result
 
 
 def use_workers(monkeypatch: pytest.MonkeyPatch, executor: Executor) -> None:

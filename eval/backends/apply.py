@@ -30,7 +30,9 @@ def check_fits(model: Model, adapter: Adapter) -> None:
         if misfit:
             trained_on = adapter.lora.base or "a base that its config does not name"
             raise ContentError(f"adapter {adapter.folder}: {misfit} It was trained on {trained_on}")
-    tensors = model.net.state_dict()
+    # not state_dict(), for which bitsandbytes unpacks 4-bit weights on CPUs: the next answers would differ
+    tensors = dict(model.net.named_parameters(remove_duplicate=False))
+    tensors.update(model.net.named_buffers(remove_duplicate=False))
     for name in adapter.full_tensors:
         model_shape = None
         if name in tensors:

@@ -12,6 +12,7 @@ from tests.messages import raises
 from tests.runs_cut import tree
 from tests.tiny import make_seeing
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.workers import ElsewhereWorkers, use_workers
 from tuneyard.compiler.verify.dataset import load
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.prompt import conversation
@@ -287,6 +288,28 @@ def test_a_run_is_resumed_rescored_compared_and_reported(models, home) -> None:
     Image.new("RGB", (90, 60)).save(home / "media/a.png")
     with raises(TuneyardError):
         call(nli, models(), "--adapter", f"one={saved}", "--dataset", "seen", "--resume")
+
+
+@pytest.mark.parametrize(("command", "more"), [(nli, []), (text, ["--no-generate"])], ids=["nli", "text"])
+def test_workers_in_another_folder_see_the_images_of_one_process(
+    models, home, monkeypatch, command, more
+) -> None:
+    """Images have paths that are relative here, and must lead there all the same."""
+    saved = adapter(home / "saved", models())
+    given = ["--adapter", f"one={saved}", "--dataset", "seen", *more]
+    alone = tree(call(command, models(), *given, out="out"))
+    Path("out").rename("alone")
+    use_workers(monkeypatch, ElsewhereWorkers(home.parent))
+    assert tree(call(command, models(), *given, out="out")) == alone
+
+
+@pytest.mark.slow
+def test_processes_score_images_with_the_bytes_of_one(models, home) -> None:
+    saved = adapter(home / "saved", models())
+    given = ["--adapter", f"one={saved}", "--dataset", "seen"]
+    alone = tree(call(nli, models(), *given, out="out"))
+    Path("out").rename("alone")
+    assert tree(call(nli, models(), *given, "--workers", 2, out="out")) == alone
 
 
 def test_texts_are_scored_by_a_model_that_sees_in_batches_as_one_by_one(models, home) -> None:

@@ -81,6 +81,27 @@ def test_nli(folder, workers, sampling_model, monkeypatch, options) -> None:
     assert len(workers.names) > 6  # the load, and two parts or more for each of three models
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantised_base(folder, workers, tiny_model, monkeypatch, bits) -> None:
+    pytest.importorskip("bitsandbytes")
+    given = ["--model", tiny_model, "--data", folder / "pairs.json", "--quantize", bits, *adapters(folder)]
+    alone, by_workers = both(nli.cli, folder, workers, monkeypatch, *given, "--batch-tokens", 60)
+    assert by_workers == alone
+    call(nli.cli, *given[:4], *adapters(folder), "--batch-tokens", 60, "--out", folder / "plain")
+    assert tree(folder / "plain")["base/pairs/predictions.jsonl"] != alone["base/pairs/predictions.jsonl"]
+
+
+@pytest.mark.slow
+def test_processes_score_a_quantised_base_with_the_bytes_of_one(folder, tiny_model) -> None:
+    pytest.importorskip("bitsandbytes")
+    given = ["--model", tiny_model, "--data", folder / "pairs.json", "--quantize", 4, *adapters(folder)]
+    call(nli.cli, *given, "--out", folder / "out")
+    alone = tree(folder / "out")
+    (folder / "out").rename(folder / "alone")
+    call(nli.cli, *given, "--workers", 2, "--out", folder / "out")
+    assert tree(folder / "out") == alone
+
+
 def test_text_keeps_the_losses_of_tokens(folder, workers, tiny_model, monkeypatch) -> None:
     given = ["--model", tiny_model, "--data", folder / "pairs.json", "--no-generate", "--token-losses"]
     alone, by_workers = both(text.cli, folder, workers, monkeypatch, *given, "--batch-tokens", 60)

@@ -1,5 +1,6 @@
 """A Ray cluster of two raylets on this machine: the same bytes as in one process, and every loss."""
 
+import fcntl
 import json
 import os
 import signal
@@ -215,16 +216,40 @@ def test_what_no_node_has_is_refused(executor) -> None:
 
 def test_nodes_with_other_code_and_paths_that_they_do_not_see(nodes, executor, tmp_path, monkeypatch) -> None:
     with (tmp_path / "mine").open("w+") as file:
-        mine = Path(f"/proc/self/fd/{file.fileno()}")  # a path that only this process sees
+        number = fcntl.fcntl(file, fcntl.F_DUPFD, 900)  # beyond the descriptors of any other process
+        mine = Path(f"/proc/self/fd/{number}")  # a path that only this process sees
         with pytest.raises(RequestError) as error:
             executor.check_paths([mine.parent / "0", mine], [tmp_path])
     check_facts(str(error.value), (str(mine), "No such file or directory", "that all nodes see"))
+    os.close(number)
     assert str(error.value).count("cannot read") == 2  # on both nodes
     assert not list(tmp_path.glob(".tuneyard-probe*"))
     monkeypatch.setattr(ray_cluster, "code_digest", lambda: "0" * 64)
     with pytest.raises(RequestError) as error:
         executor.check_paths()
     check_facts(str(error.value), ("another Tuneyard", "code 00000000", "install the same on every node"))
+
+
+def test_a_node_that_has_just_joined_is_asked_for_its_paths(nodes, executor, monkeypatch) -> None:
+    import ray
+
+    monkeypatch.setattr(ray_cluster, "_NODES_EVERY", 1e9)
+    assert executor.fitting(Resources()) == 2
+    joined = nodes.add_node(num_cpus=1, object_store_memory=STORE, memory=SMALL)
+    deadline = time.monotonic() + 60
+    while len([node for node in ray.nodes() if node["Alive"]]) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    executor.check_paths()
+    assert executor.fitting(Resources()) == 3
+    nodes.remove_node(joined)
+
+
+def test_workers_that_stayed_make_room_for_items_with_other_resources(executor) -> None:
+    kinds = [Resources(memory=SMALL, stays=True), Resources(memory=SMALL), Resources(cpus=0.5, stays=True)]
+    for resources in kinds:
+        items = [WorkItem(str(n), slot_after, (0,), resources=resources) for n in range(4)]
+        assert [result.error for result in executor.map(items)] == [""] * 4
 
 
 def test_closing_a_map_ends_its_items_and_what_they_have_started(executor, tmp_path) -> None:

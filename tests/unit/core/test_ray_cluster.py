@@ -53,6 +53,12 @@ def test_an_address_of_another_form_is_refused(address) -> None:
         RayCluster(address)
 
 
+@pytest.mark.parametrize("port", [0, 65536, 99999])
+def test_a_port_that_no_machine_has_is_refused(port) -> None:
+    with raises(RequestError, f"head:{port}", "65535"):
+        RayCluster(f"head:{port}")
+
+
 def test_auto_takes_the_variable_then_the_cluster_of_this_machine(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
