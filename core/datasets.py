@@ -200,8 +200,13 @@ def is_shard_folder(path: Path) -> bool:
 
 
 def is_records(path: Path) -> bool:
-    """True for a file of a dataset, or for the folder of its shards."""
-    return path.is_file() or is_shard_folder(path)
+    """True for a file of a dataset, or for the folder of its shards, none of which is empty.
+
+    An empty file among them changes no byte of the dataset, and LLaMA-Factory's loader stops at it.
+    """
+    if path.is_file():
+        return True
+    return is_shard_folder(path) and all(file.stat().st_size for file in path.iterdir())
 
 
 def loaded_files(path: Path) -> list[Path]:

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+from tuneyard.core.datasets import is_records
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import sha256
 from tuneyard.core.manifest import Manifest
@@ -34,7 +35,7 @@ def changed_file(
     hint = compile_again(path.parent.name, manifest)
     if not path.exists():
         return Problem("E431", str(path), "the compiled file is missing", hint=hint)
-    if sha256(path, moved) == compiled.sha256:
+    if is_records(path) and sha256(path, moved) == compiled.sha256:
         return None
     message = f"the file has changed since it was compiled (with {compiled.rows} rows)"
     return Problem("E431", str(path), message, hint=hint)

@@ -20,7 +20,14 @@ from tuneyard.compiler.commands.stats import stats
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.verify.dataset import since_compiled
 from tuneyard.compiler.write.shards import cut_into_shards
-from tuneyard.core.datasets import SHARD_NAME, find_dataset, read_records, read_registry
+from tuneyard.core.datasets import (
+    SHARD_NAME,
+    find_dataset,
+    loaded_files,
+    locate_dataset,
+    read_records,
+    read_registry,
+)
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
 from tuneyard.core.manifest import manifest_beside, read_manifests
@@ -144,8 +151,45 @@ def test_a_changed_shard_is_found_and_compiled_again(bench):
         assert everything(bench) == before
 
 
+@pytest.mark.parametrize("name", ["00003-of-00003.jsonl", "extra.jsonl", ".gitkeep"])
+def test_an_empty_file_among_the_shards_is_found(bench, name):
+    """It changes no byte of the dataset, and LLaMA-Factory's loader stops at it."""
+    spec_file, source = spec(bench), bench.rows("rows.jsonl", ROWS)
+    bench.compile(spec_file, source)
+    before = everything(bench)
+    empty = bench.out / "cut" / "cut.v1-train" / name
+    empty.touch()
+    assert [problem.code for problem in problems_of(bench)] == ["E431"]
+    if name.startswith("00003"):  # a name that only a compile gives
+        assert not bench.compile(spec_file, source).up_to_date
+        assert everything(bench) == before
+        return
+    with raises(RequestError, f"cut.v1-train/{name}"):
+        bench.compile(spec_file, source)
+    assert empty.exists()
+
+
+def test_no_shard_of_another_number_is_left(bench):
+    """LLaMA-Factory loads every file of the folder that the registry names."""
+    source = bench.rows("rows.jsonl", ROWS)
+    for count in (4, 2, None, 4, 3):
+        shards_here = "" if count is None else f", shards: {count}"
+        bench.write("cut.yaml", SPEC.replace("MORE", SPLIT).replace(", shards: 3", shards_here))
+        bench.compile(bench.folder / "cut.yaml", source)
+        folder = bench.out / "cut"
+        path = bench.out / str(read_registry(bench.out)["cut_train"]["file_name"])
+        if count is None:
+            names = ["cut.v1-train.jsonl"]
+            assert not (folder / "cut.v1-train").exists()
+        else:
+            names = [f"{number:05d}-of-{count:05d}.jsonl" for number in range(count)]
+            assert not (folder / "cut.v1-train.jsonl").exists()
+        assert sorted(file.name for file in loaded_files(path)) == names
+        assert len(read_records(path)) == 14
+
+
 def problems_of(bench):
-    return since_compiled(find_dataset("cut_train", bench.out), bench.out, read_manifests(bench.out))
+    return since_compiled(locate_dataset("cut_train", bench.out), bench.out, read_manifests(bench.out))
 
 
 def test_files_of_others_among_the_shards_are_not_deleted(bench):
@@ -231,10 +275,12 @@ def test_a_full_disk_leaves_the_old_shards(bench, monkeypatch):
 
 @pytest.mark.slow
 def test_kills_leave_the_old_shards_or_the_new(bench):
-    spec_file = spec(bench, "")
+    spec(bench, "")
+    texts = [(bench.folder / "cut.yaml").read_text().replace("shards: 3", f"shards: {n}") for n in (3, 5)]
     sources = [bench.rows(f"{count}.jsonl", ROWS * count) for count in (10, 300)]
     wholes = {}
-    for source in sources:
+    for text, source in zip(texts, sources, strict=True):
+        spec_file = bench.write("cut.yaml", text)
         began = time.perf_counter()
         start(spec_file, "--source", source, "--out", bench.out, "--force").wait()
         span = time.perf_counter() - began
@@ -242,6 +288,7 @@ def test_kills_leave_the_old_shards_or_the_new(bench):
     assert sorted(wholes) == [200, 6000]
     draw = random.Random(1)
     for turn in range(10):
+        bench.write("cut.yaml", texts[turn % 2])
         process = start(spec_file, "--source", sources[turn % 2], "--out", bench.out, "--force")
         time.sleep(draw.uniform(0.5, 1) * span)
         process.send_signal(signal.SIGKILL)
