@@ -34,6 +34,7 @@ from tuneyard.compiler.write.readback import record_file
 from tuneyard.compiler.write.record_file import RecordFile, WrittenPart
 from tuneyard.compiler.write.record_watch import RecordWatch
 from tuneyard.compiler.write.render import Renderer
+from tuneyard.core.errors import ContentError
 
 NO_LIMIT = sys.maxsize
 CHUNK_FOLDER = ".chunk-"
@@ -278,6 +279,7 @@ class _ChunkTask:
             problems.notes += checker.notes()
         else:
             result.tallies = [reader.tally for reader in checker.readers]
+            self._check_tallies(checker, result.tallies)
         self.all_read += rows_read + unreadable
         self.next_number = checker.number
         missing_files = int(checker.failed and not failed_before)
@@ -291,6 +293,20 @@ class _ChunkTask:
             number=self.next_number,
             counted=self.unused.names(),
         )
+
+    def _check_tallies(self, checker: Checker, tallies: Sequence[Counter[object]]) -> None:
+        """`ContentError` for a reader whose notes need more than its tally, which alone is sent."""
+        again = Checker(self.spec, checker.display_path, Problems(), Unused(), {})
+        again.resume(checker.sources, failed=checker.failed)
+        again.add_tallies(tallies)
+        for reader, from_tally in zip(checker.readers, again.readers, strict=True):
+            if reader.notes() != from_tally.notes():
+                column = reader.column
+                raise ContentError(
+                    f"column {column.name}: the notes of `is: {column.kind}` need more than the `tally` of "
+                    "its reader, which is all that is known of parts of a file; count in `tally` "
+                    "(docs/extending.md), or compile with --workers 1"
+                )
 
     def _keep(self, batch: Batch, has_ids: bool, files: Sequence[RecordFile]) -> None:
         """Filter, lint, render and write a batch of checked rows."""

@@ -52,7 +52,7 @@ _connections: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
 class _Worker:
     """A process, our end of its socket, and the items that it has: the first runs, others wait there.
 
-    `output` is the file to which it prints.
+    `output` is the file to which it prints. It empties that file at each reply.
     """
 
     def __init__(self, slot: Slot, process: Process, connection: socket.socket, output: IO[bytes]) -> None:
@@ -62,7 +62,6 @@ class _Worker:
         self.attempts: deque[Attempt] = deque()
         self.values: set[int] = set()  # numbers of the shared values that it has
         self._output = output
-        self._printed = 0  # bytes that belong to items that have ended
         self._outgoing = bytearray()
         self._incoming = bytearray()
         connection.setblocking(False)
@@ -116,7 +115,7 @@ class _Worker:
             answer = self._next_answer()
             if answer is None:
                 return replies, is_gone
-            replies.append((answer.reply, self._output_until(answer.printed)))
+            replies.append((answer.reply, answer.output.decode("utf-8", errors="replace")))
 
     def _next_answer(self) -> WorkAnswer | None:
         if len(self._incoming) < LENGTH.size:
@@ -129,16 +128,10 @@ class _Worker:
         del self._incoming[:end]
         return answer
 
-    def _output_until(self, end: int) -> str:
-        content = b""
-        if end > self._printed:
-            content = os.pread(self._output.fileno(), end - self._printed, self._printed)
-        self._printed = end
-        return content.decode("utf-8", errors="replace")
-
     def last_output(self) -> str:
         """What a worker that is gone printed after its last reply."""
-        return self._output_until(os.fstat(self._output.fileno()).st_size)
+        descriptor = self._output.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode("utf-8", errors="replace")
 
     def end_reason(self) -> str:
         """How a worker ended that left no reply. What its item has started is ended, too."""

@@ -41,10 +41,10 @@ class WorkOrder:
 
 @dataclass(frozen=True, slots=True)
 class WorkAnswer:
-    """The reply to an order, and the bytes that the worker has printed so far."""
+    """The reply to an order, and what the worker has printed since the one before."""
 
     reply: CallResult
-    printed: int
+    output: bytes
 
 
 def message(content: object) -> bytes:
@@ -75,13 +75,21 @@ def serve(connection: socket.socket, values: dict[int, Any]) -> None:
             for argument in order.arguments
         ]
         reply = call(order.function, arguments)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        answer = message(WorkAnswer(reply, os.fstat(1).st_size))
+        answer = message(WorkAnswer(reply, _take_output()))
         try:
             connection.sendall(answer)
         except BrokenPipeError:  # the parent is gone
             return
+
+
+def _take_output() -> bytes:
+    """What this process has printed. Its file is emptied: a worker may live for days."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    output = os.pread(1, os.fstat(1).st_size, 0)
+    os.ftruncate(1, 0)
+    os.lseek(1, 0, os.SEEK_SET)
+    return output
 
 
 def _receive(connection: socket.socket, size: int) -> bytearray | None:

@@ -5,6 +5,7 @@ checking, the lint, the record and the registry entry, the bundled spec and the 
 is one new file with a `Kind`. The rest of the compiler asks these objects, and names no kind.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -124,12 +125,14 @@ class ColumnReader:
         return []
 
 
-class KeptValues:
+class KeptValues(ABC):
     """Follows the kept values of one column over the files of a part, and judges them together."""
 
+    @abstractmethod
     def add(self, values: Values) -> None:
         """Take in the values of a batch."""
 
+    @abstractmethod
     def join(self, other: Self) -> None:
         """Take in what another one followed, of the rows that come next."""
 

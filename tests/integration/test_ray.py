@@ -429,3 +429,27 @@ def test_scoring_on_the_cluster_writes_the_files_of_one_process(
     use_workers(monkeypatch, executor)
     score(nli.cli, *given)
     assert tree(tmp_path / "out") == alone
+
+
+def test_a_driver_killed_while_it_scores_is_resumed_to_the_bytes_of_one_process(
+    nodes, tiny_model, tmp_path, monkeypatch
+) -> None:
+    pytest.importorskip("torch").set_num_threads(1)
+    (tmp_path / "pairs.json").write_text(json.dumps(PAIRS * 40))
+    out = tmp_path / "out"
+    given = ["--model", tiny_model, "--data", tmp_path / "pairs.json", "--mode", "generate"]
+    given += ["--max-new-tokens", 24, "--batch-tokens", 60, "--out", out]
+    arguments = [str(argument) for argument in given]
+    monkeypatch.setattr(sys, "argv", ["nli", *arguments])  # it is in results.json
+    score(nli.cli, *given)
+    alone = tree(out)
+    out.rename(tmp_path / "alone")
+    on_ray = [*arguments, "--ray", nodes.address]
+    driver = subprocess.Popen([sys.executable, "-m", "eval.nli", *on_ray], cwd=ROOT)
+    wait_for(out / "base/pairs/predictions.jsonl", driver)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    assert not (out / "base/pairs/results.json").exists()
+    monkeypatch.setattr(sys, "argv", ["nli", *on_ray, "--resume"])
+    score(nli.cli, *on_ray, "--resume")
+    assert tree(out) == alone

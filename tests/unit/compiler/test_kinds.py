@@ -1,14 +1,21 @@
 """A kind of column is one object in one file of compiler/kinds."""
 
 import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.messages import raises
+from tests.messages import check_facts, raises
+from tuneyard.compiler import chunked_reading
 from tuneyard.compiler.init.propose import propose
-from tuneyard.compiler.kinds import RecordLayout, check_kinds, kinds
+from tuneyard.compiler.kinds import KeptValues, RecordLayout, Values, check_kinds, kinds
+from tuneyard.compiler.read import jsons, stream
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
 from tuneyard.compiler.verify.comparison import compare_rows
 from tuneyard.compiler.verify.expect import Expected
@@ -172,31 +179,81 @@ def test_no_plain_text_contains_what_goes_beside_texts(name):
         check_kinds(RecordLayout({"c": name}, texts=True, answered=False, formats={"text"}))
 
 
-def test_the_example_of_the_docs_is_a_kind(bench, monkeypatch):
-    """`data init` recognises its column, and the spec that it proposes writes the list."""
+@pytest.fixture
+def keywords(monkeypatch) -> Iterator[Any]:
+    """A module with the example of the docs, whose kind is known."""
     text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
     (source,) = re.findall(r'```python\n("""Keywords.*?)```', text, re.DOTALL)
-    code: dict[str, object] = {}
-    exec(source, code)
-    everything = kinds() | {"keywords": code["KEYWORDS"]}
+    module = ModuleType("keywords_of_the_docs")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # for what processes send each other
+    exec(source, module.__dict__)
+    everything = kinds() | {"keywords": module.KEYWORDS}
     for place in ("kinds", "spec.file", "init.proposal", "init.guess"):
         monkeypatch.setattr(f"tuneyard.compiler.{place}.kinds", lambda: everything)
     read_schema.cache_clear()
-    try:
-        rows = bench.rows(
-            "rows.jsonl", [{"question": "Which?", "answer": "Both.", "keywords": "copper; tin"}]
-        )
-        proposal, _ = propose(rows)
-        assert yaml.safe_load(proposal)["columns"]["keywords"] == {"names": ["keywords"], "is": "keywords"}
-        spec = bench.write(
-            "metals.yaml",
-            'about: a test\ncolumns: {q: [q], k: {names: [k], is: keywords, between: ","}}\n'
-            'write: [{dataset: m, file: m.jsonl, format: alpaca, instruction: "{q}", output: "{k}"}]\n',
-        )
-        bench.compile(spec, bench.rows("good.jsonl", [{"q": "Hi?", "k": "copper, tin"}]))
-        assert bench.records("m.jsonl")[0]["output"] == "- copper\n- tin"
-        report = bench.compile(spec, bench.rows("bad.jsonl", [{"q": "Hi?", "k": "copper,,tin"}]))
-        (problem,) = report.problems.errors
-        assert (problem.code, problem.field) == ("E107", "k") and problem.place.endswith("bad.jsonl:1")
-    finally:
-        read_schema.cache_clear()
+    yield module
+    read_schema.cache_clear()
+
+
+METALS = (
+    'about: a test\ncolumns: {q: [q], k: {names: [k], is: keywords, between: ","}}\n'
+    'write: [{dataset: m, file: m.jsonl, format: alpaca, instruction: "{q}", output: "{k}"}]\n'
+)
+
+
+def test_the_example_of_the_docs_is_a_kind(bench, keywords):
+    """`data init` recognises its column, and the spec that it proposes writes the list."""
+    rows = bench.rows("rows.jsonl", [{"question": "Which?", "answer": "Both.", "keywords": "copper; tin"}])
+    proposal, _ = propose(rows)
+    assert yaml.safe_load(proposal)["columns"]["keywords"] == {"names": ["keywords"], "is": "keywords"}
+    spec = bench.write("metals.yaml", METALS)
+    bench.compile(spec, bench.rows("good.jsonl", [{"q": "Hi?", "k": "copper, tin"}]))
+    assert bench.records("m.jsonl")[0]["output"] == "- copper\n- tin"
+    report = bench.compile(spec, bench.rows("bad.jsonl", [{"q": "Hi?", "k": "copper,,tin"}]))
+    (problem,) = report.problems.errors
+    assert (problem.code, problem.field) == ("E107", "k") and problem.place.endswith("bad.jsonl:1")
+
+
+def test_what_the_example_of_the_docs_counts_is_that_of_all_parts_of_a_file(bench, keywords, monkeypatch):
+    monkeypatch.setattr(chunked_reading, "CHUNK", 2000)
+    monkeypatch.setattr(stream, "BLOCK", 500)
+    monkeypatch.setattr(jsons, "LOOKED_AT", 1000)
+    spec = bench.write("metals.yaml", METALS)
+    source = bench.rows(
+        "rows.jsonl", [{"q": f"What of {n}?", "k": "tin" if n % 3 else f"tin,{n}"} for n in range(300)]
+    )
+    notes = {}
+    for workers in (1, 2):
+        report = bench.compile(spec, source, force=True, workers=workers)
+        notes[workers] = [note for note in report.problems.notes if "keyword" in note]
+    assert notes[1] == notes[2] and len(notes[1]) == 2
+    check_facts(" ".join(notes[1]), ("rows with one keyword: 200", "different lists of keywords: 101"))
+
+    class Forgetful(keywords.KeywordsReader):
+        """Counts beside its tally."""
+
+        rows = 0
+
+        def read(self, value: str) -> str:
+            self.rows += 1
+            return str(super().read(value))
+
+        def notes(self) -> list[str]:
+            return [f"rows: {self.rows}"]
+
+    forgetful = replace(keywords.KEYWORDS, reader=Forgetful)
+    monkeypatch.setattr("tuneyard.compiler.kinds.kinds", lambda: kinds() | {"keywords": forgetful})
+    assert bench.compile(spec, source, force=True, workers=1).kept == 300
+    with raises(ContentError, "column k", "is: keywords", "tally", "--workers 1"):
+        bench.compile(spec, source, force=True, workers=2)
+
+
+def test_values_that_are_followed_and_cannot_be_joined_are_no_class_to_use() -> None:
+    class Lonely(KeptValues):
+        """Has no `join`."""
+
+        def add(self, values: Values) -> None:
+            pass
+
+    with pytest.raises(TypeError, match="join"):
+        Lonely()

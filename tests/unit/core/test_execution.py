@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -418,6 +419,90 @@ def end_without_a_last_line(code: int) -> None:
     os._exit(code)
 
 
+class UnpicklableError(Exception):
+    """An error that no process can send."""
+
+    def __init__(self) -> None:
+        super().__init__("with a lock")
+        self.lock = threading.Lock()
+
+
+def raise_unpicklable() -> None:
+    raise UnpicklableError
+
+
+def return_unpicklable() -> object:
+    return threading.Lock()
+
+
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "error"),
+    [
+        (
+            raise_unpicklable,
+            (),
+            "ended with exit code 1: tests.unit.core.test_execution.UnpicklableError: with",
+        ),
+        (return_unpicklable, (), "ended with exit code 1: TypeError: cannot pickle '_thread.lock' object"),
+        (leave, (0,), "ended with exit code 0: it printed nothing"),
+        (sys.exit, (0,), "ended with exit code 0: it printed nothing"),
+    ],
+)
+def test_an_item_without_a_reply_that_can_be_sent_fails_alone(processes, function, arguments, error) -> None:
+    items = [WorkItem("bad", function, arguments), *(WorkItem(str(n), slot_after, (0,)) for n in range(4))]
+    journal = Journal()
+    bad, *others = processes.map(items, journal)
+    assert error in bad.error and bad.is_lost
+    assert [other.error for other in others] == [""] * 4 and journal.running == 0
+
+
+def print_much(size: int) -> int:
+    print("x" * size)
+    return os.getpid()
+
+
+def test_what_a_worker_has_printed_is_not_kept_for_its_life(processes) -> None:
+    results = list(processes.map([WorkItem(str(n), print_much, (3_000_000 + n,)) for n in range(6)]))
+    assert [len(result.output) for result in results] == [3_000_001 + n for n in range(6)]
+    for worker in {result.record for result in results}:
+        assert Path(f"/proc/{worker}/fd/1").stat().st_size == 0
+
+
+def test_no_items_and_fewer_items_than_workers(executor) -> None:
+    assert list(executor.map([])) == []
+    (result,) = executor.map([WorkItem("x", slot_after, (0,))])
+    assert result.error == ""
+
+
+class BrokenError(Exception):
+    """An error in code that follows a map."""
+
+
+class Broken(Observer):
+    """Fails at the first result."""
+
+    def ended(self, result: WorkResult) -> None:
+        raise BrokenError(result.name)
+
+
+def test_an_observer_that_fails_ends_the_items(tmp_path, processes) -> None:
+    items = [WorkItem("first", wait_for_file, (tmp_path / "b",))]
+    items.append(WorkItem("second", note_pid_and_sleep, (tmp_path / "b",)))
+    with pytest.raises(BrokenError, match="first"):
+        list(processes.map(items, Broken()))
+    assert not any(alive(int(word)) for word in (tmp_path / "b").read_text().split())
+    assert [result.error for result in processes.map([WorkItem("x", slot_after, (0,))])] == [""]
+
+
+def wait_for_file(path: Path) -> None:
+    while not path.exists() or not path.read_text():
+        time.sleep(0.01)
+
+
 def test_the_reason_of_a_lost_process_is_its_last_line_with_text(processes) -> None:
     (result,) = processes.map([WorkItem("x", end_without_a_last_line, (3,))])
     assert result.error == "its process ended with exit code 3: the reason"
@@ -449,8 +534,10 @@ def numbers(file: Path, process: "subprocess.Popen[bytes]") -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ["interpreters", "forks"])
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_whatever_ends_the_map_ends_its_tasks_and_what_they_have_started(tmp_path, sign, kind) -> None:
+@pytest.mark.parametrize(
+    "signs", [(signal.SIGINT,), (signal.SIGINT,) * 2, (signal.SIGTERM,), (signal.SIGKILL,)]
+)
+def test_whatever_ends_the_map_ends_its_tasks_and_what_they_have_started(tmp_path, signs, kind) -> None:
     code = f"""
 import signal, sys
 from pathlib import Path
@@ -463,7 +550,9 @@ with EXECUTORS[{kind!r}]() as executor:
 """
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
     started = [number for name in "ab" for number in numbers(tmp_path / name, process)]
-    os.kill(process.pid, sign)
+    for sign in signs:
+        os.kill(process.pid, sign)
+        time.sleep(0.01)
     process.wait(20)
     deadline = time.monotonic() + 10
     while any(alive(number) for number in started):
