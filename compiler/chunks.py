@@ -322,7 +322,7 @@ class _ChunkTask:
             values.add(batch.columns[name])
         self.lint.see(self.prints, batch, has_ids)
         for renderer, file in zip(self.renderers, files, strict=False):  # a check writes no files
-            file.add(renderer.render(batch))
+            file.add(renderer.block(batch, file.between), len(batch))
         if self.watch:
             for number, renderer in enumerate(self.renderers):
                 self.watch.see(number, renderer, batch)

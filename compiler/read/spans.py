@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tuneyard.compiler.read import stream
 from tuneyard.compiler.spec.file import Source
+from tuneyard.core.files import line_breaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def spans_of_lines(path: Path, size: int, first_block: int = 0, header: Sequence
                 break
             wanted = stream.BLOCK
             cut = block.rfind(b"\n") + 1
-            lines += block.count(b"\n")
+            lines += line_breaks(block)
             boundary = position + cut
             position += len(block)
             is_long = boundary - start >= size and boundary - mark >= first_block
@@ -111,4 +112,4 @@ def _span(
 def count_lines(path: Path) -> int:
     """How often a line ends in a file."""
     with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(partial(file.read, stream.BLOCK), b""))
+        return sum(line_breaks(block) for block in iter(partial(file.read, stream.BLOCK), b""))

@@ -230,4 +230,4 @@ def copy_rows(source: Path, offsets: "array[int]", lengths: "array[int]", target
             if list(map(len, records)) != list(wanted):
                 target.damage = Damage(target.rows + 1, target.rows + len(records))
                 return
-            target.add(records)
+            target.add(target.between.join([*records, b""]), len(records))

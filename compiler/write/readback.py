@@ -25,7 +25,7 @@ from tuneyard.compiler.write.record_file import Contents, Damage, RecordFile, br
 from tuneyard.compiler.write.record_watch import RecordWatch
 from tuneyard.compiler.write.shards import cut_into_shards
 from tuneyard.core.errors import ContentError, Problem
-from tuneyard.core.files import named, sha256
+from tuneyard.core.files import line_breaks, named, sha256
 from tuneyard.core.manifest import CompiledFile
 from tuneyard.core.records import RecordReader, format_of_entry
 from tuneyard.core.row_index import fingerprints, row_index_file, write_row_index
@@ -162,7 +162,7 @@ def read_back(
             records = orjson.loads(b"[%b]" % text)
         except orjson.JSONDecodeError:
             records = []
-        if len(records) != block.count(b"\n") + 1 or not _have_fields(records, fields):
+        if len(records) != line_breaks(block) + 1 or not _have_fields(records, fields):
             raise Damage(rows + 1, rows + block.count(b"\n{") + 1).error(path)
         rows += len(records)
         yield records

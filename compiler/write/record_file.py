@@ -1,7 +1,7 @@
 """Writes record files: JSON Lines, or an array with one record on each line."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -127,21 +127,28 @@ class RecordFile:
         with self._file:
             if kind is None and self.rows:
                 with named(self.path):
-                    self._file.seek(-len(self._brackets.between), os.SEEK_END)
+                    self._file.seek(-len(self.between), os.SEEK_END)
                 self._save(self._brackets.tail)
 
-    def add(self, records: Sequence[bytes]) -> None:
-        """Append records, each a JSON text without line breaks.
+    @property
+    def between(self) -> bytes:
+        """What stands between two records."""
+        return self._brackets.between
+
+    def add(self, data: bytes, rows: int) -> None:
+        """Append the records of so many rows: JSON texts without line breaks, with `between` after each row.
 
         They are added to the checksum that the read-back must reproduce.
         """
-        self.sources += len(records)
-        if self._in_pieces and records:
-            records = SEPARATOR.join(records).split(SEPARATOR)
-        if records:
-            data = self._brackets.between.join([*records, b""])  # with a separator after the last one
-            self.encoded.update(data)
-            self.write(data, len(records))
+        if not rows:
+            return
+        self.sources += rows
+        records = rows
+        if self._in_pieces:
+            records += data.count(SEPARATOR)
+            data = data.replace(SEPARATOR, self.between)
+        self.encoded.update(data)
+        self.write(data, records)
 
     def write(self, data: bytes, records: int) -> None:
         """Append so many records, with the separator after each. The file's end replaces the last one."""

@@ -16,6 +16,7 @@ from tuneyard.compiler.spec.model import Output, Spec, placeholders
 from tuneyard.compiler.write.pieces import SEPARATOR
 from tuneyard.core.records import ALPACA
 
+LINE = b"\n"
 Values = Iterable[object]
 HISTORY = "history"
 
@@ -32,15 +33,17 @@ class Filled:
         form = "%s".join(text.replace("%", "%%") for text in self.literals)
         return map(form.__mod__, zip(*self.columns, strict=True) if self.columns else repeat((), rows))
 
-    def json(self) -> tuple[bytes, list[list[bytes]]]:
-        """A template of JSON, and for each of its places the JSON of the texts without quotes.
+    def json(self) -> tuple[list[bytes], list[list[bytes]]]:
+        """The literals as parts of a JSON text, and for each column the JSON of its texts without quotes.
 
         JSON escapes each character separately, so that pieces can be joined afterwards. Indented JSON has a
         line break between two texts, and escapes line breaks inside a text.
         """
-        literals = [orjson.dumps(text)[1:-1].replace(b"%", b"%%") for text in self.literals]
+        literals = [orjson.dumps(text)[1:-1] for text in self.literals]
+        literals[0] = b'"' + literals[0]
+        literals[-1] += b'"'
         columns = [orjson.dumps(texts, option=orjson.OPT_INDENT_2)[5:-3] for texts in self.columns]
-        return b'"' + b"%b".join(literals) + b'"', [column.split(b'",\n  "') for column in columns]
+        return literals, [column.split(b'",\n  "') for column in columns]
 
 
 Field = tuple[str, "Filled | Values"]
@@ -49,8 +52,8 @@ Field = tuple[str, "Filled | Values"]
 class Renderer:
     """Renders batches for one output of a spec.
 
-    One bytes template has the keys and the values that are the same in every row. The JSON of the other
-    values is filled in. This takes a third of the time of a dict for every row.
+    The keys, and the values that are the same in every row, are encoded once. Between them comes the JSON of
+    the other values. This takes a fifth of the time of a dict for every row.
     """
 
     def __init__(self, spec: Spec, output: Output) -> None:
@@ -67,10 +70,14 @@ class Renderer:
 
         With `pieces` a row has several records, with `pieces.SEPARATOR` between them.
         """
+        return self.block(batch, LINE).split(LINE)[:-1]  # JSON escapes line breaks
+
+    def block(self, batch: Batch, between: bytes) -> bytes:
+        """The records of all rows as `render` makes them, with `between` after each row."""
         if not len(batch):
-            return []
+            return b""
         if self.cut is None:
-            return self._encoded(batch, self._fields(batch))
+            return self._encoded(batch, self._fields(batch), between)
         if self.from_turns:
             plain_texts = self._from_roles(batch)
         else:
@@ -78,25 +85,38 @@ class Renderer:
         cut = [self.cut(text) for text in plain_texts]
         each_piece = batch.keep(row for row, pieces in enumerate(cut) for _ in pieces)
         texts = list(chain.from_iterable(cut))
-        records = iter(self._encoded(each_piece, [*self._kept(each_piece), (self.output.field, texts)]))
-        return [SEPARATOR.join(islice(records, len(pieces))) for pieces in cut]
+        fields: list[Field] = [*self._kept(each_piece), (self.output.field, texts)]
+        records = iter(self._encoded(each_piece, fields, LINE).split(LINE))
+        rows = [SEPARATOR.join(islice(records, len(pieces))) for pieces in cut]
+        return between.join([*rows, b""])
 
-    def _encoded(self, batch: Batch, fields: Iterable[Field]) -> list[bytes]:
-        """The JSON text of each row from its fields."""
-        parts: list[bytes] = []
-        values: list[Iterable[bytes]] = []
-        for key, value in fields:
-            form = b"%b"
+    def _encoded(self, batch: Batch, fields: Iterable[Field], between: bytes) -> bytes:
+        """The JSON texts of all rows from their fields, with `between` after each.
+
+        A list has the pieces of all rows in their order. It is filled column by column and joined once, in
+        half of the time that filling a template for each row takes.
+        """
+        literals = [b"{"]
+        columns: list[list[bytes]] = []
+        for number, (key, value) in enumerate(fields):
+            literals[-1] += (b"," if number else b"") + orjson.dumps(key) + b":"
             if isinstance(value, Filled):
-                form, columns = value.json()
-                values += columns
+                texts, values = value.json()
+                literals[-1] += texts[0]
+                literals += texts[1:]
+                columns += values
             elif isinstance(value, list) and set(map(type, value)) == {int}:
-                values.append(orjson.dumps(value)[1:-1].split(b","))
+                literals.append(b"")
+                columns.append(orjson.dumps(value)[1:-1].split(b","))
             else:
-                values.append(map(orjson.dumps, value))
-            parts.append(orjson.dumps(key).replace(b"%", b"%%") + b":" + form)
-        whole = b"{" + b",".join(parts) + b"}"
-        return list(map(whole.__mod__, zip(*values, strict=True) if values else repeat((), len(batch))))
+                literals.append(b"")
+                columns.append(list(map(orjson.dumps, value)))
+        literals[-1] += b"}" + between
+        step = 2 * len(columns) + 1
+        pieces = [piece for literal in literals for piece in (literal, b"")][:-1] * len(batch)
+        for number, column in enumerate(columns):
+            pieces[2 * number + 1 :: step] = column
+        return b"".join(pieces)
 
     def _fields(self, batch: Batch) -> list[Field]:
         """The fields of the records in order: a filled template, or a value for each row."""

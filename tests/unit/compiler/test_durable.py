@@ -100,7 +100,7 @@ def test_a_full_disk_is_named_by_the_file_that_did_not_fit(size):
         RecordFile(Path("/dev/full")) as file,
     ):
         for _ in range(3):
-            file.add([b"x" * size])
+            file.add(b"x" * size, 1)
     assert error.value.filename == "/dev/full"
 
 

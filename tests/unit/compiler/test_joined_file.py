@@ -18,7 +18,8 @@ PARTS, RECORDS = 8, 50
 def parts(folder):
     for number in range(PARTS):
         with RecordFile(folder / f"part-{number}.jsonl") as file:
-            file.add([b'{"text":"%d %d"}' % (number, record) for record in range(RECORDS)])
+            lines = [b'{"text":"%d %d"}\n' % (number, record) for record in range(RECORDS)]
+            file.add(b"".join(lines), RECORDS)
         yield file.part()
 
 

@@ -92,7 +92,8 @@ class Rows:
             seen.classes.note([f"kind {row % 5}" for row in rows])
             seen.units.extend(unit_key(f"page {row // 2}") for row in rows)
             for file in files:
-                file.add([b'{"instruction":"q%d","input":"","output":"a"}' % row for row in rows])
+                lines = [b'{"instruction":"q%d","input":"","output":"a"}\n' % row for row in rows]
+                file.add(b"".join(lines), len(lines))
 
 
 @pytest.mark.parametrize("setting", SPECS)
