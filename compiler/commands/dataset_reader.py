@@ -3,11 +3,12 @@
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from xxhash import xxh3_64_intdigest
 
@@ -66,15 +67,17 @@ class StoredExamples:
 
     def labels(self) -> list[str]:
         """The answers, with "" in place of those that are too long for a label."""
+        if max(map(len, self.answers), default=0) <= LONGEST:
+            return self.answers
         return [answer if len(answer) <= LONGEST else "" for answer in self.answers]
 
     def add_to(self, prints: Fingerprints) -> None:
         """Add the places and keys (8 bytes): of the prompts, and as answers of whole examples."""
         prints.begin(self.prefix, self.lines)
-        keys = list(map(xxh3_64_intdigest, _encoded(self.prompts)))
-        contents = _encoded(map(SEPARATOR.join, zip(self.answers, self.details, strict=True)))
+        keys = _hashes(self.prompts)
+        contents = list(map(SEPARATOR.join, zip(self.answers, self.details, strict=True)))
         prints.prompts.extend(_signed(keys))
-        prints.answers.extend(_signed(list(map(xxh3_64_intdigest, contents, keys))))
+        prints.answers.extend(_signed(_hashes(contents, keys)))
 
 
 def few(labels: Counter[str]) -> Counter[str]:
@@ -157,9 +160,12 @@ def _has_other_parts(rows: Rows, names: set[str], record_format: RecordFormat) -
 
 def _values(rows: Rows, column: str) -> list[object]:
     """The values of a column, None for a row without it."""
-    if isinstance(rows, ObjectRows):
+    if not isinstance(rows, ObjectRows):
+        return list(rows.columns[column])
+    try:
+        return list(map(itemgetter(column), rows.rows))
+    except KeyError:
         return [row.get(column) for row in rows.rows]
-    return list(rows.columns[column])
 
 
 def _texts(rows: Rows, column: str | None) -> list[str]:
@@ -167,8 +173,9 @@ def _texts(rows: Rows, column: str | None) -> list[str]:
     if column is None or not (isinstance(rows, ObjectRows) or column in rows.columns):
         return []
     values = _values(rows, column)
-    texts = [value for value in values if isinstance(value, str)]
-    return texts if len(texts) == len(values) else []
+    if set(map(type, values)) != {str}:
+        return []
+    return cast("list[str]", values)
 
 
 def _any_examples(rows: Rows, entry: Mapping[str, object]) -> StoredExamples:
@@ -215,8 +222,13 @@ def _example(record: Mapping[str, object], reader: RecordReader, place: str) -> 
     return StoredExample(prompt, answer, details, record.get("idx", record.get("id")))
 
 
-def _encoded(texts: Iterable[str]) -> list[bytes]:
-    return [text.encode("utf-8", "surrogatepass") for text in texts]
+def _hashes(texts: Sequence[str], *seeds: Sequence[int]) -> list[int]:
+    """The hash of each text as UTF-8."""
+    try:
+        encoded = list(map(str.encode, texts))
+    except UnicodeEncodeError:  # half of a character
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    return list(map(xxh3_64_intdigest, encoded, *seeds))
 
 
 def _signed(keys: list[int]) -> "array[int]":

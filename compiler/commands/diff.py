@@ -31,7 +31,9 @@ class Side:
         self.labels: Codes | None = Codes()
         for examples in stored_examples(name, folder):
             examples.add_to(self.prints)
-            ids = [idx if isinstance(idx, str | int) else NO_ID for idx in examples.ids]
+            ids = examples.ids
+            if not {int, str}.issuperset(map(type, ids)):
+                ids = [idx if isinstance(idx, str | int) else NO_ID for idx in ids]
             self.prints.ids.extend(keys_of_ids(ids))
             if self.labels:
                 self.labels.note(examples.labels())
