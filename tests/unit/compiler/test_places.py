@@ -1,0 +1,44 @@
+"""Places of rows in few bytes: also of rows that stand on one line."""
+
+import pickle
+
+import pytest
+
+from tuneyard.compiler.lint.fingerprints import Fingerprints
+
+ROWS = 1000
+
+
+def prints_of(batches):
+    prints = Fingerprints()
+    for lines in batches:
+        prints.begin("a.json:", lines)
+        prints.prompts.fromlist([0] * len(lines))
+    return prints
+
+
+@pytest.mark.parametrize(
+    "line_of",
+    [
+        lambda number: f"1 record {number + 1}" if number else 1,
+        lambda number: f"{number // 7} data[{number}]",
+        lambda number: f'1 key "half \ud800 of {number}"',
+        lambda number: 3 * number,
+        lambda number: number * number,
+    ],
+)
+def test_places_take_few_bytes_and_come_back(line_of):
+    batches = [[line_of(batch * ROWS + number) for number in range(ROWS)] for batch in range(3)]
+    whole = prints_of(batches)
+    joined = prints_of(batches[:1])
+    joined.append(prints_of(batches[1:]))
+    expected = [f"a.json:{line}" for lines in batches for line in lines]
+    for prints in (whole, joined):
+        assert list(map(prints.place, range(3 * ROWS))) == expected
+        assert len(pickle.dumps(prints._places)) <= 16 * 3 * ROWS
+
+
+def test_places_with_line_breaks_are_kept_as_they_are():
+    lines = ["page 1\nline 2", "page 1\nline 3", "page 2"]
+    prints = prints_of([lines])
+    assert [prints.place(row) for row in range(3)] == [f"a.json:{line}" for line in lines]
