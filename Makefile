@@ -107,7 +107,7 @@ site: .venv/.all ## build the documents as a site into build/site; links and anc
 	$(PY) -m mkdocs build --strict --quiet
 
 lock: ## resolve pyproject.toml into the lock files (needs uv)
-	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra train --extra ray --extra dev \
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra train --extra ray --extra s3 --extra dev \
 		--universal --python-version 3.11 --no-annotate --quiet -o requirements.lock
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra build \
 		--universal --python-version 3.11 --no-annotate --quiet -c requirements.lock -o requirements-core.lock

@@ -10,7 +10,6 @@ import sys
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from tuneyard.compiler.check.checker import Checker
@@ -32,6 +31,7 @@ from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.read import read, reading, spans_of
 from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.read.spans import WHOLE, OpenRecordError, count_lines
+from tuneyard.compiler.read.stream import stored_size
 from tuneyard.compiler.request import Counts
 from tuneyard.compiler.write.joined_file import JoinedFile
 from tuneyard.compiler.write.record_watch import RecordWatch
@@ -218,9 +218,8 @@ class ChunkedReading:
     def _move(self, chunk: Chunk) -> None:
         """Move the bar by the bytes of a chunk."""
         for file in chunk.files:
-            if isinstance(file.path, Path):
-                start, stop = file.span.start, file.span.stop
-                self.progress.move((file.path.stat().st_size if stop is None else stop) - start)
+            start, stop = file.span.start, file.span.stop
+            self.progress.move((stored_size(file.path) if stop is None else stop) - start)
 
     def _note_file(self, chunk: Chunk, result: ChunkResult) -> None:
         """Add up the tallies of a file that is read in parts, and note what they tell at its end."""
@@ -263,9 +262,9 @@ class ChunkedReading:
 
     def _is_large(self, file: FilePart) -> bool:
         """True for a large file that cannot be cut: the fingerprints of its rows are too many to be sent."""
-        if self._in_this_process or not file.is_whole or not isinstance(file.path, Path):
+        if self._in_this_process or not file.is_whole:
             return False
-        return file.path.stat().st_size > LARGEST
+        return stored_size(file.path) > LARGEST
 
     def _expect(self, chunk: Chunk) -> Carry:
         """The carry that a chunk will probably have."""
@@ -293,10 +292,10 @@ class ChunkedReading:
 
     def _rows_in(self, file: FilePart, part: str) -> int:
         """How many rows a part of a file probably has; 0 if they get no numbers."""
-        if part not in self._not_rows or not isinstance(file.path, Path):
+        if part not in self._not_rows:
             return 0
         lines = file.span.lines
-        if not lines and file.path.stat().st_size <= CHUNK:
+        if not lines and stored_size(file.path) <= CHUNK:
             lines = count_lines(file.path)
         if file.span.begins:
             lines -= self._not_rows[part]
@@ -348,8 +347,8 @@ class ChunkedReading:
                     yield together
                     together, bytes_together = [], 0
                 yield [file]
-            if together and isinstance(item.path, Path):
-                bytes_together += item.path.stat().st_size
+            if together:
+                bytes_together += stored_size(item.path)
                 if bytes_together >= size and not all_at_once:
                     yield together
                     together, bytes_together = [], 0

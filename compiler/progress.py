@@ -4,10 +4,12 @@ import io
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tuneyard.compiler.read.stream import Readable
+from tuneyard.compiler.read.stream import Readable, stored_size
+from tuneyard.core.remote_files import RemoteFile
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -16,17 +18,19 @@ DELAY = 2.0
 
 
 class Progress:
-    """Counts the bytes read of local files; tqdm is imported when the bar is due, not before."""
+    """Counts the bytes read of source files; tqdm is imported when the bar is due, not before."""
 
     def __init__(self, paths: Iterable[Readable]) -> None:
-        self.total = sum(path.stat().st_size for path in paths if isinstance(path, Path))
+        self.total = sum(map(stored_size, paths))
         self.done = 0
         self.began = time.monotonic()
         self.on_terminal = sys.stderr is not None and sys.stderr.isatty()
         self.bar: tqdm[Any] | None = None
 
     def watch(self, path: Readable) -> Readable:
-        """The same file with a bar that moves while it is read. A file on the hub has no bar."""
+        """The same file with a bar that moves while it is read."""
+        if isinstance(path, RemoteFile):
+            return replace(path, moved=self.move)
         return _Watched(path, self.move) if isinstance(path, Path) else path
 
     def move(self, count: int) -> None:

@@ -24,16 +24,25 @@ class CompiledFile:
 
 
 class CompiledSource(NamedTuple):
-    """A file that a compile read for a split, by its path or by its address on a hub."""
+    """A file that a compile read for a split, by its path or by its address.
+
+    A local file has a hash. A remote one has a version, unless its address has the commit.
+    """
 
     split: str
     path: str
     sha256: str
+    version: str = ""
 
     @property
     def is_local(self) -> bool:
         """True for a path on this machine."""
         return "://" not in self.path
+
+    @property
+    def is_named(self) -> bool:
+        """True if a compile does not find it by itself: `--source` or the spec names it."""
+        return self.is_local or bool(self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +93,12 @@ class Manifest:
         entries = self.made_from.get("sources")
         if not isinstance(entries, list):
             return []
-        sources = []
-        for entry in entries:
-            if isinstance(entry, dict):
-                split, path, digest = (str(entry.get(key, "")) for key in ("split", "path", "sha256"))
-                sources.append(CompiledSource(split, path, digest))
-        return sources
+        keys = CompiledSource._fields
+        return [
+            CompiledSource(*(str(entry.get(key, "")) for key in keys))
+            for entry in entries
+            if isinstance(entry, dict)
+        ]
 
     @property
     def records(self) -> dict[str, int]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from tuneyard.core.checkout import ROOT
 
 CORE = (
-    "click", "datasets", "httpcore", "httpx", "huggingface_hub", "jinja2", "jsonschema", "jsonschema_rs",
-    "lxml", "matplotlib", "numpy", "omegaconf", "openpyxl", "orjson", "packaging", "pyarrow", "rensa", "tqdm",
-    "xxhash", "yaml", "zstandard",
+    "click", "datasets", "fsspec", "httpcore", "httpx", "huggingface_hub", "jinja2", "jsonschema",
+    "jsonschema_rs", "lxml", "matplotlib", "numpy", "omegaconf", "openpyxl", "orjson", "packaging", "pyarrow",
+    "rensa", "tqdm", "xxhash", "yaml", "zstandard",
 )  # fmt: skip
 """Import names of the packages in requirements-core.lock. A test compares them with pyproject.toml."""
 VLLM_ENVIRONMENT = ".venv-vllm"
@@ -22,6 +22,8 @@ TRAIN = "train"
 """The extra of pyproject.toml for training and evaluation; in a checkout, `make setup` installs it."""
 RAY = "ray"
 """The extra for `--ray`; in a checkout, `make setup` installs it, too."""
+S3 = "s3"
+"""The extra for `s3://` sources; in a checkout, `make setup` installs it, too."""
 OF_EXTRAS = {TRAIN: ("bitsandbytes", "deepspeed"), "wandb": ("wandb",)}
 """Distributions that recipes may need, by the extra that installs them."""
 
@@ -42,9 +44,15 @@ def _fix(name: str) -> str:
         return f"it has an environment of its own, also without a GPU: {vllm_set_up()} (docs/eval-nli.md)"
     if name in ("jieba", "xllamacpp"):
         return f"install it with: {_pip_install(name)}"
+    if name == "gcsfs":
+        from fsspec import __version__ as fsspec_version  # the newest gcsfs would replace it by the newest
+
+        return f"install it with: {_pip_install(name, f'fsspec=={fsspec_version}')}"
     if not is_checkout():
         if name == RAY:
             return f"run {set_up_command(name)}"
+        if name == "s3fs":
+            return f"run {set_up_command(S3)}"
         if name in CORE:
             return f"run {_pip_install('tuneyard')}"
         return f"run {set_up_command()}"
@@ -95,7 +103,7 @@ def set_up_command(extra: str = TRAIN) -> str:
     """Command that installs an extra here: `make setup` in a checkout, otherwise uv or pip."""
     if not is_checkout():
         return _pip_install(f"tuneyard[{extra}]")
-    if extra in (TRAIN, RAY):
+    if extra in (TRAIN, RAY, S3):
         return in_checkout("make setup")
     return in_checkout(f"make setup-{extra}")
 
@@ -121,9 +129,9 @@ def install_command(distribution: str) -> str:
     return _pip_install(distribution)
 
 
-def _pip_install(requirement: str) -> str:
-    """The command that installs a requirement here, for a message."""
-    return shlex.join([*installer(), requirement])
+def _pip_install(*requirements: str) -> str:
+    """The command that installs requirements here, for a message."""
+    return shlex.join([*installer(), *requirements])
 
 
 def installer() -> list[str]:

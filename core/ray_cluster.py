@@ -25,7 +25,7 @@ from typing import Any
 import click
 
 from tuneyard.core.checkout import ROOT, python_path, version
-from tuneyard.core.errors import RequestError, describe_os_error, need
+from tuneyard.core.errors import RequestError, TuneyardError, describe_os_error, need
 from tuneyard.core.execution import (
     AHEAD,
     SILENT,
@@ -43,6 +43,7 @@ from tuneyard.core.execution import (
 )
 from tuneyard.core.files import existing
 from tuneyard.core.ray_actors import Actors, options_of
+from tuneyard.core.remote_files import RemoteFile
 
 ANSWERS_WITHIN = 5.0  # seconds in which the head must answer
 _PROBED_WITHIN = 120.0  # seconds in which every node must have run its first task: a worker starts in seconds
@@ -77,13 +78,15 @@ class _Task:
 
 @dataclass(frozen=True, slots=True)
 class _Questions:
-    """What a node is asked before the work: does it see these inputs (path, bytes), this folder and markers?
+    """What a node is asked before the work: does it see these inputs (path, bytes), the remote files, this
+    folder and markers?
 
     A marker is a file that the driver wrote into an output folder. The node writes one beside it.
     """
 
     folder: str
     inputs: tuple[tuple[str, int], ...] = ()
+    remote: tuple[RemoteFile, ...] = ()
     markers: tuple[str, ...] = ()
     answer: str = ""  # the ending of the node's own marker
 
@@ -194,8 +197,12 @@ class RayCluster(Executor):
         return answers
 
     def check_paths(self, inputs: Sequence[object] = (), outputs: Sequence[object] = ()) -> None:
-        """Check that every node sees these files with the same size, and writes into these folders."""
-        sizes = [(str(path), _size(str(path))) for path in inputs]
+        """Check that every node sees these files with the same size, and writes into these folders.
+
+        Of a remote file each node asks its store, with the keys that the node has.
+        """
+        remote = [path for path in inputs if isinstance(path, RemoteFile)]
+        sizes = [(str(path), _size(str(path))) for path in inputs if not isinstance(path, RemoteFile)]
         ending = secrets.token_hex(8)
         with contextlib.ExitStack() as stack:
             markers = []
@@ -204,7 +211,8 @@ class RayCluster(Executor):
                 stack.callback(_remove_markers, marker)
                 marker.write_text(ending, encoding="utf-8")
                 markers.append(str(marker))
-            count = self._ask_nodes(_Questions(str(Path.cwd()), tuple(sizes), tuple(markers), ending))
+            questions = _Questions(str(Path.cwd()), tuple(sizes), tuple(remote), tuple(markers), ending)
+            count = self._ask_nodes(questions)
             for marker_path in markers:
                 written = len(list(Path(marker_path).parent.glob(f"{Path(marker_path).name}-*")))
                 if written < count:
@@ -488,6 +496,11 @@ def _answer(questions: _Questions) -> _Node:
             continue
         if size_here != size:
             problems.append(f"{path} has {size_here} bytes, here it has {size}: it is another file")
+    for file in questions.remote:
+        try:
+            file.check()
+        except TuneyardError as error:
+            problems.append(str(error))
     for marker in questions.markers:
         problem = _marker_problem(Path(marker), questions.answer)
         if problem:

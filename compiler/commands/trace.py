@@ -93,7 +93,10 @@ def sources_before(spec: Spec, folder: Path) -> tuple[str, ...]:
     for source in manifest.sources:
         path = Path(source.path)
         # The next compile finds files of a hub and of data/raw/NAME by itself.
-        if not source.is_local or source.split in files_of_spec or path.is_relative_to(RAW / spec.name):
+        if not source.is_named or source.split in files_of_spec or path.is_relative_to(RAW / spec.name):
+            continue
+        if not source.is_local:
+            options.append(f"{source.split}={source.path}")
             continue
         if not path.is_file():
             place = folder / spec.name / MANIFEST

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -17,6 +17,7 @@ from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.errors import ContentError
+from tuneyard.core.remote_files import SourceFile, SourcePath
 
 SPLITS = {
     "train": ("train", "training", "训练"),
@@ -30,7 +31,7 @@ SCALARS = ("text", "number", "truth value", "fraction")
 TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction", dict: "object"}
 
 
-def look(path: Path) -> Iterator[FileProfile]:
+def look(path: SourcePath) -> Iterator[FileProfile]:
     """Read the first 20,000 rows, for each list that may hold them, the outermost first.
 
     It reads one data file of a folder or an archive, the file of train if there is one.
@@ -40,7 +41,7 @@ def look(path: Path) -> Iterator[FileProfile]:
     paths_by_split = _paths_by_split(files)
     first: Readable = files[0]
     if "train" in paths_by_split:
-        first = Path(paths_by_split["train"][0])
+        first = next(file for file in files if str(file) == paths_by_split["train"][0])
     try:
         with contextlib.ExitStack() as stack:
             if isinstance(first, Path) and suffix(first) == ".zip":
@@ -65,7 +66,7 @@ def look(path: Path) -> Iterator[FileProfile]:
         raise ContentError(f"{path}: {error}; {GET_AGAIN}") from error
 
 
-def _paths_by_split(files: list[Path]) -> dict[str, tuple[str, ...]]:
+def _paths_by_split(files: Sequence[SourceFile]) -> dict[str, tuple[str, ...]]:
     """A folder's files by split, {} unless each file's name has one and there are at least two splits."""
     paths: dict[str, list[str]] = {}
     for file in files:
@@ -79,7 +80,7 @@ def _paths_by_split(files: list[Path]) -> dict[str, tuple[str, ...]]:
     return {split: tuple(split_paths) for split, split_paths in paths.items()}
 
 
-def _best_reading(path: Path, file: Readable, sources: Iterable[Source]) -> FileProfile:
+def _best_reading(path: SourcePath, file: Readable, sources: Iterable[Source]) -> FileProfile:
     """Read a file by each source until one has no problem. The source with the fewest problems wins."""
     readings: list[FileProfile] = []
     for source in sources:

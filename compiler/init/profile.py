@@ -4,12 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.spec.column_meanings import goes_by, usual_steps
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.han import HAN
+from tuneyard.core.remote_files import SourcePath
 
 MOST_VALUES = 30
 """Distinct values that a column of labels has at most."""
@@ -65,7 +65,7 @@ class FileProfile:
     `user_columns` are the paths that the user named, by role; `first` the first thousand rows.
     """
 
-    path: Path
+    path: SourcePath
     source: Source
     rows: int = 0
     leaves: dict[str, Leaf] = field(default_factory=dict)

@@ -35,6 +35,7 @@ from tuneyard.core.files import free_path
 from tuneyard.core.packages import after_setup
 from tuneyard.core.prompt import conversation
 from tuneyard.core.records import PLACEHOLDERS
+from tuneyard.core.remote_files import SourcePath
 
 USUAL_SHARE = 0.1
 SHOWN = 3
@@ -51,7 +52,7 @@ class FailingSpecError(ContentError):
 
 
 def propose(
-    path: Path, share: float | None = None, out: Path | None = None, **user_columns: str
+    path: SourcePath, share: float | None = None, out: Path | None = None, **user_columns: str
 ) -> tuple[str, str]:
     """The spec as YAML, and what to print next to it: warnings, examples, the try on all rows, commands.
 
@@ -102,7 +103,7 @@ def propose(
     return text, "\n".join(lines)
 
 
-def _outcome(path: Path, report: CompileReport, text: str) -> str:
+def _outcome(path: SourcePath, report: CompileReport, text: str) -> str:
     """How the spec does on the whole file; `FailingSpecError` if it compiles no row."""
     errors = report.problems.errors
     if not errors:
@@ -185,7 +186,12 @@ def _short(text: str) -> str:
 
 
 def _next(
-    path: Path, spec: Spec, profile: FileProfile, out: Path | None, options: dict[str, str], rejecting: bool
+    path: SourcePath,
+    spec: Spec,
+    profile: FileProfile,
+    out: Path | None,
+    options: dict[str, str],
+    rejecting: bool,
 ) -> list[str]:
     """The two commands that follow. The first writes the spec if it was only printed.
 
@@ -209,14 +215,14 @@ def _next(
     return [*place, f"next: {' && '.join(commands)}", f"then: {after_setup(recipe, 'llamafactory')}"]
 
 
-def _registry_of(path: Path) -> Path:
+def _registry_of(path: SourcePath) -> Path:
     """Folder in which the dataset is registered: that of the file, if it has a registry."""
-    if (path.parent / REGISTRY).is_file():
+    if isinstance(path, Path) and (path.parent / REGISTRY).is_file():
         return path.parent
     return DEFAULT_FOLDER
 
 
-def _recipe_words(path: Path, spec: Spec, profile: FileProfile, folder: Path) -> list[str]:
+def _recipe_words(path: SourcePath, spec: Spec, profile: FileProfile, folder: Path) -> list[str]:
     """`recipe new` for a dataset with an eval split, else `recipe check` of the bundled recipe for its kind.
 
     The bundled recipe gets settings that make it one for this dataset. Its output_dir is another: a training
@@ -243,7 +249,7 @@ def _recipe_words(path: Path, spec: Spec, profile: FileProfile, folder: Path) ->
     words = [f"dataset={dataset.format(split=splits[0])}"]
     if folder != DEFAULT_FOLDER:
         words.append(f"dataset_dir={folder}")
-    if has_media:
+    if has_media and isinstance(path, Path):
         words.append(f"media_dir={path if path.is_dir() else path.parent}")
     if "eval_dataset" in read_mapping(bundled(file), "recipe"):
         words += ["eval_dataset=null", "val_size=0.1"]
@@ -252,7 +258,9 @@ def _recipe_words(path: Path, spec: Spec, profile: FileProfile, folder: Path) ->
     return ["tuneyard", "recipe", "check", str(file), *words]
 
 
-def _guessed(path: Path, user_columns: dict[str, str]) -> tuple[FileProfile, Proposal, BundledSpec | None]:
+def _guessed(
+    path: SourcePath, user_columns: dict[str, str]
+) -> tuple[FileProfile, Proposal, BundledSpec | None]:
     """The proposal for the outermost list of rows that fits: of a bundled spec, or by its columns' roles."""
     refusal: ContentError | RequestError
     for profile in look(path):

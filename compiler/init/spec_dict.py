@@ -3,13 +3,13 @@
 import re
 import unicodedata
 from collections.abc import Mapping
-from pathlib import Path
 
 from tuneyard.compiler.init.like import BundledSpec
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import Output, Spec
+from tuneyard.core.remote_files import SourcePath
 from tuneyard.core.timestamps import looks_like_timestamp
 
 REPEATED = 0.01
@@ -108,7 +108,7 @@ def _source(path: str, source: Source) -> dict[str, object]:
     return settings
 
 
-def stem_of_file(path: Path) -> str:
+def stem_of_file(path: SourcePath) -> str:
     """A dataset's name from a file's: small letters, digits and low lines, a letter first."""
     plain = unicodedata.normalize("NFC", ENDINGS.sub("", path.name)).lower()
     name = re.sub(r"[\W_]+", "_", plain).strip("_")

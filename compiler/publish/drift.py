@@ -11,11 +11,11 @@ from tuneyard.core.manifest import Manifest
 
 
 def compile_again(folder: str, manifest: Manifest) -> str:
-    """Name the command that compiles a dataset as it was: its spec and its local sources."""
+    """Name the command that compiles a dataset as it was: its spec and the sources it is told."""
     has_splits = len({source.split for source in manifest.sources}) > 1
     words = ["tuneyard", "data", "compile", folder]
     for source in manifest.sources:
-        if source.is_local:
+        if source.is_named:
             option = f"{source.split}={source.path}" if has_splits else source.path
             words += ["--source", option]
     return f"`{shlex.join(words)}` writes it again"

@@ -14,7 +14,8 @@ from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import files_of, sha256
-from tuneyard.core.manifest import MANIFEST, Manifest
+from tuneyard.core.manifest import MANIFEST, CompiledSource, Manifest
+from tuneyard.core.remote_files import RemoteFile, find_remote
 
 
 def dataset_lines(registry: Registry) -> Iterator[str]:
@@ -64,10 +65,25 @@ def _changes(registry: Registry, dataset: str, name: str, moved: Callable[[int],
     return changes
 
 
+def _stale_remote(source: CompiledSource) -> str:
+    """The reason why a remote source makes a dataset stale, or why that cannot be told; "" if it does not."""
+    try:
+        found = find_remote(source.path)
+    except RequestError as error:
+        return f"unknown: {error}"
+    if isinstance(found, RemoteFile) and found.version == source.version:
+        return ""
+    return f"source {source.path} has changed"
+
+
 def _stale(manifest: Manifest, moved: Callable[[int], None]) -> str:
     """The reason why a compile would make another dataset now, "" if it would not."""
     for source in manifest.sources:
-        if not source.is_local:  # only a compile asks a hub
+        if not source.is_local:
+            if source.version:
+                reason = _stale_remote(source)
+                if reason:
+                    return reason
             continue
         path = Path(source.path)
         if not path.is_file():

@@ -9,12 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.scan import row_of
 from tuneyard.compiler.read.spans import WHOLE, CutFile, Span, plain_text
-from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable, opened, suffix
+from tuneyard.compiler.read.stream import (
+    GET_AGAIN,
+    DamagedError,
+    NotTextError,
+    Readable,
+    opened,
+    stored_size,
+    suffix,
+)
 from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART, Spec
@@ -177,9 +185,9 @@ def reading(spec: Spec) -> Source:
 def spans_of(path: Readable, source: Source, split: str, size: int) -> Iterator[Span]:
     """Yield the parts of a file, each of about `size` bytes; the whole of a file that cannot be cut."""
     find_cut = find_reader(suffix(path), str(path)).cut
-    is_cut = find_cut is not None and isinstance(path, Path) and path.stat().st_size > size
-    if find_cut is not None and is_cut and plain_text(cast("Path", path), source):
-        yield from find_cut(cast("Path", path), source, split, size)
+    is_cut = find_cut is not None and stored_size(path) > size
+    if find_cut is not None and is_cut and plain_text(path, source):
+        yield from find_cut(path, source, split, size)
     else:
         yield WHOLE
 
@@ -213,7 +221,7 @@ def read_unsettled(
     encoding = source.encoding if file_reader.text else "utf-8"
     try:
         start, stop = (span.start, span.stop) if file_reader.text else (0, None)
-        with opened(path, encoding, start, stop) as stream:
+        with opened(path, encoding, start, stop, in_order=file_reader.text) as stream:
             file = OpenFile(stream, display_path, kind, source, split, span)
             yield from file_reader.function(file, problems)
     except NotTextError as error:

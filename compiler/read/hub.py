@@ -6,66 +6,20 @@ alter cells of text files (007 is 7, NA is null) and may abort Python at its end
 """
 
 import contextlib
-import io
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tuneyard.core.errors import RequestError, need
+from tuneyard.core.remote_files import RemoteFile, find_remote
 
-BLOCK = 1 << 20
 OPTIONS = ("name", "revision", "data_files")  # of a `source.hub`, beside its path
-
-
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """A file on the hub (`hf://datasets/OWNER/NAME@COMMIT/PATH`) that is read without a download."""
-
-    address: str
-    fixes: str
-
-    @property
-    def name(self) -> str:
-        """The file's name without its folders."""
-        return self.address.rpartition("/")[2]
-
-    def __str__(self) -> str:
-        return self.address
-
-    def open(self, _mode: Literal["rb"], _buffering: Literal[0], /) -> io.RawIOBase:
-        """The file's bytes as a stream that asks the hub only for those that are read."""
-        from huggingface_hub import HfFileSystem
-
-        with _named(self.address, self.fixes):  # 32 blocks are kept
-            file = HfFileSystem().open(self.address, "rb", block_size=BLOCK, cache_type="blockcache")
-            return _Remote(self, file)
-
-
-class _Remote(io.RawIOBase):
-    """The bytes of a file of the hub. Errors of the connection name the file."""
-
-    def __init__(self, file: HubFile, stream: Any) -> None:
-        self._file, self._stream = file, stream
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return int(self._stream.seek(offset, whence))
-
-    def readinto(self, buffer: Any) -> int:
-        with _named(self._file.address, self._file.fixes):
-            return int(self._stream.readinto(buffer))
 
 
 def find_files(
     hub: Mapping[str, Any], splits: Mapping[str, str], fixes: str
-) -> list[tuple[str, Path | HubFile]]:
+) -> list[tuple[str, Path | RemoteFile]]:
     """(split, file) for each file of a `source.hub`; `splits` maps the names on the hub to the spec's splits.
 
     Files are downloaded unless they are in the cache. With `stream: true` they stay on the hub.
@@ -94,11 +48,14 @@ def find_files(
         return inputs
 
 
-def _file(address: str, stream: bool, fixes: str) -> Path | HubFile:
+def _file(address: str, stream: bool, fixes: str) -> Path | RemoteFile:
     if "://" not in address:
         return Path(address)
     if stream:
-        return HubFile(address, fixes)
+        found = find_remote(address, fixes, is_pinned=True)
+        if not isinstance(found, RemoteFile):
+            raise RequestError(f"{address}: is a folder, expected a file; {fixes}")
+        return found
     from huggingface_hub import hf_hub_download
 
     repo, _, rest = address.removeprefix("hf://datasets/").partition("@")

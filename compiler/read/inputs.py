@@ -4,11 +4,12 @@ import contextlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
+from typing import TypeVar
 
 from tuneyard.compiler.read import (
     FilesBySplit,
@@ -18,12 +19,20 @@ from tuneyard.compiler.read import (
     known_suffixes,
     readers,
 )
-from tuneyard.compiler.read.hub import HubFile, find_files
+from tuneyard.compiler.read.hub import find_files
 from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.core.checkout import bundled
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest
 from tuneyard.core.files import sha256
+from tuneyard.core.remote_files import (
+    RemoteFile,
+    RemoteFolder,
+    SourceFile,
+    SourcePath,
+    find_remote,
+    is_address,
+)
 
 RAW = Path("data/raw")
 HUBS = ("hub:", "modelscope:")
@@ -37,12 +46,15 @@ _ADDRESS = re.compile(r"(https?|ftp|s3|gs|hf|hub|modelscope):/*(.*)")
 _HUB_PAGE = re.compile(r"(?:^|/)datasets/([\w.-]+/[\w.-]+)")
 
 
+F = TypeVar("F", Path, RemoteFile)
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """One file to read: the split that its rows go to, and its path as the user gave it."""
 
     split: str
-    path: Path | HubFile
+    path: SourceFile
 
     @property
     def display_path(self) -> str:
@@ -50,7 +62,7 @@ class Input:
         return os.fsencode(str(self.path)).decode(errors="backslashreplace")
 
     def stamp(self) -> tuple[int, ...]:
-        """Identity of the file's content: (device, inode, size, ctime), () if deleted or on a hub.
+        """Identity of a local file's content: (device, inode, size, ctime), () if deleted.
 
         The time is ctime: a writer can set mtime back, as copies that keep times do.
         """
@@ -89,7 +101,7 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
         for part, paths in spec.source.files.items():
             if part not in filled_parts:
                 for path in paths:
-                    inputs += [Input(part, file) for file in data_files(bundled(Path(path)))]
+                    inputs += [Input(part, file) for file in data_files(_named_in_spec(path))]
     if not inputs and not spec.mix and (RAW / spec.name).is_dir():
         inputs = _by_name(spec, RAW / spec.name)
     if spec.mix:
@@ -114,8 +126,9 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
 def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str]]]]:
     """Hash the inputs while they are read. Yields a function that gives `sources` of a manifest.
 
-    These have a split, a path and a hash each; a file of the hub has "", since its commit identifies it. The
-    function raises `ContentError` if a file has changed since: its hash may be of other bytes than were read.
+    These have a split, a path and a hash each. A remote file has "" and its version: to hash it would mean to
+    fetch all of it. A commit in its address is version enough. The function raises `ContentError` if a file
+    has changed since: its hash may be of other bytes than were read.
     """
 
     is_over = Event()
@@ -125,20 +138,19 @@ def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str
             raise CancelledError
 
     def hashes() -> list[str]:
-        return ["" if isinstance(item.path, HubFile) else sha256(item.path, stop_if_over) for item in inputs]
+        return [sha256(item.path, stop_if_over) if isinstance(item.path, Path) else "" for item in inputs]
 
     def hashed() -> list[dict[str, str]]:
         wait([pending])  # of a deleted file it fails, which the stamps below explain
         for item, stamp in zip(inputs, stamps, strict=True):
-            if item.stamp() != stamp:
+            if isinstance(item.path, RemoteFile):
+                item.path.check()
+            elif item.stamp() != stamp:
                 raise ContentError(
                     f"{item.display_path}: changed, or was replaced, while it was read; nothing was "
                     "published: compile again when nothing writes to it"
                 )
-        return [
-            {"split": item.split, "path": item.display_path, "sha256": digest}
-            for item, digest in zip(inputs, pending.result(), strict=True)
-        ]
+        return [_source(item, digest) for item, digest in zip(inputs, pending.result(), strict=True)]
 
     stamps = [item.stamp() for item in inputs]
     # Hashing needs no interpreter lock. It must import nothing: an interrupt can leave an import lock held,
@@ -149,6 +161,20 @@ def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str
             yield hashed
         finally:
             is_over.set()  # after an error or a signal, nobody waits for the hashes
+
+
+def _source(item: Input, digest: str) -> dict[str, str]:
+    source = {"split": item.split, "path": item.display_path, "sha256": digest}
+    if isinstance(item.path, RemoteFile) and not item.path.is_pinned:
+        source["version"] = item.path.version
+    return source
+
+
+def _named_in_spec(text: str) -> SourcePath:
+    """A file or folder that a spec names."""
+    if is_address(text):
+        return existing_source(text)
+    return bundled(Path(text))
 
 
 def _names_of_splits(spec: Spec) -> dict[str, str]:
@@ -227,11 +253,11 @@ def _split_called(spec: Spec, name: str) -> str:
     raise RequestError(f"{spec.name} has no split {name!r} (splits: {', '.join(spec.parts)}) {hint}".rstrip())
 
 
-def _by_name(spec: Spec, path: Path) -> list[Input]:
+def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
     """Put each file into the split that its name contains, and a file with the rows of several into each."""
     if spec.source.splits:
         files_by_split = _named_splits(path)
-        if files_by_split:
+        if files_by_split and isinstance(path, Path):
             return _inputs_of_splits(spec, path, files_by_split)
     files = data_files(path)
     if not spec.source.splits:
@@ -247,9 +273,9 @@ def _by_name(spec: Spec, path: Path) -> list[Input]:
     return inputs
 
 
-def _named_splits(path: Path) -> FilesBySplit:
+def _named_splits(path: SourcePath) -> FilesBySplit:
     """The files of a folder that names its splits itself, {} for any other source."""
-    files_by_split = files_of_folder(path) if path.is_dir() else None
+    files_by_split = files_of_folder(path) if isinstance(path, Path) and path.is_dir() else None
     if files_by_split is None or "" in files_by_split:
         return {}
     return files_by_split
@@ -270,7 +296,7 @@ def _inputs_of_splits(spec: Spec, path: Path, files_by_split: FilesBySplit) -> l
     return inputs
 
 
-def _split_in(spec: Spec, path: Path) -> str:
+def _split_in(spec: Spec, path: SourceFile) -> str:
     """The split with the longest name in the file name, "" if the file name contains none."""
     stem = path.name.split(".")[0].lower()
     split_by_name = _names_of_splits(spec)
@@ -282,11 +308,15 @@ def _split_in(spec: Spec, path: Path) -> str:
     return split_by_name.get(longest, "")
 
 
-def data_files(path: Path) -> list[Path]:
+def data_files(path: SourcePath) -> Sequence[SourceFile]:
     """A file, or the data files of a folder; `RequestError` if there are none.
 
     If the files of a folder name splits, the files of `train` are read, or the files of the only split.
     """
+    if isinstance(path, RemoteFile):
+        return [path]
+    if isinstance(path, RemoteFolder):
+        return _data_files_among(path, path.files)
     try:
         path.stat()
         if path.is_dir():
@@ -304,15 +334,7 @@ def _files_of_folder(folder: Path) -> list[Path]:
     """The data files of a folder: as its reader lists them, or all that have a reader."""
     files_by_split = files_of_folder(folder)
     if files_by_split is None:
-        files = [
-            file
-            for file in sorted(folder.iterdir())
-            if file.is_file() and suffix(file) in readers() and not is_about_data(file.name)
-        ]
-        if not files:
-            raise RequestError(f"{folder}: no data files in this folder (known: {known_suffixes()})")
-        # Next to data, a text is a licence or a description.
-        return [file for file in files if suffix(file) != ".txt"] or files
+        return _data_files_among(folder, [file for file in sorted(folder.iterdir()) if file.is_file()])
     if PART in files_by_split:
         return files_by_split[PART]
     if len(files_by_split) == 1:
@@ -324,11 +346,22 @@ def _files_of_folder(folder: Path) -> list[Path]:
     )
 
 
-def existing_source(text: str) -> Path:
+def _data_files_among(folder: Path | RemoteFolder, files: Iterable[F]) -> list[F]:
+    """The files that have a reader. `RequestError` if there are none."""
+    readable = [file for file in files if suffix(file) in readers() and not is_about_data(file.name)]
+    if not readable:
+        raise RequestError(f"{folder}: no data files in this folder (known: {known_suffixes()})")
+    # Next to data, a text is a licence or a description.
+    return [file for file in readable if suffix(file) != ".txt"] or readable
+
+
+def existing_source(text: str) -> SourcePath:
     """The path of a source as a user typed it. `RequestError` with ways to read its dataset if it is missing.
 
     A path that begins with `./`, `../`, `/` or `~` is never taken for the name of a dataset on a hub.
     """
+    if is_address(text):
+        return find_remote(text)
     path = Path(text)
     try:
         path.stat()
@@ -380,7 +413,7 @@ def _unread(sources: Sequence[str], inputs: Sequence[Input]) -> Iterator[str]:
             yield f"{folder}: {count} data files are not read, {first} first: name them with --source"
 
 
-def _left_out_files(folder: Path, read_paths: set[Path | HubFile]) -> list[Path]:
+def _left_out_files(folder: Path, read_paths: set[SourceFile]) -> list[Path]:
     """At most `MOST_LEFT` data files in a folder, or in folders below, that are not read."""
     left_out: list[Path] = []
     markers = [reader.marker for reader in folder_readers()]

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, compress, repeat
 from operator import contains, ne
-from pathlib import Path
 from typing import NamedTuple
 
 import orjson
@@ -16,7 +15,15 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader
 from tuneyard.compiler.read.scan import LINES, LOOKED_AT, ROW, BrokenError, Scanner, Wrong, layout_of
 from tuneyard.compiler.read.spans import WHOLE, Span, first_bytes, spans_of_lines
-from tuneyard.compiler.read.stream import TooLongError, blocks, cut_off, suffix, too_long, whole_lines
+from tuneyard.compiler.read.stream import (
+    Readable,
+    TooLongError,
+    blocks,
+    cut_off,
+    suffix,
+    too_long,
+    whole_lines,
+)
 from tuneyard.compiler.rows import Line, ObjectRows
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
@@ -47,7 +54,7 @@ class Block(NamedTuple):
 NO_ROWS = Block((), [])
 
 
-def cut_json(path: Path, source: Source, split: str, size: int) -> Iterator[Span]:
+def cut_json(path: Readable, source: Source, split: str, size: int) -> Iterator[Span]:
     """Yield the parts of a file in which each line is a row; a document is one part."""
     head = first_bytes(path, LOOKED_AT)
     is_document = False

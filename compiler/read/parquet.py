@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.spans import WHOLE, Span
-from tuneyard.compiler.read.stream import BLOCK, RECORD, seekable, too_long
+from tuneyard.compiler.read.stream import BLOCK, RECORD, Readable, opened, seekable, too_long
 from tuneyard.compiler.rows import TableRows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value
@@ -33,13 +33,13 @@ class Unreadable:
         return f"a value that is no valid {self.kind}"
 
 
-def cut_parquet(path: Path, source: Source, split: str, size: int) -> Iterator[Span]:
+def cut_parquet(path: Readable, source: Source, split: str, size: int) -> Iterator[Span]:
     """Yield row groups, some together, and parts of a large group: reading one means to skip those before."""
     del source, split
     import pyarrow
 
     try:
-        with path.open("rb") as file:
+        with opened(path, "utf-8", in_order=False) as file:
             table, rows_of_batch = _open_parquet(file)
             groups = [table.metadata.row_group(number) for number in range(table.metadata.num_row_groups)]
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError):
@@ -61,10 +61,14 @@ def cut_parquet(path: Path, source: Source, split: str, size: int) -> Iterator[S
     yield from _spans_of_rows(ends, end)
 
 
-def cut_arrow(path: Path, source: Source, split: str, size: int) -> Iterator[Span]:
-    """Yield record batches, some together."""
+def cut_arrow(path: Readable, source: Source, split: str, size: int) -> Iterator[Span]:
+    """Yield record batches, some together. A remote file is one part: only reading it finds its batches."""
     del source, split
     import pyarrow
+
+    if not isinstance(path, Path):
+        yield WHOLE
+        return
 
     ends: list[int] = []
     end = bytes_waiting = 0
@@ -107,12 +111,12 @@ def read_arrow(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     yield from _rows("Arrow", partial(_arrow, file.stream, file.span), file, problems)
 
 
-def _rows(format_name: str, opened: Opened, file: OpenFile, problems: Problems) -> Iterator[TableRows]:
+def _rows(format_name: str, open_table: Opened, file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     import pyarrow
 
     start = file.span.first
     try:
-        schema, batches = opened()
+        schema, batches = open_table()
         str(schema)  # names inside of columns, too
         if refuse_twice(schema.names, file.display_path, problems):
             return

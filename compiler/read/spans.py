@@ -9,7 +9,6 @@ import codecs
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from tuneyard.compiler.read import stream
 from tuneyard.compiler.spec.file import Source
@@ -47,7 +46,7 @@ class Span:
 
 
 WHOLE = Span()
-CutFile = Callable[[Path, Source, str, int], Iterator[Span]]
+CutFile = Callable[[stream.Readable, Source, str, int], Iterator[Span]]
 """Yields the parts of a file for a split, each of about so many bytes."""
 
 
@@ -55,30 +54,35 @@ class OpenRecordError(Exception):
     """A part ends inside a record: the rest of the file is to be read as one."""
 
 
-def plain_text(path: Path, source: Source) -> bool:
+def plain_text(path: stream.Readable, source: Source) -> bool:
     """True if a file is UTF-8 that is not compressed, as far as its first bytes tell."""
     if codecs.lookup(source.encoding).name != "utf-8":
         return False
-    with path.open("rb") as file:
-        head = file.read(4)
+    head = _head(path, 4)
     packed = head.startswith(stream.GZIP) or head == stream.ZSTD
     return not packed and head[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def first_bytes(path: Path, size: int) -> bytes:
+def first_bytes(path: stream.Readable, size: int) -> bytes:
     """The first bytes of a file without its byte-order mark."""
-    with path.open("rb") as file:
-        return file.read(size + len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)[:size]
+    return _head(path, size + len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)[:size]
 
 
-def spans_of_lines(path: Path, size: int, first_block: int = 0, header: Sequence[str] = ()) -> Iterator[Span]:
+def _head(path: stream.Readable, size: int) -> bytes:
+    with stream.stored(path, size) as file:
+        return file.read(size) or b""
+
+
+def spans_of_lines(
+    path: stream.Readable, size: int, first_block: int = 0, header: Sequence[str] = ()
+) -> Iterator[Span]:
     """Yield parts of whole lines of a text file, each of about `size` bytes.
 
     Readers take a first block of `first_block` bytes (0: as the others) and then blocks of `BLOCK`, and a
     batch ends with the last whole line of a block. Parts end at such places.
     """
     first_block = first_block or stream.BLOCK
-    with path.open("rb", buffering=0) as file:
+    with stream.stored(path) as file:
         mark = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0
         file.seek(mark)
         start, lead, first = 0, 0, 1
@@ -109,7 +113,8 @@ def _span(
     return Span(start, stop, lead, start - mark, first, tuple(header), lines)
 
 
-def count_lines(path: Path) -> int:
+def count_lines(path: stream.Readable) -> int:
     """How often a line ends in a file."""
-    with path.open("rb") as file:
-        return sum(line_breaks(block) for block in iter(partial(file.read, stream.BLOCK), b""))
+    with stream.stored(path) as file:
+        blocks = iter(partial(file.read, stream.BLOCK), b"")
+        return sum(line_breaks(block) for block in blocks if block)

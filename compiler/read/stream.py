@@ -8,10 +8,11 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import BinaryIO, Literal, Protocol, cast
 
 from tuneyard.core.errors import Problem
+from tuneyard.core.remote_files import IN_ORDER, RemoteFile, RemoteStream
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -49,7 +50,7 @@ def encoding_hint(guess: str = "gb18030") -> str:
 
 
 class Readable(Protocol):
-    """A source of bytes: a path, or a file of the hub."""
+    """A source of bytes: a path, a remote file, a file in an archive."""
 
     @property
     def name(self) -> str:
@@ -66,21 +67,44 @@ def suffix(path: Readable) -> str:
     return inner.suffix.lower()
 
 
+def stored_size(path: Readable) -> int:
+    """The bytes of a source file as it is stored; 0 for a file in an archive."""
+    if isinstance(path, RemoteFile):
+        return path.size
+    return path.stat().st_size if isinstance(path, Path) else 0
+
+
+def stored(path: Readable, ahead: int = IN_ORDER) -> io.RawIOBase | io.BufferedReader:
+    """The bytes of a file as they are stored, to be read from front to end.
+
+    `ahead`: how many bytes one request asks for, if the file is remote.
+    """
+    raw = path.open("rb", 0)
+    if not isinstance(raw, RemoteStream):
+        return raw
+    raw.in_order = True
+    return io.BufferedReader(raw, ahead)
+
+
 @contextlib.contextmanager
 def opened(
-    path: Readable, encoding: str, start: int = 0, stop: int | None = None
+    path: Readable, encoding: str, start: int = 0, stop: int | None = None, *, in_order: bool = True
 ) -> Iterator[io.BufferedReader]:
     """Open a file as UTF-8 bytes without byte-order mark; raises `DamagedError` and `NotTextError`.
 
     `start` and `stop` are the bytes of a part, of a file that is neither compressed nor in another encoding.
+    `in_order` is false for a reader that jumps to and fro.
     """
     with contextlib.ExitStack() as stack:
         raw = stack.enter_context(path.open("rb", 0))
+        ahead = AHEAD
+        if in_order and isinstance(raw, RemoteStream):
+            raw.in_order, ahead = True, IN_ORDER
         if start:
             raw.seek(start)
         if stop is not None:
             raw = _Part(raw, stop - start)
-        stream = _buffered(raw)
+        stream = _buffered(raw, ahead)
         if start:
             yield stream
             return
@@ -145,8 +169,8 @@ def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _buffered(raw: object) -> io.BufferedReader:
-    return io.BufferedReader(cast("io.RawIOBase", raw), AHEAD)
+def _buffered(raw: object, ahead: int = AHEAD) -> io.BufferedReader:
+    return io.BufferedReader(cast("io.RawIOBase", raw), ahead)
 
 
 @contextlib.contextmanager

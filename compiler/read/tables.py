@@ -4,7 +4,6 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import cast
 
 from tuneyard.compiler.problems import Problems
@@ -13,6 +12,7 @@ from tuneyard.compiler.read.spans import WHOLE, OpenRecordError, Span, first_byt
 from tuneyard.compiler.read.stream import (
     BLOCK,
     RECORD,
+    Readable,
     TooLongError,
     blocks,
     cut_off,
@@ -32,7 +32,7 @@ Fields = list[str]
 Lines = Iterator[tuple[Sequence[int], list[Fields]]]  # their numbers and fields, some hundreds at a time
 
 
-def cut_table(path: Path, source: Source, split: str, size: int) -> Iterator[Span]:
+def cut_table(path: Readable, source: Source, split: str, size: int) -> Iterator[Span]:
     """Yield parts of whole lines. One of a quoted table may end inside a record, which reading it shows."""
     del split
     header = list(source.header) or _header_in(first_bytes(path, BLOCK), source, suffix(path))

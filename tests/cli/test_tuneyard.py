@@ -236,10 +236,6 @@ def test_list_and_check_say_so_too(tmp_path: Path) -> None:
         (["data", "init", "https://x.org/datasets/nyu-mll/glue/viewer"], "--source hub:nyu-mll/glue"),
         (["data", "init", "hub:nyu-mll/glue"], "--source hub:nyu-mll/glue"),
         (["data", "compile", "rte", "--source", "train=https://x.org/a?b=c"], "--source hub:OWNER/NAME"),
-        (
-            ["data", "compile", "rte", "--source", "hf://datasets/nyu-mll/glue@1/a.jsonl"],
-            "--source hub:nyu-mll/glue",
-        ),
         (["recipe", "check", "rte", "dataset"], "dataset=…"),
         (["eval", "nli", "--model", "m", "--out", "out", "--data", "my x.csv"], "data init 'my x.csv' --out"),
     ],

@@ -442,4 +442,30 @@ def test_a_hub_that_breaks_off_in_the_middle_of_a_stream(check, tmp_path, monkey
     )
     monkeypatch.setattr(Hub, "file", lambda self, *_: self.reply(b"", 403, {}))
     said = check("compile", spec, "--out", tmp_path / "o", code=2).stderr
-    assert "cannot be read from the hub" in said and not (tmp_path / "o").exists()
+    assert "cannot be read" in said and "HF_ENDPOINT" in said and not (tmp_path / "o").exists()
+
+
+def test_files_of_the_hub_by_their_addresses(read, tmp_path):
+    """A file, a folder, and a stream, which is read in place: all with the bytes of a download."""
+    repository = "hf://datasets/our/own"
+    read("compile", "qa", "--source", f"{repository}@{OLD}/pairs.jsonl", "--out", tmp_path / "o")
+    (record,) = read_records(tmp_path / "o" / "qa" / "qa.json")
+    assert record["instruction"] == "Old?"
+    done = read("check", "mnli", "--source", f"{repository}/data", "--out", tmp_path)
+    assert "read 4 " in done.stdout
+    error = read("check", "qa", "--source", f"{repository}/none.jsonl", code=2).stderr
+    assert f"{repository}/none.jsonl: source not found" in error
+    error = read("check", "qa", "--source", "hf://datasets/our/gated/a.jsonl", code=2).stderr
+    assert "hf://datasets/our/gated/a.jsonl: " in error and "HF_TOKEN" in error
+
+
+@pytest.mark.slow
+def test_workers_read_a_stream(read, tmp_path):
+    spec = tmp_path / "orca.yaml"
+    spec.write_text(
+        "like: messages\nabout: SlimOrca\nsource: {hub: {path: Open-Orca/SlimOrca, stream: true}}\n"
+    )
+    for workers in (1, 2):
+        read("compile", spec, "--out", tmp_path / str(workers), "--workers", workers)
+    one, two = (sorted((tmp_path / n / "orca").glob("*.json*")) for n in "12")
+    assert [file.read_bytes() for file in one] == [file.read_bytes() for file in two] and len(one) > 1

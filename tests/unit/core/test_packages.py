@@ -29,6 +29,7 @@ NOT_IMPORTED = {
     "torchaudio": "llamafactory wants the one that fits this torch",
     "torchvision": "llamafactory wants the one that fits this torch",
     "deepspeed": "imported by transformers where a recipe names a DeepSpeed file",
+    "s3fs": "imported by fsspec for s3:// sources",
     "wandb": "imported by transformers where a recipe says report_to: wandb",
     "setuptools": "makes the editable install",
 }

@@ -1,0 +1,330 @@
+"""Sources at s3:// and other addresses: the bytes of local files, ranges only, and every failure."""
+
+import io
+import json
+import random
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pyarrow
+import pyarrow.ipc
+import pytest
+import yaml
+
+from tests.messages import raises
+from tests.s3_server import KEYS, Store, serving
+from tests.unit.compiler.conftest import ROWS, Bench, as_parquet, layouts
+from tuneyard.compiler import chunked_reading
+from tuneyard.compiler.cli import cli
+from tuneyard.compiler.progress import Progress
+from tuneyard.compiler.publish.listing import dataset_lines
+from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.read import jsons, stream
+from tuneyard.core import remote_files
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.manifest import read_manifest
+from tuneyard.core.remote_files import RemoteFile, RemoteFolder, find_remote
+
+pytest.importorskip("moto")
+pytest.importorskip("s3fs")
+LAYOUTS = (
+    "bom.jsonl",
+    "pretty.json",
+    "table.csv",
+    "table.csv.zst",
+    "table.parquet",
+    "table.parquet.gz",
+    "members.jsonl.gz",
+)
+NOISE = random.Random(0)
+QUESTIONS = [
+    {"question": f"What is {n} + {n}? {NOISE.randbytes(40).hex()}", "answer": f"It is {2 * n}."}
+    for n in range(2000)
+]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving() as store:
+        yield store
+
+
+@pytest.fixture
+def store(server: Store, monkeypatch):
+    """The store with its keys in the environment, and no request yet."""
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(remote_files, "_filesystems", {})
+    server.requests.clear()
+    server.before = lambda _method, _key: None
+    return server
+
+
+def as_lines(rows: list[dict]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def as_arrow(rows: list[dict]) -> bytes:
+    buffer = io.BytesIO()
+    table = pyarrow.Table.from_pylist(rows)
+    with pyarrow.ipc.new_file(buffer, table.schema) as writer:
+        writer.write_table(table, max_chunksize=1000)
+    return buffer.getvalue()
+
+
+def written(bench: Bench, name: str) -> dict[str, bytes]:
+    """The files of a dataset, its manifest without the sources."""
+    files = {}
+    for path in sorted((bench.out / name).iterdir()):
+        files[path.name] = path.read_bytes()
+    manifest = json.loads(files.pop("manifest.json"))
+    del manifest["made_from"]["sources"], manifest["notes"]
+    return {**files, "manifest": json.dumps(manifest).encode()}
+
+
+def test_every_layout_has_the_bytes_of_a_local_file(bench, store) -> None:
+    files = {name: data for name, data in layouts(ROWS).items() if name in LAYOUTS}
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("a.csv", files["table.csv"])
+    for name, data in {**files, "a.zip": archive.getvalue()}.items():
+        here = bench.compile("rte", f"train={bench.write(name, data)}", force=True)
+        local = written(bench, "rte")
+        there = bench.compile("rte", f"train={store.put(name, data)}", force=True)
+        assert written(bench, "rte") == local, name
+        assert (there.read, there.kept) == (here.read, here.kept) == (3, 3)
+
+
+FORMATS = {
+    "a.jsonl": as_lines(QUESTIONS),
+    "a.csv": "\n".join(["question,answer", *(",".join(row.values()) for row in QUESTIONS), ""]).encode(),
+    "a.parquet": as_parquet(QUESTIONS, 200),
+    "a.arrow": as_arrow(QUESTIONS),
+    "a.json": json.dumps(QUESTIONS).encode(),
+}
+
+
+MOST_SENT = {"a.jsonl": 2.3, "a.csv": 3.3, "a.parquet": 5, "a.arrow": 2, "a.json": 1.5}
+"""How often the bytes of a file are sent with two workers. Whole files would be sent eight times."""
+
+
+@pytest.fixture
+def small_chunks(monkeypatch) -> int:
+    """Chunks of 32 kB, blocks of 4 or 8 kB, so that a small file has many."""
+    monkeypatch.setattr(chunked_reading, "CHUNK", 1 << 15)
+    monkeypatch.setattr(stream, "BLOCK", 1 << 12)
+    monkeypatch.setattr(jsons, "LOOKED_AT", 1 << 12)
+    monkeypatch.setattr(remote_files, "BLOCK", 1 << 13)
+    monkeypatch.setattr(stream, "AHEAD", 1 << 13)
+    monkeypatch.setattr(stream, "IN_ORDER", 1 << 16)
+    return 1 << 15
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_workers_read_a_remote_file(bench, store, small_chunks, name) -> None:
+    data = FORMATS[name]
+    bench.compile("qa", bench.write(name, data), workers=1)
+    local = written(bench, "qa")
+    source = store.put(name, data)
+    for workers in (1, 2):
+        store.requests.clear()
+        bench.compile("qa", source, workers=workers, force=True)
+        assert written(bench, "qa") == local
+        most = 1.3 if workers == 1 else MOST_SENT[name]
+        assert store.bytes_sent(name) <= most * len(data)
+    manifest = read_manifest(bench.out / "qa")
+    assert manifest is not None
+    (compiled,) = manifest.sources
+    assert (compiled.path, compiled.sha256, compiled.version[:5]) == (source, "", "ETag ")
+
+
+def test_each_worker_fetches_its_part_alone(bench, store, small_chunks) -> None:
+    """The driver reads all lines once, to find where they end; the workers share them out without overlap."""
+    data = FORMATS["a.jsonl"]
+    source = store.put("a.jsonl", data)
+    bench.compile("qa", source, workers=4)
+    gets = [(first, size) for method, _, first, size in store.requests if method == "GET"]
+    whole_file = (0, len(data))
+    heads = [(0, 4), (0, jsons.LOOKED_AT + 3)]
+    parts = sorted(each for each in gets if each not in (whole_file, *heads))
+    assert parts.pop(0) == parts[0], "the driver looks at the first rows, as the first worker does"
+    assert len(parts) > 5 and gets.count(whole_file) == 1
+    position = 0
+    for first, size in parts:
+        assert first == position and small_chunks / 2 < size < 2 * small_chunks
+        position += size
+    assert position == len(data)
+
+
+def test_a_second_compile_asks_for_the_version_alone(bench, store) -> None:
+    source = store.put("again.jsonl", as_lines(QUESTIONS[:5]))
+    assert not bench.compile("qa", source).up_to_date
+    store.requests.clear()
+    assert bench.compile("qa", source).up_to_date
+    assert {method for method, *_ in store.requests} == {"HEAD"}
+    assert not any("stale" in line for line in dataset_lines(Registry(bench.out)))
+    store.put("again.jsonl", as_lines(QUESTIONS[5:10]))
+    (line,) = dataset_lines(Registry(bench.out))
+    assert f"source {source} has changed" in line
+    assert not bench.compile("qa", source).up_to_date
+    store.before = lambda _method, _key: 403
+    (line,) = dataset_lines(Registry(bench.out))
+    assert f"stale: unknown: {source}: cannot be read" in line
+
+
+def test_wherever_a_path_may_stand(bench, store, here) -> None:
+    """A folder, a spec, splits by the names of files; check, show, init."""
+    train = store.put("many/rte-train.jsonl", as_lines(ROWS))
+    store.put("many/rte-dev.jsonl", as_lines(ROWS[:1]))
+    store.put("many/README.md", b"about them")
+    folder = find_remote("s3://our/many")
+    assert isinstance(folder, RemoteFolder) and [file.name for file in folder.files][1:] == [
+        "rte-dev.jsonl",
+        "rte-train.jsonl",
+    ]
+    report = bench.compile("rte", "s3://our/many/")
+    assert report.datasets == {"alpaca_rte_train": 3, "alpaca_rte_eval": 1}
+    spec = bench.write(
+        "own.yaml", yaml.safe_dump({"like": "rte", "about": "x", "source": {"files": {"train": train}}})
+    )
+    assert f"read {len(ROWS)} " in here(cli, "check", spec, "--out", bench.out).stdout
+    assert 'A \\"red\\" fox ran.' in here(cli, "show", spec).stdout
+    talk = store.put("talk.jsonl", as_lines(QUESTIONS[:40]))
+    proposal = here(cli, "init", talk, "--out", bench.folder / "talk.yaml")
+    assert talk in (bench.folder / "talk.yaml").read_text() and "read 40  kept 40" in proposal.stderr
+    here(cli, "compile", bench.folder / "talk.yaml", "--out", bench.out)
+
+
+def refuse(monkeypatch, store) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+
+
+def take_keys(monkeypatch, store) -> None:
+    for name in (*KEYS, "AWS_PROFILE"):
+        if name != "AWS_EC2_METADATA_DISABLED":
+            monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/nonexistent")
+
+
+def hide_package(monkeypatch, store) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3")
+
+
+def forbid(monkeypatch, store) -> None:
+    store.before = lambda _method, _key: 403
+
+
+def wait(monkeypatch, store) -> None:
+    monkeypatch.setattr(remote_files, "WITHIN", 0.3)
+    store.before = lambda _method, _key: time.sleep(1)
+
+
+def nothing(monkeypatch, store) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("address", "spoil", "facts"),
+    [
+        ("s3://our/none.jsonl", nothing, ["source not found"]),
+        ("s3://nobody-has-it/a.jsonl", nothing, ["source not found"]),
+        ("s3://", nothing, ["s3://BUCKET/KEY.jsonl"]),
+        ("s3://our/empty", nothing, ["no data files"]),
+        ("s3://our/b.jsonl", forbid, ["AWS_PROFILE"]),
+        ("s3://our/b.jsonl", wait, ["no answer within 0.3 seconds"]),
+        ("s3://our/b.jsonl", refuse, ["http://127.0.0.1:9"]),
+        ("s3://our/b.jsonl", take_keys, ["AWS_PROFILE", "FSSPEC_S3_ANON"]),
+        ("s3://our/b.jsonl", hide_package, ["s3fs"]),
+        ("gs://our/b.jsonl", nothing, ["gcsfs"]),
+    ],
+)
+def test_what_cannot_be_read_is_an_error_before_anything_starts(
+    bench, store, monkeypatch, address, spoil, facts
+) -> None:
+    store.put("b.jsonl", as_lines(QUESTIONS[:5]))
+    store.put("empty/README.md", b"no data")
+    spoil(monkeypatch, store)
+    began = time.monotonic()
+    with raises(RequestError, address, *facts):
+        bench.compile("qa", address)
+    assert time.monotonic() - began < 20
+    assert not bench.out.exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("at", ["the driver's look", "a read", "the end"])
+def test_an_object_that_changes_is_an_error(bench, store, monkeypatch, small_chunks, workers, at) -> None:
+    """Another version of the same size comes at the first read, at a later one, or after the last one."""
+    data = as_lines(QUESTIONS)
+    source = store.put("moving.jsonl", data)
+    seen = []
+
+    def replace(method: str, key: str) -> None:
+        seen.append(method)
+        wanted = {"the driver's look": 1, "a read": 4, "the end": 10**6}[at]
+        if method == "GET" and seen.count("GET") == wanted:
+            store.put("moving.jsonl", data.replace(b"What", b"Tahw"))
+
+    store.before = replace
+    if at == "the end":
+        check = RemoteFile.check
+
+        def check_changed(file: RemoteFile) -> None:
+            store.put("moving.jsonl", data.replace(b"What", b"Tahw"))
+            check(file)
+
+        monkeypatch.setattr(RemoteFile, "check", check_changed)
+    with pytest.raises(ContentError, match=f"{source}: changed, or was replaced, while it was read"):
+        bench.compile("qa", source, workers=workers)
+    assert list(bench.out.rglob("*")) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_store_that_stops_answering_is_an_error(bench, store, monkeypatch, small_chunks, workers) -> None:
+    source = store.put("a.jsonl", FORMATS["a.jsonl"])
+    seen = []
+
+    def break_off(method: str, key: str) -> int | None:
+        seen.append(method)
+        return 403 if seen.count("GET") > 3 or (workers == 1 and "GET" in seen) else None
+
+    store.before = break_off
+    with pytest.raises(RequestError, match=f"{source}: cannot be read: "):
+        bench.compile("qa", source, workers=workers)
+    assert list(bench.out.rglob("*")) == []
+
+
+def test_a_bar_counts_the_bytes_of_a_remote_file(store) -> None:
+    data = FORMATS["a.jsonl"]
+    file = find_remote(store.put("a.jsonl", data))
+    assert isinstance(file, RemoteFile)
+    progress = Progress([file, Path(__file__)])
+    assert progress.total == len(data) + Path(__file__).stat().st_size
+    with progress.watch(file).open("rb", 0) as raw:
+        assert io.BufferedReader(raw, 1 << 16).read() == data
+    assert progress.done == len(data)
+
+
+def test_a_stream_can_be_read_in_any_order(monkeypatch) -> None:
+    """Another store of fsspec, which has no ETag: the time of its file is the version."""
+    import fsspec
+
+    monkeypatch.setitem(remote_files.SCHEMES, "memory", "fsspec")
+    data = bytes(range(256)) * 40
+    fsspec.filesystem("memory").pipe("/any/a.jsonl", data)
+    file = find_remote("memory://any/a.jsonl")
+    assert isinstance(file, RemoteFile) and file.size == len(data) and file.version.startswith("created ")
+    with file.open("rb", 0) as raw:
+        assert raw.seekable() and raw.readable()
+        assert (raw.seek(-10, io.SEEK_END), raw.read(20), raw.read(1)) == (len(data) - 10, data[-10:], b"")
+        assert (raw.seek(100), raw.read(7)) == (100, data[100:107])
+        assert (raw.seek(-3, io.SEEK_CUR), raw.read(5)) == (104, data[104:109])
+    fsspec.filesystem("memory").pipe("/any/a.jsonl", data[:-1])
+    with raises(ContentError, "changed"):
+        file.check()
+    with pytest.raises(ContentError, match="changed"), file.open("rb", 0) as raw:
+        raw.read(1)
+    fsspec.filesystem("memory").rm("/any", recursive=True)
