@@ -170,7 +170,10 @@ class ChunkedReading:
             yield *self._started.popleft(), None
 
     def _join(self, chunk: Chunk, assumed: Carry, work: WorkResult | None) -> ChunkResult:
-        """Add a result to what is collected. The chunk runs again if it began with a wrong carry."""
+        """Add a result to what is collected. The chunk runs again if it began with a wrong carry.
+
+        Chunks that run while a bad row stops the compile have linted and written rows. That is left out.
+        """
         carry = self._carry_of(chunk, self._carry)
         result: ChunkResult | None = None
         if work is not None and (not work.error or _alike(assumed, carry)):
@@ -180,6 +183,8 @@ class ChunkedReading:
             self._done.add(file.number)
             chunk = replace(chunk, files=(replace(file, span=replace(file.span, stop=None)),))
             result = None
+        if result is not None and carry.stopped and not assumed.stopped:
+            result, assumed = result.only_checked(), replace(assumed, stopped=True)
         if result is None or not self._began_rightly(assumed, carry, result):
             assumed = carry
             result = compile_chunk(self.job, chunk, carry)

@@ -13,7 +13,7 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuneyard.compiler.check.checker import Checker
@@ -21,7 +21,7 @@ from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.kinds import KeptValues, kind_of
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.row_checks import Lint
+from tuneyard.compiler.lint.row_checks import LINT_CODES, Lint
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read_unsettled, reading
 from tuneyard.compiler.read.row_limit import within_limit
@@ -147,6 +147,27 @@ class ChunkResult:
     files: list[WrittenPart | None] = field(default_factory=list)
     is_cut: bool = False
     uses_numbers: bool = False
+
+    def only_checked(self) -> "ChunkResult | None":
+        """The result as if the compile had stopped before: rows are checked, and neither linted nor written.
+
+        None if too many warnings were found: those of the lint may have displaced others.
+        """
+        problems = self.problems.without(LINT_CODES)
+        if problems is None:
+            return None
+        not_written = self.not_written + self.kept + self.filtered.total()
+        return replace(
+            self,
+            problems=problems,
+            prints=Fingerprints(counted_only=self.prints.counted_only),
+            kept_values={},
+            watch=None,
+            kept=0,
+            not_written=not_written,
+            filtered=Counter(),
+            files=[],
+        )
 
 
 def compile_chunk(job: CompileJob, chunk: Chunk, carry: Carry) -> ChunkResult:

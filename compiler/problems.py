@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import islice, starmap
@@ -152,6 +152,14 @@ class Problems:
         self.warnings += other.warnings[: self._room(self.warnings)]
         if other.rejected and other.rejected.exists():
             self._append_rejected(other.rejected)
+
+    def without(self, codes: Collection[str]) -> "Problems | None":
+        """These problems without the warnings of some codes. None if not all warnings were kept as text."""
+        if self.count("W") > len(self.warnings):
+            return None
+        counts = {code: count for code, count in self.counts.items() if code not in codes}
+        warnings = [problem for problem in self.warnings if problem.code not in codes]
+        return replace(self, counts=Counter(counts), warnings=warnings)
 
     def _room(self, kept: list[Problem]) -> int | None:
         return None if self.limit is None else max(self.limit - len(kept), 0)

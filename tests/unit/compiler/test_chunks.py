@@ -26,7 +26,7 @@ from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError, TuneyardError
-from tuneyard.core.execution import SILENT, Common, Executor, WorkResult, call
+from tuneyard.core.execution import SILENT, Common, Executor, InThisProcess, WorkResult, call
 
 COLUMNS = """
 about: a test
@@ -308,6 +308,33 @@ def test_chunks_that_expect_what_comes_run_once(bench, monkeypatch, small):
     for source in (bench.rows("a.jsonl", rows), bench.write("a.tsv", as_table(draw, rows, "tsv", 0))):
         bench.compile(bench.write("t.yaml", ONE), source, force=True)
     assert again == []
+
+
+@pytest.mark.parametrize("most_warnings", [1000, 1])
+def test_chunks_that_run_while_a_bad_row_stops_the_compile_are_not_read_again(
+    bench, monkeypatch, small, most_warnings
+):
+    """Their rows were linted and written. They are read again only if there are too many warnings to list."""
+    small(200, 1000)
+    rows = made_rows(random.Random(8), 200, 0)
+    rows[3] |= {"label": 7}
+    source = bench.rows("a.jsonl", rows)
+    spec = bench.write("t.yaml", f"{ONE}filter: {{min: 20}}\n")
+    monkeypatch.setattr(pipeline, "KEPT", most_warnings)
+    again = []
+    chunk = chunked_reading.compile_chunk
+    monkeypatch.setattr(chunked_reading, "compile_chunk", lambda *given: again.append(given) or chunk(*given))
+    reports = []
+    for executor in (InThisProcess(), Direct(4)):
+        monkeypatch.setattr(compile, "executor_for", lambda *_, each=executor: each)
+        again.clear()
+        reports.append(bench.compile(spec, source))
+    one, several = reports
+    assert several.problems.counts == one.problems.counts and one.problems.counts["E104"] == 1
+    assert several.problems.listed() == one.problems.listed()
+    assert (several.read, several.kept, several.dropped) == (one.read, one.kept, one.dropped)
+    assert several.not_written == one.not_written > 100
+    assert bool(again) == (most_warnings == 1)
 
 
 @pytest.mark.parametrize("has_ids", [True, False])
