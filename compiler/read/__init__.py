@@ -205,7 +205,11 @@ def read(
     `split` names the rows to read from a file that has those of several splits (`rows:` of a source).
     `span` is the part to read, as `spans_of` found it. `OpenRecordError` if it ends inside a record.
     """
-    yield from read_unsettled(path, display_path, source, problems, split, span)
+    for rows in read_unsettled(path, display_path, source, problems, split, span):
+        if rows.lines:
+            yield rows
+        else:
+            problems.settle()
     problems.settle()
 
 
@@ -214,7 +218,8 @@ def read_unsettled(
 ) -> Iterator[Rows]:
     """As `read`, but the caller settles the problems after each batch and at the end.
 
-    It may take back unreadable rows until then.
+    It may take back unreadable rows until then. A batch without rows comes after many unreadable ones, so
+    that memory need not hold all of them.
     """
     kind = suffix(path)
     file_reader = find_reader(kind, display_path)

@@ -126,26 +126,28 @@ def read_array(
     rows: list[Fields] = []
     lines: list[Line] = []
     count = done = 0
+    since = 0  # rows, also bad ones, since the last batch
     try:
         for found in walk.rows(steps):
             if isinstance(found, Block):
                 if rows:
                     yield ObjectRows(f"{display_path}:", lines, rows)
-                    rows, lines = [], []
+                    rows, lines, since = [], [], 0
                 yield ObjectRows(f"{display_path}:", found.lines, found.rows)
                 count, done = count + len(found.rows), scanner.offset
                 continue
             place, row, wrong = found
             count += 1
+            since += 1
             if isinstance(row, dict) and not wrong:
                 rows.append(row)
                 lines.append(place)
             else:
                 code, message = wrong or ("E005", f"found {show_value(row)}, expected an object")
                 problems.bad_row([Problem(code, f"{display_path}:{place}", message)], row)
-            if len(rows) == BATCH or (rows and scanner.offset - done > BATCH_BYTES):
+            if since >= BATCH or scanner.offset - done > BATCH_BYTES:
                 yield ObjectRows(f"{display_path}:", lines, rows)
-                rows, lines, done = [], [], scanner.offset
+                rows, lines, since, done = [], [], 0, scanner.offset
     except BrokenError as error:
         before = f"; {count} whole records came before" if error.code in ("E003", "E014") else ""
         problems.bad_file(Problem(error.code, f"{display_path}:{scanner.line_now()}", f"{error}{before}"))
@@ -321,8 +323,7 @@ def _read_lines(
                 good = False
             if not good:
                 lines, rows = _parse_each(block, start, prefix, offset, problems)
-            if rows:
-                yield ObjectRows(prefix, lines, rows)
+            yield ObjectRows(prefix, lines, rows)
             start, offset = start + len(block), offset + len(data)
     except TooLongError:
         problems.bad_file(too_long(f"{display_path}:{start}"))

@@ -84,9 +84,10 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
             continue
         if set(map(len, rows)) != {len(header)} or text.undecoded or header in rows:
             lines, rows = _good(header, lines, rows, text, problems)
+        columns: dict[str, Sequence[object]] = dict.fromkeys(header, ())
         if rows:
-            columns: dict[str, Sequence[object]] = dict(zip(header, zip(*rows, strict=True), strict=True))
-            yield TableRows(f"{display_path}:", lines, columns, typed=False)
+            columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+        yield TableRows(f"{display_path}:", lines, columns, typed=False)
 
 
 @reader(".txt")

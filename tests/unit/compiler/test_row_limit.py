@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import jsons, stream
 
 SPEC = """
@@ -60,3 +61,23 @@ def test_a_limit_over_several_files_counts_their_unreadable_rows(bench):
     unreadable_only = bench.write("bad.jsonl", "{x\n" * 9)
     report = bench.compile(spec, unreadable_only, limit=5, reject=True, force=True)
     assert (report.read, report.rejected) == (5, 5)
+
+
+@pytest.mark.parametrize("name", list(FILES))
+def test_memory_holds_a_block_of_unreadable_rows(bench, monkeypatch, name):
+    """Each keeps its text until it is settled. In a file without any other row that was all of them."""
+    monkeypatch.setattr(stream, "BLOCK", 1000)
+    monkeypatch.setattr(jsons, "LOOKED_AT", 1000)
+    monkeypatch.setattr(jsons, "BATCH", 50)
+    monkeypatch.setitem(globals(), "UNREADABLE", {*UNREADABLE, *range(ROWS, ROWS + 2000)})
+    monkeypatch.setitem(globals(), "ROWS", ROWS + 2000)
+    held = []
+    settle = Problems.settle
+
+    def count_and_settle(problems):
+        held.append(len(problems.unsettled_rows()))
+        settle(problems)
+
+    monkeypatch.setattr(Problems, "settle", count_and_settle)
+    report = bench.compile(bench.write("t.yaml", SPEC), bench.write(name, FILES[name]()), reject=True)
+    assert report.rejected == len(UNREADABLE) and max(held) < 200
