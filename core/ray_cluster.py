@@ -252,6 +252,11 @@ class RayCluster(Executor):
             return count
         takes = item.resources
         nodes = ", ".join(_describe(node) for node in self._alive_nodes())
+        if not nodes:
+            raise RequestError(
+                f"{item.name}: every node has left the cluster at {self._head}; start it again (`ray start "
+                "--head`), then this command"
+            )
         raise RequestError(
             f"{item.name}: takes {takes.cpus:g} CPU, {takes.gpus:g} GPU and {takes.memory / 1e9:.1f} GB of "
             f"memory, and no node of the cluster has that ({nodes}); add a node, or run it on a machine "

@@ -161,7 +161,9 @@ def wait_for_workers(executor: RayCluster, resources: Resources, count: int) -> 
         time.sleep(0.1)
 
 
-def test_a_node_that_runs_out_of_memory_and_one_that_leaves(nodes, executor, tmp_path, monkeypatch) -> None:
+def test_a_node_that_runs_out_of_memory_and_one_that_leaves(
+    nodes, executor, tmp_path, monkeypatch, capfd
+) -> None:
     monkeypatch.setattr(ray_cluster, "_NODES_EVERY", 0.1)
     variables = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
     options = {"num_cpus": 1, "object_store_memory": STORE}
@@ -196,6 +198,8 @@ def test_a_node_that_runs_out_of_memory_and_one_that_leaves(nodes, executor, tmp
     assert [(result.name, result.error) for result in rest] == [("0", ""), ("1", ""), ("2", "")]
     assert len([line for line in journal.lines if line.startswith("lost")]) == 1
     assert journal.running == 0
+    printed = capfd.readouterr()
+    assert "raylet" not in printed.out + printed.err  # Ray's own lines on what has died
 
 
 def name_node_and_wait(folder: Path) -> None:
@@ -435,10 +439,10 @@ def test_a_driver_killed_while_it_scores_is_resumed_to_the_bytes_of_one_process(
     nodes, tiny_model, tmp_path, monkeypatch
 ) -> None:
     pytest.importorskip("torch").set_num_threads(1)
-    (tmp_path / "pairs.json").write_text(json.dumps(PAIRS * 40))
+    (tmp_path / "pairs.json").write_text(json.dumps(PAIRS * 12))
     out = tmp_path / "out"
     given = ["--model", tiny_model, "--data", tmp_path / "pairs.json", "--mode", "generate"]
-    given += ["--max-new-tokens", 24, "--batch-tokens", 60, "--out", out]
+    given += ["--max-new-tokens", 12, "--batch-tokens", 60, "--out", out]
     arguments = [str(argument) for argument in given]
     monkeypatch.setattr(sys, "argv", ["nli", *arguments])  # it is in results.json
     score(nli.cli, *given)

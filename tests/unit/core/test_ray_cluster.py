@@ -14,6 +14,7 @@ from tests.messages import check_facts, raises
 from tuneyard.core import ray_cluster
 from tuneyard.core.checkout import version
 from tuneyard.core.errors import RequestError
+from tuneyard.core.execution import WorkItem
 from tuneyard.core.ray_cluster import RayCluster
 
 
@@ -118,3 +119,11 @@ def test_a_ray_without_the_private_function_that_is_replaced_is_left_as_it_is(
         private.worker = ModuleType("ray._private.worker")
     ray_cluster._silence_lost_workers()
     assert not hasattr(getattr(private, "worker", None), "listen_error_messages")
+
+
+def test_a_cluster_that_every_node_has_left_is_said(monkeypatch) -> None:
+    cluster = RayCluster.__new__(RayCluster)
+    cluster._head = "head:6379"
+    monkeypatch.setattr(cluster, "_alive_nodes", list)
+    with raises(RequestError, "rows 1 to 9", "head:6379", "ray start --head"):
+        cluster._require_fitting(WorkItem("rows 1 to 9", print, ()))
