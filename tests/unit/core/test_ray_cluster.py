@@ -95,12 +95,12 @@ def test_a_node_reports_each_path_that_it_does_not_see(tmp_path, monkeypatch) ->
     file.write_text("123\n")
     marker = tmp_path / ".tuneyard-probe-x"
     marker.write_text("x")
-    questions = ray_cluster._Questions(str(tmp_path), (("a.jsonl", 4),), (str(marker),), "x")
+    questions = ray_cluster._Questions(str(tmp_path), (("a.jsonl", 4),), markers=(str(marker),), answer="x")
     assert ray_cluster._answer(questions).problems == ()
     assert len(list(tmp_path.glob(".tuneyard-probe-x-*"))) == 1
     inputs = (("a.jsonl", 5), ("b.jsonl", 5))
     marker.write_text("of another folder")
-    questions = ray_cluster._Questions(str(tmp_path / "gone"), inputs, (str(marker),), "x")
+    questions = ray_cluster._Questions(str(tmp_path / "gone"), inputs, markers=(str(marker),), answer="x")
     folder, size, missing, output = ray_cluster._answer(questions).problems
     check_facts(folder, ("gone", "in which this command runs"))
     check_facts(size, ("a.jsonl has 4 bytes", "5"))
