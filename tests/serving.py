@@ -1,10 +1,21 @@
-"""A local OpenAI-compatible server whose answers are known: what is measured can be worked out by hand."""
+"""Servers for tests: one whose answers are known, so that results can be worked out by hand, and programs."""
 
 import contextlib
 import json
+import os
+import socket
+import subprocess
 import threading
-from collections.abc import Callable, Iterator
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+LOADING = 300  # seconds that a server may take until it answers
 
 
 @contextlib.contextmanager
@@ -34,3 +45,46 @@ def answering(answer: Callable[[str], str], heard: list[list[dict]] | None = Non
     finally:
         web.shutdown()
         web.server_close()
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], url: str, log: Path, variables: Mapping[str, str]
+) -> Iterator[subprocess.Popen]:
+    """Run a server's program inside the block, which begins when the server answers.
+
+    `log` gets what it prints, `variables` are added to the environment.
+    """
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **variables}, stdout=output, stderr=output
+        ) as server,
+    ):
+        try:
+            deadline = time.monotonic() + LOADING
+            while not is_healthy(url):
+                assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-6000:]
+                time.sleep(0.1)
+            yield server
+        finally:
+            server.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(30)
+            server.kill()
+
+
+def is_healthy(url: str) -> bool:
+    """True once a server of llama.cpp or vLLM has loaded its model."""
+    try:
+        with urllib.request.urlopen(url.removesuffix("/v1") + "/health", timeout=10) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def free_port() -> int:
+    """A port of this machine where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

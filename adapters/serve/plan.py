@@ -305,6 +305,7 @@ def start(plan: ServingPlan, started: Callable[[], None]) -> None:
         raise RequestError(absence)
     program = plan.command[0]
     if shutil.which(program):
+        note(f"{program} starts now: the address answers once it has loaded the model")
         started()
         os.execvp(program, plan.command)
     else:

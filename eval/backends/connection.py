@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try
 LONGEST_WAIT = 60.0  # seconds that a server's Retry-After may ask for
 TIMEOUT = 300.0  # seconds for an answer
+CONNECTING = 20.0  # seconds until a server accepts a connection: an http server may never answer to https
 SILENT_TIMEOUTS = 3  # times the time limit after which a server that answers nobody is given up
 UNREADABLE = 3  # answers to one request that are not what they should be
 MOST_BYTES = 1 << 24  # of an answer
@@ -156,6 +157,18 @@ class Connection:
         """Address of what is not part of OpenAI's interface, such as /tokenize."""
         return self.url.removesuffix("/v1")
 
+    @property
+    def _connecting(self) -> float:
+        """Seconds until a server accepts a connection."""
+        return min(self.timeout, CONNECTING)
+
+    @property
+    def _http_fix(self) -> str:
+        """What to try if no https connection can be made."""
+        if not self.url.startswith("https:"):
+            return ""
+        return f"; if the server speaks no https, name {self.url.replace('https', 'http', 1)}"
+
     def each(self, work: "Callable[[httpx.Client, Item], Result]", items: Sequence[Item]) -> list[Result]:
         """Do the work for all items, several at once. Results are in the order of the items.
 
@@ -193,7 +206,7 @@ class Connection:
         if parts.scheme == "https":
             authorities.load_default_certs()
         try:
-            return Client(self.timeout, authorities, proxy, self.throttle.most)
+            return Client(self.timeout, self._connecting, authorities, proxy, self.throttle.most)
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             name = f"{parts.scheme}_proxy"
             raise RequestError(
@@ -213,7 +226,7 @@ class Connection:
         `RefusedError` if the server refuses the request, `UnreadableError` if it answers nonsense,
         `RequestError` if no try gives an answer.
         """
-        from httpx import ConnectError, HTTPError, InvalidURL, TimeoutException
+        from httpx import ConnectError, ConnectTimeout, HTTPError, InvalidURL, TimeoutException
 
         from tuneyard.eval.backends.transport import within
 
@@ -240,10 +253,15 @@ class Connection:
                         f"{type(error).__name__}: no whole answer within {self.timeout:g} s, the limit of "
                         "--timeout"
                     )
+                    if isinstance(error, ConnectTimeout):
+                        problem = f"ConnectTimeout: no connection in {self._connecting:g} s{self._http_fix}"
                     self.throttle.overloaded()
                     if self.throttle.silence(began) >= SILENT_TIMEOUTS * self.timeout:
                         break
                 except ConnectError as error:
+                    if "SSL" in str(error):  # another try would get it again
+                        problem = f"{error}{self._http_fix}"
+                        break
                     problem = f"{type(error).__name__}: {error}; is the server running at this address?"
                     if self.throttle.unreached():
                         click.echo(

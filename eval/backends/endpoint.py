@@ -230,7 +230,10 @@ class ServerReport:
         """Tokens of a request. None if the server does not report them."""
         if self.props is not None:
             return _positive(self.settings.get("n_ctx"))
-        return _positive(self.entry(model).get("max_model_len"))
+        entry = self.entry(model)
+        if isinstance(entry.get("parent"), str):  # vLLM lists the context with an adapter's base alone
+            entry = self.entry(entry["parent"])
+        return _positive(entry.get("max_model_len"))
 
 
 def _positive(value: object) -> int | None:

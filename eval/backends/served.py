@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LLAMA_CPP, VLLM, OLLAMA = "llama.cpp", "vLLM", "Ollama"
+OWNER_VLLM = "vllm"  # of the models that vLLM lists
 FINISHES = {"eos": STOP, "word": STOP, "limit": LENGTH}
 """llama.cpp's reasons for the end of an answer in OpenAI's words."""
 NEUTRAL: Mapping[str, object] = {"temperature": 0, "samplers": ["temperature"], "mirostat": 0}
@@ -348,7 +349,7 @@ def read_facts(report: ServerReport, model: str) -> ServerFacts:
         engine, version = LLAMA_CPP, props.get("build_info")
     else:
         owner = entry.get("owned_by")
-        engine = VLLM if owner == "vllm" else str(owner or "OpenAI-compatible server")
+        engine = VLLM if owner == OWNER_VLLM else str(owner or "OpenAI-compatible server")
         version = (get(connection, f"{connection.root}/version") or {}).get("version")
     meta = entry.get("meta")
     if not isinstance(meta, dict):

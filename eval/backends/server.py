@@ -31,7 +31,7 @@ AT_ONCE = 8  # rows between two writes of the log
 def check_url(url: str) -> str:
     """Remove the slash at the end of a server's address.
 
-    `RequestError` if it is not an http(s) address, or that of a single request.
+    `RequestError` if it is not an http(s) address, has a query, or is that of a single request.
     """
     try:
         parts = urllib.parse.urlsplit(url)
@@ -46,7 +46,14 @@ def check_url(url: str) -> str:
         )
     if not fits or not re.fullmatch("[!-~]+", url):
         raise RequestError(f"--url {url!r}: expected an address such as http://localhost:8000/v1")
+    before, *rest = re.split("[?#]", url)
+    if rest:
+        raise RequestError(
+            f"--url {url!r}: found a query or a fragment, expected an address that ends before it: {before}"
+        )
     address = url.rstrip("/")
+    if address.endswith("/v1/v1"):
+        raise RequestError(f"--url {url!r}: /v1 twice, expected {address.removesuffix('/v1')}")
     for path in ("/chat/completions", "/completions", "/models"):
         if address.endswith(path):
             raise RequestError(

@@ -97,14 +97,20 @@ class Client(httpx.Client):
     """A client with deadlines. Answers are not compressed, so that a small one cannot become a large one."""
 
     def __init__(
-        self, timeout: float, authorities: ssl.SSLContext, proxy: str | None, connections: int
+        self,
+        timeout: float,
+        connecting: float,
+        authorities: ssl.SSLContext,
+        proxy: str | None,
+        connections: int,
     ) -> None:
         self._backend = _Backend()
         limits = httpx.Limits(max_connections=connections)
         transport = httpx.HTTPTransport(verify=authorities, trust_env=False, proxy=proxy, limits=limits)
         transport._pool._network_backend = self._backend  # httpx takes no backend
         headers = {"Accept-Encoding": "identity"}
-        super().__init__(transport=transport, timeout=timeout, trust_env=False, headers=headers)
+        limit = httpx.Timeout(timeout, connect=connecting)
+        super().__init__(transport=transport, timeout=limit, trust_env=False, headers=headers)
 
     def abort(self) -> None:
         """Let all requests of other threads fail at once."""

@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from tuneyard.adapters.vllm import DEFAULT_RANK, RANKS, max_rank
 from tuneyard.core.errors import counted, show_value
 from tuneyard.eval.backends.generate import STOP
 from tuneyard.eval.backends.served import LLAMA_CPP, OLLAMA
@@ -33,6 +32,7 @@ from tuneyard.eval.prove.findings import (
     rows_without_end,
 )
 from tuneyard.eval.prove.fixes import (
+    above_max_lora_rank,
     base_of,
     option_of,
     setting,
@@ -49,8 +49,6 @@ PENALTIES = {
     "frequency_penalty": ("--frequency-penalty", 0), "dry_multiplier": ("--dry-multiplier", 0),
 }  # fmt: skip
 """llama.cpp's penalties: the option, and the value that changes nothing."""
-RANK_REFUSED = re.compile(r"LoRA rank (\d+) is greater than max_lora_rank (\d+)")
-NOT_LOADED = re.compile(r"LoRA adapter .* was found but could not be loaded")
 NO_TEMPLATE = re.compile(r"must provide a chat template|no chat template", re.I)
 CONTEXT_REFUSED = re.compile(
     r"exceeds the available context size|maximum context length|longer than the maximum model length", re.I
@@ -115,32 +113,11 @@ def differences_of(findings: Findings) -> dict[str, str]:
 
 
 def rank_above_maximum(findings: Findings) -> Cause | None:
-    """An adapter's rank is above vLLM's --max-lora-rank: vLLM's refusal names both ranks.
-
-    A resolver's refusal names none. It counts if the rank of the adapter here is above the default.
-    """
-    ranks = [part.adapter.lora.rank for part in findings.evidence.parts]
-    ranks += [rank for part in findings.evidence.parts for rank in part.adapter.lora.ranks.values()]
-    rank = max(ranks, default=0)
+    """An adapter's rank is above vLLM's --max-lora-rank."""
     for refusal in findings.evidence.refusals:
-        match = RANK_REFUSED.search(refusal)
-        if match:
-            rank = int(match[1])
-            problem = f"The adapter has rank {rank}, and the server loads ranks up to {match[2]}"
-        elif NOT_LOADED.search(refusal) and rank > DEFAULT_RANK:
-            problem = (
-                f"The server could not load the adapter and names no reason; its rank {rank} is above vLLM's "
-                f"default limit, {DEFAULT_RANK}"
-            )
-        else:
-            continue
-        enough = max_rank(rank)
-        fix = f"start it with --max-lora-rank {enough}"
-        if enough is None and findings.evidence.parts:
-            fuse = findings.evidence.parts[0].adapter.fuse_command(base_of(findings.evidence))
-            fix = f"vLLM's largest is {RANKS[-1]}: serve the fused model ({fuse})"
-        sentence = f"{problem}: {fix}."
-        return Cause("rank above --max-lora-rank", sentence, frozenset((REFUSED, LABELS, TEXTS, CHAT)))
+        sentence = above_max_lora_rank(refusal, findings.evidence.parts)
+        if sentence:
+            return Cause("rank above --max-lora-rank", sentence, frozenset((REFUSED, LABELS, TEXTS, CHAT)))
     return None
 
 
@@ -342,7 +319,7 @@ def scale_dropped(findings: Findings) -> Cause | None:
         return None
     evidence = findings.evidence
     adapter = evidence.parts[0].adapter
-    base, file = base_of(evidence), f"{adapter.name}.gguf"
+    base, file = base_of(evidence.parts), f"{adapter.name}.gguf"
     words = ["tuneyard", "adapter", "export", adapter.word, "--base", base, "--to", "gguf"]
     export = shlex.join([*words, "--out", file])
     fix = option_of(
@@ -406,11 +383,12 @@ def quantised(findings: Findings) -> Cause | None:
 
 def missing_end(findings: Findings) -> Cause | None:
     """Most answers that end in training begin in the same way on the server and then go on to the longest
-    length."""
+    length. Chat answers count only if no answer after our ids ends."""
     evidence = findings.evidence
-    rows: list[int] = []
-    for answers in (evidence.served.texts, evidence.chat):
-        rows = rows or rows_that_run_on(evidence, answers)
+    greedy = evidence.served.texts or {}
+    rows = rows_that_run_on(evidence, greedy)
+    if not rows and all(answer.finish != STOP for answer in greedy.values()):
+        rows = rows_that_run_on(evidence, evidence.chat)
     trained = [answer for answer in (evidence.expected.texts or {}).values() if answer.finish == STOP]
     if not rows or 2 * len(rows) <= len(trained) or not evidence.ends:
         return None

@@ -1,12 +1,17 @@
 """Options of servers and lines of a Modelfile, for the sentences of causes."""
 
+import re
 import shlex
+from collections.abc import Sequence
 
+from tuneyard.adapters.vllm import DEFAULT_RANK, RANKS, max_rank
+from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.prompt import saved_chat_template
 from tuneyard.eval.backends.served import LLAMA_CPP, OLLAMA, VLLM
-from tuneyard.eval.prove.evidence import Evidence
 from tuneyard.eval.prove.findings import Findings
 
+RANK_REFUSED = re.compile(r"LoRA rank (\d+) is greater than max_lora_rank (\d+)")
+NOT_LOADED = re.compile(r"LoRA adapter .* was found but could not be loaded")
 NEW_MODELFILE = "the TEMPLATE and SYSTEM that `tuneyard adapter export FUSED --to ollama` writes"
 
 
@@ -54,6 +59,33 @@ def setting(findings: Findings, name: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def base_of(evidence: Evidence) -> str:
+def above_max_lora_rank(refusal: str, parts: Sequence[WeightedAdapter]) -> str:
+    """Sentence about a refusal by vLLM because of a rank above --max-lora-rank, "" for other refusals.
+
+    A resolver's refusal names no rank. It counts if the rank of the adapter here is above the default.
+    """
+    ranks = [part.adapter.lora.rank for part in parts]
+    ranks += [rank for part in parts for rank in part.adapter.lora.ranks.values()]
+    rank = max(ranks, default=0)
+    match = RANK_REFUSED.search(refusal)
+    if match:
+        rank = int(match[1])
+        problem = f"The adapter has rank {rank}, and the server loads ranks up to {match[2]}"
+    elif NOT_LOADED.search(refusal) and rank > DEFAULT_RANK:
+        problem = (
+            f"The server could not load the adapter and names no reason; its rank {rank} is above vLLM's "
+            f"default limit, {DEFAULT_RANK}"
+        )
+    else:
+        return ""
+    enough = max_rank(rank)
+    fix = f"start it with --max-lora-rank {enough}"
+    if enough is None and parts:
+        fuse = parts[0].adapter.fuse_command(base_of(parts))
+        fix = f"vLLM's largest is {RANKS[-1]}: serve the fused model ({fuse})"
+    return f"{problem}: {fix}."
+
+
+def base_of(parts: Sequence[WeightedAdapter]) -> str:
     """The base that the adapter's config names."""
-    return evidence.parts[0].adapter.lora.base or "BASE"
+    return parts[0].adapter.lora.base or "BASE"

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError, counted, one_line
-from tuneyard.eval.backends.connection import Connection
-from tuneyard.eval.backends.endpoint import OfferedModel, read_report
+from tuneyard.eval.backends.connection import Connection, RefusedError
+from tuneyard.eval.backends.endpoint import OfferedModel, ServerReport, json_object, read_report
 from tuneyard.eval.backends.modelfile import ServedModelfile
 from tuneyard.eval.backends.scorers import Fields, Ids, Prompts, score_all, tokenise
-from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, open_served
+from tuneyard.eval.backends.served import LLAMA_CPP, OWNER_VLLM, VLLM, ServedModel, open_served
 from tuneyard.eval.prove.answers import Reference, generate_rows, label_forms, score_labels, tokens_of
 from tuneyard.eval.prove.diagnosis import diagnose
 from tuneyard.eval.prove.evidence import Evidence
+from tuneyard.eval.prove.fixes import NOT_LOADED, above_max_lora_rank
 from tuneyard.eval.prove.proof import (
     AnswerProof,
     Answers,
@@ -94,6 +95,7 @@ def connect(url: str, served_name: str | None, timeout: float, opened: Opened, r
     report = read_report(Connection(url, timeout, AGAIN))
     name, is_exact = served_name or reference, served_name is not None
     if served_name is None:
+        report = _let_vllm_load(report, opened.candidates)
         for candidate in opened.candidates:
             same = [
                 model for model in report.names if candidate.name in OfferedModel(model, None, False).names
@@ -107,6 +109,35 @@ def connect(url: str, served_name: str | None, timeout: float, opened: Opened, r
     return open_served(
         report, name, is_exact, model.tokenizer, model.net.generation_config.eos_token_id or []
     )
+
+
+def _let_vllm_load(report: ServerReport, candidates: Sequence[Candidate]) -> ServerReport:
+    """Ask vLLM for adapters that it does not list, and read the report again if it has loaded one.
+
+    vLLM's LoRA resolvers load an adapter when it is first asked for. `RequestError` if one cannot be loaded.
+    """
+    connection = report.connection
+    if all(entry.get("owned_by") != OWNER_VLLM for entry in report.models):
+        return report
+    has_loaded = False
+    for candidate in candidates:
+        offers = [OfferedModel(name, None, False) for name in report.names]
+        if not candidate.parts or any(candidate.name in offer.names for offer in offers):
+            continue
+        body = {"model": candidate.name, "prompt": [0], "max_tokens": 1}
+        address = f"{connection.url}/completions"
+        try:
+            with connection.client() as client:
+                connection.request(client, address, body, json_object, f"adapter {candidate.name}")
+        except RefusedError as error:
+            reason = above_max_lora_rank(str(error), candidate.parts)
+            if reason or error.is_of_all_requests or NOT_LOADED.search(str(error)):
+                raise RequestError(
+                    f"{connection.url}: adapter {candidate.name}: {reason or error}"
+                ) from error
+        else:
+            has_loaded = True
+    return read_report(connection, asks_props=False) if has_loaded else report
 
 
 def pair_models(served: ServedModel, candidates: Sequence[Candidate]) -> tuple[list[Pairing], list[str]]:

@@ -1,6 +1,7 @@
 """eval.nli --backend openai against a local server that answers, stumbles, stays away, and comes back."""
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -197,6 +198,20 @@ def test_of_a_long_refusal_the_beginning_is_told(ask, served) -> None:
 def test_nobody_there(ask) -> None:
     with raises(RequestError, "3"):
         ask(url="http://127.0.0.1:9/v1")
+
+
+def test_https_at_a_server_that_speaks_http_is_named_at_once(ask, served) -> None:
+    url = served[0].rstrip("/")
+    with raises(RequestError, "in 1 try", "SSL", f"name {url}"):
+        ask(url=url.replace("http", "https"))
+
+
+def test_a_server_that_never_answers_to_https_is_not_waited_for_long(ask, monkeypatch) -> None:
+    monkeypatch.setattr(connection, "CONNECTING", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}/v1"
+        with raises(RequestError, "0.2 s", f"name http://{address}"):
+            ask(url=f"https://{address}")
 
 
 @pytest.mark.parametrize(

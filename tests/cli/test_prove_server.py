@@ -87,6 +87,8 @@ class ServedStandIn(StandIn):
 
     def post(self, path: str, body: Answer) -> Any:
         names = list(self.models)
+        if self.kind == "vllm" and body.get("model") not in names:
+            return None
         self.current.name = body.get("model") if body.get("model") in names else names[0]
         if self.kind == "llama.cpp":
             for adapter in body.get("lora", ()):
@@ -461,22 +463,54 @@ def test_a_name_with_control_characters_is_escaped_on_the_page(home: Home) -> No
     assert "\x1b" not in page and "\n# Equal" not in page and "bad\\x1b[2J\\n# Equal at " in page
 
 
-def test_a_rank_above_vllms_largest_is_named_from_its_recorded_answer(home: Home) -> None:
-    """The text is vLLM's (issue 2847 of vllm-project/vllm, and later); no vLLM runs here."""
-    url = home.serve("vllm", "base", "one")
+@pytest.mark.parametrize(
+    ("message", "facts"),
+    [
+        ("LoRA rank 64 is greater than max_lora_rank 16.", ["--max-lora-rank 64"]),
+        ("LoRA adapter 'one' was found but could not be loaded.", ["HTTP 400", "could not be loaded"]),
+    ],
+)
+def test_an_adapter_that_vllm_cannot_load_is_named_with_the_reason(
+    home: Home, message: str, facts: list[str]
+) -> None:
+    """tests/integration/test_vllm_server.py gets the texts from a real vLLM."""
+    url = home.serve("vllm", "base")
     server = home.servers[0]
     answer = server.post
-    message = "LoRA rank 64 is greater than max_lora_rank 16."
 
     def refuse(path: str, body: Answer) -> Any:
-        if "completion" in path and body.get("model") == "one":
+        if body.get("model") == "one":
             return {"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400}}
         return answer(path, body)
 
     server.post = refuse  # type: ignore[method-assign]
-    (cause,) = home.prove("--url", url, code=1)["causes"]
-    assert cause["name"] == "rank above --max-lora-rank"
-    assert "--max-lora-rank 64" in cause["sentence"]
+    with raises(RequestError, url, "one", *facts):
+        home.prove("--url", url)
+
+
+def test_an_adapter_that_vllm_loads_when_it_is_asked_for_is_compared(home: Home) -> None:
+    url = home.serve("vllm", "base")
+    server = home.servers[0]
+    answer = server.post
+
+    def load(path: str, body: Answer) -> Any:
+        if body.get("model") == "one":
+            server.models["one"] = home.models["one"]
+        return answer(path, body)
+
+    server.post = load  # type: ignore[method-assign]
+    proof = home.prove("--url", url)
+    assert f"one at {url}" in {one["model"] for one in proof["answers"]}
+
+
+def test_an_adapter_of_vllm_has_the_context_of_its_base(home: Home) -> None:
+    url = home.serve("vllm", "base", "one")
+    home.servers[-1].context = 8
+    proof = home.prove("--url", url)
+    assert (
+        f"labels' log-probabilities of one at {url}: 6 rows of rows too long for the server's context"
+        in proof["not_checked"]
+    )
 
 
 def test_a_model_that_changes_between_two_requests_is_named_and_nothing_is_written(home: Home) -> None:

@@ -89,6 +89,12 @@ def test_the_address_of_a_request_is_not_the_servers(path: str) -> None:
         call(chat, "--url", f"http://localhost:8000/v1{path}", "--once", "Is 2 even?")
 
 
+@pytest.mark.parametrize("rest", ["?x=1", "#a", "/v1/"])
+def test_an_address_ends_after_v1(rest: str) -> None:
+    with raises(RequestError, "--url", rest, "http://localhost:8000/v1"):
+        call(chat, "--url", f"http://localhost:8000/v1{rest}", "--once", "Is 2 even?")
+
+
 @pytest.mark.parametrize("path", ["/props", "/v1/models"])
 def test_after_a_redirect_the_url_to_name_ends_before_the_path(path: str) -> None:
     def answers(requested: str) -> Pieces:

@@ -43,14 +43,14 @@ def question(number: int) -> str:
     return f'Does "{number} men walk" imply that "{number + number % 3} people are outside"?'
 
 
-def make_trained(home: Path) -> Trained:
+def make_trained(home: Path, **sizes: int) -> Trained:
     """Train the base to say yes, and a LoRA with rsLoRA and an alpha_pattern to say no or maybe.
 
-    walks.json has the rows.
+    walks.json has the rows. `sizes` are those of `make_tiny`.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base = make_tiny(home / "base")
+    base = make_tiny(home / "base", **sizes)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         text = (base / name).read_text()
         for old, new in (("<|endoftext|>", BOS), ("<|im_start|>", TURN), ("<|im_end|>", END)):

@@ -1,11 +1,13 @@
-"""`adapter serve` starts a real llama.cpp server whose base and adapters answer as in this process."""
+"""`adapter serve` starts a real llama.cpp server whose base and adapters answer as in this process.
+
+The server is that of the package xllamacpp, and the program `llama-server` if it is on PATH.
+"""
 
 import contextlib
 import json
+import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -15,13 +17,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import ROOT
 from tests.integration.served_model import BOS, TEMPLATE, TURN, make_trained
 from tests.integration.test_prompt import TEMPLATES
 from tests.llama_server import CONTEXT, llama_server
+from tests.serving import free_port, running
 from tests.tiny import CHATML, make_tiny
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.adapters.export.modelfile import renderer
+from tuneyard.adapters.serve.llama_cpp import PROGRAM
 from tuneyard.adapters.serve.template import trained_template
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import chat_renderer
@@ -36,6 +39,12 @@ NAMES = ("walks", "plain")
 NATS = 0.02  # f16 weights and states against fp32
 NATS_TOGETHER = 0.04  # the same in slots of one batch, for labels of low probability: 0.014 to 0.025 seen
 MESSAGES = [{"role": "user", "content": "Is it so?"}]
+ENGINES = [
+    "xllamacpp",
+    pytest.param(
+        PROGRAM, marks=pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"no {PROGRAM} on PATH")
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -54,30 +63,25 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(home: Path, *adapters: str) -> Iterator[str]:
-    """The address of a server that `tuneyard adapter serve` runs. Ctrl-C ends it with exit code 0."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+def serving(home: Path, engine: str, *adapters: str) -> Iterator[str]:
+    """The address of a server that `tuneyard adapter serve` runs. Ctrl-C ends it with exit code 0.
+
+    `engine` is xllamacpp, which needs a PATH without llama-server, or llama-server.
+    """
+    port = free_port()
     folders = [str(home / name) for name in adapters]
     command = [sys.executable, "-m", "tuneyard.adapters", "serve", *folders, "--engine", "llama.cpp"]
-    command += ["--port", port, "--out", str(home / "serving")]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stderr is not None
-        try:
-            lines: list[str] = []
-            while not (lines and lines[-1].startswith("next: ")):
-                lines.append(server.stderr.readline())
-                assert lines[-1], "".join(lines)
-            url = f"http://127.0.0.1:{port}/v1"
-            assert f"result: {url}\n" in lines and f"--url {url}" in lines[-1]
-            yield url
-            server.send_signal(signal.SIGINT)
-            assert server.wait(60) == 0, server.stderr.read()
-        finally:
-            server.kill()
+    command += ["--port", str(port), "--out", str(home / "serving")]
+    paths = os.environ["PATH"].split(":")
+    if engine != PROGRAM:
+        paths = [path for path in paths if not Path(path, PROGRAM).exists()]
+    url, log = f"http://127.0.0.1:{port}/v1", home / f"{engine}.log"
+    with running(command, url, log, {"PATH": ":".join(paths)}) as server:
+        yield url
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0, log.read_text()
+    printed = log.read_text()
+    assert f"result: {url}\n" in printed and f"--url {url}" in printed
 
 
 def ask(url: str, path: str, body: object = None) -> dict:
@@ -112,9 +116,10 @@ def assert_equal(found: list[dict[str, float]], expected: list[dict[str, float]]
         assert row == pytest.approx(expected_row, abs=NATS)
 
 
-def test_base_and_two_adapters_answer_as_they_were_trained(home, tmp_path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_base_and_two_adapters_answer_as_they_were_trained(home, engine, tmp_path) -> None:
     here = scored(home, tmp_path / "here", "--dtype", "fp32")
-    with serving(home, *NAMES) as url:
+    with serving(home, engine, *NAMES) as url:
         props = ask(url, "/props")
         params = props["default_generation_settings"]["params"]
         assert [params[name] for name in ("temperature", "top_k", "top_p", "min_p")] == [0, 0, 1, 0]
@@ -130,12 +135,14 @@ def test_base_and_two_adapters_answer_as_they_were_trained(home, tmp_path) -> No
     compared = {name: [one for one in proof["answers"] if one["model"].startswith(name)] for name in NAMES}
     for name in NAMES:
         assert [one["largest"] < NATS_TOGETHER for one in compared[name]] == [True], proof["answers"]
+    print(engine, {one["model"]: (one["n"], one["largest"]) for one in proof["answers"]})
     of_base = [one for one in proof["answers"] if "without an adapter" in one["model"]]
     assert [one["largest"] < NATS for one in of_base] == [True]
 
 
-def test_one_adapter_answers_every_request(home) -> None:
-    with serving(home, "walks") as url:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_adapter_answers_every_request(home, engine) -> None:
+    with serving(home, engine, "walks") as url:
         question = json.loads((home / "walks.json").read_text())[1]
         talk = [{"role": "user", "content": question["instruction"]}]
         answer = ask(url, "/v1/chat/completions", {"messages": talk, "max_tokens": 16})

@@ -354,6 +354,8 @@ def test_a_missing_end_token(good: Evidence) -> None:
     only(served(ignoring, good.expected.labels, babbling), "missing end token", "--ignore-eos")
     one = {**good.expected.texts, 0: Generated("yes yes", LENGTH)}
     assert names(served(good, good.expected.labels, one)) == ["unexplained"]
+    chat_alone = replace(good, chat=babbling, ask_chat=lambda _: babbling)
+    assert names(chat_alone) == ["unexplained"]  # the answers after our ids end
     tight = with_facts(good, context=90)  # where an answer that does not end is cut at last
     assert names(served(tight, good.expected.labels, endless)) == ["missing end token"]
     assert names(served(replace(good, ends=[]), good.expected.labels, endless)) == ["unexplained"]
@@ -483,25 +485,32 @@ def test_causes_in_a_modelfile_name_its_lines(modelfile: Evidence) -> None:
     only(replace(modelfile, served_ids=pirate), "system text", "pirate", "adapter export FUSED --to ollama")
 
 
-def test_a_rank_above_vllms_recorded_answers(good: Evidence) -> None:
-    """The answers of vLLM 0.10 and 0.26 to POST /v1/load_lora_adapter, and of a resolver, as recorded."""
-    recorded = (
-        '{"error":{"message":"Call to add_lora method failed: LoRA rank 64 is greater than max_lora_rank '
-        '16.","type":"InternalServerError","param":null,"code":500}}'
-    )
+RANK_IN_VLLM = (
+    '{"error":{"message":"Call to add_lora method failed: Worker failed with error \'LoRA rank 32 is greater '
+    "than max_lora_rank 16.', please check the stack trace above for the root cause\","
+    '"type":"InternalServerError","param":null,"code":500}}'
+)
+"""vLLM 0.26's answer to POST /v1/load_lora_adapter: tests/integration/test_vllm_server.py asks for it."""
+NOT_LOADED_IN_VLLM = (
+    '{"error":{"message":"LoRA adapter \'high\' was found but could not be loaded.",'
+    '"type":"BadRequestError","param":null,"code":400}}'
+)
+"""The answer of a LoRA resolver of vLLM 0.26, measured in the same test."""
+
+
+def test_a_rank_above_vllms_limit(good: Evidence) -> None:
     vllm = with_facts(good, engine=VLLM)
     only(
-        replace(vllm, refusals=[recorded]),
+        replace(vllm, refusals=[RANK_IN_VLLM]),
         "rank above --max-lora-rank",
-        "rank 64",
+        "rank 32",
         "16",
-        "--max-lora-rank 64",
+        "--max-lora-rank 32",
     )
-    unloaded = "HTTP 400 LoRA adapter 'walks' was found but could not be loaded."
-    assert names(replace(vllm, refusals=[unloaded])) == ["unexplained"]  # rank 16 is not above 16
-    high = replace(vllm, parts=config(vllm, rank=24), refusals=[unloaded])
+    assert names(replace(vllm, refusals=[NOT_LOADED_IN_VLLM])) == ["unexplained"]  # rank 16 is not above 16
+    high = replace(vllm, parts=config(vllm, rank=24), refusals=[NOT_LOADED_IN_VLLM])
     only(high, "rank above --max-lora-rank", "names no reason", "rank 24", "default", "--max-lora-rank 32")
-    huge = recorded.replace("64", "1024")
+    huge = RANK_IN_VLLM.replace("rank 32", "rank 1024")
     only(replace(vllm, refusals=[huge]), "rank above --max-lora-rank", "tuneyard adapter fuse")
 
 
