@@ -18,6 +18,7 @@ from tests.cli.scoring import call as score
 from tests.conftest import ROOT
 from tests.messages import check_facts
 from tests.runs_cut import tree
+from tests.s3_server import serving
 from tests.unit.adapters import test_export_gguf
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.adapters.test_commands import call as call_adapter
@@ -45,7 +46,7 @@ from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.dataset import files_of_audit, verify
 from tuneyard.compiler.verify.report import as_json
-from tuneyard.core import ray_cluster
+from tuneyard.core import ray_cluster, remote_files
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Common, InThisProcess, Resources, WorkItem
 from tuneyard.core.ray_cluster import RayCluster
@@ -60,10 +61,13 @@ recipe = test_sweep_pool.recipe  # a fixture
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory):
-    """A cluster of two nodes with one CPU each."""
+    """A cluster of two nodes with one CPU each. A test may write where its nodes find an S3, and the keys."""
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["AWS_CONFIG_FILE"] = str(tmp_path_factory.mktemp("aws") / "config")
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.environ["AWS_CONFIG_FILE"]
     options = {"num_cpus": 1, "object_store_memory": STORE, "memory": SMALL, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=options)
     cluster.add_node(num_cpus=1, object_store_memory=STORE, memory=SMALL)
@@ -380,6 +384,40 @@ def test_a_compile_by_ray_gives_the_bytes_of_one_process(nodes, tmp_path, monkey
         assert compile_spec(spec, request).kept == len(rows)
         contents[name] = {path.name: path.read_bytes() for path in (tmp_path / name / "x").iterdir()}
     assert contents["ray"] == contents["here"]
+
+
+def test_a_remote_source_is_read_by_each_node(nodes, tmp_path, monkeypatch) -> None:
+    """Each node fetches its chunks with its own keys, and is asked first whether it has any."""
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    monkeypatch.setattr(chunked_reading, "CHUNK", 1 << 20)
+    monkeypatch.setattr(remote_files, "_filesystems", {})
+    rows = [{"question": f"What is {n}?", "answer": f"It is {n}. " * 20} for n in range(12_000)]
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    (tmp_path / "rows.jsonl").write_bytes(data)
+    local = CompileRequest(sources=(str(tmp_path / "rows.jsonl"),), out=tmp_path / "here", workers=1)
+    compile_spec(load_spec("qa"), local)
+    with serving() as store:
+        remote = CompileRequest(
+            sources=(store.put("rows.jsonl", data),), out=tmp_path / "ray", ray=nodes.address
+        )
+        with monkeypatch.context() as driver_alone:
+            for name, value in store.env.items():
+                driver_alone.setenv(name, value)
+            with pytest.raises(RequestError) as refused:
+                compile_spec(load_spec("qa"), remote)
+        assert str(refused.value).count("s3://our/rows.jsonl: cannot be read") == 2
+        assert not (tmp_path / "ray").exists()
+        settings = [f"endpoint_url = {store.url}", "region = us-east-1", "aws_access_key_id = a"]
+        settings.append("aws_secret_access_key = b")
+        Path(os.environ["AWS_CONFIG_FILE"]).write_text("\n".join(["[default]", *settings, ""]))
+        remote_files._filesystems.clear()
+        store.requests.clear()
+        assert compile_spec(load_spec("qa"), remote).kept == len(rows)
+        looks = (1 << 20) + (5 << 18)  # of the driver: at the layout, and at the first chunk
+        assert store.bytes_sent("rows.jsonl") < 2 * len(data) + looks
+    written = [(tmp_path / name / "qa" / "qa.json").read_bytes() for name in ("here", "ray")]
+    assert written[0] == written[1]
 
 
 def test_items_whose_worker_stays_keep_what_they_loaded_and_one_that_is_lost_runs_again(

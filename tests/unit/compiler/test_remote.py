@@ -19,6 +19,7 @@ from tests.unit.compiler.conftest import ROWS, Bench, as_parquet, layouts
 from tuneyard.compiler import chunked_reading
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.progress import Progress
+from tuneyard.compiler.publish.drift import compile_again
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read import jsons, stream
@@ -165,6 +166,8 @@ def test_a_second_compile_asks_for_the_version_alone(bench, store) -> None:
     assert bench.compile("qa", source).up_to_date
     assert {method for method, *_ in store.requests} == {"HEAD"}
     assert not any("stale" in line for line in dataset_lines(Registry(bench.out)))
+    manifest = read_manifest(bench.out / "qa")
+    assert manifest is not None and f"--source {source}`" in compile_again("qa", manifest)
     store.put("again.jsonl", as_lines(QUESTIONS[5:10]))
     (line,) = dataset_lines(Registry(bench.out))
     assert f"source {source} has changed" in line
@@ -208,9 +211,12 @@ def take_keys(monkeypatch, store) -> None:
     monkeypatch.setenv("HOME", "/nonexistent")
 
 
-def hide_package(monkeypatch, store) -> None:
-    monkeypatch.setitem(sys.modules, "s3fs", None)
-    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3")
+@pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
+def test_a_package_that_is_not_installed_is_named(bench, store, monkeypatch, scheme, package) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
+    with pytest.raises(RequestError, match=f"{scheme}://our/b.jsonl: {package} is not installed in .*; "):
+        bench.compile("qa", f"{scheme}://our/b.jsonl")
 
 
 def forbid(monkeypatch, store) -> None:
@@ -237,8 +243,6 @@ def nothing(monkeypatch, store) -> None:
         ("s3://our/b.jsonl", wait, ["no answer within 0.3 seconds"]),
         ("s3://our/b.jsonl", refuse, ["http://127.0.0.1:9"]),
         ("s3://our/b.jsonl", take_keys, ["AWS_PROFILE", "FSSPEC_S3_ANON"]),
-        ("s3://our/b.jsonl", hide_package, ["s3fs"]),
-        ("gs://our/b.jsonl", nothing, ["gcsfs"]),
     ],
 )
 def test_what_cannot_be_read_is_an_error_before_anything_starts(
