@@ -317,8 +317,8 @@ def _read_lines(
             try:
                 rows = list(map(orjson.loads, block))
                 good = set(map(type, rows)) == {dict}
-                if data.count(b":") != sum(map(len, rows)):  # otherwise no row has more colons than keys
-                    good = good and not _some_repeat(block, rows)
+                if good and data.count(b":") != sum(map(len, rows)):  # else no row has more colons than keys
+                    good = not _some_repeat(block, rows)
             except orjson.JSONDecodeError:
                 good = False
             if not good:

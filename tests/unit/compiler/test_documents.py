@@ -369,3 +369,10 @@ def test_one_bad_row_of_a_large_wrapped_list_is_named(bench, indent):
 def test_a_first_value_that_is_cut_off_tells_a_document_from_lines(head, whole, layout):
     """A document that is written over several lines is one, however long its first value is."""
     assert layout_of(head, whole) == layout
+
+
+@pytest.mark.parametrize("value", ["7", "null", "true", "1.5", '"a"', "[1]", "[]"])
+def test_a_line_that_is_no_object_is_one_problem(bench, value):
+    sound = '{"question": "a", "answer": "b"}'
+    report = bench.compile("io", bench.write("lines.jsonl", f"{sound}\n{value}\n{sound}\n"))
+    assert bench.codes(report) == [("E005", "lines.jsonl:2")] and report.read == 3
