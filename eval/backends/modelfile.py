@@ -160,6 +160,8 @@ def _pieces(template: str) -> Iterator[tuple[bool, str]]:
             text = text.lstrip()
         if action[1]:
             text = text.rstrip()
+        if "{{" in text:  # an action that does not end
+            raise _unknown(text)
         yield False, text
         yield True, action[2]
         place, trim = action.end(), bool(action[3])

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,6 +78,9 @@ def serving(home: Path, engine: str, *adapters: str) -> Iterator[str]:
         paths = [path for path in paths if not Path(path, PROGRAM).exists()]
     url, log = f"http://127.0.0.1:{port}/v1", home / f"{engine}.log"
     with running(command, url, log, {"PATH": ":".join(paths)}) as server:
+        while "next: " not in log.read_text():  # xllamacpp answers before the command prints that it does
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.05)
         yield url
         server.send_signal(signal.SIGINT)
         assert server.wait(60) == 0, log.read_text()

@@ -76,6 +76,7 @@ def test_neighbours_of_one_role_are_joined(tmp_path: Path) -> None:
         ('TEMPLATE "{{ range .Messages }}{{ if eq .Role .Role }}x"\n', "if without end"),
         ('TEMPLATE "{{ .Role }}"\n', ""),
         ('TEMPLATE "x{{ end }}"\n', "end"),
+        ('TEMPLATE """{{ x " {{ "{{" }}"""\n', "{{ x "),
         ('TEMPLATE "{{ if eq "a" "a" }}x{{ else }}y{{ else }}z{{ end }}"\n', "else"),
         ("TEMPLATE " + '{{ if eq "a" "a" }}' * 150 + "{{ end }}" * 150 + "\n", ""),
         ('TEMPLATE "{{ if and .Role .Content }}x{{ end }}"\n', ""),
