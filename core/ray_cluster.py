@@ -126,7 +126,7 @@ class RayCluster(Executor):
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
-        _silence_lost_workers()
+        _tame_ray()
         handler = signal.getsignal(signal.SIGTERM)
         variables = {"PYTHONPATH": python_path(), "TQDM_DISABLE": "1"}
         hint = f"--ray {self._head}: the head answers; waiting for this machine's node (`ray start`) …"
@@ -148,7 +148,7 @@ class RayCluster(Executor):
             ) from error
         finally:
             slow.cancel()
-        signal.signal(signal.SIGTERM, handler)  # Ray has its own, whose exit code is 15
+        signal.signal(signal.SIGTERM, handler)  # if Ray has set its own all the same
         self._remote_run: Any = ray.remote(_run)  # once: each is a kind of task for the scheduler
 
     def close(self) -> None:
@@ -367,17 +367,21 @@ class RayCluster(Executor):
         return queue.settle(attempt, reply, output, observer)
 
 
-def _silence_lost_workers() -> None:
-    """Keep Ray from printing lost workers to stdout, since we report them.
+def _tame_ray() -> None:
+    """Keep Ray from printing lost workers, which we report, and from handling SIGTERM, with exit code 15.
 
-    The function is private: a release without it prints them.
+    The functions are private: a release without them prints, and handles SIGTERM while it connects.
     """
-    try:
+    with contextlib.suppress(ImportError):
         from ray._private import worker
-    except ImportError:
-        return
-    if hasattr(worker, "listen_error_messages"):
-        worker.listen_error_messages = lambda *_: None
+
+        if hasattr(worker, "listen_error_messages"):
+            worker.listen_error_messages = lambda *_: None
+    with contextlib.suppress(ImportError):
+        from ray._private import utils
+
+        if hasattr(utils, "set_sigterm_handler"):
+            utils.set_sigterm_handler = lambda _: None
 
 
 def _head_of(address: str) -> str:

@@ -108,17 +108,36 @@ def test_a_node_reports_each_path_that_it_does_not_see(tmp_path, monkeypatch) ->
     check_facts(output, (str(tmp_path), "all nodes share"))
 
 
-@pytest.mark.parametrize("has_module", [True, False])
-def test_a_ray_without_the_private_function_that_is_replaced_is_left_as_it_is(
-    monkeypatch, has_module
-) -> None:
-    private = ModuleType("ray._private")
+PRIVATE = {"worker": "listen_error_messages", "utils": "set_sigterm_handler"}
+
+
+@pytest.fixture
+def private(monkeypatch) -> ModuleType:
+    """A package ray._private without modules."""
+    package = ModuleType("ray._private")
     monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
-    monkeypatch.setitem(sys.modules, "ray._private", private)
-    if has_module:
-        private.worker = ModuleType("ray._private.worker")
-    ray_cluster._silence_lost_workers()
-    assert not hasattr(getattr(private, "worker", None), "listen_error_messages")
+    monkeypatch.setitem(sys.modules, "ray._private", package)
+    return package
+
+
+@pytest.mark.parametrize("has_modules", [True, False])
+def test_a_ray_without_the_private_functions_that_are_replaced_is_left_as_it_is(private, has_modules) -> None:
+    if has_modules:
+        for name in PRIVATE:
+            setattr(private, name, ModuleType(f"ray._private.{name}"))
+    ray_cluster._tame_ray()
+    for name, function in PRIVATE.items():
+        assert not hasattr(getattr(private, name, None), function)
+
+
+def test_ray_neither_prints_lost_workers_nor_handles_sigterm(private) -> None:
+    for name, function in PRIVATE.items():
+        module = ModuleType(f"ray._private.{name}")
+        setattr(module, function, lambda *_: pytest.fail("Ray's own"))
+        setattr(private, name, module)
+    ray_cluster._tame_ray()
+    private.worker.listen_error_messages("a worker", "was lost")
+    private.utils.set_sigterm_handler(print)
 
 
 def test_a_cluster_that_every_node_has_left_is_said(monkeypatch) -> None:
