@@ -17,7 +17,7 @@ from tuneyard.eval.prove.command import cli
 Spoil = Callable[[bytes], Pieces]
 FIRST_QUESTIONS = 4  # completions before those for rows
 TIMEOUT = 15.0
-"""Seconds that no answer of the stand-in takes, also on a busy machine: a second try would be counted, too."""
+"""Seconds that no answer of the stand-in takes, even on a busy machine: a second try would count, too."""
 HANG_TIMEOUT = 0.4
 MOST_SECONDS = 20.0
 ELSEWHERE = SPOILED["a redirect"]
