@@ -81,9 +81,8 @@ class RemoteFile:
 
     def compare(self, about: dict[str, Any]) -> None:
         """`ContentError` if this is another content than was found first."""
-        if (int(about["size"]), _version(about)) != (self.size, self.version):
-            now = f"now {_version(about)} of {about['size']} bytes"
-            raise ContentError(_changed(self, f"was {self.version} of {self.size} bytes, {now}"))
+        if _version(about) != self.version:
+            raise ContentError(_changed(self, f"was {self.version}, now {_version(about)}"))
 
 
 class RemoteStream(io.RawIOBase):
@@ -196,11 +195,12 @@ def _file(address: str, about: dict[str, Any], fixes: str, is_pinned: bool) -> R
 
 
 def _version(about: dict[str, Any]) -> str:
-    """What identifies the content of a file: its ETag or the like, otherwise its size."""
+    """What identifies the content of a file: its size, and its ETag or the like if the store has one."""
+    size = f"{about['size']} bytes"
     for key in VERSIONS:
         if about.get(key):
-            return f"{key} {about[key]}".replace('"', "")
-    return f"{about['size']} bytes"
+            return f"{size}, {key} {about[key]}".replace('"', "")
+    return size
 
 
 _filesystems: dict[tuple[int, str], Any] = {}
