@@ -54,7 +54,7 @@ _SOURCE = click.option(
     "sources",
     multiple=True,
     metavar="[SPLIT=]PATH",
-    help="A file or folder, also at s3:// or hf://, or hub:owner/name[@revision][:config][:split]; may repeat.",
+    help="A file or folder, also at s3://…, or hub:owner/name[@revision][:config][:split]; may repeat.",
 )
 _COLUMN = click.option(
     "--column", "columns", multiple=True, metavar="TARGET=SOURCE", help="What the file calls a column."
