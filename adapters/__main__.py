@@ -29,7 +29,7 @@ BELONGS = {  # the targets of each option that not all of them take
     "from_": ("ollama",), "gguf": ("ollama",), "system": ("ollama",), "parameter": ("ollama",),
     "force": ("gguf", "ollama"), "ray": ("gguf",),
 }  # fmt: skip
-TARGETS = {"hub": "hub", "ollama": "modelfile", "gguf": "gguf_files"}  # the module of each target
+TARGETS = {"hub": "hub", "ollama": "modelfile", "gguf": "gguf_command"}  # the module of each target
 FOLDER = click.Path(path_type=Path)
 ENGINES = ("vllm", "llama.cpp")
 Decorator = Callable[[Callable[..., Any]], click.Command]

@@ -8,13 +8,11 @@ import contextlib
 import functools
 import math
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -107,21 +105,6 @@ class LoraExport:
 
 
 GgufExport = ModelExport | LoraExport
-
-
-def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
-    """Write a model, or an adapter for its base, as a GGUF file: here, or on a node of a cluster."""
-    from tuneyard.adapters.on_cluster import export_on_cluster
-
-    started = time.monotonic()
-    export = plan_export(source, options)
-    out: Path = options["out"]
-    if options["ray"] is None:
-        write_export(export, source, options)
-    else:
-        export_on_cluster(export, source, options)
-    size = out.resolve().stat().st_size
-    click.echo(f"{out}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
 
 
 def plan_export(source: ExportSource, options: Mapping[str, Any]) -> GgufExport:
