@@ -5,6 +5,7 @@ them (AWS_PROFILE, AWS_ENDPOINT_URL, HF_TOKEN, …) and from the configuration o
 bytes. Nothing is copied to the disk.
 """
 
+import contextlib
 import io
 import os
 import re
@@ -15,6 +16,7 @@ from concurrent.futures import TimeoutError as NoAnswerError
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from tuneyard.core.errors import ContentError, RequestError
@@ -233,24 +235,34 @@ def _fsspec() -> Any:
 
 
 def _asked(file: RemoteFile, function: Callable[..., T], *arguments: object) -> T:
-    """Call a function that asks a store, within `WITHIN` seconds. `RequestError` names the file."""
+    """Call a function that asks a store, within `WITHIN` seconds. `RequestError` names the file.
+
+    Each store's package has errors of its own. So every error of the function is one of the store.
+    """
     answer: Future[T] = Future()
 
-    def ask() -> None:
-        try:
-            answer.set_result(function(*arguments))
-        except Exception as error:  # noqa: BLE001  # raised again below; each store has errors of its own
+    def keep_error(
+        _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> bool:
+        if error is not None:
             answer.set_exception(error)
+        return True
+
+    def ask() -> None:
+        with contextlib.ExitStack() as stack:
+            stack.push(keep_error)
+            answer.set_result(function(*arguments))
 
     threading.Thread(target=ask, daemon=True).start()  # a daemon: one that waits on does not hold the exit
     try:
-        return answer.result(WITHIN)
-    except NoAnswerError as error:
-        raise RequestError(_not_read(file.address, error, file.fixes)) from error
-    except Exception as error:
-        if "FileExpired" in type(error).__name__:
-            raise ContentError(_changed(file, f"was {file.version}")) from error
-        raise RequestError(_not_read(file.address, error, file.fixes)) from error
+        error = answer.exception(WITHIN)
+    except NoAnswerError as late:
+        raise RequestError(_not_read(file.address, late, file.fixes)) from late
+    if error is None:
+        return answer.result()
+    if "FileExpired" in type(error).__name__:
+        raise ContentError(_changed(file, f"was {file.version}")) from error
+    raise RequestError(_not_read(file.address, error, file.fixes)) from error
 
 
 def _changed(file: RemoteFile, difference: str) -> str:
