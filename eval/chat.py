@@ -191,7 +191,7 @@ class ServedChat:
 
     def ask(self, messages: Messages) -> str:
         """Print the answer to some messages. Its text is without the thought."""
-        (generated,) = self.server.chat([messages], self.settings)
+        generated = self.server.chat(messages, self.settings)
         visible = generated if self.think else without_thoughts(generated, True)
         click.echo(for_terminal(visible))
         answer = cut_thought(generated)

@@ -15,7 +15,7 @@ from typing import Any
 from tuneyard.core.errors import ContentError, counted, run_command
 from tuneyard.core.han import HAN
 from tuneyard.core.prompt import Conversation
-from tuneyard.eval.backends.scorers import Fields, Generator, Messages, Scorer
+from tuneyard.eval.backends.scorers import Fields, Generator, Messages, Scorer, TooLong
 from tuneyard.eval.backends.server import Server
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
@@ -184,6 +184,7 @@ def conversing(
         questions = [_questions(talks[row]) for row in batch]
         transcripts: list[Messages] = [[] for _ in batch]
         cut_short = [False for _ in batch]
+        refusals: dict[int, str] = {}
         for turn in range(max(map(len, questions))):
             running = []
             for n, each in enumerate(questions):
@@ -198,11 +199,19 @@ def conversing(
                 continue
             answers = generator.generate([transcripts[n] for n in running], max_new_tokens)
             for n, answer in zip(running, answers, strict=True):
-                transcripts[n].append({"role": "assistant", "content": cut_thought(answer)})
-        return [
-            {"transcript": transcript, "cut_short": ended}
-            for transcript, ended in zip(transcripts, cut_short, strict=True)
-        ]
+                if isinstance(answer, TooLong):
+                    refusals[n] = answer.reason
+                    cut_short[n] = True
+                    del transcripts[n][-len(questions[n][turn]) :]
+                else:
+                    transcripts[n].append({"role": "assistant", "content": cut_thought(answer)})
+        fields: list[Fields] = []
+        for n, transcript in enumerate(transcripts):
+            if transcript:
+                fields.append({"transcript": transcript, "cut_short": cut_short[n]})
+            else:
+                fields.append({"too_long": refusals[n]})
+        return fields
 
     return Scorer(*generator.plan(talks, max_new_tokens), score)
 

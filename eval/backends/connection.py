@@ -38,6 +38,10 @@ BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 400, 401, 403
 NOT_FOUND, TOO_MANY_REQUESTS, NOT_IMPLEMENTED, UNAVAILABLE = 404, 429, 501, 503
 FIRST_AT_ONCE, MOST_AT_ONCE = 2, 32
 KEY, NO_KEY = "OPENAI_API_KEY", "none"
+TOO_LONG = re.compile(
+    r"exceeds the available context size|maximum context length|longer than the maximum model length", re.I
+)
+"""What llama.cpp and vLLM answer to a prompt that their context does not hold."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -130,6 +134,11 @@ class RefusedError(Exception):
     def is_of_all_requests(self) -> bool:
         """True if every request would get it: a redirect, an answer in another form, or a wrong key."""
         return self.status < BAD_REQUEST or self.status in (UNAUTHORIZED, FORBIDDEN)
+
+    @property
+    def is_too_long(self) -> bool:
+        """True if the prompt and its answer do not fit the server's context."""
+        return self.status == BAD_REQUEST and bool(TOO_LONG.search(str(self)))
 
 
 class UnreadableError(RequestError):

@@ -265,13 +265,20 @@ def chosen_fields(choices: Mapping[str, float]) -> Fields:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """A server's refusal of a conversation that its context does not hold, instead of an answer."""
+
+    reason: str
+
+
 class Generator(Protocol):
     """Generator of answers to conversations: the model in this process, vLLM or a server."""
 
     def plan(self, talks: Mapping[int, Messages], longest: int, /) -> Plan:
         """Put the rows into batches. Rows that do not fit get a reason."""
 
-    def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
+    def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> Sequence[str | TooLong]:
         """Answer each conversation. The last turn of each is the user's."""
 
 
@@ -279,8 +286,14 @@ def generating(generator: Generator, talks: Mapping[int, Messages], max_new_toke
     """Scorer that generates an answer to each conversation: the whole text, with the thought."""
 
     def score(batch: Sequence[int]) -> list[Fields]:
-        texts = generator.generate([talks[row] for row in batch], max_new_tokens)
-        return [{"model_output": text} for text in texts]
+        answers = generator.generate([talks[row] for row in batch], max_new_tokens)
+        fields: list[Fields] = []
+        for answer in answers:
+            if isinstance(answer, TooLong):
+                fields.append({"too_long": answer.reason})
+            else:
+                fields.append({"model_output": answer})
+        return fields
 
     return Scorer(*generator.plan(talks, max_new_tokens), score)
 

@@ -20,7 +20,7 @@ from tuneyard.eval.backends.choice_server import (
 from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.endpoint import find_endpoint, read_report, writable
 from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Messages, Plan
+from tuneyard.eval.backends.scorers import Messages, Plan, TooLong
 
 if TYPE_CHECKING:
     import httpx
@@ -99,18 +99,24 @@ class Server:
         return self.connection.url
 
     def plan(self, talks: Mapping[int, Messages], _longest: int) -> Plan:
-        """Plan batches of a few conversations in the data's order. The server itself refuses long ones."""
+        """Plan batches of a few conversations in the data's order. The server itself finds the long ones."""
         rows = sorted(talks)
         return [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)], {}
 
-    def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
-        """Fetch the greedy answers. `RequestError` if the server refuses or does not answer."""
-        return self.chat(talks, {"max_tokens": max_new_tokens, "temperature": 0})
+    def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> Sequence[str | TooLong]:
+        """Fetch the greedy answers. `RequestError` if the server does not answer, or refuses for another
+        reason than the length."""
+        return self._answers(talks, {"max_tokens": max_new_tokens, "temperature": 0})
 
-    def chat(self, talks: Sequence[Messages], settings: Mapping[str, object]) -> list[str]:
-        """Fetch answers with these settings, such as `temperature`. Errors as in `generate`."""
+    def chat(self, talk: Messages, settings: Mapping[str, object]) -> str:
+        """Fetch an answer with these settings, such as `temperature`. `RequestError` if there is none."""
+        (answer,) = self._answers([talk], settings)
+        if isinstance(answer, TooLong):
+            raise RequestError(f"{self.url}: {answer.reason}")
+        return answer
 
-        def answer(client: "httpx.Client", talk: Messages) -> str:
+    def _answers(self, talks: Sequence[Messages], settings: Mapping[str, object]) -> Sequence[str | TooLong]:
+        def answer(client: "httpx.Client", talk: Messages) -> str | TooLong:
             body = {**chat_request(talk), **settings}
             address = f"{self.url}/chat/completions"
             place = repr(talk[-1]["content"][:40])
@@ -119,6 +125,8 @@ class Server:
                     client, address, body, chat_answer, "chat completion", place
                 )
             except RefusedError as error:
+                if error.is_too_long:
+                    return TooLong(str(error))
                 raise RequestError(f"{self.url}: {error}") from error
             return completion.text
 

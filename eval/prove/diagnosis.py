@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tuneyard.core.errors import counted, show_value
+from tuneyard.eval.backends.connection import TOO_LONG
 from tuneyard.eval.backends.generate import STOP
 from tuneyard.eval.backends.served import LLAMA_CPP, OLLAMA
 from tuneyard.eval.prove.evidence import Evidence
@@ -50,9 +51,6 @@ PENALTIES = {
 }  # fmt: skip
 """llama.cpp's penalties: the option, and the value that changes nothing."""
 NO_TEMPLATE = re.compile(r"must provide a chat template|no chat template", re.I)
-CONTEXT_REFUSED = re.compile(
-    r"exceeds the available context size|maximum context length|longer than the maximum model length", re.I
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,7 @@ def context_cut(findings: Findings) -> Cause | None:
     for row, ids in (evidence.served_ids or {}).items():
         lengths[row] = max(lengths[row], len(ids) + evidence.max_new_tokens)
     need = max(lengths.values(), default=0)
-    refused = [text for text in evidence.refusals if CONTEXT_REFUSED.search(text)]
+    refused = [text for text in evidence.refusals if TOO_LONG.search(text)]
     too_long = {row for row, length in lengths.items() if facts.context and facts.context < length}
     cut = []
     for answers in (evidence.served.texts, evidence.chat):

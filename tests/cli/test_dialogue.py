@@ -9,6 +9,7 @@ from tests.cli.test_text import read, tree
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError
+from tuneyard.eval.backends.scorers import TooLong
 from tuneyard.eval.dialogue import cli, conversing
 
 
@@ -89,6 +90,24 @@ def test_each_answer_is_given_on_all_that_was_said_before() -> None:
     said = [{"role": "assistant", "content": str(n)} for n in range(7)]
     assert one == {"transcript": [system, user, said[2], user, said[4]], "cut_short": True}
     assert other == {"transcript": [user, said[1], user, said[3]], "cut_short": False}
+
+
+class SmallServer(Echo):
+    """A server that refuses what has more than three messages."""
+
+    def generate(self, talks, _max_new_tokens):
+        return [TooLong("refused") if len(t) > 3 else f"{len(t)}" for t in talks]
+
+
+def test_a_server_that_finds_a_conversation_too_long_ends_it_there() -> None:
+    user, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "of the data"}
+    beginning = [user] * 4
+    talks = {1: [user, answer, user, answer, user, answer, user], 2: [user, answer, user], 3: beginning}
+    long, short, refused = conversing(SmallServer(), talks, lambda _: True, 5).score([1, 2, 3])
+    said = [{"role": "assistant", "content": str(n)} for n in range(7)]
+    assert long == {"transcript": [user, said[1], user, said[3]], "cut_short": True}
+    assert short == {"transcript": [user, said[1], user, said[3]], "cut_short": False}
+    assert refused == {"too_long": "refused"}
 
 
 def test_a_conversation_beyond_the_context_is_left_out_and_counted(dialogue, capsys) -> None:

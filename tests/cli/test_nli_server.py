@@ -124,6 +124,36 @@ def test_a_refusal_is_not_tried_again(ask, served) -> None:
         ask()
 
 
+TOO_LONG = [
+    '{"error": {"code": 400, "message": "request (812 tokens) exceeds the available context size (512)"}}',
+    '{"error": {"message": "This model\'s maximum context length is 512 tokens. You requested 812"}}',
+]
+
+
+@pytest.mark.parametrize("text", TOO_LONG, ids=["llama.cpp", "vllm"])
+def test_a_row_that_the_server_finds_too_long_counts_as_incorrect(ask, served, text, capsys) -> None:
+    served[1].update({3: [(400, text)], 17: [(400, text)]})
+    folder = ask()
+    results = json.loads((folder / "results.json").read_text())
+    assert (results["n"], results["too_long"], results["accuracy"]) == (20, 2, 0.9)
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in lines if "too_long" in line] == [3, 17]
+    assert "2 prompts" in capsys.readouterr().err
+    whole = (folder / "predictions.jsonl").read_bytes()
+    served[1].update({3: [(400, text)], 11: [(503, "full")] * 3, 17: [(400, text)]})
+    with raises(RequestError, "HTTP 503"):
+        ask("--force")
+    served[1][17] = [(400, text)]
+    ask("--resume")
+    assert (folder / "predictions.jsonl").read_bytes() == whole
+
+
+def test_another_refusal_ends_the_run(ask, served) -> None:
+    served[1][3] = [(400, "max_tokens must be positive")]
+    with raises(RequestError, "HTTP 400", "max_tokens"):
+        ask()
+
+
 @pytest.mark.parametrize("key", ["secret", "secret\r", " secret "])
 def test_a_key_with_a_line_end_is_sent_and_never_printed(ask, served, monkeypatch, key) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)
