@@ -115,7 +115,8 @@ class _Worker:
             answer = self._next_answer()
             if answer is None:
                 return replies, is_gone
-            replies.append((answer.reply, answer.output.decode("utf-8", errors="replace")))
+            reply: CallResult = pickle.loads(answer.reply)
+            replies.append((reply, answer.output.decode("utf-8", errors="replace")))
 
     def _next_answer(self) -> WorkAnswer | None:
         if len(self._incoming) < LENGTH.size:

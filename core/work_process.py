@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tuneyard.core.execution import CallResult, call
+from tuneyard.core.execution import call
 from tuneyard.core.processes import end_with
 
 LENGTH = struct.Struct("!Q")
@@ -41,9 +41,9 @@ class WorkOrder:
 
 @dataclass(frozen=True, slots=True)
 class WorkAnswer:
-    """The reply to an order, and what the worker has printed since the one before."""
+    """The reply to an order, pickled, and what the worker has printed since the one before."""
 
-    reply: CallResult
+    reply: bytes
     output: bytes
 
 
@@ -75,7 +75,8 @@ def serve(connection: socket.socket, values: dict[int, Any]) -> None:
             for argument in order.arguments
         ]
         reply = call(order.function, arguments)
-        answer = message(WorkAnswer(reply, _take_output()))
+        pickled = pickle.dumps(reply, pickle.HIGHEST_PROTOCOL)  # if it fails, the output must still be there
+        answer = message(WorkAnswer(pickled, _take_output()))
         try:
             connection.sendall(answer)
         except BrokenPipeError:  # the parent is gone

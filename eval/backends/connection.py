@@ -38,6 +38,8 @@ BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 400, 401, 403
 NOT_FOUND, TOO_MANY_REQUESTS, NOT_IMPLEMENTED, UNAVAILABLE = 404, 429, 501, 503
 FIRST_AT_ONCE, MOST_AT_ONCE = 2, 32
 KEY, NO_KEY = "OPENAI_API_KEY", "none"
+PLAIN_ANSWER = re.compile("WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE")
+"""OpenSSL's errors for an answer that is no TLS."""
 TOO_LONG = re.compile(
     r"exceeds the available context size|maximum context length|longer than the maximum model length", re.I
 )
@@ -268,8 +270,11 @@ class Connection:
                     if self.throttle.silence(began) >= SILENT_TIMEOUTS * self.timeout:
                         break
                 except ConnectError as error:
-                    if "SSL" in str(error):  # another try would get it again
+                    if PLAIN_ANSWER.search(str(error)):  # another try would get it again
                         problem = f"{error}{self._http_fix}"
+                        break
+                    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                        problem = f"{error}; name the certificate of its authority in SSL_CERT_FILE"
                         break
                     problem = f"{type(error).__name__}: {error}; is the server running at this address?"
                     if self.throttle.unreached():

@@ -1,7 +1,11 @@
 """eval.nli --backend openai against a local server that answers, stumbles, stays away, and comes back."""
 
+import contextlib
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -234,6 +238,54 @@ def test_https_at_a_server_that_speaks_http_is_named_at_once(ask, served) -> Non
     url = served[0].rstrip("/")
     with raises(RequestError, "in 1 try", "SSL", f"name {url}"):
         ask(url=url.replace("http", "https"))
+
+
+def test_a_gateway_that_drops_a_handshake_is_tried_again(ask) -> None:
+    def drop_all(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it is closed
+            while True:
+                client, _ = server.accept()
+                with client:
+                    client.recv(1 << 16)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drop_all, args=(server,), daemon=True).start()
+        with raises(RequestError, "in 3 tries"):
+            ask(url=f"https://127.0.0.1:{server.getsockname()[1]}/v1")
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_certificate_of_an_unknown_authority_is_named_and_http_is_not_advised(ask, tmp_path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+            *subject,
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    web = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    web.socket = context.wrap_socket(web.socket, server_side=True)
+    threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
+    with raises(RequestError, "in 1 try", "CERTIFICATE_VERIFY_FAILED", "SSL_CERT_FILE") as caught:
+        ask(url=f"https://127.0.0.1:{web.server_port}/v1")
+    web.shutdown()
+    web.server_close()
+    assert "http://" not in str(caught.value)
 
 
 def test_a_server_that_never_answers_to_https_is_not_waited_for_long(ask, monkeypatch) -> None:

@@ -432,6 +432,7 @@ def raise_unpicklable() -> None:
 
 
 def return_unpicklable() -> object:
+    print("before the reply")
     return threading.Lock()
 
 
@@ -457,6 +458,8 @@ def test_an_item_without_a_reply_that_can_be_sent_fails_alone(processes, functio
     journal = Journal()
     bad, *others = processes.map(items, journal)
     assert error in bad.error and bad.is_lost
+    if function is return_unpicklable:
+        assert "before the reply" in bad.output
     assert [other.error for other in others] == [""] * 4 and journal.running == 0
 
 
