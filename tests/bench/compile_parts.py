@@ -21,7 +21,7 @@ from tuneyard.compiler.write import readback
 PARTS = {
     "check": (chunks.Checker, "check"),
     "lint and keys": (chunks.Lint, "see"),
-    "render": (chunks.Renderer, "render"),
+    "render": (chunks.Renderer, "block"),
     "write": (chunks.RecordFile, "add"),
     "read back": (chunks.RecordFile, "read_back"),
     "  fingerprints": (readback, "fingerprints"),
