@@ -1,4 +1,4 @@
-"""Options of servers and lines of a Modelfile, for the sentences of causes."""
+"""Options of servers, lines of a Modelfile and ranks that a server loads, for the sentences of causes."""
 
 import re
 import shlex
