@@ -13,6 +13,7 @@ import re
 import select
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,10 +29,12 @@ from tuneyard.core.packages import missing, set_up_command
 from tuneyard.core.problem_codes import guide
 
 SHOWN = 20
+TERMINATED = 128 + signal.SIGTERM  # exit code
 GROUPS_OF_PACKAGES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter", "eval": "eval"}
 """The group of `tuneyard` that a package has: `python -m compiler` is `tuneyard data`."""
 _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 _TERMINAL_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_terminated = threading.Event()
 
 
 class TuneyardError(Exception):
@@ -166,7 +169,7 @@ CLI: dict[str, object] = {
 
 def run_command(command: click.Command) -> NoReturn:
     """Run a Click command and exit with its code. A user's mistake prints one message, no traceback."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the caller ignores Ctrl-C
         signal.signal(signal.SIGINT, _interrupt)
     if (
@@ -185,6 +188,11 @@ def run_command(command: click.Command) -> NoReturn:
         click.echo(f"error: {describe_os_error(error)}", err=True)
         code = 2
     sys.exit(code)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    _terminated.set()
+    sys.exit(TERMINATED)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -245,6 +253,8 @@ def _exit_code(command: click.Command) -> int:
     except SystemExit:
         if type(sys.stdout).__name__ == "_PacifyFlushWrapper":  # Click exits this way at any broken pipe
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
+        if _terminated.is_set():  # Ray makes an exit in a signal's handler one with code 1 while it waits
+            return TERMINATED
         raise
     if isinstance(code, int):
         return code

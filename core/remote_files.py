@@ -172,6 +172,12 @@ def is_address(text: str) -> bool:
 
 def find_remote(address: str, fixes: str = "", *, is_pinned: bool = False) -> RemoteFile | RemoteFolder:
     """Ask the store for a file, or for the files of a folder. `RequestError` if it cannot be read."""
+    scheme, _, path = address.partition("://")
+    if "@" in path.partition("/")[0]:
+        raise RequestError(
+            f"an address of {scheme}:// contains a user name or password, which manifests would record: "
+            f"leave it out; {ACCESS[scheme]}"
+        )
     if not _SCHEME.sub("", address, count=1).strip("/"):
         raise RequestError(f"{address}: names no file; expected an address such as s3://BUCKET/KEY.jsonl")
     filesystem = _filesystem(address, fixes)

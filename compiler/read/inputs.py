@@ -42,7 +42,8 @@ _HUB = re.compile(
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name, as hubs have it
-_ADDRESS = re.compile(r"(https?|ftp|s3|gs|hf|hub|modelscope):/*(.*)")
+_ADDRESS = re.compile(r"(https?|ftp|hub|modelscope):/*(.*)")
+_LIKE_A_STORE = re.compile(r"(s3|gs|hf)[an]?:/*(.+)", re.I)  # S3://, s3a://, s3:/
 _HUB_PAGE = re.compile(r"(?:^|/)datasets/([\w.-]+/[\w.-]+)")
 
 
@@ -374,6 +375,9 @@ def existing_source(text: str) -> SourcePath:
 
 def _not_found(text: str) -> str:
     """Message for a source that does not exist. An address gets the ways to read its dataset."""
+    store = _LIKE_A_STORE.fullmatch(text)
+    if store:
+        return f"{text}: source not found; did you mean {store[1].lower()}://{store[2]}?"
     address = _ADDRESS.fullmatch(text)
     if address is None:
         hint = ""
@@ -394,8 +398,9 @@ def _not_found(text: str) -> str:
     else:
         source = "hub:OWNER/NAME"
     return (
-        f"{url}: an address, expected a file or folder: download it first, or compile a dataset of the "
-        f"Hugging Face Hub with `tuneyard data compile SPEC --source {source}`"
+        f"{url}: an address, expected a file, a folder, or an address of s3://, gs:// or hf://: download it "
+        "first, or compile a dataset of the Hugging Face Hub with "
+        f"`tuneyard data compile SPEC --source {source}`"
     )
 
 

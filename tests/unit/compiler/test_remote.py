@@ -314,6 +314,24 @@ def test_a_bar_counts_the_bytes_of_a_remote_file(store) -> None:
     assert progress.done == len(data)
 
 
+@pytest.mark.parametrize("text", ["S3://b/k.jsonl", "s3a://b/k.jsonl", "s3:/b/k.jsonl", "s3:b/k.jsonl"])
+def test_the_right_spelling_of_an_address_is_named(bench, text) -> None:
+    with raises(RequestError, text, "s3://b/k.jsonl"):
+        bench.compile("qa", text)
+
+
+def test_an_address_that_is_not_read_in_place_gets_the_ways_round(bench) -> None:
+    with raises(RequestError, "https://h.example/k.jsonl", "s3://", "hub:OWNER/NAME"):
+        bench.compile("qa", "https://h.example/k.jsonl")
+
+
+@pytest.mark.parametrize("address", ["s3://KEY:Secret1@b/k.jsonl", "hf://me:Secret1@datasets/a/b/c.jsonl"])
+def test_a_password_in_an_address_is_not_printed(bench, address) -> None:
+    with raises(RequestError, "leave it out") as caught:
+        bench.compile("qa", address)
+    assert "Secret1" not in str(caught.value)
+
+
 def test_a_stream_can_be_read_in_any_order(monkeypatch) -> None:
     """Another store of fsspec, which has no ETag: the time of its file is the version."""
     import fsspec

@@ -100,12 +100,16 @@ def test_underscores_are_taken_for_hyphens() -> None:
     assert CliRunner().invoke(command, ["--max_new_tokens", "512"]).output == "512\n"
 
 
-def test_sigterm_is_143_and_runs_the_clean_up() -> None:
+@pytest.mark.parametrize(
+    "library", ["", "    except SystemExit: raise SystemExit(1)\n"], ids=["", "as Ray does"]
+)
+def test_sigterm_is_143_and_runs_the_clean_up(library) -> None:
     script = (
         "import click, time, contextlib; from tuneyard.core.errors import run_command\n"
         "@click.command()\n"
         "def c():\n"
         "    try: print('ready', flush=True); time.sleep(60)\n"
+        f"{library}"
         "    finally: print('cleaned', flush=True)\n"
         "run_command(c)"
     )
