@@ -43,7 +43,7 @@ from tuneyard.core.execution import (
 )
 from tuneyard.core.files import existing
 from tuneyard.core.ray_actors import Actors, options_of
-from tuneyard.core.remote_files import RemoteFile
+from tuneyard.core.remote_files import RemoteFile, StoreError, store_of
 
 ANSWERS_WITHIN = 5.0  # seconds in which the head must answer
 _PROBED_WITHIN = 120.0  # seconds in which every node must have run its first task: a worker starts in seconds
@@ -505,9 +505,16 @@ def _answer(questions: _Questions) -> _Node:
             continue
         if size_here != size:
             problems.append(f"{path} has {size_here} bytes, here it has {size}: it is another file")
+    failing_stores = set()  # a store that hangs once would let the driver wait for each of its files
     for file in questions.remote:
+        store = store_of(file.address)
+        if store in failing_stores:
+            continue
         try:
             file.check()
+        except StoreError as error:
+            problems.append(str(error))
+            failing_stores.add(store)
         except TuneyardError as error:
             problems.append(str(error))
     for marker in questions.markers:

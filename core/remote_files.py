@@ -2,7 +2,8 @@
 
 fsspec and the package of each store take keys, regions and endpoints from where the store's own tool has
 them (AWS_PROFILE, AWS_ENDPOINT_URL, HF_TOKEN, …) and from the configuration of fsspec. Reads fetch ranges of
-bytes. Nothing is copied to the disk.
+bytes. Nothing is copied to the disk, but for what a reader has to jump about in and cannot: a compressed
+Parquet file, archive or workbook is unpacked into a temporary file.
 """
 
 import contextlib
@@ -23,8 +24,9 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.packages import missing
 
 WITHIN = 45.0  # seconds in which a store must answer, so that no command waits for minutes
-IN_ORDER = 1 << 22  # bytes of one request where a file is read from front to end
-BLOCK = 1 << 20  # bytes of one request elsewhere; 32 blocks are kept
+AT_ONCE = 1 << 21  # bytes that are asked for within that time: 47 kB/s are fast enough
+BLOCK = 1 << 20  # bytes of one request where a reader jumps to and fro
+KEPT = 128
 SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
 """The kinds of addresses, each with the package that fsspec reads it by."""
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -87,10 +89,15 @@ class RemoteFile:
             raise ContentError(_changed(self, f"was {self.version}, now {_version(about)}"))
 
 
+class StoreError(RequestError):
+    """A store does not answer, or fails. Its other files have to be expected to do the same."""
+
+
 class RemoteStream(io.RawIOBase):
     """The bytes of a remote file. Errors of the store name the file.
 
     `in_order`: each read is one request for just these bytes. Otherwise whole blocks are fetched and kept.
+    A read gives at most `AT_ONCE` bytes, as raw streams may; `io.BufferedReader` asks for the rest.
     """
 
     def __init__(self, file: RemoteFile) -> None:
@@ -115,7 +122,7 @@ class RemoteStream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        wanted = min(len(view), self._file.size - self._position)
+        wanted = min(len(view), AT_ONCE, self._file.size - self._position)
         if wanted <= 0:
             return 0
         if self._opened is None:
@@ -137,8 +144,12 @@ class RemoteStream(io.RawIOBase):
     def _open(self) -> Any:
         file = self._file
         filesystem = _filesystem(file.address, file.fixes)
-        caching = {"block_size": BLOCK, "cache_type": "none" if self.in_order else "blockcache"}
-        opened = _asked(file, lambda: filesystem.open(file.address, "rb", **caching))
+        options: dict[str, Any] = {"block_size": BLOCK, "cache_type": "none"}
+        if not self.in_order:
+            options |= {"cache_type": "blockcache", "cache_options": {"maxblocks": KEPT}}
+        if file.is_pinned:  # what is known of it need not be asked for again
+            return _asked(file, lambda: filesystem.open(file.address, "rb", size=file.size, **options))
+        opened = _asked(file, lambda: filesystem.open(file.address, "rb", **options))
         file.compare(_asked(file, lambda: getattr(opened, "details", None) or filesystem.info(file.address)))
         return opened
 
@@ -168,6 +179,11 @@ def is_address(text: str) -> bool:
     """True for `s3://…` and other addresses that can be read, and for none that is a path."""
     match = _SCHEME.match(text)
     return match is not None and match[1] in SCHEMES
+
+
+def store_of(address: str) -> str:
+    """The part of an address that names the store: `s3://bucket` of `s3://bucket/folder/a.jsonl`."""
+    return "/".join(address.split("/")[:3])
 
 
 def find_remote(address: str, fixes: str = "", *, is_pinned: bool = False) -> RemoteFile | RemoteFolder:
@@ -263,12 +279,16 @@ def _asked(file: RemoteFile, function: Callable[..., T], *arguments: object) -> 
     try:
         error = answer.exception(WITHIN)
     except NoAnswerError as late:
-        raise RequestError(_not_read(file.address, late, file.fixes)) from late
+        raise StoreError(_not_read(file.address, late, file.fixes)) from late
     if error is None:
         return answer.result()
     if "FileExpired" in type(error).__name__:
         raise ContentError(_changed(file, f"was {file.version}")) from error
-    raise RequestError(_not_read(file.address, error, file.fixes)) from error
+    message = _not_read(file.address, error, file.fixes)
+    is_refusal = isinstance(error, FileNotFoundError | PermissionError)
+    if is_refusal or getattr(error, "response", None) is not None:  # an answer, which is about this file
+        raise RequestError(message) from error
+    raise StoreError(message) from error
 
 
 def _changed(file: RemoteFile, difference: str) -> str:

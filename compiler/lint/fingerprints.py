@@ -51,7 +51,7 @@ class Codes:
         return taken
 
 
-@lru_cache(1)  # rows that are asked for come in their order
+@lru_cache(2)  # a warning names a row and its twin: both come in the order of their rows, from two places
 def _unpacked(packed: bytes) -> list[str]:
     return zlib.decompress(packed).decode(errors="surrogatepass").split("\n")
 

@@ -15,7 +15,7 @@ from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import files_of, sha256
 from tuneyard.core.manifest import MANIFEST, CompiledSource, Manifest
-from tuneyard.core.remote_files import RemoteFile, find_remote
+from tuneyard.core.remote_files import RemoteFile, StoreError, find_remote, store_of
 
 
 def dataset_lines(registry: Registry) -> Iterator[str]:
@@ -29,6 +29,7 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
         for file in manifest.files:
             paths += files_of(registry.folder / name / file)
         paths += [Path(source.path) for source in manifest.sources]
+    failing_stores: dict[str, str] = {}
     with contextlib.closing(Progress(path for path in paths if path.is_file())) as progress:
         for name, manifest in registry.manifests.items():
             made_at = (registry.folder / name / MANIFEST).stat().st_mtime
@@ -36,7 +37,7 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
             copied = manifest.spec != name
             stale = "a copied folder, not registered"
             if not copied:
-                stale = _stale(manifest, progress.move)
+                stale = _stale(manifest, progress.move, failing_stores)
             for dataset, rows in manifest.records.items():
                 parts = [dataset, f"{rows} rows", name, made]
                 if stale:
@@ -65,10 +66,19 @@ def _changes(registry: Registry, dataset: str, name: str, moved: Callable[[int],
     return changes
 
 
-def _stale_remote(source: CompiledSource) -> str:
-    """The reason why a remote source makes a dataset stale, or why that cannot be told; "" if it does not."""
+def _stale_remote(source: CompiledSource, failing_stores: dict[str, str]) -> str:
+    """The reason why a remote source makes a dataset stale, or why that cannot be told; "" if it does not.
+
+    A store that did not answer, or failed, is not asked again. `failing_stores` has its reason.
+    """
+    store = store_of(source.path)
+    if store in failing_stores:
+        return failing_stores[store]
     try:
         found = find_remote(source.path)
+    except StoreError as error:
+        failing_stores[store] = f"unknown: {error}"
+        return failing_stores[store]
     except RequestError as error:
         return f"unknown: {error}"
     if isinstance(found, RemoteFile) and found.version == source.version:
@@ -76,12 +86,12 @@ def _stale_remote(source: CompiledSource) -> str:
     return f"source {source.path} has changed"
 
 
-def _stale(manifest: Manifest, moved: Callable[[int], None]) -> str:
+def _stale(manifest: Manifest, moved: Callable[[int], None], failing_stores: dict[str, str]) -> str:
     """The reason why a compile would make another dataset now, "" if it would not."""
     for source in manifest.sources:
         if not source.is_local:
             if source.version:
-                reason = _stale_remote(source)
+                reason = _stale_remote(source, failing_stores)
                 if reason:
                     return reason
             continue

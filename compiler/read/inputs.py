@@ -317,6 +317,7 @@ def data_files(path: SourcePath) -> Sequence[SourceFile]:
     if isinstance(path, RemoteFile):
         return [path]
     if isinstance(path, RemoteFolder):
+        _refuse_saved_dataset(path)
         return _data_files_among(path, path.files)
     try:
         path.stat()
@@ -329,6 +330,17 @@ def data_files(path: SourcePath) -> Sequence[SourceFile]:
     except OSError as error:  # a loop of links, a name too long, no permission
         raise RequestError(f"{path}: {error.strerror}") from error
     return [path]
+
+
+def _refuse_saved_dataset(folder: RemoteFolder) -> None:
+    """`RequestError` for a remote folder that only a reader of folders could read: those read local ones."""
+    markers = [folder_reader.marker for folder_reader in folder_readers()]
+    for file in folder.files:
+        if file.name in markers:
+            raise RequestError(
+                f"{file}: this folder is a dataset that `save_to_disk` wrote, which is read from a disk: "
+                "give each of its .arrow files as --source, or copy the folder and give the copy"
+            )
 
 
 def _files_of_folder(folder: Path) -> list[Path]:

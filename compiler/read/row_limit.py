@@ -14,12 +14,13 @@ def within_limit(room: int, problems: Problems, prefix: str = "", lines: Sequenc
 
     A reader records unreadable rows before it yields the batch. Those beyond the limit are taken back.
     """
+    room = max(room, 0)
     unreadable = problems.unsettled_rows()
     if len(lines) + len(unreadable) <= room:
         return len(lines)
     order_of_lines = [_order(str(line), "") for line in lines]
     order_of_places = [_order(place, prefix) for place in unreadable]
-    beyond = sorted([*order_of_lines, *order_of_places])[max(room, 0)]
+    beyond = sorted([*order_of_lines, *order_of_places])[room]
     places = zip(unreadable, order_of_places, strict=True)
     problems.take_back({place for place, order in places if order >= beyond})
     return sum(order < beyond for order in order_of_lines)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO, Literal, Protocol, cast
 
 from tuneyard.core.errors import Problem
-from tuneyard.core.remote_files import IN_ORDER, RemoteFile, RemoteStream
+from tuneyard.core.remote_files import AT_ONCE, RemoteFile, RemoteStream
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -74,7 +74,7 @@ def stored_size(path: Readable) -> int:
     return path.stat().st_size if isinstance(path, Path) else 0
 
 
-def stored(path: Readable, ahead: int = IN_ORDER) -> io.RawIOBase | io.BufferedReader:
+def stored(path: Readable, ahead: int = AT_ONCE) -> io.RawIOBase | io.BufferedReader:
     """The bytes of a file as they are stored, to be read from front to end.
 
     `ahead`: how many bytes one request asks for, if the file is remote.
@@ -98,8 +98,9 @@ def opened(
     with contextlib.ExitStack() as stack:
         raw = stack.enter_context(path.open("rb", 0))
         ahead = AHEAD
-        if in_order and isinstance(raw, RemoteStream):
-            raw.in_order, ahead = True, IN_ORDER
+        if isinstance(raw, RemoteStream):
+            raw.in_order = in_order
+            ahead = AT_ONCE if in_order else BLOCK  # out of order the stream keeps blocks itself
         if start:
             raw.seek(start)
         if stop is not None:

@@ -36,21 +36,24 @@ def test_parts_are_joined_in_order_and_deleted(tmp_path):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_ctrl_c_does_not_wait_for_the_parts_that_are_left(tmp_path, monkeypatch, error):
-    """Each read of 100 bytes takes 20 ms here, so that all parts would take 2 s."""
+    """A read of 100 bytes, in the second part, goes on until the error has stopped the copy."""
     reads = []
     pread = os.pread
+    whole = JoinedFile(tmp_path / "all.jsonl")
 
     def read_slowly(*place):
         reads.append(place)
-        time.sleep(0.02)
+        latest = time.monotonic() + 5
+        while len(reads) == 12 and not whole._is_stopped and time.monotonic() < latest:
+            time.sleep(0.001)
         return pread(*place)
 
     monkeypatch.setattr(joined_file, "COPIED", 100)
     monkeypatch.setattr(os, "pread", read_slowly)
     written = list(parts(tmp_path))
-    with pytest.raises(error), JoinedFile(tmp_path / "all.jsonl") as file:
+    with pytest.raises(error), whole:
         for part in written:
-            file.add(part)
+            whole.add(part)
         while len(reads) < 12:  # in the second part
             time.sleep(0.001)
         raise error
@@ -77,4 +80,4 @@ def test_ctrl_c_does_not_wait_for_the_hashes_of_the_sources(tmp_path, monkeypatc
         while len(pieces) < 3:
             time.sleep(0.001)
         raise KeyboardInterrupt
-    assert len(pieces) <= 5
+    assert len(pieces) < 50, "of 100"

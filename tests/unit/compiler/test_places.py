@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 
+from tuneyard.compiler.lint import fingerprints
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 
 ROWS = 1000
@@ -42,3 +43,12 @@ def test_places_with_line_breaks_are_kept_as_they_are():
     lines = ["page 1\nline 2", "page 1\nline 3", "page 2"]
     prints = prints_of([lines])
     assert [prints.place(row) for row in range(3)] == [f"a.json:{line}" for line in lines]
+
+
+def test_a_row_and_its_twin_in_turn_unpack_each_batch_once():
+    prints = prints_of([[f"{batch} record {number}" for number in range(ROWS)] for batch in range(4)])
+    fingerprints._unpacked.cache_clear()
+    for row in range(2 * ROWS):
+        assert prints.place(row) == f"a.json:{row // ROWS} record {row % ROWS}"
+        assert prints.place(row + 2 * ROWS) == f"a.json:{row // ROWS + 2} record {row % ROWS}"
+    assert fingerprints._unpacked.cache_info().misses == 4

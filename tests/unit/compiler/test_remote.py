@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow
 import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 import yaml
 
@@ -19,11 +20,13 @@ from tests.s3_server import KEYS, Store, serving
 from tests.unit.compiler.conftest import ROWS, Bench, as_parquet, layouts
 from tuneyard.compiler import chunked_reading
 from tuneyard.compiler.cli import cli
+from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.publish.drift import compile_again
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.read import jsons, stream
+from tuneyard.compiler.read import jsons, parquet, read, stream
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core import remote_files
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.manifest import read_manifest
@@ -120,7 +123,7 @@ def small_chunks(monkeypatch) -> int:
     monkeypatch.setattr(jsons, "LOOKED_AT", 1 << 12)
     monkeypatch.setattr(remote_files, "BLOCK", 1 << 13)
     monkeypatch.setattr(stream, "AHEAD", 1 << 13)
-    monkeypatch.setattr(stream, "IN_ORDER", 1 << 16)
+    monkeypatch.setattr(stream, "AT_ONCE", 1 << 16)
     return 1 << 15
 
 
@@ -330,6 +333,71 @@ def test_a_password_in_an_address_is_not_printed(bench, address) -> None:
     with raises(RequestError, "leave it out") as caught:
         bench.compile("qa", address)
     assert "Secret1" not in str(caught.value)
+
+
+def test_one_request_asks_for_a_small_part_so_that_a_slow_line_is_no_store_that_hangs(store) -> None:
+    data = bytes(range(256)) * (5 << 12)
+    file = find_remote(store.put("large.jsonl", data))
+    with stream.opened(file, "utf-8") as opened:
+        assert opened.read(len(data)) == data
+    sizes = [size for method, _, _, size in store.requests if method == "GET"]
+    assert max(sizes) <= 2 << 20 and store.bytes_sent("large.jsonl") == len(data)
+
+
+def test_one_read_of_more_blocks_than_are_kept_fetches_each_once(store, small_chunks, monkeypatch) -> None:
+    """As of a record batch of an Arrow file."""
+    monkeypatch.setattr(remote_files, "KEPT", 4)
+    monkeypatch.setattr(remote_files, "AT_ONCE", 1 << 14)
+    data = NOISE.randbytes(1 << 18)
+    file = find_remote(store.put("large.arrow", data))
+    with stream.opened(file, "utf-8", in_order=False) as opened:
+        assert opened.read(len(data)) == data
+    assert store.bytes_sent("large.arrow") == len(data)
+
+
+def test_a_parquet_file_of_many_columns_is_fetched_about_once(store, small_chunks, monkeypatch) -> None:
+    """40 columns are read in turn, a bit of each. Here blocks are 100 times smaller than in fact."""
+    monkeypatch.setattr(parquet, "BLOCK", 1 << 10)
+    monkeypatch.setattr(parquet, "BATCH_BYTES", 1 << 16)
+    columns = {f"c{number}": [NOISE.randbytes(40).hex() for _ in range(1000)] for number in range(40)}
+    packed = io.BytesIO()
+    pages = {"data_page_size": 1 << 10, "write_batch_size": 8, "compression": "none"}
+    pyarrow.parquet.write_table(pyarrow.table(columns), packed, use_dictionary=False, **pages)
+    file = find_remote(store.put("wide.parquet", packed.getvalue()))
+    read_rows = read(file, "wide.parquet", load_spec("qa").source, Problems())
+    assert sum(len(rows.lines) for rows in read_rows) == 1000
+    assert store.bytes_sent("wide.parquet") < 1.5 * len(packed.getvalue())
+
+
+def test_a_file_whose_address_has_a_commit_is_opened_without_asking_for_its_version(store) -> None:
+    data = FORMATS["a.jsonl"]
+    file = find_remote(store.put("a.jsonl", data), is_pinned=True)
+    store.requests.clear()
+    remote_files._filesystems.clear()
+    with stream.opened(file, "utf-8") as opened:
+        assert opened.read() == data
+    assert {method for method, *_ in store.requests} == {"GET"}
+
+
+def test_a_saved_dataset_in_a_store_is_refused_with_the_way_out(bench, store) -> None:
+    store.put("saved/data-00000-of-00001.arrow", FORMATS["a.arrow"])
+    for name in ("dataset_info.json", "state.json"):
+        store.put(f"saved/{name}", b"{}")
+    with raises(RequestError, "s3://our/saved/state.json", ".arrow", "--source"):
+        bench.compile("qa", "s3://our/saved")
+
+
+def test_a_list_asks_a_store_that_hangs_once(bench, store, monkeypatch) -> None:
+    bench.compile("qa", store.put("a.jsonl", as_lines(QUESTIONS[:5])))
+    bench.compile("rte", store.put("rte-train.jsonl", as_lines(ROWS)))
+    store.requests.clear()
+    wait(monkeypatch, store)
+    listed = list(dataset_lines(Registry(bench.out)))
+    assert len(listed) > 1 and all("no answer within 0.3 seconds" in line for line in listed)
+    assert len({key for _, key, *_ in store.requests}) == 1
+    store.before = lambda _method, key: 404 if key == "a.jsonl" else None
+    listed = list(dataset_lines(Registry(bench.out)))
+    assert ["unknown" in line for line in listed if "stale" in line] == [True]
 
 
 def test_a_stream_can_be_read_in_any_order(monkeypatch) -> None:

@@ -1,6 +1,8 @@
 """`--limit N`: the first N rows of each split, whether they can be read or not."""
 
+import io
 import json
+import zipfile
 
 import pytest
 
@@ -26,8 +28,21 @@ def cells(number, delimiter):
     return delimiter.join(["q", "a", "too many"] if number in UNREADABLE else [f"q {number}", "a"])
 
 
+def archive(**members):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as zipped:
+        for name, text in members.items():
+            zipped.writestr(f"{name}.jsonl", text)
+    return packed.getvalue()
+
+
+def lines(start, stop):
+    return "".join(f"{objects(number)}\n" for number in range(start, stop))
+
+
 FILES = {
-    "a.jsonl": lambda: "".join(f"{objects(number)}\n" for number in range(ROWS)),
+    "a.jsonl": lambda: lines(0, ROWS),
+    "a.zip": lambda: archive(a=lines(0, 11), b=lines(11, 17), c=lines(17, ROWS)),  # none of b can be read
     "a.json": lambda: "[" + ",\n".join(map(objects, range(ROWS))) + "]",
     "line.json": lambda: "[" + ",".join(map(objects, range(ROWS))) + "]",
     "inside.json": lambda: '{"data": [' + ", ".join(map(objects, range(ROWS))) + "]}",
@@ -61,6 +76,18 @@ def test_a_limit_over_several_files_counts_their_unreadable_rows(bench):
     unreadable_only = bench.write("bad.jsonl", "{x\n" * 9)
     report = bench.compile(spec, unreadable_only, limit=5, reject=True, force=True)
     assert (report.read, report.rejected) == (5, 5)
+
+
+@pytest.mark.parametrize("limit", range(1, 14))
+def test_an_archive_that_begins_with_an_unreadable_file_has_the_counts_of_a_plain_file(bench, limit):
+    spec = bench.write("t.yaml", SPEC)
+    bad, good = "{x\n" * 9, lines(4, 7)
+    found = []
+    for name, data in (("plain.jsonl", bad + good), ("packed.zip", archive(a=bad, b=good))):
+        report = bench.compile(spec, bench.write(name, data), limit=limit, reject=True, force=True)
+        found.append((report.read, report.rejected, report.kept))
+    assert found[0] == found[1]
+    assert found[0][:2] == (min(limit, 12), min(limit, 9))
 
 
 @pytest.mark.parametrize("name", list(FILES))

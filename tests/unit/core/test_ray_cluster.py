@@ -16,6 +16,7 @@ from tuneyard.core.checkout import version
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import WorkItem
 from tuneyard.core.ray_cluster import RayCluster
+from tuneyard.core.remote_files import RemoteFile, StoreError
 
 
 @contextlib.contextmanager
@@ -106,6 +107,24 @@ def test_a_node_reports_each_path_that_it_does_not_see(tmp_path, monkeypatch) ->
     check_facts(size, ("a.jsonl has 4 bytes", "5"))
     check_facts(missing, ("b.jsonl", "No such file"))
     check_facts(output, (str(tmp_path), "all nodes share"))
+
+
+def test_a_node_asks_a_store_that_hangs_once(tmp_path, monkeypatch) -> None:
+    """Each question takes 45 s then, and the driver waits for 120 s."""
+    asked = []
+
+    def check(file: RemoteFile) -> None:
+        asked.append(file.address)
+        if file.address.startswith("s3://hangs/"):
+            raise StoreError(f"{file.address}: no answer")
+        raise RequestError(f"{file.address}: not found")
+
+    monkeypatch.setattr(RemoteFile, "check", check)
+    monkeypatch.chdir(tmp_path)
+    addresses = ["s3://hangs/a.jsonl", "s3://hangs/b.jsonl", "s3://other/a.jsonl", "s3://other/b.jsonl"]
+    remote = tuple(RemoteFile(address, 1, "") for address in addresses)
+    problems = ray_cluster._answer(ray_cluster._Questions(str(tmp_path), remote=remote)).problems
+    assert asked == [addresses[0], *addresses[2:]] and len(problems) == 3
 
 
 PRIVATE = {"worker": "listen_error_messages", "utils": "set_sigterm_handler"}
