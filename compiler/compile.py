@@ -15,7 +15,7 @@ from tuneyard.core.execution import Executor, InThisProcess
 from tuneyard.core.execution_options import default_workers, executor_of
 from tuneyard.core.files import staging
 
-SEVERAL_PAY = 1 << 26  # bytes of the sources from which several processes pay (tests/bench/several_pay.py)
+SEVERAL_PAY = 1 << 25  # bytes of the sources from which several processes pay (tests/bench/several_pay.py)
 
 
 def executor_for(spec: Spec, request: CompileRequest, inputs: Sequence[Input]) -> Executor:
