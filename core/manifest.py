@@ -93,12 +93,12 @@ class Manifest:
         entries = self.made_from.get("sources")
         if not isinstance(entries, list):
             return []
-        keys = CompiledSource._fields
-        return [
-            CompiledSource(*(str(entry.get(key, "")) for key in keys))
-            for entry in entries
-            if isinstance(entry, dict)
-        ]
+        sources = []
+        for entry in entries:
+            if isinstance(entry, dict):
+                fields = {key: str(entry.get(key, "")) for key in CompiledSource._fields}
+                sources.append(CompiledSource(**fields))
+        return sources
 
     @property
     def records(self) -> dict[str, int]:

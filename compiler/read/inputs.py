@@ -174,7 +174,7 @@ def _source(item: Input, digest: str) -> dict[str, str]:
 def _named_in_spec(text: str) -> SourcePath:
     """A file or folder that a spec names."""
     if is_address(text):
-        return existing_source(text)
+        return find_remote(text)
     return bundled(Path(text))
 
 
