@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuneyard.adapters.methods import names, parameters_by_name
-from tuneyard.core.cli import command_line, examples
+from tuneyard.core.cli.main import command_line, examples
+from tuneyard.core.cli.next_step import TuneyardCommand, next_step, print_next_step, same_options
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
-from tuneyard.core.execution_options import ray_option
-from tuneyard.core.language import lang_option, tr
-from tuneyard.core.next_step import TuneyardCommand, next_step, print_next_step, same_options
+from tuneyard.core.execution.options import ray_option
+from tuneyard.core.language.translation import lang_option, tr
 
 if TYPE_CHECKING:
     from tuneyard.adapters.fuse import FusePlan

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.adapters.store import SAVES
-from tuneyard.core.adapter_files import WEIGHTS
 from tuneyard.core.documents import markdown_table
+from tuneyard.core.weights.adapter_files import WEIGHTS
 
 CARD = "README.md"
 EXACT_SUM = "exact sum"  # in merge.json: the written adapter was compared with the sum itself

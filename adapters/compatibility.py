@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tuneyard.adapters.store import Adapter
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.core.adapter_files import CONFIG, module_misfit, rotation_misfit, stored_shape
-from tuneyard.core.base_models import Base, check_base
 from tuneyard.core.errors import ContentError
+from tuneyard.core.weights.adapter_files import CONFIG, module_misfit, rotation_misfit, stored_shape
+from tuneyard.core.weights.base_models import Base, check_base
 
 
 def check_inputs(weighted: Sequence[WeightedAdapter], base: Base | None, *, same_base: bool) -> list[str]:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.adapter_files import CONFIG
-from tuneyard.core.base_models import EMBEDDINGS, HEADS
 from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import read_object
-from tuneyard.core.time_limit import bounded
+from tuneyard.core.weights.adapter_files import CONFIG
+from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS
 
 LARGEST = sys.float_info.max  # JSON has whole numbers beyond it
 # Starts that leave the base model as it was (BA = 0, or the usual zero B).

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tuneyard.adapters.lowrank import Factor, Matrix
 from tuneyard.adapters.shards import Piece
-from tuneyard.core.weights import Array, Stored, Tensor, blocks_of, from_fp32, require_finite, to_fp32
+from tuneyard.core.weights.tensors import Array, Stored, Tensor, blocks_of, from_fp32, require_finite, to_fp32
 
 BLOCK = 1 << 18  # elements in memory at once, which fit into the second-level cache
 NEAR = 16  # fp32 units: sums that are nearer to a tie are repeated

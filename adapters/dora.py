@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tuneyard.adapters.delta import Change, Places, Product, base_blocks
 from tuneyard.adapters.lowrank import Matrix
 from tuneyard.core.errors import ContentError
-from tuneyard.core.weights import Array, Tensor
+from tuneyard.core.weights.tensors import Array, Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from tuneyard.adapters.delta import Change, Places, Product
 from tuneyard.adapters.lowrank import Factor, Matrix
 from tuneyard.adapters.store import Adapter, factors_by_expert, unwrapped
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.core.base_models import Base
 from tuneyard.core.errors import ContentError
-from tuneyard.core.weights import Array
+from tuneyard.core.weights.base_models import Base
+from tuneyard.core.weights.tensors import Array
 
 # Checkpoints may store a parameter expert by expert: the last parts of the names, in the order of their rows
 # (transformers' conversion_mapping.py; Mixtral and models like it use w1, w3, w2).

@@ -24,11 +24,11 @@ from tuneyard.adapters.provenance import MERGE, Datasets, provenance, training_d
 from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.shards import Piece, Shard, plan_shards, write_index, write_shard
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of, open_weighted, union
-from tuneyard.core.base_models import EMBEDDINGS, HEADS, INDEX, Base, open_base
 from tuneyard.core.errors import ContentError, need
 from tuneyard.core.files import read_object, write_json, write_text
-from tuneyard.core.training_run import training_inputs
-from tuneyard.core.weights import Stored, from_fp32, require_finite, to_fp32
+from tuneyard.core.training.training_run import training_inputs
+from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, INDEX, Base, open_base
+from tuneyard.core.weights.tensors import Stored, from_fp32, require_finite, to_fp32
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; a smaller rounding error in bf16 hardly changes the adapters' effect
 PROGRAM = 1_000_000_000  # bytes of the libraries and of the blocks at work

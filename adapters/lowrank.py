@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.core.weights import Array
+from tuneyard.core.weights.tensors import Array
 
 Matrix = NDArray[np.float64]
 Factor = Array | Matrix

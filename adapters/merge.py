@@ -21,11 +21,19 @@ from tuneyard.adapters.prefetch import prefetch, workers
 from tuneyard.adapters.provenance import MERGE, Datasets, base_name, provenance, training_datasets
 from tuneyard.adapters.request import DTYPES, MergeRequest
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of, open_weighted, union
-from tuneyard.core.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
-from tuneyard.core.base_models import Base, open_base
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import write_json, write_text
-from tuneyard.core.weights import SIZES, Array, Spec, from_fp32, require_finite, to_fp32, write_weights
+from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
+from tuneyard.core.weights.base_models import Base, open_base
+from tuneyard.core.weights.tensors import (
+    SIZES,
+    Array,
+    Spec,
+    from_fp32,
+    require_finite,
+    to_fp32,
+    write_weights,
+)
 
 Norms = dict[str, tuple[float, float]]
 """By module: ‖ΔW‖ (Frobenius) of the reference, and the norm of the difference of the file from it."""

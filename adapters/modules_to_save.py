@@ -11,10 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.core.adapter_files import PREFIX, full_tensor_misfit, is_enlarged_table, unwrapped_tensor
-from tuneyard.core.base_models import Base
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.weights import Array
+from tuneyard.core.weights.adapter_files import (
+    PREFIX,
+    full_tensor_misfit,
+    is_enlarged_table,
+    unwrapped_tensor,
+)
+from tuneyard.core.weights.base_models import Base
+from tuneyard.core.weights.tensors import Array
 
 
 @dataclass(frozen=True, slots=True)

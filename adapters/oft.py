@@ -15,7 +15,7 @@ from tuneyard.adapters.lowrank import Matrix
 from tuneyard.adapters.store import Adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
-from tuneyard.core.weights import Array
+from tuneyard.core.weights.tensors import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from tuneyard.adapters.export.source import ORIGIN, ExportSource, open_source
 from tuneyard.adapters.fuse import FusePlan, plan_fusing
 from tuneyard.adapters.request import FuseRequest
 from tuneyard.core.execution import Resources, WorkItem
+from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.core.files import files_of
-from tuneyard.core.ray_cluster import RayCluster
 
 
 def fuse_on_cluster(plan: FusePlan, address: str) -> list[str]:
@@ -27,8 +27,8 @@ def fuse_on_cluster(plan: FusePlan, address: str) -> list[str]:
     inputs = files_of(request.base)
     for weighted in plan.weighted:
         inputs += files_of(weighted.adapter.folder)
-    item = WorkItem(f"fuse {request.out}", _fuse, (request,), resources=Resources(memory=plan.memory))
-    lines: list[str] = _run(item, address, inputs, request.out)
+    item = WorkItem(f"fuse {request.out}", _fuse, (request,))
+    lines: list[str] = _run(item, plan.memory, address, inputs, request.out)
     return lines
 
 
@@ -40,16 +40,15 @@ def export_on_cluster(export: GgufExport, source: ExportSource, options: Mapping
     if isinstance(export, ModelExport) and export.quantiser:
         inputs.append(export.quantiser)
     arguments = (source.folder, source.base, dict(options))
-    resources = Resources(memory=export.memory)
-    item = WorkItem(f"export {options['out']}", _export, arguments, resources=resources)
-    _run(item, options["ray"], inputs, options["out"].parent)
+    item = WorkItem(f"export {options['out']}", _export, arguments)
+    _run(item, export.memory, options["ray"], inputs, options["out"].parent)
 
 
-def _run(item: WorkItem, address: str, inputs: Sequence[Path], folder: Path) -> Any:
+def _run(item: WorkItem, memory: int, address: str, inputs: Sequence[Path], folder: Path) -> Any:
     """The record of an item that a node runs. Its notes are printed here."""
     with RayCluster(address) as cluster:
         cluster.check_paths(inputs, [folder])
-        (result,) = cluster.map([item])
+        (result,) = cluster.map([item], resources=Resources(memory=memory))
     click.echo(result.output, err=True, nl=False)
     return result.record_or_raise()
 

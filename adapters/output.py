@@ -11,8 +11,6 @@ from pathlib import Path
 from tuneyard.adapters.card import CARD
 from tuneyard.adapters.provenance import MERGE, read_provenance
 from tuneyard.adapters.store import note
-from tuneyard.core.adapter_files import CONFIG
-from tuneyard.core.base_models import INDEX
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, size_words
 from tuneyard.core.files import (
     OURS,
@@ -25,6 +23,8 @@ from tuneyard.core.files import (
     recovered,
     staging,
 )
+from tuneyard.core.weights.adapter_files import CONFIG
+from tuneyard.core.weights.base_models import INDEX
 
 Check = Callable[[], Path]  # resolves the output; `RequestError` if it may not be written
 Progress = Callable[[int], object]  # called with the number of bytes done

@@ -8,9 +8,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from tuneyard.adapters.statistics import AdapterStatistics, Matrix
-from tuneyard.core.drawing import plotting, save
+from tuneyard.core.drawing.plots import plotting, save
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language import tr
+from tuneyard.core.language.translation import tr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

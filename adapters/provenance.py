@@ -11,12 +11,12 @@ from typing import Any
 
 from tuneyard.adapters.store import Adapter, open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.core.base_models import Base
-from tuneyard.core.checkout import ROOT, version
+from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.files import read_object, versions
-from tuneyard.core.schema_errors import check_file
-from tuneyard.core.training_run import training_data
+from tuneyard.core.installation.checkout import ROOT, version
+from tuneyard.core.training.training_run import training_data
+from tuneyard.core.weights.base_models import Base
 
 MERGE = "merge.json"
 Datasets = list[dict[str, Any]]

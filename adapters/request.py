@@ -9,11 +9,11 @@ from typing import Any
 
 from tuneyard.adapters.methods import Method, Parameter, methods, parameters_by_name
 from tuneyard.adapters.weighted import parse_optional_weight, parse_reference_weight
-from tuneyard.core.checkout import ROOT, bundled
 from tuneyard.core.documents import read_mapping
+from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
-from tuneyard.core.schema_errors import check_file
+from tuneyard.core.installation.checkout import ROOT, bundled
 
 DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 SCHEMA = ROOT / "recipes/merge/schema.json"

@@ -17,7 +17,7 @@ from tuneyard.adapters.provenance import read_provenance
 from tuneyard.adapters.store import WRAPPED, Adapter, factors_by_expert, unwrapped
 from tuneyard.core.documents import text_width
 from tuneyard.core.errors import show_value
-from tuneyard.core.language import tr, tr_counted
+from tuneyard.core.language.translation import tr, tr_counted
 
 BINS = 61
 REACH = 4.0  # histograms end at this many root mean squares

@@ -17,7 +17,9 @@ import click
 
 from tuneyard.adapters.config import AdapterConfig, LoraConfig, OftConfig, read_config, require_text
 from tuneyard.adapters.lowrank import Factor
-from tuneyard.core.adapter_files import (
+from tuneyard.core.errors import ContentError, RequestError, nearest
+from tuneyard.core.files import sha256
+from tuneyard.core.weights.adapter_files import (
     CONFIG,
     MAGNITUDE,
     PAIRS,
@@ -30,9 +32,7 @@ from tuneyard.core.adapter_files import (
     rotated_modules,
     saved_in_full,
 )
-from tuneyard.core.errors import ContentError, RequestError, nearest
-from tuneyard.core.files import sha256
-from tuneyard.core.weights import Array, Weights
+from tuneyard.core.weights.tensors import Array, Weights
 
 SAVES = Path("saves")
 WRAPPED = ".base_layer"  # PEFT wraps a module once for each of its bare parameters, one inside the other

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tuneyard.adapters.lowrank import WeightedFactors
 from tuneyard.adapters.store import SAVES, Adapter, open_adapter
-from tuneyard.core.adapter_files import Module
 from tuneyard.core.errors import RequestError, show_value
+from tuneyard.core.weights.adapter_files import Module
 
 
 @dataclass(frozen=True, slots=True)

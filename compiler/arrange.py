@@ -6,9 +6,8 @@ from itertools import compress
 
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
-from tuneyard.compiler.lint.spool import Spool
 from tuneyard.compiler.spec.model import PART, Split
-from tuneyard.core.splits import IN_REST, ROW_TYPE, draw_sample, draw_splits
+from tuneyard.core.datasets.splits import IN_REST, ROW_TYPE, draw_sample, draw_splits
 
 Order = Sequence[int]
 
@@ -26,15 +25,16 @@ def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dic
 
     Memory: 4 bytes a row for the result and up to 17 while it is made.
     """
-    units = numbered(seen.units.take(order)) if split.group else None
+    rows = seen.take(order)
+    units = numbered(rows.column("units")) if split.group else None
     if split.by_hash:
-        keys_of_rows = seen.stable.take(order)
+        keys_of_rows = rows.column("stable")
         keys = keys_of_rows if units is None else _firsts(keys_of_rows, units)
         homes = _homes_by_hash(split.shares, keys)
     else:
         if split.seed is not None:
             seed = split.seed
-        homes = _drawn(split, seen, order, units, seed)
+        homes = _drawn(split, rows, units, seed)
     homes_of_rows = homes if units is None else map(homes.__getitem__, units)
     rows_of_split = [array(ROW_TYPE) for _ in (PART, *split.shares)]
     for row, home in zip(order, homes_of_rows, strict=True):
@@ -42,7 +42,7 @@ def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dic
     return dict(zip((PART, *split.shares), rows_of_split, strict=True))
 
 
-def _firsts(values: Spool, units: Spool) -> "array[int]":
+def _firsts(values: "array[int]", units: "array[int]") -> "array[int]":
     """Take the value of each unit's first row; units are numbered as they first come."""
     firsts = array(values.typecode)
     for value, unit in zip(values, units, strict=True):
@@ -66,14 +66,15 @@ def _homes_by_hash(shares: Mapping[str, float], keys: Iterable[int]) -> "array[i
     return homes
 
 
-def _drawn(split: Split, seen: Fingerprints, order: Order, units: Spool | None, seed: int) -> "array[int]":
+def _drawn(split: Split, rows: Fingerprints, units: "array[int] | None", seed: int) -> "array[int]":
     """Draw units for each split: exact shares of rows, in each class if the split is stratified."""
     classes: array[int] | None = None
     if split.stratify:
-        codes = seen.classes.rows.take(order)
-        classes = codes.whole() if units is None else _firsts(codes, units)
+        classes = rows.column("classes")
+        if units is not None:
+            classes = _firsts(classes, units)
     if units is None:
-        return draw_splits(array("B", [1]) * len(order), classes, split.shares, seed)
+        return draw_splits(array("B", [1]) * rows.rows, classes, split.shares, seed)
     sizes = array(ROW_TYPE)
     for unit in units:
         if unit == len(sizes):

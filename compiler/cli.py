@@ -1,6 +1,5 @@
 """The commands of the compiler: compile, check, list, show, diff, stats, verify, init, remove."""
 
-import contextlib
 import json
 import re
 import shlex
@@ -14,13 +13,13 @@ import click
 
 from tuneyard.compiler.request import SEED, CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
-from tuneyard.core.cli import examples
+from tuneyard.core.cli.main import examples
+from tuneyard.core.cli.next_step import TuneyardCommand, is_quiet, next_step, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
 from tuneyard.core.errors import CLI, ContentError, RequestError, counted, one_line, resumed_by, summarise
-from tuneyard.core.execution_options import execution_options, executor_of
-from tuneyard.core.language import explanation_option, lang_option
-from tuneyard.core.next_step import TuneyardCommand, is_quiet, next_step, same_options
-from tuneyard.core.packages import after_setup
+from tuneyard.core.execution.options import execution_options, workers_option
+from tuneyard.core.installation.packages import after_setup
+from tuneyard.core.language.translation import explanation_option, lang_option
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]
@@ -272,7 +271,7 @@ def list_command(out: Path) -> None:
     specs = [load_spec(name) for name in known_specs()]
     width = max(len(spec.name) for spec in specs)
     lines = ["specs", *(f"  {spec.name:{width}}  {spec.about}" for spec in specs)]
-    datasets = [*dataset_lines(Registry.settled(out, restore=False))] or [wrong_folder(out) or "none"]
+    datasets = [*dataset_lines(Registry.settled(out))] or [wrong_folder(out) or "none"]
     lines += [f"datasets in {out}", *(f"  {line}" for line in datasets)]
     click.echo("\n".join(lines))
     next_step("", ["tuneyard", "data", "compile", "demo_rte", *same_options("--dataset-dir")])
@@ -438,8 +437,7 @@ def remove_command(name: str, out: Path) -> None:
     from tuneyard.compiler.publish.registry import Registry
 
     registry = Registry(out)
-    for line in registry.settle():
-        click.echo(line, err=True)
+    registry.settle()
     click.echo(f"removed {name}: {', '.join(registry.remove(name))}")
     next_step(None, ["tuneyard", "data", "list", *same_options("--dataset-dir")])
 
@@ -457,7 +455,7 @@ def remove_command(name: str, out: Path) -> None:
 @_REGISTRY
 @_ALL
 @_JSON
-@execution_options
+@workers_option
 @explanation_option
 def verify_command(
     name: str,
@@ -466,18 +464,16 @@ def verify_command(
     every: bool,
     as_json: bool,
     workers: int | None,
-    ray: str | None,
     **options: Any,
 ) -> None:
     """Load a dataset with LLaMA-Factory's own loader and audit the loss tokens of each example.
 
-    Several processes audit 4 MB or more. With --ray each node of a cluster loads the dataset itself.
+    Several processes audit 4 MB or more.
     """
     from tuneyard.compiler.verify import report
     from tuneyard.compiler.verify.bundled_recipe import new_recipe_words, recipe_words
     from tuneyard.compiler.verify.dataset import (
         datasets_of,
-        files_of_audit,
         read_settings,
         require_tokenizer,
         verify,
@@ -491,18 +487,13 @@ def verify_command(
     failed: list[str] = []
     not_checked: list[str] = []
     datasets = datasets_of(name, out)
-    with contextlib.ExitStack() as stack:
-        cluster = None
-        if ray is not None:
-            cluster = stack.enter_context(executor_of(None, ray))
-            cluster.check_paths(files_of_audit(datasets, out, settings))
-        for dataset in datasets:
-            verdict = verify(dataset, out, settings, recipe_file, datasets, workers=workers, cluster=cluster)
-            _print(as_json, partial(report.as_json, verdict), report.lines(verdict, every))
-            if verdict.failed:
-                errors = sum(count for code, count in verdict.counts.items() if code.startswith("E"))
-                failed.append(f"{dataset} has {counted(errors, 'problem')}")
-            not_checked += verdict.not_checked
+    for dataset in datasets:
+        verdict = verify(dataset, out, settings, recipe_file, datasets, workers=workers)
+        _print(as_json, partial(report.as_json, verdict), report.lines(verdict, every))
+        if verdict.failed:
+            errors = sum(count for code, count in verdict.counts.items() if code.startswith("E"))
+            failed.append(f"{dataset} has {counted(errors, 'problem')}")
+        not_checked += verdict.not_checked
     if failed:
         raise ContentError(f"{', '.join(failed)}. Fix them before training")
     if model is not None and not_checked:

@@ -1,10 +1,8 @@
 """The problems of one compile: every one counted, the first thousand kept, bad rows in rejected.jsonl."""
 
 import json
-import re
-import shutil
 from collections import Counter
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import islice, starmap
@@ -14,9 +12,10 @@ from typing import Self
 
 import orjson
 
+from tuneyard.compiler.rows import Place
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import named
-from tuneyard.core.problem_codes import guide
 
 KEPT = 1000
 PLACES = 3
@@ -42,18 +41,15 @@ WARNINGS = {  # docs/problems.md tells of every code
     "W221": "a folder of .txt files, each line of which is a row",
     "W222": "labels far out of balance",
 }
-_LINE = re.compile(r"(.*)(?::| row )(\d+)(?: (?:record|key) .*)?", re.DOTALL)
 
 
 @dataclass(slots=True)
 class Problems:
-    """Collects errors (E…) and warnings (W…) with their places while counting goes on.
+    """Collects errors (E…) and warnings (W…) with their places: those of one source file, then of a compile.
 
     - `limit`: the most errors and the most warnings that are kept as text; None: all.
     - `notes`: lines for people on layouts and columns.
     - `rejected`: the file of bad rows, or None if bad rows end the compile.
-    - `stopped_before`: problems of rows before these have stopped the compile.
-    - `bad_files`: how often the rest of a file could not be used.
     """
 
     limit: int | None = KEPT
@@ -63,19 +59,18 @@ class Problems:
     counts: Counter[str] = field(default_factory=Counter)
     bad_rows: int = 0
     fatal: bool = False
-    stopped_before: bool = False
-    bad_files: int = 0
     _errors: list[Problem] = field(default_factory=list)
-    _fresh: list[tuple[Sequence[Problem], object]] = field(default_factory=list)
+    _batch: list[tuple[Sequence[Problem], object]] = field(default_factory=list)
     _undecoded: Counter[str] = field(default_factory=Counter)
 
     @property
     def errors(self) -> list[Problem]:
-        """The errors that are kept and settled, in the order of their lines."""
+        """The errors that are kept, in the order of their lines."""
+        self.end_batch()
         errors = []
         for problem in self._errors:
             if problem.code == "E001":  # one stands for all rows of the file
-                others = self._undecoded[_where(problem)[0]] - 1
+                others = self._undecoded[_file_of(problem)] - 1
                 if others > 0:
                     rows = "is 1 more row" if others == 1 else f"are {others:,} more rows"
                     problem = replace(problem, message=f"{problem.message}; so {rows} of this file")
@@ -84,16 +79,39 @@ class Problems:
 
     def bad_row(self, problems: Sequence[Problem], row: object) -> None:
         """Record one source row that cannot be used, with all its problems."""
-        self.bad_rows += 1
-        self.counts.update(problem.code for problem in problems)
-        self._fresh.append((problems, row))
+        self._batch.append((problems, row))
 
     def bad_file(self, problem: Problem) -> None:
         """Record a file whose rest cannot be read: the compile fails even with `--on-error reject`."""
         self.fatal = True
-        self.bad_files += 1
-        self.counts[problem.code] += 1
-        self._fresh.append(([problem], _NO_ROW))
+        self._batch.append(([problem], _NO_ROW))
+
+    def end_batch(self, last: Place | None = None) -> None:
+        """Count the bad rows of a batch in the order of their lines, without those after the row `last`."""
+        if not self._batch:
+            return
+        batch = sorted(self._batch, key=lambda entry: _number(entry[0][0]))
+        if last is not None:
+            batch = [entry for entry in batch if _number(entry[0][0]) <= last.number]
+        self._batch = []
+        for problems, _ in batch:
+            self._keep(problems)
+        bad_rows = [(problems, row) for problems, row in batch if row is not _NO_ROW]
+        self.bad_rows += len(bad_rows)
+        if self.rejected and bad_rows:
+            with named(self.rejected), self.rejected.open("ab") as rejected:
+                rejected.writelines(starmap(_rejected_line, bad_rows))
+
+    def _keep(self, problems: Sequence[Problem]) -> None:
+        """Count the problems of a row, and keep them while there is room."""
+        self.counts.update(problem.code for problem in problems)
+        if problems[0].code == "E001" and self.limit is not None:  # one row of the file is enough
+            file = _file_of(problems[0])
+            self._undecoded[file] += 1
+            if self._undecoded[file] > 1:
+                return
+        room = None if self.limit is None else max(self.limit - len(self._errors), 0)
+        self._errors += problems[:room]
 
     def lead(self, problems: Sequence[Problem]) -> None:
         """Record errors of whole columns or inputs before errors of rows, which they explain."""
@@ -101,76 +119,14 @@ class Problems:
         self.counts.update(problem.code for problem in problems)
         self._errors[:0] = problems
 
-    def settle(self) -> None:
-        """Sort the new problems by line and write down bad rows, after each block of rows and each file."""
-        fresh = sorted(self._fresh, key=lambda entry: _where(entry[0][0])[1])
-        self._fresh = []
-        for problems, _ in fresh:
-            if problems[0].code == "E001" and self.limit is not None:  # one row of the file is enough
-                file, _ = _where(problems[0])
-                self._undecoded[file] += 1
-                if self._undecoded[file] > 1:
-                    continue
-            room = len(problems)
-            if self.limit is not None:
-                room = max(self.limit - len(self._errors), 0)
-            self._errors.extend(problems[:room])
-        rows = [(problems, row) for problems, row in fresh if row is not _NO_ROW]
-        if self.rejected and rows:
-            with named(self.rejected), self.rejected.open("ab") as rejected:
-                rejected.writelines(starmap(_rejected_line, rows))
-
-    def unsettled_rows(self) -> list[str]:
-        """The places of the bad rows since the problems were settled last."""
-        return [problems[0].place for problems, row in self._fresh if row is not _NO_ROW]
-
-    def take_back(self, places: Container[str]) -> None:
-        """Forget bad rows that are not settled: they are beyond the rows that are to be read."""
-        fresh = []
-        for problems, row in self._fresh:
-            if row is _NO_ROW or problems[0].place not in places:
-                fresh.append((problems, row))
-            else:
-                self.bad_rows -= 1
-                self.counts.subtract(problem.code for problem in problems)
-        self._fresh = fresh
-        self.counts += Counter()  # drops the codes that are left without a problem
-
-    def join(self, other: "Problems") -> None:
-        """Add the problems of the rows that come next, which another process may have found."""
+    def add(self, other: "Problems") -> None:
+        """Add the problems of the next file."""
         self.counts.update(other.counts)
         self.bad_rows += other.bad_rows
-        self.bad_files += other.bad_files
         self.fatal = self.fatal or other.fatal
         self.notes += other.notes
-        errors = other._errors
-        for file in self._undecoded:
-            if other._undecoded[file]:
-                errors = [problem for problem in errors if not _undecoded_in(problem, file)]
-        self._undecoded.update(other._undecoded)
-        self._errors += errors[: self._room(self._errors)]
-        self.warnings += other.warnings[: self._room(self.warnings)]
-        if other.rejected and other.rejected.exists():
-            self._append_rejected(other.rejected)
-
-    def without(self, codes: Collection[str]) -> "Problems | None":
-        """These problems without the warnings of some codes. None if not all warnings were kept as text."""
-        if self.count("W") > len(self.warnings):
-            return None
-        counts = {code: count for code, count in self.counts.items() if code not in codes}
-        warnings = [problem for problem in self.warnings if problem.code not in codes]
-        return replace(self, counts=Counter(counts), warnings=warnings)
-
-    def _room(self, kept: list[Problem]) -> int | None:
-        return None if self.limit is None else max(self.limit - len(kept), 0)
-
-    def _append_rejected(self, part: Path) -> None:
-        """Move the rejected rows of a file to the end of this one's."""
-        if self.rejected is None:
-            raise ValueError(f"{part}: rejected rows, where none are written down")
-        with named(self.rejected), part.open("rb") as source, self.rejected.open("ab") as target:
-            shutil.copyfileobj(source, target)
-        part.unlink()
+        for mine, others in ((self._errors, other.errors), (self.warnings, other.warnings)):
+            mine += others if self.limit is None else others[: max(self.limit - len(mine), 0)]
 
     def warn(self, problem: Problem) -> None:
         """Record a warning, which stops nothing without `--strict`."""
@@ -187,6 +143,12 @@ class Problems:
             room = max(self.limit - len(self.warnings), 0)
         self.warnings.extend(Problem(code, place, message) for place, message in islice(warnings, room))
 
+    def sort_warnings(self) -> None:
+        """Sort the warnings by file and line, once all of them are here."""
+        files = dict.fromkeys(_file_of(problem) for problem in [*self._errors, *self.warnings])
+        order = {file: number for number, file in enumerate(files)}
+        self.warnings.sort(key=lambda problem: (order[_file_of(problem)], _number(problem)))
+
     def first(self) -> list[dict[str, str]]:
         """The first thousand errors and the first thousand warnings, for the manifest."""
         return [asdict(problem) for problem in [*self.errors[:KEPT], *self.warnings[:KEPT]]]
@@ -200,12 +162,8 @@ class Problems:
         return cls(warnings=warnings, notes=notes, counts=Counter(counts), _errors=errors)
 
     def listed(self) -> list[Problem]:
-        """The kept errors and then the kept warnings, both by file and line."""
-        errors = self.errors
-        files = dict.fromkeys(_where(problem)[0] for problem in [*errors, *self.warnings])
-        order = {file: number for number, file in enumerate(files)}
-        warnings = sorted(self.warnings, key=lambda p: (order[_where(p)[0]], _where(p)[1]))
-        return [*errors, *warnings]
+        """The kept errors and then the kept warnings."""
+        return [*self.errors, *self.warnings]
 
     def count(self, kind: str) -> int:
         """The number of problems of a kind: "E" errors, "W" warnings."""
@@ -231,10 +189,8 @@ class Problems:
 
     @property
     def stopped(self) -> bool:
-        """True if the compile will publish nothing, so that it only goes on checking."""
-        if self.stopped_before or self.fatal:
-            return True
-        return self.bad_rows > 0 and self.rejected is None
+        """True if the compile will publish nothing."""
+        return self.fatal or (self.bad_rows > 0 and self.rejected is None)
 
 
 @lru_cache(1000)  # the same names often stand in every bad row
@@ -254,17 +210,14 @@ def some_of(names: tuple[str, ...], expected: tuple[str, ...]) -> str:
 _NO_ROW = object()
 
 
-def _where(problem: Problem) -> tuple[str, float]:
-    """The file of a problem's place, and the line or row in it. A place without a line comes last."""
-    place = _LINE.fullmatch(problem.place)
-    if place is None:
-        return problem.place, inf
-    return place[1], int(place[2])
+def _file_of(problem: Problem) -> str:
+    """The file of a problem's place."""
+    return problem.place.file if isinstance(problem.place, Place) else problem.place
 
 
-def _undecoded_in(problem: Problem, file: str) -> bool:
-    """True for the problem of a row of this file that is not UTF-8."""
-    return problem.code == "E001" and _where(problem)[0] == file
+def _number(problem: Problem) -> tuple[float, float]:
+    """The line of a problem's place and the item in it. What is true of a whole file comes last."""
+    return problem.place.number if isinstance(problem.place, Place) else (inf, 0)
 
 
 def _rejected_line(problems: Sequence[Problem], row: object) -> bytes:

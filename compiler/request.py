@@ -14,9 +14,9 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.spec.file import PACKAGE
 from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
+from tuneyard.core.datasets.manifest import CompiledFile
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.files import versions
-from tuneyard.core.manifest import CompiledFile
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow", "zstandard")
@@ -55,7 +55,6 @@ class CompileRequest:
             "duplicates": self.duplicates,
             "on_error": "reject" if self.reject else "fail",
             "sources": sources,
-            "tokenizers": [output.pieces.identity() for output in spec.outputs if output.pieces],
             "compiler": own_hash(),
             "versions": {"python": sys.version.split()[0], **versions(*PACKAGES)},
         }
@@ -94,16 +93,15 @@ class Counts:
             dropped=dict(Counter(self.dropped) + Counter(other.dropped)),
         )
 
-    def balance(self, name: str) -> None:
-        """`ContentError` unless every row is counted once. Each count comes from another part of the code."""
-        dropped = sum(self.dropped.values())
-        total = self.kept + dropped + self.rejected + self.not_sampled
-        if self.read != total:
-            raise ContentError(
-                f"{name}: internal error: read {self.read}, but kept {self.kept} + dropped {dropped} "
-                f"+ rejected {self.rejected} + not sampled {self.not_sampled} = {total}: nothing was "
-                "published; please report this"
-            )
+    def balance(self, name: str, records_of_outputs: Mapping[str, int]) -> None:
+        """`ContentError` unless each output has every row that was read and neither dropped nor rejected."""
+        others = sum(self.dropped.values()) + self.rejected + self.not_sampled
+        for output, records in records_of_outputs.items():
+            if self.read != records + others:
+                raise ContentError(
+                    f"{name}: internal error: read {self.read}, but {output} has {records}, and {others} are "
+                    "dropped, rejected or not sampled: nothing was published; please report this"
+                )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -165,7 +163,7 @@ class CompileReport(Counts):
         files, datasets = [], []
         for split in spec.splits:
             for output in spec.outputs:
-                file_name = output.published_name(split)
+                file_name = output.file.format(split=split)
                 dataset = output.dataset.format(split=split) if output.dataset else ""
                 if (dataset or file_name) not in self.datasets:
                     continue
@@ -194,7 +192,7 @@ class CompileReport(Counts):
             "counts": dict(sorted(self.problems.counts.items())),
             "fit": self.fit,
             "notes": self.problems.notes,
-            "not_used": self.unused.counts(),
-            "ignored": self.unused.ignored_counts(),
+            "not_used": dict(self.unused.rows),
+            "ignored": dict(self.unused.ignored),
             "problems": [asdict(problem) for problem in self.problems.listed()],
         }

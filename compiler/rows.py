@@ -6,11 +6,61 @@ values are text cells (csv, tsv), so that "7" may mean 7.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from operator import itemgetter
+from typing import NamedTuple, Self
 
 from tuneyard.core.datasets import filled
 
-Line = int | str
+
+class InDocument(NamedTuple):
+    """The line of a row that needs more than its line to be found: `12 rows[3]`, `1 record 7`.
+
+    `item` is the number of the row in its list.
+    """
+
+    line: int
+    item: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.line} {self.text}"
+
+
+Line = int | str | InDocument
+"""The line or the number of a row in its file. A reader of a package may also give a text."""
+
+
+class Place(str):
+    """The place of a row as people read it (`file:12`), with the parts by which problems are sorted.
+
+    - `file`: the path in messages. `number`: the line and the item in it.
+    """
+
+    __slots__ = ("file", "line", "number", "prefix")
+
+    def __new__(cls, prefix: str, line: Line) -> Self:
+        """A place is `prefix` and `line`, one after the other."""
+        place = super().__new__(cls, f"{prefix}{line}")
+        place.prefix, place.line = prefix, line
+        place.file = prefix.removesuffix(":").removesuffix(" row ")
+        place.number = (inf, 0.0)
+        if isinstance(line, int):
+            place.number = (line, 0)
+        elif isinstance(line, InDocument):
+            place.number = (line.line, line.item)
+        return place
+
+    prefix: str
+    line: Line
+    file: str
+    number: tuple[float, float]
+
+    def __getnewargs__(self) -> tuple[str, Line]:  # type: ignore[override]  # str's own has the text alone
+        return self.prefix, self.line
+
+    def __deepcopy__(self, _memo: object) -> Self:  # `dataclasses.asdict` copies the place of each problem
+        return self
 
 
 class _Missing:
@@ -30,9 +80,9 @@ class _Addressed:
     prefix: str
     lines: Sequence[Line]
 
-    def place(self, number: int) -> str:
+    def place(self, number: int) -> Place:
         """The address of a row, `file:line`."""
-        return f"{self.prefix}{self.lines[number]}"
+        return Place(self.prefix, self.lines[number])
 
 
 @dataclass(slots=True)

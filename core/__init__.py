@@ -17,7 +17,7 @@ if sys.version_info < (3, 11):  # noqa: UP036  # an older Python gets a message,
     )
     sys.exit(2)
 
-from tuneyard.core.checkout import version as version
-from tuneyard.core.packages import require_core
+from tuneyard.core.installation.checkout import version as version
+from tuneyard.core.installation.packages import require_core
 
 require_core()

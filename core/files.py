@@ -235,7 +235,7 @@ def hub_problem(error: Exception) -> str:
     return f"no connection ({type(error.__cause__ or error).__name__})"
 
 
-def sha256(path: Path, moved: Callable[[int], None] | None = None) -> str:
+def sha256(path: Path, moved: Callable[[int], object] | None = None) -> str:
     """SHA-256 of a file's bytes as hex. `moved` gets the number of bytes read, for a progress bar.
 
     Of a folder it is the hash of its files in the order of their names, as if they were one file.

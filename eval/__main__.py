@@ -11,10 +11,10 @@ from typing import Literal
 
 import click
 
-from tuneyard.core.cli import LazyGroup, examples
+from tuneyard.core.cli.main import LazyGroup, examples
 from tuneyard.core.errors import CLI, run_command
-from tuneyard.core.plugins import load
-from tuneyard.core.warn import warn
+from tuneyard.core.errors.warn import warn
+from tuneyard.core.installation.plugins import load
 
 GROUP: Literal["tuneyard.scoring_commands"] = "tuneyard.scoring_commands"
 FOLDER = Path(__file__).parent

@@ -13,11 +13,11 @@ from typing import Any
 
 import click
 
-from tuneyard.core.cli import cli_command
+from tuneyard.core.cli.main import cli_command
+from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import CLI, RequestError, counted, run_command
 from tuneyard.core.files import atomic, require, write_json, write_text
-from tuneyard.core.next_step import next_step, same_options
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import click
 
-from tuneyard.core.cli import cli_command
+from tuneyard.core.cli.main import cli_command
 from tuneyard.core.errors import RequestError, TuneyardError, for_terminal, run_command, show_value
 from tuneyard.core.prompt import Encode, Message
 from tuneyard.eval.backends.connection import TIMEOUT, Connection

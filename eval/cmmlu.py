@@ -15,7 +15,7 @@ import click
 
 from tuneyard.core.errors import RequestError, counted, run_command
 from tuneyard.core.files import read_object, write_json, write_text
-from tuneyard.core.number_format import Table, grid, interval, percent
+from tuneyard.core.language.number_format import Table, grid, interval, percent
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.cmmlu import (
     HUB_ID,

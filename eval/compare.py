@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuneyard.core.cli import cli_command
-from tuneyard.core.drawing import check_replaceable
+from tuneyard.core.cli.main import cli_command
+from tuneyard.core.cli.next_step import is_quiet, next_step
+from tuneyard.core.drawing.plots import check_replaceable
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import json_text, write_bytes
-from tuneyard.core.language import lang_option, listed, tr
-from tuneyard.core.next_step import is_quiet, next_step
+from tuneyard.core.language.translation import lang_option, listed, tr
 from tuneyard.eval.read.results import (
     CHANGED,
     PAGE,
@@ -34,7 +34,7 @@ from tuneyard.eval.read.results import (
 )
 
 if TYPE_CHECKING:
-    from tuneyard.core.number_format import Table
+    from tuneyard.core.language.number_format import Table
     from tuneyard.eval.judge.ask import ComparedRuns
     from tuneyard.eval.judge.question import Question
 

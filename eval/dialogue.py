@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from tuneyard.core.errors import ContentError, counted, run_command
-from tuneyard.core.han import HAN
+from tuneyard.core.language.han import HAN
 from tuneyard.core.prompt import Conversation
 from tuneyard.eval.backends.scorers import Fields, Generator, Messages, Scorer, TooLong
 from tuneyard.eval.backends.server import Server

@@ -11,7 +11,7 @@ from typing import Any
 
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import RequestError, run_command
-from tuneyard.core.supervision import SupervisedText, Turns, supervise
+from tuneyard.core.prompt.supervision import SupervisedText, Turns, supervise
 from tuneyard.eval.backends.likelihood import reading_answers
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.pairs import read_preferences

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from tuneyard.core.errors import ContentError, RequestError, run_command
-from tuneyard.core.training_run import model_sha256
+from tuneyard.core.training.training_run import model_sha256
 from tuneyard.eval.backends.load import find_model, loading
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset

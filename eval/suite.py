@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from tuneyard.core.checkout import bundled
-from tuneyard.core.cli import cli_command
+from tuneyard.core.cli.main import cli_command
+from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import (
     ContentError,
@@ -25,9 +25,9 @@ from tuneyard.core.errors import (
 )
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, read_object, write_json, write_text
-from tuneyard.core.language import lang_option, tr
-from tuneyard.core.next_step import next_step, same_options
-from tuneyard.core.number_format import NONE, Table, grid, interval, percent
+from tuneyard.core.installation.checkout import bundled
+from tuneyard.core.language.number_format import NONE, Table, grid, interval, percent
+from tuneyard.core.language.translation import lang_option, tr
 from tuneyard.eval import compare
 from tuneyard.eval.__main__ import cli as eval_commands
 from tuneyard.eval.judge.questions.against_base import AgainstBase

@@ -15,14 +15,14 @@ from typing import Any
 import click
 
 from tuneyard.adapters.weighted import parse_weight
-from tuneyard.core.cli import cli_command, command_line
+from tuneyard.core.cli.main import cli_command, command_line
+from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import RequestError, resumed_by, run_command
+from tuneyard.core.errors.warn import warn
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import write_json, write_text
-from tuneyard.core.language import lang_option, tr, tr_counted
-from tuneyard.core.next_step import next_step
-from tuneyard.core.reader_language import ENGLISH, in_language
-from tuneyard.core.warn import warn
+from tuneyard.core.language.reader_language import ENGLISH, in_language
+from tuneyard.core.language.translation import lang_option, tr, tr_counted
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.judge.ask import ComparedRuns, compare_runs
 from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, AgainstBase

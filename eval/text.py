@@ -13,9 +13,9 @@ import click
 
 from tuneyard.core.errors import ContentError, RequestError, need, run_command
 from tuneyard.core.files import write_json
-from tuneyard.core.language import lang_option, tr, tr_counted
-from tuneyard.core.supervision import SupervisedText, supervise, supervise_text
-from tuneyard.core.token_losses import TokenLosses
+from tuneyard.core.language.translation import lang_option, tr, tr_counted
+from tuneyard.core.prompt.supervision import SupervisedText, supervise, supervise_text
+from tuneyard.core.prompt.token_losses import TokenLosses
 from tuneyard.eval.backends.likelihood import reading_losses
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset

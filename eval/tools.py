@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tuneyard.core.calls import WrongValueError, calls_of
 from tuneyard.core.errors import ContentError, run_command
+from tuneyard.core.errors.warn import warn
 from tuneyard.core.prompt import Conversation, Message
 from tuneyard.core.records import ANSWERS
-from tuneyard.core.warn import warn
+from tuneyard.core.records.calls import WrongValueError, calls_of
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset
 from tuneyard.eval.datasets.prompts import other_prompt

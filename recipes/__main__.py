@@ -2,7 +2,7 @@
 
 import click
 
-from tuneyard.core.cli import examples
+from tuneyard.core.cli.main import examples
 from tuneyard.core.errors import CLI, run_command
 from tuneyard.recipes import base, best, check, plan, train
 from tuneyard.recipes.new import command as new

@@ -6,8 +6,8 @@ Each rule reads the answer of recipes/inspection.py (codes: docs/recipes.md).
 from collections.abc import Iterator
 from typing import Any
 
-from tuneyard.core.answers import MESSAGES, code_for
 from tuneyard.core.errors import Problem
+from tuneyard.core.records.answers import MESSAGES, code_for
 from tuneyard.recipes.data import NamedDataset, dataset_dir, locate
 from tuneyard.recipes.recipe import Recipe
 
@@ -35,7 +35,7 @@ def problems_of_answer(recipe: Recipe, answer: Answer, datasets: list[NamedDatas
 
 
 def template_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
-    """Report the problems that core/template_fit.py found."""
+    """Report the problems that core/prompt/template_fit.py found."""
     for finding in answer.get("tokens", {}).get("template", ()):
         yield recipe.problem(finding["code"], "template", finding["message"], finding["hint"])
 

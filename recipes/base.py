@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuneyard.core.cli import cli_command
+from tuneyard.core.cli.main import cli_command
+from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import publish, read_object, recovered, staging, versions, write_json, write_text
-from tuneyard.core.next_step import next_step
-from tuneyard.core.packages import installer
+from tuneyard.core.installation.packages import installer
 from tuneyard.recipes.hardware import cpu_computes_bf16, find_gpus
 
 if TYPE_CHECKING:

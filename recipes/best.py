@@ -13,16 +13,16 @@ from typing import Any
 
 import click
 
-from tuneyard.core.adapter_files import CONFIG as ADAPTER_CONFIG
-from tuneyard.core.cli import cli_command
-from tuneyard.core.drawing import picture, plotting
+from tuneyard.core.cli.main import cli_command
+from tuneyard.core.cli.next_step import next_step
+from tuneyard.core.documents.schema_errors import is_number
+from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, counted, nearest
 from tuneyard.core.files import read_object, require
-from tuneyard.core.language import lang_option, tr, tr_counted
-from tuneyard.core.metrics import ACCURACY, Metric, direction, metric_of
-from tuneyard.core.next_step import next_step
-from tuneyard.core.reader_language import ENGLISH, in_language
-from tuneyard.core.schema_errors import is_number
+from tuneyard.core.language.reader_language import ENGLISH, in_language
+from tuneyard.core.language.translation import lang_option, tr, tr_counted
+from tuneyard.core.training.metrics import ACCURACY, Metric, direction, metric_of
+from tuneyard.core.weights.adapter_files import CONFIG as ADAPTER_CONFIG
 from tuneyard.recipes.judging import BASE, PLAIN, RESULTS, VERDICT, Judgement, judge, scored_folders
 from tuneyard.recipes.output_dir import CHECKPOINT, checkpoints, find_flaw
 

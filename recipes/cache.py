@@ -13,18 +13,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.checkout import ROOT
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object, sha256, versions, write_text
+from tuneyard.core.installation.checkout import ROOT
 
 CODE = (
     Path(__file__).with_name("data.py"),
     Path(__file__).with_name("inspection.py"),
     Path(__file__).with_name("layout.py"),
     Path(__file__).with_name("rows.py"),
-    ROOT / "core/llamafactory.py",
-    ROOT / "core/template_fit.py",
-    ROOT / "core/answers.py",
+    ROOT / "core/training/llamafactory.py",
+    ROOT / "core/prompt/template_fit.py",
+    ROOT / "core/records/answers.py",
 )
 """Answers of an older version of these files are not used again."""
 MODEL_WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx"}

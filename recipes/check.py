@@ -17,7 +17,9 @@ from typing import NoReturn
 
 import click
 
-from tuneyard.core.cli import cli_command
+from tuneyard.core.cli.main import cli_command
+from tuneyard.core.cli.next_step import next_step, same_options
+from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import (
     SHOWN,
     ContentError,
@@ -28,12 +30,10 @@ from tuneyard.core.errors import (
     counted,
     size_words,
 )
+from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import existing
-from tuneyard.core.language import explanation_option
-from tuneyard.core.next_step import next_step, same_options
-from tuneyard.core.problem_codes import guide
-from tuneyard.core.schema_errors import is_number
-from tuneyard.core.training_run import STARTED, TRAINING
+from tuneyard.core.language.translation import explanation_option
+from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.answer_rules import packs, problems_of_answer
 from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
 from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, read_datasets

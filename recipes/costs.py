@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from tuneyard.core.errors import Problem, RequestError, counted
 from tuneyard.core.files import existing
-from tuneyard.core.training_stage import TRAINING_STAGES, TrainingStage
+from tuneyard.core.training.training_stage import TRAINING_STAGES, TrainingStage
 from tuneyard.recipes.hardware import GpuModel
 from tuneyard.recipes.recipe import Recipe
 

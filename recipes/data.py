@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.checkout import ROOT
 from tuneyard.core.datasets import (
     HELD_OUT,
     PARTS,
@@ -24,11 +23,12 @@ from tuneyard.core.datasets import (
     read_records,
     read_registry,
 )
+from tuneyard.core.datasets.manifest import manifest_beside
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
 from tuneyard.core.files import hub_problem, no_folder, sha256
-from tuneyard.core.manifest import manifest_beside
+from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.records import strings
-from tuneyard.core.training_stage import MARKED, rows_of, stage_fits, stage_problem
+from tuneyard.core.training.training_stage import MARKED, rows_of, stage_fits, stage_problem
 from tuneyard.recipes.cache import remembered
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rows import COUNTED

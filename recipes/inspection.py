@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.files import files_of, sha256
-from tuneyard.core.llamafactory import Launch, RecipeData, read_arguments, replaced
+from tuneyard.core.prompt.template_fit import with_fitted_template
 from tuneyard.core.records import PLACEHOLDERS
-from tuneyard.core.template_fit import with_fitted_template
+from tuneyard.core.training.llamafactory import Launch, RecipeData, read_arguments, replaced
+from tuneyard.core.training.trained_rows import UntrainableEpochError
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.layout import tower_facts, trained_facts
 from tuneyard.recipes.new.template import TemplateChoice, fitting_templates
-from tuneyard.recipes.rows import UntrainableEpochError, epoch, expected_errors, look, words
+from tuneyard.recipes.rows import epoch, expected_errors, look, words
 from tuneyard.recipes.token_weights import read_weights, token_spans
 
 # Settings that only the training machine can judge; recipes/rules.py does.

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.checkout import python_path
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object
-from tuneyard.core.reader_language import ENGLISH, current
+from tuneyard.core.installation.checkout import python_path
+from tuneyard.core.language.reader_language import ENGLISH, current
 
 BASE = "base"
 RESULTS = "results.json"

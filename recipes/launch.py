@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.core.checkout import python_path
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.packages import set_up_command
-from tuneyard.core.processes import GRACE, end_processes, end_with
+from tuneyard.core.execution.processes import GRACE, end_processes, end_with, leave_on_sigterm
+from tuneyard.core.installation.checkout import python_path
+from tuneyard.core.installation.packages import set_up_command
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -176,6 +176,7 @@ def supervise(parent: int, command: list[str]) -> int:
     """Run a command for the process `parent` to its end; return its exit code, negative for a signal."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_SUBREAPER, 1)
+    leave_on_sigterm()
     end_with(parent)
     try:
         return subprocess.Popen(command, close_fds=False).wait()  # the output_dir's lock is handed on

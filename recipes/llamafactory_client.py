@@ -15,8 +15,8 @@ from typing import Any, Self
 import click
 
 from tuneyard.core.errors import ContentError, TuneyardError, need
+from tuneyard.core.execution.processes import end_processes
 from tuneyard.core.files import files_of, sha256
-from tuneyard.core.processes import end_processes
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.data import dataset_dir, locate

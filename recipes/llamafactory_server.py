@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.llamafactory import Launch
+from tuneyard.core.training.llamafactory import Launch
 from tuneyard.recipes.inspection import inspect, measure, preview
 
 Request = dict[str, Any]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import versions
-from tuneyard.core.packages import install_command
-from tuneyard.core.training_stage import PREFERENCE_STAGES, TRAINING_STAGES
+from tuneyard.core.installation.packages import install_command
+from tuneyard.core.training.training_stage import PREFERENCE_STAGES, TRAINING_STAGES
 from tuneyard.recipes.recipe import Recipe
 
 FAR = 10

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import click
 
-from tuneyard.core.checkout import version
-from tuneyard.core.errors import ContentError, show_value
-from tuneyard.core.execution import HeldError
+from tuneyard.core.datasets.manifest import MANIFEST
+from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import make_folder, opened, read_object, sha256, versions
-from tuneyard.core.manifest import MANIFEST
-from tuneyard.core.training_run import STARTED, TRAINING, model_sha256
+from tuneyard.core.installation.checkout import version
+from tuneyard.core.training.training_run import STARTED, TRAINING, model_sha256
 from tuneyard.recipes.data import dataset_dir, locate
 from tuneyard.recipes.recipe import Recipe
 
@@ -74,7 +73,7 @@ def find_flaw(folder: Path) -> str:
 
 
 def _check_weights(folder: Path) -> None:
-    from tuneyard.core.weights import open_weights
+    from tuneyard.core.weights.tensors import open_weights
 
     index = folder / "model.safetensors.index.json"
     names = {path.name for path in folder.glob("*model.safetensors")} or {"model.safetensors"}
@@ -176,6 +175,10 @@ def _hashes(part: object) -> object:
     if isinstance(part, dict):
         return {key: part[key] for key in ("dataset", "name", "sha256") if key in part}
     return part
+
+
+class HeldError(RequestError):
+    """Another process trains or scores in the same folder."""
 
 
 @contextlib.contextmanager

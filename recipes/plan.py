@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from tuneyard.core.cli import cli_command
+from tuneyard.core.cli.main import cli_command
+from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError, counted
-from tuneyard.core.next_step import next_step, same_options
-from tuneyard.core.number_format import Table, grid
+from tuneyard.core.language.number_format import Table, grid
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer_rules import CUTOFF_LEN, packs, problems_of_answer
 from tuneyard.recipes.check import Checked, answer_problems, ask_check, noted, quick_check

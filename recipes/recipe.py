@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tuneyard.core.checkout import bundled
 from tuneyard.core.documents import read_yaml
+from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
 from tuneyard.core.files import read_object, require
-from tuneyard.core.schema_errors import is_number
-from tuneyard.core.training_run import names_in
+from tuneyard.core.installation.checkout import bundled
+from tuneyard.core.training.training_run import names_in
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core import llamafactory
-from tuneyard.core.answers import answer_codes
 from tuneyard.core.datasets import read_records
 from tuneyard.core.errors import ContentError, TuneyardError, counted, show_value
-from tuneyard.core.llamafactory import WHOLE, RecipeData, replaced
 from tuneyard.core.records import PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader, strings
-from tuneyard.core.training_stage import MARKED, TRAINING_STAGES
+from tuneyard.core.records.answers import answer_codes
+from tuneyard.core.training import llamafactory
+from tuneyard.core.training.llamafactory import WHOLE, RecipeData, RetypedColumnError, replaced, times_refused
+from tuneyard.core.training.trained_rows import UntrainableEpochError, mixed_and_split
+from tuneyard.core.training.training_stage import MARKED, TRAINING_STAGES
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
 FIRST = 20  # rows that are named for a finding on answers
@@ -55,6 +56,8 @@ def look(reader: RecipeData, name: str) -> dict[str, Any]:
         if attributes.load_from != "file":
             return {}
         rows = _aligned(reader, attributes)
+    except RetypedColumnError as error:
+        return _answer(0, [(0, str(error))], {})
     except expected_errors() as error:
         count, bad = _locate(reader, attributes) if attributes else (0, [])
         if not bad and isinstance(error, OSError | RuntimeError):  # no room, no threads: no fault of the data
@@ -78,7 +81,7 @@ def look(reader: RecipeData, name: str) -> dict[str, Any]:
 
 
 def _answer_findings(reader: RecipeData, rows: Any, name: str) -> dict[str, dict[str, Any]]:
-    """Findings of core/answers.py by code: `count`, the number of all `rows`, and the `first` row numbers.
+    """Findings of core/records/answers.py by code: `count`, all `rows`, and the `first` row numbers.
 
     Rows that only pose questions have no answers to judge: those of stages pt and ppo, and those that a
     prediction answers.
@@ -135,7 +138,7 @@ def _aligned(reader: RecipeData, attributes: Any) -> Any:
 
     whole = replace(attributes, num_samples=None)
     arguments = (reader.model_args, reader.data_args, reader.training_args, reader.stage)
-    with replaced(loader, get_dataset_list=lambda *_: [whole]):
+    with times_refused(), replaced(loader, get_dataset_list=lambda *_: [whole]):
         if reader.data_args.streaming:
             if not reader.training_args.dataloader_num_workers:
                 raise ValueError("streaming reads nothing without dataloader_num_workers: 1 (or more)")
@@ -288,14 +291,6 @@ def _summary(lengths: list[list[int]], cutoff: int, share: float) -> dict[str, i
     }
 
 
-class UntrainableEpochError(ValueError):
-    """LLaMA-Factory cannot make an epoch of the rows; `keys` are the settings that it is about."""
-
-    def __init__(self, message: str, *keys: str) -> None:
-        super().__init__(message)
-        self.keys = keys
-
-
 def epoch(
     reader: RecipeData, sets: Sequence[Lengths], others: list[Lengths], workers: object
 ) -> dict[str, int]:
@@ -305,19 +300,13 @@ def epoch(
     share or the probabilities, or if the packed rows do not fill a block.
     """
     from datasets import Dataset
-    from llamafactory.data.data_utils import merge_dataset, split_dataset
 
     whole, seed = copy.copy(reader.data_args), reader.training_args.seed
     whole.streaming = False
-    try:
-        merged = merge_dataset([Dataset.from_dict({"lengths": rows}) for rows in sets], whole, seed)
-    except expected_errors() as error:
-        raise UntrainableEpochError(words(error), "interleave_probs") from error
-    try:
-        training_parts, held_out_parts = split_dataset(merged, None, whole, seed)
-    except expected_errors() as error:
-        raise UntrainableEpochError(words(error), "val_size") from error
-    train, cutoff = training_parts["train"], int(whole.cutoff_len)
+    _, train, held_out_parts = mixed_and_split(
+        [Dataset.from_dict({"lengths": rows}) for rows in sets], whole, seed
+    )
+    cutoff = int(whole.cutoff_len)
     if not whole.packing:
         cut = [[min(length, cutoff) for length in row] for row in train["lengths"]]
         return {"rows": len(cut), "seen": sum(map(sum, cut)), "longest": max(map(max, cut), default=0)}

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from tuneyard.core.checkout import ROOT
 from tuneyard.core.errors import ContentError, Problem, nearest, problems_of_file, show_value
 from tuneyard.core.files import existing
-from tuneyard.core.metrics import UNKNOWN, direction, metric_of
-from tuneyard.core.packages import install_command
-from tuneyard.core.training_stage import TRAINING_STAGES
+from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.installation.packages import install_command
+from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
+from tuneyard.core.training.training_stage import TRAINING_STAGES
 from tuneyard.recipes.hardware import Gpu, Machine, is_set, world_size
 from tuneyard.recipes.method_rules import badam, learning_rate, packing, ppo, value_head
 from tuneyard.recipes.recipe import Recipe

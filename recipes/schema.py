@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import Problem, nearest
 from tuneyard.core.files import read_object, versions, write_text
-from tuneyard.core.schema_errors import violations
 from tuneyard.recipes.recipe import Recipe
 
 SCHEMA = Path(__file__).with_name("schema.json")

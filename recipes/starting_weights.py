@@ -10,7 +10,7 @@ from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import HUB_ID
 
 if TYPE_CHECKING:
-    from tuneyard.core.base_models import Base
+    from tuneyard.core.weights.base_models import Base
 
 # Settings that name adapters, and the setting that names the model below them.
 ADAPTERS = {
@@ -82,7 +82,7 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
     if not folder.exists():  # on the hub
         return
     # imports numpy
-    from tuneyard.core.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX, find_pickle
+    from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX, find_pickle
 
     is_split_or_pickled = (folder / WEIGHTS_INDEX).is_file() or find_pickle(folder) is not None
     for file in (CONFIG, WEIGHTS):
@@ -92,7 +92,7 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
     base = recipe.settings.get(base_key) or recipe.settings.get("model_name_or_path")
     if not isinstance(base, str) or not base:
         return
-    from tuneyard.core.base_models import check_base
+    from tuneyard.core.weights.base_models import check_base
 
     base_folder = Path(base).expanduser()
     try:
@@ -120,8 +120,8 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
 
 def _why_shapes_unknown(adapter: Path, base: Path) -> str:
     """Reason why the shapes of adapter and base cannot be compared, "" if they can."""
-    from tuneyard.core.adapter_files import WEIGHTS, WEIGHTS_INDEX
-    from tuneyard.core.base_models import INDEX, SINGLE
+    from tuneyard.core.weights.adapter_files import WEIGHTS, WEIGHTS_INDEX
+    from tuneyard.core.weights.base_models import INDEX, SINGLE
 
     if not base.is_dir():
         return f"the base {base} is not a folder here"
@@ -139,7 +139,7 @@ def _shape_misfit(adapter: Path, base_folder: Path, *, may_grow: bool) -> str:
 
     `may_grow`: embeddings and heads that the adapter saves in full may have more rows than the base's.
     """
-    from tuneyard.core.adapter_files import (
+    from tuneyard.core.weights.adapter_files import (
         CONFIG,
         PREFIX,
         adapted_modules,
@@ -153,7 +153,7 @@ def _shape_misfit(adapter: Path, base_folder: Path, *, may_grow: bool) -> str:
         stored_shape,
         unwrapped_tensor,
     )
-    from tuneyard.core.base_models import open_base
+    from tuneyard.core.weights.base_models import open_base
 
     config = read_object(adapter / CONFIG)
     base = open_base(base_folder)
@@ -197,7 +197,7 @@ def _first_misfit(
     `misfit_of` gets a module's path and the shape, None if the base lacks it. Modules with names that no
     layer of the base has are not compared.
     """
-    from tuneyard.core.adapter_files import comparable_tensors, stored_shape
+    from tuneyard.core.weights.adapter_files import comparable_tensors, stored_shape
 
     weight_of = {path: f"{path}.weight" for path in paths}
     comparable = comparable_tensors(base, weight_of.values())

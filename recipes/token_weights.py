@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.documents import read_mapping
+from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, TuneyardError, show_value
+from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import read_object, versions
-from tuneyard.core.schema_errors import check_file
-from tuneyard.core.time_limit import bounded
 
 if TYPE_CHECKING:
     import torch

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import click
 
-from tuneyard.core.cli import cli_command
+from tuneyard.core.cli.main import cli_command
+from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.datasets import DEFAULT_FOLDER, is_records, read_registry
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
+from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import locked, make_folder, write_json, write_text
-from tuneyard.core.language import explanation_option
-from tuneyard.core.next_step import next_step
-from tuneyard.core.problem_codes import guide
-from tuneyard.core.training_run import STARTED, TRAINING
+from tuneyard.core.language.translation import explanation_option
+from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.check import Checked, ask_check, not_checked, quick_check
 from tuneyard.recipes.data import dataset_dir, require_model
 from tuneyard.recipes.hardware import cpu_computes_bf16, machine, uses_torchrun

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import ContentError, Problem, show_value
 from tuneyard.core.files import read_object
-from tuneyard.core.schema_errors import is_number
 from tuneyard.recipes.recipe import Recipe
 
 # Schedulers with an argument that transformers needs and does not set, in lr_scheduler_kwargs.

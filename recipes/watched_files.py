@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tuneyard.core.datasets import REGISTRY
+from tuneyard.core.datasets.manifest import MANIFEST
 from tuneyard.core.errors import TuneyardError
 from tuneyard.core.files import files_of
-from tuneyard.core.manifest import MANIFEST
 from tuneyard.recipes.cache import MODEL_WEIGHTS
 from tuneyard.recipes.data import dataset_dir, locate
 from tuneyard.recipes.recipe import Recipe

@@ -116,6 +116,21 @@ def own_environment() -> Iterator[None]:
     os.environ.update(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder in which tests and their commands run: nothing that lies in the clone reaches them.
+
+    A clone may hold the adapters, datasets and results of a demo. Files of the repository are named by ROOT,
+    or found as bundled files, as they are in any other folder.
+    """
+    folder = tmp_path_factory.mktemp("own_folder")
+    (folder / "dataset_info").mkdir()  # as in a checkout
+    before = Path.cwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real public data; tests that need it skip where it is absent."""
@@ -125,16 +140,16 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def run() -> Run:
-    """`run("-m", "compiler", …, code=0)` runs python from the root and checks the exit code."""
+def run(own_folder: Path) -> Run:
+    """`run("-m", "compiler", …, code=0)` runs python in a folder of the tests and checks the exit code."""
 
     def call(*args: object, code: int = 0, env: dict[str, str] | None = None) -> Done:
         done = subprocess.run(
             [sys.executable, *map(str, args)],
             capture_output=True,
             text=True,
-            cwd=ROOT,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})},
+            cwd=own_folder,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), **(env or {})},
             timeout=600,
         )
         said = f"{done.stdout}\n{done.stderr}"
@@ -149,13 +164,13 @@ Here = Callable[..., Done]
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
+def here(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> Iterator[Here]:
     """`here(cli, …, code=0)` runs a command as `python -m` does, in this process: no start and no imports.
 
     Use `run` where the process itself is the subject: what it imports, its signals, its environment.
     """
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(own_folder)
 
     def call(command: click.Command, *args: object, code: int = 0) -> Done:
         words = list(map(str, args))

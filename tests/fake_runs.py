@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tuneyard.core.metrics import ACCURACY, Metric
+from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge import sections
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset

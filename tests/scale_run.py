@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.ray_nodes import children
-from tuneyard.core.execution import Common, Executor, Observer, WorkItem, WorkResult, once_per_worker
+from tuneyard.core.execution import Executor, Observer, WorkItem, WorkResult, once_per_worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,28 +115,29 @@ def simulate(
     make: Callable[[], Executor], plan: Plan, has_victim: bool = False, raylet: int | None = None
 ) -> Figures:
     """Run all pairs once. `has_victim`: a worker is lost half-way; `raylet`: a node is, by this process."""
-    shared = Common(plan)
     victim = plan.tasks // 2
     observer: Observer = Observer()
     if raylet is not None:
         observer = _KillsNode(raylet, plan.tasks)
     with make() as executor:
         began = time.monotonic()
-        warm = [WorkItem(f"warm-up {number}", warm_up, (shared,)) for number in range(plan.workers)]
-        for result in executor.map(warm):
+        warm = [WorkItem(f"warm-up {number}", warm_up) for number in range(plan.workers)]
+        for result in executor.map(warm, common=plan):
             result.record_or_raise()
         start_seconds = time.monotonic() - began
         items = (
             WorkItem(
                 f"{adapter}/{dataset}",
                 score_pair,
-                (shared, adapter, dataset, has_victim and adapter * plan.datasets + dataset == victim),
+                (adapter, dataset, has_victim and adapter * plan.datasets + dataset == victim),
             )
             for adapter in range(plan.adapters)
             for dataset in range(plan.datasets)
         )
         began, cpu_before = time.monotonic(), time.process_time()
-        scored: list[Scored] = [result.record_or_raise() for result in executor.map(items, observer)]
+        scored: list[Scored] = [
+            result.record_or_raise() for result in executor.map(items, common=plan, observer=observer)
+        ]
         wall, cpu = time.monotonic() - began, time.process_time() - cpu_before
     digest = 0
     busy = 0.0

@@ -3,21 +3,12 @@
 import contextlib
 import pickle
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tuneyard.core.execution import (
-    AHEAD,
-    SILENT,
-    Common,
-    Executor,
-    InThisProcess,
-    Observer,
-    WorkItem,
-    WorkResult,
-)
+from tuneyard.core.execution import Executor, InThisProcess, WorkItem, WorkResult
 
 COMMANDS = ("scoring.command", "suite", "sweep")
 """The modules of eval that open workers."""
@@ -30,26 +21,19 @@ class PickledWorkers(InThisProcess):
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self._values: dict[int, Common] = {}
 
     def map(
-        self, items: Iterable[WorkItem], observer: Observer = SILENT, ahead: int = AHEAD
+        self, items: Iterable[WorkItem], *, common: object = None, **options: Any
     ) -> Generator[WorkResult]:
-        """Run the items as unpickling gives them. A shared value is sent once."""
-        for result in super().map(map(self._sent, items), observer, ahead):
-            yield replace(result, record=pickle.loads(pickle.dumps(result.record)))
+        """Run the items as unpickling gives them. The common value is sent once."""
+        sent = map(self._sent, items)
+        for result in super().map(sent, common=pickle.loads(pickle.dumps(common)), **options):
+            yield pickle.loads(pickle.dumps(result))
 
     def _sent(self, item: WorkItem) -> WorkItem:
         self.names.append(item.name)
-        function = pickle.loads(pickle.dumps(item.function))
-        return replace(item, function=function, arguments=tuple(map(self._argument, item.arguments)))
-
-    def _argument(self, argument: object) -> object:
-        if not isinstance(argument, Common):
-            return pickle.loads(pickle.dumps(argument))
-        if argument.number not in self._values:
-            self._values[argument.number] = Common(pickle.loads(argument.pickled))
-        return self._values[argument.number]
+        received: WorkItem = pickle.loads(pickle.dumps(item))
+        return received
 
 
 class ElsewhereWorkers(PickledWorkers):
@@ -60,12 +44,12 @@ class ElsewhereWorkers(PickledWorkers):
         self._folder = folder
 
     def map(
-        self, items: Iterable[WorkItem], observer: Observer = SILENT, ahead: int = AHEAD
+        self, items: Iterable[WorkItem], *, common: object = None, **options: Any
     ) -> Generator[WorkResult]:
         """Run the items in that folder."""
         for item in items:
             with contextlib.chdir(self._folder):
-                (result,) = super().map([item], observer, ahead)
+                (result,) = super().map([item], common=common, **options)
             yield result
 
 

@@ -26,10 +26,10 @@ from tuneyard.adapters.export.architecture import (
 from tuneyard.adapters.export.source import GGUF, ExportSource, check_file, licence_of
 from tuneyard.adapters.output import Check, require_space, staged_for
 from tuneyard.adapters.store import Adapter, name_of, note
-from tuneyard.core.base_models import Base, open_base
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
-from tuneyard.core.weights import STORED, Tensor, blocks_of, require_finite
+from tuneyard.core.weights.base_models import Base, open_base
+from tuneyard.core.weights.tensors import STORED, Tensor, blocks_of, require_finite
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType

@@ -13,13 +13,13 @@ from tuneyard.adapters.export.source import ExportSource, fused_base, licence_of
 from tuneyard.adapters.output import TOKENIZER
 from tuneyard.adapters.provenance import open_parts, read_provenance
 from tuneyard.adapters.store import Adapter, name_of, note
-from tuneyard.core.adapter_files import CONFIG, WEIGHTS_INDEX
-from tuneyard.core.base_models import INDEX, open_base
+from tuneyard.core.datasets.manifest import MANIFEST, read_manifest
 from tuneyard.core.documents import dump_yaml, markdown_table
 from tuneyard.core.errors import ContentError, RequestError, counted
 from tuneyard.core.files import read_json, require, sha256
-from tuneyard.core.manifest import MANIFEST, read_manifest
-from tuneyard.core.training_run import training_data, training_inputs
+from tuneyard.core.training.training_run import training_data, training_inputs
+from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS_INDEX
+from tuneyard.core.weights.base_models import INDEX, open_base
 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"

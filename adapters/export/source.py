@@ -8,10 +8,10 @@ from tuneyard.adapters.config import checkpoints_in
 from tuneyard.adapters.output import check_free
 from tuneyard.adapters.provenance import read_provenance
 from tuneyard.adapters.store import Adapter, find_folder, open_adapter
-from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object, require
+from tuneyard.core.weights.adapter_files import CONFIG
 
 ORIGIN = "origin.json"  # `tuneyard recipe base` writes it next to the embedded model
 GGUF, MODELFILE = b"GGUF", b"FROM "  # the first bytes of the written files

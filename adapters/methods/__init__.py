@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tuneyard.core.errors import RequestError, show_value
-from tuneyard.core.plugins import Plugin, registry
+from tuneyard.core.installation.plugins import Plugin, registry
 
 if TYPE_CHECKING:
     from tuneyard.adapters.lowrank import Pair, WeightedFactors
@@ -170,7 +170,7 @@ def names() -> list[str]:
 @functools.cache
 def methods() -> dict[str, Method]:
     """Every method by name. A plug-in that cannot be used is left out with a warning."""
-    return registry(GROUP, __name__, Method, "merge method")
+    return registry(GROUP, __name__, Method, "method")
 
 
 def find_method(name: str) -> Method:

@@ -13,8 +13,8 @@ from tuneyard.adapters.output import require_space
 from tuneyard.adapters.serve.files import Inputs, ServingFolder, identities
 from tuneyard.adapters.serve.training import ServedModels
 from tuneyard.adapters.store import Adapter, name_of, note
-from tuneyard.core.base_models import open_base
 from tuneyard.core.errors import ContentError, RequestError, need
+from tuneyard.core.weights.base_models import open_base
 
 PROGRAM = "llama-server"
 PORT = 8080

@@ -26,10 +26,10 @@ from tuneyard.adapters.serve.training import ServedModels, Settings, open_served
 from tuneyard.adapters.store import name_of, note
 from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, eval_split, read_registry
 from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.errors.warn import warn
 from tuneyard.core.files import json_text, write_text
-from tuneyard.core.packages import after_vllm_setup, install_command, missing
-from tuneyard.core.training_run import names_in
-from tuneyard.core.warn import warn
+from tuneyard.core.installation.packages import after_vllm_setup, install_command, missing
+from tuneyard.core.training.training_run import names_in
 
 VLLM, LLAMA_CPP = "vllm", "llama.cpp"
 CHAT_TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.adapters.export.modelfile import renderer
 from tuneyard.core.errors import ContentError, TimeLimitError
-from tuneyard.core.llamafactory import quiet
 from tuneyard.core.prompt import (
     Message,
     Render,
@@ -20,6 +19,7 @@ from tuneyard.core.prompt import (
     llamafactory_messages,
     llamafactory_template,
 )
+from tuneyard.core.training.llamafactory import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,11 +12,11 @@ from tuneyard.adapters.export.source import ExportSource, open_source
 from tuneyard.adapters.provenance import read_provenance
 from tuneyard.adapters.store import Adapter
 from tuneyard.adapters.weighted import WeightedAdapter, parse_optional_weight
-from tuneyard.core.base_models import INDEX, SINGLE, open_base
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.prompt import SavedTemplate, find_chat_template
-from tuneyard.core.training_run import training_settings
+from tuneyard.core.training.training_run import training_settings
+from tuneyard.core.weights.base_models import INDEX, SINGLE, open_base
 
 CUTOFF_LEN, MAX_NEW_TOKENS = 2048, 1024  # LLaMA-Factory's defaults of both settings
 SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]  # of a model on the hub, without its weights

@@ -1,7 +1,7 @@
 """Rows become checked columns: JSON Schema on every value, labels mapped, bad rows reported."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -16,12 +16,12 @@ from tuneyard.compiler.kinds import ColumnReader, FileContext, Validator, kind_o
 from tuneyard.compiler.kinds.turn_forms import SYSTEM
 from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.problems import Problems, some_of
-from tuneyard.compiler.rows import MISSING, Batch, Rows
+from tuneyard.compiler.rows import MISSING, Batch, Place, Rows
 from tuneyard.compiler.spec.column_meanings import missing_fix, other_kind
 from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Column, Spec
-from tuneyard.core.calls import WrongValueError
+from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import Problem, nearest, show_value
-from tuneyard.core.schema_errors import violations
+from tuneyard.core.records.calls import WrongValueError
 
 Types = dict[str, str]
 Values = list[object]
@@ -68,20 +68,9 @@ class Checker:
         self.bad = self.unlabelled = 0
         self.failed = False
 
-    def resume(self, sources: Mapping[str, str], *, failed: bool) -> None:
-        """Go on where the part of the file before this one ended."""
-        self.sources.update(sources)
-        self.failed = failed
-
-    def add_tallies(self, tallies: Sequence[Counter[object]]) -> None:
-        """Add what the readers of columns counted in another part of the file, for `notes`."""
-        for reader, tally in zip(self.readers, tallies, strict=True):
-            reader.tally.update(tally)
-
     def check(self, rows: Rows) -> Batch | None:
         """Validate a batch, and return its good rows as columns. None if a required column is missing."""
         if not self._resolve(rows):
-            self.problems.settle()
             return None
         mapped = {*self.used, *self.lost_in}
         mapped_sources = {source for name, source in self.sources.items() if name in mapped}
@@ -102,7 +91,6 @@ class Checker:
         for reader in self.readers:
             if reader.checks_rows:
                 batch = self._check_rows(reader, batch, rows)
-        self.problems.settle()
         return self._label(batch) if self.lookup else batch
 
     def _count_inside_turns(self, columns: dict[str, Values]) -> None:
@@ -241,7 +229,7 @@ class Checker:
         noun = "column" if len(columns) == 1 else "columns"
         message = f"no such {noun}: found {listed}, expected {expected}"
         field = ", ".join(column.name for column in columns)
-        return Problem("E101", f"{rows.prefix}{line}", message, field, fix)
+        return Problem("E101", Place(rows.prefix, line), message, field, fix)
 
     def _find(self, column: Column, names: list[str], rows: Rows) -> str | None:
         """The source column of a target column: by its exact names, or in any case. None if there is none."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tuneyard.compiler.check.text_columns import TextColumns
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Filter, Spec
-from tuneyard.core.han import HAN
+from tuneyard.core.language.han import HAN
 
 _HAN = re.compile(f"[{HAN}]+")
 _ASCII_LETTER = re.compile("[A-Za-z]")

@@ -1,58 +1,70 @@
 """Compares two datasets example by example: added, removed and changed examples, and shifts of labels."""
 
+import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import compress, islice, repeat
-from operator import ne
+from itertools import islice
 from pathlib import Path
+from sys import intern
 
-from tuneyard.compiler.commands.dataset_reader import few, stored_examples
-from tuneyard.compiler.lint.fingerprints import Codes, Fingerprints
+from tuneyard.compiler.commands.dataset_reader import StoredExamples, few, stored_examples
+from tuneyard.compiler.lint.fingerprints import NO_ID, Places
 from tuneyard.compiler.lint.matching import paired
-from tuneyard.compiler.lint.row_checks import keys_of_ids
-from tuneyard.compiler.lint.spool import Spool
+from tuneyard.compiler.lint.row_checks import SEPARATOR, keys_of_ids, keys_of_texts
+from tuneyard.core.datasets.splits import ROW_TYPE
 from tuneyard.core.errors import counted
-from tuneyard.core.splits import ROW_TYPE
+from tuneyard.core.records import Example
 
 SHOWN = 20
-NO_ID = -(1 << 62)
 Rows = Sequence[int]
 Change = tuple[str, str, str, str]
 
 
 class Side:
-    """The keys, places and labels of one of two datasets. `labels` is None if its answers are no labels."""
+    """The keys, places and labels of one of two datasets. `labels` is empty if its answers are no labels."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
-        self.prints = Fingerprints()
-        self.labels: Codes | None = Codes()
+        self.places = Places()
+        self.prompts, self.contents, self.ids = array("q"), array("q"), array("q")
+        self.labels: list[str] = []
+        self.label_counts: Counter[str] = Counter()
+        has_labels = True
         for examples in stored_examples(name, folder):
-            examples.add_to(self.prints)
-            ids = examples.ids
-            if not {int, str}.issuperset(map(type, ids)):
-                ids = [idx if isinstance(idx, str | int) else NO_ID for idx in ids]
-            self.prints.ids.extend(keys_of_ids(ids))
-            if self.labels:
-                self.labels.note(examples.labels())
-                if not few(Counter(map(str, self.labels.names()))):
-                    self.labels = None
+            self._add_keys(examples)
+            if has_labels:
+                labels = examples.labels()
+                self.label_counts.update(labels)
+                self.labels += map(intern, labels)
+                has_labels = bool(few(self.label_counts))
+        if not has_labels:
+            self.labels, self.label_counts = [], Counter()
 
-    def label_counts(self) -> Counter[str]:
-        """The count of each label, empty if the answers are no labels."""
-        if not self.labels:
-            return Counter()
-        counts = Counter(self.labels.rows)
-        return Counter({str(name): counts[code] for code, name in enumerate(self.labels.names())})
+    def _add_keys(self, examples: StoredExamples) -> None:
+        """Add the places and the keys of the examples: exact, since a changed blank is a change."""
+        self.places.add(examples.prefix, examples.lines)
+        prompts = [_encoded(prompt) for prompt in examples.prompts()]
+        contents = [_encoded(_content(example)) for example in examples.examples]
+        self.prompts.extend(keys_of_texts(prompts))
+        self.contents.extend(keys_of_texts(map(SEPARATOR.join, zip(prompts, contents, strict=True))))
+        self.ids.extend(keys_of_ids([idx if isinstance(idx, str | int) else None for idx in examples.ids]))
 
-    def labels_of(self, rows: Rows) -> Iterator[str]:
-        """Yield the labels of some rows, "" if the answers are no labels."""
-        if not self.labels:
-            return repeat("", len(rows))
-        names = list(map(str, self.labels.names()))
-        return map(names.__getitem__, self.labels.rows.take(rows))
+    def label(self, row: int) -> str:
+        """The label of a row, "" if the answers are no labels."""
+        return self.labels[row] if self.labels else ""
+
+
+def _content(example: Example) -> str:
+    """Everything that the model learns from, besides the prompt's text; its turns by role and length."""
+    turns = [(role, len(text)) for role, text in example.turns]
+    content = [len(example.system), turns, example.answers, example.tools, example.media, example.mark]
+    return json.dumps(content, default=str)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 @dataclass(slots=True)
@@ -76,35 +88,31 @@ class Difference:
 
     def removed(self) -> Iterator[str]:
         """Yield the places of examples that only A has."""
-        return map(self.sides[0].prints.place, self.removed_rows)
+        return map(self.sides[0].places.__getitem__, self.removed_rows)
 
     def added(self) -> Iterator[str]:
         """Yield the places of examples that only B has."""
-        return map(self.sides[1].prints.place, self.added_rows)
+        return map(self.sides[1].places.__getitem__, self.added_rows)
 
     def changed(self) -> Iterator[Change]:
-        """Yield place in A, place in B, label in A and label in B of changed examples."""
-        before, after = (map(side.prints.place, rows) for side, rows in self._changed_rows())
-        for place, other_place, (old, new) in zip(before, after, self.changed_labels(), strict=True):
-            yield place, other_place, old, new
+        """Yield place in A, place in B, label in A and label in B of changed examples.
 
-    def changed_labels(self) -> Iterator[tuple[str, str]]:
-        """Yield the label in A and in B of changed examples, "" if the answers are no labels."""
-        if not self.labels:
-            return repeat(("", ""), len(self.pairs[0]))
-        before, after = (side.labels_of(rows) for side, rows in self._changed_rows())
-        return zip(before, after, strict=True)
-
-    def _changed_rows(self) -> Iterator[tuple[Side, Rows]]:
-        return zip(self.sides, self.pairs, strict=True)
+        The labels are "" if the answers of a dataset are no labels.
+        """
+        before, after = self.sides
+        for row, other in zip(*self.pairs, strict=True):
+            old, new = "", ""
+            if self.labels:
+                old, new = before.label(row), after.label(other)
+            yield before.places[row], after.places[other], old, new
 
     def as_json(self) -> dict[str, object]:
         """The differences for `--json`."""
         before, after = self.sides
         names = ("a", "b", "label_a", "label_b")
         return {
-            "a": {"name": before.name, "examples": before.prints.rows},
-            "b": {"name": after.name, "examples": after.prints.rows},
+            "a": {"name": before.name, "examples": len(before.places)},
+            "b": {"name": after.name, "examples": len(after.places)},
             "same": self.same,
             "added": list(self.added()),
             "removed": list(self.removed()),
@@ -114,11 +122,11 @@ class Difference:
 
     def lines(self, every: bool) -> Iterator[str]:
         """Yield the lines for people, the first 20 places of each kind unless `every`."""
-        before, after = (side.prints.rows for side in self.sides)
+        before, after = (len(side.places) for side in self.sides)
         yield from _listed("added    ", self.added(), len(self.added_rows), every)
         yield from _listed("removed    ", self.removed(), len(self.removed_rows), every)
         yield from _listed("changed  ", map(_change_line, self.changed()), len(self.pairs[0]), every)
-        shifts = Counter((old, new) for old, new in self.changed_labels() if old != new)
+        shifts = Counter((old, new) for _, _, old, new in self.changed() if old != new)
         for (old, new), count in shifts.items():
             yield f"shift    {old} → {new}: {counted(count, 'example')}"
         for name, (old_count, new_count) in self.labels.items():
@@ -133,24 +141,21 @@ def diff(first: str, second: str, folder: Path) -> Difference:
     """Compare two datasets by name, or files of records. The order does not count, repeats do.
 
     Examples with the same prompt are the same or changed. Among the others, those with one `idx` are changed.
-    Memory holds some hundred examples, and their keys while they are compared.
+    Memory holds some hundred examples, and the keys of all.
     """
     before, after = Side(first, folder), Side(second, folder)
     result = Difference((before, after))
-    old_labels, new_labels = before.label_counts(), after.label_counts()
-    if old_labels and new_labels:
-        names = sorted(old_labels | new_labels)
-        result.labels = {name: (old_labels[name], new_labels[name]) for name in names}
-    old, new = before.prints, after.prints
-    same, same_there = paired(old.answers, new.answers)
+    if before.labels and after.labels:
+        names = sorted(before.label_counts | after.label_counts)
+        result.labels = {name: (before.label_counts[name], after.label_counts[name]) for name in names}
+    same, same_there = paired(before.contents, after.contents)
     result.same = len(same)
-    removed, added = _others(range(old.rows), same), _others(range(new.rows), same_there)
+    removed, added = _others(range(len(before.places)), same), _others(range(len(after.places)), same_there)
     changed, changed_there = array(ROW_TYPE), array(ROW_TYPE)
-    for keys, others in ((old.prompts, new.prompts), (old.ids, new.ids)):
+    for keys, others in ((before.prompts, after.prompts), (before.ids, after.ids)):
         candidates, candidates_there = _with_key(removed, keys), _with_key(added, others)
-        places, places_there = paired(keys.take(candidates), others.take(candidates_there))
-        rows = array(ROW_TYPE, [candidates[place] for place in places])
-        rows_there = array(ROW_TYPE, [candidates_there[place] for place in places_there])
+        places, places_there = paired(_taken(keys, candidates), _taken(others, candidates_there))
+        rows, rows_there = _taken(candidates, places), _taken(candidates_there, places_there)
         changed.extend(rows)
         changed_there.extend(rows_there)
         removed, added = _others(removed, rows), _others(added, rows_there)
@@ -159,9 +164,13 @@ def diff(first: str, second: str, folder: Path) -> Difference:
     return result
 
 
-def _with_key(rows: Rows, keys: Spool) -> Rows:
+def _taken(numbers: "array[int]", places: Rows) -> "array[int]":
+    return array(numbers.typecode, map(numbers.__getitem__, places))
+
+
+def _with_key(rows: Rows, keys: "array[int]") -> "array[int]":
     """The rows that have a key: an example may lack an id."""
-    return array(ROW_TYPE, compress(rows, map(ne, keys.take(rows), repeat(NO_ID))))
+    return array(ROW_TYPE, (row for row in rows if keys[row] != NO_ID))
 
 
 def _others(rows: Rows, without: Rows) -> Rows:

@@ -7,12 +7,12 @@ from itertools import chain
 from pathlib import Path
 
 from tuneyard.compiler.check.filters import language_of
-from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, StoredExamples, few, stored_examples
+from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, stored_examples
+from tuneyard.compiler.lint.example_keys import add_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints, quantiles
-from tuneyard.compiler.lint.matching import repeated
 from tuneyard.compiler.tokens import load_tokenizer
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.language import tr, tr_counted
+from tuneyard.core.language.translation import tr, tr_counted
 
 BATCH = 256  # texts that a tokenizer gets at once
 NAMED = 3  # duplicates for people, of the first that --json names
@@ -98,21 +98,23 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
         measure, unit = _tokens(model), "tokens"
     result = Stats(name, unit)
     result.lengths = {"prompts": Counter(), "answers": Counter()}
-    prints = Fingerprints()
+    fingerprints = Fingerprints()
     for examples in stored_examples(name, folder):
-        result.lengths["prompts"].update(measure(examples.prompts))
-        result.lengths["answers"].update(measure(examples.answers))
-        result.languages.update(_languages(examples))
-        examples.add_to(prints)
+        prompts, answers = examples.prompts(), examples.answers()
+        result.lengths["prompts"].update(measure(prompts))
+        result.lengths["answers"].update(measure(answers))
+        for prompt, answer in zip(prompts, answers, strict=True):
+            result.languages[LANGUAGES[language_of(f"{prompt}\n{answer}")]] += 1
+        add_examples(fingerprints, examples.prefix, examples.lines, examples.examples)
         if len(result.labels) <= MOST_LABELS:
             result.labels.update(examples.labels())
-    result.examples = prints.rows
+    result.examples = fingerprints.rows
     if not result.examples:
         raise ContentError(f"{name}: no examples")
-    duplicates = repeated(prints.answers)
-    result.duplicates = len(duplicates)
-    result.places = [(prints.place(row), prints.place(first)) for row, first in duplicates[:KEPT]]
-    result.conflicts = len(repeated(prints.prompts)) - result.duplicates
+    duplicates, conflicts = fingerprints.repeats()
+    result.duplicates, result.conflicts = len(duplicates), len(conflicts)
+    for row, first in duplicates[:KEPT]:
+        result.places.append((fingerprints.place(row), fingerprints.place(first)))
     result.labels = few(result.labels)
     return result
 
@@ -120,12 +122,6 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
 def _characters(texts: list[str]) -> list[int]:
     """The length of each text."""
     return list(map(len, texts))
-
-
-def _languages(examples: StoredExamples) -> Iterator[str]:
-    """The language of each example in words, by its script."""
-    for prompt, answer in zip(examples.prompts, examples.answers, strict=True):
-        yield LANGUAGES[language_of(f"{prompt}\n{answer}")]
 
 
 def _tokens(model: Path) -> Measure:
@@ -144,7 +140,7 @@ def _tokens(model: Path) -> Measure:
 
 def plot(result: Stats, path: Path) -> None:
     """Draw the lengths of prompts and answers as two histograms. The suffix decides the format."""
-    from tuneyard.core.drawing import picture, plotting
+    from tuneyard.core.drawing.plots import picture, plotting
 
     path = path if path.suffix else path.with_suffix(".png")
     try:

@@ -15,10 +15,9 @@ from tuneyard.compiler.read.inputs import RAW, find_inputs, with_rivals
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entry_of
-from tuneyard.compiler.write.pieces import SEPARATOR
 from tuneyard.compiler.write.render import Renderer
+from tuneyard.core.datasets.manifest import MANIFEST, read_manifest
 from tuneyard.core.errors import ProblemsError, RequestError, show_value
-from tuneyard.core.manifest import MANIFEST, read_manifest
 
 
 class KeptRow(NamedTuple):
@@ -49,12 +48,12 @@ def trace(
         yield "columns", _pretty({name: values[0] for name, values in kept_row.batch.columns.items()})
         for output in kept_row.spec.outputs:
             (rendered,) = Renderer(kept_row.spec, output).render(kept_row.batch)
-            for record in rendered.decode().split(SEPARATOR.decode()):
-                yield f"record in {output.file.format(split=kept_row.split)}", record
-                if template and output.dataset:
-                    title = f"what the model sees with template {template}, loss tokens between ⟦ and ⟧"
-                    entry = entry_of(kept_row.spec, output, output.file)
-                    yield title, seen_by_model(json.loads(record), entry, template)
+            record = rendered.decode()
+            yield f"record in {output.file.format(split=kept_row.split)}", record
+            if template and output.dataset:
+                title = f"what the model sees with template {template}, loss tokens between ⟦ and ⟧"
+                entry = entry_of(kept_row.spec, output, output.file)
+                yield title, seen_by_model(json.loads(record), entry, template)
     if number < row:
         if problems.errors:
             raise ProblemsError(problems.errors, spec.name)

@@ -1,8 +1,9 @@
-"""The proposal for a file: that of the first shape which a kind recognises."""
+"""The proposal for a file: that of the first form which a kind names."""
 
 from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile
 from tuneyard.compiler.init.proposal import Proposal
-from tuneyard.compiler.kinds import Shape, kinds
+from tuneyard.compiler.init.shapes import SHAPES, Shape
+from tuneyard.compiler.kinds import kinds
 from tuneyard.core.errors import ContentError, RequestError, nearest
 
 LONGEST = 400  # characters of a list of columns
@@ -25,16 +26,14 @@ def guess(profile: FileProfile) -> Proposal:
 
 
 def _shapes(profile: FileProfile) -> list[Shape]:
-    """The shapes of all kinds in their order. If the user named columns, only shapes that use just these."""
+    """The forms that kinds name. If the user named columns, only forms that use just these."""
+    names = {name for kind in kinds().values() for name in kind.shapes}
+    shapes = [shape for shape in SHAPES if shape.name in names]
     roles = profile.user_columns.keys()
-    if roles:
-        _check_user_columns(profile)
-    shapes: list[Shape] = []
-    for kind in kinds().values():
-        shapes += kind.shapes()
-    if roles:
-        shapes = [shape for shape in shapes if roles in shape.user_roles]
-    return sorted(shapes, key=lambda shape: shape.order)
+    if not roles:
+        return shapes
+    _check_user_columns(profile)
+    return [shape for shape in shapes if roles in shape.user_roles]
 
 
 def _check_user_columns(profile: FileProfile) -> None:

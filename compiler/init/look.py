@@ -11,13 +11,13 @@ from tuneyard.compiler.init.dialects import dialects, encoding_of, head_of
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files
+from tuneyard.compiler.read.remote import SourceFile, SourcePath
 from tuneyard.compiler.read.scan import LOOKED_AT, is_rows, is_turn, layout_of
 from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, Readable, suffix
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.errors import ContentError
-from tuneyard.core.remote_files import SourceFile, SourcePath
 
 SPLITS = {
     "train": ("train", "training", "训练"),

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.spec.column_meanings import goes_by, usual_steps
 from tuneyard.compiler.spec.file import Source
-from tuneyard.core.han import HAN
-from tuneyard.core.remote_files import SourcePath
+from tuneyard.core.language.han import HAN
 
 MOST_VALUES = 30
 """Distinct values that a column of labels has at most."""

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from tuneyard.compiler.init.profile import PROSE, FileProfile, Leaf
-from tuneyard.compiler.kinds import MARK, kinds
+from tuneyard.compiler.kinds import MARK, Beside, kinds
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 
 ProposedColumn = list[str] | dict[str, object]
@@ -48,16 +48,32 @@ def columns_beside(profile: FileProfile, *, turns: bool) -> dict[str, ProposedCo
     marks: dict[str, ProposedColumn] = {}
     has_pair = False
     for kind in kinds().values():
-        proposed = kind.proposed_columns(profile, beside_turns=turns)
-        if kind.compared == MARK:
-            marks |= proposed
+        beside = kind.beside
+        if beside is None or (turns and not beside.turns) or (not turns and not beside.questions):
             continue
-        columns |= proposed
-        if kind.is_pair and proposed:
-            has_pair = True
+        source = _source_of(beside, profile)
+        if not source:
+            continue
+        proposed: ProposedColumn = {"names": [source], "is": kind.name, **beside.settings}
+        if kind.compared == MARK:
+            marks[kind.part] = proposed
+            continue
+        columns[kind.name] = proposed
+        has_pair = has_pair or kind.is_pair
     if not has_pair:
         columns |= marks
     return columns
+
+
+def _source_of(beside: Beside, profile: FileProfile) -> str:
+    """The source column next to turns or a question that a kind takes, "" if the file has none."""
+    filled_columns = profile.filled_columns()
+    if not filled_columns.issuperset(beside.needs):
+        return ""
+    for name in beside.names:
+        if name in filled_columns and all(beside.accepts(name, row.get(name)) for row in profile.first):
+            return name
+    return ""
 
 
 def system_column(profile: FileProfile) -> dict[str, ProposedColumn]:

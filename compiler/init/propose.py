@@ -22,20 +22,20 @@ from tuneyard.compiler.init.warnings import warnings_of
 from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.compiler.verify.bundled_recipe import model_of, new_words
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
-from tuneyard.core.checkout import bundled
 from tuneyard.core.datasets import DEFAULT_FOLDER, HELD_OUT, REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import dump_short_yaml, read_mapping
 from tuneyard.core.errors import ContentError, RequestError, counted, one_line
 from tuneyard.core.files import free_path
-from tuneyard.core.packages import after_setup
+from tuneyard.core.installation.checkout import bundled
+from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.prompt import conversation
 from tuneyard.core.records import PLACEHOLDERS
-from tuneyard.core.remote_files import SourcePath
 
 USUAL_SHARE = 0.1
 SHOWN = 3

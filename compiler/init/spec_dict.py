@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from tuneyard.compiler.init.like import BundledSpec
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal
+from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import Output, Spec
-from tuneyard.core.remote_files import SourcePath
-from tuneyard.core.timestamps import looks_like_timestamp
 
 REPEATED = 0.01
 ENDINGS = re.compile(r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|arrow|xlsx|zip))?(\.(gz|zst))?$")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d\b")
 _KEY = re.compile(r"(?:^|[_ .-])(?:id|key|uid|group|title)$|编号$|标题$", re.IGNORECASE)
 
 
@@ -81,7 +81,7 @@ def _ending(proposal: Proposal) -> str:
     leaves = list(proposal.prompts.values())
     if proposal.answer is not None:
         leaves.append(proposal.answer)
-    if any(leaf.values and all(map(looks_like_timestamp, leaf.values)) for leaf in leaves):
+    if any(leaf.values and all(_DATE.match(str(value)) for value in leaf.values) for leaf in leaves):
         return ".json"
     return ".jsonl"
 

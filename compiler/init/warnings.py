@@ -9,7 +9,6 @@ from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import Spec
-from tuneyard.core.timestamps import looks_like_timestamp
 
 GIVEN_AWAY = 0.5
 SAME = 0.95
@@ -80,12 +79,8 @@ def _may_matter(profile: FileProfile, leaf: Leaf) -> bool:
     text_of = walker(leaf.path)
     values = [text_of(row) for row in profile.first[:LOOKED_AT_ROWS]]
     texts = [value for value in values if isinstance(value, str) and value]
-    prose = 0
-    for text in texts:
-        has_words = " " in text or CHINESE.search(text)
-        if has_words and not looks_like_timestamp(text):
-            prose += 1
-    return 2 * prose > len(texts)
+    prose = [text for text in texts if CHINESE.search(text) or (" " in text and not text[:4].isdigit())]
+    return 2 * len(prose) > len(texts)
 
 
 def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:

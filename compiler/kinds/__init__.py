@@ -5,20 +5,17 @@ checking, the lint, the record and the registry entry, the bundled spec and the 
 is one new file with a `Kind`. The rest of the compiler asks these objects, and names no kind.
 """
 
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuneyard.core.errors import Problem
-from tuneyard.core.plugins import bundled_with
+from tuneyard.core.installation.plugins import bundled_with
 
 if TYPE_CHECKING:
     from tuneyard.compiler.check.marks import TurnKeys
-    from tuneyard.compiler.init.profile import FileProfile
-    from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
     from tuneyard.compiler.spec.model import Column, Spec
     from tuneyard.core.records import Example
 
@@ -67,25 +64,28 @@ class FileContext:
     keys_of: "Callable[[Column], TurnKeys]"
 
 
-class Shape(NamedTuple):
-    """A form of files that `data init` recognises.
+class Beside(NamedTuple):
+    """A column that `data init` proposes next to turns, or next to a question with its answer.
 
-    - `propose`: proposes a whole spec for a file of this form, None for any other file. `ContentError` if the
-      rows of the file are no examples, with the file to write instead.
-    - `order`: shapes with a lower number are tried first. The surest come first.
-    - `user_roles`: the sets of columns that a user may name (`text`, `text2`, `label`, `answer`) so that this
-      shape is tried. Without such columns `init` tries every shape.
+    - `names`: source columns. The first one that is filled is proposed.
+    - `turns`, `questions`: next to what it is proposed.
+    - `needs`: columns that the file must fill, too.
+    - `settings`: further keys of the column in the spec.
+    - `accepts`: true for a value of the source column that fits. The first rows must fit.
     """
 
-    propose: "Callable[[FileProfile], Proposal | None]"
-    order: int
-    user_roles: Collection[Collection[str]] = ()
+    names: tuple[str, ...]
+    turns: bool = True
+    questions: bool = False
+    needs: tuple[str, ...] = ()
+    settings: Mapping[str, object] = {}
+    accepts: Callable[[str, object], bool] = lambda name, value: True  # noqa: ARG005
 
 
 class ColumnReader:
     """Reads the values of one column in one file. A kind overrides the steps that it needs.
 
-    `tally` counts what `notes` tells of; the tallies of several parts of a file add up.
+    `tally` counts what `notes` tells of.
     """
 
     reads_each = False
@@ -121,29 +121,8 @@ class ColumnReader:
         return {}
 
     def notes(self) -> list[str]:
-        """Notes for people on the whole file, from `tally` alone: a file may be read in several parts."""
+        """Notes for people on the whole file."""
         return []
-
-
-class KeptValues(ABC):
-    """Follows the kept values of one column over the files of a part, and judges them together."""
-
-    @abstractmethod
-    def add(self, values: Values) -> None:
-        """Take in the values of a batch."""
-
-    @abstractmethod
-    def join(self, other: Self) -> None:
-        """Take in what another one followed, of the rows that come next."""
-
-    def problem(self, place: str) -> Problem | None:
-        """The error of all values together; `place` is the first file."""
-        del place
-        return None
-
-    def note(self) -> str:
-        """A line for people, "" if there is nothing to add."""
-        return ""
 
 
 @dataclass(frozen=True)
@@ -160,19 +139,24 @@ class Kind:
     - `is_text`: values are texts once they are read. `is_cleaned`: `clean:` changes values before that.
     - `may_be_blank`: an empty value is read, and the lint warns of it (W204).
     - `takes_objects`: a value may be a list of objects without being a list of rows.
-    - `has_turns`: a value may be turns of a conversation.
+    - `has_turns`: a value may be turns of a conversation. With `option_without_turns` it is none.
+    - `last_learned`: the number of the last answers of a conversation that are learned beside such a column
+      (None: all).
     - `is_conversation`: values are conversations, from which the outputs take their texts.
     - `joins_turns`: values become part of the turns.
     - `part`: the key of the column in `columns` of a registry entry. Every record contains such a column.
     - `entry_keys`: keys of a registry entry with such a column, besides `columns` (`ranking`).
     - `replaced_parts`: parts of a record that such a column replaces (`response`).
-    - `is_pair`: one of two answers.
+    - `is_pair`: one of two answers. In a conversation it is a turn.
     - `has_answer`: values are answers, or contain them, so that no template needs to write one.
     - `loaded_columns`: the columns of LLaMA-Factory's loaded rows that `loaded_pairs` compares (`_tools`).
     - `compared`: how the lint compares rows by it, as `ASKED`, `ANSWERED` or a `MARK` of the answer.
-    - `kept_values`: judges the kept values of a part together; None if there is nothing to judge.
+    - `judge`: judges all kept values of a split together, which are counted for it; `place` is the first file
+      of the split. Returns the error of all of them, or a line for people, "" if there is nothing to add.
     - `bundled_spec`: the spec that reads such columns under their usual names (see `spec_for`).
     - `recipe`: the bundled recipe that trains on such a dataset.
+    - `shapes`: the names of the forms of files that `init` proposes as examples of this kind (`init/shapes`).
+    - `beside`: the column that `init` proposes next to others.
     - `leaf_types`: the types of values that `init` takes for such a column (`FileProfile`); () for any.
     """
 
@@ -191,6 +175,8 @@ class Kind:
     may_be_blank: bool = False
     takes_objects: bool = False
     has_turns: bool = False
+    option_without_turns: str = ""
+    last_learned: int | None = None
     is_conversation: bool = False
     joins_turns: bool = False
     part: str = ""
@@ -200,9 +186,11 @@ class Kind:
     has_answer: bool = False
     loaded_columns: tuple[str, ...] = ()
     compared: str = ""
-    kept_values: type[KeptValues] | None = None
+    judge: Callable[[Counter[object], str], Problem | str] | None = None
     bundled_spec: str = ""
     recipe: str = ""
+    shapes: tuple[str, ...] = ()
+    beside: Beside | None = None
     leaf_types: tuple[str, ...] = ()
     reader: type[ColumnReader] = ColumnReader
 
@@ -244,17 +232,6 @@ class Kind:
         del columns
         return self.bundled_spec
 
-    def shapes(self) -> Sequence[Shape]:
-        """The forms of files whose rows are examples of this kind."""
-        return ()
-
-    def proposed_columns(
-        self, profile: "FileProfile", *, beside_turns: bool
-    ) -> "Mapping[str, ProposedColumn]":
-        """The columns of this kind that `init` proposes next to turns, or next to a question and answer."""
-        del profile, beside_turns
-        return {}
-
     def validators(self) -> tuple[Validator, Validator]:
         """Compiled checks: of one value, and of a list of values."""
         from jsonschema_rs import validator_for
@@ -262,14 +239,9 @@ class Kind:
         schema = dict(self.schema)
         return validator_for(schema).is_valid, validator_for({"type": "array", "items": schema}).is_valid
 
-    def learned_answers(self, answers: list[int]) -> list[int]:
-        """The turns that are learned beside a column of this kind, of all answers of a conversation."""
-        return answers
-
     def reads_turns(self, options: Mapping[str, object]) -> bool:
         """True if a column of this kind with these options has turns, whose keys are counted."""
-        del options
-        return self.has_turns
+        return self.has_turns and self.option_without_turns not in options
 
     def loaded_pairs(self, example: "Example", loaded: Mapping[str, Any]) -> Iterable[tuple[object, object]]:
         """Pairs of a value in a record and the value that LLaMA-Factory must have loaded for it.
@@ -283,11 +255,6 @@ class Kind:
         """A file of a loaded row that a training would not find, "" if it would find all."""
         del loaded
         return ""
-
-    def recorded(self, values: Values, output_format: str) -> Values:
-        """The values as a record of a format has them."""
-        del output_format
-        return values
 
 
 @cache

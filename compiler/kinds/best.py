@@ -1,15 +1,9 @@
 """The best of several rated answers in a list of objects."""
 
-from collections.abc import Sequence
-
 from tuneyard.compiler.check.marks import refuse_masked
-from tuneyard.compiler.init.profile import FileProfile
-from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, alpaca_output, question_leaf
-from tuneyard.compiler.kinds import ColumnReader, Kind, Shape
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
-from tuneyard.core.calls import WrongValueError
+from tuneyard.compiler.kinds import ColumnReader, Kind
 from tuneyard.core.errors import show_value
-from tuneyard.core.records import PAIR
+from tuneyard.core.records.calls import WrongValueError
 
 BY_NUMBER = {
     "best": {
@@ -61,57 +55,20 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
         raise WrongValueError(f"{alike}: none is preferred")
     choose = min if lowest else max
     _, best, place = choose(scored, key=lambda answer: answer[0])
-    refuse_masked(marked, [place], keys, "item", history_can_be_masked=False)
+    refuse_masked(marked, [place], keys, "item")
     text = str(reader.file.clean([best])[0])
     if not text.strip():
         raise WrongValueError("the best of them has no text")
     return text
 
 
-class BestKind(Kind):
-    """Rated answers, of which the best is learned."""
-
-    def shapes(self) -> Sequence[Shape]:
-        """A question with rated answers."""
-        return (Shape(self.propose, 30),)
-
-    def propose(self, profile: FileProfile) -> Proposal | None:
-        """A question with rated answers in a list: the best and the worst are a pair."""
-        question, rows = question_leaf(profile), profile.first
-        if question is None or not rows:
-            return None
-        for column, value in rows[0].items():
-            keys = _rating_keys(value)
-            if not keys or not all(_rating_keys(row.get(column)) for row in rows):
-                continue
-            columns: dict[str, ProposedColumn] = {"question": [question.path]}
-            for answer in PAIR:
-                best = {"by": keys[0], "take": keys[1]}
-                columns[answer] = {"names": [column], "is": answer, "best": best}
-            write = alpaca_output("{question}")
-            return Proposal("Preference pairs from ratings", columns, write, prompts={"question": question})
-        return None
-
-
-def _rating_keys(value: object) -> tuple[str, ...]:
-    """The keys of the rating and of the text in a list of rated answers, () for anything else."""
-    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
-        return ()
-    for by in USUAL_NAMES["rating"]:
-        if not all(type(item.get(by)) in (int, float) for item in value):
-            continue
-        for take in (*USUAL_NAMES["answer"], *USUAL_NAMES["text"]):
-            if all(isinstance(item.get(take), str) for item in value):
-                return (by, take)
-    return ()
-
-
-BEST = BestKind(
+BEST = Kind(
     "best",
     {"description": "a list of objects", "type": "array", "minItems": 1, "items": {"type": "object"}},
     options=BY_NUMBER,
     is_text=True,
     takes_objects=True,
     has_answer=True,
+    shapes=("rated answers",),
     reader=BestReader,
 )

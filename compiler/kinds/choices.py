@@ -8,25 +8,14 @@ them: `answer: {names: [label], is: choice, of: [a, b]}`.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from string import ascii_lowercase, ascii_uppercase
+from collections.abc import Mapping
+from string import ascii_uppercase
 from typing import Any, NamedTuple, cast
 
-from tuneyard.compiler.init.labels import UNLABELLED, label_values
-from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile, Leaf
-from tuneyard.compiler.init.proposal import (
-    Proposal,
-    ProposedColumn,
-    longest_prose,
-    question_leaf,
-    question_proposal,
-)
-from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayout, Shape
-from tuneyard.compiler.rows import walker
-from tuneyard.compiler.spec.column_meanings import CHOICE_COLUMN, USUAL_NAMES, WRONG_CHOICE
+from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayout
 from tuneyard.compiler.spec.model import Column
-from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import show_value
+from tuneyard.core.records.calls import WrongValueError
 
 
 class Choices(NamedTuple):
@@ -176,24 +165,6 @@ def _labels_and_texts(value: Any) -> tuple[list[str], list[Any]]:
     return [], list(value)
 
 
-def lettered_choices(profile: FileProfile) -> Proposal | None:
-    """A question, its choices in columns of one letter each, and the correct letter."""
-    question = profile.named(USUAL_NAMES["question"])
-    answer = profile.named(USUAL_NAMES["chosen letter"])
-    letters = [leaf for leaf in map(profile.named, "abcdef") if leaf is not None]
-    if question is None or answer is None or len(letters) < 3:
-        return None
-    columns: dict[str, ProposedColumn] = {"question": [question.path]}
-    choices = []
-    for leaf in letters:
-        columns[leaf.name] = [leaf.path]
-        choices.append(f"{leaf.name.upper()}. {{{leaf.name}}}")
-    columns["answer"] = {"names": [answer.path], "is": "answer"}
-    proposal = question_proposal(profile, "Questions with choices", question, columns, answer)
-    proposal.write["instruction"] = "\n".join(["{question}", *choices])
-    return proposal
-
-
 class ChoicesKind(Kind):
     """The choices of a question. They become lines of text in the prompt."""
 
@@ -201,35 +172,6 @@ class ChoicesKind(Kind):
         """Refuse choices without an answer that names one of them."""
         if list(layout.kinds.values()).count("choice") == 0:
             raise ValueError(f"column {column}: choices go with an answer, a column with `is: choice`")
-
-    def shapes(self) -> Sequence[Shape]:
-        """A question with its choices in a list, or in columns of one letter each."""
-        return (Shape(self.propose, 40), Shape(lettered_choices, 60))
-
-    def propose(self, profile: FileProfile) -> Proposal | None:
-        """A question or the beginning of a text, a list of choices, and the correct one of them."""
-        choices = profile.named(USUAL_NAMES["choices"], "texts")
-        answer = None
-        for name in (*USUAL_NAMES["chosen letter"], "label"):
-            for value_type in ("text", "number"):
-                answer = answer or profile.named([name], value_type)
-        question = question_leaf(profile)
-        guesses = []
-        if question is None:
-            question = longest_prose(profile)
-            if question is not None:
-                guesses.append(f"{question.path} is used as the question: it is the longest text")
-        if choices is None or answer is None or question is None:
-            return None
-        columns: dict[str, ProposedColumn] = {
-            "question": [question.path],
-            "choices": {"names": [choices.path], "is": self.name},
-            "answer": {"names": [answer.path], "is": CHOICE.name},
-        }
-        proposal = question_proposal(profile, "Questions with choices", question, columns, answer)
-        proposal.write["instruction"] = "{question}\n{choices}"
-        proposal.guesses += guesses
-        return proposal
 
 
 class ChoiceKind(Kind):
@@ -250,120 +192,13 @@ class ChoiceKind(Kind):
                 "of the columns with one choice each, as `of: [a, b]`"
             )
 
-    def shapes(self) -> Sequence[Shape]:
-        """A question with a column for each choice. A label next to two texts is no pair then."""
-        return (Shape(self.propose, 45),)
-
-    def propose(self, profile: FileProfile) -> Proposal | None:
-        """The beginning of a text or a question, its choices in columns, and the correct one of them."""
-        options: dict[str, object] = {}
-        guesses = []
-        answer = profile.named(USUAL_NAMES["chosen text"])
-        wrong_choices = [leaf for leaf in profile.leaves.values() if WRONG_CHOICE.fullmatch(leaf.name)]
-        if answer is not None and wrong_choices:  # the distractors of SciQ
-            choices = [answer, *sorted(wrong_choices, key=lambda leaf: leaf.name)]
-            options["sort"] = True
-        else:
-            choices = _choice_columns(profile)
-            answer = _answer_of(profile, choices)
-            if answer is None:
-                return None
-            first = _first_number(answer, len(choices))
-            if first:
-                options["first"] = first
-            if not {0, len(choices)}.intersection(label_values(answer)):
-                guesses.append(
-                    f"{answer.path}: its numbers fit a count from 0 and from 1; "
-                    f"taken as from {first} (`first: 1` at the column counts from 1)"
-                )
-        columns: dict[str, ProposedColumn] = {}
-        lines = []
-        for name, leaf in zip(ascii_lowercase, choices, strict=False):
-            columns[name] = [leaf.path]
-            lines.append(f"{name.upper()}. {{{name}}}")
-        columns["answer"] = {"names": [answer.path], "is": self.name, "of": list(columns), **options}
-        return _columns_proposal(profile, columns, lines, answer, guesses)
-
-
-def _choice_columns(profile: FileProfile) -> list[Leaf]:
-    """The columns with one choice each, in the order of their numbers or letters; [] if the file has none."""
-    leaf_by_sign: dict[str, dict[str, Leaf]] = {}
-    for leaf in profile.leaves.values():
-        match = CHOICE_COLUMN.fullmatch(leaf.name)
-        if match and leaf.kind == "text":
-            leaf_by_sign.setdefault(match[1], {})[match[2]] = leaf
-    for base, leaves in leaf_by_sign.items():
-        fewest = 3 if base == "answer" else 2  # two answers are rather to be compared
-        signs = "".join(sorted(leaves))
-        are_consecutive = any(series.startswith(signs) for series in ("0123456789", "123456789", "abcdefgh"))
-        if are_consecutive and len(signs) >= fewest:
-            return [leaves[sign] for sign in signs]
-    return []
-
-
-def _answer_of(profile: FileProfile, choices: Sequence[Leaf]) -> Leaf | None:
-    """The column with the number, the letter or the text of the correct choice, None if there is none."""
-    if not choices:
-        return None
-    letters = set(ascii_uppercase[: len(choices)])
-    for name in (*USUAL_NAMES["chosen letter"], *USUAL_NAMES["chosen number"], *USUAL_NAMES["chosen text"]):
-        answer = profile.named([name]) or profile.named([name], "number")
-        if answer is None or answer in choices:
-            continue
-        if _first_number(answer, len(choices)) is not None or letters.issuperset(answer.values):
-            return answer
-        texts_of_answer = walker(answer.path)
-        texts_of_choices = [walker(leaf.path) for leaf in choices]
-        if all(texts_of_answer(row) in [text(row) for text in texts_of_choices] for row in profile.first):
-            return answer
-    return None
-
-
-def _first_number(answer: Leaf, count: int) -> int | None:
-    """The number of the first of `count` choices, 0 or 1, by the numbers of the answers; None for others."""
-    numbers = [value for value in label_values(answer) if value not in UNLABELLED]
-    if not numbers or not all(isinstance(number, int) for number in numbers):
-        return None
-    for first in (0, 1):
-        if set(numbers) <= set(range(first, first + count)):
-            return first
-    return None
-
-
-def _columns_proposal(
-    profile: FileProfile,
-    columns: Mapping[str, ProposedColumn],
-    lines: Sequence[str],
-    answer: Leaf,
-    guesses: Sequence[str],
-) -> Proposal | None:
-    """The proposal for choices in `columns`, which `lines` put into the prompt; None without a question."""
-    question = question_leaf(profile) or profile.named(USUAL_NAMES["beginning"])
-    if question is None or question is answer:
-        return None
-    premise = profile.named(USUAL_NAMES["premise"])
-    all_columns: dict[str, ProposedColumn] = {"question": [question.path], **columns}
-    proposal = question_proposal(profile, "Questions with choices", question, all_columns, answer)
-    text = ["{question}"]
-    if premise is not None and "context" not in proposal.columns:
-        proposal.columns["premise"] = [premise.path]
-        proposal.prompts["premise"] = premise
-        text.insert(0, "{premise}")
-    proposal.write["instruction"] = "\n".join([*text, *lines])
-    proposal.guesses += guesses
-    if len(question.values) <= MOST_VALUES and 2 * len(question.values) <= question.filled:
-        values = ", ".join(map(str, question.values))
-        proposal.guesses.append(
-            f"{question.path} has few values ({values}): ask for it in words in the prompt"
-        )
-    return proposal
-
 
 CHOICES = ChoicesKind(
     "choices",
     {"description": "a list of choices, or their texts by label", "type": ["array", "object"]},
     is_text=True,
     takes_objects=True,
+    shapes=("listed choices", "lettered choices"),
     reader=ChoicesReader,
 )
 CHOICE = ChoiceKind(
@@ -386,5 +221,6 @@ CHOICE = ChoiceKind(
         },
     },
     is_text=True,
+    shapes=("choices in columns",),
     reader=ChoiceReader,
 )

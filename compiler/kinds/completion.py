@@ -3,20 +3,14 @@
 The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query`, `tools` and `answers`.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneyard.compiler.init.profile import FileProfile
-from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, columns_beside, question_leaf
-from tuneyard.compiler.kinds import FileContext, Kind, RecordLayout, Shape
+from tuneyard.compiler.kinds import FileContext, Kind, RecordLayout
 from tuneyard.compiler.kinds.pair import Reply, ReplyReader
 from tuneyard.compiler.kinds.turn_forms import CALL
 from tuneyard.compiler.kinds.turns import ROLE_NAMES, Turn, keeps
-from tuneyard.compiler.spec.model import TOOLS, Column
-from tuneyard.core.calls import WrongValueError, call_text, parse_calls
-
-CALLS_AS_ANSWERS = "answers"
-"""The column of the calls in APIGen's rows, which have a list of tools next to it."""
+from tuneyard.compiler.spec.model import Column
+from tuneyard.core.records.calls import WrongValueError, call_text, parse_calls
 
 
 class CompletionReader(ReplyReader):
@@ -62,38 +56,6 @@ class CompletionKind(Kind):
         if not layout.has_turns:
             raise ValueError(f"column {column}: a completion ends turns, and no column has `is: turns`")
 
-    def reads_turns(self, options: Mapping[str, object]) -> bool:
-        """False for calls, whose keys are no keys of turns."""
-        return "tool_calls" not in options
-
-    def shapes(self) -> Sequence[Shape]:
-        """A question whose answer is calls of the tools in its row."""
-        return (Shape(self.propose, 70),)
-
-    def propose(self, profile: FileProfile) -> Proposal | None:
-        """A question, tools, and calls of them as JSON."""
-        question = question_leaf(profile)
-        values = [row.get(CALLS_AS_ANSWERS) for row in profile.first]
-        if question is None or TOOLS not in profile.filled_columns() or not _are_calls(values):
-            return None
-        columns: dict[str, ProposedColumn] = {
-            "turns": {"names": [question.path], "is": "turns"},
-            self.name: {"names": [CALLS_AS_ANSWERS], "is": self.name, "tool_calls": True},
-        }
-        columns |= columns_beside(profile, turns=True)
-        return Proposal("Questions answered by calls of tools", columns, {"format": "sharegpt"})
-
-
-def _are_calls(values: Sequence[object]) -> bool:
-    """True if all values are calls of tools. A row may have an empty list: the compile refuses that row."""
-    filled_values = [value for value in values if value not in ("[]", [])]
-    for value in filled_values:
-        try:
-            parse_calls(value)
-        except WrongValueError:
-            return False
-    return bool(filled_values)
-
 
 COMPLETION = CompletionKind(
     "completion",
@@ -114,6 +76,8 @@ COMPLETION = CompletionKind(
     code="E107",
     row_code="E107",
     has_turns=True,
+    option_without_turns="tool_calls",
     joins_turns=True,
+    shapes=("question answered by calls",),
     reader=CompletionReader,
 )

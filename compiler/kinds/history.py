@@ -1,11 +1,9 @@
 """Earlier turns of an alpaca record: pairs of a question and its answer."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import cast
 
-from tuneyard.compiler.init.profile import FileProfile
-from tuneyard.compiler.init.proposal import ProposedColumn
-from tuneyard.compiler.kinds import ASKED, ColumnReader, Kind, RecordLayout, Values
+from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind, RecordLayout, Values
 
 
 class HistoryReader(ColumnReader):
@@ -39,12 +37,6 @@ class HistoryKind(Kind):
                 "or take a spec without them (io)"
             )
 
-    def proposed_columns(self, profile: FileProfile, *, beside_turns: bool) -> Mapping[str, ProposedColumn]:
-        """A filled column `history` next to a question with its answer."""
-        if beside_turns or self.name not in profile.filled_columns():
-            return {}
-        return {self.name: {"names": [self.name], "is": self.name}}
-
 
 _TEXT = {"description": "text that is not blank", "type": "string", "pattern": "\\S"}
 HISTORY = HistoryKind(
@@ -57,5 +49,6 @@ HISTORY = HistoryKind(
     default=cast("object", []),
     part="history",
     compared=ASKED,
+    beside=Beside(("history",), turns=False, questions=True),
     reader=HistoryReader,
 )

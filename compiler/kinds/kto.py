@@ -1,15 +1,11 @@
 """Marks of answers as wanted or not, which LLaMA-Factory 0.9.5 reads as `kto_tag` (stage kto)."""
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Self
 
-from tuneyard.compiler.init.profile import FileProfile
-from tuneyard.compiler.init.proposal import ProposedColumn
-from tuneyard.compiler.kinds import MARK, ColumnReader, KeptValues, Kind, Values
+from tuneyard.compiler.kinds import MARK, Beside, ColumnReader, Kind
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
-from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.records.calls import WrongValueError
 
 WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -38,52 +34,17 @@ class KtoReader(ColumnReader):
         return WORDS[word]
 
 
-class KeptMarks(KeptValues):
-    """Counts the marks: KTO learns from the contrast of wanted and unwanted answers."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[object] = Counter()
-
-    def add(self, values: Values) -> None:
-        """Count the marks of a batch."""
-        self.counts.update(values)
-
-    def join(self, other: Self) -> None:
-        """Add the counts of further rows."""
-        self.counts.update(other.counts)
-
-    def problem(self, place: str) -> Problem | None:
-        """The error of a dataset in which every answer is wanted, or none is."""
-        if len(self.counts) != 1:
-            return None
-        mark = "wanted" if self.counts[True] else "unwanted"
-        message = f"all {self.counts.total()} answers are {mark}: KTO learns from both kinds"
-        return Problem("E112", place, message, "", "`at_least` at the column says which ratings are wanted")
-
-    def note(self) -> str:
-        """How many answers are wanted for each unwanted one."""
-        if len(self.counts) < 2:
-            return ""
-        wanted_rows, unwanted_rows = self.counts[True], self.counts[False]
+def _judge(values: Counter[object], place: str) -> Problem | str:
+    """KTO learns from the contrast: the error if every answer is wanted, or none is; else their ratio."""
+    wanted_rows, unwanted_rows = values[True], values[False]
+    if not values:
+        return ""
+    if wanted_rows and unwanted_rows:
         ratio = f"{wanted_rows / unwanted_rows:.2f} to 1"
         return f"{wanted_rows} answers wanted, {unwanted_rows} unwanted ({ratio})"
-
-
-class KtoKind(Kind):
-    """Of a conversation, stage kto learns the last answer alone (data/processor/feedback.py)."""
-
-    def learned_answers(self, answers: list[int]) -> list[int]:
-        """The last answer."""
-        return answers[-1:]
-
-    def proposed_columns(self, profile: FileProfile, *, beside_turns: bool) -> Mapping[str, ProposedColumn]:
-        """The first column of marks: true or false in every row."""
-        del beside_turns
-        for name in (*USUAL_NAMES[self.part], "label"):
-            values = [row.get(name) for row in profile.first]
-            if values and all(_is_mark(name, value) for value in values):
-                return {self.part: {"names": [name], "is": self.name}}
-        return {}
+    mark = "wanted" if wanted_rows else "unwanted"
+    message = f"all {values.total()} answers are {mark}: KTO learns from both kinds"
+    return Problem("E112", place, message, "", "`at_least` at the column says which ratings are wanted")
 
 
 def _is_mark(name: str, value: object) -> bool:
@@ -93,7 +54,7 @@ def _is_mark(name: str, value: object) -> bool:
     return name != "label" and str(value).strip().lower() in WORDS
 
 
-KTO = KtoKind(
+KTO = Kind(
     "kto",
     {"description": "true or false, or a number", "type": ["boolean", "number", "string"]},
     options={
@@ -104,9 +65,11 @@ KTO = KtoKind(
     },
     code="E111",
     part="kto_tag",
+    last_learned=1,  # data/processor/feedback.py
     compared=MARK,
-    kept_values=KeptMarks,
+    judge=_judge,
     bundled_spec="kto",
     recipe="kto-lora",
+    beside=Beside((*USUAL_NAMES["kto_tag"], "label"), questions=True, accepts=_is_mark),
     reader=KtoReader,
 )

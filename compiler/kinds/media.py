@@ -10,17 +10,15 @@ from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import Any, cast
 
-from tuneyard.compiler.init.profile import FileProfile
-from tuneyard.compiler.init.proposal import ProposedColumn
-from tuneyard.compiler.kinds import ASKED, ColumnReader, FileContext, Kind
+from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, FileContext, Kind
 from tuneyard.compiler.kinds.turn_forms import USER
 from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.spec.model import Column, placeholders
-from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import counted, show_value
 from tuneyard.core.files import is_file
-from tuneyard.core.images import BROKEN_IMAGE
 from tuneyard.core.records import PLACEHOLDERS, Example
+from tuneyard.core.records.calls import WrongValueError
+from tuneyard.core.records.images import BROKEN_IMAGE
 
 PIXELS = 768 * 768  # LLaMA-Factory's image_max_pixels: what has more is made smaller before it is trained on
 ABSOLUTE = "an absolute path"
@@ -142,16 +140,6 @@ class MediaKind(Kind):
                 return str(path)[:LONGEST_PATH]
         return ""
 
-    def proposed_columns(self, profile: FileProfile, *, beside_turns: bool) -> Mapping[str, ProposedColumn]:
-        """A filled column of this name, or of its singular."""
-        if not beside_turns:
-            return {}
-        columns = profile.filled_columns()
-        for name in (self.name, self.name.removesuffix("s")):
-            if name in columns:
-                return {self.name: {"names": [name], "is": self.name, "default": []}}
-        return {}
-
 
 def _media(name: str) -> Kind:
     """A kind of files that LLaMA-Factory knows by this name."""
@@ -165,6 +153,7 @@ def _media(name: str) -> Kind:
         compared=ASKED,
         bundled_spec="media",
         recipe="vl-lora",
+        beside=Beside((name, name.removesuffix("s")), settings={"default": []}),
         reader=MediaReader,
     )
 

@@ -1,18 +1,14 @@
 """Preference pairs: two answers to one prompt (`ranking` in LLaMA-Factory 0.9.5, stages rm and dpo)."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import refuse_masked
-from tuneyard.compiler.init.profile import FileProfile
-from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, question_leaf, question_proposal
-from tuneyard.compiler.kinds import ANSWERED, ColumnReader, FileContext, Kind, RecordLayout, Shape, Values
+from tuneyard.compiler.kinds import ANSWERED, Beside, ColumnReader, FileContext, Kind, RecordLayout, Values
 from tuneyard.compiler.kinds.best import BY_NUMBER, best_of
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns, is_transcript
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns
 from tuneyard.compiler.kinds.turns import (
-    OPENAI,
     ROLE_NAMES,
-    SHAREGPT,
     Turn,
     cleaned,
     masking_marks,
@@ -22,8 +18,8 @@ from tuneyard.compiler.kinds.turns import (
 )
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import Column
-from tuneyard.core.calls import WrongValueError
 from tuneyard.core.errors import show_value
+from tuneyard.core.records.calls import WrongValueError
 
 PAIR = ("chosen", "rejected")
 _QUESTIONS = {"instruction", "prompt", "question", "query"}
@@ -59,7 +55,7 @@ class ReplyReader(ColumnReader):
         if isinstance(value, dict):
             value = [value]
         if isinstance(value, list):
-            refuse_masked(masking_marks(value, keys), [len(value)], keys, history_can_be_masked=False)
+            refuse_masked(masking_marks(value, keys), [len(value)], keys)
         if isinstance(value, str):
             reply = Reply([], value)
         elif isinstance(value, list) and len(value) == 1:
@@ -103,7 +99,7 @@ def _texts_of(turns: list[Turn]) -> list[tuple[str, str]]:
 
 
 class ReplyKind(Kind):
-    """One of the two answers. In alpaca it is a text, in a conversation a turn."""
+    """One of the two answers."""
 
     def check(self, column: str, layout: RecordLayout) -> None:
         """Refuse one answer without the other, and a pair next to an answer of a template."""
@@ -114,21 +110,6 @@ class ReplyKind(Kind):
                 "chosen and rejected: expected a column of each, in place of `output` and `assistant`"
             )
 
-    def reads_turns(self, options: Mapping[str, object]) -> bool:
-        """False if the answer is taken from a list of rated ones."""
-        return "best" not in options
-
-    def learned_answers(self, answers: list[int]) -> list[int]:
-        """None of the turns before the pair (data/processor/pairwise.py)."""
-        del answers
-        return []
-
-    def proposed_columns(self, profile: FileProfile, *, beside_turns: bool) -> Mapping[str, ProposedColumn]:
-        """The column of this answer next to turns, if the file has both answers."""
-        if not beside_turns or not profile.filled_columns().issuperset(PAIR):
-            return {}
-        return {self.name: {"names": [self.name], "is": self.name}}
-
     def spec_for(self, columns: Collection[str]) -> str:
         """Without a question the prompt is in turns, in a column of their own or before the chosen answer."""
         if not _QUESTIONS.isdisjoint(columns):
@@ -136,39 +117,6 @@ class ReplyKind(Kind):
         if not set(USUAL_NAMES["turns"]).isdisjoint(columns):
             return "pairs-chat"
         return "pairs-chat with --column turns=chosen"
-
-    def shapes(self) -> Sequence[Shape]:
-        """A pair of answers. The kind of the first answer recognises both."""
-        if self.name != PAIR[0]:
-            return ()
-        return (Shape(self.propose, 20),)
-
-    def propose(self, profile: FileProfile) -> Proposal | None:
-        """Two whole dialogues to choose from, or a question with two answers."""
-        rows = profile.first
-        if rows and all(is_transcript(row.get(answer)) for row in rows for answer in PAIR):
-            columns: dict[str, ProposedColumn] = {"turns": {"names": [PAIR[0]], "is": "turns"}}
-            for answer in PAIR:
-                columns[answer] = {"names": [answer], "is": answer}
-            return Proposal("Preference pairs of dialogues", columns, {"format": "sharegpt"})
-        question = question_leaf(profile)
-        if question is None:
-            return None
-        columns = {"question": [question.path]}
-        for answer in PAIR:
-            leaf = profile.named(USUAL_NAMES[answer])
-            if leaf is None:
-                return None
-            columns[answer] = {"names": [leaf.path], "is": answer}
-        return question_proposal(profile, "Preference pairs", question, columns)
-
-    def recorded(self, values: Values, output_format: str) -> Values:
-        """Texts in alpaca, turns of the assistant in a conversation."""
-        if output_format == "sharegpt":
-            return [{"from": SHAREGPT[ASSISTANT], "value": text} for text in values]
-        if output_format == "messages":
-            return [{"role": OPENAI[ASSISTANT], "content": text} for text in values]
-        return values
 
 
 def _reply(name: str) -> Kind:
@@ -187,6 +135,8 @@ def _reply(name: str) -> Kind:
         row_code="E111",
         is_text=True,
         has_turns=True,
+        option_without_turns="best",  # a list of rated answers, of which one is taken
+        last_learned=0,  # data/processor/pairwise.py
         part=name,
         entry_keys={"ranking": True},
         replaced_parts=("response",),
@@ -194,6 +144,8 @@ def _reply(name: str) -> Kind:
         compared=ANSWERED,
         bundled_spec="pairs",
         recipe="dpo-lora",
+        shapes=("pair of answers",),
+        beside=Beside((name,), needs=PAIR),
         reader=ReplyReader,
     )
 

@@ -1,13 +1,9 @@
 """Plain values: texts, ids, lists of texts, and any other value."""
 
-from collections.abc import Sequence
 from typing import cast
 
 from tuneyard.compiler.check.json_values import writable
-from tuneyard.compiler.init.profile import FileProfile
-from tuneyard.compiler.init.proposal import Proposal
-from tuneyard.compiler.kinds import ColumnReader, Kind, Shape, Validator, Values
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.compiler.kinds import ColumnReader, Kind, Validator, Values
 from tuneyard.compiler.spec.model import ROW_NUMBER
 
 
@@ -29,25 +25,6 @@ class ListReader(ColumnReader):
         return self.file.clean(["\n".join(cast("list[str]", value)) for value in values])
 
 
-def plain_text(profile: FileProfile) -> Proposal | None:
-    """Texts for pretraining. A text next to a question is its answer, so it is none."""
-    text = profile.user_leaf("text") or profile.named(USUAL_NAMES["text"])
-    if text is None:
-        return None
-    if not profile.user_columns and profile.named(USUAL_NAMES["question"]):
-        return None
-    write = {"format": "text", "text": "{text}"}
-    return Proposal("Plain text for pretraining", {"text": [text.path]}, write, prompts={"text": text})
-
-
-class TextKind(Kind):
-    """A text that is not blank."""
-
-    def shapes(self) -> Sequence[Shape]:
-        """Texts for pretraining, if the file has no other shape."""
-        return (Shape(plain_text, 140, ({"text"},)),)
-
-
 class AnyKind(Kind):
     """Any value that JSON can represent. A JSON Schema cannot express that."""
 
@@ -57,7 +34,15 @@ class AnyKind(Kind):
 
 
 _NOT_BLANK = {"description": "text", "type": "string", "pattern": "\\S"}
-TEXT = TextKind("text", _NOT_BLANK, is_text=True, is_cleaned=True, is_usual=True, leaf_types=("text",))
+TEXT = Kind(
+    "text",
+    _NOT_BLANK,
+    is_text=True,
+    is_cleaned=True,
+    is_usual=True,
+    shapes=("plain text",),
+    leaf_types=("text",),
+)
 EXTRA = Kind(
     "extra",
     {"description": "text or nothing", "type": ["string", "null"]},

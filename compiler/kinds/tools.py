@@ -3,15 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tuneyard.compiler.init.profile import FileProfile
-from tuneyard.compiler.init.proposal import ProposedColumn
-from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayout
+from tuneyard.compiler.kinds import Beside, ColumnReader, FileContext, Kind, RecordLayout
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.spec.model import TOOLS, Column
-from tuneyard.core.calls import OPEN, Call, WrongValueError, call_errors, calls_of, tools_text
 from tuneyard.core.errors import Problem
 from tuneyard.core.records import Example
+from tuneyard.core.records.calls import OPEN, Call, WrongValueError, call_errors, calls_of, tools_text
 
 
 class ToolsReader(ColumnReader):
@@ -75,12 +73,6 @@ class ToolsKind(Kind):
         if column != TOOLS:
             raise ValueError(f"column {column}: `is: tools` is for the column `{TOOLS}`: rename it")
 
-    def proposed_columns(self, profile: FileProfile, *, beside_turns: bool) -> Mapping[str, ProposedColumn]:
-        """A filled column `tools` next to turns."""
-        if not beside_turns or TOOLS not in profile.filled_columns():
-            return {}
-        return {TOOLS: {"names": [TOOLS], "is": self.name}}
-
     def loaded_pairs(self, example: Example, loaded: Mapping[str, Any]) -> list[tuple[object, object]]:
         """The tools as JSON text."""
         return [(example.tools, loaded["_tools"] or "")]
@@ -105,5 +97,6 @@ TOOL_LIST = ToolsKind(
     is_text=True,
     loaded_columns=("_tools",),
     recipe="tools-lora",
+    beside=Beside((TOOLS,)),
     reader=ToolsReader,
 )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from tuneyard.compiler.check.marks import masks
-from tuneyard.core.calls import read_strict
+from tuneyard.core.records.calls import read_strict
 
 USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
 ROLES = {

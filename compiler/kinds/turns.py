@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
-from tuneyard.compiler.check.marks import TurnKeys, refuse_masked
-from tuneyard.compiler.init.profile import FileProfile
-from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, columns_beside, system_column
-from tuneyard.compiler.init.threads import refuse_loose_messages, refuse_trees
-from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Schema, Shape, Values, kind_of
+from tuneyard.compiler.check.marks import TurnKeys, adds_content, refuse_masked
+from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Schema, Values, kind_of
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
     CALL,
@@ -20,12 +17,13 @@ from tuneyard.compiler.kinds.turn_forms import (
     SYSTEM,
     USER,
     common_turns,
-    exchange_keys,
     role_and_content,
 )
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, meaning
+from tuneyard.compiler.spec.column_meanings import meaning
 from tuneyard.compiler.spec.model import Column, Output, Spec
-from tuneyard.core.calls import (
+from tuneyard.core.datasets import filled
+from tuneyard.core.errors import Problem, counted, show_value
+from tuneyard.core.records.calls import (
     RESULTS,
     WrongValueError,
     call_text,
@@ -35,8 +33,6 @@ from tuneyard.core.calls import (
     parse_calls,
     thought,
 )
-from tuneyard.core.datasets import filled
-from tuneyard.core.errors import Problem, counted, show_value
 
 OPENAI = {role: role for role in (USER, ASSISTANT, SYSTEM, OBSERVATION)} | {CALL: "function_call"}
 ROLE_NAMES: dict[str, Schema] = {
@@ -281,8 +277,8 @@ def _refuse_loss(item: dict[str, object], read: tuple[str, ...], keys: TurnKeys,
         content = "tool_calls"
     lost = []
     for key, value in item.items():
-        changes_meaning = (meaning(key) or key == "refusal") and filled([value])
-        if key not in read and changes_meaning and not keys.is_left_out(key):
+        is_content = adds_content(key, value) or (key == "refusal" and value)
+        if is_content and key not in read and not keys.is_left_out(key):
             lost.append(key)
     if lost:
         raise WrongValueError(
@@ -325,12 +321,46 @@ def answers_learned(spec: Spec, output: Output, talk: list[Turn]) -> list[int]:
         answers = answers[:1]
     numbers = [turn.number for turn in answers]
     for column in spec.columns:
-        numbers = kind_of(column.kind).learned_answers(numbers)
+        last_learned = kind_of(column.kind).last_learned
+        if last_learned is not None:
+            numbers = numbers[len(numbers) - last_learned :]
     return numbers
 
 
 SHORTENED = "shortened"
 WITHOUT_SYSTEM = "without their system text"
+
+
+class LeftOut(NamedTuple):
+    """What the outputs of a spec leave out of the turns: the files of the outputs, for messages.
+
+    - `tools`: they cannot contain calls and results. `system`, `other_system`: they have no system text, or
+      one of their own; a row with one is refused. `ignored_system`: the spec says that they leave it out.
+    - `later_turns`: true if an output has the first exchange alone.
+    """
+
+    tools: str
+    system: str
+    other_system: str
+    ignored_system: str
+    later_turns: bool
+
+
+def left_out_of_turns(spec: Spec) -> LeftOut:
+    """What the outputs of a spec leave out of the turns."""
+    system = [output for output in spec.outputs if not keeps(output, SYSTEM)]
+    other_system = [output for output in spec.outputs if spec.has_own_system(output)]
+    ignored: list[Output] = []
+    if spec.ignores_system:
+        ignored = [output for output in spec.outputs if output in system or output in other_system]
+        system, other_system = [], []
+    return LeftOut(
+        tools=_files(output for output in spec.outputs if not keeps(output, CALL, OBSERVATION)),
+        system=_files(system),
+        other_system=_files(other_system),
+        ignored_system=_files(ignored),
+        later_turns=any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs),
+    )
 
 
 class TurnsReader(ColumnReader):
@@ -348,18 +378,8 @@ class TurnsReader(ColumnReader):
         self.spec = spec
         self.keeps_text_with_calls = any(column.options.get("calls") == "text" for column in spec.columns)
         self.pair = [column for column in spec.columns if kind_of(column.kind).is_pair]
-        self.without_tools = _files(o for o in spec.outputs if not keeps(o, CALL, OBSERVATION))
-        ignores_system = spec.has_one_system or "system" in spec.ignore
-        outputs = () if ignores_system else spec.outputs
-        self.without_system = _files(output for output in outputs if not keeps(output, SYSTEM))
-        self.with_own_system = _files(output for output in outputs if spec.has_own_system(output))
-        self.may_leave_out = ""
-        if ignores_system:
-            self.may_leave_out = _files(
-                output for output in spec.outputs if spec.has_own_system(output) or not keeps(output, SYSTEM)
-            )
-        self.checks_rows = "system" in spec.kinds and not ignores_system
-        self.first = any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs)
+        self.left_out = left_out_of_turns(spec)
+        self.checks_rows = "system" in spec.kinds and not spec.ignores_system
         self.reads_images = bool(spec.named("images"))
         self.completions = [column.name for column in spec.columns if kind_of(column.kind).joins_turns]
 
@@ -379,7 +399,7 @@ class TurnsReader(ColumnReader):
         talk = read_turns(
             value,
             keys,
-            self.without_tools,
+            self.left_out.tools,
             self.keeps_text_with_calls,
             asks=bool(self.pair) or self._has_completion(),
         )
@@ -390,16 +410,16 @@ class TurnsReader(ColumnReader):
             refuse_images(talk)
         if talk[0].role == SYSTEM and talk[0].text.strip():
             place = "turn 1: found a system text"
-            if self.without_system:
-                lost = f"which this output would leave out ({self.without_system})"
+            if self.left_out.system:
+                lost = f"which this output would leave out ({self.left_out.system})"
                 fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
                 raise WrongValueError(f"{place}, {lost}; {fix}")
-            if self.with_own_system:
-                other = f"and this output has a `system` of its own ({self.with_own_system})"
+            if self.left_out.other_system:
+                other = f"and this output has a `system` of its own ({self.left_out.other_system})"
                 fix = "leave that out, or the turn by `ignore: [system]`"
                 raise WrongValueError(f"{place}, {other}; {fix}")
-            self.tally[WITHOUT_SYSTEM] += bool(self.may_leave_out)
-        self.tally[SHORTENED] += self.first and len(talk) - (talk[0].role == SYSTEM) > 2
+            self.tally[WITHOUT_SYSTEM] += bool(self.left_out.ignored_system)
+        self.tally[SHORTENED] += self.left_out.later_turns and len(talk) - (talk[0].role == SYSTEM) > 2
         return cleaned(talk, self.file.clean) if self.spec.clean else talk
 
     def _has_completion(self) -> bool:
@@ -416,13 +436,9 @@ class TurnsReader(ColumnReader):
     def _refuse_masked(self, marked: dict[int, dict[str, object]], talk: list[Turn], keys: TurnKeys) -> None:
         """Refuse a row if an output would teach an answer that is marked as not to be learned."""
         answers: set[int] = set()
-        history_can_be_masked = True
         for output in self.spec.outputs:
-            learned = answers_learned(self.spec, output, talk)
-            answers.update(learned)
-            if learned and output.format == "text":
-                history_can_be_masked = False
-        refuse_masked(marked, sorted(answers), keys, history_can_be_masked=history_can_be_masked)
+            answers.update(answers_learned(self.spec, output, talk))
+        refuse_masked(marked, sorted(answers), keys)
 
     def look_at(self, raw: Sequence[Any], values: Sequence[Any], place: Callable[[int], str]) -> None:
         """Warn of calls whose arguments are JSON inside JSON text."""
@@ -456,68 +472,12 @@ class TurnsReader(ColumnReader):
             )
         if self.tally[WITHOUT_SYSTEM]:
             why = "the mixture has its own" if self.spec.has_one_system else "`ignore: [system]`"
-            left_out = f"{self.may_leave_out} leaves the system turn out ({why})"
+            left_out = f"{self.left_out.ignored_system} leaves the system turn out ({why})"
             lines.append(f"{counted(self.tally[WITHOUT_SYSTEM], 'conversation')}: {left_out}")
         return lines
 
 
-class TurnsKind(Kind):
-    """Turns of a conversation, with their tools, media, pair or marks in other columns."""
-
-    def shapes(self) -> Sequence[Shape]:
-        """Conversations. Rows that are parts or trees of conversations are refused."""
-        return (
-            Shape(self.propose, 10),
-            Shape(self.propose_exchanges, 90),
-            Shape(refuse_trees, 100),
-            Shape(refuse_loose_messages, 110),
-        )
-
-    def propose(self, profile: FileProfile) -> Proposal | None:
-        """Conversations, if a column has turns."""
-        turns = next((leaf for leaf in profile.leaves.values() if leaf.kind == "turns"), None)
-        if turns is None:
-            return None
-        return self._conversations(profile, turns.path)
-
-    def propose_exchanges(self, profile: FileProfile) -> Proposal | None:
-        """Conversations, if a column has lists of questions with their answers (Capybara)."""
-        for name in USUAL_NAMES["exchanges"]:
-            if profile.first and all(_are_exchanges(row.get(name)) for row in profile.first):
-                return self._conversations(profile, name)
-        return None
-
-    def _conversations(self, profile: FileProfile, path: str) -> Proposal:
-        """A proposal for the turns under a path, with what the file has next to them."""
-        column: dict[str, object] = {"names": [path], "is": self.name}
-        if _has_text_with_calls(profile, path):
-            column["calls"] = "text"
-        columns: dict[str, ProposedColumn] = {self.name: column}
-        columns |= system_column(profile)
-        columns |= columns_beside(profile, turns=True)
-        return Proposal("Conversations", columns, {"format": "sharegpt"})
-
-
-def _are_exchanges(value: object) -> bool:
-    """True for a list of objects, each with a question and its answer."""
-    if not isinstance(value, list) or not value:
-        return False
-    return all(isinstance(item, dict) and exchange_keys(item) is not None for item in value)
-
-
-def _has_text_with_calls(profile: FileProfile, path: str) -> bool:
-    """True if a turn has both text and a tool call."""
-    for row in profile.first:
-        turns = row.get(path)
-        if not isinstance(turns, list):
-            continue
-        for turn in turns:
-            if isinstance(turn, dict) and turn.get("tool_calls") and turn.get("content"):
-                return True
-    return False
-
-
-TURNS = TurnsKind(
+TURNS = Kind(
     "turns",
     {"description": "a list of turns", "type": "array", "minItems": 1, "items": {"type": "object"}},
     options={
@@ -531,6 +491,7 @@ TURNS = TurnsKind(
     has_turns=True,
     is_conversation=True,
     has_answer=True,
+    shapes=("turns", "exchanges", "trees of messages", "messages of threads"),
     leaf_types=("turns",),
     reader=TurnsReader,
 )

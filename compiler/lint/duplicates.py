@@ -14,10 +14,10 @@ from itertools import groupby
 from typing import Any
 
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.matching import Pairs, matches, repeated, shared_keys
+from tuneyard.compiler.lint.matching import Pairs, matches, shared_keys
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.spec.model import PART
-from tuneyard.core.han import HAN
+from tuneyard.core.language.han import HAN
 
 THRESHOLD = 0.8
 PERMUTATIONS = 64
@@ -52,7 +52,7 @@ def warn_of_duplicates(
     report: dict[str, object] = {split: prints.summary() for split, prints in filled_splits.items()}
     for seen in filled_splits.values():
         same, conflicts = seen.repeats()
-        warn("W201", "the same id as in {}", repeated(seen.ids), seen, seen)
+        warn("W201", "the same id as in {}", seen.repeated_ids(), seen, seen)
         warn("W202", "the same row as in {}", same, seen, seen)
         warn("W203", "the same input as in {}, another answer", conflicts, seen, seen)
         if near:
@@ -67,7 +67,9 @@ def warn_of_duplicates(
             form = f"nearly the same input stands in {other}: {{}} ({{:.2f}})"
             warn("W213", form, near_rows(train.texts, test.texts), train, test)
         if group and not train.counted_only:
-            report[f"{group} shared by {first} and {other}"] = shared_keys(train.groups, test.groups)
+            report[f"{group} shared by {first} and {other}"] = shared_keys(
+                train.column("groups"), test.column("groups")
+            )
     return report
 
 
@@ -89,7 +91,7 @@ def imbalance(counts: Mapping[str, int], labels: Collection[str]) -> str:
 
 def leaks(train: Fingerprints, other: Fingerprints) -> Pairs:
     """(training row, row of the other split) for every training row whose input is in both."""
-    return matches(train.prompts, other.prompts)
+    return matches(train.column("prompts"), other.column("prompts"))
 
 
 def shingles(text: str) -> list[str]:

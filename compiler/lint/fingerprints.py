@@ -1,120 +1,123 @@
-"""Per-row hashes for finding duplicates and leaks, in columns of which memory holds the last rows alone."""
+"""Per-row hashes for finding duplicates and leaks, at most 40 bytes a row in plain arrays.
 
+What a process collects of a file is pickled as it is, and `append` puts the files together in their order.
+"""
+
+import pickle
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from math import ceil
-from typing import cast
+from operator import lt
 
-from tuneyard.compiler.lint.matching import Pairs, numbered, repeated
-from tuneyard.compiler.lint.spool import Spool
-from tuneyard.compiler.rows import Line
+from tuneyard.compiler.lint.matching import numbered, repeated
+from tuneyard.compiler.rows import Line, Place
 
-_NO_ID = -(1 << 62)  # and up: distinct keys for rows that the file does not number
+COLUMNS = {
+    "prompts": "q",
+    "answers": "I",
+    "groups": "q",
+    "ids": "q",
+    "lengths": "I",
+    "labels": "H",
+    "classes": "I",
+    "units": "q",
+    "stable": "Q",
+}
+"""The columns of fingerprints and their type codes. Columns that a dataset does not need stay empty.
 
-
-class Codes:
-    """The label or class of each row as a small number, since there are few different ones."""
-
-    def __init__(self) -> None:
-        self.rows = Spool("I")
-        self._codes: dict[object, int] = {}
-
-    def note(self, values: Sequence[object]) -> None:
-        """Append the values of some rows."""
-        for value in dict.fromkeys(values):
-            self._codes.setdefault(value, len(self._codes))
-        self.rows.fromlist(list(map(self._codes.__getitem__, values)))
-
-    def names(self) -> list[object]:
-        """The values by their numbers, in the order of their first appearance."""
-        return list(self._codes)
-
-    def append(self, other: "Codes") -> list[int]:
-        """Append the codes of further rows. Returns the new number of each of their values."""
-        numbers = [self._codes.setdefault(value, len(self._codes)) for value in other.names()]
-        are_the_same = numbers == list(range(len(numbers)))
-        for block in other.rows.blocks():
-            self.rows.extend(block if are_the_same else map(numbers.__getitem__, block))
-        return numbers
-
-    def take(self, order: Sequence[int]) -> "Codes":
-        """The codes of some rows."""
-        taken = Codes()
-        taken._codes = self._codes
-        taken.rows = self.rows.take(order)
-        return taken
+- `prompts`: hash of what the model reads. `answers`: hash of what it writes, in 4 bytes, since it is compared
+  only between rows with the same prompt.
+- `groups`: hash of the cluster column. `ids`: key of the row's id, `NO_ID` without one.
+- `lengths`: characters. `labels`, `classes`: the number of the value in `names`.
+- `units`: hash of the values that a split keeps together. `stable`: the number that splits by hash draw by.
+"""
+NO_ID = -(1 << 62)
 
 
 @lru_cache(2)  # a warning names a row and its twin: both come in the order of their rows, from two places
-def _unpacked(packed: bytes) -> list[str]:
-    return zlib.decompress(packed).decode(errors="surrogatepass").split("\n")
+def _unpacked(packed: bytes) -> list[Line]:
+    lines: list[Line] = pickle.loads(zlib.decompress(packed))
+    return lines
 
 
-@dataclass(frozen=True, slots=True)
-class PackedLines:
-    """Places within a file that are texts, such as `1 record 7`: about 3 bytes a row instead of 60."""
+class Places:
+    """The place of each row: a range of lines, or about 3 bytes a row for others such as `1 record 7`."""
 
-    packed: bytes
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._runs: list[tuple[str, range | bytes]] = []
+        self._rows = 0
 
-    def __getitem__(self, number: int) -> str:
-        return _unpacked(self.packed)[number]
+    def __len__(self) -> int:
+        return self._rows
+
+    def add(self, prefix: str, lines: Sequence[Line]) -> None:
+        """Append the places `prefix` + line."""
+        self._starts.append(self._rows)
+        self._runs.append((prefix, _range_of(lines) or zlib.compress(pickle.dumps(list(lines)), 1)))
+        self._rows += len(lines)
+
+    def append(self, other: "Places") -> None:
+        """Append the places of further rows."""
+        self._starts += [self._rows + start for start in other._starts]
+        self._runs += other._runs
+        self._rows += other._rows
+
+    def __getitem__(self, row: int) -> Place:
+        run = bisect_right(self._starts, row) - 1
+        prefix, lines = self._runs[run]
+        number = row - self._starts[run]
+        return Place(prefix, _unpacked(lines)[number] if isinstance(lines, bytes) else lines[number])
 
 
-Places = Sequence[Line] | PackedLines | int
+def _range_of(lines: Sequence[Line]) -> range | None:
+    """The range that has these lines, None if they are texts or unevenly spaced."""
+    first, last = lines[0], lines[-1]
+    if not isinstance(first, int) or not isinstance(last, int) or last < first:
+        return None
+    step = (last - first) // max(len(lines) - 1, 1)
+    evenly = range(first, last + 1, max(step, 1))
+    if list(evenly) == list(lines):
+        return evenly
+    return None
 
 
-def _keys() -> Spool:
-    return Spool("q")
-
-
-@dataclass(slots=True)
 class Fingerprints:
-    """Keys of normalised texts (hashes of 8 bytes), places, labels and lengths, row by row.
+    """Keys, places, labels and lengths of rows (`COLUMNS`).
 
-    With `counted_only`, rows are folded into counts as they come, and cannot be compared.
+    With `counted_only`, rows have no keys to compare: `Lint` leaves prompts, answers and ids empty.
     """
 
-    counted_only: bool = False
-    prompts: Spool = field(default_factory=_keys)
-    answers: Spool = field(default_factory=_keys)
-    groups: Spool = field(default_factory=_keys)
-    ids: Spool = field(default_factory=_keys)
-    lengths: Spool = field(default_factory=lambda: Spool("I"))
-    stable: Spool = field(default_factory=lambda: Spool("Q"))
-    labels: Codes = field(default_factory=Codes)
-    classes: Codes = field(default_factory=Codes)
-    units: Spool = field(default_factory=_keys)
-    texts: list[str] = field(default_factory=list)
-    _rows: int = 0
-    _lengths: Counter[int] = field(default_factory=Counter)
-    _labels: Counter[int] = field(default_factory=Counter)
-    _starts: list[int] = field(default_factory=list)
-    _places: list[tuple[str, Places]] = field(default_factory=list)
-    _lines: Spool = field(default_factory=lambda: Spool("Q"))
-    _without_id: list[tuple[int, int]] = field(default_factory=list)
-    _order: Sequence[int] | None = None
+    def __init__(self, *, counted_only: bool = False) -> None:
+        self.counted_only = counted_only
+        self.texts: list[str] = []
+        self._places = Places()
+        self._columns = {name: array(code) for name, code in COLUMNS.items()}
+        self._names: dict[str, dict[object, int]] = {"labels": {}, "classes": {}}
+        self._order: Sequence[int] | None = None
 
     @property
     def rows(self) -> int:
         """The number of rows."""
-        return self._rows + len(self.prompts)
+        return len(self._places) if self._order is None else len(self._order)
 
-    def begin(self, prefix: str, lines: Sequence[Line]) -> None:
-        """Note the places of the rows whose keys come next."""
-        self._starts.append(self.rows)
-        self._places.append((prefix, self._compact(lines)))
+    def add(self, prefix: str, lines: Sequence[Line], columns: Mapping[str, Iterable[int]]) -> None:
+        """Append a batch: the place of each row is `prefix` + line, and each column has a number for it."""
+        self._places.add(prefix, lines)
+        for name, numbers in columns.items():
+            self._columns[name].extend(numbers)
 
-    def add_rows_without_id(self, count: int) -> None:
-        """Give rows that the file does not number distinct ids. Their keys come next."""
-        first = self.rows
-        self._without_id.append((first, count))
-        self.ids.extend(range(_NO_ID + first, _NO_ID + first + count))
+    def add_values(self, name: str, values: Sequence[object]) -> None:
+        """Append the labels or classes of a batch, of which few are different."""
+        number_by_value = self._names[name]
+        for value in dict.fromkeys(values):
+            number_by_value.setdefault(value, len(number_by_value))
+        self._columns[name].extend(map(number_by_value.__getitem__, values))
 
     def append(self, other: "Fingerprints") -> None:
         """Append the fingerprints of the rows that come next, which another process may have made.
@@ -122,116 +125,73 @@ class Fingerprints:
         `other` is not to be used any more.
         """
         if not self.rows:
-            for column in fields(self):
-                setattr(self, column.name, getattr(other, column.name))
+            self._places, self._columns, self._names = other._places, other._columns, other._names
+            self.texts = other.texts
             return
-        first, first_line = self.rows, len(self._lines)
-        self._starts += [first + start for start in other._starts]
-        for prefix, lines in other._places:
-            self._places.append((prefix, first_line + lines if isinstance(lines, int) else lines))
-        ids = other.ids.whole()
-        if ids:
-            for start, count in other._without_id:
-                keys = range(_NO_ID + first + start, _NO_ID + first + start + count)
-                ids[start : start + count] = array("q", keys)
-        self.ids.extend(ids)
-        columns = (
-            (self.prompts, other.prompts),
-            (self.answers, other.answers),
-            (self.groups, other.groups),
-            (self.lengths, other.lengths),
-            (self.stable, other.stable),
-            (self.units, other.units),
-            (self._lines, other._lines),
-        )
-        for mine, further in columns:
-            for block in further.blocks():
-                mine.extend(block)
+        for name, column in other._columns.items():
+            if name in self._names:
+                values = other.names(name)
+                self.add_values(name, [values[number] for number in column])
+            else:
+                self._columns[name].extend(column)
         self.texts += other.texts
-        self.classes.append(other.classes)
-        numbers = self.labels.append(other.labels)
-        self._rows += other._rows
-        self._lengths.update(other._lengths)
-        for code, count in other._labels.items():
-            self._labels[numbers[code]] += count
-
-    def fold(self) -> None:
-        """Reduce the rows so far to the counts of the manifest and the cluster of each row."""
-        self._rows = self.rows
-        self._lengths.update(self.lengths)
-        self._labels.update(self.labels.rows)
-        for values in (self.prompts, self.answers, self.ids, self.lengths, self.labels.rows, self._lines):
-            values.clear()
-        self._starts.clear()
-        self._places.clear()
-        self._without_id.clear()
-
-    def place(self, row: int) -> str:
-        """The place of the row with this number (from 0)."""
-        if self._order is not None:
-            row = self._order[row]
-        part = bisect_right(self._starts, row) - 1
-        prefix, lines = self._places[part]
-        number = row - self._starts[part]
-        line = self._lines[lines + number] if isinstance(lines, int) else lines[number]
-        return f"{prefix}{line}"
-
-    def _compact(self, lines: Sequence[Line]) -> Places:
-        """Lines in few bytes: a range, the position of the first one in `_lines`, or packed texts."""
-        if isinstance(lines, range):
-            return lines
-        first, last = lines[0], lines[-1]
-        if isinstance(first, int) and isinstance(last, int) and last > first:
-            step = (last - first) // (len(lines) - 1)
-            evenly = range(first, last + 1, max(step, 1))
-            if list(evenly) == list(lines):
-                return evenly
-        if all(type(line) is int for line in lines):
-            start = len(self._lines)
-            self._lines.extend(cast("Sequence[int]", lines))
-            return start
-        text = "\n".join(map(str, lines))
-        if text.count("\n") >= len(lines):  # a reader of others may have line breaks in its places
-            return lines
-        return PackedLines(zlib.compress(text.encode(errors="surrogatepass"), 1))
+        self._places.append(other._places)
 
     def take(self, order: Sequence[int]) -> "Fingerprints":
-        """The fingerprints of some rows, in this order, without the columns for drawing a split."""
-        texts = [self.texts[row] for row in order] if self.texts else []
-        return replace(
-            self,
-            prompts=self.prompts.take(order),
-            answers=self.answers.take(order),
-            groups=self.groups.take(order),
-            ids=self.ids.take(order),
-            lengths=self.lengths.take(order),
-            texts=texts,
-            labels=self.labels.take(order),
-            _order=order,
-        )
+        """The fingerprints of some rows, in this order, without a copy of their keys."""
+        taken = Fingerprints(counted_only=self.counted_only)
+        taken._places, taken._columns, taken._names = self._places, self._columns, self._names
+        taken._order = order
+        if self.texts:
+            taken.texts = [self.texts[row] for row in order]
+        return taken
 
-    def repeats(self) -> tuple[Pairs, Pairs]:
+    def column(self, name: str) -> "array[int]":
+        """A column in the order of the rows."""
+        column = self._columns[name]
+        if self._order is None or not column:
+            return column
+        return array(column.typecode, map(column.__getitem__, self._order))
+
+    def names(self, name: str) -> list[object]:
+        """The labels or classes by their numbers, in the order of their first appearance."""
+        return list(self._names[name])
+
+    def place(self, row: int) -> Place:
+        """The place of the row with this number (from 0)."""
+        return self._places[row if self._order is None else self._order[row]]
+
+    def repeated_ids(self) -> list[tuple[int, int]]:
+        """(row, first row) for rows whose id came before."""
+        ids = self.column("ids")
+        if all(map(lt, ids, islice(ids, 1, None))):  # as most ids are
+            return []
+        return [(row, first) for row, first in repeated(ids) if ids[row] != NO_ID]
+
+    def repeats(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """(row, first row) for repeated rows, and for repeated prompts with another answer."""
-        first_rows: dict[tuple[int, int], int] = {}
-        same_prompts = repeated(self.prompts)
-        repeated_rows = []
-        for row in sorted({row for pair in same_prompts for row in pair}):
-            first = first_rows.setdefault((self.prompts[row], self.answers[row]), row)
-            if first != row:
-                repeated_rows.append((row, first))
-        conflicts = [(row, first) for row, first in same_prompts if self.answers[row] != self.answers[first]]
-        return repeated_rows, conflicts
+        answers = self.column("answers")
+        first_by_row: dict[tuple[int, int], int] = {}
+        same_rows, conflicts = [], []
+        for row, first in repeated(self.column("prompts")):
+            first_by_row.setdefault((first, answers[first]), first)
+            first_same = first_by_row.setdefault((first, answers[row]), row)
+            if first_same != row:
+                same_rows.append((row, first_same))
+            if answers[row] != answers[first]:
+                conflicts.append((row, first))
+        return same_rows, conflicts
 
-    def clusters(self) -> Spool:
+    def clusters(self) -> "array[int]":
         """The number of the group of each row, counted from 0 in the order of the first rows."""
-        return numbered(self.groups)
+        return numbered(self.column("groups"))
 
     def summary(self) -> dict[str, object]:
         """Rows, label balance and lengths for the manifest."""
-        names = self.labels.names()
-        counts = self._labels + Counter(self.labels.rows)
-        labels = dict(sorted((str(names[code]), count) for code, count in counts.items()))
-        characters = quantiles(self._lengths + Counter(self.lengths))
+        names = self.names("labels")
+        counts = Counter(self.column("labels"))
+        labels = dict(sorted((str(names[number]), count) for number, count in counts.items()))
+        characters = quantiles(Counter(self.column("lengths")))
         return {"rows": self.rows, "labels": labels, "characters": characters}
 
 

@@ -2,17 +2,16 @@
 
 import re
 from array import array
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
-from operator import add
 
-from xxhash import xxh3_64_digest
+from xxhash import xxh3_64_digest, xxh32_digest
 
 from tuneyard.compiler.check.cleaning import HTML
 from tuneyard.compiler.check.text_columns import TextColumns, Texts
 from tuneyard.compiler.kinds import MARK, kind_of
-from tuneyard.compiler.lint.fingerprints import Fingerprints
+from tuneyard.compiler.lint.fingerprints import NO_ID, Fingerprints
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Spec
@@ -33,12 +32,12 @@ MARKUP = re.compile(
 )
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
-# One pass over the bytes of a batch: ASCII letters become small, blanks go, and each control
-# character becomes NUL, which is quickly looked for. The separator stays what it is.
-_SEPARATOR = "\x1e"
-_CONTROLS = bytes([*range(9), 11, 12, *range(14, 30), 31, 127])
+# Letters of ASCII become small, and each control character becomes NUL. Blanks are left out.
+_CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 _PLAIN = bytes.maketrans(bytes(range(65, 91)) + _CONTROLS, bytes(range(97, 123)) + bytes(len(_CONTROLS)))
 _BLANKS = b" \t\r\n"
+SEPARATOR = b"\x1e"  # a control character, so that no plain text has it
+_PLAIN_SEPARATED = _PLAIN[:30] + SEPARATOR + _PLAIN[31:]
 
 
 class Lint:
@@ -52,88 +51,78 @@ class Lint:
 
     def see(self, seen: Fingerprints, batch: Batch, numbered: bool) -> None:
         """Check a batch. `numbered`: its ids come from the file, so that they should differ."""
-        seen.begin(batch.prefix, batch.lines)
         texts = self.texts.of(batch)
-        plain = dict(zip(texts, self._plain(list(texts.values()), batch), strict=True))
-        keys = {name: keys_of_texts(column) for name, column in plain.items()}
-        answers = [keys[name] for name in self.texts.answered]
-        if self.texts.label_is_learned:
-            answers.append(keys_of_values(batch.columns["label"]))
-        answers += [keys_of_values(batch.columns[name]) for name in self.marks]
+        plain = {name: plain_texts(column) for name, column in texts.items()}
+        lengths = array("I", map(sum, zip(*(map(len, column) for column in texts.values()), strict=True)))
+        self._warn_of_texts(batch, texts, plain, lengths)
+        prompts = [plain[name] for name in self.texts.asked]
+        columns: dict[str, Iterable[int]] = {"lengths": lengths}
         if self.spec.group:
-            groups = keys.get(self.spec.group)
+            groups = plain.get(self.spec.group)
             if groups is None:
-                written = map(repr, batch.columns[self.spec.group])
-                groups = keys_of_texts([text.encode() for text in written])
-            seen.groups.extend(groups)
-        if "idx" in batch.columns and not self.spec.share:
-            if numbered:
-                seen.ids.extend(keys_of_ids(batch.columns["idx"]))
-            else:
-                seen.add_rows_without_id(len(batch))
+                groups = [repr(value).encode() for value in batch.columns[self.spec.group]]
+            columns["groups"] = keys_of_texts(groups)
+        if not seen.counted_only:
+            columns["prompts"] = keys_of_texts(_joined(prompts, len(batch)))
+            columns["answers"] = short_keys_of_texts(_joined(self._answers(batch, plain), len(batch)))
+            if "idx" in batch.columns and not self.spec.share:
+                ids = batch.columns["idx"] if numbered else [None] * len(batch)
+                columns["ids"] = keys_of_ids(ids)
+        seen.add(batch.prefix, batch.lines, columns | self._keys_for_split(batch, prompts))
         if self.spec.labels and not self.spec.share:
-            seen.labels.note(batch.columns["label"])
-        seen.prompts.extend(_together([keys[name] for name in self.texts.asked], len(batch)))
-        seen.answers.extend(_together(answers, len(batch)))
+            seen.add_values("labels", batch.columns["label"])
+        if self.spec.split and self.spec.split.stratify:
+            seen.add_values("classes", batch.columns[self.spec.split.stratify])
         if self.spec.near:
             seen.texts += map("\n".join, zip(*(texts[name] for name in self.texts.asked), strict=True))
-        self._for_split(seen, batch, [plain[name] for name in self.texts.asked])
-        self._lengths(seen, list(texts.values()), batch)
-        learned = [texts[name] for name in self.texts.answered]
-        joined = "\n".join(chain.from_iterable(learned))
-        if "<" in joined and HTML.search(joined):
-            for number, message in _hits(HTML, learned, "HTML in an answer"):
-                if not any(MARKUP.search(column[number]) for column in texts.values()):
-                    self._warn("W214", batch, [(number, message)])
+
+    def _answers(self, batch: Batch, plain: Mapping[str, list[bytes]]) -> list[list[bytes]]:
+        """The columns that are the answer of a row: texts, the label, marks."""
+        answers = [plain[name] for name in self.texts.answered]
+        names = list(self.marks)
+        if self.texts.label_is_learned:
+            names.insert(0, "label")
+        for name in names:
+            text_by_value = {value: _written(value) for value in set(batch.columns[name])}
+            answers.append(list(map(text_by_value.__getitem__, batch.columns[name])))
+        return answers
+
+    def _keys_for_split(self, batch: Batch, prompts: Sequence[list[bytes]]) -> dict[str, Iterable[int]]:
+        """What a split is drawn by: a key of the group, or a hash that is the same in every run."""
+        split = self.spec.split
+        keys: dict[str, Iterable[int]] = {}
+        if split and split.group:
+            keys["units"] = map(unit_key, batch.columns[split.group])
+        if split and split.by_hash:
+            values = batch.columns[split.group] if split.group else zip(*prompts, strict=True)
+            keys["stable"] = [int.from_bytes(_digest(value)) for value in values]
+        return keys
+
+    def _warn_of_texts(
+        self,
+        batch: Batch,
+        texts: Mapping[str, Texts],
+        plain: Mapping[str, list[bytes]],
+        lengths: Sequence[int],
+    ) -> None:
+        joined = b"".join(chain.from_iterable(plain.values()))
+        if b"\0" in joined or b"<" in joined or b"inst]" in joined:
+            for number, row in enumerate(zip(*texts.values(), strict=True)):
+                answers = [texts[name][number] for name in self.texts.answered]
+                for code, message in text_warnings(row, answers):
+                    self._warn(code, batch, number, message)
         for name in self.texts.may_be_blank:
             if b"" in plain[name]:
-                empty = [number for number, text in enumerate(plain[name]) if not text]
-                message = "an empty answer would be trained on"
-                self._warn("W204", batch, ((number, message) for number in empty), name)
-        if seen.counted_only:
-            seen.fold()
-
-    def _plain(self, columns: list[Texts], batch: Batch) -> list[list[bytes]]:
-        """Texts without blanks, in lower case (ASCII). Warns of control characters and template tokens."""
-        joined = _SEPARATOR.join(chain.from_iterable(columns))
-        plain = joined.encode().translate(_PLAIN, _BLANKS)
-        parts = plain.split(b"\x1e")
-        size = len(batch)
-        has_separator = len(parts) != size * len(columns)
-        if has_separator:
-            parts = list(map(plain_text, chain.from_iterable(columns)))
-        if has_separator or b"\0" in plain:
-            self._warn("W206", batch, _hits(CONTROL, columns, "a control character"))
-        if ("<" in joined or ("]" in joined and "INST]" in joined)) and TOKENS.search(joined):
-            self._warn("W205", batch, _hits(TOKENS, columns, "a token of a chat template inside the text"))
-        return [parts[start : start + size] for start in range(0, len(parts), size)]
-
-    def _for_split(self, seen: Fingerprints, batch: Batch, prompts: list[list[bytes]]) -> None:
-        """Note the keys that a split is drawn by: class, group, or a hash that is the same in every run."""
-        split = self.spec.split
-        if split is None:
-            return
-        if split.stratify:
-            seen.classes.note(batch.columns[split.stratify])
-        if split.group:
-            seen.units.extend(map(unit_key, batch.columns[split.group]))
-        if split.by_hash:
-            values = batch.columns[split.group] if split.group else zip(*prompts, strict=True)
-            seen.stable.fromlist([int.from_bytes(_digest(value)) for value in values])
-
-    def _lengths(self, seen: Fingerprints, columns: list[Texts], batch: Batch) -> None:
-        lengths = list(map(len, columns[0]))
-        for column in columns[1:]:
-            lengths = list(map(add, lengths, map(len, column)))
-        seen.lengths.fromlist(lengths)
+                for number, text in enumerate(plain[name]):
+                    if not text:
+                        self._warn("W204", batch, number, "an empty answer would be trained on", name)
         if max(lengths) >= LONG:
-            long = [number for number, length in enumerate(lengths) if length >= LONG]
-            message = "a very long row: a million characters or more"
-            self._warn("W207", batch, ((number, message) for number in long))
+            for number, length in enumerate(lengths):
+                if length >= LONG:
+                    self._warn("W207", batch, number, "a very long row: a million characters or more")
 
-    def _warn(self, code: str, batch: Batch, warnings: Iterable[tuple[int, str]], field: str = "") -> None:
-        for number, message in warnings:
-            self.problems.warn(Problem(code, batch.place(number), message, field))
+    def _warn(self, code: str, batch: Batch, number: int, message: str, field: str = "") -> None:
+        self.problems.warn(Problem(code, batch.place(number), message, field))
 
 
 def plain_text(text: str) -> bytes:
@@ -141,59 +130,78 @@ def plain_text(text: str) -> bytes:
     return text.encode(errors="surrogatepass").translate(_PLAIN, _BLANKS)
 
 
-def codes_of_texts(texts: Sequence[str], answers: Sequence[str]) -> list[str]:
-    """Codes of a row's texts by themselves: W205, W206, W214. `texts` has the answers too."""
-    codes = []
-    if any(map(TOKENS.search, texts)):
-        codes.append("W205")
-    if any(map(CONTROL.search, texts)):
-        codes.append("W206")
-    if any(map(HTML.search, answers)) and not any(map(MARKUP.search, texts)):
-        codes.append("W214")
-    return codes
+def plain_texts(texts: Texts) -> list[bytes]:
+    """`plain_text` of each text, in one call for all."""
+    joined = "\x1e".join(texts)
+    if joined.count("\x1e") != len(texts) - 1:
+        return list(map(plain_text, texts))
+    return joined.encode(errors="surrogatepass").translate(_PLAIN_SEPARATED, _BLANKS).split(SEPARATOR)
 
 
-def _hits(pattern: re.Pattern[str], columns: list[Texts], title: str) -> Iterator[tuple[int, str]]:
-    """Yield the numbers of the rows with a match of the pattern, each with a message on the first match."""
-    for number, texts in enumerate(zip(*columns, strict=True)):
-        hit = next(filter(None, map(pattern.search, texts)), None)
-        if hit:
-            yield number, f"{title}: {show_value(hit[0])}"
+def text_warnings(texts: Sequence[str], answers: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield code and message for a row's texts by themselves. `texts` has the answers too."""
+    control = _first_match(CONTROL, texts)
+    if control:
+        yield "W206", f"a control character: {control}"
+    token = _first_match(TOKENS, [text for text in texts if "<" in text or "INST]" in text])
+    if token:
+        yield "W205", f"a token of a chat template inside the text: {token}"
+    tag = _first_match(HTML, [text for text in answers if "<" in text])
+    if tag and not any(map(MARKUP.search, texts)):
+        yield "W214", f"HTML in an answer: {tag}"
 
 
-def keys_of_texts(texts: Sequence[bytes]) -> "array[int]":
+def _first_match(pattern: re.Pattern[str], texts: Iterable[str]) -> str:
+    """The first match of the pattern for a message, "" without one."""
+    for text in texts:
+        match = pattern.search(text)
+        if match:
+            return show_value(match[0])
+    return ""
+
+
+def _joined(columns: Sequence[list[bytes]], rows: int) -> list[bytes]:
+    """The plain texts of each row's columns as one."""
+    if not columns:
+        return [b""] * rows
+    if len(columns) == 1:
+        return columns[0]
+    return list(map(SEPARATOR.join, zip(*columns, strict=True)))
+
+
+def keys_of_texts(texts: Iterable[bytes]) -> "array[int]":
     """XXH3 of each text: 8 bytes, the same in every process."""
     return array("q", b"".join(map(xxh3_64_digest, texts)))
 
 
-def keys_of_values(values: Sequence[Hashable]) -> "array[int]":
-    """A key for each value, of which few are different."""
-    digest_by_value = {value: _unit_digest(value) for value in set(values)}
-    return array("q", b"".join(map(digest_by_value.__getitem__, values)))
+def short_keys_of_texts(texts: Iterable[bytes]) -> "array[int]":
+    """XXH32 of each text: 4 bytes."""
+    return array("I", b"".join(map(xxh32_digest, texts)))
 
 
 def keys_of_ids(values: Sequence[object]) -> "array[int]":
-    """8 bytes for each value. Whole numbers are their own keys, whatever values are next to them."""
+    """8 bytes for each value, `NO_ID` for None. Whole numbers are their own keys, in any type."""
     try:
         return array("q", values)  # type: ignore[arg-type]  # raises for anything but numbers of 8 bytes
     except (TypeError, OverflowError):
-        keys = array("q")
-        for value in values:
-            number = _whole(value)
-            if isinstance(number, int) and -_WORD <= number < _WORD:
-                keys.append(number)
-            else:
-                keys.append(unit_key(value))
-        return keys
+        return array("q", map(_id_key, values))
+
+
+def _id_key(value: object) -> int:
+    number = NO_ID if value is None else _whole(value)
+    if isinstance(number, int) and -_WORD <= number < _WORD:
+        return number
+    return unit_key(value)
 
 
 def unit_key(value: object) -> int:
     """Hash a value that groups rows: 8 bytes, the same in every process, equal for equal numbers."""
-    return int.from_bytes(_unit_digest(value), signed=True)
+    return int.from_bytes(xxh3_64_digest(_written(value)), signed=True)
 
 
-def _unit_digest(value: object) -> bytes:
-    return xxh3_64_digest(repr(_whole(value)).encode())
+def _written(value: object) -> bytes:
+    """A value as text, the same for equal numbers."""
+    return repr(_whole(value)).encode()
 
 
 def _whole(value: object) -> object:
@@ -206,21 +214,3 @@ def _whole(value: object) -> object:
 def _digest(value: object) -> bytes:
     """Hash a value to 8 bytes by which splits are drawn: another hash would draw other ones."""
     return blake2b(repr(value).encode(), digest_size=8).digest()
-
-
-def _together(keys: "Sequence[array[int]]", rows: int) -> "array[int]":
-    """One key for each row from the keys of its columns: key 1 rotated by a bit XOR key 2, and so on.
-
-    Swapped columns get another key. All rows are computed at once, in integers with 64 bits for each row.
-    """
-    if not keys:
-        return array("q", [0]) * rows
-    if len(keys) == 1:
-        return keys[0]
-    first_bits = int.from_bytes((bytes(7) + b"\x80") * rows, "little")  # of each row's 64
-    joined = 0
-    for column in keys:
-        first = joined & first_bits
-        rotated = (joined ^ first) << 1 | first >> 63
-        joined = rotated ^ int.from_bytes(column.tobytes(), "little")
-    return array("q", joined.to_bytes(8 * rows, "little"))

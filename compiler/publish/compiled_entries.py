@@ -1,10 +1,10 @@
-"""Entries of compiled datasets in a registry: changes that were made by hand, and their restoring."""
+"""Entries of compiled datasets in a registry, and changes that were made in them by hand."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
+from tuneyard.core.datasets.manifest import Entry, Manifest
 from tuneyard.core.errors import ContentError, Problem, show_value
-from tuneyard.core.manifest import Entry, Manifest
 
 COMPILED_KEYS = ("file_name", "formatting", "ranking", "columns", "tags")
 """The keys of an entry that a compile writes. Any other key was added by hand, and stays as it is."""
@@ -23,42 +23,30 @@ def compiled_entries(folder: str, manifest: Manifest) -> dict[str, Entry]:
     return {name: entry for name, entry in manifest.entries.items() if folder_of(entry) == folder}
 
 
-def restored_entries(
-    entries: Mapping[str, Entry], manifests: Mapping[str, Manifest], *, restore: bool = True
+def with_compiled(
+    entries: Mapping[str, Entry], manifests: Mapping[str, Manifest], name: str = ""
 ) -> dict[str, Entry]:
-    """Entries in line with the compiled datasets of `manifests` (by folder). Each keeps its place.
+    """Entries with those of the compiled datasets of `manifests` (by folder). Each keeps its place.
 
-    Missing entries are added, and entries of files that no compile has any more are dropped. `restore` puts
-    the compile's values back into entries that were changed by hand.
+    Missing entries are added, and entries of files that no compile has any more are dropped. The entries of
+    the folder `name` get the keys of its compile. All others stay as they are.
     """
-    in_line: dict[str, Entry] = {}
-    compiled_by_folder = {folder: compiled_entries(folder, manifests[folder]) for folder in manifests}
-    for name, entry in entries.items():
+    registered: dict[str, Entry] = {}
+    compiled_now = compiled_entries(name, manifests[name]) if name in manifests else {}
+    for dataset, entry in entries.items():
         folder = folder_of(entry)
-        compiled = compiled_by_folder.get(folder, {}).get(name)
-        if compiled is not None and restore:
-            # keys of a user stay, and keys of another compile go
+        if dataset in compiled_now and folder == name:
+            compiled = compiled_now[dataset]
             kept = {key: value for key, value in entry.items() if key in compiled or key not in COMPILED_KEYS}
-            in_line[name] = kept | compiled
+            registered[dataset] = kept | compiled
             continue
         file_name = PurePosixPath(str(entry.get("file_name"))).name
         if folder not in manifests or file_name in manifests[folder].files:
-            in_line[name] = entry
-    for compiled_of_folder in compiled_by_folder.values():
-        in_line |= {name: entry for name, entry in compiled_of_folder.items() if name not in entries}
-    return in_line
-
-
-def changes_by_hand(
-    place: str, entries: Mapping[str, Entry], manifests: Mapping[str, Manifest]
-) -> Iterator[str]:
-    """Yield a line for people for each value of an entry that `restored_entries` puts back."""
+            registered[dataset] = entry
     for folder, manifest in manifests.items():
-        for name, compiled in compiled_entries(folder, manifest).items():
-            entry = entries.get(name)
-            if entry is not None and folder_of(entry) == folder:
-                for problem in changed_entry(place, name, entry, compiled):
-                    yield f"{problem.place}: {problem.field}: {problem.message}: it is restored"
+        of_folder = compiled_entries(folder, manifest)
+        registered |= {dataset: entry for dataset, entry in of_folder.items() if dataset not in entries}
+    return registered
 
 
 def refuse_taken(

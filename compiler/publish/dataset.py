@@ -1,5 +1,6 @@
 """One compiled dataset and its report: the report of the published one, and the publishing of a new one."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +10,10 @@ from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity, Sources
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entries_of
-from tuneyard.core.checkout import version
 from tuneyard.core.datasets import is_records
+from tuneyard.core.datasets.manifest import Manifest, write_manifest
 from tuneyard.core.files import sha256
-from tuneyard.core.manifest import Manifest, write_manifest
+from tuneyard.core.installation.checkout import version
 
 
 def report_if_up_to_date(
@@ -42,7 +43,7 @@ def report_if_up_to_date(
         **{key: counts[key] for key in COUNTED},
         datasets=manifest.records,
         fit=manifest.fit,
-        unused=Unused(manifest.not_used, manifest.ignored),
+        unused=Unused(Counter(manifest.not_used), Counter(manifest.ignored)),
         up_to_date=True,
     )
 
@@ -58,8 +59,8 @@ def publish_dataset(
         problems=dict(sorted(report.problems.counts.items())),
         first_problems=report.problems.first(),
         notes=report.problems.notes,
-        not_used=report.unused.counts(),
-        ignored=report.unused.ignored_counts(),
+        not_used=dict(report.unused.rows),
+        ignored=dict(report.unused.ignored),
         fit=report.fit,
         cluster=spec.group,
         files=report.files,

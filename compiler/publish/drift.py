@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tuneyard.core.datasets import is_records
+from tuneyard.core.datasets.manifest import Manifest
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import sha256
-from tuneyard.core.manifest import Manifest
 
 
 def compile_again(folder: str, manifest: Manifest) -> str:
@@ -22,7 +22,7 @@ def compile_again(folder: str, manifest: Manifest) -> str:
 
 
 def changed_file(
-    path: Path, manifest: Manifest, moved: Callable[[int], None] | None = None
+    path: Path, manifest: Manifest, moved: Callable[[int], object] | None = None
 ) -> Problem | None:
     """E431 if a file is missing or its bytes have changed since the compile.
 

@@ -1,21 +1,20 @@
 """The list of all datasets of a registry: compiled ones with their state, then others."""
 
-import contextlib
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from tuneyard.compiler.progress import Progress
+from tuneyard.compiler.progress import progress_bar
 from tuneyard.compiler.publish.compiled_entries import changed_entry, compiled_entries
 from tuneyard.compiler.publish.drift import changed_file
 from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.read.remote import RemoteFile, find_remote
 from tuneyard.compiler.request import own_hash
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES
+from tuneyard.core.datasets.manifest import MANIFEST, CompiledSource, Manifest
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import files_of, sha256
-from tuneyard.core.manifest import MANIFEST, CompiledSource, Manifest
-from tuneyard.core.remote_files import RemoteFile, StoreError, find_remote, store_of
 
 
 def dataset_lines(registry: Registry) -> Iterator[str]:
@@ -29,20 +28,19 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
         for file in manifest.files:
             paths += files_of(registry.folder / name / file)
         paths += [Path(source.path) for source in manifest.sources]
-    failing_stores: dict[str, str] = {}
-    with contextlib.closing(Progress(path for path in paths if path.is_file())) as progress:
+    with progress_bar(path for path in paths if path.is_file()) as moved:
         for name, manifest in registry.manifests.items():
             made_at = (registry.folder / name / MANIFEST).stat().st_mtime
             made = datetime.fromtimestamp(made_at).strftime("%Y-%m-%d %H:%M")
             copied = manifest.spec != name
             stale = "a copied folder, not registered"
             if not copied:
-                stale = _stale(manifest, progress.move, failing_stores)
+                stale = _stale(manifest, moved)
             for dataset, rows in manifest.records.items():
                 parts = [dataset, f"{rows} rows", name, made]
                 if stale:
                     parts.append(f"stale: {stale}")
-                changes = _changes(registry, dataset, name, progress.move)
+                changes = _changes(registry, dataset, name, moved)
                 if changes:
                     parts.append(f"changed: {'; '.join(changes)}")
                 yield "  ".join(parts)
@@ -52,7 +50,7 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
         yield f"{dataset}  {where}  not compiled here"
 
 
-def _changes(registry: Registry, dataset: str, name: str, moved: Callable[[int], None]) -> list[str]:
+def _changes(registry: Registry, dataset: str, name: str, moved: Callable[[int], object] | None) -> list[str]:
     """How the file and the entry of a compiled dataset differ from its manifest in folder `name`."""
     manifest = registry.manifests[name]
     compiled = compiled_entries(name, manifest).get(dataset)
@@ -66,19 +64,10 @@ def _changes(registry: Registry, dataset: str, name: str, moved: Callable[[int],
     return changes
 
 
-def _stale_remote(source: CompiledSource, failing_stores: dict[str, str]) -> str:
-    """The reason why a remote source makes a dataset stale, or why that cannot be told; "" if it does not.
-
-    A store that did not answer, or failed, is not asked again. `failing_stores` has its reason.
-    """
-    store = store_of(source.path)
-    if store in failing_stores:
-        return failing_stores[store]
+def _stale_remote(source: CompiledSource) -> str:
+    """The reason why a remote source makes a dataset stale, or why that cannot be told; "" if it does not."""
     try:
         found = find_remote(source.path)
-    except StoreError as error:
-        failing_stores[store] = f"unknown: {error}"
-        return failing_stores[store]
     except RequestError as error:
         return f"unknown: {error}"
     if isinstance(found, RemoteFile) and found.version == source.version:
@@ -86,12 +75,12 @@ def _stale_remote(source: CompiledSource, failing_stores: dict[str, str]) -> str
     return f"source {source.path} has changed"
 
 
-def _stale(manifest: Manifest, moved: Callable[[int], None], failing_stores: dict[str, str]) -> str:
+def _stale(manifest: Manifest, moved: Callable[[int], object] | None) -> str:
     """The reason why a compile would make another dataset now, "" if it would not."""
     for source in manifest.sources:
         if not source.is_local:
             if source.version:
-                reason = _stale_remote(source, failing_stores)
+                reason = _stale_remote(source)
                 if reason:
                     return reason
             continue

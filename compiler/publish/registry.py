@@ -15,25 +15,24 @@ from pathlib import Path
 from typing import Self
 
 from tuneyard.compiler.publish.compiled_entries import (
-    changes_by_hand,
     compiled_entries,
     refuse_taken,
-    restored_entries,
+    with_compiled,
 )
 from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.spec.file import where_to_write
 from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.compiler.write.entries import entries_of
-from tuneyard.core.datasets import REGISTRY, SHARD_NAME, read_registry, write_registry, wrong_folder
-from tuneyard.core.errors import RequestError, nearest
-from tuneyard.core.files import OURS, publish, recovered, sync_folder
-from tuneyard.core.manifest import (
+from tuneyard.core.datasets import REGISTRY, read_registry, write_registry, wrong_folder
+from tuneyard.core.datasets.manifest import (
     EMPTY,
     MANIFEST,
     Manifest,
     read_manifests,
 )
-from tuneyard.core.row_index import row_index_file
+from tuneyard.core.errors import RequestError, nearest
+from tuneyard.core.files import OURS, publish, recovered, sync_folder
+from tuneyard.core.records.row_index import row_index_file
 
 
 class Registry:
@@ -49,26 +48,21 @@ class Registry:
         self.manifests = read_manifests(folder)
 
     @classmethod
-    def settled(cls, folder: Path, *, restore: bool = True) -> Self:
+    def settled(cls, folder: Path) -> Self:
         """Open a registry, and settle it first."""
         registry = cls(folder)
-        registry.settle(restore=restore)
+        registry.settle()
         return registry
 
-    def settle(self, *, restore: bool = True) -> list[str]:
+    def settle(self, name: str = "") -> None:
         """Lock the folder once, and finish the publications of killed commands.
 
-        Missing entries are written. Entries of compiled datasets that were changed by hand are restored,
-        unless `restore` is false. Returns a line for people for each restored value.
+        Missing entries are written. The entries of the compiled dataset `name` get the keys of its compile.
         """
-        restored: list[str] = []
         with self._locked():
-            if restore:
-                restored += changes_by_hand(self.place, self.entries, self.manifests)
-            entries = restored_entries(self.entries, self.manifests, restore=restore)
+            entries = with_compiled(self.entries, self.manifests, name)
             write_registry(self.folder, entries, before=self.entries)
             self.entries = entries
-        return restored
 
     def check(self, spec: Spec, inputs: Sequence[Input], *, force: bool) -> None:
         """Refuse a compile that would overwrite or delete anything but the spec's own dataset.
@@ -94,7 +88,7 @@ class Registry:
         """Refuse to delete the files of a split that has no source any more."""
         files = self.manifests.get(spec.name, EMPTY).files
         for split in spec.splits:
-            names = [output.published_name(split) for output in spec.outputs]
+            names = [output.file.format(split=split) for output in spec.outputs]
             lost = [name for name in names if name in files]
             if lost and split not in splits_with_source:
                 raise RequestError(
@@ -106,26 +100,24 @@ class Registry:
     def publish(self, staged: Path, name: str, manifest: Manifest) -> list[str]:
         """Move a staged dataset, which has its manifest, to its folder and register it, under one lock.
 
-        Returns notes: on a dataset of other sources that it replaces, since one spec writes one dataset, and
-        on each value that was changed by hand and is restored.
+        Returns a note if it replaces a dataset of other sources, since one spec writes one dataset.
         """
         target = self.folder / name
         with self._locked():  # others may have published since the registry was opened
             self._refuse_foreign(target, [path.name for path in staged.iterdir()])
-            notes = list(changes_by_hand(self.place, self.entries, self.manifests))
-            before = restored_entries(self.entries, self.manifests)
+            before = with_compiled(self.entries, self.manifests)
             refuse_taken(self.place, before, self.manifests, name, manifest.entries)
             old_sources = [source.path for source in self.manifests.get(name, EMPTY).sources]
             self.manifests[name] = manifest
-            entries = restored_entries(before, self.manifests)
+            entries = with_compiled(before, self.manifests, name)
             publish(staged, target)
             write_registry(self.folder, entries, before=self.entries)
             self.entries = entries
         if old_sources and {source.path for source in manifest.sources}.isdisjoint(old_sources):
             ways = f"another `dataset:` {where_to_write(name)} of another name, or another --out keeps both"
             replaced = f"replaced what was compiled from {', '.join(old_sources[:3])}"
-            notes.insert(0, f"{target}: {replaced}; {ways}")
-        return notes
+            return [f"{target}: {replaced}; {ways}"]
+        return []
 
     def remove(self, name: str) -> list[str]:
         """Unregister a compiled dataset and delete its folder. Returns the names of its datasets."""
@@ -139,7 +131,7 @@ class Registry:
         self._refuse_foreign(target)
         with self._locked():
             gone = list(compiled_entries(name, self.manifests[name]))
-            entries = restored_entries(self.entries, self.manifests)
+            entries = with_compiled(self.entries, self.manifests)
             kept = {key: entry for key, entry in entries.items() if key not in gone}
             write_registry(self.folder, kept, before=self.entries)
             aside = target.with_name(f".{name}.{OURS}old")
@@ -170,14 +162,9 @@ class Registry:
         compiled: set[str] = set()
         if (target / MANIFEST).is_file():
             compiled = {MANIFEST, REJECTED, *written, *self.manifests.get(target.name, EMPTY).files}
-        foreign = []
-        for path in sorted(target.iterdir()):
-            if path.name not in compiled:
-                foreign.append(path.name)
-            elif path.is_dir():
-                shards = [file.name for file in path.iterdir() if SHARD_NAME.fullmatch(file.name)]
-                others = {file.name for file in path.iterdir()}.difference(shards)
-                foreign += [f"{path.name}/{name}" for name in sorted(others)]
+        foreign = [
+            path.name for path in sorted(target.iterdir()) if path.name not in compiled or path.is_dir()
+        ]
         if foreign:
             listed = ", ".join(foreign[:3])
             if len(foreign) > 3:

@@ -13,22 +13,19 @@ from typing import Literal
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.scan import row_of
-from tuneyard.compiler.read.spans import WHOLE, CutFile, Span, plain_text
 from tuneyard.compiler.read.stream import (
     GET_AGAIN,
     DamagedError,
     NotTextError,
     Readable,
     opened,
-    stored_size,
     suffix,
 )
 from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.core.errors import Problem, RequestError
-from tuneyard.core.plugins import Plugin, bundled_with, load
-from tuneyard.core.warn import warn
+from tuneyard.core.installation.plugins import Plugin, bundled_with, load
 
 GROUP: Literal["tuneyard.readers"] = "tuneyard.readers"
 
@@ -41,7 +38,6 @@ class OpenFile:
     - `display_path`: the path as in places and messages. `kind`: its suffix.
     - `source`: how the file is written, by the spec.
     - `split`: the split to read from a file that has the rows of several (`rows:` of a source).
-    - `span`: the part of the file to read, of a reader that can cut files.
     """
 
     stream: io.BufferedReader
@@ -49,7 +45,6 @@ class OpenFile:
     kind: str
     source: Source
     split: str
-    span: Span = WHOLE
 
 
 ReadRows = Callable[[OpenFile, Problems], Iterator[Rows]]
@@ -57,20 +52,16 @@ ReadRows = Callable[[OpenFile, Problems], Iterator[Rows]]
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A reader of files with these suffixes; one of `text` gets UTF-8. `cut` finds parts to read alone."""
+    """A reader of files with these suffixes; one of `text` gets UTF-8."""
 
     suffixes: tuple[str, ...]
     text: bool
     function: ReadRows
-    cut: CutFile | None = None
 
 
-def reader(*suffixes: str, text: bool = True, cut: CutFile | None = None) -> Callable[[ReadRows], Reader]:
-    """Declare a function as the reader of files with these suffixes; `text` ones may have any encoding.
-
-    `cut` finds the parts of a file that the function can read alone. Without it a file is read as one.
-    """
-    return lambda function: Reader(suffixes, text, function, cut)
+def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
+    """Declare a function as the reader of files with these suffixes; `text` ones may have any encoding."""
+    return lambda function: Reader(suffixes, text, function)
 
 
 FilesBySplit = dict[str, list[Path]]
@@ -129,14 +120,14 @@ def _bundled_readers() -> dict[str, Reader]:
 
 @cache
 def readers() -> dict[str, Reader]:
-    """All readers by suffix. A plug-in that cannot be used is left out with a warning."""
+    """All readers by suffix. `PluginError` for a plug-in that cannot be used."""
     by_suffix = dict(_bundled_readers())
     for plugin in load(GROUP, Reader, "reader").values():
         for kind in plugin.value.suffixes:
-            if kind in by_suffix:
-                warn(f"the reader of {kind} in {plugin.package}: {kind} has a reader already")
-            else:
-                by_suffix[kind] = replace(plugin.value, function=partial(_guarded, plugin))
+            with plugin.guarded():
+                if kind in by_suffix:
+                    raise ValueError(f"{kind} has a reader already")
+            by_suffix[kind] = replace(plugin.value, function=partial(_guarded, plugin))
     return by_suffix
 
 
@@ -182,54 +173,32 @@ def reading(spec: Spec) -> Source:
     return replace(spec.source, is_row=row_of(spec.columns))
 
 
-def spans_of(path: Readable, source: Source, split: str, size: int) -> Iterator[Span]:
-    """Yield the parts of a file, each of about `size` bytes; the whole of a file that cannot be cut."""
-    find_cut = find_reader(suffix(path), str(path)).cut
-    is_cut = find_cut is not None and stored_size(path) > size
-    if find_cut is not None and is_cut and plain_text(path, source):
-        yield from find_cut(path, source, split, size)
-    else:
-        yield WHOLE
-
-
 def read(
     path: Readable,
     display_path: str,
     source: Source,
     problems: Problems,
     split: str = PART,
-    span: Span = WHOLE,
+    moved: Callable[[int], object] | None = None,
 ) -> Iterator[Rows]:
     """Yield the rows of a file in order, some hundreds at a time. Unreadable content becomes a problem.
 
     `split` names the rows to read from a file that has those of several splits (`rows:` of a source).
-    `span` is the part to read, as `spans_of` found it. `OpenRecordError` if it ends inside a record.
-    """
-    for rows in read_unsettled(path, display_path, source, problems, split, span):
-        if rows.lines:
-            yield rows
-        else:
-            problems.settle()
-    problems.settle()
-
-
-def read_unsettled(
-    path: Readable, display_path: str, source: Source, problems: Problems, split: str, span: Span = WHOLE
-) -> Iterator[Rows]:
-    """As `read`, but the caller settles the problems after each batch and at the end.
-
-    It may take back unreadable rows until then. A batch without rows comes after many unreadable ones, so
-    that memory need not hold all of them.
+    `moved` gets the numbers of bytes read. The bad rows of a batch, and those that the caller finds in it,
+    count once the next batch is asked for.
     """
     kind = suffix(path)
     file_reader = find_reader(kind, display_path)
     encoding = source.encoding if file_reader.text else "utf-8"
     try:
-        start, stop = (span.start, span.stop) if file_reader.text else (0, None)
-        with opened(path, encoding, start, stop, in_order=file_reader.text) as stream:
-            file = OpenFile(stream, display_path, kind, source, split, span)
-            yield from file_reader.function(file, problems)
+        with opened(path, encoding, in_order=file_reader.text, moved=moved) as stream:
+            file = OpenFile(stream, display_path, kind, source, split)
+            for rows in file_reader.function(file, problems):
+                if rows.lines:
+                    yield rows
+                problems.end_batch()  # the caller has checked these rows
     except NotTextError as error:
         problems.bad_file(Problem("E001", display_path, str(error), hint=error.hint))
     except DamagedError as error:
         problems.bad_file(Problem("E004", display_path, str(error), hint=GET_AGAIN))
+    problems.end_batch()

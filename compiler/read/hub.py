@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.errors import RequestError, need
-from tuneyard.core.remote_files import RemoteFile, find_remote
+from tuneyard.compiler.read.remote import RemoteFile, find_remote
+from tuneyard.core.errors import RequestError
 
 OPTIONS = ("name", "revision", "data_files")  # of a `source.hub`, beside its path
 
@@ -28,18 +28,12 @@ def find_files(
     """
     address = f"{hub['path']}" + "".join(f" {key} {hub[key]}" for key in OPTIONS if key in hub)
     with _named(address, fixes):
-        if hub.get("from") == "modelscope":
-            need("modelscope")
-            from modelscope.hub.snapshot_download import dataset_snapshot_download
-
-            folder = dataset_snapshot_download(hub["path"], revision=hub.get("revision"))
-            hub = {key: hub[key] for key in hub if key != "revision"} | {"path": folder}
         options = {key: hub[key] for key in OPTIONS if key in hub}
         files_by_name = _library().load_dataset_builder(hub["path"], **options).config.data_files or {}
         inputs = []
         for name, files in files_by_name.items():
             if name in splits:
-                inputs += [(splits[name], _file(file, bool(hub.get("stream")), fixes)) for file in files]
+                inputs += [(splits[name], _file(file, stream=bool(hub.get("stream")))) for file in files]
         if not inputs:
             listed = ", ".join(files_by_name) or "none"
             raise RequestError(
@@ -48,13 +42,13 @@ def find_files(
         return inputs
 
 
-def _file(address: str, stream: bool, fixes: str) -> Path | RemoteFile:
+def _file(address: str, *, stream: bool) -> Path | RemoteFile:
     if "://" not in address:
         return Path(address)
     if stream:
-        found = find_remote(address, fixes, is_pinned=True)
+        found = find_remote(address)
         if not isinstance(found, RemoteFile):
-            raise RequestError(f"{address}: is a folder, expected a file; {fixes}")
+            raise RequestError(f"{address}: is a folder, expected a file")
         return found
     from huggingface_hub import hf_hub_download
 

@@ -20,12 +20,8 @@ from tuneyard.compiler.read import (
     readers,
 )
 from tuneyard.compiler.read.hub import find_files
-from tuneyard.compiler.read.stream import suffix
-from tuneyard.compiler.spec.model import PART, Spec
-from tuneyard.core.checkout import bundled
-from tuneyard.core.errors import ContentError, Problem, RequestError, nearest
-from tuneyard.core.files import sha256
-from tuneyard.core.remote_files import (
+from tuneyard.compiler.read.remote import (
+    CHANGED,
     RemoteFile,
     RemoteFolder,
     SourceFile,
@@ -33,18 +29,21 @@ from tuneyard.core.remote_files import (
     find_remote,
     is_address,
 )
+from tuneyard.compiler.read.stream import suffix
+from tuneyard.compiler.spec.model import PART, Spec
+from tuneyard.core.errors import ContentError, Problem, RequestError, nearest
+from tuneyard.core.files import sha256
+from tuneyard.core.installation.checkout import bundled
 
 RAW = Path("data/raw")
-HUBS = ("hub:", "modelscope:")
-MOST_LEFT = 1000
+HUB = "hub:"
 _HUB = re.compile(
-    r"(?P<hub>hub|modelscope):(?P<path>[^@:]+)"
+    r"hub:(?P<path>[^@:]+)"
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name, as hubs have it
-_ADDRESS = re.compile(r"(https?|ftp|hub|modelscope):/*(.*)")
 _LIKE_A_STORE = re.compile(r"(s3|gs|hf)[an]?:/*(.+)", re.I)  # S3://, s3a://, s3:/
-_HUB_PAGE = re.compile(r"(?:^|/)datasets/([\w.-]+/[\w.-]+)")
+_HUB_PAGE = re.compile(r"https?://.*/datasets/([\w.-]+/[\w.-]+)")
 
 
 F = TypeVar("F", Path, RemoteFile)
@@ -147,10 +146,7 @@ def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str
             if isinstance(item.path, RemoteFile):
                 item.path.check()
             elif item.stamp() != stamp:
-                raise ContentError(
-                    f"{item.display_path}: changed, or was replaced, while it was read; nothing was "
-                    "published: compile again when nothing writes to it"
-                )
+                raise ContentError(f"{item.display_path}: {CHANGED}")
         return [_source(item, digest) for item, digest in zip(inputs, pending.result(), strict=True)]
 
     stamps = [item.stamp() for item in inputs]
@@ -203,7 +199,6 @@ def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
     spec_of_rows = spec.mix.parts[split] if spec.mix else spec
     hub: dict[str, object] = {"stream": spec_of_rows.source.hub.get("stream", False)}
     hub |= {key: value for key, value in match.groupdict().items() if value}
-    hub["from"] = hub.pop("hub")
     name = hub.pop("split", None)
     if not isinstance(name, str):
         splits = {PART: split}
@@ -226,7 +221,7 @@ def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
         parts = ", ".join(spec.parts)
         raise RequestError(f"--source {option}: name its part: PART=PATH (parts: {parts})")
     split = _split_called(spec, name) if name else ""
-    if path.startswith(HUBS):
+    if path.startswith(HUB):
         return _named_on_hub(spec, split, path)
     source = existing_source(path)
     if not name:
@@ -386,67 +381,44 @@ def existing_source(text: str) -> SourcePath:
 
 
 def _not_found(text: str) -> str:
-    """Message for a source that does not exist. An address gets the ways to read its dataset."""
+    """Message for a source that does not exist, with the spelling that would be read."""
     store = _LIKE_A_STORE.fullmatch(text)
     if store:
         return f"{text}: source not found; did you mean {store[1].lower()}://{store[2]}?"
-    address = _ADDRESS.fullmatch(text)
-    if address is None:
-        hint = ""
-        if _REPOSITORY.fullmatch(text) and suffix(Path(text)) not in (*readers(), ".zip"):
-            hint = (
-                "; a dataset of the Hugging Face Hub is compiled by "
-                f"`tuneyard data compile SPEC --source hub:{text}`"
-            )
-        return f"{text}: source not found{hint}"
-    scheme, rest = address.groups()
-    is_hub = scheme in ("hub", "modelscope")
-    url = f"{scheme}:{rest}" if is_hub else f"{scheme}://{rest}"
-    page = _HUB_PAGE.search(rest)
-    if is_hub:
-        source = url
-    elif page:
-        source = f"hub:{page[1]}"
-    else:
-        source = "hub:OWNER/NAME"
-    return (
-        f"{url}: an address, expected a file, a folder, or an address of s3://, gs:// or hf://: download it "
-        "first, or compile a dataset of the Hugging Face Hub with "
-        f"`tuneyard data compile SPEC --source {source}`"
-    )
+    page = _HUB_PAGE.match(text)
+    repository = text.removeprefix("hub:")
+    is_repository = _REPOSITORY.fullmatch(repository) and suffix(Path(text)) not in (*readers(), ".zip")
+    if page or is_repository:
+        dataset = page[1] if page else repository
+        return (
+            f"{text}: source not found; a dataset of the Hugging Face Hub is compiled by "
+            f"`tuneyard data compile SPEC --source hub:{dataset}`"
+        )
+    if "://" in text:
+        return (
+            f"{text}: an address, expected a file, a folder, or an address of s3://, gs:// or hf://: "
+            "download it first"
+        )
+    return f"{text}: source not found"
 
 
 def _unread(sources: Sequence[str], inputs: Sequence[Input]) -> Iterator[str]:
     """Yield a sentence for each folder of `--source` with data files that are not read, at any depth."""
     read_paths = {item.path for item in inputs}
+    markers = [reader.marker for reader in folder_readers()]
     for source in sources:
         folder = Path(_split_and_path(source)[1])
         if not folder.is_dir():
             continue
-        left_out = _left_out_files(folder, read_paths)
+        left_out = []
+        for file in sorted(folder.rglob("*")):
+            is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+            is_data = suffix(file) in readers() and file.name not in (*markers, "dataset_info.json")
+            if is_data and not is_hidden and file not in read_paths and file.is_file():
+                left_out.append(file)
         if left_out:
-            count = f"{len(left_out)}+" if len(left_out) == MOST_LEFT else f"{len(left_out)}"
-            first = min(left_out)
-            yield f"{folder}: {count} data files are not read, {first} first: name them with --source"
-
-
-def _left_out_files(folder: Path, read_paths: set[SourceFile]) -> list[Path]:
-    """At most `MOST_LEFT` data files in a folder, or in folders below, that are not read."""
-    left_out: list[Path] = []
-    markers = [reader.marker for reader in folder_readers()]
-    for file in folder.rglob("*"):
-        is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if is_hidden or suffix(file) not in readers() or not file.is_file() or file in read_paths:
-            continue
-        # `state.json` and others of its kind belong to a saved dataset and contain no rows.
-        describes_dataset = file.name in (*markers, "dataset_info.json") and any(
-            (file.parent / marker).is_file() for marker in markers
-        )
-        if not describes_dataset:
-            left_out.append(file)
-        if len(left_out) == MOST_LEFT:
-            break
-    return left_out
+            count = f"{len(left_out)} data files are not read, {left_out[0]} first"
+            yield f"{folder}: {count}: name them with --source"
 
 
 def _texts_by_line(inputs: Sequence[Input]) -> Iterator[Problem]:

@@ -14,19 +14,9 @@ import orjson
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader
 from tuneyard.compiler.read.scan import LINES, LOOKED_AT, ROW, BrokenError, Scanner, Wrong, layout_of
-from tuneyard.compiler.read.spans import WHOLE, Span, first_bytes, spans_of_lines
-from tuneyard.compiler.read.stream import (
-    Readable,
-    TooLongError,
-    blocks,
-    cut_off,
-    suffix,
-    too_long,
-    whole_lines,
-)
-from tuneyard.compiler.rows import Line, ObjectRows
+from tuneyard.compiler.read.stream import TooLongError, blocks, cut_off, too_long, whole_lines
+from tuneyard.compiler.rows import InDocument, Line, ObjectRows, Place
 from tuneyard.compiler.spec.column_names import key_in_spec
-from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -54,30 +44,13 @@ class Block(NamedTuple):
 NO_ROWS = Block((), [])
 
 
-def cut_json(path: Readable, source: Source, split: str, size: int) -> Iterator[Span]:
-    """Yield the parts of a file in which each line is a row; a document is one part."""
-    head = first_bytes(path, LOOKED_AT)
-    is_document = False
-    if suffix(path) == ".json":
-        is_document = layout_of(head, len(head) < LOOKED_AT, source.is_row) is not LINES
-    first = head.lstrip()[:1]
-    if is_document or first in (b"", b"[") or source.steps(split) or _OPEN.match(head):
-        yield WHOLE
-    else:
-        yield from spans_of_lines(path, size, LOOKED_AT)
-
-
-@reader(".json", ".jsonl", ".ndjson", cut=cut_json)
+@reader(".json", ".jsonl", ".ndjson")
 def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     """Yield the rows of a JSON file: lines of .jsonl and .ndjson; in .json the content decides.
 
     A note describes the layout of a document, unless the source names the keys that lead to the rows.
     """
     stream, display_path, kind, source = file.stream, file.display_path, file.kind, file.source
-    if not file.span.begins:
-        chunks = blocks(stream, file.span.lead)
-        yield from _read_lines(chunks, display_path, file.span.first, problems, file.span.before)
-        return
     steps = source.steps(file.split)
     start, head = 1, b""
     while not head.strip():
@@ -136,15 +109,15 @@ def read_array(
                 yield ObjectRows(f"{display_path}:", found.lines, found.rows)
                 count, done = count + len(found.rows), scanner.offset
                 continue
-            place, row, wrong = found
+            line, row, wrong = found
             count += 1
             since += 1
             if isinstance(row, dict) and not wrong:
                 rows.append(row)
-                lines.append(place)
+                lines.append(line)
             else:
                 code, message = wrong or ("E005", f"found {show_value(row)}, expected an object")
-                problems.bad_row([Problem(code, f"{display_path}:{place}", message)], row)
+                problems.bad_row([Problem(code, Place(f"{display_path}:", line), message)], row)
             if since >= BATCH or scanner.offset - done > BATCH_BYTES:
                 yield ObjectRows(f"{display_path}:", lines, rows)
                 rows, lines, since, done = [], [], 0, scanner.offset
@@ -209,7 +182,7 @@ class _Walk:
             if wrong or not (where or steps):
                 yield place, value, wrong
             else:
-                yield from _inside(value, steps, str(place), outer)
+                yield from _inside(value, steps, place, outer)
             number += 1
 
     def _block(self, where: str, outer: Fields, number: int) -> Block:
@@ -230,7 +203,7 @@ class _Walk:
         lines = self.scanner.walk_over(objects)
         places: Sequence[Line] = lines
         if where:
-            places = [f"{line} {where}[{each}]" for each, line in enumerate(lines, number)]
+            places = [InDocument(line, each, f"{where}[{each}]") for each, line in enumerate(lines, number)]
         elif not isinstance(lines, range) or lines[0] == self.last_line:
             places = [self._place(line, where, each) for each, line in enumerate(lines, number)]
         self.last_line = lines[-1]
@@ -240,21 +213,21 @@ class _Walk:
         """The place of a row of a list. Rows that begin on one line need their numbers, too."""
         place: Line = line
         if where:
-            place = f"{line} {where}[{number}]"
+            place = InDocument(line, number, f"{where}[{number}]")
         elif line == self.last_line:
-            place = f"{line} record {number + 1}"
+            place = InDocument(line, number, f"record {number + 1}")
         self.last_line = line
         return place
 
     def _members(self, where: str, outer: Fields) -> Iterator[Found]:
-        for _ in self.scanner.items("}"):
+        for number in self.scanner.items("}"):
             key = self.scanner.key()
             line, value, wrong = self.scanner.row()
             if not isinstance(value, dict):
                 message = f"key {show_value(key)}: found {show_value(value)}"
                 raise BrokenError("E007", f"{message}, expected a list of records or an object of rows")
-            place = f"{line} {where}.{key_in_spec(key)}" if where else f"{line} key {show_value(key)}"
-            yield place, {**outer, **value}, wrong
+            text = f"{where}.{key_in_spec(key)}" if where else f"key {show_value(key)}"
+            yield InDocument(line, number, text), {**outer, **value}, wrong
 
     def _under(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found | Block]:
         """Read the rows under the first key, and skip the other keys."""
@@ -281,22 +254,22 @@ class _Walk:
             raise BrokenError("E007", f"{where}: no key {show_value(step)} (keys: {there})".lstrip(": "))
 
 
-def _inside(value: object, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
+def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator[Found]:
     """Yield the rows under the keys of a value that is held: an item of the outermost list."""
     if not isinstance(value, dict):
-        yield where, value, ("E005", f"found {show_value(value)}, expected an object")
+        yield place, value, ("E005", f"found {show_value(value)}, expected an object")
     elif not steps:
-        yield where, {**outer, **value}, None
+        yield place, {**outer, **value}, None
     elif steps[0] not in value:
         there = ", ".join(map(show_value, value)) or "none"
-        yield where, value, ("E005", f"no key {show_value(steps[0])} (keys: {there})")
+        yield place, value, ("E005", f"no key {show_value(steps[0])} (keys: {there})")
     else:
         others = {key: field for key, field in value.items() if key != steps[0]}
-        inner, here = value[steps[0]], f"{where}.{key_in_spec(steps[0])}"
+        inner, here = value[steps[0]], f"{place}.{key_in_spec(steps[0])}"
         several = isinstance(inner, list)
         for number, item in enumerate(inner if several else [inner]):
-            place = f"{here}[{number}]" if several else here
-            yield from _inside(item, steps[1:], place, outer | others)
+            text = f"{here}[{number}]" if several else here
+            yield from _inside(item, steps[1:], text, outer | others)
 
 
 def ambiguous(keys: Sequence[str]) -> str:
@@ -306,10 +279,10 @@ def ambiguous(keys: Sequence[str]) -> str:
 
 
 def _read_lines(
-    chunks: Iterable[bytes], display_path: str, start: int, problems: Problems, offset: int = 0
+    chunks: Iterable[bytes], display_path: str, start: int, problems: Problems
 ) -> Iterator[ObjectRows]:
-    """Yield the rows of lines; `start` is the number of the first one, `offset` the bytes before it."""
-    prefix = f"{display_path}:"
+    """Yield the rows of lines; `start` is the number of the first one."""
+    prefix, offset = f"{display_path}:", 0
     try:
         for data in whole_lines(chunks):
             block = io.BytesIO(data).readlines()
@@ -335,7 +308,7 @@ def _parse_each(
     """The rows of the good lines, with their line numbers. Each other line becomes a problem."""
     lines, rows = [], []
     for number, text in enumerate(block, start):
-        place = f"{prefix}{number}"
+        place = Place(prefix, number)
         line_text = text.decode(errors="backslashreplace").rstrip("\r\n")
         try:
             row = orjson.loads(text)
@@ -358,7 +331,7 @@ def _parse_each(
     return lines, rows
 
 
-def _broken(text: bytes, place: str, offset: int, error: orjson.JSONDecodeError) -> Problem:
+def _broken(text: bytes, place: Place, offset: int, error: orjson.JSONDecodeError) -> Problem:
     try:
         text.decode()
     except UnicodeDecodeError as wrong:

@@ -1,23 +1,20 @@
 """Parquet and Arrow, batch by batch; places are row numbers (from 1)."""
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from itertools import chain
 from typing import Any, BinaryIO, cast
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
-from tuneyard.compiler.read.spans import WHOLE, Span
-from tuneyard.compiler.read.stream import BLOCK, RECORD, Readable, opened, seekable, too_long
+from tuneyard.compiler.read.stream import BLOCK, RECORD, seekable, too_long
 from tuneyard.compiler.rows import TableRows
-from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 2048
 BATCH_BYTES = 1 << 22
 PROBE = 16  # rows
-PARTS_OF_GROUP = 4  # at most: the rows before a part of a row group are decoded, and then left aside
 MAGIC = b"ARROW1"
 UNREADABLE = (ValueError, OverflowError, LookupError)
 Opened = Callable[[], tuple[Any, Iterator[Any]]]  # a file's schema and record batches
@@ -33,88 +30,23 @@ class Unreadable:
         return f"a value that is no valid {self.kind}"
 
 
-def cut_parquet(path: Readable, source: Source, split: str, size: int) -> Iterator[Span]:
-    """Yield row groups, some together, and parts of a large group: reading one means to skip those before."""
-    del source, split
-    import pyarrow
-
-    try:
-        with opened(path, "utf-8", in_order=False) as file:
-            table, rows_of_batch = _open_parquet(file)
-            groups = [table.metadata.row_group(number) for number in range(table.metadata.num_row_groups)]
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError):
-        yield WHOLE  # the reader reports it
-        return
-    ends: list[int] = []
-    end = bytes_waiting = 0
-    for group in groups:
-        parts = min(max(group.total_byte_size // size, 1), PARTS_OF_GROUP)
-        batches = -(-group.num_rows // rows_of_batch)
-        step = max(-(-batches // parts), 1) * rows_of_batch
-        bytes_waiting += group.total_byte_size
-        if parts > 1:
-            ends += range(end + step, end + group.num_rows, step)
-        end += group.num_rows
-        if bytes_waiting >= size:
-            ends.append(end)
-            bytes_waiting = 0
-    yield from _spans_of_rows(ends, end)
-
-
-def cut_arrow(path: Readable, source: Source, split: str, size: int) -> Iterator[Span]:
-    """Yield record batches, some together. A remote file is one part: only reading it finds its batches."""
-    del source, split
-    import pyarrow
-
-    if not isinstance(path, Path):
-        yield WHOLE
-        return
-
-    ends: list[int] = []
-    end = bytes_waiting = 0
-    try:
-        with pyarrow.memory_map(str(path)) as mapped:
-            is_file = mapped.read(len(MAGIC)) == MAGIC
-            mapped.seek(0)
-            for batch in _record_batches(mapped, is_file=is_file)[1]:
-                end += batch.num_rows
-                bytes_waiting += batch.nbytes
-                if bytes_waiting >= size:
-                    ends.append(end)
-                    bytes_waiting = 0
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError):
-        yield WHOLE
-        return
-    yield from _spans_of_rows(ends, end)
-
-
-def _spans_of_rows(ends: Sequence[int], rows: int) -> Iterator[Span]:
-    """Yield the spans that end before these rows, and the last one."""
-    start = 0
-    for end in ends:
-        if start < end < rows:
-            yield Span(start, end, first=start + 1, lines=end - start)
-            start = end
-    yield Span(start, None, first=start + 1, lines=rows - start)
-
-
-@reader(".parquet", text=False, cut=cut_parquet)
+@reader(".parquet", text=False)
 def read_parquet(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     """Yield the rows of a Parquet file; a broken one is a problem."""
     whole = seekable(file.stream)  # here, since a full disk is no broken file
-    yield from _rows("Parquet", partial(_parquet, whole, file.span), file, problems)
+    yield from _rows("Parquet", partial(_parquet, whole), file, problems)
 
 
-@reader(".arrow", text=False, cut=cut_arrow)
+@reader(".arrow", text=False)
 def read_arrow(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     """Yield the rows of an Arrow file, as `datasets` saves it (a stream) or of record batches; as above."""
-    yield from _rows("Arrow", partial(_arrow, file.stream, file.span), file, problems)
+    yield from _rows("Arrow", partial(_arrow, file.stream), file, problems)
 
 
 def _rows(format_name: str, open_table: Opened, file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     import pyarrow
 
-    start = file.span.first
+    start = 1
     try:
         schema, batches = open_table()
         str(schema)  # names inside of columns, too
@@ -139,33 +71,11 @@ def _rows(format_name: str, open_table: Opened, file: OpenFile, problems: Proble
     problems.bad_file(Problem("E012", f"{file.display_path} row {start}", message))
 
 
-def _parquet(whole: BinaryIO, span: Span) -> tuple[Any, Iterator[Any]]:
+def _parquet(whole: BinaryIO) -> tuple[Any, Iterator[Any]]:
     table, rows = _open_parquet(whole)
-
-    def batches() -> Iterator[Any]:
-        first = 0  # row of the group
-        for number in range(table.metadata.num_row_groups):
-            group_rows = table.metadata.row_group(number).num_rows
-            if _overlap(span, first, first + group_rows):
-                each = table.iter_batches(rows, row_groups=[number], use_threads=False)
-                yield from _of_span(each, span, first)
-            first += group_rows
-
-    return table.schema_arrow, batches()
-
-
-def _overlap(span: Span, first: int, stop: int) -> bool:
-    return span.start < stop and (span.stop is None or first < span.stop)
-
-
-def _of_span(batches: Iterable[Any], span: Span, first: int) -> Iterator[Any]:
-    """Yield the batches in a span, of those that begin with the row `first`. Spans end where batches end."""
-    for batch in batches:
-        if span.stop is not None and first >= span.stop:
-            return
-        if first >= span.start:
-            yield batch
-        first += batch.num_rows
+    groups = range(table.metadata.num_row_groups)  # one by one: a batch of two groups would hold both
+    batches = (table.iter_batches(rows, row_groups=[number], use_threads=False) for number in groups)
+    return table.schema_arrow, chain.from_iterable(batches)
 
 
 def _open_parquet(whole: BinaryIO) -> tuple[Any, int]:
@@ -184,11 +94,10 @@ def _open_parquet(whole: BinaryIO) -> tuple[Any, int]:
     return table, rows
 
 
-def _arrow(stream: io.BufferedReader, span: Span) -> tuple[Any, Iterator[Any]]:
+def _arrow(stream: io.BufferedReader) -> tuple[Any, Iterator[Any]]:
     is_file = stream.peek(len(MAGIC)).startswith(MAGIC)
     schema, batches = _record_batches(seekable(stream) if is_file else stream, is_file=is_file)
-    chosen = _of_span(batches, span, 0)
-    return schema, (batch.slice(at, BATCH) for batch in chosen for at in range(0, batch.num_rows, BATCH))
+    return schema, (batch.slice(at, BATCH) for batch in batches for at in range(0, batch.num_rows, BATCH))
 
 
 def _record_batches(source: Any, *, is_file: bool) -> tuple[Any, Iterator[Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import seekable
-from tuneyard.compiler.rows import ObjectRows
+from tuneyard.compiler.rows import ObjectRows, Place
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -59,7 +59,7 @@ def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectR
                     unnamed.append(value)
             if unnamed:
                 message = f"found {show_value(unnamed[0])} in a column that the header does not name"
-                problems.bad_row([Problem("E008", f"{prefix}{number}", message)], values)
+                problems.bad_row([Problem("E008", Place(prefix, number), message)], values)
             else:
                 rows[number] = row
         if rows:

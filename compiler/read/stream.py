@@ -7,12 +7,12 @@ import io
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import BinaryIO, Literal, Protocol, cast
 
+from tuneyard.compiler.read.remote import RemoteFile
 from tuneyard.core.errors import Problem
-from tuneyard.core.remote_files import AT_ONCE, RemoteFile, RemoteStream
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -74,41 +74,24 @@ def stored_size(path: Readable) -> int:
     return path.stat().st_size if isinstance(path, Path) else 0
 
 
-def stored(path: Readable, ahead: int = AT_ONCE) -> io.RawIOBase | io.BufferedReader:
-    """The bytes of a file as they are stored, to be read from front to end.
-
-    `ahead`: how many bytes one request asks for, if the file is remote.
-    """
-    raw = path.open("rb", 0)
-    if not isinstance(raw, RemoteStream):
-        return raw
-    raw.in_order = True
-    return io.BufferedReader(raw, ahead)
-
-
 @contextlib.contextmanager
 def opened(
-    path: Readable, encoding: str, start: int = 0, stop: int | None = None, *, in_order: bool = True
+    path: Readable, encoding: str, *, in_order: bool = True, moved: Callable[[int], object] | None = None
 ) -> Iterator[io.BufferedReader]:
     """Open a file as UTF-8 bytes without byte-order mark; raises `DamagedError` and `NotTextError`.
 
-    `start` and `stop` are the bytes of a part, of a file that is neither compressed nor in another encoding.
-    `in_order` is false for a reader that jumps to and fro.
+    `in_order` is false for a reader that jumps to and fro. `moved` gets the numbers of bytes read.
     """
     with contextlib.ExitStack() as stack:
-        raw = stack.enter_context(path.open("rb", 0))
-        ahead = AHEAD
-        if isinstance(raw, RemoteStream):
-            raw.in_order = in_order
-            ahead = AT_ONCE if in_order else BLOCK  # out of order the stream keeps blocks itself
-        if start:
-            raw.seek(start)
-        if stop is not None:
-            raw = _Part(raw, stop - start)
-        stream = _buffered(raw, ahead)
-        if start:
-            yield stream
-            return
+        if isinstance(path, RemoteFile):
+            raw = path.open_in_order() if in_order else path.open("rb", 0)
+        else:
+            raw = path.open("rb", 0)
+        stream = _buffered(stack.enter_context(raw), AHEAD)
+        if moved:
+            from tqdm.utils import CallbackIOWrapper
+
+            stream = cast("io.BufferedReader", CallbackIOWrapper(moved, stream))
         magic = stream.peek(4)[:4]
         if magic.startswith(GZIP):
             stream = _buffered(gzip.GzipFile(fileobj=stream))
@@ -148,9 +131,9 @@ def too_long(place: str, hint: str = "") -> Problem:
     return Problem("E014", place, TOO_LONG, hint=hint)
 
 
-def blocks(stream: io.BufferedReader, lead: int = 0) -> Iterator[bytes]:
-    """Yield the bytes of a stream, some at a time; `lead` more in the first block."""
-    block = stream.read(lead + BLOCK)
+def blocks(stream: io.BufferedReader) -> Iterator[bytes]:
+    """Yield the bytes of a stream, some at a time."""
+    block = stream.read(BLOCK)
     while block:
         yield block
         block = stream.read(BLOCK)
@@ -180,22 +163,6 @@ def _damage() -> Iterator[None]:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DamagedError(f"the compressed file is damaged or cut off: {error}") from error
-
-
-class _Part(io.RawIOBase):
-    """The next bytes of a file, and no more than so many."""
-
-    def __init__(self, file: io.RawIOBase, size: int) -> None:
-        self._file, self._left = file, size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(cast("bytearray", buffer))[: self._left]
-        count = self._file.readinto(view) or 0
-        self._left -= count
-        return count
 
 
 class _Pieces(io.RawIOBase):

@@ -4,56 +4,26 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
-from tuneyard.compiler.read.spans import WHOLE, OpenRecordError, Span, first_bytes, spans_of_lines
 from tuneyard.compiler.read.stream import (
-    BLOCK,
     RECORD,
-    Readable,
     TooLongError,
     blocks,
     cut_off,
     encoding_hint,
-    suffix,
     too_long,
     whole_lines,
 )
-from tuneyard.compiler.rows import TableRows
+from tuneyard.compiler.rows import Place, TableRows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem
 
 BATCH = 1000
-CUT_RECORD = "unexpected end of data"  # by Python's csv, where a text ends inside quotes
 _SURROGATE = re.compile("[\udc80-\udcff]")
 Fields = list[str]
 Lines = Iterator[tuple[Sequence[int], list[Fields]]]  # their numbers and fields, some hundreds at a time
-
-
-def cut_table(path: Readable, source: Source, split: str, size: int) -> Iterator[Span]:
-    """Yield parts of whole lines. One of a quoted table may end inside a record, which reading it shows."""
-    del split
-    header = list(source.header) or _header_in(first_bytes(path, BLOCK), source, suffix(path))
-    if header:
-        yield from spans_of_lines(path, size, header=header)
-    else:
-        yield WHOLE
-
-
-def _header_in(head: bytes, source: Source, kind: str) -> Fields:
-    """The fields of the first line that is not blank, [] if it is no sound header or not all in `head`."""
-    text = head[: head.rfind(b"\n") + 1].decode(errors="surrogateescape")
-    read_lines, delimiter = _lines_of(source, kind)
-    file = cast("io.BufferedReader", io.BytesIO(text.encode(errors="surrogateescape")))
-    for _, rows in read_lines(_Text(file, ""), delimiter, Problems()):
-        for row in rows:
-            if row in ([], [""]):
-                continue
-            is_sound = len(set(row)) == len(row) and not _SURROGATE.search("".join(row))
-            return row if is_sound else []
-    return []
 
 
 def _lines_of(source: Source, kind: str) -> "tuple[Callable[[_Text, str, Problems], Lines], str]":
@@ -63,12 +33,12 @@ def _lines_of(source: Source, kind: str) -> "tuple[Callable[[_Text, str, Problem
     return _quoted if quoted else _unquoted, source.delimiter or usual_delimiter
 
 
-@reader(".csv", ".tsv", cut=cut_table)
+@reader(".csv", ".tsv")
 def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     """Yield the rows below a header. Rows with another number of fields are problems."""
     source, display_path = file.source, file.display_path
-    text = _Text(file.stream, display_path, file.span)
-    header: Fields | None = list(file.span.header or source.header) or None
+    text = _Text(file.stream, display_path)
+    header: Fields | None = list(source.header) or None
     read_lines, delimiter = _lines_of(source, file.kind)
     for lines, rows in read_lines(text, delimiter, problems):
         while header is None and rows and rows[0] in ([], [""]):
@@ -100,7 +70,9 @@ def read_text(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
             wrong = _SURROGATE.search(line) if text.undecoded else None
             if wrong:
                 message = f"not UTF-8: byte {len(line[: wrong.start()].encode()) + 1} of the line"
-                problem = Problem("E001", f"{file.display_path}:{number}", message, hint=encoding_hint())
+                problem = Problem(
+                    "E001", Place(f"{file.display_path}:", number), message, hint=encoding_hint()
+                )
                 problems.bad_row([problem], {"text": _escaped([line])[0]})
             elif line.strip():
                 kept[number] = line
@@ -117,7 +89,7 @@ def _good(
             if len(header) > 1:
                 continue
             rows[number] = row = [""]  # a blank line, or "": of a single column, both are a row
-        place = f"{text.display_path}:{lines[number]}"
+        place = Place(f"{text.display_path}:", lines[number])
         if text.undecoded and _SURROGATE.search("".join(row)):
             problems.bad_row([_undecodable(row, place, text.last)], _escaped(row))
         elif len(row) != len(header):
@@ -148,7 +120,7 @@ def _escaped(row: Fields) -> Fields:
 
 
 def _unquoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
-    start = text.span.first
+    start = 1
     try:
         for block in text.blocks():
             block = block.replace("\r\n", "\n").removesuffix("\r") if "\r" in block else block
@@ -163,7 +135,7 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
     csv.field_size_limit(2 * RECORD)  # never reached: the lines of a row are counted
     row_size = 0  # characters
     unread = 0  # lines of the block
-    line = text.span.first
+    line = 1
     rows: list[Fields] = []
     lines: list[int] = []
 
@@ -184,14 +156,12 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
         for row in reader:
             rows.append(row)
             lines.append(line)
-            line = text.span.first + reader.line_num
+            line = 1 + reader.line_num
             row_size = 0
             if not unread or len(rows) == BATCH:
                 yield lines, rows
                 rows, lines = [], []
     except csv.Error as error:
-        if not text.span.ends and str(error) == CUT_RECORD:
-            raise OpenRecordError from error
         message = f"broken quoting: {error}"
         hint = "a field opened with a quote must be closed; quotes inside are doubled"
         if str(error).startswith("new-line character"):
@@ -209,13 +179,13 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
 class _Text:
     """The lines of a stream. Bytes that are not UTF-8 become surrogates."""
 
-    def __init__(self, stream: io.BufferedReader, display_path: str, span: Span = WHOLE) -> None:
-        self.stream, self.display_path, self.span, self.undecoded = stream, display_path, span, False
+    def __init__(self, stream: io.BufferedReader, display_path: str) -> None:
+        self.stream, self.display_path, self.undecoded = stream, display_path, False
         self.last = ""  # text after the end of the last line
 
     def blocks(self) -> Iterator[str]:
         """Yield the text of some hundred whole lines at a time."""
-        for data in whole_lines(blocks(self.stream, self.span.lead)):
+        for data in whole_lines(blocks(self.stream)):
             try:
                 text = data.decode()
             except UnicodeDecodeError:

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, cast
 
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import OpenFile, folder_readers, is_about_data, read_unsettled, reader, readers
+from tuneyard.compiler.read import OpenFile, folder_readers, is_about_data, read, reader, readers
 from tuneyard.compiler.read.stream import DamagedError, seekable, suffix
-from tuneyard.compiler.rows import ObjectRows, Rows
+from tuneyard.compiler.rows import Rows
 from tuneyard.core.errors import Problem
 
 
@@ -71,6 +71,4 @@ def read_zip(file: OpenFile, problems: Problems) -> Iterator[Rows]:
                 return
         for member in data_members:
             display_path = f"{file.display_path}/{member.path}"
-            yield from read_unsettled(member, display_path, file.source, problems, file.split)
-            # The caller settles this file's problems here: `--limit` sorts them by their lines in one file.
-            yield ObjectRows(f"{display_path}:", [], [])
+            yield from read(member, display_path, file.source, problems, file.split)

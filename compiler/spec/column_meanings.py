@@ -72,35 +72,27 @@ WRONG_CHOICE = re.compile(r"(distractor|incorrect_answer|wrong_answer)_?([0-9])"
 CLASS_ENDINGS = ("type", "class", "category", "类型", "类别", "分类")
 """How the name of a column of classes ends."""
 
+_MEDIA = ("images", "videos", "audios")
 _PREFERENCE = "preference data (a chosen answer and a rejected one)"
-_FEEDBACK = "feedback (KTO marks a rejected answer so)"
-_LABEL = "a label beside the answer (KTO marks a rejected one so)"
-_CHOICES = "choices of a question"
 SYSTEM_TEXT = "a system text"
 EARLIER_TURNS = "earlier turns"
-_MEDIA = ("images", "videos", "audios")
 _MEANING_BY_ROLE = {
     **{role: role for role in _MEDIA},
     "chosen": _PREFERENCE,
     "rejected": _PREFERENCE,
     "ranking": _PREFERENCE,
-    "kto_tag": _FEEDBACK,
-    "choices": _CHOICES,
+    "kto_tag": "feedback (KTO marks a rejected answer so)",
+    "choices": "choices of a question",
     "system": SYSTEM_TEXT,
     "history": EARLIER_TURNS,
     "tools": "tools or calls of them",
     "reasoning": "reasoning before the answer",
 }
 MEANINGS = {name: meaning for role, meaning in _MEANING_BY_ROLE.items() for name in USUAL_NAMES[role]}
-MEANINGS["label"] = _LABEL
-"""What a column of this name says about an answer. A column that is missing here changes no answer."""
-
-CORRECTNESS = frozenset(("is_correct", "is_right", "answer_is_correct", "is_answer_correct", "correct"))
-"""Columns that may mark an answer as incorrect by a false value."""
-INCORRECTNESS = frozenset(("is_incorrect", "is_wrong", "answer_is_wrong", "incorrect", "wrong"))
-"""Columns that may mark an answer as incorrect by a true value."""
-NAMES_WITH_OTHER_CONTENTS = frozenset(("correct", "incorrect", "wrong"))
-"""Of both the columns that may as well have an answer, or a number of answers."""
+MEANINGS["label"] = "a label beside the answer (KTO marks a rejected one so)"
+"""What a filled column of this name says about an answer."""
+ONLY_BESIDE_AN_ANSWER = frozenset((*USUAL_NAMES["choices"], "label"))
+"""Names that say nothing about a row without an answer."""
 
 
 def meaning(name: str) -> str:
@@ -114,11 +106,6 @@ def usual_name(name: str) -> str:
     if last_step in MEANINGS:
         return last_step
     return snake_case(name)
-
-
-def says_nothing_without_answer(name: str) -> bool:
-    """True for labels and choices: they matter only next to an answer that a spec writes."""
-    return meaning(name) in (_LABEL, _CHOICES)
 
 
 @lru_cache(10_000)

@@ -14,8 +14,8 @@ from typing import Any, TypeVar, cast
 from tuneyard.compiler.kinds import column_options, kinds
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.documents import read_yaml
+from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
-from tuneyard.core.schema_errors import check_file
 
 PACKAGE = Path(__file__).parents[1]
 SPECS = PACKAGE / "specs"

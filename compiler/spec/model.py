@@ -16,13 +16,10 @@ from tuneyard.compiler.spec.file import (
     reads_piece_by_piece,
     source_of,
 )
-from tuneyard.compiler.write.pieces import PieceRule
-from tuneyard.core.datasets import SHARD_SUFFIX, shard_folder
+from tuneyard.core.datasets.manifest import MANIFEST
+from tuneyard.core.datasets.splits import REST
 from tuneyard.core.errors import ContentError, nearest, show_value
-from tuneyard.core.manifest import MANIFEST
-from tuneyard.core.row_index import row_index_file
-from tuneyard.core.splits import REST
-from tuneyard.core.timestamps import is_date_by_name
+from tuneyard.core.records.row_index import row_index_file
 
 UNLABELLED = "unlabelled"
 ROW_NUMBER = "row number"
@@ -69,13 +66,6 @@ class Output:
     keep: tuple[str, ...] = ()
     turns: str = "first"
     wrap_input: str = "{}"
-    pieces: PieceRule | None = None
-    shards: int | None = None
-
-    def published_name(self, split: str) -> str:
-        """The name of the file of a split, or of the folder of its shards."""
-        file = self.file.format(split=split)
-        return file if self.shards is None else shard_folder(file)
 
     def columns_of(self, *fields: str) -> list[str]:
         """The columns that the templates of these record fields name, each once."""
@@ -279,6 +269,11 @@ class Spec:
         return bool(self.share) and any("system" in output.templates for output in self.outputs)
 
     @property
+    def ignores_system(self) -> bool:
+        """True if the system texts of the turns are left out on purpose."""
+        return self.has_one_system or "system" in self.ignore
+
+    @property
     def used(self) -> set[str]:
         """The columns that reach an output, or that rows are identified, grouped or split by."""
         names = {*self.named("id", "label")}
@@ -403,60 +398,11 @@ def _output(writes: list[Any], number: int) -> Output:
         above = raw["like"] < number
         _refuse(not above, f"write.{number}: `like: {raw['like']}` must name an output above it")
         like = writes[raw["like"]]
-        raw = {key: like[key] for key in like if key not in ("dataset", "field", "shards")} | raw
+        raw = {key: like[key] for key in like if key not in ("dataset", "field")} | raw
     templates = {key: raw[key] for key in TEMPLATES if key in raw}
     key = raw.get("field", FIELDS[raw["format"]])
-    array_for_training = raw["file"].endswith(".json") and raw.get("dataset")
-    if raw["format"] == "text" and array_for_training:
-        _refuse(
-            is_date_by_name(key) or key[:1].isdigit(),
-            f"write.{number}: `field: {key}`: in an array (.json) LLaMA-Factory's loader takes this name for "
-            "a date or a number, and loses the text: use another name (`field: text`)",
-        )
-    pieces = None
-    if "pieces" in raw:
-        pieces = filled_in(PieceRule, raw["pieces"])
-        plain = raw["format"] == "text"
-        _refuse(not plain, f"write.{number}: `pieces` cuts plain texts: expected `format: text`")
-        _check_pieces(pieces, f"write.{number}")
-    if "shards" in raw:
-        is_dataset_of_lines = raw["file"].endswith(SHARD_SUFFIX) and "dataset" in raw
-        _refuse(
-            not is_dataset_of_lines,
-            f"write.{number}: `shards` cuts the lines of a dataset: expected a `dataset` and a `file` that "
-            f"ends in {SHARD_SUFFIX}",
-        )
     roles = raw.get("roles", {})
-    return filled_in(Output, raw, templates=templates, field=key, roles=roles, pieces=pieces)
-
-
-def _check_pieces(pieces: PieceRule, place: str) -> None:
-    """`ValueError` unless pieces have one unit, the settings of that unit, and no others."""
-    neither = not pieces.characters and not pieces.tokens
-    _refuse(
-        neither,
-        f"{place}: `pieces` has no unit: add `characters: N`, or `tokens: N` with `tokenizer: FOLDER`",
-    )
-    _refuse(
-        pieces.characters and pieces.tokens,
-        f"{place}: `pieces` has both `characters: {pieces.characters}` and `tokens: {pieces.tokens}`, "
-        "expected one unit: remove one of them",
-    )
-    folder = "the folder with the model's tokenizer.json"
-    _refuse(
-        pieces.tokens and not pieces.tokenizer,
-        f"{place}: `pieces` has `tokens: {pieces.tokens}` and no tokenizer to count them: add `tokenizer: "
-        f"FOLDER`, {folder}, or use `characters`",
-    )
-    _refuse(
-        pieces.characters and pieces.tokenizer,
-        f"{place}: `pieces` counts characters, and `tokenizer: {pieces.tokenizer}` would have no effect: "
-        "remove it, or write `tokens` instead of `characters`",
-    )
-    _refuse(
-        pieces.overlap >= pieces.size,
-        f"{place}: `overlap: {pieces.overlap}` must be less than {pieces.size}, a piece",
-    )
+    return filled_in(Output, raw, templates=templates, field=key, roles=roles)
 
 
 def _mixed(spec: Spec, whole: Any) -> Spec:
@@ -562,8 +508,6 @@ def _check_files(spec: Spec) -> None:
         strange = [part for part in by_part if part and part not in spec.parts]
         splits = f"splits: {', '.join(spec.parts)}; `source.splits` names others"
         _refuse(strange, f"source.{key}: no split {''.join(strange[:1])!r} ({splits})")
-    grouped = spec.group and any(output.pieces for output in spec.outputs)
-    _refuse(grouped, "`pieces` and `fit.group` do not go together: a piece has no row of its own")
     rest = spec.split and PART in spec.split.shares
     _refuse(rest, f"split: {PART!r} is what the others leave: name the others only")
     sampled = spec.sample is not None and (spec.mix or PART not in spec.parts)
@@ -579,8 +523,6 @@ def _check_files(spec: Spec) -> None:
                     _refuse("{split}" not in text, fix)
             file = output.file.format(split=split)
             files.append(file)
-            if output.shards is not None:
-                files.append(output.published_name(split))
             if output.dataset:
                 datasets.append(output.dataset.format(split=split))
                 row_indexes.append(str(row_index_file(Path(file))))

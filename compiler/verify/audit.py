@@ -1,23 +1,22 @@
 """Counts and findings of an audit, for every training stage, and the work items that make it.
 
-Batches of rows are audited by processes (`--workers`), each a fork that shares the rows, or by the nodes of a
-cluster, each of which loads the rows itself.
+Batches of rows are audited by processes (`--workers`), each a fork that shares the rows.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuneyard.core import answers
-from tuneyard.core.execution import Common, WorkItem
+from tuneyard.core.execution import WorkItem
+from tuneyard.core.records import answers
 
 FIRST = 1000  # places kept of each finding
 SEVERAL_PAY = 4_000_000  # bytes of rows from which on several processes pay
 AUDIT_MESSAGES = {
     "E411": "nothing is learned from the row: all of it is masked or cut off",
     "E412": "the template ends no turn: the model never learns to stop",
-    "E413": "LLaMA-Factory's plain tokenizer gives other labels than the batch",
     "W414": "the answer is truncated by cutoff_len",
     "W415": "the end of the turn is cut off: the model does not learn to stop there",
     "W416": "the prompt is truncated by cutoff_len",
@@ -50,7 +49,6 @@ class Audit:
     counts: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[int]] = field(default_factory=dict)
     turns: Counter[str] = field(default_factory=Counter)
-    sampled: int = 0
     blocks: int = 0
     example: list[tuple[str, bool]] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
@@ -64,7 +62,7 @@ class Audit:
 
     def add(self, later: "Audit") -> None:
         """Add the audit of later rows."""
-        for name in ("rows", "seen", "learned", "uncut", "packed", "sampled", "blocks"):
+        for name in ("rows", "seen", "learned", "uncut", "packed", "blocks"):
             setattr(self, name, getattr(self, name) + getattr(later, name))
         for name in ("lengths", "counts", "turns"):
             getattr(self, name).update(getattr(later, name))
@@ -79,13 +77,25 @@ AuditBatch = Callable[[Row, int], Audit]
 """Audits a batch (columns of LLaMA-Factory's rows) whose first row has the number given."""
 
 
-def audit_items(function: Callable[..., Audit], source: Common, starts: range) -> Iterator[WorkItem]:
-    """A work item for the batch at each of these starts: `function(source's value, start, size)`."""
+def audit_items(starts: range) -> Iterator[WorkItem]:
+    """A work item for the batch at each of these starts. The process that maps them is inside `auditing`."""
     for start in starts:
-        yield WorkItem(f"rows {start + 1} to {start + starts.step}", function, (source, start, starts.step))
+        yield WorkItem(f"rows {start + 1} to {start + starts.step}", _audit_loaded, (start, starts.step))
 
 
-def audit_loaded(loaded: tuple[AuditBatch, Any], start: int, size: int) -> Audit:
-    """Audit a batch of rows (a `datasets.Dataset`) that this process, or the one it is a fork of, loaded."""
-    audit, rows = loaded
+_audited: list[tuple[AuditBatch, Any]] = []
+
+
+@contextlib.contextmanager
+def auditing(audit: AuditBatch, rows: Any) -> Iterator[None]:
+    """Let this process and its forks audit these rows (a `datasets.Dataset`) inside a block."""
+    _audited.append((audit, rows))
+    try:
+        yield
+    finally:
+        _audited.pop()
+
+
+def _audit_loaded(start: int, size: int) -> Audit:
+    audit, rows = _audited[-1]
     return audit(rows[start : start + size], start)

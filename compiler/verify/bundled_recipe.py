@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuneyard.core.checkout import ROOT, bundled
 from tuneyard.core.datasets import DEFAULT_FOLDER, eval_split, read_registry, stem_of
 from tuneyard.core.documents import read_mapping
+from tuneyard.core.installation.checkout import ROOT, bundled
 from tuneyard.core.records import PLACEHOLDERS
-from tuneyard.core.training_stage import OBJECTIVES, objectives_of
+from tuneyard.core.training.training_stage import OBJECTIVES, objectives_of
 
 RECIPES = {"rm": "dpo-lora", "dpo": "dpo-lora", "kto": "kto-lora", "pt": "text-lora"}
 """Bundled recipe by the training stage of the rows. Rows of `sft` have one of three."""

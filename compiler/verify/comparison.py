@@ -1,15 +1,15 @@
 """Compares the rows that LLaMA-Factory loads with the records of the file."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
 from itertools import islice, zip_longest
 from typing import Any
 
-from tuneyard.compiler.kinds import Kind, kinds
+from tuneyard.compiler.kinds import kinds
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.records import Example
-from tuneyard.core.training_stage import TRAINING_STAGES
+from tuneyard.core.training.training_stage import TRAINING_STAGES
 
 ANSWERS_PER_ROW = {
     name: stage.answers for name, stage in TRAINING_STAGES.items() if stage.answers is not None
@@ -37,7 +37,9 @@ class RecordComparison:
         for number, (place, example) in enumerate(batch):
             self.places.append(place)
             row = {name: values[number] for name, values in rows.items()}
-            _check_row(place, example, row, self._kinds, self._verdict)
+            problem = self._problem_of(place, example, row)
+            if problem:
+                self._verdict.add(problem, row=start + number)
             if is_dropped(row, self._verdict.stage):
                 self._verdict.dropped.append(start + number)
         self._verdict.records += len(batch)
@@ -46,11 +48,41 @@ class RecordComparison:
         """Report records without a row, and rows without a record."""
         verdict = self._verdict
         for place, _ in self._records:
+            verdict.add(Problem("E406", place, "the loader leaves this record out"), row=verdict.records)
             verdict.records += 1
-            verdict.add(Problem("E406", place, "the loader leaves this record out"))
         if verdict.loaded > verdict.records:
             message = f"{verdict.loaded} rows from {verdict.records} records: rows were made up"
             verdict.add(Problem("E407", verdict.dataset, message))
+
+    def _problem_of(self, place: str, example: Example | str, row: Mapping[str, Any]) -> Problem | None:
+        """The first difference of a record and its row: turns, system text, what the kinds of columns add."""
+        verdict = self._verdict
+        if isinstance(example, str):
+            return Problem("E406", place, example)
+        if is_dropped(row, verdict.stage):
+            reason = "LLaMA-Factory finds no answer in it"
+            if verdict.why_no_answer:
+                reason = f"{reason}: {verdict.why_no_answer}"
+            return Problem("E406", place, reason)
+        pairs: list[tuple[object, object]] = []  # of the file, of the loader
+        loaded_turns = [
+            (message["role"], message["content"]) for message in row["_prompt"] + row["_response"]
+        ]
+        pairs += zip_longest(example.trained_turns, loaded_turns)
+        pairs.append((example.system, row["_system"] or ""))
+        for kind in self._kinds:
+            pairs += kind.loaded_pairs(example, row)
+        for of_file, of_loader in pairs:
+            if of_file != of_loader:
+                message = f"the file has {show_value(of_file)}, LLaMA-Factory reads {show_value(of_loader)}"
+                return Problem("E407", place, message)
+        verdict.same += 1
+        for kind in self._kinds:
+            path = kind.not_found(row)
+            if path:
+                message = f"LLaMA-Factory does not find {path}: a recipe names the folder as media_dir"
+                return Problem("E408", place, message)
+        return None
 
 
 def compare_rows(rows: Any, starts: range, records: Records, verdict: Verdict) -> None:
@@ -76,40 +108,3 @@ def is_dropped(row: Mapping[str, Any], stage: str) -> bool:
     if not answers:
         return False
     return len(row["_prompt"]) % 2 != 1 or len(row["_response"]) != answers
-
-
-def _check_row(
-    place: str,
-    example: Example | str,
-    row: Mapping[str, Any],
-    compared_kinds: Iterable[Kind],
-    verdict: Verdict,
-) -> None:
-    """Compare one record with the loader's row: turns, system text, and what the kinds of columns add."""
-    if isinstance(example, str):
-        verdict.add(Problem("E406", place, example))
-        return
-    if is_dropped(row, verdict.stage):
-        reason = "LLaMA-Factory finds no answer in it"
-        if verdict.why_no_answer:
-            reason = f"{reason}: {verdict.why_no_answer}"
-        verdict.add(Problem("E406", place, reason))
-        return
-    pairs: list[tuple[object, object]] = []  # of the file, of the loader
-    loaded_turns = [(message["role"], message["content"]) for message in row["_prompt"] + row["_response"]]
-    pairs += zip_longest(example.trained_turns, loaded_turns)
-    pairs.append((example.system, row["_system"] or ""))
-    for kind in compared_kinds:
-        pairs += kind.loaded_pairs(example, row)
-    for of_file, of_loader in pairs:
-        if of_file != of_loader:
-            message = f"the file has {show_value(of_file)}, LLaMA-Factory reads {show_value(of_loader)}"
-            verdict.add(Problem("E407", place, message))
-            return
-    verdict.same += 1
-    for kind in compared_kinds:
-        path = kind.not_found(row)
-        if path:
-            message = f"LLaMA-Factory does not find {path}: a recipe names the folder as media_dir"
-            verdict.add(Problem("E408", place, message))
-            return

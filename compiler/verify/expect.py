@@ -1,7 +1,7 @@
 """The rows that LLaMA-Factory should make of a registered file, and the mistakes in the file's entry.
 
 Naming `columns` (or `tags`) unsets each part that is not named, and LLaMA-Factory ignores keys that it does
-not know (data/parser.py). core/records.py reads the records after the documented format, so that
+not know (data/parser.py). core/records/__init__.py reads the records after the documented format, so that
 LLaMA-Factory's own rows can be compared with them.
 """
 
@@ -37,6 +37,7 @@ KEYS = {
     *REMOTE_SOURCES,
 }  # fmt: skip
 Record = Mapping[str, object]
+NumberedRecord = tuple[int, str, Record, Example | str]
 SHAPES = 1000  # kinds of records remembered; a file of more is only slower
 # Of Arrow; null goes with every type.
 TYPES = {bool: "truth values", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
@@ -99,7 +100,7 @@ def _unknown_keys(place: str, value: object, keys: set[str], prefix: str) -> Ite
 class Expected:
     """Reads a file, or a folder's files, record by record. Notes why the loader would fail on a whole file.
 
-    `count` is the number of records read so far.
+    `count` is the number of records read so far. `row_of_place` has the records that `problems` name.
     """
 
     path: Path
@@ -107,6 +108,7 @@ class Expected:
     count: int = 0
     keys: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
+    row_of_place: dict[str, int] = field(default_factory=dict)
     _left_out: dict[str, tuple[str, int]] = field(default_factory=dict)
     _types: dict[str, str] = field(default_factory=dict)
     _shapes: set[tuple[object, ...]] = field(default_factory=set)
@@ -117,6 +119,11 @@ class Expected:
         `selected` has the numbers (from 0) of the records to yield; None: all of them.
         `ProblemsError` if the file cannot be read to its end; its problems have their places.
         """
+        for _, place, _, example in self.numbered(selected):
+            yield place, example
+
+    def numbered(self, selected: Container[int] | None = None) -> Iterator[NumberedRecord]:
+        """Yield number (from 0), place, the record as it is, and its example or the reason for its loss."""
         for path in loaded_files(self.path):
             yield from self._records_of(path, selected)
         self.problems += self._left_out_problems()
@@ -148,7 +155,7 @@ class Expected:
         first_place, _ = self._left_out[names[0]]
         return Problem(code, first_place, f"{' and '.join(shares)}, {LEFT_OUT}", ", ".join(names), fix)
 
-    def _records_of(self, path: Path, selected: Container[int] | None) -> Iterator[tuple[str, Example | str]]:
+    def _records_of(self, path: Path, selected: Container[int] | None) -> Iterator[NumberedRecord]:
         with path.open("rb") as file:
             if file.read(3) == BOM:
                 message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
@@ -162,7 +169,7 @@ class Expected:
                 self._note(record, place)
                 self._look_for_texts(record, place)
                 if selected is None or self.count in selected:
-                    yield place, example_or_loss(reader, record)
+                    yield self.count, place, record, example_or_loss(reader, record)
                 self.count += 1
         if problems.errors:
             raise ProblemsError(problems.errors, str(path))
@@ -178,6 +185,8 @@ class Expected:
             numbers = rows.filled(name)
             if numbers:
                 first_place = f"{rows.prefix}{rows.lines[numbers[0]]}"
+                if name not in self._left_out:
+                    self.row_of_place[first_place] = self.count + numbers[0]
                 place, count = self._left_out.get(name, (first_place, 0))
                 self._left_out[name] = (place, count + len(numbers))
 
@@ -186,6 +195,8 @@ class Expected:
         if self.format.text_only:
             return
         for column in left_out_texts(record, self.format.columns, self.format.formatting):
+            if column not in self._left_out:
+                self.row_of_place[place] = self.count
             first_place, count = self._left_out.get(column, (place, 0))
             self._left_out[column] = (first_place, count + 1)
 
@@ -207,6 +218,7 @@ class Expected:
                     "the loader refuses the file"
                 )
                 self.problems.append(Problem("E404", place, message, key, f"write it as {first_type}"))
+                self.row_of_place[place] = self.count
         if len(self._shapes) < SHAPES:
             self._shapes.add(shape)
 

@@ -1,62 +1,25 @@
 """Audit of the labels: LLaMA-Factory's own processor on every row, its loss tokens counted and checked.
 
-A second pass without cutoff_len shows the cuts. For supervised rows the tokenizer gets many texts at once,
-which takes a fraction of the time. Template, cuts and masks stay LLaMA-Factory's own. A seeded sample of rows
-goes through it with its plain tokenizer too and must give the same labels.
+A second pass without cutoff_len shows the cuts. Template, tokenizer, cuts and masks are LLaMA-Factory's own.
 """
 
-import random
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
 from tuneyard.compiler.verify.audit import Audit, Row
-from tuneyard.core.answers import SAME, answer_codes
-from tuneyard.core.llamafactory import WHOLE, RecipeData, expected_errors
+from tuneyard.core.prompt.supervision import IGNORED
 from tuneyard.core.records import PLACEHOLDERS
-from tuneyard.core.supervision import IGNORED
+from tuneyard.core.records.answers import SAME, answer_codes
+from tuneyard.core.training.llamafactory import WHOLE, RecipeData, expected_errors
 
 PAIRED = ("chosen_", "rejected_")
-SAMPLE = 100
-
-
-class Batching:
-    """A tokenizer that first notes texts, and after `tokenise` answers with their ids."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._ids: dict[str, list[int]] = {}
-        self.noting = True
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenizer, name)
-
-    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        """The ids of a text, [] while texts are noted."""
-        if text not in self._ids:
-            ids: list[int] = []
-            if not self.noting:
-                ids = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
-            self._ids[text] = ids
-        return self._ids[text]
-
-    def start(self) -> None:
-        """Record texts from here on, and drop the texts recorded before."""
-        self._ids, self.noting = {}, True
-
-    def tokenise(self) -> None:
-        """Tokenise the noted texts, all together."""
-        self.noting = False
-        texts = list(self._ids)
-        if texts:
-            encoded = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
-            self._ids = dict(zip(texts, encoded["input_ids"], strict=True))
 
 
 class AnswersAuditor:
     """Audits the loss tokens of answers (each stage but pt). Each side of a pair counts its own tokens."""
 
-    def __init__(self, data: RecipeData, count: int) -> None:
+    def __init__(self, data: RecipeData) -> None:
         from llamafactory.data.template import ReasoningTemplate
 
         self.args, self.template, self.tokenizer = data.data_args, data.template, data.module["tokenizer"]
@@ -66,21 +29,16 @@ class AnswersAuditor:
         self.sides: tuple[str, ...] = ("",)
         if data.stage == "rm":
             self.sides = PAIRED
-        self.texts: Batching | None = None
-        if supervised and data.module["processor"] is None:
-            self.texts = Batching(self.tokenizer)
-        self.whole = data.encoder(self.texts, **WHOLE)
+        self.counts_turns = supervised and data.module["processor"] is None
+        self.whole = data.encoder(**WHOLE)
         unpacked: dict[str, Any] = {**WHOLE, "cutoff_len": self.args.cutoff_len}
-        self.cut, self.plain = data.encoder(self.texts, **unpacked), data.encoder(**unpacked)
-        self.sample = set(random.Random(42).sample(range(count), min(SAMPLE, count)))
+        self.cut = data.encoder(**unpacked)
         self.reasons = isinstance(self.template, ReasoningTemplate)
         self.ending = _ending(self.template, self.tokenizer)
 
     def audit(self, rows: Row, start: int) -> Audit:
         """Audit a batch (columns of LLaMA-Factory's rows) whose first row has the number `start`."""
         audit = Audit()
-        if self.texts:
-            self.texts.start()
         numbers = []
         for number, (prompt, answers) in enumerate(zip(rows["_prompt"], rows["_response"], strict=True)):
             if len(prompt) % 2 and len(answers) == self.answers:
@@ -96,9 +54,6 @@ class AnswersAuditor:
         if not numbers or whole is None:
             return audit
         rows = _some(rows, numbers)
-        if self.texts:  # so far they were only noted
-            self.texts.tokenise()
-            whole = self.whole.preprocess_dataset(rows)
         longest = max(len(ids) for side in self.sides for ids in whole[f"{side}input_ids"])
         # at cutoff_len itself LLaMA-Factory's rounding may already take a token
         encoded = whole
@@ -109,10 +64,8 @@ class AnswersAuditor:
         for place, number in enumerate(numbers):
             for code in sorted(self._codes(audit, place, rows, encoded, whole)):
                 audit.find(code, start + number)
-            if self.texts:
+            if self.counts_turns:
                 self._count(audit, start + number, rows["_prompt"][place] + rows["_response"][place])
-        if self.texts:
-            self._check_sampled(audit, [start + number for number in numbers], rows, encoded["labels"])
         return audit
 
     def _packed(self, sequences: Sequence[list[int]]) -> int:
@@ -183,19 +136,6 @@ class AnswersAuditor:
             audit.turns["empty"] += self.reasons and not thought
             if self.reasons and thought and template.remove_thought(left) == left:
                 audit.find("W421", row)
-
-    def _check_sampled(
-        self, audit: Audit, numbers: Sequence[int], rows: Row, labels: Sequence[list[int]]
-    ) -> None:
-        """Compare the labels of sampled rows with those of LLaMA-Factory's plain tokenizer (E413)."""
-        places = [place for place, number in enumerate(numbers) if number in self.sample]
-        if not places:
-            return
-        plain_labels = self.plain.preprocess_dataset(_some(rows, places))["labels"]
-        for place, labels_of_row in zip(places, plain_labels, strict=True):
-            audit.sampled += 1
-            if labels_of_row != labels[place]:
-                audit.find("E413", numbers[place])
 
     def _marked(self, ids: Sequence[int | None], labels: Sequence[int]) -> list[tuple[str, bool]]:
         """A row as pieces of text. Each has True if it is learned."""

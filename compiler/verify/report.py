@@ -9,8 +9,8 @@ from math import ceil
 from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.verdict import Verdict
+from tuneyard.core.datasets.manifest import MANIFEST
 from tuneyard.core.errors import summarise
-from tuneyard.core.manifest import MANIFEST
 
 BARS = 8
 REPEATED = re.compile(r"(<\|[^|<>]+\|>)\1{3,}")
@@ -62,7 +62,6 @@ def as_json(verdict: Verdict) -> dict[str, object]:
         }
         if verdict.packing:
             report["blocks"] = audit.blocks
-        report["compared_with_plain_tokenizer"] = audit.sampled
         report["example"] = [{"text": text, "learned": learned} for text, learned in audit.example]
         if audit.rejected:
             report["rejected"] = audit.rejected
@@ -102,10 +101,7 @@ def _learned_pretraining(audit: Audit, verdict: Verdict) -> str:
 def _learned(audit: Audit) -> Iterator[str]:
     share = audit.learned / audit.seen if audit.seen else 0
     yield f"{audit.seen} tokens, {audit.learned} of them loss tokens ({share:.1%}); everything else is masked"
-    how = "its plain tokenizer too"
-    if audit.sampled:
-        how = f"texts tokenised in batches; {audit.sampled} rows compared with its plain tokenizer"
-    yield f"labels: LLaMA-Factory's processor on every row, {how}"
+    yield "labels: LLaMA-Factory's own processor and tokenizer on every row"
     yield from _turns(audit.turns)
     if audit.example:
         yield "the first example, loss tokens between ⟦ and ⟧:"

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.llamafactory import expected_errors, import_offline
 from tuneyard.core.prompt import template_named
+from tuneyard.core.prompt.template_fit import EOS, Writing
 from tuneyard.core.records import Example, RecordReader, format_of_entry
-from tuneyard.core.template_fit import EOS, Writing
-from tuneyard.core.training_stage import stage_of_rows
+from tuneyard.core.training.llamafactory import expected_errors, import_offline
+from tuneyard.core.training.training_stage import stage_of_rows
 
 
 def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], name: str) -> str:

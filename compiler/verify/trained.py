@@ -1,7 +1,7 @@
 """How many rows of a dataset a recipe trains: counted by LLaMA-Factory's own mixing and splitting."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.verify.selection import split_rows
-from tuneyard.core.answers import PAIRED
 from tuneyard.core.datasets import REGISTRY, Dataset, loaded_files, locate_dataset, read_registry
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import Problem, TuneyardError, show_value
-from tuneyard.core.llamafactory import expected_errors, quiet, read_arguments
-from tuneyard.core.training_run import names_in
-from tuneyard.core.training_stage import stage_of_rows
+from tuneyard.core.records.answers import PAIRED
+from tuneyard.core.training.llamafactory import expected_errors, quiet, read_arguments
+from tuneyard.core.training.trained_rows import drawn_rows, mixed_and_split
+from tuneyard.core.training.training_run import names_in
+from tuneyard.core.training.training_stage import stage_of_rows
 
 COUNTING = (
     "dataset", "eval_dataset", "max_samples", "mix_strategy", "interleave_probs", "val_size", "seed",
@@ -192,7 +193,6 @@ def _count(
     """Mix and split datasets of row numbers with LLaMA-Factory's functions, and count those of this one."""
     import numpy as np
     from datasets import Dataset as Rows
-    from llamafactory.data.data_utils import merge_dataset, split_dataset
 
     settings = {key: _as_number(recipe.settings[key]) for key in COUNTING if key in recipe.settings}
     settings |= {"model_name_or_path": "none", "dataset_dir": str(folder), "do_train": True}
@@ -205,10 +205,11 @@ def _count(
     sizes: dict[str, int] = {}
     for name in names:
         if name == dataset.name:
-            sizes[name] = _sampled(dataset.entry, loaded, data_args.max_samples, training.steps)
+            sizes[name] = drawn_rows(dataset.entry, loaded, data_args.max_samples)
+            training.steps += _draws(dataset.entry, loaded, data_args.max_samples)
         elif data_args.val_size > 0 or data_args.mix_strategy != "concat":
             other = locate_dataset(name, folder)
-            sizes[name] = _sampled(other.entry, _rows_in(other), data_args.max_samples, [])
+            sizes[name] = drawn_rows(other.entry, _rows_in(other), data_args.max_samples)
     first = sum(sizes[name] for name in names[: names.index(dataset.name)] if name in sizes)
     ends = np.cumsum(list(sizes.values()))
     numbers = [
@@ -216,14 +217,13 @@ def _count(
         for end, size in zip(ends, sizes.values(), strict=True)
     ]
     with quiet():
-        merged = merge_dataset(numbers, data_args, seed)
-        kept, _ = split_dataset(merged, None, data_args, seed)
+        epoch = mixed_and_split(numbers, data_args, seed)
 
     def rows_of(rows: Any) -> Any:
         every = np.asarray(rows["row"])
         return every[(every >= first) & (every < first + sizes[dataset.name])]
 
-    mixed, trained = rows_of(merged), rows_of(kept["train"])
+    mixed, trained = rows_of(epoch.mixed), rows_of(epoch.trained)
     different = len(np.unique(mixed))
     if len(mixed) != sizes[dataset.name] or different < len(mixed):
         repeated = f" ({different} different ones)" if different < len(mixed) else ""
@@ -241,17 +241,14 @@ def _count(
     return training
 
 
-def _sampled(entry: Mapping[str, object], rows: int, most: int | None, steps: list[str]) -> int:
-    """The rows that `num_samples` and `max_samples` leave. Adds each step that changes them to `steps`."""
+def _draws(entry: Mapping[str, object], rows: int, most: int | None) -> Iterator[str]:
+    """Name the keys that leave rows out, or take some again."""
     samples = entry.get("num_samples")
     if isinstance(samples, int):
         again = ", some again" if samples > rows else ""
-        steps.append(f"num_samples draws {samples}{again}")
-        rows = samples
-    if most is not None and most < rows:
-        steps.append(f"max_samples takes the first {most}")
-        rows = most
-    return rows
+        yield f"num_samples draws {samples}{again}"
+    if most is not None and most < drawn_rows(entry, rows, None):
+        yield f"max_samples takes the first {most}"
 
 
 def _rows_in(dataset: Dataset) -> int:

@@ -12,6 +12,8 @@ from tuneyard.core.errors import Problem
 class Verdict:
     """The result of verifying one dataset; `problems` has the first of each code.
 
+    `problems_of_row` has those of them that are about one record, by its number among the selected ones.
+
     `why_no_answer` is the reason for which the loader may lose the texts of answers.
 
     `is_compiled` is false if no manifest lists the file or the entry, so that they are compared with none.
@@ -29,6 +31,7 @@ class Verdict:
     same: int = 0
     stage: str = "sft"
     problems: list[Problem] = field(default_factory=list)
+    problems_of_row: dict[int, list[Problem]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     audit: Audit | None = None
     cutoff: int = 0
@@ -51,11 +54,13 @@ class Verdict:
             why = f" ({'; '.join(training.steps)})" if training.steps else ""
             self.notes.append(f"{recipe} trains {training.rows} of these {self.loaded} rows{why}")
 
-    def add(self, problem: Problem, count: int = 1) -> None:
-        """Count a finding; keep it while there are few of its code."""
+    def add(self, problem: Problem, count: int = 1, row: int | None = None) -> None:
+        """Count a finding, of a `row` if it is about one record; keep it while there are few of its code."""
         self.counts[problem.code] = self.counts.get(problem.code, 0) + count
         if sum(kept.code == problem.code for kept in self.problems) < FIRST:
             self.problems.append(problem)
+            if row is not None:
+                self.problems_of_row.setdefault(row, []).append(problem)
 
     @property
     def failed(self) -> bool:

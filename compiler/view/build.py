@@ -1,8 +1,7 @@
 """The payload of a dataset's page: `verify` reads and audits all rows, a sample of them is shown in full."""
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +9,11 @@ from tuneyard.compiler.problems import WARNINGS
 from tuneyard.compiler.publish.compiled_entries import compiled_entries
 from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.comparison import row_bar
-from tuneyard.compiler.verify.dataset import LoadedRows, Settings, verify
+from tuneyard.compiler.verify.dataset import Settings, loaded
 from tuneyard.compiler.verify.report import histogram
 from tuneyard.compiler.verify.trained import RecipeFile
 from tuneyard.compiler.verify.verdict import Verdict
-from tuneyard.compiler.view.page_rows import CUT_CODE, DROPPED, page_rows, rows_for_page
+from tuneyard.compiler.view.page_rows import CUT_CODE, DROPPED, PageRows
 from tuneyard.compiler.view.payload import (
     CodeCount,
     LengthHistogram,
@@ -23,23 +22,25 @@ from tuneyard.compiler.view.payload import (
     PageRow,
     Totals,
     ViewPayload,
+    json_of,
 )
-from tuneyard.compiler.view.scan import Scan, scan
-from tuneyard.core.checkout import version
+from tuneyard.compiler.view.scan import Scan
 from tuneyard.core.datasets import Dataset, locate_dataset, read_registry
+from tuneyard.core.datasets.manifest import Manifest, read_manifests
+from tuneyard.core.datasets.splits import apportioned
+from tuneyard.core.drawing.page import embedded
 from tuneyard.core.errors import TuneyardError
-from tuneyard.core.manifest import Manifest, read_manifests
-from tuneyard.core.splits import apportioned
-from tuneyard.core.training_run import names_in
+from tuneyard.core.installation.checkout import version
+from tuneyard.core.training.training_run import names_in
 
 if TYPE_CHECKING:
-    from tuneyard.core.token_losses import TokenLossFile
+    from tuneyard.core.prompt.token_losses import TokenLossFile
 
 BARS = 30
 ROWS = 2000
 SEED = 42
-MOST_CHARACTERS = 60_000_000
-"""Of the rows that wait for the page, which takes a third of them at most."""
+LARGEST = 19_500_000
+"""Bytes of the rows of a page. The page has at most 20 MB."""
 TOKEN_KEYS = ("model_name_or_path", "template", "cutoff_len", "tool_format")
 """Settings without which the rows have no tokens."""
 LOADER_ERRORS = ("E405", "E435")
@@ -66,58 +67,60 @@ class ViewRequest:
 
 
 class KeptRows:
-    """Rows of the page in bounded memory: when they are too large together, every second of them goes.
+    """Rows within the size limit of a page: when they are too large together, every second of them goes.
 
     So the rows that stay are evenly spread, whatever their size.
     """
 
-    def __init__(self, most_characters: int = MOST_CHARACTERS) -> None:
+    def __init__(self, largest: int = LARGEST) -> None:
         self.kept: list[PageRow] = []
         self.added = 0
+        self._largest = largest
+        self._sizes: list[int] = []
         self._stride = 1
-        self._most_characters = most_characters
-        self._characters = 0
 
     def add(self, page_row: PageRow) -> None:
         """Keep a row if it is one of every `stride` rows."""
-        is_of_the_stride = self.added % self._stride == 0
+        if self.added % self._stride == 0:
+            self.kept.append(page_row)
+            self._sizes.append(len(embedded(json_of(page_row)).encode(errors="replace")))
         self.added += 1
-        if not is_of_the_stride:
-            return
-        self.kept.append(page_row)
-        self._characters += characters_of(page_row)
-        while self._characters > self._most_characters and len(self.kept) > 1:
+        while sum(self._sizes) > self._largest and len(self.kept) > 1:
             self._stride *= 2
-            self.kept = self.kept[::2]
-            self._characters = sum(characters_of(row) for row in self.kept)
+            self.kept, self._sizes = self.kept[::2], self._sizes[::2]
 
 
-@dataclass(slots=True)
-class _Collector:
-    """Counts the file and makes the rows of the page, while LLaMA-Factory's rows exist."""
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What the two readings of a dataset gave: counts, and the rows of the page."""
 
-    request: ViewRequest
-    dataset: Dataset
-    splits: Splits
-    scan: Scan = field(default_factory=Scan)
-    rows: KeptRows = field(default_factory=KeptRows)
-    is_done: bool = False
+    verdict: Verdict
+    scan: Scan
+    codes_of_rows: Collection[str]
+    rows: KeptRows
 
-    def collect(self, loaded: LoadedRows | None, verdict: Verdict) -> None:
-        """Fill `scan` and `rows`. `verify` calls it with the rows that LLaMA-Factory loaded."""
-        numbers = None
-        if loaded and loaded.numbers is not None:
-            numbers = frozenset(loaded.numbers)
-        places = frozenset(problem.place for problem in verdict.problems)
-        self.scan = scan(self.dataset, numbers, places, self.splits)
-        losses = self.request.losses
-        chosen = rows_for_page(verdict, self.scan, loaded, self.request.rows, self.request.seed, losses)
-        viewed = page_rows(self.dataset, chosen, self.scan, verdict, loaded, losses)
-        with row_bar(f"tokens of {self.dataset.name}", chosen) as bar:
-            for page_row in viewed:
-                self.rows.add(page_row)
+
+def _read(
+    request: ViewRequest, settings: Settings, recipe: RecipeFile | None, splits: Mapping[str, Dataset]
+) -> _Read:
+    """Verify and count all records, then read those of the page again."""
+    scan, rows = Scan(), KeptRows()
+    with loaded(request.name, request.folder, settings, recipe) as dataset:
+        records = scan.counted(dataset.numbered())
+        dataset.compare(records)
+        scan.count_rest(records)
+        scan.compare(splits)
+        if dataset.rows is None:  # why LLaMA-Factory cannot load the file, at the record
+            dataset.finish()
+        page_rows = PageRows(scan, dataset.verdict, dataset.rows, request.losses)
+        page_rows.choose(request.rows, request.seed)
+        with row_bar(f"tokens of {request.name}", page_rows.chosen) as bar:
+            for page_row in page_rows.read(dataset.dataset):
+                rows.add(page_row)
                 bar.update(1)
-        self.is_done = True
+    if dataset.rows is not None:
+        dataset.finish()
+    return _Read(dataset.verdict, scan, page_rows.first_rows, rows)
 
 
 def build(request: ViewRequest) -> ViewPayload:
@@ -128,68 +131,53 @@ def build(request: ViewRequest) -> ViewPayload:
     """
     dataset = locate_dataset(request.name, request.folder)
     manifests = read_manifests(request.folder)
-    splits = other_splits(dataset, request.folder, manifests)
-    if request.recipe:
-        splits |= _evaluation_sets(request, dataset)
-    collector = _Collector(request, dataset, splits)
-    settings = dict(request.settings)
+    splits = _other_datasets(request, dataset, manifests)
     reasons = []
     try:
-        verdict = verify(request.name, request.folder, settings, request.recipe, look=collector.collect)
+        read = _read(request, request.settings, request.recipe, splits)
     except TuneyardError as error:
-        if not settings.keys() & TOKEN_KEYS:
+        if not request.settings.keys() & TOKEN_KEYS:
             raise
         reasons.append(str(error))
-        settings = {key: settings[key] for key in settings if key not in TOKEN_KEYS}
-        collector = _Collector(request, dataset, splits)
-        verdict = verify(request.name, request.folder, settings, None, look=collector.collect)
-    if not collector.is_done:
-        collector.collect(None, verdict)
-    payload = _payload(request, dataset, verdict, collector, manifests)
-    if payload.model:
-        return payload
-    payload.note = ". ".join(reasons or verdict.not_checked or _loader_errors(verdict))
+        settings = {key: value for key, value in request.settings.items() if key not in TOKEN_KEYS}
+        read = _read(request, settings, None, splits)
+    payload = _payload(request, dataset, read, manifests)
+    if not payload.model:
+        loader_errors = [
+            problem.message for problem in read.verdict.problems if problem.code in LOADER_ERRORS
+        ]
+        payload.note = ". ".join(reasons or read.verdict.not_checked or loader_errors)
     return payload
 
 
-def _loader_errors(verdict: Verdict) -> list[str]:
-    """Why LLaMA-Factory cannot load the dataset."""
-    return [problem.message for problem in verdict.problems if problem.code in LOADER_ERRORS]
-
-
 def _payload(
-    request: ViewRequest,
-    dataset: Dataset,
-    verdict: Verdict,
-    collector: _Collector,
-    manifests: Mapping[str, Manifest],
+    request: ViewRequest, dataset: Dataset, read: _Read, manifests: Mapping[str, Manifest]
 ) -> ViewPayload:
-    counts = collector.scan
+    verdict, scan, rows = read.verdict, read.scan, read.rows
     payload = ViewPayload(
         dataset=request.name,
         file=_display_path(dataset.path),
         stage=verdict.stage,
         made_by=version()["version"],
         totals=Totals(
-            rows=counts.rows,
-            rows_on_page=len(collector.rows.kept),
-            left_off_page=collector.rows.added - len(collector.rows.kept),
+            rows=scan.rows,
+            rows_on_page=len(rows.kept),
+            left_off_page=rows.added - len(rows.kept),
             seed=request.seed,
             dropped_rows=len(verdict.dropped),
         ),
-        labels=list(counts.labels.most_common()),
-        sources=list(counts.sources.most_common()) or mixture(manifests, request.name, counts.rows),
-        leaks=[(split, len(rows)) for split, rows in counts.leaked.items()],
-        duplicates=len(counts.duplicates),
-        rows=collector.rows.kept,
+        labels=list(scan.labels.most_common()),
+        sources=list(scan.sources.most_common()) or mixture(manifests, request.name, scan.rows),
+        leaks=[(split, len(leaked)) for split, leaked in scan.leaked.items()],
+        duplicates=len(scan.duplicates),
+        rows=rows.kept,
     )
-    audit = verdict.audit
-    if audit:
+    if verdict.audit:
         payload.model = Path(str(request.settings["model_name_or_path"])).name
         payload.template = str(request.settings.get("template") or OWN_TEMPLATE)
         payload.cutoff_len = verdict.cutoff
-        _add_token_counts(payload, audit, verdict)
-    payload.problems = _problems(verdict, counts, payload)
+        _add_token_counts(payload, verdict.audit, verdict)
+    payload.problems = list(_problems(read, payload))
     return payload
 
 
@@ -211,70 +199,56 @@ def _add_token_counts(payload: ViewPayload, audit: Audit, verdict: Verdict) -> N
         payload.packing = Packing(sequences, audit.rows)
 
 
-def _problems(verdict: Verdict, counts: Scan, payload: ViewPayload) -> list[CodeCount]:
+def _problems(read: _Read, payload: ViewPayload) -> Iterator[CodeCount]:
     """The problems by code, over all rows: errors first, then by their number."""
-    messages = {}
+    verdict = read.verdict
+    texts = {}
     for problem in reversed(verdict.problems):
-        messages[problem.code] = "; ".join(filter(None, [problem.message, problem.hint]))
-    codes_of_rows = {problem.code for problem in verdict.problems if problem.place in counts.row_of_place}
-    problems = []
-    for code, rows in verdict.counts.items():
-        if code not in codes_of_rows:  # of the whole dataset: its count is none of rows
-            rows = 0
-        problems.append(CodeCount(code, messages.get(code, ""), rows))
-    problems += [CodeCount(code, WARNINGS[code], rows) for code, rows in counts.counts.items()]
-    problems.sort(key=lambda problem: (problem.code[0] != "E", problem.code))
-    for code, rows in ((DROPPED, payload.totals.dropped_rows), (CUT_CODE, payload.lengths.over_cutoff)):
-        if rows:
-            problems.append(CodeCount(code, MESSAGES[code], rows))
-    return problems
+        texts[problem.code] = "; ".join(filter(None, [problem.message, problem.hint]))
+    counts = dict(read.scan.counts)
+    for code, count in verdict.counts.items():
+        counts[code] = count if code in read.codes_of_rows else 0  # 0: a problem of the whole dataset
+    for code in sorted(counts, key=lambda code: (code[0] != "E", code)):
+        yield CodeCount(code, texts[code] if code in verdict.counts else WARNINGS[code], counts[code])
+    for code, count in ((DROPPED, payload.totals.dropped_rows), (CUT_CODE, payload.lengths.over_cutoff)):
+        if count:
+            yield CodeCount(code, MESSAGES[code], count)
 
 
-def other_splits(dataset: Dataset, folder: Path, manifests: Mapping[str, Manifest]) -> Splits:
-    """The other splits of a compiled dataset, in the same form, by name."""
-    splits: Splits = {}
-    for name, manifest in manifests.items():
-        entries = compiled_entries(name, manifest)
-        if dataset.name not in entries:
+def _other_datasets(request: ViewRequest, dataset: Dataset, manifests: Mapping[str, Manifest]) -> Splits:
+    """The datasets to look for leaks in, if their file is there.
+
+    They are the other splits of the dataset's compile, and those that a recipe evaluates on.
+    """
+    names: dict[str, str] = {}
+    for folder, manifest in manifests.items():
+        if dataset.name in compiled_entries(folder, manifest):
+            names |= other_splits(dataset.name, manifest)
+    if request.recipe:
+        evaluated = names_in(request.settings.get("eval_dataset"))
+        registered = read_registry(request.folder)
+        names |= {name: name for name in evaluated if name != dataset.name and name in registered}
+    datasets: Splits = {}
+    for split, name in names.items():
+        try:
+            datasets[split] = locate_dataset(name, request.folder)
+        except TuneyardError:
             continue
-        for pattern in _dataset_patterns(manifest.definition):
-            form = re.compile(re.escape(pattern).replace(re.escape("{split}"), "(.+)"))
-            if not form.fullmatch(dataset.name):
-                continue
-            for other in entries:
-                match = form.fullmatch(other)
-                if match and other != dataset.name:
-                    _add_dataset(splits, match[1], other, folder)
-    return splits
+    return datasets
 
 
-def _dataset_patterns(definition: Mapping[str, object]) -> list[str]:
-    """Names of a spec's datasets with `{split}` in them."""
-    outputs = definition.get("write")
-    patterns = []
-    if isinstance(outputs, list):
-        for output in outputs:
-            pattern = output.get("dataset") if isinstance(output, dict) else None
-            if isinstance(pattern, str) and "{split}" in pattern:
-                patterns.append(pattern)
-    return patterns
-
-
-def _evaluation_sets(request: ViewRequest, dataset: Dataset) -> Splits:
-    """The datasets that a recipe evaluates on."""
-    splits: Splits = {}
-    for name in names_in(request.settings.get("eval_dataset")):
-        if name != dataset.name and name in read_registry(request.folder):
-            _add_dataset(splits, name, name, request.folder)
-    return splits
-
-
-def _add_dataset(splits: Splits, split: str, name: str, folder: Path) -> None:
-    """Add a registered dataset whose file is there."""
-    try:
-        splits[split] = locate_dataset(name, folder)
-    except TuneyardError:
-        return
+def other_splits(dataset: str, manifest: Manifest) -> dict[str, str]:
+    """The names of the other splits' datasets in the same form, by split."""
+    outputs = manifest.definition.get("write")
+    names: dict[str, str] = {}
+    for output in outputs if isinstance(outputs, list) else []:
+        head, mark, tail = str(output.get("dataset", "")).partition("{split}")
+        if not mark or not (dataset.startswith(head) and dataset.endswith(tail)):
+            continue
+        for other in manifest.entries:
+            if other != dataset and other.startswith(head) and other.endswith(tail):
+                names[other[len(head) : len(other) - len(tail)]] = other
+    return names
 
 
 def mixture(manifests: Mapping[str, Manifest], name: str, rows: int) -> list[NamedCount]:
@@ -288,24 +262,6 @@ def mixture(manifests: Mapping[str, Manifest], name: str, rows: int) -> list[Nam
         if isinstance(parts, dict) and isinstance(total, int) and total == rows:
             return list(apportioned(total, {part: parts[part].get("share", 0) for part in parts}).items())
     return []
-
-
-def characters_of(page_row: PageRow) -> int:
-    """Characters that a row brings to the page: its raw text, its turns and its pictures."""
-    count = len(page_row.raw)
-    for side in page_row.sides:
-        for turn in side.turns:
-            count += len(turn.text)
-    for image in page_row.images:
-        count += len(image)
-    return count
-
-
-def thinned(rows: Sequence[PageRow], most: int) -> list[PageRow]:
-    """At most `most` of the rows, evenly spread over them."""
-    if len(rows) <= most:
-        return list(rows)
-    return [rows[place * len(rows) // most] for place in range(most)]
 
 
 def _display_path(path: Path) -> str:

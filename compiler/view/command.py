@@ -9,26 +9,22 @@ import click
 
 from tuneyard.compiler.verify.dataset import datasets_of, has_tokenizer, read_settings, require_tokenizer
 from tuneyard.compiler.verify.trained import read_recipe_file
-from tuneyard.compiler.view.build import LOADER_ERRORS, TOKEN_KEYS, ViewRequest, build, thinned
+from tuneyard.compiler.view.build import LOADER_ERRORS, TOKEN_KEYS, ViewRequest, build
 from tuneyard.compiler.view.losses import LossRequest, scored_losses
 from tuneyard.compiler.view.page import MARK, percentage, render_page
 from tuneyard.compiler.view.payload import ViewPayload
+from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.datasets import REGISTRY, locate_dataset
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import RequestError, TuneyardError, counted
 from tuneyard.core.files import write_text
-from tuneyard.core.next_step import next_step
-from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLossFile
-from tuneyard.core.training_run import names_in
+from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
+from tuneyard.core.training.training_run import names_in
 
-LARGEST = 20_000_000
-"""Bytes of a page."""
 HEAD = 4096
 """Bytes of a file in which the mark of a page is looked for."""
 RECIPES = ("recipes", ".")
 """Folders in which a recipe of the dataset is looked for."""
-ROOM = 0.97
-"""Part of the limit that thinned rows should fill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,7 @@ def view(name: str, options: ViewOptions) -> None:
             payload.note = f"no tokens on the page: {payload.note}"
         else:
             payload.note = _without_tokens(reason or payload.note, recipe_here, options)
-    write_within_limit(payload, out)
+    write_text(out, render_page(payload))
     if len(datasets) > 1:
         others = ", ".join(datasets[1:])
         click.echo(
@@ -148,22 +144,6 @@ def find_losses(results: Path, dataset: str) -> Path:
             f"--results {results}: {counted(len(files), 'model')} in it. Name one of {folders}"
         )
     return files[0]
-
-
-def write_within_limit(payload: ViewPayload, out: Path) -> None:
-    """Write the page. Rows are left off evenly until it has at most 20 MB; `totals` count them."""
-    sampled = payload.rows
-    left_off_before = payload.totals.left_off_page
-    html = render_page(payload)
-    size = len(html.encode())
-    while size > LARGEST and payload.rows:
-        most = min(len(payload.rows) - 1, int(len(payload.rows) * LARGEST / size * ROOM))
-        payload.rows = thinned(sampled, most)
-        payload.totals.rows_on_page = len(payload.rows)
-        payload.totals.left_off_page = left_off_before + len(sampled) - len(payload.rows)
-        html = render_page(payload)
-        size = len(html.encode())
-    write_text(out, html)
 
 
 def _summary(payload: ViewPayload) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED
 from tuneyard.core.errors import ContentError
-from tuneyard.core.llamafactory import WHOLE, RecipeData, replaced
-from tuneyard.core.supervision import IGNORED
+from tuneyard.core.prompt.supervision import IGNORED
+from tuneyard.core.training.llamafactory import WHOLE, RecipeData, replaced
 
 Ids = list[int | None]
 """Token ids. None is a token that the tokenizer lacks: the template of another model writes it."""

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.checkout import python_path
 from tuneyard.core.errors import ContentError
-from tuneyard.core.token_losses import TOKEN_LOSSES
+from tuneyard.core.installation.checkout import python_path
+from tuneyard.core.prompt.token_losses import TOKEN_LOSSES
 
 SAVES = Path("saves")
 """Folder in which an adapter is looked for by its name."""

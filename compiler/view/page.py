@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.compiler.view.payload import NamedCount, ViewPayload
-from tuneyard.core.language import catalogue, tr, tr_counted
-from tuneyard.core.page import embedded, fill_page
-from tuneyard.core.reader_language import current
+from tuneyard.core.drawing.page import embedded, fill_page
+from tuneyard.core.language.reader_language import current
+from tuneyard.core.language.translation import catalogue, tr, tr_counted
 
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard data view">'

@@ -3,213 +3,156 @@
 import heapq
 import json
 import random
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.compiler.verify.audit import Row
-from tuneyard.compiler.verify.comparison import compare_rows, is_dropped
+from tuneyard.compiler.verify.comparison import is_dropped
 from tuneyard.compiler.verify.dataset import LoadedRows
+from tuneyard.compiler.verify.expect import Expected, NumberedRecord
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view.encoding import RowEncoder, TokenSequence
 from tuneyard.compiler.view.payload import CUT, LEARNED, PageRow
-from tuneyard.compiler.view.scan import FIRST_ROWS, Scan, label_of, numbered_records, source_of
+from tuneyard.compiler.view.scan import FIRST_ROWS, Record, Scan, label_of, source_of
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.turns import PageTurns
 from tuneyard.core.datasets import Dataset
-from tuneyard.core.errors import ContentError, one_line, show_value
-from tuneyard.core.llamafactory import expected_errors, quiet
-from tuneyard.core.records import Example
+from tuneyard.core.errors import ContentError, ProblemsError, one_line, show_value
+from tuneyard.core.records import format_of_entry
+from tuneyard.core.training.llamafactory import expected_errors, quiet
 
 if TYPE_CHECKING:
-    from tuneyard.core.token_losses import TokenLossFile
+    from tuneyard.core.prompt.token_losses import TokenLossFile
 
 BATCH = 100
 DROPPED, CUT_CODE = "dropped", "cut"
 """Codes of the page for rows that LLaMA-Factory leaves out, and for rows of which it cuts tokens."""
+LEFT_OUT = "the loader leaves this record out"
 PACKED = (
     "LLaMA-Factory packs texts into blocks of cutoff_len tokens. The last tokens of a batch may be left over"
 )
-Record = Mapping[str, object]
 
 
-def rows_for_page(
-    verdict: Verdict,
-    scan: Scan,
-    loaded: LoadedRows | None,
-    most: int,
-    seed: int,
-    losses: "TokenLossFile | None" = None,
-) -> list[int]:
-    """The numbers (from 0) of the rows of the page: a sample, and the first rows of each code.
+class PageRows:
+    """Chooses and makes the rows of the page. Without `loaded`, or without its auditor, they have no tokens.
 
-    With losses, the sample is of the scored rows, and the rows with the highest loss come with it. The sample
-    is the same for the same seed and number of rows.
+    `chosen` are the numbers of the rows, ascending: a sample, the first rows of each code and, with losses,
+    the rows with the highest loss. The sample is the same for the same seed and number of rows.
     """
-    rows: Sequence[int] = range(scan.rows)
-    if loaded and loaded.numbers is not None:
-        rows = loaded.numbers
-    chosen = set()
-    if losses is not None:
-        in_the_dataset = frozenset(rows)
-        scored = [row - 1 for row in losses.rows if row - 1 in in_the_dataset]
-        if scored:
-            rows = scored
-            chosen.update(rows_of_highest_loss(scored, losses))
-    chosen.update(random.Random(seed).sample(rows, min(most, len(rows))))
-    for first_rows in scan.first_rows.values():
-        chosen.update(first_rows)
-    first_of_code: dict[str, set[int]] = {}
-    for row, code in _codes_of_places(verdict, scan):
-        rows_of_code = first_of_code.setdefault(code, set())
-        if len(rows_of_code) < FIRST_ROWS:
-            rows_of_code.add(row)
-    for rows_of_code in first_of_code.values():
-        chosen |= rows_of_code
-    return sorted(chosen)
 
+    def __init__(
+        self, scan: Scan, verdict: Verdict, loaded: LoadedRows | None, losses: "TokenLossFile | None"
+    ) -> None:
+        self.scan, self.verdict, self.loaded, self.losses = scan, verdict, loaded, losses
+        self.chosen: list[int] = []
+        self.first_rows = {code: list(rows) for code, rows in scan.first_rows.items()}
+        for row, problems in sorted(verdict.problems_of_row.items()):
+            for problem in problems:
+                self.first_rows.setdefault(problem.code, []).append(row)
+        self.tokens = None
+        if loaded and loaded.audit:
+            self.tokens = TokenView(loaded, losses)
 
-def rows_of_highest_loss(scored: Sequence[int], losses: "TokenLossFile") -> list[int]:
-    """The numbers (from 0) of the rows with the highest mean loss: where labels may be wrong."""
-    loss_and_row = []
-    for row in scored:
-        token_losses = losses.read(row + 1)
-        if token_losses and token_losses.mean is not None:
-            loss_and_row.append((token_losses.mean, row))
-    return [row for _, row in heapq.nlargest(FIRST_ROWS, loss_and_row)]
+    def choose(self, most: int, seed: int) -> None:
+        """Choose the rows of the page, with a sample of at most `most`, of the scored rows with losses."""
+        rows: Sequence[int] = range(self.scan.rows)
+        chosen = set()
+        if self.losses is not None:
+            scored = [row for row, number in enumerate(self.scan.numbers) if number + 1 in self.losses]
+            if scored:
+                rows = scored
+                chosen.update(self._rows_of_highest_loss(scored, self.losses))
+        chosen.update(random.Random(seed).sample(rows, min(most, len(rows))))
+        for first_rows in self.first_rows.values():
+            chosen.update(first_rows[:FIRST_ROWS])
+        self.chosen = sorted(chosen)
 
+    def _rows_of_highest_loss(self, scored: Sequence[int], losses: "TokenLossFile") -> list[int]:
+        """The rows with the highest mean loss: where labels may be wrong."""
+        loss_and_row = []
+        for row in scored:
+            token_losses = losses.read(self.scan.numbers[row] + 1)
+            if token_losses and token_losses.mean is not None:
+                loss_and_row.append((token_losses.mean, row))
+        return [row for _, row in heapq.nlargest(FIRST_ROWS, loss_and_row)]
 
-def _codes_of_places(verdict: Verdict, scan: Scan) -> Iterator[tuple[int, str]]:
-    """Yield (row, code) of the problems that `verify` found and kept, if they are a row's."""
-    for problem in verdict.problems:
-        if problem.place in scan.row_of_place:
-            yield scan.row_of_place[problem.place], problem.code
+    def read(self, dataset: Dataset) -> Iterator[PageRow]:
+        """Yield the chosen rows in their order, as far as the file can be read."""
+        expected = Expected(dataset.path, format_of_entry(dataset.entry))
+        records = _readable(expected.numbered(frozenset(self.scan.numbers[row] for row in self.chosen)))
+        for start in range(0, len(self.chosen), BATCH):
+            rows = self.chosen[start : start + BATCH]
+            page_rows = [
+                self._page_row(row, *record)
+                for row, record in zip(rows, islice(records, BATCH), strict=False)
+            ]
+            if self.loaded:
+                self._add_loaded(rows[: len(page_rows)], page_rows, self.loaded)
+            yield from page_rows
 
+    def _page_row(self, row: int, number: int, _place: str, record: Record, example: Any) -> PageRow:
+        codes = [*self.scan.codes(row, example)]
+        codes += [problem.code for problem in self.verdict.problems_of_row.get(row, ())]
+        return PageRow(
+            row=number + 1,
+            raw=raw_text(record),
+            label=label_of(example) if self.scan.labels else "",
+            source=source_of(record) if self.scan.sources else "",
+            problems=list(dict.fromkeys(codes)),
+            duplicate=row in self.scan.duplicates,
+            leak=self.scan.leaks_of(row),
+        )
 
-@dataclass(slots=True)
-class RowView:
-    """A record with its example and its row for the page. `example` is a text if the record is lost."""
-
-    number: int
-    record: Record
-    example: Example | str
-    page_row: PageRow
-
-    def add_code(self, code: str) -> None:
-        """Add a code once."""
-        if code not in self.page_row.problems:
-            self.page_row.problems.append(code)
-
-
-def page_rows(
-    dataset: Dataset,
-    chosen: Sequence[int],
-    scan: Scan,
-    verdict: Verdict,
-    loaded: LoadedRows | None,
-    losses: "TokenLossFile | None" = None,
-) -> Iterator[PageRow]:
-    """Yield the chosen rows in their order. Without `loaded`, or without its auditor, they have no tokens."""
-    codes_of_row: dict[int, list[str]] = {}
-    for row, code in _codes_of_places(verdict, scan):
-        codes_of_row.setdefault(row, []).append(code)
-    tokens = None
-    if loaded and loaded.audit:
-        tokens = TokenView(loaded, losses)
-    records = numbered_records(dataset, frozenset(chosen))
-    while True:
-        views = []
-        for row, _, record, example in islice(records, BATCH):
-            view = RowView(row, record, example, _page_row(row, record, example, scan))
-            for code in [*scan.codes(row, example), *codes_of_row.get(row, ())]:
-                view.add_code(code)
-            views.append(view)
-        if not views:
+    def _add_loaded(self, rows: Sequence[int], page_rows: Sequence[PageRow], loaded: LoadedRows) -> None:
+        """Add to rows what LLaMA-Factory makes of them. It may have left out the last ones."""
+        for row, page_row in zip(rows, page_rows, strict=True):
+            for problem in self.verdict.problems_of_row.get(row, ()):
+                if problem.code == "E406":
+                    page_row.dropped = problem.message
+            if row >= len(loaded.rows):
+                page_row.dropped = LEFT_OUT
+                page_row.add_code(DROPPED)
+        loaded_rows = [row for row in rows if row < len(loaded.rows)]
+        if not loaded_rows:
             return
-        if loaded:
-            add_loaded(views, loaded, verdict, tokens)
-        for view in views:
-            yield view.page_row
+        batch: Row = loaded.rows.select(loaded_rows)[:]
+        if self.tokens:
+            for place, code in self.tokens.codes(batch):
+                page_rows[place].add_code(self._graded(code))
+        for place, page_row in enumerate(page_rows[: len(loaded_rows)]):
+            row_values = {name: values[place] for name, values in batch.items()}
+            if is_dropped(row_values, self.verdict.stage):
+                page_row.add_code(DROPPED)
+                continue
+            page_row.images = thumbnails(row_values["_images"] or ())
+            if self.tokens:
+                self.tokens.add(page_row, row_values)
+                if page_row.cut:
+                    page_row.add_code(CUT_CODE)
+
+    def _graded(self, code: str) -> str:
+        """The error of a warning's number if `verify` made it one because all rows have it."""
+        error = f"E{code[1:]}"
+        if error in self.verdict.counts and code not in self.verdict.counts:
+            return error
+        return code
 
 
-def _page_row(row: int, record: Record, example: Example | str, scan: Scan) -> PageRow:
-    label = ""
-    if scan.labels:
-        label = label_of(example)
-    source = ""
-    if scan.sources:
-        source = source_of(record)
-    return PageRow(
-        row=row + 1,
-        raw=raw_text(record),
-        label=label,
-        source=source,
-        duplicate=row in scan.duplicates,
-        leak=[split for split, rows in scan.leaked.items() if row in rows],
-    )
+def _readable(records: Iterator[NumberedRecord]) -> Iterator[NumberedRecord]:
+    try:
+        yield from records
+    except ProblemsError:  # at the end of the file; `verify` reports what cannot be read
+        return
 
 
-def raw_text(record: Record) -> str:
+def raw_text(record: Mapping[str, object]) -> str:
     """A record as JSON on one line. Halves of characters, which cannot be written, stay escaped."""
     try:
         text = json.dumps(record, ensure_ascii=False, default=str)
     except (RecursionError, ValueError):
         text = show_value(record)
     return text.encode(errors="backslashreplace").decode()
-
-
-def add_loaded(
-    views: Sequence[RowView], loaded: LoadedRows, verdict: Verdict, tokens: "TokenView | None"
-) -> None:
-    """Add to rows what LLaMA-Factory makes of them."""
-    loaded_views = []
-    places = []
-    for view in views:
-        place = view.number
-        if loaded.numbers is not None:
-            place = bisect_left(loaded.numbers, place)
-        if place < len(loaded.rows):
-            loaded_views.append(view)
-            places.append(place)
-        else:  # as `verify` reports it: rows are compared in their order, and the last ones are missing
-            view.add_code(DROPPED)
-            view.page_row.dropped = "the loader leaves this record out"
-    if not loaded_views:
-        return
-    views = loaded_views
-    rows = loaded.rows.select(places)
-    compared = Verdict(verdict.dataset, stage=verdict.stage, why_no_answer=verdict.why_no_answer)
-    records = ((str(place), view.example) for place, view in enumerate(views))
-    compare_rows(rows, range(0, len(views), len(views)), records, compared)
-    for problem in compared.problems:
-        view = views[int(problem.place)]
-        view.add_code(problem.code)
-        if problem.code == "E406":
-            view.page_row.dropped = problem.message
-    batch: Row = rows[:]
-    if tokens:
-        for place, code in tokens.codes(batch):
-            views[place].add_code(_graded(code, verdict))
-    for place, view in enumerate(views):
-        row = {name: values[place] for name, values in batch.items()}
-        if is_dropped(row, verdict.stage):
-            view.add_code(DROPPED)
-            continue
-        view.page_row.images = thumbnails(row["_images"] or ())
-        if tokens:
-            tokens.add(view.page_row, row)
-            if view.page_row.cut:
-                view.add_code(CUT_CODE)
-
-
-def _graded(code: str, verdict: Verdict) -> str:
-    """The error of a warning's number if `verify` made it one because all rows have it."""
-    error = f"E{code[1:]}"
-    if error in verdict.counts and code not in verdict.counts:
-        return error
-    return code
 
 
 class TokenView:

@@ -71,6 +71,11 @@ class PageRow:
     leak: list[str] = field(default_factory=list)
     note: str = ""
 
+    def add_code(self, code: str) -> None:
+        """Add a problem once."""
+        if code not in self.problems:
+            self.problems.append(code)
+
 
 @dataclass(slots=True)
 class Totals:

@@ -1,152 +1,151 @@
-"""Counts over all records of a dataset's file: labels, duplicates, conflicts, leaks, codes of the lint.
+"""Counts over the records of a dataset: labels, sources, duplicates, conflicts, leaks, codes of the lint.
 
-Texts are compared as the lint of `compile` compares them, and by its rules. Memory holds two hashes a record.
+Texts are compared as `compile` and `stats` compare them. Memory holds the keys of the rows.
 """
 
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
 from tuneyard.compiler.commands.dataset_reader import LONGEST, MOST_LABELS, few
 from tuneyard.compiler.lint.duplicates import leaks
+from tuneyard.compiler.lint.example_keys import add_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.row_checks import codes_of_texts, plain_text
-from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.progress import Progress
-from tuneyard.compiler.read import read
-from tuneyard.compiler.spec.file import Source
-from tuneyard.compiler.verify.expect import example_or_loss
-from tuneyard.core.datasets import Dataset, loaded_files
-from tuneyard.core.records import Example, RecordReader, format_of_entry
+from tuneyard.compiler.lint.row_checks import text_warnings
+from tuneyard.compiler.verify.comparison import Records
+from tuneyard.compiler.verify.expect import Expected, NumberedRecord
+from tuneyard.core.datasets import Dataset
+from tuneyard.core.datasets.splits import ROW_TYPE
+from tuneyard.core.errors import ProblemsError
+from tuneyard.core.records import Example, format_of_entry
 
 Record = Mapping[str, object]
 FIRST_ROWS = 50
 """So many rows of each code are kept for the page."""
 MARKS = {True: "good", False: "bad"}
 """Labels of KTO's marks."""
+BATCH = 500
 
 
-@dataclass(slots=True)
 class Scan:
-    """Counts over the records of a dataset; rows are numbered from 0 in the order of the file.
+    """Counts over the records of a dataset. Rows are counted from 0, as LLaMA-Factory loads them.
 
-    - `rows`: records that LLaMA-Factory loads. `row_of_place`: number of the record at a place (file:line).
+    - `numbers`: the number of each row's record in the file, from 0.
     - `labels`, `sources`: rows by label and by the record's column `source`; empty if there are many.
     - `counts`: rows by code. `first_rows`: the first rows of each code.
     - `duplicates`: rows that came before. `leaked`: rows by split with the same input.
     """
 
-    rows: int = 0
-    row_of_place: dict[str, int] = field(default_factory=dict)
-    labels: Counter[str] = field(default_factory=Counter)
-    sources: Counter[str] = field(default_factory=Counter)
-    counts: Counter[str] = field(default_factory=Counter)
-    first_rows: dict[str, list[int]] = field(default_factory=dict)
-    duplicates: frozenset[int] = frozenset()
-    conflicts: frozenset[int] = frozenset()
-    leaked: dict[str, frozenset[int]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.numbers = array(ROW_TYPE)
+        self.labels: Counter[str] = Counter()
+        self.sources: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        self.first_rows: dict[str, list[int]] = {}
+        self.duplicates: frozenset[int] = frozenset()
+        self.conflicts: frozenset[int] = frozenset()
+        self.leaked: dict[str, frozenset[int]] = {}
+        self._fingerprints = Fingerprints()
+        self._examples: list[Example] = []
 
-    def codes(self, row: int, example: Example | str) -> list[str]:
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return len(self.numbers)
+
+    def counted(self, records: Iterator[NumberedRecord]) -> Records:
+        """Yield records on as `verify` compares them, each counted."""
+        for number, place, record, example in records:
+            self._count(number, record, example)
+            yield place, example
+
+    def count_rest(self, records: Records) -> None:
+        """Count the records that can be read and were not compared; `verify` reports the others."""
+        with suppress(ProblemsError):
+            for _ in records:
+                pass
+
+    def _count(self, number: int, record: Record, example: Example | str) -> None:
+        """Count a record. `example` is the reason if LLaMA-Factory loses it."""
+        row = self.rows
+        self.numbers.append(number)
+        if len(self.labels) <= MOST_LABELS:
+            self.labels[label_of(example)] += 1
+        if len(self.sources) <= MOST_LABELS:
+            self.sources[source_of(record)] += 1
+        for code in text_codes(example):
+            self._note(code, row)
+        if isinstance(example, str):
+            example = Example([("lost", f"{row}")], [])  # equals no other
+        self._examples.append(example)
+        if len(self._examples) == BATCH:
+            self._add_keys()
+
+    def read(self, dataset: Dataset) -> None:
+        """Count all records of a dataset that can be read."""
+        expected = Expected(dataset.path, format_of_entry(dataset.entry))
+        self.count_rest(self.counted(expected.numbered()))
+
+    def compare(self, splits: Mapping[str, Dataset]) -> None:
+        """Find duplicates and conflicts, and the rows that are in other splits too."""
+        repeats, conflicts = self.fingerprints().repeats()
+        self.duplicates = frozenset(row for row, _ in repeats)
+        self.conflicts = frozenset(row for row, _ in conflicts)
+        for split, dataset in splits.items():
+            other = Scan()
+            other.read(dataset)
+            rows = frozenset(row for row, _ in leaks(self.fingerprints(), other.fingerprints()))
+            if rows:
+                self.leaked[split] = rows
+        leaked = frozenset().union(*self.leaked.values())
+        for code, rows in (("W202", self.duplicates), ("W203", self.conflicts), ("W208", leaked)):
+            for row in sorted(rows):
+                self._note(code, row)
+        self.labels = few(self.labels)
+        self.sources = few(self.sources)
+
+    def fingerprints(self) -> Fingerprints:
+        """The keys of the rows so far."""
+        self._add_keys()
+        return self._fingerprints
+
+    def codes(self, row: int, example: Example | str) -> Iterable[str]:
         """The codes of the lint for one row."""
-        codes = _text_codes(example)
+        yield from text_codes(example)
         if row in self.duplicates:
-            codes.append("W202")
+            yield "W202"
         if row in self.conflicts:
-            codes.append("W203")
-        if any(row in rows for rows in self.leaked.values()):
-            codes.append("W208")
-        return codes
+            yield "W203"
+        if self.leaks_of(row):
+            yield "W208"
 
-    def note(self, code: str, row: int) -> None:
-        """Count a row's code, and keep the row if it is one of the first."""
+    def leaks_of(self, row: int) -> list[str]:
+        """The splits that have the same input as a row."""
+        return [split for split, rows in self.leaked.items() if row in rows]
+
+    def _add_keys(self) -> None:
+        if self._examples:
+            first = self._fingerprints.rows
+            rows = range(first, first + len(self._examples))
+            add_examples(self._fingerprints, "", rows, self._examples)
+            self._examples = []
+
+    def _note(self, code: str, row: int) -> None:
         self.counts[code] += 1
         first_rows = self.first_rows.setdefault(code, [])
         if len(first_rows) < FIRST_ROWS:
             first_rows.append(row)
 
 
-def scan(
-    dataset: Dataset,
-    numbers: Collection[int] | None,
-    places: Collection[str],
-    splits: Mapping[str, Dataset],
-) -> Scan:
-    """Read a dataset once, and the other `splits` of its compile for leaks.
-
-    `numbers` are the records that LLaMA-Factory loads, None for all. `places` are looked up for their rows.
-    """
-    result = Scan()
-    prints = Fingerprints()
-    row_of_print: list[int] = []
-    for row, place, record, example in numbered_records(dataset, numbers):
-        result.rows += 1
-        if place in places:
-            result.row_of_place[place] = row
-        if numbers is not None:
-            row_of_print.append(row)
-        _add_print(prints, example, row)
-        if len(result.labels) <= MOST_LABELS:
-            result.labels[label_of(example)] += 1
-        if len(result.sources) <= MOST_LABELS:
-            result.sources[source_of(record)] += 1
-        for code in _text_codes(example):
-            result.note(code, row)
-
-    def rows_of(pairs: Sequence[tuple[int, int]]) -> frozenset[int]:
-        if numbers is None:
-            return frozenset(first for first, _ in pairs)
-        return frozenset(row_of_print[first] for first, _ in pairs)
-
-    repeats, conflicts = prints.repeats()
-    result.duplicates = rows_of(repeats)
-    result.conflicts = rows_of(conflicts)
-    for split, other in splits.items():
-        rows = rows_of(leaks(prints, _prints_of(other)))
-        if rows:
-            result.leaked[split] = rows
-    leaked = frozenset().union(*result.leaked.values())
-    for code, rows in (("W202", result.duplicates), ("W203", result.conflicts), ("W208", leaked)):
-        for row in sorted(rows):
-            result.note(code, row)
-    result.labels = few(result.labels)
-    result.sources = few(result.sources)
-    return result
-
-
-def numbered_records(
-    dataset: Dataset, numbers: Collection[int] | None = None
-) -> Iterator[tuple[int, str, Record, Example | str]]:
-    """Yield number (from 0), place, record, and the example or the reason for which the record is lost.
-
-    `numbers` are those to yield, None for all. Records that cannot be parsed are left out: `verify` reports
-    them.
-    """
-    record_format = format_of_entry(dataset.entry)
-    reader = RecordReader(record_format)
-    paths = loaded_files(dataset.path)
-    count = 0
-    with closing(Progress(paths)) as progress:
-        for path in paths:
-            for rows in read(progress.watch(path), str(path), Source({}, {}, {}), Problems()):
-                for number, line in enumerate(rows.lines):
-                    if numbers is None or count in numbers:
-                        record = cast("Record", rows.row(number))
-                        yield count, f"{rows.prefix}{line}", record, example_or_loss(reader, record)
-                    count += 1
-
-
 def label_of(example: Example | str) -> str:
     """The label of a row: its mark (KTO), its answer if that is short, "" for other rows."""
-    if isinstance(example, str) or not example.answers:
+    if isinstance(example, str) or len(example.answers) != 1:
         return ""
     if example.mark is not None:
         return MARKS[example.mark]
     answer = example.answers[0][1]
-    if len(example.answers) > 1 or len(answer) > LONGEST:
-        return ""
-    return answer
+    return answer if len(answer) <= LONGEST else ""
 
 
 def source_of(record: Record) -> str:
@@ -157,29 +156,10 @@ def source_of(record: Record) -> str:
     return value
 
 
-def _text_codes(example: Example | str) -> list[str]:
+def text_codes(example: Example | str) -> list[str]:
+    """The codes of the lint for the texts of a row."""
     if isinstance(example, str):
         return []
     answers = [text for _, text in example.answers]
     texts = [example.system, *(text for _, text in example.turns), *answers]
-    return codes_of_texts(texts, answers)
-
-
-def _add_print(prints: Fingerprints, example: Example | str, row: int) -> None:
-    """Note the hashes of input and answer. A lost record equals no other."""
-    if isinstance(example, str):
-        prints.prompts.fromlist([hash(("lost", row))])
-        prints.answers.fromlist([0])
-        return
-    turns = tuple((role, plain_text(text)) for role, text in example.turns)
-    prompt = (turns, plain_text(example.system), example.tools, tuple(example.paths))
-    answers = tuple((role, plain_text(text)) for role, text in example.answers)
-    prints.prompts.fromlist([hash(prompt)])
-    prints.answers.fromlist([hash((answers, example.mark))])
-
-
-def _prints_of(dataset: Dataset) -> Fingerprints:
-    prints = Fingerprints()
-    for row, _, _, example in numbered_records(dataset):
-        _add_print(prints, example, row)
-    return prints
+    return [code for code, _ in text_warnings(texts, answers)]

@@ -6,7 +6,6 @@ out, elsewhere between ✂ and ✂.
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -15,16 +14,15 @@ from typing import TextIO
 from tuneyard.compiler.verify.comparison import is_dropped
 from tuneyard.compiler.verify.dataset import (
     EXAMPLE,
-    LoadedRows,
-    LoaderError,
     Settings,
     has_tokenizer,
-    load_with_template,
+    loaded,
 )
 from tuneyard.compiler.view.page_rows import TokenView
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, PageSide
 from tuneyard.core.datasets import locate_dataset
 from tuneyard.core.errors import ContentError, RequestError, counted, for_terminal
+from tuneyard.core.training.training_stage import stage_fits
 
 Marks = Mapping[int, tuple[str, str]]
 """What is written before and after tokens of a state."""
@@ -53,20 +51,25 @@ def token_lines(
     if not has_tokenizer(model):
         raise RequestError(f"--tokens needs a model folder with a tokenizer: add --model DIR ({EXAMPLE})")
     marks = marks or marks_for(sys.stdout)
-    dataset = locate_dataset(name, folder)
-    with tempfile.TemporaryDirectory(prefix="tuneyard-show-") as cache:
-        try:
-            data, loaded, findings = load_with_template(dataset, folder, settings, cache)
-        except LoaderError as error:
-            raise ContentError(f"{dataset.path}: LLaMA-Factory cannot load it: {error}") from error
-        if row > len(loaded):
-            raise RequestError(f"no row {row}: {name} has {counted(len(loaded), 'row')}")
-        tokens = TokenView(LoadedRows(data, loaded, None, None))
-        yield from findings
+    entry = locate_dataset(name, folder).entry
+    if not stage_fits(str(settings.get("stage", "sft")), entry):
+        settings = {key: settings[key] for key in settings if key != "stage"}
+    with loaded(name, folder, settings, workers=1) as dataset:
+        loaded_rows, verdict = dataset.rows, dataset.verdict
+        if loaded_rows is None:
+            stop = dataset.loader_problem or verdict.problems[-1]
+            raise ContentError(f"{stop.place}: {stop.message}")
+        if loaded_rows.audit is None:
+            raise RequestError(f"{name}: not checked: {', '.join(verdict.not_checked)}")
+        rows_of_file = loaded_rows.rows
+        if row > len(rows_of_file):
+            raise RequestError(f"no row {row}: {name} has {counted(len(rows_of_file), 'row')}")
+        tokens = TokenView(loaded_rows)
+        yield from [problem.line() for problem in verdict.problems if problem.field == "template"]
         yield " · ".join(f"{begin}{LEGEND[state]}{end}" for state, (begin, end) in marks.items())
-        for number in range(row, min(row + rows, len(loaded) + 1)):
-            values = loaded[number - 1]
-            if is_dropped(values, data.stage):
+        for number in range(row, min(row + rows, len(rows_of_file) + 1)):
+            values = rows_of_file[number - 1]
+            if is_dropped(values, loaded_rows.data.stage):
                 yield f"row {number}: LLaMA-Factory leaves it out: it finds no answer in it"
                 continue
             page_row = PageRow(number, "")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tuneyard.core.files import is_file
-from tuneyard.core.images import BROKEN_IMAGE
+from tuneyard.core.records.images import BROKEN_IMAGE
 
 SIDE = 160  # pixels
 MOST = 4

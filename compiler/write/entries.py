@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tuneyard.compiler.spec.model import Output, Spec
-from tuneyard.core.manifest import Entry
+from tuneyard.core.datasets.manifest import Entry
 from tuneyard.core.records import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
 
 
@@ -38,6 +38,6 @@ def entries_of(spec: Spec, splits: Sequence[str]) -> dict[str, Entry]:
     for split in splits:
         for output in spec.outputs:
             if output.dataset:
-                file_name = f"{spec.name}/{output.published_name(split)}"
+                file_name = f"{spec.name}/{output.file.format(split=split)}"
                 entries[output.dataset.format(split=split)] = entry_of(spec, output, file_name)
     return entries

@@ -1,9 +1,10 @@
 """Checked columns become records, one JSON text each, in the output's format."""
 
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice, repeat
-from typing import cast
+from itertools import repeat
+from typing import Any, cast
 
 import orjson
 
@@ -13,10 +14,12 @@ from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER
 from tuneyard.compiler.kinds.turns import OPENAI, SHAREGPT, Turn
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Output, Spec, placeholders
-from tuneyard.compiler.write.pieces import SEPARATOR
-from tuneyard.core.records import ALPACA
+from tuneyard.compiler.write.entries import entry_of
+from tuneyard.compiler.write.prompts import columns_of_prompts, prompts
+from tuneyard.compiler.write.record_file import LINE
+from tuneyard.core.records import ALPACA, format_of_entry
+from tuneyard.core.records.row_index import fingerprints
 
-LINE = b"\n"
 Values = Iterable[object]
 HISTORY = "history"
 
@@ -63,34 +66,32 @@ class Renderer:
         self.from_turns = spec.writes_turns(output)
         self.columns = spec.kinds
         self.beside = spec.recorded
-        self.cut = output.pieces.cutter() if output.pieces else None
+        self.format = format_of_entry(entry_of(spec, output, output.file))
 
     def render(self, batch: Batch) -> list[bytes]:
-        """The record of each row as JSON text, keys in a fixed order, without escapes for non-ASCII.
+        """The record of each row as JSON text, keys in a fixed order, without escapes for non-ASCII."""
+        return self.block(batch, LINE)[0].split(LINE)[:-1]  # JSON escapes line breaks
 
-        With `pieces` a row has several records, with `pieces.SEPARATOR` between them.
+    def block(self, batch: Batch, between: bytes) -> "tuple[bytes, array[int] | None]":
+        """The records of all rows as `render` makes them, with `between` after each row.
+
+        Also the fingerprints of the examples of a dataset, None for other files.
         """
-        return self.block(batch, LINE).split(LINE)[:-1]  # JSON escapes line breaks
-
-    def block(self, batch: Batch, between: bytes) -> bytes:
-        """The records of all rows as `render` makes them, with `between` after each row."""
         if not len(batch):
-            return b""
-        if self.cut is None:
-            return self._encoded(batch, self._fields(batch), between)
-        if self.from_turns:
-            plain_texts = self._from_roles(batch)
-        else:
-            plain_texts = self._text(batch, "text").texts(len(batch))
-        cut = [self.cut(text) for text in plain_texts]
-        each_piece = batch.keep(row for row, pieces in enumerate(cut) for _ in pieces)
-        texts = list(chain.from_iterable(cut))
-        fields: list[Field] = [*self._kept(each_piece), (self.output.field, texts)]
-        records = iter(self._encoded(each_piece, fields, LINE).split(LINE))
-        rows = [SEPARATOR.join(islice(records, len(pieces))) for pieces in cut]
-        return between.join([*rows, b""])
+            return b"", None
+        fields: dict[str, Filled | list[Any]] = {}
+        for name, value in self._fields(batch):
+            fields[name] = value if isinstance(value, Filled) else list(value)
+        keys = None
+        if self.output.dataset:
+            columns: dict[str, list[Any]] = {}
+            for name in columns_of_prompts(self.format):
+                value = fields[name]
+                columns[name] = list(value.texts(len(batch))) if isinstance(value, Filled) else value
+            keys = fingerprints(prompts(self.format, columns))
+        return self._encoded(batch, fields, between), keys
 
-    def _encoded(self, batch: Batch, fields: Iterable[Field], between: bytes) -> bytes:
+    def _encoded(self, batch: Batch, fields: "dict[str, Filled | list[Any]]", between: bytes) -> bytes:
         """The JSON texts of all rows from their fields, with `between` after each.
 
         A list has the pieces of all rows in their order. It is filled column by column and joined once, in
@@ -98,14 +99,14 @@ class Renderer:
         """
         literals = [b"{"]
         columns: list[list[bytes]] = []
-        for number, (key, value) in enumerate(fields):
+        for number, (key, value) in enumerate(fields.items()):
             literals[-1] += (b"," if number else b"") + orjson.dumps(key) + b":"
             if isinstance(value, Filled):
                 texts, values = value.json()
                 literals[-1] += texts[0]
                 literals += texts[1:]
                 columns += values
-            elif isinstance(value, list) and set(map(type, value)) == {int}:
+            elif set(map(type, value)) == {int}:
                 literals.append(b"")
                 columns.append(orjson.dumps(value)[1:-1].split(b","))
             else:
@@ -153,7 +154,8 @@ class Renderer:
         """The fields of a record besides its texts: columns as their kinds write them, and kept columns."""
         fields: list[Field] = []
         for name, kind in self.beside.items():
-            fields.append((name, kind.recorded(batch.columns[name], self.output.format)))
+            texts = batch.columns[name]
+            fields.append((name, _answers(texts, self.output.format) if kind.is_pair else texts))
         fields += [(name, batch.columns[name]) for name in self.output.keep]
         return fields
 
@@ -218,3 +220,12 @@ class Renderer:
                 columns.append(as_texts(self.spec, name, batch.columns[name]))
                 literals.append("")
         return Filled(literals, columns)
+
+
+def _answers(texts: list[object], output_format: str) -> Values:
+    """Answers of a pair as records have them: texts in alpaca, turns of the assistant in a conversation."""
+    if output_format == "sharegpt":
+        return [{"from": SHAREGPT[ASSISTANT], "value": text} for text in texts]
+    if output_format == "messages":
+        return [{"role": OPENAI[ASSISTANT], "content": text} for text in texts]
+    return texts

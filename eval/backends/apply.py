@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from tuneyard.adapters.store import Adapter
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of
-from tuneyard.core.adapter_files import PREFIX, full_tensor_misfit, module_misfit
 from tuneyard.core.errors import ContentError
+from tuneyard.core.weights.adapter_files import PREFIX, full_tensor_misfit, module_misfit
 from tuneyard.eval.backends.load import Model
 
 if TYPE_CHECKING:

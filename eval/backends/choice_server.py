@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.warn import warn
+from tuneyard.core.errors.warn import warn
 from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.endpoint import (
     Endpoint,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.warn import warn_once
+from tuneyard.core.errors.warn import warn_once
 from tuneyard.eval.backends.connection import Connection, RefusedError, UnreadableError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from tuneyard.adapters.vllm import RANKS, max_rank
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
-from tuneyard.core.packages import missing
+from tuneyard.core.installation.packages import missing
 from tuneyard.core.prompt import Encode
 from tuneyard.eval.backends.load import DTYPES, loading, open_tokenizer
 from tuneyard.eval.backends.scorers import (

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.supervision import SupervisedText
+from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.eval.backends.load import Model
 from tuneyard.eval.backends.scorers import DIGITS, Fields, Scorer, head_only_at, plan_batches
 

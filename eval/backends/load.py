@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import from_hub, read_object
-from tuneyard.core.packages import missing
+from tuneyard.core.installation.packages import missing
 from tuneyard.eval.backends.causality import check_causal
 from tuneyard.eval.backends.vision import Vision
 

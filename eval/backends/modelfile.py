@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import require
 from tuneyard.core.prompt import Message
-from tuneyard.core.time_limit import bounded
 
 INSTRUCTION = re.compile(r'^[ \t]*([A-Za-z]+)[ \t]+("""(?:.*?)"""|[^\n]*)', re.M | re.S)
 PARAMETER = re.compile(r'^[ \t]*PARAMETER[ \t]+(\w+)[ \t]+("""(?:.*?)"""|[^\n]*)', re.M | re.S | re.I)

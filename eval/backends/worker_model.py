@@ -11,7 +11,7 @@ from pathlib import Path
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.execution import Executor, Resources, Slot, WorkItem, once_per_worker
-from tuneyard.core.machine_limits import available_cores
+from tuneyard.core.execution.machine_limits import available_cores
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.load import (
     WEIGHTS,
@@ -64,8 +64,8 @@ def open_in_workers(
     """
     workers.check_paths(inputs=list(_files_of([folder, *adapters])))
     needed = resources(workers, folder)
-    load = WorkItem(folder.name, _load, (folder.resolve(), dtype, bits), resources=needed)
-    with contextlib.closing(workers.map([load])) as results:
+    load = WorkItem(folder.name, _load, (folder.resolve(), dtype, bits))
+    with contextlib.closing(workers.map([load], resources=needed)) as results:
         facts: ModelFacts = next(results).record_or_raise()
     return load_without_weights(folder, facts)
 
@@ -79,9 +79,9 @@ def _files_of(folders: Sequence[Path]) -> Iterator[Path]:
 def resources(workers: Executor, folder: Path) -> Resources:
     """What a worker needs that has a base: a GPU if there are any, otherwise the memory for its weights."""
     if workers.has_gpus:
-        return Resources(gpus=1, stays=True)
+        return Resources(gpus=1)
     size = sum(path.stat().st_size for path in folder.glob(WEIGHTS))
-    return Resources(memory=PROCESS + WIDENED * size, stays=True)
+    return Resources(memory=PROCESS + WIDENED * size)
 
 
 def worker_slots(count: int) -> list[Slot]:

@@ -1,7 +1,7 @@
 """Test datasets: examples of a registered dataset or of a file, as conversations.
 
 Examples that share a cluster (a premise, for instance) are not independent. The cluster is a column of the
-records, or of the row index that compile writes next to them (core/row_index.py).
+records, or of the row index that compile writes next to them (core/records/row_index.py).
 """
 
 import hashlib
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, registry_folder
+from tuneyard.core.datasets.manifest import MANIFEST, manifest_beside
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import free_path, names_folder, require, sha256
-from tuneyard.core.manifest import MANIFEST, manifest_beside
 from tuneyard.core.prompt import Conversation, Message, conversation, refuse_media
-from tuneyard.core.row_index import RowIndex, read_row_index, row_index_file
+from tuneyard.core.records.row_index import RowIndex, read_row_index, row_index_file
 from tuneyard.eval.datasets.origin import (
     Origin,
     TrainingRows,

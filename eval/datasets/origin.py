@@ -2,7 +2,7 @@
 
 A compile is found by the SHA-256 of the file, so that a copy elsewhere is known too. It is looked up in the
 manifest next to the file, and in those of the registry. Rows of any other file are compared with the training
-rows of all these compiles, by the row index of each training split (core/row_index.py).
+rows of all these compiles, by the row index of each training split (core/records/row_index.py).
 """
 
 import functools
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, is_records, read_records, shard_folder
+from tuneyard.core.datasets.manifest import MANIFEST, CompiledFile, Manifest, read_manifest
+from tuneyard.core.datasets.splits import REST
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import sha256
-from tuneyard.core.manifest import MANIFEST, CompiledFile, Manifest, read_manifest
 from tuneyard.core.prompt import Conversation, conversation
-from tuneyard.core.row_index import fingerprint, read_row_index
-from tuneyard.core.splits import REST
+from tuneyard.core.records.row_index import fingerprint, read_row_index
 
 if TYPE_CHECKING:
     import numpy as np

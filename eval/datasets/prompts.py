@@ -20,8 +20,8 @@ from tuneyard.core.prompt import (
     llamafactory_encoder,
     saved_chat_template,
 )
-from tuneyard.core.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
-from tuneyard.core.training_run import names_in, training_settings
+from tuneyard.core.prompt.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
+from tuneyard.core.training.training_run import names_in, training_settings
 from tuneyard.eval.datasets.dataset import trained_conversations
 
 if TYPE_CHECKING:

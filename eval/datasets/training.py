@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from tuneyard.adapters.card import CARD
 from tuneyard.adapters.provenance import MERGE, open_parts, read_provenance
-from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.datasets import find_dataset, is_records, registry_folder
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
-from tuneyard.core.training_run import (
+from tuneyard.core.training.training_run import (
     STARTED,
     TRAINING,
     record_folders,
@@ -28,6 +27,7 @@ from tuneyard.core.training_run import (
     training_data,
     training_inputs,
 )
+from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.datasets.dataset import EvalDataset, current_row_index, trained_conversations
 from tuneyard.eval.datasets.origin import prints_of
 from tuneyard.eval.statistics.selection import held_out_rows

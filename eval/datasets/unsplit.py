@@ -1,7 +1,7 @@
 """A compile's file of all rows before its split, e.g. mixed_finetune_dataset.jsonl of a mixture.
 
 LLaMA-Factory trains on the files of the splits, which compile registers. Scoring the file of all rows needs
-the split of each row: this module repeats the draw (core/splits.py) with the settings in the manifest.
+the split of each row: this module repeats the draw (core/datasets/splits.py) by the manifest.
 """
 
 from array import array
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.core.datasets import is_records, read_records
+from tuneyard.core.datasets.splits import IN_REST, REST, draw_splits
 from tuneyard.core.errors import RequestError, TuneyardError
 from tuneyard.core.prompt import Conversation, conversation
-from tuneyard.core.splits import IN_REST, REST, draw_splits
 from tuneyard.eval.datasets.origin import Compile, Origin, TrainingRows, prints_of, rows_in_training
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneyard.core.language import tr
+from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.question import AnsweredQuestion, Question, metric_of_questions
 from tuneyard.eval.judge.questions.against_base import AgainstBase

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from tuneyard.core.language import catalogue, tr
-from tuneyard.core.metrics import Metric
-from tuneyard.core.number_format import limits, p_cell
-from tuneyard.core.reader_language import current
+from tuneyard.core.language.number_format import limits, p_cell
+from tuneyard.core.language.reader_language import current
+from tuneyard.core.language.translation import catalogue, tr
+from tuneyard.core.training.metrics import Metric
 from tuneyard.eval.judge.conclusions import PairedTest
 
 DIFFERENCES = ("", "difference, points (95 %)", "fixed", "regressed", "p", "minimum detectable effect")

@@ -6,7 +6,7 @@ Shares are 0-1, differences -1 to 1, limits are at 95 %.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tuneyard.core.metrics import ACCURACY, Metric
+from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.metrics.calibration import Calibration
 from tuneyard.eval.statistics.estimate import DifferenceTest, Estimate, Mean
 from tuneyard.eval.statistics.family import ALPHA

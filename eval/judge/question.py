@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from tuneyard.core.number_format import Table
+from tuneyard.core.language.number_format import Table
 from tuneyard.eval.read.scored_run import RunsByDataset
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tuneyard.core.errors import RequestError, counted, show_value
-from tuneyard.core.language import tr
+from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.scored_run import ScoredRun
 
 MAY_DIFFER = ("model", "batch_tokens")  # settings that may differ, or that change no answer

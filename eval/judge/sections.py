@@ -15,8 +15,8 @@ from types import MappingProxyType
 import numpy as np
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language import joined, tr
-from tuneyard.core.metrics import ACCURACY, Metric
+from tuneyard.core.language.translation import joined, tr
+from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.metrics.calibration import calibration
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short

@@ -15,9 +15,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.metrics import ACCURACY, METRICS, Metric, direction, metric_of, read_metric
-from tuneyard.core.plugins import Plugin, PluginError, registry
-from tuneyard.core.warn import warn
+from tuneyard.core.errors.warn import warn
+from tuneyard.core.installation.plugins import Plugin, PluginError, registry
+from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric, direction, metric_of, read_metric
 from tuneyard.eval.statistics.rates import Rows, groups_of, metric_mean
 
 Function = Callable[[Mapping[str, Any]], float]
@@ -84,7 +84,7 @@ def metric(
 
 @functools.cache
 def metrics() -> dict[str, ExampleMetric]:
-    """Every metric of examples by name. A broken plug-in is left out with a warning."""
+    """Every metric of examples by name. `PluginError` for a plug-in that is broken."""
     return registry(GROUP, __name__, ExampleMetric, "metric", METRICS)
 
 

@@ -18,7 +18,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from tuneyard.core.han import HAN
+from tuneyard.core.language.han import HAN
 from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, rate
 
 LEXICAL = "lexical"  # begins the name of a similarity that sees no meaning

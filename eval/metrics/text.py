@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from tuneyard.core.han import HAN
+from tuneyard.core.language.han import HAN
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import (
     Rows,

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tuneyard.core.calls import OPEN, Call, WrongValueError, declared, parse_calls
+from tuneyard.core.records.calls import OPEN, Call, WrongValueError, declared, parse_calls
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.labels import UNKNOWN
 from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, rate

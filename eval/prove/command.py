@@ -17,12 +17,12 @@ import click
 
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core import version
-from tuneyard.core.adapter_files import CONFIG
-from tuneyard.core.cli import cli_command, command_line
+from tuneyard.core.cli.main import cli_command, command_line
+from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.errors import ContentError, RequestError, counted
 from tuneyard.core.files import sha256, versions, write_json, write_text
-from tuneyard.core.next_step import next_step, same_options
 from tuneyard.core.prompt import Encode
+from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.load import check_gguf
 from tuneyard.eval.backends.modelfile import read_modelfile

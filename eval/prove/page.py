@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from tuneyard.core.errors import counted, one_line, show_value
-from tuneyard.core.number_format import Table, grid
+from tuneyard.core.language.number_format import Table, grid
 from tuneyard.eval.prove.proof import (
     AnswerProof,
     ChatProof,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneyard.core.language import listed, tr, tr_counted
+from tuneyard.core.language.translation import listed, tr, tr_counted
 
 
 def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: str = "") -> list[str]:

@@ -10,8 +10,8 @@ from typing import Any
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, require
-from tuneyard.core.language import tr
-from tuneyard.core.metrics import METRICS
+from tuneyard.core.language.translation import tr
+from tuneyard.core.training.metrics import METRICS
 from tuneyard.eval.metrics.text import CHARACTERS
 from tuneyard.eval.read.logs import WITHOUT_NAME, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED

@@ -16,7 +16,7 @@ from tuneyard.core import version
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, counted, show_value
 from tuneyard.core.files import append_bytes, atomic, read_object, write_json
-from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLosses
+from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses
 from tuneyard.eval.read.token_loss_log import TokenLossLog
 
 RUN = "run.json"

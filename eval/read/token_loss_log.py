@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tuneyard.core.files import append_bytes, atomic
-from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
+from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
 
 
 class TokenLossLog:

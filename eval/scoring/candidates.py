@@ -18,13 +18,13 @@ from tuneyard.adapters.weighted import (
     parse_optional_weight,
     parse_reference_weight,
 )
-from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.errors import RequestError, counted, one_line, show_value
+from tuneyard.core.errors.warn import warn
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder
-from tuneyard.core.supervision import Turns
-from tuneyard.core.training_run import model_sha256
-from tuneyard.core.warn import warn
+from tuneyard.core.prompt.supervision import Turns
+from tuneyard.core.training.training_run import model_sha256
+from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends.apply import applied, check_fits
 from tuneyard.eval.backends.choice_server import open_choice_server
 from tuneyard.eval.backends.connection import TIMEOUT, Connection

@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import click
 
-from tuneyard.core.cli import examples
+from tuneyard.core.cli.main import examples
+from tuneyard.core.cli.next_step import TuneyardCommand, has_next_step, next_step
 from tuneyard.core.errors import CLI, resumed_by
 from tuneyard.core.files import read_object
-from tuneyard.core.next_step import TuneyardCommand, has_next_step, next_step
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.shots import with_shots
 from tuneyard.eval.read.results import RESULTS, check_new

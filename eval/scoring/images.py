@@ -10,12 +10,12 @@ from itertools import chain
 from pathlib import Path
 
 from tuneyard.core.datasets import REGISTRY
+from tuneyard.core.datasets.manifest import read_manifest
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.images import BROKEN_IMAGE
-from tuneyard.core.manifest import read_manifest
 from tuneyard.core.prompt import Conversation
 from tuneyard.core.records import PLACEHOLDERS
-from tuneyard.core.training_run import training_settings
+from tuneyard.core.records.images import BROKEN_IMAGE
+from tuneyard.core.training.training_run import training_settings
 from tuneyard.eval.backends.vision import PIXELS
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import trained_template

@@ -14,10 +14,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tuneyard.core.cli import command_line
+from tuneyard.core.cli.main import command_line
 from tuneyard.core.datasets import registry_folder
 from tuneyard.core.errors import RequestError
-from tuneyard.core.execution_options import execution_options
+from tuneyard.core.execution.options import execution_options
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import PRESET_TOKENS, PRESETS
 from tuneyard.eval.datasets.dataset import find_sets

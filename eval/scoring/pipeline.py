@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from tuneyard.core import version
-from tuneyard.core.cli import command_line
+from tuneyard.core.cli.main import command_line
+from tuneyard.core.datasets.manifest import manifest_beside
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import read_object, sha256, write_json
-from tuneyard.core.language import tr
-from tuneyard.core.manifest import manifest_beside
-from tuneyard.core.warn import warn, warn_once
+from tuneyard.core.language.translation import tr
 from tuneyard.eval.backends.engine import Engine
 from tuneyard.eval.backends.scorers import EngineRequest, Fields, Scorer, score_all, score_in_halves
 from tuneyard.eval.datasets.dataset import EvalDataset

@@ -9,9 +9,9 @@ from itertools import product
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.files import read_object, versions
-from tuneyard.core.supervision import Turns
-from tuneyard.core.warn import warn, warn_once
+from tuneyard.core.prompt.supervision import Turns
 from tuneyard.eval.backends.engine import Engine
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import WITHOUT_BOS, Prompting

@@ -14,9 +14,8 @@ from pathlib import Path
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
-from tuneyard.core.execution import Common, Executor, InThisProcess, WorkItem, once_per_worker
-from tuneyard.core.execution_options import executor_of
-from tuneyard.core.local_processes import LocalProcesses
+from tuneyard.core.execution import Executor, InThisProcess, WorkItem, once_per_worker
+from tuneyard.core.execution.options import executor_of
 from tuneyard.eval.backends.scorers import Fields, Scorer, score_in_halves
 from tuneyard.eval.backends.worker_model import resources, worker_model, worker_slots
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -34,11 +33,7 @@ AHEAD = 4  # parts for each worker that are sent before the first of them is wri
 @contextlib.contextmanager
 def workers_of(request: ScoringRequest) -> Iterator[Executor | None]:
     """The workers of --workers or --ray inside the block. None: this process scores."""
-
-    def local(count: int) -> LocalProcesses:
-        return LocalProcesses(worker_slots(count))
-
-    with executor_of(request.workers, request.ray, local=local) as executor:
+    with executor_of(request.workers, request.ray, slots=worker_slots) as executor:
         yield None if isinstance(executor, InThisProcess) else executor
 
 
@@ -129,15 +124,11 @@ def score_parts(
     workers: Executor, setup: ScoringSetup, parts: Iterable[Part]
 ) -> Generator[list[list[Fields]]]:
     """Score parts in the workers; yield the fields of each part's rows by batch, in the order of parts."""
-    common = Common(setup)
+    items = (WorkItem(part.name, score_part, (part,)) for part in parts)
     needed = resources(workers, setup.base)
-
-    def items() -> Iterator[WorkItem]:
-        for part in parts:
-            yield WorkItem(part.name, score_part, (common, part), resources=needed)
-
     ahead = AHEAD * workers.fitting(needed)
-    with contextlib.closing(workers.map(items(), ahead=ahead)) as results:
+    scored = workers.map(items, common=setup, resources=needed, ahead=ahead)
+    with contextlib.closing(scored) as results:
         for result in results:
             yield result.record_or_raise()
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from tuneyard.core.language import tr
+from tuneyard.core.language.translation import tr
 from tuneyard.eval.scoring.task import Figure, share_line
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import Z95, average

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.prompt import Conversation
-from tuneyard.core.token_losses import TokenLosses
+from tuneyard.core.prompt.token_losses import TokenLosses
 from tuneyard.eval.backends.engine import EngineGenerator
 from tuneyard.eval.backends.load import Model
 from tuneyard.eval.backends.scorers import (

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.core.adapter_files import CONFIG
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
+from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.read.sweeps import STEP
 from tuneyard.eval.scoring.candidates import BASE, open_adapters
 from tuneyard.eval.scoring.options import ScoringRequest

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core import version
-from tuneyard.core.drawing import NOT_WRITTEN, plot_language
+from tuneyard.core.drawing.page import embedded, fill_page
+from tuneyard.core.drawing.plots import NOT_WRITTEN, plot_language
 from tuneyard.core.files import versions
-from tuneyard.core.language import catalogue, tr, tr_counted
-from tuneyard.core.number_format import Table
-from tuneyard.core.page import embedded, fill_page
-from tuneyard.core.reader_language import current
+from tuneyard.core.language.number_format import Table
+from tuneyard.core.language.reader_language import current
+from tuneyard.core.language.translation import catalogue, tr, tr_counted
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.questions.against_base import differences, figures, scores, section_name
 from tuneyard.eval.metrics.labels import MOST

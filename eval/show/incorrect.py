@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.documents import json_lines
-from tuneyard.core.language import tr
+from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.logs import reader_of
 from tuneyard.eval.read.results import PREDICTIONS
 from tuneyard.eval.read.scored_run import KINDS, ScoredRun, by_dataset, optional_text

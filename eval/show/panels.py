@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tuneyard.core.drawing import COLOURS, FAINT, plot, plotting, wrapped
-from tuneyard.core.language import tr, tr_counted
+from tuneyard.core.drawing.plots import COLOURS, FAINT, plot, plotting, wrapped
+from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.eval.metrics.calibration import Calibration
 from tuneyard.eval.metrics.text import percentiles
 from tuneyard.eval.read.scored_run import ScoredRun

@@ -4,20 +4,28 @@ import re
 import shlex
 from pathlib import Path
 
-ABSOLUTE = re.compile(r"(?<![\w./~<-])~?/(?:[^\s/'\",;=+]+/)*([^\s/'\",;=+]+)/?")
+NAME = r"[^\s/'\",;=+]+"
 
 
 def without_places(text: str) -> str:
-    """Shorten the absolute paths in a text to relative paths or last names.
+    """Shorten the absolute paths in a text: below the working folder to relative paths, others to last names.
+
+    The names of the working folder, its parents and the home folder may contain blanks.
 
     >>> without_places("out=/srv/jane/runs/a was scored by http://localhost:8000/v1")
     'out=a was scored by http://localhost:8000/v1'
     """
     here = Path.cwd()
-    for folder in (here, *here.parents[:-1], Path.home()):  # whose names may contain blanks
-        if folder != folder.parent:
-            text = text.replace(f"{folder}/", "")
-    return ABSOLUTE.sub(r"\1", text)
+    folders = {str(folder) for folder in (here, *here.parents, Path.home()) if folder != folder.parent}
+    known = "|".join(re.escape(folder) for folder in sorted(folders, key=len, reverse=True))
+    absolute = rf"(?<![\w./~<-])(?P<known>{known}|~)?/(?:{NAME}/)*(?P<last>{NAME})/?"
+
+    def shortened(path: re.Match[str]) -> str:
+        if path["known"] == str(here):
+            return path[0].removeprefix(f"{here}/")
+        return path["last"]
+
+    return re.sub(absolute, shortened, text)
 
 
 def argument(text: str) -> str:

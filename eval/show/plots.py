@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.core.drawing import COLOURS, figure_bytes, legend_below, new_plot, plotting
-from tuneyard.core.language import joined, tr, tr_counted
-from tuneyard.core.number_format import points, show_p
+from tuneyard.core.drawing.plots import COLOURS, figure_bytes, legend_below, new_plot, plotting
+from tuneyard.core.language.number_format import points, show_p
+from tuneyard.core.language.translation import joined, tr, tr_counted
 from tuneyard.eval.judge.conclusions import Comparison, Section
 from tuneyard.eval.judge.questions.against_base import section_name
 from tuneyard.eval.metrics.labels import MOST

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from tuneyard.core.language import tr
-from tuneyard.core.number_format import Table, number, percent
+from tuneyard.core.language.number_format import Table, number, percent
+from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.scored_run import ScoredRun
 
 CAPTION = "Repeated generation (the comparison reads the first repeat)"

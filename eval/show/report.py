@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from tuneyard.core.cli import command_line
-from tuneyard.core.number_format import Table
+from tuneyard.core.cli.main import command_line
+from tuneyard.core.language.number_format import Table
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.read.scored_run import models_of
 from tuneyard.eval.show.html import page

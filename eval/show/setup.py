@@ -3,8 +3,8 @@
 import shlex
 from collections.abc import Mapping, Sequence
 
-from tuneyard.core.language import tr
-from tuneyard.core.number_format import NONE, Table
+from tuneyard.core.language.number_format import NONE, Table
+from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Section
 from tuneyard.eval.metrics.labels import short

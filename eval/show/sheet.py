@@ -19,7 +19,7 @@ from typing import Any
 
 from tuneyard.core.errors import SHOWN, ContentError, RequestError, counted, show_value
 from tuneyard.core.files import read_object
-from tuneyard.core.number_format import NONE, Table, grid, interval, p_cell, show_p
+from tuneyard.core.language.number_format import NONE, Table, grid, interval, p_cell, show_p
 from tuneyard.eval.statistics.family import ALPHA
 from tuneyard.eval.statistics.ratings import (
     CRITERIA,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.core.drawing import COLOURS, legend_below, plot, plotting
-from tuneyard.core.language import tr, tr_counted
-from tuneyard.core.number_format import interval, percent
+from tuneyard.core.drawing.plots import COLOURS, legend_below, plot, plotting
+from tuneyard.core.language.number_format import interval, percent
+from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.eval.judge.questions.choice import Choice
 from tuneyard.eval.read.sweeps import STEP
 from tuneyard.eval.statistics.estimate import Mean

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from tuneyard.core import version
 from tuneyard.core.files import versions
-from tuneyard.core.language import in_english, tr, tr_counted
-from tuneyard.core.number_format import Table, grid
-from tuneyard.core.reader_language import ENGLISH, in_language
+from tuneyard.core.language.number_format import Table, grid
+from tuneyard.core.language.reader_language import ENGLISH, in_language
+from tuneyard.core.language.translation import in_english, tr, tr_counted
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, Section
 from tuneyard.eval.judge.questions.against_base import AgainstBase, differences, figures, scores, section_name

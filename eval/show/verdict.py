@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from tuneyard.core.language import listed, tr, tr_counted
-from tuneyard.core.number_format import limits, percent, points, show_p
+from tuneyard.core.language.number_format import limits, percent, points, show_p
+from tuneyard.core.language.translation import listed, tr, tr_counted
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, PairedTest, Section
 from tuneyard.eval.judge.questions.against_base import section_name
 from tuneyard.eval.read.contamination import contamination

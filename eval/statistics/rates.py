@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.core.metrics import Metric
+from tuneyard.core.training.metrics import Metric
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.spread import satterthwaite, spread_of, student_deviate
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import click
 
-from tuneyard.core.cli import cli_command
+from tuneyard.core.cli.main import cli_command
+from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
 from tuneyard.core.files import existing, write_text
-from tuneyard.core.next_step import next_step
-from tuneyard.core.training_stage import OBJECTIVES
+from tuneyard.core.training.training_stage import OBJECTIVES
 from tuneyard.recipes import costs
 from tuneyard.recipes.check import Checked, ask_check, quick_check
 from tuneyard.recipes.hardware import GPUS, GpuModel, Machine, gpu_model, machine, target_option

@@ -18,11 +18,11 @@ from tuneyard.core.datasets import (
     stem_of,
     train_split_of,
 )
+from tuneyard.core.datasets.manifest import Manifest, manifest_beside
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import files_of
-from tuneyard.core.manifest import Manifest, manifest_beside
 from tuneyard.core.records import PLACEHOLDERS, strings
-from tuneyard.core.training_stage import OBJECTIVES, objectives_of, rows_of
+from tuneyard.core.training.training_stage import OBJECTIVES, objectives_of, rows_of
 from tuneyard.recipes.data import locate
 from tuneyard.recipes.rows import COUNTED
 

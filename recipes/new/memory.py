@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.checkout import bundled
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import write_bytes
+from tuneyard.core.installation.checkout import bundled
 from tuneyard.recipes import costs
 from tuneyard.recipes.recipe import Recipe
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tuneyard.core.datasets import is_records, read_records
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.records import MARK, strings
-from tuneyard.core.training_stage import OBJECTIVES, PREFERENCE_STAGES
+from tuneyard.core.training.training_stage import OBJECTIVES, PREFERENCE_STAGES
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.hardware import Machine, cpu_computes_bf16
 from tuneyard.recipes.new.dataset import TrainingData

@@ -10,8 +10,13 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.llamafactory import RecipeData
-from tuneyard.core.template_fit import ChatFormat, nearest_template, templates_like, with_fitted_template
+from tuneyard.core.prompt.template_fit import (
+    ChatFormat,
+    nearest_template,
+    templates_like,
+    with_fitted_template,
+)
+from tuneyard.core.training.llamafactory import RecipeData
 
 BASE_TEMPLATE = "default"
 """For a model without a chat template: plain text, `Human: … Assistant: …`."""

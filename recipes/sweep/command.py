@@ -11,18 +11,18 @@ from pathlib import Path
 
 import click
 
-from tuneyard.core.cli import cli_command, command_line
+from tuneyard.core.cli.main import cli_command, command_line
+from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import ContentError, RequestError, counted, nearest, resumed_by
-from tuneyard.core.execution_options import ray_option
-from tuneyard.core.language import lang_option
-from tuneyard.core.next_step import next_step
-from tuneyard.core.ray_cluster import RayCluster
+from tuneyard.core.execution.options import ray_option
+from tuneyard.core.execution.ray_cluster import RayCluster
+from tuneyard.core.language.translation import lang_option
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep.grid import TrainingRun, parse_grid, plan_runs
 from tuneyard.recipes.sweep.results import check_folder
 from tuneyard.recipes.sweep.run import check_first, commands, finish, finish_points, scoring_words
-from tuneyard.recipes.sweep.slots import Place, place_here, place_on_ray
+from tuneyard.recipes.sweep.slots import SweepPlace, place_here, place_on_ray
 from tuneyard.recipes.sweep.state import GridState
 
 
@@ -114,7 +114,7 @@ def command(
         next_step(folder / "sweep.md", ["tuneyard", "recipe", "best", runs[0][1].output_dir])
 
 
-def _place(ray: str | None, recipes: Sequence[Recipe], gpus_each: int, folder: Path) -> Place:
+def _place(ray: str | None, recipes: Sequence[Recipe], gpus_each: int, folder: Path) -> SweepPlace:
     """This machine, or a Ray cluster whose nodes all see the files of a sweep."""
     if ray is None:
         return place_here(recipes, gpus_each)
@@ -143,16 +143,16 @@ def sweep(
     runs: Sequence[TrainingRun],
     state: GridState,
     evaluation: str | None,
-    place: Place,
+    place: SweepPlace,
 ) -> None:
     """Bring every checked run to a finished, scored one; write sweep.json, sweep.md and sweep.png.
 
     `ContentError` at the end if runs have failed.
     """
-    work_results = finish_points([recipe for _, recipe in runs], evaluation, place)
-    with closing(work_results):
-        for (point, recipe), work_result in zip(runs, work_results, strict=True):
-            state.add(point, recipe, work_result.error)
+    points = {recipe.output_dir: point for point, recipe in runs}
+    with closing(finish_points([recipe for _, recipe in runs], evaluation, place)) as ended:
+        for recipe, error in ended:
+            state.add(points[recipe.output_dir], recipe, error)
     failures = state.report().failures
     if failures:
         names = ", ".join(Path(row["run"]).name for row in failures)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from tuneyard.core.documents import markdown_table
-from tuneyard.core.drawing import check_replaceable, picture, plotting
+from tuneyard.core.drawing.plots import check_replaceable, picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
-from tuneyard.core.language import tr
-from tuneyard.core.metrics import Metric, direction, metric_of, read_metric
-from tuneyard.core.training_run import TRAINING
+from tuneyard.core.language.translation import tr
+from tuneyard.core.training.metrics import Metric, direction, metric_of, read_metric
+from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.best import DivergedError, read_curve
 from tuneyard.recipes.judging import Judgement, verdict_of
 from tuneyard.recipes.sweep.grid import RESULTS, Grid

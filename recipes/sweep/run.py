@@ -4,18 +4,17 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import click
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.execution import Observer, Slot, WorkItem, WorkResult
-from tuneyard.core.files import read_object, write_json
-from tuneyard.core.processes import end_processes
-from tuneyard.core.training_run import TRAINING
+from tuneyard.core.execution import Observer, WorkItem, WorkResult
+from tuneyard.core.execution.processes import end_processes
+from tuneyard.core.files import locked, read_object, write_json
+from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.check import ask_check, quick_check
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.data import require_model
@@ -23,6 +22,7 @@ from tuneyard.recipes.hardware import Machine, world_size
 from tuneyard.recipes.launch import environment, supervised
 from tuneyard.recipes.llamafactory_client import LlamaFactory
 from tuneyard.recipes.output_dir import (
+    HeldError,
     changed_inputs,
     changed_world_size,
     inputs_of,
@@ -33,7 +33,7 @@ from tuneyard.recipes.output_dir import (
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import evaluated, measured
 from tuneyard.recipes.sweep.grid import RESULTS
-from tuneyard.recipes.sweep.slots import Place
+from tuneyard.recipes.sweep.slots import SweepPlace
 from tuneyard.recipes.token_weights import weights_file
 from tuneyard.recipes.train import ask_first, train
 
@@ -93,27 +93,55 @@ def has_inputs(recipe: Recipe, target: Machine, inputs: dict[str, object]) -> bo
     return not changed_inputs(output_dir, inputs) and not changed_world_size(output_dir, world)
 
 
-def finish_points(recipes: Sequence[Recipe], evaluation: str | None, place: Place) -> Generator[WorkResult]:
-    """Bring checked points to finished, scored ones, in the order of the grid, side by side where they fit.
+def finish_points(
+    recipes: Sequence[Recipe], evaluation: str | None, place: SweepPlace
+) -> Generator[tuple[Recipe, str]]:
+    """Bring checked points to finished, scored ones, side by side where they fit; yield each with its error.
 
     Points that another process works on come last. A point that fails does not end the others.
     """
-    items: dict[str, WorkItem] = {}
+    unfinished = []
     for recipe in recipes:
-        folder = recipe.output_dir
-        if not is_finished(recipe, evaluation, place.target):
+        if is_finished(recipe, evaluation, place.target):
+            click.echo(f"{recipe.output_dir}: up to date")
+            yield recipe, ""
+        else:
+            unfinished.append(recipe)
+    started: list[Recipe] = []
+
+    def items() -> Iterator[WorkItem]:
+        for recipe in _free_first(unfinished):
+            started.append(recipe)
             arguments = (recipe, evaluation, not place.has_terminal)
-            check = partial(is_free, folder)
-            items[folder.name] = WorkItem(folder.name, finish, arguments, check, place.resources)
-    progress = SweepProgress(len(recipes), len(recipes) - len(items))
-    with closing(place.executor.map(items.values(), progress)) as work_results:
-        for recipe in recipes:
-            name = recipe.output_dir.name
-            if name in items:
-                yield next(work_results)
-            else:
-                click.echo(f"{recipe.output_dir}: up to date")
-                yield WorkResult(name)
+            yield WorkItem(recipe.output_dir.name, finish_when_free, arguments)
+
+    progress = SweepProgress(len(recipes), len(recipes) - len(unfinished))
+    work_results = place.executor.map(items(), resources=place.resources, observer=progress)
+    with closing(work_results):
+        for number, work_result in enumerate(work_results):
+            yield started[number], str(work_result.error or "")
+
+
+def _free_first(recipes: Sequence[Recipe]) -> Iterator[Recipe]:
+    """The points in their order, those last whose folder is locked when their turn comes."""
+    held = []
+    for recipe in recipes:
+        if is_free(recipe.output_dir):
+            yield recipe
+        else:
+            held.append(recipe)
+    yield from held
+
+
+def finish_when_free(recipe: Recipe, evaluation: str | None, has_log: bool) -> None:
+    """As `finish`, when no other process works on the point."""
+    while True:
+        try:
+            return finish(recipe, evaluation, has_log)
+        except HeldError:
+            click.echo(f"waiting for {recipe.output_dir.name}: another process works on it", err=True)
+            with locked(recipe.output_dir):
+                pass  # it has ended
 
 
 def finish(recipe: Recipe, evaluation: str | None, has_log: bool, is_checked: bool = True) -> None:
@@ -134,15 +162,14 @@ class SweepProgress(Observer):
         self._total, self._ended, self._failed = total, finished, 0
         self._running: list[str] = []
         self._printed: set[str] = set()
-        self._waits_for: list[str] = []
 
-    def started(self, name: str, slot: Slot | None) -> None:
+    def started(self, name: str, slot: str) -> None:
         """Print the name of a point with its slot."""
         self._running.append(name)
-        if slot is None:
-            click.echo(f"{self._ended + 1}/{self._total} {name}", err=True)
+        if slot:
+            click.echo(f"{name}: started on {slot}", err=True)
         else:
-            click.echo(f"{name}: started on {slot.name}", err=True)
+            click.echo(f"{self._ended + 1}/{self._total} {name}", err=True)
 
     def ended(self, work_result: WorkResult) -> None:
         """Print the lines of a point's output that are new, and how many points have ended."""
@@ -162,20 +189,10 @@ class SweepProgress(Observer):
             counts += f" ({len(self._running)} running, {self._failed} failed)"
         click.echo(counts, err=True)
 
-    def held(self, name: str) -> None:
-        """A point that has started was held by another process after all."""
-        self._running.remove(name)
-
     def lost(self, name: str, reason: str) -> None:
         """Print that a point starts again."""
         self._running.remove(name)
         click.echo(f"{name}: its process {reason}; it starts again", err=True)
-
-    def waiting(self, names: list[str]) -> None:
-        """Print once which points another process works on."""
-        if names != self._waits_for:
-            self._waits_for = names
-            click.echo(f"waiting for {', '.join(names)}: another process works on them", err=True)
 
 
 def scoring_words(evaluation: str, folder: Path) -> list[str]:

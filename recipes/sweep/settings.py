@@ -11,9 +11,9 @@ from typing import Any
 from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object
-from tuneyard.core.language import tr
-from tuneyard.core.metrics import Metric
-from tuneyard.core.number_format import number
+from tuneyard.core.language.number_format import number
+from tuneyard.core.language.translation import tr
+from tuneyard.core.training.metrics import Metric
 from tuneyard.recipes.judging import BASE, VERDICT, Judgement, judge, scored_folders
 from tuneyard.recipes.judging import RESULTS as RESULTS_FILE
 from tuneyard.recipes.sweep.grid import RESULTS

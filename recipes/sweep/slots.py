@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.execution import Executor, InThisProcess, Resources, Slot
-from tuneyard.core.local_processes import LocalProcesses
-from tuneyard.core.machine_limits import available_cores, available_memory
-from tuneyard.core.ray_cluster import RayCluster
+from tuneyard.core.execution.local_processes import LocalProcesses
+from tuneyard.core.execution.machine_limits import available_cores, available_memory
+from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.recipes.hardware import Machine, machine, visible_gpus
 from tuneyard.recipes.recipe import Recipe
 
@@ -23,7 +23,7 @@ PROGRAM, OF_WEIGHTS = 1.5e9, 3
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SweepPlace:
     """Where points run, what one takes, and its machine. `has_terminal`: one at a time, in this terminal."""
 
     executor: Executor
@@ -36,7 +36,7 @@ class Place:
         return isinstance(self.executor, InThisProcess)
 
 
-def place_here(recipes: Sequence[Recipe], gpus_each: int) -> Place:
+def place_here(recipes: Sequence[Recipe], gpus_each: int) -> SweepPlace:
     """This machine, for the points of a sweep. `RequestError` if it has fewer GPUs than each needs."""
     target = machine_of_a_point(recipes, gpus_each)
     slots = slots_of(recipes, gpus_each)
@@ -44,15 +44,15 @@ def place_here(recipes: Sequence[Recipe], gpus_each: int) -> Place:
     executor: Executor = InThisProcess()
     if not is_whole_machine:
         executor = LocalProcesses(slots)
-    return Place(executor, Resources(), target)
+    return SweepPlace(executor, Resources(), target)
 
 
-def place_on_ray(cluster: RayCluster, recipes: Sequence[Recipe], gpus_each: int) -> Place:
+def place_on_ray(cluster: RayCluster, recipes: Sequence[Recipe], gpus_each: int) -> SweepPlace:
     """A cluster, for the points of a sweep. Its GPUs are taken for those that `--list` assumes."""
     if _all_on_cpu(recipes) or not cluster.fitting(Resources(cpus=0, gpus=1)):
         memory = max(_memory_of_a_point(recipe) for recipe in recipes)
-        return Place(cluster, Resources(memory=int(memory)), machine("cpu"))
-    return Place(cluster, Resources(gpus=gpus_each), machine(f"{gpus_each}xA100-80"))
+        return SweepPlace(cluster, Resources(memory=int(memory)), machine("cpu"))
+    return SweepPlace(cluster, Resources(gpus=gpus_each), machine(f"{gpus_each}xA100-80"))
 
 
 def machine_of_a_point(recipes: Sequence[Recipe], gpus_each: int) -> Machine:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tuneyard.core.errors import TuneyardError
 from tuneyard.core.files import locked, make_folder
-from tuneyard.core.metrics import Metric
-from tuneyard.core.training_run import TRAINING
+from tuneyard.core.training.metrics import Metric
+from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.hardware import Machine
 from tuneyard.recipes.output_dir import inputs_of
 from tuneyard.recipes.recipe import Recipe

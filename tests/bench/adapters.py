@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.adapters.store import open_adapter
-from tuneyard.core.base_models import open_base
-from tuneyard.core.weights import Array, from_fp32, header_bytes, write_weights
+from tuneyard.core.weights.base_models import open_base
+from tuneyard.core.weights.tensors import Array, from_fp32, header_bytes, write_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "base_model.model.model.layers"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from tuneyard.core.files import write_text
-from tuneyard.core.number_format import interval
-from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLossFile
+from tuneyard.core.language.number_format import interval
+from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.eval.statistics.rates import rate_of
 
 FLIPPED = 60

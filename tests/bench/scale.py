@@ -1,6 +1,6 @@
 """`python -m tests.bench.scale [--adapters 50] [--datasets 20] [--rows 1000] …`: a simulated scoring run.
 
-Each pair of an adapter and a dataset is a task of core/execution.py. The model takes a fixed time per row,
+Each pair of an adapter and a dataset is a task of core/execution. The model takes a fixed time per row,
 which the task sleeps, as a process does that waits for its GPU. Runs: forks, interpreters, and Ray with two
 nodes (raylets) on this machine; then each with a worker killed (SIGKILL) in the middle, and Ray with a node
 killed in the middle. Every run must give the same records.
@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.ray_nodes import Nodes, two_nodes
 from tests.scale_run import Figures, Plan, simulate
 from tuneyard.core.execution import Executor, Slot
-from tuneyard.core.local_processes import ForkedProcesses, LocalProcesses
+from tuneyard.core.execution.local_processes import LocalProcesses
 
 KINDS = ("forks", "interpreters", "ray")
 HEAD = f"{'executor':13} {'lost':7} {'wall':>8} {'x ideal':>8} {'use':>6} {'run again':>10}"
@@ -35,11 +35,10 @@ def simulate_on(kind: str, plan: Plan, lost: str, address: str, raylet: int | No
     """Run once, in a process of its own: its CPU and peak memory are the driver's."""
 
     def make() -> Executor:
-        if kind == "forks":
-            return ForkedProcesses(plan.workers)
-        if kind == "interpreters":
-            return LocalProcesses([Slot(f"worker {number}") for number in range(plan.workers)])
-        from tuneyard.core.ray_cluster import RayCluster
+        if kind in ("forks", "interpreters"):
+            slots = [Slot(f"worker {number}") for number in range(plan.workers)]
+            return LocalProcesses(slots, forks=kind == "forks")
+        from tuneyard.core.execution.ray_cluster import RayCluster
 
         return RayCluster(address)
 

@@ -12,8 +12,8 @@ from tests.conftest import ROOT, Here, Run
 from tests.fake_runs import answers, demo, write_run
 from tests.messages import line_with, printed, raises
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language import catalogue
-from tuneyard.core.reader_language import CHINESE
+from tuneyard.core.language.reader_language import CHINESE
+from tuneyard.core.language.translation import catalogue
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.questions.label_bias import CAPTION, HEADER
 

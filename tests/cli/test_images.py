@@ -16,7 +16,7 @@ from tests.workers import ElsewhereWorkers, use_workers
 from tuneyard.compiler.verify.dataset import load
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.prompt import conversation
-from tuneyard.core.row_index import fingerprint
+from tuneyard.core.records.row_index import fingerprint
 from tuneyard.eval import compare, nli, preference, text
 from tuneyard.eval.backends.vision import PIXELS
 from tuneyard.eval.datasets.origin import fingerprint_of

@@ -66,7 +66,7 @@ def test_predictions_begin_with_the_documents_six_fields(nli, data) -> None:
 
 def test_results_keep_the_schema_and_say_what_was_scored(nli, data, tmp_path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    schema = json.loads(Path("core/schemas/results.schema.json").read_text())
+    schema = json.loads((ROOT / "core/schemas/results.schema.json").read_text())
     adapter = write_adapter(tmp_path / "saved")
     out = nli("--data", data, "--adapter", f"one={adapter}")
     for model in ("base", "one"):

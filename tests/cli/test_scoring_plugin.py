@@ -12,8 +12,8 @@ from tests.cli.scoring import call, results
 from tests.conftest import ROOT
 from tests.messages import raises
 from tests.serving import answering
-from tuneyard.core import plugins
 from tuneyard.core.errors import RequestError
+from tuneyard.core.installation import plugins
 from tuneyard.eval import compare, suite
 from tuneyard.eval.__main__ import GROUP, cli, plugin_commands
 from tuneyard.eval.scoring.command import ScoringCommand

@@ -13,7 +13,7 @@ from tests.messages import raises
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLossFile
+from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.eval.text import cli
 
 ROWS = [

@@ -13,7 +13,7 @@ from tests.messages import raises
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tests.workers import PickledWorkers, use_workers
-from tuneyard.core.cli import command_line
+from tuneyard.core.cli.main import command_line
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval import nli, qa, suite, sweep, text
 from tuneyard.eval.backends import worker_model

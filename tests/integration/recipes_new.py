@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tests.tiny import CHATML, make_base, make_llama3, make_seeing, make_tiny
-from tuneyard.core.cli import cli
+from tuneyard.core.cli.main import cli
 from tuneyard.core.errors import TuneyardError
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.llamafactory_client import LlamaFactory

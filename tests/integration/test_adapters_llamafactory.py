@@ -15,7 +15,7 @@ from tests.unit.adapters.make import factors, make
 from tests.unit.adapters.test_commands import call
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import ContentError
-from tuneyard.core.weights import open_weights
+from tuneyard.core.weights.tensors import open_weights
 
 pytestmark = pytest.mark.slow
 SHAPES = {"q_proj": (64, 64), "v_proj": (32, 64)}  # of tests.tiny

@@ -6,6 +6,7 @@ Each test first shows PEFT's own result, so that a PEFT that has become right is
 import copy
 import json
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -239,7 +240,7 @@ def test_a_pickle_s_own_message_converts_it(base, save):
     with pytest.raises(ContentError) as raised:
         open_adapter(folder)
     command = str(raised.value).partition("running any: ")[2]
-    subprocess.run(command.replace("python", "exec .venv/bin/python", 1), shell=True, check=True)
+    subprocess.run(command.replace("python", f"exec {sys.executable}", 1), shell=True, check=True)
     after = load_file(folder / WEIGHTS)
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], before[key]) for key in before)

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.tiny import make_tiny
 from tests.unit.adapters.test_commands import call
-from tuneyard.core.base_models import STORED_AS, Base
-from tuneyard.core.weights import Tensor, Weights
+from tuneyard.core.weights.base_models import STORED_AS, Base
+from tuneyard.core.weights.tensors import Tensor, Weights
 
 QWEN = ("model.layers.0.mlp.up_proj", "model.embed_tokens", "visual.blocks.0.attn.qkv", "lm_head")
 # Whose names are more than renamed, or that wrap another model: their adapters are refused as before.

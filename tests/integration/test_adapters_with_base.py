@@ -16,8 +16,8 @@ from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.statistics import measure, similarity, text
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.core.base_models import open_base
 from tuneyard.core.errors import ContentError
+from tuneyard.core.weights.base_models import open_base
 
 IDS = torch.arange(60).reshape(3, 20)
 EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

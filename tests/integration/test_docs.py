@@ -19,8 +19,8 @@ import yaml
 
 from tests.conftest import REAL, ROOT
 from tests.integration.conftest import Demo
-from tuneyard.core import reference
-from tuneyard.core.cli import examples_of
+from tuneyard.core.cli import reference
+from tuneyard.core.cli.main import examples_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 DOCS = ROOT / "docs"

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from tests.runs_cut import lines, tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tests.workers import use_workers
-from tuneyard.core.local_processes import LocalProcesses
+from tuneyard.core.execution.local_processes import LocalProcesses
 from tuneyard.eval import suite, sweep
 from tuneyard.eval.backends.worker_model import worker_slots
 

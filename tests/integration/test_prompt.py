@@ -208,7 +208,7 @@ TOOL_TURNS = [
 def test_calls_results_and_tools_are_asked_and_taught_as_in_training(tokenizer, system, wrapped) -> None:
     """A chat template with `tools=` beside LLaMA-Factory's template, prompt by prompt and label by label."""
     from tuneyard.core.prompt import chat_renderer
-    from tuneyard.core.supervision import chat_turns, llamafactory_turns
+    from tuneyard.core.prompt.supervision import chat_turns, llamafactory_turns
 
     tools = json.dumps([{"type": "function", "function": ADD} if wrapped else ADD], ensure_ascii=False)
     turns = [{"from": role, "value": text} for role, text in TOOL_TURNS]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.tiny import make_tiny
-from tuneyard.core.llamafactory import Launch
+from tuneyard.core.training.llamafactory import Launch
 from tuneyard.recipes.inspection import _arguments, inspect
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.browser import BROWSER, answered, open_page, with_script
 from tests.fake_runs import answers, demo, write_run
-from tuneyard.core.reader_language import in_language
+from tuneyard.core.language.reader_language import in_language
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.show.report import render

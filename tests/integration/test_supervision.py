@@ -11,7 +11,7 @@ from tests.integration.test_prompt import TALKS, TEMPLATES, tokenizer  # noqa: F
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import chat_renderer
-from tuneyard.core.supervision import (
+from tuneyard.core.prompt.supervision import (
     IGNORED,
     _fit,
     chat_turns,
@@ -19,7 +19,7 @@ from tuneyard.core.supervision import (
     supervise,
     supervise_text,
 )
-from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLossFile
+from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.eval.text import cli as text_command
 from tuneyard.eval.text import held_out
 

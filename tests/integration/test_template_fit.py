@@ -8,8 +8,8 @@ import pytest
 
 from tests.messages import check_facts
 from tests.tiny import CHATML, make_base, make_llama3, make_tiny
-from tuneyard.core.llamafactory import RecipeData, import_offline
-from tuneyard.core.template_fit import ChatFormat, TemplateFinding, template_findings
+from tuneyard.core.prompt.template_fit import ChatFormat, TemplateFinding, template_findings
+from tuneyard.core.training.llamafactory import RecipeData, import_offline
 
 pytestmark = pytest.mark.slow
 # As Zephyr's: the marks of turns are plain text to its tokenizer.

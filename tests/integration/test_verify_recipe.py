@@ -12,7 +12,7 @@ from tuneyard.compiler.verify.report import as_json, lines
 from tuneyard.compiler.verify.trained import read_recipe_file
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import ContentError
-from tuneyard.core.llamafactory import import_offline, quiet, read_arguments
+from tuneyard.core.training.llamafactory import import_offline, quiet, read_arguments
 
 pytestmark = pytest.mark.slow
 ENTRY = {"columns": {"prompt": "instruction", "query": "input", "response": "output"}}

@@ -17,8 +17,8 @@ from tuneyard.compiler.verify.dataset import load
 from tuneyard.compiler.view.build import ViewRequest, build
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, ViewPayload
 from tuneyard.core.errors import RequestError
-from tuneyard.core.llamafactory import quiet
-from tuneyard.core.token_losses import TokenLosses, TokenLossFile
+from tuneyard.core.prompt.token_losses import TokenLosses, TokenLossFile
+from tuneyard.core.training.llamafactory import quiet
 
 pytestmark = pytest.mark.slow
 IGNORED = -100

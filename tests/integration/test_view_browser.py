@@ -21,7 +21,7 @@ from tuneyard.compiler.view.payload import (
     PageSide,
     PageTurn,
 )
-from tuneyard.core.reader_language import in_language
+from tuneyard.core.language.reader_language import in_language
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
 

@@ -25,7 +25,7 @@ def way(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run) ->
     """The folder in which every step has been taken once."""
     folder = tmp_path_factory.mktemp("way")
     for name in SETS:
-        parts = [f"--source={part}=samples/{name}/{part}.jsonl" for part in ("train", "eval")]
+        parts = [f"--source={part}={ROOT}/samples/{name}/{part}.jsonl" for part in ("train", "eval")]
         run("-m", "compiler", "compile", name, *parts, "--limit", 24, "--out", folder / "info")
     train("rte", folder, tiny_model)
     make_another(folder / "rte", folder / "mnli")

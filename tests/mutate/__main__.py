@@ -31,7 +31,7 @@ SCOPE = [
 NOT = (
     "*/__main__.py",
     "compiler/cli.py",
-    "core/schema_errors.py",
+    "core/documents/schema_errors.py",
     "compiler/read/hub.py",
     "compiler/progress.py",
     "compiler/init/*",

@@ -19,7 +19,7 @@ from tests.conftest import Done
 from tests.forks import Forks
 from tests.stages.cells import METHODS, STAGES, STEPS
 from tests.stages.material import Material
-from tuneyard.core.weights import open_weights
+from tuneyard.core.weights.tensors import open_weights
 
 PIXELS = {"image_max_pixels": 4096, "image_min_pixels": 784}
 PLACE = re.compile(r"^\S*/\S+: ")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.unit.test_words import CODE, files
-from tuneyard.core.cli import cli
+from tuneyard.core.cli.main import cli
 
 WORDS = re.compile(r"\btuneyard ((?:[a-z][a-z0-9_-]*)(?: [a-z][a-z0-9_-]*)*)")
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

@@ -10,7 +10,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.integration.test_docs import commands
-from tuneyard.core import address
+from tuneyard.core.cli import address
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*.md")]
 LINK = re.compile(r"\]\((?!https?://|mailto:)([^)\s]+)\)")
@@ -95,7 +95,7 @@ def test_the_example_of_a_gate_runs_the_commands_of_the_readme() -> None:
 
 def test_completion_is_clicks() -> None:
     made = subprocess.run(
-        [sys.executable, "-c", "from tuneyard.core.cli import cli; cli(prog_name='tuneyard')"],
+        [sys.executable, "-c", "from tuneyard.core.cli.main import cli; cli(prog_name='tuneyard')"],
         env={"_TUNEYARD_COMPLETE": "bash_source", "PATH": "/usr/bin:/bin"},
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip

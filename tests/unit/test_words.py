@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tuneyard.core.reference import commands
+from tuneyard.core.cli.reference import commands
 
 INSTEAD = {
     r"told apart|told from": "statistically tied with; no significant difference from",

@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuneyard.core.language import tr
-from tuneyard.core.metrics import Metric
-from tuneyard.core.number_format import (
+from tuneyard.core.language.number_format import (
     NONE,
     Table,
     interval,
@@ -17,6 +15,8 @@ from tuneyard.core.number_format import (
     percent,
     points_interval,
 )
+from tuneyard.core.language.translation import tr
+from tuneyard.core.training.metrics import Metric
 from tuneyard.eval.judge.cells import (
     DIFFERENCES,
     MEASURED,

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language import tr, tr_counted
-from tuneyard.core.metrics import ACCURACY, Metric
-from tuneyard.core.number_format import Table, interval, percent
+from tuneyard.core.language.number_format import Table, interval, percent
+from tuneyard.core.language.translation import tr, tr_counted
+from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.cells import translated
 from tuneyard.eval.judge.conclusions import MEAN
 from tuneyard.eval.judge.question import AnsweredQuestion, Question

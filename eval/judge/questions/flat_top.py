@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuneyard.core.language import tr
-from tuneyard.core.metrics import Metric
-from tuneyard.core.number_format import Table, limits, p_cell
+from tuneyard.core.language.number_format import Table, limits, p_cell
+from tuneyard.core.language.translation import tr
+from tuneyard.core.training.metrics import Metric
 from tuneyard.eval.judge.cells import DIFFERENCES, MEASURED, translated
 from tuneyard.eval.judge.conclusions import PairedTest
 from tuneyard.eval.judge.question import AnsweredQuestion, Question

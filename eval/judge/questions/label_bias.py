@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.language import tr
-from tuneyard.core.number_format import NONE, Table, interval, points, points_interval
+from tuneyard.core.language.number_format import NONE, Table, interval, points, points_interval
+from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.cells import on_dataset, translated
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.read.results import PREDICTIONS

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuneyard.core.language import tr
-from tuneyard.core.number_format import Table
+from tuneyard.core.language.number_format import Table
+from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.cells import MEASURED, difference_cells, metric_on_dataset, translated
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
 from tuneyard.eval.judge.questions.against_base import meaning, section_name

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language import tr
-from tuneyard.core.number_format import Table
+from tuneyard.core.language.number_format import Table
+from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.cells import on_dataset, translated
 from tuneyard.eval.judge.conclusions import MEAN, Comparison
 from tuneyard.eval.judge.sections import Recipes, candidates

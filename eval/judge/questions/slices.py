@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language import tr
-from tuneyard.core.metrics import ACCURACY
-from tuneyard.core.number_format import Table, percent
+from tuneyard.core.language.number_format import Table, percent
+from tuneyard.core.language.translation import tr
+from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.judge.cells import DIFFERENCES, difference_cells, translated
 from tuneyard.eval.judge.conclusions import PairedTest
 from tuneyard.eval.judge.question import AnsweredQuestion, Question

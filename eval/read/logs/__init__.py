@@ -18,7 +18,7 @@ from typing import Literal
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_json
-from tuneyard.core.plugins import Plugin, registry
+from tuneyard.core.installation.plugins import Plugin, registry
 from tuneyard.eval.read.scored_run import ScoredExample, ScoredRun, assemble
 
 GROUP: Literal["tuneyard.logs"] = "tuneyard.logs"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.adapters.make import write_file
 from tuneyard.adapters.delta import Product, apply, nf4
 from tuneyard.adapters.shards import Piece
-from tuneyard.core.weights import open_weights, to_fp32
+from tuneyard.core.weights.tensors import open_weights, to_fp32
 
 BITS = {"BF16": 8, "F16": 11, "F32": 24}  # of a significand
 

@@ -14,7 +14,7 @@ from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.shards import copy_tensor
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.weights import Tensor, open_weights, to_fp32
+from tuneyard.core.weights.tensors import Tensor, open_weights, to_fp32
 
 BIG = {"q_proj": (256, 192), "v_proj": (64, 192)}
 

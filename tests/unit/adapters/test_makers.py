@@ -18,8 +18,8 @@ from tests.unit.adapters.make import (
 )
 from tests.unit.adapters.test_commands import at_home, call, delta  # noqa: F401  # a fixture
 from tuneyard.adapters.store import open_adapter
-from tuneyard.core.base_models import open_base
 from tuneyard.core.errors import ContentError
+from tuneyard.core.weights.base_models import open_base
 
 HEAD = np.arange(50 * 24, dtype=np.float32).reshape(50, 24) / 1024
 Q_OF_LAYER_0 = "model.layers.0.self_attn.q_proj"

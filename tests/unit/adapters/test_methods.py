@@ -15,7 +15,7 @@ from tests.unit.adapters.test_commands import call
 from tuneyard.adapters import methods
 from tuneyard.adapters.__main__ import _method_options
 from tuneyard.adapters.store import open_adapter
-from tuneyard.core import plugins
+from tuneyard.core.installation import plugins
 
 HEAD = "import numpy as np\nfrom tuneyard.adapters.methods import method\n"
 
@@ -114,9 +114,9 @@ def mine(factors, rank, values): return factors.exact
 """
 
 
-def test_a_parameter_that_takes_the_name_of_an_option_is_left_out_with_a_warning(install):
+def test_a_parameter_that_takes_the_name_of_an_option_is_refused(install):
     install("mine", MINE.replace('"share"', '"force"'))
-    printed(call("merge", "./a=1", "--out", "x")[1], "'force'", "left out")
+    printed(call("merge", "./a=1", "--out", "x", code=1)[1], "'force'", "plug_mine 1.2")
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,15 @@ def test_a_method_that_fails_is_named_with_its_package_and_leaves_nothing(instal
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_method_and_what_takes_a_name_is_left_out_with_a_warning(install, capsys):
-    install("plain", "def plain(factors, rank): return factors.exact\n")
-    install("exact", f"{HEAD}@method('exact', rank='sum')\ndef exact(factors, rank, values): raise OSError\n")
-    out, error = call("merge", "./a=1", "--out", "out")
-    assert out.startswith("exact  ./a=1")
-    printed(error, "plain", "plug_plain 1.2", "tuneyard.merge_methods", "exact", "plug_exact 1.2")
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("plain", "def plain(factors, rank): return factors.exact\n"),
+        ("exact", f"{HEAD}@method('exact', rank='sum')\ndef exact(factors, rank, values): raise OSError\n"),
+    ],
+    ids=["plain", "exact"],
+)
+def test_what_is_no_method_and_what_takes_a_name_is_refused(install, name, code):
+    install(name, code)
+    _, error = call("merge", "./a=1", "--out", "out", code=1)
+    printed(error, f"'{name}'", f"plug_{name} 1.2", "tuneyard.merge_methods")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tuneyard.adapters.delta import nf4
-from tuneyard.core.weights import from_fp32, to_fp32
+from tuneyard.core.weights.tensors import from_fp32, to_fp32
 
 LEVELS = np.array(
     [-1.0, -0.6961928, -0.5250731, -0.3949175, -0.2844414, -0.1847734, -0.0910500, 0.0, 0.0795803, 0.1609302,

@@ -31,10 +31,9 @@ class Cluster(InThisProcess):
         if Cluster.blind:
             raise RequestError(f"{Cluster.blind} is on one node only")
 
-    def map(self, items, *more):
-        items = list(items)
-        Cluster.asked.append(items[0].resources.memory)
-        return super().map(items, *more)
+    def map(self, items, **options):
+        Cluster.asked.append(options["resources"].memory)
+        return super().map(items, **options)
 
 
 @pytest.fixture(autouse=True)

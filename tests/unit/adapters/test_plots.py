@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from tests.messages import raises
 from tuneyard.adapters.plots import _cosine, cosine_size, draw, is_one_file
 from tuneyard.adapters.statistics import AdapterStatistics, Histogram, ModuleStatistics
-from tuneyard.core.drawing import plotting
+from tuneyard.core.drawing.plots import plotting
 from tuneyard.core.errors import RequestError
 
 
@@ -37,7 +37,7 @@ def test_cosines_are_readable_on_dark_cells_and_the_colour_bar_is_whole() -> Non
 def test_letters_of_names_that_no_font_has_are_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tuneyard.core.drawing.CJK", ())
+    monkeypatch.setattr("tuneyard.core.drawing.plots.CJK", ())
     written = draw(tmp_path, [adapter("适配器")], [[1.0]])
     assert [path.name for path in written] == ["norms.png", "spectrum.png", "values-适配器.png"]
     assert "适 配 器" in capsys.readouterr().err

@@ -17,7 +17,8 @@ from tests.unit.adapters.test_export_ollama import CHATML, THINKS
 from tuneyard.adapters.export.modelfile import renderer
 from tuneyard.adapters.serve import plan
 from tuneyard.adapters.serve.template import PLAIN, TALKS, serving_template
-from tuneyard.core import packages, time_limit
+from tuneyard.core.execution import time_limit
+from tuneyard.core.installation import packages
 from tuneyard.core.prompt import chat_renderer
 
 pytest.importorskip("gguf")

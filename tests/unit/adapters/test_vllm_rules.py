@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from tests.messages import printed_line
 from tests.unit.adapters.make import base_tensors, dense, factors, make, make_base
 from tests.unit.adapters.test_commands import call
-from tuneyard.core.weights import open_weights
+from tuneyard.core.weights.tensors import open_weights
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes; 16 if nothing is said
 TAKES = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}

@@ -11,15 +11,15 @@ import pytest
 from tests.conftest import ROOT
 from tests.messages import printed, raises
 from tests.unit.compiler.conftest import ROWS, layouts
-from tuneyard.compiler import chunks
+from tuneyard.compiler import compile_file
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read import inputs
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.core.checkout import version
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
+from tuneyard.core.installation.checkout import version
 
 HAND = {"mine": {"file_name": "mine.json", "columns": {"prompt": "a"}}}
 
@@ -411,14 +411,14 @@ def test_a_source_that_changes_while_it_is_read_is_refused(bench, monkeypatch, k
     source = bench.write(f"train-{names[kind]}", layouts(ROWS)[names[kind]])
     bench.compile("rte", source)
     before = tree(bench.out)
-    reader = chunks.read_unsettled
+    reader = compile_file.read
 
     def with_a_writer_in_between(*given):
         yield from reader(*given)
         time.sleep(0.02)  # a file system's clock ticks in some milliseconds
         change(source)
 
-    monkeypatch.setattr(chunks, "read_unsettled", with_a_writer_in_between)
+    monkeypatch.setattr(compile_file, "read", with_a_writer_in_between)
     with raises(ContentError, source):
         bench.compile("rte", source, force=True)
     assert tree(bench.out) == before
@@ -426,7 +426,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(bench, monkeypatch, k
 
 def test_a_source_that_is_deleted_before_it_is_hashed_is_refused(bench, monkeypatch):
     source = bench.write("train.csv", layouts(ROWS)["table.csv"])
-    reader = chunks.read_unsettled
+    reader = compile_file.read
 
     def with_a_deletion(*given):
         yield from reader(*given)
@@ -437,7 +437,7 @@ def test_a_source_that_is_deleted_before_it_is_hashed_is_refused(bench, monkeypa
             time.sleep(0.001)
         return sha256(path, moved)
 
-    monkeypatch.setattr(chunks, "read_unsettled", with_a_deletion)
+    monkeypatch.setattr(compile_file, "read", with_a_deletion)
     monkeypatch.setattr(inputs, "sha256", late_hash)
     with raises(ContentError, source):
         bench.compile("rte", source)

@@ -10,11 +10,9 @@ from tests.conftest import ROOT
 from tests.messages import printed_line, raises
 from tests.unit.compiler.conftest import as_parquet
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.commands import dataset_reader
 from tuneyard.compiler.commands.dataset_reader import stored_examples
 from tuneyard.compiler.commands.diff import diff
 from tuneyard.compiler.commands.stats import stats
-from tuneyard.compiler.rows import ObjectRows
 from tuneyard.core.errors import ContentError, RequestError
 
 
@@ -83,58 +81,9 @@ def test_a_file_without_an_entry_has_its_system_text_and_history_too(bench):
     told = record(0, system="Be brief.", history=[["Hello?", "Hello."]])
     one, other = bench.rows("one.jsonl", [told]), bench.rows("other.jsonl", [record(0, system="Be long.")])
     (examples,) = stored_examples(str(one), bench.out)
-    assert examples.prompts == ["Be brief.\nHello?\nHello.\nQuestion 0?"]
+    assert examples.prompts() == ["Be brief.\nHello?\nHello.\nQuestion 0?"]
     assert not diff(str(one), str(one), bench.out).different
     assert list(diff(str(one), str(other), bench.out).removed()) == [f"{one}:1"]
-
-
-PLAIN = {
-    "alpaca": [
-        record(0),
-        record(1, "no", idx=3),
-        record(2, idx=None),
-        {"instruction": "", "input": "i", "output": ""},
-    ],
-    "input": [
-        {"instruction": "a", "input": "b", "output": "c"},
-        {"instruction": "a", "input": "", "output": "c"},
-    ],
-    "empty parts": [record(0, system="", history=[], tools="", images=[]), record(1, system=None)],
-    "question and answer": [
-        {"question": "q", "answer": "a", "id": "x"},
-        {"question": "é", "answer": "b", "id": 7},
-    ],
-    "prompt and response": [{"prompt": "q", "response": "a", "more": {"b": 1}}],
-}
-
-
-@pytest.mark.parametrize("name", PLAIN)
-@pytest.mark.parametrize("entry", [{}, {"file_name": "t.jsonl"}])
-def test_columns_of_plain_records_are_what_each_record_has(name, entry):
-    if entry and "instruction" not in PLAIN[name][0]:
-        entry = {"columns": dict(zip(("prompt", "response"), PLAIN[name][0], strict=False))}
-    plain = dataset_reader._plain_examples(
-        ObjectRows("t:", range(1, len(PLAIN[name]) + 1), PLAIN[name]), entry
-    )
-    assert plain == dataset_reader._any_examples(ObjectRows("t:", plain.lines, PLAIN[name]), entry)
-
-
-OTHERS = [
-    [record(0), record(1, system="s")],
-    [record(0, history=[["a", "b"]])],
-    [record(0, tools="[1]")],
-    [record(0), {"question": "q", "answer": "a"}],
-    [record(0), {"instruction": "q", "output": None}],
-    [record(0), {"instruction": 5, "output": "a"}],
-    [record(0), {"instruction": "q", "input": None, "output": "a"}],
-    [record(0, idx=1, id=2), record(1, id=3)],
-    [{"messages": [{"role": "user", "content": "q"}], "instruction": "a", "output": "b"}],
-]
-
-
-@pytest.mark.parametrize("rows", OTHERS)
-def test_records_with_anything_else_are_read_one_by_one(rows):
-    assert dataset_reader._plain_examples(ObjectRows("t:", range(1, len(rows) + 1), rows), {}) is None
 
 
 def talk(*turns, **more):
@@ -183,6 +132,19 @@ def test_stats_count_lengths_labels_languages_and_duplicates(bench, tmp_path):
     printed_line(said.stdout, source, "5", "1")
     assert (tmp_path / "lengths.png").stat().st_size > 5000
     assert json.loads(run("stats", source, "--json").stdout)["labels"] == {"yes": 4, "no": 1}
+
+
+def test_stats_compare_texts_as_a_compile_does(bench):
+    rows = [record(0), {**record(0), "instruction": " question  0?"}, {**record(0), "output": "NO"}]
+    found = stats(str(bench.rows("set.jsonl", rows)), bench.out, None)
+    assert (found.duplicates, found.conflicts) == (1, 1)
+    assert found.places[0][0].endswith("set.jsonl:2")
+
+
+def test_a_blank_more_is_a_change(bench):
+    old = bench.rows("old.jsonl", [record(0)])
+    new = bench.rows("new.jsonl", [record(0, "yes ")])
+    assert len(list(diff(str(old), str(new), bench.out).changed())) == 1
 
 
 def test_stats_are_printed_in_chinese(bench):

@@ -326,7 +326,7 @@ def test_lists_of_the_objects_around_a_row_are_kept_or_named(bench):
     inner = {"tools": ["f"], "qas": [{"question": "a", "answer": "b"}]}
     source = bench.write("t.json", json.dumps({"images": ["x"], "data": [inner], "choices": {"a": 1}}))
     report = bench.compile(spec(bench, "{rows: [data, qas]}"), source)
-    assert report.unused.counts() == {"tools": 1}
+    assert report.unused.rows == {"tools": 1}
     assert [problem.code for problem in report.problems.errors] == ["E108"]
     printed_line("\n".join(report.problems.notes), source, "images", "choices")
 

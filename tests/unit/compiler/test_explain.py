@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tuneyard.compiler.kinds import kind_of, kinds
 from tuneyard.compiler.spec.file import read_schema
-from tuneyard.core.schema_errors import violations
+from tuneyard.core.documents.schema_errors import violations
 
 GOOD = {"about": "a", "columns": {"q": ["q"]}, "write": [{"file": "t.jsonl", "format": "alpaca"}]}
 

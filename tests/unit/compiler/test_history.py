@@ -19,7 +19,7 @@ def test_rows_that_differ_in_history_alone_are_different_questions(bench):
     assert [(code, place.rsplit("/", 1)[-1]) for code, place in bench.codes(report)] == [
         ("W203", "a.jsonl:3")
     ]
-    shown = [prompt for examples in stored_examples("alpaca", bench.out) for prompt in examples.prompts]
+    shown = [prompt for examples in stored_examples("alpaca", bench.out) for prompt in examples.prompts()]
     assert shown == ["Where are we?\nIn town.\nAnd then?", "And then?", "And then?"]
 
 

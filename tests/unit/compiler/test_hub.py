@@ -248,36 +248,11 @@ def check(hub):
         yield run_it
 
 
-MODELSCOPE = """
-import pathlib
-
-def dataset_snapshot_download(path, revision):
-    if (path, revision) != ("our/own", "v7"):
-        raise ConnectionError("no network")
-    folder = pathlib.Path(__file__).parent / "own"
-    (folder / "zh").mkdir(parents=True)
-    (folder / "zh" / "train.csv").write_text("question,answer\\n007,Yes.\\n")
-    (folder / "README.md").write_text("---\\nconfigs: [{config_name: zh, data_dir: zh}]\\n---")
-    return str(folder)
-"""
-"""A stand-in for the module of the package modelscope, which tries the network several times."""
-
-
-def write_modelscope(folder):
-    package = folder / "modelscope" / "hub"
-    package.mkdir(parents=True)
-    for room in (package.parent, package):
-        (room / "__init__.py").write_text("")
-    (package / "snapshot_download.py").write_text(MODELSCOPE)
-
-
 @pytest.fixture(scope="module")
 def forks(tmp_path_factory):
-    stand_ins = tmp_path_factory.mktemp("lib")
-    write_modelscope(stand_ins)
     with (
         serving(tmp_path_factory.mktemp("hub") / "home") as server,
-        Forks(*COMPILER, env={**server.env, "PYTHONPATH": str(stand_ins)}) as process,
+        Forks(*COMPILER, env=server.env) as process,
     ):
         yield process
 
@@ -405,7 +380,6 @@ def test_a_spec_names_files_and_a_revision_of_the_hub(read, tmp_path):
         ("qa", "hub:our/gated", "our/gated' is a gated dataset"),
         ("qa", "hub:nobody/nothing", "'nobody/nothing' doesn't exist on the Hub"),
         ("qa", "hub:no such id!", "cannot be read from the hub"),
-        ("qa", "modelscope:nobody/nothing", "cannot be read from the hub (no network)"),
         ("rte", "hub:nyu-mll/glue:rte:text", "rte has no split 'text'"),
         ("mix-small", "hub:our/pairs", "name its part"),
     ],
@@ -420,12 +394,6 @@ def test_files_of_the_hub_are_read_as_any_other(read):
     error = read("check", "qa", "--source", "hub:our/own@v3", code=1).stderr
     printed_line(error, "mixed.jsonl:2", "E105", "question", "1")
     assert '"007"' in read("show", "qa", "--source", "hub:our/own@v5").stdout
-
-
-def test_modelscope_is_read_by_its_own_package(read, tmp_path):
-    read("compile", "qa", "--source", "modelscope:our/own@v7:zh", "--out", tmp_path / "o")
-    (record,) = read_records(tmp_path / "o" / "qa" / "qa.json")
-    assert record["instruction"] == "007"
 
 
 def test_offline_both_fixes_are_named(run, tmp_path):

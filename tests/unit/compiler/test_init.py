@@ -456,3 +456,11 @@ def test_a_parent_beside_a_question_and_its_answer_is_no_thread(bench):
     rows = [row | {"parent_id": n, "role": "x"} for n, row in enumerate(QA)]
     text, _ = propose(bench.rows("qa.jsonl", rows))
     assert "Questions and answers" in text
+
+
+def test_an_array_is_proposed_for_answers_that_are_dates(bench):
+    rows = [{"question": f"When was {n}?", "answer": f"2023-05-{n:02}"} for n in range(1, 29)]
+    text, _ = propose(bench.rows("dates.jsonl", rows))
+    assert "file: dates_{split}.json\n" in text.replace('"', "")
+    text, _ = propose(bench.rows("texts.jsonl", [row | {"answer": "soon"} for row in rows]))
+    assert "texts_{split}.jsonl" in text

@@ -173,7 +173,7 @@ def test_other_numbers_are_refused_without_that_hint(share: str) -> None:
 def test_after_setup_core_the_set_up_command_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """The core has no LLaMA-Factory, which the commands after a compile need."""
     monkeypatch.setattr(
-        "tuneyard.core.packages.find_spec", lambda name: None if name == "llamafactory" else name
+        "tuneyard.core.installation.packages.find_spec", lambda name: None if name == "llamafactory" else name
     )
     result = init(write(Path("rows.jsonl"), PAIRS), "--out", "mine.yaml")
     assert re.search(r"^then: .*make setup\)? && \S* ?recipe new ", result.stderr, re.M)

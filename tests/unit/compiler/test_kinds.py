@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -12,10 +11,8 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.messages import check_facts, raises
-from tuneyard.compiler import chunked_reading
 from tuneyard.compiler.init.propose import propose
-from tuneyard.compiler.kinds import KeptValues, RecordLayout, Values, check_kinds, kinds
-from tuneyard.compiler.read import jsons, stream
+from tuneyard.compiler.kinds import RecordLayout, check_kinds, kinds
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
 from tuneyard.compiler.verify.comparison import compare_rows
 from tuneyard.compiler.verify.expect import Expected
@@ -35,9 +32,8 @@ SHOUTED = Kind("shouted", {"type": "string", "description": "text"}, is_text=Tru
                options={"marks": {"type": "integer"}})
 """
 SOUNDS = """
-from tuneyard.compiler.init.proposal import Proposal, alpaca_output
-from tuneyard.compiler.kinds import ASKED, ColumnReader, Kind, Shape
-from tuneyard.core.calls import WrongValueError
+from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind
+from tuneyard.core.records.calls import WrongValueError
 
 class SoundsReader(ColumnReader):
     reads_each = True
@@ -49,19 +45,11 @@ class SoundsReader(ColumnReader):
         return paths
 
 class SoundsKind(Kind):
-    def shapes(self):
-        return (Shape(self.propose, 5),)
-
-    def propose(self, profile):
-        if "sounds" not in profile.filled_columns():
-            return None
-        columns = {"q": ["heard"], "s": {"names": ["sounds"], "is": self.name}, "a": ["words"]}
-        return Proposal("Sounds and their words", columns, alpaca_output("{q}", "{a}"))
-
     def loaded_pairs(self, example, loaded):
         return [(list(example.media["audios"]), loaded["_audios"])]
 
 SOUNDS = SoundsKind("sounds", {"type": "string", "description": "paths"}, part="audios", compared=ASKED,
+                    beside=Beside(("sounds",), questions=True),
                     entry_keys={"ranking": False}, loaded_columns=("_audios",), reader=SoundsReader)
 """
 SPEC = """
@@ -116,25 +104,25 @@ class LoadedRows(dict):
 
 
 HEARD = [
-    {"heard": "Who?", "sounds": "a.wav;b.wav", "words": "An owl."},
-    {"heard": "Who?", "sounds": "c.wav", "words": "A fox."},
+    {"question": "Who?", "sounds": "a.wav;b.wav", "answer": "An owl."},
+    {"question": "Who?", "sounds": "c.wav", "answer": "A fox."},
 ]
 
 
 def test_a_new_kind_is_recognised_compiled_registered_and_read_back(bench, with_sounds):
     """`init` proposes it; the record, the entry and the lint take what the kind declares."""
     text, _ = propose(bench.rows("rows.jsonl", HEARD))
-    assert yaml.safe_load(text)["columns"]["s"] == {"names": ["sounds"], "is": "sounds"}
+    assert yaml.safe_load(text)["columns"]["sounds"] == {"names": ["sounds"], "is": "sounds"}
     spec = bench.write("heard.yaml", text)
     assert bench.compile(spec).problems.counts == {}
-    assert [record["s"] for record in bench.records("rows.jsonl")] == [["a.wav", "b.wav"], ["c.wav"]]
+    assert [record["sounds"] for record in bench.records("rows.jsonl")] == [["a.wav", "b.wav"], ["c.wav"]]
     (entry,) = read_registry(bench.out).values()
-    assert (entry["columns"]["audios"], entry["ranking"]) == ("s", False)
+    assert (entry["columns"]["audios"], entry["ranking"]) == ("sounds", False)
     same = [row | {"sounds": "a.wav"} for row in HEARD]
     conflict = bench.compile(spec, bench.rows("same.jsonl", same)).problems.counts
     assert list(conflict) == ["W203"]
     (problem,) = bench.compile(spec, bench.rows("bad.jsonl", [HEARD[0] | {"sounds": ";"}])).problems.errors
-    assert (problem.code, problem.field) == ("E107", "sounds (s)")
+    assert (problem.code, problem.field) == ("E107", "sounds")
 
 
 @pytest.mark.parametrize(("second", "codes"), [(["c.wav"], []), (["d.wav"], ["E407"])])
@@ -142,8 +130,8 @@ def test_verify_compares_what_a_new_kind_expects(bench, with_sounds, second, cod
     bench.compile(bench.write("heard.yaml", propose(bench.rows("rows.jsonl", HEARD))[0]))
     ((name, entry),) = read_registry(bench.out).items()
     loaded = LoadedRows(
-        _prompt=[[{"role": "user", "content": row["heard"]}] for row in HEARD],
-        _response=[[{"role": "assistant", "content": row["words"]}] for row in HEARD],
+        _prompt=[[{"role": "user", "content": row["question"]}] for row in HEARD],
+        _response=[[{"role": "assistant", "content": row["answer"]}] for row in HEARD],
         _system=["", ""],
         _tools=["", ""],
         _audios=[["a.wav", "b.wav"], second],
@@ -214,46 +202,10 @@ def test_the_example_of_the_docs_is_a_kind(bench, keywords):
     assert (problem.code, problem.field) == ("E107", "k") and problem.place.endswith("bad.jsonl:1")
 
 
-def test_what_the_example_of_the_docs_counts_is_that_of_all_parts_of_a_file(bench, keywords, monkeypatch):
-    monkeypatch.setattr(chunked_reading, "CHUNK", 2000)
-    monkeypatch.setattr(stream, "BLOCK", 500)
-    monkeypatch.setattr(jsons, "LOOKED_AT", 1000)
+def test_what_the_example_of_the_docs_counts_is_noted(bench, keywords):
     spec = bench.write("metals.yaml", METALS)
-    source = bench.rows(
-        "rows.jsonl", [{"q": f"What of {n}?", "k": "tin" if n % 3 else f"tin,{n}"} for n in range(300)]
-    )
-    notes = {}
-    for workers in (1, 2):
-        report = bench.compile(spec, source, force=True, workers=workers)
-        notes[workers] = [note for note in report.problems.notes if "keyword" in note]
-    assert notes[1] == notes[2] and len(notes[1]) == 2
-    check_facts(" ".join(notes[1]), ("rows with one keyword: 200", "different lists of keywords: 101"))
-
-    class Forgetful(keywords.KeywordsReader):
-        """Counts beside its tally."""
-
-        rows = 0
-
-        def read(self, value: str) -> str:
-            self.rows += 1
-            return str(super().read(value))
-
-        def notes(self) -> list[str]:
-            return [f"rows: {self.rows}"]
-
-    forgetful = replace(keywords.KEYWORDS, reader=Forgetful)
-    monkeypatch.setattr("tuneyard.compiler.kinds.kinds", lambda: kinds() | {"keywords": forgetful})
-    assert bench.compile(spec, source, force=True, workers=1).kept == 300
-    with raises(ContentError, "column k", "is: keywords", "tally", "--workers 1"):
-        bench.compile(spec, source, force=True, workers=2)
-
-
-def test_values_that_are_followed_and_cannot_be_joined_are_no_class_to_use() -> None:
-    class Lonely(KeptValues):
-        """Has no `join`."""
-
-        def add(self, values: Values) -> None:
-            pass
-
-    with pytest.raises(TypeError, match="join"):
-        Lonely()
+    rows = [{"q": f"What of {n}?", "k": "tin" if n % 3 else f"tin,{n}"} for n in range(300)]
+    report = bench.compile(spec, bench.rows("rows.jsonl", rows))
+    notes = [note for note in report.problems.notes if "keyword" in note]
+    assert len(notes) == 2
+    check_facts(" ".join(notes), ("rows with one keyword: 200", "different lists of keywords: 101"))

@@ -35,10 +35,10 @@ EXTRA_SPECS = {
 }
 
 
-def test_a_weight_above_one_is_not_called_a_part(bench: Bench) -> None:
+def test_a_weight_above_one_is_refused(bench: Bench) -> None:
     row = {"messages": talk("openai", {"text": "One.", "weight": 2})}
     (problem,) = bench.compile("messages", bench.rows("t.jsonl", [row])).problems.errors
-    assert problem.code == "E113" and "more than once (weight: 2)" in problem.message
+    assert problem.code == "E113" and "marked with weight: 2" in problem.message
 
 
 def test_the_fix_names_the_spec_of_the_user(bench: Bench) -> None:
@@ -208,33 +208,13 @@ def test_the_last_answer_alone_counts_in_kto_and_none_before_a_pair(bench):
     ).failed
 
 
-@pytest.mark.parametrize(
-    ("answers", "fix"),
-    [
-        ("0", "leave the row out (`--on-error reject`)"),
-        ("01", "`mask_history: true` in the recipe learns the last answer alone"),
-        ("001", "`mask_history: true` in the recipe learns the last answer alone"),
-        ("10", "cut the row off after turn 2"),
-        ("110", "cut the row off after turn 4"),
-        ("011", "split the row at each learned answer (new rows end at turns 4, 6)"),
-        ("101", "split the row at each learned answer (new rows end at turns 2, 6)"),
-        ("010", "split the row at each learned answer (new rows end at turn 4)"),
-        ("5", "an answer is learned whole or not at all: write 1 or 0"),
-    ],
-)
-def test_the_fix_is_what_llamafactory_can_express(bench, answers, fix):
-    weights = [0.5 if sign == "5" else int(sign) for sign in answers]
-    turns = talk("sharegpt", *({"text": f"Answer {n}.", "weight": w} for n, w in enumerate(weights)))
-    (problem,) = compiled(bench, "messages", [{"messages": turns}]).problems.errors
+@pytest.mark.parametrize(("weights", "turns"), [((0, 1), "turn 2:"), ((1, 0, 0.5), "turns 4, 6:")])
+def test_the_turns_and_the_fix_are_named(bench, weights, turns):
+    answers = [{"text": f"Answer {number}.", "weight": weight} for number, weight in enumerate(weights)]
+    (problem,) = compiled(bench, "messages", [{"messages": talk("sharegpt", *answers)}]).problems.errors
     assert (problem.code, problem.place.rsplit("/", 1)[-1]) == ("E113", "train.jsonl:1")
-    assert problem.hint.startswith(fix)
-    printed(problem.hint, "`ignore: [weight]`", "`like: messages`")
-
-
-def test_pretraining_has_no_mask_history(bench):
-    turns = talk("sharegpt", {"text": "One.", "loss": False}, {"text": "Two."})
-    (problem,) = compiled(bench, "messages-text", [{"messages": turns}]).problems.errors
-    assert problem.code == "E113" and "mask_history" not in problem.hint
+    assert problem.message.startswith(turns)
+    printed(problem.hint, "--on-error reject", "`ignore: [weight]`", "`like: messages`")
 
 
 @pytest.mark.parametrize("ignored", ["weight", "messages.weight", "Weight"])
@@ -242,14 +222,14 @@ def test_a_spec_may_ignore_or_map_a_mark(bench, ignored):
     rows = [{"messages": talk("openai", {"text": "One.", "weight": 0})}]
     spec = bench.write("mine.yaml", f"about: a\nlike: messages\nignore: [{ignored}]\nwrite: [{{}}]\n")
     report = bench.compile(spec, bench.rows("train.jsonl", rows))
-    assert not report.failed and report.unused.counts() == {}
+    assert not report.failed and report.unused.rows == {}
     assert report.unused.lines(1) == ['ignored: "messages.weight" (1 of 1)']
     mapped = (
         "about: a\nlike: messages\ncolumns: {weight: {names: [messages.1.weight], is: any}}\n"
         "write: [{keep: [weight]}]\n"
     )
     report = bench.compile(bench.write("mine.yaml", mapped), bench.folder / "train.jsonl", force=True)
-    assert not report.failed and report.unused.counts() == {}
+    assert not report.failed and report.unused.rows == {}
     assert bench.records("messages.jsonl")[0]["weight"] == 0
 
 
@@ -274,11 +254,11 @@ def test_keys_inside_turns_are_counted_as_columns_are(bench):
     ]
     report = bench.compile("messages", bench.rows("t.jsonl", rows))
     counts = {"messages.name": 2, "messages.id": 1, "messages.weight": 1}
-    assert report.unused.counts() == counts
+    assert report.unused.rows == counts
     manifest = json.loads((bench.out / "messages" / "manifest.json").read_text())
     assert manifest["not_used"] == counts and report.as_json()["not_used"] == counts
     again = bench.compile("messages", bench.folder / "t.jsonl")
-    assert again.up_to_date and again.unused.counts() == counts
+    assert again.up_to_date and again.unused.rows == counts
 
 
 def test_keys_that_reading_takes_are_not_counted(bench):
@@ -290,7 +270,7 @@ def test_keys_that_reading_takes_are_not_counted(bench):
         {"role": "assistant", "content": "5."},
     ]
     report = bench.compile("messages", bench.rows("t.jsonl", [{"messages": turns}]))
-    assert not report.failed and report.unused.counts() == {}
+    assert not report.failed and report.unused.rows == {}
 
 
 def test_keys_of_the_answers_of_a_pair_are_counted(bench):
@@ -301,7 +281,7 @@ def test_keys_of_the_answers_of_a_pair_are_counted(bench):
         "rejected": chosen | {"content": "C."},
     }
     report = bench.compile("pairs-chat", bench.rows("t.jsonl", [row]))
-    assert report.unused.counts() == {"chosen.model": 1, "rejected.model": 1}
+    assert report.unused.rows == {"chosen.model": 1, "rejected.model": 1}
 
 
 def test_marks_in_parquet(bench):
@@ -311,7 +291,7 @@ def test_marks_in_parquet(bench):
     ]
     source = bench.write("t.parquet", as_parquet(rows))
     (problem,) = bench.compile("messages", source).problems.errors
-    assert problem.code == "E113" and problem.message.startswith("turn 4: marked as not to be learned")
+    assert problem.code == "E113" and problem.message.startswith("turn 4: marked with weight: 0.0")
 
 
 @pytest.mark.parametrize(("weight", "refused"), [(0, True), (1, False)])

@@ -1,37 +1,31 @@
 """Memory of a compile whose rows are split, sampled, mixed or dropped: a bounded number of bytes a row."""
 
-import contextlib
 import random
 import tracemalloc
+from array import array
 
 import pytest
 
-from tuneyard.compiler import chunks, pipeline
+from tuneyard.compiler import run
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.chunked_reading import Collectors
-from tuneyard.compiler.chunks import ChunkResult, CompileJob, folder_of_chunk
-from tuneyard.compiler.lint import matching, spool
+from tuneyard.compiler.compile_file import CompileJob, FileResult
+from tuneyard.compiler.lint import matching
 from tuneyard.compiler.lint.duplicates import warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import unit_key
-from tuneyard.compiler.pipeline import Context, write_splits
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.progress import Progress
 from tuneyard.compiler.read.inputs import find_inputs
-from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.compiler.write.record_file import RecordFile
+from tuneyard.compiler.two_passes import write_arranged
 from tuneyard.core.execution import InThisProcess
 
-MOST = 24  # bytes a row
+MOST = 64  # bytes a row
 FEW, MANY = 6_000, 21_000  # rows
 BATCH = 1000
 LIMITS = [  # of what is in memory at once: with these the smaller compile reaches them too
     (matching, "NUMPY_PAYS", 1000),
     (matching, "SHARE", 1 << 11),
-    (spool, "BLOCK", 1 << 10),
-    (spool, "IN_MEMORY", 1 << 12),
-    (pipeline, "ARRANGED", 1 << 10),
 ]
 COLUMNS = "columns: {question: [q], answer: {names: [a], is: answer}, kind: [kind], page: [page]}\n"
 FILES = """
@@ -59,41 +53,31 @@ SPECS = {
 
 
 class Rows:
-    """In place of the task of a chunk: distinct rows that no file is read for, some of them in each chunk."""
+    """In place of `compile_file`: distinct rows that no file is read for."""
 
     count = 0
 
-    def __init__(self, job, chunk, carry) -> None:
-        self.job, self.chunk = job, chunk
-        self.seen = Fingerprints()
-        self.result = ChunkResult(carry, Problems(), Unused(), self.seen, {}, None)
-
-    def run(self) -> ChunkResult:
-        draw = random.Random(self.chunk.number)
-        seen = self.seen
-        folder = folder_of_chunk(self.job, self.chunk)
-        folder.mkdir()
-        with contextlib.ExitStack() as stack:
-            outputs = enumerate(self.job.spec_of(self.chunk.part).outputs)
-            files = [stack.enter_context(RecordFile(folder / f"{number}.rows")) for number, _ in outputs]
-            self.add_rows(draw, seen, files)
-        self.result.files = [file.part() for file in files]
-        self.result.read = self.result.kept = self.count
-        return self.result
+    def __call__(self, _job, _item, _start, files, *_others) -> FileResult:
+        prints = Fingerprints()
+        self.add_rows(random.Random(1), prints, files)
+        return FileResult(Problems(), Unused(), prints, {}, read=self.count, kept=self.count)
 
     def add_rows(self, draw, seen, files) -> None:
         for start in range(0, self.count, BATCH):
             rows = range(start, start + BATCH)
             keys = [draw.getrandbits(63) for _ in rows]
-            seen.begin("file:", rows)
-            for column in (seen.prompts, seen.answers, seen.stable):
-                column.fromlist(keys)
-            seen.lengths.extend(key % 500 for key in keys)
-            seen.classes.note([f"kind {row % 5}" for row in rows])
-            seen.units.extend(unit_key(f"page {row // 2}") for row in rows)
+            columns = {
+                "prompts": keys,
+                "answers": [key % 2**32 for key in keys],
+                "stable": keys,
+                "lengths": [key % 500 for key in keys],
+                "units": [unit_key(f"page {row // 2}") for row in rows],
+            }
+            seen.add("file:", rows, columns)
+            seen.add_values("classes", [f"kind {row % 5}" for row in rows])
             for file in files:
                 lines = [b'{"instruction":"q%d","input":"","output":"a"}\n' % row for row in rows]
-                file.add(b"".join(lines), len(lines))
+                file.add(b"".join(lines), array("Q", rows))
 
 
 @pytest.mark.parametrize("setting", SPECS)
@@ -102,7 +86,7 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
 
     for module, limit, least in LIMITS:
         monkeypatch.setattr(module, limit, least)
-    monkeypatch.setattr(chunks, "_ChunkTask", Rows)
+    monkeypatch.setattr(run, "compile_file", Rows())
     part = bench.write("part.yaml", f"about: a part\n{WHOLE}")
     source = bench.rows("a.jsonl", [{}])
     peaks = {}
@@ -115,16 +99,16 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
         problems = Problems(None, None)
         staged = bench.folder / f"staged {rows}"
         staged.mkdir()
-        job = CompileJob(loaded, staged, kept_problems=None, reject=False, compares_rows=True)
-        collectors = Collectors(problems, Unused(), Progress([]))
-        context = Context(CompileRequest(sources=()), job, inputs, collectors, InThisProcess())
+        job = CompileJob(loaded, kept_problems=None, reject=False, compares_rows=True)
+        compile_run = Run(job, inputs, staged, 42, problems)
         tracemalloc.start()
         try:
-            counts, written = write_splits(context)
-            warn_of_duplicates(written.splits, None, problems)
+            write_arranged(compile_run, InThisProcess())
+            counts = compile_run.counts
+            warn_of_duplicates(compile_run.prints, None, problems)
             peaks[rows] = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
         assert counts.read == counts.kept + counts.not_sampled == rows
-        assert sum(seen.rows for seen in written.splits.values()) == counts.kept >= rows * 0.3
+        assert sum(seen.rows for seen in compile_run.prints.values()) == counts.kept >= rows * 0.3
     assert (peaks[MANY] - peaks[FEW]) / (MANY - FEW) <= MOST

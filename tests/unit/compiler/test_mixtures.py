@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests.messages import raises
 from tuneyard.compiler.check.cleaning import HTML, without_html
 from tuneyard.compiler.spec.model import load_spec
+from tuneyard.core.datasets.splits import apportioned
 from tuneyard.core.errors import ContentError
-from tuneyard.core.splits import apportioned
 
 AI = "{share: 0.6, as: qa, filter: {keywords: [neural network, LLM]}}"
 IC = "{share: 0.4, as: qa, filter: {keywords: [FPGA, CMOS]}}"

@@ -14,7 +14,7 @@ from tuneyard.compiler.verify.expect import entry_problems
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records import format_of_entry, read_example
-from tuneyard.core.training_stage import stage_of_rows
+from tuneyard.core.training.training_stage import stage_of_rows
 
 ASK = [{"role": "user", "content": "2+2?"}]
 
@@ -221,7 +221,8 @@ def test_of_stored_pairs_the_prompt_is_asked_and_the_chosen_text_is_answered(tmp
     file = next((tmp_path / "out").glob("*/pairs*.json"))
     for read in (name.replace("-", "_"), str(file)):
         (examples,) = stored_examples(read, tmp_path / "out")
-        assert (examples.prompts, examples.answers) == (["2+2?"], ["four"]) and '"5"' in examples.details[0]
+        assert (examples.prompts(), examples.answers()) == (["2+2?"], ["four"])
+        assert examples.examples[0].answers[1] == ("assistant", "5")
 
 
 def test_an_answer_that_the_file_lacks_is_its_default(tmp_path):

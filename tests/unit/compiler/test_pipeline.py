@@ -1,8 +1,6 @@
 """Splits, samples, filters: every row in one place, exact shares, the same draw for the same seed."""
 
 import json
-import random
-from array import array
 from collections import Counter
 from itertools import chain
 
@@ -14,7 +12,7 @@ from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.arrange import split_rows
 from tuneyard.compiler.check.filters import language_of
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.row_checks import _together, keys_of_ids, unit_key
+from tuneyard.compiler.lint.row_checks import keys_of_ids, unit_key
 from tuneyard.compiler.spec.model import Split
 
 SPEC = """
@@ -31,9 +29,9 @@ MANY = [
 
 def seen_of(classes, groups=None) -> Fingerprints:
     seen = Fingerprints()
-    seen.classes.note(classes)
-    seen.units.extend(map(unit_key, groups or range(len(classes))))
-    seen.prompts.extend(range(len(classes)))
+    units = map(unit_key, groups or range(len(classes)))
+    seen.add("file:", range(len(classes)), {"units": units})
+    seen.add_values("classes", classes)
     return seen
 
 
@@ -75,6 +73,12 @@ def test_the_key_of_an_id_does_not_depend_on_its_neighbours():
 def test_equal_numbers_are_one_group_and_a_number_as_text_is_another():
     assert unit_key(1) == unit_key(1.0) == unit_key(True) and unit_key(0.0) == unit_key(-0.0)
     assert len({unit_key(value) for value in (1, "1", 1.5, -1, -2, None, "None", float("inf"))}) == 8
+
+
+def test_the_same_texts_in_other_columns_are_another_row(bench):
+    rows = [{"q": "a", "a": "b c", "kind": "k"}, {"q": "a b", "a": "c", "kind": "k"}]
+    report = bench.compile(bench.write("t.yaml", ONE), bench.rows("t.jsonl", rows))
+    assert not report.problems.warnings
 
 
 def test_a_hash_split_does_not_move_rows_when_others_are_appended(bench):
@@ -284,21 +288,3 @@ def test_a_mixture_takes_shares_and_says_what_is_missing(bench):
         "response": "output",
         "history": "history",
     }
-
-
-@pytest.mark.parametrize("columns", [2, 3])
-def test_the_key_of_a_row_tells_its_columns_and_their_order(columns):
-    """By hand: the key so far is rotated by one bit within 64, then the next column's key is XORed."""
-    draw = random.Random(columns)
-    rows = [[draw.getrandbits(64) for _ in range(columns)] for _ in range(50)]
-    rows += [[0] * columns, [2**64 - 1] * columns, rows[0][::-1], rows[0]]
-    by_hand = []
-    for row in rows:
-        key = 0
-        for column in row:
-            key = ((key << 1 | key >> 63) % 2**64) ^ column
-        by_hand.append(key)
-    columns_of_keys = [array("q", array("Q", column).tobytes()) for column in zip(*rows, strict=True)]
-    together = _together(columns_of_keys, len(rows))
-    assert list(array("Q", together.tobytes())) == by_hand
-    assert together[0] == together[-1] != together[-2]

@@ -13,8 +13,7 @@ ROWS = 1000
 def prints_of(batches):
     prints = Fingerprints()
     for lines in batches:
-        prints.begin("a.json:", lines)
-        prints.prompts.fromlist([0] * len(lines))
+        prints.add("a.json:", lines, {})
     return prints
 
 

@@ -41,7 +41,7 @@ def plugin(tmp_path, run):
 
     def compile_it(source, code=0):
         command = ("compile", "rte", "--source", f"train={source}", "--out", tmp_path / "out")
-        return run("-m", "compiler", *command, code=code, env={"PYTHONPATH": str(tmp_path / "lib")})
+        return run("-m", "compiler", *command, code=code, env={"PYTHONPATH": f"{tmp_path / 'lib'}:{ROOT}"})
 
     install.compile = compile_it
     return install
@@ -66,7 +66,7 @@ def test_the_example_of_the_docs_is_a_reader(plugin, run, tmp_path):
     file = tmp_path / "talk.chatlog"
     file.write_text("How many? => Three.\nnothing\n")
     command = ("compile", "qa", "--source", file, "--out", tmp_path / "out")
-    env = {"PYTHONPATH": str(tmp_path / "lib")}
+    env = {"PYTHONPATH": f"{tmp_path / 'lib'}:{ROOT}"}
     bad = run("-m", "compiler", *command, code=1, env=env).stderr
     printed_line(bad, f"{file}:2", "E002", "=>")
     good = run("-m", "compiler", *command, "--on-error", "reject", env=env).stdout
@@ -101,13 +101,19 @@ def test_a_plugin_that_raises_is_named(plugin, pairs, broken, said):
     assert "Traceback" not in error
 
 
-def test_a_plugin_that_is_no_reader_or_takes_a_kind_that_is_taken(plugin, pairs):
-    plugin("csv", PLUGIN.replace(".pairs", ".csv"))
-    plugin("plain", PLUGIN.replace('@reader(".pairs")\n', ""))
-    error = plugin.compile(pairs, code=2).stderr
-    printed_line(error, ".csv", "plug_csv 1.2")
-    printed_line(error, "'plain'", "plug_plain 1.2", "tuneyard.readers", "@reader")
-    assert "unknown kind of file '.pairs'" in error
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("csv", PLUGIN.replace(".pairs", ".csv"), ".csv has a reader already"),
+        ("plain", PLUGIN.replace('@reader(".pairs")\n', ""), "@reader"),
+    ],
+    ids=["csv", "plain"],
+)
+def test_a_plugin_that_is_no_reader_or_takes_a_kind_that_is_taken(plugin, pairs, name, code, said):
+    plugin(name, code)
+    printed_line(
+        plugin.compile(pairs, code=1).stderr, f"'{name}'", f"plug_{name} 1.2", "tuneyard.readers", said
+    )
 
 
 def test_a_plugin_is_not_loaded_for_files_that_have_a_reader(plugin, bench):

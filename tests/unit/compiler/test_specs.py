@@ -41,3 +41,9 @@ def test_example_compiles_to_the_golden_bytes(name, tmp_path, request):
             for line in made.get(output.file.format(split=split), b"").decode().splitlines():
                 if line not in ("[", "]"):
                     valid(json.loads(line.rstrip(",")))
+
+
+@pytest.mark.parametrize("name", ["qa", "io", "alpaca", "pr", "reports"])
+def test_bundled_specs_of_any_text_write_arrays(name):
+    """In lines, answers that are all dates would be times to LLaMA-Factory's loader."""
+    assert [output.file for output in load_spec(name).outputs] == [f"{name}.json"]

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tuneyard.compiler.kinds.turn_forms import ROLES, common_turns
-from tuneyard.core.checkout import ROOT
+from tuneyard.core.installation.checkout import ROOT
 
 ASK, ANSWER = {"role": "user", "content": "Name a river."}, {"role": "assistant", "content": "The Rhine."}
 IMAGE = ROOT / "tests" / "examples" / "good" / "media"
@@ -62,7 +62,7 @@ def test_unused_keys_of_parts_are_counted(bench):
     report = bench.compile(
         "messages", bench.rows("a.jsonl", [{"messages": [ASK, ANSWER | {"content": parts}]}])
     )
-    assert report.unused.counts() == {"messages.cache_control": 1}
+    assert report.unused.rows == {"messages.cache_control": 1}
 
 
 def test_images_in_the_turns_go_to_the_column_of_images(bench, tmp_path):

@@ -31,8 +31,9 @@ def test_columns_that_nothing_uses_are_counted_in_every_layout(bench, name):
     more = [{"url": "a", "empty": "", "one": ""}, {"url": "b", "empty": "", "one": "x"}, {"url": "c"}]
     rows = [row | {"empty": "", "one": ""} | other for row, other in zip(ROWS, more, strict=True)]
     report = bench.compile("rte", f"train={bench.write(name, layouts(rows)[name])}")
-    assert report.unused.counts() == {"url": 3, "one": 1}
-    assert report.unused.lines(report.read) == ["not used: one (1 of 3), url (3 of 3)"]
+    assert report.unused.rows == {"url": 3, "one": 1}
+    (line,) = report.unused.lines(report.read)
+    assert sorted(line.removeprefix("not used: ").split(", ")) == ["one (1 of 3)", "url (3 of 3)"]
     assert json.loads((bench.out / "rte" / "manifest.json").read_text())["not_used"] == {"url": 3, "one": 1}
     again = bench.compile("rte", f"train={bench.folder / name}")
     assert again.up_to_date and again.as_json()["not_used"] == {"url": 3, "one": 1}
@@ -61,17 +62,17 @@ def test_parquet_columns_hold_something_where_their_values_do(bench):
     pyarrow.parquet.write_table(pa.table(columns), bench.folder / "t.parquet")
     report = bench.compile("qa", bench.folder / "t.parquet")
     expected = {"texts": 1, "large": 2, "pairs": 1, "object": 2, "number": 2, "bytes": 2}
-    assert report.unused.counts() == {name: expected[name] for name in columns if name in expected}
+    assert report.unused.rows == {name: expected[name] for name in columns if name in expected}
 
 
 @pytest.mark.parametrize(
     ("spec", "row", "says"),
     [
         ("messages", {"messages": TALK, "label": False}, "KTO marks a rejected one so"),
-        ("messages", {"messages": TALK, "kto_tag": True}, "feedback"),
-        ("messages", {"messages": TALK, "images": ["a.jpg"]}, "images in 1 of 2 rows"),
-        ("messages", {"messages": TALK, "Videos": ["a.mp4"]}, "videos in"),
-        ("messages", {"messages": TALK, "audio": {"path": "a.wav"}}, "audios in"),
+        ("messages", {"messages": TALK, "kto_tag": False}, "feedback"),
+        ("messages", {"messages": TALK, "images": ["a.jpg"]}, "1 of 2 rows have images"),
+        ("messages", {"messages": TALK, "Videos": ["a.mp4"]}, "have videos"),
+        ("messages", {"messages": TALK, "audio": {"path": "a.wav"}}, "have audios"),
         ("messages", {"messages": TALK, "functions": [{"name": "f"}]}, "tools or calls"),
         ("messages", {"messages": TALK, "rejected": TALK[1]}, "preference data"),
         ("messages-text", {"messages": TALK, "system": "Be brief."}, "a system text"),
@@ -81,24 +82,24 @@ def test_parquet_columns_hold_something_where_their_values_do(bench):
         ("io", IO | {"tool_calls": [{"function": {"name": "f"}}]}, "tools or calls"),
         ("io", IO | {"function_call": {"name": "f"}}, "tools or calls"),
         ("io", IO | {"think": "Because."}, "reasoning before the answer"),
-        ("qa", QA | {"is_correct": False}, "answers marked as incorrect in 1 of 2 rows"),
-        ("qa", QA | {"isCorrect": "false"}, "answers marked as incorrect"),
-        ("messages", {"messages": TALK, "is_correct": 0}, "answers marked as incorrect"),
-        ("qa", QA | {"is_correct": "否"}, "answers marked as incorrect"),
-        ("qa", QA | {"is_correct": "F"}, "answers marked as incorrect"),
-        ("qa", QA | {"correct": False}, "answers marked as incorrect in 1 of 2 rows"),
-        ("qa", QA | {"Correct": 0}, "answers marked as incorrect"),
-        ("qa", QA | {"is_wrong": True}, "answers marked as incorrect"),
-        ("qa", QA | {"incorrect": True}, "answers marked as incorrect"),
-        ("messages", {"messages": TALK, "correct": 0.0}, "answers marked as incorrect"),
-        ("text", {"text": "A text.", "correct": False}, "answers marked as incorrect"),
-        ("qa", QA | {"weight": 0}, "a weight of 0"),
-        ("qa", QA | {"weight": "0.0"}, "a weight of 0"),
-        ("messages", {"messages": TALK, "loss_weight": False}, "a weight of 0"),
-        ("text", {"text": "A text.", "weight": 0}, "a weight of 0"),
+        ("qa", QA | {"is_correct": False}, "1 of 2 rows have a mark such as false (an answer is incorrect"),
+        ("qa", QA | {"isCorrect": "false"}, "an answer is incorrect"),
+        ("messages", {"messages": TALK, "is_correct": 0}, "an answer is incorrect"),
+        ("qa", QA | {"is_correct": "否"}, "an answer is incorrect"),
+        ("qa", QA | {"is_correct": "F"}, "an answer is incorrect"),
+        ("qa", QA | {"correct": False}, "1 of 2 rows have a mark such as false (an answer is incorrect"),
+        ("qa", QA | {"Correct": 0}, "an answer is incorrect"),
+        ("qa", QA | {"is_wrong": True}, "an answer is incorrect"),
+        ("qa", QA | {"incorrect": True}, "an answer is incorrect"),
+        ("messages", {"messages": TALK, "correct": 0.0}, "an answer is incorrect"),
+        ("text", {"text": "A text.", "correct": False}, "an answer is incorrect"),
+        ("qa", QA | {"weight": 0}, "a mark such as"),
+        ("qa", QA | {"weight": "0.0"}, "a mark such as"),
+        ("messages", {"messages": TALK, "loss_weight": False}, "a mark such as"),
+        ("text", {"text": "A text.", "weight": 0}, "a mark such as"),
         ("qa", QA | {"response_bad": "c"}, "preference data"),
         ("qa", QA | {"is_preferred": False}, "feedback"),
-        ("pr", {"prompt": "a", "completion": "b", "label": True}, "a label beside the answer"),
+        ("pr", {"prompt": "a", "completion": "b", "label": False}, "a label beside the answer"),
         ("pr", {"prompt": "a", "response": "b", "chosen": "c"}, "preference data"),
         ("qa", QA | {"choices": ["a", "b"]}, "choices of a question"),
         ("qa", QA | {"A": "a", "B": "b"}, "choices of a question"),
@@ -135,74 +136,94 @@ def test_what_is_empty_mapped_ignored_or_beside_no_answer_is_no_error(bench, spe
 
 
 @pytest.mark.parametrize(
-    ("weights", "says"),
+    ("weights", "rows"),
     [
-        ([1, 1.0, "1", True], ""),
-        ([0.5, 0.5], ""),
-        ([3, 4.5, 2], ""),
-        ([1, 2], ""),
-        (["70 kg", "0"], ""),
-        ([None, 1, ""], ""),
-        ([float(10**300), 2], ""),
-        ([0.5, 1], "weights that differ, from 0.5 to 1, in 2 of 2 rows"),
-        (["0.2", "0.9", "0.2"], "weights that differ, from 0.2 to 0.9, in 3 of 3 rows"),
-        ([1, 1, 0], "a weight of 0 (the row is not to be learned) in 1 of 3 rows"),
-        ([5, 0, 0], "a weight of 0 (the row is not to be learned) in 2 of 3 rows"),
+        ([1, 1.0, "1", True], 0),
+        ([3, 4.5, 2], 0),
+        ([70, "70 kg"], 0),
+        ([None, 1, ""], 0),
+        ([float(10**300), 2], 0),
+        ([0.5, 1], 1),
+        (["0.2", "0.9", "1"], 2),
+        ([1, 1, 0], 1),
+        ([5, 0, False, "0.0"], 3),
     ],
 )
-def test_weights_of_rows_are_an_error_where_they_say_less_than_all(bench, weights, says):
-    """Decided over all rows, of several files: 0 anywhere, or values from 0 to 1 that differ."""
-    expected = {"weight": f"{says}, and the spec uses no such column"} if says else {}
-    assert refused(bench, "qa", [QA | {"weight": weight} for weight in weights]) == expected
+def test_a_weight_below_one_is_an_error_in_its_row(bench, weights, rows):
+    message = f"{rows} of {len(weights)} rows have a mark such as "
+    messages = refused(bench, "qa", [QA | {"weight": weight} for weight in weights])
+    assert list(messages) == ["weight"] * bool(rows)
+    assert all(text.startswith(message) for text in messages.values())
     files = [bench.rows(f"{n}.jsonl", [QA | {"weight": weight}]) for n, weight in enumerate(weights)]
     report = bench.compile("qa", *files, force=True)
-    assert {p.field: p.message for p in report.problems.errors} == expected
+    assert {p.field: p.message for p in report.problems.errors} == messages
 
 
 def test_the_place_of_a_weight_is_that_of_the_first_row_that_matters(bench):
-    rows = [QA | {"weight": weight} for weight in (1, 1, 0.5, 0)]
+    rows = [QA | {"weight": weight} for weight in (1, 1, 0, 0)]
     (problem,) = bench.compile("qa", bench.rows("t.jsonl", rows)).problems.errors
-    assert problem.place.endswith("t.jsonl:4") and problem.hint.startswith("LLaMA-Factory learns every row")
+    assert problem.place.endswith("t.jsonl:3") and problem.hint.startswith("LLaMA-Factory learns every row")
     rows = [QA | {"is_correct": truth} for truth in (True, False, True, False)]
     (problem,) = bench.compile("qa", bench.rows("t.jsonl", rows)).problems.errors
-    assert problem.place.endswith("t.jsonl:2") and "in 2 of 4 rows" in problem.message
+    assert problem.place.endswith("t.jsonl:2") and problem.message.startswith("2 of 4 rows")
 
 
 @pytest.mark.parametrize(
-    "values",
-    [
-        ["no", "yes"],  # the correct answer
-        ["False", "True"],
-        [0, 3, 1],  # how many are correct, or the number of a choice
-        [False, "partly"],
-        [True, True, 1],
-        [None, "", True],
-    ],
+    "values", [["Paris", "A"], [3, 1], ["partly", True], [True, True, 1], [None, "", True], [2.5]]
 )
 def test_correct_with_other_contents_is_counted(bench, values):
     rows = [QA | {"correct": value} for value in values]
     report = bench.compile("qa", bench.rows("t.jsonl", rows))
     assert not report.failed
-    assert report.unused.counts() == {"correct": sum(value not in (None, "") for value in values)}
+    assert report.unused.rows == {"correct": sum(value not in (None, "") for value in values)}
 
 
-@pytest.mark.parametrize("value", [False, "Paris", 7])
+@pytest.mark.parametrize("value", [False, 0, "Paris", 7])
 def test_wrong_with_other_contents_is_counted(bench, value):
     report = bench.compile("qa", bench.rows("t.jsonl", [QA | {"wrong": value}]))
-    assert not report.failed and report.unused.counts() == {"wrong": 1}
+    assert not report.failed and report.unused.rows == {"wrong": 1}
 
 
-def test_correct_without_answers_is_no_mark_if_it_is_a_number(bench):
-    report = bench.compile("text", bench.rows("t.jsonl", [{"text": "A text.", "correct": 0}]))
-    assert not report.failed and report.unused.counts() == {"correct": 1}
-
-
-def test_correct_in_a_table_is_a_mark_if_every_cell_is_one(bench):
-    bench.write("t.csv", "question,answer,correct\na?,b,TRUE\nc?,d,False\ne?,f,0\n")
+def test_marks_in_a_table_are_text(bench):
+    bench.write("t.csv", "question,answer,correct,weight\na?,b,TRUE,1\nc?,d,False,1.0\ne?,f,0,\n")
     (problem,) = bench.compile("qa", bench.folder / "t.csv").problems.errors
-    assert problem.code == "E108" and "answers marked as incorrect in 2 of 3" in problem.message
-    bench.write("t.csv", "question,answer,correct\na?,b,no\nc?,d,False\n")
-    assert not bench.compile("qa", bench.folder / "t.csv").failed
+    assert problem.code == "E108" and problem.message.startswith("2 of 3 rows") and problem.field == "correct"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tools", True),
+        ("tools", 0),
+        ("kto_tag", True),
+        ("kto_tag", "good"),
+        ("label", 1),
+        ("label", "sports"),
+        ("is_rejected", False),
+        ("loss", 0.342),
+    ],
+)
+def test_a_value_that_changes_no_answer_is_only_counted(bench, name, value):
+    report = bench.compile("qa", bench.rows("t.jsonl", [QA | {name: value}]))
+    assert not report.failed and report.unused.rows == {name: 1}
+
+
+@pytest.mark.parametrize("mixture", ["mix-small", "mix-large"])
+def test_the_real_shape_of_slimorca_is_read_by_the_mixtures_that_stream_it(bench, mixture):
+    """Its turns have `weight` null (system), 0 (human) and 1 (gpt)."""
+    orca = []
+    for number in range(40):
+        system = {"from": "system", "value": "You are an AI assistant.", "weight": None}
+        human = {"from": "human", "value": f"What is {number} + 1?", "weight": 0.0}
+        orca.append(
+            {"conversations": [system, human, {"from": "gpt", "value": "It is {number}.", "weight": 1.0}]}
+        )
+    rows = {"orca": orca}
+    parts = load_spec(mixture).mix.parts
+    sources = [f"{part}={bench.rows(f'{part}.jsonl', rows.get(part, []))}" for part in parts]
+    report = bench.compile(mixture, *sources)
+    assert "E108" not in report.problems.counts and "E113" not in report.problems.counts
+    assert report.unused.rows == {"conversations.weight": 40}
 
 
 def test_correct_that_a_spec_maps_or_ignores_passes(bench):
@@ -217,7 +238,7 @@ def test_correct_that_a_spec_maps_or_ignores_passes(bench):
 def test_what_says_how_an_answer_came_about_is_counted(bench):
     more = {"rationale": "r", "solution": "s", "score": 0, "is_correct": True, "weight": 1}
     report = bench.compile("qa", bench.rows("t.jsonl", [QA | more, QA | {"rationale": "r"}, QA | more]))
-    assert report.unused.counts() == dict.fromkeys(more, 2) | {"rationale": 3}
+    assert report.unused.rows == dict.fromkeys(more, 2) | {"rationale": 3}
     assert "rationale (3 of 3)" in report.unused.lines(3)[0] and not report.failed
 
 
@@ -255,7 +276,7 @@ def test_a_mixture_ignores_for_its_parts(bench):
         "write: [{dataset: m, file: m.jsonl, format: alpaca}]\n"
     )
     rows = [{"messages": TALK, "tools": '[{"name": "f"}]', "system": "Be brief."}]
-    assert list(refused(bench, bench.write("m.yaml", mix), rows)) == ["tools", "system"]
+    assert list(refused(bench, bench.write("m.yaml", mix), rows)) == ["system", "tools"]
     assert refused(bench, bench.write("m.yaml", mix + "ignore: [tools, system]\n"), rows) == {}
 
 
@@ -302,7 +323,7 @@ def test_twenty_columns_are_named_in_the_line(bench):
 def test_columns_without_end_are_counted_in_bounded_memory(bench):
     rows = [QA | {f"key{number}_{key}": 1 for key in range(50)} for number in range(100)]
     report = bench.compile("qa", bench.rows("t.jsonl", [*rows, QA | {"images": ["a"]}]))
-    assert len(report.unused.rows) == 200 and report.unused.counts()["images"] == 1
+    assert len(report.unused.rows) == 200 and report.unused.rows["images"] == 1
     assert report.unused.lines(101)[0].count(" of 101)") == 20
 
 
@@ -328,7 +349,7 @@ def test_what_stands_beside_a_path_is_named_and_refused_where_it_has_a_meaning(b
     rows = [{"conv": {"messages": TALK, "images": ["x.png"], "id": 7, "empty": []}}]
     messages = refused(bench, bench.write("s.yaml", f"about: a\n{text}"), rows)
     assert list(messages) == ['"conv.images"']
-    printed(messages['"conv.images"'], "images", "1 of 1")
+    printed(messages['"conv.images"'], "1 of 1 rows", "images")
     for ignored in ("conv.images", "conv"):
         spec = bench.write("s.yaml", f"about: a\nignore: [{ignored}]\n{text}")
         assert refused(bench, spec, rows) == {}
@@ -337,7 +358,7 @@ def test_what_stands_beside_a_path_is_named_and_refused_where_it_has_a_meaning(b
 def test_items_of_a_list_beside_the_one_that_is_used_are_named(bench):
     items = [{"input": "", "output": "So."}, {"input": "", "output": "Thus."}]
     source = bench.rows("t.jsonl", [{"instruction": "Why?", "instances": items}])
-    assert bench.compile("io", source).unused.counts() == {"instances.1": 1}
+    assert bench.compile("io", source).unused.rows == {"instances.1": 1}
 
 
 def test_all_unused_keys_of_an_object_are_named_and_only_the_first_unused_item_of_a_list(bench):
@@ -346,7 +367,7 @@ def test_all_unused_keys_of_an_object_are_named_and_only_the_first_unused_item_o
     spec = bench.write("s.yaml", f"about: a\ncolumns: {columns}\nwrite: [{output}]\n")
     faq = {"id": 7, "question": "Why?", "answers": ["So.", "Thus.", "Hence."], "page": "p. 3"}
     report = bench.compile(spec, bench.rows("t.jsonl", [{"faq": faq}]))
-    assert report.unused.counts() == {"faq.id": 1, "faq.answers.1": 1, "faq.page": 1}
+    assert report.unused.rows == {"faq.id": 1, "faq.answers.1": 1, "faq.page": 1}
 
 
 def test_a_column_by_which_the_rows_are_split_is_used(bench):
@@ -356,19 +377,15 @@ def test_a_column_by_which_the_rows_are_split_is_used(bench):
     text = f"about: a\ncolumns: {columns}\nsplit: {split}\nwrite: [{output}]\n"
     rows = [QA | {"question": f"Why {n}?", "page": f"{n % 3}", "url": "u"} for n in range(12)]
     report = bench.compile(bench.write("s.yaml", text), bench.rows("t.jsonl", rows))
-    assert report.unused.counts() == {"url": 12}
+    assert report.unused.rows == {"url": 12}
 
 
-@pytest.mark.parametrize(
-    "name", ["KTO-Tag", "kto tag", "isPreferred", "imagePath", "systemPrompt", "Images "]
-)
+@pytest.mark.parametrize("name", ["imagePath", "systemPrompt", "Images ", "Chosen-Response"])
 def test_a_column_means_the_same_however_its_name_is_written(bench, name):
     assert len(refused(bench, "qa", [QA | {name: "x"}])) == 1
 
 
-def test_another_name_of_a_column_that_is_empty_is_not_left_out(bench):
-    rows = [IO | {"input": ""}, {"instruction": "a", "output": "b", "context": "c"}]
-    says = "another name of input, where input is empty here; filled in 1 of 2 rows"
-    assert refused(bench, "io", rows) == {"context": f"{says}, and the spec uses no such column"}
-    assert refused(bench, "io", [IO | {"input": "x", "context": "c"}]) == {}
-    assert list(refused(bench, "qa", [QA | {"answer": "", "response": "b"}])) == ["response"]
+@pytest.mark.parametrize("name", ["KTO-Tag", "kto tag", "isPreferred", "Sample-Weight"])
+def test_a_mark_means_the_same_however_its_name_is_written(bench, name):
+    assert len(refused(bench, "qa", [QA | {name: False}])) == 1
+    assert refused(bench, "qa", [QA | {name: True}]) == {}

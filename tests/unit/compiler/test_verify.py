@@ -1,7 +1,6 @@
 """What verify knows without LLaMA-Factory: entries, the records of a file as turns, the places of traps."""
 
 import json
-import os
 from collections import Counter
 
 import pytest
@@ -11,7 +10,7 @@ from tests.messages import raises
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.verify.audit import Audit
-from tuneyard.compiler.verify.dataset import NodeSource, audit_on_node, datasets_of, read_settings
+from tuneyard.compiler.verify.dataset import datasets_of, read_settings
 from tuneyard.compiler.verify.expect import Expected, column_problems, entry_problems
 from tuneyard.compiler.verify.report import as_json, histogram, lines
 from tuneyard.compiler.verify.selection import Selection, selection_problems, split_rows
@@ -19,7 +18,7 @@ from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
 from tuneyard.core.records import Example, format_of_entry
-from tuneyard.core.training_stage import stage_fits
+from tuneyard.core.training.training_stage import stage_fits
 
 ALPACA = {"file_name": "x", "columns": {"prompt": "instruction", "query": "input", "response": "output"}}
 TAGS = {
@@ -179,7 +178,7 @@ def test_lengths_by_hand():
 
 def test_the_report(capsys):
     example = [("ask ", False), ("yes", True)]
-    audit = Audit(Counter({10: 1}), rows=1, seen=10, learned=2, sampled=1, example=example)
+    audit = Audit(Counter({10: 1}), rows=1, seen=10, learned=2, example=example)
     verdict = Verdict("set", records=2, loaded=1, same=1, audit=audit, cutoff=16)
     verdict.add(Problem("E406", "f:2", "gone"))
     text = "\n".join(lines(verdict, every=False))
@@ -317,18 +316,3 @@ def test_a_selection_of_several_parts_is_walked_in_the_order_of_the_file():
 )
 def test_stages_that_fit_a_dataset(stage, entry, fits):
     assert stage_fits(stage, entry) == fits
-
-
-def test_a_node_that_lists_the_shards_in_another_order_is_refused(tmp_path, monkeypatch):
-    """LLaMA-Factory loads a folder in the order of os.listdir: the node's rows 0 to 99 would be others."""
-    (tmp_path / "rows").mkdir()
-    source = NodeSource(
-        Dataset("mine", tmp_path / "rows", {"file_name": "rows"}),
-        tmp_path,
-        {"stage": "sft"},
-        None,
-        ["0.jsonl", "1.jsonl"],
-    )
-    monkeypatch.setattr(os, "listdir", lambda _: ["1.jsonl", "0.jsonl"])
-    with raises(RequestError, "rows", "1.jsonl", "0.jsonl", "without --ray"):
-        audit_on_node(source, 0, 100)

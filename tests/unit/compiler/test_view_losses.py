@@ -12,7 +12,7 @@ from tests.messages import raises
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.view.losses import LossRequest, scored_losses, scoring_words
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.token_losses import TokenLossFile
+from tuneyard.core.prompt.token_losses import TokenLossFile
 
 
 def test_an_adapter_in_saves_is_found_by_its_name_and_places_are_absolute(tmp_path, monkeypatch) -> None:

@@ -8,21 +8,25 @@ from types import SimpleNamespace
 import pytest
 
 from tests.messages import raises
+from tuneyard.compiler.commands.stats import stats
+from tuneyard.compiler.verify.dataset import LoadedRows
+from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view import command
-from tuneyard.compiler.view.build import KeptRows, mixture, thinned
-from tuneyard.compiler.view.command import check_replaceable, find_losses, write_within_limit
+from tuneyard.compiler.view.build import KeptRows, mixture
+from tuneyard.compiler.view.command import check_replaceable, find_losses
 from tuneyard.compiler.view.encoding import EncodedMessage, Encoding, RowEncoder
-from tuneyard.compiler.view.page_rows import DROPPED, RowView, add_loaded, raw_text, rows_for_page
-from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, PageSide, PageTurn, ViewPayload
-from tuneyard.compiler.view.scan import Scan, scan
+from tuneyard.compiler.view.page_rows import DROPPED, PageRows, raw_text
+from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, PageSide, PageTurn, json_of
+from tuneyard.compiler.view.scan import Scan
 from tuneyard.compiler.view.terminal import BRACKETS, COLOURS, marked
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.token_text import TokenTexts
 from tuneyard.core.datasets import Dataset
+from tuneyard.core.datasets.manifest import read_manifests
 from tuneyard.core.errors import RequestError
-from tuneyard.core.manifest import read_manifests
-from tuneyard.core.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
+from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
+from tuneyard.core.records import format_of_entry
 
 
 class Bytes:
@@ -74,6 +78,28 @@ def row(question: object, answer: object, **others: object) -> dict[str, object]
     return {"instruction": question, "input": "", "output": answer, **others}
 
 
+def scanned(dataset: Dataset, splits: dict[str, Dataset]) -> Scan:
+    scan = Scan()
+    scan.read(dataset)
+    scan.compare(splits)
+    return scan
+
+
+class Loaded(list):
+    """Rows as the loader has them."""
+
+    def select(self, rows):
+        values = [self[row] for row in rows]
+        return Columns({name: [row[name] for row in values] for name in values[0]})
+
+
+class Columns(dict):
+    """Columns of rows."""
+
+    def __getitem__(self, key):
+        return self if isinstance(key, slice) else super().__getitem__(key)
+
+
 def test_counts_over_a_file(tmp_path):
     dataset = registered(
         tmp_path,
@@ -85,8 +111,8 @@ def test_counts_over_a_file(tmp_path):
         row("lost", None, source="b"),
     )
     other = registered(tmp_path, row("Tidy", "no"), name="eval")
-    counts = scan(dataset, None, {f"{dataset.path}:3"}, {"eval": other})
-    assert counts.rows == 6 and counts.row_of_place == {f"{dataset.path}:3": 2}
+    counts = scanned(dataset, {"eval": other})
+    assert counts.rows == 6
     assert dict(counts.counts) == {"W202": 1, "W203": 1, "W205": 1, "W206": 1, "W208": 1, "W214": 1}
     assert counts.first_rows == {"W202": [1], "W203": [2], "W205": [3], "W206": [3], "W208": [4], "W214": [4]}
     assert counts.duplicates == {1} and counts.leaked == {"eval": {4}}
@@ -94,55 +120,55 @@ def test_counts_over_a_file(tmp_path):
     assert not counts.labels  # the lost row has none
 
 
+def test_duplicates_are_those_of_stats(tmp_path):
+    rows = [row("Is it?", "yes"), row("is IT ?", "Yes"), row("Is it?", "no"), row("Tidy", "no")]
+    dataset = registered(tmp_path, *rows)
+    counts = scanned(dataset, {})
+    of_stats = stats(str(dataset.path), tmp_path, None)
+    assert (
+        (len(counts.duplicates), len(counts.conflicts)) == (of_stats.duplicates, of_stats.conflicts) == (1, 1)
+    )
+
+
 def test_only_the_selected_records_count(tmp_path):
     dataset = registered(tmp_path, *(row(f"q {number // 2}", "a") for number in range(6)))
-    counts = scan(dataset, frozenset([1, 4, 5]), frozenset(), {})
-    assert (counts.rows, counts.duplicates, dict(counts.labels)) == (3, {5}, {"a": 3})
+    counts = Scan()
+    expected = Expected(dataset.path, format_of_entry(dataset.entry))
+    counts.count_rest(counts.counted(expected.numbered({1, 4, 5})))
+    counts.compare({})
+    assert (counts.rows, counts.duplicates, dict(counts.labels)) == (3, {2}, {"a": 3})
+    assert counts.numbers[2] == 5
 
 
 def test_at_most_fifty_rows_of_a_code_are_kept(tmp_path):
     dataset = registered(tmp_path, *(row("same", "a") for _ in range(80)))
-    counts = scan(dataset, None, frozenset(), {})
+    counts = scanned(dataset, {})
     assert counts.counts["W202"] == 79 and counts.first_rows["W202"] == list(range(1, 51))
 
 
-def test_rows_are_thinned_evenly():
-    rows = [PageRow(number, "{}") for number in range(1, 11)]
-    assert [each.row for each in thinned(rows, 5)] == [1, 3, 5, 7, 9]
-    assert thinned(rows, 10) == rows and thinned(rows, 0) == []
-
-
-def test_large_rows_wait_in_bounded_memory_and_stay_evenly_spread():
-    rows = KeptRows(most_characters=1000)
+def test_large_rows_stay_within_the_limit_evenly_spread():
+    rows = KeptRows(largest=5000)
     for number in range(1, 101):
         text = "x" * 50
         rows.add(PageRow(row=number, raw=text, sides=[PageSide("", "", [PageTurn("user", "text", text)])]))
-        assert sum(len(row.raw) + len(row.sides[0].turns[0].text) for row in rows.kept) <= 1000
+        assert len(json_of(rows.kept)) <= 5000 + len(rows.kept)
     numbers = [row.row for row in rows.kept]
-    assert rows.added == 100 and 5 <= len(numbers) <= 10
-    assert {after - before for before, after in itertools.pairwise(numbers)} == {16}
-    alone = KeptRows(most_characters=10)
+    assert rows.added == 100 and 5 <= len(numbers) <= 16
+    assert len({after - before for before, after in itertools.pairwise(numbers)}) == 1
+    alone = KeptRows(largest=10)
     alone.add(PageRow(row=1, raw="x" * 99))
     assert [row.row for row in alone.kept] == [1]
 
 
-def test_a_record_that_the_loader_left_out_is_on_the_page_as_dropped():
-    views = [RowView(7, {}, "lost", PageRow(row=8, raw="{}"))]
-    add_loaded(views, SimpleNamespace(numbers=None, rows=range(7)), Verdict("mine"), None)
-    assert views[0].page_row.problems == [DROPPED]
-    assert views[0].page_row.dropped == "the loader leaves this record out"
-
-
-def test_a_page_is_kept_within_its_limit(tmp_path, monkeypatch):
-    payload = ViewPayload("mine", "mine.jsonl", rows=[PageRow(n, "x" * 1000) for n in range(1, 101)])
-    monkeypatch.setattr(command, "render_page", lambda payload: payload.to_json())
-    monkeypatch.setattr(command, "LARGEST", 20_000)
-    page = tmp_path / "page.html"
-    write_within_limit(payload, page)
-    written = json.loads(page.read_text())
-    totals = written["totals"]
-    assert 12 < totals["rows_on_page"] == len(written["rows"]) < 20
-    assert totals["left_off_page"] == 100 - totals["rows_on_page"] and page.stat().st_size <= 20_000
+def test_a_record_that_the_loader_left_out_is_on_the_page_as_dropped(tmp_path):
+    dataset = registered(tmp_path, row("q", "a"), row("r", "b"))
+    loaded = LoadedRows(None, Loaded([{"_prompt": [], "_response": [], "_images": None}]), None)
+    page_rows = PageRows(scanned(dataset, {}), Verdict("mine"), loaded, None)
+    page_rows.choose(5, 42)
+    rows = list(page_rows.read(dataset))
+    assert [each.row for each in rows] == [1, 2]
+    assert rows[1].problems == [DROPPED]
+    assert rows[1].dropped == "the loader leaves this record out"
 
 
 def test_only_a_page_of_the_command_is_replaced(tmp_path):
@@ -185,13 +211,21 @@ def test_a_page_with_losses_samples_scored_rows_and_has_those_of_the_highest_los
     rows = [TokenLosses(row, [1, 2], [None, row % 60 / 10]) for row in range(11, 311)]
     file.write_bytes(b"".join(row.line() for row in [*rows, TokenLosses(999, [1], [9.0])]))
     losses = TokenLossFile(file)
-    chosen = rows_for_page(Verdict("mine"), Scan(rows=500), None, 20, 42, losses)
+    scan = Scan()
+    scan.numbers.extend(range(500))
+
+    def chosen_rows(losses):
+        page_rows = PageRows(scan, Verdict("mine"), None, losses)
+        page_rows.choose(20, 42)
+        return page_rows.chosen
+
+    chosen = chosen_rows(losses)
     assert set(chosen) <= set(range(10, 310)) and 50 <= len(chosen) <= 70
     highest = sorted(range(11, 311), key=lambda row: row % 60, reverse=True)[:50]
     assert {row - 1 for row in highest} <= set(chosen)
-    assert len(rows_for_page(Verdict("mine"), Scan(rows=500), None, 20, 42)) == 20
-    other = TokenLossFile(file)
-    assert len(rows_for_page(Verdict("mine"), Scan(rows=5), None, 20, 42, other)) == 5
+    assert len(chosen_rows(None)) == 20
+    del scan.numbers[5:]
+    assert chosen_rows(losses) == [0, 1, 2, 3, 4]
 
 
 def test_tokens_are_marked_by_their_state():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuneyard.core.answers import answer_codes, code_for
+from tuneyard.core.records.answers import answer_codes, code_for
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tuneyard import core
-from tuneyard.core.checkout import ROOT, head
+from tuneyard.core.installation.checkout import ROOT, head
 
 
 def git(folder: Path, *words: str) -> str:
@@ -31,7 +31,7 @@ def test_the_version_is_that_of_pyproject_and_of_git() -> None:
 
 def test_a_long_run_names_the_commit_that_it_began_with(monkeypatch) -> None:
     began = core.version()
-    monkeypatch.setattr("tuneyard.core.checkout.head", lambda _: "0" * 40)
+    monkeypatch.setattr("tuneyard.core.installation.checkout.head", lambda _: "0" * 40)
     assert core.version() == began
 
 

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from tests.messages import raises
-from tuneyard.core import demo
-from tuneyard.core.cli import cli as tuneyard
+from tuneyard.core.cli import demo
+from tuneyard.core.cli.main import cli as tuneyard
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 
 Calls = list[list[str]]
@@ -35,6 +35,7 @@ def write_result(words: Sequence[str]) -> None:
         "eval sweep": {
             "results/demo/base/demo_rte_eval/results.json": accuracy,
             "results/demo/base/demo_mnli_eval/results.json": accuracy,
+            "results/demo/base/demo_mnli_eval/predictions.jsonl": "{}",
             "results/demo/merge.yaml": "adapters: [saves/demo-rte=1]\n",
             "results/demo/sweep.json": json.dumps({"points": {"base": [0, 0]}, "flat_top": FLAT_TOP}),
         },

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.messages import raises
-from tuneyard.core.drawing import save
+from tuneyard.core.drawing.plots import save
 from tuneyard.core.errors import RequestError
 
 

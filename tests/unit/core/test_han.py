@@ -3,7 +3,7 @@
 import re
 
 from tests.conftest import ROOT
-from tuneyard.core.han import HAN
+from tuneyard.core.language.han import HAN
 
 OTHERS = {"compiler/init/dialects.py"}  # counts punctuation and full-width forms as Chinese too
 
@@ -17,4 +17,4 @@ def test_there_is_no_second_range() -> None:
     packages = ("core", "compiler", "recipes", "adapters", "eval")
     files = [path for package in packages for path in (ROOT / package).rglob("*.py")]
     found = {str(path.relative_to(ROOT)) for path in files if "\\u9fff" in path.read_text(encoding="utf-8")}
-    assert found == {"core/han.py", *OTHERS}
+    assert found == {"core/language/han.py", *OTHERS}

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from tuneyard.core.errors import ContentError
-from tuneyard.core.manifest import (
+from tuneyard.core.datasets.manifest import (
     MANIFEST,
     CompiledFile,
     Manifest,
@@ -13,6 +12,7 @@ from tuneyard.core.manifest import (
     read_manifest,
     write_manifest,
 )
+from tuneyard.core.errors import ContentError
 
 SOURCES = [
     {"split": "train", "path": "a.csv", "sha256": "1"},

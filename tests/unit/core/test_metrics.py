@@ -3,7 +3,7 @@
 import pytest
 
 from tests.messages import printed
-from tuneyard.core.metrics import UNKNOWN, direction, metric_of
+from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
 
 
 @pytest.mark.parametrize(

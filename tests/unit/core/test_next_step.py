@@ -12,10 +12,10 @@ from click.testing import CliRunner, Result
 from tests.fake_runs import demo as write_demo_runs
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tuneyard.compiler.verify.bundled_recipe import recipe_words
-from tuneyard.core import reference
-from tuneyard.core.cli import cli
+from tuneyard.core.cli import reference
+from tuneyard.core.cli.main import cli
+from tuneyard.core.cli.next_step import TuneyardCommand, next_step, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER
-from tuneyard.core.next_step import TuneyardCommand, next_step, same_options
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.train import after_training
 

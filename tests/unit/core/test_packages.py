@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.messages import printed_line
-from tuneyard.core import packages
-from tuneyard.core.packages import CORE, after_setup, install_command, missing, set_up_command
+from tuneyard.core.installation import packages
+from tuneyard.core.installation.packages import CORE, after_setup, install_command, missing, set_up_command
 
 ROOT = Path(__file__).parents[3]
 IMPORTED_AS = {"scikit-learn": "sklearn", "pillow": "PIL", "pyyaml": "yaml"}
@@ -33,7 +33,6 @@ NOT_IMPORTED = {
     "wandb": "imported by transformers where a recipe says report_to: wandb",
     "setuptools": "makes the editable install",
 }
-NOT_DECLARED = {"modelscope": "asked for only where it is installed; else it is refused by name"}
 
 
 def _imported() -> set[str]:
@@ -60,7 +59,7 @@ def _declared() -> set[str]:
 def test_what_is_declared_is_imported_and_what_is_imported_is_declared() -> None:
     imported, declared = _imported(), _declared()
     assert declared - imported == set(NOT_IMPORTED), "declared, and imported by no product file"
-    assert imported - declared == set(NOT_DECLARED), "imported, and not declared"
+    assert imported <= declared, "imported, and not declared"
 
 
 def _without(package: str, *command: str) -> subprocess.CompletedProcess[str]:

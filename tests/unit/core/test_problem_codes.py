@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from tuneyard.compiler.cli import cli as data
-from tuneyard.core.checkout import ROOT
 from tuneyard.core.errors import Problem, ProblemsError
-from tuneyard.core.problem_codes import document, explanations, guide
-from tuneyard.core.reader_language import CHINESE, in_language
+from tuneyard.core.errors.problem_codes import document, explanations, guide
+from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.reader_language import CHINESE, in_language
 
 CODE = re.compile(r"\b[EWN]\d{3}\b")
 LOCALE = ("LC_ALL", "LC_MESSAGES", "LANG")

@@ -103,7 +103,7 @@ def test_a_chat_template_that_would_take_for_ever_is_stopped(monkeypatch) -> Non
         def apply_chat_template(self, messages: object, chat_template: str, **_options: object) -> str:
             return ImmutableSandboxedEnvironment().from_string(chat_template).render(messages=messages)
 
-    monkeypatch.setattr("tuneyard.core.time_limit.SECONDS", 0.1)
+    monkeypatch.setattr("tuneyard.core.execution.time_limit.SECONDS", 0.1)
     loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
     with raises(ContentError, "template", "0.1"):
         chat_renderer(Tokenizer(), loops)([USER], True)

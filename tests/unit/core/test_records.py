@@ -8,11 +8,8 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.records import (
     OPENAI_TAGS,
     SHAREGPT_TAGS,
-    RecordReader,
-    format_of_entry,
     read_example,
 )
-from tuneyard.core.row_index import SEPARATOR
 
 TURNS = [
     {"from": "system", "value": "S"},
@@ -23,45 +20,14 @@ TURNS = [
 ]
 SHAREGPT = {"formatting": "sharegpt", "tags": SHAREGPT_TAGS}
 PLAIN = {"prompt": "instruction", "query": "input", "response": "output"}
-COMPILED = {
-    "text": ({"columns": {"prompt": "text"}}, {"text": "T"}),
-    "alpaca": ({"columns": PLAIN}, {"instruction": "I", "input": "J", "output": "O"}),
-    "without input": ({"columns": PLAIN}, {"instruction": "I", "input": "", "output": "O"}),
-    "history": (
-        {"columns": {**PLAIN, "history": "h", "system": "s"}},
-        {"instruction": "I", "input": "J", "output": "O", "h": [["a", "b"]], "s": "S"},
-    ),
-    "pair": (
-        {"ranking": True, "columns": {"prompt": "q", "chosen": "c", "rejected": "r"}},
-        {"q": "Q", "c": "yes", "r": "no"},
-    ),
-    "turns": ({**SHAREGPT, "columns": {"messages": "conversations"}}, {"conversations": TURNS}),
-    "marked": (
-        {**SHAREGPT, "columns": {"messages": "conversations", "kto_tag": "kto_tag"}},
-        {"conversations": TURNS, "kto_tag": False},
-    ),
-    "pair of turns": (
-        {**SHAREGPT, "ranking": True, "columns": {"messages": "c", "chosen": "up", "rejected": "down"}},
-        {"c": TURNS[:2], "up": {"from": "gpt", "value": "y"}, "down": {"from": "gpt", "value": "n"}},
-    ),
-    "media": (
-        {**SHAREGPT, "columns": {"messages": "conversations", "images": "images", "videos": "v"}},
-        {"conversations": TURNS, "images": ["a.png"], "v": ["b.mp4"]},
-    ),
-}
-
-
-@pytest.mark.parametrize(("entry", "record"), COMPILED.values(), ids=COMPILED)
-def test_the_quick_way_to_prompts_reads_as_the_reader_does(entry, record) -> None:
-    reader = RecordReader(format_of_entry(entry))
-    example = reader.read(record)
-    texts = [text for _, text in example.turns] + example.paths
-    assert reader.prompts([record, record]) == [SEPARATOR.join(texts)] * 2
-    assert example.fault == ""
+MARKED = (
+    {**SHAREGPT, "columns": {"messages": "conversations", "kto_tag": "kto_tag"}},
+    {"conversations": TURNS, "kto_tag": False},
+)
 
 
 def test_a_marked_answer_has_an_empty_one_next_to_it() -> None:
-    entry, record = COMPILED["marked"]
+    entry, record = MARKED
     example = read_example(record, entry, "here")
     assert example.mark is False
     assert [text for _, text in example.trained_turns][-2:] == ["", "b"]

@@ -8,7 +8,7 @@ from xxhash import xxh3_64_intdigest
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.core.row_index import fingerprint, read_row_index, row_index_file, write_row_index
+from tuneyard.core.records.row_index import fingerprint, read_row_index, row_index_file, write_row_index
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:

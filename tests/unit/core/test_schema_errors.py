@@ -2,8 +2,8 @@
 
 import pytest
 
+from tuneyard.core.documents.schema_errors import check_file, violations
 from tuneyard.core.errors import ContentError
-from tuneyard.core.schema_errors import check_file, violations
 
 SCHEMA = {
     "type": "object",

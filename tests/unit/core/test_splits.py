@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.core.splits import IN_REST, _fill, draw_sample, draw_splits
+from tuneyard.core.datasets.splits import IN_REST, _fill, draw_sample, draw_splits
 
 
 @pytest.mark.parametrize(("count", "share"), [(2000, 0.1), (7, 0.5), (3, 0.01)])

@@ -2,7 +2,14 @@
 
 import pytest
 
-from tuneyard.core.supervision import IGNORED, SupervisedText, Turns, chat_turns, supervise, supervise_text
+from tuneyard.core.prompt.supervision import (
+    IGNORED,
+    SupervisedText,
+    Turns,
+    chat_turns,
+    supervise,
+    supervise_text,
+)
 
 
 def turn(asked: int, answered: int) -> tuple[list[int], list[int]]:

@@ -7,9 +7,10 @@ import pytest
 from jinja2 import Template
 
 from tests.messages import printed, raises
-from tuneyard.core import template_fit, time_limit
 from tuneyard.core.errors import ContentError
-from tuneyard.core.template_fit import USER, ChatFormat, template_findings
+from tuneyard.core.execution import time_limit
+from tuneyard.core.prompt import template_fit
+from tuneyard.core.prompt.template_fit import USER, ChatFormat, template_findings
 
 
 class Tokenizer:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.core.time_limit import bounded
+from tuneyard.core.execution.time_limit import bounded
 
 
 def catastrophic() -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tuneyard.core.training_run import model_sha256
+from tuneyard.core.training.training_run import model_sha256
 
 
 def test_files_and_folders_beside_the_model_do_not_change_its_hash(tmp_path: Path) -> None:

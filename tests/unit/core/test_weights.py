@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.core.weights import MAX_HEADER, from_fp32, open_weights, to_fp32, write_weights
+from tuneyard.core.weights.tensors import MAX_HEADER, from_fp32, open_weights, to_fp32, write_weights
 
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.core.supervision import IGNORED, SupervisedText
+from tuneyard.core.prompt.supervision import IGNORED, SupervisedText
 from tuneyard.eval.backends import likelihood
 from tuneyard.eval.backends.likelihood import losses
 

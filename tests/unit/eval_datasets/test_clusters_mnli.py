@@ -12,7 +12,7 @@ from scipy.stats import t as student
 from tests.conftest import Run
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.files import sha256
-from tuneyard.core.row_index import read_row_index
+from tuneyard.core.records.row_index import read_row_index
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.origin import fingerprint_of
 from tuneyard.eval.datasets.training import fingerprints_of, trained_on

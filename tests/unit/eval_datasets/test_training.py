@@ -12,7 +12,7 @@ from tests.messages import printed
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.files import sha256
 from tuneyard.core.prompt import Conversation
-from tuneyard.core.row_index import row_index_file, write_row_index
+from tuneyard.core.records.row_index import row_index_file, write_row_index
 from tuneyard.eval.datasets.origin import fingerprint_of
 from tuneyard.eval.datasets.training import trained_on
 

@@ -13,9 +13,9 @@ from tests.messages import printed_line, raises
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
+from tuneyard.core.datasets.manifest import EMPTY, Manifest, read_manifest, write_manifest
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.manifest import EMPTY, Manifest, read_manifest, write_manifest
-from tuneyard.core.row_index import read_row_index, row_index_file
+from tuneyard.core.records.row_index import read_row_index, row_index_file
 from tuneyard.eval import text
 from tuneyard.eval.datasets import origin
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fake_runs import compare
-from tuneyard.core.metrics import ACCURACY, Metric
+from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
 from tuneyard.eval.judge.questions.against_base import differences
 from tuneyard.eval.read.scored_run import ScoredRun

@@ -13,7 +13,7 @@ from scipy.stats import permutation_test
 from tests.conftest import ROOT
 from tests.messages import printed, printed_line, raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.number_format import number
+from tuneyard.core.language.number_format import number
 from tuneyard.eval.compare import cli, compare_results
 from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.metrics.text import bleu, bleu_parts

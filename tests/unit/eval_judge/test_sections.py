@@ -9,7 +9,7 @@ import pytest
 from tests.fake_runs import compare
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
-from tuneyard.core.metrics import Metric
+from tuneyard.core.training.metrics import Metric
 from tuneyard.eval.judge.conclusions import Comparison, Section
 from tuneyard.eval.metrics.labels import summary
 from tuneyard.eval.metrics.qa import qa_summary

@@ -11,8 +11,9 @@ import pytest
 from tests.conftest import ROOT
 from tests.fake_runs import write_run
 from tests.messages import printed_line, raises
-from tuneyard.core import plugins
 from tuneyard.core.errors import RequestError
+from tuneyard.core.installation import plugins
+from tuneyard.core.installation.plugins import PluginError
 from tuneyard.eval import metrics
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.metrics.brier import brier
@@ -128,21 +129,23 @@ def test_a_metric_that_fails_is_named_with_its_package_and_takes_no_other_with_i
         ("'a | b\\n', unit='points', higher=True, needs=()", "found the name 'a | b"),
     ],
 )
-def test_a_metric_that_is_declared_wrongly_is_left_out_with_its_package(install, capsys, declared, said):
+def test_a_metric_that_is_declared_wrongly_is_an_error_with_its_package(install, declared, said):
     install("bad", f"from tuneyard.eval.metrics import metric\n@metric({declared})\ndef bad(_): return 1\n")
-    assert "bad" not in metrics.metrics()
-    told = capsys.readouterr().err
-    assert "plug_bad 1.2" in told and said in told
+    with pytest.raises(PluginError) as error:
+        metrics.metrics()
+    assert "plug_bad 1.2" in str(error.value) and said in str(error.value)
 
 
-def test_a_name_that_is_taken_is_left_out(install, capsys):
-    head = "from tuneyard.eval.metrics import metric\n"
-    for name in ("brier", "loss"):
-        install(
-            name, f"{head}@metric({name!r}, unit='points', higher=True, needs=())\ndef {name}(_): return 1\n"
-        )
-    assert metrics.metrics()["brier"] is brier and "loss" not in metrics.metrics()
-    printed_line(capsys.readouterr().err, "'loss'", "plug_loss 1.2")
+@pytest.mark.parametrize("name", ["brier", "loss"])
+def test_a_name_that_is_taken_is_an_error_with_its_package(install, name):
+    install(
+        name,
+        f"from tuneyard.eval.metrics import metric\n@metric({name!r}, unit='points', higher=True, needs=())\n"
+        f"def {name}(_): return 1\n",
+    )
+    with pytest.raises(PluginError) as error:
+        metrics.metrics()
+    printed_line(str(error.value), f"'{name}'", f"plug_{name} 1.2", "taken")
 
 
 def test_brier_of_labels_that_the_model_would_never_say():

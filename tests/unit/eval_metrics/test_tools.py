@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tuneyard.core.calls import Call
+from tuneyard.core.records.calls import Call
 from tuneyard.eval.metrics.tools import NONE, judge, read_answer, tool_summary, written
 from tuneyard.eval.statistics.rates import wilson
 

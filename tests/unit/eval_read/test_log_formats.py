@@ -15,8 +15,8 @@ from pyarrow import parquet
 from tests.conftest import ROOT
 from tests.messages import raises
 from tests.peers import installed
-from tuneyard.core import plugins
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.installation import plugins
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.read.find import Reading, parse_source, read_scored_runs
 from tuneyard.eval.read.logs import log_readers, read_log

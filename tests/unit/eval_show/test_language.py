@@ -23,10 +23,12 @@ from tuneyard.adapters.__main__ import show as show_command
 from tuneyard.adapters.plots import draw as draw_adapters
 from tuneyard.compiler.cli import stats_command
 from tuneyard.compiler.commands import stats
-from tuneyard.core import drawing, language, metrics
+from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError, counted
-from tuneyard.core.language import catalogue, listed, tr, tr_counted
-from tuneyard.core.reader_language import CHINESE, ENGLISH, in_language
+from tuneyard.core.language import translation as language
+from tuneyard.core.language.reader_language import CHINESE, ENGLISH, in_language
+from tuneyard.core.language.translation import catalogue, listed, tr, tr_counted
+from tuneyard.core.training import metrics
 from tuneyard.eval import compare, defect, suite, text
 from tuneyard.eval import sweep as eval_sweep
 from tuneyard.eval.compare import compare_results
@@ -261,7 +263,7 @@ def test_a_warning_is_in_one_language(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tuneyard.core.drawing.CJK", ())
+    monkeypatch.setattr("tuneyard.core.drawing.plots.CJK", ())
     write_run(tmp_path / "runs", "base", "s", ["yes", "no"], ["yes", "yes"])
     with in_language(CHINESE):
         found = compare_results([str(tmp_path / "runs")], [AgainstBase()])
@@ -407,7 +409,7 @@ def test_commands_that_draw_share_one_option(command: click.Command) -> None:
 def test_a_text_that_no_font_can_write_is_reported_once_in_a_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tuneyard.core.drawing.CJK", ())
+    monkeypatch.setattr("tuneyard.core.drawing.plots.CJK", ())
     with click.Context(best.command), in_language(CHINESE):
         text_files(tmp_path)
     assert capsys.readouterr().err.count("fonts-noto-cjk") == 1

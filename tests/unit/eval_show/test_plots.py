@@ -17,8 +17,8 @@ from tests.conftest import ROOT
 from tests.fake_runs import compare, write_run
 from tests.messages import printed
 from tests.unit.eval_judge.test_sections import flags, make
-from tuneyard.core import drawing
-from tuneyard.core.drawing import CJK, MOST_LETTERS, font_families, has_font_for, plot, plotting, save
+from tuneyard.core.drawing import plots as drawing
+from tuneyard.core.drawing.plots import CJK, MOST_LETTERS, font_families, has_font_for, plot, plotting, save
 from tuneyard.eval.compare import cli
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.panels import _commonest_error, _matrix
@@ -93,7 +93,8 @@ def test_an_installed_cjk_font_is_used(
 def test_a_font_installed_after_matplotlib_cached_its_list_is_found(tmp_path: Path) -> None:
     letters = "\ue5a0\ue5a1"  # for private use: in no other font
     program = (
-        f"from tuneyard.core.drawing import *; print('SimHei' in font_families(), has_font_for({letters!r}))"
+        f"from tuneyard.core.drawing.plots import *\n"
+        f"print('SimHei' in font_families(), has_font_for({letters!r}))"
     )
     places = {"XDG_DATA_HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path / "cache")}
 

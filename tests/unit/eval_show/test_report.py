@@ -14,8 +14,8 @@ from tests.conftest import ROOT
 from tests.fake_runs import answers, compare, demo, write_run
 from tests.messages import printed, printed_line, raises
 from tuneyard.core import version
+from tuneyard.core.drawing.page import content_policy, hash_source
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.page import content_policy, hash_source
 from tuneyard.eval.compare import cli, compare_results
 from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.read.scored_run import ScoredRun

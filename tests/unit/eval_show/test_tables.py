@@ -14,8 +14,7 @@ from tests.fake_runs import compare
 from tests.messages import line_with, printed, printed_line, raises
 from tests.unit.eval_judge.test_sections import flags, make
 from tuneyard.core.errors import RequestError
-from tuneyard.core.metrics import ACCURACY, Metric, metric_of
-from tuneyard.core.number_format import (
+from tuneyard.core.language.number_format import (
     number,
     percent,
     points,
@@ -23,7 +22,8 @@ from tuneyard.core.number_format import (
     show_p,
     size_in_points,
 )
-from tuneyard.core.reader_language import in_language
+from tuneyard.core.language.reader_language import in_language
+from tuneyard.core.training.metrics import ACCURACY, Metric, metric_of
 from tuneyard.eval.judge.conclusions import Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.judge.questions.against_base import differences, scores
 from tuneyard.eval.read.scored_run import ScoredRun

@@ -3,8 +3,8 @@
 from click.testing import CliRunner
 
 from tests.messages import raises
-from tuneyard.core import packages
 from tuneyard.core.errors import RequestError
+from tuneyard.core.installation import packages
 from tuneyard.recipes import base
 
 

@@ -9,7 +9,7 @@ from tests.fake_runs import answers, write_run
 from tests.messages import printed, raises
 from tests.unit.recipes.test_output_dir import checkpoint
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.metrics import metric_of
+from tuneyard.core.training.metrics import metric_of
 from tuneyard.recipes.best import DivergedError, command, find_best, read_curve
 
 LOSS, ACCURACY = metric_of("eval_loss"), metric_of("eval_accuracy")

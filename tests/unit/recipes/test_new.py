@@ -11,11 +11,11 @@ from click.testing import CliRunner, Result
 from omegaconf import OmegaConf
 
 from tests.messages import printed
-from tuneyard.core.checkout import ROOT
-from tuneyard.core.cli import cli
+from tuneyard.core.cli.main import cli
 from tuneyard.core.datasets import eval_split
 from tuneyard.core.errors import RequestError
-from tuneyard.core.training_stage import OBJECTIVES, TRAINING_STAGES, objectives_of
+from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.training.training_stage import OBJECTIVES, TRAINING_STAGES, objectives_of
 from tuneyard.recipes.check import Checked
 from tuneyard.recipes.costs import Shapes, estimate, setup_of
 from tuneyard.recipes.hardware import GPUS, machine

@@ -9,7 +9,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.messages import raises
-from tuneyard.core.execution import HeldError
 from tuneyard.recipes import output_dir
 
 
@@ -159,7 +158,7 @@ def test_set_aside_takes_the_first_free_name(tmp_path):
 
 def test_reserved_only_once(tmp_path):
     folder = tmp_path / "out"
-    busy = raises(HeldError)
+    busy = raises(output_dir.HeldError)
     with output_dir.reserved(folder), busy, output_dir.reserved(folder):
         pass
     with output_dir.reserved(folder):

@@ -107,7 +107,7 @@ def test_each_rule_fires_alone(settings, expected):
 def test_zero_3_on_several_cpu_processes_is_refused(monkeypatch, gpus, stage, processes, refused):
     """Plain `llamafactory-cli` stops, too: DeepSpeed's world size is 1 until the trainer starts it."""
     monkeypatch.setenv("NPROC_PER_NODE", processes)
-    problems = codes(gpus, deepspeed=f"recipes/deepspeed/z{stage}.json")
+    problems = codes(gpus, deepspeed=f"{ROOT}/recipes/deepspeed/z{stage}.json")
     assert (("E337", "deepspeed") in problems) is refused
 
 
@@ -321,13 +321,13 @@ def test_a_package_is_installed_by_our_extra_or_without_pip_in_a_uv_environment(
         return [problem.hint for problem in problems if problem.code == "E309"]
 
     monkeypatch.setattr("tuneyard.recipes.rules.find_spec", lambda _: None)
-    monkeypatch.setattr("tuneyard.core.packages.shutil.which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr("tuneyard.core.installation.packages.shutil.which", lambda name: f"/bin/{name}")
     (hint,) = hints(report_to="wandb")
     assert "make setup-wandb" in hint and "pip" not in hint
     (hint,) = hints(quantization_bit=4)
     assert "make setup" in hint
     assert hints(enable_liger_kernel=True) == [f"uv pip install --python {sys.executable} liger-kernel"]
-    monkeypatch.setattr("tuneyard.core.packages.shutil.which", lambda _: None)
+    monkeypatch.setattr("tuneyard.core.installation.packages.shutil.which", lambda _: None)
     assert hints(enable_liger_kernel=True) == [f"{sys.executable} -m pip install liger-kernel"]
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tuneyard.core.documents import read_yaml
+from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import ContentError
-from tuneyard.core.schema_errors import violations
 from tuneyard.recipes.schema import known_keys
 from tuneyard.recipes.token_weights import read_weights
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tuneyard.core.weights import open_weights
+from tuneyard.core.weights.tensors import open_weights
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.starting_weights import loaded_problems
 

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from tests.fake_runs import answers, write_run
 from tests.messages import check_facts, printed, printed_line, raises
-from tuneyard.core import drawing
+from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.metrics import UNKNOWN, metric_of
+from tuneyard.core.training.metrics import UNKNOWN, metric_of
 from tuneyard.recipes import check
 from tuneyard.recipes.schema import known_keys
 from tuneyard.recipes.sweep import command, results, run, state

@@ -14,9 +14,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.messages import check_facts, raises
 from tests.unit.recipes.test_launch import alive
-from tuneyard.core import machine_limits
 from tuneyard.core.errors import RequestError
-from tuneyard.core.execution import Slot
+from tuneyard.core.execution import Slot, machine_limits
 from tuneyard.recipes import hardware
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep import slots

@@ -7,7 +7,7 @@ import yaml
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
-from tuneyard.core.training_run import STARTED, TRAINING
+from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes import check, output_dir
 from tuneyard.recipes import train as training
 from tuneyard.recipes.data import require_model

@@ -1,0 +1,50 @@
+"""The forms of files that `data init` recognises, in the order in which they are tried.
+
+A kind names its forms (`Kind.shapes`). A form that no kind names is not proposed.
+"""
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+from tuneyard.compiler.init.profile import FileProfile
+from tuneyard.compiler.init.proposal import Proposal
+from tuneyard.compiler.init.shapes.choices import choices_in_columns, lettered_choices, listed_choices
+from tuneyard.compiler.init.shapes.conversations import conversations, exchanges, plain_text
+from tuneyard.compiler.init.shapes.labelled import labelled_pair, labelled_text
+from tuneyard.compiler.init.shapes.pairs import pair_of_answers, rated_answers
+from tuneyard.compiler.init.shapes.questions import answered_by_calls, answered_question, summarized_text
+from tuneyard.compiler.init.shapes.threads import refuse_loose_messages, refuse_trees
+
+
+class Shape(NamedTuple):
+    """A form of files.
+
+    - `propose`: a whole spec for a file of this form, None for any other file. `ContentError` if the rows of
+      the file are no examples, with the file to write instead.
+    - `user_roles`: the sets of columns that a user may name (`text`, `text2`, `label`, `answer`) so that this
+      form is tried. Without such columns `init` tries every form.
+    """
+
+    name: str
+    propose: Callable[[FileProfile], Proposal | None]
+    user_roles: Collection[Collection[str]] = ()
+
+
+SHAPES = (
+    Shape("turns", conversations),
+    Shape("pair of answers", pair_of_answers),
+    Shape("rated answers", rated_answers),
+    Shape("listed choices", listed_choices),
+    Shape("choices in columns", choices_in_columns),
+    Shape("labelled pair", labelled_pair, ({"label"}, {"text", "text2"}, {"text", "text2", "label"})),
+    Shape("lettered choices", lettered_choices),
+    Shape("question answered by calls", answered_by_calls),
+    Shape("question", answered_question, ({"answer"}, {"text", "answer"}, {"text", "text2", "answer"})),
+    Shape("exchanges", exchanges),
+    Shape("trees of messages", refuse_trees),
+    Shape("messages of threads", refuse_loose_messages),
+    Shape("summary", summarized_text),
+    Shape("labelled text", labelled_text, ({"label"}, {"text"}, {"text", "label"})),
+    Shape("plain text", plain_text, ({"text"},)),
+)
+"""The surest forms come first."""

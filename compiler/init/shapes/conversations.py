@@ -1,0 +1,68 @@
+"""Conversations: turns, or questions with their answers. Plain texts."""
+
+from tuneyard.compiler.init.profile import FileProfile
+from tuneyard.compiler.init.proposal import (
+    Proposal,
+    ProposedColumn,
+    columns_beside,
+    system_column,
+)
+from tuneyard.compiler.kinds.turn_forms import exchange_keys
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+
+
+def conversations(profile: FileProfile) -> Proposal | None:
+    """Conversations, if a column has turns."""
+    turns = next((leaf for leaf in profile.leaves.values() if leaf.kind == "turns"), None)
+    if turns is None:
+        return None
+    return _conversations(profile, turns.path)
+
+
+def exchanges(profile: FileProfile) -> Proposal | None:
+    """Conversations, if a column has lists of questions with their answers (Capybara)."""
+    for name in USUAL_NAMES["exchanges"]:
+        if profile.first and all(_are_exchanges(row.get(name)) for row in profile.first):
+            return _conversations(profile, name)
+    return None
+
+
+def _conversations(profile: FileProfile, path: str) -> Proposal:
+    """A proposal for the turns under a path, with what the file has next to them."""
+    column: dict[str, object] = {"names": [path], "is": "turns"}
+    if _has_text_with_calls(profile, path):
+        column["calls"] = "text"
+    columns: dict[str, ProposedColumn] = {"turns": column}
+    columns |= system_column(profile)
+    columns |= columns_beside(profile, turns=True)
+    return Proposal("Conversations", columns, {"format": "sharegpt"})
+
+
+def _are_exchanges(value: object) -> bool:
+    """True for a list of objects, each with a question and its answer."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(item, dict) and exchange_keys(item) is not None for item in value)
+
+
+def _has_text_with_calls(profile: FileProfile, path: str) -> bool:
+    """True if a turn has both text and a tool call."""
+    for row in profile.first:
+        turns = row.get(path)
+        if not isinstance(turns, list):
+            continue
+        for turn in turns:
+            if isinstance(turn, dict) and turn.get("tool_calls") and turn.get("content"):
+                return True
+    return False
+
+
+def plain_text(profile: FileProfile) -> Proposal | None:
+    """Texts for pretraining. A text next to a question is its answer, so it is none."""
+    text = profile.user_leaf("text") or profile.named(USUAL_NAMES["text"])
+    if text is None:
+        return None
+    if not profile.user_columns and profile.named(USUAL_NAMES["question"]):
+        return None
+    write = {"format": "text", "text": "{text}"}
+    return Proposal("Plain text for pretraining", {"text": [text.path]}, write, prompts={"text": text})

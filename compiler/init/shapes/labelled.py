@@ -1,0 +1,170 @@
+"""Files with a label: pairs of texts that it judges, and texts of its class."""
+
+import re
+from collections.abc import Collection
+
+from tuneyard.compiler.init.labels import (
+    GLUE_ORDER,
+    NLI_MEANINGS,
+    UNLABELLED,
+    class_leaf,
+    label_leaf,
+    label_map,
+    label_values,
+    named_labels,
+)
+from tuneyard.compiler.init.profile import PROSE, FileProfile, Leaf
+from tuneyard.compiler.init.proposal import (
+    Proposal,
+    ProposedColumn,
+    alpaca_output,
+    longest_prose,
+)
+from tuneyard.compiler.spec.column_meanings import (
+    NLI_PAIRS,
+    PAIRS,
+    USUAL_NAMES,
+    meaning,
+)
+from tuneyard.compiler.spec.column_names import snake_case
+
+# The prompts in English (False) and Chinese (True).
+IMPLY = {
+    False: 'Does "{{premise}}" imply that "{{hypothesis}}"? Please answer {}.',
+    True: "由“{{premise}}”能否推出“{{hypothesis}}”？请只用一个词回答：{}。",
+}
+SAME = {
+    False: 'Do "{{premise}}" and "{{hypothesis}}" mean the same? Please answer {}.',
+    True: "“{{premise}}”和“{{hypothesis}}”意思相同吗？请只用一个词回答：{}。",
+}
+JUDGE = {
+    False: "{{premise}}\n\n{{hypothesis}}\n\nPlease answer {}.",
+    True: "{{premise}}\n\n{{hypothesis}}\n\n请只用一个词回答：{}。",
+}
+CLASSIFY = {False: "{{text}}\n\nPlease answer {}.", True: "{{text}}\n\n请只用一个词回答：{}。"}
+DECIDE = {False: "{{question}}\n\nPlease answer {}.", True: "{{question}}\n\n请只用一个词回答：{}。"}
+OR = {False: " or ", True: "、"}
+ALIKE = 0.8
+"""The shorter of two texts that may mean the same has at least this share of the other's characters."""
+_NUMBERED = re.compile(r"(?:^|_)[12ab](?=_|$)|[12]$")
+
+
+def labelled_pair(profile: FileProfile) -> Proposal | None:
+    """Two texts that one label judges."""
+    label, texts = label_leaf(profile), _two_texts(profile)
+    if label is None or texts is None:
+        return None
+    first, second, is_nli = texts
+    chinese = first.in_chinese
+    # Equally long texts may mean the same. A premise is longer than its hypothesis.
+    longest, shortest = max(first.characters, second.characters), min(first.characters, second.characters)
+    are_alike = first.name not in ("premise", "前提") and ALIKE * longest <= shortest
+    labels, template, guesses = _judgement(label, is_nli, chinese, are_alike)
+    columns: dict[str, ProposedColumn] = {
+        "premise": [first.path],
+        "hypothesis": [second.path],
+        "label": [label.path],
+    }
+    write = alpaca_output(template[chinese].format(_words(labels, chinese)), "{label}")
+    prompts = {"premise": first, "hypothesis": second}
+    return Proposal("Pairs of texts with a judgement", columns, write, labels, prompts, label, guesses)
+
+
+def _two_texts(profile: FileProfile) -> tuple[Leaf, Leaf, bool] | None:
+    """The two texts of a pair, and True if their names are usual for inference (premise, hypothesis)."""
+    first, second = profile.user_leaf("text"), profile.user_leaf("text2")
+    if first is not None and second is not None:
+        return first, second, False
+    for names in PAIRS:
+        first, second = profile.named(names[:1]), profile.named(names[1:])
+        if first is not None and second is not None:
+            return first, second, names in NLI_PAIRS
+    by_base: dict[str, list[Leaf]] = {}
+    for leaf in profile.leaves.values():
+        base = _NUMBERED.sub("_", snake_case(leaf.path)).strip("_")
+        if leaf.kind == "text" and base != snake_case(leaf.path) and base and not meaning(leaf.path):
+            by_base.setdefault(base, []).append(leaf)
+    longest: list[Leaf] = []
+    for leaves in by_base.values():
+        is_prose = all(leaf.characters >= PROSE * profile.rows for leaf in leaves)
+        if len(leaves) == 2 and is_prose and _characters(leaves) > _characters(longest):
+            longest = leaves
+    if not longest:
+        return None
+    return longest[0], longest[1], False
+
+
+def _characters(leaves: Collection[Leaf]) -> int:
+    return sum(leaf.characters for leaf in leaves)
+
+
+def _judgement(
+    label: Leaf, is_nli: bool, chinese: bool, are_alike: bool
+) -> tuple[dict[str, list[object]], dict[bool, str], list[str]]:
+    """The labels of a pair of texts, the prompt by language, and the guesses about them."""
+    values = label_values(label)
+    real = [value for value in values if value not in UNLABELLED]
+    if all(value in NLI_MEANINGS for value in values):
+        meanings = {value: NLI_MEANINGS[value] for value in [*real, *values]}
+        return named_labels(meanings, values, chinese), IMPLY, []
+    is_same = any(label.goes_by(name) for name in USUAL_NAMES["same meaning"])
+    if is_same and real in ([0, 1], [False, True]):
+        guess = f"{label.path}: 1 means that the two texts mean the same (yes), 0 that they differ (no)"
+        return named_labels({real[1]: "yes", real[0]: "no"}, values, chinese), SAME, [guess]
+    if are_alike and real == [0, 1]:
+        guess = (
+            f"{label.path}: 1 is read as yes, the two texts mean the same, and 0 as no, since both texts are "
+            "equally long (PAWS, MRPC, QQP, AFQMC). Compare some rows: for another question, as whether one "
+            "text implies the other, change `labels` and the prompt"
+        )
+        return named_labels({1: "yes", 0: "no"}, values, chinese), SAME, [guess]
+    if is_nli and label.kind == "truth value":
+        guess = f"{label.path}: true means yes, the first text implies the second"
+        return named_labels({True: "yes", False: "no"}, values, chinese), IMPLY, [guess]
+    if is_nli and real == list(range(len(real))) and len(real) in GLUE_ORDER:
+        order = GLUE_ORDER[len(real)]
+        numbers = ", ".join(f"{number} is {name}" for number, name in enumerate(order))
+        guess = (
+            f"{label.path}: GLUE numbers them so ({numbers}), and this file may not: in PAWS, AFQMC or QQP "
+            "1 means the same. Compare some rows, and change `labels` and the prompt if it is wrong"
+        )
+        return named_labels(dict(zip(real, order, strict=True)), values, chinese), IMPLY, [guess]
+    labels, guesses = label_map(label, chinese)
+    guesses.append(f"the prompt shows both texts and asks for {label.path}: add the question")
+    return labels, JUDGE, guesses
+
+
+def _words(labels: Collection[str], chinese: bool) -> str:
+    """The labels as a prompt lists them. Braces are doubled, since `format` reads the prompt once more."""
+    words = OR[chinese].join(name for name in labels if name != "unlabelled")
+    return words.replace("{", "{{").replace("}", "}}")
+
+
+def labelled_text(profile: FileProfile) -> Proposal | None:
+    """A text with a label of few values."""
+    label = label_leaf(profile)
+    text = profile.user_leaf("text") or profile.named(USUAL_NAMES["text"])
+    if text is None and label is not None:
+        # The question that the label decides, even a short one, unless the file has an answer or a context.
+        question = profile.named(USUAL_NAMES["question"])
+        other = profile.named((*USUAL_NAMES["answer"], *USUAL_NAMES["context"]))
+        # With fewer values than the label it decides nothing: an instruction that all rows share.
+        if question is not None and other is None and len(question.hashes) >= len(label.values):
+            text = question
+    guesses = []
+    if text is None:
+        text = longest_prose(profile)
+        if text is not None:
+            guesses.append(f"{text.path} is used as the text: it is the longest. --text names another")
+    if label is None:
+        label = class_leaf(profile)
+        if label is not None:
+            guesses.append(f"{label.path} is used as the label: it has few values. --label names another")
+    if text is None or label is None or text is label:
+        return None
+    chinese = text.in_chinese
+    labels, label_guesses = label_map(label, chinese)
+    columns: dict[str, ProposedColumn] = {"text": [text.path], "label": [label.path]}
+    write = alpaca_output(CLASSIFY[chinese].format(_words(labels, chinese)), "{label}")
+    guesses += label_guesses
+    return Proposal("Texts with a class", columns, write, labels, {"text": text}, label, guesses)

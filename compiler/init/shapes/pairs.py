@@ -1,0 +1,64 @@
+"""Preference pairs: two answers to a question, two dialogues, or answers with ratings."""
+
+from tuneyard.compiler.init.profile import FileProfile
+from tuneyard.compiler.init.proposal import (
+    Proposal,
+    ProposedColumn,
+    alpaca_output,
+    question_leaf,
+    question_proposal,
+)
+from tuneyard.compiler.kinds.turn_forms import is_transcript
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.core.records import PAIR
+
+
+def pair_of_answers(profile: FileProfile) -> Proposal | None:
+    """Two whole dialogues to choose from, or a question with two answers."""
+    rows = profile.first
+    if rows and all(is_transcript(row.get(answer)) for row in rows for answer in PAIR):
+        columns: dict[str, ProposedColumn] = {"turns": {"names": [PAIR[0]], "is": "turns"}}
+        for answer in PAIR:
+            columns[answer] = {"names": [answer], "is": answer}
+        return Proposal("Preference pairs of dialogues", columns, {"format": "sharegpt"})
+    question = question_leaf(profile)
+    if question is None:
+        return None
+    columns = {"question": [question.path]}
+    for answer in PAIR:
+        leaf = profile.named(USUAL_NAMES[answer])
+        if leaf is None:
+            return None
+        columns[answer] = {"names": [leaf.path], "is": answer}
+    return question_proposal(profile, "Preference pairs", question, columns)
+
+
+def rated_answers(profile: FileProfile) -> Proposal | None:
+    """A question with rated answers in a list: the best and the worst are a pair."""
+    question, rows = question_leaf(profile), profile.first
+    if question is None or not rows:
+        return None
+    for column, value in rows[0].items():
+        keys = _rating_keys(value)
+        if not keys or not all(_rating_keys(row.get(column)) for row in rows):
+            continue
+        columns: dict[str, ProposedColumn] = {"question": [question.path]}
+        for answer in PAIR:
+            best = {"by": keys[0], "take": keys[1]}
+            columns[answer] = {"names": [column], "is": answer, "best": best}
+        write = alpaca_output("{question}")
+        return Proposal("Preference pairs from ratings", columns, write, prompts={"question": question})
+    return None
+
+
+def _rating_keys(value: object) -> tuple[str, ...]:
+    """The keys of the rating and of the text in a list of rated answers, () for anything else."""
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+        return ()
+    for by in USUAL_NAMES["rating"]:
+        if not all(type(item.get(by)) in (int, float) for item in value):
+            continue
+        for take in (*USUAL_NAMES["answer"], *USUAL_NAMES["text"]):
+            if all(isinstance(item.get(take), str) for item in value):
+                return (by, take)
+    return ()

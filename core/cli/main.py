@@ -1,0 +1,171 @@
+"""`tuneyard GROUP COMMAND`: every command under one name, from any folder, imported when it is called.
+
+`python -m compiler`, `recipes`, `adapters` and `eval.NAME` run the same Click commands, under the same names.
+"""
+
+import ast
+import difflib
+import importlib
+import re
+import shlex
+import sys
+import textwrap
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+import click
+from click.exceptions import NoSuchCommand
+
+from tuneyard.core.cli.next_step import TuneyardCommand
+from tuneyard.core.errors import CLI, GROUPS_OF_PACKAGES, run_command
+from tuneyard.core.installation.checkout import ROOT, version
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called: {name: "module:attribute"}; the help imports none.
+
+    `aliases` are other names of commands, {alias: name}. Help and shell completion do not list them.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        lazy: dict[str, str],
+        aliases: Mapping[str, str] = MappingProxyType({}),
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.lazy = lazy
+        self.aliases = aliases
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of the first word, by name or alias; an unknown one gets suggestions."""
+        name, *rest = args
+        try:
+            return super().resolve_command(ctx, [self.aliases.get(name, name), *rest])
+        except NoSuchCommand as error:
+            message = f"{error.message} {self._suggestion(ctx, name)}"
+            raise NoSuchCommand(name, message, ctx=ctx) from None
+
+    def _suggestion(self, ctx: click.Context, name: str) -> str:
+        similar_names = difflib.get_close_matches(name, self.list_commands(ctx))
+        if not similar_names:
+            return f"`{ctx.command_path} --help` lists the commands."
+        similar = [f"`{ctx.command_path} {similar_name}`" for similar_name in similar_names]
+        return f"Did you mean {' or '.join(similar)}?"
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, imported or not."""
+        return sorted({*self.lazy, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None if no command has this name."""
+        if cmd_name not in self.lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self.lazy[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands with the first sentence of each one's docstring."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._summary(ctx, name)) for name in self.list_commands(ctx)])
+
+    def _summary(self, ctx: click.Context, name: str) -> str:
+        if name not in self.lazy:
+            command = self.get_command(ctx, name)
+            return command.get_short_help_str(90) if command else ""
+        module, _, attribute = self.lazy[name].partition(":")
+        parsed = ast.parse(source(module).read_text(encoding="utf-8"))
+        documented = {n.name: ast.get_docstring(n) for n in parsed.body if isinstance(n, ast.FunctionDef)}
+        return click.Command(name, help=documented.get(attribute)).get_short_help_str(90)
+
+
+def source(module: str) -> Path:
+    """File of one of our modules, without importing it."""
+    _tuneyard, *parts = module.split(".")
+    return ROOT.joinpath(*parts).with_suffix(".py")
+
+
+def command_line(module: str, without: Collection[str] = (), without_value: Collection[str] = ()) -> str:
+    """Command line of this process as `tuneyard …`, minus the words in `without`.
+
+    It is also without the options in `without_value` and their values.
+
+    `module` (such as `eval.nli`) names the command if the process was not started by a command line.
+    """
+    context = click.get_current_context(silent=True)
+    program = context.find_root().info_name if context else None
+    if program is None or not program.startswith("tuneyard"):
+        program = f"tuneyard {module.replace('.', ' ')}"
+    words: list[str] = []
+    is_value = False
+    for word in sys.argv[1:]:
+        option, equals, _ = word.partition("=")
+        if is_value:
+            is_value = False
+        elif option in without_value:
+            is_value = not equals
+        elif word not in without:
+            words.append(word)
+    return f"{program} {shlex.join(words)}"
+
+
+def cli_command(name: str, *commands: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Decorator of a command whose `--help` ends with examples."""
+    return click.command(name, cls=TuneyardCommand, context_settings=CLI, epilog=examples(*commands))
+
+
+def examples(*commands: str) -> str:
+    """Format the examples at the end of a `--help`; long commands are wrapped. The tests run each example."""
+    lines = ["\b", "Examples:"]
+    for command in commands:
+        wrapped = textwrap.wrap(command, 74, break_long_words=False, break_on_hyphens=False)
+        lines.append("  " + " \\\n      ".join(wrapped))
+    return "\n".join(lines)
+
+
+def examples_of(command: click.Command) -> list[str]:
+    """Commands at the end of a `--help`, each as one line."""
+    text = (command.epilog or "").partition("Examples:\n")[2]
+    return [line.strip() for line in re.sub(r" \\\n +", " ", text).splitlines()]
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, is_set: bool) -> None:
+    if is_set and not ctx.resilient_parsing:
+        release = version()
+        click.echo(f"tuneyard {release['version']} {release.get('commit', '')[:12]}".rstrip())
+        ctx.exit()
+
+
+GROUPS = {
+    "data": "tuneyard.compiler.cli:cli",
+    "recipe": "tuneyard.recipes.__main__:cli",
+    "adapter": "tuneyard.adapters.__main__:cli",
+    "eval": "tuneyard.eval.__main__:cli",
+    "demo": "tuneyard.core.cli.demo:cli",
+    "doctor": "tuneyard.core.installation.doctor:cli",
+}
+EXAMPLES = examples("tuneyard demo --dry-run", "tuneyard data compile demo_rte")
+
+
+@click.group(cls=LazyGroup, lazy=GROUPS, aliases=GROUPS_OF_PACKAGES, context_settings=CLI, epilog=EXAMPLES)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version and the commit.",
+)
+def cli() -> None:
+    """From a raw file to a decision: which adapter, or which merge of them, do I ship?"""
+
+
+def main() -> NoReturn:
+    """Run `tuneyard`."""
+    run_command(cli)

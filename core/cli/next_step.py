@@ -1,0 +1,133 @@
+"""The last two lines of a command: where its result is, and the next command. `-q` leaves them out."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from click.exceptions import Exit
+
+from tuneyard.core.language.translation import tr
+
+_IS_QUIET = f"{__name__}.quiet"
+_NEXT_STEP = f"{__name__}.next_step"
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """The place of a command's result ("": it is printed), and the next command ("": there is none)."""
+
+    place: str
+    command: str
+
+
+def next_step(place: object, command: Sequence[object] | str = ()) -> None:
+    """Note where the result of the running command is, and the words of the next command.
+
+    They are printed to stderr when the command ends, unless an error stops it, but not with `-q` or
+    `--json`. A `place` of "" means that the result is printed and in no file, None that the command has
+    named its files itself.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None or is_quiet() or context.params.get("as_json"):
+        return
+    if not isinstance(command, str):
+        command = shlex.join(str(word) for word in command)
+    if place is None:
+        line = ""
+    elif place == "":
+        line = tr("result: printed above; no file was written")
+    else:
+        line = tr("result: {place}", place=place)
+    context.meta[_NEXT_STEP] = NextStep(line, command)
+
+
+def print_next_step() -> None:
+    """Print the next step at once, in a command that serves until it is stopped."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        _print(context)
+
+
+def has_next_step() -> bool:
+    """True if the running command has noted its next step already."""
+    context = click.get_current_context(silent=True)
+    return context is not None and _NEXT_STEP in context.meta
+
+
+def is_quiet() -> bool:
+    """True if the running command has `-q`."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(_IS_QUIET))
+
+
+def same_options(*names: str) -> list[str]:
+    """Options of the running command that the user gave, as words for the next command.
+
+    `names` are the long names, e.g. `--dataset-dir`. A switch is named as it is on: `--duplicates`.
+    """
+    context = click.get_current_context()
+    words: list[str] = []
+    for option in context.command.get_params(context):
+        spelled = [name for name in names if name in option.opts]
+        if not spelled or not isinstance(option, click.Option) or option.name is None:
+            continue
+        if context.get_parameter_source(option.name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[option.name]
+        if option.is_flag:
+            words.append(spelled[0] if value else option.secondary_opts[0])
+        elif option.multiple:
+            for part in value:
+                words += [spelled[0], str(part)]
+        else:
+            words += [spelled[0], str(value)]
+    return words
+
+
+def _set_quiet(context: click.Context, _: click.Parameter, is_set: bool) -> None:
+    if is_set:
+        context.meta[_IS_QUIET] = True
+
+
+QUIET = click.Option(
+    ["-q", "--quiet"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_set_quiet,
+    help="Leave out where the result is and the next command.",
+)
+
+
+class TuneyardCommand(click.Command):
+    """A command with `-q` that ends with the place of its result and the next command."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The options of the command, `-q`, and `--help`."""
+        *params, last = super().get_params(ctx)
+        if "--help" in last.opts:
+            return [*params, QUIET, last]
+        return [*params, last, QUIET]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, then print its two last lines."""
+        try:
+            value = super().invoke(ctx)
+        except Exit:
+            _print(ctx)
+            raise
+        _print(ctx)
+        return value
+
+
+def _print(context: click.Context) -> None:
+    step = context.meta.pop(_NEXT_STEP, None)
+    if not isinstance(step, NextStep):
+        return
+    if step.place:
+        click.echo(step.place, err=True)
+    if step.command:
+        click.echo(tr("next: {command}", command=step.command), err=True)

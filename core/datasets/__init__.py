@@ -1,0 +1,324 @@
+"""The registry `dataset_info.json`, in which LLaMA-Factory, recipes and eval look datasets up."""
+
+import itertools
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from tuneyard.core.documents import BOM, json_lines
+from tuneyard.core.errors import ContentError, RequestError, nearest
+from tuneyard.core.files import files_of, no_folder, read_json, read_object, write_json
+from tuneyard.core.language.han import HAN
+
+REGISTRY = "dataset_info.json"
+SHARD_SUFFIX = ".jsonl"
+SHARD_NAME = re.compile(r"\d{5}-of-\d{5}\.jsonl")
+NAMES = 10  # most registered names in a message
+REMOTE_SOURCES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+"""Keys of an entry that name where its rows are, other than `file_name`."""
+PARTS = ("system", "history", "tools", "images", "videos", "audios", "kto_tag")
+"""What LLaMA-Factory reads where an entry names it: filled in a record, it is no column kept for people."""
+INPUT_NAMES = (
+    "input", "inputs", "query", "question", "context", "contexts", "passage", "document", "article",
+    "paragraph", "background",
+)  # fmt: skip
+"""Names of columns with a text that a prompt goes with: LLaMA-Factory's slot for it is `query`."""
+RUNNING_WORDS = 5
+RUNNING_IDEOGRAPHS = 10
+_IDEOGRAPHS = re.compile(f"[{HAN}]")
+# A table has the texts in place of the other values.
+_BLANK: tuple[object, ...] = ("", None, "[]", "{}", "null", [], {})
+HELD_OUT = ("eval", "validation", "val", "dev", "test")
+"""Ends of the names of held-out splits. Those that choose come before `test`, which reports."""
+TRAIN_SPLIT = "train"
+SEPARATORS = ("_", "-")
+"""What separates the name of a dataset from its split."""
+DEFAULT_FOLDER = Path("dataset_info")
+LLAMAFACTORY_FOLDER = Path("data")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One entry of the registry: its name, its file or folder, and the entry itself."""
+
+    name: str
+    path: Path
+    entry: dict[str, object]
+
+
+def registry_folder(option: Path | None = None, name: str = "") -> Path:
+    """Choose the folder of the registry: that of the option, dataset_info/, or data/ if only that has `name`.
+
+    stderr reports when data/ is used. `RequestError` if the folder of the option does not exist.
+    """
+    if option is not None:
+        if not option.is_dir():
+            raise RequestError(no_folder(str(option), f"expected the folder of {REGISTRY}"))
+        return option
+    default_registry = DEFAULT_FOLDER / REGISTRY
+    other_registry = LLAMAFACTORY_FOLDER / REGISTRY
+    why = ""
+    if not default_registry.exists() and other_registry.is_file():
+        why = f"no {default_registry} here"
+    elif name and not (DEFAULT_FOLDER / name).exists() and other_folder(name, DEFAULT_FOLDER):
+        why = f"{name} is not in {default_registry}"
+    if not why:
+        return DEFAULT_FOLDER
+    click.echo(f"{why}: reading {other_registry}", err=True)
+    return LLAMAFACTORY_FOLDER
+
+
+def other_folder(name: str, folder: Path) -> Path | None:
+    """Look a name up in the other one of dataset_info/ and data/; None if `folder` has it or neither does."""
+    other = LLAMAFACTORY_FOLDER
+    if folder.resolve() == LLAMAFACTORY_FOLDER.resolve():
+        other = DEFAULT_FOLDER
+    try:
+        is_only_there = name in read_registry(other) and name not in read_registry(folder)
+    except ContentError:  # a broken registry registers nothing
+        return None
+    if not is_only_there:
+        return None
+    return other
+
+
+def read_registry(folder: Path) -> dict[str, dict[str, object]]:
+    """Read all entries by name, {} without a registry. `ContentError` if it is broken."""
+    path = folder / REGISTRY
+    try:
+        path.stat()  # unlike `exists`, it raises for a loop of links
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    entries: dict[str, dict[str, object]] = {}
+    for name, entry in read_object(path, unique_keys=True).items():
+        if not isinstance(entry, dict):
+            raise ContentError(f"{path}: entry {name!r}: found {type(entry).__name__}, expected an object")
+        entries[name] = entry
+    return entries
+
+
+def write_registry(
+    folder: Path, entries: Mapping[str, dict[str, object]], before: Mapping[str, dict[str, object]]
+) -> None:
+    """Write all entries, unless the registry has the same (`before`)."""
+    if entries != before:
+        write_json(folder / REGISTRY, entries, ascii_only=True)
+
+
+def wrong_folder(folder: Path) -> str:
+    """Message for a current folder without dataset_info/ and data/, "" if it has one of them.
+
+    It is "" as well if an option names another `folder`.
+    """
+    usual = (DEFAULT_FOLDER, LLAMAFACTORY_FOLDER)
+    if folder not in usual or any(path.is_dir() for path in usual):
+        return ""
+    return (
+        f"there is no {DEFAULT_FOLDER}/ or {LLAMAFACTORY_FOLDER}/ here: cd to your LLaMA-Factory folder, or "
+        "compile a dataset here (tuneyard data compile)"
+    )
+
+
+def not_registered(
+    name: str, folder: Path, entries: Iterable[str], alike: Iterable[str] | None = None
+) -> RequestError:
+    """Error for a name that is not registered in `folder`. Suggestions come from `alike` (default: all)."""
+    import difflib
+
+    nowhere = wrong_folder(folder)
+    if nowhere:
+        return RequestError(f"dataset {name!r} not found: {nowhere}")
+
+    names = sorted(entries)
+    listed_names = names
+    more = ""
+    if len(names) > NAMES:
+        listed_names = difflib.get_close_matches(name, names, NAMES, 0)
+        more = f", … and {len(names) - len(listed_names)} more"
+    hint = nearest(name, names if alike is None else alike)
+    other = other_folder(name, folder)
+    if other:
+        hint = f"it is in {other / REGISTRY}: in a recipe `dataset_dir: {other}`, else --dataset-dir {other}"
+    listed = f"{', '.join(listed_names) or 'none'}{more}"
+    return RequestError(
+        f"dataset {name!r} is not in {folder / REGISTRY} (registered: {listed}); {hint}".rstrip("; ")
+    )
+
+
+def file_not_found(name: str, path: Path, folder: Path) -> RequestError:
+    """Error for a registered dataset without its file; an entry may be compiled or written by hand."""
+    fix = f"compile it again, or correct `file_name` in {folder / REGISTRY}"
+    return RequestError(f"{path}: file of dataset {name!r} not found; {fix}")
+
+
+def locate_dataset(name: str, folder: Path) -> Dataset:
+    """Find a registered dataset (a file or a folder); `RequestError` lists the registered ones."""
+    entries = read_registry(folder)
+    if name not in entries:
+        raise not_registered(name, folder, entries)
+    file_name = entries[name].get("file_name")
+    if not isinstance(file_name, str):
+        raise ContentError(f"{folder / REGISTRY}: {name}: no file_name: only local files can be read here")
+    path = folder / file_name
+    if not path.exists():
+        raise file_not_found(name, path, folder)
+    return Dataset(name, path, entries[name])
+
+
+def find_dataset(name: str, folder: Path) -> Dataset:
+    """Find a registered dataset of records; `RequestError` for a folder of other files, or a missing one."""
+    dataset = locate_dataset(name, folder)
+    if not dataset.path.is_file() and not is_shard_folder(dataset.path):
+        raise RequestError(
+            f"{dataset.path}: dataset {name!r} is a folder, of which LLaMA-Factory loads every file; only "
+            "`data verify` and recipes read a folder that has other files than .jsonl: register each file "
+            "as a dataset of its own"
+        )
+    return dataset
+
+
+def shard_folder(file: str) -> str:
+    """Name of the folder with the shards of a JSON Lines file: `rte-train.jsonl` → `rte-train`."""
+    return file.removesuffix(SHARD_SUFFIX)
+
+
+def shard_name(number: int, count: int) -> str:
+    """Name of a shard, by which the shards sort in their order: `00003-of-00008.jsonl`."""
+    return f"{number:05d}-of-{count:05d}{SHARD_SUFFIX}"
+
+
+def is_shard_folder(path: Path) -> bool:
+    """True for a folder of JSON Lines files alone, which are read as one file in the order of their names."""
+    if not path.is_dir():
+        return False
+    files = list(path.iterdir())
+    return bool(files) and all(file.suffix == SHARD_SUFFIX and file.is_file() for file in files)
+
+
+def is_records(path: Path) -> bool:
+    """True for a file of a dataset, or for the folder of its shards, none of which is empty.
+
+    An empty file among them changes no byte of the dataset, and LLaMA-Factory's loader stops at it.
+    """
+    if path.is_file():
+        return True
+    return is_shard_folder(path) and all(file.stat().st_size for file in path.iterdir())
+
+
+def loaded_files(path: Path) -> list[Path]:
+    """Files that LLaMA-Factory loads for a `file_name`, in its order: the file, or everything in a folder."""
+    if not path.is_dir():
+        return [path]
+    return [path / name for name in os.listdir(path)]  # noqa: PTH208  # the very call, for the same order
+
+
+def stem_of(name: str) -> str:
+    """Name of a dataset without the split at its end: demo_rte_train → demo_rte."""
+    for separator in SEPARATORS:
+        name = name.removesuffix(f"{separator}{TRAIN_SPLIT}")
+    return name
+
+
+def eval_split(name: str, registered: Collection[str]) -> str:
+    """Name of the held-out rows that are registered for a training dataset, "" without any."""
+    for split, separator in itertools.product(HELD_OUT, SEPARATORS):
+        candidate = f"{stem_of(name)}{separator}{split}"
+        if candidate in registered and candidate != name:
+            return candidate
+    return ""
+
+
+def train_split_of(name: str, registered: Collection[str]) -> str:
+    """Name of the training dataset whose held-out rows `name` are, "" if it names none that is registered."""
+    for split, separator in itertools.product(HELD_OUT, SEPARATORS):
+        stem = name.removesuffix(f"{separator}{split}")
+        if stem == name:
+            continue
+        for candidate in (f"{stem}{separator}{TRAIN_SPLIT}", stem):
+            if candidate in registered:
+                return candidate
+    return ""
+
+
+def read_records(path: Path) -> list[dict[str, object]]:
+    """Read the records of a JSON array or a JSON Lines file, or of all files of a folder, by their names.
+
+    The content decides on the format, not the file name.
+    """
+    if path.is_dir():
+        records: list[dict[str, object]] = []
+        for shard in files_of(path):
+            records += read_records(shard)
+        return records
+    with path.open("rb") as file:
+        is_array = file.read(1 << 16).removeprefix(BOM).lstrip().startswith(b"[")
+    rows: object = read_json(path) if is_array else [record for _, record in json_lines(path)]
+    if not isinstance(rows, list):
+        raise ContentError(f"{path}: found {type(rows).__name__}, expected a JSON array")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ContentError(f"{path}: record {number}: found {type(row).__name__}, expected an object")
+    return rows
+
+
+def left_out_texts(
+    record: Mapping[str, object], columns: Mapping[str, str], formatting: object = "alpaca"
+) -> list[str]:
+    """Columns with a text that LLaMA-Factory leaves out of a record's prompt because `query` maps nothing.
+
+    `columns` are those of the entry, which has some. A column counts if the entry maps nothing to it and the
+    prompt does not contain its text. A column with another name than an input's (`is_input`) must
+    contain running text. Texts of the answer and copies of the whole example do not count.
+    """
+    if formatting != "alpaca" or not columns or "query" in columns:
+        return []
+    mapped = set(columns.values())
+    prompt = _text_of(record, columns.get("prompt", ""))
+    answers = [_text_of(record, columns.get(part, "")) for part in ("response", "chosen", "rejected")]
+    left_out = []
+    for name in record:
+        text = _text_of(record, name)
+        if name in mapped or name in PARTS or not text or text in prompt:
+            continue
+        if is_input(name):
+            left_out.append(name)
+            continue
+        repeats_answer = any(text in answer for answer in answers)
+        is_whole_example = (
+            bool(prompt) and prompt in text and any(answer and answer in text for answer in answers)
+        )
+        # More than an id, a label, an address or a few words.
+        is_running_text = (
+            len(text.split()) >= RUNNING_WORDS or len(_IDEOGRAPHS.findall(text)) >= RUNNING_IDEOGRAPHS
+        )
+        if is_running_text and not repeats_answer and not is_whole_example:
+            left_out.append(name)
+    return left_out
+
+
+def is_input(name: str) -> bool:
+    """True if a column is called like the input that a prompt goes with."""
+    return name.lower() in INPUT_NAMES
+
+
+def query_fix(columns: Sequence[str]) -> str:
+    """How columns that LLaMA-Factory leaves out get into the prompt: its `query` takes one of them."""
+    entries = " or ".join(f'"query": "{column}"' for column in columns)
+    fix = f"add {entries} to the entry's `columns`"
+    if len(columns) == 1:
+        return fix
+    return f"{fix}; only one can be `query`: if the prompt needs more, compile them into it (data init)"
+
+
+def _text_of(record: Mapping[str, object], name: str) -> str:
+    value = record.get(name)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def filled(values: Sequence[object]) -> list[int]:
+    """Positions of the values that are not null and no empty text, list or object."""
+    return [number for number, value in enumerate(values) if value not in _BLANK]

@@ -1,0 +1,230 @@
+"""The one reader and writer of YAML, the reader of JSON Lines: bounded, strict, errors with file and line.
+
+YAML 1.1 without dates (they stay text), equal keys, and aliases for themselves or for endless values.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.files import parse_json, require
+
+if TYPE_CHECKING:
+    import yaml
+
+MOST_BYTES = 10_000_000  # of a YAML file; ours have a few thousand
+MOST_VALUES = 100_000
+MOST_DEPTH = 100
+MOST_LINE = 1 << 26  # bytes of one line of JSON
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Yaml:
+    """Value of a YAML text, and the line (from 1) of each key of its outermost mapping."""
+
+    value: object
+    lines: dict[str, int]
+
+
+def read_yaml(path: Path, description: str) -> Yaml:
+    """Read a YAML file. `RequestError` with its `description` if missing, `ContentError` if broken."""
+    require(path, description)
+    with path.open("rb") as file:
+        return parse_yaml(file.read(MOST_BYTES + 1), str(path))
+
+
+def read_mapping(path: Path, description: str) -> dict[str, object]:
+    """Read a YAML file that must be a mapping with text keys; `ContentError` otherwise."""
+    value = read_yaml(path, description).value
+    if not isinstance(value, dict):
+        raise ContentError(f"{path}: found {show_value(value)}, expected a mapping (`key: value` lines)")
+    for key in value:
+        if not isinstance(key, str):
+            raise ContentError(f"{path}: found the key {show_value(key)}, expected text: write it in quotes")
+    return value
+
+
+def parse_yaml(text: bytes | str, place: str) -> Yaml:
+    """Parse YAML (None for an empty text). `ContentError` begins with `place` and the line."""
+    import yaml
+
+    if len(text) > MOST_BYTES:
+        raise ContentError(f"{place}: more than {MOST_BYTES:,} bytes, which no file of settings has")
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")
+        lines = _check(place, text)
+        value = yaml.load(text, Loader=_loader())  # a safe loader
+    except UnicodeDecodeError as error:
+        raise ContentError(f"{place}: not UTF-8 at byte {error.start}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ContentError(f"{place}:{line}: not YAML: {error.problem}") from error
+    except (LookupError, AttributeError) as error:  # !!int "", !!bool maybe, !!timestamp x
+        raise ContentError(f"{place}: not YAML: a value that does not fit its tag (`!!…`)") from error
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # a number of 5,000 digits, a mapping as a key
+        raise ContentError(f"{place}: not YAML: a value that does not fit: {error}") from error
+    return Yaml(value, lines)
+
+
+def dump_yaml(value: Mapping[str, object]) -> str:
+    """Serialise a mapping as YAML. Keys keep their order, and letters outside of ASCII are not escaped."""
+    import yaml
+
+    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True)
+
+
+def dump_short_yaml(value: Mapping[str, object]) -> str:
+    """YAML as people write it: the innermost lists and mappings below a key are on one line each.
+
+    Lists of mappings keep one setting a line. Texts are never folded.
+    """
+    import yaml
+
+    class ShortDumper(yaml.SafeDumper):
+        """Writes a text with line breaks or control characters in double quotes, which escape them."""
+
+    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        style = None if text.isprintable() else '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    ShortDumper.add_representer(str, represent_text)
+    parts = []
+    for key, inner in value.items():
+        flow_style = None if isinstance(inner, dict) else False  # None: only the innermost are on one line
+        part = yaml.dump(
+            {key: inner},
+            Dumper=ShortDumper,
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=flow_style,
+            width=100_000,
+        )
+        parts.append(part)
+    return "".join(parts)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, aligned: bool = False) -> str:
+    """Format a Markdown table. Every `|` in a cell is escaped; `aligned` pads columns for a terminal."""
+    cells = [[text.replace("|", "\\|") for text in line] for line in (header, *rows)]
+    rule = ["---"] * len(header)
+    if aligned:
+        widths = [max(map(text_width, column)) for column in zip(*cells, strict=True)]
+        for line in cells:
+            for number, width in enumerate(widths):
+                line[number] += " " * (width - text_width(line[number]))
+        rule = ["-" * width for width in widths]
+    lines = [f"| {' | '.join(line)} |" for line in cells]
+    rule_line = f"| {' | '.join(rule)} |" if aligned else f"|{'|'.join(rule)}|"
+    return "\n".join([lines[0], rule_line, *lines[1:]])
+
+
+def text_width(text: str) -> int:
+    """Width of a text in terminal columns. Wide letters take two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+@cache
+def _loader() -> "type[yaml.SafeLoader]":
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # chosen at run time
+        """Python has no date 2020-13-45, and a version such as 2024-01-01 should stay a text."""
+
+    resolvers = {}
+    for first_letter, pairs in Loader.yaml_implicit_resolvers.items():
+        resolvers[first_letter] = [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+    Loader.yaml_implicit_resolvers = resolvers
+    return Loader
+
+
+@dataclass(slots=True)
+class _Part:
+    """A list or mapping of a YAML text that is read: how many values it has so far, and how deep they are."""
+
+    is_mapping: bool
+    anchor: str | None
+    size: int = 1
+    depth: int = 0
+    children: int = 0
+    keys: dict[str, int] = field(default_factory=dict)
+    """The line of each key."""
+
+
+def _check(place: str, text: str) -> dict[str, int]:
+    """Refuse duplicate keys, deep nesting, too many values and endless ones; aliases count as what they name.
+
+    It goes over the parser's events, since the C loader's recursion would overflow the stack. Returns the
+    lines of the outermost keys.
+    """
+    import yaml
+
+    whole = _Part(is_mapping=False, anchor=None)
+    parts = [whole]  # those that have begun and not ended, from the outside in
+    named: dict[str | None, tuple[int, int]] = {}  # size and depth of each value with an anchor
+    lines: dict[str, int] = {}
+    for event in yaml.parse(text, Loader=_loader()):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        size, depth = 1, 0
+        if isinstance(event, yaml.CollectionStartEvent):
+            parts.append(_Part(isinstance(event, yaml.MappingStartEvent), event.anchor))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            ended = parts.pop()
+            size, depth = ended.size, ended.depth + 1
+            named[ended.anchor] = size, depth
+            if len(parts) == 1:
+                lines = ended.keys
+        elif isinstance(event, yaml.AliasEvent):
+            if any(part.anchor == event.anchor for part in parts):
+                raise ContentError(f"{place}:{line}: an alias in here leads back to itself")
+            size, depth = named.get(event.anchor, (1, 0))
+        elif isinstance(event, yaml.ScalarEvent):
+            named[event.anchor] = 1, 0
+            keys = parts[-1].keys
+            if parts[-1].is_mapping and parts[-1].children % 2 == 0:
+                if event.value in keys:
+                    raise ContentError(f"{place}:{line}: duplicate key {event.value!r}")
+                keys[event.value] = line
+        else:
+            continue
+        if len(parts) + depth > MOST_DEPTH + 1:
+            raise ContentError(f"{place}: more than {MOST_DEPTH} lists and mappings in one another")
+        if isinstance(event, yaml.CollectionStartEvent):
+            continue
+        inside = parts[-1]
+        inside.children += 1
+        inside.size += size
+        inside.depth = max(inside.depth, depth)
+        if inside.size > MOST_VALUES:
+            raise ContentError(f"{place}: its aliases make more than {MOST_VALUES:,} values of it")
+    return lines
+
+
+def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield (line number from 1, object) of each line that is not blank; `ContentError` names `path:line`.
+
+    If the file is still `growing`, a last line without line break is skipped: its writer was killed.
+    """
+    with path.open("rb") as file:
+        number = 0
+        while True:
+            line = file.readline(MOST_LINE + 1)
+            if not line:
+                break
+            number += 1
+            place = f"{path}:{number}"
+            if len(line) > MOST_LINE:
+                raise ContentError(f"{place}: a line of more than {MOST_LINE >> 20} MB, expected one record")
+            is_cut_off = not line.endswith(b"\n")
+            line = line.strip()
+            if not line or line == BOM or (growing and is_cut_off):
+                continue
+            value = parse_json(line, str(path), number)
+            if not isinstance(value, dict):
+                raise ContentError(f"{place}: found {show_value(value)}, expected an object")
+            yield number, value

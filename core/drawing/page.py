@@ -1,0 +1,60 @@
+"""Write self-contained pages: one file, escaped texts, and a policy that forbids connections.
+
+A page is a Jinja template `page.html` with `style.css` and `script.js` beside it. It needs no other file.
+"""
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from tuneyard.core.language.reader_language import current
+
+THEME = Path(__file__).with_name("page_theme.css")
+"""Colours in light and dark, the font, and the rules that all pages share."""
+
+
+def fill_page(folder: Path, *, inline_styles: bool, **values: Any) -> str:
+    """Fill the template of a page; `values` are its names besides policy, style, script and lang.
+
+    The policy allows the page's own script alone, by its hash. The style sheet is allowed by its hash too,
+    unless the template has elements with their own styles (`inline_styles`).
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    script = (folder / "script.js").read_text(encoding="utf-8")
+    style = THEME.read_text(encoding="utf-8") + (folder / "style.css").read_text(encoding="utf-8")
+    allowed_styles = {False: hash_source(style), True: "'unsafe-inline'"}
+    files = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    text: str = files.get_template("page.html").render(
+        policy=content_policy(hash_source(script), allowed_styles[inline_styles]),
+        style=style,
+        script=script,
+        lang={"zh": "zh-CN"}.get(current(), current()),
+        **values,
+    )
+    return text.encode(errors="replace").decode()  # half characters (lone surrogates) become `?`
+
+
+def content_policy(script: str, style: str) -> str:
+    """Content-Security-Policy that forbids every connection; `script` and `style` are allowed sources."""
+    return (
+        f"default-src 'none'; img-src data:; style-src {style}; script-src {script}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def hash_source(text: str) -> str:
+    """Source of a Content-Security-Policy that allows exactly this script or style sheet."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def embedded(json_text: str) -> str:
+    """JSON text without the characters that could close its <script> element or open a comment in it."""
+    return json_text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -1,0 +1,206 @@
+"""Plots in one style, written atomically. Files that Tuneyard did not draw are never replaced.
+
+matplotlib looks for each letter in one list of font families: its own, then the installed CJK families.
+"""
+
+import contextlib
+import functools
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tuneyard.core.errors import RequestError
+from tuneyard.core.errors.warn import reported
+from tuneyard.core.files import write_bytes
+from tuneyard.core.language.reader_language import ENGLISH, current, in_language
+from tuneyard.core.language.translation import catalogue, tr
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLE = Path(__file__).with_name("plots.mplstyle")
+# Okabe and Ito 2008: distinct with any kind of colour vision.
+COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+FAINT = "#dddddd"
+MAKER = "Tuneyard"
+METADATA: dict[str, dict[str, str | None]] = {
+    "png": {"Software": MAKER},
+    "svg": {"Creator": MAKER, "Date": None, "Format": None, "Type": None},
+    "pdf": {"Creator": MAKER},
+}
+MARKS = {  # what a picture of ours contains by its METADATA
+    "png": f"Software\0{MAKER}".encode(),
+    "svg": f"<dc:title>{MAKER}</dc:title>".encode(),
+    "pdf": f"/Creator ({MAKER})".encode(),
+}
+LATIN = "DejaVu Sans"  # comes with matplotlib
+CJK = (
+    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Heiti SC",
+    "Noto Sans CJK JP", "Noto Serif CJK SC", "AR PL UMing CN", "AR PL UKai CN", "Arial Unicode MS",
+    "Droid Sans Fallback",
+)  # fmt: skip
+
+NOT_WRITTEN = (
+    "The plots are in English: no installed font has Chinese letters; "
+    "install one (fonts-noto-cjk; see tuneyard doctor)."
+)
+BOXES = (
+    "No installed font has these letters, which the plots show as boxes: {letters}. "
+    "Install a font that has them (fonts-noto-cjk for Chinese; see tuneyard doctor)."
+)
+MISSING_GLYPH = re.compile(r"Glyph (\d+) \(.*\) missing from", re.S)  # matplotlib's warning
+MOST_LETTERS = 40  # that a warning names
+
+
+def font_families() -> list[str]:
+    """Font families of all plots: the Latin one, then the installed CJK ones."""
+    from matplotlib import font_manager
+
+    _register_new_fonts()
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [LATIN, *(family for family in CJK if family in installed)]
+
+
+@functools.cache
+def _register_new_fonts() -> None:
+    """Add fonts that were installed after matplotlib cached its list."""
+    from matplotlib import font_manager
+
+    listed = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in sorted(set(font_manager.findSystemFonts()) - listed):
+        with contextlib.suppress(OSError, RuntimeError):  # no font that matplotlib can draw with
+            font_manager.fontManager.addfont(path)
+
+
+def has_font_for(text: str) -> bool:
+    """True if the installed fonts have every letter of the text."""
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
+    missing = set(map(ord, text))
+    for family in font_families():
+        if missing:
+            missing -= FT2Font(font_manager.findfont(family)).get_charmap().keys()
+    return not missing
+
+
+def plot_language() -> str:
+    """Current language, or English if no installed font has the letters of its texts."""
+    if has_font_for("".join(catalogue(current()).values())):
+        return current()
+    return ENGLISH
+
+
+@contextlib.contextmanager
+def plotting() -> Iterator[None]:
+    """Draw plots inside the block, in one style and with the fonts and the language of plots.
+
+    stderr reports plots in English for want of a font, and letters that no installed font has.
+    """
+    import matplotlib
+
+    texts = reported()
+    language = plot_language()
+    if language != current() and NOT_WRITTEN not in texts:
+        texts.add(NOT_WRITTEN)
+        click.echo(tr(NOT_WRITTEN), err=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", MISSING_GLYPH.pattern)
+        with in_language(language), matplotlib.rc_context({"font.family": font_families()}, STYLE):
+            yield
+    letters: list[str] = []
+    for warning in caught:
+        glyph = MISSING_GLYPH.match(str(warning.message))
+        if glyph is None:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+            continue
+        letter = chr(int(glyph[1]))
+        if letter not in texts:
+            texts.add(letter)
+            letters.append(letter)
+    if letters:
+        names = [letter if letter.isprintable() else ascii(letter)[1:-1] for letter in letters[:MOST_LETTERS]]
+        if len(letters) > MOST_LETTERS:
+            names.append("…")
+        click.echo(tr("warning: {what}", what=tr(BOXES, letters=" ".join(names))), err=True)
+
+
+@contextlib.contextmanager
+def picture(size: tuple[float, float], path: Path) -> Iterator["Figure"]:
+    """Yield a figure of `size` inches to draw on, and write it in the end."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size)
+    yield figure
+    save(figure, path)
+
+
+@contextlib.contextmanager
+def plot(title: str, size: tuple[float, float], path: Path) -> Iterator["Axes"]:
+    """Yield the axes of a plot of `size` inches under its title, and write it in the end."""
+    figure, axes = new_plot(title, size)
+    yield axes
+    save(figure, path)
+
+
+def new_plot(title: str, size: tuple[float, float]) -> tuple["Figure", "Axes"]:
+    """An empty plot of `size` inches under its title, and its axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size)
+    axes = figure.add_subplot()
+    axes.set_title(wrapped(title, size[0]), pad=18)  # above what is written on a bar of 100 %
+    return figure, axes
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure atomically, in the format of the path's suffix. `ValueError` for an unknown format.
+
+    `RequestError` if it would replace a file that Tuneyard did not draw.
+    """
+    check_replaceable(path)
+    write_bytes(path, figure_bytes(figure, path.suffix[1:].lower()))
+
+
+def figure_bytes(figure: "Figure", form: str) -> bytes:
+    """A figure as a file of the format `form`. The same figure gives the same bytes of PNG and SVG."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format=form, metadata=METADATA.get(form))
+    return buffer.getvalue()
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise `RequestError` if a plot at `path` would replace a file that Tuneyard did not draw."""
+    if not path.is_file():
+        return
+    mark = MARKS.get(path.suffix[1:].lower())
+    if mark is None or mark not in path.read_bytes():
+        raise RequestError(
+            f"{path}: a plot would replace this file, which Tuneyard did not draw; rename the file, or "
+            "choose another folder"
+        )
+
+
+def legend_below(axes: "Axes", columns: int) -> None:
+    """Show the legend under the plot."""
+    axes.legend(ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+
+
+def wrapped(title: str, width: float) -> str:
+    """Break a title into lines that fit a plot of `width` inches. A Chinese letter counts as two.
+
+    Line breaks of the title stay.
+    """
+    lines: list[str] = []
+    for line in title.splitlines():
+        wide = sum(ord(letter) > 0x2E80 for letter in line) / max(1, len(line))
+        lines += textwrap.wrap(line, int(width * 10.5 / (1 + wide)))
+    return "\n".join(lines)

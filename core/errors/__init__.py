@@ -1,0 +1,343 @@
+"""User-facing errors, and the wrapper that turns them into exit codes.
+
+Exit codes: 0 clean, 1 wrong content of data, recipe, adapter or registry (or a subprocess failed),
+2 wrong request, 130/143 interrupted, 141 closed pipe.
+"""
+
+import contextlib
+import errno
+import importlib
+import json
+import os
+import re
+import select
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from operator import methodcaller
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from tuneyard.core.errors.problem_codes import guide
+from tuneyard.core.installation.packages import missing, set_up_command
+
+SHOWN = 20
+TERMINATED = 128 + signal.SIGTERM  # exit code
+GROUPS_OF_PACKAGES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter", "eval": "eval"}
+"""The group of `tuneyard` that a package has: `python -m compiler` is `tuneyard data`."""
+_LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
+_TERMINAL_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_terminated = threading.Event()
+
+
+class TuneyardError(Exception):
+    """Error that a user can fix. The message names the place, the value and the fix."""
+
+    exit_code = 1
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Come back from a worker as it is, whatever arguments its class has."""
+        return _unpickled, (type(self), self.args, self.__dict__)
+
+
+def _unpickled(
+    kind: type[TuneyardError], arguments: tuple[object, ...], state: dict[str, object]
+) -> TuneyardError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
+
+
+class ContentError(TuneyardError):
+    """The content of data, recipe, adapter or registry is wrong, or a subprocess failed."""
+
+
+class TimeLimitError(ContentError):
+    """Code from a user, such as a regular expression or a chat template, computed for too long."""
+
+
+class RequestError(TuneyardError):
+    """Wrong arguments, a missing path or dataset, no permission, a missing extra, no network."""
+
+    exit_code = 2
+
+
+def need(*modules: str) -> None:
+    """Check that these modules are installed without importing them.
+
+    `RequestError` names the first that is missing and the command that installs it.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise RequestError(missing(module))
+
+
+class _Interrupt(KeyboardInterrupt):
+    """Ctrl-C. CPython forgets the exit code of `python -m` and ends it by SIGINT if a plain
+    `KeyboardInterrupt` came while it ran a text as code, as it does to make a dataclass. Of a subclass it
+    takes no notice.
+    """
+
+
+class ResumableError(click.Abort):
+    """Ctrl-C in a command that can be resumed. `str()` is the sentence on how to resume it."""
+
+
+@contextlib.contextmanager
+def resumed_by(describe: Callable[[], str]) -> Iterator[None]:
+    """Print after Ctrl-C how the work of this block, or of the decorated function, is resumed."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        click.echo(err=True)  # after the terminal's ^C
+        raise ResumableError(describe()) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem, printed as one line: place, code, field, found, expected, fix.
+
+    `place` is `file:line`, `file row N` or the like; codes are E… and W…, see docs/problems.md.
+    """
+
+    code: str
+    place: str
+    message: str
+    field: str = ""
+    hint: str = ""
+
+    @property
+    def is_error(self) -> bool:
+        """True for an error, False for a warning or note."""
+        return self.code.startswith("E")
+
+    def line(self) -> str:
+        """Format as `place: code field: message; hint`, the form of every printed problem."""
+        field = f" {self.field}" if self.field else ""
+        hint = f"; {self.hint}" if self.hint else ""
+        return one_line(f"{self.place}: {self.code}{field}: {self.message}{hint}")
+
+
+def problems_of_file(error: ContentError, code: str, path: Path) -> list[Problem]:
+    """Turn each line of an error about a file (`FILE:LINE: message`) into a problem at its place."""
+    problems = []
+    for line in str(error).splitlines():
+        place, separator, message = line.partition(": ")
+        is_place = separator and (place == str(path) or place.startswith(f"{path}:"))
+        if is_place:
+            problems.append(Problem(code, place, message))
+        else:
+            problems.append(Problem(code, str(path), line))
+    return problems
+
+
+class ProblemsError(ContentError):
+    """All problems of one pass. `str()` shows the first 20, the total and the counts by code."""
+
+    def __init__(self, problems: Iterable[Problem], subject: str) -> None:
+        self.problems = list(problems)
+        self.subject = subject
+        text = summarise(self.problems)
+        names_subject = text.startswith((f"{subject}:", f"{subject} "))
+        super().__init__(text if names_subject else f"{subject}: {text}")
+
+
+def summarise(
+    problems: list[Problem], show_all: bool = False, counts: Mapping[str, int] | None = None
+) -> str:
+    """List problems (20 unless `show_all`), then the total with counts by code.
+
+    `counts` are given if `problems` is only the beginning of a longer list.
+    """
+    if counts is None:
+        counts = Counter(problem.code for problem in problems)
+    if not show_all:
+        problems = problems[:SHOWN]
+    lines = [problem.line() for problem in problems]
+    total = sum(counts.values())
+    rest = total - len(lines)
+    if rest:
+        lines.append(f"… {rest} more (--all shows every one)")
+    by_code = ", ".join(f"{code} {count}" for code, count in sorted(counts.items()))
+    lines.append(f"{counted(total, 'problem')} ({by_code})")
+    lines += guide(counts)
+    return "\n".join(lines)
+
+
+# Click reads --max_new_tokens, the spelling of argparse scripts, as --max-new-tokens.
+CLI: dict[str, object] = {
+    "token_normalize_func": methodcaller("replace", "_", "-"),
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+}
+
+
+def run_command(command: click.Command) -> NoReturn:
+    """Run a Click command and exit with its code. A user's mistake prints one message, no traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the caller ignores Ctrl-C
+        signal.signal(signal.SIGINT, _interrupt)
+    if (
+        not sys.stderr.isatty()
+    ):  # no progress bars in files and pipes; tqdm reads it at import, also in subprocesses
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    try:
+        code = _exit_code(_as_imported(command))
+        if sys.stdout:  # None if the parent process closed it
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno == errno.EPIPE and _reader_is_gone():
+            for stream in (1, 2):  # drops the buffers, so that Python's exit does not fail on them
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            sys.exit(141)
+        click.echo(f"error: {describe_os_error(error)}", err=True)
+        code = 2
+    sys.exit(code)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    _terminated.set()
+    sys.exit(TERMINATED)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Interrupt
+
+
+def _as_imported(command: click.Command) -> click.Command:
+    """The command of `python -m eval.nli` from the module under its own name.
+
+    Worker processes import the classes of its objects, and cannot import them from `__main__`.
+    """
+    spec = sys.modules["__main__"].__spec__
+    callback = command.callback
+    if spec is None or callback is None or callback.__module__ != "__main__":
+        return command
+    package = spec.name.removeprefix("tuneyard.").partition(".")[0]
+    if package not in GROUPS_OF_PACKAGES or spec.name.endswith(".__main__"):
+        return command
+    module = importlib.import_module(f"tuneyard.{spec.name.removeprefix('tuneyard.')}")
+    imported: click.Command = getattr(module, callback.__name__)
+    return imported
+
+
+def _program() -> str | None:
+    """`tuneyard data` if this process is `python -m compiler`; None lets Click take the script's name."""
+    spec = sys.modules["__main__"].__spec__
+    if spec is None:
+        return None
+    module = spec.name.removesuffix(".__main__")
+    if module == "tuneyard":
+        return module
+    package, *commands = module.removeprefix("tuneyard.").split(".")
+    if package not in GROUPS_OF_PACKAGES:
+        return None
+    return " ".join(["tuneyard", GROUPS_OF_PACKAGES[package], *commands])
+
+
+def _exit_code(command: click.Command) -> int:
+    try:
+        code = command.main(prog_name=_program(), standalone_mode=False)
+    except click.Abort as error:
+        click.echo(f"interrupted; {str(error) or 'the same command starts again'}", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except TuneyardError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except ImportError as error:
+        if not error.name or error.name.partition(".")[0] == "tuneyard":
+            raise  # a module of ours: a defect, not a missing package
+        message = f"{error}; run {set_up_command()} again"
+        if isinstance(error, ModuleNotFoundError):
+            message = missing(error.name)
+        click.echo(f"error: {message}", err=True)
+        return 2
+    except SystemExit:
+        if type(sys.stdout).__name__ == "_PacifyFlushWrapper":  # Click exits this way at any broken pipe
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
+        if _terminated.is_set():  # Ray makes an exit in a signal's handler one with code 1 while it waits
+            return TERMINATED
+        raise
+    if isinstance(code, int):
+        return code
+    return 0
+
+
+def _reader_is_gone() -> bool:
+    """True if the reader of our output is gone (`… | head`): poll(2) then reports an error of the pipe."""
+    poll = select.poll()
+    for stream in (1, 2):
+        poll.register(stream, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def describe_os_error(error: OSError) -> str:
+    """Format an operating system error as `path: reason`, e.g. `out/x: No space left on device`."""
+    reason = str(error.strerror or error)
+    if error.filename:
+        return f"{error.filename}: {reason}"
+    return reason
+
+
+def show_value(value: object) -> str:
+    """Format a value for a message: JSON (`null`, `true`, `"text"`), cut at 60 characters."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except TypeError:
+        text = str(value)
+    except (ValueError, RecursionError):  # more than 4300 digits, nested too deep
+        text = f"a {type(value).__name__} too large to show"
+    text = text.encode(errors="backslashreplace").decode()  # halves of characters cannot be encoded
+    if len(text) > 60:
+        return f"{text[:59]}…"
+    return text
+
+
+def one_line(text: str) -> str:
+    """Escape line breaks and control characters, which a file name may contain."""
+    return _LINE_ENDS.sub(_escaped, text)
+
+
+def for_terminal(text: str) -> str:
+    """Escape the control characters with which a dataset's text could drive a terminal. Line breaks stay."""
+    return _TERMINAL_CONTROLS.sub(_escaped, text)
+
+
+def _escaped(character: re.Match[str]) -> str:
+    return character[0].encode("unicode_escape").decode()
+
+
+def counted(number: int, noun: str) -> str:
+    """Format a number with its noun: `1 error`, `2,000 errors`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}s"
+
+
+def size_words(size: float) -> str:
+    """Format bytes in the largest decimal unit that fits at least once: `3.6 MB`."""
+    units = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "kB": 1e3}
+    for unit, scale in units.items():
+        if size >= scale:
+            return f"{size / scale:,.1f} {unit}"
+    return counted(round(size), "byte")
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Suggest the choice nearest to `name` as `did you mean "x"?`, "" if none is similar."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    if not close:
+        return ""
+    return f'did you mean "{close[0]}"?'

@@ -1,0 +1,50 @@
+"""Processes that end with the process that started them, and their orderly end."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+GRACE = 20.0  # seconds that a process gets to end by itself after SIGTERM
+_PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def end_processes(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
+    """End the process groups of processes that still run: SIGTERM to all, SIGKILL after a grace period."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        for process in processes:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, sign)
+        deadline = time.monotonic() + GRACE + 10  # a process that ends others gives them GRACE
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+
+
+def end_left_behind(group: int) -> None:
+    """End what is left of a process group whose leader has ended: it would go on beside its successor."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def end_with(parent: int) -> None:
+    """Send this process SIGTERM when the process `parent` ends, even by kill -9."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before the kernel knew that we want to be told
+        raise SystemExit(128 + signal.SIGTERM)
+
+
+def leave_on_sigterm() -> None:
+    """Let SIGTERM unwind this process by `SystemExit`, so that it ends the processes that it has started."""
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the kernel tells of each of the parent's threads
+    raise SystemExit(128 + signal.SIGTERM)

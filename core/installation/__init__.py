@@ -1,0 +1,1 @@
+"""What is installed: the checkout or package, optional packages, plug-ins, and `tuneyard doctor`."""

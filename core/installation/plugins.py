@@ -1,0 +1,90 @@
+"""Plug-ins by entry points: metrics, merge methods, readers, logs, scoring commands (docs/extending.md)."""
+
+import contextlib
+import functools
+import importlib
+import pkgutil
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from tuneyard.core.errors import ContentError
+
+Group = Literal[
+    "tuneyard.metrics",
+    "tuneyard.merge_methods",
+    "tuneyard.readers",
+    "tuneyard.logs",
+    "tuneyard.scoring_commands",
+]
+
+
+class PluginError(ContentError):
+    """A plug-in raised an error. The message names plug-in, package and error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """An imported entry point. `package` is its distribution with the version."""
+
+    group: str
+    name: str
+    package: str
+    value: Any
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Turn every error of the plug-in's code inside the block into a `PluginError`."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:  # the code of others may raise anything, sys.exit() included
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            message = f"plug-in {self.name!r} of {self.package} ({self.group}) failed: {reason}"
+            raise PluginError(message) from error
+
+
+@functools.cache
+def load(group: Group, kind: type = object, decorator: str = "") -> dict[str, Plugin]:
+    """Load a group's plug-ins by name. `PluginError` names a package whose plug-in cannot be loaded.
+
+    `decorator` makes a `kind` of a function.
+    """
+    from importlib import metadata  # 30 ms that most commands do not need
+
+    plugins: dict[str, Plugin] = {}
+    for entry in metadata.entry_points(group=group):
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
+        plugin = Plugin(group, entry.name, package, None)
+        with plugin.guarded():
+            plugin = replace(plugin, value=entry.load())
+            if not isinstance(plugin.value, kind):
+                raise TypeError(f"no function with @{decorator}")
+            if entry.name in plugins:
+                raise ValueError(f"{plugins[entry.name].package} has one of this name")
+        plugins[entry.name] = plugin
+    return plugins
+
+
+def bundled_with(package: str, kind: type) -> list[Any]:
+    """Objects of a kind (metric, merge method or reader) in the modules of one of our packages."""
+    bundled = []
+    for file in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        module = importlib.import_module(f"{package}.{file.name}")
+        bundled += [value for value in vars(module).values() if isinstance(value, kind)]
+    return bundled
+
+
+def registry(
+    group: Group, package: str, kind: type, decorator: str, taken: Collection[str] = ()
+) -> dict[str, Any]:
+    """Collect all objects of a kind by name: ours, and the plug-ins' with `plugin` set.
+
+    `PluginError` for a plug-in whose name is one of ours or `taken`. `decorator` makes the objects.
+    """
+    registered = {item.name: item for item in bundled_with(package, kind)}
+    for plugin in load(group, kind, decorator).values():
+        with plugin.guarded():
+            if plugin.value.name in registered or plugin.value.name in taken:
+                raise ValueError(f"the name {plugin.value.name!r} is taken")
+        registered[plugin.value.name] = replace(plugin.value, plugin=plugin)
+    return registered

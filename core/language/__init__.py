@@ -1,0 +1,1 @@
+"""Tables, verdicts and numbers in the language of the reader."""

@@ -1,0 +1,112 @@
+"""How figures and tables are written, in every table, plot and sentence: one rule for each kind of figure."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tuneyard.core.documents import markdown_table
+from tuneyard.core.language.translation import tr
+
+NONE = "–"
+SIGNIFICANT = 0.05  # a p is printed with as many digits as show its side of this
+MOST_DIGITS = 8
+
+
+def percent(share: float, more_digits: int = 0) -> str:
+    """A share as `93.3 %`, with `more_digits` than that."""
+    return f"{100 * share:.{1 + more_digits}f} %"
+
+
+def interval(share: Sequence[float] | None) -> str:
+    """(value, low, high) as `93.3 % (90.1–95.2)`, a dash for None."""
+    if share is None:
+        return NONE
+    value, low, high = share
+    return f"{percent(value)} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def points(share: float, border: float = 0) -> str:
+    """A difference of shares in percentage points with its sign, `+43.3` or `−1.0`, and 0 without a sign.
+
+    A difference near 0 or `border` gets enough digits to be on the correct side, `−0.03`.
+    """
+    for digits in range(1, MOST_DIGITS):
+        text = f"{100 * share:+.{digits}f}"
+        printed = float(text)
+        if _same_side(printed, 100 * share, 0) and _same_side(printed, 100 * share, 100 * border):
+            break
+    else:
+        text = f"{100 * share:+.1f}"
+    if float(text) == 0:
+        return "0.0"
+    return text.replace("-", "−")
+
+
+def size_in_points(share: float) -> str:
+    """The size of a difference of shares in percentage points, `3.2`, with enough digits to differ from 0."""
+    return points(share).removeprefix("+")
+
+
+def _same_side(printed: float, value: float, border: float) -> bool:
+    """True if a printed number is on the same side of a border as its value."""
+    return (printed < border) == (value < border) and (printed > border) == (value > border)
+
+
+def points_interval(value: float, low: float, high: float) -> str:
+    """A difference of shares with its limits, `+43.3 (+39.1 to +47.5)`."""
+    return limits(points, (value, low, high))
+
+
+def limits(show: Callable[[float], str], figures: Sequence[float], unit: str = "") -> str:
+    """(value, low, high) with `show` for each of them, `1.54 (1.48 to 1.61)`."""
+    value, low, high = map(show, figures)
+    return tr("{value}{unit} ({low} to {high})", value=value, unit=unit, low=low, high=high)
+
+
+def number(value: float, sign: str = "", more_digits: int = 0) -> str:
+    """A number with three significant digits and `more_digits`, with every digit before the point."""
+    if math.isinf(value):
+        if value > 0:
+            return "∞"
+        return "−∞"
+    if value == 0:
+        return "0"
+    text = f"{value:{sign}.{3 + more_digits}g}"
+    if 999.5 <= abs(value) < 1e6:
+        text = f"{value:{sign},.{more_digits}f}"
+    return text.replace("-", "−")
+
+
+def show_p(p: float) -> str:
+    """A p as `= 0.032`, or `< 0.001` if it is smaller. Near 0.05 more digits show which side it is on:
+    `= 0.0496`, `= 0.0504`."""
+    if p < 0.001:
+        return "< 0.001"
+    if p >= 0.1:
+        return f"= {p:.2f}"
+    text = f"{p:.3f}"
+    if float(text) != SIGNIFICANT:
+        return f"= {text}"
+    for digits in range(4, MOST_DIGITS):
+        text = f"{p:.{digits}f}"
+        if _same_side(float(text), p, SIGNIFICANT):
+            return f"= {text}"
+    return f"= {p:.4f}"
+
+
+def p_cell(p: float) -> str:
+    """A p as the cell of a table, without `=`."""
+    return show_p(p).removeprefix("= ")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as texts. The first column names the subject of its row."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def grid(table: Table) -> str:
+    """A table in Markdown, aligned in a terminal too."""
+    return markdown_table(table.header, table.rows, aligned=True)

@@ -1,0 +1,99 @@
+"""The texts of tables, plots, verdicts and the page in another language (zh.json), by their English."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from tuneyard.core.errors import counted
+from tuneyard.core.language.reader_language import CHINESE, ENGLISH, current, in_language
+
+
+def _write_in(context: click.Context, _: click.Parameter, name: str | None) -> None:
+    if name is not None:
+        context.with_resource(in_language(name))
+
+
+lang_option = click.option(
+    "--lang",
+    type=click.Choice([ENGLISH, CHINESE]),
+    default=ENGLISH,
+    show_default=True,
+    expose_value=False,
+    callback=_write_in,
+    help="The language of tables, plots and verdicts.",
+)
+"""Sets the language for as long as the command runs; the command itself gets no value."""
+
+explanation_option = click.option(
+    "--lang",
+    type=click.Choice([ENGLISH, CHINESE]),
+    expose_value=False,
+    callback=_write_in,
+    help="zh explains each code of a problem in Chinese (default: in a Chinese locale).",
+)
+"""The same for commands that print problems and no tables."""
+
+
+@functools.cache
+def catalogue(name: str) -> Mapping[str, str]:
+    """Texts of a language by their English; {} for English."""
+    if name == ENGLISH:
+        return {}
+    file = Path(__file__).with_name(f"{name}.json")
+    texts: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    return texts
+
+
+class Translated(str):
+    """A text in the language of its reader that keeps its English for JSON, which programs read."""
+
+    __slots__ = ("english",)
+    english: str
+
+    def __new__(cls, text: str, english: str) -> "Translated":
+        """Join both wordings of one text."""
+        translated = super().__new__(cls, text)
+        translated.english = english
+        return translated
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # a text has one wording
+        """Both wordings, for copies (`dataclasses.asdict`) and for other processes."""
+        return str(self), self.english
+
+
+def in_english(text: object) -> object:
+    """English wording of a text from `tr`. Any other value is returned unchanged."""
+    if isinstance(text, Translated):
+        return text.english
+    return text
+
+
+def tr(english: str, **values: object) -> str:
+    """Translate a text into the current language and fill in its {fields}; see `in_english`."""
+    text = catalogue(current()).get(english, english).format(**values)
+    english_values = {name: in_english(value) for name, value in values.items()}
+    return Translated(text, english.format(**english_values))
+
+
+def tr_counted(number: int, noun: str) -> str:
+    """Format a number with its English noun in the current language: `1 example`, `2,000 examples`."""
+    text = catalogue(current()).get(f"{{count:,}} {noun}s")
+    if text is None:
+        return counted(number, noun)
+    return Translated(text.format(count=number), counted(number, noun))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names as `a, b and c`."""
+    *first, last = names
+    if not first:
+        return last
+    return tr("{first} and {last}", first=joined(first), last=last)
+
+
+def joined(names: Sequence[str]) -> str:
+    """Join names with commas of the current language."""
+    return Translated(tr(", ").join(names), ", ".join(names))

@@ -1,0 +1,277 @@
+"""From a record to the prompt of a model: messages, then text, then token ids, the same as in training.
+
+tests/integration/test_prompt.py compares the ids with those of LLaMA-Factory 0.9.5.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
+from tuneyard.core.execution.time_limit import bounded
+from tuneyard.core.files import read_object
+from tuneyard.core.records import PLACEHOLDERS, QUESTIONS, format_of, read_example, require_prompt, strings
+from tuneyard.core.records.calls import (
+    RESULTS,
+    WrongValueError,
+    before_calls,
+    calls_of,
+    tools_text,
+    wrapped_tools,
+)
+
+if TYPE_CHECKING:
+    from llamafactory.data.template import Template
+    from transformers import PreTrainedTokenizerBase
+
+Message = dict[str, str]
+Encode = Callable[[list[Message]], list[int]]
+Render = Callable[[list[Message], bool], str]  # of messages, whether an answer is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Prompt (`messages`, the user's turn last), expected answer ("" without one) and its role.
+
+    Tool calls are messages of role `function`, their results of role `observation`, as in LLaMA-Factory. The
+    first message has the `tools` (a JSON list as text) if there are any.
+    `images` are paths as the record has them, one for each `<image>` in the messages.
+    """
+
+    messages: list[Message]
+    answer: str
+    role: str = "assistant"
+    images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SavedTemplate:
+    """The text of a chat template in Jinja, and the file that has it."""
+
+    file: Path
+    text: str
+
+
+def conversation(
+    record: Mapping[str, object], entry: Mapping[str, object], place: str, answer: int = 0
+) -> Conversation:
+    """Convert a record to messages and answer by its registry entry, or by its own keys if that is {}.
+
+    `answer` is the number of the answer: of a pair 0 is the chosen and 1 the rejected one. A record without
+    an answer is a prompt. `ContentError` begins with `place`.
+    """
+    example = read_example(record, entry, place)
+    record_format = format_of(record, entry)
+    columns = record_format.columns
+    require_prompt(record, record_format, place)
+    if not example.turns or example.turns[-1][0] not in QUESTIONS:
+        raise ContentError(f"{place}: expected a turn of the user before the answer: {example.fault}")
+    messages = [{"role": role, "content": text} for role, text in example.turns]
+    if any(message["role"] == "system" for message in messages):  # LLaMA-Factory drops such a record
+        raise ContentError(f"{place}: {example.fault}")
+    if example.system:
+        messages.insert(0, {"role": "system", "content": example.system})
+    try:
+        tools = tools_text(example.tools)
+    except WrongValueError as error:
+        raise ContentError(f"{place}: {columns['tools']}: {error}") from error
+    if tools:
+        messages[0]["tools"] = tools
+    role, text = "assistant", ""
+    if answer < len(example.answers):
+        role, text = example.answers[answer]
+    images = tuple(path for path in example.media.get("images", ()) if isinstance(path, str))
+    return Conversation(messages, text, role, images)
+
+
+def refuse_media(
+    record: Mapping[str, object], entry: Mapping[str, object], place: str, images: bool = False
+) -> None:
+    """Refuse a record with images, videos or audios, since its text is not the whole prompt.
+
+    With `images`, images pass if the entry names their column. Otherwise training leaves them out.
+    """
+    columns = strings(entry.get("columns"))
+    media_columns = columns or {kind: kind for kind in PLACEHOLDERS}
+    for kind in PLACEHOLDERS:
+        if kind not in media_columns or not record.get(media_columns[kind]):
+            continue
+        column = media_columns[kind]
+        if kind == "images" and images and (columns or not entry):
+            paths = record[column]
+            if not isinstance(paths, list):
+                paths = [paths]
+            for path in paths:
+                if not (isinstance(path, str) and path):
+                    raise ContentError(
+                        f"{place}: {column}: found {show_value(path)}, expected the path of an image"
+                    )
+            continue
+        hint = (
+            "images are, by eval.text --no-generate, eval.preference, and eval.nli --mode choice without "
+            "--check-generate"
+        )
+        if images and kind == "images":
+            hint = "the registry's entry does not name the column, so that training leaves them out: name it"
+        raise ContentError(f"{place}: {column}: rows with {kind} are not scored here ({hint})")
+
+
+def find_chat_template(folder: Path) -> SavedTemplate | None:
+    """Read the chat template saved in a model or adapter folder, None without one."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        try:
+            return SavedTemplate(file, file.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise ContentError(
+                f"{file}: not UTF-8 at byte {error.start}; write the template again"
+            ) from error
+    config = folder / "tokenizer_config.json"
+    if not config.is_file():
+        return None
+    template = read_object(config).get("chat_template")
+    if not isinstance(template, str):
+        return None
+    return SavedTemplate(config, template)
+
+
+def saved_chat_template(folder: Path) -> str | None:
+    """Text of the chat template saved in a model or adapter folder, None without one."""
+    saved = find_chat_template(folder)
+    if saved is None:
+        return None
+    return saved.text
+
+
+def chat_renderer(
+    tokenizer: "PreTrainedTokenizerBase | SimpleNamespace", template: str | None, think: bool = False
+) -> Render:
+    """Renderer by a Jinja chat template: messages → text, up to the begin of an answer if `ask`.
+
+    Without a template the texts are joined by line breaks, as LLaMA-Factory's `empty` does for one turn.
+    Models that can think get an empty thought unless `think`.
+    """
+    from jinja2 import TemplateError
+
+    def render(messages: list[Message], ask: bool) -> str:
+        if template is None:
+            contents = [message["content"] for message in messages]
+            if ask:
+                return "\n".join(contents)
+            return "\n".join(contents[:-1]) + contents[-1]
+        try:
+            with bounded("the chat template"):
+                plain, tools = openai_messages(messages)
+                options: dict[str, Any] = {"add_generation_prompt": ask, "enable_thinking": think}
+                if tools:
+                    options["tools"] = tools
+                text: str = tokenizer.apply_chat_template(
+                    plain, chat_template=template, tokenize=False, **options
+                )
+        except (TemplateError, TypeError, ArithmeticError, LookupError, ValueError) as error:  # of its code
+            roles = ", ".join(message["role"] for message in messages)
+            raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
+        functions = list(tools)
+        for message in plain:
+            functions += message.get("tool_calls", ())
+        for function in functions:
+            name = function["function"]["name"]
+            if name not in text:
+                fix = "it knows none; name LLaMA-Factory's template with --template NAME"
+                raise ContentError(f"the chat template leaves out the tool {name!r}: {fix}")
+        if ask and not think and text.rstrip().endswith("<think>"):  # the template itself begins a thought
+            text = f"{text.rstrip()}\n\n</think>\n\n"
+        return text
+
+    return render
+
+
+def openai_messages(messages: list[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Convert messages and tools to the form of chat templates. `ContentError` for broken calls."""
+    plain: list[dict[str, Any]] = []
+    try:
+        for message in messages:
+            role, content = message["role"], message["content"]
+            if role == "function":
+                calls = [{"type": "function", "function": call._asdict()} for call in calls_of(content)]
+                plain.append({"role": "assistant", "content": before_calls(content), "tool_calls": calls})
+            elif role == "observation":
+                plain += [{"role": "tool", "content": result} for result in content.split(RESULTS)]
+            else:
+                plain.append({"role": role, "content": content})
+        tools = messages[0].get("tools", "") if messages else ""
+        return plain, wrapped_tools(tools)
+    except WrongValueError as error:
+        raise ContentError(f"a call or the tools of a conversation: {error}") from error
+
+
+def chat_encoder(tokenizer: "PreTrainedTokenizerBase", template: str | None, think: bool = False) -> Encode:
+    """Encoder by a Jinja chat template: messages → prompt ids, with the generation prompt."""
+    render = chat_renderer(tokenizer, template, think)
+
+    def encode(messages: list[Message]) -> list[int]:
+        return list(tokenizer(render(messages, True), add_special_tokens=False)["input_ids"])
+
+    return encode
+
+
+def llamafactory_encoder(tokenizer: "PreTrainedTokenizerBase", name: str, think: bool = False) -> Encode:
+    """Encoder by `llamafactory_template`: messages → prompt ids. The import takes about 10 s."""
+    template, adapted_tokenizer = llamafactory_template(tokenizer, name, think)
+
+    def encode(messages: list[Message]) -> list[int]:
+        turns, system, tools = llamafactory_messages(messages)
+        answer = {"role": "assistant", "content": ""}
+        return list(template.encode_oneturn(adapted_tokenizer, [*turns, answer], system, tools)[0])
+
+    return encode
+
+
+def llamafactory_messages(messages: list[Message]) -> tuple[list[Message], str | None, str | None]:
+    """Split messages into turns, system text and tools, the arguments of LLaMA-Factory's templates."""
+    system = messages[0]["content"] if messages[0]["role"] == "system" else None
+    turns = [message for message in messages if message["role"] != "system"]
+    turns = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+    return turns, system, messages[0].get("tools")
+
+
+def llamafactory_template(
+    tokenizer: "PreTrainedTokenizerBase", name: str, think: bool
+) -> "tuple[Template, PreTrainedTokenizerBase]":
+    """A copy of LLaMA-Factory's template `name`, and of the tokenizer with the special tokens that it sets.
+
+    Without a name ("") it is parsed from the tokenizer's chat template, or `empty`, as for a recipe.
+    """
+    from llamafactory.data.template import ReasoningTemplate, parse_template
+
+    adapted_tokenizer = copy.deepcopy(tokenizer)
+    if name or not isinstance(adapted_tokenizer.chat_template, str):
+        template = template_named(name or "empty", think)
+    else:
+        template = parse_template(adapted_tokenizer)
+        if isinstance(template, ReasoningTemplate):
+            template.enable_thinking = think
+    template.fix_special_tokens(adapted_tokenizer)
+    return template, adapted_tokenizer
+
+
+def template_named(name: str, think: bool) -> "Template":
+    """Copy LLaMA-Factory's template `name` and set whether it thinks.
+
+    LLaMA-Factory writes `enable_thinking` of each training into the one template that all share.
+    """
+    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
+
+    if name not in TEMPLATES:
+        message = f"LLaMA-Factory has no template {name!r} (it has {len(TEMPLATES)})"
+        hint = nearest(name, TEMPLATES)
+        if hint:
+            message = f"{message}; {hint}"
+        raise RequestError(message)
+    template = copy.copy(TEMPLATES[name])
+    if isinstance(template, ReasoningTemplate):
+        template.enable_thinking = think
+    return template

@@ -1,0 +1,344 @@
+"""Does LLaMA-Factory's template fit the model? One rule for `recipe check` and `data verify`.
+
+`ChatFormat.of` reads the tokenizer before the template changes it: LLaMA-Factory adds the template's stop
+words as new tokens and replaces the end token. `template_findings` then compares the template with it.
+`with_fitted_template` does both for a recipe.
+
+A model with a chat template counts as an instruct model, one without as a base model.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuneyard.core.execution.time_limit import bounded
+from tuneyard.core.training.llamafactory import RecipeData, expected_errors
+
+USER = {"role": "user", "content": "Is 12 even?"}
+ANSWER = {"role": "assistant", "content": "yes"}
+SYSTEM_TEXT = "You are terse."
+SYSTEM = {"role": "system", "content": SYSTEM_TEXT}
+TOOL = {"type": "function", "function": {"name": "even", "parameters": {"type": "object", "properties": {}}}}
+BOS, EOS = "<bos>", "<eos>"
+# Texts that only ever are control tokens. [INST], <<SYS>> and <role> are plain text in some models.
+MARK = re.compile(r"<[|｜][^<>\s]*>|<[^<>\s]*[|｜]>|<\w+_of_\w+>|<sop>|<eod>|\[gMASK\]")
+NAMES = 3
+"""So many fitting templates are named in a hint."""
+
+
+class Writing:
+    """Stand-in for a tokenizer: each text is its own id, begin and end of text are <bos> and <eos>.
+
+    A template joins the ids of its tokenizer, so that this one yields the list of texts that it writes.
+    """
+
+    bos_token = bos_token_id = BOS
+    eos_token = eos_token_id = EOS
+
+    def encode(self, text: str, **_: bool) -> list[str]:
+        """The text itself as its only id."""
+        return [text]
+
+    def convert_tokens_to_ids(self, token: str) -> str:
+        """The token itself as its id."""
+        return token
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateFinding:
+    """Mismatch of template and model: E325, E326, W352 or N352 (docs/recipes.md)."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """The tokens of a tokenizer, and one exchange as its own chat template writes it.
+
+    Prompts are token ids, one list for each mode of the chat template (thinking on or off). They are empty
+    for a base model, or if the chat template refuses a system text or tools.
+    """
+
+    vocabulary: frozenset[str]
+    end_tokens: frozenset[str] = frozenset()
+    written: str = ""
+    prompts: list[list[int]] = field(default_factory=list)
+    system_prompts: list[list[int]] = field(default_factory=list)
+    tool_prompts: list[list[int]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, tokenizer: Any, has_tools: bool = False) -> "ChatFormat":
+        """Read a tokenizer that no template has mended yet; `has_tools` adds a prompt with a tool."""
+        vocabulary = frozenset(tokenizer.get_vocab())
+        if not isinstance(tokenizer.chat_template, str):
+            return cls(vocabulary)
+        prompts = [_prompt(tokenizer, [USER], thinks) for thinks in (False, True)]
+        talk = _render(tokenizer, [USER, ANSWER])
+        end_tokens = {tokenizer.eos_token, _token_after_answer(tokenizer, talk)} - {None}
+        system_prompts = _optional_prompts(tokenizer, [SYSTEM, USER])
+        return cls(
+            vocabulary,
+            frozenset(end_tokens),
+            "".join([talk, *map(tokenizer.decode, [*prompts, *system_prompts])]),
+            prompts,
+            system_prompts,
+            _optional_prompts(tokenizer, [USER], tools=[TOOL]) if has_tools else [],
+        )
+
+    @property
+    def is_instruct(self) -> bool:
+        """True if the model has a chat template."""
+        return bool(self.prompts)
+
+
+def with_fitted_template(data: RecipeData, has_tools: bool) -> tuple[RecipeData, list[TemplateFinding]]:
+    """Load tokenizer and template, and report why the template does not fit the model.
+
+    `has_tools`: whether rows of the data have tools. Stage pt writes no template, so it has no findings.
+    """
+    data = data.with_tokenizer()
+    tokenizer = data.module["tokenizer"]
+    if data.stage == "pt":
+        return data.with_template(), []
+    chat = ChatFormat.of(tokenizer, has_tools)
+    data = data.with_template()
+    name, resizes = data.data_args.template, bool(data.model_args.resize_vocab)
+    return data, template_findings(data.template, name, tokenizer, chat, resizes)
+
+
+def template_findings(
+    template: Any, name: str | None, tokenizer: Any, chat: ChatFormat, resizes: bool = False
+) -> list[TemplateFinding]:
+    """Report why a template does not fit a model: errors, otherwise at most one warning or note.
+
+    `tokenizer` is the mended one, `chat` the format before that, `resizes` the recipe's `resize_vocab`.
+    """
+    called = "the template read from the tokenizer"
+    if name:
+        called = f"template {name}"
+    errors = list(_missing_tokens(template, called, tokenizer, chat, resizes))
+    if not chat.is_instruct:
+        return errors
+    end = end_token(template, tokenizer)
+    if end and end in chat.vocabulary and end not in chat.end_tokens:
+        expected = " or ".join(sorted(chat.end_tokens))
+        message = f"{called} ends answers with {end}, the model ends them with {expected}"
+        errors.append(TemplateFinding("E326", message, _fitting_hint(tokenizer, chat)))
+    if errors:
+        return errors
+    return list(_layout(template, called, tokenizer, chat))
+
+
+def _missing_tokens(
+    template: Any, called: str, tokenizer: Any, chat: ChatFormat, resizes: bool
+) -> Iterator[TemplateFinding]:
+    """Find special tokens that the template writes and the tokenizer lacks."""
+    missing = []
+    mended = tokenizer.get_vocab()
+    for token in _written_tokens(template, tokenizer):
+        was_added = token in mended  # by the template, as one of its stop words
+        if token in chat.vocabulary or token in chat.written or (was_added and resizes):
+            continue
+        is_plain_text = not was_added and token not in _token_slots(template)
+        if is_plain_text and not chat.is_instruct:
+            continue  # a base model learns it as it learns any text
+        missing.append(token)
+    if missing:
+        listed = ", ".join(missing)
+        message = f"{called} writes {listed}, which this tokenizer does not have as one token"
+        yield TemplateFinding("E325", message, _fitting_hint(tokenizer, chat))
+
+
+def end_token(template: Any, tokenizer: Any) -> str:
+    """Token that ends an answer in training, "" if the template ends none."""
+    if template.efficient_eos:
+        return str(tokenizer.eos_token)
+    _, answer_ids = template.encode_oneturn(tokenizer, [USER, ANSWER])
+    stop_ids = set(template.get_stop_token_ids(tokenizer))
+    for token_id in answer_ids:
+        if token_id in stop_ids and token_id is not None:
+            return str(tokenizer.convert_ids_to_tokens(token_id))
+    return ""
+
+
+def _layout(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Iterator[TemplateFinding]:
+    """Compare the prompt that the template writes with that of an instruct model's chat template."""
+    prompt = _template_prompt(template, tokenizer)
+    if prompt in chat.prompts:
+        if not chat.tool_prompts:  # the data has no tools
+            return
+        prompt = _template_prompt(template, tokenizer, tools=json.dumps([TOOL]))
+        if prompt not in chat.tool_prompts:
+            difference = _difference(prompt, chat.tool_prompts[0], tokenizer)
+            message = f"with tools and no system text {called} writes another prompt: {difference}"
+            hint = "give every row a system text, or score with --template, too"
+            yield TemplateFinding("W352", message, hint)
+        return
+    difference = _difference(prompt, chat.prompts[0], tokenizer)
+    if _template_prompt(template, tokenizer, SYSTEM_TEXT) in chat.system_prompts:
+        message = f"the default system text is not the model's (for rows without one): {difference}"
+        yield TemplateFinding("N352", message, "leave `template` out, or set default_system")
+        return
+    message = f"{called} writes another prompt than the model's chat template: {difference}"
+    if _is_plain_text(template, tokenizer):
+        message = f"{called} is plain text, the model was tuned on its own chat template: {difference}"
+    yield TemplateFinding("W352", message, _fitting_hint(tokenizer, chat))
+
+
+def _fitting_hint(tokenizer: Any, chat: ChatFormat) -> str:
+    """Name templates that write the model's own prompt, or at least with a system text given."""
+    if not chat.is_instruct:
+        return "take the template of this model, or add the tokens (add_special_tokens, resize_vocab: true)"
+    same_prompt, same_with_system = templates_like(tokenizer, chat)
+    names = (same_prompt or same_with_system)[:NAMES]
+    hint = "leave `template` out to train the model's own chat template"
+    if names:
+        hint = f"take the template {' or '.join(names)}, or {hint}"
+    return hint
+
+
+def templates_like(tokenizer: Any, chat: ChatFormat) -> tuple[list[str], list[str]]:
+    """Templates that write the model's own prompt, and those that do so once a system text is given.
+
+    Templates for models that read media come last.
+    """
+    from llamafactory.data.template import TEMPLATES
+
+    same_prompt = []
+    same_with_system = []
+    for name, template in sorted(TEMPLATES.items(), key=_reads_media):
+        try:
+            prompt = _template_prompt(template, tokenizer)
+            system_prompt = _template_prompt(template, tokenizer, SYSTEM_TEXT)
+        except expected_errors():  # a template that writes tokens which this tokenizer has no ids for
+            continue
+        if prompt in chat.prompts:
+            same_prompt.append(name)
+        elif system_prompt in chat.system_prompts:
+            same_with_system.append(name)
+    return same_prompt, same_with_system
+
+
+def nearest_template(tokenizer: Any, chat: ChatFormat) -> str:
+    """The template whose prompt begins with most of the tokens of the model's own.
+
+    Of equal ones a template for texts comes before one for media.
+    """
+    from llamafactory.data.template import TEMPLATES
+
+    common_tokens: dict[str, int] = {}
+    for name, template in sorted(TEMPLATES.items(), key=_reads_media):
+        try:
+            prompt = _template_prompt(template, tokenizer)
+        except expected_errors():
+            continue
+        common_tokens[name] = _first_difference(prompt, chat.prompts[0])
+    return max(common_tokens, key=lambda name: common_tokens[name])
+
+
+def _reads_media(named_template: tuple[str, Any]) -> bool:
+    """True if a template is for models that read images, videos or audios."""
+    return type(named_template[1].mm_plugin).__name__ != "BasePlugin"
+
+
+def _written_tokens(template: Any, tokenizer: Any) -> list[str]:
+    """Special tokens that a template writes in an exchange with a system text, in their order."""
+    prompt, answer = template.encode_oneturn(Writing(), [USER, ANSWER], SYSTEM_TEXT)
+    texts = [*prompt, *answer]
+    if template.efficient_eos:
+        texts.append(EOS)
+    tokens = []
+    for text in texts:
+        if text == EOS:
+            tokens.append(tokenizer.eos_token)
+        elif text in _token_slots(template):
+            tokens.append(text)
+        elif text != BOS:
+            tokens += MARK.findall(text)
+    return list(dict.fromkeys(tokens))
+
+
+def _token_slots(template: Any) -> set[str]:
+    """Tokens that a template looks up in the tokenizer by name."""
+    formatters = (
+        template.format_prefix,
+        template.format_system,
+        template.format_user,
+        template.format_assistant,
+    )
+    tokens: set[str] = set()
+    for formatter in formatters:
+        tokens.update(slot["token"] for slot in formatter.slots if isinstance(slot, dict))
+    return tokens
+
+
+def _is_plain_text(template: Any, tokenizer: Any) -> bool:
+    """True if a template marks the user's turn with no special token; begin and end of text do not count."""
+    prompt, _ = template.encode_oneturn(Writing(), [USER, ANSWER], SYSTEM_TEXT)
+    special_ids = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
+    for text in prompt:
+        if text in (BOS, EOS):
+            continue
+        if text in _token_slots(template) or special_ids.intersection(_encode(tokenizer, text)):
+            return False
+    return True
+
+
+def _template_prompt(
+    template: Any, tokenizer: Any, system: str | None = None, tools: str | None = None
+) -> list[int]:
+    return list(template.encode_oneturn(tokenizer, [USER, ANSWER], system, tools)[0])
+
+
+def _render(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
+    with bounded("the tokenizer's chat template"):
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+
+
+def _prompt(tokenizer: Any, messages: list[dict[str, str]], thinks: bool, **options: Any) -> list[int]:
+    """Ids of a prompt as the chat template writes it."""
+    options |= {"add_generation_prompt": True, "enable_thinking": thinks}
+    return _encode(tokenizer, _render(tokenizer, messages, **options))
+
+
+def _optional_prompts(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> list[list[int]]:
+    """Prompts with thinking off and on, [] if the chat template refuses these messages."""
+    try:
+        return [_prompt(tokenizer, messages, thinks, **options) for thinks in (False, True)]
+    except expected_errors():
+        return []
+
+
+def _token_after_answer(tokenizer: Any, talk: str) -> str | None:
+    """Token with which the chat template ends an answer. None if it writes none."""
+    _, _, rest = talk.rpartition(ANSWER["content"])
+    special_ids = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
+    for token_id in _encode(tokenizer, rest):
+        if token_id in special_ids:
+            return str(tokenizer.convert_ids_to_tokens(token_id))
+    return None
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _difference(prompt: Sequence[int], expected: Sequence[int], tokenizer: Any) -> str:
+    """Describe the first difference of two prompts with the text around it."""
+    place = _first_difference(prompt, expected)
+    around = slice(max(0, place - 3), place + 8)
+    trained_text = tokenizer.decode(prompt[around])
+    model_text = tokenizer.decode(expected[around])
+    return f"at token {place + 1} it trains {trained_text!r}, the model's own has {model_text!r}"
+
+
+def _first_difference(prompt: Sequence[int], expected: Sequence[int]) -> int:
+    """Number of tokens that two prompts begin with alike."""
+    place = 0
+    while place < min(len(prompt), len(expected)) and prompt[place] == expected[place]:
+        place += 1
+    return place

@@ -1,0 +1,399 @@
+"""The reader of records: from a line of a dataset's file and its registry entry to turns, answers and media.
+
+It reads records as LLaMA-Factory 0.9.5 does (data/parser.py, data/converter.py). It follows the documented
+format and not that code, so that `data verify` can compare the two. tests/integration/test_records.py
+compares them on a dataset of each kind.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from tuneyard.core.errors import ContentError, counted, show_value
+from tuneyard.core.records.calls import RESULTS, WrongValueError, call_text, parse_calls
+
+ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
+SHAREGPT = {"messages": "conversations"}
+SHAREGPT_TAGS = {
+    "role_tag": "from",
+    "content_tag": "value",
+    "user_tag": "human",
+    "assistant_tag": "gpt",
+    "observation_tag": "observation",
+    "function_tag": "function_call",
+    "system_tag": "system",
+}
+OPENAI_TAGS = SHAREGPT_TAGS | {
+    "role_tag": "role",
+    "content_tag": "content",
+    "user_tag": "user",
+    "assistant_tag": "assistant",
+}
+PLACEHOLDERS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
+"""Placeholder in a text for each file of these columns, as in LLaMA-Factory."""
+PAIR = ("chosen", "rejected")
+MARK = "kto_tag"
+"""The part of a record that marks its answer as wanted or not."""
+EXTRAS = ("history", "system", "tools", *PLACEHOLDERS, *PAIR, MARK)
+"""The parts that LLaMA-Factory reads only if an entry maps them."""
+ROLES = ("user", "assistant", "observation", "function", "system")
+QUESTIONS = ("user", "observation")
+ANSWERS = ("assistant", "function")
+"""Roles of turns that a model writes."""
+BARE = ("system", "history", "tools", *PLACEHOLDERS, MARK)
+"""The parts of a record without a registry entry, besides its turns or its question and answer."""
+BARE_MESSAGES = ("messages", "text")
+"""Columns with OpenAI's messages in a record without a registry entry."""
+BARE_QUESTIONS = ({"prompt": "question", "response": "answer"}, {"prompt": "prompt", "response": "response"})
+OPENAI = "openai"
+OPENAI_SYSTEM = "detailed thinking off"
+"""LLaMA-Factory's `formatting: openai` writes this into the system text of rows without tools."""
+BARE_OPENAI = "messages"
+"""Formatting of OpenAI's messages without a registry entry: as `openai`, without words of LLaMA-Factory's."""
+
+Turn = tuple[str, str]
+"""The role, by LLaMA-Factory's name, and the text."""
+Record = Mapping[str, object]
+
+
+class RecordFormat(NamedTuple):
+    """Format of a dataset's records: its registry entry with LLaMA-Factory's defaults.
+
+    `columns` maps the parts of a record (`prompt`, `messages`, `chosen`, …) to its columns. `tags` name the
+    keys and the roles of turns. Neither contains unset values.
+    """
+
+    formatting: str
+    columns: Mapping[str, str]
+    tags: Mapping[str, str]
+    ranking: bool = False
+
+    @property
+    def text_only(self) -> bool:
+        """True for texts without answers: data for pretraining, or an entry that lacks `response`."""
+        return self.formatting == "alpaca" and "response" not in self.columns and not self.ranking
+
+
+class Example(NamedTuple):
+    """One record: the `turns` before its answers, without the system text, and the answers.
+
+    `answers` has one answer, a chosen and a rejected one, or none. `mark` is whether the answer is wanted
+    (None without a mark). `media` has the paths of files by column part (`images`, …). `fault` is the reason
+    for which LLaMA-Factory drops the record, "" if it trains on it.
+    """
+
+    turns: list[Turn]
+    answers: list[Turn]
+    system: str = ""
+    tools: str = ""
+    media: Mapping[str, list[object]] = {}
+    mark: bool | None = None
+    fault: str = ""
+
+    @property
+    def trained_turns(self) -> list[Turn]:
+        """All turns as LLaMA-Factory trains them: next to a marked answer it puts an empty one.
+
+        The empty answer comes last if the other one is wanted.
+        """
+        if self.mark is None:
+            return self.turns + self.answers
+        empty = ("assistant", "")
+        if self.mark:
+            return [*self.turns, *self.answers, empty]
+        return [*self.turns, empty, *self.answers]
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of all media: images, then videos, then audios."""
+        return [str(path) for paths in self.media.values() for path in paths]
+
+
+def format_of_entry(entry: Mapping[str, object]) -> RecordFormat:
+    """Read an entry as LLaMA-Factory does, right or wrong: naming `columns` unsets each other part."""
+    columns = strings(entry["columns"]) if "columns" in entry else {**ALPACA, **SHAREGPT}
+    tags = strings(entry["tags"]) if "tags" in entry else SHAREGPT_TAGS
+    return RecordFormat(str(entry.get("formatting", "alpaca")), columns, tags, entry.get("ranking") is True)
+
+
+def format_of_record(record: Record) -> RecordFormat:
+    """Find the format of a record without a registry entry by its keys."""
+    columns = {name: name for name in BARE}
+    replies = [record.get(part) for part in PAIR]
+    ranking = all(isinstance(reply, str) for reply in replies)
+    ranking = ranking or all(isinstance(reply, dict) for reply in replies)
+    if ranking:
+        columns |= {part: part for part in PAIR}
+    for name in BARE_MESSAGES:
+        if isinstance(record.get(name), list):
+            return RecordFormat(BARE_OPENAI, {**columns, "messages": name}, OPENAI_TAGS, ranking)
+    if isinstance(record.get("conversations"), list):
+        return RecordFormat("sharegpt", {**columns, **SHAREGPT}, SHAREGPT_TAGS, ranking)
+    if isinstance(record.get("text"), str):
+        return RecordFormat("alpaca", {"prompt": "text"}, {})
+    question: Mapping[str, str] = ALPACA
+    if ALPACA["prompt"] not in record:
+        answers = {names["response"] for names in (ALPACA, *BARE_QUESTIONS)} & record.keys()
+        for names in BARE_QUESTIONS:
+            if names["prompt"] in record and answers <= {names["response"]}:
+                question = names
+                break
+    return RecordFormat("alpaca", {**columns, **question}, {}, ranking)
+
+
+def format_of(record: Record, entry: Mapping[str, object]) -> RecordFormat:
+    """The format of a record by its registry entry, or by its own keys if the entry is {}."""
+    if entry:
+        return format_of_entry(entry)
+    return format_of_record(record)
+
+
+def read_example(record: Record, entry: Mapping[str, object], place: str) -> Example:
+    """Read a record by its registry entry, or by its own keys if the entry is {}.
+
+    `ContentError` begins with `place`.
+    """
+    try:
+        return RecordReader(format_of(record, entry)).read(record)
+    except ContentError as error:
+        raise ContentError(f"{place}: {error}") from error
+
+
+def require_prompt(record: Record, record_format: RecordFormat, place: str) -> None:
+    """Refuse an alpaca record without the column of its prompt. LLaMA-Factory reads an empty prompt."""
+    column = record_format.columns.get("prompt")
+    if record_format.formatting == "alpaca" and column not in record:
+        names = ", ".join(record) or "none"
+        raise ContentError(f"{place}: no column {column!r} (found: {names})")
+
+
+class RecordReader:
+    """Reads the records of one dataset. `ContentError` for values that cannot be read, without a place."""
+
+    def __init__(self, record_format: RecordFormat) -> None:
+        self.format = record_format
+        self.columns = record_format.columns
+        self.tags = record_format.tags
+        self.media = {kind: self.columns[kind] for kind in PLACEHOLDERS if kind in self.columns}
+        self.reads_calls = record_format.formatting in (OPENAI, BARE_OPENAI)
+        self.roles: dict[str, str] = {}
+        for role in ROLES:
+            if f"{role}_tag" in self.tags:
+                self.roles[self.tags[f"{role}_tag"]] = role
+        if record_format.formatting == BARE_OPENAI:
+            self.roles["tool"] = "observation"
+
+    def read(self, record: Record) -> Example:
+        """Read one record."""
+        if self.format.formatting == "alpaca":
+            example = self._read_alpaca(record)
+        else:
+            example = self._read_turns(record)
+        column = self.columns.get(MARK)
+        if column is not None:
+            mark = record.get(column)
+            if isinstance(mark, bool):
+                example = example._replace(mark=mark)
+        if self.media:
+            example = example._replace(media=self._media(record))
+        return example
+
+    def _read_alpaca(self, record: Record) -> Example:
+        turns: list[Turn] = []
+        column = self.columns.get("history")
+        history = record.get(column) if column else None
+        if isinstance(history, list):  # LLaMA-Factory ignores any other value
+            for pair in history:
+                is_pair = isinstance(pair, list) and len(pair) == 2
+                if not is_pair or not all(isinstance(text, str) for text in pair):
+                    raise ContentError(f"{column}: found {show_value(pair)}, expected [question, answer]")
+                turns += [("user", pair[0]), ("assistant", pair[1])]
+        prompt = self._text(record, "prompt")
+        query = self._text(record, "query")
+        if prompt and query:
+            prompt = f"{prompt}\n{query}"
+        turns.append(("user", prompt or query))
+        answers: list[Turn] = []
+        fault = ""
+        parts: tuple[str, ...] = ("response",)
+        if self.format.ranking:
+            parts = PAIR
+        elif self.format.text_only:
+            parts = ()
+        for part in parts:
+            column = self.columns.get(part, part)
+            answer = record.get(column)
+            if isinstance(answer, str):
+                answers.append(("assistant", answer))
+                continue
+            state = f"found {show_value(answer)}" if column in record else "missing"
+            fault = f"{column}: {state}, expected text: a row without a text to answer is dropped"
+            if answer is not None:
+                raise ContentError(fault)
+        return Example(turns, answers, self._text(record, "system"), self._tools(record), fault=fault)
+
+    def _read_turns(self, record: Record) -> Example:
+        column = self.columns.get("messages", "")
+        if not column:
+            raise ContentError("the entry names no column of messages (E402)")
+        messages = record.get(column)
+        if not isinstance(messages, list):
+            raise ContentError(f"{column}: found {show_value(messages)}, expected a list of messages")
+        turns = [self._turn(message, column, number) for number, message in enumerate(messages, 1)]
+        system = self._text(record, "system")
+        numbers = list(range(1, len(turns) + 1))
+        if turns and turns[0][0] == "system":
+            system = turns[0][1]
+            turns, numbers = turns[1:], numbers[1:]
+        if self.reads_calls:
+            turns, numbers = _with_joined_results(turns, numbers)
+        if self.format.formatting == OPENAI and turns and turns[-1][0] == "observation":
+            turns = turns[:-1]  # LLaMA-Factory loses results that no turn follows
+        fault = self._turns_fault(turns, numbers)
+        answers: list[Turn] = []
+        if self.format.ranking and not fault:
+            answers = [self._reply(record, part) for part in PAIR]
+        elif not self.format.ranking and turns and turns[-1][0] in ANSWERS:
+            answers = [turns[-1]]
+            turns = turns[:-1]
+        tools = self._tools(record)
+        if self.format.formatting == OPENAI:
+            system = _openai_system(system, bool(tools))
+        if fault:
+            fault = f"{column}: {fault}"
+        return Example(turns, answers, system, tools, fault=fault)
+
+    def _turn(self, message: object, column: str, number: int = 0) -> Turn:
+        """One turn of a column. `number` is its place in a list of turns."""
+        place = column
+        if number:
+            place = f"{column}: turn {number}"
+        if not isinstance(message, dict):
+            raise ContentError(f"{place}: found {show_value(message)}, expected a message")
+        role_key = self.tags.get("role_tag", "")
+        role = self.roles.get(str(message.get(role_key)), "")
+        if not role:
+            expected = ", ".join(self.roles)
+            tag = show_value(message.get(role_key))
+            raise ContentError(f"{place}: {role_key} {tag}, expected one of {expected}")
+        content_key = self.tags.get("content_tag", "")
+        text = message.get(content_key)
+        if self.reads_calls and role in ANSWERS and message.get("tool_calls"):
+            return "function", self._calls(message["tool_calls"], text, place)
+        if not isinstance(text, str):
+            raise ContentError(f"{place}: {content_key}: found {show_value(text)}, expected text")
+        return role, text
+
+    def _calls(self, calls: object, text: object, place: str) -> str:
+        """The text of a function turn with OpenAI's calls. LLaMA-Factory writes the calls alone, unparsed."""
+        try:
+            if self.format.formatting == BARE_OPENAI:
+                return call_text(parse_calls(calls), text if isinstance(text, str) else "")
+            functions = [call["function"] for call in calls] if isinstance(calls, list) else calls
+            return json.dumps(functions, ensure_ascii=False)
+        except (WrongValueError, TypeError, KeyError) as error:
+            raise ContentError(f"{place}: tool_calls: {error}") from error
+
+    def _turns_fault(self, turns: list[Turn], numbers: list[int]) -> str:
+        """The reason for which LLaMA-Factory drops a conversation, "" if there is none.
+
+        `turns` are those without the system turn, `numbers` their numbers in the record.
+        """
+        for position, (role, _) in enumerate(turns):
+            expected = ANSWERS if position % 2 else QUESTIONS
+            if role not in expected:
+                tag = show_value(self.tags.get(f"{role}_tag"))
+                tag_names = [f"{name}_tag" for name in expected]
+                tags = [show_value(self.tags[name]) for name in tag_names if name in self.tags]
+                return (
+                    f"turn {numbers[position]} is {tag}, expected {' or '.join(tags)}: "
+                    "questions and answers alternate"
+                )
+        if not turns:
+            return "found no turns, expected a question"
+        if self.format.ranking and len(turns) % 2 == 0:
+            return (
+                f"found {counted(len(turns), 'turn')}, expected an odd number: the last one is the question "
+                "to both answers"
+            )
+        if not self.format.ranking and len(turns) % 2:
+            return f"found {counted(len(turns), 'turn')}, expected an even number: an answer to each question"
+        return ""
+
+    def _reply(self, record: Record, part: str) -> Turn:
+        """One of the two answers to a conversation, which are turns in columns of their own."""
+        column = self.columns.get(part, part)
+        reply = record.get(column)
+        if not isinstance(reply, dict):
+            raise ContentError(f"{column}: found {show_value(reply)}, expected a turn with a text")
+        role, text = self._turn(reply, column)
+        if role not in ANSWERS:
+            raise ContentError(f"{column}: found a turn of the {role}, expected an answer")
+        return role, text
+
+    def _text(self, record: Record, part: str) -> str:
+        """The text of a part, "" if the record lacks it. `ContentError` for any other value."""
+        column = self.columns.get(part)
+        if column is None:
+            return ""
+        value = record.get(column)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise ContentError(f"{column}: found {show_value(value)}, expected text")
+        return value
+
+    def _tools(self, record: Record) -> str:
+        """The tools as JSON text."""
+        column = self.columns.get("tools")
+        value = record.get(column) if column else None
+        if not value:
+            return ""
+        if isinstance(value, str):
+            return value
+        return json.dumps(value, ensure_ascii=False, default=str)
+
+    def _media(self, record: Record) -> dict[str, list[object]]:
+        """The paths in each column of media, which has a list or one path."""
+        media: dict[str, list[object]] = {}
+        for kind, column in self.media.items():
+            value = record.get(column)
+            if isinstance(value, list):
+                media[kind] = value
+            elif value:
+                media[kind] = [value]
+        return media
+
+
+def _with_joined_results(turns: list[Turn], numbers: list[int]) -> tuple[list[Turn], list[int]]:
+    """Join results of tools that follow one another, as LLaMA-Factory does for `formatting: openai`.
+
+    A joined turn keeps the number of its first one.
+    """
+    joined: list[Turn] = []
+    joined_numbers: list[int] = []
+    for number, (role, text) in zip(numbers, turns, strict=True):
+        if role == "observation" and joined and joined[-1][0] == "observation":
+            joined[-1] = (role, f"{joined[-1][1]}{RESULTS}{text}")
+        else:
+            joined.append((role, text))
+            joined_numbers.append(number)
+    return joined, joined_numbers
+
+
+def _openai_system(system: str, has_tools: bool) -> str:
+    """The system text with the words that LLaMA-Factory adds for `formatting: openai`."""
+    if has_tools:
+        return f"{system}\n" if system else ""
+    if not system:
+        return OPENAI_SYSTEM
+    if OPENAI_SYSTEM in system or "detailed thinking on" in system:
+        return system
+    return f"{system}\n{OPENAI_SYSTEM}"
+
+
+def strings(value: object) -> dict[str, str]:
+    """Keep the text values of an object; {} for any other value."""
+    if not isinstance(value, dict):
+        return {}
+    return {key: text for key, text in value.items() if isinstance(text, str)}

@@ -1,0 +1,1 @@
+"""Trainings as LLaMA-Factory writes them: stages, run folders, metrics."""

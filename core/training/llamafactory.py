@@ -1,0 +1,212 @@
+"""LLaMA-Factory 0.9.5's own functions on data, called as its trainer calls them."""
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from tuneyard.core.errors import ContentError, TuneyardError, show_value
+
+DEEPSPEED = "deepspeed"
+TEXT_PARTS = (
+    "prompt", "query", "response", "history", "messages", "system", "tools", "chosen", "rejected",
+)  # fmt: skip
+"""Parts of a registry entry's `columns` whose columns contain texts."""
+
+WHOLE: dict[str, Any] = {"cutoff_len": 1 << 30, "packing": False, "neat_packing": False}
+"""Data arguments that neither cut nor pack rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeData:
+    """How a recipe reads its data: LLaMA-Factory's arguments, and template and tokenizer once loaded."""
+
+    model_args: Any
+    data_args: Any
+    training_args: Any
+    finetuning_args: Any
+    template: Any = None
+    module: dict[str, Any] = field(default_factory=dict)  # `tokenizer` and `processor`
+
+    @property
+    def stage(self) -> str:
+        """Stage as the loader calls it: dpo reads the same rows as rm."""
+        stage: str = self.finetuning_args.stage
+        if stage == "dpo":
+            return "rm"
+        return stage
+
+    def attributes(self, name: str) -> Any:
+        """LLaMA-Factory's attributes of a dataset in the registry."""
+        from llamafactory.data.parser import get_dataset_list
+
+        return get_dataset_list([name], self.data_args.dataset_dir)[0]
+
+    def rows(self, name: str, **changes: object) -> Any:
+        """Load the rows of a dataset in LLaMA-Factory's own format (a `datasets.Dataset`).
+
+        `changes` replace attributes of its entry: `num_samples=None` loads every row.
+        """
+        from llamafactory.data.loader import _load_single_dataset
+
+        attributes = replace(self.attributes(name), **changes)
+        with times_refused():
+            return _load_single_dataset(attributes, self.model_args, self.data_args, self.training_args)
+
+    def with_tokenizer(self) -> Self:
+        """Load the tokenizer and the processor, which is None for models that read text alone."""
+        from llamafactory.model import load_tokenizer
+
+        return replace(self, module=load_tokenizer(self.model_args))
+
+    def with_template(self) -> Self:
+        """Add the template, which changes the tokenizer's special tokens.
+
+        LLaMA-Factory writes a recipe's `default_system` and `tool_format` into the template. All recipes of a
+        process share the template, so each gets a copy.
+        """
+        from llamafactory.data import template as templates
+
+        copies = {name: copy(template) for name, template in templates.TEMPLATES.items()}
+        with replaced(templates, TEMPLATES=copies):
+            template = templates.get_template_and_fix_tokenizer(self.module["tokenizer"], self.data_args)
+        return replace(self, template=template)
+
+    def encoder(self, tokenizer: Any = None, generates: bool = False, **changes: object) -> Any:
+        """Processor that turns rows into ids and labels. `changes` replace data arguments."""
+        from llamafactory.data.loader import _get_dataset_processor
+
+        arguments = copy(self.data_args)
+        vars(arguments).update(changes)
+        module = {"tokenizer": None, "processor": None, **self.module}
+        module["tokenizer"] = tokenizer or module["tokenizer"]
+        return _get_dataset_processor(arguments, self.stage, self.template, do_generate=generates, **module)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a training is launched: `distributed` (torchrun, Ray), and the ZeRO stage of its DeepSpeed file."""
+
+    distributed: bool = False
+    zero_stage: int = 0
+
+
+def read_arguments(
+    settings: Mapping[str, object], launch: Launch | None = None, **changes: object
+) -> RecipeData:
+    """LLaMA-Factory's arguments for a recipe, on a machine that has every package and device.
+
+    DeepSpeed itself would start process groups. LLaMA-Factory's own checks get the facts that they look at
+    instead: the file's name, ZeRO-3 or not, several processes or not.
+    """
+    from llamafactory.hparams import parser
+    from llamafactory.hparams.training_args import TrainingArguments
+    from transformers.training_args import ParallelMode
+
+    launch = launch or Launch()
+    deepspeed = settings.get(DEEPSPEED)
+    plain = {key: settings[key] for key in settings if key != DEEPSPEED}
+    plain |= {"use_cpu": True, "report_to": "none", "preprocessing_num_workers": None, **changes}
+    parse_plain = parser._parse_train_args
+
+    def parse(arguments: dict[str, object]) -> Any:
+        parsed = parse_plain(arguments)
+        training_args = parsed[2]
+        training_args.deepspeed = deepspeed
+        return parsed
+
+    able = {
+        "_check_extra_dependencies": lambda *_: None,
+        "_parse_train_args": parse,
+        "is_deepspeed_zero3_enabled": lambda: launch.zero_stage == 3,
+        "is_torch_bf16_gpu_available": lambda: True,
+    }
+    mode = ParallelMode.DISTRIBUTED if launch.distributed else ParallelMode.NOT_PARALLEL
+    with (
+        tempfile.TemporaryDirectory() as folder,  # LLaMA-Factory looks for checkpoints there
+        replaced(parser, **able),
+        replaced(TrainingArguments, parallel_mode=mode),
+    ):
+        return RecipeData(*parser.get_train_args({**plain, "output_dir": folder})[:4])
+
+
+class RetypedColumnError(ContentError):
+    """A column of texts that LLaMA-Factory's loader reads as times. It then drops the rows, or stops."""
+
+    def __init__(self, column: str, dtype: str) -> None:
+        self.column = column
+        self.reason = f"LLaMA-Factory's loader reads these texts as {dtype}, and drops the rows or stops"
+        self.fix = "write .jsonl as an array (.json), rename the column of an array, store texts in Parquet"
+        super().__init__(f"column {show_value(column)}: {self.reason}; {self.fix}")
+
+
+@contextlib.contextmanager
+def times_refused() -> Iterator[None]:
+    """Raise `RetypedColumnError` if LLaMA-Factory loads texts as times inside the block.
+
+    pyarrow reads a column of JSON Lines so if every text is a date, and pandas a column of an array or a
+    table that is called `date`, `created_at` or the like.
+    """
+    from llamafactory.data import loader
+
+    align_dataset = loader.align_dataset
+
+    def align(rows: Any, attributes: Any, *arguments: Any) -> Any:
+        columns = [getattr(attributes, part) for part in TEXT_PARTS]
+        for column, feature in (rows.features or {}).items():
+            dtype = str(getattr(feature, "dtype", ""))
+            if column in columns and dtype.startswith(("timestamp", "date", "time")):
+                raise RetypedColumnError(column, dtype)
+        return align_dataset(rows, attributes, *arguments)
+
+    with replaced(loader, align_dataset=align):
+        yield
+
+
+def import_offline() -> None:
+    """Import LLaMA-Factory without using the network or printing its logs."""
+    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", LLAMAFACTORY_VERBOSITY="ERROR")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    with quiet():
+        import datasets
+        import llamafactory.hparams  # noqa: F401
+    datasets.disable_progress_bars()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress the output of LLaMA-Factory."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, **values: Any) -> Iterator[None]:
+    """Replace functions or attributes of a module or class of LLaMA-Factory inside the block."""
+    before = {name: vars(owner).get(name) for name in values}
+    inherited = [name for name in values if name not in vars(owner)]
+    for name, value in values.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name in values:
+            if name in inherited:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before[name])
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    """Errors that LLaMA-Factory, datasets, pyarrow and transformers raise for unusable input."""
+    from datasets.exceptions import DatasetsError
+    from jinja2.exceptions import TemplateError
+
+    return (
+        ValueError, TypeError, OSError, LookupError, RuntimeError, AttributeError, AssertionError,
+        StopIteration, ArithmeticError, DatasetsError, TemplateError, TuneyardError,
+    )  # fmt: skip

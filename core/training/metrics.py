@@ -1,0 +1,156 @@
+"""The registry of figures: name, unit, direction, kind of interval, and how values are written.
+
+A figure of a training (`loss`), of an evaluation (`accuracy`) or of a plug-in is a `Metric`.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from tuneyard.core.language.number_format import (
+    MOST_DIGITS,
+    interval,
+    limits,
+    number,
+    percent,
+    points,
+    size_in_points,
+)
+from tuneyard.core.language.reader_language import current
+from tuneyard.core.language.translation import catalogue, tr
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure's unit, and whether its highest value is the best. Shares are 0 to 1, points 0 to 100.
+
+    `in_percent` figures are written as `93.3 %`, and their differences in points. All others are written as
+    numbers. Neither this nor the name makes two metrics different.
+    """
+
+    unit: str
+    higher: bool
+    name: str = field(default="", compare=False)
+    in_percent: bool = field(default=False, compare=False)
+
+    @property
+    def is_share(self) -> bool:
+        """True if values are 0 to 1: the interval of a mean is then Wilson's, otherwise Student's."""
+        return self.unit == "share"
+
+    @property
+    def largest_difference(self) -> float:
+        """Bound of the difference between two values."""
+        if self.is_share:
+            return 1.0
+        return math.inf
+
+    def rank(self, value: float) -> tuple[bool, float]:
+        """Sort key for values of this figure: the best first, NaN last."""
+        is_nan = value != value
+        if self.higher:
+            return is_nan, -value
+        return is_nan, value
+
+    def best(self, values: Iterable[float]) -> float:
+        """Best of some values of this figure."""
+        return min(values, key=self.rank)
+
+    def value_text(self, value: float, more_digits: int = 0) -> str:
+        """A value, `93.3 %` or `1.54`, with `more_digits` than that."""
+        if self.in_percent:
+            return percent(value, more_digits)
+        return number(value, more_digits=more_digits)
+
+    def distinct_texts(self, first: float, second: float) -> tuple[str, str]:
+        """Two values for one sentence, with as many digits as show that they differ."""
+        for more_digits in range(MOST_DIGITS):
+            texts = self.value_text(first, more_digits), self.value_text(second, more_digits)
+            if texts[0] != texts[1]:
+                return texts
+        return self.value_text(first), self.value_text(second)
+
+    def interval_text(self, value_and_limits: Sequence[float]) -> str:
+        """(value, low, high) as `93.3 % (90.1–95.2)` or `1.54 (1.48 to 1.61)`."""
+        if self.in_percent:
+            return interval(value_and_limits)
+        return limits(number, value_and_limits)
+
+    def signed_text(self, difference: float) -> str:
+        """A difference with its sign, without unit: `+43.3` points or `+0.21`."""
+        if self.in_percent:
+            return points(difference)
+        return number(difference, sign="+")
+
+    def size_text(self, difference: float) -> str:
+        """A difference without sign and unit."""
+        if self.in_percent:
+            return size_in_points(difference)
+        return number(difference)
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit that follows a difference in a sentence, with its space."""
+        if self.in_percent:
+            return tr(" points")
+        return ""
+
+
+_NAMES = {
+    ("share", True): "accuracy overall_accuracy macro_f1 f1 exact_match partial_match token_f1 rouge1 rouge2 "
+    "rougeL distinct-1 distinct-2 label_mass rewards/accuracies auc",
+    ("points", True): "bleu rouge-1 rouge-2 rouge-l bleu-4",  # LLaMA-Factory writes the hyphens
+    ("nats", True): "rewards/margins rewards/chosen logps/chosen",
+    ("nats", False): "loss kl rewards/rejected logps/rejected",
+    ("choices", False): "perplexity ppl",
+    ("share", False): "error empty_rate truncation_rate ece wer cer",
+    ("squared error", False): "brier mse",
+    ("rows", False): "unparsed refused",
+    ("seconds", False): "runtime",
+}
+_IN_PERCENT = ("accuracy",)
+
+
+def _registry() -> dict[str, Metric]:
+    metrics = {}
+    for (unit, higher), names in _NAMES.items():
+        for name in names.split():
+            metrics[name] = Metric(unit, higher, name, name in _IN_PERCENT)
+    return metrics
+
+
+METRICS = _registry()
+ACCURACY = METRICS["accuracy"]
+UNKNOWN = Metric("unknown figure", higher=True)
+_PREFIX = re.compile(r"^(?:eval|train|test|predict)_")
+
+
+def metric_of(name: str) -> Metric:
+    """Look a figure up, also as `eval_loss` or `eval_DATASET_loss`; `UNKNOWN` if it is not listed."""
+    plain = _PREFIX.sub("", name)
+    if plain in METRICS:
+        return replace(METRICS[plain], name=name)
+    for suffix, metric in METRICS.items():
+        if plain.endswith(f"_{suffix}"):
+            return replace(metric, name=name, in_percent=False)
+    return UNKNOWN
+
+
+def direction(name: str, metric: Metric | None = None) -> str:
+    """Describe a figure with its direction, e.g. `eval_loss (nats, lower is better)`."""
+    metric = metric or metric_of(name)
+    unit = catalogue(current()).get(metric.unit, metric.unit)  # a plug-in's unit may have braces
+    if metric.higher:
+        return tr("{name} ({unit}, higher is better)", name=name, unit=unit)
+    return tr("{name} ({unit}, lower is better)", name=name, unit=unit)
+
+
+def read_metric(results: Mapping[str, object], name: str) -> tuple[object, Metric]:
+    """Read a figure of a results.json or of its `metrics`: its value (None if missing) and meaning."""
+    declared = results.get("metrics")
+    figure = declared.get(name) if isinstance(declared, Mapping) else None
+    if name in results or not isinstance(figure, Mapping):
+        return results.get(name), metric_of(name)
+    higher = figure.get("higher_is_better") is True
+    return figure.get("value"), Metric(str(figure.get("unit")), higher, name)

@@ -1,0 +1,224 @@
+"""LLaMA-Factory's stages in one table: the rows that each trains on, and the work of a training step.
+
+`recipe check` and `data verify --recipe` decide by it whether a stage can train a dataset (E434). Planning,
+the rules on learning rates and metrics, and the reports on bad rows read their figures here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tuneyard.core.errors import Problem
+from tuneyard.core.records import MARK, format_of_entry, strings
+from tuneyard.core.records.answers import PAIRED
+
+_SIDES = (
+    "rewards/chosen", "rewards/rejected",
+    "logps/chosen", "logps/rejected",
+    "logits/chosen", "logits/rejected",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRows:
+    """A kind of rows, by the form of their answers.
+
+    `stage` is the loader's name for the stage that trains on them. `edit` is the fix for a recipe with
+    another stage.
+    """
+
+    stage: str
+    description: str
+    edit: str
+
+
+PLAIN = DatasetRows("sft", "plain answers, neither pairs nor marked ones", "write `stage: sft`")
+PAIRS = DatasetRows("rm", "preference pairs (`ranking: true`)", "write `stage: dpo` or `stage: rm`")
+MARKED = DatasetRows("kto", f"answers marked as wanted or not (`{MARK}`)", "write `stage: kto`")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStage:
+    """One stage of LLaMA-Factory 0.9.5.
+
+    - `rows`: the kind of rows that it trains on; None if it takes all but pairs.
+    - `answers`: answers of a row once it is loaded; None if `data verify` does not check what is learned.
+    - `encoded_lists`: lists of tokens that the processor's encoder makes of a row.
+    - `expected_answers`: the answers of a row in words.
+    - `sides`: sequences of a row in one micro batch. `sequences`: those that a step puts through the model.
+    - `learned`: share of these that are learned. `read`: rows that a step reads without learning, 1 a row.
+    - `reads_reference`: a second model, or the base, reads them. None: only with some values of `pref_loss`.
+    - `adapter_rates`, `weight_rates`: lowest and highest published learning rate (docs/recipes.md).
+    - `metrics`: figures of an evaluation, `logged`: figures that the trainer logs during the training.
+    - `is_planned`: `recipe plan` knows its memory and time.
+    """
+
+    rows: DatasetRows | None
+    answers: int | None = None
+    encoded_lists: int = 2
+    expected_answers: str = "one answer"
+    sides: int = 1
+    sequences: int = 1
+    learned: float = 1.0
+    read: float = 0.0
+    reads_reference: bool | None = False
+    adapter_rates: tuple[float, float] | None = None
+    weight_rates: tuple[float, float] | None = None
+    metrics: tuple[str, ...] = ()
+    logged: tuple[str, ...] = ()
+    is_planned: bool = True
+
+
+_DPO_METRICS = (*_SIDES, "rewards/accuracies", "rewards/margins", "sft_loss", "odds_ratio_loss")
+_MARKED_METRICS = (*_SIDES, "rewards/margins")
+TRAINING_STAGES = {
+    "pt": TrainingStage(None, 0, adapter_rates=(1e-4, 3e-4), weight_rates=(5e-5, 1e-3)),
+    "sft": TrainingStage(PLAIN, 1, adapter_rates=(5e-6, 3e-4), weight_rates=(3e-6, 5e-5)),
+    "rm": TrainingStage(
+        PAIRS,
+        2,
+        encoded_lists=4,
+        expected_answers="two answers",
+        sides=2,
+        sequences=2,
+        adapter_rates=(2e-5, 1e-4),
+        weight_rates=(9e-6, 1e-4),
+        metrics=("accuracy",),
+    ),
+    "dpo": TrainingStage(
+        PAIRS,
+        2,
+        encoded_lists=4,
+        expected_answers="two answers",
+        sides=2,
+        sequences=2,
+        reads_reference=None,
+        adapter_rates=(5e-7, 1e-4),
+        weight_rates=(3e-7, 1e-5),
+        metrics=_DPO_METRICS,
+        logged=_DPO_METRICS,
+    ),
+    "kto": TrainingStage(
+        MARKED,
+        2,
+        encoded_lists=5,
+        expected_answers="an answer with true or false",
+        sequences=2,
+        learned=0.5,
+        read=1.5,
+        reads_reference=True,
+        adapter_rates=(5e-7, 1e-4),
+        weight_rates=(3e-7, 1e-5),
+        metrics=_MARKED_METRICS,
+        logged=_MARKED_METRICS,
+    ),
+    "ppo": TrainingStage(None, logged=("reward",), is_planned=False),
+}
+PREFERENCE_STAGES = ("dpo", "kto")
+"""Stages that train a model on preferences without a reward model."""
+
+
+class LearningRate(NamedTuple):
+    """A learning rate to begin with, and where it was published."""
+
+    rate: float
+    source: str
+
+
+class Objective(NamedTuple):
+    """What `recipe new --stage` takes: a stage of LLaMA-Factory, for stage dpo with its `pref_loss`.
+
+    `adapter_rate` and `weight_rate` are within the ranges of the stage (docs/recipes.md).
+    """
+
+    stage: str
+    adapter_rate: LearningRate
+    weight_rate: LearningRate
+    pref_loss: str = ""
+
+
+_DPO_EXAMPLE = LearningRate(5e-6, "LLaMA-Factory's qwen3_lora_dpo.yaml")
+OBJECTIVES = {
+    "pt": Objective(
+        "pt",
+        LearningRate(1e-4, "LLaMA-Factory's qwen3_lora_pretrain.yaml"),
+        LearningRate(5e-5, "transformers' run_clm.py"),
+    ),
+    "sft": Objective(
+        "sft",
+        LearningRate(1e-4, "LLaMA-Factory's qwen3_lora_sft.yaml"),
+        LearningRate(1e-5, "LLaMA-Factory's qwen3_full_sft.yaml"),
+    ),
+    "dpo": Objective("dpo", _DPO_EXAMPLE, LearningRate(5e-7, "Zephyr"), "sigmoid"),
+    "orpo": Objective("dpo", _DPO_EXAMPLE, LearningRate(8e-6, "TRL's orpo.py"), "orpo"),
+    "simpo": Objective("dpo", _DPO_EXAMPLE, LearningRate(5e-7, "the SimPO paper"), "simpo"),
+    "rm": Objective(
+        "rm",
+        LearningRate(1e-4, "LLaMA-Factory's qwen3_lora_reward.yaml"),
+        LearningRate(9e-6, "OpenRLHF"),
+    ),
+    "kto": Objective(
+        "kto",
+        LearningRate(5e-6, "LLaMA-Factory's qwen3_lora_kto.yaml"),
+        LearningRate(5e-7, "TRL's kto.py"),
+    ),
+}
+"""Objectives by the name that users write. Of several that fit a dataset the first is the default."""
+
+
+def objectives_of(entry: Mapping[str, object]) -> list[str]:
+    """Names of the objectives that fit a dataset's rows; the first is the default.
+
+    LLaMA-Factory also trains plain answers in stage pt, but then it learns their questions alone.
+    """
+    rows = rows_of(entry)
+    if rows == PLAIN:
+        return ["pt"] if format_of_entry(entry).text_only else ["sft"]
+    return [name for name, objective in OBJECTIVES.items() if TRAINING_STAGES[objective.stage].rows == rows]
+
+
+def rows_of(entry: Mapping[str, object]) -> DatasetRows:
+    """The rows of a dataset by its entry in the registry."""
+    if entry.get("ranking") is True:
+        return PAIRS
+    if MARK in strings(entry.get("columns")):
+        return MARKED
+    return PLAIN
+
+
+def stage_of_rows(entry: Mapping[str, object]) -> str:
+    """The stage that a dataset's rows are for, as LLaMA-Factory's loader names it: dpo reads rows of rm."""
+    return rows_of(entry).stage
+
+
+def stage_fits(stage: str, entry: Mapping[str, object]) -> bool:
+    """True if LLaMA-Factory can train a dataset in a stage.
+
+    Only rm and dpo take pairs. Marked answers go to their own stage, or to ppo, which reads questions alone.
+    """
+    rows = rows_of(entry)
+    expected = _rows_expected_by(stage)
+    if PAIRS in (rows, expected):
+        return rows == expected
+    if rows == MARKED:
+        return expected == MARKED or stage == "ppo"
+    return expected != MARKED
+
+
+def stage_problem(stage: str, name: str, entry: Mapping[str, object], place: str) -> Problem:
+    """E434 for a dataset that the stage cannot train, with the edits that make them fit."""
+    rows = rows_of(entry)
+    fixes = [rows.edit, "or name another dataset"]
+    if rows == PLAIN and _rows_expected_by(stage) == MARKED:
+        fixes.insert(1, f'or add "{MARK}": "<column of true and false>" to the entry\'s `columns`')
+    if rows != PAIRS and stage in PAIRED:
+        fixes.insert(1, 'or write "ranking": true into the entry of a dataset of pairs')
+    message = f"found {stage}, and {name} holds {rows.description}"
+    return Problem("E434", place, message, "stage", ", ".join(fixes))
+
+
+def _rows_expected_by(stage: str) -> DatasetRows | None:
+    """The rows of a stage, None for a stage that takes several or is not known."""
+    if stage not in TRAINING_STAGES:
+        return None
+    return TRAINING_STAGES[stage].rows

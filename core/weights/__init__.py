@@ -1,0 +1,1 @@
+"""Tensors of safetensors files, adapters and base models, without torch."""
