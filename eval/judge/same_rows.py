@@ -7,7 +7,7 @@ from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.scored_run import ScoredRun
 
 MAY_DIFFER = ("model", "batch_tokens")  # settings that may differ, or that change no answer
-FEW_GROUPS = 6  # fewer clusters have at most 32 flips, of which 2 are as extreme as the data: p >= 0.0625
+FEW_GROUPS = 6  # of fewer clusters the sign test's p is 0.0625 or more, even if all agree
 MOST_LISTED = 5
 
 

@@ -1,17 +1,10 @@
 """Several candidates against one model on the same rows: p, interval and verdict by one procedure.
 
 The statistic of a candidate is its mean difference in standard errors (`spread`), over clusters (or rows).
-A difference is significant if two tests agree, each for all candidates at once:
-
-- sign flips of whole clusters, with the largest statistic of the family (max-T: Westfall and Young 1993).
-  This test is exact if a difference is as likely as its opposite.
-- the largest of correlated normal deviates, with Student's t for few or unequal clusters. This test is valid
-  for the interval, away from a difference of 0.
-
-p is the larger of the two, and the larger critical value gives the interval. A skewed statistic must also be
-significant on a scale on which it is nearly normal; the interval is then the hull of both. So an interval
-excludes 0 exactly if p is under 5 %, for any clusters. It covers all candidates together at 95 %, and so also
-the chosen candidate.
+It is judged by the largest of correlated normal deviates, with Student's t for few or unequal clusters
+(max-T: Westfall and Young 1993). A skewed statistic must also be significant on a scale on which it is nearly
+normal; the interval is then the hull of both. So an interval excludes 0 exactly if p is under 5 %, for any
+clusters. It covers all candidates together at 95 %, and so also the chosen candidate.
 
 A candidate may be a recipe that was trained several times (`Trainings`). Its value is the mean over its
 trainings, and seeds are a random draw like examples.
@@ -19,18 +12,17 @@ trainings, and seeds are a random draw like examples.
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.eval.statistics.estimate import DifferenceTest, Estimate
-from tuneyard.eval.statistics.rates import AT_ONCE, SEED, Z95, by_cluster
+from tuneyard.eval.statistics.rates import SEED, Z95, by_cluster
 from tuneyard.eval.statistics.spread import (
     Floats,
     Spread,
-    lever,
     mixed_deviate,
     mixed_student,
     normal_deviate,
@@ -41,16 +33,13 @@ from tuneyard.eval.statistics.spread import (
 
 ALPHA = 0.05
 Z_POWER = 0.8416212335729143  # the normal distribution's 80 % point
-FLIPS = 20_000
-ENUMERATED = 12  # up to so many clusters that differ, every flip is counted
+DRAWS = 20_000
 NEAR = 1e-6  # statistics nearer than this are equal
-ROUNDING = 1e-12  # a variance that is a smaller part of its squares is 0
-Bits = NDArray[np.uint8] | NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """The units of a sign-flip test: clusters, or rows.
+    """The units of a test: clusters, or rows.
 
     `sums` [units, candidates] are summed differences and `sizes`, of the same shape, numbers of rows. Both
     are weighted, so that every dataset counts alike. `squares` [candidates] is the sum of the rows' squared
@@ -117,9 +106,7 @@ def estimates(units: Units, trainings: Trainings | None = None) -> list[Differen
 
     `trainings` are the candidates that are recipes trained several times: seeds are then drawn as rows are.
 
-    For a single candidate on independent rows that are correct or incorrect, p is mid-p McNemar's. Otherwise
-    p comes from 20,000 flips with a fixed seed (from all flips if few clusters differ), or from the normal
-    family if that p is larger.
+    For a single candidate on independent rows that are correct or incorrect, p is mid-p McNemar's.
     """
     spread = spread_of(units.sums, units.sizes)
     whole = bool(np.all(units.sums == np.round(units.sums)))
@@ -155,7 +142,7 @@ def sliced(
 ) -> dict[str, list[DifferenceTest]]:
     """Differences of each candidate on the rows of each label; slices and candidates are one family.
 
-    `steps` are the differences [rows, candidates] of shares. A cluster in several slices is flipped whole.
+    `steps` are the differences [rows, candidates] of shares. A cluster in several slices stays one unit.
     """
     names, candidates = list(dict.fromkeys(labels)), steps.shape[1]
     membership = (np.array(labels)[:, None] == np.array(names)[None, :]).astype(float)  # [rows, slices]
@@ -214,7 +201,7 @@ def null_sums(nets: Sequence[int]) -> NDArray[np.float64]:
 
 
 def _exact(units: Units) -> tuple[Floats, Floats]:
-    """p of a single candidate on independent rows by all flips, and the critical value.
+    """Mid-p McNemar's p of a single candidate on independent rows, and the critical value.
 
     The critical value is Student's, or a larger one if the exact test does not reject there. Above Student's
     value the exact test always rejects, because mid-p is the smaller p.
@@ -249,15 +236,16 @@ def _student(net: float, power: float, rows: int) -> float:
 def _judged(units: Units, spread: Spread) -> tuple[Floats, Floats]:
     """p of each candidate, and the standard errors from its value to its limits.
 
-    Both are the larger one of flips and of normal deviates.
+    p is at least that of the exact sign test if all units of a candidate differed in the same direction. So a
+    few clusters show nothing, even if they agree.
     """
-    flips = _Flips(units, spread.freedom)
-    straight = flips.deviates(np.ones((1, flips.differing), dtype=np.uint8))[0]
+    endless = np.where(spread.value == 0, 0.0, math.inf)
+    plain = np.divide(np.abs(spread.value), spread.error, out=endless, where=spread.error > 0)
+    straight = normal_deviate(plain, spread.freedom)
     statistics = np.minimum(straight, _without_skew(spread, straight))
-    flipped_p, flipped_reach = _placed(_largest_flipped(flips, straight), statistics)
-    normal_p, normal_reach = _normal(spread, statistics)
-    reach = max(flipped_reach, normal_reach)
-    return np.maximum(flipped_p, normal_p), student_deviate(reach, spread.freedom)
+    p, reach = _normal(spread, statistics)
+    smallest = np.minimum(1.0, 2.0 ** (1 - np.count_nonzero(units.sums, axis=0)))
+    return np.maximum(p, smallest), student_deviate(reach, spread.freedom)
 
 
 def _without_skew(spread: Spread, straight: Floats) -> Floats:
@@ -271,68 +259,11 @@ def _without_skew(spread: Spread, straight: Floats) -> Floats:
     return np.where(usable, normal_deviate(moved, spread.freedom), straight)
 
 
-class _Flips:
-    """The statistics of a family if the signs of its units are flipped, in standard errors."""
-
-    def __init__(self, units: Units, freedom: Floats) -> None:
-        """Compute the sums that no flip changes."""
-        differing = np.any(units.sums, axis=1)
-        size = units.sizes.sum(axis=0)
-        levers = lever(units.sizes / size) ** 2
-        weighted = units.sums / levers
-        self.differing = int(differing.sum())
-        self.freedom = freedom
-        self.candidates = units.sums.shape[1]
-        self.alike = bool(np.all(units.sizes == units.sizes[0, 0]))  # which is half the work
-        self.flipped = (units.sums / size)[differing]
-        if not self.alike:
-            products = (weighted * units.sizes)[differing]
-            self.flipped = np.concatenate([self.flipped, products], axis=1)
-        self.total = self.flipped.sum(axis=0)
-        self.squares = (weighted * units.sums).sum(axis=0)
-        self.size_squares = (units.sizes**2 / levers).sum(axis=0)
-        self.size = size
-        self.product_by_mean = size * units.sizes[0] / levers[0]
-
-    def deviates(self, kept: Bits) -> Floats:
-        """Statistics [flips, candidates] as normal deviates.
-
-        `kept` [flips, units that differ] is 1 for a unit that keeps its sign, 0 for a flipped unit.
-        """
-        sums = 2 * (kept.astype(np.float64) @ self.flipped) - self.total
-        value = sums[:, : self.candidates]
-        product = sums[:, self.candidates :]
-        if self.alike:
-            product = value * self.product_by_mean
-        squares = self.squares - 2 * value * product + value**2 * self.size_squares
-        squares = np.where(squares > ROUNDING * self.squares, squares, 0.0)
-        error = np.sqrt(squares) / self.size
-        endless = np.where(value == 0, 0.0, math.inf)
-        statistic = np.divide(np.abs(value), error, out=endless, where=error > 0)
-        return normal_deviate(statistic, self.freedom)
-
-
-def _largest_flipped(flips: _Flips, seen: Floats) -> Floats:
-    """Largest statistic of the family under each flip; `seen` are the statistics of the data themselves."""
-    if flips.differing <= ENUMERATED:
-        every = (np.arange(2**flips.differing)[:, None] >> np.arange(flips.differing)) & 1
-        return np.asarray(flips.deviates(every).max(axis=1))
-    drawn = [flips.deviates(kept).max(axis=1) for kept in _random_bits(flips.differing)]
-    return np.append(np.concatenate(drawn), seen.max())  # the data themselves are one of the flips
-
-
-def _random_bits(count: int) -> Iterator[Bits]:
-    """Yield random bits [500, count] until there are `FLIPS` rows of them."""
-    generator = np.random.default_rng(SEED)
-    for _ in range(0, FLIPS, AT_ONCE):
-        drawn = np.frombuffer(generator.bytes(AT_ONCE * (count // 8 + 1)), dtype=np.uint8)
-        yield np.unpackbits(drawn.reshape(AT_ONCE, -1), axis=1, count=count)
-
-
 def _placed(largest: Floats, statistics: Floats) -> tuple[Floats, float]:
     """p of each statistic among the family's largest under no difference, and their 95 % point."""
     ordered = np.sort(largest)
-    p = (len(ordered) - np.searchsorted(ordered, statistics - NEAR)) / len(ordered)
+    as_large = len(ordered) - np.searchsorted(ordered, statistics - NEAR)
+    p = np.maximum(1, as_large) / len(ordered)
     rejected = math.ceil(ALPHA * len(ordered)) - 1
     return p, float(ordered[len(ordered) - 1 - rejected]) + NEAR
 
@@ -352,7 +283,7 @@ def _normal(spread: Spread, statistics: Floats) -> tuple[Floats, float]:
         correlation = np.eye(len(statistics))
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.maximum(values, 0))
-    drawn = np.random.default_rng(SEED).standard_normal((FLIPS, len(root))) @ root.T
+    drawn = np.random.default_rng(SEED).standard_normal((DRAWS, len(root))) @ root.T
     return _placed(np.abs(drawn).max(axis=1), statistics)
 
 

@@ -286,7 +286,6 @@ def line(draw: Draw, pages: int, seed: int) -> tuple[str, bool]:
 
 def main() -> None:
     """Print a line for each design; exit with 1 if an interval is too narrow and nothing warns of it."""
-    family.FLIPS = 2_000
     pages = int(sys.argv[1]) if sys.argv[1:] else ALL_PAGES
     print("of | design | figure holds the truth | difference holds the truth | warned | contradictions")
     narrow = False

@@ -105,7 +105,6 @@ def page(metric: str, gain: float, k: int, clusters: np.ndarray, seed: int) -> t
 
 def main() -> None:
     """Print a line for each metric, truth, number of candidates and n."""
-    family.FLIPS = 2_000
     pages = int(sys.argv[1]) if sys.argv[1:] else 400
     print("metric, gain, k, n: coverage, ship")
     for metric, (_, gain, _) in METRICS.items():

@@ -2,7 +2,7 @@
 
 Each line is PAGES pages (400 unless given; of one candidate ten times as many) of k candidates and n
 examples. `before` is Holm over exact McNemar beside Bonett and Price's intervals, which compare had; `now` is
-`estimates`, with 2,000 flips.
+`estimates`.
 Contradictions: pages on which a p under 5 % stands beside an interval that holds 0, or the reverse. Coverage:
 of the candidate with the highest figure, shipped or not. Bias: of its figure, in points; `ship` given "Ship".
 The last lines are settings of equal truth, each trained with several seeds: how often a setting is shown to
@@ -117,7 +117,6 @@ def cell(gains: np.ndarray, n: int, pages: int) -> list[float]:
 
 def main() -> None:
     """Print a line for each truth, number of candidates and n."""
-    family.FLIPS = 2_000
     pages = int(sys.argv[1]) if sys.argv[1:] else 400
     print(HEADER)
     for name, (first, others) in TRUTHS.items():

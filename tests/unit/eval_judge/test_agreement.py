@@ -4,8 +4,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fake_runs import compare
@@ -14,7 +13,6 @@ from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
 from tuneyard.eval.judge.questions.against_base import differences
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.verdict import decisions, verdict
-from tuneyard.eval.statistics import family
 from tuneyard.eval.statistics.family import DifferenceTest
 
 LABELS = ["yes", "no", "maybe"]
@@ -24,11 +22,6 @@ METRICS = {
     "eval_loss": Metric("nats", False, "eval_loss"),
     "points": Metric("points", True, "points"),
 }
-
-
-@pytest.fixture
-def few_flips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family, "FLIPS", 500)
 
 
 def page(
@@ -126,8 +119,7 @@ def check_first_line(comparison: Comparison) -> None:
         assert all(comparison.mean.best not in one.below_majority for one in comparison.sets)
 
 
-@pytest.mark.usefixtures("few_flips")
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     clusters=st.integers(3, 20),

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from tests.bench.coverage import ALL_PAGES, Page, designs, line
-from tuneyard.eval.statistics import family
 
 FORMERLY = (
     "accuracy | 5 clusters, ICC 0.3",
@@ -15,8 +14,7 @@ FORMERLY = (
 
 
 @pytest.mark.parametrize("name", FORMERLY)
-def test_an_interval_that_once_failed_holds_the_truth(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family, "FLIPS", 500)
+def test_an_interval_that_once_failed_holds_the_truth(name: str) -> None:
     generator = np.random.default_rng(1)
     draw = designs()[name]
     pages = [draw(generator) for _ in range(200)]
@@ -39,7 +37,6 @@ def test_few_pages_call_no_design_too_narrow_by_chance(pages: int, coverage: flo
     assert is_narrow is narrow and cells.endswith("TOO NARROW") is narrow
 
 
-def test_every_design_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family, "FLIPS", 500)
+def test_every_design_can_be_drawn() -> None:
     for name, draw in designs().items():
         assert not draw(np.random.default_rng(0)).contradicts, name

@@ -1,12 +1,12 @@
 """p, limits and verdict of a family: against statsmodels, scipy, brute force and simulation."""
 
-import itertools
 import math
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar
 
@@ -14,14 +14,12 @@ from tuneyard.eval.statistics import family
 from tuneyard.eval.statistics.family import (
     DifferenceTest,
     Units,
-    _Flips,
-    _largest_flipped,
     estimates,
     shrunk,
     sliced,
     units_of,
 )
-from tuneyard.eval.statistics.spread import normal_deviate
+from tuneyard.eval.statistics.spread import satterthwaite, unskewed
 
 
 def one(better: int, worse: int, n: int, groups: list[int] | None = None) -> DifferenceTest:
@@ -60,27 +58,30 @@ def test_no_p_of_a_family_contradicts_its_interval(seed: int, groups: list[int] 
         assert all((e.p < 0.05) == (e.low > 0 or e.high < 0) for e in estimates(units))
 
 
-def statistic(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Means over clusters in CR2 standard errors, by the formula (Bell and McCaffrey 2002)."""
-    rows = sizes.sum()
-    means = sums.sum(0) / rows
-    residuals = (sums - np.outer(sizes, means)) / np.sqrt(1 - sizes / rows)[:, None]
-    return np.abs(means) * rows / np.sqrt((residuals**2).sum(0))
-
-
-def test_few_clusters_are_flipped_in_every_way() -> None:
-    steps = np.array([[3, 1], [2, -1], [1, 2], [4, 2], [-1, 3], [2, 2], [3, 3]], dtype=float)
+def test_the_statistic_of_clusters_is_that_of_the_textbook() -> None:
+    """The mean over its CR2 standard error (Bell and McCaffrey 2002), by the formula, with Student's t."""
+    sums = np.array([3.0, 2, -1, 4, -1, 2, 1])
     sizes = np.array([9.0, 4, 30, 12, 9, 5, 20])
-    flips = [
-        statistic(np.array(signs)[:, None] * steps, sizes) for signs in itertools.product((1, -1), repeat=7)
-    ]
-    largest = np.max(flips, axis=1)
-    units = Units(steps, np.broadcast_to(sizes[:, None], (7, 2)), np.full(2, 89.0), rows_are_units=False)
-    freedom = np.full(2, 3.0)
-    found = _largest_flipped(_Flips(units, freedom), np.zeros(2))
-    assert sorted(found) == pytest.approx(sorted(normal_deviate(largest, freedom[:1])))
-    by_flips = [(largest >= seen - 1e-9).mean() for seen in statistic(steps, sizes)]
-    assert all(one.p >= p - 1e-9 for one, p in zip(estimates(units), by_flips, strict=True))
+    rows, shares = sizes.sum(), sizes / sizes.sum()
+    mean = sums.sum() / rows
+    residuals = (sums - sizes * mean) / np.sqrt(1 - shares)
+    t = mean * rows / np.sqrt((residuals**2).sum())
+    units = Units(sums[:, None], sizes[:, None], np.array([rows]), rows_are_units=False, bound=math.inf)
+    freedom = float(satterthwaite(shares[:, None])[0])
+    (found,) = estimates(units)
+    skew = (residuals**3).sum() / (residuals**2).sum() ** 1.5
+    corrected = float(unskewed(np.array([t]), np.array([skew]))[0])
+    assert found.p == pytest.approx(2 * student.sf(min(t, corrected), freedom), rel=0.02)
+
+
+def test_clusters_that_all_agree_have_the_p_of_the_sign_test() -> None:
+    """A standard error of 0 would make any difference significant."""
+    steps = np.repeat([[1.0], [0.0]], [21, 30], axis=0)
+    keys = [*np.repeat(range(7), 3).tolist(), *range(100, 130)]
+    (found,) = estimates(units_of([steps], [keys]))
+    assert found.p >= 2 / 2**7
+    (all_of_six,) = estimates(units_of([np.ones((18, 1))], [[i // 3 for i in range(18)]]))
+    assert all_of_six.p == 2 / 2**6
 
 
 def test_the_limits_of_independent_values_are_students() -> None:
@@ -108,7 +109,6 @@ def test_one_cluster_and_no_difference_say_nothing() -> None:
     assert same.p == 1.0 and same.low == -same.high < 0
 
 
-@pytest.mark.usefixtures("few_flips")
 def test_the_family_widens_its_intervals_and_covers_the_chosen_one() -> None:
     """Eight candidates, all at +3 points: the best one's interval holds +3, and does not when taken alone."""
     covered = alone = 0
@@ -150,15 +150,8 @@ def test_every_dataset_counts_alike() -> None:
     assert units.values.tolist() == pytest.approx([0.5])
 
 
-@pytest.fixture
-def few_flips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of many pages, of which none needs the third digit of p."""
-    monkeypatch.setattr(family, "FLIPS", 1_000)
-
-
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100)
 @given(data=st.data())
-@pytest.mark.usefixtures("few_flips")
 def test_p_interval_and_verdict_agree_whatever_the_design(data: st.DataObject) -> None:
     """Few clusters of 1 to 60 rows, values of any kind and weight: p is under 5 % exactly where the interval
     leaves 0 out, and an interval without a bound has no p under 5 %."""
@@ -204,11 +197,10 @@ def agrees(one: DifferenceTest) -> bool:
     return (one.p < 0.05) == (one.low > 0 or one.high < 0) and not (endless and one.p < 0.05)
 
 
-@pytest.mark.usefixtures("few_flips")
 @pytest.mark.parametrize("clusters", [3, 5, 8, 15])
 def test_few_clusters_of_unequal_size_keep_p_interval_and_truth(clusters: int) -> None:
     """Clusters of 1 to 60 rows that are much alike, no difference: 5 % at most are significant, and the
-    intervals, which the flips' critical value alone leaves too narrow, hold a difference of 20 points."""
+    intervals hold a difference of 20 points."""
     generator = np.random.default_rng(clusters)
     wrong = covered = 0
     for _ in range(300):
@@ -239,15 +231,14 @@ def test_every_table_of_two_models_has_a_p_that_its_interval_agrees_with() -> No
 
 
 def test_five_clusters_show_nothing_and_are_no_point() -> None:
-    """All rows of five clusters are better: two flips of 32 are as far, p 0.0625, and 0 is in the limits."""
+    """All rows of five clusters are better: the sign test's p is 0.0625, and 0 is in the limits."""
     steps = np.ones((50, 1))
     (found,) = estimates(units_of([steps], [[i // 10 for i in range(50)]]))
-    assert (found.p, found.low, found.high) == (0.0625, -1.0, 1.0)
+    assert (found.p, found.low, found.high) == (0.0625, 0.0, 1.0)
     (six,) = estimates(units_of([np.ones((60, 1))], [[i // 10 for i in range(60)]]))
     assert six.p == pytest.approx(2 / 64) and 0 < six.low < 0.6 and six.high == 1
 
 
-@pytest.mark.usefixtures("few_flips")
 def test_skewed_differences_have_wide_limits_on_the_far_side() -> None:
     """Of lognormal differences the mean of a few is mostly too low: the upper limit is further away."""
     generator = np.random.default_rng(3)

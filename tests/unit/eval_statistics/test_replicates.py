@@ -11,16 +11,10 @@ from statsmodels.stats.anova import anova_lm
 
 from tests.bench.coverage import Trained, contradicts, trained_units, trainings
 from tests.bench.verdict import luckiest
-from tuneyard.eval.statistics import family
 from tuneyard.eval.statistics.estimate import DifferenceTest
 from tuneyard.eval.statistics.family import Trainings, estimates, mean_over_seeds, shrunk, units_of
 
 Groups = Sequence[int] | None
-
-
-@pytest.fixture(autouse=True)
-def _few_flips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family, "FLIPS", 2_000)
 
 
 def of(steps: np.ndarray, groups: Groups = None) -> DifferenceTest:
