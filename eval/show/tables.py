@@ -96,7 +96,7 @@ def method(section: Section) -> str:
         if one_pair and section.is_accuracy and not has_seeds:
             test = tr(" p is that of the mid-p McNemar test.")
     if has_seeds:
-        test += tr(" Seeds are a random draw like examples.")
+        test += tr(" Seeds are replicates: the intervals include how much they differ (Student's t).")
     return rows + test + _corrected(len(section.against_base), len(section.between))
 
 

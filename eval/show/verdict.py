@@ -41,14 +41,6 @@ NOT_BELOW = (
 WRONG = "Something is wrong with the labels, the parser or the template: read the incorrect examples."
 BASE_BELOW = " {base} is worse than {below}. {wrong}"
 BELOW_ELSEWHERE = " But {model} is worse than {below}. {wrong}"
-TIED = (
-    " This is a tie: the difference is within what seeds (standard deviation {deviation}) and examples "
-    "change."
-)
-TIED_SETTINGS = (
-    " {first} and {second} are tied ({gain}, p {p}): within what seeds (standard deviation {deviation}) and "
-    "examples change."
-)
 MAJORITY = "the majority-class baseline"
 MAJORITY_ON = "the majority-class baseline on {datasets}"
 HIGHER = " {top} has a better figure ({value}), but is not shown to be better than {base} ({gain}, p {p})."
@@ -202,33 +194,7 @@ def _alternatives(section: Section, best: str) -> str:
         text += tr(template, rivals=_rivals(section, simpler, best))
     if others:
         text += tr(NOT_BETTER, rivals=_rivals(section, others, best))
-    return text + _tied(section, [best, *(test.against for test in rivals)])
-
-
-def _tied(section: Section, models: Sequence[str]) -> str:
-    """Sentence on how much seeds differ, if two or more of models not shown to differ have trainings."""
-    scores = [section.figures[model] for model in models]
-    deviations = [score.seed_deviation for score in scores if score.trainings]
-    if len(deviations) < 2:
-        return ""
-    metric = section.metric
-    return tr(TIED, deviation=metric.size_text(max(deviations)) + metric.difference_unit)
-
-
-def _tied_settings(section: Section) -> str:
-    """Sentence on the two best settings with several trainings, if they are not shown to differ."""
-    trained = [model for model in section.ranked if section.figures[model].trainings]
-    for test in section.between:
-        if set(trained[:2]) == {test.model, test.against} and not test.shown:
-            first, second = trained[:2]
-            deviation = max(section.figures[model].seed_deviation for model in trained[:2])
-            return tr(
-                TIED_SETTINGS,
-                first=_subject(first), second=called(second),
-                gain=_gain(section, test.seen_from(first).value), p=show_p(test.p),
-                deviation=section.metric.size_text(deviation) + section.metric.difference_unit,
-            )  # fmt: skip
-    return ""
+    return text
 
 
 def _second(section: Section, best: str) -> str:
@@ -322,7 +288,7 @@ def _not_better(section: Section, base: str) -> str:
     )  # fmt: skip
     for test in worse:
         text += tr(WORSE, model=_subject(test.model), gain=_gain(section, test.value), p=show_p(test.p))
-    return text + _tied(section, [base, best.model]) + _tied_settings(section) + below
+    return text + below
 
 
 def _all_below_majority(section: Section, best: str, base: str) -> str:

@@ -23,8 +23,6 @@ from tuneyard.eval.statistics.rates import SEED, Z95, by_cluster
 from tuneyard.eval.statistics.spread import (
     Floats,
     Spread,
-    mixed_deviate,
-    mixed_student,
     normal_deviate,
     spread_of,
     student_deviate,
@@ -109,8 +107,12 @@ def estimates(units: Units, trainings: Trainings | None = None) -> list[Differen
     For a single candidate on independent rows that are correct or incorrect, p is mid-p McNemar's.
     """
     spread = spread_of(units.sums, units.sizes)
+    has_seeds = trainings is not None and bool(trainings.sums)
+    if trainings is not None and has_seeds and np.all(np.isfinite(spread.error)):
+        spread = _with_seeds(spread, units, trainings)
     whole = bool(np.all(units.sums == np.round(units.sums)))
-    if whole and units.bound == 1 and units.rows_are_units and units.sums.shape[1] == 1:
+    alone = units.rows_are_units and units.sums.shape[1] == 1
+    if whole and units.bound == 1 and alone and not has_seeds:
         spread = replace(spread, skew=np.zeros(1))  # an exact test needs no correction
         p, reach = _exact(units)
     else:
@@ -119,6 +121,8 @@ def estimates(units: Units, trainings: Trainings | None = None) -> list[Differen
     if units.bound == 1:
         floor = np.sqrt(units.squares / len(units.sums))
     error = np.maximum(units.power, floor) / units.sizes.sum(axis=0)
+    if has_seeds:
+        error = np.maximum(error, spread.error)
     bounded = np.isfinite(reach) & np.isfinite(spread.error)  # otherwise no difference can be shown
     smallest = np.minimum(units.bound, (np.where(bounded, reach, 0) + Z_POWER) * error)
     smallest = np.where(bounded, smallest, units.bound)
@@ -127,8 +131,6 @@ def estimates(units: Units, trainings: Trainings | None = None) -> list[Differen
         chance = float(p[column])
         low, high = _agreeing(_limits(units, spread, column, float(reach[column])), chance)
         differences.append(DifferenceTest(value, low, high, chance, float(smallest[column])))
-    if trainings is not None and trainings.sums:
-        return _replicated(units, differences, trainings)
     return differences
 
 
@@ -162,9 +164,9 @@ def mean_over_seeds(units: Units, trainings: Trainings) -> tuple[Estimate, float
     value = float(spread.value[0])
     if not np.isfinite(spread.error[0]):
         return Estimate(value, -math.inf, math.inf), math.inf
-    total = _total_spread(units, spread, trainings)
-    error = float(total.spread.error[0])
-    half = float(mixed_student(Z95, total.variances, total.freedom)[0]) * error
+    total = _with_seeds(spread, units, trainings)
+    error = float(total.error[0])
+    half = float(student_deviate(Z95, total.freedom)[0]) * error
     return Estimate(value, value - half, value + half), error
 
 
@@ -180,8 +182,8 @@ def shrunk(units: Units, trainings: Trainings | None = None) -> Floats:
     expected, spread = (centred**2).sum() / size**2, ((values - mean) ** 2).sum()
     if trainings is not None:  # the luck of the seeds, too; that of the old candidate is the same in all
         for name in {new for _, new in trainings.pairs} & trainings.sums.keys():
-            of_seeds = _seed_error(trainings.sums[name], units.sizes[:, 0]).variance
-            expected += of_seeds * (1 - 1 / len(values))
+            means = trainings.sums[name].sum(axis=0) / size
+            expected += float(means.var(ddof=1)) / len(means) * (1 - 1 / len(values))
     factor = 0.0
     if spread:
         factor = max(0.0, 1 - expected / spread)
@@ -335,103 +337,24 @@ def _agreeing(limits: tuple[float, float], p: float) -> tuple[float, float]:
     return low, high
 
 
-@dataclass(frozen=True, slots=True)
-class _SeedError:
-    """The error that the seeds of one recipe give its mean.
+def _with_seeds(spread: Spread, units: Units, trainings: Trainings) -> Spread:
+    """The spread of differences over examples and seeds.
 
-    `variance` is that of the mean over its trainings, with `freedom` degrees of freedom. `residual` is the
-    part of it that the examples' variance contains too.
+    The seeds of each recipe are one more unit. Its influence on a difference is the standard error of the
+    recipe's mean over its trainings. The degrees of freedom are those of a sum of variances (Welch 1947).
     """
-
-    variance: float
-    freedom: int
-    residual: float
-
-
-def seed_deviation(sums: Floats, sizes: Floats) -> float:
-    """Standard deviation of the trainings' means; `sums` [units, trainings], `sizes` [units]."""
-    return float((sums.sum(axis=0) / sizes.sum()).std(ddof=1))
-
-
-def _seed_error(sums: Floats, sizes: Floats) -> _SeedError:
-    trainings = sums.shape[1]
-    if len(sums) < 2:
-        return _SeedError(seed_deviation(sums, sizes) ** 2 / trainings, trainings - 1, 0.0)
-    influence = spread_of(sums, np.broadcast_to(sizes[:, None], sums.shape)).influence
-    residual = influence - influence.mean(axis=1, keepdims=True)
-    return _SeedError(
-        seed_deviation(sums, sizes) ** 2 / trainings,
-        trainings - 1,
-        float((residual**2).sum()) / (trainings * (trainings - 1)),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _TotalSpread:
-    """Uncertainty of differences over both seeds and clusters (or rows).
-
-    `variances` and `freedom` [2, differences] are those of the seeds and of the clusters. `spread` has the
-    seeds of each recipe as one more unit, whose influence on a difference is their standard error.
-    """
-
-    spread: Spread
-    variances: Floats
-    freedom: Floats
-
-
-def _total_spread(units: Units, spread: Spread, trainings: Trainings) -> _TotalSpread:
-    """Seeds and clusters are crossed random factors (Judd, Westfall and Kenny 2012, doi:10.1037/a0028347).
-
-    The variance of a difference is the sum of the parts of both recipes' seeds, with the degrees of freedom
-    of such a sum (Satterthwaite 1946), and of the clusters.
-    """
-    seeds = [_seed_error(sums, units.sizes[:, 0]) for sums in trainings.sums.values()]
-    contrasts = np.zeros((len(seeds), len(trainings.pairs)))  # 1 for the new recipe of a pair, -1 for the old
-    for place, name in enumerate(trainings.sums):
-        for column, (old, new) in enumerate(trainings.pairs):
-            contrasts[place, column] = float(new == name) - float(old == name)
-    seed_variances = np.array([seed.variance for seed in seeds])
-    residuals = np.array([seed.residual for seed in seeds])
-    degrees = np.array([seed.freedom for seed in seeds], dtype=float)
-    of_seeds = seed_variances @ contrasts**2
-    of_rows = np.maximum(0.0, spread.error**2 - residuals @ contrasts**2)
-    squares = (seed_variances**2 / degrees) @ contrasts**2
-    seed_freedom = np.divide(of_seeds**2, squares, out=np.ones_like(squares), where=squares > 0)
-    influence = np.concatenate([spread.influence, np.sqrt(seed_variances)[:, None] * contrasts])
-    both = replace(spread, influence=influence, error=np.sqrt(of_seeds + of_rows))
-    return _TotalSpread(both, np.stack([of_seeds, of_rows]), np.stack([seed_freedom, spread.freedom]))
-
-
-def _replicated(units: Units, tests: Sequence[DifferenceTest], trainings: Trainings) -> list[DifferenceTest]:
-    """Widen the tests of a family by what other seeds would change.
-
-    The family is judged by the largest of correlated normal deviates. p and limits are never smaller than
-    those over the examples alone.
-    """
-    of_examples = spread_of(units.sums, units.sizes)
-    if not np.all(np.isfinite(of_examples.error)):  # a single cluster
-        return [replace(test, low=-units.bound, high=units.bound, p=1.0) for test in tests]
-    total = _total_spread(units, of_examples, trainings)
-    error = total.spread.error
-    statistics = np.divide(np.abs(total.spread.value), error, out=np.zeros_like(error), where=error > 0)
-    deviates = mixed_deviate(statistics, total.variances, total.freedom)
-    p, reach = _normal(total.spread, deviates)
-    halves = mixed_student(reach, total.variances, total.freedom) * error
-    widened = []
-    for column, test in enumerate(tests):
-        if not error[column]:
-            widened.append(test)
-            continue
-        half = float(halves[column])
-        low, high = _agreeing((test.value - half, test.value + half), float(p[column]))
-        smallest = half + Z_POWER * float(error[column])
-        widened.append(
-            DifferenceTest(
-                test.value,
-                max(-units.bound, min(test.low, low)),
-                min(units.bound, max(test.high, high)),
-                max(test.p, float(p[column])),
-                min(units.bound, max(test.smallest, smallest)),
-            )
-        )
-    return widened
+    size = units.sizes[:, 0].sum()
+    influences = [spread.influence]
+    variances, degrees = [spread.error**2], [spread.freedom]
+    for name, sums in trainings.sums.items():
+        means = sums.sum(axis=0) / size
+        error = float(means.std(ddof=1)) / math.sqrt(len(means))
+        signs = [float(new == name) - float(old == name) for old, new in trainings.pairs]
+        influences.append(error * np.array([signs]))
+        variances.append(influences[-1][0] ** 2)
+        degrees.append(np.full(len(signs), len(means) - 1.0))
+    total = np.sum(variances, axis=0)
+    squares = (np.stack(variances) ** 2 / np.stack(degrees)).sum(axis=0)
+    freedom = np.divide(total**2, squares, out=spread.freedom.copy(), where=squares > 0)
+    influence = np.concatenate(influences)
+    return replace(spread, influence=influence, error=np.sqrt(total), freedom=np.maximum(1.0, freedom))

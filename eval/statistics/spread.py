@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 SMALLEST = 1e-12  # least share of the other units; a single unit has none
-LARGEST_DEVIATE = 40.0  # p is then 0 in double precision
-HALVINGS = 60
 LEAST_SKEW = 1e-6  # less than this makes no difference, and its inverse would lose all digits
 
 
@@ -109,28 +107,6 @@ def student_deviate(deviate: float | Floats, freedom: Floats) -> Floats:
     scale = (8 * freedom + 1) / (8 * freedom + 3)
     with np.errstate(over="ignore"):
         return np.asarray(np.sqrt(freedom * np.expm1((deviate / scale) ** 2 / freedom)))
-
-
-def mixed_student(deviate: float | Floats, variances: Floats, freedom: Floats) -> Floats:
-    """The critical value of a mean [means] whose variance is a sum of parts, both [parts, means].
-
-    It is the mean of the parts' Student's t, weighted by their variances (Cochran 1964, Approximate
-    significance levels of the Behrens-Fisher test).
-    """
-    critical = np.where(variances > 0, student_deviate(deviate, freedom), 0.0)
-    total = variances.sum(axis=0)
-    summed = (variances * critical).sum(axis=0)
-    return np.asarray(np.divide(summed, total, out=np.zeros_like(total), where=total > 0))
-
-
-def mixed_deviate(statistic: Floats, variances: Floats, freedom: Floats) -> Floats:
-    """The standard normal deviate that is as unlikely as a statistic of `mixed_student`: its inverse."""
-    low, high = np.zeros_like(statistic), np.full_like(statistic, LARGEST_DEVIATE)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        is_below = mixed_student(middle, variances, freedom) < statistic
-        low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
-    return np.asarray((low + high) / 2)
 
 
 def unskewed(statistic: Floats, skew: Floats) -> Floats:

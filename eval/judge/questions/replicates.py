@@ -10,9 +10,8 @@ from tuneyard.eval.judge.conclusions import MEAN, Comparison
 from tuneyard.eval.judge.sections import Recipes, candidates
 from tuneyard.eval.read.scored_run import RunsByDataset, models_of
 
-# Student's 97.5 % point with seeds - 1 degrees of freedom over √seeds, as a multiple of that of five
-WIDER = {2: 7.2, 3: 2.0, 4: 1.3}
-HEADER = ("replicates", "trainings", "mean", "standard deviation between seeds")
+RECOMMENDED = 5  # trainings
+HEADER = ("replicates", "trainings", "mean (95 % interval)", "standard deviation between seeds")
 
 
 def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
@@ -73,16 +72,12 @@ def base_of(runs: RunsByDataset, recipes: Recipes, preferred: str) -> str:
 
 def seed_warnings(recipes: Recipes) -> list[str]:
     """A warning for each recipe of fewer than five trainings."""
-    message = (
-        "--replicates {name}: the interval over {count} seeds is about {times:g} times as wide as over "
-        "five; train five"
-    )
-    warnings = []
-    for name, models in recipes.items():
-        count = len(models)
-        if count in WIDER:
-            warnings.append(tr(message, name=name, count=count, times=WIDER[count]))
-    return warnings
+    message = "--replicates {name}: the interval over {count} seeds is wide; train five"
+    return [
+        tr(message, name=name, count=len(models))
+        for name, models in recipes.items()
+        if len(models) < RECOMMENDED
+    ]
 
 
 def replicates_table(comparison: Comparison) -> Mapping[str, Table]:
@@ -97,7 +92,8 @@ def replicates_table(comparison: Comparison) -> Mapping[str, Table]:
                 where = section.name
                 if where == MEAN:
                     where = tr(MEAN)
-                count, mean = f"{len(score.trainings)}", metric.value_text(score.value)
+                count = f"{len(score.trainings)}"
+                mean = metric.interval_text((score.value, score.low, score.high))
                 rows.append([on_dataset(name, where), count, mean, deviation])
     if not rows:
         return {}

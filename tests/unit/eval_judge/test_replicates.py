@@ -6,7 +6,6 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 from click.testing import CliRunner, Result
-from scipy.stats import t as student
 
 from tests.conftest import ROOT
 from tests.fake_runs import answers, write_run
@@ -47,9 +46,9 @@ def run(*options: str) -> Result:
 
 
 @pytest.mark.usefixtures("without_plots")
-def test_settings_that_differ_less_than_their_seeds_are_tied(tmp_path: Path) -> None:
+def test_settings_that_differ_less_than_their_seeds_are_not_told_apart(tmp_path: Path) -> None:
     done = run(*write(tmp_path / "runs", "s", **SLOW), "--out", str(tmp_path / "o"))
-    assert "Ship high: 69.2 %" in done.output and "This is a tie" in done.output
+    assert "Ship high: 69.2 %" in done.output
     assert "not shown to be better than low" in done.output
     found = json.loads((tmp_path / "o" / "table.json").read_text())
     assert jsonschema_rs.validator_for(SCHEMA).is_valid(found)
@@ -63,7 +62,7 @@ def test_settings_that_differ_less_than_their_seeds_are_tied(tmp_path: Path) -> 
     assert between["p"] > 0.05 and between["low"] < 0 < between["high"]
     assert section["ship"] == "high" and section["tied_with"] == ["low"]
     page = (tmp_path / "o" / "report.html").read_text()
-    assert '"models":["base","high-0"' in page and "This is a tie" in page
+    assert '"models":["base","high-0"' in page
 
 
 @pytest.mark.usefixtures("without_plots")
@@ -71,14 +70,13 @@ def test_a_setting_that_is_better_whatever_its_seed_wins(tmp_path: Path) -> None
     options = write(tmp_path / "runs", "s", "t", low=[62, 63, 64, 62, 63], high=[108, 109, 110, 108, 109])
     done = run(*options, "--out", str(tmp_path / "o"))
     assert "Ship high" in done.output and "It is better than low" in done.output
-    assert "tie" not in done.output
     assert "| high on mean | 5 " in " ".join(done.output.split())
 
 
 @pytest.mark.usefixtures("without_plots")
 def test_without_a_base_settings_are_compared_with_the_first(tmp_path: Path) -> None:
     done = run(*write(tmp_path / "runs", "s", with_base=False, **SLOW), "--out", str(tmp_path / "o"))
-    assert done.output.startswith("Keep high: there is no evidence") and "This is a tie" in done.output
+    assert done.output.startswith("Keep high: there is no evidence")
 
 
 @pytest.mark.usefixtures("without_plots")
@@ -96,13 +94,6 @@ def test_other_metrics_and_a_choice_on_half_take_settings(tmp_path: Path) -> Non
         assert found["models"] == ["base", choice["model"]] and choice["model"] in SLOW
         assert found["sets"]["s"]["n"] == choice["held_out"]["n"] < 120
         assert ("accuracy" in choice["choosing"]["models"]["low"]) == (metric == "accuracy")
-
-
-@pytest.mark.usefixtures("without_plots")
-def test_settings_that_do_not_beat_the_base_are_tied_with_one_another(tmp_path: Path) -> None:
-    options = write(tmp_path / "runs", "s", low=[58, 66, 62, 60, 64], high=[66, 59, 68, 61, 63])
-    done = run(*options, "--out", str(tmp_path / "o"))
-    assert done.output.startswith("Keep the base") and "high and low are tied (+" in done.output
 
 
 def test_single_models_are_not_mixed_with_settings(tmp_path: Path) -> None:
@@ -149,12 +140,9 @@ def test_models_beside_settings_are_candidates_too() -> None:
     assert [test.model for test in comparison.sets[0].against_base] == ["r", "x"]
 
 
-@pytest.mark.parametrize(("seeds", "times"), [(2, "7.2"), (3, "2"), (4, "1.3"), (5, ""), (8, "")])
-def test_few_seeds_are_told_what_they_are_worth(seeds: int, times: str) -> None:
-    """Student's 97.5 % point of seeds - 1 degrees of freedom over the root of their number, to that of 5."""
+@pytest.mark.parametrize(("seeds", "is_warned"), [(2, True), (4, True), (5, False), (8, False)])
+def test_few_seeds_are_warned_of(seeds: int, is_warned: bool) -> None:
     found = seed_warnings({"rte": [f"s{n}" for n in range(seeds)]})
-    assert len(found) == bool(times)
-    if times:
-        assert f"over {seeds} seeds is about {times} times as wide" in found[0] and "train five" in found[0]
-        width, five = (student.ppf(0.975, n - 1) / n**0.5 for n in (seeds, 5))
-        assert float(times) == pytest.approx(width / five, rel=0.03)
+    assert len(found) == is_warned
+    if is_warned:
+        assert f"over {seeds} seeds is wide" in found[0] and "train five" in found[0]

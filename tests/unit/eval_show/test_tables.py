@@ -362,7 +362,7 @@ def test_a_merge_is_called_by_its_adapters_and_a_single_one_is_the_simpler_choic
     comparison = compare(runs, "base")
     first_line = (
         "Ship the merge (rte × 0.5 + mnli × 0.5): 100.0 %, against 40.0 % for the base. It is not shown "
-        "to be better than rte alone (+2.0 points, p = 0.57), which is the simpler choice."
+        "to be better than rte alone (+2.0 points, p = 0.50), which is the simpler choice."
     )
     assert first_lines(comparison).startswith(first_line)
     page = markdown(comparison)

@@ -117,7 +117,8 @@ def report_on(folder, rows, grid, metric="accuracy", is_scored=True):
 def test_seeds_of_a_setting_are_replicates_and_the_verdict_is_that_of_compare(tmp_path):
     rows, grid = grid_with_seeds(tmp_path, r4=[78, 84, 80, 86, 82], r8=[83, 79, 87, 81, 85])
     text, found = report_on(tmp_path, rows, grid)
-    assert text.startswith("Ship lora_rank r8: 69.2 %, against 50.0 % for the base.") and "a tie" in text
+    assert text.startswith("Ship lora_rank r8: 69.2 %, against 50.0 % for the base.")
+    assert "It is not shown to be better than lora_rank r4" in text
     assert "| r8 | 0.6917 ± 0.0264 | 5 |" in text and "| r8 | 2 | 0.7250 |" in text
     assert [setting["seeds"] for setting in found["settings"]] == [5, 5]
     assert found["settings"][1]["mean"] == pytest.approx(83 / 120)
