@@ -72,10 +72,11 @@ AuditBatch = Callable[[Row, int], Audit]
 """Audits a batch (columns of LLaMA-Factory's rows) whose first row has the number given."""
 
 
-def audit_items(starts: range) -> Iterator[WorkItem]:
+def audit_items(dataset: str, starts: range) -> Iterator[WorkItem]:
     """A work item for the batch at each of these starts. The process that maps them is inside `auditing`."""
     for start in starts:
-        yield WorkItem(f"rows {start + 1} to {start + starts.step}", _audit_loaded, (start, starts.step))
+        name = f"{dataset}, rows {start + 1} to {start + starts.step}"
+        yield WorkItem(name, _audit_loaded, (start, starts.step))
 
 
 _audited: list[tuple[AuditBatch, Any]] = []

@@ -147,7 +147,7 @@ class LoadedDataset:
             compare_rows(loaded.rows, starts, records, verdict)
         else:
             with auditing(loaded.audit, loaded.rows), executor_of(self.workers, None) as executor:
-                audits = executor.map(audit_items(starts))
+                audits = executor.map(audit_items(verdict.dataset, starts))
                 _compare_and_audit(loaded.rows, starts, records, verdict, audits)
         for lost_text in (
             _cut_problem(verdict, self.dataset.path),
@@ -402,9 +402,7 @@ def _compare_and_audit(
     comparison = RecordComparison(rows, records, verdict)
     with closing(results), row_bar(f"auditing {verdict.dataset}", rows) as bar:
         for start, result in zip(starts, results, strict=True):
-            if result.error is not None:
-                raise ContentError(f"{verdict.dataset}, {result.name}: {result.error}")
-            batch_audit: Audit = result.record
+            batch_audit: Audit = result.record_or_raise()
             comparison.add(start, starts.step)
             audit.add(batch_audit)
             bar.update(batch_audit.rows)
