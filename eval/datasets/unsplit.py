@@ -1,7 +1,7 @@
 """A compile's file of all rows before its split, e.g. mixed_finetune_dataset.jsonl of a mixture.
 
-LLaMA-Factory trains on the files of the splits, which compile registers. The row index of the file of all rows
-has the split of each row, and its fingerprint as it is trained (core/records/row_index.py).
+LLaMA-Factory trains on the files of the splits, which compile registers. The row index of the file of all
+rows has the split of each row, and its fingerprint as it is trained (core/records/row_index.py).
 """
 
 from collections.abc import Mapping, Sequence
