@@ -97,7 +97,7 @@ def test_other_metrics_and_a_choice_on_half_take_settings(tmp_path: Path) -> Non
 
 
 def test_single_models_are_not_mixed_with_settings(tmp_path: Path) -> None:
-    done = CliRunner().invoke(cli, [*write(tmp_path / "r", "s", **SLOW), "--calibrate", "--out", "x"])
+    done = CliRunner().invoke(cli, [*write(tmp_path / "r", "s", **SLOW), "--by", "type", "--out", "x"])
     assert isinstance(done.exception, RequestError) and "--replicates" in str(done.exception)
 
 
