@@ -34,7 +34,7 @@ from tuneyard.eval.datasets.prompts import trained_template
 from tuneyard.eval.prove.answers import Reference, prove_files, training_ends
 from tuneyard.eval.prove.page import markdown, to_json
 from tuneyard.eval.prove.proof import ParityInputs, PromptProof, Proof, Tolerance, holds, prove_prompts
-from tuneyard.eval.prove.servers import NamedModelfile, connect, prove_servers
+from tuneyard.eval.prove.servers import connect, prove_servers
 from tuneyard.eval.prove.ways import prompt_ways
 from tuneyard.eval.scoring.candidates import Candidate, Opened, open_models
 from tuneyard.eval.scoring.options import PATH, Finite, ScoringRequest, data_options, dtype, number, same_base
@@ -225,10 +225,7 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     if not inputs.servers:
         unchecked.append("no --url")
     answers = list(prove_files(references[opened.candidates[0].name], inputs))
-    named_modelfile = None
-    if inputs.modelfile and modelfile:
-        named_modelfile = NamedModelfile(inputs.modelfile, modelfile)
-    proofs = prove_servers(servers, references, opened.candidates, tolerance, named_modelfile)
+    proofs = prove_servers(servers, references, opened.candidates, tolerance)
     prompts += proofs.prompts
     answers += proofs.answers
     unchecked = list(dict.fromkeys([*unchecked, *proofs.unchecked]))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Ids, Messages
+from tuneyard.eval.backends.scorers import Ids
 from tuneyard.eval.backends.served import ServerFacts
 from tuneyard.eval.prove.proof import Answers, Labels, Tolerance
 
@@ -29,12 +29,9 @@ class Evidence:
     parts: Sequence[WeightedAdapter]
     """The adapters here, with their configs (`part.adapter.lora`): rank, alpha, rsLoRA, patterns."""
     tokenizer: "PreTrainedTokenizerBase"
-    messages: Mapping[int, Messages]
     expected_ids: Mapping[int, Ids]
     """Prompts as in training. Labels and greedy texts of both sides follow these ids."""
     served_ids: Mapping[int, Ids] | None
-    prompt_texts: Mapping[int, str] | None
-    """The prompts of the server as text, before a tokenizer adds BOS."""
     expected: Answers
     """Answers of the unmerged adapter in this process."""
     served: Answers

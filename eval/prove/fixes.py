@@ -1,4 +1,4 @@
-"""Options of servers, lines of a Modelfile and ranks that a server loads, for the sentences of causes."""
+"""Options of servers and ranks that a server loads, for the sentences of causes."""
 
 import re
 import shlex
@@ -7,22 +7,16 @@ from collections.abc import Sequence
 from tuneyard.adapters.vllm import DEFAULT_RANK, RANKS, max_rank
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.prompt import saved_chat_template
-from tuneyard.eval.backends.served import LLAMA_CPP, OLLAMA, VLLM
-from tuneyard.eval.prove.findings import Findings
+from tuneyard.eval.backends.served import LLAMA_CPP, VLLM
+from tuneyard.eval.prove.evidence import Evidence
 
 RANK_REFUSED = re.compile(r"LoRA rank (\d+) is greater than max_lora_rank (\d+)")
 NOT_LOADED = re.compile(r"LoRA adapter .* was found but could not be loaded")
-NEW_MODELFILE = "the TEMPLATE and SYSTEM that `tuneyard adapter export FUSED --to ollama` writes"
 
 
-def option_of(findings: Findings, llama_cpp: str, vllm: str, modelfile: str = "") -> str:
-    """The option of the server's engine, or of both servers if the engine is none of them.
-
-    `modelfile` is a Modelfile's line. Without it the cause cannot lie in a Modelfile.
-    """
-    engine = findings.evidence.facts.engine
-    if engine == OLLAMA:
-        return modelfile
+def option_of(evidence: Evidence, llama_cpp: str, vllm: str) -> str:
+    """The option of the server's engine, or of both servers if the engine is none of them."""
+    engine = evidence.facts.engine
     if engine == LLAMA_CPP:
         return llama_cpp
     if engine == VLLM:
@@ -30,33 +24,22 @@ def option_of(findings: Findings, llama_cpp: str, vllm: str, modelfile: str = ""
     return f"{llama_cpp} (llama.cpp), {vllm} (vLLM)"
 
 
-def thinking_option(findings: Findings, value: str) -> str:
+def thinking_option(evidence: Evidence, value: str) -> str:
     """The option that switches thinking on or off for templates that know `enable_thinking`."""
     settings = f"'{{\"enable_thinking\": {value}}}'"
     return option_of(
-        findings,
-        f"--chat-template-kwargs {settings}",
-        f"--default-chat-template-kwargs {settings}",
-        NEW_MODELFILE,
+        evidence, f"--chat-template-kwargs {settings}", f"--default-chat-template-kwargs {settings}"
     )
 
 
-def template_option(findings: Findings) -> str:
+def template_option(evidence: Evidence) -> str:
     """The option that gives a server training's chat template."""
     file = "FILE with training's chat template"
-    for part in findings.evidence.parts[:1]:
+    for part in evidence.parts[:1]:
         folder = part.adapter.folder
         if saved_chat_template(folder) is not None:
             file = shlex.quote(str(folder / "chat_template.jinja"))
-    return option_of(
-        findings, f"--jinja --chat-template-file {file}", f"--chat-template {file}", NEW_MODELFILE
-    )
-
-
-def setting(findings: Findings, name: str) -> float | None:
-    """A number of the server's settings for sampling, None if it reports none."""
-    value = findings.evidence.facts.sampling.get(name)
-    return float(value) if isinstance(value, (int, float)) else None
+    return option_of(evidence, f"--jinja --chat-template-file {file}", f"--chat-template {file}")
 
 
 def above_max_lora_rank(refusal: str, parts: Sequence[WeightedAdapter]) -> str:

@@ -9,7 +9,6 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError, counted, one_line
 from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.endpoint import OfferedModel, ServerReport, json_object, read_report
-from tuneyard.eval.backends.modelfile import ServedModelfile
 from tuneyard.eval.backends.scorers import Fields, Ids, Prompts, score_all, tokenise
 from tuneyard.eval.backends.served import LLAMA_CPP, OWNER_VLLM, VLLM, ServedModel, open_served
 from tuneyard.eval.prove.answers import Reference, generate_rows, label_forms, score_labels, tokens_of
@@ -77,14 +76,6 @@ class Asked:
     answers: Answers
     chat: "Mapping[int, Generated] | None"
     refusals: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class NamedModelfile:
-    """A Modelfile and its path."""
-
-    path: Path
-    content: ServedModelfile
 
 
 def connect(url: str, served_name: str | None, timeout: float, opened: Opened, reference: str) -> ServedModel:
@@ -248,12 +239,8 @@ def prove_servers(
     references: Mapping[str, Sequence[Reference]],
     candidates: Sequence[Candidate],
     tolerance: Tolerance,
-    modelfile: NamedModelfile | None = None,
 ) -> ServerProofs:
-    """Compare every model and adapter of the servers on every dataset. `references` are by candidate.
-
-    The Modelfile belongs to the first candidate. llama.cpp's servers are asked with its parameters, too.
-    """
+    """Compare every model and adapter of the servers on every dataset. `references` are by candidate."""
     proofs = ServerProofs()
     pairings = []
     for served in servers:
@@ -264,7 +251,6 @@ def prove_servers(
     for candidate in candidates:
         if servers and candidate.name not in paired_names:
             proofs.unchecked.append(f"adapter {candidate.name}: no server offers it")
-    takes_parameters = False
     first = candidates[0].name
     base = base_alone(candidates)
     of_base = [
@@ -278,17 +264,7 @@ def prove_servers(
             for pairing in pairings:
                 if pairing.candidate.name != name:
                     continue
-                comparison = PairingCheck(pairing, reference, expected, tolerance)
-                asked = comparison.prove(proofs)
-                is_llama_cpp = pairing.served.facts.engine == LLAMA_CPP
-                if modelfile and is_llama_cpp and name == first:
-                    takes_parameters = True
-                    comparison.prove_modelfile(proofs, modelfile, asked)
-    if modelfile and servers and not takes_parameters:
-        proofs.unchecked.append(
-            f"answers with the parameters of {modelfile.path}: they need --url with a llama.cpp server that "
-            f"offers {first}"
-        )
+                PairingCheck(pairing, reference, expected, tolerance).prove(proofs)
     return proofs
 
 
@@ -301,7 +277,7 @@ class PairingCheck:
     expected: Answers
     tolerance: Tolerance
 
-    def prove(self, proofs: ServerProofs) -> Asked:
+    def prove(self, proofs: ServerProofs) -> None:
         """Compare everything that the server offers, and name the causes of differences."""
         title, job = self.pairing.title, self.reference.job
         asked = _ask(self.pairing.served, self.reference)
@@ -311,43 +287,12 @@ class PairingCheck:
             decode = job.model.tokenizer.decode
             answers = prove_answers(title, job.dataset.name, self.expected, asked.answers, decode)
             proofs.answers.append(answers)
-        chat = self._chat(title, asked, asked.answers)
+        chat = self._chat(title, asked)
         proofs.unchecked += _unchecked(self.pairing, self.reference, asked, chat)
         differs = answers is not None and not self.tolerance.allows(answers)
         differs |= self._add(proofs, prompts, chat)
         if differs:
-            self._diagnose(proofs, title, self.pairing.served, self.expected, asked)
-        return asked
-
-    def prove_modelfile(self, proofs: ServerProofs, modelfile: NamedModelfile, plain: Asked) -> None:
-        """Compare prompts and chat answers of the same weights with a Modelfile, as Ollama would use it.
-
-        They should be the adapter's. Where the server's greedy answers are near them, those are taken: they
-        have the same weights. `plain` is what the server answers without the Modelfile.
-        """
-        title = one_line(f"{modelfile.path} at {self.pairing.served.facts.url}")
-        served = self.pairing.served.with_modelfile(modelfile.content)
-        expected_texts = dict(self.expected.texts or {})
-        for row, answer in (plain.answers.texts or {}).items():
-            if answer.finish == expected_texts[row].finish:
-                expected_texts[row] = answer
-        talks = self.reference.job.messages(self.reference.rows)
-        longest = self.reference.job.request.max_new_tokens
-        prompts_by_row = score_all(served.prompting(talks), "prompts")
-        chat_by_row = score_all(served.chatting(talks, longest), "chat")
-        refusals = _refusals([prompts_by_row, chat_by_row])
-        served_prompts = _part("prompt", prompts_by_row)
-        asked = Asked(
-            {row: prompt.ids for row, prompt in served_prompts.items()},
-            {row: prompt.text for row, prompt in served_prompts.items()},
-            Answers(None, None, None),
-            _part("answer", chat_by_row),
-            refusals,
-        )
-        prompts = self._prompts(title, asked)
-        chat = self._chat(title, asked, Answers(None, None, expected_texts))
-        if self._add(proofs, prompts, chat):
-            self._diagnose(proofs, title, served, Answers(None, None, expected_texts), asked)
+            self._diagnose(proofs, title, asked)
 
     def _prompts(self, title: str, asked: Asked) -> PromptProof | None:
         """Compare the server's prompts with training's. None if it does not show them."""
@@ -357,13 +302,14 @@ class PairingCheck:
         trained = {row: self.reference.trained_ids[row] for row in self.reference.rows}
         return prove_prompts(title, job.dataset.name, trained, asked.ids, job.model.tokenizer.decode)
 
-    def _chat(self, title: str, asked: Asked, greedy: Answers) -> ChatProof | None:
-        """Compare the server's chat answers with `greedy`. None if it gives none."""
+    def _chat(self, title: str, asked: Asked) -> ChatProof | None:
+        """Compare the server's chat answers with its greedy ones. None if it gives none."""
         if asked.chat is None or self.expected.texts is None:
             return None
         job = self.reference.job
         decode = job.model.tokenizer.decode
-        return prove_chat(title, job.dataset.name, self.expected, greedy, asked.chat, _encoder(job), decode)
+        encode = _encoder(job)
+        return prove_chat(title, job.dataset.name, self.expected, asked.answers, asked.chat, encode, decode)
 
     def _add(self, proofs: ServerProofs, prompts: PromptProof | None, chat: ChatProof | None) -> bool:
         """Add comparisons to the results. True if one is beyond the tolerance."""
@@ -376,11 +322,9 @@ class PairingCheck:
             differs = differs or not self.tolerance.allows_chat(chat)
         return differs
 
-    def _diagnose(
-        self, proofs: ServerProofs, title: str, served: ServedModel, expected: Answers, asked: Asked
-    ) -> None:
+    def _diagnose(self, proofs: ServerProofs, title: str, asked: Asked) -> None:
         """Name the causes of differences."""
-        reference, job = self.reference, self.reference.job
+        reference, job, served = self.reference, self.reference.job, self.pairing.served
 
         def labels_of(parts: Sequence[WeightedAdapter]) -> Labels | None:
             with job.opened.applied(replace(job.candidate, parts=tuple(parts))):
@@ -402,11 +346,9 @@ class PairingCheck:
             dataset=job.dataset.name,
             parts=job.candidate.parts,
             tokenizer=job.model.tokenizer,
-            messages=job.messages(reference.rows),
             expected_ids={row: reference.trained_ids[row] for row in reference.rows},
             served_ids=asked.ids,
-            prompt_texts=asked.prompt_texts,
-            expected=expected,
+            expected=self.expected,
             served=asked.answers,
             chat=asked.chat,
             ends=reference.ends,

@@ -297,7 +297,7 @@ def test_the_model_next_to_adapters_is_compared_with_the_base(home: Home, kind: 
     proof = home.prove("--url", url, names=("one", "two"), code=1)
     within = {one["model"]: one["within"] for one in proof["answers"]}
     assert within == {f"one at {url}": True, f"two at {url}": True, title: False}
-    assert [(cause["model"], cause["name"]) for cause in proof["causes"]] == [(title, "unexplained")]
+    assert [(cause["model"], cause["name"]) for cause in proof["causes"]] == [(title, "another model or quantisation")]
 
 
 def test_a_base_without_adapters_is_proved_and_its_causes_named(home: Home) -> None:
@@ -307,7 +307,7 @@ def test_a_base_without_adapters_is_proved_and_its_causes_named(home: Home) -> N
     home.servers[0].system = "You are a pirate."
     proof = home.prove("--url", url, names=(), code=1)
     (cause,) = proof["causes"]
-    assert cause["name"] == "system text" and "--chat-template" in cause["sentence"]
+    assert cause["name"] == "another prompt" and "--chat-template" in cause["sentence"]
 
 
 def test_adapters_of_one_name_are_told_apart_by_their_paths(
@@ -363,7 +363,7 @@ def test_another_adapter_under_the_name_is_found(home: Home) -> None:
     assert not answers["within"] and answers["largest"] > 0.1 and answers["differing"] > 0
     assert of_base["model"] == f"base at {url}" and of_base["within"]
     (cause,) = proof["causes"]
-    assert cause["name"] == "unexplained" and "messages alone" not in cause["sentence"]
+    assert cause["name"] == "another model or quantisation" and "messages alone" not in cause["sentence"]
     assert proof["chats"][0]["differing"] == 0  # the chat answers are those of the same model
 
 
@@ -390,7 +390,7 @@ def test_another_prompt_is_found_with_its_first_token_and_its_cause(home: Home) 
     (prompts,) = proof["prompts"]
     assert prompts["differing"] == 6 and prompts["first"]["row"] == 0 and not prompts["equal"]
     assert proof["answers"][0]["within"]  # they follow our ids
-    assert "system text" in [cause["name"] for cause in proof["causes"]]
+    assert "another prompt" in [cause["name"] for cause in proof["causes"]]
     page = (home.folder / "proof" / "prove.md").read_text()
     assert page.index("## Causes") < page.index("## Not checked")
 

@@ -117,28 +117,28 @@ MERGED: dict[str, object] = {"chat_template": TEMPLATE}
 DOUBLED = "{{ bos_token }}" + TEMPLATE
 PIRATE = TEMPLATE.replace(SYSTEM, "You are a pirate.")
 CASES = {
-    "system text": ("base.gguf", {**LORA, "chat_template": PIRATE}, (SYSTEM, "You are a pirate.")),
-    "doubled BOS": ("base.gguf", {**LORA, "chat_template": DOUBLED}, (BOS, "twice")),
-    "thinking": (
+    "another prompt: system text": (
+        "base.gguf", {**LORA, "chat_template": PIRATE}, ("helpful", "pirate", "--chat-template-file"),
+    ),
+    "another prompt: BOS": ("base.gguf", {**LORA, "chat_template": DOUBLED}, (BOS, "from token 1 on")),
+    "another prompt: thinking": (
         "base.gguf", {**LORA, "default_template_kwargs": {"enable_thinking": "true"}},
-        ("Thinking is on", "</think>", "--chat-template-kwargs"),
+        ("</think>", "--chat-template-kwargs"),
     ),
-    "chat template not given": (
-        "base.gguf", {"lora": "walks"}, ("the base's own chat template", "--chat-template-file"),
-    ),
-    "chat template not given: ChatML": ("no_template.gguf", {"lora": "walks"}, ("llama.cpp's default",)),
+    "another prompt: template": ("base.gguf", {"lora": "walks"}, ("--chat-template-file",)),
+    "another prompt: ChatML": ("no_template.gguf", {"lora": "walks"}, ("--chat-template-file",)),
     "adapter not loaded": ("base.gguf", MERGED, ("walks", "--lora")),
-    "rsLoRA or patterns dropped": ("base.gguf", {**LORA, "lora": "no_rslora"}, ("rsLoRA dropped",)),
-    "rsLoRA or patterns dropped: alpha": (
-        "base.gguf", {**LORA, "lora": "no_pattern"}, ("alpha_pattern dropped", "adapter export"),
+    "another model or quantisation: rsLoRA": ("base.gguf", {**LORA, "lora": "no_rslora"}, ("another scale",)),
+    "another model or quantisation: alpha": (
+        "base.gguf", {**LORA, "lora": "no_pattern"}, ("another scale", "adapter export"),
     ),
-    "quantised file": ("q4_0.gguf", MERGED, ("Q4_0", "of 12 labels flip", "--type f16")),
+    "another model or quantisation": ("q4_0.gguf", MERGED, ("Q4_0", "of 12 labels flip", "--type f16")),
     "missing end token": ("no_end.gguf", LORA, (END, f'"{BOS}"', "eos_token_id=int:2")),
     "missing end token: ignored": ("base.gguf", {**LORA, "sampling.ignore_eos": True}, ("--ignore-eos",)),
-    "repetition penalty": (
+    "sampling: penalty": (
         "base.gguf", {**LORA, "sampling.penalty_repeat": 3.0}, ("repeat_penalty 3", "--repeat-penalty 1"),
     ),
-    "temperature": (
+    "sampling": (
         "base.gguf", {**LORA, "sampling.temp": 5.0, "sampling.seed": 1}, ("temperature 5", "--temp 0"),
     ),
 }  # fmt: skip
@@ -169,9 +169,4 @@ def test_without_labels_the_texts_show_that_the_adapter_is_not_loaded(world, tmp
 
 def test_causes_at_once_are_all_named(world, tmp_path) -> None:
     found = causes(world, tmp_path, "base_q4_0.gguf", {"chat_template": "{{ bos_token }}" + PIRATE})
-    assert [name for name, _ in found] == [
-        "doubled BOS",
-        "system text",
-        "adapter not loaded",
-        "quantised file",
-    ]
+    assert [name for name, _ in found] == ["another prompt", "adapter not loaded"]
