@@ -101,8 +101,9 @@ def _identity(
     if request.dataset_dir:
         settings["dataset_dir"] = str(request.dataset_dir)
     if request.preset:
-        seed = {} if request.seed is None else {"seed": request.seed}
-        settings["sampling"] = {**opened.local.sampling, **seed}
+        settings["sampling"] = dict(opened.local.sampling)
+        if request.seed is not None:
+            settings["seed"] = request.seed
     settings["dtype"] = opened.model.dtype
     settings["device"] = opened.model.device
     settings["batch_tokens"] = opened.budget

@@ -103,8 +103,8 @@ def test_each_seed_draws_other_answers_and_no_resumed_run_mixes_them(
     call(*given, "--seed", 2, "--out", second)
     call(*given, "--seed", 2, "--out", again)
     assert answers(plain) != answers(second) == answers(again)
-    assert results(second)["settings"]["sampling"]["seed"] == 2
-    with raises(RequestError, "sampling"):
+    assert results(second)["settings"]["seed"] == 2
+    with raises(RequestError, "seed", 2, 3):
         call(*given, "--seed", 3, "--out", second, "--resume")
 
 
