@@ -13,7 +13,6 @@ from tuneyard.adapters.methods import names, parameters_by_name
 from tuneyard.core.cli.main import command_line, examples
 from tuneyard.core.cli.next_step import TuneyardCommand, next_step, print_next_step, same_options
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
-from tuneyard.core.execution.options import ray_option
 from tuneyard.core.language.translation import lang_option, tr
 
 if TYPE_CHECKING:
@@ -27,9 +26,9 @@ BELONGS = {  # the targets of each option that not all of them take
     "out": ("gguf", "ollama"), "repo": ("hub",), "results": ("hub",), "license": ("hub",),
     "private": ("hub",), "dry_run": ("hub",), "type": ("gguf",), "llama_cpp": ("gguf",),
     "from_": ("ollama",), "gguf": ("ollama",), "system": ("ollama",), "parameter": ("ollama",),
-    "force": ("gguf", "ollama"), "ray": ("gguf",),
+    "force": ("gguf", "ollama"),
 }  # fmt: skip
-TARGETS = {"hub": "hub", "ollama": "modelfile", "gguf": "gguf_command"}  # the module of each target
+TARGETS = {"hub": "hub", "ollama": "modelfile", "gguf": "gguf_files"}  # the module of each target
 FOLDER = click.Path(path_type=Path)
 ENGINES = ("vllm", "llama.cpp")
 Decorator = Callable[[Callable[..., Any]], click.Command]
@@ -139,28 +138,20 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 )
 @DRY_RUN
 @click.option("--force", is_flag=True, help="Replace --out if fuse wrote it.")
-@ray_option
 @resumed_by(lambda: "the same command resumes it")
-def fuse(adapters: tuple[str, ...], dry_run: bool, ray: str | None, **options: Any) -> None:  # Click's values
-    """Write the base plus adapters as a full model, shard by shard.
-
-    With --ray one node of a Ray cluster does it, one that has the memory; all nodes must see the folders.
-    """
+def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
+    """Write the base plus adapters as a full model, shard by shard."""
     from tuneyard.adapters.fuse import plan_fusing
     from tuneyard.adapters.request import fuse_request
 
     plan = plan_fusing(fuse_request(adapters, options))
-    _run(plan, dry_run, ["tuneyard", "eval", "chat", "--model", plan.request.out], ray)
+    _run(plan, dry_run, ["tuneyard", "eval", "chat", "--model", plan.request.out])
 
 
-def _run(
-    plan: "MergePlan | FusePlan", dry_run: bool, command: Sequence[object], ray: str | None = None
-) -> None:
+def _run(plan: "MergePlan | FusePlan", dry_run: bool, command: Sequence[object]) -> None:
     """Write a plan, or print it and write nothing (`--dry-run`). `command` comes after it."""
     from tqdm import tqdm
 
-    from tuneyard.adapters.fuse import FusePlan
-    from tuneyard.adapters.on_cluster import fuse_on_cluster
     from tuneyard.adapters.store import note
 
     started = time.monotonic()
@@ -169,11 +160,8 @@ def _run(
     summary, *details = plan.lines()
     last = f"nothing written (--dry-run); would write {plan.request.out}"
     if not dry_run:
-        if ray is not None and isinstance(plan, FusePlan):
-            details = fuse_on_cluster(plan, ray)
-        else:
-            with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-                details = plan.write(bar.update)
+        with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
+            details = plan.write(bar.update)
         last = f"{plan.request.out}  {time.monotonic() - started:.1f} s"
     click.echo("\n".join([summary, *details, last]))
     if dry_run:
@@ -275,12 +263,8 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     "--results", type=FOLDER, multiple=True, help="hub: folder with results.json files; repeatable."
 )
 @click.option("--dry-run", is_flag=True, help="hub: list the files, print the card, send nothing.")
-@ray_option
 def export(reference: str, target: str, base: Path | None, **options: Any) -> None:  # Click's values
-    """Upload to the Hugging Face Hub with a card, or write a GGUF file or an Ollama Modelfile.
-
-    With --ray (gguf) one node of a Ray cluster does it, as in fuse.
-    """
+    """Upload to the Hugging Face Hub with a card, or write a GGUF file or an Ollama Modelfile."""
     import importlib
 
     from tuneyard.adapters.export.source import open_source

@@ -5,7 +5,6 @@
 
 import contextlib
 import functools
-import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +30,6 @@ from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, INDEX, Base, op
 from tuneyard.core.weights.tensors import Stored, from_fp32, require_finite, to_fp32
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; a smaller rounding error in bf16 hardly changes the adapters' effect
-PROGRAM = 1_000_000_000  # bytes of the libraries and of the blocks at work
 RECORD = "fuse.json"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
 
@@ -59,12 +57,6 @@ class FusePlan:
     def bytes(self) -> int:
         """Size of all shards."""
         return sum(shard.bytes for shard in self.shards)
-
-    @property
-    def memory(self) -> int:
-        """Bytes that fusing takes at most: the program, and two fp32 copies of the largest tensor."""
-        largest = max(math.prod(piece.shape) for shard in self.shards for piece in shard.pieces)
-        return PROGRAM + 8 * largest
 
     def lines(self) -> list[str]:
         """One line on the whole model, and one for each file."""

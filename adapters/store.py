@@ -5,17 +5,15 @@ An unknown prefix or a missing tensor is an error here. PEFT fills missing tenso
 
 import hashlib
 import os
-import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 
 import click
 
-from tuneyard.adapters.config import AdapterConfig, LoraConfig, OftConfig, read_config, require_text
+from tuneyard.adapters.config import LoraConfig, OftConfig, read_config, require_text
 from tuneyard.adapters.lowrank import Factor
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import sha256
@@ -36,7 +34,6 @@ from tuneyard.core.weights.tensors import Array, Weights
 
 SAVES = Path("saves")
 WRAPPED = ".base_layer"  # PEFT wraps a module once for each of its bare parameters, one inside the other
-MOST_MISSING = 0.25  # of a span of layers; if more are absent, the architecture has few layers of this kind
 
 
 @dataclass(frozen=True)
@@ -285,12 +282,6 @@ def _mismatches(adapter: Adapter) -> Iterator[str]:
             "bias 'lora_only', but no bias was saved (PEFT never writes those of lora_only): its training "
             "cannot be reproduced"
         )
-    missing = find_missing(config, adapter.modules)
-    if missing:
-        yield (
-            f"{missing} is missing, but its neighbours are in the file. If the base has no such module, "
-            f"write the whole paths of the modules into target_modules of {CONFIG}"
-        )
 
 
 def _factor_mismatches(adapter: Adapter, lora: LoraConfig) -> Iterator[str]:
@@ -310,62 +301,3 @@ def _factor_mismatches(adapter: Adapter, lora: LoraConfig) -> Iterator[str]:
         if lora.targets(path) and module.rank != lora.rank_of(path):
             yield f"{path}: rank {module.rank}, but {CONFIG} gives it {lora.rank_of(path)}"
         lora.scale_of(path)  # matches alpha_pattern too, here where its time is limited
-
-
-def find_missing(config: AdapterConfig, modules: Iterable[str]) -> str | None:
-    """Path of a module or layer that seems to be lost, None if the layers are regular.
-
-    Configs that name layers or whole paths, or a regular expression, define the modules themselves.
-    """
-    targets = config.raw.get("target_modules") or []
-    if not targets or config.raw.get("layers_to_transform") not in (None, []):
-        return None
-    for names in (targets, config.raw.get("exclude_modules") or []):
-        if not isinstance(names, list) or any("." in name for name in names):
-            return None
-    siblings: dict[tuple[str, str], dict[int, set[str]]] = {}
-    layers: dict[str, set[int]] = {}
-    for module in modules:
-        match = re.match(r"(.*?)\.(\d+)\.(.*)$", f".{module}")
-        if match is None:
-            continue
-        stack, number = match[1].removeprefix("."), int(match[2])
-        parent, _, name = match[3].rpartition(".")
-        layers.setdefault(stack, set()).add(number)
-        siblings.setdefault((stack, parent), {}).setdefault(number, set()).add(name)
-    for stack, numbers in layers.items():
-        missing = _missing_layer(stack, sorted(numbers))
-        if missing:
-            return missing
-    for (stack, parent), names_by_layer in siblings.items():
-        missing = _missing_sibling(stack, parent, names_by_layer)
-        if missing:
-            return missing
-    return None
-
-
-def _missing_layer(stack: str, numbers: list[int]) -> str | None:
-    if _even(numbers) and (numbers[0] == 0 or numbers[-1] - numbers[0] >= 2 * len(numbers) - 2 > 0):
-        return None
-    absent = sorted(set(range(numbers[-1] + 1)) - set(numbers))
-    if not absent or len(absent) > MOST_MISSING * (numbers[-1] + 1):
-        return None
-    return f"{stack}.{absent[0]}"
-
-
-def _missing_sibling(stack: str, parent: str, names_by_layer: dict[int, set[str]]) -> str | None:
-    missing_names: dict[int, set[str]] = {}
-    for number, names in names_by_layer.items():
-        for other in names_by_layer.values():
-            if names < other:
-                missing_names[number] = other - names
-                break
-    numbers = sorted(missing_names)
-    if not numbers or (len(numbers) > 2 and _even(numbers)):
-        return None
-    parts = [stack, str(numbers[0]), parent, min(missing_names[numbers[0]])]
-    return ".".join(part for part in parts if part)
-
-
-def _even(numbers: Sequence[int]) -> bool:
-    return len({after - before for before, after in pairwise(numbers)}) <= 1

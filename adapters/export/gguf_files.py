@@ -8,11 +8,13 @@ import contextlib
 import functools
 import math
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,7 +26,7 @@ from tuneyard.adapters.export.architecture import (
     reorder,
 )
 from tuneyard.adapters.export.source import GGUF, ExportSource, check_file, licence_of
-from tuneyard.adapters.output import Check, require_space, staged_for
+from tuneyard.adapters.output import require_space, staged_for
 from tuneyard.adapters.store import Adapter, name_of, note
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
@@ -38,8 +40,6 @@ QUANTISER = "llama-quantize"
 TYPES = ("f16", "q8_0", "q4_0")  # gguf-py has no quantiser for llama.cpp's K types (q4_k_m and the like)
 TABLES = ("token_embd.weight", "output.weight")
 AT_ONCE = 1 << 22  # elements in memory
-PROGRAM = 1_000_000_000  # bytes of the libraries
-COPIES = 16  # bytes for an element of the tensor at work: as read, in fp32, in order, as written
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +55,6 @@ class ModelExport:
     def bytes(self) -> int:
         """Size of the tensors, before llama.cpp's quantiser."""
         return sum(entry.bytes for entry in self.plan.entries)
-
-    @property
-    def memory(self) -> int:
-        """Bytes that writing takes at most: the program, and copies of the tensor at work in fp32 and f16."""
-        largest = AT_ONCE
-        for entry in self.plan.entries:
-            if entry.heads or self.quantiser:
-                largest = max(largest, math.prod(entry.source.shape))
-        return PROGRAM + COPIES * largest
 
     def write(self, path: Path, progress: Callable[[int], object]) -> None:
         """Write the file; `progress` is called with bytes."""
@@ -93,43 +84,34 @@ class LoraExport:
         modules = self.adapter.layout.values()
         return 4 * sum(module.rank * (module.inputs + module.outputs) for module in modules)
 
-    @property
-    def memory(self) -> int:
-        """Bytes that writing takes at most: the writer keeps all tensors."""
-        return PROGRAM + 2 * self.bytes
-
     def write(self, path: Path, progress: Callable[[int], object]) -> None:
         """Write the file; `progress` is called with bytes."""
         write_lora(self.adapter, self.architecture, path)
         progress(self.bytes)
 
 
-GgufExport = ModelExport | LoraExport
+def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
+    """Write a model, or an adapter for its base, as a GGUF file.
 
-
-def plan_export(source: ExportSource, options: Mapping[str, Any]) -> GgufExport:
-    """Check everything that can be checked before the first byte is written."""
-    target = _check(source, options)()
-    need("gguf")
-    if source.adapter:
-        return _plan_lora(source, source.adapter, options)
-    export = _plan_model(source, options)
-    require_space(target, export.bytes)
-    return export
-
-
-def write_export(export: GgufExport, source: ExportSource, options: Mapping[str, Any]) -> None:
-    """Write the file beside its place, then put it there."""
+    Everything that can be checked is checked before the first byte is written.
+    """
     from tqdm import tqdm
 
-    check = _check(source, options)
-    name = check().name
+    started = time.monotonic()
+    out: Path = options["out"]
+    check = functools.partial(check_file, out, source, GGUF, force=options["force"])
+    target = check()
+    need("gguf")
+    export: ModelExport | LoraExport
+    if source.adapter:
+        export = _plan_lora(source, source.adapter, options)
+    else:
+        export = _plan_model(source, options)
+        require_space(target, export.bytes)
     with staged_for(check) as folder, tqdm(total=export.bytes, unit="B", unit_scale=True, delay=2) as bar:
-        export.write(folder / name, bar.update)
-
-
-def _check(source: ExportSource, options: Mapping[str, Any]) -> Check:
-    return functools.partial(check_file, options["out"], source, GGUF, force=options["force"])
+        export.write(folder / target.name, bar.update)
+    size = target.stat().st_size
+    click.echo(f"{out}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
 
 
 def _plan_model(source: ExportSource, options: Mapping[str, Any]) -> ModelExport:

@@ -12,8 +12,7 @@ from tests.unit.adapters.make import factors, make
 from tests.unit.adapters.test_commands import at_home, call, names  # noqa: F401  # a fixture
 from tuneyard.adapters import fuse as fusing
 from tuneyard.adapters import merge as merging
-from tuneyard.adapters.export.gguf_command import to_gguf
-from tuneyard.adapters.export.gguf_files import write_gguf
+from tuneyard.adapters.export.gguf_files import to_gguf, write_gguf
 from tuneyard.adapters.export.source import open_source
 from tuneyard.adapters.request import fuse_request, merge_request
 from tuneyard.adapters.store import open_adapter
