@@ -193,7 +193,7 @@ def scoring_run(
     try:
         yield
     except TuneyardError:
-        logs = out.glob(f"*/*/{PREDICTIONS}")
+        logs = list(out.glob(f"*/*/{PREDICTIONS}"))
         if not any(log.stat().st_size for log in logs):
             token_losses = [log.with_name(TOKEN_LOSSES) for log in logs]
             for file in (*logs, *token_losses, out / RUN):
