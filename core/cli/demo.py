@@ -49,7 +49,7 @@ class DemoStep:
     last_file: Path
 
 
-class RefusedError(ContentError):
+class RefusedStepError(ContentError):
     """The command of a step has refused its arguments."""
 
 
@@ -195,7 +195,7 @@ def _sweep(words: Sequence[str], title: str) -> None:
     if RESULTS.exists():
         try:
             _execute([*words, "--resume"], title)
-        except RefusedError:
+        except RefusedStepError:
             _execute([*words, "--force"], title)
     else:
         _execute(words, title)
@@ -225,7 +225,7 @@ def _execute(words: Sequence[str], title: str) -> None:
             process.wait()
     if process.returncode:
         lines = _log_lines(start)[-LAST_LINES:]
-        kind = RefusedError if process.returncode == RequestError.exit_code else ContentError
+        kind = RefusedStepError if process.returncode == RequestError.exit_code else ContentError
         raise kind(
             f"`{shlex.join(['tuneyard', *words])}` ended with exit code {process.returncode}. "
             f"The whole output is in {LOG.resolve()}:\n" + "\n".join(lines)

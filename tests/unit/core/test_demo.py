@@ -62,7 +62,7 @@ def run_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Demo:
             if fails_at and fails_at in " ".join(words):
                 raise ContentError("killed")
             if refuses and refuses in words:
-                raise demo.RefusedError("changed")
+                raise demo.RefusedStepError("changed")
             demo.LOG.touch()
             write_result(words)
 
@@ -163,6 +163,6 @@ def test_the_log_and_its_last_lines_are_shown_if_a_step_fails(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     demo.NOTES.mkdir(parents=True)
-    with raises(demo.RefusedError, str(demo.LOG.resolve()), 2, "absent_name"):
+    with raises(demo.RefusedStepError, str(demo.LOG.resolve()), 2, "absent_name"):
         demo._execute(["data", "compile", "absent_name"], "")
     assert "$ tuneyard data compile absent_name" in demo.LOG.read_text()
