@@ -297,7 +297,8 @@ def test_the_model_next_to_adapters_is_compared_with_the_base(home: Home, kind: 
     proof = home.prove("--url", url, names=("one", "two"), code=1)
     within = {one["model"]: one["within"] for one in proof["answers"]}
     assert within == {f"one at {url}": True, f"two at {url}": True, title: False}
-    assert [(cause["model"], cause["name"]) for cause in proof["causes"]] == [(title, "another model or quantisation")]
+    (cause,) = proof["causes"]
+    assert (cause["model"], cause["name"]) == (title, "another model or quantisation")
 
 
 def test_a_base_without_adapters_is_proved_and_its_causes_named(home: Home) -> None:
