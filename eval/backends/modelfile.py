@@ -6,10 +6,9 @@ actions are refused by name.
 """
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, show_value
@@ -18,50 +17,17 @@ from tuneyard.core.files import require
 from tuneyard.core.prompt import Message
 
 INSTRUCTION = re.compile(r'^[ \t]*([A-Za-z]+)[ \t]+("""(?:.*?)"""|[^\n]*)', re.M | re.S)
-PARAMETER = re.compile(r'^[ \t]*PARAMETER[ \t]+(\w+)[ \t]+("""(?:.*?)"""|[^\n]*)', re.M | re.S | re.I)
 ACTION = re.compile(r'\{\{(-\s)?\s*((?:"(?:[^"\\]|\\.)*"|[^"}])*?)\s*(\s-)?\}\}', re.S)
 WORD = re.compile(r'"(?:[^"\\]|\\.)*"|\S+')
-SETTINGS: Mapping[str, type] = {
-    "temperature": float, "top_k": int, "top_p": float, "min_p": float, "typical_p": float, "seed": int,
-    "repeat_last_n": int, "repeat_penalty": float, "presence_penalty": float, "frequency_penalty": float,
-    "num_predict": int, "num_ctx": int,
-}  # fmt: skip
-"""Parameters that change an answer. llama.cpp has the same names, but for the last two."""
-DEFAULTS = {
-    "temperature": 0.8,
-    "top_k": 40,
-    "top_p": 0.9,
-    "min_p": 0.0,
-    "repeat_last_n": 64,
-    "repeat_penalty": 1.1,
-}
-"""What Ollama takes for parameters that a Modelfile does not set (its api/types.go)."""
-SPEED = {"num_gpu", "num_thread", "num_batch", "main_gpu", "use_mmap", "use_mlock", "numa", "low_vram"}
 FIELDS = {".Role": "message['role']", ".Content": "message['content']"}
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModelfile:
-    """TEMPLATE, SYSTEM and PARAMETERs of a Modelfile. `stops` are stop words, `parameters` have numbers."""
+    """TEMPLATE and SYSTEM of a Modelfile."""
 
     template: Callable[[list[Message]], str]
     system: str | None
-    stops: Sequence[str] = ()
-    parameters: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def context(self) -> int | None:
-        """Tokens of prompt and answer (num_ctx), None for Ollama's own choice."""
-        context = self.parameters.get("num_ctx")
-        return None if context is None else int(context)
-
-    def llama_cpp_request(self) -> dict[str, object]:
-        """Settings of a request to llama.cpp's /completion, with Ollama's defaults for those not set."""
-        settings: dict[str, object] = {**DEFAULTS, **self.parameters, "stop": list(self.stops)}
-        settings.pop("num_ctx", None)
-        if "num_predict" in settings:
-            settings["n_predict"] = settings.pop("num_predict")
-        return settings
 
     def render(self, messages: list[Message]) -> str:
         """Write Ollama's prompt. SYSTEM comes first unless the conversation has a system message.
@@ -90,40 +56,9 @@ def read_modelfile(path: Path) -> ServedModelfile:
                 raise ContentError("no TEMPLATE; tuneyard adapter export --to ollama writes one")
             if "MESSAGE" in instructions:
                 raise ContentError("MESSAGE puts turns before every conversation: training had none")
-            stops, parameters = _parameters(text)
-            template = compile_template(instructions["TEMPLATE"])
-            return ServedModelfile(template, instructions.get("SYSTEM"), stops, parameters)
+            return ServedModelfile(compile_template(instructions["TEMPLATE"]), instructions.get("SYSTEM"))
     except ContentError as error:
         raise ContentError(f"{path}: {error}") from error
-
-
-def _parameters(text: str) -> tuple[list[str], dict[str, float]]:
-    """Stop words and numbers of all PARAMETERs. `ContentError` for one that is not known or no number."""
-    stops: list[str] = []
-    numbers: dict[str, float] = {}
-    for written_name, written in PARAMETER.findall(text):
-        name, value = written_name.lower(), _unquoted(written)
-        if name == "stop":
-            stops.append(value)
-        elif name in SETTINGS:
-            numbers[name] = _number(name, value)
-        elif name not in SPEED:
-            raise ContentError(f"PARAMETER {name}: not known here; known: stop, {', '.join(SETTINGS)}")
-    return stops, numbers
-
-
-def _number(name: str, text: str) -> float:
-    """Value of a PARAMETER. `ContentError` if it is no number that Ollama could use."""
-    try:
-        value: float = SETTINGS[name](text)
-        is_finite = math.isfinite(value)
-    except (ValueError, OverflowError) as error:
-        raise ContentError(f"PARAMETER {name} {show_value(text)}: expected a number") from error
-    if not is_finite:
-        raise ContentError(f"PARAMETER {name} {show_value(text)}: expected a finite number")
-    if name == "num_ctx" and value <= 0:
-        raise ContentError(f"PARAMETER {name} {show_value(text)}: expected a number of tokens above 0")
-    return value
 
 
 def _unquoted(value: str) -> str:

@@ -20,7 +20,7 @@ from tuneyard.eval.backends.choice_server import (
     check_length,
     open_choice_server,
 )
-from tuneyard.eval.backends.connection import BAD_REQUEST, NOT_FOUND, Connection, RefusedError
+from tuneyard.eval.backends.connection import NOT_FOUND, Connection, RefusedError
 from tuneyard.eval.backends.endpoint import (
     OfferedModel,
     ServerReport,
@@ -29,7 +29,6 @@ from tuneyard.eval.backends.endpoint import (
     writable,
 )
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
-from tuneyard.eval.backends.modelfile import ServedModelfile
 from tuneyard.eval.backends.scorers import Fields, Ids, Messages, Prompts, Scorer
 from tuneyard.eval.backends.server import chat_answer, chat_request
 
@@ -37,17 +36,12 @@ if TYPE_CHECKING:
     import httpx
     from transformers import PreTrainedTokenizerBase
 
-LLAMA_CPP, VLLM, OLLAMA = "llama.cpp", "vLLM", "Ollama"
+LLAMA_CPP, VLLM = "llama.cpp", "vLLM"
 OWNER_VLLM = "vllm"  # of the models that vLLM lists
 FINISHES = {"eos": STOP, "word": STOP, "limit": LENGTH}
 """llama.cpp's reasons for the end of an answer in OpenAI's words."""
 NEUTRAL: Mapping[str, object] = {"temperature": 0, "samplers": ["temperature"], "mirostat": 0}
 """Greedy in llama.cpp, without the penalties that a server may set."""
-UNSET: Mapping[str, object] = {
-    "mirostat": 0, "typical_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
-    "dry_multiplier": 0.0, "xtc_probability": 0.0,
-}  # fmt: skip
-"""Settings that a llama.cpp server may have, and Ollama has not unless a Modelfile sets them."""
 NOT_OFFERED = (404, 405, 501)
 LARGEST_ID = 1 << 31
 QUESTION: Messages = [{"role": "user", "content": SAMPLE}]
@@ -116,8 +110,6 @@ class ServedModel:
     ends: Sequence[int]
     report: ServerReport
     identity: Mapping[str, object] = field(default_factory=dict)
-    modelfile: ServedModelfile | None = None
-    """Its TEMPLATE, SYSTEM and PARAMETERs make prompts and chat answers, as in Ollama."""
 
     @property
     def name(self) -> str:
@@ -140,17 +132,6 @@ class ServedModel:
         if choice is not None:
             choice = replace(choice, engine=source)
         return replace(self, source=source, choice=choice)
-
-    def with_modelfile(self, modelfile: ServedModelfile) -> "ServedModel":
-        """The same llama.cpp server, asked as Ollama asks its own with this Modelfile."""
-        facts = replace(
-            self.facts,
-            engine=OLLAMA,
-            sampling={**UNSET, **modelfile.llama_cpp_request()},
-            context=modelfile.context or self.facts.context,
-            chat_template=None,
-        )
-        return replace(self, facts=facts, choice=None, missing={}, modelfile=modelfile)
 
     def labels(self, prompts: Prompts, spellings: Mapping[str, Sequence[str]]) -> Scorer:
         """Scorer of labels after our ids. `RequestError` if the server gives no log-probabilities."""
@@ -184,11 +165,8 @@ class ServedModel:
             request = {**chat_request(talk), "add_generation_prompt": True}
             ids = await endpoint.post(client, tokenizing, request, _read_ids, "token ids")
             return ServedPrompt(ids, self.tokenizer.decode(ids))
-        if self.modelfile is not None:
-            text = self.modelfile.render(talk)
-        else:
-            asking = chat_request(talk)
-            text = await endpoint.post(client, f"{root}/apply-template", asking, _read_prompt, "prompt")
+        asking = chat_request(talk)
+        text = await endpoint.post(client, f"{root}/apply-template", asking, _read_prompt, "prompt")
         request = {"content": text, "add_special": True, "parse_special": True}
         ids = await endpoint.post(client, tokenizing, request, _read_ids, "token ids")
         return ServedPrompt(ids, text)
@@ -215,36 +193,9 @@ class ServedModel:
         self, client: "httpx.AsyncClient", talk: Messages, max_new_tokens: int, more: Mapping[str, object]
     ) -> Generated:
         """Answer of a client's request: the messages, a length, and `more` settings."""
-        if self.modelfile is not None:
-            return await self._chat_as_ollama(client, self.modelfile, talk, max_new_tokens, more)
         body = {**chat_request(talk), "max_tokens": max_new_tokens, **more}
         address = f"{self.connection.url}/chat/completions"
         return await self.source.endpoint.post(client, address, body, chat_answer, "chat completion")
-
-    async def _chat_as_ollama(
-        self,
-        client: "httpx.AsyncClient",
-        modelfile: ServedModelfile,
-        talk: Messages,
-        max_new_tokens: int,
-        more: Mapping[str, object],
-    ) -> Generated:
-        """Answer with the Modelfile's parameters. `RefusedError` for a prompt that num_ctx would cut."""
-        ids = (await self.prompt(client, talk)).ids
-        longest = max_new_tokens
-        if modelfile.context is not None:
-            longest = min(longest, modelfile.context - len(ids))
-        if longest <= 0:
-            raise RefusedError(
-                BAD_REQUEST,
-                f"a prompt of {len(ids)} tokens exceeds the available context size, num_ctx "
-                f"{modelfile.context}",
-            )
-        settings = {**self.facts.sampling, **more}
-        predicted = settings.get("n_predict")
-        if isinstance(predicted, int) and predicted >= 0:  # below 0: no limit
-            longest = min(longest, predicted)
-        return await self._complete(client, ids, {**settings, "n_predict": longest})
 
     async def _complete(
         self, client: "httpx.AsyncClient", ids: Ids, settings: Mapping[str, object]

@@ -222,6 +222,8 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
                     f"answers to {counted(too_long, 'row')} of {dataset.name}: too long for the context"
                 )
     unchecked += [f"no --{name}" for name in FILES if getattr(inputs, name) is None]
+    if inputs.modelfile:
+        unchecked.append(f"PARAMETERs of {inputs.modelfile}: Ollama alone applies them")
     if not inputs.servers:
         unchecked.append("no --url")
     answers = list(prove_files(references[opened.candidates[0].name], inputs))

@@ -3,7 +3,6 @@
 The server is that of the package xllamacpp, and the program `llama-server` if it is on PATH.
 """
 
-import contextlib
 import json
 import os
 import shutil
@@ -20,14 +19,13 @@ import torch
 
 from tests.integration.served_model import BOS, TEMPLATE, TURN, make_trained
 from tests.integration.test_prompt import TEMPLATES
-from tests.llama_server import CONTEXT, llama_server
+from tests.llama_server import llama_server
 from tests.serving import free_port, running
 from tests.tiny import CHATML, make_tiny
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.adapters.export.modelfile import renderer
 from tuneyard.adapters.serve.llama_cpp import PROGRAM
 from tuneyard.adapters.serve.template import trained_template
-from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import chat_renderer
 from tuneyard.eval import nli
 from tuneyard.eval.backends.modelfile import read_modelfile
@@ -154,8 +152,8 @@ def test_one_adapter_answers_every_request(home, engine) -> None:
         assert answer["choices"][0]["finish_reason"] == "stop"
 
 
-def test_a_modelfile_with_its_parameters_answers_as_trained(home) -> None:
-    """llama.cpp instead of Ollama: TEMPLATE rendered as Ollama does, the PARAMETERs in each request."""
+def test_a_modelfile_answers_as_trained(home) -> None:
+    """llama.cpp instead of Ollama: TEMPLATE rendered as Ollama does, greedy as its PARAMETERs say."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     fused, gguf, file = home / "fused", home / "fused.gguf", home / "Modelfile"
@@ -166,8 +164,9 @@ def test_a_modelfile_with_its_parameters_answers_as_trained(home) -> None:
     ):
         adapters.main([str(word) for word in words], standalone_mode=False)
     served = read_modelfile(file)
-    settings = served.llama_cpp_request()
-    assert served.context == CONTEXT and settings["temperature"] == 0 and settings["repeat_penalty"] == 1
+    lines = file.read_text().splitlines()
+    assert {"PARAMETER num_ctx 1024", "PARAMETER temperature 0", "PARAMETER repeat_penalty 1"} <= {*lines}
+    settings = {"temperature": 0, "repeat_penalty": 1}
     rows = json.loads((home / "walks.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(fused)
     model = AutoModelForCausalLM.from_pretrained(fused).eval()
@@ -185,35 +184,6 @@ def test_a_modelfile_with_its_parameters_answers_as_trained(home) -> None:
             greedy = greedy[0, ids.shape[1] :]
             assert answer["content"] == tokenizer.decode(greedy, skip_special_tokens=True)
             assert answer["stop_type"] in ("eos", "word") and greedy[-1] == tokenizer.eos_token_id
-        text = file.read_text()
-        for case, (old, new, *facts) in MODELFILE_CAUSES.items():
-            assert old in text
-            file.write_text(text.replace(old, new))
-            proof = prove_modelfile(home, url, file)
-            causes = [cause for cause in proof["causes"] if cause["model"] == f"{file} at {url}"]
-            assert [cause["name"] for cause in causes] == ([case] if case else []), causes
-            assert proof["proved"] == (not case)
-            for fact in facts:
-                assert fact in causes[0]["sentence"]
-
-
-MODELFILE_CAUSES = {
-    "": ("PARAMETER", "PARAMETER"),
-    "temperature": ("PARAMETER temperature 0", "PARAMETER temperature 5", "PARAMETER temperature 0"),
-    "repetition penalty": ("repeat_penalty 1", "repeat_penalty 3", "PARAMETER repeat_penalty 1"),
-    "context cut": ("num_ctx 1024", "num_ctx 16", "PARAMETER num_ctx 256"),
-    "stop word": ("PARAMETER temperature", "PARAMETER stop ay\nPARAMETER temperature", '"ay"', "take it out"),
-}
-"""What is changed in the Modelfile, and a part of the sentence, by cause. "": nothing is."""
-
-
-def prove_modelfile(home: Path, url: str, file: Path) -> dict:
-    """Prove a server of the fused adapter with a Modelfile; prove.json."""
-    words = ["--model", home / "base", "--adapter", f"walks={home / 'walks'}", "--modelfile", file]
-    words += ["--url", url, "--data", home / "walks.json", "--max-new-tokens", 8, "--out", home / "proof"]
-    with contextlib.suppress(ContentError):  # not equal
-        prove.main(list(map(str, words)), standalone_mode=False)
-    return json.loads((home / "proof" / "prove.json").read_text())
 
 
 def test_the_template_is_the_one_that_gives_llamafactorys_token_ids(tmp_path) -> None:

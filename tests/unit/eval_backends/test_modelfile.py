@@ -49,18 +49,6 @@ def test_a_modelfile_by_hand(tmp_path: Path) -> None:
     assert served.render([{"role": "system", "content": "s"}, *USER]) == "{{sQ: Is it?\nA:"
 
 
-def test_parameters_are_those_of_llama_cpps_requests_with_ollamas_defaults(tmp_path: Path) -> None:
-    text = (
-        'TEMPLATE "x"\nPARAMETER stop "<|im_end|>"\nparameter stop """a\n"b\n"""\nPARAMETER num_ctx 4096\n'
-        "PARAMETER temperature 0\nPARAMETER num_predict 7\nPARAMETER num_gpu 1\n"
-    )
-    served = read_modelfile(write(tmp_path / "Modelfile", text))
-    assert served.context == 4096 and served.stops == ["<|im_end|>", 'a\n"b\n']
-    expected = {"temperature": 0, "top_k": 40, "top_p": 0.9, "min_p": 0, "repeat_last_n": 64}
-    expected |= {"repeat_penalty": 1.1, "n_predict": 7, "stop": ["<|im_end|>", 'a\n"b\n']}
-    assert served.llama_cpp_request() == expected
-
-
 def test_neighbours_of_one_role_are_joined(tmp_path: Path) -> None:
     path = write(tmp_path / "Modelfile", 'TEMPLATE "{{ range .Messages }}[{{ .Content }}]{{ end }}"\n')
     assert read_modelfile(path).render([*USER, *USER]) == "[Is it?\n\nIs it?]"
@@ -82,12 +70,6 @@ def test_neighbours_of_one_role_are_joined(tmp_path: Path) -> None:
         ('TEMPLATE "{{ if and .Role .Content }}x{{ end }}"\n', ""),
         ('TEMPLATE "{{ .Role"\n', ""),
         ('TEMPLATE "x"\nMESSAGE user hi\n', "MESSAGE"),
-        ('TEMPLATE "x"\nPARAMETER temperature warm\n', "temperature; warm"),
-        ('TEMPLATE "x"\nPARAMETER temperature nan\n', "temperature; nan; finite"),
-        ('TEMPLATE "x"\nPARAMETER repeat_penalty -inf\n', "repeat_penalty; inf; finite"),
-        ('TEMPLATE "x"\nPARAMETER num_ctx 0\n', "num_ctx; 0; above 0"),
-        (f'TEMPLATE "x"\nPARAMETER seed {10**400}\n', "seed; a number"),
-        ('TEMPLATE "x"\nPARAMETER tempreature 0\n', "tempreature; temperature"),
     ],
 )
 def test_what_is_not_rendered_is_refused_by_name(tmp_path: Path, text: str, facts: str) -> None:
