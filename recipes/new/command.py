@@ -90,8 +90,7 @@ def command(
     target = _target(trains_on)
     data = training_data(dataset, dataset_dir, stage)
     request = RecipeRequest(data, model, method, target, trains_on, out)
-    with LlamaFactory(several=True) as llamafactory:
-        recipe = new_recipe(llamafactory, request)
+    recipe = new_recipe(LlamaFactory(several=True), request)
     if recipe.zero_copy is not None:
         recipe.zero_copy.write()
     write_text(out, recipe.text)

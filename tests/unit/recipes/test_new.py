@@ -307,13 +307,7 @@ class Measures:
         self.model |= {"positions": 32_768, "quantised": False}
         self.changed = changed
 
-    def __enter__(self) -> "Measures":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def measure(self, *_: object) -> dict[str, Any]:
+    def ask(self, *_: object) -> dict[str, Any]:
         about = {"problems": [[3, "LLaMA-Factory drops it"]], "rows": 3, "bad": 3}
         answer = {"template": self.template, "lengths": self.lengths, "model": self.model}
         return {**answer, "data": dict.fromkeys(self.lengths, about), **self.changed}
