@@ -81,14 +81,10 @@ def check_first(recipes: Sequence[Recipe], metric: str | None, target: Machine, 
 
 def is_trained(recipe: Recipe, target: Machine) -> bool:
     """True if the training of a point is finished, with its inputs and on as many processes."""
-    if not (recipe.output_dir / TRAINING).is_file():
-        return False
-    return has_inputs(recipe, target, inputs_of(recipe, weights_file(recipe.path)))
-
-
-def has_inputs(recipe: Recipe, target: Machine, inputs: dict[str, object]) -> bool:
-    """True if the finished training of a point had these inputs, and as many processes as on this machine."""
     output_dir = recipe.output_dir
+    if not (output_dir / TRAINING).is_file():
+        return False
+    inputs = inputs_of(recipe, weights_file(recipe.path))
     world = schedule_of(recipe, 0, world_size(recipe, target.gpus)).world
     return not changed_inputs(output_dir, inputs) and not changed_world_size(output_dir, world)
 
