@@ -25,7 +25,7 @@ from tuneyard.recipes.check import Checked, ask_check, quick_check
 from tuneyard.recipes.hardware import GPUS, GpuModel, Machine, gpu_model, machine, target_option
 from tuneyard.recipes.llamafactory_client import Answer, LlamaFactory, ask_measures
 from tuneyard.recipes.new.dataset import STAGES, training_data
-from tuneyard.recipes.new.memory import GpuFit, ZeroCopy, gpu_fit, zero_copy
+from tuneyard.recipes.new.memory import GpuFit, gpu_fit, write_zero_file, zero_setting
 from tuneyard.recipes.new.settings import (
     METHODS,
     ROUND_LENGTHS,
@@ -50,11 +50,11 @@ MOST_GPUS = (1, 2, 4, 8)
 class NewRecipe:
     """A recipe without errors: its text, the remaining problems, and a summary for the terminal.
 
-    `zero_copy` is the ZeRO file that is copied beside it, if any.
+    `deepspeed` is the bundled ZeRO file that it needs, "" for none.
     """
 
     text: str
-    zero_copy: ZeroCopy | None
+    deepspeed: str
     problems: list[Problem]
     summary: list[str]
 
@@ -90,10 +90,8 @@ def command(
     target = _target(trains_on)
     data = training_data(dataset, dataset_dir, stage)
     request = RecipeRequest(data, model, method, target, trains_on, out)
-    with LlamaFactory(several=True) as llamafactory:
-        recipe = new_recipe(llamafactory, request)
-    if recipe.zero_copy is not None:
-        recipe.zero_copy.write()
+    recipe = new_recipe(LlamaFactory(several=True), request)
+    write_zero_file(recipe.deepspeed, out)
     write_text(out, recipe.text)
     for problem in recipe.problems:
         click.echo(problem.line())
@@ -129,8 +127,10 @@ def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
     counts = _counts(request, measures)
     values = sections(request, counts)
     recipe = _as_recipe(recipe_text([], values), request.out)
-    if counts.zero_copy is not None:  # which is written after the check
-        recipe = recipe.with_settings({"deepspeed": str(counts.zero_copy.bundled)})
+    deepspeed = ""
+    if counts.fit is not None and counts.fit.deepspeed:
+        deepspeed = counts.fit.deepspeed
+        recipe = recipe.with_settings({"deepspeed": deepspeed})  # its copy is written after the check
     checked = _checked(llamafactory, recipe, request)
     expected = [f"steps        {checked.schedule.line()}", *_expected(llamafactory, recipe, request)]
     header = _header(request, counts, expected)
@@ -142,9 +142,10 @@ def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
         f"cutoff_len   {counts.cutoff.tokens}: {counts.cutoff.reason}",
         *expected,
     ]
-    if counts.zero_copy is not None:
-        summary.append(f"deepspeed    {counts.zero_copy.setting}: a copy, which travels with the recipe")
-    return NewRecipe(text, counts.zero_copy, checked.problems, summary)
+    setting = zero_setting(deepspeed, request.out)
+    if setting != deepspeed:
+        summary.append(f"deepspeed    {setting}: a copy, which travels with the recipe")
+    return NewRecipe(text, deepspeed, checked.problems, summary)
 
 
 def _amount(request: RecipeRequest, rows: int) -> str:
@@ -221,8 +222,7 @@ def _counts(request: RecipeRequest, measures: Answer) -> Measured:
         longest = min(max(of_rows), cutoff.tokens)
     _refuse_idle_gpus(request, rows)
     fit = _fit(request, facts, rows, cutoff, longest)
-    copied = zero_copy(fit, request.out)
-    return Measured(rows, eval_rows, measures["template"], cutoff, fit, copied)
+    return Measured(rows, eval_rows, measures["template"], cutoff, fit)
 
 
 def _refuse_idle_gpus(request: RecipeRequest, rows: int) -> None:
