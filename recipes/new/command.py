@@ -4,6 +4,7 @@ The stage follows the rows, the template the model's chat template, cutoff_len t
 the memory plan. Each value has its reason above it. The recipe is checked before it is written.
 """
 
+import math
 import os
 import shlex
 import tempfile
@@ -29,6 +30,7 @@ from tuneyard.recipes.new.memory import GpuFit, gpu_fit, write_zero_file, zero_s
 from tuneyard.recipes.new.settings import (
     METHODS,
     ROUND_LENGTHS,
+    VAL_SIZE,
     Cutoff,
     Measured,
     RecipeRequest,
@@ -65,7 +67,7 @@ class NewRecipe:
     "tuneyard recipe new --dataset demo_rte_train --model models/demo-base --method full --for 4xA100-80 "
     "--out build/rte-full.yaml",
 )
-@click.option("--dataset", required=True, metavar="NAME", help="A registered dataset with an eval split.")
+@click.option("--dataset", required=True, metavar="NAME", help="A registered dataset.")
 @click.option("--model", required=True, help="A model folder, or a hub id whose files are in the cache.")
 @click.option(
     "--dataset-dir",
@@ -188,7 +190,7 @@ def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> Answer:
             f"{nearest}: {findings[0]['message']}; write the recipe by hand (tuneyard recipe check), or take "
             "another model"
         )
-    for name in (data.name, data.eval_name):
+    for name in filter(None, (data.name, data.eval_name)):
         if not measures["lengths"][name]:
             raise ContentError(_untrainable(name, measures["data"][name]))
     return measures
@@ -208,7 +210,14 @@ def _untrainable(name: str, about: dict[str, Any]) -> str:
 def _counts(request: RecipeRequest, measures: Answer) -> Measured:
     """Rows or blocks, cutoff_len and the fit to memory. `RequestError` if no setup fits the machine."""
     data, facts = request.data, measures["model"]
-    lengths, eval_lengths = measures["lengths"][data.name], measures["lengths"][data.eval_name]
+    lengths = measures["lengths"][data.name]
+    if data.eval_name:
+        eval_lengths = measures["lengths"][data.eval_name]
+    else:
+        held_out = math.ceil(VAL_SIZE * len(lengths))  # as `train_test_split` of datasets rounds
+        lengths, eval_lengths = lengths[held_out:], lengths[:held_out]
+        if not lengths:
+            raise RequestError(f"{data.name} has one row: none is left to train on; compile more rows")
     positions = facts.get("positions")
     if data.objective == "pt":
         tokens, eval_tokens = sum(map(sum, lengths)), sum(map(sum, eval_lengths))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuneyard.core.datasets import is_records, read_records
+from tuneyard.core.datasets import is_records, read_records, stem_of
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.records import MARK, strings
 from tuneyard.core.training.training_stage import OBJECTIVES, PREFERENCE_STAGES
@@ -38,6 +38,8 @@ EVALUATION_SHARE = 0.25
 BALANCED = 4 / 3
 """KTO takes wanted and unwanted answers as balanced up to this ratio."""
 CPU_ROWS = 4
+VAL_SIZE = 0.1
+"""The share of the rows that a training holds out if no dataset of held-out rows is registered."""
 
 
 class Value(NamedTuple):
@@ -145,10 +147,15 @@ class RecipeRequest:
         """The datasets and their folders."""
         data = self.data
         values = [Value("dataset_dir", str(data.folder)), Value("dataset", data.name)]
-        reason = "held-out rows: each checkpoint is judged by them"
-        if data.eval_name.endswith("test"):
+        if not data.eval_name:
+            reason = f"no {stem_of(data.name)}_eval is registered: a tenth of the rows, drawn by `seed`"
+            values.append(Value("val_size", VAL_SIZE, reason))
+        elif data.eval_name.endswith("test"):
             reason = "the only held-out rows: they choose the checkpoint, so report on others"
-        values.append(Value("eval_dataset", data.eval_name, reason))
+            values.append(Value("eval_dataset", data.eval_name, reason))
+        else:
+            reason = "held-out rows: each checkpoint is judged by them"
+            values.append(Value("eval_dataset", data.eval_name, reason))
         if data.has_media:
             values.append(Value("media_dir", data.media_dir))
         return values

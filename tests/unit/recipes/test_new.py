@@ -139,10 +139,6 @@ def run(*words: str) -> Result:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (
-            ["--dataset", "alone"],
-            ["'alone'", "no eval split", "alone_eval", "data init data/alone.json --split"],
-        ),
         (["--dataset", "answers"], ["'answers'", "--dataset answers_train"]),
         (["--dataset", "answers_eval"], ["eval split of answers_train", "--dataset answers_train"]),
         (["--dataset", "marked_eval"], ["eval split of marked", "--dataset marked"]),
@@ -357,6 +353,20 @@ def test_a_whole_recipe(written: Any) -> None:
         "longest of 1,000 rows has 1,000 tokens" in text and "tuneyard recipe train 'my recipe.yaml'" in text
     )
     assert all(len(line) <= 110 for line in text.splitlines())
+
+
+def test_without_an_eval_split_the_training_holds_out_a_tenth(written: Any) -> None:
+    lengths = {"alone": [[n] for n in range(1, 1001)]}
+    settings, text = written("--dataset", "alone", lengths=lengths)
+    assert settings["val_size"] == 0.1 and "eval_dataset" not in settings
+    assert "no alone_eval is registered" in text
+    # 900 rows are trained, 16 a step: 57 steps an epoch, 171 in all, ten evaluations
+    assert settings["eval_steps"] == settings["save_steps"] == 17
+
+
+def test_one_row_cannot_be_divided(written: Any) -> None:
+    error = written("--dataset", "alone", lengths={"alone": [[9]]})
+    assert isinstance(error, RequestError) and "alone" in str(error)
 
 
 @pytest.mark.parametrize(
