@@ -23,8 +23,8 @@ def read_results(
 ) -> SweepResults:
     """Results of every folder that is finished, by this process or another one, in the order of the grid.
 
-    `errors` are those of the runs that failed here. `finished` collects the folders, since it takes seconds to
-    hash the inputs of a large model.
+    `errors` are those of the runs that failed here. `finished` collects the folders: hashing the inputs of a
+    large model takes seconds.
     """
     rows: list[Row] = []
     failures: list[Row] = []
