@@ -31,8 +31,8 @@ def read_results(
     meaning: Metric | None = None
     for point, recipe in runs:
         folder = recipe.output_dir
-        error = errors.get(folder, "")
-        if folder in finished or is_finished(recipe, evaluation, target):
+        error = errors.get(folder)
+        if folder in finished or error == "" or is_finished(recipe, evaluation, target):
             finished.add(folder)
             try:
                 figure, meaning = score(folder, evaluation is not None, metric)
