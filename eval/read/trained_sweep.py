@@ -37,7 +37,7 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
     """
     if not (folder / SWEEP).is_file():
         return None
-    sweep = read_object(folder / SWEEP)
+    sweep: dict[str, Any] = read_object(folder / SWEEP)
     if "grid" not in sweep:
         return None
     axes = [axis for axis in sweep["grid"] if axis not in SEEDS]
