@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneyard.adapters.adapter import name_of
 from tuneyard.adapters.export.architecture import Architecture
 from tuneyard.adapters.export.gguf_files import check_lora, plan_gguf, write_gguf, write_lora
+from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import require_space
 from tuneyard.adapters.serve.files import Inputs, ServingFolder, identities
 from tuneyard.adapters.serve.training import ServedModels
-from tuneyard.adapters.store import Adapter, name_of, note
+from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.weights.base_models import open_base
 
@@ -98,7 +100,7 @@ def base_file(models: ServedModels) -> str:
     return f"{name_of(models.folder)}-{TYPE}.gguf"
 
 
-def adapter_file(adapter: Adapter) -> str:
+def adapter_file(adapter: LoraAdapter) -> str:
     """Name of an adapter's GGUF in the serving folder; the server lists the adapter by it."""
     return f"{adapter.name}.gguf"
 
@@ -141,7 +143,7 @@ def write_adapters(
         folder.write(adapter_file(adapter), adapter_inputs(adapter), write)
 
 
-def adapter_inputs(adapter: Adapter) -> Inputs:
+def adapter_inputs(adapter: LoraAdapter) -> Inputs:
     """Files that an adapter's GGUF depends on."""
     return {"files": identities([adapter.config.path, *adapter.files])}
 

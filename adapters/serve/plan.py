@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from tuneyard.adapters.adapter import name_of
 from tuneyard.adapters.export.architecture import Architecture
 from tuneyard.adapters.serve import llama_cpp, vllm_command
 from tuneyard.adapters.serve.files import Inputs, ServingFolder
@@ -23,7 +24,7 @@ from tuneyard.adapters.serve.template import (
     trained_with,
 )
 from tuneyard.adapters.serve.training import ServedModels, Settings, open_served
-from tuneyard.adapters.store import name_of, note
+from tuneyard.adapters.store import note
 from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, eval_split, read_registry
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.errors.warn import warn
