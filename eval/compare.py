@@ -67,11 +67,6 @@ MOST_IN_TITLE = 3
     help="Choose the best model on half of the examples, and compare it with the base on the other half.",
 )
 @click.option(
-    "--calibrate",
-    is_flag=True,
-    help="Report how much of each accuracy and gain is label bias, fitted on half of the examples.",
-)
-@click.option(
     "--by",
     default="",
     metavar="FIELD",
@@ -110,7 +105,6 @@ def cli(
     decide_on: str,
     metric: str,
     choose_on: str | None,
-    calibrate: bool,
     by: str,
     margin: float | None,
     replicates: tuple[str, ...],
@@ -129,7 +123,6 @@ def cli(
     """
     from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, AgainstBase
     from tuneyard.eval.judge.questions.choice import HeldOutChoice
-    from tuneyard.eval.judge.questions.label_bias import Calibrate
     from tuneyard.eval.judge.questions.other_metrics import OtherMetrics
     from tuneyard.eval.judge.questions.replicates import parse_replicates
     from tuneyard.eval.judge.questions.slices import BySlices
@@ -141,14 +134,10 @@ def cli(
     recipes = parse_replicates(replicates)
     if by:
         questions.append(BySlices(by))
-    if calibrate:
-        questions.append(Calibrate())
     if metric and (questions or margin is not None):
-        raise RequestError(
-            "--margin, --by and --calibrate need accuracy. Leave them out, or leave out --metric"
-        )
-    if recipes and (by or calibrate):
-        raise RequestError("--by and --calibrate are about single models. Leave them out, or --replicates")
+        raise RequestError("--margin and --by need accuracy. Leave them out, or leave out --metric")
+    if recipes and by:
+        raise RequestError("--by is about single models. Leave it out, or --replicates")
     if choose_on:
         choice = HeldOutChoice(metric or ACCURACY_NAME, recipes=recipes, has_accuracy=not metric)
         questions.insert(0, choice)

@@ -10,12 +10,9 @@ import pytest
 
 from tests.conftest import ROOT, Here, Run
 from tests.fake_runs import answers, demo, write_run
-from tests.messages import line_with, printed, raises
+from tests.messages import line_with, raises
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.reader_language import CHINESE
-from tuneyard.core.language.translation import catalogue
 from tuneyard.eval.compare import cli
-from tuneyard.eval.judge.questions.label_bias import CAPTION, HEADER
 
 GOLDEN = ROOT / "tests" / "golden" / "compare" / "demo.md"
 PLOTS = [
@@ -191,35 +188,11 @@ def test_what_the_guides_results_may_not_be(
 
 
 @pytest.mark.usefixtures("without_plots")
-def test_label_bias_is_a_table_of_its_own(here: Here, tmp_path: Path) -> None:
+def test_the_model_chosen_on_half_is_the_most_accurate_there(here: Here, tmp_path: Path) -> None:
     demo(tmp_path / "runs")
-    plain = here(cli, tmp_path / "runs", "--out", tmp_path / "plain").stdout
-    done = here(cli, tmp_path / "runs", "--calibrate", "--out", tmp_path / "out")
-    before, _, rest = done.stdout.partition("## Label bias")
-    bias, _, after = rest.partition("\n\n## ")
-    assert f"{before}## {after}" == plain
-    printed(f"## Label bias{bias}".splitlines()[0], "Label bias", "half")
-    assert plain.index("## mean") < len(before) < plain.index("## Other figures")
-    found = json.loads((tmp_path / "out" / "table.json").read_text())["label_bias"]
-    assert found[0]["model"] == "base" and found[0]["gain"] is None
-    rte = next(one for one in found if (one["model"], one["dataset"]) == ("rte", "demo_rte_eval"))
-    assert rte["gain"]["low"] > 0.2
-    assert f"| rte on demo_rte_eval, n = {rte['raw']['n']} " in bias
-
-
-def test_label_bias_has_its_chinese() -> None:
-    assert {CAPTION, *filter(None, HEADER)} <= {*catalogue(CHINESE)}
-
-
-@pytest.mark.usefixtures("without_plots")
-def test_label_bias_is_of_accuracy_and_has_halves_of_its_own(here: Here, tmp_path: Path) -> None:
-    demo(tmp_path / "runs")
-    given = (tmp_path / "runs", "--calibrate", "--out", tmp_path / "out")
-    done = here(cli, *given, "--metric", "brier", code=2)
-    assert "--calibrate" in done.stderr and not (tmp_path / "out").exists()
-    here(cli, *given, "--choose-on", "half")
+    here(cli, tmp_path / "runs", "--choose-on", "half", "--out", tmp_path / "out")
     found = json.loads((tmp_path / "out" / "table.json").read_text())
-    assert 0 < found["label_bias"][0]["raw"]["n"] < found["sets"]["demo_rte_eval"]["n"] < 300
+    assert 0 < found["sets"]["demo_rte_eval"]["n"] < 300
     jsonschema.validate(found, json.loads((ROOT / "core/schemas/comparison.json").read_text()))
     decision = found["choice"][-1]
     accuracies = {

@@ -224,7 +224,7 @@ def test_a_run_without_an_accuracy_is_refused_with_the_metrics_that_it_has(tmp_p
     done = CliRunner().invoke(
         cli, [str(tmp_path), "--metric", "x", "--margin", "1", "--out", str(tmp_path / "t")]
     )
-    printed(str(done.exception), "--by", "--calibrate", "accuracy")
+    printed(str(done.exception), "--by", "--margin", "accuracy")
 
 
 def table(folder, metric, out):

@@ -106,7 +106,7 @@ def test_settings_that_do_not_beat_the_base_are_tied_with_one_another(tmp_path: 
 
 
 def test_single_models_are_not_mixed_with_settings(tmp_path: Path) -> None:
-    done = CliRunner().invoke(cli, [*write(tmp_path / "r", "s", **SLOW), "--calibrate", "--out", "x"])
+    done = CliRunner().invoke(cli, [*write(tmp_path / "r", "s", **SLOW), "--by", "type", "--out", "x"])
     assert isinstance(done.exception, RequestError) and "--replicates" in str(done.exception)
 
 
