@@ -51,11 +51,11 @@ class AdapterStatistics:
     bytes: int
     full_tensors: list[str]
     config: dict[str, object]
-    made_of: dict[str, Any] | None
+    modules: list[ModuleStatistics]
     parameters: int
-    norm: float = 0.0
-    modules: list[ModuleStatistics] = field(default_factory=list)
-    histograms: list[Histogram] = field(default_factory=list)
+    norm: float
+    histograms: list[Histogram]
+    made_of: dict[str, Any] | None = None
     rotations: list[RotationStatistics] = field(default_factory=list)
 
 
@@ -63,7 +63,7 @@ def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> A
     """Measure an adapter; `progress` yields its module paths, one after another."""
     tensors = adapter.weights.tensors.values()
     dtypes = Counter(tensor.dtype for tensor in tensors)
-    measured = adapter.measure(progress)
+    measured: dict[str, Any] = {"modules": [], "norm": 0.0, "histograms": []} | adapter.measure(progress)
     if histograms and isinstance(adapter, LoraAdapter):
         measured["histograms"] = _histograms(adapter)
     return AdapterStatistics(
