@@ -66,6 +66,7 @@ def cli() -> None:
     options=[
         click.option(
             "--seed",
+            "order",
             default=42,
             show_default=True,
             metavar="N",
@@ -73,16 +74,16 @@ def cli() -> None:
         )
     ],
     rescored=False,
-    repeated=False,
+    seeded=False,
     longest=512,
 )
-def ask(request: ScoringRequest, datasets: Sequence[EvalDataset], seed: int) -> Declared:
+def ask(request: ScoringRequest, datasets: Sequence[EvalDataset], order: int) -> Declared:
     """Answer every prompt with every model and write the sheet. This is the default command.
 
     Prompts need no reference answers: --data also takes a .txt file with one prompt a line.
     """
     check_unrated(request.out / SHEET)
-    return Ab(request, seed, [dataset.name for dataset in datasets]), datasets
+    return Ab(request, order, [dataset.name for dataset in datasets]), datasets
 
 
 cli.add_command(ask, "ask")

@@ -50,6 +50,7 @@ BY_TOKEN = ("ids", "token_losses")
 """Fields of a scorer that go to token_losses.jsonl."""
 GENERATING = ("max_new_tokens", "preset", "think")
 """Options that only matter if answers are generated."""
+SEED = 42
 LONGEST = 2048  # tokens for the loss, unless the context is smaller
 FIGURES = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")
 """Figures for the table of several commands."""
@@ -79,7 +80,7 @@ def only_reads(options: Mapping[str, Any]) -> bool:
             metavar="R",
             help="Only the rows that LLaMA-Factory's val_size (or the compile of a FILE) holds out.  [all]",
         ),
-        number("--seed", "--eval-ratio: the training's seed.", least=0, default=42),
+        number("--seed", "--eval-ratio: the training's seed.  [42] --preset: draw other answers.", least=0),
         click.option(
             "--generate/--no-generate", default=True, help="Whether to generate answers.  [generate]"
         ),
@@ -103,6 +104,7 @@ def only_reads(options: Mapping[str, Any]) -> bool:
         lang_option,
     ],
     images=only_reads,
+    seeded=False,
     longest=512,
 )
 def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any) -> Declared:
@@ -123,10 +125,11 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
         refuse_explicit(GENERATING, reason)
     if request.rescore:
         options["token_losses"] = False  # the losses stay with the run that is scored again
-    if options["eval_ratio"] is None:
-        refuse_explicit(("seed",), "it is the seed of --eval-ratio R: give both")
-    else:
+    options["seed"] = SEED if request.seed is None else request.seed
+    if options["eval_ratio"] is not None:
         datasets = [held_out(dataset, options["eval_ratio"], options["seed"]) for dataset in datasets]
+    elif not request.preset:
+        refuse_explicit(("seed",), "it is the seed of --eval-ratio R: give both")
     texts = frozenset(dataset.name for dataset in datasets if not any(dataset.answers))
     if len(texts) == len(datasets):
         reason = (

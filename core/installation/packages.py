@@ -9,7 +9,7 @@ from pathlib import Path
 from tuneyard.core.installation.checkout import ROOT
 
 CORE = (
-    "click", "datasets", "fsspec", "httpcore", "httpx", "huggingface_hub", "jinja2", "jsonschema",
+    "click", "datasets", "fsspec", "httpx", "huggingface_hub", "jinja2", "jsonschema",
     "jsonschema_rs", "lxml", "matplotlib", "numpy", "omegaconf", "openpyxl", "orjson", "packaging", "pyarrow",
     "rensa", "tqdm", "xxhash", "yaml", "zstandard",
 )  # fmt: skip

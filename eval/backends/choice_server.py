@@ -9,7 +9,7 @@ and give the log-probabilities of what they read (`prompt_logprobs`, `echo`).
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
@@ -83,10 +83,10 @@ class LabelSource(Protocol):
     def endpoint(self) -> Endpoint:
         """The served model."""
 
-    def tops(self, client: "httpx.Client", ids: Ids, /) -> Tops:
+    async def tops(self, client: "httpx.AsyncClient", ids: Ids, /) -> Tops:
         """The most likely next tokens after the ids, {} if the server cannot list them by id."""
 
-    def exact(self, client: "httpx.Client", ids: Ids, after: int, /) -> float:
+    async def exact(self, client: "httpx.AsyncClient", ids: Ids, after: int, /) -> float:
         """Sum the log-probabilities of the ids from place `after` on."""
 
     def identity(self, report: ServerReport, /) -> dict[str, object]:
@@ -104,23 +104,23 @@ class LlamaCpp:
     endpoint: Endpoint
     whole: int | None = None
 
-    def tops(self, client: "httpx.Client", ids: Ids) -> Tops:
+    async def tops(self, client: "httpx.AsyncClient", ids: Ids) -> Tops:
         """One token is generated; the probabilities are those before any sampling.
 
         The whole prompt is read anew. What the server reuses of another row's prompt changes its rounding by
         about 0.002 nats, so that a resumed run would have other bytes. The questions after it reuse this
         prompt.
         """
-        return self._listed(client, ids, TOP, {"cache_prompt": False})
+        return await self._listed(client, ids, TOP, {"cache_prompt": False})
 
-    def exact(self, client: "httpx.Client", ids: Ids, after: int) -> float:
+    async def exact(self, client: "httpx.AsyncClient", ids: Ids, after: int) -> float:
         """One request for each token, which a bias makes the server take. The bias is for sampling alone."""
         total = 0.0
         for place in range(after, len(ids)):
-            total += self._exact(client, ids[:place], ids[place])
+            total += await self._exact(client, ids[:place], ids[place])
         return total
 
-    def _exact(self, client: "httpx.Client", ids: Ids, token: int) -> float:
+    async def _exact(self, client: "httpx.AsyncClient", ids: Ids, token: int) -> float:
         """Log-probability of a token after the ids."""
 
         def read(answer: dict[str, Any]) -> float | None:
@@ -131,18 +131,18 @@ class LlamaCpp:
                 raise ValueError(f"token {step['id']} instead of {token}, which logit_bias forces")
             return _log(step["logprob"])
 
-        value = self.post(client, ids, {"n_probs": 1, "logit_bias": [[token, FORCING]]}, read)
+        value = await self.post(client, ids, {"n_probs": 1, "logit_bias": [[token, FORCING]]}, read)
         count = TOP
         while value is None:  # a part of a character: it is among the most likely tokens, if these are enough
-            tops = self._listed(client, ids, count)
+            tops = await self._listed(client, ids, count)
             value = tops.get(token)
             if len(tops) < count:
                 break
             count *= 10
         return UNDERFLOW if value is None else value
 
-    def _listed(
-        self, client: "httpx.Client", ids: Ids, count: int, more: Mapping[str, object] | None = None
+    async def _listed(
+        self, client: "httpx.AsyncClient", ids: Ids, count: int, more: Mapping[str, object] | None = None
     ) -> Tops:
         """The most likely tokens after the ids."""
 
@@ -150,7 +150,7 @@ class LlamaCpp:
             step = self.read_step(answer, len(ids))
             return _checked_tops([(top["id"], top["logprob"]) for top in step["top_logprobs"]])
 
-        return self.post(client, ids, {"n_probs": count, **self.taking_whole, **(more or {})}, read)
+        return await self.post(client, ids, {"n_probs": count, **self.taking_whole, **(more or {})}, read)
 
     @property
     def taking_whole(self) -> dict[str, object]:
@@ -170,9 +170,9 @@ class LlamaCpp:
         identity["adapters"] = [asdict(adapter) for adapter in report.adapters]
         return identity
 
-    def post(
+    async def post(
         self,
-        client: "httpx.Client",
+        client: "httpx.AsyncClient",
         ids: Ids,
         more: Mapping[str, object],
         read: Callable[[dict[str, Any]], Result],
@@ -182,7 +182,7 @@ class LlamaCpp:
             "prompt": list(ids), "n_predict": 1, "temperature": 0, "post_sampling_probs": False,
             "cache_prompt": True, **more,
         }  # fmt: skip
-        return self.endpoint.post(client, f"{self.endpoint.connection.root}/completion", body, read)
+        return await self.endpoint.post(client, f"{self.endpoint.connection.root}/completion", body, read)
 
     def read_step(self, answer: dict[str, Any], tokens: int) -> dict[str, Any]:
         """The probabilities of the only generated token. `RequestError` if the prompt was cut."""
@@ -206,7 +206,7 @@ class Completions:
     way: str
     top: int = 0
 
-    def tops(self, client: "httpx.Client", ids: Ids) -> Tops:
+    async def tops(self, client: "httpx.AsyncClient", ids: Ids) -> Tops:
         """Keys are ids in the form `token_id:17`."""
         if not self.top:
             return {}
@@ -216,9 +216,9 @@ class Completions:
             self._check_usage(answer, len(ids))
             return _tops(answer)
 
-        return self.endpoint.post(client, self._address, body, read)
+        return await self.endpoint.post(client, self._address, body, read)
 
-    def exact(self, client: "httpx.Client", ids: Ids, after: int) -> float:
+    async def exact(self, client: "httpx.AsyncClient", ids: Ids, after: int) -> float:
         """One request for all tokens."""
         body = {"prompt": list(ids), "max_tokens": 1, "temperature": 0, **WAYS[self.way].body}
 
@@ -226,7 +226,7 @@ class Completions:
             self._check_usage(answer, len(ids))
             return math.fsum(WAYS[self.way].read(answer, ids, after))
 
-        return self.endpoint.post(client, self._address, body, read)
+        return await self.endpoint.post(client, self._address, body, read)
 
     def identity(self, report: ServerReport) -> dict[str, object]:
         """The model's entry in /models, without what differs from one request to the next."""
@@ -339,9 +339,9 @@ class ChoiceServer:
         labels = {label: [tokens[place] for place in places] for label, places in columns.items()}
 
         def score(batch: Sequence[int]) -> list[Fields]:
-            def score_row(client: "httpx.Client", row: int) -> Fields:
+            async def score_row(client: "httpx.AsyncClient", row: int) -> Fields:
                 try:
-                    return chosen_fields(label_scores(self.engine, client, prompts[row], labels))
+                    return chosen_fields(await label_scores(self.engine, client, prompts[row], labels))
                 except RefusedError as error:
                     raise RequestError(f"{self.connection.url}: row {row}: {error}") from error
 
@@ -368,14 +368,14 @@ def check_identity(source: LabelSource, facts: Mapping[str, object]) -> None:
         )
 
 
-def label_scores(
-    engine: LabelSource, client: "httpx.Client", prompt: Ids, labels: Mapping[str, Sequence[Ids]]
+async def label_scores(
+    engine: LabelSource, client: "httpx.AsyncClient", prompt: Ids, labels: Mapping[str, Sequence[Ids]]
 ) -> dict[str, float]:
     """Log-probability of each label after the prompt, the sum over its spellings (none empty).
 
     Bounds alone make up less than `NEGLIGIBLE` of it.
     """
-    tops = engine.tops(client, prompt)
+    tops = await engine.tops(client, prompt)
     least = min(tops.values(), default=0.0)
     scores = {}
     for label, spellings in labels.items():
@@ -394,9 +394,9 @@ def label_scores(
                 break
             ids = [*prompt, *spelling]
             if spelling[0] in tops:
-                exact.append(bound + engine.exact(client, ids, len(prompt) + 1))
+                exact.append(bound + await engine.exact(client, ids, len(prompt) + 1))
             else:
-                value = engine.exact(client, ids, len(prompt))
+                value = await engine.exact(client, ids, len(prompt))
                 if tops and value > bound + SLACK:
                     connection = engine.endpoint.connection
                     raise RequestError(
@@ -413,91 +413,96 @@ def open_choice_server(
     endpoint: Endpoint, report: ServerReport, tokenizer: "PreTrainedTokenizerBase", ends: Sequence[int]
 ) -> ChoiceServer:
     """Find out how the server gives log-probabilities. `RequestError` with the reason if it gives none."""
-    connection, model = endpoint.connection, endpoint.model
+    model = endpoint.model
     sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
     engine: LabelSource
     if report.props is not None:
+        if report.slots is not None:
+            endpoint = replace(endpoint, connection=replace(endpoint.connection, at_once=report.slots))
         engine = LlamaCpp(endpoint, sample[0])
         tokenizing: dict[str, object] = {"content": SAMPLE, "add_special": False}
-        if report.slots is not None:
-            connection.throttle.bound(report.slots)
         _check_llama_cpp(engine, sample)
     else:
         engine = _completions(endpoint, sample)
         tokenizing = {"model": model, "prompt": SAMPLE, "add_special_tokens": False}
     _check_tokenizer(endpoint, tokenizing, sample)
     context = report.context(model) or NO_LIMIT
-    return ChoiceServer(connection, tokenizer, ends, engine, context, engine.identity(report))
+    return ChoiceServer(endpoint.connection, tokenizer, ends, engine, context, engine.identity(report))
 
 
 def _check_llama_cpp(engine: LlamaCpp, sample: Ids) -> None:
     """Ask for log-probabilities once. `RequestError` with the reason if the server gives none."""
     url = engine.endpoint.connection.url
-    with engine.endpoint.connection.client() as client:
-        try:
-            asking = {"n_probs": 1, **engine.taking_whole}
-            answer = engine.post(client, sample, asking, lambda answer: answer)
-            engine.read_step(answer, len(sample))["top_logprobs"][0]["logprob"]
-        except RefusedError as error:
-            raise RequestError(f"{url}: {error}") from error
-        except BROKEN as error:
-            raise NoLogProbabilitiesError(
-                f"{url}: /completion with n_probs gives no log-probabilities, which --mode choice needs: "
-                "expected completion_probabilities with top_logprobs, as llama.cpp gives since December "
-                "2024. Serve it with a newer release",
-                engine,
-            ) from error
+    asking = {"n_probs": 1, **engine.taking_whole}
+    try:
+        answer = engine.endpoint.connection.once(
+            lambda client: engine.post(client, sample, asking, lambda answer: answer)
+        )
+        engine.read_step(answer, len(sample))["top_logprobs"][0]["logprob"]
+    except RefusedError as error:
+        raise RequestError(f"{url}: {error}") from error
+    except BROKEN as error:
+        raise NoLogProbabilitiesError(
+            f"{url}: /completion with n_probs gives no log-probabilities, which --mode choice needs: "
+            "expected completion_probabilities with top_logprobs, as llama.cpp gives since December "
+            "2024. Serve it with a newer release",
+            engine,
+        ) from error
 
 
 def _completions(endpoint: Endpoint, sample: Ids) -> Completions:
     """Choose a way to get the log-probabilities of a prompt, and the number of listed tokens."""
     url = endpoint.connection.url
     top, way, reasons = 0, "", []
-    with endpoint.connection.client() as client:
 
-        def ask(more: Mapping[str, object]) -> dict[str, Any]:
-            body = {"prompt": list(sample), "max_tokens": 1, "temperature": 0, **more}
-            return endpoint.post(client, f"{url}/completions", body, lambda answer: answer)
+    def ask(more: Mapping[str, object]) -> dict[str, Any]:
+        body = {"prompt": list(sample), "max_tokens": 1, "temperature": 0, **more}
+        address = f"{url}/completions"
+        return endpoint.connection.once(
+            lambda client: endpoint.post(client, address, body, lambda answer: answer)
+        )
 
-        for name, each in WAYS.items():
-            try:
-                answer = ask(each.body)
-                each.read(answer, sample, 1)
-            except RefusedError as error:
-                if error.is_of_all_requests:
-                    raise RequestError(f"{url}: {error}") from error
-                reasons.append(f"{name}: {error}")
-            except BROKEN as error:
-                reasons.append(f"{name}: not in its answer ({type(error).__name__})")
-            else:
-                way = name
-                break
-        if not way:
-            raise NoLogProbabilitiesError(
-                f"{url}: it gives no log-probabilities of a prompt, which --mode choice needs "
-                f"({'; '.join(reasons)}). llama.cpp's server and vLLM give them. For this server, add "
-                "--mode generate",
-                Completions(endpoint, way),
-            )
-        for count in TOPS:
-            try:
-                _tops(ask(_listing(count)))
-            except (RefusedError, *BROKEN):
-                continue
-            top = count
+    for name, each in WAYS.items():
+        try:
+            answer = ask(each.body)
+            each.read(answer, sample, 1)
+        except RefusedError as error:
+            if error.is_of_all_requests:
+                raise RequestError(f"{url}: {error}") from error
+            reasons.append(f"{name}: {error}")
+        except BROKEN as error:
+            reasons.append(f"{name}: not in its answer ({type(error).__name__})")
+        else:
+            way = name
             break
+    if not way:
+        raise NoLogProbabilitiesError(
+            f"{url}: it gives no log-probabilities of a prompt, which --mode choice needs "
+            f"({'; '.join(reasons)}). llama.cpp's server and vLLM give them. For this server, add "
+            "--mode generate",
+            Completions(endpoint, way),
+        )
+    for count in TOPS:
+        try:
+            _tops(ask(_listing(count)))
+        except (RefusedError, *BROKEN):
+            continue
+        top = count
+        break
     return Completions(endpoint, way, top)
 
 
 def _check_tokenizer(endpoint: Endpoint, body: Mapping[str, object], sample: Ids) -> None:
     """`RequestError` if the server's tokenizer gives other ids; a warning if it offers none."""
     connection = endpoint.connection
-    with connection.client() as client:
-        try:
-            answer = connection.request(client, f"{connection.root}/tokenize", body, json_object, "tokenize")
-        except RefusedError:
-            warn(f"{connection.url}: it offers no /tokenize: its tokenizer was not compared with --model's")
-            return
+    address = f"{connection.root}/tokenize"
+    try:
+        answer = connection.once(
+            lambda client: connection.request(client, address, body, json_object, "tokenize")
+        )
+    except RefusedError:
+        warn(f"{connection.url}: it offers no /tokenize: its tokenizer was not compared with --model's")
+        return
     tokens = answer.get("tokens")
     if tokens != list(sample):
         raise RequestError(

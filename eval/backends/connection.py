@@ -1,45 +1,36 @@
-"""Requests to a model's server: tries, time limits, and as many at once as the server bears."""
+"""Requests to a model's server: tries, time limits, and a fixed number of them in flight."""
 
-import contextlib
-import math
+import asyncio
 import os
 import re
 import ssl
-import threading
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for_futures
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-import click
-
 from tuneyard.core.errors import RequestError, one_line
+from tuneyard.core.errors.warn import warn_once
 
 if TYPE_CHECKING:
     import httpx
-
-    from tuneyard.eval.backends.transport import Client
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try
 LONGEST_WAIT = 60.0  # seconds that a server's Retry-After may ask for
 TIMEOUT = 300.0  # seconds for an answer
 CONNECTING = 20.0  # seconds until a server accepts a connection: an http server may never answer to https
-SILENT_TIMEOUTS = 3  # times the time limit after which a server that answers nobody is given up
-UNREADABLE = 3  # answers to one request that are not what they should be
+FEW_TRIES = 3  # if an answer does not end, or is not what was asked for
+AT_ONCE = 16  # requests in flight, unless the server names its own number
 MOST_BYTES = 1 << 24  # of an answer
-SOON = 0.5  # seconds for the requests that fail together
 SHOWN_BYTES = 200  # of the answer to a refused request
 SHOWN_LOCATION = 300  # characters of an address
 BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 400, 401, 403
-NOT_FOUND, TOO_MANY_REQUESTS, NOT_IMPLEMENTED, UNAVAILABLE = 404, 429, 501, 503
-FIRST_AT_ONCE, MOST_AT_ONCE = 2, 32
+NOT_FOUND, TOO_MANY_REQUESTS, NOT_IMPLEMENTED = 404, 429, 501
 KEY, NO_KEY = "OPENAI_API_KEY", "none"
-PLAIN_ANSWER = re.compile("WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE")
+NOT_TLS = re.compile("WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE")
 """OpenSSL's errors for an answer that is no TLS."""
+UNKNOWN_AUTHORITY = "CERTIFICATE_VERIFY_FAILED"
 TOO_LONG = re.compile(
     r"exceeds the available context size|maximum context length|longer than the maximum model length", re.I
 )
@@ -49,92 +40,23 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Throttle:
-    """Limit of the requests in flight: starts low, grows with answers, and is halved by an overload.
-
-    It grows by one with each answer until the first overload, then by one with each `limit` answers.
-    """
-
-    def __init__(self, most: int = MOST_AT_ONCE) -> None:
-        self.most = most
-        self.limit = float(min(FIRST_AT_ONCE, most))
-        self.in_flight = 0
-        self.highest = 0
-        self._overloaded = False
-        self._is_reached = True
-        self._last_answer = -math.inf
-        self._failure: RequestError | None = None
-        self._changed = threading.Condition()
-
-    def bound(self, most: int) -> None:
-        """Lower the largest limit, before any request is in flight."""
-        self.most = min(self.most, most)
-        self.limit = min(self.limit, float(self.most))
-
-    def stop(self, failure: RequestError | None) -> None:
-        """Let requests that wait for a slot or for another try fail with this error. None: no longer."""
-        with self._changed:
-            self._failure = failure
-            self._changed.notify_all()
-
-    def pause(self, seconds: float) -> None:
-        """Sleep. It raises the error of `stop` at once."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._failure is not None, seconds)
-            if self._failure is not None:
-                raise self._failure
-
-    @contextlib.contextmanager
-    def slot(self) -> Iterator[None]:
-        """Wait until a request may start. The request is in flight inside the block."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._failure is not None or self.in_flight < int(self.limit))
-            if self._failure is not None:
-                raise self._failure
-            self.in_flight += 1
-            self.highest = max(self.highest, self.in_flight)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self.in_flight -= 1
-                self._changed.notify_all()
-
-    def answered(self) -> None:
-        """Raise the limit after an answer."""
-        with self._changed:
-            self._last_answer = time.monotonic()
-            step = 1 / self.limit if self._overloaded else 1.0
-            self.limit = min(self.limit + step, float(self.most))
-            self._changed.notify_all()
-
-    def overloaded(self) -> None:
-        """Halve the limit after a timeout or a refusal because of too many requests."""
-        with self._changed:
-            self._overloaded = True
-            self.limit = max(self.limit / 2, 1.0)
-
-    def unreached(self) -> bool:
-        """Note that nobody listens at the address. True the first time: the user is told once."""
-        with self._changed:
-            is_news, self._is_reached = self._is_reached, False
-        return is_news
-
-    def silence(self, since: float) -> float:
-        """Seconds without any answer, from a time of the monotonic clock on."""
-        return time.monotonic() - max(since, self._last_answer)
-
-
 class RefusedError(Exception):
-    """The server refuses a request with an HTTP `status` that another try would get again."""
+    """The server answers a request with an HTTP `status`. `wait` is in seconds, if it names a time."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, wait: float = 0.0) -> None:
         super().__init__(text)
         self.status = status
+        self.wait = wait
+
+    @property
+    def may_pass(self) -> bool:
+        """True if another try may succeed."""
+        is_of_server = self.status >= 500 and self.status != NOT_IMPLEMENTED
+        return is_of_server or self.status == TOO_MANY_REQUESTS
 
     @property
     def is_of_all_requests(self) -> bool:
-        """True if every request would get it: a redirect, an answer in another form, or a wrong key."""
+        """True if every request would get it: a redirect, or a wrong key."""
         return self.status < BAD_REQUEST or self.status in (UNAUTHORIZED, FORBIDDEN)
 
     @property
@@ -161,54 +83,48 @@ class Connection:
     url: str
     timeout: float = TIMEOUT
     again: str = "what was answered is kept: resume with --resume"
-    throttle: Throttle = field(default_factory=Throttle, compare=False)
+    at_once: int = AT_ONCE
 
     @property
     def root(self) -> str:
         """Address of what is not part of OpenAI's interface, such as /tokenize."""
         return self.url.removesuffix("/v1")
 
-    @property
-    def _connecting(self) -> float:
-        """Seconds until a server accepts a connection."""
-        return min(self.timeout, CONNECTING)
-
-    @property
-    def _http_fix(self) -> str:
-        """What to try if no https connection can be made."""
-        if not self.url.startswith("https:"):
-            return ""
-        return f"; if the server speaks no https, name {self.url.replace('https', 'http', 1)}"
-
-    def each(self, work: "Callable[[httpx.Client, Item], Result]", items: Sequence[Item]) -> list[Result]:
+    def each(
+        self, work: "Callable[[httpx.AsyncClient, Item], Awaitable[Result]]", items: Sequence[Item]
+    ) -> list[Result]:
         """Do the work for all items, several at once. Results are in the order of the items.
 
-        The first error ends the others' requests at once, and so does Ctrl-C.
+        The first error cancels the others' requests, and so does Ctrl-C.
         """
-        with self.client() as client, ThreadPoolExecutor(self.throttle.most) as pool:
-            futures = [pool.submit(work, client, item) for item in items]
-            is_done = False
-            try:
-                wait_for_futures(futures, return_when=FIRST_EXCEPTION)
-                ended, _ = wait_for_futures(futures, SOON)  # of several errors, the first item's is raised
-                for future in futures:
-                    if future in ended:
-                        future.result()
-                is_done = True
-            finally:
-                if not is_done:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    self.throttle.stop(RequestError(f"{self.url}: another request failed"))
-                    client.abort()
-                    pool.shutdown()
-                    self.throttle.stop(None)
-        return [future.result() for future in futures]
 
-    def client(self) -> "Client":
-        """Open a client with the system's certificate authorities and urllib's proxy for the scheme."""
+        async def work_all() -> list[Result]:
+            slots = asyncio.Semaphore(self.at_once)
+
+            async def in_slot(client: "httpx.AsyncClient", item: Item) -> Result:
+                async with slots:
+                    return await work(client, item)
+
+            async with self._client() as client, asyncio.TaskGroup() as group:
+                tasks = [group.create_task(in_slot(client, item)) for item in items]
+            return [task.result() for task in tasks]
+
+        try:
+            return asyncio.run(work_all())
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    def once(self, work: "Callable[[httpx.AsyncClient], Awaitable[Result]]") -> Result:
+        """Do the work of one or several requests, one after the other."""
+        (result,) = self.each(lambda client, _: work(client), [None])
+        return result
+
+    def _client(self) -> "httpx.AsyncClient":
+        """Open a client with the system's certificate authorities and urllib's proxy for the scheme.
+
+        Answers are not compressed, so that a small one cannot become a large one.
+        """
         import httpx
-
-        from tuneyard.eval.backends.transport import Client
 
         parts = urllib.parse.urlsplit(self.url)
         bypassed = urllib.request.proxy_bypass(parts.hostname or "")
@@ -216,17 +132,21 @@ class Connection:
         authorities = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if parts.scheme == "https":
             authorities.load_default_certs()
+        headers = {"Authorization": f"Bearer {api_key()}", "Accept-Encoding": "identity"}
+        limit = httpx.Timeout(None, connect=min(self.timeout, CONNECTING))
         try:
-            return Client(self.timeout, self._connecting, authorities, proxy, self.throttle.most)
+            return httpx.AsyncClient(
+                verify=authorities, proxy=proxy, trust_env=False, timeout=limit, headers=headers
+            )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             name = f"{parts.scheme}_proxy"
             raise RequestError(
                 f"{self.url}: the proxy {proxy!r} ({name} of the environment): {error}"
             ) from error
 
-    def request(
+    async def request(
         self,
-        client: "httpx.Client",
+        client: "httpx.AsyncClient",
         address: str,
         body: Mapping[str, object] | None,
         read: Callable[[bytes], Result],
@@ -237,108 +157,94 @@ class Connection:
         `RefusedError` if the server refuses the request, `UnreadableError` if it answers nonsense,
         `RequestError` if no try gives an answer.
         """
-        from httpx import ConnectError, ConnectTimeout, HTTPError, InvalidURL, TimeoutException
+        from httpx import ConnectError, ConnectTimeout, HTTPError, InvalidURL
 
-        from tuneyard.eval.backends.transport import within
-
-        headers = {"Authorization": f"Bearer {api_key()}"}
-        method = "GET" if body is None else "POST"
-        began = time.monotonic()
-        problem, asked_wait, unreadable, tries = "", 0.0, 0, 0
+        failure: Exception = ValueError()
+        tries, asked_wait = 0, 0.0
         for wait in (0.0, *WAITS):
-            self.throttle.pause(max(wait, asked_wait))
-            asked_wait = 0.0
-            status = 0
+            await asyncio.sleep(max(wait, asked_wait))
             tries += 1
-            with self.throttle.slot(), within(self.timeout):
-                try:
-                    with client.stream(method, address, json=body, headers=headers) as response:
-                        if response.is_success:
-                            answer = read(_body(response))
-                            self.throttle.answered()
-                            return answer
-                        problem, status = self._http_problem(response, address), response.status_code
-                        asked_wait = _retry_after(response)
-                except TimeoutException as error:
-                    problem = (
-                        f"{type(error).__name__}: no whole answer within {self.timeout:g} s, the limit of "
-                        "--timeout"
-                    )
-                    if isinstance(error, ConnectTimeout):
-                        problem = f"ConnectTimeout: no connection in {self._connecting:g} s{self._http_fix}"
-                    self.throttle.overloaded()
-                    if self.throttle.silence(began) >= SILENT_TIMEOUTS * self.timeout:
-                        break
-                except ConnectError as error:
-                    if PLAIN_ANSWER.search(str(error)):  # another try would get it again
-                        problem = f"{error}{self._http_fix}"
-                        break
-                    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                        problem = f"{error}; name the certificate of its authority in SSL_CERT_FILE"
-                        break
-                    problem = f"{type(error).__name__}: {error}; is the server running at this address?"
-                    if self.throttle.unreached():
-                        click.echo(
-                            f"{self.url}: {one_line(problem)} Trying again for {sum(WAITS):.0f} s …", err=True
-                        )
-                except (OSError, HTTPError, InvalidURL) as error:
-                    problem = f"{type(error).__name__}: {error}"
-                except ValueError as error:
-                    problem = f"{error}"
-                    unreadable += 1
-                    if unreadable == UNREADABLE:
-                        break
-            if status in (TOO_MANY_REQUESTS, UNAVAILABLE):
-                self.throttle.overloaded()
-            elif 0 < status < 500 or status == NOT_IMPLEMENTED:
-                raise RefusedError(status, problem)
+            asked_wait = 0.0
+            try:
+                async with asyncio.timeout(self.timeout):
+                    return read(await _answer(client, address, body))
+            except RefusedError as error:
+                if not error.may_pass:
+                    raise
+                failure, asked_wait = error, error.wait
+            except ConnectError as error:
+                failure = error
+                if UNKNOWN_AUTHORITY in str(error) or NOT_TLS.search(str(error)):
+                    break
+                if tries == 1:
+                    warn_once(f"{self.url}: {one_line(str(error))}. Trying again for {sum(WAITS):.0f} s …")
+            except (TimeoutError, ConnectTimeout, ValueError) as error:
+                failure = error
+                if tries >= FEW_TRIES:
+                    break
+            except (OSError, HTTPError, InvalidURL) as error:
+                failure = error
+        problem = one_line(self._problem(failure))
         count = "1 try" if tries == 1 else f"{tries} tries"
-        message = f"{self.url}: {about}: no answer in {count} ({one_line(problem)}"
-        if unreadable == UNREADABLE:
+        message = f"{self.url}: {about}: no answer in {count} ({problem}"
+        if isinstance(failure, ValueError):
             expected = "; --url must be an OpenAI-compatible server's address before /chat/completions"
-            raise UnreadableError(f"{message}{expected}); {self.again}", one_line(problem))
+            raise UnreadableError(f"{message}{expected}); {self.again}", problem)
         raise RequestError(f"{message}); {self.again}")
 
-    def _http_problem(self, response: "httpx.Response", address: str) -> str:
-        """Describe the error answer of a server to a request to this address.
+    def _problem(self, failure: Exception) -> str:
+        """Describe why a request got no answer, with what to try."""
+        from httpx import ConnectError, ConnectTimeout
 
-        Redirects are not followed: the key is for the host in --url.
-        """
-        location = response.headers.get("Location")
-        if location:
-            return f"HTTP {response.status_code}: {self._redirect_problem(location, address)}"
-        beginning = next(response.iter_raw(SHOWN_BYTES), b"").decode(errors="replace")  # it may be endless
-        key = api_key()
-        if key != NO_KEY:
-            beginning = beginning.replace(key, "(the key)")  # some proxies return the headers of a request
-        problem = one_line(f"HTTP {response.status_code} {beginning}".strip())
-        if response.status_code == NOT_FOUND:
-            problem += " (--url is the address before /chat/completions, such as http://localhost:8000/v1)"
-        return problem
+        use_http = ""
+        if self.url.startswith("https:"):
+            use_http = f"; if the server speaks no https, name {self.url.replace('https', 'http', 1)}"
+        if isinstance(failure, ConnectTimeout):
+            return f"ConnectTimeout: no connection in {min(self.timeout, CONNECTING):g} s{use_http}"
+        if isinstance(failure, TimeoutError):
+            return f"no whole answer within {self.timeout:g} s, the limit of --timeout"
+        if isinstance(failure, (RefusedError, ValueError)):
+            return str(failure)
+        text = f"{type(failure).__name__}: {failure}".removesuffix(": ")
+        if not isinstance(failure, ConnectError):
+            return text
+        if NOT_TLS.search(text):
+            return f"{failure}{use_http}"
+        if UNKNOWN_AUTHORITY in text:
+            return f"{failure}; name the certificate of its authority in SSL_CERT_FILE"
+        return f"{text}; is the server running at this address?"
 
-    def _redirect_problem(self, location: str, address: str) -> str:
-        """Describe a redirect of a request to this address, with the --url that avoids it."""
-        try:
-            target = urllib.parse.urldefrag(urllib.parse.urljoin(address, location)).url
-        except ValueError:  # brackets that do not close
-            target = location
-        target = target.partition("?")[0].rstrip("/")
-        shown = repr(target[:SHOWN_LOCATION])
-        if address.startswith(f"{self.url}/"):
-            path = address.removeprefix(self.url)
-            end = ""
-        else:
-            path = address.removeprefix(self.root)
-            end = self.url.removeprefix(self.root)
-        if target == address:
-            return f"it sends back to the same address, {shown}: a loop. Mend the server or its proxy"
-        if target.endswith(path):
-            base = target.removesuffix(path) + end
-            return f"it sends elsewhere: name {base[:SHOWN_LOCATION]!r} in --url"
-        return (
-            f"it sends elsewhere, {shown}: --url must be an OpenAI-compatible server's address before "
-            "/chat/completions"
-        )
+
+async def _answer(client: "httpx.AsyncClient", address: str, body: Mapping[str, object] | None) -> bytes:
+    """The body of an answer, `RefusedError` for one of another status. `ValueError` if it is too large.
+
+    Redirects are not followed: the key is for the host in --url.
+    """
+    method = "GET" if body is None else "POST"
+    async with client.stream(method, address, json=body) as response:
+        data = bytearray()
+        async for piece in response.aiter_raw():
+            data += piece
+            if not response.is_success and len(data) > SHOWN_BYTES:  # it may be endless
+                break
+            if len(data) > MOST_BYTES:
+                raise ValueError(f"an answer of more than {MOST_BYTES >> 20} MiB")
+    if response.is_success:
+        return bytes(data)
+    beginning = data[:SHOWN_BYTES].decode(errors="replace")
+    if api_key() != NO_KEY:
+        beginning = beginning.replace(api_key(), "(the key)")  # some proxies return the headers of a request
+    status = response.status_code
+    problem = one_line(f"HTTP {status} {beginning}".strip())
+    location = response.headers.get("Location")
+    if location:
+        target = urllib.parse.urljoin(address, location)[:SHOWN_LOCATION]
+        problem = f"HTTP {status}: it sends elsewhere, {target!r}"
+    if location or status == NOT_FOUND:
+        problem += " (--url is the address before /chat/completions, such as http://localhost:8000/v1)"
+    retry_after = response.headers.get("Retry-After", "")
+    wait = min(float(retry_after), LONGEST_WAIT) if retry_after.isdecimal() else 0.0
+    raise RefusedError(status, problem, wait)
 
 
 def api_key() -> str:
@@ -347,28 +253,3 @@ def api_key() -> str:
     if not re.fullmatch("[!-~]+", key):
         raise RequestError(f"{KEY}: expected ASCII letters, digits and signs without spaces; set it again")
     return key
-
-
-def _body(response: "httpx.Response") -> bytes:
-    """Read an answer. `ValueError` if it is too large, `RefusedError` if it is compressed."""
-    encoding = response.headers.get("Content-Encoding", "identity")
-    if encoding != "identity":
-        raise RefusedError(
-            response.status_code,
-            f"its answer is compressed ({one_line(encoding[:SHOWN_BYTES])}), which was not asked for: turn "
-            "compression off in the server or its proxy",
-        )
-    data = bytearray()
-    for piece in response.iter_raw():
-        data += piece
-        if len(data) > MOST_BYTES:
-            raise ValueError(f"an answer of more than {MOST_BYTES >> 20} MiB")
-    return bytes(data)
-
-
-def _retry_after(response: "httpx.Response") -> float:
-    """Seconds that the server asks to wait, 0 if it names none."""
-    text = response.headers.get("Retry-After", "")
-    if not text.isdecimal():
-        return 0.0
-    return min(float(text), LONGEST_WAIT)

@@ -17,7 +17,6 @@ GGUF = ".gguf"
 HTML = (b"<html", b"<!doctype html")
 SHOWN = 60  # bytes of an answer that is not what it should be
 SHOWN_NAMES = 10
-DEEPEST = 50  # levels of JSON
 Result = TypeVar("Result")
 
 
@@ -43,9 +42,9 @@ class Endpoint:
     applied: tuple[str, ...] = ()
     """Adapters of llama.cpp that it applies to requests that name none."""
 
-    def post(
+    async def post(
         self,
-        client: "httpx.Client",
+        client: "httpx.AsyncClient",
         address: str,
         body: Mapping[str, object],
         read: Callable[[dict[str, Any]], Result],
@@ -71,7 +70,7 @@ class Endpoint:
                 raise ValueError(f"no {about}: {beginning}") from error
 
         named = {"model": self.model, **body, **self.settings}
-        return self.connection.request(client, address, named, parse, place or about)
+        return await self.connection.request(client, address, named, parse, place or about)
 
     def _check_model(self, name: object) -> None:
         """`RequestError` if an answer comes from another model than the answers before.
@@ -116,29 +115,12 @@ def get(connection: Connection, address: str, read: Callable[[bytes], Any] = jso
 def _get_readable(connection: Connection, address: str, read: Callable[[bytes], Any]) -> Any:
     """Do the same as `get`. `UnreadableError` if the server answers something else."""
     place = address.removeprefix(connection.root)
-    with connection.client() as client:
-        try:
-            return connection.request(client, address, None, lambda data: _flat(read(data)), place)
-        except RefusedError as error:
-            if error.is_of_all_requests:
-                raise RequestError(f"{address}: {error}") from error
-            return None
-
-
-def _flat(value: Any) -> Any:
-    """Pass a value on. `ValueError` if it is nested so deeply that it could not be compared or hashed."""
-    level = [value]
-    for _ in range(DEEPEST):
-        inner: list[Any] = []
-        for each in level:
-            if isinstance(each, dict):
-                inner += each.values()
-            elif isinstance(each, list):
-                inner += each
-        level = inner
-    if level:
-        raise ValueError("JSON that is nested too deeply")
-    return value
+    try:
+        return connection.once(lambda client: connection.request(client, address, None, read, place))
+    except RefusedError as error:
+        if error.is_of_all_requests:
+            raise RequestError(f"{address}: {error}") from error
+        return None
 
 
 def _models(connection: Connection) -> list[dict[str, Any]]:

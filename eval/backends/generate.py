@@ -65,8 +65,7 @@ class LocalGenerator:
     budget: int
     sampling: Sampling | None = None
     """None: greedy."""
-    repeat: int = 1
-    """Number of this draw, from 1. Each draw has its own seeds."""
+    seed: int | None = None
 
     def plan(self, talks: Mapping[int, Messages], max_new_tokens: int) -> Plan:
         """Plan batches of rows, longest first. Rows that do not fit the context are too long."""
@@ -81,21 +80,21 @@ class LocalGenerator:
         prompts = [self.encode(talk) for talk in talks]
         if self.sampling is None:
             return generate(self.model, prompts, max_new_tokens)
-        return [draw(self.model, prompt, max_new_tokens, self.sampling, self.repeat) for prompt in prompts]
+        return [draw(self.model, prompt, max_new_tokens, self.sampling, self.seed) for prompt in prompts]
 
 
 def draw(
-    model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, repeat: int = 1
+    model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, seed: int | None = None
 ) -> str:
     """Sample an answer to a prompt (ids). Every run gives the same answer, in any order of the prompts.
 
-    The seed depends on the prompt and on `repeat`, the number of the draw.
+    torch's seed depends on the prompt and on `seed`.
     """
     import torch
 
     key = " ".join(map(str, prompt))
-    if repeat > 1:
-        key = f"{key} repeat {repeat}"
+    if seed is not None:
+        key = f"{key} seed {seed}"
     torch.manual_seed(zlib.crc32(key.encode()))
     return generate(model, [prompt], max_new_tokens, sampling)[0]
 

@@ -3,7 +3,7 @@
 llama.cpp and vLLM offer all of it. Other servers offer some, and `missing` has the reasons for the rest.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -171,32 +171,33 @@ class ServedModel:
     ) -> Scorer:
         """Scorer whose field `answer` is what a client gets who sends the messages alone, or with `more`."""
 
-        def ask(client: "httpx.Client", talk: Messages) -> Generated:
+        def ask(client: "httpx.AsyncClient", talk: Messages) -> Awaitable[Generated]:
             return self.chat(client, talk, max_new_tokens, more or {})
 
         return self._scorer("answer", talks, ask)
 
-    def prompt(self, client: "httpx.Client", talk: Messages) -> ServedPrompt:
+    async def prompt(self, client: "httpx.AsyncClient", talk: Messages) -> ServedPrompt:
         """Prompt of some messages, as the server's chat makes it."""
         root, endpoint = self.connection.root, self.source.endpoint
         tokenizing = f"{root}/tokenize"
         if not isinstance(self.source, LlamaCpp):
             request = {**chat_request(talk), "add_generation_prompt": True}
-            ids = endpoint.post(client, tokenizing, request, _read_ids, "token ids")
+            ids = await endpoint.post(client, tokenizing, request, _read_ids, "token ids")
             return ServedPrompt(ids, self.tokenizer.decode(ids))
         if self.modelfile is not None:
             text = self.modelfile.render(talk)
         else:
             asking = chat_request(talk)
-            text = endpoint.post(client, f"{root}/apply-template", asking, _read_prompt, "prompt")
+            text = await endpoint.post(client, f"{root}/apply-template", asking, _read_prompt, "prompt")
         request = {"content": text, "add_special": True, "parse_special": True}
-        return ServedPrompt(endpoint.post(client, tokenizing, request, _read_ids, "token ids"), text)
+        ids = await endpoint.post(client, tokenizing, request, _read_ids, "token ids")
+        return ServedPrompt(ids, text)
 
-    def greedy(self, client: "httpx.Client", ids: Ids, max_new_tokens: int) -> Generated:
+    async def greedy(self, client: "httpx.AsyncClient", ids: Ids, max_new_tokens: int) -> Generated:
         """Most likely answer after our ids, without sampling and penalties."""
         endpoint = self.source.endpoint
         if isinstance(self.source, LlamaCpp):
-            return self._complete(client, ids, {"n_predict": max_new_tokens, **NEUTRAL})
+            return await self._complete(client, ids, {"n_predict": max_new_tokens, **NEUTRAL})
 
         def read(answer: dict[str, Any]) -> Generated:
             usage = answer.get("usage")
@@ -208,28 +209,28 @@ class ServedModel:
         body = {"prompt": list(ids), "max_tokens": max_new_tokens, "temperature": 0}
         if self.facts.engine == VLLM:  # it takes penalties from generation_config.json
             body["repetition_penalty"] = 1.0
-        return endpoint.post(client, f"{self.connection.url}/completions", body, read, "completion")
+        return await endpoint.post(client, f"{self.connection.url}/completions", body, read, "completion")
 
-    def chat(
-        self, client: "httpx.Client", talk: Messages, max_new_tokens: int, more: Mapping[str, object]
+    async def chat(
+        self, client: "httpx.AsyncClient", talk: Messages, max_new_tokens: int, more: Mapping[str, object]
     ) -> Generated:
         """Answer of a client's request: the messages, a length, and `more` settings."""
         if self.modelfile is not None:
-            return self._chat_as_ollama(client, self.modelfile, talk, max_new_tokens, more)
+            return await self._chat_as_ollama(client, self.modelfile, talk, max_new_tokens, more)
         body = {**chat_request(talk), "max_tokens": max_new_tokens, **more}
         address = f"{self.connection.url}/chat/completions"
-        return self.source.endpoint.post(client, address, body, chat_answer, "chat completion")
+        return await self.source.endpoint.post(client, address, body, chat_answer, "chat completion")
 
-    def _chat_as_ollama(
+    async def _chat_as_ollama(
         self,
-        client: "httpx.Client",
+        client: "httpx.AsyncClient",
         modelfile: ServedModelfile,
         talk: Messages,
         max_new_tokens: int,
         more: Mapping[str, object],
     ) -> Generated:
         """Answer with the Modelfile's parameters. `RefusedError` for a prompt that num_ctx would cut."""
-        ids = self.prompt(client, talk).ids
+        ids = (await self.prompt(client, talk)).ids
         longest = max_new_tokens
         if modelfile.context is not None:
             longest = min(longest, modelfile.context - len(ids))
@@ -243,9 +244,11 @@ class ServedModel:
         predicted = settings.get("n_predict")
         if isinstance(predicted, int) and predicted >= 0:  # below 0: no limit
             longest = min(longest, predicted)
-        return self._complete(client, ids, {**settings, "n_predict": longest})
+        return await self._complete(client, ids, {**settings, "n_predict": longest})
 
-    def _complete(self, client: "httpx.Client", ids: Ids, settings: Mapping[str, object]) -> Generated:
+    async def _complete(
+        self, client: "httpx.AsyncClient", ids: Ids, settings: Mapping[str, object]
+    ) -> Generated:
         """Answer of llama.cpp's /completion after our ids."""
         endpoint = self.source.endpoint
 
@@ -255,17 +258,20 @@ class ServedModel:
             return Generated(writable(answer["content"]), finish)
 
         body = {"prompt": list(ids), **settings}
-        return endpoint.post(client, f"{self.connection.root}/completion", body, read, "completion")
+        return await endpoint.post(client, f"{self.connection.root}/completion", body, read, "completion")
 
     def _scorer(
-        self, name: str, items: Mapping[int, Item], ask: "Callable[[httpx.Client, Item], object]"
+        self,
+        name: str,
+        items: Mapping[int, Item],
+        ask: "Callable[[httpx.AsyncClient, Item], Awaitable[object]]",
     ) -> Scorer:
         rows = sorted(items)
 
         def score(batch: Sequence[int]) -> list[Fields]:
-            def score_row(client: "httpx.Client", row: int) -> Fields:
+            async def score_row(client: "httpx.AsyncClient", row: int) -> Fields:
                 try:
-                    return {name: ask(client, items[row])}
+                    return {name: await ask(client, items[row])}
                 except RefusedError as error:
                     if error.is_of_all_requests:
                         raise RequestError(f"{self.connection.url}: {error}") from error
@@ -308,31 +314,30 @@ def open_served(
     identity = source.identity(report)
     served = ServedModel(facts, source, tokenizer, choice, missing, ends, report, identity)
     sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
-    questions: dict[str, Callable[[httpx.Client], object]] = {
+    questions: dict[str, Callable[[httpx.AsyncClient], Awaitable[object]]] = {
         "prompts": lambda client: _check_prompts(served, client),
         "texts": lambda client: served.greedy(client, sample, 1),
         "chat": lambda client: served.chat(client, QUESTION, 1, {}),
     }
-    with connection.client() as client:
-        for part, ask in questions.items():
-            try:
-                ask(client)
-            except RefusedError as error:
-                if error.is_of_all_requests:
-                    raise RequestError(f"{connection.url}: {error}") from error
-                if part != "chat" or error.status in NOT_OFFERED:  # a chat that is refused is a difference
-                    missing[part] = str(error)
+    for part, ask in questions.items():
+        try:
+            connection.once(ask)
+        except RefusedError as error:
+            if error.is_of_all_requests:
+                raise RequestError(f"{connection.url}: {error}") from error
+            if part != "chat" or error.status in NOT_OFFERED:  # a chat that is refused is a difference
+                missing[part] = str(error)
     return served
 
 
-def _check_prompts(served: ServedModel, client: "httpx.Client") -> None:
+async def _check_prompts(served: ServedModel, client: "httpx.AsyncClient") -> None:
     """`RefusedError` if the server makes no token ids of messages."""
     if isinstance(served.source, LlamaCpp):
-        served.prompt(client, QUESTION)
+        await served.prompt(client, QUESTION)
         return
     request = {**chat_request(QUESTION), "add_generation_prompt": True}
     address = f"{served.connection.root}/tokenize"
-    answer = served.source.endpoint.post(client, address, request, lambda answer: answer, "token ids")
+    answer = await served.source.endpoint.post(client, address, request, lambda answer: answer, "token ids")
     try:
         _read_ids(answer)
     except BROKEN as error:

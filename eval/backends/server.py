@@ -116,12 +116,12 @@ class Server:
         return answer
 
     def _answers(self, talks: Sequence[Messages], settings: Mapping[str, object]) -> Sequence[str | TooLong]:
-        def answer(client: "httpx.Client", talk: Messages) -> str | TooLong:
+        async def answer(client: "httpx.AsyncClient", talk: Messages) -> str | TooLong:
             body = {**chat_request(talk), **settings}
             address = f"{self.url}/chat/completions"
             place = repr(talk[-1]["content"][:40])
             try:
-                completion = self.source.endpoint.post(
+                completion = await self.source.endpoint.post(
                     client, address, body, chat_answer, "chat completion", place
                 )
             except RefusedError as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,8 +128,9 @@ def _let_vllm_load(report: ServerReport, candidates: Sequence[Candidate]) -> Ser
         body = {"model": candidate.name, "prompt": [0], "max_tokens": 1}
         address = f"{connection.url}/completions"
         try:
-            with connection.client() as client:
-                connection.request(client, address, body, json_object, f"adapter {candidate.name}")
+            about = f"adapter {candidate.name}"
+            ask = partial(connection.request, address=address, body=body, read=json_object, about=about)
+            connection.once(ask)
         except RefusedError as error:
             reason = above_max_lora_rank(str(error), candidate.parts)
             if reason or error.is_of_all_requests or NOT_LOADED.search(str(error)):

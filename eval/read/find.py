@@ -16,7 +16,7 @@ from tuneyard.eval.metrics.text import CHARACTERS
 from tuneyard.eval.read.logs import WITHOUT_NAME, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.read.measured import IDS, measurable, values_of
-from tuneyard.eval.read.results import PREDICTIONS, REPEATS, RESULTS
+from tuneyard.eval.read.results import PREDICTIONS, RESULTS
 from tuneyard.eval.read.scored_run import (
     ScoredExample,
     ScoredRun,
@@ -126,7 +126,7 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
     for level in LEVELS:
         for name in (RESULTS, PREDICTIONS):
             folders.update(file.parent for file in path.glob(level + name))
-    places = sorted((folder for folder in folders if folder.parent.name != REPEATS), key=_order)
+    places = sorted(folders, key=_order)
     whole = [place for place in places if (place / RESULTS).is_file()]
     if not whole and not logs:
         patterns: list[str] = []

@@ -23,7 +23,6 @@ RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
 CALLER = "by"  # in run.json: the module that called the scoring command, if one did
-REPEATS = "repeats"  # in OUT/MODEL/SET: a folder with one for each further repeat of sampled answers
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 WITH_TABLE = ("eval.suite", "eval.sweep")  # commands that write a table.md of their own into OUT
 TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "report.html"
@@ -194,7 +193,7 @@ def scoring_run(
     try:
         yield
     except TuneyardError:
-        logs = [*out.glob(f"*/*/{PREDICTIONS}"), *out.glob(f"*/*/{REPEATS}/*/{PREDICTIONS}")]
+        logs = list(out.glob(f"*/*/{PREDICTIONS}"))
         if not any(log.stat().st_size for log in logs):
             token_losses = [log.with_name(TOKEN_LOSSES) for log in logs]
             for file in (*logs, *token_losses, out / RUN):

@@ -195,17 +195,14 @@ class Opened:
             )
         return choosing(self.local, prompts, spellings, self.budget, images)
 
-    def generator(self, candidate: Candidate, *, sampled: bool = False, repeat: int = 1) -> Generator:
-        """Generator of the candidate's answers: greedy, or `sampled` by the model's settings.
-
-        `repeat` is the number of the draw. Each draw has its own seeds.
-        """
+    def generator(self, candidate: Candidate, *, sampled: bool = False, seed: int | None = None) -> Generator:
+        """Generator of the candidate's answers: greedy, or `sampled` by the model's settings."""
         if isinstance(self.model, Server):
             return self.model
         if isinstance(self.model, Engine):
             return EngineGenerator(self.model, candidate.prompting.encode, candidate.folder)
         sampling = self.model.sampling if sampled else None
-        return LocalGenerator(self.model, candidate.prompting.encode, self.budget, sampling, repeat)
+        return LocalGenerator(self.model, candidate.prompting.encode, self.budget, sampling, seed)
 
 
 def _folders(parts: Sequence[WeightedAdapter]) -> tuple[Path, ...]:

@@ -25,10 +25,10 @@ from tuneyard.eval.scoring.options import (
     ScoringRequest,
     generate_options,
     model_options,
-    repeats_option,
     rescoring,
     resume_command,
     run_options,
+    seed_option,
     set_options,
     shots_options,
     take,
@@ -125,7 +125,7 @@ def scoring_command(
     images: TakesImages = lambda _options: False,
     shots: bool = False,
     rescored: bool = True,
-    repeated: bool = True,
+    seeded: bool = True,
     longest: int = 0,
 ) -> Callable[[Callable[..., Declared]], ScoringCommand]:
     """Declare a scoring command.
@@ -134,7 +134,7 @@ def scoring_command(
     `example_commands`. `longest` is the default of --max-new-tokens (0: the command does not generate).
     `data`: with --dataset, --data and --cluster. Without it the function reads the datasets itself.
     `images`: whether rows with images can be scored with these options. `shots`: with --shots.
-    `rescored` and `repeated`: with --rescore, with --repeats.
+    `rescored`: with --rescore. `seeded`: with a --seed that is for --preset alone.
     """
     declared: list[Option] = [model_options]
     if rescored:
@@ -146,8 +146,8 @@ def scoring_command(
     declared += options
     if longest:
         declared.append(generate_options(longest))
-    if longest and repeated:
-        declared.append(repeats_option)
+    if longest and seeded:
+        declared.append(seed_option)
     declared.append(run_options)
 
     def declare(make_task: Callable[..., Declared]) -> ScoringCommand:

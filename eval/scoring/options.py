@@ -78,7 +78,7 @@ class ScoringRequest:
     max_new_tokens: int = 0
     think: bool = False
     preset: str | None = None
-    repeats: int = 1
+    seed: int | None = None
     limit: int | None = None
     no_base: bool = False
     same_base: bool = False
@@ -113,11 +113,6 @@ def take(options: dict[str, Any]) -> ScoringRequest:
     if divides and request.backend != "vllm" and not request.rescore:  # which keeps the settings of its run
         raise RequestError(
             "--tensor-parallel and --pipeline-parallel: only vLLM divides a model: add --backend vllm"
-        )
-    if request.repeats > 1 and not request.preset:
-        raise RequestError(
-            "--repeats: nothing is sampled here: chosen labels and greedy answers are the same each time; "
-            "add --preset document (in nli with --mode generate), or leave --repeats out"
         )
     return request
 
@@ -368,10 +363,23 @@ run_options = together(
     click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),
     click.option("--force", cls=RescorableOption, is_flag=True, help="Start this command's run in OUT anew."),
 )
-repeats_option = number(
-    "--repeats",
-    "--preset: answer N times, with other seeds each time; report mean, spread and interval.",
-    default=1,
+
+
+def _check_seed(context: click.Context, _option: click.Parameter, seed: int | None) -> int | None:
+    if seed is not None and not context.params.get("preset"):
+        raise RequestError(
+            "--seed: nothing is sampled here: chosen labels and greedy answers are the same with each seed; "
+            "add --preset document (in nli with --mode generate), or leave --seed out"
+        )
+    return seed
+
+
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0),
+    callback=_check_seed,
+    metavar="N",
+    help="--preset: draw other answers.",
 )
 
 

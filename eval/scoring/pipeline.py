@@ -21,7 +21,7 @@ from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.execution import Executor
-from tuneyard.core.files import read_object, sha256, write_json
+from tuneyard.core.files import sha256, write_json
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.backends.engine import Engine
 from tuneyard.eval.backends.scorers import EngineRequest, Fields, Scorer, score_all, score_in_halves
@@ -41,7 +41,6 @@ from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import VERSIONS, ScoringPlan, plan_scoring
 from tuneyard.eval.scoring.remote import Part, parts_of, rows_of_part, score_parts, setup_of
-from tuneyard.eval.scoring.repeats import repeated, repeats_lines
 from tuneyard.eval.scoring.task import Job, Task
 from tuneyard.eval.statistics.rates import groups_of
 
@@ -136,7 +135,7 @@ def _answer_further(job: Job) -> Job:
 
 def _show_done(job: Job) -> None:
     """Say that a job was finished by the run that this one resumes."""
-    click.echo(f"{job.label}  {job.dataset.name}  {tr('done before')}")
+    click.echo(f"{job.candidate.name}  {job.dataset.name}  {tr('done before')}")
 
 
 def _open_log(job: Job, scorer: Scorer, task: Task) -> PredictionLog:
@@ -275,7 +274,7 @@ def _progress(job: Job, pending: int) -> "tqdm[NoReturn]":
     return tqdm(
         total=total,
         initial=total - pending,
-        desc=f"{job.label} {job.dataset.name}",
+        desc=f"{job.candidate.name} {job.dataset.name}",
         delay=2,
         leave=False,
         disable=None,
@@ -304,18 +303,10 @@ def results_of(job: Job, task: Task, predictions: list[Prediction], identity: Id
     clusters = groups_of(predictions)
     origin = job.kept or _origin(job, identity)
     figures = task.results(job, predictions)
-    repeats: dict[str, object] = {}
-    if job.repeat > 1:
-        repeats = {"repeat": job.repeat}
-    elif job.request.repeats > 1:  # the first run has the summary of all
-        folders = [job.folder_of(number) for number in range(2, job.request.repeats + 1)]
-        others = [read_object(folder / RESULTS) for folder in folders]
-        repeats = {"repeats": repeated([task.figures(results) for results in (figures, *others)])}
     return {
         "model": job.candidate.name,
         "set": job.dataset.name,
         **figures,
-        **repeats,
         "metrics": measure(predictions),
         "too_long": sum("too_long" in prediction for prediction in predictions),
         "cluster": job.dataset.cluster,
@@ -364,15 +355,10 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
 
 def show(job: Job, task: Task, results: Mapping[str, Any], note: str) -> None:
     """Print a job's figures in a line that ends with `note`, and its warnings."""
-    name = job.label
+    name = job.candidate.name
     click.echo(f"{name}  {job.dataset.name}  {task.line(results)}  {note}")
-    if "repeats" in results:
-        for line in repeats_lines(results["repeats"]):
-            click.echo(f"{name}  {job.dataset.name}  {line}")
     for warning in task.warnings(results):
         warn(tr("{model} on {dataset}: {text}", model=name, dataset=job.dataset.name, text=warning))
-    if job.repeat > 1:  # the first repeat has the same rows and warns of them
-        return
     for warning in training_warnings(name, len(job.rows), results):
         warn_once(warning)
 

@@ -51,8 +51,8 @@ def plan_scoring(
     _warn_of_prompts(datasets, opened)
     identity = _identity(request, task, opened, datasets)
     jobs = []
-    for candidate, dataset, repeat in product(opened.candidates, datasets, _repeats(request)):
-        job = Job(request, opened, candidate, dataset, repeat=repeat)
+    for candidate, dataset in product(opened.candidates, datasets):
+        job = Job(request, opened, candidate, dataset)
         finished = request.resume and (job.folder / RESULTS).is_file()
         if not finished:
             job = replace(job, scorer=task.scorer(job))
@@ -70,21 +70,10 @@ def fit(
     return task, task.prompted(opened).with_shots(datasets)
 
 
-def _repeats(request: ScoringRequest) -> range:
-    """The repeats in their order. The first comes last: its results.json summarises all of them."""
-    return range(request.repeats, 0, -1)
-
-
 def _check_sampling(request: ScoringRequest, opened: Opened) -> None:
-    """Warn if --preset samples nothing; `RequestError` if --repeats would then give equal answers."""
-    if not request.preset or opened.local.sampling.get("temperature"):
-        return
-    if request.repeats > 1:
-        raise RequestError(
-            "--repeats: the model's generation_config does not sample, so that each repeat would be "
-            "the same; leave it out, or set do_sample and temperature in generation_config.json"
-        )
-    warn("--preset: the model's generation_config does not sample: answers are greedy")
+    """Warn if --preset samples nothing."""
+    if request.preset and not opened.local.sampling.get("temperature"):
+        warn("--preset: the model's generation_config does not sample: answers are greedy")
 
 
 def _warn_of_prompts(datasets: Sequence[EvalDataset], opened: Opened) -> None:
@@ -113,7 +102,8 @@ def _identity(
         settings["dataset_dir"] = str(request.dataset_dir)
     if request.preset:
         settings["sampling"] = dict(opened.local.sampling)
-        settings["repeats"] = request.repeats
+        if request.seed is not None:
+            settings["seed"] = request.seed
     settings["dtype"] = opened.model.dtype
     settings["device"] = opened.model.device
     settings["batch_tokens"] = opened.budget
@@ -159,8 +149,8 @@ def plan_rescoring(
             )
     prompting = Prompting(lambda _: [], lambda _: Turns([]), "kept outputs", "")
     jobs = []
-    for model, dataset, repeat in product(run["models"], datasets, _repeats(request)):
-        job = Job(request, None, Candidate(model, (), prompting), dataset, repeat=repeat)
+    for model, dataset in product(run["models"], datasets):
+        job = Job(request, None, Candidate(model, (), prompting), dataset)
         results = source / job.folder.relative_to(request.out) / RESULTS
         if not results.is_file():
             raise RequestError(f"{results.parent}: unfinished: finish it with --resume, then --rescore")

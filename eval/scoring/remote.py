@@ -59,7 +59,6 @@ class Part:
 
     candidate: str
     dataset: str
-    repeat: int
     batches: list[list[int]]
     further: bool = False
 
@@ -67,8 +66,6 @@ class Part:
     def name(self) -> str:
         """Name for messages about a lost worker."""
         name = f"{self.candidate} on {self.dataset}"
-        if self.repeat > 1:
-            name += f" (repeat {self.repeat})"
         if self.further:
             return f"{name}, further answers"
         return f"{name}, {sum(map(len, self.batches))} rows from row {self.batches[0][0]} on"
@@ -107,10 +104,10 @@ def parts_of(job: Job, batches: Sequence[list[int]], rows: int, *, further: bool
     for batch in batches:
         gathered.append(batch)
         if sum(map(len, gathered)) >= rows:
-            parts.append(Part(job.candidate.name, job.dataset.name, job.repeat, gathered, further))
+            parts.append(Part(job.candidate.name, job.dataset.name, gathered, further))
             gathered = []
     if gathered:
-        parts.append(Part(job.candidate.name, job.dataset.name, job.repeat, gathered, further))
+        parts.append(Part(job.candidate.name, job.dataset.name, gathered, further))
     return parts
 
 
@@ -169,7 +166,7 @@ class _Scoring:
     def _scorer(self, part: Part) -> Scorer:
         """The scorer of a part's job, with the weights of its candidate applied to the model."""
         setup = self.setup
-        key = (part.candidate, part.dataset, part.repeat, part.further)
+        key = (part.candidate, part.dataset, part.further)
         if self._planned and self._planned[0] == key:
             return self._planned[1]
         if self._planned:
@@ -178,7 +175,7 @@ class _Scoring:
         named = {candidate.name: candidate for candidate in self.opened.candidates}
         candidate = named[part.candidate]
         self.base.apply((setup.key, part.candidate), candidate.parts, merged=self.opened.merged)
-        job = Job(setup.request, self.opened, candidate, setup.datasets[part.dataset], repeat=part.repeat)
+        job = Job(setup.request, self.opened, candidate, setup.datasets[part.dataset])
         scorer = self.task.scorer(job)
         if part.further:
             further = self.task.further_scorer(replace(job, scorer=scorer))

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tuneyard.eval.backends.scorers import (
 )
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
 from tuneyard.eval.metrics.labels import UNKNOWN
-from tuneyard.eval.read.results import REPEATS, Prediction
+from tuneyard.eval.read.results import Prediction
 from tuneyard.eval.scoring.candidates import Candidate, Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 
@@ -43,8 +43,6 @@ class Job:
     candidate: Candidate
     dataset: EvalDataset
     kept: Mapping[str, Any] | None = None
-    repeat: int = 1
-    """Number of this repeat, from 1 to --repeats."""
     scorer: Scorer | None = None
     """The prompts in batches. None if the job was finished before, or with --rescore."""
     further: Scorer | None = None
@@ -54,22 +52,8 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """OUT/MODEL/DATASET, and a folder below it for each further repeat."""
-        return self.folder_of(self.repeat)
-
-    def folder_of(self, repeat: int) -> Path:
-        """Folder of one of the repeats."""
-        first = self.request.out / self.candidate.name / self.dataset.name
-        if repeat == 1:
-            return first
-        return first / REPEATS / str(repeat)
-
-    @property
-    def label(self) -> str:
-        """Name of the candidate on the screen, with the number of a further repeat."""
-        if self.repeat == 1:
-            return self.candidate.name
-        return f"{self.candidate.name} (repeat {self.repeat})"
+        """OUT/MODEL/DATASET."""
+        return self.request.out / self.candidate.name / self.dataset.name
 
     @cached_property
     def rows(self) -> Sequence[Conversation]:
@@ -91,7 +75,9 @@ class Job:
     @property
     def generator(self) -> Generator:
         """Generator of the candidate's answers, greedy or as --preset samples."""
-        return self.opened.generator(self.candidate, sampled=bool(self.request.preset), repeat=self.repeat)
+        return self.opened.generator(
+            self.candidate, sampled=bool(self.request.preset), seed=self.request.seed
+        )
 
     @property
     def shots(self) -> Shots | None:
@@ -262,20 +248,10 @@ class Task(ABC):
         """Figures of all datasets by name."""
         table = {}
         for dataset, results in results_by_dataset.items():
-            for name, figure in with_means(self.figures(results), results.get("repeats")).items():
+            for name, figure in self.figures(results).items():
                 label = f"{dataset}: {name}" if len(results_by_dataset) > 1 else name
                 table[label] = figure
         return table
-
-
-def with_means(figures: Mapping[str, Figure], repeats: Mapping[str, Any] | None) -> dict[str, Figure]:
-    """Replace figures that were repeated by the mean of the repeats and its interval."""
-    means = dict(figures)
-    if repeats:
-        for name, repeated in repeats["figures"].items():
-            low, high = repeated["ci95"]
-            means[name] = replace(figures[name], value=repeated["mean"], ci95=(low, high))
-    return means
 
 
 def figures_of(rates: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Figure]:

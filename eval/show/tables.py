@@ -12,7 +12,6 @@ from tuneyard.eval.judge.conclusions import MEAN, Comparison, Section
 from tuneyard.eval.judge.questions.against_base import AgainstBase, differences, figures, scores, section_name
 from tuneyard.eval.judge.questions.replicates import replicates_table
 from tuneyard.eval.read.scored_run import ScoredRun
-from tuneyard.eval.show.repeats import CAPTION, repeats_table
 from tuneyard.eval.show.setup import compared_tables
 from tuneyard.eval.show.verdict import decisions, notes, verdict
 
@@ -30,12 +29,8 @@ OTHER_FIGURES = "Other figures"
 
 
 def question_tables(compared: ComparedRuns) -> dict[str, Table]:
-    """Tables that come before the comparison, by caption: repeats, and the other questions."""
-    tables: dict[str, Table] = {}
-    repeats = repeats_table(compared.run_list)
-    if repeats:
-        tables[tr(CAPTION)] = repeats
-    tables |= replicates_table(compared.comparison)
+    """Tables that come before the comparison, by caption: those of the other questions."""
+    tables: dict[str, Table] = {**replicates_table(compared.comparison)}
     for answer in compared.answers:
         if not isinstance(answer.question, AgainstBase):
             tables |= answer.tables()

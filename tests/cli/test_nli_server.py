@@ -203,7 +203,7 @@ def test_the_key_does_not_follow_a_redirect(ask, served, monkeypatch, status) ->
     threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
     elsewhere = f"http://localhost:{other.server_port}/v1"
     served[1][0] = [(status, f"{elsewhere}/chat/completions")]
-    with raises(RequestError, "HTTP", status, "--url", repr(elsewhere)):
+    with raises(RequestError, "HTTP", status, "--url", repr(f"{elsewhere}/chat/completions")):
         ask()
     other.shutdown()
     other.server_close()

@@ -92,3 +92,24 @@ def test_where_nothing_can_be_sampled_it_is_refused(asked: Path, tmp_path: Path,
     with raises(RequestError, *facts.split("; ")):
         call(nli, *given, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_each_seed_draws_other_answers_and_no_resumed_run_mixes_them(
+    model: Path, asked: Path, tmp_path: Path
+) -> None:
+    given = [qa, "--model", model, "--data", asked, "--preset", "document", "--max-new-tokens", 12]
+    plain, second, again = (tmp_path / name for name in ("plain", "second", "again"))
+    call(*given, "--out", plain)
+    call(*given, "--seed", 2, "--out", second)
+    call(*given, "--seed", 2, "--out", again)
+    assert answers(plain) != answers(second) == answers(again)
+    assert results(second)["settings"]["seed"] == 2
+    with raises(RequestError, "seed", 2, 3):
+        call(*given, "--seed", 3, "--out", second, "--resume")
+
+
+@pytest.mark.parametrize("mode", [[], ["--mode", "generate"]])
+def test_a_seed_of_nothing_that_is_sampled_is_refused(model: Path, asked: Path, tmp_path: Path, mode) -> None:
+    with raises(RequestError, "--seed", "--preset"):
+        call(nli, "--model", model, "--data", asked, "--seed", 2, "--out", tmp_path / "out", *mode)
+    assert not (tmp_path / "out").exists()

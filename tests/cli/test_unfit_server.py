@@ -96,20 +96,15 @@ def test_an_address_ends_after_v1(rest: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/props", "/v1/models"])
-def test_after_a_redirect_the_url_to_name_ends_before_the_path(path: str) -> None:
+@pytest.mark.parametrize("host", ["http://127.0.0.1:9", ""])
+def test_a_redirect_is_named_and_not_followed(path: str, host: str) -> None:
     def answers(requested: str) -> Pieces:
         if requested != path:
             return iter([MISSING])
-        return iter([response(b"", "302 Found", f"Location: http://127.0.0.1:9{path}?page=1")])
+        return iter([response(b"", "302 Found", f"Location: {host}{path}?page=1")])
 
-    with raises(RequestError, "'http://127.0.0.1:9/v1'", "--url"):
+    with raises(RequestError, "HTTP 302", f"{path}?page=1", "--url"):
         ask(answers)
-
-
-@pytest.mark.parametrize("location", ["/props", "/props/"])
-def test_a_redirect_to_the_same_address_is_a_loop(location: str) -> None:
-    with raises(RequestError, "loop", "/props"):
-        ask(lambda _: iter([response(b"", "302 Found", f"Location: {location}")]))
 
 
 @pytest.fixture

@@ -66,9 +66,9 @@ def adapters(folder: Path) -> list[str]:
         ["--batch-tokens", 60, "--apply", "merged"],
         ["--batch-tokens", 60, "--shots", 1, "--shots-from", "SHOTS", "--check-generate", 3],
         ["--mode", "generate", "--max-new-tokens", 4],
-        ["--mode", "generate", "--max-new-tokens", 4, "--preset", "document", "--repeats", 2],
+        ["--mode", "generate", "--max-new-tokens", 4, "--preset", "document", "--seed", 2],
     ],
-    ids=["merged", "shots and a check", "generate", "repeats"],
+    ids=["merged", "shots and a check", "generate", "sampled"],
 )
 def test_nli(folder, workers, sampling_model, monkeypatch, options) -> None:
     others = [{**pair, "instruction": pair["instruction"].upper()} for pair in PAIRS]
@@ -203,7 +203,7 @@ def test_a_batch_is_never_divided() -> None:
         name = "one"
 
     class Work:
-        candidate, dataset, repeat = Named, Named, 1
+        candidate, dataset = Named, Named
 
     batches = [[row, row + 1, row + 2] for row in range(0, 30, 3)]
     for rows in (1, 3, 4, 100):

@@ -135,12 +135,10 @@ def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: 
         for name in "st":
             groups = [str(n // 2) for n in range(80)] if name == "s" else None
             metric = {"brier": {"value": 0.5, "n": 80, "unit": "points", "higher_is_better": name == "s"}}
-            one = {"mean": 0.5, "sd": 0.1, "ci95": [0.4, 0.6], "values": [0.4, 0.6]}
-            repeats = {"n": 2, "figures": {"accuracy": one}}
             trained = {"examples": 80 - seed, "sources": [], "same_name": ["x"], "not_checked": ["why"]}
             write_run(
                 tmp_path / "runs", model, name, gold, answers(gold, right, seed), groups, kinds,
-                metrics=metric, trained_on=trained if seed in (0, 1) else None, repeats=repeats,
+                metrics=metric, trained_on=trained if seed in (0, 1) else None,
             )  # fmt: skip
     with in_language(CHINESE):
         for choose in (False, True):
