@@ -21,7 +21,7 @@ from tuneyard.core.language.translation import lang_option
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep.grid import Grid, TrainingRun, parse_grid, plan_runs
-from tuneyard.recipes.sweep.results import check_folder, judge_runs, write_progress, write_report
+from tuneyard.recipes.sweep.results import check_folder, write_progress, write_report
 from tuneyard.recipes.sweep.run import check_first, commands, finish, finish_points, scoring_words
 from tuneyard.recipes.sweep.slots import SweepPlace, place_here, place_on_ray
 from tuneyard.recipes.sweep.state import read_results
@@ -160,7 +160,7 @@ def sweep(
                 write_progress(results)
     with locked(out):
         results = read_results(runs, grid, evaluation, metric, place.target, errors, finished)
-        write_report(results, *judge_runs(results))
+        write_report(results)
     if results.failures:
         failures = results.failures
         names = ", ".join(Path(row["run"]).name for row in failures)

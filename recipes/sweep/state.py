@@ -23,16 +23,16 @@ def read_results(
 ) -> SweepResults:
     """Results of every folder that is finished, by this process or another one, in the order of the grid.
 
-    `errors` are those of the runs that failed here. `finished` collects the folders, since hashing the inputs
-    of a large model takes seconds.
+    `errors` are those of the runs that failed here. `finished` collects the folders: hashing the inputs of a
+    large model takes seconds.
     """
     rows: list[Row] = []
     failures: list[Row] = []
     meaning: Metric | None = None
     for point, recipe in runs:
         folder = recipe.output_dir
-        error = errors.get(folder, "")
-        if folder in finished or is_finished(recipe, evaluation, target):
+        error = errors.get(folder)
+        if folder in finished or error == "" or is_finished(recipe, evaluation, target):
             finished.add(folder)
             try:
                 figure, meaning = score(folder, evaluation is not None, metric)
