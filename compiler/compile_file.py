@@ -115,7 +115,7 @@ def part_files(spec: Spec, folder: Path) -> Iterator[RecordFile]:
     """The files of all outputs, for the rows of one source file or of several that are to be put in order."""
     for number, output in enumerate(spec.outputs):
         suffix = Path(output.file).suffix
-        yield RecordFile(folder / f"{number}{suffix}", has_keys=output.dataset is not None, is_part=True)
+        yield RecordFile(folder / f"{number}{suffix}", has_keys=spec.is_indexed(output), is_part=True)
 
 
 def compile_file(

@@ -16,16 +16,19 @@ from pathlib import Path
 
 from tuneyard.compiler.arrange import Order, sampled, split_rows
 from tuneyard.compiler.compile_file import part_files
+from tuneyard.compiler.draw import ROW_TYPE, apportioned
 from tuneyard.compiler.lint.duplicates import leaks
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.request import Counts
 from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import PART, WHOLE, Spec
 from tuneyard.compiler.write.record_file import RecordFile
-from tuneyard.compiler.write.written import copy_rows
-from tuneyard.core.datasets.splits import ROW_TYPE, apportioned
+from tuneyard.compiler.write.written import copy_rows, keys_in
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.execution import Executor
+from tuneyard.core.records.row_index import Drawn
+
+LEAKED = 255  # in place of a split's number: the row is in none
 
 
 @dataclass(slots=True)
@@ -75,8 +78,10 @@ def write_arranged(run: Run, executor: Executor) -> None:
     run.counts.kept = sum(map(len, orders.values()))
     for split, order in orders.items():
         _write(run, split, sources[split], order)
-    if spec.split:
-        _write(run, WHOLE, whole, _in_order_of(whole, list(orders.values())))
+    if spec.split and spec.outputs_of(WHOLE):
+        order, splits = _with_splits(whole, list(orders.values()))
+        _write(run, WHOLE, whole, order)
+        run.written.drawn = Drawn(_trained(spec, whole, order), splits)
     for source in {id(source): source for source in sources.values()}.values():
         shutil.rmtree(source.folder)
 
@@ -100,6 +105,8 @@ def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
             order.extend(rows)
     if mix and mix.shuffle is not None:
         random.Random(mix.shuffle).shuffle(order)
+    elif len(order) == prints.rows:
+        return FirstPass(folder, files, prints, range(prints.rows))
     return FirstPass(folder, files, prints, order)
 
 
@@ -160,14 +167,25 @@ def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order
     run.prints[PART] = sources[PART].prints.take(rows)
 
 
-def _in_order_of(whole: FirstPass, orders: Sequence[Order]) -> Order:
-    """The rows of all splits in the order in which they would be without splits."""
-    if sum(map(len, orders)) == len(whole.order):
-        return whole.order
-    marks = bytearray(whole.prints.rows)  # without the rows that leaked
-    for row in chain.from_iterable(orders):
-        marks[row] = 1
-    return array(ROW_TYPE, (row for row in whole.order if marks[row]))
+def _with_splits(whole: FirstPass, orders: Sequence[Order]) -> tuple[Order, "array[int]"]:
+    """The rows of all splits in the order in which they would be without splits, and each row's split."""
+    split_of_row = bytearray([LEAKED]) * whole.prints.rows
+    for split, rows in enumerate(orders):
+        for row in rows:
+            split_of_row[row] = split
+    order = whole.order
+    if sum(map(len, orders)) < len(order):
+        order = array(ROW_TYPE, (row for row in order if split_of_row[row] != LEAKED))
+    return order, array("B", map(split_of_row.__getitem__, order))
+
+
+def _trained(spec: Spec, whole: FirstPass, order: Order) -> "array[int]":
+    """The fingerprints of rows in the dataset that is trained on, 0 if the spec writes none."""
+    for file, output in zip(whole.files, spec.outputs, strict=True):
+        if output.dataset and file.keys is not None and order:
+            with keys_in(file.keys) as keys:
+                return array("Q", map(keys.__getitem__, order))
+    return array("Q", [0]) * len(order)
 
 
 def _write(run: Run, split: str, source: FirstPass, order: Order) -> None:

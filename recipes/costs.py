@@ -8,7 +8,7 @@ model.
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,11 +35,9 @@ WITHOUT_REFERENCE = ("orpo", "simpo")  # pref_loss of stage dpo
 # What changes memory or time by an amount that is not worked out here.
 UNMODELLED = (
     "fsdp", "mixture_of_depths", "ray_num_workers", "shift_attn", "upcast_layernorm", "use_adam_mini",
-    "use_dora", "use_hyper_parallel", "use_kt", "use_mca", "use_unsloth", "use_unsloth_gc",
+    "use_apollo", "use_badam", "use_dora", "use_galore", "use_hyper_parallel", "use_kt", "use_mca",
+    "use_muon", "use_unsloth", "use_unsloth_gc",
 )  # fmt: skip
-# Optimizers whose memory is worked out, but not the time of their singular values or orthogonal matrices.
-SLOW_STEPS = ("use_apollo", "use_galore", "use_muon")
-PROJECTING = ("use_apollo", "use_galore")
 OWN_LOSSES = ("use_asft_loss", "use_dft_loss", "use_eaft_loss")  # which need logits
 LIGER_MODELS = (
     "gemma", "gemma2", "gemma3", "gemma3_text", "glm", "glm4", "glm4v", "granite", "llama", "llava",
@@ -50,7 +48,7 @@ LIGER_MODELS = (
 # Values of 2 bytes that a layer keeps for each token: multiples of the hidden and of the intermediate size.
 # Counted in transformers 5.6 with PEFT 0.18 under autocast (tests/integration/test_plan_memory.py).
 KEPT_BY_ADAPTER, KEPT_WITH_DROPOUT, KEPT_BY_WEIGHTS = (14, 4), (26, 6), (17, 4)
-KEPT_UNTRAINED, KEPT_BY_TOWER = (8, 3), (12, 3)
+KEPT_UNTRAINED = (8, 3)
 # Bytes for each token and entry of the vocabulary, counted there too. With a reference model, the log
 # probabilities of the trained model are kept while it reads; kto reads a third time.
 LOGITS, LOGITS_WITH_REFERENCE, LOGITS_OF_KTO = 10, 16, 20
@@ -144,23 +142,11 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
 
 
 @dataclass(frozen=True, slots=True)
-class Tower:
-    """The part of a model that reads images, with its projector (recipes/layout.py, `tower_facts`)."""
-
-    parameters: int
-    linear: int
-    hidden: int
-    intermediate: int
-    layers: int
-    patch: int
-    patches: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Shapes:
     """A model's parameters in all, trainable, in linear layers and in the embedding, and its sizes.
 
-    The others are those of `trained_facts` in recipes/layout.py. Sizes and layers are the text model's.
+    The others are those of `trained_facts` in recipes/layout.py. Sizes and layers are the text model's,
+    also of one that `sees` images.
     """
 
     parameters: int
@@ -170,27 +156,10 @@ class Shapes:
     intermediate: int
     layers: int
     vocabulary: int
-    largest: int = 0
     layers_below: int = 0
     layers_between: int = 0
-    block: int = 0
-    optimizer_values: int | None = None
-    tower: Tower | None = None
+    sees: bool = False
     model_type: str = ""
-
-    @property
-    def text_linear(self) -> int:
-        """Weights of linear layers that each token passes."""
-        if self.tower is None:
-            return self.linear
-        return self.linear - self.tower.linear
-
-    @property
-    def text_parameters(self) -> int:
-        """Parameters without those of the tower."""
-        if self.tower is None:
-            return self.parameters
-        return self.parameters - self.tower.parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,25 +187,16 @@ class Setup:
     kept: tuple[int, int] = KEPT_BY_ADAPTER  # by a layer for each token
     logits: int = LOGITS
     fused_loss: bool = False  # Liger's, which computes the logits in chunks
-    one_block: bool = False  # BAdam trains one layer at a time, in fp32, of a model in bf16
-    layerwise: bool = False  # each gradient is freed once its parameter is updated
     input_gradients: bool = False  # PEFT lets gradients flow down to the embedding
-    trains_tower: bool = False
 
 
-class Memory(NamedTuple):
-    """Bytes per GPU by purpose."""
+class Term(NamedTuple):
+    """Bytes of a GPU that a training takes: the purpose that the plan prints, both ends, and their source."""
 
-    weights: float
-    gradients: float
-    optimizer: float
-    activations: float
-    fixed: float
-
-    @property
-    def total(self) -> float:
-        """All bytes per GPU."""
-        return sum(self)
+    name: str
+    lower: float
+    upper: float
+    source: str
 
 
 class Pace(NamedTuple):
@@ -266,72 +226,77 @@ class Duration(NamedTuple):
     upper: float
 
 
-def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
-    """Bytes per GPU of a training: a lower and an upper end, which is at most half above the lower.
+def estimate(shapes: Shapes, setup: Setup) -> list[Term]:
+    """Terms of the memory of a GPU. Their upper ends are together at most half above the lower ones."""
+    terms = [*_weights(shapes, setup), *_state(shapes, setup)]
+    kept = _activations(shapes, setup)
+    terms.append(Term("activations", kept, kept * ACTIVATIONS, "what the layers keep, and the logits"))
+    terms.append(Term("fixed", *CUDA, "context, workspaces and buffers of communication"))
+    lower, upper = total_bytes(terms)
+    share = min(1.0, WIDEST * lower / upper)
+    return [term._replace(upper=term.upper * share) for term in terms]
 
-    Images, whose number is not known, add to the upper end alone.
-    """
-    shared = split = 1  # ranks that share gradients and optimizer, and those that share the weights
-    if setup.stage >= 2:
-        shared = setup.ranks
+
+def total_bytes(terms: Iterable[Term], name: str | None = None) -> tuple[float, float]:
+    """Both ends of all terms, or of those with a name."""
+    chosen = [term for term in terms if name in (None, term.name)]
+    return sum(term.lower for term in chosen), sum(term.upper for term in chosen)
+
+
+def _weights(shapes: Shapes, setup: Setup) -> Iterator[Term]:
+    split = 1  # ranks that share the weights
     if setup.stage >= 3:
         split = setup.ranks
     rest = shapes.parameters - shapes.linear  # embedding, head, norms and biases
     each = {4: NF4, 8: 1.0}.get(setup.bits, BF16)
-    trained = shapes.trainable * setup.trained_bytes / split
-    if setup.one_block:
-        frozen = float(shapes.parameters * BF16)
-        trained = 0.0
-    elif setup.full:
-        frozen = float((shapes.parameters - shapes.trainable) * BF16)
-    else:
-        frozen = shapes.linear * each + rest * BF16
-    frozen = (frozen + setup.reference * shapes.parameters * BF16) / split
-    gradients = _gradient_bytes(shapes, setup) / shared
-    optimizer: float = optimizer_bytes(shapes, setup) / shared
-    if setup.full and setup.stage >= 2:  # DeepSpeed trains bf16 weights with an fp32 master copy
-        trained, gradients = trained / 2, gradients / 2
-        optimizer += shapes.trainable * FP32 / shared
-    if setup.offload_optimizer:
-        optimizer = 0
-    if setup.offload_weights:
-        frozen = trained = 0
-    layers = 2 * shapes.text_linear / shapes.layers + shapes.hidden * shapes.vocabulary
-    gathered = 0.0
-    if split > 1:
-        gathered = layers * BF16
-    in_fp32 = 0.0
-    if not setup.full and setup.bits < 16:  # as PEFT prepares it
-        in_fp32 = rest * (FP32 - BF16)
-    kept = _activations(shapes, setup)
-    most = STATE
+    frozen = shapes.linear * each + rest * BF16
     if setup.full:
-        most = FULL
-    lower = Memory(frozen + trained + gathered, gradients, optimizer, kept, CUDA[0])
-    upper = Memory(
-        frozen * FROZEN + in_fp32 + trained * most + gathered * GATHERED,
-        gradients * most, optimizer * most, kept * ACTIVATIONS, CUDA[1],
-    )  # fmt: skip
-    share = min(1.0, WIDEST * lower.total / upper.total)
-    upper = Memory(*(part * share for part in upper))
-    return lower, upper._replace(activations=upper.activations + _images(shapes, setup))
+        frozen = float((shapes.parameters - shapes.trainable) * BF16)
+    frozen = (frozen + setup.reference * shapes.parameters * BF16) / split
+    trained = shapes.trainable * _trained_bytes(setup) / split
+    if not setup.offload_weights:
+        yield Term("weights", frozen, frozen * FROZEN, "frozen parameters and a reference model")
+        yield Term("weights", trained, trained * _most(setup), "trained parameters")
+    if split > 1:
+        layers = 2 * shapes.linear / shapes.layers + shapes.hidden * shapes.vocabulary
+        yield Term("weights", layers * BF16, layers * BF16 * GATHERED, "layers that ZeRO-3 gathers")
+    if not setup.full and setup.bits < 16:
+        yield Term("weights", 0, rest * (FP32 - BF16), "what PEFT turns into fp32")
 
 
-def _gradient_bytes(shapes: Shapes, setup: Setup) -> float:
-    if setup.one_block:
-        return shapes.block * (BF16 + FP32)  # and the copy that the optimizer reads
-    if setup.layerwise:
-        return shapes.largest * setup.trained_bytes
-    return shapes.trainable * setup.trained_bytes
+def _state(shapes: Shapes, setup: Setup) -> Iterator[Term]:
+    shared = 1  # ranks that share gradients and optimizer
+    if setup.stage >= 2:
+        shared = setup.ranks
+    gradients = shapes.trainable * _trained_bytes(setup) / shared
+    yield Term("gradients", gradients, gradients * _most(setup), "of trained parameters")
+    optimizer = _optimizer_bytes(shapes, setup) / shared
+    if not setup.offload_optimizer:
+        yield Term("optimizer", optimizer, optimizer * _most(setup), "its state")
 
 
-def optimizer_bytes(shapes: Shapes, setup: Setup) -> float:
-    """Bytes of the optimizer's state. BAdam also keeps its block's parameters in fp32."""
-    if setup.one_block:
-        return shapes.block * (FP32 + 2 * FP32)
-    if shapes.optimizer_values is not None:
-        return shapes.optimizer_values * setup.trained_bytes
-    return shapes.trainable * setup.optimizer_bytes
+def _most(setup: Setup) -> float:
+    """What the state of a training takes at most, as a multiple of its size."""
+    if setup.full:
+        return FULL
+    return STATE
+
+
+def _keeps_master_copy(setup: Setup) -> bool:
+    """True if DeepSpeed trains bf16 weights with an fp32 master copy."""
+    return setup.full and setup.stage >= 2
+
+
+def _trained_bytes(setup: Setup) -> float:
+    """Bytes of a trained parameter, and of its gradient."""
+    if _keeps_master_copy(setup):
+        return setup.trained_bytes / 2
+    return setup.trained_bytes
+
+
+def _optimizer_bytes(shapes: Shapes, setup: Setup) -> float:
+    """Bytes of the optimizer's state, with the master copy."""
+    return shapes.trainable * (setup.optimizer_bytes + FP32 * _keeps_master_copy(setup))
 
 
 def _activations(shapes: Shapes, setup: Setup) -> float:
@@ -350,20 +315,13 @@ def _activations(shapes: Shapes, setup: Setup) -> float:
     logits: float = setup.tokens * shapes.vocabulary * setup.logits
     if setup.fused_loss and shapes.model_type in LIGER_MODELS:
         logits = _fused_loss_bytes(shapes, setup.tokens)
-    below, trained, between = _layers(shapes, setup)
+    below, between = shapes.layers_below, shapes.layers_between
+    trained = shapes.layers - below - between
     if not setup.recompute:
         return logits + layer * trained + untrained * between
     if setup.input_gradients:
         between += below
     return logits + inputs * trained + layer * bool(trained) + untrained * between
-
-
-def _layers(shapes: Shapes, setup: Setup) -> tuple[int, int, int]:
-    """Layers without gradients below, trained ones, and untrained ones with gradients, at BAdam's worst."""
-    if setup.one_block:
-        return 0, 1, shapes.layers - 1
-    between = shapes.layers_between
-    return shapes.layers_below, shapes.layers - shapes.layers_below - between, between
 
 
 def _fused_loss_bytes(shapes: Shapes, tokens: int) -> float:
@@ -376,45 +334,21 @@ def _fused_loss_bytes(shapes: Shapes, tokens: int) -> float:
     return (tokens * shapes.hidden + 2 * chunk * shapes.vocabulary) * BF16
 
 
-def _images(shapes: Shapes, setup: Setup) -> float:
-    """Bytes that images take at most: every token is one of an image.
-
-    Pixels come in fp32 and are copied to bf16. A frozen tower keeps one layer at a time, but all of them if
-    PEFT makes its first layer pass gradients down, since LLaMA-Factory does not recompute frozen layers.
-    """
-    tower = shapes.tower
-    if tower is None or tower.patches is None:
-        return 0
-    hidden, intermediate = KEPT_BY_TOWER
-    if setup.trains_tower:
-        hidden, intermediate = KEPT_BY_WEIGHTS
-    layer = (hidden * tower.hidden + intermediate * tower.intermediate) * BF16
-    kept = layer
-    if setup.trains_tower and setup.recompute:
-        kept += tower.layers * tower.hidden * BF16
-    elif setup.trains_tower or setup.input_gradients:
-        kept *= tower.layers
-    return setup.tokens * tower.patches * (tower.patch * (FP32 + BF16) + kept)
-
-
 def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
     """Bytes of one checkpoint: the parameters that are saved, and the optimizer's state unless `only_model`.
 
     An adapter is saved alone. A model is saved in the type of its training: trained parameters in fp32,
-    frozen ones in bf16. Under DeepSpeed or BAdam all are in bf16.
+    frozen ones in bf16. Under DeepSpeed all are in bf16.
     """
     trained_bytes = setup.trained_bytes
-    if setup.full and (setup.stage >= 2 or setup.one_block):
+    if _keeps_master_copy(setup):
         trained_bytes = BF16
     weights: float = shapes.trainable * trained_bytes
     if setup.full:
         weights += (shapes.parameters - shapes.trainable) * BF16
     if only_model:
         return weights
-    size = weights + optimizer_bytes(shapes, setup)
-    if setup.full and setup.stage >= 2:
-        size += shapes.trainable * FP32  # the master copy
-    return size
+    return weights + _optimizer_bytes(shapes, setup)
 
 
 def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:
@@ -424,39 +358,22 @@ def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:
     (Kaplan et al. 2020, arXiv:2001.08361, appendix B). Attention is to half a row on average.
     """
     head = shapes.hidden * shapes.vocabulary
-    matrices = shapes.text_linear + head
+    matrices = shapes.linear + head
     attention = length * shapes.hidden * shapes.layers
-    below, recomputed, _ = _layers(shapes, setup)
-    if setup.one_block:
-        below = (shapes.layers - 1) // 2  # on average over the blocks
+    below = shapes.layers_below
+    recomputed = shapes.layers - below - shapes.layers_between
     if setup.input_gradients:
         below = 0
     back = 1 - below / shapes.layers
     again = 0.0
     if setup.recompute:
         again = 2 * recomputed / shapes.layers
-    trained = shapes.trainable
-    if setup.one_block:
-        trained = shapes.block
     share = 0.0  # of the weights that get gradients; an adapter's are few
     if setup.full:
-        share = min(1, trained / shapes.text_parameters)
-    layers = (2 + 2 * back + again) * shapes.text_linear
+        share = min(1, shapes.trainable / shapes.parameters)
+    layers = (2 + 2 * back + again) * shapes.linear
     products = layers + (4 + again) * head + 2 * share * matrices + (2 + 4 * back + again) * attention
     return tokens * (setup.learned * products + setup.read * 2 * (matrices + attention))
-
-
-def image_flops(shapes: Shapes, setup: Setup, tokens: float) -> float:
-    """Operations of the tower at most: every token is one of an image."""
-    tower = shapes.tower
-    if tower is None or tower.patches is None:
-        return 0
-    passes = 2.0
-    if setup.trains_tower:
-        passes = 6 + 2 * setup.recompute
-    elif setup.input_gradients:
-        passes = 4
-    return tokens * tower.patches * tower.linear * (setup.learned * passes + setup.read * 2)
 
 
 def duration(
@@ -479,7 +396,7 @@ def duration(
     busy = work / (gpu.operations * PEAK) + activations * pace.moved / gpu.bandwidth
     launches = micro_batches * shapes.layers * pace.launched
     middle = (busy**3 + launches**3) ** (1 / 3)
-    middle += micro_batches * (shapes.block if setup.one_block else shapes.trainable) * pace.updated
+    middle += micro_batches * shapes.trainable * pace.updated
     if setup.bits < 16:
         middle += micro_batches * shapes.linear * pace.unpacked / gpu.bandwidth
     if setup.stage >= 3:
@@ -496,10 +413,7 @@ def shapes_of(model: dict[str, Any]) -> Shapes:
         raise RequestError(f"{why}; give a folder with config.json: --model DIR")
     if model["trainable"] is None:
         raise RequestError("LLaMA-Factory cannot adapt the model")
-    sizes = {name: model[name] for name in Shapes.__slots__ if name in model}
-    if sizes.get("tower"):
-        sizes["tower"] = Tower(**sizes["tower"])
-    return Shapes(**sizes)
+    return Shapes(**{name: model[name] for name in Shapes.__slots__ if name in model})
 
 
 def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
@@ -540,10 +454,7 @@ def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
         kept=kept,
         logits=logits,
         fused_loss=settings.get("enable_liger_kernel") is True and not needs_logits,
-        one_block=settings.get("use_badam") is True,
-        layerwise=settings.get("galore_layerwise") is True or settings.get("apollo_layerwise") is True,
         input_gradients=is_adapter and recompute and bits == 16,
-        trains_tower=settings.get("freeze_vision_tower") is False,
     )
 
 
@@ -560,23 +471,11 @@ def unmodelled(recipe: Recipe, shapes: Shapes, quantised: bool) -> list[str]:
         parts.append("a model that is quantised as it is (counted in 16 bits)")
     if settings.get("pure_bf16") is True and settings.get("deepspeed"):
         parts.append("pure_bf16 under DeepSpeed")
-    if any(map(settings.get, PROJECTING)) and settings.get("optim", "adamw_torch") != "adamw_torch":
-        parts.append(f"optim {settings['optim']} of projected gradients (counted as adamw_torch)")
-    if settings.get("use_badam"):
-        if settings.get("badam_mode", "layer") != "layer":
-            parts.append(f"badam_mode {settings['badam_mode']} (counted as layer)")
-        if settings.get("deepspeed"):
-            parts.append("use_badam under DeepSpeed")
-    if shapes.tower is not None and shapes.tower.patches is None:
+    if shapes.sees:
         parts.append(f"images, audio or video of {shapes.model_type}")
-    if shapes.text_parameters - shapes.text_linear > 2.1 * shapes.hidden * shapes.vocabulary:
+    elif shapes.parameters - shapes.linear > 2.1 * shapes.hidden * shapes.vocabulary:
         parts.append("weights outside of linear layers and vocabulary (experts?)")
     return parts
-
-
-def unmodelled_time(recipe: Recipe) -> list[str]:
-    """Settings that make a step slower by a time that is not modelled."""
-    return [key for key in SLOW_STEPS if recipe.settings.get(key)]
 
 
 def disk_of(recipe: Recipe, shapes: Shapes, setup: Setup, schedule: Schedule) -> tuple[int, int, int]:

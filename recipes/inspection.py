@@ -19,7 +19,7 @@ from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.training.llamafactory import Launch, RecipeData, read_arguments, replaced
 from tuneyard.core.training.trained_rows import UntrainableEpochError
 from tuneyard.recipes.cache import folder_hashes, remembered
-from tuneyard.recipes.layout import tower_facts, trained_facts
+from tuneyard.recipes.layout import trained_facts
 from tuneyard.recipes.new.template import TemplateChoice, fitting_templates
 from tuneyard.recipes.rows import epoch, expected_errors, look, words
 from tuneyard.recipes.token_weights import read_weights, token_spans
@@ -366,7 +366,6 @@ def _model(
         "vocabulary": len(model.get_input_embeddings().weight),
         "tied": _ties_embeddings(model),
         "model_type": config.model_type,
-        "tower": tower_facts(model, config),
         **_adapted(config, model, model_args, finetuning_args, embeddings),
         **_refused_weights(config, tokenizer, model_args, zero_3=zero_3, fsdp=fsdp),
     }
@@ -444,5 +443,5 @@ def _adapted(
         "trains_experts": any(EXPERTS in name for name in trainable),
         "trains_embeddings": any(f".{embeddings}." in f".{name}" for name in trainable),
     }
-    facts = trained_facts(model, config, finetuning_args)
+    facts = trained_facts(model, config)
     return {**facts, "unfit": unfit, "rejected": "", "experts": experts, **trains}

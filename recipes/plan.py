@@ -26,6 +26,7 @@ OF_THE_DISK = {"E340", "E342", "E343", "E344"}  # what the plan says itself, or 
 NO_DATASET = "E320"
 MOST_ROWS = 10**12
 MOST_TOKENS = 10**7  # of a row; the longest contexts have a tenth of it
+PURPOSES = ("weights", "gradients", "optimizer", "activations", "fixed")  # of a GPU's memory
 Plan = dict[str, Any]
 
 
@@ -169,14 +170,12 @@ def make_plan(
     longest, mean = train["longest"], train["seen"] / max(1, train["rows"])
     setup = costs.setup_of(recipe, longest, ranks)
     total = mean * schedule.batch * schedule.steps
-    lower, upper = map(_rounded, costs.estimate(shapes, setup))
+    memory = _memory(costs.estimate(shapes, setup))
     length = mean / setup.sequences
     work = costs.flops(shapes, setup, total, length) / ranks
     passes = 1 + setup.read / 3  # a trained one is three of those that only read
     micro_batches = schedule.steps * costs.gathered(recipe) * passes
     time = costs.duration(shapes, setup, work, total / ranks, micro_batches, gpu)
-    images = costs.image_flops(shapes, setup, total) / ranks / (gpu.operations * costs.PEAK)
-    time = time._replace(upper=time.upper + images)
     each, checkpoints, free = costs.disk_of(recipe, shapes, setup, schedule)
     steps, line = None, "rows and steps are not known"
     if schedule.rows:
@@ -193,10 +192,9 @@ def make_plan(
         "tokens_expected": expected is not None, "tokens_cut": is_cut(recipe, expected), "longest": longest,
         "trainable": shapes.trainable, "parameters": shapes.parameters,
         "gpu": gpu_name, "gpus": ranks, "gpu_bytes": gpu.memory,
-        "memory": {"lower": lower, "upper": upper},
+        "memory": memory,
         "seconds": seconds, "cost_per_hour": offer.price, "cost": cost,
         "not_modelled": costs.unmodelled(recipe, shapes, answer["model"]["quantised"]),
-        "time_not_modelled": costs.unmodelled_time(recipe),
         "checkpoint": each, "checkpoints": checkpoints, "disk_free": free,
     }  # fmt: skip
 
@@ -247,15 +245,18 @@ def is_cut(recipe: Recipe, expected: ExpectedRows | None) -> bool:
     return expected.tokens > int(recipe.number("cutoff_len", CUTOFF_LEN))
 
 
-def _rounded(memory: costs.Memory) -> dict[str, int]:
-    """Bytes per GPU by purpose, and in `total`."""
-    parts = {name: round(part) for name, part in memory._asdict().items()}
-    return {**parts, "total": round(memory.total)}
+def _memory(terms: Sequence[costs.Term]) -> dict[str, dict[str, int]]:
+    """Both ends of the bytes of a GPU by purpose, and in `total`."""
+    ends: dict[str, dict[str, int]] = {"lower": {}, "upper": {}}
+    for name in [*PURPOSES, "total"]:
+        lower, upper = costs.total_bytes(terms, None if name == "total" else name)
+        ends["lower"][name], ends["upper"][name] = round(lower), round(upper)
+    return ends
 
 
 def _lines(plan: Plan) -> list[str]:
     lower, upper = plan["memory"].values()
-    parts = ", ".join(f"{name} {gigabytes(lower[name], upper[name])}" for name in costs.Memory._fields)
+    parts = ", ".join(f"{name} {gigabytes(lower[name], upper[name])}" for name in PURPOSES)
     total = ""
     if plan["tokens_counted"] or plan["tokens_expected"]:
         total = f"{plan['tokens']:,} in all, "
@@ -360,8 +361,6 @@ def _lines_below(plans: list[Plan]) -> list[str]:
     lines = [f"disk         {checkpoints} of {plan['checkpoint'] / 1e6:,.0f} MB{free}"]
     if plan["not_modelled"]:
         lines.append(f"unknown      what this adds to memory and time: {', '.join(plan['not_modelled'])}")
-    if plan["time_not_modelled"]:
-        lines.append(f"unknown      what this adds to time: {', '.join(plan['time_not_modelled'])}")
     return lines
 
 
@@ -374,7 +373,7 @@ def may_fit(plan: Plan) -> bool:
 def fits(plan: Plan) -> str:
     """Whether a training fits its GPUs, in words. It fits if the upper end does."""
     if not may_fit(plan):
-        return "does NOT fit"
+        return "does NOT fit, as far as it is known," if plan["not_modelled"] else "does NOT fit"
     if plan["memory"]["upper"]["total"] > plan["gpu_bytes"]:
         return "may NOT fit"
     if plan["not_modelled"]:

@@ -16,14 +16,14 @@ from tuneyard.compiler.spec.file import (
     reads_piece_by_piece,
     source_of,
 )
+from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.datasets.manifest import MANIFEST
-from tuneyard.core.datasets.splits import REST
 from tuneyard.core.errors import ContentError, nearest, show_value
 from tuneyard.core.records.row_index import row_index_file
 
 UNLABELLED = "unlabelled"
 ROW_NUMBER = "row number"
-PART = REST
+PART = TRAIN_SPLIT
 WHOLE = ""  # stands for all splits together
 REJECTED = "rejected.jsonl"
 TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")
@@ -172,12 +172,17 @@ class Spec:
         numbered = list(enumerate(self.outputs))
         if self.split is None:
             return [] if split == WHOLE else numbered
-        outputs = []
-        for number, output in numbered:
-            has_all_rows = not output.dataset and "{split}" not in output.file
-            if has_all_rows == (split == WHOLE):
-                outputs.append((number, output))
-        return outputs
+        return [
+            (number, output) for number, output in numbered if self.has_all_rows(output) == (split == WHOLE)
+        ]
+
+    def has_all_rows(self, output: Output) -> bool:
+        """True for a file with the rows of all splits. It is no dataset."""
+        return self.split is not None and not output.dataset and "{split}" not in output.file
+
+    def is_indexed(self, output: Output) -> bool:
+        """True if a row index is written beside the file of an output (core/records/row_index.py)."""
+        return output.dataset is not None or self.has_all_rows(output)
 
     @property
     def without_seed(self) -> str:
@@ -525,6 +530,7 @@ def _check_files(spec: Spec) -> None:
             files.append(file)
             if output.dataset:
                 datasets.append(output.dataset.format(split=split))
+            if spec.is_indexed(output):
                 row_indexes.append(str(row_index_file(Path(file))))
     _refuse_same(files + row_indexes)
     _refuse_same(datasets)

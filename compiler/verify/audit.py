@@ -4,6 +4,7 @@ Batches of rows are audited by processes (`--workers`), each a fork that shares 
 """
 
 import contextlib
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,6 @@ from typing import Any
 from tuneyard.core.execution import WorkItem
 from tuneyard.core.records import answers
 
-FIRST = 1000  # places kept of each finding
 SEVERAL_PAY = 4_000_000  # bytes of rows from which on several processes pay
 AUDIT_MESSAGES = {
     "E411": "nothing is learned from the row: all of it is masked or cut off",
@@ -31,7 +31,7 @@ Row = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Audit:
-    """Counts over the rows of a set; `places` holds the first row numbers (from 0) of each finding.
+    """Counts over the rows of a set; `findings` has the numbers (from 0) of the rows by code.
 
     `turns` counts those that are learned by role (assistant, function), and of these those with a `thought`,
     a thought `removed` and an `empty` one put before them; and the masked observations. `example` is the
@@ -46,29 +46,24 @@ class Audit:
     learned: int = 0
     uncut: int = 0
     packed: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    places: dict[str, list[int]] = field(default_factory=dict)
+    findings: "dict[str, array[int]]" = field(default_factory=dict)
     turns: Counter[str] = field(default_factory=Counter)
     blocks: int = 0
     example: list[tuple[str, bool]] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
 
     def find(self, code: str, row: int) -> None:
-        """Count a finding and keep the first places."""
-        self.counts[code] += 1
-        kept = self.places.setdefault(code, [])
-        if len(kept) < FIRST:
-            kept.append(row)
+        """Add a finding in a row."""
+        self.findings.setdefault(code, array("I")).append(row)
 
     def add(self, later: "Audit") -> None:
         """Add the audit of later rows."""
         for name in ("rows", "seen", "learned", "uncut", "packed", "blocks"):
             setattr(self, name, getattr(self, name) + getattr(later, name))
-        for name in ("lengths", "counts", "turns"):
-            getattr(self, name).update(getattr(later, name))
-        for code, places in later.places.items():
-            kept = self.places.setdefault(code, [])
-            kept += places[: FIRST - len(kept)]
+        self.lengths.update(later.lengths)
+        self.turns.update(later.turns)
+        for code, rows in later.findings.items():
+            self.findings.setdefault(code, array("I")).extend(rows)
         self.example = self.example or later.example
         self.rejected = self.rejected or later.rejected
 
@@ -77,10 +72,11 @@ AuditBatch = Callable[[Row, int], Audit]
 """Audits a batch (columns of LLaMA-Factory's rows) whose first row has the number given."""
 
 
-def audit_items(starts: range) -> Iterator[WorkItem]:
+def audit_items(dataset: str, starts: range) -> Iterator[WorkItem]:
     """A work item for the batch at each of these starts. The process that maps them is inside `auditing`."""
     for start in starts:
-        yield WorkItem(f"rows {start + 1} to {start + starts.step}", _audit_loaded, (start, starts.step))
+        name = f"{dataset}, rows {start + 1} to {start + starts.step}"
+        yield WorkItem(name, _audit_loaded, (start, starts.step))
 
 
 _audited: list[tuple[AuditBatch, Any]] = []

@@ -15,6 +15,7 @@ ANSWERS_PER_ROW = {
     name: stage.answers for name, stage in TRAINING_STAGES.items() if stage.answers is not None
 }
 """Answers of a loaded row, by stage."""
+LEFT_OUT = "the loader leaves this record out"
 Records = Iterator[tuple[str, Example | str]]
 
 
@@ -48,7 +49,7 @@ class RecordComparison:
         """Report records without a row, and rows without a record."""
         verdict = self._verdict
         for place, _ in self._records:
-            verdict.add(Problem("E406", place, "the loader leaves this record out"), row=verdict.records)
+            verdict.add(Problem("E406", place, LEFT_OUT), row=verdict.records)
             verdict.records += 1
         if verdict.loaded > verdict.records:
             message = f"{verdict.loaded} rows from {verdict.records} records: rows were made up"
@@ -60,10 +61,7 @@ class RecordComparison:
         if isinstance(example, str):
             return Problem("E406", place, example)
         if is_dropped(row, verdict.stage):
-            reason = "LLaMA-Factory finds no answer in it"
-            if verdict.why_no_answer:
-                reason = f"{reason}: {verdict.why_no_answer}"
-            return Problem("E406", place, reason)
+            return Problem("E406", place, verdict.no_answer)
         pairs: list[tuple[object, object]] = []  # of the file, of the loader
         loaded_turns = [
             (message["role"], message["content"]) for message in row["_prompt"] + row["_response"]

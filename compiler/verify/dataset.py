@@ -141,13 +141,13 @@ class LoadedDataset:
 
     def _compare_rows(self, loaded: LoadedRows, records: Records) -> None:
         verdict = self.verdict
-        verdict.why_no_answer = _why_no_answer(self.expected)
+        verdict.no_answer += _why_no_answer(self.expected)
         starts = range(0, len(loaded.rows), loaded.data.data_args.preprocessing_batch_size)
         if loaded.audit is None:
             compare_rows(loaded.rows, starts, records, verdict)
         else:
             with auditing(loaded.audit, loaded.rows), executor_of(self.workers, None) as executor:
-                audits = executor.map(audit_items(starts))
+                audits = executor.map(audit_items(verdict.dataset, starts))
                 _compare_and_audit(loaded.rows, starts, records, verdict, audits)
         for lost_text in (
             _cut_problem(verdict, self.dataset.path),
@@ -314,8 +314,10 @@ def _load(result: LoadedDataset, settings: Settings, cache: str) -> None:
     except RetypedColumnError as error:
         result.loader_problem = Problem("E430", path, error.reason, error.column, error.fix)
         return
-    result.selection = _selection(dataset, result.expected.format)
-    if result.selection:
+    split = dataset.entry.get("split", "train")
+    if split not in ("train", "all"):
+        (whole,) = rows.info.splits.values()
+        result.selection = Selection(split_rows(split, whole.num_examples))
         rows = rows.select(result.selection.in_file_order())
     verdict.loaded = len(rows)
     auditor = None
@@ -323,20 +325,6 @@ def _load(result: LoadedDataset, settings: Settings, cache: str) -> None:
         has_tools = "tools" in result.expected.format.columns
         data, auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"), has_tools)
     result.rows = LoadedRows(data, rows, auditor)
-
-
-def _selection(dataset: Dataset, record_format: RecordFormat) -> Selection | None:
-    """The records that the entry's `split` selects, None for all. It reads the file to count its records."""
-    split = dataset.entry.get("split", "train")
-    if split in ("train", "all"):
-        return None
-    everything = Expected(dataset.path, record_format)
-    try:
-        for _ in everything.records():
-            pass
-    except ProblemsError:  # the loader fails on it as well, and the caller reads it for the places
-        return None
-    return Selection(split_rows(split, everything.count))
 
 
 def since_compiled(dataset: Dataset, out: Path, manifests: Mapping[str, Manifest]) -> Iterator[Problem]:
@@ -414,20 +402,16 @@ def _compare_and_audit(
     comparison = RecordComparison(rows, records, verdict)
     with closing(results), row_bar(f"auditing {verdict.dataset}", rows) as bar:
         for start, result in zip(starts, results, strict=True):
-            if result.error is not None:
-                raise ContentError(f"{verdict.dataset}, {result.name}: {result.error}")
-            batch_audit: Audit = result.record
+            batch_audit: Audit = result.record_or_raise()
             comparison.add(start, starts.step)
             audit.add(batch_audit)
             bar.update(batch_audit.rows)
     comparison.end()
     for code, message in AUDIT_MESSAGES.items():
-        count = audit.counts[code]
-        graded = code_for(code, count, audit.rows) if code in MESSAGES else code
-        for row in audit.places.get(code, ()):
-            verdict.add(Problem(graded, comparison.places[row], message), 0, row)
-        if count:
-            verdict.counts[graded] = count
+        rows_found = audit.findings.get(code, ())
+        graded = code_for(code, len(rows_found), audit.rows) if code in MESSAGES else code
+        for row in rows_found:
+            verdict.add(Problem(graded, comparison.places[row], message), row)
 
 
 def _cut_problem(verdict: Verdict, path: Path) -> Problem | None:
@@ -493,7 +477,7 @@ def _auditor(
 
 
 def _why_no_answer(expected: Expected) -> str:
-    """The reason for which the loader may lose the text of an answer, "" without a known one."""
+    """Why the loader may lose the text of an answer, "" without a known reason."""
     if any(path.suffix == ".csv" for path in loaded_files(expected.path)):
-        return "of a .csv it reads numbers as numbers, and an empty field or NA as nothing; write .jsonl"
+        return ": of a .csv it reads numbers as numbers, and an empty field or NA as nothing; write .jsonl"
     return ""

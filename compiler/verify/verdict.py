@@ -1,20 +1,24 @@
 """The result of verifying a dataset."""
 
+from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneyard.compiler.verify.audit import FIRST, Audit
+from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.trained import Training
 from tuneyard.core.errors import Problem
+
+FIRST = 1000
+"""So many problems of each code are kept with their places."""
 
 
 @dataclass(slots=True)
 class Verdict:
     """The result of verifying one dataset; `problems` has the first of each code.
 
-    `problems_of_row` has those of them that are about one record, by its number among the selected ones.
+    `rows_of_code` has the numbers of the records that problems are about, among the selected ones.
 
-    `why_no_answer` is the reason for which the loader may lose the texts of answers.
+    `no_answer` is the reason for a row in which LLaMA-Factory finds no answer.
 
     `is_compiled` is false if no manifest lists the file or the entry, so that they are compared with none.
 
@@ -31,7 +35,7 @@ class Verdict:
     same: int = 0
     stage: str = "sft"
     problems: list[Problem] = field(default_factory=list)
-    problems_of_row: dict[int, list[Problem]] = field(default_factory=dict)
+    rows_of_code: "dict[str, array[int]]" = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     audit: Audit | None = None
     cutoff: int = 0
@@ -40,7 +44,7 @@ class Verdict:
     notes: list[str] = field(default_factory=list)
     trained: int | None = None
     dropped: list[int] = field(default_factory=list)
-    why_no_answer: str = ""
+    no_answer: str = "LLaMA-Factory finds no answer in it"
     is_compiled: bool = True
 
     def note_training(self, training: Training, recipe: Path) -> None:
@@ -54,13 +58,14 @@ class Verdict:
             why = f" ({'; '.join(training.steps)})" if training.steps else ""
             self.notes.append(f"{recipe} trains {training.rows} of these {self.loaded} rows{why}")
 
-    def add(self, problem: Problem, count: int = 1, row: int | None = None) -> None:
+    def add(self, problem: Problem, row: int | None = None) -> None:
         """Count a finding, of a `row` if it is about one record; keep it while there are few of its code."""
-        self.counts[problem.code] = self.counts.get(problem.code, 0) + count
-        if sum(kept.code == problem.code for kept in self.problems) < FIRST:
+        count = self.counts.get(problem.code, 0) + 1
+        self.counts[problem.code] = count
+        if count <= FIRST:
             self.problems.append(problem)
-            if row is not None:
-                self.problems_of_row.setdefault(row, []).append(problem)
+        if row is not None:
+            self.rows_of_code.setdefault(problem.code, array("I")).append(row)
 
     @property
     def failed(self) -> bool:

@@ -1,10 +1,13 @@
 """The payload of a dataset's page: `verify` reads and audits all rows, a sample of them is shown in full."""
 
-from collections.abc import Collection, Iterator, Mapping
+from array import array
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tuneyard.compiler.draw import apportioned
 from tuneyard.compiler.problems import WARNINGS
 from tuneyard.compiler.publish.compiled_entries import compiled_entries
 from tuneyard.compiler.verify.audit import Audit
@@ -27,9 +30,8 @@ from tuneyard.compiler.view.payload import (
 from tuneyard.compiler.view.scan import Scan
 from tuneyard.core.datasets import Dataset, locate_dataset, read_registry
 from tuneyard.core.datasets.manifest import Manifest, read_manifests
-from tuneyard.core.datasets.splits import apportioned
 from tuneyard.core.drawing.page import embedded
-from tuneyard.core.errors import TuneyardError
+from tuneyard.core.errors import ProblemsError, TuneyardError
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.training.training_run import names_in
 
@@ -96,7 +98,7 @@ class _Read:
 
     verdict: Verdict
     scan: Scan
-    codes_of_rows: Collection[str]
+    rows_of_code: "Mapping[str, array[int]]"
     rows: KeptRows
 
 
@@ -108,7 +110,9 @@ def _read(
     with loaded(request.name, request.folder, settings, recipe) as dataset:
         records = scan.counted(dataset.numbered())
         dataset.compare(records)
-        scan.count_rest(records)
+        with suppress(ProblemsError):  # records after the last row; `verify` reports what cannot be read
+            for _ in records:
+                pass
         scan.compare(splits)
         if dataset.rows is None:  # why LLaMA-Factory cannot load the file, at the record
             dataset.finish()
@@ -120,7 +124,7 @@ def _read(
                 bar.update(1)
     if dataset.rows is not None:
         dataset.finish()
-    return _Read(dataset.verdict, scan, page_rows.first_rows, rows)
+    return _Read(dataset.verdict, scan, page_rows.rows_of_code, rows)
 
 
 def build(request: ViewRequest) -> ViewPayload:
@@ -169,7 +173,7 @@ def _payload(
         labels=list(scan.labels.most_common()),
         sources=list(scan.sources.most_common()) or mixture(manifests, request.name, scan.rows),
         leaks=[(split, len(leaked)) for split, leaked in scan.leaked.items()],
-        duplicates=len(scan.duplicates),
+        duplicates=len(scan.rows_of_code.get("W202", ())),
         rows=rows.kept,
     )
     if verdict.audit:
@@ -205,11 +209,10 @@ def _problems(read: _Read, payload: ViewPayload) -> Iterator[CodeCount]:
     texts = {}
     for problem in reversed(verdict.problems):
         texts[problem.code] = "; ".join(filter(None, [problem.message, problem.hint]))
-    counts = dict(read.scan.counts)
-    for code, count in verdict.counts.items():
-        counts[code] = count if code in read.codes_of_rows else 0  # 0: a problem of the whole dataset
-    for code in sorted(counts, key=lambda code: (code[0] != "E", code)):
-        yield CodeCount(code, texts[code] if code in verdict.counts else WARNINGS[code], counts[code])
+    codes = {*read.rows_of_code, *verdict.counts}
+    for code in sorted(codes, key=lambda code: (code[0] != "E", code)):
+        rows = len(read.rows_of_code.get(code, ()))  # 0: a problem of the whole dataset
+        yield CodeCount(code, texts[code] if code in verdict.counts else WARNINGS[code], rows)
     for code, count in ((DROPPED, payload.totals.dropped_rows), (CUT_CODE, payload.lengths.over_cutoff)):
         if count:
             yield CodeCount(code, MESSAGES[code], count)

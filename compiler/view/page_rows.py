@@ -4,31 +4,30 @@ import heapq
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.compiler.verify.audit import Row
-from tuneyard.compiler.verify.comparison import is_dropped
+from tuneyard.compiler.verify.comparison import LEFT_OUT, is_dropped
 from tuneyard.compiler.verify.dataset import LoadedRows
-from tuneyard.compiler.verify.expect import Expected, NumberedRecord
+from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view.encoding import RowEncoder, TokenSequence
 from tuneyard.compiler.view.payload import CUT, LEARNED, PageRow
-from tuneyard.compiler.view.scan import FIRST_ROWS, Record, Scan, label_of, source_of
+from tuneyard.compiler.view.scan import Scan, label_of, source_of
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.turns import PageTurns
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, ProblemsError, one_line, show_value
-from tuneyard.core.records import format_of_entry
+from tuneyard.core.records import Example, format_of_entry
 from tuneyard.core.training.llamafactory import expected_errors, quiet
 
 if TYPE_CHECKING:
     from tuneyard.core.prompt.token_losses import TokenLossFile
 
-BATCH = 100
+FIRST_ROWS = 50
+"""So many rows of each code are on the page."""
 DROPPED, CUT_CODE = "dropped", "cut"
 """Codes of the page for rows that LLaMA-Factory leaves out, and for rows of which it cuts tokens."""
-LEFT_OUT = "the loader leaves this record out"
 PACKED = (
     "LLaMA-Factory packs texts into blocks of cutoff_len tokens. The last tokens of a batch may be left over"
 )
@@ -45,11 +44,9 @@ class PageRows:
         self, scan: Scan, verdict: Verdict, loaded: LoadedRows | None, losses: "TokenLossFile | None"
     ) -> None:
         self.scan, self.verdict, self.loaded, self.losses = scan, verdict, loaded, losses
+        self.rows_of_code = scan.rows_of_code | verdict.rows_of_code
         self.chosen: list[int] = []
-        self.first_rows = {code: list(rows) for code, rows in scan.first_rows.items()}
-        for row, problems in sorted(verdict.problems_of_row.items()):
-            for problem in problems:
-                self.first_rows.setdefault(problem.code, []).append(row)
+        self.codes: dict[int, list[str]] = {}
         self.tokens = None
         if loaded and loaded.audit:
             self.tokens = TokenView(loaded, losses)
@@ -64,9 +61,13 @@ class PageRows:
                 rows = scored
                 chosen.update(self._rows_of_highest_loss(scored, self.losses))
         chosen.update(random.Random(seed).sample(rows, min(most, len(rows))))
-        for first_rows in self.first_rows.values():
-            chosen.update(first_rows[:FIRST_ROWS])
+        for code_rows in self.rows_of_code.values():
+            chosen.update(code_rows[:FIRST_ROWS])
         self.chosen = sorted(chosen)
+        self.codes = {row: [] for row in self.chosen}
+        for code, code_rows in self.rows_of_code.items():
+            for row in chosen.intersection(code_rows):
+                self.codes[row].append(code)
 
     def _rows_of_highest_loss(self, scored: Sequence[int], losses: "TokenLossFile") -> list[int]:
         """The rows with the highest mean loss: where labels may be wrong."""
@@ -80,70 +81,40 @@ class PageRows:
     def read(self, dataset: Dataset) -> Iterator[PageRow]:
         """Yield the chosen rows in their order, as far as the file can be read."""
         expected = Expected(dataset.path, format_of_entry(dataset.entry))
-        records = _readable(expected.numbered(frozenset(self.scan.numbers[row] for row in self.chosen)))
-        for start in range(0, len(self.chosen), BATCH):
-            rows = self.chosen[start : start + BATCH]
-            page_rows = [
-                self._page_row(row, *record)
-                for row, record in zip(rows, islice(records, BATCH), strict=False)
-            ]
-            if self.loaded:
-                self._add_loaded(rows[: len(page_rows)], page_rows, self.loaded)
-            yield from page_rows
+        records = expected.numbered(frozenset(self.scan.numbers[row] for row in self.chosen))
+        with suppress(ProblemsError):  # at the end of the file; `verify` reports what cannot be read
+            for row, (number, _, record, example) in zip(self.chosen, records, strict=False):
+                page_row = PageRow(
+                    row=number + 1,
+                    raw=raw_text(record),
+                    label=label_of(example) if self.scan.labels else "",
+                    source=source_of(record) if self.scan.sources else "",
+                    problems=self.codes[row],
+                    duplicate="W202" in self.codes[row],
+                    leak=self.scan.leaks_of(row),
+                )
+                if self.loaded:
+                    self._add_loaded(row, page_row, example, self.loaded)
+                yield page_row
 
-    def _page_row(self, row: int, number: int, _place: str, record: Record, example: Any) -> PageRow:
-        codes = [*self.scan.codes(row, example)]
-        codes += [problem.code for problem in self.verdict.problems_of_row.get(row, ())]
-        return PageRow(
-            row=number + 1,
-            raw=raw_text(record),
-            label=label_of(example) if self.scan.labels else "",
-            source=source_of(record) if self.scan.sources else "",
-            problems=list(dict.fromkeys(codes)),
-            duplicate=row in self.scan.duplicates,
-            leak=self.scan.leaks_of(row),
-        )
-
-    def _add_loaded(self, rows: Sequence[int], page_rows: Sequence[PageRow], loaded: LoadedRows) -> None:
-        """Add to rows what LLaMA-Factory makes of them. It may have left out the last ones."""
-        for row, page_row in zip(rows, page_rows, strict=True):
-            for problem in self.verdict.problems_of_row.get(row, ()):
-                if problem.code == "E406":
-                    page_row.dropped = problem.message
-            if row >= len(loaded.rows):
-                page_row.dropped = LEFT_OUT
-                page_row.add_code(DROPPED)
-        loaded_rows = [row for row in rows if row < len(loaded.rows)]
-        if not loaded_rows:
+    def _add_loaded(self, row: int, page_row: PageRow, example: Example | str, loaded: LoadedRows) -> None:
+        """Add to a row what LLaMA-Factory makes of it. It may have left it out."""
+        if row >= len(loaded.rows):
+            page_row.dropped = LEFT_OUT
+            page_row.add_code(DROPPED)
             return
-        batch: Row = loaded.rows.select(loaded_rows)[:]
-        if self.tokens:
-            for place, code in self.tokens.codes(batch):
-                page_rows[place].add_code(self._graded(code))
-        for place, page_row in enumerate(page_rows[: len(loaded_rows)]):
-            row_values = {name: values[place] for name, values in batch.items()}
-            if is_dropped(row_values, self.verdict.stage):
-                page_row.add_code(DROPPED)
-                continue
-            page_row.images = thumbnails(row_values["_images"] or ())
+        values = loaded.rows[row]
+        if is_dropped(values, self.verdict.stage):
+            page_row.dropped = self.verdict.no_answer
+            page_row.add_code(DROPPED)
+        else:
+            page_row.images = thumbnails(values["_images"] or ())
             if self.tokens:
-                self.tokens.add(page_row, row_values)
-                if page_row.cut:
-                    page_row.add_code(CUT_CODE)
-
-    def _graded(self, code: str) -> str:
-        """The error of a warning's number if `verify` made it one because all rows have it."""
-        error = f"E{code[1:]}"
-        if error in self.verdict.counts and code not in self.verdict.counts:
-            return error
-        return code
-
-
-def _readable(records: Iterator[NumberedRecord]) -> Iterator[NumberedRecord]:
-    try:
-        yield from records
-    except ProblemsError:  # at the end of the file; `verify` reports what cannot be read
-        return
+                self.tokens.add(page_row, values)
+            if page_row.cut:
+                page_row.add_code(CUT_CODE)
+        if isinstance(example, str):
+            page_row.dropped = example
 
 
 def raw_text(record: Mapping[str, object]) -> str:
@@ -159,21 +130,9 @@ class TokenView:
     """Adds tokens, their states and losses to rows. `loaded` has a template and a tokenizer."""
 
     def __init__(self, loaded: LoadedRows, losses: "TokenLossFile | None" = None) -> None:
-        self.audit = loaded.audit
-        self.has_media = loaded.data.module.get("processor") is not None
         self.encoder = RowEncoder(loaded.data)
         self.turns = PageTurns(loaded.data.template, self.encoder.tokenizer)
         self.losses = losses
-
-    def codes(self, batch: Row) -> Iterator[tuple[int, str]]:
-        """Yield (place in the batch, code) of the audit. Media are decoded once, by `verify`, not again."""
-        if self.audit is None or self.has_media:
-            return
-        with quiet():
-            places_of_code = self.audit(batch, 0).places
-        for code, places in places_of_code.items():
-            for place in places:
-                yield place, code
 
     def add(self, page_row: PageRow, row: Mapping[str, Any]) -> None:
         """Add the sequences of one row as LLaMA-Factory makes them; a note if it stops at the row."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from tuneyard.compiler.commands.dataset_reader import LONGEST, MOST_LABELS, few
+from tuneyard.compiler.draw import ROW_TYPE
 from tuneyard.compiler.lint.duplicates import leaks
 from tuneyard.compiler.lint.example_keys import add_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints
@@ -16,16 +17,36 @@ from tuneyard.compiler.lint.row_checks import text_warnings
 from tuneyard.compiler.verify.comparison import Records
 from tuneyard.compiler.verify.expect import Expected, NumberedRecord
 from tuneyard.core.datasets import Dataset
-from tuneyard.core.datasets.splits import ROW_TYPE
 from tuneyard.core.errors import ProblemsError
 from tuneyard.core.records import Example, format_of_entry
 
-Record = Mapping[str, object]
-FIRST_ROWS = 50
-"""So many rows of each code are kept for the page."""
 MARKS = {True: "good", False: "bad"}
 """Labels of KTO's marks."""
 BATCH = 500
+
+
+class RowKeys:
+    """The keys of examples, for finding duplicates and leaks. `keys` has them once all are added."""
+
+    def __init__(self) -> None:
+        self.keys = Fingerprints()
+        self._examples: list[Example] = []
+
+    def add(self, example: Example | str) -> None:
+        """Add an example, or the reason for which it is lost: that equals no other."""
+        if isinstance(example, str):
+            number = self.keys.rows + len(self._examples)
+            example = Example([("lost", f"{number}")], [])
+        self._examples.append(example)
+        if len(self._examples) == BATCH:
+            self.finish()
+
+    def finish(self) -> None:
+        """Make the keys of the examples that are left."""
+        if self._examples:
+            first = self.keys.rows
+            add_examples(self.keys, "", range(first, first + len(self._examples)), self._examples)
+            self._examples = []
 
 
 class Scan:
@@ -33,21 +54,17 @@ class Scan:
 
     - `numbers`: the number of each row's record in the file, from 0.
     - `labels`, `sources`: rows by label and by the record's column `source`; empty if there are many.
-    - `counts`: rows by code. `first_rows`: the first rows of each code.
-    - `duplicates`: rows that came before. `leaked`: rows by split with the same input.
+    - `rows_of_code`: the rows that have a code of the lint, with W202 those that came before.
+    - `leaked`: rows by split with the same input.
     """
 
     def __init__(self) -> None:
         self.numbers = array(ROW_TYPE)
         self.labels: Counter[str] = Counter()
         self.sources: Counter[str] = Counter()
-        self.counts: Counter[str] = Counter()
-        self.first_rows: dict[str, list[int]] = {}
-        self.duplicates: frozenset[int] = frozenset()
-        self.conflicts: frozenset[int] = frozenset()
+        self.rows_of_code: dict[str, array[int]] = {}
         self.leaked: dict[str, frozenset[int]] = {}
-        self._fingerprints = Fingerprints()
-        self._examples: list[Example] = []
+        self._keys = RowKeys()
 
     @property
     def rows(self) -> int:
@@ -60,13 +77,7 @@ class Scan:
             self._count(number, record, example)
             yield place, example
 
-    def count_rest(self, records: Records) -> None:
-        """Count the records that can be read and were not compared; `verify` reports the others."""
-        with suppress(ProblemsError):
-            for _ in records:
-                pass
-
-    def _count(self, number: int, record: Record, example: Example | str) -> None:
+    def _count(self, number: int, record: Mapping[str, object], example: Example | str) -> None:
         """Count a record. `example` is the reason if LLaMA-Factory loses it."""
         row = self.rows
         self.numbers.append(number)
@@ -74,68 +85,44 @@ class Scan:
             self.labels[label_of(example)] += 1
         if len(self.sources) <= MOST_LABELS:
             self.sources[source_of(record)] += 1
-        for code in text_codes(example):
-            self._note(code, row)
-        if isinstance(example, str):
-            example = Example([("lost", f"{row}")], [])  # equals no other
-        self._examples.append(example)
-        if len(self._examples) == BATCH:
-            self._add_keys()
-
-    def read(self, dataset: Dataset) -> None:
-        """Count all records of a dataset that can be read."""
-        expected = Expected(dataset.path, format_of_entry(dataset.entry))
-        self.count_rest(self.counted(expected.numbered()))
+        if not isinstance(example, str):
+            answers = [text for _, text in example.answers]
+            texts = [example.system, *(text for _, text in example.turns), *answers]
+            for code, _ in text_warnings(texts, answers):
+                self._add(code, [row])
+        self._keys.add(example)
 
     def compare(self, splits: Mapping[str, Dataset]) -> None:
         """Find duplicates and conflicts, and the rows that are in other splits too."""
-        repeats, conflicts = self.fingerprints().repeats()
-        self.duplicates = frozenset(row for row, _ in repeats)
-        self.conflicts = frozenset(row for row, _ in conflicts)
+        self._keys.finish()
+        repeats, conflicts = self._keys.keys.repeats()
         for split, dataset in splits.items():
-            other = Scan()
-            other.read(dataset)
-            rows = frozenset(row for row, _ in leaks(self.fingerprints(), other.fingerprints()))
+            rows = frozenset(row for row, _ in leaks(self._keys.keys, keys_of(dataset)))
             if rows:
                 self.leaked[split] = rows
-        leaked = frozenset().union(*self.leaked.values())
-        for code, rows in (("W202", self.duplicates), ("W203", self.conflicts), ("W208", leaked)):
-            for row in sorted(rows):
-                self._note(code, row)
+        self._add("W202", (row for row, _ in repeats))
+        self._add("W203", (row for row, _ in conflicts))
+        self._add("W208", sorted(frozenset().union(*self.leaked.values())))
         self.labels = few(self.labels)
         self.sources = few(self.sources)
-
-    def fingerprints(self) -> Fingerprints:
-        """The keys of the rows so far."""
-        self._add_keys()
-        return self._fingerprints
-
-    def codes(self, row: int, example: Example | str) -> Iterable[str]:
-        """The codes of the lint for one row."""
-        yield from text_codes(example)
-        if row in self.duplicates:
-            yield "W202"
-        if row in self.conflicts:
-            yield "W203"
-        if self.leaks_of(row):
-            yield "W208"
 
     def leaks_of(self, row: int) -> list[str]:
         """The splits that have the same input as a row."""
         return [split for split, rows in self.leaked.items() if row in rows]
 
-    def _add_keys(self) -> None:
-        if self._examples:
-            first = self._fingerprints.rows
-            rows = range(first, first + len(self._examples))
-            add_examples(self._fingerprints, "", rows, self._examples)
-            self._examples = []
+    def _add(self, code: str, rows: Iterable[int]) -> None:
+        for row in rows:
+            self.rows_of_code.setdefault(code, array("I")).append(row)
 
-    def _note(self, code: str, row: int) -> None:
-        self.counts[code] += 1
-        first_rows = self.first_rows.setdefault(code, [])
-        if len(first_rows) < FIRST_ROWS:
-            first_rows.append(row)
+
+def keys_of(dataset: Dataset) -> Fingerprints:
+    """The keys of all records of a dataset that can be read."""
+    row_keys = RowKeys()
+    with suppress(ProblemsError):
+        for _, example in Expected(dataset.path, format_of_entry(dataset.entry)).records():
+            row_keys.add(example)
+    row_keys.finish()
+    return row_keys.keys
 
 
 def label_of(example: Example | str) -> str:
@@ -148,18 +135,9 @@ def label_of(example: Example | str) -> str:
     return answer if len(answer) <= LONGEST else ""
 
 
-def source_of(record: Record) -> str:
+def source_of(record: Mapping[str, object]) -> str:
     """The value of a record's column `source`, "" if it has none or a long one."""
     value = record.get("source")
     if not isinstance(value, str) or len(value) > LONGEST:
         return ""
     return value
-
-
-def text_codes(example: Example | str) -> list[str]:
-    """The codes of the lint for the texts of a row."""
-    if isinstance(example, str):
-        return []
-    answers = [text for _, text in example.answers]
-    texts = [example.system, *(text for _, text in example.turns), *answers]
-    return [code for code, _ in text_warnings(texts, answers)]

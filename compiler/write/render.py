@@ -66,6 +66,7 @@ class Renderer:
         self.from_turns = spec.writes_turns(output)
         self.columns = spec.kinds
         self.beside = spec.recorded
+        self.is_indexed = spec.is_indexed(output)
         self.format = format_of_entry(entry_of(spec, output, output.file))
 
     def render(self, batch: Batch) -> list[bytes]:
@@ -75,7 +76,7 @@ class Renderer:
     def block(self, batch: Batch, between: bytes) -> "tuple[bytes, array[int] | None]":
         """The records of all rows as `render` makes them, with `between` after each row.
 
-        Also the fingerprints of the examples of a dataset, None for other files.
+        Also the fingerprints of the examples, None for a file without a row index.
         """
         if not len(batch):
             return b"", None
@@ -83,7 +84,7 @@ class Renderer:
         for name, value in self._fields(batch):
             fields[name] = value if isinstance(value, Filled) else list(value)
         keys = None
-        if self.output.dataset:
+        if self.is_indexed:
             columns: dict[str, list[Any]] = {}
             for name in columns_of_prompts(self.format):
                 value = fields[name]

@@ -10,28 +10,32 @@ from os import pread
 from pathlib import Path
 
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.spec.model import Output, Spec
+from tuneyard.compiler.spec.model import WHOLE, Output, Spec
 from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.core.datasets.manifest import CompiledFile
 from tuneyard.core.files import sha256
-from tuneyard.core.records.row_index import row_index_file, write_row_index
+from tuneyard.core.records.row_index import Drawn, row_index_file, write_row_index
 
 BLOCK = 1000  # rows that are copied at a time
 
 
 class Written:
-    """The written files: `files` has each with its split and its output."""
+    """The written files: `files` has each with its split and its output.
+
+    `drawn` is what became of the rows of the files of all splits.
+    """
 
     def __init__(self, spec: Spec, staged: Path) -> None:
         self.spec, self.staged = spec, staged
         self.files: list[tuple[str, Output, RecordFile]] = []
+        self.drawn: Drawn | None = None
 
     @contextlib.contextmanager
     def open(self, split: str) -> Iterator[list[RecordFile]]:
         """Open the files of a split, or of `WHOLE`. Those that get no records do not come to be."""
         outputs = [output for _, output in self.spec.outputs_of(split)]
         files = [
-            RecordFile(self.staged / output.file.format(split=split), has_keys=output.dataset is not None)
+            RecordFile(self.staged / output.file.format(split=split), has_keys=self.spec.is_indexed(output))
             for output in outputs
         ]
         with contextlib.ExitStack() as stack:
@@ -68,10 +72,13 @@ class Written:
         for split, _, file in self.files:
             if file.keys is None:
                 continue
-            clusters = {group: splits[split].clusters()} if group else {}
             row_index = row_index_file(file.path)
             with keys_in(file.keys) as keys:
-                write_row_index(row_index, keys, clusters)
+                if split == WHOLE:
+                    write_row_index(row_index, keys, {}, self.drawn)
+                else:
+                    clusters = {group: splits[split].clusters()} if group else {}
+                    write_row_index(row_index, keys, clusters)
             file.keys.unlink()
             files[row_index.name] = CompiledFile(file.records, sha256(row_index))
         return files

@@ -1,12 +1,12 @@
 """`tuneyard demo`: from two bundled datasets to the adapter to ship, on one CPU, in a few minutes.
 
-Each step is a command of `tuneyard` in a subprocess, whose output goes to a log. As in make, a step runs
-again if its result is older than what it was made from. The commands resume what a kill has cut off.
+Each step is a command of `tuneyard` in a subprocess, whose output goes to a log. All of them run in every
+demo: a command leaves a finished result as it is, resumes what a kill has cut off, and makes a result anew
+if what it is made from has changed.
 """
 
 import contextlib
 import fcntl
-import math
 import os
 import shlex
 import shutil
@@ -23,8 +23,8 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.errors import ContentError, RequestError, need, resumed_by
-from tuneyard.core.files import make_folder, opened, read_object, write_text
-from tuneyard.core.installation.checkout import ROOT, bundled, python_path
+from tuneyard.core.files import make_folder, opened, read_object
+from tuneyard.core.installation.checkout import python_path
 
 BASE = Path("models/demo-base")
 RESULTS = Path("results/demo")
@@ -33,7 +33,6 @@ WEIGHTS = RESULTS / "merge.yaml"
 MERGE = Path("saves/demo-merge")
 NOTES = Path("results/demo-steps")
 LOG = NOTES / "log.txt"
-MODEL = NOTES / "model.txt"  # the base model of the last demo in this folder
 ADAPTERS = ("rte", "mnli")
 DATASETS = ("demo_rte_eval", "demo_mnli_eval")
 LAST_LINES = 15  # of the log, if a step fails
@@ -43,62 +42,36 @@ SWEEP = "pairs of weights"
 
 @dataclass(frozen=True, slots=True)
 class DemoStep:
-    """A command, the file that it writes last, the files that it reads, and the steps that it builds on."""
+    """A command, and the file that it writes last."""
 
     name: str
     words: tuple[str, ...]
     last_file: Path
-    inputs: tuple[Path, ...] = ()
-    after: tuple["DemoStep", ...] = ()
 
-    def changed(self) -> float:
-        """When a file or the result of a step that it is made from changed last; inf if one is missing."""
-        files = [*self.inputs, *(step.last_file for step in self.after)]
-        if not all(file.exists() for file in files):
-            return math.inf
-        return max((file.stat().st_mtime for file in files), default=0)
 
-    def is_made(self) -> bool:
-        """True if the result is there and no older than what it was made from."""
-        if not self.last_file.is_file() or not all(step.is_made() for step in self.after):
-            return False
-        return self.last_file.stat().st_mtime >= self.changed()
+class RefusedStepError(ContentError):
+    """The command of a step has refused its arguments."""
 
 
 def steps(model: str) -> list[DemoStep]:
     """The steps of the demo on a base model, in their order."""
-    before: list[DemoStep] = []
-    files = [MODEL]
+    made = []
     if model == str(BASE):
-        before = [DemoStep("base model", ("recipe", "base", "--out", model), BASE / "origin.json")]
-    elif Path(model).is_dir():
-        files += sorted(Path(model).iterdir())
-    datasets = []
-    adapters = []
+        made.append(DemoStep("base model", ("recipe", "base", "--out", model), BASE / "origin.json"))
     for name in ADAPTERS:
-        sources = [bundled(Path("samples") / name / f"{split}.jsonl") for split in ("train", "eval")]
-        dataset = DemoStep(
-            f"dataset demo_{name}",
-            ("data", "compile", f"demo_{name}"),
-            Path(f"dataset_info/demo_{name}/manifest.json"),
-            (ROOT / f"compiler/specs/demo_{name}.yaml", *sources),
-        )
-        recipe = Path(f"recipes/demo-{name}.yaml")
-        adapter = DemoStep(
-            f"adapter {name}",
-            ("recipe", "train", str(recipe), f"model_name_or_path={model}"),
-            Path(f"saves/demo-{name}/training.json"),
-            (bundled(recipe), *files),
-            (*before, dataset),
-        )
-        datasets.append(dataset)
-        adapters.append(adapter)
-    sweep = DemoStep(SWEEP, tuple(_sweep_words(model)), RESULTS / "sweep.json", after=tuple(adapters))
-    words = ("adapter", "merge", str(WEIGHTS), "--out", str(MERGE), "--force")
-    merge = DemoStep("merge", words, MERGE / "adapter_config.json", after=(sweep,))
-    words = ("eval", "compare", str(RESULTS), "--out", str(VERDICT), "--force")
-    verdict = DemoStep("verdict", words, VERDICT / "table.json", after=(sweep,))
-    return [*before, *datasets, *adapters, sweep, merge, verdict]
+        manifest = Path(f"dataset_info/demo_{name}/manifest.json")
+        made.append(DemoStep(f"dataset demo_{name}", ("data", "compile", f"demo_{name}"), manifest))
+    for name in ADAPTERS:
+        words = ("recipe", "train", f"recipes/demo-{name}.yaml", f"model_name_or_path={model}")
+        made.append(DemoStep(f"adapter {name}", words, Path(f"saves/demo-{name}/training.json")))
+    merge = ("adapter", "merge", str(WEIGHTS), "--out", str(MERGE), "--force")
+    verdict = ("eval", "compare", str(RESULTS), "--out", str(VERDICT), "--force")
+    return [
+        *made,
+        DemoStep(SWEEP, tuple(_sweep_words(model)), RESULTS / "sweep.json"),
+        DemoStep("merge", merge, MERGE / "adapter_config.json"),
+        DemoStep("verdict", verdict, VERDICT / "table.json"),
+    ]
 
 
 def _sweep_words(model: str) -> list[str]:
@@ -137,7 +110,7 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
     """Find out which of two adapters, or which merge of them, to ship: 6 minutes on 2 CPU cores.
 
     It compiles two bundled datasets, trains an adapter on each, scores 9 to 25 pairs of merge weights, and
-    compares the best with the base and with each adapter. Finished steps are reused. It writes below
+    compares the best with the base and with each adapter. Finished results are reused. It writes below
     models/demo-base, dataset_info/demo_*, saves/demo-*, results/demo and results/demo-steps.
     """
     if model != str(BASE) and Path(model).exists():
@@ -169,7 +142,7 @@ def plan_lines(model: str) -> list[str]:
     lines = []
     for step in steps(model):
         state = "to do"
-        if MODEL.is_file() and MODEL.read_text(encoding="utf-8") == model and step.is_made():
+        if step.last_file.is_file():
             state = "made"
         lines.append(f"{state:<6} {step.name:<18} {shlex.join(['tuneyard', *step.words])}")
     return lines
@@ -189,22 +162,20 @@ def _alone() -> Iterator[None]:
 
 
 def run(model: str) -> None:
-    """Make each step that is not made, with one line for each step. `ContentError` if one fails."""
-    if not MODEL.is_file() or MODEL.read_text(encoding="utf-8") != model:
-        write_text(MODEL, model)
+    """Run each step, with one line for each. `ContentError` if one fails."""
     count = len(steps(model))
     for number in range(count):
         step = steps(model)[number]  # the dtype of the sweep is known when there is a base model
         title = f"[{number + 1}/{count}] {step.name:<18} {step.last_file.parent!s:<24}"
-        if step.name == "merge" and not WEIGHTS.is_file() and (RESULTS / "sweep.json").is_file():
+        if step.name == "merge" and not WEIGHTS.is_file():
             click.echo(f"{title} left out: no weights are better than the base")
             continue
-        if step.is_made():
-            click.echo(f"{title} made before")
+        started = time.monotonic()
+        if step.name == SWEEP:
+            _sweep(step.words, title)
         else:
-            started = time.monotonic()
-            _execute([*step.words, *_restart_words(step)], title)
-            click.echo(f"{title} made in {_duration(time.monotonic() - started)}")
+            _execute(step.words, title)
+        click.echo(f"{title} made in {_duration(time.monotonic() - started)}")
         if step.name == SWEEP:
             click.echo("\n".join(pair_lines()))
 
@@ -212,21 +183,22 @@ def run(model: str) -> None:
 def _refuse_foreign() -> None:
     """Raise `RequestError` for a sweep or a merge in a folder without a demo: it may be the user's own."""
     for folder in (RESULTS, MERGE):
-        if folder.exists() and not MODEL.is_file():
+        if folder.exists() and not LOG.is_file():
             raise RequestError(
                 f"{folder} exists, and no `tuneyard demo` made it. Move it away, or give the demo "
                 "another folder with --out"
             )
 
 
-def _restart_words(step: DemoStep) -> list[str]:
-    """`--resume` for an interrupted sweep, `--force` for one whose inputs have changed."""
-    if step.name != SWEEP or not RESULTS.exists():
-        return []
-    scored = [file.stat().st_mtime for file in RESULTS.rglob("predictions.jsonl")]
-    if min(scored, default=math.inf) >= step.changed():
-        return ["--resume"]
-    return ["--force"]
+def _sweep(words: Sequence[str], title: str) -> None:
+    """Resume the sweep of this folder, or start anew if there is none or something has changed."""
+    if RESULTS.exists():
+        try:
+            _execute([*words, "--resume"], title)
+        except RefusedStepError:
+            _execute([*words, "--force"], title)
+    else:
+        _execute(words, title)
 
 
 def _execute(words: Sequence[str], title: str) -> None:
@@ -253,7 +225,8 @@ def _execute(words: Sequence[str], title: str) -> None:
             process.wait()
     if process.returncode:
         lines = _log_lines(start)[-LAST_LINES:]
-        raise ContentError(
+        kind = RefusedStepError if process.returncode == RequestError.exit_code else ContentError
+        raise kind(
             f"`{shlex.join(['tuneyard', *words])}` ended with exit code {process.returncode}. "
             f"The whole output is in {LOG.resolve()}:\n" + "\n".join(lines)
         )

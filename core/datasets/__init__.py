@@ -181,16 +181,6 @@ def find_dataset(name: str, folder: Path) -> Dataset:
     return dataset
 
 
-def shard_folder(file: str) -> str:
-    """Name of the folder with the shards of a JSON Lines file: `rte-train.jsonl` → `rte-train`."""
-    return file.removesuffix(SHARD_SUFFIX)
-
-
-def shard_name(number: int, count: int) -> str:
-    """Name of a shard, by which the shards sort in their order: `00003-of-00008.jsonl`."""
-    return f"{number:05d}-of-{count:05d}{SHARD_SUFFIX}"
-
-
 def is_shard_folder(path: Path) -> bool:
     """True for a folder of JSON Lines files alone, which are read as one file in the order of their names."""
     if not path.is_dir():

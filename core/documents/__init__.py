@@ -5,7 +5,7 @@ YAML 1.1 without dates (they stay text), equal keys, and aliases for themselves 
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 10_000_000  # of a YAML file; ours have a few thousand
 MOST_VALUES = 100_000
 MOST_DEPTH = 100
+TOO_DEEP = f"more than {MOST_DEPTH} lists and mappings in one another"
 MOST_LINE = 1 << 26  # bytes of one line of JSON
 BOM = b"\xef\xbb\xbf"
 
@@ -58,8 +59,14 @@ def parse_yaml(text: bytes | str, place: str) -> Yaml:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
-        lines = _check(place, text)
-        value = yaml.load(text, Loader=_loader())  # a safe loader
+        _check_depth(place, text)
+        loader = _loader()(text)  # a safe loader
+        root = loader.get_single_node()
+        if root is None:
+            return Yaml(None, {})
+        _measure(root, place, {})
+        lines = _lines_of_keys(root)
+        value = loader.construct_document(root)
     except UnicodeDecodeError as error:
         raise ContentError(f"{place}: not UTF-8 at byte {error.start}") from error
     except yaml.MarkedYAMLError as error:
@@ -143,66 +150,68 @@ def _loader() -> "type[yaml.SafeLoader]":
     return Loader
 
 
-@dataclass(slots=True)
-class _Part:
-    """A list or mapping of a YAML text that is read: how many values it has so far, and how deep they are."""
-
-    is_mapping: bool
-    anchor: str | None
-    size: int = 1
-    depth: int = 0
-    children: int = 0
-    keys: dict[str, int] = field(default_factory=dict)
-    """The line of each key."""
-
-
-def _check(place: str, text: str) -> dict[str, int]:
-    """Refuse duplicate keys, deep nesting, too many values and endless ones; aliases count as what they name.
-
-    It goes over the parser's events, since the C loader's recursion would overflow the stack. Returns the
-    lines of the outermost keys.
-    """
+def _lines_of_keys(root: "yaml.Node") -> dict[str, int]:
+    """The line of each key of the outermost mapping."""
     import yaml
 
-    whole = _Part(is_mapping=False, anchor=None)
-    parts = [whole]  # those that have begun and not ended, from the outside in
-    named: dict[str | None, tuple[int, int]] = {}  # size and depth of each value with an anchor
-    lines: dict[str, int] = {}
+    if not isinstance(root, yaml.MappingNode):
+        return {}
+    return {key.value: key.start_mark.line + 1 for key, _ in root.value if isinstance(key, yaml.ScalarNode)}
+
+
+def _check_depth(place: str, text: str) -> None:
+    """Refuse deep nesting by the parser's events: the C loader's recursion would overflow the stack."""
+    import yaml
+
+    depth = 0
     for event in yaml.parse(text, Loader=_loader()):
-        line = event.start_mark.line + 1 if event.start_mark else 1
-        size, depth = 1, 0
         if isinstance(event, yaml.CollectionStartEvent):
-            parts.append(_Part(isinstance(event, yaml.MappingStartEvent), event.anchor))
+            depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
-            ended = parts.pop()
-            size, depth = ended.size, ended.depth + 1
-            named[ended.anchor] = size, depth
-            if len(parts) == 1:
-                lines = ended.keys
-        elif isinstance(event, yaml.AliasEvent):
-            if any(part.anchor == event.anchor for part in parts):
-                raise ContentError(f"{place}:{line}: an alias in here leads back to itself")
-            size, depth = named.get(event.anchor, (1, 0))
-        elif isinstance(event, yaml.ScalarEvent):
-            named[event.anchor] = 1, 0
-            keys = parts[-1].keys
-            if parts[-1].is_mapping and parts[-1].children % 2 == 0:
-                if event.value in keys:
-                    raise ContentError(f"{place}:{line}: duplicate key {event.value!r}")
-                keys[event.value] = line
-        else:
-            continue
-        if len(parts) + depth > MOST_DEPTH + 1:
-            raise ContentError(f"{place}: more than {MOST_DEPTH} lists and mappings in one another")
-        if isinstance(event, yaml.CollectionStartEvent):
-            continue
-        inside = parts[-1]
-        inside.children += 1
-        inside.size += size
-        inside.depth = max(inside.depth, depth)
-        if inside.size > MOST_VALUES:
-            raise ContentError(f"{place}: its aliases make more than {MOST_VALUES:,} values of it")
-    return lines
+            depth -= 1
+        if depth > MOST_DEPTH:
+            raise ContentError(f"{place}: {TOO_DEEP}")
+
+
+def _measure(node: "yaml.Node", place: str, measured: "dict[yaml.Node, tuple[int, int]]") -> tuple[int, int]:
+    """How many values a node has, with aliases expanded, and how deep they are.
+
+    `measured` has those of the nodes before, (0, 0) of one that is not yet complete. `ContentError` for equal
+    keys, too many or too deep values, and for endless ones.
+    """
+    if node in measured:
+        if measured[node] == (0, 0):
+            raise ContentError(f"{place}:{node.start_mark.line + 1}: an alias in here leads back to itself")
+        return measured[node]
+    measured[node] = 0, 0
+    size, depth = 1, 0
+    for part in _parts(node, place):
+        part_size, part_depth = _measure(part, place, measured)
+        size += part_size
+        depth = max(depth, part_depth + 1)
+    if size > MOST_VALUES:
+        raise ContentError(f"{place}: its aliases make more than {MOST_VALUES:,} values of it")
+    if depth > MOST_DEPTH:
+        raise ContentError(f"{place}: {TOO_DEEP}")
+    measured[node] = size, depth
+    return size, depth
+
+
+def _parts(node: "yaml.Node", place: str) -> "Iterator[yaml.Node]":
+    """Yield the entries of a list, and the keys and values of a mapping. `ContentError` for equal keys."""
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode):
+        yield from node.value
+    elif isinstance(node, yaml.MappingNode):
+        keys = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in keys:
+                    raise ContentError(f"{place}:{key.start_mark.line + 1}: duplicate key {key.value!r}")
+                keys.add(key.value)
+            yield key
+            yield value
 
 
 def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict[str, object]]]:

@@ -67,6 +67,8 @@ class RayCluster(WorkerMap):
         for reference, name in asked.items():
             try:
                 answers = ray.get(reference, timeout=_STARTED_WITHIN)
+            except ray.exceptions.TaskUnschedulableError:
+                continue  # the node has just left
             except ray.exceptions.RayError as error:
                 answers = [f"cannot run this Tuneyard: {_last_line(error)}"]
             problems += [f"node {name}: {answer}" for answer in answers]

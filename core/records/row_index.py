@@ -4,8 +4,7 @@
 field `xxh3`, named after the hash of its fingerprints. A second field has the name of the cluster column, if
 there is one. Records cannot have these fields: their format fixes their keys.
 
-Older versions wrote BLAKE2 into a field `fingerprint`. The clusters of such a file are read. Its fingerprints
-are not: eval makes them again from the records.
+The index of a file with the rows of all splits has the fields `trained` and `split` instead (`Drawn`).
 """
 
 import struct
@@ -14,7 +13,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
@@ -25,23 +24,30 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FINGERPRINT = "xxh3"
-OLDER_FINGERPRINT = "fingerprint"
-"""The field with which older versions named other hashes."""
+FINGERPRINT, TRAINED, SPLIT = "xxh3", "trained", "split"
 SEPARATOR = "\x1e"
 ROWS = 1 << 16  # written at a time
 
 
-@dataclass(frozen=True, slots=True)
-class RowIndex:
-    """Fingerprints (uint64) of a dataset's examples and its clusters by column (uint32), in its row order.
+class Drawn(NamedTuple):
+    """What became of the rows of a file with the rows of all splits.
 
-    `fingerprints` is None if an older version wrote them, with another hash.
+    - `trained`: the fingerprint of each row in the dataset of its split, which may word the prompt otherwise.
+    - `splits`: the number of each row's split: 0 for `train`, then in the order of the spec.
     """
 
+    trained: "Sequence[int] | NDArray[np.uint64]"
+    splits: "Sequence[int] | NDArray[np.uint8]"
+
+
+@dataclass(frozen=True, slots=True)
+class RowIndex:
+    """Fingerprints (uint64) of a dataset's examples and its clusters by column (uint32), in its row order."""
+
     rows: int
-    fingerprints: "NDArray[np.uint64] | None"
+    fingerprints: "NDArray[np.uint64]"
     clusters: "dict[str, NDArray[np.uint32]]"
+    drawn: Drawn | None = None
 
 
 def row_index_file(records: Path) -> Path:
@@ -67,25 +73,32 @@ def fingerprints(joined: Sequence[str]) -> "array[int]":
     return array("Q", list(map(xxh3_64_intdigest, map(str.encode, joined))))
 
 
-def write_row_index(path: Path, fingerprints: Sequence[int], clusters: Mapping[str, Sequence[int]]) -> None:
+def write_row_index(
+    path: Path,
+    fingerprints: Sequence[int],
+    clusters: Mapping[str, Sequence[int]],
+    drawn: Drawn | None = None,
+) -> None:
     """Write fingerprints and, by column, cluster numbers of all rows. `ValueError` if their lengths differ.
 
     The file has numpy's format 3.0. It is written without numpy, whose import takes longer than a small
     compile.
     """
-    for name, numbers in clusters.items():
+    columns: list[tuple[str, str, Sequence[int] | NDArray[Any]]] = [(FINGERPRINT, "Q", fingerprints)]
+    columns += [(name, "I", numbers) for name, numbers in clusters.items()]
+    if drawn is not None:
+        columns += [(TRAINED, "Q", drawn.trained), (SPLIT, "B", drawn.splits)]
+    for name, _, numbers in columns:
         if len(numbers) != len(fingerprints):
-            raise ValueError(f"{name}: {len(numbers)} clusters of {len(fingerprints)} fingerprints")
-    fields = [(FINGERPRINT, "<u8"), *((name, "<u4") for name in clusters)]
+            raise ValueError(f"{name}: {len(numbers)} numbers of {len(fingerprints)} fingerprints")
+    fields = [(name, f"<u{array(typecode).itemsize}") for name, typecode, _ in columns]
     about = repr({"descr": fields, "fortran_order": False, "shape": (len(fingerprints),)}).encode()
     about += b" " * (-(len(about) + 13) % 64) + b"\n"  # aligns the rows to 64 bytes
     with atomic(path) as file:
         file.write(b"\x93NUMPY\x03\x00" + struct.pack("<I", len(about)) + about)
         for start in range(0, len(fingerprints), ROWS):
             block = slice(start, start + ROWS)
-            columns = [array("Q", fingerprints[block])]
-            columns += [array("I", numbers[block]) for numbers in clusters.values()]
-            file.write(_interleaved(columns))
+            file.write(_interleaved([array(typecode, numbers[block]) for _, typecode, numbers in columns]))
 
 
 def _interleaved(columns: "Sequence[array[int]]") -> bytearray:
@@ -113,9 +126,9 @@ def read_row_index(records: Path) -> RowIndex | None:
         rows = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ContentError(f"{path}: broken row index: {error}; compile the dataset again") from error
-    names = rows.dtype.names or ()
-    found = {FINGERPRINT, OLDER_FINGERPRINT}.intersection(names[:1])
-    if rows.ndim != 1 or not found:
+    names = rows.dtype.names or ("",)
+    if rows.ndim != 1 or names[0] != FINGERPRINT:
         raise ContentError(f"{path}: found {rows.dtype}, expected a field {FINGERPRINT!r}; compile again")
-    prints = rows[FINGERPRINT] if FINGERPRINT in found else None
-    return RowIndex(len(rows), prints, {name: rows[name] for name in names[1:]})
+    if names[1:] == (TRAINED, SPLIT):
+        return RowIndex(len(rows), rows[FINGERPRINT], {}, Drawn(rows[TRAINED], rows[SPLIT]))
+    return RowIndex(len(rows), rows[FINGERPRINT], {name: rows[name] for name in names[1:]})

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, is_records, read_records, shard_folder
+from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, TRAIN_SPLIT
 from tuneyard.core.datasets.manifest import MANIFEST, CompiledFile, Manifest, read_manifest
-from tuneyard.core.datasets.splits import REST
 from tuneyard.core.errors import ContentError
+from tuneyard.core.errors.warn import warn_once
 from tuneyard.core.files import sha256
-from tuneyard.core.prompt import Conversation, conversation
-from tuneyard.core.records.row_index import fingerprint, read_row_index
+from tuneyard.core.prompt import Conversation
+from tuneyard.core.records.row_index import RowIndex, fingerprint, read_row_index
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ class Compile:
 
     def training_datasets(self) -> list[str]:
         """The registered datasets of the training split. A compile without splits has no such dataset."""
-        names = [name.replace(SPLIT, REST) for name in self._templates("dataset") if SPLIT in name]
+        names = [name.replace(SPLIT, TRAIN_SPLIT) for name in self._templates("dataset") if SPLIT in name]
         return [name for name in names if name in self.manifest.entries]
 
     def held_out_datasets(self) -> list[str]:
@@ -61,35 +61,23 @@ class Compile:
 
     def is_training_file(self, name: str) -> bool:
         """True for a file of the training split alone."""
-        files = [file.replace(SPLIT, REST) for file in self._templates("file") if SPLIT in file]
+        files = [file.replace(SPLIT, TRAIN_SPLIT) for file in self._templates("file") if SPLIT in file]
         return name in files
 
-    def fingerprints(self, dataset: str) -> "NDArray[np.uint64] | None":
-        """Fingerprints of the rows of a registered dataset, None without a readable row index.
-
-        For the index of an older version they are made from the records. `ContentError` if those are gone,
-        since no fingerprints would look like no training rows.
-        """
-        path = self.folder / self.manifest.file_of(dataset)
+    def row_index(self, file: str) -> RowIndex | None:
+        """The row index of a file. Without one a warning says what is unknown, and the answer is None."""
+        path = self.folder / file
+        reason = "there is no row index"
         try:
             index = read_row_index(path)
+            if index is not None:
+                return index
         except ContentError:
-            return None
-        if index is None:
-            return None
-        if index.fingerprints is not None:
-            return index.fingerprints
-        compiled_file = self.manifest.files.get(path.name)
-        if not is_records(path) or compiled_file is None or sha256(path) != compiled_file.sha256:
-            raise ContentError(
-                f"{path}: an older version wrote its fingerprints, and the file has changed since. "
-                "Rows that models were trained on would not be found. Compile the dataset again"
-            )
-        entry = self.manifest.entries[dataset]
-        examples = []
-        for number, record in enumerate(read_records(path), 1):
-            examples.append(conversation(record, entry, f"{path}: record {number}"))
-        return prints_of(examples)
+            reason = "the row index cannot be read, or another version wrote it"
+        warn_once(
+            f"{path}: unknown which rows are those of a training split ({reason}): compile the dataset again"
+        )
+        return None
 
     def _templates(self, key: str) -> list[str]:
         """The names under `file` or `dataset` of the outputs, as the spec has them."""
@@ -100,8 +88,7 @@ class Compile:
         for output in outputs:
             name = output.get(key) if isinstance(output, dict) else None
             if isinstance(name, str):
-                in_shards = key == "file" and "shards" in output
-                names.append(shard_folder(name) if in_shards else name)
+                names.append(name)
         return names
 
 
@@ -123,14 +110,12 @@ class TrainingRows:
     """The rows of a test dataset that are rows of a training split.
 
     `flags` is True for each of them. `datasets` are the training splits that contain them, `held_out` the
-    other datasets of the same compiles. `most` is their number if the flags are of rows that may be one.
-    `drawn` is true for rows that a training with val_size holds out.
+    other datasets of the same compiles. `drawn` is true for rows that a training with val_size holds out.
     """
 
     flags: "NDArray[np.bool_]"
     datasets: Sequence[str]
     held_out: Sequence[str]
-    most: int | None = None
     drawn: bool = False
 
     def take(self, rows: Sequence[int]) -> "TrainingRows":
@@ -209,10 +194,10 @@ def rows_in_training(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) 
         most_rows = 0
         closest_dataset = ""
         for name in compiled.training_datasets():
-            trained = compiled.fingerprints(name)
-            if trained is None:
+            index = compiled.row_index(compiled.manifest.file_of(name))
+            if index is None:
                 continue
-            is_trained = np.isin(prints, trained)
+            is_trained = np.isin(prints, index.fingerprints)
             flags |= is_trained
             if is_trained.sum() > most_rows:
                 most_rows = int(is_trained.sum())
@@ -235,7 +220,7 @@ def training_rows_of_file(prints: "NDArray[np.uint64]", origin: Origin) -> Train
     compiled = origin.compile
     if not compiled.is_training_file(origin.file):
         return rows_in_training(prints, [compiled])
-    dataset = compiled.dataset_of(REST) or origin.file
+    dataset = compiled.dataset_of(TRAIN_SPLIT) or origin.file
     for name in compiled.training_datasets():
         if compiled.manifest.file_of(name) == origin.file:
             dataset = name

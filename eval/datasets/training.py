@@ -112,9 +112,8 @@ def fingerprints_of(dataset: EvalDataset, count: int) -> Prints:
 def training_rows_of(dataset: EvalDataset, count: int) -> dict[str, object] | None:
     """Count the rows among the first `count` that are rows of a training split, for results.json.
 
-    `held_out` are the datasets to score instead. `at_most` is true if not every counted row is known to be
-    in the training split, and `drawn` if --eval-ratio drew the rows as a training with val_size draws them.
-    None if there are no such rows.
+    `held_out` are the datasets to score instead. `drawn` is true if --eval-ratio drew the rows as a training
+    with val_size draws them. None if there are no such rows.
     """
     training_rows = dataset.training_rows
     if training_rows is None:
@@ -122,13 +121,9 @@ def training_rows_of(dataset: EvalDataset, count: int) -> dict[str, object] | No
     examples = int(training_rows.flags[:count].sum())
     if not examples:
         return None
-    at_most = training_rows.most is not None
-    if training_rows.most is not None:
-        examples = min(examples, training_rows.most)
     held_out = [name for name in training_rows.held_out if name != dataset.name]
     return {
         "examples": examples,
-        "at_most": at_most,
         "drawn": training_rows.drawn,
         "datasets": list(training_rows.datasets),
         "held_out": held_out,
@@ -222,7 +217,7 @@ def _fingerprints(data: Mapping[str, Any], registry: Path) -> Prints:
     if data.get("sha256") not in (None, sha256(path)):
         raise ContentError(f"{path} changed since it was trained on")
     index = current_row_index(path)
-    if index is not None and index.fingerprints is not None:
+    if index is not None:
         return index.fingerprints
     return prints_of(list(trained_conversations(replace(find_dataset(name, registry), path=path))))
 

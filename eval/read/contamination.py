@@ -32,11 +32,6 @@ def _of_training_split(model: str, n: int, rows: Mapping[str, Any]) -> str:
         "{model} is scored on training rows: {datasets} (a training split) contains {count:,} of these "
         "{examples}, and models that were trained on it have seen them"
     )
-    if rows.get("at_most"):
-        warning = (
-            "{model} is scored on training rows: {datasets} (a training split) contains up to {count:,} of "
-            "these {examples}, and models that were trained on it have seen them"
-        )
     scored = tr_counted(n, "example")
     datasets = listed(rows["datasets"])
     text = tr(warning, model=model, count=rows["examples"], examples=scored, datasets=datasets)

@@ -141,8 +141,8 @@ def _fit(
 ) -> GpuFit:
     fit = GpuFit(rows, recomputes, deepspeed, 0, 0)
     recipe = Recipe(Path(), {**settings, "per_device_train_batch_size": rows, **fit.settings}, {})
-    lower, upper = costs.estimate(shapes, costs.setup_of(recipe, longest, ranks))
+    lower, upper = costs.total_bytes(costs.estimate(shapes, costs.setup_of(recipe, longest, ranks)))
     main_memory = 0.0
     if deepspeed.endswith(OFFLOAD):
         main_memory = OFFLOADED * shapes.parameters
-    return GpuFit(rows, recomputes, deepspeed, lower.total, upper.total, main_memory)
+    return GpuFit(rows, recomputes, deepspeed, lower, upper, main_memory)

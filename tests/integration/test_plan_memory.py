@@ -6,14 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.bench.optimizer_state import measured, model
-from tests.conftest import ROOT
-from tests.tiny import make_seeing
 from tuneyard.recipes.costs import (
     BF16,
-    FP32,
     KEPT_BY_ADAPTER,
     KEPT_BY_WEIGHTS,
     KEPT_WITH_DROPOUT,
@@ -23,16 +18,10 @@ from tuneyard.recipes.costs import (
     Setup,
     Shapes,
     _activations,
-    optimizer_bytes,
 )
-from tuneyard.recipes.layout import tower_facts, trained_facts
+from tuneyard.recipes.layout import trained_facts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-STATES = yaml.safe_load((ROOT / "tests/golden/recipes/optimizer_state.yaml").read_text(encoding="utf-8"))
-SETUP = Setup(
-    tokens=0, full=True, bits=16, stage=0, ranks=1, offload_optimizer=False, offload_weights=False,
-    recompute=True, optimizer_bytes=8,
-)  # fmt: skip
 LAYERS, VOCABULARY = 6, 96
 LORA = {"finetuning_type": "lora", "lora_rank": 4}
 PARTS = (
@@ -46,27 +35,6 @@ def finetuning(**settings: Any) -> Any:
     from llamafactory.hparams import FinetuningArguments
 
     return FinetuningArguments(**settings)
-
-
-@pytest.mark.parametrize("case", STATES, ids=lambda case: str(case["settings"]))
-def test_optimizer_states_are_those_that_were_counted(case):
-    """The same tiny model, but on the meta device: its shapes alone give the bytes."""
-    from dataclasses import replace
-
-    settings = case["settings"]
-    laid_out = model(device="meta")
-    facts = trained_facts(laid_out, laid_out.config, finetuning(finetuning_type="full", **settings))
-    shapes = Shapes(156_992, facts["trainable"], 0, 64, 96, 3, 500, block=facts["block"],
-                    optimizer_values=facts["optimizer_values"])  # fmt: skip
-    half = settings.get("pure_bf16", False)
-    setup = replace(SETUP, trained_bytes=BF16 if half else FP32, one_block="use_badam" in settings)
-    assert optimizer_bytes(shapes, setup) == case["state"]
-    if setup.one_block:
-        assert case["gradients"] == facts["block"] * BF16
-
-
-def test_muon_keeps_what_was_counted():
-    assert measured({"use_muon": True}) == {"state": STATES[0]["state"], "gradients": STATES[0]["gradients"]}
 
 
 def adapted(hidden: int, intermediate: int, layers: int, recompute: bool, **settings: Any) -> Any:
@@ -152,7 +120,7 @@ def test_activations_of_the_layers_that_are_trained_and_those_around_them(settin
     more, fewer = (kept_bytes(hidden, intermediate, LAYERS, n, recompute, **settings) for n in (tokens, 128))
     counted = (more - fewer) / (tokens - 128)
     laid_out = adapted(hidden, intermediate, LAYERS, recompute, **settings)
-    facts = trained_facts(laid_out, laid_out.config, finetuning(**settings))
+    facts = trained_facts(laid_out, laid_out.config)
     shapes = Shapes(
         1, facts["trainable"], 1, hidden, intermediate, LAYERS, 0,
         layers_below=facts["layers_below"], layers_between=facts["layers_between"],
@@ -244,19 +212,3 @@ def test_bytes_of_the_logits_for_each_token_and_entry_of_the_vocabulary(kind, pl
         difference += sign * (peak_bytes(vocabulary, kind, 256) - peak_bytes(vocabulary, kind, 128))
     sides = 1 if kind == "sft" else 2
     assert difference / 1500 / 128 / sides == pytest.approx(planned, abs=0.1)
-
-
-@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
-def test_the_tower_of_a_model_that_sees(tmp_path, kind):
-    import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
-    config = AutoConfig.from_pretrained(make_seeing(tmp_path, kind=kind))
-    with torch.device("meta"):
-        seeing = AutoModelForImageTextToText.from_config(config)
-    tower = tower_facts(seeing, config)
-    parts = [part for name, part in seeing.named_parameters() if ".visual." in name]
-    assert tower["parameters"] == sum(part.numel() for part in parts)
-    assert (tower["hidden"], tower["layers"], tower["patches"]) == (32, 1, 4)
-    side = 16 if kind == "qwen3_vl" else 14
-    assert tower["patch"] == 3 * 2 * side**2

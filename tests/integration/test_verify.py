@@ -254,28 +254,25 @@ def test_several_processes_find_what_one_finds(sets, monkeypatch):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="one process elsewhere")
-def test_shards_of_a_compile_are_all_loaded_in_whatever_order(sets, monkeypatch):
+def test_the_files_of_a_folder_are_all_loaded_in_whatever_order(sets, monkeypatch):
     """LLaMA-Factory loads a folder in the order of os.listdir: two orders, the same rows and labels."""
     monkeypatch.setattr(dataset, "SEVERAL_PAY", 1)
-    rows = sets.folder / "rows.jsonl"
-    rows.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
-    spec = sets.folder / "cut.yaml"
-    spec.write_text(
-        "about: rows in shards\ncolumns: {q: [instruction], a: {names: [output], is: answer}}\n"
-        "ignore: [input]\nwrite:\n  - {dataset: cut, file: cut.jsonl, format: alpaca, instruction: '{q}',\n"
-        "     output: '{a}', shards: 4}\n"
-    )
-    out = sets.folder / "out"
-    compile_spec(load_spec(str(spec)), CompileRequest(sources=(str(rows),), out=out))
+    folder = sets.folder / "cut"
+    folder.mkdir()
+    for number in range(3):
+        lines = [f"{json.dumps(row)}\n" for row in ROWS[2 * number : 2 * number + 2]]
+        (folder / f"{number}.jsonl").write_text("".join(lines))
+    registry = {"cut": {"file_name": "cut", "columns": COLUMNS}}
+    (sets.folder / "dataset_info.json").write_text(json.dumps(registry))
     listdir = os.listdir
     for reverse in (False, True):
         monkeypatch.setattr(
             os, "listdir", lambda path, reverse=reverse: sorted(listdir(path), reverse=reverse)
         )
         settings = {"template": "qwen", "model_name_or_path": str(sets.model)}
-        verdict = verify("cut", out, settings)
+        verdict = verify("cut", sets.folder, settings)
         assert (verdict.records, verdict.loaded, verdict.same) == (6, 6, 6)
-        assert not found(verdict) and verdict.is_compiled and verdict.audit.rows == 6
+        assert not found(verdict) and verdict.audit.rows == 6
 
 
 def test_a_killed_process_is_said(sets, monkeypatch):

@@ -80,24 +80,13 @@ def row(question: object, answer: object, **others: object) -> dict[str, object]
 
 def scanned(dataset: Dataset, splits: dict[str, Dataset]) -> Scan:
     scan = Scan()
-    scan.read(dataset)
+    list(scan.counted(Expected(dataset.path, format_of_entry(dataset.entry)).numbered()))
     scan.compare(splits)
     return scan
 
 
-class Loaded(list):
-    """Rows as the loader has them."""
-
-    def select(self, rows):
-        values = [self[row] for row in rows]
-        return Columns({name: [row[name] for row in values] for name in values[0]})
-
-
-class Columns(dict):
-    """Columns of rows."""
-
-    def __getitem__(self, key):
-        return self if isinstance(key, slice) else super().__getitem__(key)
+def codes_of(scan: Scan) -> dict[str, list[int]]:
+    return {code: list(rows) for code, rows in scan.rows_of_code.items()}
 
 
 def test_counts_over_a_file(tmp_path):
@@ -113,9 +102,10 @@ def test_counts_over_a_file(tmp_path):
     other = registered(tmp_path, row("Tidy", "no"), name="eval")
     counts = scanned(dataset, {"eval": other})
     assert counts.rows == 6
-    assert dict(counts.counts) == {"W202": 1, "W203": 1, "W205": 1, "W206": 1, "W208": 1, "W214": 1}
-    assert counts.first_rows == {"W202": [1], "W203": [2], "W205": [3], "W206": [3], "W208": [4], "W214": [4]}
-    assert counts.duplicates == {1} and counts.leaked == {"eval": {4}}
+    assert codes_of(counts) == {
+        "W202": [1], "W203": [2], "W205": [3], "W206": [3], "W208": [4], "W214": [4]
+    }  # fmt: skip
+    assert counts.leaked == {"eval": {4}}
     assert dict(counts.sources) == {"a": 1, "b": 5}
     assert not counts.labels  # the lost row has none
 
@@ -123,27 +113,29 @@ def test_counts_over_a_file(tmp_path):
 def test_duplicates_are_those_of_stats(tmp_path):
     rows = [row("Is it?", "yes"), row("is IT ?", "Yes"), row("Is it?", "no"), row("Tidy", "no")]
     dataset = registered(tmp_path, *rows)
-    counts = scanned(dataset, {})
+    codes = codes_of(scanned(dataset, {}))
     of_stats = stats(str(dataset.path), tmp_path, None)
-    assert (
-        (len(counts.duplicates), len(counts.conflicts)) == (of_stats.duplicates, of_stats.conflicts) == (1, 1)
-    )
+    assert (len(codes["W202"]), len(codes["W203"])) == (of_stats.duplicates, of_stats.conflicts) == (1, 1)
 
 
 def test_only_the_selected_records_count(tmp_path):
     dataset = registered(tmp_path, *(row(f"q {number // 2}", "a") for number in range(6)))
     counts = Scan()
     expected = Expected(dataset.path, format_of_entry(dataset.entry))
-    counts.count_rest(counts.counted(expected.numbered({1, 4, 5})))
+    list(counts.counted(expected.numbered({1, 4, 5})))
     counts.compare({})
-    assert (counts.rows, counts.duplicates, dict(counts.labels)) == (3, {2}, {"a": 3})
+    assert (counts.rows, codes_of(counts), dict(counts.labels)) == (3, {"W202": [2]}, {"a": 3})
     assert counts.numbers[2] == 5
 
 
-def test_at_most_fifty_rows_of_a_code_are_kept(tmp_path):
-    dataset = registered(tmp_path, *(row("same", "a") for _ in range(80)))
+def test_the_first_fifty_rows_of_a_code_are_on_the_page_and_a_sampled_row_has_its_code(tmp_path):
+    dataset = registered(tmp_path, *(row("same", "a") for _ in range(2000)))
     counts = scanned(dataset, {})
-    assert counts.counts["W202"] == 79 and counts.first_rows["W202"] == list(range(1, 51))
+    page_rows = PageRows(counts, Verdict("mine"), None, None)
+    page_rows.choose(1, 42)
+    assert len(counts.rows_of_code["W202"]) == 1999
+    assert page_rows.chosen[:50] == list(range(1, 51)) and page_rows.chosen[50] > 1000
+    assert all(each.duplicate and each.problems == ["W202"] for each in page_rows.read(dataset))
 
 
 def test_large_rows_stay_within_the_limit_evenly_spread():
@@ -162,11 +154,11 @@ def test_large_rows_stay_within_the_limit_evenly_spread():
 
 def test_a_record_that_the_loader_left_out_is_on_the_page_as_dropped(tmp_path):
     dataset = registered(tmp_path, row("q", "a"), row("r", "b"))
-    loaded = LoadedRows(None, Loaded([{"_prompt": [], "_response": [], "_images": None}]), None)
+    loaded = LoadedRows(None, [{"_prompt": [{}], "_response": [{}], "_images": None}], None)
     page_rows = PageRows(scanned(dataset, {}), Verdict("mine"), loaded, None)
     page_rows.choose(5, 42)
     rows = list(page_rows.read(dataset))
-    assert [each.row for each in rows] == [1, 2]
+    assert [(each.row, each.dropped) for each in rows[:1]] == [(1, "")] and len(rows) == 2
     assert rows[1].problems == [DROPPED]
     assert rows[1].dropped == "the loader leaves this record out"
 

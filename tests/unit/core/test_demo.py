@@ -1,4 +1,4 @@
-"""`tuneyard demo`: which steps run again, and whose files it leaves alone.
+"""`tuneyard demo`: which commands it runs, and whose files it leaves alone.
 
 The steps only write their files here; tests/integration/test_demo.py runs them for real.
 """
@@ -18,9 +18,7 @@ from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 
 Calls = list[list[str]]
 Demo = Callable[..., Calls]
-TRAINED = {name: f"recipe train recipes/demo-{name}.yaml" for name in ("rte", "mnli")}
 FLAT_TOP = {"best": "rte=1,mnli=1", "not_shown_worse": ["base"], "comparisons": [{}, {}]}
-JUDGED = ["adapter merge", "eval compare", "eval sweep"]
 
 
 def write_result(words: Sequence[str]) -> None:
@@ -56,13 +54,16 @@ def run_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Demo:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "need", lambda *_modules: None)
 
-    def run(*options: str, fails_at: str = "") -> Calls:
+    def run(*options: str, fails_at: str = "", refuses: str = "") -> Calls:
         calls: Calls = []
 
         def execute(words: Sequence[str], _title: str) -> None:
             calls.append(list(words))
             if fails_at and fails_at in " ".join(words):
                 raise ContentError("killed")
+            if refuses and refuses in words:
+                raise demo.RefusedStepError("changed")
+            demo.LOG.touch()
             write_result(words)
 
         monkeypatch.setattr(demo, "_execute", execute)
@@ -84,33 +85,21 @@ def names(calls: Calls) -> list[str]:
     return [" ".join(words[:2]) for words in calls]
 
 
-def test_every_step_runs_once(run_demo: Demo) -> None:
+STEPS = [
+    "recipe base", "data compile", "data compile", "recipe train", "recipe train", "eval sweep",
+    "adapter merge", "eval compare",
+]  # fmt: skip
+
+
+def test_every_step_runs_in_every_demo(run_demo: Demo) -> None:
     first = run_demo()
-    assert len(first) == 8
+    assert names(first) == STEPS
     assert first[5][-2:] == ["--dtype", "bf16"] and "--grid" not in first[5]
     assert "1 of the 2 other pairs are not shown to be worse than rte=1,mnli=1" in demo.pair_lines()[-1]
-    assert run_demo() == []
-
-
-@pytest.mark.parametrize(
-    ("lost", "expected"),
-    [
-        ("saves/demo-mnli", [TRAINED["mnli"]]),
-        ("models/demo-base", ["recipe base --out", *TRAINED.values()]),
-        ("dataset_info/demo_rte", ["data compile demo_rte", TRAINED["rte"]]),
-        ("results/demo/sweep.json", []),
-    ],
-)
-def test_a_lost_result_is_made_again_with_all_that_uses_it(
-    run_demo: Demo, tmp_path: Path, lost: str, expected: list[str]
-) -> None:
-    run_demo()
-    (tmp_path / lost).rename(tmp_path / "aside")
-    calls = run_demo()
-    assert sorted(name for name in names(calls) if name in JUDGED) == JUDGED
-    others = [" ".join(words[:3]) for words in calls if " ".join(words[:2]) not in JUDGED]
-    assert sorted(others) == sorted(expected)
-    assert run_demo() == []
+    second = run_demo()
+    assert second[5] == [*first[5], "--resume"]
+    del first[5], second[5]
+    assert second == first
 
 
 def test_the_merge_of_an_earlier_sweep_is_not_named(run_demo: Demo) -> None:
@@ -120,45 +109,26 @@ def test_the_merge_of_an_earlier_sweep_is_not_named(run_demo: Demo) -> None:
     assert "demo-merge" not in demo.result_lines(Path())[-1]
 
 
-def test_a_sweep_that_was_cut_off_is_resumed_and_an_outdated_one_starts_anew(run_demo: Demo) -> None:
-    assert names(run_demo(fails_at="eval sweep"))[-1] == "eval sweep"
-    Path("results/demo").mkdir(exist_ok=True)
-    resumed = run_demo()
-    assert names(resumed) == ["eval sweep", "adapter merge", "eval compare"]
-    assert resumed[0][-1] == "--resume"
-    shutil.rmtree("saves/demo-rte")
-    again = run_demo()
-    assert names(again) == ["recipe train", "eval sweep", "adapter merge", "eval compare"]
-    assert again[1][-1] == "--force"
+def test_a_sweep_that_cannot_be_resumed_starts_anew(run_demo: Demo) -> None:
+    run_demo()
+    calls = run_demo(refuses="--resume")
+    assert names(calls) == [*STEPS[:6], *STEPS[5:]]
+    assert calls[5][-1] == "--resume" and calls[6][-1] == "--force"
 
 
-def test_a_step_that_was_cut_off_runs_again(run_demo: Demo) -> None:
-    assert names(run_demo(fails_at="demo-mnli.yaml")) == [
-        "recipe base", "data compile", "data compile", "recipe train", "recipe train",
-    ]  # fmt: skip
-    assert names(run_demo()) == ["recipe train", "eval sweep", "adapter merge", "eval compare"]
+def test_a_failing_sweep_keeps_its_results(run_demo: Demo) -> None:
+    run_demo()
+    assert names(run_demo(fails_at="eval sweep")) == STEPS[:6]
 
 
-def test_another_model_is_trained_and_scored_again_without_the_bundled_one(
-    run_demo: Demo, tmp_path: Path
-) -> None:
+def test_another_model_is_trained_and_scored_without_the_bundled_one(run_demo: Demo, tmp_path: Path) -> None:
     run_demo()
     model = tmp_path / "mine"
     model.mkdir()
     (model / "config.json").write_text("{}")
     calls = run_demo("--model", "mine")
-    assert names(calls) == ["recipe train", "recipe train", "eval sweep", "adapter merge", "eval compare"]
-    assert f"model_name_or_path={model}" in calls[0] and "--dtype" not in calls[2]
-    assert run_demo("--model", str(model)) == []
-    (model / "config.json").write_text('{"changed": true}')
-    assert len(run_demo("--model", "mine")) == 5
-
-
-def test_a_changed_recipe_trains_again(run_demo: Demo, tmp_path: Path) -> None:
-    run_demo()
-    (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes/demo-rte.yaml").write_text("learning_rate: 1.0e-4\n")
-    assert names(run_demo()) == ["recipe train", "eval sweep", "adapter merge", "eval compare"]
+    assert names(calls) == STEPS[1:]
+    assert f"model_name_or_path={model}" in calls[2] and "--dtype" not in calls[4]
 
 
 @pytest.mark.parametrize("folder", ["results/demo", "saves/demo-merge"])
@@ -179,7 +149,7 @@ def test_a_dry_run_lists_the_steps_and_makes_nothing(run_demo: Demo, tmp_path: P
     run_demo()
     shutil.rmtree("saves/demo-mnli")
     listed = runner.invoke(tuneyard, ["demo", "--dry-run"]).stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["made"] * 4 + ["to"] * 4
+    assert [line.split()[0] for line in listed] == ["made"] * 4 + ["to"] + ["made"] * 3
 
 
 def test_two_demos_do_not_run_in_one_folder(run_demo: Demo, tmp_path: Path) -> None:
@@ -193,6 +163,6 @@ def test_the_log_and_its_last_lines_are_shown_if_a_step_fails(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     demo.NOTES.mkdir(parents=True)
-    with raises(ContentError, str(demo.LOG.resolve()), 2, "absent_name"):
+    with raises(demo.RefusedStepError, str(demo.LOG.resolve()), 2, "absent_name"):
         demo._execute(["data", "compile", "absent_name"], "")
     assert "$ tuneyard data compile absent_name" in demo.LOG.read_text()

@@ -8,7 +8,13 @@ from xxhash import xxh3_64_intdigest
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.core.records.row_index import fingerprint, read_row_index, row_index_file, write_row_index
+from tuneyard.core.records.row_index import (
+    Drawn,
+    fingerprint,
+    read_row_index,
+    row_index_file,
+    write_row_index,
+)
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -21,12 +27,20 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert {name: numbers.tolist() for name, numbers in found.clusters.items()} == {"premise": [0, 1, 0]}
 
 
-def test_an_older_versions_hashes_are_not_taken_and_its_clusters_are(tmp_path: Path) -> None:
+def test_the_split_of_each_row_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    records = tmp_path / "whole.jsonl"
+    write_row_index(row_index_file(records), [5, 6, 7], {}, Drawn([2**64 - 1, 6, 0], [0, 1, 254]))
+    found = read_row_index(records)
+    assert found is not None and found.drawn is not None and found.clusters == {}
+    assert found.fingerprints.tolist() == [5, 6, 7]
+    assert (list(found.drawn.trained), list(found.drawn.splits)) == ([2**64 - 1, 6, 0], [0, 1, 254])
+
+
+def test_an_older_versions_hashes_are_not_taken(tmp_path: Path) -> None:
     rows = np.array([(5, 0), (6, 0)], [("fingerprint", "<u8"), ("premise", "<u4")])
     np.save(tmp_path / "train.examples.npy", rows)
-    found = read_row_index(tmp_path / "train.json")
-    assert found is not None and found.rows == 2 and found.fingerprints is None
-    assert {name: numbers.tolist() for name, numbers in found.clusters.items()} == {"premise": [0, 0]}
+    with raises(ContentError, "train.examples.npy", "xxh3"):
+        read_row_index(tmp_path / "train.json")
 
 
 def test_equal_rows_are_equal_bytes(tmp_path: Path) -> None:
@@ -58,7 +72,7 @@ def test_pickles_are_not_opened_and_other_arrays_not_taken(tmp_path: Path) -> No
 
 def test_columns_of_another_length_are_refused(tmp_path: Path) -> None:
     for numbers in ([0], [0, 1, 2]):
-        with pytest.raises(ValueError, match="clusters of 2 fingerprints"):
+        with pytest.raises(ValueError, match="numbers of 2 fingerprints"):
             write_row_index(tmp_path / "a", [1, 2], {"premise": numbers})
     assert list(tmp_path.iterdir()) == []
 

@@ -14,7 +14,7 @@ from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets.manifest import EMPTY, Manifest, read_manifest, write_manifest
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import RequestError
 from tuneyard.core.records.row_index import read_row_index, row_index_file
 from tuneyard.eval import text
 from tuneyard.eval.datasets import origin
@@ -127,7 +127,6 @@ def test_rows_of_another_file_are_compared_with_the_training_rows_of_the_registr
     assert list(dataset.training_rows.flags) == expected
     assert training_rows_of(dataset, 35) == {
         "examples": sum(expected),
-        "at_most": False,
         "drawn": False,
         "datasets": ["both_train"],
         "held_out": ["both_eval"],
@@ -169,23 +168,21 @@ def with_older_row_index(records: Path) -> None:
     np.save(row_index_file(records), prints.view([("fingerprint", "<u8")]))
 
 
-def test_training_rows_are_found_by_an_older_versions_row_index(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("older", [True, False])
+@pytest.mark.parametrize("file", ["both-train.jsonl", "whole.jsonl"])
+def test_without_a_row_index_a_warning_says_what_is_unknown(
+    tmp_path, monkeypatch, capsys, older, file
+) -> None:
+    """An older version wrote other hashes, or none at all."""
     folder = compiled(tmp_path)
     monkeypatch.chdir(tmp_path)
-    trained = folder / "both-train.jsonl"
-    rows = trained.read_text(encoding="utf-8").splitlines()[:3]
-    (tmp_path / "mine.jsonl").write_text("\n".join([*rows, json.dumps({"instruction": "?", "output": "!"})]))
-
-    def examples() -> object:
-        dataset = read_datasets((), (tmp_path / "mine.jsonl",))[0]
-        return (training_rows_of(dataset, 4) or {}).get("examples")
-
-    before = examples()
-    with_older_row_index(trained)
-    assert examples() == before == 3
-    trained.write_text("\n".join(rows))
-    with raises(ContentError, "both-train.jsonl"):
-        examples()
+    if older:
+        with_older_row_index(folder / file)
+    else:
+        row_index_file(folder / file).unlink()
+    dataset = whole(folder)
+    assert dataset.unsplit is None or file != "whole.jsonl"
+    printed_line(capsys.readouterr().err, file, "compile the dataset again")
 
 
 def test_broken_manifests_of_other_datasets_do_not_matter(tmp_path, monkeypatch) -> None:
@@ -235,13 +232,28 @@ def test_other_rows_than_the_splits_are_refused(tmp_path, ratio, seed) -> None:
         text.held_out(dataset, ratio, seed)
 
 
-def test_a_split_that_needs_columns_names_its_dataset(tmp_path) -> None:
-    dataset = whole(compiled(tmp_path, split={"eval": 0.1, "seed": 42, "by": "hash"}))
-    with raises(RequestError, "--dataset both_eval"):
-        text.held_out(dataset, 0.1, 42)
-    counted = training_rows_of(dataset, 60)
-    assert counted is not None and counted["at_most"]
-    assert counted["examples"] == len(records(tmp_path / "dataset_info/both/both-train.jsonl"))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"split": {"eval": 0.1, "seed": 42, "by": "hash"}},
+        {"split": {"eval": 0.2, "test": 0.2, "seed": 42}},
+        {"drop_leaks": True},
+        {"split": {"eval": 0.1, "seed": 42}, "drop_duplicates": True},
+    ],
+)
+def test_each_row_is_known_by_its_split_however_it_was_drawn(tmp_path, changes) -> None:
+    twice = "drop_leaks" in changes
+    folder = compiled(tmp_path, twice=twice, **changes)
+    dataset = whole(folder)
+    assert dataset.unsplit is not None
+    for split in dataset.unsplit.splits:
+        number = dataset.unsplit.splits.index(split)
+        rows = [row for row, home in enumerate(dataset.unsplit.drawn.splits) if home == number]
+        of_whole = [(dataset.records[row]["instruction"], dataset.records[row]["output"]) for row in rows]
+        assert of_whole == records(folder / f"both-{split}.jsonl")
+    trained = len(records(folder / "both-train.jsonl"))
+    counted = training_rows_of(dataset, len(dataset.records))
+    assert counted is not None and counted["examples"] == trained
 
 
 def test_a_file_that_changed_is_split_as_training_splits_it(tmp_path) -> None:

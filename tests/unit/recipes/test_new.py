@@ -17,7 +17,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.training.training_stage import OBJECTIVES, TRAINING_STAGES, objectives_of
 from tuneyard.recipes.check import Checked
-from tuneyard.recipes.costs import Shapes, estimate, setup_of
+from tuneyard.recipes.costs import Shapes, estimate, setup_of, total_bytes
 from tuneyard.recipes.hardware import GPUS, machine
 from tuneyard.recipes.new import command as new
 from tuneyard.recipes.new.dataset import training_data
@@ -218,7 +218,7 @@ def upper_end(
     settings: dict[str, Any], shapes: Shapes, tokens: int, ranks: int, changed: dict[str, Any]
 ) -> float:
     setup = setup_of(Recipe(Path(), {**settings, **changed}, {}), tokens, ranks)
-    return estimate(shapes, setup)[1].total
+    return total_bytes(estimate(shapes, setup))[1]
 
 
 def test_the_largest_micro_batch_that_fits() -> None:
