@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.adapters.store import Adapter
+from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.vllm import RANKS, max_rank
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
@@ -286,9 +286,9 @@ def load_engine(
     return Engine(llm, folder, tokenizer, ends, folders, dtype, context, settings)
 
 
-def _plain_adapters(candidates: Iterable[Sequence[WeightedAdapter]]) -> list[Adapter]:
+def _plain_adapters(candidates: Iterable[Sequence[WeightedAdapter]]) -> list[LoraAdapter]:
     """The candidates' adapters, each once. `RequestError` for one that vLLM does not serve as it is."""
-    adapters: dict[Path, Adapter] = {}
+    adapters: dict[Path, LoraAdapter] = {}
     for parts in candidates:
         for part in parts:
             reason = _refusal(part, len(parts))
@@ -305,17 +305,15 @@ def _refusal(part: WeightedAdapter, parts: int) -> str | None:
     """Reason for which vLLM cannot serve one of the candidate's `parts` adapters, None if it can."""
     if part.weight != 1 or parts > 1 or part.adapter.full_tensors:
         return "vLLM takes no weights, no modules_to_save and no bias"
-    if part.adapter.parameters:
-        return "vLLM takes no target_parameters here"
     return None
 
 
-def _rank_limit(adapters: Sequence[Adapter]) -> int:
+def _rank_limit(adapters: Sequence[LoraAdapter]) -> int:
     """The largest rank that vLLM must allow. `RequestError` if it allows none so large."""
     ranks: list[int] = []
     for adapter in adapters:
-        ranks += [module.rank for module in adapter.layout.values()]
-        ranks.append(adapter.lora.rank)  # vLLM reads it, also where a pattern leaves it to no module
+        ranks += [module.rank for module in adapter.modules.values()]
+        ranks.append(adapter.config.rank)  # vLLM reads it, also where a pattern leaves it to no module
     limit = max_rank(max(ranks))
     if limit is None:
         raise RequestError(
@@ -324,9 +322,9 @@ def _rank_limit(adapters: Sequence[Adapter]) -> int:
     return limit
 
 
-def _check_patterns(adapters: Sequence[Adapter], release: str) -> None:
+def _check_patterns(adapters: Sequence[LoraAdapter], release: str) -> None:
     """`RequestError` for ranks or alphas by module if this vLLM ignores them, as 0.26 does."""
-    with_patterns = [adapter for adapter in adapters if adapter.lora.ranks or adapter.lora.alphas]
+    with_patterns = [adapter for adapter in adapters if adapter.config.ranks or adapter.config.alphas]
     if not with_patterns:
         return
     from vllm.lora.peft_helper import PEFTHelper
