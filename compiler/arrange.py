@@ -4,10 +4,10 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 
+from tuneyard.compiler.draw import IN_REST, ROW_TYPE, draw_sample, draw_splits
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
 from tuneyard.compiler.spec.model import PART, Split
-from tuneyard.core.datasets.splits import IN_REST, ROW_TYPE, draw_sample, draw_splits
 
 Order = Sequence[int]
 
@@ -53,7 +53,7 @@ def _firsts(values: "array[int]", units: "array[int]") -> "array[int]":
 
 def _homes_by_hash(shares: Mapping[str, float], keys: Iterable[int]) -> "array[int]":
     """Number the split of each key (64 bits) by where it falls between 0 and 1."""
-    homes = array("I")
+    homes = array("B")
     for key in keys:
         place = key / 2**64
         home = IN_REST

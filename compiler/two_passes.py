@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tuneyard.compiler.arrange import Order, sampled, split_rows
 from tuneyard.compiler.compile_file import part_files
+from tuneyard.compiler.draw import ROW_TYPE, apportioned
 from tuneyard.compiler.lint.duplicates import leaks
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.request import Counts
@@ -23,7 +24,6 @@ from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import PART, WHOLE, Spec
 from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.compiler.write.written import copy_rows, keys_in
-from tuneyard.core.datasets.splits import ROW_TYPE, apportioned
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.execution import Executor
 from tuneyard.core.records.row_index import Drawn
@@ -80,8 +80,8 @@ def write_arranged(run: Run, executor: Executor) -> None:
         _write(run, split, sources[split], order)
     if spec.split and spec.outputs_of(WHOLE):
         order, splits = _with_splits(whole, list(orders.values()))
-        run.written.drawn = Drawn(_trained(spec, whole, order), splits)
         _write(run, WHOLE, whole, order)
+        run.written.drawn = Drawn(_trained(spec, whole, order), splits)
     for source in {id(source): source for source in sources.values()}.values():
         shutil.rmtree(source.folder)
 
@@ -105,6 +105,8 @@ def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
             order.extend(rows)
     if mix and mix.shuffle is not None:
         random.Random(mix.shuffle).shuffle(order)
+    elif len(order) == prints.rows:
+        return FirstPass(folder, files, prints, range(prints.rows))
     return FirstPass(folder, files, prints, order)
 
 
@@ -171,8 +173,10 @@ def _with_splits(whole: FirstPass, orders: Sequence[Order]) -> tuple[Order, "arr
     for split, rows in enumerate(orders):
         for row in rows:
             split_of_row[row] = split
-    order = array(ROW_TYPE, (row for row in whole.order if split_of_row[row] != LEAKED))
-    return order, array("B", (split_of_row[row] for row in order))
+    order = whole.order
+    if sum(map(len, orders)) < len(order):
+        order = array(ROW_TYPE, (row for row in order if split_of_row[row] != LEAKED))
+    return order, array("B", map(split_of_row.__getitem__, order))
 
 
 def _trained(spec: Spec, whole: FirstPass, order: Order) -> "array[int]":

@@ -10,10 +10,10 @@ from pathlib import Path
 from sys import intern
 
 from tuneyard.compiler.commands.dataset_reader import StoredExamples, few, stored_examples
+from tuneyard.compiler.draw import ROW_TYPE
 from tuneyard.compiler.lint.fingerprints import NO_ID, Places
 from tuneyard.compiler.lint.matching import paired
 from tuneyard.compiler.lint.row_checks import SEPARATOR, keys_of_ids, keys_of_texts
-from tuneyard.core.datasets.splits import ROW_TYPE
 from tuneyard.core.errors import counted
 from tuneyard.core.records import Example
 

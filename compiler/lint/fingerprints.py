@@ -149,7 +149,7 @@ class Fingerprints:
     def column(self, name: str) -> "array[int]":
         """A column in the order of the rows."""
         column = self._columns[name]
-        if self._order is None or not column:
+        if self._order is None or not column or self._order == range(len(column)):
             return column
         return array(column.typecode, map(column.__getitem__, self._order))
 

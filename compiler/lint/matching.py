@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TypeAlias
 
-from tuneyard.core.datasets.splits import ROW_TYPE
+from tuneyard.compiler.draw import ROW_TYPE
 
 NUMPY_PAYS = 100_000  # rows: numpy's import takes a sixth of the CPU time of a small compile
 SHARE = 1 << 18  # keys that are sorted at once

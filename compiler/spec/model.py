@@ -16,14 +16,14 @@ from tuneyard.compiler.spec.file import (
     reads_piece_by_piece,
     source_of,
 )
+from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.datasets.manifest import MANIFEST
-from tuneyard.core.datasets.splits import REST
 from tuneyard.core.errors import ContentError, nearest, show_value
 from tuneyard.core.records.row_index import row_index_file
 
 UNLABELLED = "unlabelled"
 ROW_NUMBER = "row number"
-PART = REST
+PART = TRAIN_SPLIT
 WHOLE = ""  # stands for all splits together
 REJECTED = "rejected.jsonl"
 TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tuneyard.compiler.draw import apportioned
 from tuneyard.compiler.problems import WARNINGS
 from tuneyard.compiler.publish.compiled_entries import compiled_entries
 from tuneyard.compiler.verify.audit import Audit
@@ -29,7 +30,6 @@ from tuneyard.compiler.view.payload import (
 from tuneyard.compiler.view.scan import Scan
 from tuneyard.core.datasets import Dataset, locate_dataset, read_registry
 from tuneyard.core.datasets.manifest import Manifest, read_manifests
-from tuneyard.core.datasets.splits import apportioned
 from tuneyard.core.drawing.page import embedded
 from tuneyard.core.errors import ProblemsError, TuneyardError
 from tuneyard.core.installation.checkout import version

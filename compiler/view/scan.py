@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from tuneyard.compiler.commands.dataset_reader import LONGEST, MOST_LABELS, few
+from tuneyard.compiler.draw import ROW_TYPE
 from tuneyard.compiler.lint.duplicates import leaks
 from tuneyard.compiler.lint.example_keys import add_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints
@@ -16,7 +17,6 @@ from tuneyard.compiler.lint.row_checks import text_warnings
 from tuneyard.compiler.verify.comparison import Records
 from tuneyard.compiler.verify.expect import Expected, NumberedRecord
 from tuneyard.core.datasets import Dataset
-from tuneyard.core.datasets.splits import ROW_TYPE
 from tuneyard.core.errors import ProblemsError
 from tuneyard.core.records import Example, format_of_entry
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER
+from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, TRAIN_SPLIT
 from tuneyard.core.datasets.manifest import MANIFEST, CompiledFile, Manifest, read_manifest
-from tuneyard.core.datasets.splits import REST
 from tuneyard.core.errors import ContentError
 from tuneyard.core.errors.warn import warn_once
 from tuneyard.core.files import sha256
@@ -44,7 +43,7 @@ class Compile:
 
     def training_datasets(self) -> list[str]:
         """The registered datasets of the training split. A compile without splits has no such dataset."""
-        names = [name.replace(SPLIT, REST) for name in self._templates("dataset") if SPLIT in name]
+        names = [name.replace(SPLIT, TRAIN_SPLIT) for name in self._templates("dataset") if SPLIT in name]
         return [name for name in names if name in self.manifest.entries]
 
     def held_out_datasets(self) -> list[str]:
@@ -62,7 +61,7 @@ class Compile:
 
     def is_training_file(self, name: str) -> bool:
         """True for a file of the training split alone."""
-        files = [file.replace(SPLIT, REST) for file in self._templates("file") if SPLIT in file]
+        files = [file.replace(SPLIT, TRAIN_SPLIT) for file in self._templates("file") if SPLIT in file]
         return name in files
 
     def row_index(self, file: str) -> RowIndex | None:
@@ -221,7 +220,7 @@ def training_rows_of_file(prints: "NDArray[np.uint64]", origin: Origin) -> Train
     compiled = origin.compile
     if not compiled.is_training_file(origin.file):
         return rows_in_training(prints, [compiled])
-    dataset = compiled.dataset_of(REST) or origin.file
+    dataset = compiled.dataset_of(TRAIN_SPLIT) or origin.file
     for name in compiled.training_datasets():
         if compiled.manifest.file_of(name) == origin.file:
             dataset = name

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.core.datasets import is_records, read_records
-from tuneyard.core.datasets.splits import IN_REST, REST
+from tuneyard.core.datasets import TRAIN_SPLIT, is_records, read_records
 from tuneyard.core.errors import RequestError
 from tuneyard.core.prompt import Conversation, conversation
 from tuneyard.core.records.row_index import Drawn
@@ -42,7 +41,7 @@ class Unsplit:
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits, at the place of their numbers in `drawn`."""
-        return (REST, *self.shares)
+        return (TRAIN_SPLIT, *self.shares)
 
     def held_out(self, ratio: float, seed: int) -> list[int]:
         """Rows of the split with this share and seed; `RequestError` lists the splits there are."""
@@ -59,7 +58,7 @@ class Unsplit:
     def _held_out(self) -> str:
         """The option that scores the rows of the first split other than the training split."""
         for split, name in self.datasets.items():
-            if split != REST:
+            if split != TRAIN_SPLIT:
                 return f"--dataset {name}"
         return f"--eval-ratio {next(iter(self.shares.values())):g} --seed {self.seed}"
 
@@ -73,11 +72,11 @@ class Unsplit:
         """The rows of the training split, and rows with the prompt of one."""
         import numpy as np
 
-        flags = np.asarray(self.drawn.splits) == IN_REST
+        flags = np.asarray(self.drawn.splits) == self.splits.index(TRAIN_SPLIT)
         leaked = rows_in_training(self.fingerprints(), [self.origin.compile])
         if leaked is not None:
             flags |= leaked.flags
-        dataset = self.datasets.get(REST, "its training split")
+        dataset = self.datasets.get(TRAIN_SPLIT, "its training split")
         return TrainingRows(flags, [dataset], self.origin.compile.held_out_datasets())
 
     def other_prompts(self, conversations: Sequence[Conversation]) -> str:
@@ -85,7 +84,7 @@ class Unsplit:
 
         The file of a mixture has neither the prefix of an input nor the system text of its datasets.
         """
-        held_out = next((split for split in self.datasets if split != REST), "")
+        held_out = next((split for split in self.datasets if split != TRAIN_SPLIT), "")
         if not held_out:
             return ""
         number = self.splits.index(held_out)
@@ -114,7 +113,7 @@ def find_unsplit(path: Path, origin: Origin, rows: int) -> Unsplit | None:
     if not isinstance(seed, int) or not shares or len(shares) < len(given_shares):
         return None
     datasets = {}
-    for name in (REST, *shares):
+    for name in (TRAIN_SPLIT, *shares):
         dataset = origin.compile.dataset_of(name)
         if dataset:
             datasets[name] = dataset

@@ -291,7 +291,7 @@ def other_parts(parts: Sequence[WeightedAdapter]) -> Iterator[tuple[str, str, Se
     for text, keeps_rslora, keeps_ranks, keeps_alphas in LOADERS:
         changed = []
         for part in parts:
-            lora = part.adapter.lora
+            lora = part.adapter.config
             raw = dict(lora.raw)
             if not keeps_rslora:
                 raw["use_rslora"] = False
@@ -310,7 +310,7 @@ def other_parts(parts: Sequence[WeightedAdapter]) -> Iterator[tuple[str, str, Se
 
 def scales_of(parts: Sequence[WeightedAdapter]) -> list[float]:
     """The scale of every module of the adapters."""
-    return [part.adapter.lora.scale_of(path) for part in parts for path in part.adapter.layout]
+    return [part.adapter.config.scale_of(path) for part in parts for path in part.adapter.modules]
 
 
 def distance(expected: Labels, actual: Labels) -> Distance:

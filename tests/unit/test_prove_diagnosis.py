@@ -10,7 +10,7 @@ import pytest
 
 from tests.messages import check_facts, record
 from tests.unit.adapters.make import factors, make
-from tuneyard.adapters.config import LoraConfig
+from tuneyard.adapters.kinds.lora import LoraConfig
 from tuneyard.adapters.store import Adapter, open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.eval.backends.endpoint import OfferedModel
@@ -67,8 +67,8 @@ def labels_of(parts: Sequence[WeightedAdapter], error: float = 0.0) -> Labels:
     """Log-probabilities that follow from the adapters' scales. `error` is a quantised file's, up and down."""
     query, value = 0.0, 0.0
     for part in parts:
-        query = part.weight * part.adapter.lora.scale_of("model.layers.0.self_attn.q_proj")
-        value = part.weight * part.adapter.lora.scale_of("model.layers.0.self_attn.v_proj")
+        query = part.weight * part.adapter.config.scale_of("model.layers.0.self_attn.q_proj")
+        value = part.weight * part.adapter.config.scale_of("model.layers.0.self_attn.v_proj")
     rows = {}
     for row in ROWS:
         off = -error * (-1) ** row
@@ -83,7 +83,7 @@ def answers(*texts: str, finish: str = STOP) -> dict[int, Generated]:
 
 def texts_of(parts: Sequence[WeightedAdapter]) -> dict[int, Generated]:
     """Greedy texts that follow from the adapters: their scale, and "base" without any."""
-    scales = [f"{part.adapter.lora.scale_of('q_proj'):g}" for part in parts]
+    scales = [f"{part.adapter.config.scale_of('q_proj'):g}" for part in parts]
     return answers(*(scales or ["base"]))
 
 
@@ -147,7 +147,7 @@ def with_facts(evidence: Evidence, **facts: object) -> Evidence:
 def config(evidence: Evidence, **fields: object) -> list[WeightedAdapter]:
     """The adapter in another scale."""
     (part,) = evidence.parts
-    lora = part.adapter.lora
+    lora = part.adapter.config
     assert isinstance(lora, LoraConfig)
     return [replace(part, adapter=replace(part.adapter, config=replace(lora, **fields)))]
 
@@ -271,7 +271,7 @@ def test_commands_quote_paths(good: Evidence) -> None:
 
 
 def test_scales_of_loaders_that_drop_settings(good: Evidence) -> None:
-    raw = good.parts[0].adapter.lora.raw
+    raw = good.parts[0].adapter.config.raw
     plain = {**raw, "use_rslora": False}
     for fields, facts in (
         ({"raw": plain}, ["rsLoRA dropped"]),
@@ -287,7 +287,7 @@ def test_scales_of_loaders_that_drop_settings(good: Evidence) -> None:
 
 
 def test_a_plain_adapter_has_one_scale(good: Evidence) -> None:
-    raw = {**good.parts[0].adapter.lora.raw, "use_rslora": False}
+    raw = {**good.parts[0].adapter.config.raw, "use_rslora": False}
     asked = []
 
     def ask(parts: Sequence[WeightedAdapter]) -> Labels:
@@ -306,7 +306,7 @@ def test_without_labels_greedy_texts_show_which_model_is_served(good: Evidence) 
     free = replace(good, expected=Answers(None, None, texts), chat=texts, ask_chat=lambda _: texts)
     assert names(served(free, None, texts)) == []
     only(served(free, None, texts_of([])), "adapter not loaded", "greedy texts")
-    plain = config(good, raw={**good.parts[0].adapter.lora.raw, "use_rslora": False})
+    plain = config(good, raw={**good.parts[0].adapter.config.raw, "use_rslora": False})
     only(served(free, None, texts_of(plain)), "rsLoRA or patterns dropped", "greedy texts")
     q4 = with_facts(free, file_type="Q4_0")
     assert names(served(q4, None, texts_of([]))) == ["adapter not loaded"]

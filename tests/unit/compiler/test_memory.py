@@ -16,11 +16,11 @@ from tuneyard.compiler.lint.row_checks import unit_key
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.inputs import find_inputs
 from tuneyard.compiler.run import Run
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.model import Split, load_spec
 from tuneyard.compiler.two_passes import write_arranged
 from tuneyard.core.execution import InThisProcess
 
-MOST = 64  # bytes a row
+MOST = 40  # bytes a row
 FEW, MANY = 6_000, 21_000  # rows
 BATCH = 1000
 LIMITS = [  # of what is in memory at once: with these the smaller compile reaches them too
@@ -57,24 +57,28 @@ class Rows:
 
     count = 0
 
-    def __call__(self, _job, _item, _start, files, *_others) -> FileResult:
+    def __call__(self, job, _item, _start, files, *_others) -> FileResult:
         prints = Fingerprints()
-        self.add_rows(random.Random(1), prints, files)
+        self.add_rows(random.Random(1), job.spec.split or Split({}), prints, files)
         return FileResult(Problems(), Unused(), prints, {}, read=self.count, kept=self.count)
 
-    def add_rows(self, draw, seen, files) -> None:
+    def add_rows(self, draw, split, seen, files) -> None:
+        """As `Lint` does: the columns of a split are only filled for a split that needs them."""
         for start in range(0, self.count, BATCH):
             rows = range(start, start + BATCH)
             keys = [draw.getrandbits(63) for _ in rows]
             columns = {
                 "prompts": keys,
                 "answers": [key % 2**32 for key in keys],
-                "stable": keys,
                 "lengths": [key % 500 for key in keys],
-                "units": [unit_key(f"page {row // 2}") for row in rows],
             }
+            if split.by_hash:
+                columns["stable"] = keys
+            if split.group:
+                columns["units"] = [unit_key(f"page {row // 2}") for row in rows]
             seen.add("file:", rows, columns)
-            seen.add_values("classes", [f"kind {row % 5}" for row in rows])
+            if split.stratify:
+                seen.add_values("classes", [f"kind {row % 5}" for row in rows])
             for file in files:
                 lines = [b'{"instruction":"q%d","input":"","output":"a"}\n' % row for row in rows]
                 file.add(b"".join(lines), array("Q", rows))

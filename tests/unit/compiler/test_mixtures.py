@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tests.messages import raises
 from tuneyard.compiler.check.cleaning import HTML, without_html
+from tuneyard.compiler.draw import apportioned
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.core.datasets.splits import apportioned
 from tuneyard.core.errors import ContentError
 
 AI = "{share: 0.6, as: qa, filter: {keywords: [neural network, LLM]}}"

@@ -1,4 +1,4 @@
-"""Draw the held-out rows of a dataset, in the same way for compile and for eval.
+"""Draw the rows of samples, splits and mixtures.
 
 A draw depends only on the number of rows, their classes and groups, the shares and the seed.
 """
@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 NEARLY = 1e-9  # 100 × 0.29 is 28.999…, which means 29
-REST = "train"  # the split of all that no other one holds out
-IN_REST = 0  # its number in a draw
+IN_REST = 0  # the number of `train`, the split of all that no other one holds out
 ROW_TYPE = "I"  # typecode of an array of row numbers: 4 bytes each
 
 
@@ -20,14 +19,11 @@ def draw_splits(
 ) -> "array[int]":
     """Draw the split of each unit (a row, or rows that stay together) in exact shares of rows.
 
-    A unit's entry is 0 for `REST`, otherwise the number of its split among `shares`, counted from 1.
+    A unit's entry is 0 for `train`, otherwise the number of its split among `shares`, counted from 1.
     `sizes` are the numbers of rows of the units. `classes` are the numbers of their classes: every class has
     each share. With None the shares are of all rows. Memory: 5 bytes a unit besides the arguments.
     """
-    typecode = "B"  # 1 byte for the number of a split
-    if len(shares) > 255:
-        typecode = "I"
-    homes = array(typecode, [IN_REST]) * len(sizes)
+    homes = array("B", [IN_REST]) * len(sizes)
     order = array(ROW_TYPE, range(len(sizes)))
     random.Random(seed).shuffle(order)
     class_rows: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""The draw that compile writes and eval repeats."""
+"""The draw of samples and splits."""
 
 import random
 from array import array
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.core.datasets.splits import IN_REST, _fill, draw_sample, draw_splits
+from tuneyard.compiler.draw import IN_REST, _fill, draw_sample, draw_splits
 
 
 @pytest.mark.parametrize(("count", "share"), [(2000, 0.1), (7, 0.5), (3, 0.01)])
@@ -41,12 +41,6 @@ def test_the_draw_of_a_seed_never_changes(sizes, classes, homes) -> None:
     """A file of all rows is scored on the rows that a compile of an earlier version held out."""
     drawn = draw_splits(sizes, classes, {"eval": 0.1, "test": 0.2}, 42)
     assert "".join(map(str, drawn)) == homes
-
-
-def test_more_splits_than_a_byte_can_number() -> None:
-    shares = {f"part {number}": 0.002 for number in range(300)}
-    homes = draw_splits([1] * 1000, None, shares, 1)
-    assert Counter(homes) == Counter({IN_REST: 400} | dict.fromkeys(range(1, 301), 2))
 
 
 @given(st.integers(0, 500), st.floats(0, 1), st.integers(0, 99))

@@ -1,0 +1,200 @@
+"""Files that workers compile side by side: the bytes, the problems and the counts of one process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT
+
+WRITE = """
+write: [{dataset: "t_{split}", file: "t-{split}.jsonl", format: alpaca,
+         instruction: "{question}", output: "{answer}", keep: [n]}]
+"""
+COLUMNS = "columns: {question: [q], answer: {names: [a], is: answer}, n: {names: [n], is: any}}\n"
+SPECS = {
+    "in order": "",
+    "split": "split: {eval: 0.2, test: 0.1}\n",
+    "by hash": "split: {eval: 0.2, by: hash}\n",
+    "stratified": "split: {eval: 0.2, stratify: n}\n",
+    "sample": "sample: 25\ndrop_duplicates: true\n",
+    "filtered": "filter: {min: 14}\n",
+}
+SHORT = WRITE.replace("_{split}", "").replace("-{split}", "")
+"""For specs without splits."""
+
+
+def rows(first: int, count: int) -> list[dict]:
+    return [{"q": f"Question {n}?", "a": f"It is {n % 7}.", "n": n % 3} for n in range(first, first + count)]
+
+
+def sources_of(bench) -> list[Path]:
+    """Five files: two formats, one without rows, one with rows that came before, one with bad rows."""
+    return [
+        bench.rows("a.jsonl", rows(0, 30)),
+        bench.rows("b.jsonl", [*rows(25, 10), {"q": None, "a": "x", "n": 0}, *rows(40, 5)]),
+        bench.write("c.jsonl", ""),
+        bench.write("d.json", json.dumps(rows(60, 20))),
+        bench.rows("e.jsonl", [*rows(80, 9), {"q": "One?", "n": 1}, {"q": "Two?", "a": 7, "n": 1}]),
+    ]
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def said_by(report) -> dict[str, object]:
+    said = report.as_json()
+    del said["seconds"]
+    return said
+
+
+@pytest.mark.parametrize("setting", SPECS)
+def test_the_bytes_do_not_depend_on_the_workers(bench, setting) -> None:
+    """The manifest holds every count, problem and hash, so that equal manifests mean equal reports."""
+    write = WRITE if "split" in SPECS[setting] else SHORT
+    spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SPECS[setting]}{write}")
+    sources = sources_of(bench)
+    written, said = {}, {}
+    for workers in (1, 2, 3):
+        out = bench.folder / f"out {workers}"
+        said[workers] = said_by(bench.compile(spec, *sources, out=out, workers=workers, reject=True))
+        written[workers] = everything_in(out)
+    assert written[1] == written[2] == written[3]
+    assert said[1] == said[2] == said[3]
+    assert said[1]["rejected"] == 3 and said[1]["read"] == 30 + 16 + 20 + 11
+
+
+def test_the_problems_are_listed_in_the_order_of_the_files(bench) -> None:
+    """Of 5 files with 400 bad rows each, the first 1,000 are kept, however soon a worker ends."""
+    spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
+    sizes = (40_000, 10, 10, 10, 10)
+    sources = [
+        bench.rows(f"{number}.jsonl", [*rows(0, size), *[{"q": "", "a": "x", "n": 0}] * 400])
+        for number, size in enumerate(sizes)
+    ]
+    reports = [bench.compile(spec, *sources, workers=workers) for workers in (1, 2)]
+    assert bench.codes(reports[0]) == bench.codes(reports[1])
+    assert len(reports[0].problems.errors) == 1000
+    assert sum(reports[0].problems.counts.values()) == sum(reports[1].problems.counts.values()) == 2000
+    assert not bench.out.exists()
+
+
+@pytest.mark.parametrize("numbers", [["7", "8"], [1.5, None], [{"x": 1}]])
+def test_a_kept_column_of_another_type_in_a_later_file_is_found(bench, numbers) -> None:
+    """A worker compiles the file as if it were the first: what the files before it change is done again."""
+    spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
+    others = [{"q": f"Other {n}?", "a": "x", "n": value} for n, value in enumerate(numbers)]
+    sources = [bench.rows("a.jsonl", rows(0, 5)), bench.rows("b.jsonl", others)]
+    reports = [bench.compile(spec, *sources, workers=workers, reject=True, force=True) for workers in (1, 2)]
+    assert said_by(reports[0]) == said_by(reports[1])
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_rows_without_ids_are_numbered_over_all_files(bench, capsys, workers) -> None:
+    write = SHORT.replace("keep: [n]", "keep: [idx]")
+    columns = "columns: {question: [q], answer: {names: [a], is: answer}, idx: {names: [idx], is: id}}\n"
+    spec = bench.write("t.yaml", f"about: a test\n{columns}{write}")
+    bench.compile(spec, bench.rows("a.jsonl", rows(0, 5)), bench.rows("b.jsonl", rows(5, 5)), workers=workers)
+    assert [record["idx"] for record in bench.records("t.jsonl")] == list(range(10))
+    assert ("one process" in capsys.readouterr().err) == (workers is not None)
+
+
+def large(bench, files: int = 4) -> list[Path]:
+    lines = "".join(json.dumps(row) + "\n" for row in rows(0, 60_000))
+    return [bench.write(f"{number}.jsonl", lines) for number in range(files)]
+
+
+def start(bench, spec: Path, sources: list[Path], *more: object) -> subprocess.Popen:
+    given = [word for source in sources for word in ("--source", source)]
+    command = ["-m", "compiler", "compile", spec, *given, "--out", bench.out, "--no-duplicates", *more]
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def workers_at_work(process: subprocess.Popen, out: Path) -> list[psutil.Process]:
+    """The worker processes, which are forks, once one of them writes."""
+    while process.poll() is None and not list(out.glob(".t.tuneyard-*/.file-*/*")):
+        time.sleep(0.01)
+    return psutil.Process(process.pid).children()
+
+
+@pytest.fixture
+def plain(bench) -> tuple[Path, list[Path], dict[str, bytes]]:
+    """A spec, its sources, and what one process writes of them."""
+    spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
+    sources = large(bench)
+    out = bench.folder / "plain"
+    bench.compile(spec, *sources, out=out, workers=1, duplicates=False)
+    return spec, sources, everything_in(out / "t")
+
+
+def test_the_file_of_a_killed_worker_is_compiled_again(bench, plain) -> None:
+    spec, sources, expected = plain
+    process = start(bench, spec, sources, "--workers", 2)
+    workers_at_work(process, bench.out)[0].kill()
+    said = process.communicate()[0].decode()
+    assert process.returncode == 0, said
+    assert everything_in(bench.out / "t") == expected
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_their_parent_and_leave_the_old_set(bench, plain, sent) -> None:
+    spec, sources, _ = plain
+    bench.compile(spec, bench.rows("small.jsonl", rows(0, 3)))
+    before = everything_in(bench.out / "t")
+    process = start(bench, spec, sources, "--workers", 2)
+    workers = workers_at_work(process, bench.out)
+    assert len(workers) == 2
+    process.send_signal(sent)
+    process.communicate()
+    assert process.returncode in (-sent, 128 + sent)
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
+    assert everything_in(bench.out / "t") == before
+    bench.compile(spec, bench.rows("small.jsonl", rows(0, 3)), force=True)  # sweeps what SIGKILL left
+    assert sorted(path.name for path in bench.out.iterdir()) == ["dataset_info.json", "t"]
+
+
+def test_a_disk_that_is_full_in_a_worker_is_one_line_and_leaves_nothing(bench, plain) -> None:
+    """The limit of a file's size stands for a full disk."""
+    spec, sources, _ = plain
+    given = [word for source in sources for word in ("--source", source)]
+    command = ["-m", "compiler", "compile", spec, *given, "--out", bench.out, "--workers", 2]
+    limited = ["sh", "-c", 'ulimit -f 64; exec "$@"', "sh", sys.executable, *map(str, command)]
+    done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "File too large" in done.stderr and not bench.out.exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes into any folder")
+def test_a_check_needs_no_folder_to_write_into(bench, monkeypatch) -> None:
+    spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
+    source = bench.rows("a.jsonl", rows(0, 3))
+    bench.folder.chmod(0o555)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "compiler", "check", spec, "--source", source],
+            cwd=bench.folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        bench.folder.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_part_that_a_worker_cannot_read_ends_the_compile_with_its_place(bench) -> None:
+    spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
+    sources = [bench.rows("a.jsonl", rows(0, 5)), bench.write("b.csv", 'q,a,n\n"open')]
+    reports = [bench.compile(spec, *sources, workers=workers) for workers in (1, 2)]
+    assert reports[0].failed and said_by(reports[0]) == said_by(reports[1])
