@@ -27,10 +27,10 @@ from tuneyard.eval.backends.scorers import (
     Plan,
     Prompts,
     Scorer,
-    check_finite,
-    chosen_fields,
-    log_sum,
+    label_fields,
+    next_tokens,
     prompts_too_long,
+    sums_of_tokens,
     tokenise,
 )
 
@@ -149,7 +149,7 @@ class Engine:
         """Scorer that compares labels after each prompt, each label by all its spellings."""
         columns, tokens = tokenise(self.tokenizer, self.ends, spellings)
         too_long = prompts_too_long(prompts, max(map(len, tokens)), self.context)
-        steps = next_tokens(tokens)
+        steps = steps_of(tokens)
 
         def requests_of_row(row: int) -> list[EngineRequest]:
             ids = prompts[row]
@@ -165,47 +165,23 @@ class Engine:
             answers = self.answers(requests(batch))
             fields = []
             for place, row in enumerate(batch):
-                of_row = answers[place * len(steps) : (place + 1) * len(steps)]
-                logs = _spelling_logs(tokens, steps, of_row)
-                check_finite(row, logs)
-                sums = {label: log_sum([logs[each] for each in places]) for label, places in columns.items()}
-                fields.append(chosen_fields(sums))
+                logs: dict[tuple[int, ...], float] = {}
+                for number, (begin, _) in enumerate(steps):
+                    for token, value in answers[place * len(steps) + number].logs.items():
+                        logs[(*begin, token)] = value
+                fields.append(label_fields(row, columns, sums_of_tokens(tokens, logs)))
             return fields
 
         return Scorer(_batches(prompts, too_long), too_long, score, requests=requests)
 
 
-def next_tokens(spellings: Sequence[Ids]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Beginnings of spellings, each with the tokens that follow it in one, at most `TOKENS_AT_ONCE`."""
-    following: dict[tuple[int, ...], dict[int, None]] = {}
-    for spelling in spellings:
-        for place, token in enumerate(spelling):
-            following.setdefault(tuple(spelling[:place]), {})[token] = None
+def steps_of(spellings: Sequence[Ids]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Beginnings of spellings, each with at most `TOKENS_AT_ONCE` of the tokens that follow it."""
     steps = []
-    for begin, tokens in following.items():
-        ordered = list(tokens)
-        starts = range(0, len(ordered), TOKENS_AT_ONCE)
-        steps += [(begin, tuple(ordered[start : start + TOKENS_AT_ONCE])) for start in starts]
+    for begin, following in next_tokens(spellings):
+        starts = range(0, len(following), TOKENS_AT_ONCE)
+        steps += [(begin, tuple(following[start : start + TOKENS_AT_ONCE])) for start in starts]
     return steps
-
-
-def _spelling_logs(
-    spellings: Sequence[Ids],
-    steps: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
-    answers: Sequence[EngineAnswer],
-) -> list[float]:
-    """Log-probability of each spelling, from the answers to a row's steps."""
-    logs: dict[tuple[int, ...], float] = {}
-    for (begin, _), answer in zip(steps, answers, strict=True):
-        for token, value in answer.logs.items():
-            logs[(*begin, token)] = value
-    totals = []
-    for spelling in spellings:
-        total = 0.0
-        for place in range(len(spelling)):
-            total += logs[tuple(spelling[: place + 1])]
-        totals.append(total)
-    return totals
 
 
 def _batches(rows: Iterable[int], too_long: Mapping[int, str]) -> list[list[int]]:
