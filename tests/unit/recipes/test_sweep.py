@@ -408,8 +408,8 @@ def test_a_refusal_of_the_last_run_comes_before_the_first_is_trained(untrained, 
 
 
 def test_a_seed_that_diverged_ends_no_sweep(untrained, monkeypatch, capsys):
-    scores = iter([1.0, float("nan"), 3.0])
-    monkeypatch.setattr(state, "score", lambda *_: (next(scores), UNKNOWN))
+    scores = {"seed-1": 1.0, "seed-2": float("nan"), "seed-3": 3.0}
+    monkeypatch.setattr(state, "score", lambda folder, *_: (scores[folder.name], UNKNOWN))
     swept(untrained[0], "seed=1,2,3", metric="train_loss")
     rows = json.loads((untrained[0].parent / "runs/sweep.json").read_text())["rows"]
     assert [row["train_loss"] for row in rows] == [1.0, None, 3.0]
