@@ -189,23 +189,24 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 
     from tqdm import tqdm
 
+    from tuneyard.adapters.kinds.lora import LoraAdapter
     from tuneyard.adapters.statistics import measure, similarity, text
-    from tuneyard.adapters.store import open_adapter
+    from tuneyard.adapters.store import open_any
 
     if plot:
         from tuneyard.adapters.plots import is_one_file
 
         is_one_file(plot)  # refuses a wrong path before anything is measured
-    opened = [open_adapter(reference, with_base=True) for reference in adapters]
+    opened = [open_any(reference) for reference in adapters]
     for adapter in opened:
-        if plot and adapter.rotations:
+        if plot and not isinstance(adapter, LoraAdapter):
             raise RequestError(
                 f"{adapter.name}: --plot draws factors B·A, and OFT has none; leave --plot out"
             )
     histograms = bool(plot) or as_json
     measured = []
     for adapter in opened:
-        progress = tqdm(adapter.paths, adapter.name, delay=2, leave=False)
+        progress = tqdm(adapter.modules, adapter.name, delay=2, leave=False)
         measured.append(measure(adapter, progress, histograms=histograms))
     cosines = []
     for one, first in zip(opened, measured, strict=True):
@@ -223,7 +224,7 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 
         for path in draw(plot, measured, cosines):
             click.echo(tr("wrote {path}", path=path), err=True)
-    needing_base = [adapter for adapter in opened if adapter.needs_base]
+    needing_base = [adapter for adapter in opened if adapter.NOT_MERGED]
     if needing_base:
         folder, base = needing_base[0].folder, needing_base[0].config.base or "BASE"
         out = f"models/{needing_base[0].name}"
@@ -267,8 +268,8 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
     """Upload to the Hugging Face Hub with a card, or write a GGUF file or an Ollama Modelfile."""
     import importlib
 
+    from tuneyard.adapters.adapter import name_of
     from tuneyard.adapters.export.source import open_source
-    from tuneyard.adapters.store import name_of
 
     for name, value in options.items():
         if value and target not in BELONGS[name]:

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from tuneyard.adapters.store import Adapter
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.adapter import Adapter, raise_together
+from tuneyard.adapters.kinds.lora import LoraAdapter
+from tuneyard.adapters.weighted import Weighted
 from tuneyard.core.errors import ContentError
-from tuneyard.core.weights.adapter_files import CONFIG, module_misfit, rotation_misfit, stored_shape
 from tuneyard.core.weights.base_models import Base, check_base
 
 
-def check_inputs(weighted: Sequence[WeightedAdapter], base: Base | None, *, same_base: bool) -> list[str]:
+def check_inputs(weighted: Sequence[Weighted[Adapter]], base: Base | None, *, same_base: bool) -> list[str]:
     """Refuse adapters that cannot be added, and list notes on what could not be checked.
 
     `same_base` is the user's statement that the adapters' base and `base` are the same model.
@@ -25,15 +25,14 @@ def check_inputs(weighted: Sequence[WeightedAdapter], base: Base | None, *, same
         adapter = item.adapter
         if item.weight:
             with adapter.config.bounded():
-                for problem in _misfits(adapter, base):
-                    raise ContentError(problem)
+                raise_together([*adapter.misfits(base), *_missing(adapter, base)], adapter.name)
         unchecked = check_adapter_base(adapter, base.folder, str(base.folder), same=same_base)
         if unchecked:
             notes.append(unchecked)
     return notes
 
 
-def check_together(weighted: Sequence[WeightedAdapter]) -> None:
+def check_together(weighted: Sequence[Weighted[Adapter]]) -> None:
     """Refuse adapters with different base revisions, shapes or layers."""
     adapters = [item.adapter for item in weighted]
     for one, other in combinations(adapters, 2):
@@ -47,8 +46,10 @@ def check_together(weighted: Sequence[WeightedAdapter]) -> None:
             raise ContentError(
                 f"fan_in_fan_out differs between {one.name} and {other.name}: not the same layers"
             )
-        for path, module in one.layout.items():
-            other_module = other.layout.get(path, module)
+        if not isinstance(one, LoraAdapter) or not isinstance(other, LoraAdapter):
+            continue  # no adapter of another kind is added to others
+        for path, module in one.modules.items():
+            other_module = other.modules.get(path, module)
             if module.sizes != other_module.sizes:
                 raise ContentError(
                     f"different base models: {path} is {module.sizes} in {one.name}, "
@@ -70,7 +71,7 @@ def _revision(adapter: Adapter) -> str:
 def _check_layers(complete: Adapter, adapter: Adapter) -> None:
     """Refuse an adapter without a module that its config targets and that the `complete` one has."""
     with adapter.config.bounded():
-        for path in complete.layout:
+        for path in complete.modules:
             if path not in adapter.modules and adapter.config.targets(path):
                 raise ContentError(
                     f"{adapter.weights.path}: {path} is missing: its config targets it, and {complete.name} "
@@ -78,7 +79,7 @@ def _check_layers(complete: Adapter, adapter: Adapter) -> None:
                 )
 
 
-def _check_base_names(weighted: Sequence[WeightedAdapter]) -> None:
+def _check_base_names(weighted: Sequence[Weighted[Adapter]]) -> None:
     """Refuse adapters whose configs name different bases, since no base is given to compare them with."""
     first_by_base: dict[str, Adapter] = {}
     for item in weighted:
@@ -97,40 +98,22 @@ def _check_base_names(weighted: Sequence[WeightedAdapter]) -> None:
         )
 
 
-def _misfits(adapter: Adapter, base: Base) -> Iterator[str]:
-    """Yield modules that differ from the base's, and modules that the config targets but the file lacks."""
-    for path, module in adapter.layout.items():
-        misfit = module_misfit(
-            path,
-            module,
-            stored_shape(base, f"{path}.weight"),
-            base.folder,
-            fan_in_fan_out=adapter.config.fan_in_fan_out,
-        )
-        if misfit:
-            yield f"{adapter.name}: {misfit}"
-    for path, rotation in adapter.rotations.items():
-        shape = stored_shape(base, f"{path}.weight")
-        misfit = rotation_misfit(path, rotation, shape, base.folder, shared=adapter.oft.shared)
-        if not misfit and shape and rotation.size != adapter.oft.size_of(shape[1]):
-            expected = f"{CONFIG} gives it {adapter.oft.size_of(shape[1])}"
-            misfit = f"{path}: blocks of size {rotation.size}, but {expected}"
-        if misfit:
-            yield f"{adapter.name}: {misfit}"
+def _missing(adapter: Adapter, base: Base) -> Iterator[str]:
+    """Yield biases and modules of the base that the config targets but the file lacks."""
     if adapter.config.bias == "all" and not any(name.endswith(".bias") for name in adapter.full_tensors):
         for name in base.tensors:
             if name.endswith(".bias"):
-                yield f"{adapter.weights.path}: bias 'all', but {name} of {base.folder} is not in it"
+                yield f"bias 'all', but {name} of {base.folder} is not in the file"
     if adapter.config.raw.get("target_modules") == "all-linear":  # PEFT writes the names when it saves
         return
     for name, tensor in base.tensors.items():
         path = base.module_name(name).removesuffix(".weight")
         is_matrix = name.endswith(".weight") and len(tensor.shape) == 2
         if is_matrix and path not in adapter.modules and adapter.config.targets(path):
-            yield f"{adapter.weights.path}: {path} is missing, although its config targets it"
+            yield f"{path} is missing, although its config targets it"
 
 
-def _notes(weighted: Sequence[WeightedAdapter]) -> Iterator[str]:
+def _notes(weighted: Sequence[Weighted[Adapter]]) -> Iterator[str]:
     """Notes on inputs that count otherwise than a user may expect, or not at all."""
     unnamed = [item.adapter.name for item in weighted if item.adapter.config.base is None]
     if unnamed and len(weighted) > 1:

@@ -63,6 +63,16 @@ class Product:
         return np.asarray(np.einsum("ij,ij->i", left, right))
 
 
+def summed(changes: Sequence[Change]) -> list[Change]:
+    """Put all products side by side into one, before the other changes."""
+    products = [change for change in changes if isinstance(change, Product)]
+    if len(products) < 2:
+        return list(changes)
+    left = np.concatenate([product.left for product in products], axis=1)
+    right = np.concatenate([product.right for product in products])
+    return [Product(left, right), *(change for change in changes if not isinstance(change, Product))]
+
+
 class Retained(NamedTuple):
     """Sums over elements that measure how much of ΔW the written weights retain after rounding.
 

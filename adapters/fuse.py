@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.adapters import output
+from tuneyard.adapters.adapter import Adapter
 from tuneyard.adapters.card import CARD, card_text
 from tuneyard.adapters.compatibility import check_inputs
-from tuneyard.adapters.delta import Change, Product, Retained, apply, total
-from tuneyard.adapters.dora import rescaled
-from tuneyard.adapters.experts import ExpertFactors, plan_experts
+from tuneyard.adapters.delta import Retained, apply, summed, total
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
-from tuneyard.adapters.oft import check_alone, rotated
 from tuneyard.adapters.provenance import MERGE, Datasets, provenance, training_datasets
 from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.shards import Piece, Shard, plan_shards, write_index, write_shard
-from tuneyard.adapters.weighted import WeightedAdapter, factors_of, open_weighted, union
+from tuneyard.adapters.store import open_any
+from tuneyard.adapters.weighted import Weighted, open_weighted
 from tuneyard.core.errors import ContentError, need
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.training.training_run import training_inputs
@@ -36,18 +35,17 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgp
 
 @dataclass(frozen=True, slots=True)
 class FusePlan:
-    """A checked fusion. `modules`, `experts` and `full_tensors` name the change of each changed tensor.
+    """A checked fusion. `modules` and `full_tensors` name the change of each changed tensor.
 
     `weighted` has no adapters with weight 0. `datasets` lists the training datasets of each adapter.
     """
 
     request: FuseRequest
-    weighted: list[WeightedAdapter]
+    weighted: list[Weighted[Adapter]]
     datasets: list[Datasets]
     base: Base
     shards: list[Shard]
     modules: dict[str, str]
-    experts: dict[str, list[ExpertFactors]]
     full_tensors: dict[str, FullTensor]
     config: dict[str, object]
     notes: list[str]
@@ -61,9 +59,8 @@ class FusePlan:
     def lines(self) -> list[str]:
         """One line on the whole model, and one for each file."""
         weights = "  ".join(f"{reference}={weight:g}" for reference, weight in self.request.adapters)
-        changed = len(self.modules) + len(self.experts)
         lines = [
-            f"fuse  {weights}  into {self.request.base}  modules {changed}  "
+            f"fuse  {weights}  into {self.request.base}  modules {len(self.modules)}  "
             f"shards {len(self.shards)}  {self.bytes / 1e9:.2f} GB"
         ]
         for shard in self.shards:
@@ -78,9 +75,10 @@ class FusePlan:
 
 def plan_fusing(request: FuseRequest) -> FusePlan:
     """Open everything that a request names, check it once, and plan."""
-    weighted = open_weighted(request.adapters, with_base=True)
+    weighted = open_weighted(request.adapters, open_any)
     used = [item for item in weighted if item.weight]
-    check_alone(used)
+    for item in used:
+        item.adapter.check_weight(item.weight, alone=len(used) == 1)
     datasets = training_datasets(used)
     base = open_base(request.base)
     inputs = [*(item.adapter.folder for item in weighted), request.base]
@@ -103,11 +101,9 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
                 "the weights that its training saw"
             )
 
-    paths = [*union(used)]
+    modules: dict[str, str] = {}
     for item in used:
-        paths += item.adapter.rotations
-    modules = {base.stored_name(f"{path}.weight"): path for path in paths}
-    experts = plan_experts(used, base)
+        modules |= {base.stored_name(f"{path}.weight"): path for path in item.adapter.modules}
     full_tensors = {}
     for tensor in plan_full_tensors(used, base, "F32"):
         if tensor.base:  # copies of the base are in the base
@@ -122,9 +118,7 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     shapes = {name: tensor.shape for name, tensor in full_tensors.items()}
     shards = plan_shards(base, request.dtype, copies, shapes, request.max_shard)
     config = _fused_config(request, base, untied, _vocabulary(shards))
-    plan = FusePlan(
-        request, used, datasets, base, shards, modules, experts, full_tensors, config, notes, check
-    )
+    plan = FusePlan(request, used, datasets, base, shards, modules, full_tensors, config, notes, check)
     output.require_space(request.out.resolve(), plan.bytes)
     return plan
 
@@ -298,48 +292,16 @@ def _blocks(plan: FusePlan, sums: dict[str, list[Retained]], piece: Piece) -> It
         stored = from_fp32(plan.full_tensors[piece.name].read(), piece.dtype)
         require_finite(to_fp32(stored, piece.dtype), f"{piece.name}: in {piece.dtype}")
         return iter([stored])
-    if piece.name in plan.experts:
-        factors = plan.experts[piece.name]
-        changes = [each.change() for each in factors]
-        return apply(piece, changes, None, sums.setdefault(factors[0].parameter.path, []))
-    # bitsandbytes quantises linear layers except the head, and no bare parameters
+    # bitsandbytes quantises linear layers except the head
     is_matrix = piece.name.endswith(".weight") and len(piece.source.shape) == 2
     base_as = None
     if is_matrix and not piece.name.endswith((*EMBEDDINGS, *HEADS)):
         base_as = plan.request.base_as
     if piece.name in plan.modules:
         path = plan.modules[piece.name]
-        changes = _module_changes(plan, piece, path, base_as)
-        return apply(piece, changes, base_as, sums.setdefault(path, []))
+        adapting = [item for item in plan.weighted if path in item.adapter.modules]
+        changes = [item.adapter.change(item.weight, path, piece.source, base_as) for item in adapting]
+        return apply(piece, summed(changes), base_as, sums.setdefault(path, []))
     if base_as or piece.dtype != piece.source.dtype:
         return apply(piece, [], base_as, [])
     return None
-
-
-def _module_changes(plan: FusePlan, piece: Piece, path: str, base_as: str | None) -> list[Change]:
-    """ΔW of a module: one OFT rotation, or the sum of plain LoRA factors and one change a DoRA adapter."""
-    plain: list[WeightedAdapter] = []
-    dora: list[WeightedAdapter] = []
-    for item in plan.weighted:
-        if path in item.adapter.rotations:
-            return [rotated(item.adapter, path)]
-        if path in item.adapter.layout:
-            adapters = dora if item.adapter.lora.dora else plain
-            adapters.append(item)
-    transposed = (plain + dora)[0].adapter.transposed(path)
-    changes: list[Change] = []
-    if plain:
-        changes.append(_product(plain, path, transposed))
-    for item in dora:
-        product = _product([WeightedAdapter(item.adapter, 1.0)], path, transposed)
-        magnitude = item.adapter.magnitude(path)
-        change = rescaled(piece.source, base_as, product, magnitude, item.weight, transposed=transposed)
-        changes.append(change)
-    return changes
-
-
-def _product(weighted: list[WeightedAdapter], path: str, transposed: bool) -> Product:
-    a, b = factors_of(weighted, path).exact
-    if transposed:
-        return Product(a.T, b.T)
-    return Product(b, a)

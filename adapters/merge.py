@@ -20,6 +20,7 @@ from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.prefetch import prefetch, workers
 from tuneyard.adapters.provenance import MERGE, Datasets, base_name, provenance, training_datasets
 from tuneyard.adapters.request import DTYPES, MergeRequest
+from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of, open_weighted, union
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import write_json, write_text
@@ -113,7 +114,7 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     """
     method = find_method(request.method)
     values = method.values(request.parameters)
-    weighted = open_weighted(request.adapters)
+    weighted = open_weighted(request.adapters, open_adapter)
     used = [item for item in weighted if item.weight]  # only they contribute to the rank
     inputs = [item.adapter.folder for item in weighted]
     base = None
@@ -149,7 +150,7 @@ def _plan_modules(
     elif method.rank == "equal":
         ranks: set[int] = set()
         for item in weighted:
-            ranks.update(module.rank for module in item.adapter.layout.values())
+            ranks.update(module.rank for module in item.adapter.modules.values())
         if len(ranks) > 1:
             raise ContentError(
                 f"method {method.name}: ranks {sorted(ranks)} differ, and matrices of different size have no "
@@ -178,7 +179,7 @@ def _merged_config(
     names: set[str] = set()
     names_are_enough = True  # together they mean the modules of the plan, and no others
     for item in weighted:
-        lora = item.adapter.lora
+        lora = item.adapter.config
         modules_to_save.update(lora.modules_to_save)
         targets = lora.raw.get("target_modules")
         narrowed = lora.raw.get("exclude_modules") or lora.raw.get("layers_to_transform") not in (None, [])
@@ -194,7 +195,7 @@ def _merged_config(
     return {
         "base_model_name_or_path": name_of_base,
         "bias": bias,
-        "fan_in_fan_out": first.lora.fan_in_fan_out,
+        "fan_in_fan_out": first.config.fan_in_fan_out,
         "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": rank,
@@ -202,9 +203,9 @@ def _merged_config(
         "modules_to_save": sorted(modules_to_save) or None,
         "peft_type": "LORA",
         "r": rank,
-        "revision": first.lora.raw.get("revision"),
+        "revision": first.config.raw.get("revision"),
         "target_modules": sorted(names),
-        "task_type": first.lora.raw.get("task_type"),
+        "task_type": first.config.raw.get("task_type"),
         "use_dora": False,
         "use_rslora": False,
     }

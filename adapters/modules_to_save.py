@@ -5,12 +5,13 @@ base's embeddings next to their factors. They are copied to the result.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.adapter import Adapter
+from tuneyard.adapters.weighted import Weighted
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.weights.adapter_files import (
     PREFIX,
@@ -29,7 +30,7 @@ class FullTensor:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    weighted: list[WeightedAdapter]
+    weighted: Sequence[Weighted[Adapter]]
     base: tuple[Base, str] | None
 
     def read(self) -> Array:
@@ -45,12 +46,14 @@ class FullTensor:
         return total.astype(np.float32)
 
 
-def plan_full_tensors(weighted: list[WeightedAdapter], base: Base | None, dtype: str) -> list[FullTensor]:
+def plan_full_tensors(
+    weighted: Sequence[Weighted[Adapter]], base: Base | None, dtype: str
+) -> list[FullTensor]:
     """Plan the full tensors of a merge.
 
     `RequestError` if one needs the base and `base` is None. `ContentError` if shapes or values contradict.
     """
-    holders: dict[str, list[WeightedAdapter]] = {}
+    holders: dict[str, list[Weighted[Adapter]]] = {}
     for item in weighted:
         for name in item.adapter.full_tensors:
             holders.setdefault(name, []).append(item)
@@ -70,7 +73,7 @@ def plan_full_tensors(weighted: list[WeightedAdapter], base: Base | None, dtype:
     return full_tensors
 
 
-def _base_copy(name: str, holders: list[WeightedAdapter]) -> FullTensor:
+def _base_copy(name: str, holders: Sequence[Weighted[Adapter]]) -> FullTensor:
     """A copy of the base's tensor, which must be equal in all adapters that have it."""
     first = holders[0].adapter
     values = None
@@ -87,11 +90,15 @@ def _base_copy(name: str, holders: list[WeightedAdapter]) -> FullTensor:
 
 
 def _merged(
-    name: str, holders: list[WeightedAdapter], weighted: Iterable[WeightedAdapter], base: Base, dtype: str
+    name: str,
+    holders: Sequence[Weighted[Adapter]],
+    weighted: Iterable[Weighted[Adapter]],
+    base: Base,
+    dtype: str,
 ) -> FullTensor:
     module, first = name.rpartition(".")[0], holders[0].adapter.name
     for item in weighted:
-        if module in item.adapter.layout:
+        if module in item.adapter.modules:
             raise ContentError(
                 f"{module}: {item.adapter.name} has factors for it, {first} saves it in full: PEFT can hold "
                 "only one of them"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.store import Adapter, open_adapter
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.adapter import Adapter
+from tuneyard.adapters.store import open_any
+from tuneyard.adapters.weighted import Weighted
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.files import read_object, versions
@@ -35,7 +36,7 @@ class MergePart:
 
 def provenance(
     command: str,
-    weighted: Sequence[WeightedAdapter],
+    weighted: Sequence[Weighted[Adapter]],
     datasets: Sequence[Datasets],
     base: Base | None,
     details: Mapping[str, object],
@@ -44,15 +45,12 @@ def provenance(
     adapters = []
     for item, adapter_datasets in zip(weighted, datasets, strict=True):
         adapter = item.adapter
-        rank = None
-        if not adapter.rotations:
-            rank = adapter.lora.rank
         adapters.append(
             {
                 "name": adapter.name,
                 "folder": str(adapter.folder),
                 "weight": item.weight,
-                "rank": rank,
+                "rank": adapter.rank,
                 "weights_sha256": adapter.weights_sha256,
                 "digest": adapter.digest,
                 "datasets": adapter_datasets,
@@ -71,7 +69,7 @@ def provenance(
     }
 
 
-def base_name(weighted: Sequence[WeightedAdapter], base: Base | None) -> str | None:
+def base_name(weighted: Sequence[Weighted[Adapter]], base: Base | None) -> str | None:
     """The base's name in the adapters' configs, or its folder if the names differ; None without a name."""
     names = [item.adapter.config.base for item in weighted if item.adapter.config.base]
     if not names:
@@ -96,7 +94,7 @@ def open_parts(record: Mapping[str, Any]) -> list[MergePart]:
     parts = []
     for entry in record["adapters"]:
         try:
-            adapter = open_adapter(Path(entry["folder"]), with_base=True)
+            adapter = open_any(Path(entry["folder"]))
         except TuneyardError as error:
             parts.append(MergePart(entry, None, str(error)))
             continue
@@ -107,7 +105,7 @@ def open_parts(record: Mapping[str, Any]) -> list[MergePart]:
     return parts
 
 
-def training_datasets(weighted: Sequence[WeightedAdapter]) -> list[Datasets]:
+def training_datasets(weighted: Sequence[Weighted[Adapter]]) -> list[Datasets]:
     """The datasets that each adapter was trained on. A merge has the datasets of its parts."""
     return [_datasets_of(item.adapter.folder) for item in weighted]
 

@@ -3,22 +3,32 @@
 import contextlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
+from tuneyard.adapters.adapter import Adapter
+from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.lowrank import WeightedFactors
-from tuneyard.adapters.store import SAVES, Adapter, open_adapter
+from tuneyard.adapters.store import SAVES
 from tuneyard.core.errors import RequestError, show_value
 from tuneyard.core.weights.adapter_files import Module
 
+A = TypeVar("A", bound=Adapter, covariant=True)
+Kind = TypeVar("Kind", bound=Adapter)
 
-@dataclass(frozen=True, slots=True)
-class WeightedAdapter:
+
+@dataclass(frozen=True)
+class Weighted(Generic[A]):
     """An adapter and the weight of its ΔW in a sum."""
 
-    adapter: Adapter
+    adapter: A
     weight: float
+
+
+WeightedAdapter = Weighted[LoraAdapter]
+"""One that can be added without the base's weights."""
 
 
 def parse_reference_weight(text: str) -> tuple[str, float]:
@@ -50,15 +60,10 @@ def parse_weight(value: object, reference: str) -> float:
 
 
 def open_weighted(
-    references: Iterable[tuple[str, float]], *, with_base: bool = False
-) -> list[WeightedAdapter]:
-    """Open each adapter. `compatibility` checks that they can be added.
-
-    `with_base` accepts adapters whose ΔW also needs the base's weights (DoRA, experts).
-    """
-    weighted = []
-    for reference, weight in references:
-        weighted.append(WeightedAdapter(open_adapter(reference, with_base=with_base), weight))
+    references: Iterable[tuple[str, float]], open_one: Callable[[str], Kind]
+) -> list[Weighted[Kind]]:
+    """Open each adapter by `open_adapter` or `open_any`. `compatibility` checks that they can be added."""
+    weighted = [Weighted(open_one(reference), weight) for reference, weight in references]
     if not weighted:
         raise RequestError("no adapters given; expected NAME_OR_DIR=WEIGHT …")
     if not any(item.weight for item in weighted):
@@ -70,7 +75,7 @@ def union(weighted: Iterable[WeightedAdapter]) -> dict[str, Module]:
     """Every module of some adapter, in the order of first occurrence; its rank is the sum of theirs."""
     modules: dict[str, Module] = {}
     for item in weighted:
-        for path, module in item.adapter.layout.items():
+        for path, module in item.adapter.modules.items():
             rank = module.rank
             if path in modules:
                 rank += modules[path].rank
@@ -83,7 +88,7 @@ def factors_of(weighted: Iterable[WeightedAdapter], path: str) -> WeightedFactor
     pairs, weights = [], []
     for item in weighted:
         adapter = item.adapter
-        if path in adapter.layout:
+        if path in adapter.modules:
             pairs.append(adapter.factors(path))
-            weights.append(item.weight * adapter.lora.scale_of(path))
+            weights.append(item.weight * adapter.config.scale_of(path))
     return WeightedFactors(pairs, weights)

@@ -157,12 +157,12 @@ def _common(command: Any) -> Any:
 def compile_command(name: str, **options: Any) -> None:
     """Compile a dataset and register it in dataset_info.json."""
     from tuneyard.compiler.compile import compile_spec
-    from tuneyard.compiler.verify.bundled_recipe import new_recipe_words
+    from tuneyard.compiler.recipe_command import new_recipe
 
     datasets = _report(compile_spec, name, **options)
     if datasets:
         verify = ["tuneyard", "data", "verify", load_spec(name).name, *same_options("--dataset-dir")]
-        commands = [verify, new_recipe_words(datasets, options["out"], None)]
+        commands = [verify, new_recipe(datasets, options["out"])]
         following = " && ".join(shlex.join(command) for command in commands if command)
         next_step(None, after_setup(following, "llamafactory"))
 
@@ -470,8 +470,8 @@ def verify_command(
 
     Several processes audit 4 MB or more.
     """
+    from tuneyard.compiler.recipe_command import new_recipe
     from tuneyard.compiler.verify import report
-    from tuneyard.compiler.verify.bundled_recipe import new_recipe_words, recipe_words
     from tuneyard.compiler.verify.dataset import (
         datasets_of,
         read_settings,
@@ -501,10 +501,7 @@ def verify_command(
     if recipe:
         next_step("", ["tuneyard", "recipe", "check", recipe, *same_options("--model")])
     else:
-        words = new_recipe_words(datasets, out, model)
-        if not words:
-            words = ["tuneyard", "recipe", "check", *recipe_words(datasets, out, verdict.stage, model)]
-        next_step("", words)
+        next_step("", new_recipe(datasets, out, model))
 
 
 @_command(

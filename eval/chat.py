@@ -1,7 +1,7 @@
 """tuneyard eval chat --model models/demo-base [--adapter rte] [--url http://localhost:8000/v1] [--once TEXT]
 
 Talk to a model, with or without adapters, in the terminal. Answers appear as they are generated. With --url a
-served model answers, alone or next to the model here.
+served model answers.
 `exit`, `quit` or Ctrl-D ends the conversation, Ctrl-C ends an answer, `/use NAME` switches the adapter.
 See docs/eval-chat.md.
 """
@@ -9,9 +9,9 @@ See docs/eval-chat.md.
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
 
@@ -21,7 +21,6 @@ from tuneyard.core.prompt import Encode, Message
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
 from tuneyard.eval.backends.load import Model
-from tuneyard.eval.backends.scorers import Messages
 from tuneyard.eval.backends.server import Server, check_url, open_server
 from tuneyard.eval.datasets.prompts import trained_system
 from tuneyard.eval.metrics.answers import cut_thought
@@ -39,11 +38,10 @@ from tuneyard.eval.scoring.options import (
 
 WAYS_OUT = ("exit", "quit")
 USE = "/use"
-SHOWN = 20  # characters of a difference
 NO_ANSWER = "(no answer: nothing was said, or nothing but a thought)"
 SERVED_SAMPLING = ("temperature", "top_p")
 LOCAL_SAMPLING = ("preset", "repetition_penalty", "no_repeat_ngram_size")
-LOCAL = ("adapters", "same_base", "template", "bos", "dtype", "quantize", "dataset_dir")
+LOCAL = ("model", "adapters", "same_base", "template", "bos", "dtype", "quantize", "dataset_dir")
 """Options of a model in this process."""
 
 
@@ -81,31 +79,26 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
     """Talk to a model in the terminal, or have it answer one question.
 
     It answers as its generation_config says, greedily where that says nothing; the options go before it.
-    With --url a served model answers. With --model too, both answer greedily, to see where they differ.
+    With --url a served model answers.
     """
     if once is not None and not once.strip():
         raise RequestError("--once: found an empty text, expected a question")
     options["out"] = Path()
     request = take(options)
-    served = None
     if request.url:
         served = _open_served(request, options)
-        if not request.model:
-            if system:
-                served.messages.append({"role": "system", "content": system})
-            if once is None:
-                converse(served, served.server.name, [served.server.name])
-            else:
-                served.answer(once)
-            return
-    elif not request.model:
+        if system:
+            served.messages.append({"role": "system", "content": system})
+        if once is None:
+            converse(served, served.server.name, [served.server.name])
+        else:
+            served.answer(once)
+        return
+    if not request.model:
         raise click.UsageError("Missing option '--model' for a model here, or '--url' for a served one.")
-    else:
-        refuse_explicit(["served_model", "timeout"], "it is for --url")
-    opened = open_models(replace(request, url=None, served_model=None, timeout=None))
-    sampling: Sampling = choose_sampling(opened.local, preset, options)
-    if served:
-        sampling = {name: options[name] for name in SERVED_SAMPLING if options[name] is not None}
+    refuse_explicit(["served_model", "timeout"], "it is for --url")
+    opened = open_models(request)
+    sampling = choose_sampling(opened.local, preset, options)
     candidates = {candidate.name: candidate for candidate in opened.candidates}
     first = opened.candidates[-max(1, len(request.adapters))]  # the first adapter, else the model
     name: str | None = first.name
@@ -113,9 +106,7 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
     while name is not None:
         candidate = candidates[name]
         messages = [*_begin(candidate, system, request.dataset_dir), *turns]
-        chat: AnswersTexts = Chat(request, opened.local, candidate.prompting.encode, sampling, messages)
-        if served and isinstance(chat, Chat):
-            chat = SideBySide(name, chat, served)
+        chat = Chat(request, opened.local, candidate.prompting.encode, sampling, messages)
         with opened.applied(candidate):
             if once is None:
                 name = converse(chat, name, list(candidates))
@@ -128,17 +119,13 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
 def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "ServedChat":
     """Connect to the server. `RequestError` for options that it cannot take."""
     refuse_explicit(LOCAL_SAMPLING, "OpenAI's interface does not have it: leave it out with --url")
-    if not request.model:
-        refuse_explicit(LOCAL, "it is for a model here: add --model, or leave it out with --url")
+    refuse_explicit(LOCAL, "it is for a model here: leave it out, or leave out --url")
     connection = Connection(check_url(str(request.url)), request.timeout or TIMEOUT, again="try again")
-    name = request.served_model or request.model or ""
     settings: dict[str, object] = {"max_tokens": request.max_new_tokens}
-    if request.model:
-        settings["temperature"] = 0.0
     for option in SERVED_SAMPLING:
         if options[option] is not None:
             settings[option] = options[option]
-    server = open_server(connection, name, bool(request.served_model))
+    server = open_server(connection, request.served_model or "", bool(request.served_model))
     return ServedChat(server, settings, request.think)
 
 
@@ -163,17 +150,6 @@ def _begin(candidate: Candidate, system: str | None, dataset_dir: Path | None) -
     return []
 
 
-class AnswersTexts(Protocol):
-    """What `converse` needs: the messages so far, and an answer to the next text."""
-
-    @property
-    def messages(self) -> list[Message]:
-        """The messages so far, the system text first."""
-
-    def answer(self, text: str) -> None:
-        """Print the answer to a text and remember both."""
-
-
 @dataclass(slots=True)
 class ServedChat:
     """A conversation with a served model, which gets the messages and these settings."""
@@ -186,52 +162,13 @@ class ServedChat:
     def answer(self, text: str) -> None:
         """Print the answer to a text and remember both. `RequestError` if the server gives none."""
         question: Message = {"role": "user", "content": text}
-        answer = self.ask([*self.messages, question])
-        self.messages += [question, {"role": "assistant", "content": answer}]
-
-    def ask(self, messages: Messages) -> str:
-        """Print the answer to some messages. Its text is without the thought."""
-        generated = self.server.chat(messages, self.settings)
+        generated = self.server.chat([*self.messages, question], self.settings)
         visible = generated if self.think else without_thoughts(generated, True)
         click.echo(for_terminal(visible))
         answer = cut_thought(generated)
         if not answer:
             click.echo(NO_ANSWER, err=True)
-        return answer
-
-
-@dataclass(slots=True)
-class SideBySide:
-    """A conversation with a model here. A served model answers each question after the same messages."""
-
-    name: str
-    here: "Chat"
-    served: ServedChat
-
-    @property
-    def messages(self) -> list[Message]:
-        """The messages of the conversation here."""
-        return self.here.messages
-
-    def answer(self, text: str) -> None:
-        """Print both answers to a text, and where they begin to differ."""
-        click.echo(f"{self.name}:")
-        self.here.answer(text)
-        *messages, answer = self.here.messages
-        click.echo(f"{for_terminal(self.served.server.name)} ({self.served.server.url}):")
-        served_answer = self.served.ask(messages)
-        click.echo(f"({difference(answer['content'], served_answer)})", err=True)
-
-
-def difference(answer: str, served: str) -> str:
-    """Where two answers begin to differ."""
-    if answer == served:
-        return "the same answer"
-    place = 0
-    while answer[place : place + 1] == served[place : place + 1]:
-        place += 1
-    here, there = show_value(answer[place : place + SHOWN]), show_value(served[place : place + SHOWN])
-    return f"they differ from character {place + 1} on: {here} here, {there} served"
+        self.messages += [question, {"role": "assistant", "content": answer}]
 
 
 @dataclass(slots=True)
@@ -293,7 +230,7 @@ class Chat:
             click.echo("(the context is full: the oldest question is forgotten)", err=True)
 
 
-def converse(chat: AnswersTexts, name: str, names: Sequence[str]) -> str | None:
+def converse(chat: Chat | ServedChat, name: str, names: Sequence[str]) -> str | None:
     """Answer line by line until the user leaves (None) or switches to another model (its name)."""
     if sys.stdin.isatty():
         click.echo(f"{name}: exit or quit leaves, Ctrl-C ends an answer", err=True)

@@ -119,6 +119,7 @@ def cli(
     OUT/MODEL/SET), or results of another tool: LLaMA-Factory's generated_predictions.jsonl,
     lm-evaluation-harness's samples_*.jsonl, JSON Lines, CSV or Parquet with id, gold and prediction, or an
     evaluation_results.json.
+    The folder of a `tuneyard recipe sweep --eval` is compared by its settings, whose seeds are replicates.
     NAME is MODEL or MODEL/SET, for results without a name. The base is the model `base`, otherwise the first.
     """
     from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, AgainstBase
@@ -126,11 +127,20 @@ def cli(
     from tuneyard.eval.judge.questions.other_metrics import OtherMetrics
     from tuneyard.eval.judge.questions.replicates import parse_replicates
     from tuneyard.eval.judge.questions.slices import BySlices
+    from tuneyard.eval.read.trained_sweep import read_trained_sweep
     from tuneyard.eval.show.places import argument
 
     questions: list[Question] = []
     if metric == ACCURACY_NAME:
         metric = ""
+    trained = None
+    if len(results) == 1:
+        trained = read_trained_sweep(Path(results[0]))
+    if trained is not None:
+        title = title or tr("Sweep {name}", name=Path(results[0]).name)
+        results, replicates = tuple(trained.sources), (*replicates, *trained.replicates)
+        if trained.chooses:
+            choose_on = "half"
     recipes = parse_replicates(replicates)
     if by:
         questions.append(BySlices(by))

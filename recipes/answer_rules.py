@@ -19,16 +19,13 @@ CUTOFF_LEN = 2048
 
 
 def problems_of_answer(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
-    """Yield the problems of template, answers, cutoff_len, frozen layers, experts and reward models."""
+    """Yield the problems of template, answers, cutoff_len, new tokens, experts and reward models."""
     yield from template_problems(recipe, answer)
     yield from answer_text_problems(recipe, answer, datasets)
     yield from mark_problems(recipe, answer)
     yield from thought_problems(recipe, answer)
     yield from cut_problems(recipe, answer)
     yield from position_problems(recipe, answer)
-    yield from attention_problems(recipe, answer)
-    yield from freeze_problems(recipe, answer)
-    yield from frozen_problems(recipe, answer)
     yield from new_token_problems(recipe, answer)
     yield from expert_problems(recipe, answer)
     yield from reward_problems(recipe, answer)
@@ -131,9 +128,6 @@ def position_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
     model, train = answer.get("model", {}), answer.get("tokens", {}).get("train", {})
     positions = model.get("positions")
     cutoff = recipe.number("cutoff_len", CUTOFF_LEN)
-    if recipe.settings.get("rope_scaling") and positions and cutoff <= positions:
-        message = f"has no effect: the model has {positions:,} positions, cutoff_len is {int(cutoff):,}"
-        yield recipe.problem("W338", "rope_scaling", message, "leave it out")
     if not positions or model.get("scaled_positions") or recipe.settings.get("rope_scaling"):
         return
     reaches = "cutoff_len" in recipe.settings or train.get("longest", 0) > positions
@@ -141,41 +135,6 @@ def position_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
         message = f"{int(cutoff):,} is above the {positions:,} positions of the model"
         hint = f"cutoff_len: {positions}, or rope_scaling: yarn"
         yield recipe.problem("E333", "cutoff_len", message, hint)
-
-
-def attention_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
-    """Yield that LLaMA-Factory ignores shift_attn, or stops at it: it patches an old transformers' Llama."""
-    architecture = answer.get("model", {}).get("model_type")
-    if not architecture or not recipe.settings.get("shift_attn"):
-        return
-    if architecture == "llama":
-        message = "LLaMA-Factory stops when it loads the model: shift_attn needs transformers 4.45 to 4.47"
-        yield recipe.problem("E337", "shift_attn", message, "leave it out")
-    else:
-        yield recipe.problem("W338", "shift_attn", f"has no effect on {architecture}", "leave it out")
-
-
-def freeze_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
-    """Yield a number of layers to train that the model does not have; LLaMA-Factory trains all in silence."""
-    model = answer.get("model", {})
-    layers = model.get("layers")
-    count = recipe.number("freeze_trainable_layers", 0)
-    if not layers or model.get("rejected") or recipe.settings.get("finetuning_type") != "freeze":
-        return
-    if abs(count) <= layers:
-        return
-    message = f"found {int(count)}, the model has {layers} layers: LLaMA-Factory would train all of them"
-    hint = f"a number from {-layers} to {layers}, or finetuning_type: full"
-    yield recipe.problem("E332", "freeze_trainable_layers", message, hint)
-
-
-def frozen_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
-    """Yield that no parameter is left to train."""
-    if answer.get("model", {}).get("trains_something") is not False or not recipe.settings.get("do_train"):
-        return
-    keys = [key for key in recipe.settings if key.startswith("freeze_")]
-    message = "every parameter is frozen: training stops at the first step"
-    yield recipe.problem("E339", keys[-1] if keys else "finetuning_type", message)
 
 
 def new_token_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:

@@ -1,15 +1,13 @@
 """tuneyard recipe best OUTPUT_DIR: the checkpoint with the best eval_loss, and whether to train longer.
 
-It plots trainer_state.json. With --results it chooses by scored checkpoints: on one half of the examples, and
-the figure to report is that of the other half.
+It plots trainer_state.json. `tuneyard eval compare RESULTS --choose-on half` chooses among scored ones.
 """
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -21,10 +19,9 @@ from tuneyard.core.errors import ContentError, RequestError, counted, nearest
 from tuneyard.core.files import read_object, require
 from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import lang_option, tr, tr_counted
-from tuneyard.core.training.metrics import ACCURACY, Metric, direction, metric_of
+from tuneyard.core.training.metrics import Metric, direction, metric_of
 from tuneyard.core.weights.adapter_files import CONFIG as ADAPTER_CONFIG
-from tuneyard.recipes.judging import BASE, PLAIN, RESULTS, VERDICT, Judgement, judge, scored_folders
-from tuneyard.recipes.output_dir import CHECKPOINT, checkpoints, find_flaw
+from tuneyard.recipes.output_dir import checkpoints, find_flaw
 
 
 class DivergedError(ContentError):
@@ -47,10 +44,7 @@ class NotMeasuredError(ContentError):
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best evaluation of a run: its step and value, its checkpoint on the disk, and the advice.
-
-    `held_out` has the figure on the examples that did not choose, with its 95 % limits.
-    """
+    """The best evaluation of a run: its step and value, its checkpoint on the disk, and the advice."""
 
     metric: str
     step: int
@@ -58,31 +52,23 @@ class Best:
     evaluations: int
     checkpoint: str | None
     advice: str
-    held_out: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenCheckpoint:
-    """The best evaluation among those of a run: (step, figure) of each, and the verdict on scored ones."""
+    """The best evaluation among those of a run, with the (step, figure) of each."""
 
     curve: list[tuple[int, float]]
     meaning: Metric
     best: Best
-    judgement: Judgement | None = None
 
     def lines(self) -> list[str]:
-        """The choice for the terminal: figures, verdict, checkpoint and advice."""
+        """The choice for the terminal: figures, checkpoint and advice."""
         best = self.best
         summary = "{metric}: {value:.4g} at step {step}, the best of {evaluations}"
         figure = direction(best.metric, self.meaning)
         evaluations = tr_counted(best.evaluations, "evaluation")
         lines = [tr(summary, metric=figure, value=best.value, step=best.step, evaluations=evaluations)]
-        if best.held_out is not None:
-            values = [best.held_out[name] for name in ("value", "low", "high")]
-            text = "on the examples that did not choose it: {figure}, n = {n:,}"
-            lines.append(tr(text, figure=self.meaning.interval_text(values), n=int(best.held_out["n"])))
-        if self.judgement is not None:
-            lines.append(self.judgement.decision)
         checkpoint = best.checkpoint or tr("not on the disk any more (save_total_limit)")
         lines.append(tr("checkpoint: {path}", path=checkpoint))
         lines.append(_advice(self.curve, best.step))
@@ -96,26 +82,13 @@ class ChosenCheckpoint:
     "tuneyard recipe best saves/steps",
 )
 @click.argument("output_dir", type=click.Path(path_type=Path))
-@click.option(
-    "--metric",
-    help="A number to choose by. Default: eval_loss. With --results a figure of each example: accuracy by "
-    "default, rougeL, token_f1, eval_loss, …",
-)
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    help="Folder of an evaluation of the base and of models named checkpoint-N: choose on half of its "
-    "examples, report on the other half.",
-)
+@click.option("--metric", help="A number to choose by. Default: eval_loss.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @lang_option
-def command(output_dir: Path, metric: str | None, results: Path | None, as_json: bool) -> None:
+def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
     require(output_dir, "output_dir of a training")
-    if results:
-        chosen = choose_by_results(output_dir, results, metric or PLAIN)
-    else:
-        chosen = choose_by_training(output_dir, metric)
+    chosen = choose_by_training(output_dir, metric)
     best = chosen.best
     plot(chosen.curve, best, output_dir / "best.png", chosen.meaning)
     if as_json:
@@ -144,14 +117,6 @@ def choose_by_training(output_dir: Path, metric: str | None) -> ChosenCheckpoint
             raise error.as_wrong_option() from error
         raise
     return ChosenCheckpoint(curve, meaning, find_best(curve, name, output_dir, meaning))
-
-
-def choose_by_results(output_dir: Path, results: Path, metric: str) -> ChosenCheckpoint:
-    """Choose among scored checkpoints on one half of the examples; the best has the other half's figure."""
-    judgement = judge_checkpoints(results, metric, output_dir / VERDICT)
-    curve, meaning, held_out = read_choice(judgement.table)
-    best = replace(find_best(curve, metric, output_dir, meaning), held_out=held_out)
-    return ChosenCheckpoint(curve, meaning, best, judgement)
 
 
 def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
@@ -186,77 +151,6 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     if "eval_loss" not in measured:
         hint = "the recipe has no eval_strategy"
     raise NotMeasuredError(state, metric, sorted(measured), hint)
-
-
-def judge_checkpoints(results: Path, metric: str, out: Path) -> Judgement:
-    """Choose among the scored checkpoints on half of the examples, by `eval compare` into `out`.
-
-    A checkpoint that lacks a dataset of the others is left out and listed. `RequestError` without two
-    checkpoints and the base.
-    """
-    by_model = scored_folders(require(results, "folder of results"))
-    base = by_model.get(BASE, [])
-    by_step = {}
-    for model, folders in by_model.items():
-        name = CHECKPOINT.fullmatch(model)
-        if name:
-            by_step[int(name[1])] = folders
-    if len(by_step) < 2 or not base:
-        models = ", ".join(by_model) or "nothing"
-        raise RequestError(
-            f"{results}: found {models}; expected the base and two models named checkpoint-N or more: score "
-            "them without --no-base, each as --adapter checkpoint-N=OUTPUT_DIR/checkpoint-N"
-        )
-    sets_by_step = {step: _sets(folders) for step, folders in sorted(by_step.items())}
-    every_set = set().union(*sets_by_step.values())
-    scored: dict[str, Sequence[Path]] = {
-        BASE: [folder for name, folder in _sets(base).items() if name in every_set]
-    }
-    left_out = []
-    for step, sets in sets_by_step.items():
-        missing = sorted(every_set - sets.keys())
-        if missing:
-            left_out.append(f"checkpoint-{step} has no results of {', '.join(missing)}")
-        else:
-            scored[f"checkpoint-{step}"] = list(sets.values())
-    if len(scored) < 3:
-        raise ContentError(
-            f"{results}: only one checkpoint was scored on all datasets: {'; '.join(left_out)}"
-        )
-    for line in left_out:
-        click.echo(f"left out: {line}", err=True)
-    title = tr("Checkpoints of {name}", name=out.parent.name)
-    return judge(scored, metric, ["--choose-on", "half"], out, title)
-
-
-def _sets(folders: Sequence[Path]) -> dict[str, Path]:
-    """Folder of each dataset. `ContentError` if one was scored twice."""
-    by_set: dict[str, Path] = {}
-    for folder in folders:
-        result = read_object(folder / RESULTS)
-        dataset = str(result.get("set", folder.name))
-        if dataset in by_set:
-            model = result.get("model")
-            raise ContentError(
-                f"{folder / RESULTS}: {model} was scored twice on {dataset}; keep one of its folders"
-            )
-        by_set[dataset] = folder
-    return by_set
-
-
-def read_choice(table: Mapping[str, Any]) -> tuple[list[tuple[int, float]], Metric, Mapping[str, float]]:
-    """(step, figure) of each checkpoint on the choosing half, the metric, the figure on the other half."""
-    choice = table["choice"][-1]
-    meaning, key = ACCURACY, PLAIN
-    if choice["metric"] != PLAIN:
-        meaning = Metric(str(table["unit"]), table["higher_is_better"] is True, choice["metric"])
-        key = "figure"
-    curve = []
-    for model, scores in choice["choosing"]["models"].items():
-        name = CHECKPOINT.fullmatch(model)
-        if name:
-            curve.append((int(name[1]), float(scores[key]["value"])))
-    return sorted(curve), meaning, choice["held_out"]["models"][choice["model"]][key]
 
 
 def find_best(curve: list[tuple[int, float]], metric: str, output_dir: Path, meaning: Metric) -> Best:

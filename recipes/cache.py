@@ -1,5 +1,6 @@
-"""Cache of LLaMA-Factory's answers in $XDG_CACHE_HOME/tuneyard/inspect, by a hash of their inputs.
+"""Cache in $XDG_CACHE_HOME/tuneyard/inspect, by a hash of the inputs.
 
+It keeps whole answers of LLaMA-Factory, and rows with their lengths.
 The folder takes at most `LARGEST` bytes: each new answer removes the least recently used ones. Other
 processes may use the folder at any moment. They read an answer in one piece, and compute a removed answer
 again.

@@ -140,20 +140,20 @@ def command(
         find_recipe(path)
     options = CheckOptions(overrides, model, machine(trains_on), **output)
     _refuse_unused(options, show_weights, watch)
-    with LlamaFactory(several=watch or len(paths) > 1) as llamafactory:
-        if watch:
-            watch_recipes(llamafactory, paths, options)
-        failed = 0
-        for path in paths:
-            try:
-                recipe = read_recipe(path, overrides)
-                if show_weights:
-                    print_weights(llamafactory, recipe, model, show_weights)
-                else:
-                    failed += check(llamafactory, recipe, options)
-            except ContentError as error:
-                click.echo(str(error), err=True)
-                failed += 1
+    llamafactory = LlamaFactory(several=watch or len(paths) > 1)
+    if watch:
+        watch_recipes(llamafactory, paths, options)
+    failed = 0
+    for path in paths:
+        try:
+            recipe = read_recipe(path, overrides)
+            if show_weights:
+                print_weights(llamafactory, recipe, model, show_weights)
+            else:
+                failed += check(llamafactory, recipe, options)
+        except ContentError as error:
+            click.echo(str(error), err=True)
+            failed += 1
     if failed:
         raise ContentError(f"{failed} of {len(paths)} recipes cannot be trained as they are")
     next_step("", ["tuneyard", "recipe", "plan", paths[0], *overrides, *same_options("--model")])

@@ -29,7 +29,6 @@ from tuneyard.core.files import hub_problem, no_folder, sha256
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.records import strings
 from tuneyard.core.training.training_stage import MARKED, rows_of, stage_fits, stage_problem
-from tuneyard.recipes.cache import remembered
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rows import COUNTED
 
@@ -254,7 +253,7 @@ def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _shared_rows(recipe: Recipe, name: str) -> Iterator[Problem]:
-    """Yield that rows of an evaluation dataset are also trained on. Unchanged files are compared once."""
+    """Yield that rows of an evaluation dataset are also trained on."""
     evaluated = _local_file(recipe, name)
     trained = []
     for trained_name in dict.fromkeys(recipe.names("dataset")):
@@ -263,27 +262,23 @@ def _shared_rows(recipe: Recipe, name: str) -> Iterator[Problem]:
             trained.append(path)
     if evaluated is None or not trained:
         return
-    contents = [sha256(path) for path in (evaluated, *trained)]
-    counts = remembered("shared rows", contents, lambda: _count_shared(evaluated, trained))
-    if counts.get("shared"):
-        message = f"{counts['shared']} of the {counts['rows']} different rows of {name} are also trained on"
+    try:
+        rows, shared = _count_shared(evaluated, trained)
+    except (TuneyardError, OSError):  # E320 reports it
+        return
+    if shared:
+        message = f"{shared} of the {rows} different rows of {name} are also trained on"
         hint = "take them out of one of the datasets: their loss only shows how well they are memorised"
         yield recipe.problem("W328", "eval_dataset", message, hint)
 
 
-def _count_shared(evaluated: Path, trained: Sequence[Path]) -> dict[str, object]:
-    """`{"rows": 20, "shared": 3}`: different rows of a file, and those that others have too."""
-    try:
-        rows = {_fingerprint(record) for record in read_records(evaluated)}
-        shared: set[bytes] = set()
-        for path in trained:
-            for record in read_records(path):
-                fingerprint = _fingerprint(record)
-                if fingerprint in rows:
-                    shared.add(fingerprint)
-    except (TuneyardError, OSError) as error:  # E320 reports it
-        return {"error": str(error)}
-    return {"rows": len(rows), "shared": len(shared)}
+def _count_shared(evaluated: Path, trained: Sequence[Path]) -> tuple[int, int]:
+    """Numbers of different rows of a file, and of those that others have too."""
+    rows = {_fingerprint(record) for record in read_records(evaluated)}
+    shared: set[bytes] = set()
+    for path in trained:
+        shared |= rows & {_fingerprint(record) for record in read_records(path)}
+    return len(rows), len(shared)
 
 
 def _fingerprint(record: dict[str, object]) -> bytes:

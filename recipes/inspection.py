@@ -1,9 +1,9 @@
-"""LLaMA-Factory's findings about a recipe, in a subprocess of recipes/llamafactory_server.py.
+"""LLaMA-Factory's findings about a recipe, in a process of recipes/llamafactory_server.py.
 
 Its argument classes judge the settings. Its loader, converter and processor read the rows (recipes/rows.py).
 The model with its adapter is laid out on the meta device, from its config alone. Nothing is trained, no
-weights are read and no network is used. recipes/cache.py keeps rows, layout and epoch by the settings that
-they depend on. After an edit of another setting, only the arguments are judged again.
+weights are read and no network is used. recipes/cache.py keeps the rows with their lengths, by the settings
+that they depend on: reading them is what takes long.
 """
 
 import copy
@@ -39,8 +39,6 @@ OF_EPOCH = (
     "eval_on_each_dataset", "overwrite_cache", "preprocessing_num_workers", "preprocessing_batch_size",
     "tokenized_path", "data_shared_file_system",
 )  # fmt: skip
-# Model arguments that say how rows are read or calculated, not which parameters there are.
-OF_NO_LAYOUT = ("model_max_length", "device_map", "cache_dir", "hf_hub_token", "block_diag_attn")
 # Kinds of quantised weights that LLaMA-Factory loads as 16 bits.
 LOADED_WHOLE = ("mxfp4", "fp8")
 EXPERTS = ".experts."  # in the names of parameters; shared experts are Linear layers of their own
@@ -60,8 +58,10 @@ def inspect(settings: dict[str, object], launch: Launch) -> Facts:
     return Inspection(arguments, settings, launch).facts()
 
 
-def measure(settings: dict[str, object], launch: Launch, *, has_media: bool, has_thoughts: bool) -> Facts:
+def measure(settings: dict[str, object], launch: Launch, rows: Mapping[str, bool]) -> Facts:
     """Template, lengths of the rows and shapes of the model, for a recipe that is being written.
+
+    `rows`: whether its data `has_media` and `has_thoughts`. The result has these parts:
 
     - `rejected`: why LLaMA-Factory refuses the settings, or `error`: why there is no tokenizer.
     - `template`: a `TemplateChoice` ({} for stage pt), whose settings the rest of the answer depends on.
@@ -80,22 +80,20 @@ def measure(settings: dict[str, object], launch: Launch, *, has_media: bool, has
             arguments.with_tokenizer()
             choices: Iterator[TemplateChoice] = iter(())
         else:
-            choices = fitting_templates(
-                arguments, has_tools=_has_tools(arguments), has_media=has_media, has_thoughts=has_thoughts
-            )
+            choices = fitting_templates(arguments, has_tools=_has_tools(arguments), **rows)
         for choice in choices:
             template = asdict(choice)
             chosen = {**settings, **choice.settings}
             inspection = Inspection(_arguments(chosen, launch), chosen, launch)
-            if choice.findings or not has_media or inspection._lengths(names[0]):
+            if choice.findings or not rows["has_media"] or inspection.rows(names[0]).get("lengths"):
                 break  # a template for media of other models cannot read a row
     except expected_errors() as error:
         return {"error": words(error)}
     return {
         "template": template,
-        "data": {name: inspection._rows(name) for name in names},
-        "lengths": {name: inspection._lengths(name) for name in names},
-        "model": inspection._layout(),
+        "data": {name: _without(inspection.rows(name), ("lengths",)) for name in names},
+        "lengths": {name: inspection.rows(name).get("lengths") for name in names},
+        "model": inspection.layout(),
     }
 
 
@@ -116,22 +114,18 @@ def at_fault(settings: Mapping[str, object], launch: Launch, message: str) -> li
 
 @dataclass(frozen=True)
 class Inspection:
-    """The facts of one recipe, each remembered by the arguments and file contents that it depends on."""
+    """The facts of one recipe. Its rows are remembered by the arguments and files that they depend on."""
 
     arguments: RecipeData
     settings: Mapping[str, object]
     launch: Launch
 
-    @property
-    def workers(self) -> object:
-        """How many processes read the rows."""
-        return self.settings.get("preprocessing_num_workers")
-
     def facts(self) -> Facts:
         """All parts of the answer: `rejected`, `data`, `tokens` and `model`."""
         tokens: Facts = self._template()
-        model = self._layout()
-        data = {name: self._rows(name) for name in dict.fromkeys([*self.trained, *self.evaluated])}
+        model = self.layout()
+        names = dict.fromkeys([*self.trained, *self.evaluated])
+        data = {name: _without(self.rows(name), ("lengths",)) for name in names}
         rejected, keys = None, []
         counted = [data[name].get("tokens", {}).get("rows") for name in self.trained]
         if counted and all(counted):
@@ -165,37 +159,24 @@ class Inspection:
             return self.arguments
 
     def _template(self) -> Facts:
-        tools = _has_tools(self.arguments)
+        try:
+            _, findings = with_fitted_template(self.arguments, _has_tools(self.arguments))
+        except expected_errors() as error:
+            return {"error": words(error)}
+        return {"template": [asdict(finding) for finding in findings]}
 
-        def fit() -> Facts:
-            try:
-                _, findings = with_fitted_template(self.arguments, tools)
-            except expected_errors() as error:
-                return {"error": words(error)}
-            return {"template": [asdict(finding) for finding in findings]}
-
-        return remembered("template", [self._tokenizer_key, tools], fit)
-
-    def _layout(self) -> Facts:
-        model_args = _without(vars(self.arguments.model_args), OF_NO_LAYOUT)
-        finetuning_args = vars(self.arguments.finetuning_args)
-        finetuning_keys = [
-            key for key in self.settings if key in finetuning_args or key.startswith("quantization_")
-        ]
-
-        def lay_out() -> Facts:
-            reader = self.reader  # LLaMA-Factory sets `resize_vocab` as it loads a tokenizer with new tokens
-            try:
-                layout = self._model(reader, reader.module.get("tokenizer"))
-            except expected_errors() as error:
-                return {"error": words(error)}
-            if layout["rejected"]:
-                layout["at_fault"] = [key for key in finetuning_keys if self._fits_without(key)]
-            return layout
-
-        split = [self.launch.zero_stage, self._uses_fsdp]
-        key = [model_args, finetuning_args, sorted(finetuning_keys), self._model_hashes, split]
-        return remembered("layout", key, lay_out)
+    def layout(self) -> Facts:
+        """Parameters and shapes of the model with its adapter, or an `error`."""
+        reader = self.reader  # LLaMA-Factory sets `resize_vocab` as it loads a tokenizer with new tokens
+        try:
+            layout = self._model(reader, reader.module.get("tokenizer"))
+        except expected_errors() as error:
+            return {"error": words(error)}
+        if layout["rejected"]:
+            finetuning_args = vars(self.arguments.finetuning_args)
+            keys = [key for key in self.settings if key in finetuning_args or key.startswith("quantization_")]
+            layout["at_fault"] = [key for key in keys if self._fits_without(key)]
+        return layout
 
     def _fits_without(self, key: str) -> bool:
         """True if LLaMA-Factory prepares the model once a setting is left out."""
@@ -207,39 +188,18 @@ class Inspection:
             return False
         return not layout["rejected"]
 
-    @property
-    def _uses_fsdp(self) -> bool:
-        return bool(self.settings.get("fsdp"))
-
     def _model(self, arguments: RecipeData, tokenizer: Any) -> dict[str, object]:
-        splits_weights = {"zero_3": self.launch.zero_stage == 3, "fsdp": self._uses_fsdp}
+        splits_weights = {"zero_3": self.launch.zero_stage == 3, "fsdp": bool(self.settings.get("fsdp"))}
         return _model(arguments.model_args, arguments.finetuning_args, tokenizer, **splits_weights)
 
-    def _rows(self, name: str) -> Facts:
-        """Findings about a dataset, without the lengths of its rows."""
-        key = self._rows_key(name)
-
-        def count() -> Facts:
-            return _without(self._look(name), ("lengths",))
-
-        if key is None:
-            return count()
-        return remembered("rows", key, count)
-
-    def _lengths(self, name: str) -> list[list[int]] | None:
-        key = self._rows_key(name)
-
-        def measure() -> Facts:
-            return {"lengths": self._look(name).get("lengths")}
-
-        answer = measure() if key is None else remembered("lengths", key, measure)
-        lengths: list[list[int]] | None = answer["lengths"]
-        return lengths
-
-    def _look(self, name: str) -> Facts:
-        """Findings about a dataset. It is read once."""
+    def rows(self, name: str) -> Facts:
+        """Findings about a dataset, with the `lengths` of its rows. It is read once."""
         if name not in self._looked_at:
-            self._looked_at[name] = look(self.reader, name)
+            key = self._rows_key(name)
+            if key is None:
+                self._looked_at[name] = look(self.reader, name)
+            else:
+                self._looked_at[name] = remembered("rows", key, lambda: look(self.reader, name))
         return self._looked_at[name]
 
     @cached_property
@@ -248,34 +208,27 @@ class Inspection:
 
     def _epoch(self) -> Facts:
         """Rows of an epoch, or the reason why LLaMA-Factory rejects it (`rejected`)."""
-        data_args = self.arguments.data_args
-        keys = {name: self._rows_key(name) for name in [*self.trained, *self.evaluated]}
-        seed = self.arguments.training_args.seed
-
-        def group() -> Facts:
-            sets = [self._lengths(name) or [] for name in self.trained]
-            others = [self._lengths(name) or [] for name in self.evaluated]
-            try:
-                return epoch(self.arguments, sets, others, self.workers)
-            except UntrainableEpochError as error:
-                return {"rejected": str(error), "at_fault": error.keys}
-
-        if None in keys.values():
-            return group()
-        grouping = _without(vars(data_args), ("overwrite_cache", "tokenized_path"))
-        return remembered("epoch", [keys, grouping, seed, self.workers, self.arguments.stage], group)
-
-    @cached_property
-    def _model_hashes(self) -> dict[str, str]:
-        return folder_hashes(Path(str(self.arguments.model_args.model_name_or_path)))
+        sets = [self.rows(name).get("lengths") or [] for name in self.trained]
+        others = [self.rows(name).get("lengths") or [] for name in self.evaluated]
+        workers = self.settings.get("preprocessing_num_workers")
+        try:
+            return epoch(self.arguments, sets, others, workers)
+        except UntrainableEpochError as error:
+            return {"rejected": str(error), "at_fault": error.keys}
 
     @cached_property
     def _tokenizer_key(self) -> list[object]:
         """Key of the token ids of a row: stage, tokenizer and template."""
         model_args = vars(self.arguments.model_args)
+        model = str(model_args["model_name_or_path"])
         read_by_tokenizer = {name: model_args.get(name) for name in OF_TOKENIZER}
         data_args = _without(vars(self.arguments.data_args), OF_EPOCH)
-        return [self.arguments.finetuning_args.stage, read_by_tokenizer, data_args, self._model_hashes]
+        return [
+            self.arguments.finetuning_args.stage,
+            read_by_tokenizer,
+            data_args,
+            folder_hashes(Path(model)),
+        ]
 
     def _rows_key(self, name: str) -> list[object] | None:
         """Key of the rows of a dataset. None if they also depend on other files or services."""
@@ -439,7 +392,6 @@ def _adapted(
         return {"trainable": None, "unfit": unfit, "rejected": words(error)}
     trainable = {name: one for name, one in model.named_parameters() if one.requires_grad}
     trains = {
-        "trains_something": bool(trainable),
         "trains_experts": any(EXPERTS in name for name in trainable),
         "trains_embeddings": any(f".{embeddings}." in f".{name}" for name in trainable),
     }

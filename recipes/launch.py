@@ -15,7 +15,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +84,7 @@ def launch(command: list[str], output_dir: Path, lock: int) -> None:
             env=environment() | {"FORCE_TORCHRUN": "1"},
             pass_fds=(lock,),
         )
-    follow(process, output_dir, before)
+    follow(process.poll, partial(end_processes, [process]), output_dir, before)
 
 
 def supervised(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
@@ -107,8 +109,13 @@ def logged_until(output_dir: Path) -> LogSizes:
     return LogSizes(*sizes)
 
 
-def follow(process: "subprocess.Popen[bytes]", output_dir: Path, before: LogSizes) -> None:
-    """Show a training's progress to its end; `ContentError` with the reason's last lines if it fails."""
+def follow(
+    exit_code: Callable[[], int | None], end: Callable[[], None], output_dir: Path, before: LogSizes
+) -> None:
+    """Show a training's progress until it has an exit code; `end` ends it if we are interrupted.
+
+    `ContentError` with the reason's last lines if it fails.
+    """
     try:
         from tqdm import tqdm
 
@@ -116,15 +123,16 @@ def follow(process: "subprocess.Popen[bytes]", output_dir: Path, before: LogSize
         path, position = output_dir / PROGRESS, before.progress
         bar: tqdm[Any] = tqdm(desc="starting", unit="step", mininterval=0.5, dynamic_ncols=True)
         with bar:
-            while process.poll() is None:
+            while exit_code() is None:
                 time.sleep(0.2)
                 position = _show(bar, path, position)
                 bar.update(0)
             _show(bar, path, position)
     finally:
-        end_processes([process])
-    if process.returncode:
-        raise ContentError(failure(process.returncode, output_dir / LOG, before.log))
+        end()
+    code = exit_code()
+    if code:
+        raise ContentError(failure(code, output_dir / LOG, before.log))
 
 
 def environment() -> dict[str, str]:
@@ -174,12 +182,22 @@ def failure(code: int, log: Path, start: int = 0) -> str:
 
 def supervise(parent: int, command: list[str]) -> int:
     """Run a command for the process `parent` to its end; return its exit code, negative for a signal."""
+    end_with(parent)
+    with leads_family():
+        return subprocess.Popen(command, close_fds=False).wait()  # the output_dir's lock is handed on
+
+
+@contextlib.contextmanager
+def leads_family() -> Iterator[None]:
+    """Let the orphans of a block come to this process, and end every process below it after the block.
+
+    SIGTERM unwinds the block.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_SUBREAPER, 1)
     leave_on_sigterm()
-    end_with(parent)
     try:
-        return subprocess.Popen(command, close_fds=False).wait()  # the output_dir's lock is handed on
+        yield
     finally:
         end_family()
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import versions
-from tuneyard.core.installation.packages import install_command
 from tuneyard.core.training.training_stage import PREFERENCE_STAGES, TRAINING_STAGES
 from tuneyard.recipes.recipe import Recipe
 
@@ -19,9 +18,6 @@ ADAM = "adam"
 VALUE_HEADS = ("value_head.safetensors", "value_head.bin")  # of LLaMA-Factory's reward models
 PPO_TRL = ((0, 8, 6), (0, 9, 6))
 """The first and the last version of trl that LLaMA-Factory 0.9.5 takes for PPO (train/ppo/trainer.py)."""
-# From this DeepSpeed on, ZeRO-3 has one parameter coordinator (pull request 6662).
-ONE_COORDINATOR = (0, 15, 4)
-BADAM_WITH_IT = (1, 3)  # the first badam that calls it rightly (github.com/Ledzy/BAdam, issue 15)
 
 
 def learning_rate(recipe: Recipe) -> Iterator[Problem]:
@@ -68,26 +64,6 @@ def ppo(recipe: Recipe) -> Iterator[Problem]:
     )
     fix = f"train preferences with stage: {' or '.join(PREFERENCE_STAGES)}"
     yield recipe.problem("E334", "stage", message, fix)
-
-
-def badam(recipe: Recipe) -> Iterator[Problem]:
-    """Refuse BAdam with ZeRO-3 if the installed badam fails there when it switches to its second block.
-
-    LLaMA-Factory accepts the recipe. Its training ends with a TypeError after `badam_switch_interval` steps.
-    """
-    if not recipe.settings.get("use_badam"):
-        return
-    installed = versions("badam", "deepspeed")
-    badam_version, deepspeed_version = installed.get("badam", ""), installed.get("deepspeed", "")
-    works = _numbers(badam_version) >= BADAM_WITH_IT or _numbers(deepspeed_version) < ONE_COORDINATOR
-    if not badam_version or works or recipe.zero_stage() != 3:
-        return
-    interval = int(recipe.number("badam_switch_interval", 50))
-    message = (
-        f"badam {badam_version} fails with ZeRO-3 of DeepSpeed {deepspeed_version}: training stops when it "
-        f"changes the block, after {max(1, interval)} steps"
-    )
-    yield recipe.problem("E336", "use_badam", message, install_command("badam>=1.3"))
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -139,8 +139,8 @@ def make_plans(
     recipe: Recipe, offers: Sequence[Offer], model: str | None, expected: ExpectedRows | None = None
 ) -> list[Plan]:
     """Plan a training for each machine. LLaMA-Factory is imported once."""
-    with LlamaFactory(several=len(offers) > 1) as llamafactory:
-        return [make_plan(llamafactory, recipe, offer, model, expected) for offer in offers]
+    llamafactory = LlamaFactory(several=len(offers) > 1)
+    return [make_plan(llamafactory, recipe, offer, model, expected) for offer in offers]
 
 
 def make_plan(

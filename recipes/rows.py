@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tuneyard.core.datasets import read_records
 from tuneyard.core.errors import ContentError, TuneyardError, counted, show_value
@@ -23,6 +23,7 @@ from tuneyard.core.training.training_stage import MARKED, TRAINING_STAGES
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
 FIRST = 20  # rows that are named for a finding on answers
+progress: TextIO = sys.stderr
 Lengths = list[list[int]]  # for each row the tokens of each of its sequences
 
 
@@ -216,7 +217,7 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
     if not reader.module:  # it still reports the rows that it drops
         processor._encode_data_example = lambda **_: ([],) * TRAINING_STAGES[reader.stage].encoded_lists
     originals: Any = None
-    for number, row in enumerate(tqdm(rows, desc="counting tokens", unit="row", delay=2, file=sys.stderr)):
+    for number, row in enumerate(tqdm(rows, desc="counting tokens", unit="row", delay=2, file=progress)):
         if reader.stage == "pt" and not reader.module:
             yield []
             continue

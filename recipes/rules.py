@@ -13,7 +13,7 @@ from tuneyard.core.installation.packages import install_command
 from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
 from tuneyard.core.training.training_stage import TRAINING_STAGES
 from tuneyard.recipes.hardware import Gpu, Machine, is_set, world_size
-from tuneyard.recipes.method_rules import badam, learning_rate, packing, ppo, value_head
+from tuneyard.recipes.method_rules import learning_rate, packing, ppo, value_head
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.schema import known_keys, setting_problems
 from tuneyard.recipes.token_weights import read_weights, weights_file
@@ -55,7 +55,7 @@ def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
     """Every problem of a recipe's settings on a machine."""
     rules: list[Callable[[Recipe], Iterator[Problem]]] = [
         setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _paths, _output_dir, _weights,
-        _best, learning_rate, packing, ppo, badam, value_head, trainer_problems,
+        _best, learning_rate, packing, ppo, value_head, trainer_problems,
     ]  # fmt: skip
     problems: list[Problem] = []
     for rule in rules:

@@ -1,16 +1,12 @@
 """Adapters and second models that a recipe starts from: each is there, and each adapter fits its base."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import ContentError, Problem, RequestError, show_value
 from tuneyard.core.files import no_folder, read_object, require
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import HUB_ID
-
-if TYPE_CHECKING:
-    from tuneyard.core.weights.base_models import Base
 
 # Settings that name adapters, and the setting that names the model below them.
 ADAPTERS = {
@@ -82,7 +78,7 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
     if not folder.exists():  # on the hub
         return
     # imports numpy
-    from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX, find_pickle
+    from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX, find_pickle, first_misfit
 
     is_split_or_pickled = (folder / WEIGHTS_INDEX).is_file() or find_pickle(folder) is not None
     for file in (CONFIG, WEIGHTS):
@@ -110,7 +106,7 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
             return
         # LLaMA-Factory enlarges the embeddings before it loads an adapter (hparams/model_args.py)
         may_grow = any(recipe.settings.get(setting) for setting in RESIZING)
-        misfit = _shape_misfit(folder, base_folder, may_grow=may_grow)
+        misfit = first_misfit(folder, base_folder, may_grow=may_grow)
         if misfit:
             fix = f"set `{base_key}` to the base of the adapter, or name an adapter of {base}"
             yield recipe.problem("E345", key, f"adapter {name}: {misfit}", fix)
@@ -131,80 +127,4 @@ def _why_shapes_unknown(adapter: Path, base: Path) -> str:
         return "its weights are pickled"
     if "quantization_config" in read_object(require(base / "config.json", "the base model's config")):
         return f"the weights of {base} are quantised"
-    return ""
-
-
-def _shape_misfit(adapter: Path, base_folder: Path, *, may_grow: bool) -> str:
-    """First module or full tensor of the adapter that does not fit the base's shapes, "" if there is none.
-
-    `may_grow`: embeddings and heads that the adapter saves in full may have more rows than the base's.
-    """
-    from tuneyard.core.weights.adapter_files import (
-        CONFIG,
-        PREFIX,
-        adapted_modules,
-        comparable_tensors,
-        full_tensor_misfit,
-        module_misfit,
-        open_adapter_weights,
-        rotated_modules,
-        rotation_misfit,
-        saved_in_full,
-        stored_shape,
-        unwrapped_tensor,
-    )
-    from tuneyard.core.weights.base_models import open_base
-
-    config = read_object(adapter / CONFIG)
-    base = open_base(base_folder)
-    weights = open_adapter_weights(adapter)
-    modules = dict(adapted_modules(weights))
-    rotations = dict(rotated_modules(weights))
-    fan_in_fan_out = config.get("fan_in_fan_out") is True
-    shared = config.get("block_share") is True
-
-    def lora_misfit(path: str, shape: Sequence[int] | None) -> str:
-        return module_misfit(path, modules[path], shape, base_folder, fan_in_fan_out=fan_in_fan_out)
-
-    def oft_misfit(path: str, shape: Sequence[int] | None) -> str:
-        return rotation_misfit(path, rotations[path], shape, base_folder, shared=shared)
-
-    misfit = _first_misfit(base, modules, lora_misfit) or _first_misfit(base, rotations, oft_misfit)
-    if misfit:
-        return misfit
-    full_tensors = saved_in_full(weights, config)
-    comparable = comparable_tensors(base, map(unwrapped_tensor, full_tensors))
-    for name in full_tensors:
-        in_base = unwrapped_tensor(name)
-        if in_base not in comparable:
-            continue
-        if PREFIX + name not in weights.tensors:
-            return f"{weights.path}: {name}: expected names that begin with {PREFIX!r}"
-        saved_shape = weights.tensors[PREFIX + name].shape
-        misfit = full_tensor_misfit(
-            in_base, saved_shape, stored_shape(base, in_base), base_folder, may_grow=may_grow
-        )
-        if misfit:
-            return misfit
-    return ""
-
-
-def _first_misfit(
-    base: "Base", paths: Iterable[str], misfit_of: Callable[[str, Sequence[int] | None], str]
-) -> str:
-    """First misfit of modules with the shapes of their weights in the base, "" if there is none.
-
-    `misfit_of` gets a module's path and the shape, None if the base lacks it. Modules with names that no
-    layer of the base has are not compared.
-    """
-    from tuneyard.core.weights.adapter_files import comparable_tensors, stored_shape
-
-    weight_of = {path: f"{path}.weight" for path in paths}
-    comparable = comparable_tensors(base, weight_of.values())
-    for path, weight in weight_of.items():
-        if weight not in comparable:
-            continue
-        misfit = misfit_of(path, stored_shape(base, weight))
-        if misfit:
-            return misfit
     return ""

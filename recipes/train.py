@@ -1,11 +1,14 @@
 """tuneyard recipe train R.yaml [key=value …]: checked, resumed where it was cut off, recorded last."""
 
+import netrc
 import os
 import shlex
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -36,7 +39,6 @@ from tuneyard.recipes.output_dir import (
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.rules import evaluates
 from tuneyard.recipes.token_weights import weights_file
-from tuneyard.recipes.trackers import added_tracker
 
 SCORES = {"pt": "text", "sft": "text", "dpo": "preference", "kto": "preference"}
 """The command of `eval` that scores a training of this stage."""
@@ -129,8 +131,8 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     command = torchrun_command(weights) if ranks else []
     inputs = inputs_of(recipe, weights)
     output_dir = recipe.output_dir
+    llamafactory = LlamaFactory()
     with ExitStack() as stack:
-        llamafactory = stack.enter_context(LlamaFactory())
         if force or changed_inputs(output_dir, inputs) or not (output_dir / TRAINING).is_file():
             require_model(recipe)  # before anything is renamed or written
             if ask:
@@ -146,10 +148,9 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         if weights:
             click.echo(f"key-token weights from {weights}")
         added = {} if target.gpus else _for_cpus(recipe)
-        tracker = added_tracker(recipe)
-        if tracker:
+        if "report_to" not in recipe.settings and is_wandb_configured():
             click.echo("wandb is configured: added report_to=wandb (report_to=none leaves it out)")
-            added |= tracker
+            added |= {"report_to": "wandb"}
         if restart and checkpoints(output_dir):
             click.echo(f"{output_dir}: starting again, its checkpoints cannot be resumed: {restart}")
             added |= {"overwrite_output_dir": True}  # otherwise LLaMA-Factory resumes by itself
@@ -160,7 +161,6 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         write_text(effective, dump_yaml({**recipe.settings, **added}))
         started, clock = datetime.now(UTC), time.monotonic()
         if ranks:
-            llamafactory.close()  # each rank imports it itself
             launch([*command, str(effective)], output_dir, lock)
         else:
             llamafactory.train(effective, weights, output_dir, lock)
@@ -222,6 +222,21 @@ def _reserve(
             if difference:
                 click.echo(f"{output_dir} held another run ({difference}); it is now {set_aside(output_dir)}")
         return stack.enter_context(reserved(output_dir))
+
+
+def is_wandb_configured() -> bool:
+    """True if wandb is installed and runs without asking for a login."""
+    mode, login_file = os.environ.get("WANDB_MODE", "").lower(), os.environ.get("NETRC")
+    is_disabled = os.environ.get("WANDB_DISABLED", "").lower() in {"1", "true", "yes", "on"}
+    if find_spec("wandb") is None or mode == "disabled" or is_disabled:
+        return False
+    if mode == "offline" or os.environ.get("WANDB_API_KEY"):
+        return True
+    server = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
+    try:
+        return server in netrc.netrc(login_file or str(Path.home() / ".netrc")).hosts
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
+        return False
 
 
 def _for_cpus(recipe: Recipe) -> dict[str, object]:

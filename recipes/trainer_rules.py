@@ -19,7 +19,6 @@ SCHEDULERS = {
     "cosine_warmup_with_min_lr": ("min_lr", "min_lr_rate"),
     "warmup_stable_decay": ("num_decay_steps",),
 }
-LOW_RANK = ("galore", "apollo")  # beginnings of optimizers that need optim_target_modules
 REFERENCE_FREE = ("orpo", "simpo")
 # Values of a DeepSpeed file that transformers compares, with the setting and its default.
 DEEPSPEED_VALUES: dict[tuple[str, ...], tuple[str, object]] = {
@@ -39,7 +38,6 @@ def trainer_problems(recipe: Recipe) -> Iterator[Problem]:
     if recipe.settings.get("do_train") is True:
         yield from _stops(recipe)
         yield from _deepspeed_values(recipe)
-        yield from _spoils(recipe)
     yield from _tokens(recipe)
     yield from _no_effect(recipe)
 
@@ -67,10 +65,6 @@ def _stops(recipe: Recipe) -> Iterator[Problem]:
     if needed and not any(name in named for name in needed):
         message = f"{scheduler} needs {' or '.join(needed)}: training stops once the model is loaded"
         yield recipe.problem("E337", "lr_scheduler_type", message, f"lr_scheduler_kwargs: {{{needed[0]}: …}}")
-    optimizer = str(settings.get("optim", ""))
-    if optimizer.startswith(LOW_RANK) and not settings.get("optim_target_modules"):
-        message = f"{optimizer} needs optim_target_modules: training stops once the model is loaded"
-        yield recipe.problem("E337", "optim", message, "use_galore: true or use_apollo: true")
 
 
 def _deepspeed_values(recipe: Recipe) -> Iterator[Problem]:
@@ -93,28 +87,14 @@ def _deepspeed_values(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _tokens(recipe: Recipe) -> Iterator[Problem]:
-    """Report a `tokenized_path` that cannot be written, lacks rows to evaluate on, or replaces the data."""
+    """Note that tokens at `tokenized_path` replace the data."""
     folder = recipe.settings.get("tokenized_path")
     if not isinstance(folder, str) or not folder:
         return
     path = Path(folder)
-    if not path.is_dir() or not any(path.iterdir()):
-        if recipe.settings.get("streaming"):
-            message = f"{folder} has no tokens yet, and streaming cannot write them: LLaMA-Factory stops"
-            yield recipe.problem("E337", "tokenized_path", message, "write them first, with streaming: false")
-        return
-    splits: object = []
-    with contextlib.suppress(ContentError, OSError):
-        splits = read_object(path / "dataset_dict.json").get("splits")
-    lacks_rows = isinstance(splits, list) and not any("validation" in str(split) for split in splits)
-    if lacks_rows and recipe.settings.get("eval_strategy", "no") not in ("no", False):
-        message = f"{folder} has no rows to evaluate on: training stops at the first evaluation"
-        yield recipe.problem(
-            "E337", "tokenized_path", message, "another tokenized_path, or eval_strategy: 'no'"
-        )
-        return
-    message = f"{folder} has tokens already: dataset, template and cutoff_len are not read"
-    yield recipe.problem("N338", "tokenized_path", message, "name another folder after a change of these")
+    if path.is_dir() and any(path.iterdir()):
+        message = f"{folder} has tokens already: dataset, template and cutoff_len are not read"
+        yield recipe.problem("N338", "tokenized_path", message, "name another folder after a change of these")
 
 
 def _no_effect(recipe: Recipe) -> Iterator[Problem]:
@@ -132,18 +112,3 @@ def _no_effect(recipe: Recipe) -> Iterator[Problem]:
         if repeated:
             message = f"{', '.join(repeated)} is listed twice: LLaMA-Factory takes it once"
             yield recipe.problem("W338", key, message, 'for more weight, "num_samples" in its registry entry')
-
-
-def _spoils(recipe: Recipe) -> Iterator[Problem]:
-    """Warn about settings that LLaMA-Factory accepts although they spoil the training or its figures."""
-    settings, stage = recipe.settings, recipe.settings.get("stage", "sft")
-    if settings.get("ignore_pad_token_for_loss") is False:
-        message = "false trains on the padding of each batch"
-        yield recipe.problem("W347", "ignore_pad_token_for_loss", message, "leave it out")
-    if stage == "kto" and settings.get("preprocessing_batch_size") == 1:
-        message = "KTO compares each answer with another of its batch: with 1 that is the same one"
-        yield recipe.problem("W347", "preprocessing_batch_size", message, "leave it out")
-    repeats = settings.get("mix_strategy") == "interleave_over" and len(recipe.names("dataset")) > 1
-    if repeats and settings.get("val_size"):
-        message = "is taken after interleave_over has repeated rows: the same rows are trained and evaluated"
-        yield recipe.problem("W328", "val_size", message, "eval_dataset, or mix_strategy: concat")

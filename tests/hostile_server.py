@@ -155,7 +155,7 @@ SPOILED_LOGS = {
     "no log-probabilities": (NO_LOGS, "log-probabilities"),
     "too many steps": (changed(two_steps), "too many values"),
     "a token twice": (changed(twice), "twice"),
-    "probabilities above 1": (changed(set_all(-0.01)), "contradict"),
+    "probabilities above 1": (changed(set_all(-0.01)), "sum"),
     "a probability above 1": (changed(set_all(2.0)), "2.0"),
     "a log-probability that is null": (changed(set_all(None)), "null"),
     "infinity": (changed(set_all(float("inf"))), "Infinity"),

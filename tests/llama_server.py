@@ -5,11 +5,12 @@ SETTINGS is a JSON object: fields of CommonParams by name (`sampling.temp` for o
 """
 
 import json
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,62 @@ def main(gguf: str, settings: Mapping[str, Any]) -> None:
     print(server.listening_address, flush=True)
     while True:
         time.sleep(60)
+
+
+def program(words: Sequence[str]) -> None:
+    """Serve as `llama-server` does with these words, until Ctrl-C. An unknown word is an error."""
+    from xllamacpp import CommonAdapterLoraInfo, CommonParams, Server, common_reasoning_format
+
+    switches = {"--no-kv-unified": ("kv_unified", False), "--jinja": ("use_jinja", True)}
+    fields: dict[str, tuple[str, type]] = {
+        "--ctx-size": ("n_ctx", int), "--parallel": ("n_parallel", int), "--port": ("port", int),
+        "--temp": ("sampling.temp", float), "--top-k": ("sampling.top_k", int),
+        "--top-p": ("sampling.top_p", float), "--min-p": ("sampling.min_p", float),
+        "--repeat-penalty": ("sampling.penalty_repeat", float), "--model": ("model.path", str),
+    }  # fmt: skip
+    params, loras = CommonParams(), []
+    params.cpuparams.n_threads = 1
+    rest = iter(words)
+    for flag in rest:
+        if flag in switches:
+            setattr(params, *switches[flag])
+            continue
+        value = next(rest)
+        if flag in fields:
+            path, kind = fields[flag]
+            target = params
+            *parents, field = path.split(".")
+            for parent in parents:
+                target = getattr(target, parent)
+            setattr(target, field, kind(value))
+        elif flag in ("--lora", "--lora-scaled"):
+            file, _, scale = value.partition(":")
+            loras.append(CommonAdapterLoraInfo(file, float(scale or 1)))
+        elif flag == "--chat-template-file":
+            params.chat_template = Path(value).read_text(encoding="utf-8")
+        elif flag == "--alias":
+            params.model_alias = {value}
+        elif flag == "--host":
+            params.hostnames = [value]
+        elif (flag, value) == ("--reasoning-format", "none"):
+            params.reasoning_format = common_reasoning_format.COMMON_REASONING_FORMAT_NONE
+        else:
+            raise SystemExit(f"{flag} {value}: unknown here")
+    params.lora_adapters = loras
+    with suppress(KeyboardInterrupt):
+        server = Server(params)
+        signal.pause()
+        del server
+
+
+def write_program(folder: Path) -> Path:
+    """Write a `llama-server` into a folder for PATH."""
+    folder.mkdir(exist_ok=True)
+    file = folder / "llama-server"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.llama_server import program"
+    file.write_text(f"#!{sys.executable}\n{code}; program(sys.argv[1:])\n")
+    file.chmod(0o755)
+    return folder
 
 
 @contextmanager

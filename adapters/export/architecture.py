@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.config import positive, positive_int
+from tuneyard.adapters.adapter import positive, positive_int
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object, require
 

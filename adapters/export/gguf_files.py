@@ -18,6 +18,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneyard.adapters.adapter import name_of
 from tuneyard.adapters.export.architecture import (
     Architecture,
     Vocabulary,
@@ -26,8 +27,9 @@ from tuneyard.adapters.export.architecture import (
     reorder,
 )
 from tuneyard.adapters.export.source import GGUF, ExportSource, check_file, licence_of
+from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import require_space, staged_for
-from tuneyard.adapters.store import Adapter, name_of, note
+from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
 from tuneyard.core.weights.base_models import Base, open_base
@@ -75,13 +77,13 @@ class ModelExport:
 class LoraExport:
     """A checked adapter for the GGUF of its base."""
 
-    adapter: Adapter
+    adapter: LoraAdapter
     architecture: Architecture
 
     @property
     def bytes(self) -> int:
         """Size of the tensors in fp32."""
-        modules = self.adapter.layout.values()
+        modules = self.adapter.modules.values()
         return 4 * sum(module.rank * (module.inputs + module.outputs) for module in modules)
 
     def write(self, path: Path, progress: Callable[[int], object]) -> None:
@@ -150,7 +152,7 @@ def _find_quantiser(llama_cpp: Path) -> Path:
     )
 
 
-def _plan_lora(source: ExportSource, adapter: Adapter, options: Mapping[str, Any]) -> LoraExport:
+def _plan_lora(source: ExportSource, adapter: LoraAdapter, options: Mapping[str, Any]) -> LoraExport:
     if options["type"] or options["llama_cpp"]:
         raise RequestError("--type and --llama-cpp are for models; an adapter's GGUF is always fp32")
     if source.base is None:
@@ -162,14 +164,14 @@ def _plan_lora(source: ExportSource, adapter: Adapter, options: Mapping[str, Any
     return LoraExport(adapter, check_lora(adapter, source.base))
 
 
-def check_lora(adapter: Adapter, base: Path) -> Architecture:
+def check_lora(adapter: LoraAdapter, base: Path) -> Architecture:
     """The base's architecture. `ContentError` for an adapter that cannot be a GGUF LoRA as a whole."""
     config = base / "config.json"
     architecture = read_architecture(config, read_object(config))
     fuse = f"fuse it: {adapter.fuse_command(str(base))}"
     for name in adapter.full_tensors:
         raise ContentError(f"{adapter.folder}: {name}: a full tensor, not B·A; {fuse}")
-    for path, module in adapter.layout.items():
+    for path, module in adapter.modules.items():
         if module.kind != "linear" or path.endswith("lm_head"):
             raise ContentError(f"{adapter.folder}: {path}: no GGUF LoRA for embeddings and head; {fuse}")
         if architecture.gguf_name(path) is None:
@@ -177,19 +179,19 @@ def check_lora(adapter: Adapter, base: Path) -> Architecture:
     return architecture
 
 
-def write_lora(adapter: Adapter, architecture: Architecture, path: Path) -> None:
+def write_lora(adapter: LoraAdapter, architecture: Architecture, path: Path) -> None:
     """Write A [rank, inputs] and B [outputs, rank] of each module in fp32."""
     from gguf import GGUFType, GGUFWriter
 
     with contextlib.closing(GGUFWriter(path, architecture.name)) as writer:
         writer.add_type(GGUFType.ADAPTER)
         writer.add_string("adapter.type", "lora")
-        writer.add_float32("adapter.lora.alpha", adapter.lora.alpha)
-        for module_path, module in adapter.layout.items():
+        writer.add_float32("adapter.config.alpha", adapter.config.alpha)
+        for module_path, module in adapter.modules.items():
             a, b = adapter.factors(module_path)
             name = f"{architecture.gguf_name(module_path)}.weight"
             heads = architecture.heads(name)
-            extra_scale = adapter.lora.scale_of(module_path) * module.rank / adapter.lora.alpha
+            extra_scale = adapter.config.scale_of(module_path) * module.rank / adapter.config.alpha
             if extra_scale != 1:
                 b = (b * np.float64(extra_scale)).astype(np.float32)
             if heads:

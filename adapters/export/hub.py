@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from tuneyard.adapters import vllm
+from tuneyard.adapters.adapter import name_of
 from tuneyard.adapters.card import CARD, card_body
 from tuneyard.adapters.export.source import ExportSource, fused_base, licence_of
+from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import TOKENIZER
 from tuneyard.adapters.provenance import open_parts, read_provenance
-from tuneyard.adapters.store import Adapter, name_of, note
+from tuneyard.adapters.store import note
 from tuneyard.core.datasets.manifest import MANIFEST, read_manifest
 from tuneyard.core.documents import dump_yaml, markdown_table
 from tuneyard.core.errors import ContentError, RequestError, counted
@@ -120,7 +122,7 @@ def make_card(source: ExportSource, name: str, licence: str | None, results: lis
     """
     notes: list[str] = []
     adapter = source.adapter
-    base = adapter.lora.base if adapter else fused_base(source.folder)
+    base = adapter.config.base if adapter else fused_base(source.folder)
     head, terms = _licence(source, licence, notes)
     on_hub = bool(base and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).is_dir())
     if on_hub:
@@ -226,8 +228,8 @@ def _training_inputs(folder: Path, name: str, notes: list[str]) -> dict[str, dic
     return inputs_by_name
 
 
-def _sizes(adapter: Adapter) -> list[list[str]]:
-    layout = adapter.layout
+def _sizes(adapter: LoraAdapter) -> list[list[str]]:
+    layout = adapter.modules
     targets = sorted({module.rpartition(".")[2] for module in layout})
     ranks = [module.rank for module in layout.values()]
     size = sum(module.rank * (module.inputs + module.outputs) for module in layout.values())
@@ -235,7 +237,7 @@ def _sizes(adapter: Adapter) -> list[list[str]]:
     if min(ranks) < max(ranks):
         rank = f"{min(ranks)}–{max(ranks)}"
     return [
-        ["adapter", f"LoRA of rank {rank}, alpha {adapter.lora.alpha:g}, on {', '.join(targets)}"],
+        ["adapter", f"LoRA of rank {rank}, alpha {adapter.config.alpha:g}, on {', '.join(targets)}"],
         ["parameters", f"{size:,} in {len(layout)} modules"],
         ["SHA-256 of the weights", f"`{adapter.weights_sha256}`"],
     ]
@@ -252,7 +254,7 @@ def _usage(source: ExportSource, repo: str, base: str, template: str) -> str:
             named=f"--model_name_or_path {repo}{template}",
             served=f"$ vllm serve {repo}",
         )
-    rank = max(module.rank for module in source.adapter.layout.values())
+    rank = max(module.rank for module in source.adapter.modules.values())
     rank = vllm.max_rank(rank) or rank
     served = f"$ vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules mine={repo}"
     if source.adapter.full_tensors:
@@ -297,7 +299,7 @@ def _about(entry: dict[str, Any]) -> str:
     return f"{manifest.about}, {counted(file.rows, 'row')}"
 
 
-def _results(adapter: Adapter | None, places: list[Path], notes: list[str]) -> str:
+def _results(adapter: LoraAdapter | None, places: list[Path], notes: list[str]) -> str:
     """Table of the results in the given folders. The hash identifies those of this adapter."""
     files: list[Path] = []
     for place in places:

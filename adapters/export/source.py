@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.adapters.card import CARD
-from tuneyard.adapters.config import checkpoints_in
+from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import check_free
 from tuneyard.adapters.provenance import read_provenance
-from tuneyard.adapters.store import Adapter, find_folder, open_adapter
+from tuneyard.adapters.store import checkpoints_in, find_folder, open_adapter
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object, require
@@ -23,7 +23,7 @@ class ExportSource:
     """A checked folder. `adapter` is None for a full model, `base` None if the base is not a local folder."""
 
     folder: Path
-    adapter: Adapter | None
+    adapter: LoraAdapter | None
     base: Path | None
 
 
@@ -38,7 +38,7 @@ def open_source(reference: str | Path, base: Path | None) -> ExportSource:
     adapter = None
     if (folder / CONFIG).is_file():
         adapter = open_adapter(folder)
-        base_name = adapter.lora.base
+        base_name = adapter.config.base
     elif (folder / "config.json").is_file():
         base_name = fused_base(folder)
     else:

@@ -7,14 +7,18 @@ import shutil
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
+from tuneyard.adapters.adapter import name_of
 from tuneyard.adapters.export.architecture import Architecture
+from tuneyard.adapters.export.gguf_files import write_lora
+from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.serve import llama_cpp, vllm_command
-from tuneyard.adapters.serve.files import Inputs, ServingFolder
+from tuneyard.adapters.serve.files import check_outside, place, write_once
 from tuneyard.adapters.serve.llama_cpp import LlamaServer
 from tuneyard.adapters.serve.template import (
     has_llamafactory,
@@ -23,16 +27,17 @@ from tuneyard.adapters.serve.template import (
     trained_with,
 )
 from tuneyard.adapters.serve.training import ServedModels, Settings, open_served
-from tuneyard.adapters.store import name_of, note
+from tuneyard.adapters.store import note
 from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, eval_split, read_registry
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.errors.warn import warn
-from tuneyard.core.files import json_text, write_text
-from tuneyard.core.installation.packages import after_vllm_setup, install_command, missing
+from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.installation.packages import after_vllm_setup
 from tuneyard.core.training.training_run import names_in
 
 VLLM, LLAMA_CPP = "vllm", "llama.cpp"
 CHAT_TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"
+RELEASES = "https://github.com/ggml-org/llama.cpp/releases"
 LINE = 96  # characters of a printed command line
 
 
@@ -53,17 +58,24 @@ class ServeRequest:
 class ServingPlan:
     """Checked models, and the command that serves them. `architectures` are those of adapters by name.
 
-    `template` is the saved chat template without options, before it is compared with the training's.
+    `template` is the saved chat template without options, before it is compared with those of `trainings`.
     """
 
     engine: str
     models: ServedModels
-    folder: ServingFolder
+    out: Path
     template: str
+    trainings: Sequence[tuple[str, str | None]]
     think: bool
     host: str
     port: int
     architectures: dict[str, Architecture]
+
+    @property
+    def prompt_folder(self) -> Path:
+        """Folder of the chat template, and of the generation config, which has the end tokens."""
+        settings = self.template, self.trainings, self.think, self.models.ends
+        return place(self.out, self.name, [], *settings)
 
     @property
     def name(self) -> str:
@@ -82,10 +94,10 @@ class ServingPlan:
     def llama_server(self) -> LlamaServer:
         """The settings for llama.cpp."""
         return LlamaServer(
-            model=self.folder.path(llama_cpp.base_file(self.models)),
+            model=llama_cpp.base_file(self.models, self.out, self.trainings, self.models.ends),
             alias=name_of(self.models.folder),
-            adapters=[self.folder.path(llama_cpp.adapter_file(one)) for one in self.models.adapters],
-            template=self.folder.path(self._template_file),
+            adapters=[llama_cpp.adapter_file(adapter, self.out) for adapter in self.models.adapters],
+            template=self.prompt_folder / CHAT_TEMPLATE,
             context=self.models.context,
             host=self.host,
             port=self.port,
@@ -96,8 +108,8 @@ class ServingPlan:
         """The words of the engine's own command."""
         if self.engine == LLAMA_CPP:
             return self.llama_server.words()
-        template = self.folder.path(self._template_file)
-        return vllm_command.vllm_words(self.models, template, template.parent, self.host, self.port)
+        folder = self.prompt_folder
+        return vllm_command.vllm_words(self.models, folder / CHAT_TEMPLATE, folder, self.host, self.port)
 
     def lines(self) -> list[str]:
         """What is served and how, and the command."""
@@ -122,7 +134,7 @@ class ServingPlan:
             lines.append("choice    the adapter answers every request")
         elif models.adapters:
             lines.append(f"choice    by the request's model: {models.name}, {adapters}")
-        return [*lines, f"files     {self.folder.folder}", "", command_text(self.command)]
+        return [*lines, f"files     {self.out}", "", command_text(self.command)]
 
     def prove_command(self) -> list[str]:
         """The command that compares the running server with the adapters."""
@@ -140,84 +152,47 @@ class ServingPlan:
             words += ["--dataset-dir", *folders]
         return [*words, "--out", "results/parity"]
 
-    def check_files(self) -> None:
-        """`RequestError` if a file that is not ours is in the way, or would lie in an input.
-
-        This is known before anything is written.
-        """
-        names = [self._template_file]
-        if self.engine == LLAMA_CPP:
-            names.append(llama_cpp.base_file(self.models))
-            names += [llama_cpp.adapter_file(adapter) for adapter in self.models.adapters]
-        else:
-            names.append(self._generation_file)
-        inputs = [self.models.folder, *(adapter.folder for adapter in self.models.adapters)]
-        self.folder.check_outside(inputs, names)
-        for name in names:
-            self.folder.find(name, {})
-
     def write(self) -> None:
         """Write the files of the server that are not there."""
-        ends = self._write_template()
-        if self.engine == LLAMA_CPP:
-            base_inputs = llama_cpp.base_inputs(self.models, ends)
-            writer = llama_cpp.write_base(self.models, ends)
-            self.folder.write(llama_cpp.base_file(self.models), base_inputs, writer)
-            llama_cpp.write_adapters(self.folder, self.models, self.architectures)
-        else:
-            text = json_text({"eos_token_id": ends})
-            self._write_text(self._generation_file, text, {"text": text})
-
-    def _write_template(self) -> list[int]:
-        """Write the chat template of the training; the ids of its end tokens."""
-        trainings = []
-        for settings in self.models.trainings:
-            trained = trained_with(settings)
-            if settings.get("stage") != "pt" and trained not in trainings:
-                trainings.append(trained)
-        if trainings and not has_llamafactory():
+        if self.models.trainings and not has_llamafactory():
             note("LLaMA-Factory is not installed: the chat template was not compared with the training's")
-            trainings = []
-        inputs = {"template": self.template, "trainings": trainings, "think": self.think}
-        written = self.folder.find(self._template_file, inputs)
-        if written:
-            self._warn_of_another_template(self.folder.path(self._template_file).read_text(encoding="utf-8"))
-            return [*self.models.ends, *written["ends"]]
-        text, more_ends = self.template, set()
-        texts = set()
-        for trained in trainings:
+        folder = self.prompt_folder
+        write_once(folder, self._write_prompt)
+        if (folder / CHAT_TEMPLATE).read_text(encoding="utf-8") != self.template:
+            saved = "no chat template is saved, and joined texts have"
+            if self.models.template is not None:
+                saved = f"{self.models.template.file}: this chat template gives"
+            warn(
+                f"{saved} other token ids than the training had; served is the template of the training, "
+                f"{folder / CHAT_TEMPLATE}"
+            )
+        if self.engine == LLAMA_CPP:
+            generation: dict[str, Any] = read_object(folder / GENERATION)
+            ends = generation["eos_token_id"]
+            server = self.llama_server
+            name = server.model.name
+            write_once(server.model.parent, lambda new: llama_cpp.write_base(self.models, ends, new / name))
+            for adapter, path in zip(self.models.adapters, server.adapters, strict=True):
+                write = partial(self._write_adapter, adapter, path.name)
+                write_once(path.parent, write)
+
+    def _write_prompt(self, folder: Path) -> None:
+        """Write the chat template of the training, and its end tokens."""
+        texts, more_ends = {self.template}, set()
+        if self.trainings:
+            texts.clear()
+        for trained in self.trainings:
             text, ends = trained_template(self.models.tokenizer.folder, trained, self.template, self.think)
             texts.add(text)
             more_ends.update(ends)
         if len(texts) > 1:
             raise RequestError("the adapters were trained with different templates: serve each on its own")
-        self._warn_of_another_template(text)
         more = sorted(more_ends - set(self.models.ends))
-        self._write_text(self._template_file, text, inputs, {"ends": more})
-        return [*self.models.ends, *more]
+        write_text(folder / CHAT_TEMPLATE, texts.pop())
+        write_json(folder / GENERATION, {"eos_token_id": [*self.models.ends, *more]})
 
-    def _warn_of_another_template(self, text: str) -> None:
-        """Warn if the template of the training, which is served, is not the one that the model saved."""
-        if text == self.template:
-            return
-        saved = "no chat template is saved, and joined texts have"
-        if self.models.template is not None:
-            saved = f"{self.models.template.file}: this chat template gives"
-        warn(
-            f"{saved} other token ids than the training had; served is the template of the training, "
-            f"{self.folder.path(self._template_file)}"
-        )
-
-    def _write_text(self, name: str, text: str, inputs: Inputs, facts: Inputs | None = None) -> None:
-        self.folder.write(name, inputs, lambda path: write_text(path, text), facts)
-
-    @property
-    def _template_file(self) -> str:
-        return f"{self.name}/{CHAT_TEMPLATE}"
-
-    @property
-    def _generation_file(self) -> str:
-        return f"{self.name}/{GENERATION}"
+    def _write_adapter(self, adapter: LoraAdapter, name: str, folder: Path) -> None:
+        write_lora(adapter, self.architectures[adapter.name], folder / name)
 
 
 def plan_serving(request: ServeRequest) -> ServingPlan:
@@ -233,15 +208,27 @@ def plan_serving(request: ServeRequest) -> ServingPlan:
     else:
         vllm_command.check_vllm(models)
         port = vllm_command.PORT
-    folder = ServingFolder(request.out)
+    check_outside(request.out, [models.folder, *(adapter.folder for adapter in models.adapters)])
     for adapter in models.adapters:
         adapter.require_finite()
     template = _template_of(models, request.think)
-    plan = ServingPlan(
-        engine, models, folder, template, request.think, request.host, request.port or port, architectures
+    trainings = []
+    if has_llamafactory():
+        for settings in models.trainings:
+            trained = trained_with(settings)
+            if settings.get("stage") != "pt" and trained not in trainings:
+                trainings.append(trained)
+    return ServingPlan(
+        engine=engine,
+        models=models,
+        out=request.out,
+        template=template,
+        trainings=trainings,
+        think=request.think,
+        host=request.host,
+        port=request.port or port,
+        architectures=architectures,
     )
-    plan.check_files()
-    return plan
 
 
 def _template_of(models: ServedModels, think: bool) -> str:
@@ -280,18 +267,14 @@ def missing_engine(plan: ServingPlan) -> str:
     if plan.engine == VLLM:
         setup = after_vllm_setup("tuneyard adapter serve …")
         return f"{program} is not on PATH; run the command above where it is, or set it up here: {setup}"
-    if find_spec("xllamacpp") is None:
-        return f"{program} is not on PATH, and {missing('xllamacpp')}"
-    return ""
+    return f"{program} is not on PATH; run the command above where it is, or install {LLAMA_CPP}: {RELEASES}"
 
 
 def after_engine_setup(plan: ServingPlan, command: str) -> str:
     """Next command to type, preceded by the set-up of an engine that is not here."""
-    if not missing_engine(plan):
-        return command
-    if plan.engine == VLLM:
+    if plan.engine == VLLM and missing_engine(plan):
         return after_vllm_setup(command)
-    return f"{install_command('xllamacpp')} && {command}"
+    return command
 
 
 def start(plan: ServingPlan, started: Callable[[], None]) -> None:
@@ -304,12 +287,9 @@ def start(plan: ServingPlan, started: Callable[[], None]) -> None:
     if absence:
         raise RequestError(absence)
     program = plan.command[0]
-    if shutil.which(program):
-        note(f"{program} starts now: the address answers once it has loaded the model")
-        started()
-        os.execvp(program, plan.command)
-    else:
-        llama_cpp.run_xllamacpp(plan.llama_server, started)
+    note(f"{program} starts now: the address answers once it has loaded the model")
+    started()
+    os.execvp(program, plan.command)
 
 
 def check_port(host: str, port: int) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from tuneyard.adapters.compatibility import check_inputs
 from tuneyard.adapters.export.modelfile import first_object, special_texts
 from tuneyard.adapters.export.source import ExportSource, open_source
+from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.provenance import read_provenance
-from tuneyard.adapters.store import Adapter
 from tuneyard.adapters.weighted import WeightedAdapter, parse_optional_weight
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import from_hub, read_object
@@ -44,7 +44,7 @@ class ServedModels:
 
     name: str
     folder: Path
-    adapters: Sequence[Adapter]
+    adapters: Sequence[LoraAdapter]
     tokenizer: Tokenizer
     template: SavedTemplate | None
     ends: Sequence[int]
@@ -131,10 +131,10 @@ def _base_of(sources: Sequence[ExportSource], *, weights: bool) -> tuple[str, Pa
             bases[str(source.folder.resolve())] = str(source.folder), source.folder
         elif source.base is not None:
             bases[str(source.base.resolve())] = str(source.base), source.base
-        elif source.adapter.lora.base is None:
+        elif source.adapter.config.base is None:
             raise RequestError(f"{source.folder}: names no base model; give it with --base DIR")
         else:
-            bases[source.adapter.lora.base] = source.adapter.lora.base, None
+            bases[source.adapter.config.base] = source.adapter.config.base, None
     if len(bases) > 1:
         names = ", ".join(name for name, _ in bases.values())
         raise RequestError(
@@ -148,7 +148,7 @@ def _base_of(sources: Sequence[ExportSource], *, weights: bool) -> tuple[str, Pa
     return name, folder
 
 
-def _fitting(adapters: Sequence[Adapter], folder: Path, base_option: Path | None) -> list[str]:
+def _fitting(adapters: Sequence[LoraAdapter], folder: Path, base_option: Path | None) -> list[str]:
     """Refuse adapters whose modules the base lacks, and list what could not be checked."""
     if not adapters or not any((folder / file).is_file() for file in (SINGLE, INDEX)):
         return []

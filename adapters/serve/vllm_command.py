@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tuneyard.adapters import vllm
+from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.serve.training import ServedModels
-from tuneyard.adapters.store import Adapter
 from tuneyard.core.errors import ContentError
 
 PROGRAM = "vllm"
@@ -33,11 +33,11 @@ def check_vllm(models: ServedModels) -> None:
             raise ContentError(
                 f"{adapter.folder}: rank {rank} is above vLLM's largest, {vllm.RANKS[-1]}: {fuse}"
             )
-        lora = adapter.lora
+        lora = adapter.config
         scale = lora.alpha / lora.rank
         if lora.raw.get("use_rslora"):
             scale = lora.alpha / lora.rank**0.5
-        for path in adapter.layout:
+        for path in adapter.modules:
             if lora.scale_of(path) != scale:
                 raise ContentError(
                     f"{adapter.folder}: {path} has a scale of {lora.scale_of(path):g} by its pattern; vLLM "
@@ -45,9 +45,9 @@ def check_vllm(models: ServedModels) -> None:
                 )
 
 
-def largest_rank(adapter: Adapter) -> int:
+def largest_rank(adapter: LoraAdapter) -> int:
     """The largest rank of an adapter's modules."""
-    return max(module.rank for module in adapter.layout.values())
+    return max(module.rank for module in adapter.modules.values())
 
 
 def vllm_words(
@@ -69,7 +69,7 @@ def vllm_words(
     return words
 
 
-def _lora_modules(adapters: Sequence[Adapter]) -> list[str]:
+def _lora_modules(adapters: Sequence[LoraAdapter]) -> list[str]:
     """Adapters by name, as `name=path`; as JSON if that has another `=`, a comma, or begins with a dash."""
     modules = []
     for adapter in adapters:

@@ -19,23 +19,20 @@ from tuneyard.compiler.init.profile import FEWEST_ROWS, FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file, trained_output
 from tuneyard.compiler.init.warnings import warnings_of
-from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.remote import SourcePath
+from tuneyard.compiler.recipe_command import model_for, recipe_words
 from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
-from tuneyard.compiler.verify.bundled_recipe import model_of, new_words
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
-from tuneyard.core.datasets import DEFAULT_FOLDER, HELD_OUT, REGISTRY, TRAIN_SPLIT
-from tuneyard.core.documents import dump_short_yaml, read_mapping
+from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY, TRAIN_SPLIT
+from tuneyard.core.documents import dump_short_yaml
 from tuneyard.core.errors import ContentError, RequestError, counted, one_line
 from tuneyard.core.files import free_path
-from tuneyard.core.installation.checkout import bundled
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.prompt import conversation
-from tuneyard.core.records import PLACEHOLDERS
 
 USUAL_SHARE = 0.1
 SHOWN = 3
@@ -99,7 +96,7 @@ def propose(
             answers = counted(report.kept + report.not_written, "answer")
             lines.append(f"warning: {count} of {answers} are empty, first {problem.line()}")
             break
-    lines += _next(path, spec, profile, out, options, report.rejected > 0)
+    lines += _next(path, spec, out, options, report.rejected > 0)
     return text, "\n".join(lines)
 
 
@@ -186,12 +183,7 @@ def _short(text: str) -> str:
 
 
 def _next(
-    path: SourcePath,
-    spec: Spec,
-    profile: FileProfile,
-    out: Path | None,
-    options: dict[str, str],
-    rejecting: bool,
+    path: SourcePath, spec: Spec, out: Path | None, options: dict[str, str], rejecting: bool
 ) -> list[str]:
     """The two commands that follow. The first writes the spec if it was only printed.
 
@@ -210,7 +202,10 @@ def _next(
     if folder != DEFAULT_FOLDER:
         to_folder = ["--dataset-dir", str(folder)]
     commands.append(shlex.join(["tuneyard", "data", "compile", str(file), *to_folder, *on_error]))
-    recipe = shlex.join(_recipe_words(path, spec, profile, folder))
+    output = trained_output(spec)
+    dataset = str(output.dataset).format(split=TRAIN_SPLIT if TRAIN_SPLIT in spec.splits else spec.splits[0])
+    model = model_for(entry_of(spec, output, output.file))
+    recipe = shlex.join(recipe_words(dataset, folder, model))
     place = [f"result: {out}"] if out else []
     return [*place, f"next: {' && '.join(commands)}", f"then: {after_setup(recipe, 'llamafactory')}"]
 
@@ -220,42 +215,6 @@ def _registry_of(path: SourcePath) -> Path:
     if isinstance(path, Path) and (path.parent / REGISTRY).is_file():
         return path.parent
     return DEFAULT_FOLDER
-
-
-def _recipe_words(path: SourcePath, spec: Spec, profile: FileProfile, folder: Path) -> list[str]:
-    """`recipe new` for a dataset with an eval split, else `recipe check` of the bundled recipe for its kind.
-
-    The bundled recipe gets settings that make it one for this dataset. Its output_dir is another: a training
-    must not overwrite that of the bundled recipe.
-    """
-    output = trained_output(spec)
-    recipe = "sft-lora"
-    if output.format == "text":
-        recipe = "text-lora"
-    filled_columns = {name.lower() for name in profile.filled_columns()}
-    has_media = False
-    for column in spec.columns:
-        kind = kind_of(column.kind)
-        top_names = {name.partition(".")[0].lower() for name in column.names}
-        if not kind.recipe or has_media or filled_columns.isdisjoint(top_names):
-            continue
-        recipe = kind.recipe
-        has_media = kind.part in PLACEHOLDERS
-    dataset = str(output.dataset)
-    splits = tuple(profile.source.splits) or (spec.split and spec.splits) or spec.splits[:1]
-    file = Path("recipes") / f"{recipe}.yaml"
-    if TRAIN_SPLIT in splits and not set(HELD_OUT).isdisjoint(splits):
-        return new_words(dataset.format(split=TRAIN_SPLIT), folder, model_of(bundled(file)))
-    words = [f"dataset={dataset.format(split=splits[0])}"]
-    if folder != DEFAULT_FOLDER:
-        words.append(f"dataset_dir={folder}")
-    if has_media and isinstance(path, Path):
-        words.append(f"media_dir={path if path.is_dir() else path.parent}")
-    if "eval_dataset" in read_mapping(bundled(file), "recipe"):
-        words += ["eval_dataset=null", "val_size=0.1"]
-    name = dataset.format(split="").strip("_-")
-    words += [f"output_dir=saves/{name}", "model_name_or_path=MODEL"]
-    return ["tuneyard", "recipe", "check", str(file), *words]
 
 
 def _guessed(

@@ -1,7 +1,7 @@
 """Kinds of columns (`is:` in a spec): one object each, in a file of this folder.
 
 A kind has its part of each step: the JSON Schema of its values and of its options in a spec, reading and
-checking, the lint, the record and the registry entry, the bundled spec and the recipe that fit it. A new kind
+checking, the lint, the record and the registry entry, the bundled spec that fits it. A new kind
 is one new file with a `Kind`. The rest of the compiler asks these objects, and names no kind.
 """
 
@@ -154,7 +154,6 @@ class Kind:
     - `judge`: judges all kept values of a split together, which are counted for it; `place` is the first file
       of the split. Returns the error of all of them, or a line for people, "" if there is nothing to add.
     - `bundled_spec`: the spec that reads such columns under their usual names (see `spec_for`).
-    - `recipe`: the bundled recipe that trains on such a dataset.
     - `shapes`: the names of the forms of files that `init` proposes as examples of this kind (`init/shapes`).
     - `beside`: the column that `init` proposes next to others.
     - `leaf_types`: the types of values that `init` takes for such a column (`FileProfile`); () for any.
@@ -188,7 +187,6 @@ class Kind:
     compared: str = ""
     judge: Callable[[Counter[object], str], Problem | str] | None = None
     bundled_spec: str = ""
-    recipe: str = ""
     shapes: tuple[str, ...] = ()
     beside: Beside | None = None
     leaf_types: tuple[str, ...] = ()

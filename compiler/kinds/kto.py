@@ -69,7 +69,6 @@ KTO = Kind(
     compared=MARK,
     judge=_judge,
     bundled_spec="kto",
-    recipe="kto-lora",
     beside=Beside((*USUAL_NAMES["kto_tag"], "label"), questions=True, accepts=_is_mark),
     reader=KtoReader,
 )

@@ -152,7 +152,6 @@ def _media(name: str) -> Kind:
         loaded_columns=(f"_{name}",),
         compared=ASKED,
         bundled_spec="media",
-        recipe="vl-lora",
         beside=Beside((name, name.removesuffix("s")), settings={"default": []}),
         reader=MediaReader,
     )

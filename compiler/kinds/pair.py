@@ -143,7 +143,6 @@ def _reply(name: str) -> Kind:
         is_pair=True,
         compared=ANSWERED,
         bundled_spec="pairs",
-        recipe="dpo-lora",
         shapes=("pair of answers",),
         beside=Beside((name,), needs=PAIR),
         reader=ReplyReader,

@@ -96,7 +96,6 @@ TOOL_LIST = ToolsKind(
     row_code="E109",
     is_text=True,
     loaded_columns=("_tools",),
-    recipe="tools-lora",
     beside=Beside((TOOLS,)),
     reader=ToolsReader,
 )

@@ -1,16 +1,17 @@
-"""Counts and findings of an audit, for every training stage, and the work items that make it.
+"""Counts and findings of an audit, for every training stage, and the map that makes it.
 
 Batches of rows are audited by processes (`--workers`), each a fork that shares the rows.
 """
 
-import contextlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from tuneyard.core.execution import WorkItem
+from tuneyard.core.execution.options import executor_of
 from tuneyard.core.records import answers
 
 SEVERAL_PAY = 4_000_000  # bytes of rows from which on several processes pay
@@ -72,26 +73,25 @@ AuditBatch = Callable[[Row, int], Audit]
 """Audits a batch (columns of LLaMA-Factory's rows) whose first row has the number given."""
 
 
-def audit_items(dataset: str, starts: range) -> Iterator[WorkItem]:
-    """A work item for the batch at each of these starts. The process that maps them is inside `auditing`."""
-    for start in starts:
-        name = f"{dataset}, rows {start + 1} to {start + starts.step}"
-        yield WorkItem(name, _audit_loaded, (start, starts.step))
-
-
 _audited: list[tuple[AuditBatch, Any]] = []
+"""What this process and its forks audit: the last one."""
 
 
-@contextlib.contextmanager
-def auditing(audit: AuditBatch, rows: Any) -> Iterator[None]:
-    """Let this process and its forks audit these rows (a `datasets.Dataset`) inside a block."""
+def audited(dataset: str, audit: AuditBatch, rows: Any, starts: range, workers: int) -> Generator[Audit]:
+    """Yield the audit of each batch of rows (a `datasets.Dataset`) that begins at `starts`."""
+    items = [
+        WorkItem(f"{dataset}, rows {start + 1} to {start + starts.step}", _audit_batch, (start, starts.step))
+        for start in starts
+    ]
     _audited.append((audit, rows))
     try:
-        yield
+        with executor_of(workers, None) as executor, closing(executor.map(items)) as results:
+            for result in results:
+                yield result.record_or_raise()
     finally:
         _audited.pop()
 
 
-def _audit_loaded(start: int, size: int) -> Audit:
+def _audit_batch(start: int, size: int) -> Audit:
     audit, rows = _audited[-1]
     return audit(rows[start : start + size], start)

@@ -31,8 +31,8 @@ class RecordComparison:
             names += kind.loaded_columns
         self._columns = loaded.select_columns(names)
 
-    def add(self, start: int, size: int) -> None:
-        """Compare the batch of rows that begins here."""
+    def add(self, start: int, size: int) -> int:
+        """Compare the batch of rows that begins here; the number of its rows."""
         rows = self._columns[start : start + size]
         batch = list(islice(self._records, len(rows["_prompt"])))
         for number, (place, example) in enumerate(batch):
@@ -44,6 +44,7 @@ class RecordComparison:
             if is_dropped(row, self._verdict.stage):
                 self._verdict.dropped.append(start + number)
         self._verdict.records += len(batch)
+        return len(rows["_prompt"])
 
     def end(self) -> None:
         """Report records without a row, and rows without a record."""
@@ -81,16 +82,6 @@ class RecordComparison:
                 message = f"LLaMA-Factory does not find {path}: a recipe names the folder as media_dir"
                 return Problem("E408", place, message)
         return None
-
-
-def compare_rows(rows: Any, starts: range, records: Records, verdict: Verdict) -> None:
-    """Compare every row with its record, without an audit."""
-    comparison = RecordComparison(rows, records, verdict)
-    with row_bar(f"comparing {verdict.dataset}", rows) as bar:
-        for start in starts:
-            comparison.add(start, starts.step)
-            bar.update(min(starts.step, len(rows) - start))
-    comparison.end()
 
 
 def row_bar(label: str, rows: Sized) -> Any:

@@ -1,7 +1,7 @@
 """Verify a dataset: compare its entry and the loader's rows with the file, and audit the labels."""
 
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,12 @@ from tuneyard.compiler.verify.audit import (
     SEVERAL_PAY,
     Audit,
     AuditBatch,
-    audit_items,
-    auditing,
+    audited,
 )
 from tuneyard.compiler.verify.comparison import (
     ANSWERS_PER_ROW,
     RecordComparison,
     Records,
-    compare_rows,
     row_bar,
 )
 from tuneyard.compiler.verify.expect import Expected, NumberedRecord, column_problems, entry_problems
@@ -40,8 +38,7 @@ from tuneyard.core.datasets import (
 from tuneyard.core.datasets.manifest import Manifest, read_manifests
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
-from tuneyard.core.execution import WorkResult
-from tuneyard.core.execution.options import default_workers, executor_of
+from tuneyard.core.execution.options import default_workers
 from tuneyard.core.files import no_folder
 from tuneyard.core.prompt.template_fit import with_fitted_template
 from tuneyard.core.records import PLACEHOLDERS, RecordFormat, format_of_entry
@@ -133,8 +130,8 @@ class LoadedDataset:
             verdict.note_training(training, self.recipe.path)
         place = f"{self.folder / REGISTRY}: {self.dataset.name}"
         expected = self.expected
-        for problem in expected.problems:
-            verdict.add(problem, row=expected.row_of_place.get(problem.place))
+        for problem, row in expected.problems:
+            verdict.add(problem, row)
         for problem in column_problems(place, expected.format, expected.keys):
             verdict.add(problem)
         return verdict
@@ -143,12 +140,20 @@ class LoadedDataset:
         verdict = self.verdict
         verdict.no_answer += _why_no_answer(self.expected)
         starts = range(0, len(loaded.rows), loaded.data.data_args.preprocessing_batch_size)
+        comparison = RecordComparison(loaded.rows, records, verdict)
         if loaded.audit is None:
-            compare_rows(loaded.rows, starts, records, verdict)
+            with row_bar(f"comparing {verdict.dataset}", loaded.rows) as bar:
+                for start in starts:
+                    bar.update(comparison.add(start, starts.step))
         else:
-            with auditing(loaded.audit, loaded.rows), executor_of(self.workers, None) as executor:
-                audits = executor.map(audit_items(verdict.dataset, starts))
-                _compare_and_audit(loaded.rows, starts, records, verdict, audits)
+            verdict.audit = Audit()
+            audits = audited(verdict.dataset, loaded.audit, loaded.rows, starts, self.workers)
+            with closing(audits), row_bar(f"auditing {verdict.dataset}", loaded.rows) as bar:
+                for start, audit in zip(starts, audits, strict=True):
+                    verdict.audit.add(audit)
+                    bar.update(comparison.add(start, starts.step))
+        comparison.end()
+        _add_findings(verdict, comparison.places)
         for lost_text in (
             _cut_problem(verdict, self.dataset.path),
             _no_block_problem(verdict, self.dataset.path),
@@ -393,25 +398,16 @@ def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) 
             raise LoaderError(f"{type(inner).__name__}: {first_line[:200]}") from error
 
 
-def _compare_and_audit(
-    rows: Any, starts: range, records: Records, verdict: Verdict, results: Generator[WorkResult]
-) -> None:
-    """Compare the loaded rows with the file's records, batch by batch, while workers audit their labels."""
-    audit = Audit()
-    verdict.audit = audit
-    comparison = RecordComparison(rows, records, verdict)
-    with closing(results), row_bar(f"auditing {verdict.dataset}", rows) as bar:
-        for start, result in zip(starts, results, strict=True):
-            batch_audit: Audit = result.record_or_raise()
-            comparison.add(start, starts.step)
-            audit.add(batch_audit)
-            bar.update(batch_audit.rows)
-    comparison.end()
+def _add_findings(verdict: Verdict, places: Sequence[str]) -> None:
+    """Add the findings of the audit with the places of their records."""
+    audit = verdict.audit
+    if audit is None:
+        return
     for code, message in AUDIT_MESSAGES.items():
-        rows_found = audit.findings.get(code, ())
-        graded = code_for(code, len(rows_found), audit.rows) if code in MESSAGES else code
-        for row in rows_found:
-            verdict.add(Problem(graded, comparison.places[row], message), row)
+        rows = audit.findings.get(code, ())
+        graded = code_for(code, len(rows), audit.rows) if code in MESSAGES else code
+        for row in rows:
+            verdict.add(Problem(graded, places[row], message), row)
 
 
 def _cut_problem(verdict: Verdict, path: Path) -> Problem | None:

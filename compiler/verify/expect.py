@@ -97,19 +97,27 @@ def _unknown_keys(place: str, value: object, keys: set[str], prefix: str) -> Ite
 
 
 @dataclass(slots=True)
+class _LeftOut:
+    """A column that the entry does not name: its first record, and how many have it."""
+
+    place: str
+    row: int
+    records: int = 0
+
+
+@dataclass(slots=True)
 class Expected:
     """Reads a file, or a folder's files, record by record. Notes why the loader would fail on a whole file.
 
-    `count` is the number of records read so far. `row_of_place` has the records that `problems` name.
+    `count` is the number of records read so far. `problems` are each with the number of its record, if any.
     """
 
     path: Path
     format: RecordFormat
     count: int = 0
     keys: set[str] = field(default_factory=set)
-    problems: list[Problem] = field(default_factory=list)
-    row_of_place: dict[str, int] = field(default_factory=dict)
-    _left_out: dict[str, tuple[str, int]] = field(default_factory=dict)
+    problems: list[tuple[Problem, int | None]] = field(default_factory=list)
+    _left_out: "dict[str, _LeftOut]" = field(default_factory=dict)
     _types: dict[str, str] = field(default_factory=dict)
     _shapes: set[tuple[object, ...]] = field(default_factory=set)
 
@@ -128,15 +136,14 @@ class Expected:
             yield from self._records_of(path, selected)
         self.problems += self._left_out_problems()
 
-    def _left_out_problems(self) -> Iterator[Problem]:
+    def _left_out_problems(self) -> Iterator[tuple[Problem, int]]:
         """One problem for each part that the entry does not name, one for all inputs, one for other texts."""
         inputs: list[str] = []
         texts: list[str] = []
-        for name, (place, count) in self._left_out.items():
+        for name in self._left_out:
             if name in PARTS:
-                message = f"{name!r} is filled in {counted(count, 'record')}, {LEFT_OUT}"
                 fix = f'add "{name}": "{name}" to the entry\'s `columns`, or take it out of the file'
-                yield Problem("E409", place, message, name, fix)
+                yield self._left_out_columns("E409", [name], fix)
             elif is_input(name):
                 inputs.append(name)
             else:
@@ -146,20 +153,22 @@ class Expected:
         if texts:
             yield self._left_out_columns("W409", texts, f"if the prompt needs it, {query_fix(texts)}")
 
-    def _left_out_columns(self, code: str, names: list[str], fix: str) -> Problem:
+    def _left_out_columns(self, code: str, names: list[str], fix: str) -> tuple[Problem, int]:
         """The problem of several columns, at the first record of the first of them."""
         shares = []
         for name in names:
-            _, count = self._left_out[name]
-            shares.append(f"{name!r} is filled in {counted(count, 'record')}")
-        first_place, _ = self._left_out[names[0]]
-        return Problem(code, first_place, f"{' and '.join(shares)}, {LEFT_OUT}", ", ".join(names), fix)
+            records = counted(self._left_out[name].records, "record")
+            shares.append(f"{name!r} is filled in {records}")
+        first = self._left_out[names[0]]
+        message = f"{' and '.join(shares)}, {LEFT_OUT}"
+        return Problem(code, first.place, message, ", ".join(names), fix), first.row
 
     def _records_of(self, path: Path, selected: Container[int] | None) -> Iterator[NumberedRecord]:
         with path.open("rb") as file:
             if file.read(3) == BOM:
                 message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
-                self.problems.append(Problem("E404", f"{path}:1", message, hint="save it without one"))
+                problem = Problem("E404", f"{path}:1", message, hint="save it without one")
+                self.problems.append((problem, None))
         reader = RecordReader(self.format)
         problems = Problems()
         for rows in read(path, str(path), Source({}, {}, {}), problems):
@@ -185,20 +194,15 @@ class Expected:
             numbers = rows.filled(name)
             if numbers:
                 first_place = f"{rows.prefix}{rows.lines[numbers[0]]}"
-                if name not in self._left_out:
-                    self.row_of_place[first_place] = self.count + numbers[0]
-                place, count = self._left_out.get(name, (first_place, 0))
-                self._left_out[name] = (place, count + len(numbers))
+                left_out = self._left_out.setdefault(name, _LeftOut(first_place, self.count + numbers[0]))
+                left_out.records += len(numbers)
 
     def _look_for_texts(self, record: Record, place: str) -> None:
         """Count the records with a text that the entry does not map to `query`."""
         if self.format.text_only:
             return
         for column in left_out_texts(record, self.format.columns, self.format.formatting):
-            if column not in self._left_out:
-                self.row_of_place[place] = self.count
-            first_place, count = self._left_out.get(column, (place, 0))
-            self._left_out[column] = (first_place, count + 1)
+            self._left_out.setdefault(column, _LeftOut(place, self.count)).records += 1
 
     def _note(self, record: Record, place: str) -> None:
         """Remember keys and types: one number among texts makes the loader refuse the whole file."""
@@ -211,14 +215,14 @@ class Expected:
             if not type_name:
                 continue
             first_type = self._types.setdefault(key, type_name)
-            is_new = not any(problem.field == key for problem in self.problems)
+            is_new = not any(problem.field == key for problem, _ in self.problems)
             if type_name != first_type and is_new:
                 message = (
                     f"found {show_value(value)} ({type_name}) in a column of {first_type}: "
                     "the loader refuses the file"
                 )
-                self.problems.append(Problem("E404", place, message, key, f"write it as {first_type}"))
-                self.row_of_place[place] = self.count
+                problem = Problem("E404", place, message, key, f"write it as {first_type}")
+                self.problems.append((problem, self.count))
         if len(self._shapes) < SHAPES:
             self._shapes.add(shape)
 

@@ -3,6 +3,7 @@
 A second pass without cutoff_len shows the cuts. Template, tokenizer, cuts and masks are LLaMA-Factory's own.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -147,41 +148,21 @@ class AnswersAuditor:
         return pieces
 
 
-class Measuring:
-    """A tokenizer that notes the lengths of texts before they are cut."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self.lengths: list[int] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenizer, name)
-
-    def __call__(self, texts: list[str], **options: Any) -> Any:
-        """The ids of texts, cut if LLaMA-Factory's `options` say so."""
-        whole = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
-        self.lengths = list(map(len, whole["input_ids"]))
-        if options.get("truncation") and max(self.lengths) > options["max_length"]:
-            return self._tokenizer(texts, **options)
-        return whole
-
-
 class PretrainingAuditor:
     """Audits pretraining (stage pt), which learns all tokens that cutting and packing leave."""
 
     def __init__(self, data: RecipeData) -> None:
         self.args = data.data_args
-        self.measuring = Measuring(data.module["tokenizer"])
-        self.processor = data.encoder(self.measuring)
+        self.whole = data.encoder(**WHOLE)
+        self.cut = data.encoder()
 
     def audit(self, rows: Row, start: int) -> Audit:
         """Audit a batch (columns of LLaMA-Factory's rows) whose first row has the number `start`."""
-        blocks = self.processor.preprocess_dataset(rows)["input_ids"]
-        audit = Audit(rows=len(rows["_prompt"]), blocks=len(blocks))
-        audit.lengths.update(self.measuring.lengths)
+        lengths = list(map(len, self.whole.preprocess_dataset(rows)["input_ids"]))
+        blocks = self.cut.preprocess_dataset(rows)["input_ids"]
+        audit = Audit(Counter(lengths), rows=len(lengths), uncut=sum(lengths), blocks=len(blocks))
         audit.seen = audit.learned = sum(map(len, blocks))
-        audit.uncut = sum(self.measuring.lengths)
-        for number, length in enumerate(self.measuring.lengths):
+        for number, length in enumerate(lengths):
             if length > self.args.cutoff_len and not self.args.packing:
                 audit.find("W419", start + number)
         return audit

@@ -42,7 +42,7 @@ def missing(module: str) -> str:
 def _fix(name: str) -> str:
     if name == "vllm":
         return f"it has an environment of its own, also without a GPU: {vllm_set_up()} (docs/eval-nli.md)"
-    if name in ("jieba", "xllamacpp"):
+    if name == "jieba":
         return f"install it with: {_pip_install(name)}"
     if name == "gcsfs":
         from fsspec import __version__ as fsspec_version  # the newest gcsfs would replace it by the newest

@@ -8,12 +8,13 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, Base, read_shards
+from tuneyard.core.files import read_object
+from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, Base, open_base, read_shards
 from tuneyard.core.weights.tensors import Tensor, Weights, open_weights
 
 CONFIG = "adapter_config.json"
@@ -248,3 +249,61 @@ def comparable_tensors(base: Base, tensors: Iterable[str]) -> set[str]:
         if is_in_some_layer or stored_shape(base, tensor) is not None:
             comparable.add(tensor)
     return comparable
+
+
+def first_misfit(adapter: Path, base_folder: Path, *, may_grow: bool) -> str:
+    """First module or full tensor of the adapter that does not fit the base's shapes, "" if there is none.
+
+    `may_grow`: embeddings and heads that the adapter saves in full may have more rows than the base's.
+    """
+    config = read_object(adapter / CONFIG)
+    base = open_base(base_folder)
+    weights = open_adapter_weights(adapter)
+    modules = dict(adapted_modules(weights))
+    rotations = dict(rotated_modules(weights))
+    fan_in_fan_out = config.get("fan_in_fan_out") is True
+    shared = config.get("block_share") is True
+
+    def lora_misfit(path: str, shape: Sequence[int] | None) -> str:
+        return module_misfit(path, modules[path], shape, base_folder, fan_in_fan_out=fan_in_fan_out)
+
+    def oft_misfit(path: str, shape: Sequence[int] | None) -> str:
+        return rotation_misfit(path, rotations[path], shape, base_folder, shared=shared)
+
+    misfit = _first_misfit(base, modules, lora_misfit) or _first_misfit(base, rotations, oft_misfit)
+    if misfit:
+        return misfit
+    full_tensors = saved_in_full(weights, config)
+    comparable = comparable_tensors(base, map(unwrapped_tensor, full_tensors))
+    for name in full_tensors:
+        in_base = unwrapped_tensor(name)
+        if in_base not in comparable:
+            continue
+        if PREFIX + name not in weights.tensors:
+            return f"{weights.path}: {name}: expected names that begin with {PREFIX!r}"
+        saved_shape = weights.tensors[PREFIX + name].shape
+        misfit = full_tensor_misfit(
+            in_base, saved_shape, stored_shape(base, in_base), base_folder, may_grow=may_grow
+        )
+        if misfit:
+            return misfit
+    return ""
+
+
+def _first_misfit(
+    base: Base, paths: Iterable[str], misfit_of: Callable[[str, Sequence[int] | None], str]
+) -> str:
+    """First misfit of modules with the shapes of their weights in the base, "" if there is none.
+
+    `misfit_of` gets a module's path and the shape, None if the base lacks it. Modules with names that no
+    layer of the base has are not compared.
+    """
+    weight_of = {path: f"{path}.weight" for path in paths}
+    comparable = comparable_tensors(base, weight_of.values())
+    for path, weight in weight_of.items():
+        if weight not in comparable:
+            continue
+        misfit = misfit_of(path, stored_shape(base, weight))
+        if misfit:
+            return misfit
+    return ""

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tuneyard.adapters.store import Adapter
+from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.weights.adapter_files import PREFIX, full_tensor_misfit, module_misfit
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 Undo = Callable[[], object]
 
 
-def check_fits(model: Model, adapter: Adapter) -> None:
+def check_fits(model: Model, adapter: LoraAdapter) -> None:
     """Raise `ContentError` unless the model has every module of the adapter, in its shape."""
     modules = dict(model.net.named_modules())
-    for path, layout in adapter.layout.items():
+    for path, layout in adapter.modules.items():
         shape = _weight_shape(modules.get(path))
-        misfit = module_misfit(path, layout, shape, "the model", fan_in_fan_out=adapter.lora.fan_in_fan_out)
+        misfit = module_misfit(path, layout, shape, "the model", fan_in_fan_out=adapter.config.fan_in_fan_out)
         if misfit:
-            trained_on = adapter.lora.base or "a base that its config does not name"
+            trained_on = adapter.config.base or "a base that its config does not name"
             raise ContentError(f"adapter {adapter.folder}: {misfit} It was trained on {trained_on}")
     # not state_dict(), for which bitsandbytes unpacks 4-bit weights on CPUs: the next answers would differ
     tensors = dict(model.net.named_parameters(remove_duplicate=False))
@@ -65,7 +65,7 @@ def applied(model: Model, parts: Sequence[WeightedAdapter], merged: bool = False
     for part in parts:
         for name in part.adapter.full_tensors:
             parts_by_tensor.setdefault(name, []).append(part)
-        for path in part.adapter.layout:
+        for path in part.adapter.modules:
             parts_by_module.setdefault(path, []).append(part)
     with contextlib.ExitStack() as stack:
         for name, holders in parts_by_tensor.items():
@@ -89,7 +89,7 @@ def _hook(model: Model, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     def embedding(_: "Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor") -> "torch.Tensor":
         return output + torch.nn.functional.embedding(inputs[0], a.T) @ b.T
 
-    hook = embedding if parts[0].adapter.layout[path].kind == "embedding" else linear
+    hook = embedding if parts[0].adapter.modules[path].kind == "embedding" else linear
     undo: Undo = model.net.get_submodule(path).register_forward_hook(hook).remove
     return undo
 

@@ -1,15 +1,15 @@
 """Log-probabilities of labels from a server: llama.cpp, vLLM, or another that gives those of a prompt.
 
-The server gets token ids, so that its chat template has no part in it. It first gives the most likely next
-tokens. A spelling outside of them has a bound: the least likely of them. If the bound could change its
-label's log-probability, the spelling is scored exactly: llama.cpp is made to take each of its tokens, one
-request a token, and reports the true log-probability of what it took. Other servers read prompt and spelling
-and give the log-probabilities of what they read (`prompt_logprobs`, `echo`).
+The server gets token ids, so that its chat template has no part in it. llama.cpp lists the most likely next
+tokens after each beginning of a spelling. It is made to take a token outside of them, and reports the true
+log-probability of what it took. Other servers read prompt and spelling and give the log-probabilities of what
+they read (`prompt_logprobs`, `echo`), all spellings of a row in one request.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
@@ -27,9 +27,10 @@ from tuneyard.eval.backends.scorers import (
     Ids,
     Prompts,
     Scorer,
-    chosen_fields,
-    log_sum,
+    label_fields,
+    next_tokens,
     prompts_too_long,
+    sums_of_tokens,
     tokenise,
 )
 
@@ -38,21 +39,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROWS = 32  # rows between two writes of the log
-NEGLIGIBLE = 1e-4  # nats by which spellings that have a bound alone may change their label
-TOP = 100  # next tokens that llama.cpp lists
-TOPS = (20, 5)  # the same for vLLM, which refuses more than its --max-logprobs
+LISTED = 1000  # next tokens that llama.cpp lists
+EVERY = 1 << 20  # the same for its whole vocabulary
 FORCING = 1e6  # added to a logit
 IMPOSSIBLE = -9000.0  # below it are the numbers for a probability of 0: -9999, the least float
-UNDERFLOW = math.log(2.0**-149)  # the bound for those: the least probability in fp32
+UNDERFLOW = math.log(2.0**-149)  # the value for those: the least probability in fp32
 NO_LIMIT = 1 << 30  # tokens: the server itself refuses prompts that are too long
-SLACK = 0.5  # nats by which two requests may differ: one of them may use another batch size
 LARGEST_SUM = 1.02  # of probabilities: fp16 rounds each
 SAMPLE = "Is the answer yes or no? It may be."
 """A text to compare tokenizers by."""
 BROKEN = (ValueError, LookupError, TypeError, AttributeError)
 """Errors of reading an answer that is not what it should be."""
-Tops = Mapping[int, float]
-"""The most likely next tokens and their log-probabilities."""
 
 
 def _log(value: object) -> float:
@@ -83,11 +80,10 @@ class LabelSource(Protocol):
     def endpoint(self) -> Endpoint:
         """The served model."""
 
-    async def tops(self, client: "httpx.AsyncClient", ids: Ids, /) -> Tops:
-        """The most likely next tokens after the ids, {} if the server cannot list them by id."""
-
-    async def exact(self, client: "httpx.AsyncClient", ids: Ids, after: int, /) -> float:
-        """Sum the log-probabilities of the ids from place `after` on."""
+    async def logs(
+        self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids], /
+    ) -> list[float]:
+        """Log-probability of each spelling after the prompt: the sum over its tokens."""
 
     def identity(self, report: ServerReport, /) -> dict[str, object]:
         """The part of a report that must stay the same during a run: the model, its size, its adapters."""
@@ -104,53 +100,59 @@ class LlamaCpp:
     endpoint: Endpoint
     whole: int | None = None
 
-    async def tops(self, client: "httpx.AsyncClient", ids: Ids) -> Tops:
-        """One token is generated; the probabilities are those before any sampling.
+    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> list[float]:
+        """One request for each beginning of a spelling, and one for each token that it does not list.
 
         The whole prompt is read anew. What the server reuses of another row's prompt changes its rounding by
         about 0.002 nats, so that a resumed run would have other bytes. The questions after it reuse this
         prompt.
         """
-        return await self._listed(client, ids, TOP, {"cache_prompt": False})
+        logs: dict[tuple[int, ...], float] = {}
+        for begin, tokens in next_tokens(spellings):
+            ids = [*prompt, *begin]
+            listed = await self._listed(client, ids, LISTED, reads_anew=not logs)
+            for token in tokens:
+                if token not in listed:
+                    listed[token] = await self._forced(client, ids, token)
+                logs[(*begin, token)] = listed[token]
+            total = math.fsum(map(math.exp, listed.values()))
+            if total > LARGEST_SUM:
+                url = self.endpoint.connection.url
+                raise RequestError(f"{url}: it gives probabilities that sum to {total:.3g}")
+        return sums_of_tokens(spellings, logs)
 
-    async def exact(self, client: "httpx.AsyncClient", ids: Ids, after: int) -> float:
-        """One request for each token, which a bias makes the server take. The bias is for sampling alone."""
-        total = 0.0
-        for place in range(after, len(ids)):
-            total += await self._exact(client, ids[:place], ids[place])
-        return total
-
-    async def _exact(self, client: "httpx.AsyncClient", ids: Ids, token: int) -> float:
-        """Log-probability of a token after the ids."""
+    async def _forced(self, client: "httpx.AsyncClient", ids: Ids, token: int) -> float:
+        """Log-probability of a token that a bias makes the server take. The bias is for sampling alone."""
 
         def read(answer: dict[str, Any]) -> float | None:
             if "completion_probabilities" not in answer and "content" in answer:
-                return None
+                return None  # a part of a character
             step = self.read_step(answer, len(ids))
             if step["id"] != token:
                 raise ValueError(f"token {step['id']} instead of {token}, which logit_bias forces")
             return _log(step["logprob"])
 
         value = await self.post(client, ids, {"n_probs": 1, "logit_bias": [[token, FORCING]]}, read)
-        count = TOP
-        while value is None:  # a part of a character: it is among the most likely tokens, if these are enough
-            tops = await self._listed(client, ids, count)
-            value = tops.get(token)
-            if len(tops) < count:
-                break
-            count *= 10
-        return UNDERFLOW if value is None else value
+        if value is None:
+            value = (await self._listed(client, ids, EVERY)).get(token, UNDERFLOW)
+        return value
 
     async def _listed(
-        self, client: "httpx.AsyncClient", ids: Ids, count: int, more: Mapping[str, object] | None = None
-    ) -> Tops:
-        """The most likely tokens after the ids."""
+        self, client: "httpx.AsyncClient", ids: Ids, count: int, *, reads_anew: bool = False
+    ) -> dict[int, float]:
+        """Log-probabilities of the most likely tokens after the ids, before any sampling."""
 
-        def read(answer: dict[str, Any]) -> Tops:
-            step = self.read_step(answer, len(ids))
-            return _checked_tops([(top["id"], top["logprob"]) for top in step["top_logprobs"]])
+        def read(answer: dict[str, Any]) -> dict[int, float]:
+            tops: dict[int, float] = {}
+            for top in self.read_step(answer, len(ids))["top_logprobs"]:
+                token = top["id"]
+                if type(token) is not int or token in tops:
+                    raise ValueError(f"{show_value(token)} as a token id, or twice")
+                tops[token] = _log(top["logprob"])
+            return tops
 
-        return await self.post(client, ids, {"n_probs": count, **self.taking_whole, **(more or {})}, read)
+        settings = {"n_probs": count, **self.taking_whole, "cache_prompt": not reads_anew}
+        return await self.post(client, ids, settings, read)
 
     @property
     def taking_whole(self) -> dict[str, object]:
@@ -197,36 +199,35 @@ class LlamaCpp:
 
 @dataclass(frozen=True, slots=True)
 class Completions:
-    """OpenAI's /completions with what vLLM adds, `prompt_logprobs`, or with `echo`.
-
-    `top` is the number of next tokens that it lists by id, 0 if it does not.
-    """
+    """OpenAI's /completions with what vLLM adds, `prompt_logprobs`, or with `echo`."""
 
     endpoint: Endpoint
     way: str
-    top: int = 0
 
-    async def tops(self, client: "httpx.AsyncClient", ids: Ids) -> Tops:
-        """Keys are ids in the form `token_id:17`."""
-        if not self.top:
-            return {}
-        body = {"prompt": list(ids), "max_tokens": 1, "temperature": 0, **_listing(self.top)}
+    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> list[float]:
+        """One request for all spellings, each after the prompt."""
+        prompts = [[*prompt, *spelling] for spelling in spellings]
+        return await self.ask(client, prompts, lambda answer: self.sums(answer, prompts, len(prompt)))
 
-        def read(answer: dict[str, Any]) -> Tops:
-            self._check_usage(answer, len(ids))
-            return _tops(answer)
+    async def ask(
+        self, client: "httpx.AsyncClient", prompts: Sequence[Ids], read: Callable[[dict[str, Any]], Result]
+    ) -> Result:
+        """Request the log-probabilities of prompts."""
+        body = {
+            "prompt": [list(ids) for ids in prompts], "max_tokens": 1, "temperature": 0, **WAYS[self.way].body
+        }  # fmt: skip
+        return await self.endpoint.post(client, f"{self.endpoint.connection.url}/completions", body, read)
 
-        return await self.endpoint.post(client, self._address, body, read)
-
-    async def exact(self, client: "httpx.AsyncClient", ids: Ids, after: int) -> float:
-        """One request for all tokens."""
-        body = {"prompt": list(ids), "max_tokens": 1, "temperature": 0, **WAYS[self.way].body}
-
-        def read(answer: dict[str, Any]) -> float:
-            self._check_usage(answer, len(ids))
-            return math.fsum(WAYS[self.way].read(answer, ids, after))
-
-        return await self.endpoint.post(client, self._address, body, read)
+    def sums(self, answer: dict[str, Any], prompts: Sequence[Ids], after: int) -> list[float]:
+        """Sum the log-probabilities of each prompt's ids from place `after` on."""
+        usage, sent = answer.get("usage"), sum(map(len, prompts))
+        if isinstance(usage, dict):
+            check_length(self.endpoint, usage.get("prompt_tokens", sent), sent)
+        choices = sorted(answer["choices"], key=lambda choice: choice.get("index", 0))
+        if len(choices) != len(prompts):
+            raise ValueError(f"{len(choices)} of `choices`, {len(prompts)} prompts were sent")
+        pairs = zip(choices, prompts, strict=True)
+        return [math.fsum(WAYS[self.way].read(choice, ids, after)) for choice, ids in pairs]
 
     def identity(self, report: ServerReport) -> dict[str, object]:
         """The model's entry in /models, without what differs from one request to the next."""
@@ -234,15 +235,6 @@ class Completions:
         if not entry:
             return {}
         return {name: entry.get(name) for name in ("id", "root", "parent", "max_model_len", "meta")}
-
-    @property
-    def _address(self) -> str:
-        return f"{self.endpoint.connection.url}/completions"
-
-    def _check_usage(self, answer: dict[str, Any], tokens: int) -> None:
-        usage = answer.get("usage")
-        if isinstance(usage, dict):
-            check_length(self.endpoint, usage.get("prompt_tokens", tokens), tokens)
 
 
 def check_length(endpoint: Endpoint, read: object, sent: int) -> None:
@@ -255,43 +247,17 @@ def check_length(endpoint: Endpoint, read: object, sent: int) -> None:
         )
 
 
-def _listing(top: int) -> dict[str, object]:
-    """Part of a request: list the most likely next tokens, by id."""
-    return {"logprobs": top, "return_tokens_as_token_ids": True}
-
-
-def _tops(answer: dict[str, Any]) -> dict[int, float]:
-    """Read the next tokens of `_listing`."""
-    entries = answer["choices"][0]["logprobs"]["top_logprobs"][0]
-    return _checked_tops([(int(token.removeprefix("token_id:")), value) for token, value in entries.items()])
-
-
-def _checked_tops(entries: Sequence[tuple[object, object]]) -> dict[int, float]:
-    """Log-probabilities by token id. `ValueError` for an id listed twice, and for a sum of more than 1."""
-    tops: dict[int, float] = {}
-    for token, value in entries:
-        if type(token) is not int:
-            raise ValueError(f"{show_value(token)} as a token id")
-        if token in tops:
-            raise ValueError(f"token {show_value(token)} twice among the most likely ones")
-        tops[token] = _log(value)
-    total = math.fsum(math.exp(value) for value in tops.values())
-    if total > LARGEST_SUM:
-        raise ValueError(f"probabilities that sum to {total:.3g}")
-    return tops
-
-
-def _read_prompt_logprobs(answer: dict[str, Any], ids: Ids, after: int) -> list[float]:
+def _read_prompt_logprobs(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:
     """vLLM: for each token of the prompt an object of log-probabilities by token id."""
-    by_place = answer["choices"][0]["prompt_logprobs"]
+    by_place = choice["prompt_logprobs"]
     if len(by_place) != len(ids):
         raise ValueError(f"log-probabilities of {len(by_place)} tokens, {len(ids)} were sent")
     return [_log(by_place[place][str(ids[place])]["logprob"]) for place in range(after, len(ids))]
 
 
-def _read_echo(answer: dict[str, Any], ids: Ids, after: int) -> list[float]:
+def _read_echo(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:
     """OpenAI's old interface: the log-probabilities of prompt and answer in one list."""
-    logs = answer["choices"][0]["logprobs"]["token_logprobs"]
+    logs = choice["logprobs"]["token_logprobs"]
     if not len(ids) <= len(logs) <= len(ids) + 1:
         raise ValueError(f"log-probabilities of {len(logs)} tokens, {len(ids)} were sent")
     return [_log(logs[place]) for place in range(after, len(ids))]
@@ -299,7 +265,7 @@ def _read_echo(answer: dict[str, Any], ids: Ids, after: int) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to get the log-probabilities of a prompt: a part of the request, and how to read the answer."""
+    """A way to get the log-probabilities of a prompt: a part of the request, and how to read a choice."""
 
     body: Mapping[str, object]
     read: Callable[[dict[str, Any], Ids, int], list[float]]
@@ -336,12 +302,11 @@ class ChoiceServer:
         columns, tokens = tokenise(self.tokenizer, self.ends, spellings)
         too_long = prompts_too_long(prompts, max(map(len, tokens)), self.context)
         rows = [row for row in prompts if row not in too_long]
-        labels = {label: [tokens[place] for place in places] for label, places in columns.items()}
 
         def score(batch: Sequence[int]) -> list[Fields]:
             async def score_row(client: "httpx.AsyncClient", row: int) -> Fields:
                 try:
-                    return chosen_fields(await label_scores(self.engine, client, prompts[row], labels))
+                    return label_fields(row, columns, await self.engine.logs(client, prompts[row], tokens))
                 except RefusedError as error:
                     raise RequestError(f"{self.connection.url}: row {row}: {error}") from error
 
@@ -366,47 +331,6 @@ def check_identity(source: LabelSource, facts: Mapping[str, object]) -> None:
             f"{connection.url}: its model changed during the run ({', '.join(changed) or 'gone'}). "
             f"Serve the first one; {connection.again}"
         )
-
-
-async def label_scores(
-    engine: LabelSource, client: "httpx.AsyncClient", prompt: Ids, labels: Mapping[str, Sequence[Ids]]
-) -> dict[str, float]:
-    """Log-probability of each label after the prompt, the sum over its spellings (none empty).
-
-    Bounds alone make up less than `NEGLIGIBLE` of it.
-    """
-    tops = await engine.tops(client, prompt)
-    least = min(tops.values(), default=0.0)
-    scores = {}
-    for label, spellings in labels.items():
-        exact: list[float] = []
-        bounds: list[tuple[float, Ids]] = []
-        for spelling in spellings:
-            if len(spelling) == 1 and spelling[0] in tops:
-                exact.append(tops[spelling[0]])
-            else:
-                bounds.append((tops.get(spelling[0], least), spelling))
-        bounds.sort(key=lambda pair: (-pair[0], tuple(pair[1])))
-        while bounds:
-            allowed = log_sum(exact) + math.log(NEGLIGIBLE) - math.log(len(bounds))
-            bound, spelling = bounds[0]
-            if bound <= allowed:
-                break
-            ids = [*prompt, *spelling]
-            if spelling[0] in tops:
-                exact.append(bound + await engine.exact(client, ids, len(prompt) + 1))
-            else:
-                value = await engine.exact(client, ids, len(prompt))
-                if tops and value > bound + SLACK:
-                    connection = engine.endpoint.connection
-                    raise RequestError(
-                        f"{connection.url}: its log-probabilities contradict each other: one token has "
-                        f"{value:.3f}, and the least of the more likely ones {bound:.3f}; {connection.again}"
-                    )
-                exact.append(value)
-            bounds.pop(0)
-        scores[label] = log_sum([*exact, *(bound for bound, _ in bounds)])
-    return scores
 
 
 def open_choice_server(
@@ -451,45 +375,29 @@ def _check_llama_cpp(engine: LlamaCpp, sample: Ids) -> None:
 
 
 def _completions(endpoint: Endpoint, sample: Ids) -> Completions:
-    """Choose a way to get the log-probabilities of a prompt, and the number of listed tokens."""
-    url = endpoint.connection.url
-    top, way, reasons = 0, "", []
-
-    def ask(more: Mapping[str, object]) -> dict[str, Any]:
-        body = {"prompt": list(sample), "max_tokens": 1, "temperature": 0, **more}
-        address = f"{url}/completions"
-        return endpoint.connection.once(
-            lambda client: endpoint.post(client, address, body, lambda answer: answer)
-        )
-
-    for name, each in WAYS.items():
+    """Choose a way to get the log-probabilities of a prompt."""
+    url, reasons = endpoint.connection.url, []
+    for way in WAYS:
+        source = Completions(endpoint, way)
         try:
-            answer = ask(each.body)
-            each.read(answer, sample, 1)
+            answer = endpoint.connection.once(
+                partial(source.ask, prompts=[sample, sample], read=lambda answer: answer)
+            )
+            source.sums(answer, [sample, sample], 1)
         except RefusedError as error:
             if error.is_of_all_requests:
                 raise RequestError(f"{url}: {error}") from error
-            reasons.append(f"{name}: {error}")
+            reasons.append(f"{way}: {error}")
         except BROKEN as error:
-            reasons.append(f"{name}: not in its answer ({type(error).__name__})")
+            reasons.append(f"{way}: not in its answer ({type(error).__name__})")
         else:
-            way = name
-            break
-    if not way:
-        raise NoLogProbabilitiesError(
-            f"{url}: it gives no log-probabilities of a prompt, which --mode choice needs "
-            f"({'; '.join(reasons)}). llama.cpp's server and vLLM give them. For this server, add "
-            "--mode generate",
-            Completions(endpoint, way),
-        )
-    for count in TOPS:
-        try:
-            _tops(ask(_listing(count)))
-        except (RefusedError, *BROKEN):
-            continue
-        top = count
-        break
-    return Completions(endpoint, way, top)
+            return source
+    raise NoLogProbabilitiesError(
+        f"{url}: it gives no log-probabilities of prompts, which --mode choice needs "
+        f"({'; '.join(reasons)}). llama.cpp's server and vLLM give them. For this server, add "
+        "--mode generate",
+        Completions(endpoint, ""),
+    )
 
 
 def _check_tokenizer(endpoint: Endpoint, body: Mapping[str, object], sample: Ids) -> None:

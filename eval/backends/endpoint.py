@@ -67,7 +67,8 @@ class Endpoint:
                 beginning = f"{data[:SHOWN]!r}"
                 if "error" in answer:
                     beginning = show_value(answer["error"])
-                raise ValueError(f"no {about}: {beginning}") from error
+                missing = f" ({error} is missing)" if isinstance(error, KeyError) else ""
+                raise ValueError(f"no {about}{missing}: {beginning}") from error
 
         named = {"model": self.model, **body, **self.settings}
         return await self.connection.request(client, address, named, parse, place or about)

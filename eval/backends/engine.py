@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.adapters.store import Adapter
+from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.vllm import RANKS, max_rank
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
@@ -27,10 +27,10 @@ from tuneyard.eval.backends.scorers import (
     Plan,
     Prompts,
     Scorer,
-    check_finite,
-    chosen_fields,
-    log_sum,
+    label_fields,
+    next_tokens,
     prompts_too_long,
+    sums_of_tokens,
     tokenise,
 )
 
@@ -149,7 +149,7 @@ class Engine:
         """Scorer that compares labels after each prompt, each label by all its spellings."""
         columns, tokens = tokenise(self.tokenizer, self.ends, spellings)
         too_long = prompts_too_long(prompts, max(map(len, tokens)), self.context)
-        steps = next_tokens(tokens)
+        steps = steps_of(tokens)
 
         def requests_of_row(row: int) -> list[EngineRequest]:
             ids = prompts[row]
@@ -165,47 +165,23 @@ class Engine:
             answers = self.answers(requests(batch))
             fields = []
             for place, row in enumerate(batch):
-                of_row = answers[place * len(steps) : (place + 1) * len(steps)]
-                logs = _spelling_logs(tokens, steps, of_row)
-                check_finite(row, logs)
-                sums = {label: log_sum([logs[each] for each in places]) for label, places in columns.items()}
-                fields.append(chosen_fields(sums))
+                logs: dict[tuple[int, ...], float] = {}
+                for number, (begin, _) in enumerate(steps):
+                    for token, value in answers[place * len(steps) + number].logs.items():
+                        logs[(*begin, token)] = value
+                fields.append(label_fields(row, columns, sums_of_tokens(tokens, logs)))
             return fields
 
         return Scorer(_batches(prompts, too_long), too_long, score, requests=requests)
 
 
-def next_tokens(spellings: Sequence[Ids]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Beginnings of spellings, each with the tokens that follow it in one, at most `TOKENS_AT_ONCE`."""
-    following: dict[tuple[int, ...], dict[int, None]] = {}
-    for spelling in spellings:
-        for place, token in enumerate(spelling):
-            following.setdefault(tuple(spelling[:place]), {})[token] = None
+def steps_of(spellings: Sequence[Ids]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Beginnings of spellings, each with at most `TOKENS_AT_ONCE` of the tokens that follow it."""
     steps = []
-    for begin, tokens in following.items():
-        ordered = list(tokens)
-        starts = range(0, len(ordered), TOKENS_AT_ONCE)
-        steps += [(begin, tuple(ordered[start : start + TOKENS_AT_ONCE])) for start in starts]
+    for begin, following in next_tokens(spellings):
+        starts = range(0, len(following), TOKENS_AT_ONCE)
+        steps += [(begin, tuple(following[start : start + TOKENS_AT_ONCE])) for start in starts]
     return steps
-
-
-def _spelling_logs(
-    spellings: Sequence[Ids],
-    steps: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
-    answers: Sequence[EngineAnswer],
-) -> list[float]:
-    """Log-probability of each spelling, from the answers to a row's steps."""
-    logs: dict[tuple[int, ...], float] = {}
-    for (begin, _), answer in zip(steps, answers, strict=True):
-        for token, value in answer.logs.items():
-            logs[(*begin, token)] = value
-    totals = []
-    for spelling in spellings:
-        total = 0.0
-        for place in range(len(spelling)):
-            total += logs[tuple(spelling[: place + 1])]
-        totals.append(total)
-    return totals
 
 
 def _batches(rows: Iterable[int], too_long: Mapping[int, str]) -> list[list[int]]:
@@ -310,9 +286,9 @@ def load_engine(
     return Engine(llm, folder, tokenizer, ends, folders, dtype, context, settings)
 
 
-def _plain_adapters(candidates: Iterable[Sequence[WeightedAdapter]]) -> list[Adapter]:
+def _plain_adapters(candidates: Iterable[Sequence[WeightedAdapter]]) -> list[LoraAdapter]:
     """The candidates' adapters, each once. `RequestError` for one that vLLM does not serve as it is."""
-    adapters: dict[Path, Adapter] = {}
+    adapters: dict[Path, LoraAdapter] = {}
     for parts in candidates:
         for part in parts:
             reason = _refusal(part, len(parts))
@@ -329,17 +305,15 @@ def _refusal(part: WeightedAdapter, parts: int) -> str | None:
     """Reason for which vLLM cannot serve one of the candidate's `parts` adapters, None if it can."""
     if part.weight != 1 or parts > 1 or part.adapter.full_tensors:
         return "vLLM takes no weights, no modules_to_save and no bias"
-    if part.adapter.parameters:
-        return "vLLM takes no target_parameters here"
     return None
 
 
-def _rank_limit(adapters: Sequence[Adapter]) -> int:
+def _rank_limit(adapters: Sequence[LoraAdapter]) -> int:
     """The largest rank that vLLM must allow. `RequestError` if it allows none so large."""
     ranks: list[int] = []
     for adapter in adapters:
-        ranks += [module.rank for module in adapter.layout.values()]
-        ranks.append(adapter.lora.rank)  # vLLM reads it, also where a pattern leaves it to no module
+        ranks += [module.rank for module in adapter.modules.values()]
+        ranks.append(adapter.config.rank)  # vLLM reads it, also where a pattern leaves it to no module
     limit = max_rank(max(ranks))
     if limit is None:
         raise RequestError(
@@ -348,9 +322,9 @@ def _rank_limit(adapters: Sequence[Adapter]) -> int:
     return limit
 
 
-def _check_patterns(adapters: Sequence[Adapter], release: str) -> None:
+def _check_patterns(adapters: Sequence[LoraAdapter], release: str) -> None:
     """`RequestError` for ranks or alphas by module if this vLLM ignores them, as 0.26 does."""
-    with_patterns = [adapter for adapter in adapters if adapter.lora.ranks or adapter.lora.alphas]
+    with_patterns = [adapter for adapter in adapters if adapter.config.ranks or adapter.config.alphas]
     if not with_patterns:
         return
     from vllm.lora.peft_helper import PEFTHelper

@@ -227,23 +227,40 @@ def choosing(
     probabilities = LogProbabilities(model, fitting, tokens, images)
 
     def score(batch: Sequence[int]) -> list[Fields]:
-        scores = probabilities.score(batch).double()
-        for row, logs in zip(batch, scores.tolist(), strict=True):
-            check_finite(row, logs)
-        sums = {label: scores[:, places].logsumexp(1).tolist() for label, places in columns.items()}
-        by_row = zip(*sums.values(), strict=True)
-        return [chosen_fields(dict(zip(sums, logs, strict=True))) for logs in by_row]
+        scores = probabilities.score(batch).tolist()
+        return [label_fields(row, columns, logs) for row, logs in zip(batch, scores, strict=True)]
 
     return Scorer(probabilities.batches(budget), too_long, score, probabilities.release)
 
 
-def check_finite(row: int, logs: Sequence[float]) -> None:
-    """`ContentError` for nan or infinity among the log-probabilities of a row."""
+def next_tokens(spellings: Sequence[Ids]) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Beginnings of spellings, each with the tokens that follow it in one."""
+    following: dict[tuple[int, ...], dict[int, None]] = {}
+    for spelling in spellings:
+        for place, token in enumerate(spelling):
+            following.setdefault(tuple(spelling[:place]), {})[token] = None
+    return [(begin, list(tokens)) for begin, tokens in following.items()]
+
+
+def sums_of_tokens(spellings: Sequence[Ids], logs: Mapping[tuple[int, ...], float]) -> list[float]:
+    """Log-probability of each spelling from those of its tokens, by everything up to the token."""
+    return [
+        sum(logs[tuple(spelling[: place + 1])] for place in range(len(spelling))) for spelling in spellings
+    ]
+
+
+def label_fields(row: int, columns: Mapping[str, Sequence[int]], logs: Sequence[float]) -> Fields:
+    """A row's fields from the log-probability of each spelling, of which a label's are in its `columns`.
+
+    `ContentError` for nan or infinity.
+    """
     if not all(map(math.isfinite, logs)):
         raise ContentError(
             f"row {row}: the model gives {logs[0]} as a log-probability: its weights or the "
             "adapter's overflow; try --dtype fp32"
         )
+    sums = {label: log_sum([logs[place] for place in places]) for label, places in columns.items()}
+    return chosen_fields(sums)
 
 
 def log_sum(logs: Sequence[float]) -> float:

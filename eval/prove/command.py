@@ -145,16 +145,16 @@ def cli(
         raise ContentError(f"not equal, see {out / 'prove.md'}")
     if inputs.modelfile:
         command = ["ollama", "create", out.name, "-f", inputs.modelfile]
+    elif len(urls) == 1:
+        (facts,) = proof.servers
+        command = ["tuneyard", "eval", "chat", *_chat_server(facts, request.adapters)]
     else:
         command = ["tuneyard", "eval", "chat", *same_options("--model", "--adapter", "--dataset-dir")]
-        if len(urls) == 1:
-            (facts,) = proof.servers
-            command += _chat_server(facts, request.adapters)
     next_step(out / "prove.md", command)
 
 
 def _chat_server(facts: ServerFacts, adapters: Sequence[str]) -> list[str]:
-    """Options of a chat with the server's adapter that `eval chat` compares: the first one of --adapter."""
+    """Options of a chat with the server's adapter: the first one of --adapter."""
     words = same_options("--url", "--served-model")
     if "--served-model" in words or not adapters:
         return words

@@ -27,7 +27,7 @@ class Evidence:
     """Name of the compared model or adapter on the server."""
     dataset: str
     parts: Sequence[WeightedAdapter]
-    """The adapters here, with their configs (`part.adapter.lora`): rank, alpha, rsLoRA, patterns."""
+    """The adapters here, with their configs (`part.adapter.config`): rank, alpha, rsLoRA, patterns."""
     tokenizer: "PreTrainedTokenizerBase"
     expected_ids: Mapping[int, Ids]
     """Prompts as in training. Labels and greedy texts of both sides follow these ids."""

@@ -47,8 +47,8 @@ def above_max_lora_rank(refusal: str, parts: Sequence[WeightedAdapter]) -> str:
 
     A resolver's refusal names no rank. It counts if the rank of the adapter here is above the default.
     """
-    ranks = [part.adapter.lora.rank for part in parts]
-    ranks += [rank for part in parts for rank in part.adapter.lora.ranks.values()]
+    ranks = [part.adapter.config.rank for part in parts]
+    ranks += [rank for part in parts for rank in part.adapter.config.ranks.values()]
     rank = max(ranks, default=0)
     match = RANK_REFUSED.search(refusal)
     if match:
@@ -71,4 +71,4 @@ def above_max_lora_rank(refusal: str, parts: Sequence[WeightedAdapter]) -> str:
 
 def base_of(parts: Sequence[WeightedAdapter]) -> str:
     """The base that the adapter's config names."""
-    return parts[0].adapter.lora.base or "BASE"
+    return parts[0].adapter.config.base or "BASE"

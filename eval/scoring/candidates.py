@@ -384,11 +384,11 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[Weighte
     reference = request.model
     if (Path(reference) / CONFIG).is_file():
         adapter = open_adapter(Path(reference))
-        if adapter.lora.base is None:
+        if adapter.config.base is None:
             raise RequestError(
                 f"{reference}: its config names no base: --model BASE --adapter {adapter.name}={reference}"
             )
-        reference = adapter.lora.base
+        reference = adapter.config.base
         candidates[adapter.name] = (WeightedAdapter(adapter, 1.0),)
     for text in request.adapters:
         name, _, weighted = text.partition("=")
@@ -399,7 +399,7 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[Weighte
             parts = [parse_optional_weight(weighted)]
         else:  # several with their weights: rte:0.5+mnli:0.5
             parts = [parse_reference_weight(part) for part in weighted.split("+")]
-        opened = open_weighted(parts)
+        opened = open_weighted(parts, open_adapter)
         check_together(opened)
         candidates[name] = tuple(opened)
     if not candidates:

@@ -4,6 +4,7 @@ The stage follows the rows, the template the model's chat template, cutoff_len t
 the memory plan. Each value has its reason above it. The recipe is checked before it is written.
 """
 
+import math
 import os
 import shlex
 import tempfile
@@ -25,10 +26,11 @@ from tuneyard.recipes.check import Checked, ask_check, quick_check
 from tuneyard.recipes.hardware import GPUS, GpuModel, Machine, gpu_model, machine, target_option
 from tuneyard.recipes.llamafactory_client import Answer, LlamaFactory, ask_measures
 from tuneyard.recipes.new.dataset import STAGES, training_data
-from tuneyard.recipes.new.memory import GpuFit, ZeroCopy, gpu_fit, zero_copy
+from tuneyard.recipes.new.memory import GpuFit, gpu_fit, write_zero_file, zero_setting
 from tuneyard.recipes.new.settings import (
     METHODS,
     ROUND_LENGTHS,
+    VAL_SIZE,
     Cutoff,
     Measured,
     RecipeRequest,
@@ -50,11 +52,11 @@ MOST_GPUS = (1, 2, 4, 8)
 class NewRecipe:
     """A recipe without errors: its text, the remaining problems, and a summary for the terminal.
 
-    `zero_copy` is the ZeRO file that is copied beside it, if any.
+    `deepspeed` is the bundled ZeRO file that it needs, "" for none.
     """
 
     text: str
-    zero_copy: ZeroCopy | None
+    deepspeed: str
     problems: list[Problem]
     summary: list[str]
 
@@ -65,7 +67,7 @@ class NewRecipe:
     "tuneyard recipe new --dataset demo_rte_train --model models/demo-base --method full --for 4xA100-80 "
     "--out build/rte-full.yaml",
 )
-@click.option("--dataset", required=True, metavar="NAME", help="A registered dataset with an eval split.")
+@click.option("--dataset", required=True, metavar="NAME", help="A registered dataset.")
 @click.option("--model", required=True, help="A model folder, or a hub id whose files are in the cache.")
 @click.option(
     "--dataset-dir",
@@ -90,10 +92,8 @@ def command(
     target = _target(trains_on)
     data = training_data(dataset, dataset_dir, stage)
     request = RecipeRequest(data, model, method, target, trains_on, out)
-    with LlamaFactory(several=True) as llamafactory:
-        recipe = new_recipe(llamafactory, request)
-    if recipe.zero_copy is not None:
-        recipe.zero_copy.write()
+    recipe = new_recipe(LlamaFactory(several=True), request)
+    write_zero_file(recipe.deepspeed, out)
     write_text(out, recipe.text)
     for problem in recipe.problems:
         click.echo(problem.line())
@@ -129,8 +129,10 @@ def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
     counts = _counts(request, measures)
     values = sections(request, counts)
     recipe = _as_recipe(recipe_text([], values), request.out)
-    if counts.zero_copy is not None:  # which is written after the check
-        recipe = recipe.with_settings({"deepspeed": str(counts.zero_copy.bundled)})
+    deepspeed = ""
+    if counts.fit is not None and counts.fit.deepspeed:
+        deepspeed = counts.fit.deepspeed
+        recipe = recipe.with_settings({"deepspeed": deepspeed})  # its copy is written after the check
     checked = _checked(llamafactory, recipe, request)
     expected = [f"steps        {checked.schedule.line()}", *_expected(llamafactory, recipe, request)]
     header = _header(request, counts, expected)
@@ -142,9 +144,10 @@ def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
         f"cutoff_len   {counts.cutoff.tokens}: {counts.cutoff.reason}",
         *expected,
     ]
-    if counts.zero_copy is not None:
-        summary.append(f"deepspeed    {counts.zero_copy.setting}: a copy, which travels with the recipe")
-    return NewRecipe(text, counts.zero_copy, checked.problems, summary)
+    setting = zero_setting(deepspeed, request.out)
+    if setting != deepspeed:
+        summary.append(f"deepspeed    {setting}: a copy, which travels with the recipe")
+    return NewRecipe(text, deepspeed, checked.problems, summary)
 
 
 def _amount(request: RecipeRequest, rows: int) -> str:
@@ -187,7 +190,7 @@ def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> Answer:
             f"{nearest}: {findings[0]['message']}; write the recipe by hand (tuneyard recipe check), or take "
             "another model"
         )
-    for name in (data.name, data.eval_name):
+    for name in filter(None, (data.name, data.eval_name)):
         if not measures["lengths"][name]:
             raise ContentError(_untrainable(name, measures["data"][name]))
     return measures
@@ -207,7 +210,14 @@ def _untrainable(name: str, about: dict[str, Any]) -> str:
 def _counts(request: RecipeRequest, measures: Answer) -> Measured:
     """Rows or blocks, cutoff_len and the fit to memory. `RequestError` if no setup fits the machine."""
     data, facts = request.data, measures["model"]
-    lengths, eval_lengths = measures["lengths"][data.name], measures["lengths"][data.eval_name]
+    lengths = measures["lengths"][data.name]
+    if data.eval_name:
+        eval_lengths = measures["lengths"][data.eval_name]
+    else:
+        held_out = math.ceil(VAL_SIZE * len(lengths))  # as `train_test_split` of datasets rounds
+        lengths, eval_lengths = lengths[held_out:], lengths[:held_out]
+        if not lengths:
+            raise RequestError(f"{data.name} has one row: none is left to train on; compile more rows")
     positions = facts.get("positions")
     if data.objective == "pt":
         tokens, eval_tokens = sum(map(sum, lengths)), sum(map(sum, eval_lengths))
@@ -221,8 +231,7 @@ def _counts(request: RecipeRequest, measures: Answer) -> Measured:
         longest = min(max(of_rows), cutoff.tokens)
     _refuse_idle_gpus(request, rows)
     fit = _fit(request, facts, rows, cutoff, longest)
-    copied = zero_copy(fit, request.out)
-    return Measured(rows, eval_rows, measures["template"], cutoff, fit, copied)
+    return Measured(rows, eval_rows, measures["template"], cutoff, fit)
 
 
 def _refuse_idle_gpus(request: RecipeRequest, rows: int) -> None:

@@ -1,13 +1,11 @@
-"""The dataset of `tuneyard recipe new`: its entry, eval split and objective, and the folder of its media."""
+"""The dataset of `tuneyard recipe new`: its entry, held-out rows and objective, the folder of its media."""
 
 import mmap
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.datasets import (
-    DEFAULT_FOLDER,
     REGISTRY,
     SEPARATORS,
     TRAIN_SPLIT,
@@ -15,7 +13,6 @@ from tuneyard.core.datasets import (
     read_records,
     read_registry,
     registry_folder,
-    stem_of,
     train_split_of,
 )
 from tuneyard.core.datasets.manifest import Manifest, manifest_beside
@@ -31,8 +28,9 @@ THOUGHT = b"<think>"
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """A registered dataset and its eval split.
+    """A registered dataset and its held-out rows.
 
+    - `eval_name`: the dataset of held-out rows; "" if the training itself is to hold rows out (`val_size`).
     - `folder`: of the registry. `path`: the file of the rows, or their folder.
     - `objective`: a name in `OBJECTIVES`.
     - `media_dir`: the folder below which LLaMA-Factory finds images, videos and audios; "" if rows have none.
@@ -64,9 +62,9 @@ class TrainingData:
 
 
 def training_data(name: str, folder: Path | None, stage: str | None) -> TrainingData:
-    """Find a dataset, its eval split and the objective that fits its rows.
+    """Find a dataset, its held-out rows and the objective that fits its rows.
 
-    `RequestError` if a part is missing: the dataset, its eval split, a `stage` that fits, or its media.
+    `RequestError` if a part is missing: the dataset, a `stage` that fits, or its media.
     """
     if "," in name:
         first = name.split(",")[0].strip()
@@ -95,7 +93,6 @@ def training_data(name: str, folder: Path | None, stage: str | None) -> Training
         trained_on = train_split_of(name, registered)
         if trained_on:
             raise RequestError(f"dataset {name!r} is the eval split of {trained_on}: --dataset {trained_on}")
-        raise RequestError(_no_eval_split(name, path, registry))
     return TrainingData(name, eval_name, registry, path, entry, objective, _media_dir(entry, path, registry))
 
 
@@ -112,25 +109,6 @@ def _objective(name: str, entry: Mapping[str, object], stage: str | None) -> str
             f"--stage {stage}: {name} has {rows}; --stage {listed} fits it (without --stage: {names[0]})"
         )
     return stage
-
-
-def _no_eval_split(name: str, path: Path, folder: Path) -> str:
-    """Refusal with the commands that make an eval split of a dataset's rows."""
-    source = path
-    manifest = _manifest(path)
-    if manifest is not None and len(manifest.sources) == 1 and manifest.sources[0].is_local:
-        source = Path(manifest.sources[0].path)
-    stem = stem_of(name).replace("-", "_")
-    spec = f"{stem}_split.yaml"
-    init = ["tuneyard", "data", "init", str(source), "--split", "0.1", "--out", spec]
-    compiling = ["tuneyard", "data", "compile", spec]
-    if folder != DEFAULT_FOLDER:
-        compiling += ["--dataset-dir", str(folder)]
-    return (
-        f"dataset {name!r} has no eval split ({stem}_eval in {folder / REGISTRY}), by which the best "
-        f"checkpoint would be chosen. Register held-out rows as {stem}_eval, or split the rows and take the "
-        f"train split: {shlex.join(init)} && {shlex.join(compiling)}"
-    )
 
 
 def _manifest(path: Path) -> Manifest | None:

@@ -44,47 +44,31 @@ class GpuFit:
         return settings
 
 
-@dataclass(frozen=True, slots=True)
-class ZeroCopy:
-    """A bundled ZeRO file, and its copy beside the recipe, so that the recipe works on another machine."""
+def zero_setting(deepspeed: str, out: Path) -> str:
+    """The value of `deepspeed`: the bundled file in a checkout, otherwise its copy beside the recipe.
 
-    bundled: Path
-    copy: Path
+    LLaMA-Factory finds it from the working directory.
+    """
+    if not Path(deepspeed).is_absolute():
+        return deepspeed
+    return os.path.relpath(out.with_name(Path(deepspeed).name))
 
-    @property
-    def setting(self) -> str:
-        """The value of `deepspeed`: LLaMA-Factory finds it from the working directory."""
-        return os.path.relpath(self.copy)
 
-    def refuse_other_file(self) -> None:
-        """Raise `RequestError` if another file has the name of the copy."""
-        if not self.copy.exists() and not self.copy.is_symlink():
-            return
-        if self.copy.is_file() and self.copy.read_bytes() == self.bundled.read_bytes():
-            return
+def write_zero_file(deepspeed: str, out: Path) -> None:
+    """Write a bundled ZeRO file beside the recipe `out`, unless a checkout has it.
+
+    `RequestError` if another file has its name.
+    """
+    if not Path(deepspeed).is_absolute():
+        return
+    copy, content = out.with_name(Path(deepspeed).name), Path(deepspeed).read_bytes()
+    if not copy.exists() and not copy.is_symlink():
+        write_bytes(copy, content)
+    elif not copy.is_file() or copy.read_bytes() != content:
         raise RequestError(
-            f"{self.copy}: is another file than the ZeRO file {self.bundled.name}, which the recipe needs "
+            f"{copy}: is another file than the ZeRO file {copy.name}, which the recipe needs "
             "beside it; rename that file, or write the recipe into another folder (--out)"
         )
-
-    def write(self) -> None:
-        """Copy the file. `RequestError` if another file has its name."""
-        self.refuse_other_file()
-        if not self.copy.exists():
-            write_bytes(self.copy, self.bundled.read_bytes())
-
-
-def zero_copy(fit: GpuFit | None, out: Path) -> ZeroCopy | None:
-    """The ZeRO file that a recipe in `out` takes along, None if it needs none or the current folder has it.
-
-    `RequestError` if another file beside the recipe has its name.
-    """
-    if fit is None or not Path(fit.deepspeed).is_absolute():
-        return None
-    zero_file = Path(fit.deepspeed)
-    copied = ZeroCopy(zero_file, out.with_name(zero_file.name))
-    copied.refuse_other_file()
-    return copied
 
 
 def gpu_fit(
@@ -115,13 +99,13 @@ def gpu_fit(
 def zero_files(settings: Mapping[str, object], ranks: int) -> Iterator[str]:
     """DeepSpeed files to try, "" for none: those that share least come first.
 
-    Quantised weights and PiSSA's start cannot be sharded by ZeRO-3. A frozen base is not offloaded: QLoRA
-    trains faster in as little memory.
+    Quantised weights cannot be sharded by ZeRO-3. A frozen base is not offloaded: QLoRA trains faster in as
+    little memory.
     """
     yield ""
-    if settings.get("quantization_bit") or settings.get("pissa_init"):
+    if settings.get("quantization_bit"):
         return
-    is_adapter = settings.get("finetuning_type") in ("lora", "oft")
+    is_adapter = settings.get("finetuning_type") == "lora"
     if ranks > 1:
         if not is_adapter:
             yield str(bundled(Path(DEEPSPEED) / "z2.json"))

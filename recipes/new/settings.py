@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuneyard.core.datasets import is_records, read_records
+from tuneyard.core.datasets import is_records, read_records, stem_of
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.records import MARK, strings
 from tuneyard.core.training.training_stage import OBJECTIVES, PREFERENCE_STAGES
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.hardware import Machine, cpu_computes_bf16
 from tuneyard.recipes.new.dataset import TrainingData
-from tuneyard.recipes.new.memory import GpuFit, ZeroCopy
+from tuneyard.recipes.new.memory import GpuFit, zero_setting
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import AMPERE
 
@@ -38,6 +38,8 @@ EVALUATION_SHARE = 0.25
 BALANCED = 4 / 3
 """KTO takes wanted and unwanted answers as balanced up to this ratio."""
 CPU_ROWS = 4
+VAL_SIZE = 0.1
+"""The share of the rows that a training holds out if no dataset of held-out rows is registered."""
 
 
 class Value(NamedTuple):
@@ -59,40 +61,15 @@ class TrainingMethod(NamedTuple):
     is_adapter: bool = True
 
 
-_LORA = Value("finetuning_type", "lora")
-_ALL = Value("lora_target", "all", "every linear layer")
-_RANK = Value("lora_rank", 16)
-_ALPHA = Value("lora_alpha", 32, "twice the rank, LLaMA-Factory's default")
-_LORA_VALUES = (_LORA, _ALL, _RANK, _ALPHA)
+_LORA_VALUES = (
+    Value("finetuning_type", "lora"),
+    Value("lora_target", "all", "every linear layer"),
+    Value("lora_rank", 16),
+    Value("lora_alpha", 32, "twice the rank, LLaMA-Factory's default"),
+)
 METHODS = {
     "lora": TrainingMethod("LoRA", _LORA_VALUES),
-    "rslora": TrainingMethod(
-        "LoRA with rank-stabilised scaling",
-        (
-            _LORA,
-            _ALL,
-            Value("lora_rank", 64, "rsLoRA keeps high ranks stable"),
-            Value("lora_alpha", 16, "α/√r is 2, the scale of LoRA with alpha = 2 × rank"),
-            Value("use_rslora", True),
-        ),
-    ),
-    "loraplus": TrainingMethod(
-        "LoRA+",
-        (*_LORA_VALUES, Value("loraplus_lr_ratio", 16.0, "B learns 16 times as fast as A (LoRA+ paper)")),
-    ),
     "dora": TrainingMethod("DoRA", (*_LORA_VALUES, Value("use_dora", True))),
-    "pissa": TrainingMethod(
-        "LoRA that starts from the principal components (PiSSA)",
-        (
-            _LORA,
-            _ALL,
-            _RANK,
-            Value("lora_alpha", 16, "the rank, as in the PiSSA paper"),
-            Value("pissa_init", True),
-            Value("pissa_iter", 16, "fast SVD with 16 steps"),
-            Value("pissa_convert", True, "also writes a plain LoRA, which merges and fuses"),
-        ),
-    ),
     "qlora": TrainingMethod(
         "LoRA on a 4-bit base (QLoRA)",
         (
@@ -110,14 +87,6 @@ METHODS = {
             Value("freeze_trainable_modules", "all"),
         ),
         is_adapter=False,
-    ),
-    "oft": TrainingMethod(
-        "OFT",
-        (
-            Value("finetuning_type", "oft"),
-            Value("oft_target", "all", "every linear layer"),
-            Value("oft_block_size", 32, "LLaMA-Factory's llama3_oft_sft.yaml"),
-        ),
     ),
 }
 """Methods by the name that users write."""
@@ -178,10 +147,15 @@ class RecipeRequest:
         """The datasets and their folders."""
         data = self.data
         values = [Value("dataset_dir", str(data.folder)), Value("dataset", data.name)]
-        reason = "held-out rows: each checkpoint is judged by them"
-        if data.eval_name.endswith("test"):
+        if not data.eval_name:
+            reason = f"no {stem_of(data.name)}_eval is registered: a tenth of the rows, drawn by `seed`"
+            values.append(Value("val_size", VAL_SIZE, reason))
+        elif data.eval_name.endswith("test"):
             reason = "the only held-out rows: they choose the checkpoint, so report on others"
-        values.append(Value("eval_dataset", data.eval_name, reason))
+            values.append(Value("eval_dataset", data.eval_name, reason))
+        else:
+            reason = "held-out rows: each checkpoint is judged by them"
+            values.append(Value("eval_dataset", data.eval_name, reason))
         if data.has_media:
             values.append(Value("media_dir", data.media_dir))
         return values
@@ -306,8 +280,7 @@ def largest_micro_batch(rows: int, ranks: int) -> int:
 class Measured:
     """Measures of data and model: rows (or packed blocks) of both splits, template, cutoff, fit to memory.
 
-    `fit` is None if memory is not planned (a CPU, or a method whose memory is not known). `zero_copy` is the
-    ZeRO file that is copied beside the recipe, if any.
+    `fit` is None if memory is not planned (a CPU, or a model whose memory is not known).
     """
 
     rows: int
@@ -315,7 +288,6 @@ class Measured:
     template: dict[str, Any]
     cutoff: Cutoff
     fit: GpuFit | None
-    zero_copy: ZeroCopy | None = None
 
 
 def sections(request: RecipeRequest, counts: Measured) -> list[Section]:
@@ -399,7 +371,7 @@ def _train_values(request: RecipeRequest, counts: Measured) -> tuple[list[Value]
     if counts.fit is not None:
         per_device = counts.fit.rows
         reason = f"{counts.fit.lower / 1e9:.1f}–{counts.fit.upper / 1e9:.1f} GB a GPU (tuneyard recipe plan)"
-        fit_values = _fit_values(counts.fit, counts.zero_copy)
+        fit_values = _fit_values(counts.fit, request.out)
     accumulation = max(1, batch // (per_device * ranks))
     rows = f"{accumulation * per_device * ranks} rows a step"
     if ranks > 1:
@@ -434,7 +406,7 @@ def _train_values(request: RecipeRequest, counts: Measured) -> tuple[list[Value]
     return values, steps
 
 
-def _fit_values(fit: GpuFit, zero_copy: ZeroCopy | None) -> list[Value]:
+def _fit_values(fit: GpuFit, out: Path) -> list[Value]:
     values = []
     if not fit.recomputes:
         reason = "activations fit: recomputing them would take a third more time"
@@ -446,9 +418,8 @@ def _fit_values(fit: GpuFit, zero_copy: ZeroCopy | None) -> list[Value]:
                 f"the GPU memory is too small: weights and optimizer take {fit.main_memory / 1e9:.0f} GB of "
                 "main memory"
             )
-        path = fit.deepspeed
-        if zero_copy is not None:
-            path = zero_copy.setting
+        path = zero_setting(fit.deepspeed, out)
+        if path != fit.deepspeed:
             reason += (
                 "; the file lies beside this recipe and travels with it (path from the working directory)"
             )

@@ -16,14 +16,15 @@ from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import ContentError, RequestError, counted, nearest, resumed_by
 from tuneyard.core.execution.options import ray_option
 from tuneyard.core.execution.ray_cluster import RayCluster
+from tuneyard.core.files import locked, make_folder
 from tuneyard.core.language.translation import lang_option
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.recipe import Recipe
-from tuneyard.recipes.sweep.grid import TrainingRun, parse_grid, plan_runs
-from tuneyard.recipes.sweep.results import check_folder
+from tuneyard.recipes.sweep.grid import Grid, TrainingRun, parse_grid, plan_runs
+from tuneyard.recipes.sweep.results import check_folder, write_progress, write_report
 from tuneyard.recipes.sweep.run import check_first, commands, finish, finish_points, scoring_words
 from tuneyard.recipes.sweep.slots import SweepPlace, place_here, place_on_ray
-from tuneyard.recipes.sweep.state import GridState
+from tuneyard.recipes.sweep.state import read_results
 
 
 @cli_command(
@@ -110,7 +111,7 @@ def command(
             click.echo("\n".join(str(recipe.output_dir) for recipe in recipes))
             next_step("", command_line("recipe.sweep", ("--dry-run",)))
             return
-        sweep(runs, GridState(runs, settings, evaluation, metric, place.target), evaluation, place)
+        sweep(runs, settings, evaluation, metric, place)
         next_step(folder / "sweep.md", ["tuneyard", "recipe", "best", runs[0][1].output_dir])
 
 
@@ -140,21 +141,28 @@ def _run_named(name: str, runs: Sequence[TrainingRun]) -> TrainingRun:
 
 
 def sweep(
-    runs: Sequence[TrainingRun],
-    state: GridState,
-    evaluation: str | None,
-    place: SweepPlace,
+    runs: Sequence[TrainingRun], grid: Grid, evaluation: str | None, metric: str, place: SweepPlace
 ) -> None:
     """Bring every checked run to a finished, scored one; write sweep.json, sweep.md and sweep.png.
 
+    One terminal at a time writes them, of every folder that is finished, so that the last one loses nothing.
     `ContentError` at the end if runs have failed.
     """
-    points = {recipe.output_dir: point for point, recipe in runs}
+    out = runs[0][1].output_dir.parent
+    errors: dict[Path, str] = {}
+    finished: set[Path] = set()
     with closing(finish_points([recipe for _, recipe in runs], evaluation, place)) as ended:
         for recipe, error in ended:
-            state.add(points[recipe.output_dir], recipe, error)
-    failures = state.report().failures
-    if failures:
+            errors[recipe.output_dir] = error
+            make_folder(out)
+            with locked(out):
+                results = read_results(runs, grid, evaluation, metric, place.target, errors, finished)
+                write_progress(results)
+    with locked(out):
+        results = read_results(runs, grid, evaluation, metric, place.target, errors, finished)
+        write_report(results)
+    if results.failures:
+        failures = results.failures
         names = ", ".join(Path(row["run"]).name for row in failures)
         subject = f"{len(failures)} of {counted(len(runs), 'run')} failed ({names})"
         raise ContentError(f"{subject}; the same command tries them again")

@@ -17,12 +17,11 @@ from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import Metric, direction, metric_of, read_metric
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.best import DivergedError, read_curve
-from tuneyard.recipes.judging import Judgement, verdict_of
+from tuneyard.recipes.judging import VERDICT, judge
 from tuneyard.recipes.sweep.grid import RESULTS, Grid
 from tuneyard.recipes.sweep.settings import (
     Row,
     Setting,
-    judge_settings,
     luck,
     settings_of,
     settings_table,
@@ -102,12 +101,12 @@ class SweepResults:
 def write_progress(results: SweepResults) -> None:
     """Write sweep.json without a verdict, unless it has the same runs: then it may have their verdict."""
     path = results.out / SUMMARY
-    summary = _summary(results, None)
+    summary = _summary(results)
     if not path.is_file() or {**read_object(path), "verdict": None} != summary:
         write_json(path, summary)
 
 
-def _summary(results: SweepResults, judgement: Judgement | None) -> dict[str, object]:
+def _summary(results: SweepResults, verdict: str | None = None) -> dict[str, object]:
     """Content of sweep.json: finished and failed runs, settings and the verdict."""
     metric = results.metric
     json_rows = []
@@ -120,40 +119,28 @@ def _summary(results: SweepResults, judgement: Judgement | None) -> dict[str, ob
     record["rows"] = json_rows
     record["failed"] = list(results.failures)
     record["settings"] = [setting.json() for setting in results.settings]
-    record["verdict"] = None
-    if judgement is not None:
-        record["verdict"] = verdict_of(judgement)
+    record["verdict"] = verdict
     return record
 
 
-def judge_runs(results: SweepResults) -> tuple[Judgement | None, str]:
-    """The verdict on the settings, and its text or the reason why there is none.
+def write_report(results: SweepResults) -> None:
+    """Write sweep.md, sweep.json and sweep.png, and print the tables and the runs that failed.
 
-    No verdict and no text, unless a command has scored two runs or more.
+    If a command has scored two runs or more, `eval compare` reads sweep.json and gives the verdict.
     """
-    if not results.is_scored or len(results.rows) < 2:
-        return None, ""
-    try:
-        judgement = judge_settings(results.settings, results.metric, results.out)
-    except ContentError as error:
-        return None, tr("No verdict: {reason}", reason=error)
-    return judgement, judgement.decision
-
-
-def write_report(results: SweepResults, judgement: Judgement | None, decision: str) -> None:
-    """Write sweep.md, sweep.json and sweep.png.
-
-    The `decision` of `judge_runs`, the tables and the runs that failed are printed.
-    """
+    write_progress(results)
+    verdict, comparison, parts = None, "", []
+    if results.is_scored and len(results.rows) > 1:
+        try:
+            verdict, comparison = judge(results.out, results.metric)
+        except ContentError as error:
+            parts.append(tr("No verdict: {reason}", reason=error) + "\n")
     grid, metric, meaning, settings = results.grid, results.metric, results.meaning, results.settings
     has_seeds = len(settings) < len(results.rows)
-    parts = []
-    if decision:
-        parts.append(decision + "\n")
     if meaning is not None:
         if has_seeds:
             parts.append(settings_table(settings, list(grid.axes), metric, meaning) + "\n")
-        if judgement is None or not has_seeds:
+        if verdict is None or not has_seeds:
             parts.append(luck(settings, meaning) + "\n")
         parts.append(table(results.rows, grid, metric, meaning))
         if has_seeds:
@@ -170,12 +157,13 @@ def write_report(results: SweepResults, judgement: Judgement | None, decision: s
         parts.append(tr("A verdict needs the examples: score the runs with --eval COMMAND.") + "\n")
     text = "\n".join(part for part in parts if part.strip())
     write_text(results.out / "sweep.md", text)
-    write_json(results.out / SUMMARY, _summary(results, judgement))
+    write_json(results.out / SUMMARY, _summary(results, verdict))
     if meaning is not None:
         text = f"{text}\n{direction(metric, meaning)}"
     click.echo(text)
-    if judgement is not None:
-        click.echo(tr("comparison: {path}", path=judgement.folder))
+    if verdict is not None:
+        click.echo(f"\n{comparison}")
+        click.echo(tr("comparison: {path}", path=results.out / VERDICT))
 
 
 def table(rows: Sequence[Row], grid: Grid, metric: str, meaning: Metric) -> str:

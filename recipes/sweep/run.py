@@ -55,40 +55,36 @@ def check_first(recipes: Sequence[Recipe], metric: str | None, target: Machine, 
     for recipe in unfinished:
         judged.update(recipe.settings)
     judged -= NOT_JUDGED
-    with LlamaFactory(several=True) as llamafactory:
-        for recipe in unfinished:
-            checked = quick_check(recipe, target)
-            problems = checked.refuse()
-            rows = tuple(str(recipe.settings.get(key)) for key in OF_ROWS)
-            if metric and metric not in measured(recipe):
-                evaluates = ""
-                if not evaluated(recipe):
-                    evaluates = "; hold rows out: val_size=0.1 eval_strategy=epoch"
-                only = f"a run of it does not write {metric}, only {', '.join(measured(recipe))}"
-                raise ContentError(f"{recipe.path}: {only}{evaluates}; or let a command score it: --eval")
-            if quick:
-                pass
-            elif rows not in checked_settings:
-                require_model(recipe)
-                problems = [*problems, *ask_first(llamafactory, checked)]
-            elif any(recipe.settings.get(key) != unfinished[0].settings.get(key) for key in judged):
-                problems = [*problems, *ask_check(llamafactory, checked, None).refuse()]
-            checked_settings.add(rows)
-            never = [problem for problem in problems if problem.field == "eval_steps"]
-            if metric in evaluated(recipe) and never:
-                raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
+    llamafactory = LlamaFactory(several=True)
+    for recipe in unfinished:
+        checked = quick_check(recipe, target)
+        problems = checked.refuse()
+        rows = tuple(str(recipe.settings.get(key)) for key in OF_ROWS)
+        if metric and metric not in measured(recipe):
+            evaluates = ""
+            if not evaluated(recipe):
+                evaluates = "; hold rows out: val_size=0.1 eval_strategy=epoch"
+            only = f"a run of it does not write {metric}, only {', '.join(measured(recipe))}"
+            raise ContentError(f"{recipe.path}: {only}{evaluates}; or let a command score it: --eval")
+        if quick:
+            pass
+        elif rows not in checked_settings:
+            require_model(recipe)
+            problems = [*problems, *ask_first(llamafactory, checked)]
+        elif any(recipe.settings.get(key) != unfinished[0].settings.get(key) for key in judged):
+            problems = [*problems, *ask_check(llamafactory, checked, None).refuse()]
+        checked_settings.add(rows)
+        never = [problem for problem in problems if problem.field == "eval_steps"]
+        if metric in evaluated(recipe) and never:
+            raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
 
 
 def is_trained(recipe: Recipe, target: Machine) -> bool:
     """True if the training of a point is finished, with its inputs and on as many processes."""
-    if not (recipe.output_dir / TRAINING).is_file():
-        return False
-    return has_inputs(recipe, target, inputs_of(recipe, weights_file(recipe.path)))
-
-
-def has_inputs(recipe: Recipe, target: Machine, inputs: dict[str, object]) -> bool:
-    """True if the finished training of a point had these inputs, and as many processes as on this machine."""
     output_dir = recipe.output_dir
+    if not (output_dir / TRAINING).is_file():
+        return False
+    inputs = inputs_of(recipe, weights_file(recipe.path))
     world = schedule_of(recipe, 0, world_size(recipe, target.gpus)).world
     return not changed_inputs(output_dir, inputs) and not changed_world_size(output_dir, world)
 

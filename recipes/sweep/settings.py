@@ -1,7 +1,6 @@
 """Settings of a grid: runs that differ in their seeds alone are replicates of one setting."""
 
 import math
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.documents import markdown_table
-from tuneyard.core.errors import ContentError
-from tuneyard.core.files import read_object
 from tuneyard.core.language.number_format import number
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import Metric
-from tuneyard.recipes.judging import BASE, VERDICT, Judgement, judge, scored_folders
-from tuneyard.recipes.judging import RESULTS as RESULTS_FILE
-from tuneyard.recipes.sweep.grid import RESULTS
 
 SEEDS = ("seed", "data_seed")
 Row = dict[str, Any]  # the settings of a run, its figure (NaN if it diverged) and its folder
@@ -109,62 +103,3 @@ def luck(settings: Sequence[Setting], meaning: Metric) -> str:
         sentence,
         best=best.name, second=second.name, difference=number(difference), deviation=number(deviation),
     )  # fmt: skip
-
-
-def judge_settings(settings: Sequence[Setting], metric: str, out: Path) -> Judgement:
-    """Compare the settings by the scored examples of their runs; seeds are replicates.
-
-    Without seeds, the best setting is chosen on half of the examples and reported on the other half.
-    `ContentError` if the results cannot be compared.
-    """
-    base_folders: dict[str, Path] = {}
-    folders_of: dict[str, list[Path]] = {}
-    options: list[str] = []
-    names: set[str] = set()
-    for setting in settings:
-        name = re.sub("[/=]", "-", setting.name)  # which separate models from datasets and folders
-        while name in names:
-            name += "-2"
-        names.add(name)
-        models = []
-        for run in setting.runs:
-            model = name
-            if len(setting.runs) > 1:
-                model = run.name
-            scored = scored_folders(run / RESULTS)
-            _add_base(base_folders, scored.get(BASE, []))
-            adapters = [folders for scored_name, folders in scored.items() if scored_name != BASE]
-            if len(adapters) != 1:
-                listed = ", ".join(scored) or "none"
-                raise ContentError(f"{run / RESULTS}: expected results of one adapter, found {listed}")
-            folders_of[model] = adapters[0]
-            models.append(model)
-        if len(models) > 1:
-            options += ["--replicates", f"{name}={','.join(models)}"]
-    if base_folders:
-        folders_of = {BASE: list(base_folders.values()), **folders_of}
-        if not options and len(settings) > 1:
-            options = ["--choose-on", "half"]
-    return judge(folders_of, metric, options, out / VERDICT, tr("Sweep {name}", name=out.name))
-
-
-def _add_base(base_folders: dict[str, Path], scored: Sequence[Path]) -> None:
-    """Add a run's results of the base, by dataset. `ContentError` if they are of another base than before."""
-    for folder in scored:
-        result = read_object(folder / RESULTS_FILE)
-        first = base_folders.setdefault(str(result.get("set", folder.name)), folder)
-        hashes, first_hashes = _hashes(result), _hashes(read_object(first / RESULTS_FILE))
-        differing = [name for name, value in hashes.items() if first_hashes.get(name, value) != value]
-        if differing:
-            raise ContentError(
-                f"{folder}: its base differs from that of {first} ({', '.join(differing)}); score all runs "
-                "with the same base, or without one (--no-base)"
-            )
-
-
-def _hashes(result: Mapping[str, object]) -> Mapping[str, object]:
-    """Hashes of the model, data and chat template that a result comes from; {} if it has none."""
-    hashes = result.get("hashes")
-    if not isinstance(hashes, dict):
-        return {}
-    return hashes

@@ -215,12 +215,12 @@ def deviation(base: Path, pair: list[Path], out: Path) -> str:
     """Return in words how many elements of the changed tensors are not W + ΔW in fp64, rounded once."""
     parts, was, found = [open_adapter(path) for path in pair], open_base(base), open_base(out)
     count = wrong = worst = 0
-    for module in parts[0].layout:
+    for module in parts[0].modules:
         name = f"{module}.weight"
         total = was.read(name).astype(np.float64)
         for part in parts:
             a, b = part.factors(module)
-            total += 0.5 * part.lora.scale_of(module) * (b.astype(np.float64) @ a.astype(np.float64))
+            total += 0.5 * part.config.scale_of(module) * (b.astype(np.float64) @ a.astype(np.float64))
         off = np.abs(places(found.read(name)) - places(to_odd(total)))
         count, wrong, worst = count + off.size, wrong + np.count_nonzero(off), max(worst, int(off.max()))
     return f"elements other than the rounded sum: {wrong:,} of {count:,}, by {worst} units at most"

@@ -26,7 +26,7 @@ def test_merging_imports_no_torch_and_ends_with_0(run, tmp_path):
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "numpy" in imported
     assert not imported & {"torch", "transformers", "peft", "safetensors", "scipy", "yaml", "matplotlib"}
-    assert open_adapter(tmp_path / "out").layout
+    assert open_adapter(tmp_path / "out").modules
 
 
 def test_the_hub_is_reached_with_what_the_core_lock_has(run, tmp_path):
@@ -130,7 +130,7 @@ def test_killed_merge_leaves_the_old_folder_or_the_new(run, tmp_path, delay):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     published = open_adapter(out).digest
-    assert published == old or open_adapter(out).lora.rank == 16
+    assert published == old or open_adapter(out).config.rank == 16
     for path in out.parent.iterdir():
         if path == out:
             continue

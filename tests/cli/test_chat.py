@@ -5,7 +5,6 @@ import io
 import json
 import os
 import pty
-import re
 import select
 import signal
 import subprocess
@@ -316,28 +315,12 @@ def test_a_served_model_answers_each_text_after_those_before(talk_to_server) -> 
     assert once.stdout == "<think>hm</think>a!\n"
 
 
-def test_a_model_here_and_a_served_one_answer_the_same_messages(talk_to_server, tiny_model, talk) -> None:
-    alone = talk("", "--once", "hello", "--temperature", "0").stdout.strip()
-    heard: list[list[dict]] = []
-    words = ("--model", tiny_model, "--max-new-tokens", "8")
-    two = talk("hello\nand\nquit\n", "--temperature", "0").stdout.split("\n")
-    said_after = "\n".join(two[alone.count("\n") + 1 :]).strip()
-    answers = {"hello": alone, "and": f"{said_after}?"}
-    done = talk_to_server(answers.__getitem__, "hello\nand\nquit\n", *words, heard=heard)
-    printed = re.sub(r"\(http://127.0.0.1:\d+/v1\)", "(URL)", done.stdout)
-    first = f"base:\n{alone}\nmine (URL):\n{alone}\n"
-    assert printed == f"{first}base:\n{said_after}\nmine (URL):\n{said_after}?\n"
-    assert heard == [[user("hello")], [user("hello"), said(alone), user("and")]]
-    same, differs = [line for line in done.stderr.splitlines() if re.match("\\((the same|they)", line)]
-    assert "same" in same and f"character {len(said_after) + 1} " in differs and '"?"' in differs
-
-
 @pytest.mark.parametrize(
     "words",
     [
         ["--repetition-penalty", "1.1"], ["--preset", "document"], ["--no-repeat-ngram-size", "3"],
         ["--adapter", "x"], ["--template", "qwen"], ["--dtype", "fp32"], ["--quantize", "4"],
-        ["--bos"], ["--same-base"],
+        ["--bos"], ["--same-base"], ["--model", "x"],
     ],
     ids=lambda words: words[0],
 )  # fmt: skip

@@ -131,7 +131,8 @@ class ServedStandIn(StandIn):
     def prompt_text(self, body: Answer) -> str:
         if "messages" in body:
             return self.render(body["messages"])
-        text: str = self.tokenizer.decode(body["prompt"])
+        first = body["prompt"][0]
+        text: str = self.tokenizer.decode(first if isinstance(first, list) else body["prompt"])
         return text
 
     def greedy(self, ids: list[int], longest: int) -> tuple[str, str]:

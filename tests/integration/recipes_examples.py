@@ -133,11 +133,11 @@ def main(folder: Path, model: str, paths: list[Path]) -> None:
         make(folder / name.lower())
     make_adapter(folder / "adapter", Path(model))
     make_tokens(folder / "tokens")
-    with LlamaFactory(several=True) as llamafactory:
-        found = {str(path): outcome(llamafactory, path, folder, model) for path in paths}
-        for path in paths:
-            if EXAMPLES not in path.parents:
-                found[f"{path} tiny"] = outcome(llamafactory, path, folder, model, tiny=True)
+    llamafactory = LlamaFactory(several=True)
+    found = {str(path): outcome(llamafactory, path, folder, model) for path in paths}
+    for path in paths:
+        if EXAMPLES not in path.parents:
+            found[f"{path} tiny"] = outcome(llamafactory, path, folder, model, tiny=True)
     (folder / "outcome.json").write_text(json.dumps(found, indent=1))
 
 

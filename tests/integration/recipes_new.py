@@ -171,18 +171,18 @@ def main(folder: Path, model: str) -> None:
             outcome[name] = {"failed": failed}
             if not failed:
                 requests.append(request_of(name, kind, stage, model))
-    with LlamaFactory(several=True) as llamafactory:
-        for request in [*requests, *untrained_requests(model)]:
-            name = request.out.stem
-            outcome.setdefault(name, {"failed": ""})
-            try:
-                recipe = new_recipe(llamafactory, request)
-            except TuneyardError as error:
-                outcome[name]["failed"] = str(error)
-                continue
-            request.out.write_text(recipe.text)
-            outcome[name]["problems"] = [problem.line() for problem in recipe.problems]
-            outcome[name]["summary"] = recipe.summary
+    llamafactory = LlamaFactory(several=True)
+    for request in [*requests, *untrained_requests(model)]:
+        name = request.out.stem
+        outcome.setdefault(name, {"failed": ""})
+        try:
+            recipe = new_recipe(llamafactory, request)
+        except TuneyardError as error:
+            outcome[name]["failed"] = str(error)
+            continue
+        request.out.write_text(recipe.text)
+        outcome[name]["problems"] = [problem.line() for problem in recipe.problems]
+        outcome[name]["summary"] = recipe.summary
     for request in requests:
         name = request.out.stem
         if not outcome[name]["failed"]:

@@ -11,10 +11,9 @@ from tests.integration.peft_oracle import load, ours, save_adapter
 from tests.messages import raises
 from tuneyard.adapters.export.source import open_source
 from tuneyard.adapters.fuse import fuse, plan_fusing
-from tuneyard.adapters.oft import rotation_minus_identity
 from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.statistics import measure, similarity, text
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.store import open_adapter, open_any
 from tuneyard.core.errors import ContentError
 
 IDS = torch.arange(60).reshape(3, 20)
@@ -188,20 +187,20 @@ def test_damaged_rotations_are_refused(save, tiny_model, tmp_path):
 
 
 def test_show_reports_blocks_and_angles(base, save, tiny_model, tmp_path):
-    opened = open_adapter(save(use_cayley_neumann=False, target_modules=EVERY), with_base=True)
-    measured = measure(opened, opened.paths, histograms=True)
+    opened = open_any(save(use_cayley_neumann=False, target_modules=EVERY))
+    measured = measure(opened, opened.modules, histograms=True)
     assert measured.parameters == sum(triangle.numel() for triangle in load_file(opened.files[0]).values())
     path = "model.layers.1.mlp.down_proj"
     (module,) = (rotation for rotation in measured.rotations if rotation.path == path)
     assert (module.blocks, module.block_size, module.layer) == (4, 32, 1)
-    rotations = rotation_minus_identity(opened, path) + torch.eye(32).double().numpy()
+    rotations = opened.rotation_minus_identity(path) + torch.eye(32).double().numpy()
     torch.testing.assert_close(
         torch.from_numpy(rotations @ rotations.transpose(0, 2, 1)), torch.eye(32).double().expand(4, 32, 32)
     )
     assert module.nonorthogonal < 1e-12
     assert 0 < module.angle < 180
     lora = open_adapter(save_adapter(base, tiny_model, tmp_path / "lora"))
-    others = measure(lora, lora.paths, histograms=False)
+    others = measure(lora, lora.modules, histograms=False)
     assert similarity(opened, lora, (measured.norm, others.norm)) is None
     printed = "\n".join(text([measured, others], [[None, None], [None, 1.0]]))
     for fact in (

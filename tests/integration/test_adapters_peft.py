@@ -163,7 +163,7 @@ def test_peft_takes_what_we_refuse(base, save):
     save_file({**tensors, key: tensors[key] * float("nan")}, file)
     assert load(base, folder)(IDS).logits.isnan().any()
     with raises(ContentError, "NaN"):
-        open_adapter(folder).factors(next(iter(open_adapter(folder).layout)))
+        open_adapter(folder).factors(next(iter(open_adapter(folder).modules)))
     save_file({k: v for k, v in tensors.items() if k != key}, file)
     with pytest.warns(UserWarning, match="missing adapter keys"):
         load(base, folder)

@@ -244,4 +244,4 @@ def test_a_pickle_s_own_message_converts_it(base, save):
     after = load_file(folder / WEIGHTS)
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], before[key]) for key in before)
-    assert open_adapter(folder).layout
+    assert open_adapter(folder).modules

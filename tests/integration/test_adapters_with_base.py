@@ -1,23 +1,19 @@
-"""Adapters whose ΔW needs the base's weights, DoRA and LoRA on experts: fused as PEFT computes them."""
+"""DoRA adapters, whose ΔW needs the base's weights: fused as PEFT computes them."""
 
 import copy
 import json
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from tests.integration.peft_oracle import exact, load, ours, save_adapter
 from tests.messages import raises
-from tuneyard.adapters.experts import plan_experts
 from tuneyard.adapters.fuse import fuse, plan_fusing
 from tuneyard.adapters.request import FuseRequest
-from tuneyard.adapters.statistics import measure, similarity, text
-from tuneyard.adapters.store import open_adapter
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.statistics import measure, text
+from tuneyard.adapters.store import open_adapter, open_any
 from tuneyard.core.errors import ContentError
-from tuneyard.core.weights.base_models import open_base
 
 IDS = torch.arange(60).reshape(3, 20)
 EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -134,139 +130,38 @@ def test_a_dora_adapter_without_its_magnitude_is_refused(base, tiny_model, tmp_p
     name = next(key for key in tensors if "lora_magnitude_vector" in key)
     save_file({key: value for key, value in tensors.items() if key != name}, file)
     with raises(ContentError, "lora_magnitude_vector"):
-        open_adapter(adapter, with_base=True)
+        open_any(adapter)
     save_file({**tensors, name: tensors[name][:-1].clone()}, file)
     with raises(ContentError):
-        open_adapter(adapter, with_base=True)
+        open_any(adapter)
     save_file({**tensors, name: tensors[name] * float("nan")}, file)
     with raises(ContentError, "NaN"):
         fused([(adapter, 1)], tiny_model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("fields", [{"use_dora": True}, {"target_parameters": ["mlp.down_proj.weight"]}])
-def test_what_needs_the_base_is_not_merged_and_the_message_says_fuse(base, tiny_model, tmp_path, fields):
-    one = save_adapter(base, tiny_model, tmp_path / "a", **fields)
+def test_dora_is_not_merged_and_the_message_says_fuse(base, tiny_model, tmp_path):
+    one = save_adapter(base, tiny_model, tmp_path / "a", use_dora=True)
     other = save_adapter(base, tiny_model, tmp_path / "b", seed=2)
-    with raises(ContentError):
+    with raises(ContentError, "use_dora", "tuneyard adapter fuse"):
         ours([(one, 1), (other, 1)], tmp_path / "out")
+
+
+@pytest.mark.parametrize("target", ["mlp.down_proj.weight", "mlp.experts.gate_up_proj"])
+def test_lora_on_bare_parameters_is_refused_with_pefts_own_way(base, tiny_model, tmp_path, target):
+    adapter = save_adapter(base, tiny_model, tmp_path / "a")
+    config = adapter / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "target_parameters": [target]}))
+    for opened in (open_adapter, open_any):
+        with raises(ContentError, "target_parameters", target, "merge_and_unload"):
+            opened(adapter)
 
 
 def test_show_reports_magnitudes(base, tiny_model, tmp_path):
     adapter = save_adapter(base, tiny_model, tmp_path / "a", use_dora=True)
-    opened = open_adapter(adapter, with_base=True)
-    measured = measure(opened, opened.paths, histograms=True)
+    opened = open_any(adapter)
+    measured = measure(opened, opened.modules, histograms=True)
     tensors = load_file(adapter / "adapter_model.safetensors")
     norms = [value for key, value in tensors.items() if "magnitude" in key]
     low, high = min(float(n.min()) for n in norms), max(float(n.max()) for n in norms)
     assert f"magnitudes from {low:.4g} to {high:.4g}" in "\n".join(text([measured], [[1.0]]))
-
-
-@pytest.fixture(scope="module")
-def experts_model(tmp_path_factory):
-    """A tiny Qwen3-MoE, whose checkpoint keeps each expert's matrices apart."""
-    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
-
-    torch.manual_seed(0)
-    config = Qwen3MoeConfig(
-        vocab_size=100, hidden_size=32, intermediate_size=48, moe_intermediate_size=24, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_experts=4, num_experts_per_tok=2,
-    )  # fmt: skip
-    model = Qwen3MoeForCausalLM(config).eval()
-    folder = tmp_path_factory.mktemp("moe")
-    model.save_pretrained(folder)
-    return model, folder
-
-
-EXPERTS = {
-    "both": {"target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]},
-    "one, and attention": {"target_modules": ["q_proj"], "target_parameters": ["experts.down_proj"]},
-    "by the last name": {"target_parameters": ["gate_up_proj"], "use_rslora": True},
-}
-
-
-@pytest.mark.parametrize("name", EXPERTS)
-def test_lora_on_experts_is_fused_expert_by_expert(experts_model, tmp_path, name):
-    model, folder = experts_model
-    fields = {"target_modules": [], "lora_dropout": 0.0, **EXPERTS[name]}
-    adapter = save_adapter(model, folder, tmp_path / "a", **fields)
-    stored = load_file(folder / "model.safetensors")
-    assert any("experts.0.gate_proj.weight" in key for key in stored)
-    found, _ = fused([(adapter, 1)], folder, tmp_path / "out")
-    with torch.no_grad():
-        live = load(model, adapter)(IDS).logits
-        assert (live - model(IDS).logits).abs().max() > 0.02
-        torch.testing.assert_close(found(IDS).logits, live, atol=2e-5, rtol=0)
-    expected = weights_of(load(model, adapter).merge_and_unload())
-    assert distance(weights_of(found), expected, weights_of(model)) < 1e-6
-
-
-def test_experts_in_one_stored_tensor_are_fused(tmp_path):
-    from transformers import GptOssConfig, GptOssForCausalLM
-
-    torch.manual_seed(0)
-    config = GptOssConfig(
-        vocab_size=100, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, num_local_experts=4, num_experts_per_tok=2,
-    )  # fmt: skip
-    model = GptOssForCausalLM(config).eval()
-    for parameter in model.parameters():
-        parameter.data = torch.randn_like(parameter) * 0.1
-    model.save_pretrained(tmp_path / "base")
-    shapes = {key: value.shape for key, value in load_file(tmp_path / "base/model.safetensors").items()}
-    assert shapes["model.layers.0.mlp.experts.gate_up_proj"] == (4, 32, 64)
-    fields = {"target_modules": [], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}
-    adapter = save_adapter(model, tmp_path / "base", tmp_path / "a", **fields)
-    found, _ = fused([(adapter, 0.5)], tmp_path / "base", tmp_path / "out")
-    start, expected = weights_of(model), weights_of(load(model, adapter).merge_and_unload())
-    half = {name: start[name] + 0.5 * (expected[name] - start[name]) for name in start}
-    assert distance(weights_of(found), half, start) < 1e-6
-
-
-def test_a_bare_matrix_is_fused_like_a_linear_layer(base, tiny_model, tmp_path):
-    fields = {"target_modules": [], "target_parameters": ["mlp.down_proj.weight", "self_attn.q_proj.weight"]}
-    adapter = save_adapter(base, tiny_model, tmp_path / "a", **fields)
-    found, _ = fused([(adapter, 1)], tiny_model, tmp_path / "out", dtype="F32")
-    expected = weights_of(load(base, adapter).merge_and_unload())
-    assert distance(weights_of(found), expected, weights_of(base)) < 1e-6
-
-
-def test_experts_of_another_base_and_lost_factors_are_refused(experts_model, base, tiny_model, tmp_path):
-    model, folder = experts_model
-    fields = {"target_modules": [], **EXPERTS["both"]}
-    adapter = save_adapter(model, folder, tmp_path / "a", **fields)
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = "org/elsewhere"
-    (adapter / "adapter_config.json").write_text(json.dumps(config))
-    with raises(ContentError, "gate_up_proj"):
-        fused([(adapter, 1)], tiny_model, tmp_path / "out", same_base=True)
-    fewer = copy.deepcopy(model.config)
-    fewer.num_experts = 2
-    type(model)(fewer).save_pretrained(tmp_path / "fewer")
-    with raises(ContentError, "0"):
-        fused([(adapter, 1)], tmp_path / "fewer", tmp_path / "out", same_base=True)
-    file = adapter / "adapter_model.safetensors"
-    tensors = load_file(file)
-    kept = {key: value for key, value in tensors.items() if "layers.1.mlp.experts.base_layer" not in key}
-    save_file(kept, file)
-    with raises(ContentError):
-        fused([(adapter, 1)], folder, tmp_path / "out", same_base=True)
-    assert not (tmp_path / "out").exists()
-
-
-def test_show_measures_experts_as_one_block_diagonal_matrix(experts_model, tmp_path):
-    model, folder = experts_model
-    adapter = save_adapter(model, folder, tmp_path / "a", target_modules=[], **EXPERTS["both"])
-    opened = open_adapter(adapter, with_base=True)
-    measured = measure(opened, opened.paths, histograms=False)
-    changes = exact(model, [(adapter, 1)])
-    expected = sum(float(delta.norm() ** 2) for delta in changes.values()) ** 0.5
-    assert measured.norm == pytest.approx(expected, rel=1e-5)
-    assert {module.experts for module in measured.modules} == {4}
-    assert measured.parameters == sum(
-        value.numel() for value in load_file(next(adapter.glob("*.safetensors"))).values()
-    )
-    assert similarity(opened, opened, (measured.norm, measured.norm)) == pytest.approx(1, rel=1e-9)
-    (first, *_) = plan_experts([WeightedAdapter(opened, 1.0)], open_base(folder)).values()
-    assert len(first) == 1
-    assert np.all(np.diff(measured.modules[0].singular_values) <= 0)

@@ -18,8 +18,8 @@ from tests.unit.eval_backends.test_choice_server import StandIn
 from tuneyard.core.errors import TuneyardError
 from tuneyard.eval.backends import choice_server
 from tuneyard.eval.backends import connection as connecting
-from tuneyard.eval.backends.choice_server import log_sum
 from tuneyard.eval.backends.load import open_tokenizer
+from tuneyard.eval.backends.scorers import log_sum
 from tuneyard.eval.chat import cli as chat
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.read.results import PREDICTIONS

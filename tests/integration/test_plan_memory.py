@@ -2,6 +2,7 @@
 
 import types
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,10 +19,15 @@ from tuneyard.recipes.costs import (
     Setup,
     Shapes,
     _activations,
+    flops,
 )
 from tuneyard.recipes.layout import trained_facts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+SETUP = Setup(
+    tokens=0, full=True, bits=16, stage=0, ranks=1, offload_optimizer=False, offload_weights=False,
+    recompute=True, optimizer_bytes=8,
+)  # fmt: skip
 LAYERS, VOCABULARY = 6, 96
 LORA = {"finetuning_type": "lora", "lora_rank": 4}
 PARTS = (
@@ -212,3 +218,31 @@ def test_bytes_of_the_logits_for_each_token_and_entry_of_the_vocabulary(kind, pl
         difference += sign * (peak_bytes(vocabulary, kind, 256) - peak_bytes(vocabulary, kind, 128))
     sides = 1 if kind == "sft" else 2
     assert difference / 1500 / 128 / sides == pytest.approx(planned, abs=0.1)
+
+
+def test_operations_are_those_that_torch_counts():
+    """A tiny model with an adapter: reading, and a step with gradients, by torch's own counter."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    hidden, width, layers, words, length = 64, 256, 3, 500, 16
+    config = Qwen2Config(
+        hidden_size=hidden, intermediate_size=width, num_hidden_layers=layers, num_attention_heads=4,
+        num_key_value_heads=4, vocab_size=words, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = get_peft_model(
+        Qwen2ForCausalLM(config), LoraConfig(r=1, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+    linear = layers * (4 * hidden**2 + 3 * hidden * width)
+    shapes = Shapes(linear + 2 * words * hidden, 0, linear, hidden, width, layers, words)
+    ids = torch.arange(length).reshape(1, -1)
+    with torch.no_grad(), FlopCounterMode(display=False) as reading:
+        model(input_ids=ids)
+    with FlopCounterMode(display=False) as training:
+        model(input_ids=ids, labels=ids).loss.backward()
+    setup = replace(SETUP, full=False, recompute=False)
+    only_read = replace(setup, learned=0, read=1)
+    assert flops(shapes, only_read, length, length) == pytest.approx(reading.get_total_flops(), rel=0.06)
+    assert flops(shapes, setup, length, length) == pytest.approx(training.get_total_flops(), rel=0.06)

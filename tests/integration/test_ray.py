@@ -16,6 +16,8 @@ import pytest
 from tests.cli.scoring import PAIRS
 from tests.cli.scoring import call as score
 from tests.conftest import ROOT
+from tests.integration import test_recipes_sweep_pool
+from tests.integration.test_recipes_sweep_pool import read, sweep, wait_for
 from tests.messages import check_facts
 from tests.runs_cut import tree
 from tests.unit.core.test_execution import (
@@ -29,9 +31,7 @@ from tests.unit.core.test_execution import (
     use_model,
 )
 from tests.unit.eval_backends.test_apply import write as write_adapter
-from tests.unit.recipes import test_sweep_pool
 from tests.unit.recipes.test_launch import alive
-from tests.unit.recipes.test_sweep_pool import read, sweep, wait_for
 from tests.workers import use_workers
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.slow
 STORE = 80_000_000  # bytes of a node's object store, the least that Ray takes
 LARGE = 400_000_000_000  # bytes of memory that only one node says it has: its items run there
 SMALL = 4_000_000_000
-recipe = test_sweep_pool.recipe  # a fixture
+recipe = test_recipes_sweep_pool.recipe  # a fixture
 
 
 @pytest.fixture(scope="module")

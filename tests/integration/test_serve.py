@@ -1,6 +1,6 @@
 """`adapter serve` starts a real llama.cpp server whose base and adapters answer as in this process.
 
-The server is that of the package xllamacpp, and the program `llama-server` if it is on PATH.
+The server is the program `llama-server`, or where it is not on PATH the llama.cpp of the package xllamacpp.
 """
 
 import json
@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +18,11 @@ import torch
 
 from tests.integration.served_model import BOS, TEMPLATE, TURN, make_trained
 from tests.integration.test_prompt import TEMPLATES
-from tests.llama_server import llama_server
+from tests.llama_server import llama_server, write_program
 from tests.serving import free_port, running
 from tests.tiny import CHATML, make_tiny
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.adapters.export.modelfile import renderer
-from tuneyard.adapters.serve.llama_cpp import PROGRAM
 from tuneyard.adapters.serve.template import trained_template
 from tuneyard.core.prompt import chat_renderer
 from tuneyard.eval import nli
@@ -38,12 +36,6 @@ NAMES = ("walks", "plain")
 NATS = 0.02  # f16 weights and states against fp32
 NATS_TOGETHER = 0.04  # the same in slots of one batch, for labels of low probability: 0.014 to 0.025 seen
 MESSAGES = [{"role": "user", "content": "Is it so?"}]
-ENGINES = [
-    "xllamacpp",
-    pytest.param(
-        PROGRAM, marks=pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"no {PROGRAM} on PATH")
-    ),
-]
 
 
 @pytest.fixture(scope="module")
@@ -62,23 +54,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(home: Path, engine: str, *adapters: str) -> Iterator[str]:
-    """The address of a server that `tuneyard adapter serve` runs. Ctrl-C ends it with exit code 0.
-
-    `engine` is xllamacpp, which needs a PATH without llama-server, or llama-server.
-    """
+def serving(home: Path, *adapters: str) -> Iterator[str]:
+    """The address of a server that `tuneyard adapter serve` runs. Ctrl-C ends it with exit code 0."""
     port = free_port()
     folders = [str(home / name) for name in adapters]
     command = [sys.executable, "-m", "tuneyard.adapters", "serve", *folders, "--engine", "llama.cpp"]
     command += ["--port", str(port), "--out", str(home / "serving")]
-    paths = os.environ["PATH"].split(":")
-    if engine != PROGRAM:
-        paths = [path for path in paths if not Path(path, PROGRAM).exists()]
-    url, log = f"http://127.0.0.1:{port}/v1", home / f"{engine}.log"
-    with running(command, url, log, {"PATH": ":".join(paths)}) as server:
-        while "next: " not in log.read_text():  # xllamacpp answers before the command prints that it does
-            assert server.poll() is None, log.read_text()
-            time.sleep(0.05)
+    url, log = f"http://127.0.0.1:{port}/v1", home / "server.log"
+    paths = f"{os.environ['PATH']}:{write_program(home / 'bin')}"
+    with running(command, url, log, {"PATH": paths}) as server:
         yield url
         server.send_signal(signal.SIGINT)
         assert server.wait(60) == 0, log.read_text()
@@ -118,10 +102,9 @@ def assert_equal(found: list[dict[str, float]], expected: list[dict[str, float]]
         assert row == pytest.approx(expected_row, abs=NATS)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_base_and_two_adapters_answer_as_they_were_trained(home, engine, tmp_path) -> None:
+def test_base_and_two_adapters_answer_as_they_were_trained(home, tmp_path) -> None:
     here = scored(home, tmp_path / "here", "--dtype", "fp32")
-    with serving(home, engine, *NAMES) as url:
+    with serving(home, *NAMES) as url:
         props = ask(url, "/props")
         params = props["default_generation_settings"]["params"]
         assert [params[name] for name in ("temperature", "top_k", "top_p", "min_p")] == [0, 0, 1, 0]
@@ -137,14 +120,13 @@ def test_base_and_two_adapters_answer_as_they_were_trained(home, engine, tmp_pat
     compared = {name: [one for one in proof["answers"] if one["model"].startswith(name)] for name in NAMES}
     for name in NAMES:
         assert [one["largest"] < NATS_TOGETHER for one in compared[name]] == [True], proof["answers"]
-    print(engine, {one["model"]: (one["n"], one["largest"]) for one in proof["answers"]})
+    print({one["model"]: (one["n"], one["largest"]) for one in proof["answers"]})
     of_base = [one for one in proof["answers"] if "without an adapter" in one["model"]]
     assert [one["largest"] < NATS for one in of_base] == [True]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_one_adapter_answers_every_request(home, engine) -> None:
-    with serving(home, engine, "walks") as url:
+def test_one_adapter_answers_every_request(home) -> None:
+    with serving(home, "walks") as url:
         question = json.loads((home / "walks.json").read_text())[1]
         talk = [{"role": "user", "content": question["instruction"]}]
         answer = ask(url, "/v1/chat/completions", {"messages": talk, "max_tokens": 16})

@@ -10,7 +10,7 @@ import pytest
 
 from tests.messages import check_facts, record
 from tests.unit.adapters.make import factors, make
-from tuneyard.adapters.config import LoraConfig
+from tuneyard.adapters.kinds.lora import LoraConfig
 from tuneyard.adapters.store import Adapter, open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.eval.backends.endpoint import OfferedModel
@@ -68,8 +68,8 @@ def labels_of(parts: Sequence[WeightedAdapter], error: float = 0.0) -> Labels:
     """Log-probabilities that follow from the adapters' scales. `error` is a quantised file's, up and down."""
     query, value = 0.0, 0.0
     for part in parts:
-        query = part.weight * part.adapter.lora.scale_of("model.layers.0.self_attn.q_proj")
-        value = part.weight * part.adapter.lora.scale_of("model.layers.0.self_attn.v_proj")
+        query = part.weight * part.adapter.config.scale_of("model.layers.0.self_attn.q_proj")
+        value = part.weight * part.adapter.config.scale_of("model.layers.0.self_attn.v_proj")
     rows = {}
     for row in ROWS:
         off = -error * (-1) ** row
@@ -84,7 +84,7 @@ def answers(*texts: str, finish: str = STOP) -> dict[int, Generated]:
 
 def texts_of(parts: Sequence[WeightedAdapter]) -> dict[int, Generated]:
     """Greedy texts that follow from the adapters: their scale, and "base" without any."""
-    scales = [f"{part.adapter.lora.scale_of('q_proj'):g}" for part in parts]
+    scales = [f"{part.adapter.config.scale_of('q_proj'):g}" for part in parts]
     return answers(*(scales or ["base"]))
 
 
@@ -147,7 +147,7 @@ def with_facts(evidence: Evidence, **facts: object) -> Evidence:
 def config(evidence: Evidence, **fields: object) -> list[WeightedAdapter]:
     """The adapter in another scale."""
     (part,) = evidence.parts
-    lora = part.adapter.lora
+    lora = part.adapter.config
     assert isinstance(lora, LoraConfig)
     return [replace(part, adapter=replace(part.adapter, config=replace(lora, **fields)))]
 
@@ -235,7 +235,7 @@ def test_commands_quote_paths(good: Evidence) -> None:
 
 
 def test_log_probabilities_that_differ_everywhere_are_of_another_model(good: Evidence) -> None:
-    raw = good.parts[0].adapter.lora.raw
+    raw = good.parts[0].adapter.config.raw
     other = served(good, labels_of(config(good, raw={**raw, "use_rslora": False})))
     only(other, MODEL, "another scale", "4 labels", "tuneyard adapter fuse")
 

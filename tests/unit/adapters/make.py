@@ -90,7 +90,7 @@ def dense(pairs, alpha=16, rslora=False):
 def delta(adapter, module):
     """Return the dense ΔW that an opened adapter says, in fp64."""
     a, b = adapter.factors(module)
-    return adapter.lora.scale_of(module) * (b.astype(np.float64) @ a.astype(np.float64))
+    return adapter.config.scale_of(module) * (b.astype(np.float64) @ a.astype(np.float64))
 
 
 def make_base(folder, tensors, dtype="BF16", shards=1, **config):

@@ -59,7 +59,7 @@ def test_merge_says_what_it_wrote():
     assert re.search(r"error \d\.\de[-+]\d\d, at most \d\.\de[-+]\d\d \(model\.layers\.", out)
     assert notes.splitlines() == ["result: saves/half", "next: tuneyard adapter show saves/half"]
     result = open_adapter("half")
-    for module in result.layout:
+    for module in result.modules:
         expected = 0.5 * dense(factors(1))[module] + 0.5 * dense(factors(2))[module]
         np.testing.assert_allclose(delta(result, module), expected, atol=1e-4)
 
@@ -150,7 +150,7 @@ def test_hyphens_and_underscores(word):
 def test_a_recipe_is_a_command_line_and_options_override_it():
     Path("r.yaml").write_text("method: svd\nrank: 3\nadapters: [rte=0.5, mnli=0.5]\nout: saves/r\n")
     assert "rank 3" in call("merge", "r.yaml")[0]
-    assert open_adapter("r").lora.rank == 3
+    assert open_adapter("r").config.rank == 3
     assert "rank 4" in call("merge", "r.yaml", "--rank", 4, "--out", "four")[0]
 
 
@@ -327,10 +327,10 @@ def test_a_base_decides_where_adapters_name_it_differently():
     printed(call(*words, code=1)[1], "rte", "org/base", "quantised", "unsloth/base-bnb-4bit", "--base DIR")
     call(*words, "--base", "base")
     result = open_adapter("./x")
-    for module in result.layout:
+    for module in result.modules:
         expected = 0.5 * dense(factors(1))[module] + 0.5 * dense(factors(2))[module]
         np.testing.assert_allclose(delta(result, module), expected, atol=1e-4)
-    assert result.lora.base == "base"
+    assert result.config.base == "base"
     assert "base_model: base\n" in Path("x/README.md").read_text()
     Path("again.yaml").write_text(
         re.search(r"```yaml\n(.*?)```", Path("x/README.md").read_text(), re.DOTALL)[1]
@@ -349,7 +349,7 @@ def test_modules_to_save_need_the_base_and_are_merged_against_it():
     call("merge", "a=0.5", "b=0.25", "rte=1", "--base", "full/base", "--out", "x")
     result = open_adapter("./x")
     assert (result.full_tensor("lm_head.weight") == 1 + 0.5 * 4 + 0.25 * 6).all()
-    assert result.lora.raw["modules_to_save"] == ["lm_head"]
+    assert result.config.raw["modules_to_save"] == ["lm_head"]
 
 
 def test_modules_to_save_that_clash_or_do_not_fit():
@@ -381,7 +381,7 @@ def test_a_bias_trained_with_the_base_is_merged_like_other_full_tensors():
     assert "bias" in call("merge", "a=0.5", "--out", "x", code=2)[1]
     call("merge", "a=0.5", "mnli=1", "--base", "full/base", "--out", "x")
     result = open_adapter("./x")
-    assert result.lora.raw["bias"] == "all"
+    assert result.config.raw["bias"] == "all"
     assert (result.full_tensor("model.layers.0.self_attn.q_proj.base_layer.bias") == 2).all()
 
 
@@ -401,9 +401,9 @@ def test_target_modules_are_plain_names_where_those_mean_the_same():
     call("merge", "rte=1", "mnli=1", "--out", "plain")
     call("merge", "rte=1", "regex=1", "--out", "paths")
     call("merge", "some=1", "--out", "layer")
-    assert open_adapter("./plain").lora.raw["target_modules"] == ["q_proj", "v_proj"]
-    assert open_adapter("./paths").lora.raw["target_modules"] == sorted(factors())
-    assert open_adapter("./layer").lora.raw["target_modules"] == sorted(m for m in factors() if ".1." in m)
+    assert open_adapter("./plain").config.raw["target_modules"] == ["q_proj", "v_proj"]
+    assert open_adapter("./paths").config.raw["target_modules"] == sorted(factors())
+    assert open_adapter("./layer").config.raw["target_modules"] == sorted(m for m in factors() if ".1." in m)
 
 
 def test_show_prints_the_document_s_figures():

@@ -61,14 +61,14 @@ def test_elements_are_the_fp64_sum_rounded_once(tmp_path, dtype):
     adapter = open_adapter(tmp_path / "a")
     found, retained, _ = fused([(tmp_path / "a", 0.5)], base, tmp_path / "out")
     before = stored_in(base)
-    for module in adapter.layout:
+    for module in adapter.modules:
         name = f"{module}.weight"
         start = to_fp32(before[name], dtype).astype(np.float64)
         expected = to_bits(start + 0.5 * delta(adapter, module), dtype)
         np.testing.assert_array_equal(found[name], expected.reshape(found[name].shape))
-    for name in before.keys() - {f"{m}.weight" for m in adapter.layout}:
+    for name in before.keys() - {f"{m}.weight" for m in adapter.modules}:
         assert found[name].tobytes() == before[name].tobytes()
-    assert set(retained) == set(adapter.layout)
+    assert set(retained) == set(adapter.modules)
 
 
 def test_everything_else_of_the_folder_is_carried(tmp_path):
@@ -99,8 +99,8 @@ def test_several_adapters_with_weights_and_different_modules(tmp_path):
     make(tmp_path / "b", factors(2, rank=3, shapes={"q_proj": (24, 24)}), r=3, target_modules=["q_proj"])
     found, _, _ = fused([(tmp_path / "a", 0.5), (tmp_path / "b", -2)], base, tmp_path / "out")
     a, b = open_adapter(tmp_path / "a"), open_adapter(tmp_path / "b")
-    for module in a.layout:
-        change = 0.5 * delta(a, module) - (2 * delta(b, module) if module in b.layout else 0)
+    for module in a.modules:
+        change = 0.5 * delta(a, module) - (2 * delta(b, module) if module in b.modules else 0)
         expected = (base_tensors()[f"{module}.weight"].astype(np.float64) + change).astype(np.float32)
         np.testing.assert_array_equal(found[f"{module}.weight"], expected)
 
@@ -213,7 +213,7 @@ def test_nf4_base_is_quantised_everywhere_it_was_and_the_rest_stays(tmp_path):
         values = to_fp32(before, "BF16")
         if name.endswith("_proj.weight"):
             values = nf4(values, "BF16", double=False)
-        if name.removesuffix(".weight") in adapter.layout:
+        if name.removesuffix(".weight") in adapter.modules:
             values = (values + delta(adapter, name.removesuffix(".weight"))).astype(np.float32)
         off = ulps(found[name], bf16_bits(values))
         assert off.max() <= 1

@@ -80,16 +80,16 @@ def test_exclusions_explain_targets_without_tensors(tmp_path):
     every = ["q_proj", "v_proj", "o_proj", "k_proj"]
     assert open_adapter(
         make(tmp_path / "a", target_modules=every, exclude_modules=["o_proj", "k_proj"])
-    ).layout
-    assert open_adapter(make(tmp_path / "b", target_modules=every, exclude_modules=r".*\\.[ok]_proj")).layout
+    ).modules
+    assert open_adapter(make(tmp_path / "b", target_modules=every, exclude_modules=r".*\\.[ok]_proj")).modules
     assert open_adapter(
         make(tmp_path / "c", target_modules=[*every[:3]], exclude_modules=["self_attn.o_proj"])
-    ).layout
+    ).modules
     with raises(ContentError, "k_proj"):
         open_adapter(make(tmp_path / "d", target_modules=every, exclude_modules=["o_proj"]))
     few = {m: pair for m, pair in factors(layers=8).items() if m != "model.layers.3.self_attn.q_proj"}
     fields = {"exclude_modules": [r"model.layers.3.self_attn.q_proj"]}
-    assert open_adapter(make(tmp_path / "e", few, **fields)).layout
+    assert open_adapter(make(tmp_path / "e", few, **fields)).modules
 
 
 def test_bias_all_of_a_model_without_biases_is_no_bias():
@@ -100,7 +100,7 @@ def test_bias_all_of_a_model_without_biases_is_no_bias():
     said = call("fuse", "a", "--base", "base", "--out", "y", code=1)[1]
     printed(said, "bias", "model.layers.0.self_attn.q_proj.bias", "base")
     call("merge", "a=1", "mnli=1", "--out", "z")
-    assert open_adapter("./z").lora.raw["bias"] == "none"
+    assert open_adapter("./z").config.raw["bias"] == "none"
 
 
 def test_embeddings_saved_beside_the_factors_are_whole_values():

@@ -29,7 +29,7 @@ def merged(wanted, out, **how):
 
 def error_of(adapter, expected):
     """Return the largest relative Frobenius distance of a module from the expected dense ΔW."""
-    assert set(adapter.layout) == set(expected)
+    assert set(adapter.modules) == set(expected)
     return max(
         np.linalg.norm(delta(adapter, m) - expected[m]) / np.linalg.norm(expected[m]) for m in expected
     )
@@ -52,14 +52,14 @@ def test_two_by_two_by_hand(tmp_path):
     make(tmp_path / "y", y, r=1, lora_alpha=3, target_modules=["q_proj"])
     result, _ = merged([(tmp_path / "x", 0.5), (tmp_path / "y", -1)], tmp_path / "out")
     assert delta(result, module).tolist() == [[1 - 15, 2 - 21], [6 + 15, 8 + 21]]
-    assert result.layout[module].rank == 3
+    assert result.modules[module].rank == 3
 
 
 def test_one_and_zero_gives_back_the_adapter(tmp_path):
     make(tmp_path / "a", factors(1))
     make(tmp_path / "b", factors(2))
     result, errors = merged([(tmp_path / "a", 1), (tmp_path / "b", 0)], tmp_path / "out")
-    assert {m.rank for m in result.layout.values()} == {8}
+    assert {m.rank for m in result.modules.values()} == {8}
     for module, expected in dense(factors(1)).items():
         np.testing.assert_array_equal(delta(result, module), expected)
     assert relative(errors.values()) == 0
@@ -107,8 +107,8 @@ def test_modules_of_one_adapter_only_keep_their_share(tmp_path):
     for module in one.keys() | other.keys():
         expected = 0.5 * (one.get(module, 0) + other.get(module, 0))
         np.testing.assert_allclose(delta(result, module), expected, rtol=0, atol=1e-4)
-    assert {m.rank for m in result.layout.values()} == {16}
-    assert sorted(result.lora.raw["target_modules"]) == ["k_proj", "q_proj", "v_proj"]
+    assert {m.rank for m in result.modules.values()} == {16}
+    assert sorted(result.config.raw["target_modules"]) == ["k_proj", "q_proj", "v_proj"]
 
 
 def tsv_m(deltas, counts):
@@ -146,7 +146,7 @@ def test_tsvm_is_that_of_the_dense_matrices(tmp_path, weights, keep):
     for module, matrix in first.items():
         expected[module] = tsv_m([weights[0] * matrix, weights[1] * second[module]], counts)
     assert error_of(result, expected) < 1e-6
-    assert {module.rank for module in result.layout.values()} == {sum(counts)}
+    assert {module.rank for module in result.modules.values()} == {sum(counts)}
 
 
 def test_tsvm_of_an_adapter_alone_with_itself_and_with_an_untrained_one_is_the_adapter(tmp_path):
@@ -171,7 +171,7 @@ def test_tsvm_of_a_rank_above_the_outputs_or_inputs(tmp_path, shape):
 def test_tsvm_of_untrained_adapters_is_0(tmp_path):
     make(tmp_path / "a", {module: (a, 0 * b) for module, (a, b) in factors(1).items()})
     result, _ = merged([(tmp_path / "a", 1)], tmp_path / "out", method="tsvm")
-    assert not any(delta(result, module).any() for module in result.layout)
+    assert not any(delta(result, module).any() for module in result.modules)
 
 
 def test_a_method_that_is_not_the_sum_is_not_reported_by_its_error_against_the_sum(tmp_path):
@@ -194,7 +194,7 @@ def test_embeddings_are_merged_as_such(tmp_path):
     for name, pair in zip("ab", pairs, strict=True):
         make(tmp_path / name, pair, r=4, target_modules=["embed_tokens"])
     result, _ = merged([(tmp_path / "a", 0.5), (tmp_path / "b", 0.5)], tmp_path / "out")
-    assert result.layout["model.embed_tokens"].kind == "embedding"
+    assert result.modules["model.embed_tokens"].kind == "embedding"
     expected = {m: 0.5 * (dense(pairs[0])[m] + dense(pairs[1])[m]) for m in pairs[0]}
     assert error_of(result, expected) < 1e-6
 
@@ -231,7 +231,7 @@ def test_svd_is_the_dense_optimum(tmp_path, rank):
         found = np.linalg.norm(delta(result, module) - expected) / np.linalg.norm(values)
         assert abs(found - optimum) < 1e-6
         assert abs(relative([errors[module]]) - found) < 1e-6
-    assert result.lora.rank == min(rank, 16)
+    assert result.config.rank == min(rank, 16)
 
 
 def test_energy_finds_the_smallest_rank_that_keeps_it(tmp_path):
@@ -242,7 +242,7 @@ def test_energy_finds_the_smallest_rank_that_keeps_it(tmp_path):
     make(tmp_path / "a", {module: (a, b)}, r=4, target_modules=["q_proj"])
     for energy, rank in ((64 / 85, 1), (0.76, 2), (0.95, 3), (0.99, 4), (1, 4)):
         result, _ = merged([(tmp_path / "a", 1)], tmp_path / f"out{energy}", method="svd", energy=energy)
-        assert result.lora.rank == rank, energy
+        assert result.config.rank == rank, energy
 
 
 def test_linear_is_peft_s_average_and_is_not_judged_by_the_sum(tmp_path):
@@ -330,9 +330,9 @@ def test_any_ranks_patterns_weights_and_dtypes_give_the_dense_sum(tmp_path_facto
     result, _ = merged(
         [(folder / str(i), fields["weight"]) for i, fields in enumerate(drawn)], folder / "out"
     )
-    for module in result.layout:
+    for module in result.modules:
         assert np.linalg.norm(delta(result, module) - expected[module]) <= 1e-6 * size[module]
-    assert result.lora.rank == max(sum(f["ranks"][i] for f in drawn) for i in (0, 1))
+    assert result.config.rank == max(sum(f["ranks"][i] for f in drawn) for i in (0, 1))
 
 
 @pytest.mark.parametrize(

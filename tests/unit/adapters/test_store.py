@@ -12,7 +12,7 @@ from tests.messages import printed, raises
 from tests.unit.adapters.make import CONFIG, PREFIX, factors, make
 from tuneyard.adapters.compatibility import check_inputs, check_together
 from tuneyard.adapters.request import parse_size
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.store import open_adapter, open_any
 from tuneyard.adapters.weighted import (
     open_weighted,
     parse_optional_weight,
@@ -28,15 +28,15 @@ def test_reads_what_peft_wrote(tmp_path):
     pairs = factors(1)
     adapter = open_adapter(make(tmp_path / "a", pairs, revision="v1"))
     assert adapter.name == "a"
-    assert adapter.lora.base == "org/base"
-    assert adapter.lora.raw["revision"] == "v1"
-    assert list(adapter.layout) == [
+    assert adapter.config.base == "org/base"
+    assert adapter.config.raw["revision"] == "v1"
+    assert list(adapter.modules) == [
         f"model.layers.{i}.self_attn.{n}" for i in (0, 1) for n in ("q_proj", "v_proj")
     ]
     for module, (a, b) in pairs.items():
         np.testing.assert_array_equal(adapter.factors(module)[0], a)
         np.testing.assert_array_equal(adapter.factors(module)[1], b)
-        assert adapter.lora.scale_of(module) == 2
+        assert adapter.config.scale_of(module) == 2
 
 
 def test_digest_changes_with_either_file(tmp_path):
@@ -47,7 +47,7 @@ def test_digest_changes_with_either_file(tmp_path):
 
 
 def test_layers_come_in_the_order_of_their_numbers(tmp_path):
-    layers = [int(m.split(".")[2]) for m in open_adapter(make(tmp_path / "a", factors(layers=12))).layout]
+    layers = [int(m.split(".")[2]) for m in open_adapter(make(tmp_path / "a", factors(layers=12))).modules]
     assert layers == sorted(layers)
 
 
@@ -92,7 +92,7 @@ def test_a_reference_with_a_slash_is_a_path_and_nothing_else(tmp_path, monkeypat
     ],
 )
 def test_scale_of_a_module(tmp_path, fields, module, scale):
-    assert open_adapter(make(tmp_path / "a", **fields)).lora.scale_of(module) == pytest.approx(
+    assert open_adapter(make(tmp_path / "a", **fields)).config.scale_of(module) == pytest.approx(
         scale, rel=1e-15
     )
 
@@ -109,7 +109,7 @@ REFUSED_FIELDS = [
     ({"init_lora_weights": "lora_ga"}, "changed base"),
     ({"init_lora_weights": "new_idea"}, "an unknown start"),
     ({"alora_invocation_tokens": [1, 2]}, "aLoRA"),
-    ({"target_parameters": ["experts.gate_up_proj"]}, "bare parameters"),
+    ({"target_parameters": ["experts.gate_up_proj"]}, "target_parameters; merge_and_unload"),
     ({"layer_replication": [[0, 4], [2, 5]]}, "replicated layers"),
     ({"lora_bias": True}, "B·A"),
     ({"trainable_token_indices": [3]}, "trainable_token_indices"),
@@ -162,19 +162,19 @@ def test_an_adapter_that_began_as_pissa_names_its_conversion(tmp_path, name):
         open_adapter(folder)
     make(tmp_path / "run" / "pissa_converted")
     with raises(ContentError, f"use {tmp_path}/run/pissa_converted"):
-        open_adapter(folder, with_base=True)
+        open_any(folder)
 
 
 @pytest.mark.parametrize("name", ["pissa_init", "pissa_backup"])
 def test_leftovers_of_a_pissa_run_are_refused_though_they_look_plain(tmp_path, name):
     with raises(ContentError, "pissa_converted"):
         open_adapter(make(tmp_path / "run" / name))
-    assert open_adapter(make(tmp_path / "run" / "pissa_converted")).layout
+    assert open_adapter(make(tmp_path / "run" / "pissa_converted")).modules
 
 
 @pytest.mark.parametrize("start", [True, False, None, "gaussian", "eva", "orthogonal"])
 def test_starts_that_leave_the_base_alone_are_taken(tmp_path, start):
-    assert open_adapter(make(tmp_path / "a", init_lora_weights=start)).layout
+    assert open_adapter(make(tmp_path / "a", init_lora_weights=start)).modules
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_starts_that_leave_the_base_alone_are_taken(tmp_path, start):
     ],
 )
 def test_other_ways_to_name_targets_are_understood(tmp_path, fields):
-    assert len(open_adapter(make(tmp_path / "a", **fields)).layout) == 4
+    assert len(open_adapter(make(tmp_path / "a", **fields)).modules) == 4
 
 
 def broken(tmp_path, change):
@@ -261,7 +261,7 @@ def test_folders_that_hold_no_adapter(tmp_path):
 def pair(tmp_path, one, other):
     """Open two adapters together: keywords of `make` for each."""
     folders = [make(tmp_path / name, **fields) for name, fields in (("x", one), ("y", other))]
-    parts = open_weighted([(folder, 0.5) for folder in folders])
+    parts = open_weighted([(folder, 0.5) for folder in folders], open_adapter)
     check_inputs(parts, None, same_base=False)
     return parts
 
@@ -316,9 +316,9 @@ def test_parts_are_parsed(tmp_path):
 def test_weights_that_leave_nothing(tmp_path):
     make(tmp_path / "a")
     with raises(RequestError, "0"):
-        open_weighted([(tmp_path / "a", 0)])
+        open_weighted([(tmp_path / "a", 0)], open_adapter)
     with raises(RequestError):
-        open_weighted([])
+        open_weighted([], open_adapter)
 
 
 def test_opening_reads_no_pickle_and_follows_no_name_out_of_the_folder(tmp_path):
@@ -364,13 +364,15 @@ def test_every_two_adapters_are_compared_and_not_each_with_the_first(tmp_path):
     make(tmp_path / "one", base_model_name_or_path="org/one")
     make(tmp_path / "two", base_model_name_or_path="org/two")
     with raises(ContentError, "org/one", "org/two"):
-        opened = open_weighted([(str(tmp_path / name), 1.0) for name in ("unnamed", "one", "two")])
+        references = [(str(tmp_path / name), 1.0) for name in ("unnamed", "one", "two")]
+        opened = open_weighted(references, open_adapter)
         check_inputs(opened, None, same_base=False)
     small = factors(shapes={"k_proj": (6, 24)}), factors(shapes={"k_proj": (12, 24)})
     for name, pairs in zip("ab", small, strict=True):
         make(tmp_path / name, pairs, base_model_name_or_path=None, target_modules=["k_proj"])
     with raises(ContentError, "k_proj", "6×24", "12×24"):
-        check_together(open_weighted([(str(tmp_path / name), 1.0) for name in ("one", "a", "b")]))
+        references = [(str(tmp_path / name), 1.0) for name in ("one", "a", "b")]
+        check_together(open_weighted(references, open_adapter))
 
 
 def test_a_size_beyond_all_numbers_is_none():

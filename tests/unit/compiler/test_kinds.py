@@ -14,7 +14,7 @@ from tests.messages import check_facts, raises
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.kinds import RecordLayout, check_kinds, kinds
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
-from tuneyard.compiler.verify.comparison import compare_rows
+from tuneyard.compiler.verify.comparison import RecordComparison
 from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets import read_registry
@@ -140,7 +140,9 @@ def test_verify_compares_what_a_new_kind_expects(bench, with_sounds, second, cod
     )
     expected = Expected(bench.out / str(entry["file_name"]), format_of_entry(entry))
     verdict = Verdict(name, loaded=2)
-    compare_rows(loaded, range(0, 2, 2), expected.records(), verdict)
+    comparison = RecordComparison(loaded, expected.records(), verdict)
+    comparison.add(0, 2)
+    comparison.end()
     assert [code for code in verdict.counts if code != "E408"] == codes  # there are no such files
     assert verdict.same == 2 - len(codes)
 

@@ -43,8 +43,8 @@ def test_what_is_filled_and_not_named_is_an_error_with_its_first_place(bench, be
     path = bench.write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     found = Expected(path, format_of_entry({"file_name": "a.jsonl", **entry}))
     list(found.records())
-    assert [(p.code, p.place.rsplit("/", 1)[-1], p.field) for p in found.problems] == expected
-    assert all(("in 1 record," in p.message) == (p.field != "kto_tag") for p in found.problems)
+    assert [(p.code, p.place.rsplit("/", 1)[-1], p.field) for p, _ in found.problems] == expected
+    assert all(("in 1 record," in p.message) == (p.field != "kto_tag") for p, _ in found.problems)
 
 
 def test_several_parts_are_named_in_one_order(bench):
@@ -52,7 +52,7 @@ def test_several_parts_are_named_in_one_order(bench):
     beside = {"kto_tag": True, "tools": "[{}]", "history": [["q", "a"]], "system": "s", "videos": ["v"]}
     found = Expected(bench.write("a.jsonl", json.dumps({**ROW, **beside}) + "\n"), format_of_entry({}))
     list(found.records())
-    assert [p.field for p in found.problems] == ["system", "history", "tools", "videos", "kto_tag"]
+    assert [p.field for p, _ in found.problems] == ["system", "history", "tools", "videos", "kto_tag"]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,6 @@ def test_several_texts_that_one_key_would_map_are_one_finding(bench, beside, ent
     path = bench.write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     expected = Expected(path, format_of_entry({"file_name": "a.jsonl", **entry}))
     list(expected.records())
-    (problem,) = expected.problems
-    assert (problem.code, problem.field, problem.place) == (code, field, f"{path}:2")
+    ((problem, row),) = expected.problems
+    assert (problem.code, problem.field, problem.place, row) == (code, field, f"{path}:2", 1)
     assert all(f"{name!r} is filled in 1 record" in problem.message for name in beside)

@@ -5,7 +5,8 @@ import contextlib
 import pytest
 
 from tests.unit.compiler.conftest import ROWS, layouts
-from tuneyard.compiler import pipeline, progress
+from tuneyard.compiler import compile as compiling
+from tuneyard.compiler import progress
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ def test_every_byte_of_the_sources_is_counted(bench, name, monkeypatch):
         list(paths)
         yield counts.append
 
-    monkeypatch.setattr(pipeline, "progress_bar", followed_bar)
+    monkeypatch.setattr(compiling, "progress_bar", followed_bar)
     sources = [bench.write(f"{split}/{name}", layouts(ROWS)[name]) for split in ("train", "eval")]
     for workers in (1, 2):
         counts.clear()

@@ -329,7 +329,7 @@ def test_init_proposes_a_column_of_tools_and_keeps_text_beside_calls(bench, tool
     text, said = propose(source, share=0)
     assert "like: messages" in text and ("calls: text" in text) == bool(content)
     line_with(said, "read 2", "kept 2")
-    assert f"recipe check recipes/{'tools-lora' if tools else 'sft-lora'}.yaml" in said
+    assert "recipe new --dataset t " in said
 
 
 DEEP: object = 1

@@ -85,7 +85,7 @@ def read(bench, name, content, entry=ALPACA):
     """Read a file as records; returns (places and talks or reasons, problems of the whole file)."""
     expected = Expected(bench.write(name, content), format_of_entry(entry))
     records = list(expected.records())
-    return records, [(p.code, p.place.rsplit("/", 1)[-1], p.field) for p in expected.problems]
+    return records, [(p.code, p.place.rsplit("/", 1)[-1], p.field) for p, _ in expected.problems]
 
 
 def test_alpaca_records_as_turns(bench):

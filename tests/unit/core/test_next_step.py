@@ -11,11 +11,11 @@ from click.testing import CliRunner, Result
 
 from tests.fake_runs import demo as write_demo_runs
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
-from tuneyard.compiler.verify.bundled_recipe import recipe_words
+from tuneyard.compiler.recipe_command import MODEL, VISION_MODEL, new_recipe
 from tuneyard.core.cli import reference
 from tuneyard.core.cli.main import cli
 from tuneyard.core.cli.next_step import TuneyardCommand, next_step, same_options
-from tuneyard.core.datasets import DEFAULT_FOLDER
+from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.train import after_training
 
@@ -83,17 +83,24 @@ def test_from_a_file_to_a_recipe_by_the_printed_commands(folder: Path) -> None:
     )
 
 
-def test_after_verify_comes_the_check_of_a_recipe_for_the_dataset(folder: Path) -> None:
+def test_after_verify_comes_a_recipe_for_the_dataset_that_is_trained(folder: Path) -> None:
     tuneyard("data", "compile", "demo_rte", "-q")
-    names = ["demo_rte_train", "demo_rte_eval"]
-    assert recipe_words(names, DEFAULT_FOLDER, "sft", None) == ["recipes/demo-rte.yaml"]
-    (folder / "qa.jsonl").write_text('{"question": "Q", "answer": "A"}\n' * 30)
-    tuneyard("data", "compile", "qa", "--source", "qa.jsonl", "--no-duplicates", "--dataset-dir", "d")
-    assert recipe_words(["qa"], Path("d"), "sft", None) == ["recipes/qwen0.5b-qa.yaml", "dataset_dir=d"]
-    words = recipe_words(["mine_train"], Path("d"), "sft", "models/x")
-    assert words[:2] == ["recipes/sft-lora.yaml", "dataset=mine_train"]
-    assert {"dataset_dir=d", "model_name_or_path=models/x", "output_dir=saves/mine"} < set(words)
-    assert recipe_words(["mine"], Path("d"), "kto", None)[0] == "recipes/kto-lora.yaml"
+    words = ["tuneyard", "recipe", "new", "--dataset", "demo_rte_train", "--model", MODEL]
+    expected = [*words, "--out", "demo_rte-lora.yaml"]
+    assert new_recipe(["demo_rte_eval", "demo_rte_train"], DEFAULT_FOLDER) == expected
+    assert new_recipe(["demo_rte_eval"], DEFAULT_FOLDER) == []
+
+
+def test_a_dataset_without_an_eval_split_gets_a_recipe_and_pictures_a_model_that_sees(folder: Path) -> None:
+    entries = {
+        "whole": {"file_name": "a.json"},
+        "seen": {"file_name": "b.json", "columns": {"images": "images"}},
+    }
+    (folder / REGISTRY).write_text(json.dumps(entries))
+    assert new_recipe(["whole"], folder, "models/x")[5:] == [
+        *("--model", "models/x", "--dataset-dir", str(folder), "--out", "whole-lora.yaml")
+    ]
+    assert VISION_MODEL in new_recipe(["seen"], folder)
 
 
 @pytest.mark.parametrize(

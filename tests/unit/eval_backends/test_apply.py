@@ -51,10 +51,10 @@ def dense(model, *parts):
 
     twin = copy.deepcopy(model.net)
     for adapter, share in parts:
-        for path in adapter.layout:
+        for path in adapter.modules:
             a, b = (torch.from_numpy(x).double() for x in adapter.factors(path))
             weight = twin.get_submodule(path).weight
-            weight.data = (weight.double() + share * adapter.lora.scale_of(path) * b @ a).float()
+            weight.data = (weight.double() + share * adapter.config.scale_of(path) * b @ a).float()
     with torch.inference_mode():
         return twin(torch.tensor(IDS)).logits
 

@@ -15,10 +15,12 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.backends import choice_server
 from tuneyard.eval.backends import connection as connecting
-from tuneyard.eval.backends.choice_server import UNDERFLOW, ChoiceServer, log_sum, open_choice_server
+from tuneyard.eval.backends.choice_server import UNDERFLOW, ChoiceServer, open_choice_server
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.endpoint import find_endpoint, read_report
+from tuneyard.eval.backends.scorers import log_sum
 
 VOCABULARY = 300
 WORDS = {
@@ -114,7 +116,12 @@ class StandIn:
         }
 
     def completions(self, body: Answer) -> Answer:
-        ids = body["prompt"]
+        """All prompts of a request, in any order: a choice has the number of its prompt."""
+        choices = [{"index": n, **self.choice(body, ids)} for n, ids in enumerate(body["prompt"])]
+        usage = {"prompt_tokens": sum(map(len, body["prompt"]))}
+        return {"model": self.model, "choices": choices[::-1], "usage": usage}
+
+    def choice(self, body: Answer, ids: Sequence[int]) -> Answer:
         choice: Answer = {"text": "?", "logprobs": None}
         read = []
         if "prompt_logprobs" in body or "echo" in body:
@@ -124,13 +131,9 @@ class StandIn:
                 value if value is None else {str(token): {"logprob": value}, "0": {"logprob": -1.0}}
                 for token, value in zip(ids, read, strict=True)
             ]
-        if self.kind == "vllm" and "logprobs" in body:
-            logs = self.logs(ids)
-            order = sorted(range(len(logs)), key=lambda token: -logs[token])[: body["logprobs"]]
-            choice["logprobs"] = {"top_logprobs": [{f"token_id:{token}": logs[token] for token in order}]}
         if self.kind == "echo" and body.get("echo"):
             choice["logprobs"] = {"token_logprobs": [*read, -0.5]}
-        return {"model": self.model, "choices": [choice], "usage": {"prompt_tokens": len(ids)}}
+        return choice
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -228,13 +231,23 @@ def test_a_label_is_the_sum_of_its_spellings_of_one_token_or_several(serve: Serv
     assert 2 < stand_in.most_at_once <= (4 if kind == "llama.cpp" else 32)
 
 
-def test_bounds_that_cannot_change_a_label_cost_no_request(serve: Serve) -> None:
+def test_a_row_is_one_request_or_in_llama_cpp_one_for_each_beginning(serve: Serve) -> None:
+    for kind, count in (("vllm", 1), ("echo", 1), ("llama.cpp", 4)):  # (), 9, 11 and 11 12
+        stand_in, connection = serve(kind)
+        scorer = opened(connection).choosing(PROMPTS, LABELS)
+        stand_in.requests.clear()
+        scorer.score(range(8))
+        assert len(stand_in.requests) == 8 * count
+
+
+def test_tokens_that_llama_cpp_does_not_list_are_forced(serve: Serve, monkeypatch) -> None:
     stand_in, connection = serve("llama.cpp")
     scorer = opened(connection).choosing(PROMPTS, LABELS)
+    listed = scorer.score(range(8))
+    monkeypatch.setattr(choice_server, "LISTED", 2)
     stand_in.requests.clear()
-    scorer.score(range(32))
-    forced = [body for body in stand_in.requests if body["n_probs"] == 1]
-    assert 0 < len(forced) < 0.8 * 32 * sum(map(len, WORDS.values()))
+    assert scorer.score(range(8)) == listed
+    assert any(body["n_probs"] == 1 for body in stand_in.requests)
 
 
 def test_llama_cpp_reads_each_row_anew_so_that_other_rows_do_not_change_its_rounding(serve: Serve) -> None:
@@ -336,12 +349,10 @@ def cut(answer: Answer) -> Answer:
 
 def with_logs(value: object) -> Callable[[Answer], Answer]:
     def spoil(answer: Answer) -> Answer:
-        (choice,) = answer["choices"]
-        for place in (choice.get("prompt_logprobs") or [None])[1:]:
-            for entry in place.values():
-                entry["logprob"] = value
-        if choice["logprobs"]:
-            choice["logprobs"]["top_logprobs"] = [{f"token_id:{token}": value for token in range(20)}]
+        for choice in answer["choices"]:
+            for place in choice["prompt_logprobs"][1:]:
+                for entry in place.values():
+                    entry["logprob"] = value
         return answer
 
     return spoil

@@ -22,7 +22,7 @@ from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError, ResumableError
 from tuneyard.eval import cmmlu
 from tuneyard.eval.backends import engine
-from tuneyard.eval.backends.engine import RANKS, check_parallel, next_tokens
+from tuneyard.eval.backends.engine import RANKS, check_parallel, steps_of
 from tuneyard.eval.nli import cli
 
 ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(5)]
@@ -240,7 +240,7 @@ def test_generated_answers_are_checked_by_choice(asked, nli) -> None:
 
 def test_many_tokens_after_one_beginning_are_asked_in_parts(monkeypatch) -> None:
     monkeypatch.setattr(engine, "TOKENS_AT_ONCE", 2)
-    assert next_tokens([[1], [2], [3, 4], [3, 5], [3]]) == [((), (1, 2)), ((), (3,)), ((3,), (4, 5))]
+    assert steps_of([[1], [2], [3, 4], [3, 5], [3]]) == [((), (1, 2)), ((), (3,)), ((3,), (4, 5))]
 
 
 def test_cmmlu_is_scored_after_as_many_shots_as_fit(

@@ -333,9 +333,10 @@ def sweep_files(folder: Path) -> list[object]:
 
 def adapter_files(folder: Path) -> list[object]:
     """Write and print what `adapter show` does of adapters of each kind."""
-    plain = adapter("one")
+    plain = replace(adapter("one"), config={"peft_type": "LORA"})
     embedding = replace(plain.modules[0], kind="embedding", target="embed_tokens", magnitude=(0.5, 1.5))
-    full = replace(plain, name="two", modules=[embedding], full_tensors=["lm_head"], config={"r": 2})
+    settings = {"peft_type": "LORA", "use_dora": True, "r": 2}
+    full = replace(plain, name="two", modules=[embedding], full_tensors=["lm_head"], config=settings)
     draw_adapters(folder / "plots", [plain, full], [[1.0, 0.5], [0.5, 1.0]])
     list(statistics.text([plain, full], [[1.0, None], [None, 1.0]]))
     return [asdict(plain)]

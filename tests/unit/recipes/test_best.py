@@ -5,7 +5,6 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from tests.fake_runs import answers, write_run
 from tests.messages import printed, raises
 from tests.unit.recipes.test_output_dir import checkpoint
 from tuneyard.core.errors import ContentError, RequestError
@@ -102,66 +101,6 @@ def test_the_command(tmp_path):
     assert done.exit_code == 0, done.output
     printed(done.output.splitlines()[0], "eval_loss", "nats", "lower is better", "2 at step 20", "3")
     assert (tmp_path / "best.png").stat().st_size > 5000
-
-
-GOLD = ["yes", "no"] * 60
-
-
-def scored(folder, model, dataset, right, rows=120):
-    gold = GOLD[:rows]
-    return write_run(folder, model, dataset, gold, answers(gold, right, right))
-
-
-def chosen(folder, *options):
-    """The JSON and the output of `best --results`."""
-    given = [str(folder), "--results", str(folder / "results"), *options]
-    found = CliRunner().invoke(command, [*given, "--json"], catch_exceptions=False)
-    printed_lines = CliRunner().invoke(command, given, catch_exceptions=False)
-    return json.loads(found.stdout), printed_lines.output
-
-
-@pytest.mark.parametrize("metric", ["accuracy", "brier"])
-def test_the_best_by_results_is_chosen_on_one_half_and_reported_on_the_other(tmp_path, metric):
-    for model, right in (("base", 60), ("checkpoint-4", 108), ("checkpoint-8", 84), ("last", 120)):
-        scored(tmp_path / "results", model, "a", right)
-    found, output = chosen(tmp_path, "--metric", metric)
-    assert found["metric"] == metric and found["step"] == 4 and found["evaluations"] == 2
-    table = json.loads((tmp_path / "verdict/table.json").read_text())
-    (choice,) = table["choice"]
-    key = "accuracy" if metric == "accuracy" else "figure"
-    assert set(choice["choosing"]["models"]) == {"checkpoint-4", "checkpoint-8"}
-    assert found["value"] == choice["choosing"]["models"]["checkpoint-4"][key]["value"]
-    assert found["held_out"] == choice["held_out"]["models"]["checkpoint-4"][key]
-    assert choice["choosing"]["n"] + choice["held_out"]["n"] == 120
-    assert "Ship checkpoint-4" in output and f"n = {choice['held_out']['n']}" in output
-
-
-def test_checkpoints_are_compared_over_the_same_sets_alone(tmp_path):
-    for model, right in (("base", 60), ("checkpoint-8", 100), ("checkpoint-12", 70)):
-        for dataset in ("easy", "hard"):
-            scored(tmp_path / "results", model, dataset, right)
-    scored(tmp_path / "results", "checkpoint-4", "easy", 118)
-    found, output = chosen(tmp_path)
-    assert found["step"] == 8 and found["evaluations"] == 2
-    printed(output, "left out", "checkpoint-4", "hard")
-
-
-def test_results_that_no_checkpoint_can_be_chosen_by(tmp_path):
-    results = tmp_path / "results"
-    given = [str(tmp_path), "--results", str(results)]
-    scored(results, "base", "a", 60)
-    scored(results, "checkpoint-4", "a", 100)
-    with raises(RequestError, "checkpoint-4", "base"):
-        command.main(given, standalone_mode=False)
-    scored(results, "checkpoint-8", "a", 8, rows=10)
-    with raises(ContentError, "different data"):
-        command.main(given, standalone_mode=False)
-    scored(results / "again", "checkpoint-8", "a", 90)
-    with raises(ContentError, "checkpoint-8", "twice"):
-        command.main(given, standalone_mode=False)
-    (results / "checkpoint-8/a/results.json").unlink()
-    with raises(ContentError, "acuracy", "brier"):
-        command.main([*given, "--metric", "acuracy"], standalone_mode=False)
 
 
 def test_without_a_flag_the_highest_accuracy_is_the_best(tmp_path):

@@ -1,9 +1,6 @@
 """Answers of LLaMA-Factory that are kept on disk, without asking it."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -101,32 +98,6 @@ def test_files_that_another_process_is_writing_stay(tmp_path):
     os.utime(tmp_path / "rows-1.json", (1, 1))
     remove_oldest(tmp_path, 2)
     assert {path.name for path in tmp_path.iterdir()} == {half_written.name, other.name, "rows-2.json"}
-
-
-ANSWERS = """
-import sys
-from tuneyard.recipes import cache
-
-cache.LARGEST = 200
-for turn in range(300):
-    number = turn % 7
-    answer = cache.remembered("rows", number, lambda: {"rows": number, "text": "x" * 50})
-    assert answer == {"rows": number, "text": "x" * 50}, answer
-"""
-
-
-def test_processes_that_remove_each_others_answers_all_get_the_right_ones(tmp_path):
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    root = Path(cache.__file__).parents[1]
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", ANSWERS], cwd=root, env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
-    for run in runs:
-        _, errors = run.communicate(timeout=100)
-        assert (run.returncode, errors) == (0, "")
 
 
 def test_an_answer_that_another_process_reads_survives_its_removal(computed, tmp_path, monkeypatch):

@@ -168,23 +168,6 @@ def test_usual_rates_and_packing_kept_apart_pass(settings):
     assert codes(**settings) == []
 
 
-@pytest.mark.parametrize(
-    ("installed", "stage", "found"),
-    [
-        ({"badam": "1.2.2", "deepspeed": "0.19.8"}, 3, ["E336"]),  # a TypeError at the first switch
-        ({"badam": "1.4", "deepspeed": "0.19.8"}, 3, []),  # trains through its switches
-        ({"badam": "1.2.2", "deepspeed": "0.15.3"}, 3, []),
-        ({"badam": "1.2.2", "deepspeed": "0.19.8"}, 2, []),
-        ({"deepspeed": "0.19.8"}, 3, []),  # E309 names the missing package
-    ],
-)
-def test_badam_that_fails_with_zero_3_is_refused(monkeypatch, tmp_path, installed, stage, found):
-    monkeypatch.setattr("tuneyard.recipes.method_rules.versions", lambda *_: installed)
-    (config := tmp_path / "zero.json").write_text(json.dumps({"zero_optimization": {"stage": stage}}))
-    settings = {"finetuning_type": "full", "lora_target": None, "use_badam": True, "deepspeed": str(config)}
-    assert [code for code, _ in codes(**settings) if code not in ("E309", "N309")] == found
-
-
 @pytest.mark.parametrize(("trl", "found"), [("0.24.0", [("E334", "stage")]), ("0.9.6", []), ("0.8.6", [])])
 def test_ppo_is_refused_with_a_trl_that_its_trainer_refuses(monkeypatch, trl, found):
     monkeypatch.setattr("tuneyard.recipes.method_rules.versions", lambda _: {"trl": trl})

@@ -1,12 +1,9 @@
 """Weights & Biases is reported to where it is installed and configured, and only there."""
 
-from pathlib import Path
-
 import pytest
 
-from tuneyard.recipes import trackers
-from tuneyard.recipes.recipe import Recipe
-from tuneyard.recipes.trackers import added_tracker, is_wandb_configured
+from tuneyard.recipes import train
+from tuneyard.recipes.train import is_wandb_configured
 
 
 @pytest.fixture(autouse=True)
@@ -15,39 +12,29 @@ def machine(monkeypatch, tmp_path):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DISABLED", "WANDB_BASE_URL", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(trackers, "find_spec", lambda name: name)
-
-
-def added(**settings: object) -> dict[str, object]:
-    return added_tracker(Recipe(Path("r.yaml"), settings, {}))
+    monkeypatch.setattr(train, "find_spec", lambda name: name)
 
 
 def test_without_configuration_nothing_is_added():
-    assert added() == {}
+    assert not is_wandb_configured()
 
 
 @pytest.mark.parametrize(("name", "value"), [("WANDB_API_KEY", "abc"), ("WANDB_MODE", "offline")])
 def test_a_key_or_offline_mode_configure_it(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
-    assert added() == {"report_to": "wandb"}
+    assert is_wandb_configured()
 
 
 def test_a_login_in_netrc_configures_its_own_server_alone(monkeypatch, tmp_path):
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password abc\n")
-    assert added() == {"report_to": "wandb"}
+    assert is_wandb_configured()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert added() == {}
+    assert not is_wandb_configured()
     (tmp_path / "other").write_text("machine wandb.example.org login user password abc\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "other"))
-    assert added() == {"report_to": "wandb"}
+    assert is_wandb_configured()
     (tmp_path / "other").write_text("machine\n")
     assert not is_wandb_configured()
-
-
-def test_what_the_recipe_says_of_trackers_is_left_alone(monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "abc")
-    for value in ("none", "tensorboard", None):
-        assert added(report_to=value) == {}
 
 
 def test_switched_off_or_not_installed_it_is_not_added(monkeypatch):
@@ -55,6 +42,6 @@ def test_switched_off_or_not_installed_it_is_not_added(monkeypatch):
     for name, value in (("WANDB_MODE", "disabled"), ("WANDB_DISABLED", "true")):
         with monkeypatch.context() as patched:
             patched.setenv(name, value)
-            assert added() == {}
-    monkeypatch.setattr(trackers, "find_spec", lambda _: None)
-    assert added() == {}
+            assert not is_wandb_configured()
+    monkeypatch.setattr(train, "find_spec", lambda _: None)
+    assert not is_wandb_configured()

@@ -20,8 +20,9 @@ from tuneyard.recipes import hardware
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep import slots
 from tuneyard.recipes.sweep.grid import parse_grid, plan_runs
+from tuneyard.recipes.sweep.results import write_progress
 from tuneyard.recipes.sweep.run import commands, scoring_words
-from tuneyard.recipes.sweep.state import GridState
+from tuneyard.recipes.sweep.state import read_results
 
 SCORES = """
 import json, os, pathlib, sys
@@ -144,8 +145,8 @@ def test_a_terminal_that_is_killed_leaves_the_verdict_of_the_other(recipe: Path)
     grid = parse_grid(words[:1])
     runs = plan_runs(recipe, grid, recipe.parent / "runs")
     one_gpu = hardware.Machine((hardware.Gpu("A100-80", 8),), here=True)
-    state = GridState(runs, grid, judge, "accuracy", one_gpu)
-    state.add(*runs[0], "")  # and the end, before the report
+    results = read_results(runs, grid, judge, "accuracy", one_gpu, {}, set())
+    write_progress(results)  # and the end, before the report
     assert read(file) == summary
 
 

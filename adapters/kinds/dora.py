@@ -4,15 +4,75 @@ Liu et al. 2024, arXiv:2402.09353, as PEFT 0.18.1 computes it (tuners/lora/dora.
 adapter can be added to a base like any other, but its ΔW needs the base's weights.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.adapters.delta import Change, Places, Product, base_blocks
+from tuneyard.adapters.kinds.lora import LoraAdapter, ModuleStatistics
 from tuneyard.adapters.lowrank import Matrix
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.translation import tr
+from tuneyard.core.weights.adapter_files import CONFIG, MAGNITUDE, PREFIX
 from tuneyard.core.weights.tensors import Array, Tensor
+
+if TYPE_CHECKING:
+    from tuneyard.adapters.statistics import AdapterStatistics
+
+
+@dataclass(frozen=True)
+class DoraAdapter(LoraAdapter):
+    """A DoRA adapter: the factors of a LoRA, and the magnitudes m [outputs] of each module."""
+
+    NOT_MERGED = "use_dora true: DoRA rescales the base weights, so its change is not a sum of B·A"
+
+    @staticmethod
+    def recognises(raw: Mapping[str, Any]) -> bool:
+        """See `Adapter`."""
+        return raw.get("peft_type") == "LORA" and bool(raw.get("use_dora"))
+
+    def magnitude(self, module: str) -> Array:
+        """The target norm m [outputs] of each row of W + s·B·A, as fp32."""
+        return self.weights.read(f"{PREFIX}{module}{MAGNITUDE}")
+
+    def mismatches(self) -> Iterator[str]:
+        """See `Adapter`."""
+        yield from super().mismatches()
+        for path, module in self.modules.items():
+            name = f"{PREFIX}{path}{MAGNITUDE}"
+            magnitude = self.weights.tensors.get(name)
+            if magnitude is None:
+                yield f"{path}: {MAGNITUDE.removeprefix('.')} is missing, but {CONFIG} sets use_dora"
+            elif magnitude.shape != (module.outputs,):
+                yield f"{name}: shape {list(magnitude.shape)}, expected [{module.outputs}]"
+
+    def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:
+        """See `Adapter`."""
+        product = self.product(1.0, path)
+        return rescaled(
+            source, base_as, product, self.magnitude(path), weight, transposed=self.transposed(path)
+        )
+
+    def measure_module(self, path: str) -> ModuleStatistics:
+        """See `LoraAdapter`."""
+        magnitude = self.magnitude(path)
+        smallest_and_largest = float(magnitude.min()), float(magnitude.max())
+        return replace(super().measure_module(path), magnitude=smallest_and_largest)
+
+    @staticmethod
+    def remark(statistics: "AdapterStatistics") -> str:
+        """See `Adapter`."""
+        sentence = (
+            "DoRA: magnitudes from {low:.4g} to {high:.4g}. Norms and ranks below are of s·B·A. The whole "
+            "ΔW needs the base (`tuneyard adapter fuse` is exact)."
+        )
+        magnitudes = [module.magnitude for module in statistics.modules if module.magnitude]
+        low = min(smallest for smallest, _ in magnitudes)
+        high = max(largest for _, largest in magnitudes)
+        return tr(sentence, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True)

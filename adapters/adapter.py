@@ -1,0 +1,401 @@
+"""What adapters of every kind share: name, hashes, targets, and the tensors that are saved in full.
+
+`adapters.kinds` has a file for each kind. Fields of adapter_config.json mean what they mean in PEFT, which
+ignores nearly every one of them in one place or another. Here each is used or stops the command.
+"""
+
+import hashlib
+import re
+import shlex
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from tuneyard.adapters.delta import Change
+from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.execution.time_limit import bounded
+from tuneyard.core.files import sha256
+from tuneyard.core.weights.adapter_files import (
+    CONFIG,
+    PREFIX,
+    Module,
+    Rotation,
+    open_adapter_weights,
+    saved_in_full,
+)
+from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, Base
+from tuneyard.core.weights.tensors import Array, Tensor, Weights
+
+if TYPE_CHECKING:
+    from tuneyard.adapters.statistics import AdapterStatistics
+
+LARGEST = sys.float_info.max  # JSON has whole numbers beyond it
+SHOWN = 5  # problems of one file in a message
+# Fields that PEFT also accepts as one text (a regular expression), fields that must be lists, and maps.
+TEXT_OR_LIST = ("target_modules", "exclude_modules", "layers_pattern")
+LISTS = ("modules_to_save", "target_parameters")
+MAPS = ("rank_pattern", "alpha_pattern")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterConfig:
+    """A checked adapter_config.json. `raw` has all fields of the file, `base` None if it names no base.
+
+    `bias` names the trained biases: none, all or lora_only. `fan_in_fan_out`: the base stores the transposed
+    weights (Conv1D). `modules_to_save` were trained in full.
+    """
+
+    path: Path
+    raw: dict[str, Any]
+    base: str | None
+    bias: str
+    fan_in_fan_out: bool
+    modules_to_save: tuple[str, ...]
+
+    def targets(self, module: str) -> bool:
+        """True if PEFT would adapt a module: targets, exclusions, layers."""
+        targets = self.raw.get("target_modules")
+        excluded = self.raw.get("exclude_modules")
+        if excluded and _names(excluded, module):
+            return False
+        for name in self.modules_to_save:
+            if re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", module):
+                return False
+        if targets == "all-linear":
+            return True
+        if isinstance(targets, list) and module in targets:
+            return True
+        if not _names(targets, module):
+            return False
+        return isinstance(targets, str) or self._in_layers(module)
+
+    def saves_in_full(self, name: str) -> bool:
+        """True if the config explains a full tensor: in modules_to_save, a bias, embedding or head."""
+        module, _, leaf = name.rpartition(".")
+        if leaf == "bias" and self.bias != "none":
+            return self.bias == "all" or self.targets(module.removesuffix(".base_layer"))
+        if name.endswith((*EMBEDDINGS, *HEADS)):  # save_embedding_layers, which no field records
+            return True
+        return module.endswith(self.modules_to_save)
+
+    def may_exclude(self, target: str) -> bool:
+        """True if `exclude_modules` may leave out every module with this name of target_modules."""
+        excluded = self.raw.get("exclude_modules") or []
+        if isinstance(excluded, str):  # a regular expression on whole paths, which only the base has
+            return True
+        return any(ends_with(target, name) or ends_with(name, target) for name in excluded)
+
+    def bounded(self) -> AbstractContextManager[None]:
+        """Limit the time of a block that matches the config's regular expressions (`ContentError`)."""
+        return bounded(f"{self.path}: its regular expressions (target_modules and the like)")
+
+    def _in_layers(self, module: str) -> bool:
+        layers = self.raw.get("layers_to_transform")
+        if layers in (None, []):
+            return True
+        for pattern in _as_list(self.raw.get("layers_pattern") or r"[^.]*"):
+            match = re.match(rf".*\.{pattern}\.(\d+)\.", module)
+            if match:
+                return int(match[1]) in _as_list(layers)
+        return False
+
+
+@dataclass(frozen=True)
+class Adapter(ABC):
+    """A checked adapter. `modules` lists what it changes by path, layer by layer.
+
+    A path has no PEFT prefix, e.g. `model.layers.0.self_attn.q_proj`.
+    """
+
+    folder: Path
+    config: AdapterConfig
+    weights: Weights
+    modules: Mapping[str, Module | Rotation]
+
+    NOT_MERGED: ClassVar[str] = ""
+    """Why ΔW cannot be added without the base's weights: only `fuse` and `show` open such an adapter."""
+    TENSORS: ClassVar[str]
+    """What the kind's own tensors are called."""
+    SETTINGS: ClassVar[Sequence[tuple[str, str]]]
+    """Fields of the config that `show` prints, each with its label."""
+    COLUMNS: ClassVar[Sequence[str]]
+    """Header of the table of `show`."""
+
+    @staticmethod
+    @abstractmethod
+    def recognises(raw: Mapping[str, Any]) -> bool:
+        """True if an adapter_config.json is of this kind."""
+
+    @staticmethod
+    @abstractmethod
+    def read_config(path: Path, raw: dict[str, Any]) -> AdapterConfig:
+        """Check every field; `ContentError` lists those that are not supported."""
+
+    @staticmethod
+    @abstractmethod
+    def read_modules(weights: Weights) -> Iterable[tuple[str, Module | Rotation]]:
+        """The changed modules by the tensors of the file; `ContentError` for tensors that do not fit."""
+
+    @abstractmethod
+    def mismatches(self) -> Iterator[str]:
+        """Yield own tensors of the kind that the config does not explain."""
+
+    @abstractmethod
+    def misfits(self, base: Base) -> Iterator[str]:
+        """Yield why modules of the base cannot be changed by this adapter."""
+
+    @abstractmethod
+    def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:
+        """`weight` · ΔW of a module whose weight is `source`. `base_as` as in `adapters.delta.apply`."""
+
+    @abstractmethod
+    def measure(self, paths: Iterable[str]) -> dict[str, Any]:
+        """The fields of `AdapterStatistics` that this kind fills; `paths` are those of its modules."""
+
+    @staticmethod
+    @abstractmethod
+    def rows(statistics: "AdapterStatistics") -> list[list[str]]:
+        """Rows of the table of `show`, in the order of `COLUMNS`."""
+
+    @staticmethod
+    def remark(statistics: "AdapterStatistics") -> str:  # noqa: ARG004  # of kinds that have one
+        """A sentence before the table of `show`, or ""."""
+        return ""
+
+    @classmethod
+    def open(cls, folder: Path, raw: dict[str, Any]) -> Self:
+        """Check that config and weights match. Tensor values are checked when they are read."""
+        config = cls.read_config(folder / CONFIG, raw)
+        weights = open_adapter_weights(folder)
+        require_text("\n".join(weights.tensors), weights.path)
+        with config.bounded():
+            adapter = cls(folder, config, weights, dict(sorted(cls.read_modules(weights), key=_layer_order)))
+            if not adapter.modules:
+                raise ContentError(f"{weights.path}: no {cls.TENSORS} in it")
+            raise_together([*adapter.mismatches(), *adapter._shared_mismatches()], weights.path)
+        return adapter
+
+    def check_weight(self, weight: float, *, alone: bool) -> None:  # noqa: B027  # any weight is good
+        """`ContentError` if this kind cannot be fused with a weight, or with other adapters."""
+
+    @property
+    def rank(self) -> int | None:
+        """The rank that the config names, None for a kind without ranks."""
+        return None
+
+    @property
+    def name(self) -> str:
+        """The folder's name; for a checkpoint the run's name comes first (`name_of`)."""
+        return name_of(self.folder)
+
+    @property
+    def full_tensors(self) -> list[str]:
+        """Names of tensors saved in full (`modules_to_save`, biases, base copies), e.g. `lm_head.weight`."""
+        return saved_in_full(self.weights, self.config.raw)
+
+    def full_tensor(self, name: str) -> Array:
+        """One of `full_tensors` as fp32."""
+        return self.weights.read(PREFIX + name)
+
+    def require_finite(self) -> None:
+        """Read every tensor; `ContentError` for the first with NaN or infinity, as in `merge`."""
+        for name in self.weights.tensors:
+            self.weights.read(name)
+
+    @property
+    def word(self) -> str:
+        """The folder as a word of a command, which would read one that begins with a dash as an option."""
+        text = str(self.folder)
+        return f"./{text}" if text.startswith("-") else text
+
+    def fuse_command(self, base: str) -> str:
+        """The command that adds the adapter to its base, for the message of a format that cannot hold it."""
+        words = ["tuneyard", "adapter", "fuse", self.word, "--base", base]
+        return shlex.join([*words, "--out", f"models/{self.name}"])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the SHA-256 of the weights file and of the config, as hex."""
+        parts = self.weights_sha256 + sha256(self.folder / CONFIG)
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights file (of the hashes of several, one after another), as hex."""
+        hashes = [sha256(file) for file in self.files]
+        if len(hashes) == 1:
+            return hashes[0]
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    @property
+    def files(self) -> list[Path]:
+        """The weights file, or all of several."""
+        return sorted({tensor.file for tensor in self.weights.tensors.values()})
+
+    def _shared_mismatches(self) -> Iterator[str]:
+        """Yield every tensor that the config does not explain, and every tensor that it expects in vain."""
+        config, full_tensors = self.config, self.full_tensors
+        for path in self.modules:
+            if not config.targets(path):
+                yield f"{path}: is adapted, but {CONFIG} does not target it"
+        for name in full_tensors:
+            parent = name.rpartition(".")[0]
+            copy_of_base = (
+                parent.endswith(".base_layer") and parent.removesuffix(".base_layer") in self.modules
+            )
+            if PREFIX + name not in self.weights.tensors:
+                yield f"{name}: expected names that begin with {PREFIX!r}"
+            elif not (copy_of_base or config.saves_in_full(name)):
+                yield f"{name}: {CONFIG} does not explain this tensor"
+        targets = config.raw.get("target_modules")
+        if isinstance(targets, list):
+            for target in targets:
+                is_adapted = any(ends_with(path, target) for path in self.modules)
+                if not is_adapted and not config.may_exclude(target):
+                    yield f"{CONFIG} targets {target!r}, but no such tensor is in the file"
+        for kept in config.modules_to_save:
+            if not any(name.rpartition(".")[0].endswith(kept) for name in full_tensors):
+                yield f"modules_to_save names {kept!r}, but no such tensor is in the file"
+        if config.bias == "lora_only" and not any(name.endswith(".bias") for name in full_tensors):
+            yield (
+                "bias 'lora_only', but no bias was saved (PEFT never writes those of lora_only): its "
+                "training cannot be reproduced"
+            )
+
+
+def shared_fields(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `AdapterConfig`."""
+    return {
+        "path": path,
+        "raw": raw,
+        "base": raw.get("base_model_name_or_path") or None,
+        "bias": raw.get("bias", "none"),
+        "fan_in_fan_out": bool(raw.get("fan_in_fan_out")),
+        "modules_to_save": tuple(raw.get("modules_to_save") or ()),
+    }
+
+
+def shared_problems(raw: dict[str, Any], explained: Set[str], switches: Iterable[str]) -> Iterator[str]:
+    """Yield fields that nobody explains, and values of a type or form that PEFT does not read."""
+    unknown = [key for key, value in raw.items() if value and key not in explained]
+    if unknown:
+        yield f"{', '.join(unknown)}: unknown fields, which may change the meaning of the weights"
+    for field in (*TEXT_OR_LIST, *LISTS):
+        value = raw.get(field)
+        is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        is_text = isinstance(value, str) and field in TEXT_OR_LIST
+        if value is not None and not is_list and not is_text:
+            yield f"{field} {show_value(value)}: expected a list of module names"
+    for field in MAPS:
+        if not isinstance(raw.get(field) or {}, dict):
+            yield f"{field} {show_value(raw[field])}: expected a map of module patterns"
+    for field, pattern in _patterns(raw):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield f"{field} {show_value(pattern)}: not a regular expression: {error}"
+    for field in switches:
+        if raw.get(field) not in (True, False, None):
+            yield f"{field} {show_value(raw[field])}: expected true or false"
+    base = raw.get("base_model_name_or_path")
+    if not isinstance(base, str | None):
+        yield f"base_model_name_or_path {show_value(base)}: expected a name"
+
+
+def _patterns(raw: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every regular expression in a config, with its field."""
+    for field in ("target_modules", "exclude_modules"):
+        if isinstance(raw.get(field), str):
+            yield field, raw[field]
+    for field in MAPS:
+        if isinstance(raw.get(field), dict):
+            for key in raw[field]:
+                yield field, f"(.*\\.)?({key})$"
+    for name in _as_list(raw.get("layers_pattern") or []):
+        yield "layers_pattern", rf".*\.{name}\.(\d+)\."
+
+
+def raise_together(problems: Iterable[str], place: object) -> None:
+    """`ContentError` with all problems of a file, one a line, if there are any."""
+    lines = [f"{place}: {problem}" for problem in problems]
+    if len(lines) > SHOWN:
+        lines[SHOWN:] = [f"… and {len(lines) - SHOWN} more"]
+    if lines:
+        raise ContentError("\n".join(lines))
+
+
+def name_of(folder: Path) -> str:
+    """Name of an adapter's folder; for a checkpoint the run's name comes first: `rte-checkpoint-100`."""
+    folder = folder.resolve()
+    if folder.name.startswith("checkpoint-"):
+        return f"{folder.parent.name}-{folder.name}"
+    return folder.name
+
+
+def require_text(text: str, path: Path) -> None:
+    """Refuse half of a surrogate pair, which JSON can contain and no file name or card can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        character = show_value(text[error.start])
+        raise ContentError(f"{path}: it contains {character}, half of a character") from error
+
+
+def positive_int(value: object, where: str) -> int:
+    """Check a whole number above 0. The `ContentError` for any other value opens with `where`."""
+    if type(value) is not int or value < 1:
+        raise ContentError(f"{where} {show_value(value)}: expected a whole number above 0")
+    return value
+
+
+def positive(value: object, where: str, largest: float = LARGEST) -> float:
+    """Check a finite number above 0. The `ContentError` for any other value opens with `where`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= largest:
+        raise ContentError(f"{where} {show_value(value)}: expected a finite number above 0")
+    return float(value)
+
+
+def span(values: Sequence[float]) -> str:
+    """The smallest and the largest of some values, or the one that all are."""
+    low, high = f"{min(values):.4g}", f"{max(values):.4g}"
+    if low == high:
+        return low
+    return f"{low}–{high}"
+
+
+def layer_of(path: str) -> int | None:
+    """Number of a module's layer, None if its path has none."""
+    number = re.search(r"\.(\d+)\.", path)
+    if number is None:
+        return None
+    return int(number[1])
+
+
+def ends_with(path: str, name: str) -> bool:
+    """True if the last parts of a module path are `name`: `a.b.q_proj` ends with `b.q_proj`."""
+    return path == name or path.endswith(f".{name}")
+
+
+def _as_list(value: object) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [value]
+
+
+def _names(names: object, module: str) -> bool:
+    if isinstance(names, str):
+        return re.fullmatch(names, module) is not None
+    if isinstance(names, list):
+        return any(ends_with(module, name) for name in names)
+    return False
+
+
+def _layer_order(module: tuple[str, object]) -> list[str]:
+    """Sort key by which layer 2 comes before layer 10."""
+    path, _ = module
+    return [part.zfill(8) if part.isdigit() else part for part in path.split(".")]

@@ -1,0 +1,319 @@
+"""LoRA: ΔW = s·B·A, s = α/r (α/√r for rsLoRA). Hu et al. 2021, arXiv:2106.09685, as PEFT 0.18.1 has it."""
+
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from tuneyard.adapters import lowrank
+from tuneyard.adapters.adapter import (
+    MAPS,
+    Adapter,
+    AdapterConfig,
+    layer_of,
+    positive,
+    positive_int,
+    raise_together,
+    shared_fields,
+    shared_problems,
+    span,
+)
+from tuneyard.adapters.delta import Change, Product
+from tuneyard.adapters.prefetch import prefetch
+from tuneyard.core.errors import show_value
+from tuneyard.core.language.translation import tr
+from tuneyard.core.weights.adapter_files import (
+    CONFIG,
+    PAIRS,
+    PREFIX,
+    Module,
+    adapted_modules,
+    module_misfit,
+    stored_shape,
+)
+from tuneyard.core.weights.base_models import Base
+from tuneyard.core.weights.tensors import Array, Tensor, Weights
+
+if TYPE_CHECKING:
+    from tuneyard.adapters.statistics import AdapterStatistics
+
+# Starts that leave the base model as it was (BA = 0, or the usual zero B).
+PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+CONVERTED = ("pissa", "olora", "corda")  # from a changed base, and PEFT can subtract the start again
+CHANGED_STARTS = (*CONVERTED, "loftq", "lora_ga")
+CONVERT_WITH_PEFT = (
+    "save it again with PEFT's save_pretrained(DIR, path_initial_model_for_weight_conversion=INITIAL)"
+)
+PISSA_CONVERTED = "pissa_converted"  # the folder in output_dir that pissa_convert writes
+# pissa_convert leaves these next to the converted adapter, marked as if they began from the published base.
+PISSA_LEFTOVERS = ("pissa_init", "pissa_backup")
+KNOWN = {
+    "alpha_pattern", "bias", "exclude_modules", "fan_in_fan_out", "init_lora_weights", "layers_pattern",
+    "layers_to_transform", "lora_alpha", "modules_to_save", "r", "rank_pattern", "target_modules",
+    "use_dora", "use_rslora",
+    # no influence on ΔW once an adapter is trained
+    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
+    "inference_mode", "loftq_config", "lora_dropout", "megatron_core", "modelcard", "peft_type",
+    "peft_version", "qalora_group_size", "revision", "runtime_config", "task_type",
+}  # fmt: skip
+REFUSED = {
+    "alora_invocation_tokens": "aLoRA acts only after its invocation tokens",
+    "arrow_config": "an Arrow router chooses between adapters at run time",
+    "layer_replication": "the adapter belongs to a base with replicated layers",
+    "lora_bias": "the adapter adds a bias next to B·A",
+    "megatron_config": "Megatron's sharded layers are not supported",
+    "target_parameters": (
+        "LoRA on bare parameters (the experts of MoE layers), which LLaMA-Factory cannot train; merge it "
+        "into its base with PEFT: PeftModel.from_pretrained(BASE, DIR).merge_and_unload()"
+    ),
+    "trainable_token_indices": "it replaces single rows of the embedding",
+    "use_qalora": "QA-LoRA pools its inputs",
+}
+SWITCHES = ("use_rslora", "fan_in_fan_out", "use_dora")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig(AdapterConfig):
+    """The config of a LoRA adapter, with or without DoRA. `ranks` and `alphas` are by module pattern."""
+
+    rank: int
+    alpha: float
+    ranks: dict[str, int]
+    alphas: dict[str, float]
+
+    def rank_of(self, module: str) -> int:
+        """Rank of a module, `rank_pattern` respected."""
+        return self.ranks.get(_pattern(self.ranks, module), self.rank)
+
+    def scale_of(self, module: str) -> float:
+        """Scale s = α/r (α/√r for rsLoRA) of a module, both patterns respected."""
+        alpha = self.alphas.get(_pattern(self.alphas, module), self.alpha)
+        rank = self.rank_of(module)
+        if self.raw.get("use_rslora"):
+            return alpha / math.sqrt(rank)
+        return alpha / rank
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleStatistics:
+    """One module: its place, the sizes of its factors, and the norm and spectrum of its ΔW.
+
+    The effective rank is exp of the entropy of the normalised singular values (Roy and Vetterli 2007). For a
+    DoRA module norm and spectrum describe s·B·A, since the rescaled ΔW needs the base; `magnitude` is the
+    range (smallest, largest) of its row norms.
+    """
+
+    path: str
+    layer: int | None
+    target: str
+    kind: str
+    outputs: int
+    inputs: int
+    rank: int
+    scale: float
+    norm: float
+    effective_rank: float
+    singular_values: list[float]
+    magnitude: tuple[float, float] | None = None
+
+    @property
+    def parameters(self) -> int:
+        """Elements of A and B."""
+        return self.rank * (self.outputs + self.inputs)
+
+
+@dataclass(frozen=True)
+class LoraAdapter(Adapter):
+    """A LoRA adapter."""
+
+    config: LoraConfig
+    modules: dict[str, Module]
+
+    TENSORS = "LoRA factors"
+    SETTINGS: ClassVar[Sequence[tuple[str, str]]] = (
+        ("type", "peft_type"), ("task", "task_type"), ("rank", "r"), ("alpha", "lora_alpha"),
+        ("dropout", "lora_dropout"), ("bias", "bias"), ("target modules", "target_modules"),
+    )  # fmt: skip
+    COLUMNS: ClassVar[Sequence[str]] = (
+        "target", "modules", "rank", "scale", "A", "B", "parameters", "norm of ΔW", "effective rank",
+    )  # fmt: skip
+
+    @staticmethod
+    def recognises(raw: Mapping[str, Any]) -> bool:
+        """See `Adapter`."""
+        return raw.get("peft_type") == "LORA" and not raw.get("use_dora")
+
+    @staticmethod
+    def read_config(path: Path, raw: dict[str, Any]) -> LoraConfig:
+        """See `Adapter`."""
+        explained = KNOWN | REFUSED.keys()
+        raise_together([*_problems(raw, path.parent), *shared_problems(raw, explained, SWITCHES)], path)
+        patterns, alpha_patterns = (raw.get(field) or {} for field in MAPS)
+        ranks = {key: positive_int(rank, f"{path}: rank_pattern {key}") for key, rank in patterns.items()}
+        alphas = {}
+        for key, alpha in alpha_patterns.items():
+            alphas[key] = positive(alpha, f"{path}: alpha_pattern {key}")
+        return LoraConfig(
+            **shared_fields(path, raw),
+            rank=positive_int(raw.get("r"), f"{path}: r"),
+            alpha=positive(raw.get("lora_alpha"), f"{path}: lora_alpha"),
+            ranks=ranks,
+            alphas=alphas,
+        )
+
+    @staticmethod
+    def read_modules(weights: Weights) -> Iterator[tuple[str, Module]]:
+        """See `Adapter`."""
+        return adapted_modules(weights)
+
+    @property
+    def rank(self) -> int:
+        """See `Adapter`."""
+        return self.config.rank
+
+    def factors(self, module: str) -> tuple[Array, Array]:
+        """A [rank, inputs] and B [outputs, rank] as fp32, unscaled; NaN is a `ContentError`."""
+        down, up = PAIRS[self.modules[module].kind]
+        return self.weights.read(f"{PREFIX}{module}{down}"), self.weights.read(f"{PREFIX}{module}{up}")
+
+    def transposed(self, module: str) -> bool:
+        """True if the stored weight changes by (B·A)ᵀ: embeddings, Conv1D layers (fan_in_fan_out)."""
+        return self.modules[module].transposed(self.config.fan_in_fan_out)
+
+    def mismatches(self) -> Iterator[str]:
+        """See `Adapter`."""
+        for path, module in self.modules.items():
+            if self.config.targets(path) and module.rank != self.config.rank_of(path):
+                yield f"{path}: rank {module.rank}, but {CONFIG} gives it {self.config.rank_of(path)}"
+            self.config.scale_of(path)  # matches alpha_pattern too, here where its time is limited
+
+    def misfits(self, base: Base) -> Iterator[str]:
+        """See `Adapter`."""
+        fan_in_fan_out = self.config.fan_in_fan_out
+        for path, module in self.modules.items():
+            shape = stored_shape(base, f"{path}.weight")
+            misfit = module_misfit(path, module, shape, base.folder, fan_in_fan_out=fan_in_fan_out)
+            if misfit:
+                yield misfit
+
+    def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:  # noqa: ARG002
+        """See `Adapter`."""
+        return self.product(weight, path)
+
+    def product(self, weight: float, path: str) -> Product:
+        """`weight` · s·B·A of a module, as its stored weight changes."""
+        a, b = lowrank.WeightedFactors([self.factors(path)], [weight * self.config.scale_of(path)]).exact
+        if self.transposed(path):
+            return Product(a.T, b.T)
+        return Product(b, a)
+
+    def measure(self, paths: Iterable[str]) -> dict[str, Any]:
+        """See `Adapter`."""
+        modules = list(prefetch(self.measure_module, paths))
+        return {
+            "modules": modules,
+            "parameters": sum(module.parameters for module in modules),
+            "norm": math.hypot(*(module.norm for module in modules)),
+        }
+
+    def measure_module(self, path: str) -> ModuleStatistics:
+        """Norm and spectrum of a module's s·B·A."""
+        module, scale = self.modules[path], self.config.scale_of(path)
+        values = scale * lowrank.singular_values(*self.factors(path))
+        shares = values[values > 0] / (values.sum() or 1.0)
+        effective_rank = 0.0
+        if len(shares):
+            effective_rank = float(np.exp(-(shares * np.log(shares)).sum()))
+        return ModuleStatistics(
+            path,
+            layer_of(path),
+            path.rpartition(".")[2],
+            module.kind,
+            module.outputs,
+            module.inputs,
+            module.rank,
+            scale,
+            norm=float(np.sqrt((values**2).sum())),
+            effective_rank=effective_rank,
+            singular_values=values.tolist(),
+        )
+
+    @staticmethod
+    def rows(statistics: "AdapterStatistics") -> list[list[str]]:
+        """See `Adapter`. A row has the modules of one target and shape."""
+        groups: dict[tuple[str, int, int], list[ModuleStatistics]] = {}
+        for module in statistics.modules:
+            groups.setdefault((module.target, module.outputs, module.inputs), []).append(module)
+        rows = []
+        for (target, outputs, inputs), modules in groups.items():
+            if modules[0].kind == "embedding":
+                target += tr(" (embedding)")
+            rank = span([module.rank for module in modules])
+            scale, norm = span([module.scale for module in modules]), span([m.norm for m in modules])
+            elements = sum(module.parameters for module in modules)
+            effective_rank = median(module.effective_rank for module in modules)
+            row = [target, str(len(modules)), rank, scale, f"{rank}×{inputs}", f"{outputs}×{rank}"]
+            rows.append([*row, f"{elements:,}", norm, f"{effective_rank:.1f}"])
+        return rows
+
+
+def _problems(raw: dict[str, Any], folder: Path) -> Iterator[str]:
+    """Yield why ΔW is not s·B·A."""
+    start = raw.get("init_lora_weights", True)
+    if start in PLAIN_STARTS:
+        if folder.resolve().name in PISSA_LEFTOVERS:
+            yield (
+                "LLaMA-Factory keeps this of a PiSSA run. Its B·A is the change from PiSSA's changed base; "
+                f"{_how_to_convert(folder)}"
+            )
+    elif isinstance(start, str) and start.lower().startswith(CHANGED_STARTS):
+        fix = "no conversion is known: serve it on the base saved with it"
+        if start.lower().startswith("pissa"):
+            fix = _how_to_convert(folder)
+        elif start.lower().startswith(CONVERTED):
+            fix = f"convert it: {CONVERT_WITH_PEFT}"
+        yield (
+            f"init_lora_weights {show_value(start)}: training began from a changed base, so B·A is not the "
+            f"change from the published one; {fix}"
+        )
+    else:
+        yield f"init_lora_weights {show_value(start)}: an unknown start"
+    for field, why in REFUSED.items():
+        if raw.get(field):
+            yield f"{field} {show_value(raw[field])}: {why}"
+    if raw.get("bias", "none") not in ("none", "all", "lora_only"):
+        yield f"bias {show_value(raw['bias'])}: expected none, all or lora_only"
+
+
+def _how_to_convert(folder: Path) -> str:
+    """What to use instead of an adapter that began as PiSSA.
+
+    With `pissa_convert` LLaMA-Factory converts the end of a training, in its output_dir.
+    """
+    name = folder.resolve().name
+    output_dir = folder
+    if name.startswith("checkpoint-") or name in PISSA_LEFTOVERS:
+        output_dir = Path(os.path.normpath(folder / ".."))
+    converted = output_dir / PISSA_CONVERTED
+    if not (converted / CONFIG).is_file():
+        return (
+            "train again with pissa_convert: true in the recipe and use the plain LoRA in "
+            f"OUTPUT_DIR/{PISSA_CONVERTED}; for an adapter that PEFT trained: {CONVERT_WITH_PEFT}"
+        )
+    if name.startswith("checkpoint-"):
+        return f"LLaMA-Factory converted only the end of this training: use {converted}, a plain LoRA"
+    return f"use {converted} instead, the plain LoRA that LLaMA-Factory converted it to"
+
+
+def _pattern(patterns: dict[str, int] | dict[str, float], module: str) -> str:
+    """The first key that matches the module's end, as in PEFT's get_pattern_key; the module if none does."""
+    for key in patterns:
+        if re.match(rf"(.*\.)?({key})$", module):
+            return key
+    return module

@@ -1,0 +1,85 @@
+"""The verdict of `eval compare` on a sweep's folder, as `recipe sweep` runs it."""
+
+import json
+
+import pytest
+
+from tests.fake_runs import answers, write_run
+from tests.messages import printed_line
+from tests.unit.recipes.test_sweep import report_on
+from tuneyard.recipes.sweep.grid import Grid
+
+
+def grid_with_seeds(folder, metric="accuracy", base=True, **rights):
+    """Runs of settings of lora_rank with the numbers of correct answers of their seeds, scored."""
+    gold = ["yes", "no"] * 60
+    rows = []
+    for rank, numbers in rights.items():
+        for seed, right in enumerate(numbers):
+            run_folder = folder / f"lora_rank-{rank}_seed-{seed}"
+            write_run(run_folder / "results", "run", "s", gold, answers(gold, right, right))
+            if base:
+                write_run(run_folder / "results", "base", "s", gold, answers(gold, 60, 99))
+            rows.append({"lora_rank": rank, "seed": str(seed), metric: right / 120, "run": str(run_folder)})
+    axes = {"lora_rank": list(rights), "seed": [str(seed) for seed in range(len(numbers))]}
+    return rows, Grid(axes, {})
+
+
+def test_seeds_of_a_setting_are_replicates_and_the_verdict_is_that_of_compare(tmp_path):
+    rows, grid = grid_with_seeds(tmp_path, r4=[78, 84, 80, 86, 82], r8=[83, 79, 87, 81, 85])
+    text, found = report_on(tmp_path, rows, grid)
+    assert found["verdict"].startswith("Ship lora_rank r8: 69.2 %, against 50.0 % for the base.")
+    assert "| r8 | 0.6917 ± 0.0264 | 5 |" in text and "| r8 | 2 | 0.7250 |" in text
+    assert [setting["seeds"] for setting in found["settings"]] == [5, 5]
+    assert found["settings"][1]["mean"] == pytest.approx(83 / 120)
+    table = json.loads((tmp_path / "verdict/table.json").read_text())
+    assert found["verdict"] == table["sets"]["s"]["verdict"]
+    assert table["models"] == ["base", "lora_rank r4", "lora_rank r8"]
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_seed_a_setting_is_chosen_on_one_half_and_reported_on_the_other(tmp_path):
+    rows, grid = grid_with_seeds(tmp_path, r4=[100], r8=[84])
+    del grid.axes["seed"]
+    text, found = report_on(tmp_path, rows, grid)
+    (choice,) = json.loads((tmp_path / "verdict/table.json").read_text())["choice"]
+    assert (
+        choice["model"] == "lora_rank r4"
+        and "Ship lora_rank r4" in found["verdict"]
+        and "One seed each" in text
+    )
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_values_with_slashes_are_settings_of_their_own_in_the_verdict(tmp_path, seeds):
+    rows = []
+    for model, right in (("m/a", 70), ("m/b/1", 65), ("m/b=1", 110)):
+        for seed in range(seeds):
+            run_folder = tmp_path / f"run-{right}-{seed}"
+            gold = ["yes", "no"] * 60
+            write_run(run_folder / "results", "run", "s", gold, answers(gold, right, right))
+            write_run(run_folder / "results", "base", "s", gold, answers(gold, 60, 99))
+            row = {"model_name_or_path": model, "seed": str(seed), "accuracy": right / 120}
+            rows.append({**row, "run": str(run_folder)})
+    axes = {"model_name_or_path": ["m/a", "m/b/1", "m/b=1"], "seed": [str(seed) for seed in range(seeds)]}
+    _, summary = report_on(tmp_path, rows, Grid(axes, {}))
+    assert summary["verdict"].startswith("Ship model_name_or_path m-b-1-2: ")
+
+
+def test_results_without_examples_give_a_table_and_no_verdict(tmp_path):
+    rows, grid = grid_with_seeds(tmp_path, r4=[100, 90], r8=[84, 92])
+    (tmp_path / "lora_rank-r8_seed-0/results/run/s/predictions.jsonl").unlink()
+    text, found = report_on(tmp_path, rows, grid)
+    assert text.startswith("No verdict:") and "predictions.jsonl" in text and "are tied" in text
+    assert found["verdict"] is None
+
+
+def test_runs_that_were_scored_against_different_bases_have_no_verdict(tmp_path):
+    rows, grid = grid_with_seeds(tmp_path, r4=[100, 90], r8=[84, 92])
+    assert report_on(tmp_path, rows, grid)[1]["verdict"]
+    file = tmp_path / "lora_rank-r8_seed-0/results/base/s/results.json"
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps({**result, "hashes": {**result["hashes"], "model": "another"}}))
+    text, found = report_on(tmp_path, rows, grid)
+    assert text.startswith("No verdict:") and found["verdict"] is None
+    printed_line(text, str(file.parent), "(model)", "--no-base")
