@@ -18,7 +18,6 @@ from tuneyard.eval import metrics
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.metrics.brier import brier
 from tuneyard.eval.sweep import Sweep, judge, read_points, write
-from tuneyard.recipes.best import command as best
 
 LENGTHS = {"base": "a long answer", "one": "short"}
 
@@ -95,9 +94,10 @@ def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install,
     assert (swept["ship"], swept["metric"]) == ("one", "answer_length")  # accuracy alone would take the first
     runs(tmp_path / "steps", {"base": "a long answer", "checkpoint-1": "longer", "checkpoint-2": "short"})
     capsys.readouterr()
-    call(best, tmp_path, "--results", tmp_path / "steps", "--metric", "answer_length", "--json")
-    chosen = json.loads(capsys.readouterr().out)
-    assert (chosen["step"], chosen["value"], chosen["held_out"]["value"]) == (2, 5.0, 5.0)
+    out = tmp_path / "best"
+    call(compare, tmp_path / "steps", "--choose-on", "half", "--metric", "answer_length", "--out", out)
+    (choice,) = json.loads((out / "table.json").read_text())["choice"]
+    assert choice["model"] == "checkpoint-2"
 
 
 @pytest.mark.parametrize(
