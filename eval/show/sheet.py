@@ -19,14 +19,14 @@ from typing import Any
 
 from tuneyard.core.errors import SHOWN, ContentError, RequestError, counted, show_value
 from tuneyard.core.files import read_object
-from tuneyard.core.language.number_format import NONE, Table, grid, interval, p_cell, show_p
+from tuneyard.core.language.number_format import NONE, Table, grid, interval, p_cell, percent, show_p
 from tuneyard.eval.statistics.family import ALPHA
 from tuneyard.eval.statistics.ratings import (
     CRITERIA,
     OVERALL,
     Outcome,
     Rating,
-    agreement,
+    equal_verdicts,
     mean_marks,
     outcomes,
 )
@@ -240,32 +240,32 @@ def _fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
-HEADER = ["", "criterion", "won", "tied", "lost", "won of the decided (95 %)", "p", "p, Holm"]
+HEADER = ["", "criterion", "won", "tied", "lost", "won of the decided (95 %)", "p"]
 METHOD = (
     "A prompt is won by the better mean mark over the raters who marked both answers; overall takes the "
-    "mean of the criteria. p is the exact two-sided sign test's, over the prompts that are no tie "
-    "(of prompts in clusters that of sign flips by cluster, and the interval is by cluster too); Holm's "
-    "correction is over the models (overall), and over models and criteria (the others, which describe)."
+    "mean of the criteria and decides. p is the exact two-sided sign test's, over the prompts that are no "
+    "tie; a cluster of prompts is one toss, and the interval is by cluster too. The criteria describe."
 )
 
 
 def tally_table(tally: Mapping[str, Any]) -> str:
-    """The tally of `tally_json` as Markdown: verdicts, wins by criterion, mean marks, raters' agreement."""
+    """The tally of `tally_json` as Markdown: verdicts, wins by criterion, mean marks, equal verdicts."""
     rows = [[model, *map(_number, means.values())] for model, means in tally["mean_marks"].items()]
-    if len(tally["raters"]) > 1:
-        rows.append(["agreement", *map(_number, tally["krippendorff_alpha"].values())])
     wins = grid(Table(HEADER, [_row(outcome) for outcome in tally["outcomes"]]))
     marks = grid(Table(["mean mark", *CRITERIA], rows))
-    return "\n\n".join([*tally["verdicts"], wins, METHOD, marks]) + "\n"
+    parts = [*tally["verdicts"], wins, METHOD, marks]
+    if tally["equal_verdicts"] is not None:
+        parts.append(f"Two raters gave the same verdict (overall) in {percent(tally['equal_verdicts'])}.")
+    return "\n\n".join(parts) + "\n"
 
 
 def verdict(one: Outcome) -> str:
     """An overall outcome as a sentence."""
     outcome = f"{counted(one.wins, 'prompt')} won, {one.losses} lost, {one.ties} tied"
-    if one.share is None:
+    if one.share is None or one.p is None:
         return f"No difference between {one.model} and {one.against}: {outcome}."
-    chance = f"p {show_p(one.p_holm)}"
-    if one.p_holm >= ALPHA:
+    chance = f"p {show_p(one.p)}"
+    if one.p >= ALPHA:
         return f"No evidence of a difference between {one.model} and {one.against}: {outcome} ({chance})."
     better, worse = one.model, one.against
     if one.wins <= one.losses:
@@ -278,6 +278,7 @@ def tally_json(
 ) -> dict[str, Any]:
     """The tally as plain JSON values; `clusters` has the prompts (from 1) that belong to a cluster."""
     compared = outcomes(ratings, models, clusters)
+    equal = equal_verdicts(ratings, models)
     return {
         "models": list(models),
         "raters": sorted({rating.rater for rating in ratings}),
@@ -286,7 +287,7 @@ def tally_json(
         "verdicts": [verdict(outcome) for outcome in compared if outcome.criterion == OVERALL],
         "outcomes": [_outcome_json(outcome) for outcome in compared],
         "mean_marks": {model: mean_marks(ratings, model) for model in models},
-        "krippendorff_alpha": {criterion: agreement(ratings, criterion) for criterion in CRITERIA},
+        "equal_verdicts": float(equal) if equal is not None else None,
     }
 
 
@@ -301,8 +302,8 @@ def _outcome_json(outcome: Outcome) -> dict[str, object]:
 def _row(outcome: Mapping[str, Any]) -> list[str]:
     pair = f"{outcome['model']} − {outcome['against']}"
     counts = [str(outcome[name]) for name in ("wins", "ties", "losses")]
-    chances = [p_cell(outcome[name]) for name in ("p", "p_holm")]
-    return [pair, outcome["criterion"], *counts, interval(outcome["share"]), *chances]
+    p = NONE if outcome["p"] is None else p_cell(outcome["p"])
+    return [pair, outcome["criterion"], *counts, interval(outcome["share"]), p]
 
 
 def _number(value: float | None) -> str:

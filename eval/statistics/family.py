@@ -11,12 +11,10 @@ trainings, and seeds are a random draw like examples.
 """
 
 import math
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuneyard.eval.statistics.estimate import DifferenceTest, Estimate
 from tuneyard.eval.statistics.rates import SEED, Z95, by_cluster
@@ -191,18 +189,6 @@ def shrunk(units: Units, trainings: Trainings | None = None) -> Floats:
     return np.asarray(mean + factor * (values - mean))
 
 
-def null_sums(nets: Sequence[int]) -> NDArray[np.float64]:
-    """Probability of each sum from -Σ|net| to Σ|net| if the sign of every net is a fair coin."""
-    chances = np.ones(1)
-    for size, count in Counter(abs(net) for net in nets if net).items():
-        heads = np.arange(count + 1)
-        logs = [math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in heads]
-        spread = np.zeros(2 * size * count + 1)
-        spread[:: 2 * size] = np.exp(np.array(logs) - count * math.log(2))
-        chances = np.convolve(chances, spread)
-    return chances
-
-
 def _exact(units: Units) -> tuple[Floats, Floats]:
     """Mid-p McNemar's p of a single candidate on independent rows, and the critical value.
 
@@ -210,9 +196,14 @@ def _exact(units: Units) -> tuple[Floats, Floats]:
     value the exact test always rejects, because mid-p is the smaller p.
     """
     nets, power, rows = units.sums[:, 0], float(units.power[0]), len(units.sums)
-    chances = null_sums(nets.astype(int).tolist())
-    centre = len(chances) // 2
-    folded = chances[centre:] * np.where(np.arange(centre + 1) > 0, 2, 1)
+    discordant = int(np.abs(nets).sum())
+    chances = np.zeros(2 * discordant + 1)  # of each sum of the differences, from -discordant on
+    logs = [
+        math.lgamma(discordant + 1) - math.lgamma(k + 1) - math.lgamma(discordant - k + 1)
+        for k in range(discordant + 1)
+    ]
+    chances[::2] = np.exp(np.array(logs) - discordant * math.log(2))
+    folded = chances[discordant:] * np.where(np.arange(discordant + 1) > 0, 2, 1)
     tails = np.minimum(1.0, folded[::-1].cumsum()[::-1])
     p = tails - folded / 2
     place = abs(round(float(nets.sum())))

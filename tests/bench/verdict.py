@@ -18,7 +18,6 @@ from scipy.stats import binom
 
 from tests.bench.coverage import Trained, trained_units, trainings
 from tuneyard.eval.statistics import family
-from tuneyard.eval.statistics.ratings import holm
 
 DISCORDANCE = 0.25
 LARGEST_CLUSTER = 60
@@ -66,7 +65,11 @@ def before(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     alone = np.minimum(1, 2 * binom.cdf(np.minimum(better, worse), better + worse, 0.5))
     gain, loss = (better + 1) / (n + 2), (worse + 1) / (n + 2)
     half = 1.959964 * np.sqrt((gain + loss - (gain - loss) ** 2) / (n + 2))
-    return np.array(holm(alone.tolist())), gain - loss - half, gain - loss + half
+    ranked = np.argsort(alone)
+    adjusted = np.minimum(1, np.maximum.accumulate(alone[ranked] * np.arange(len(alone), 0, -1)))
+    holm = np.empty_like(alone)
+    holm[ranked] = adjusted
+    return holm, gain - loss - half, gain - loss + half
 
 
 def page(drawn: np.ndarray, gains: np.ndarray) -> list[float]:

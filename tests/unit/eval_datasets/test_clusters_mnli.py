@@ -19,7 +19,6 @@ from tuneyard.eval.datasets.training import fingerprints_of, trained_on
 from tuneyard.eval.metrics.labels import summary
 from tuneyard.eval.statistics.family import estimates, units_of
 from tuneyard.eval.statistics.rates import rate_of
-from tuneyard.eval.statistics.ratings import sign_flip
 from tuneyard.eval.statistics.spread import satterthwaite, unskewed
 
 SIZES = [3] * 260 + [2] * 50 + [1] * 24  # about as MNLI's premises have hypotheses
@@ -110,13 +109,10 @@ def test_models_of_the_same_truth_are_seldom_told_apart_by_cluster_and_often_as_
     for _ in range(600):
         one, other, clusters = drawn(draw, 0.38)
         steps = [int(b) - int(a) for a, b in zip(one, other, strict=True)]
-        nets: dict[int, int] = {}
-        for cluster, step in zip(clusters, steps, strict=True):
-            nets[cluster] = nets.get(cluster, 0) + step
-        found["alone"] += sign_flip([step for step in steps if step]) < 0.05
-        found["clusters"] += sign_flip([net for net in nets.values() if net]) < 0.05
+        for name, groups in (("alone", None), ("clusters", clusters)):
+            (told,) = estimates(units_of([np.array(steps, dtype=float)[:, None]], [groups]))
+            found[name] += told.p < 0.05
     assert 0.025 <= found["clusters"] / 600 <= 0.07 < 0.09 < found["alone"] / 600
-    (told,) = estimates(units_of([np.array(steps, dtype=float)[:, None]], [clusters]))
     # `estimates` turns Student's t into normal deviates, right to about 2e-7 here.
     assert told.p == pytest.approx(textbook_p(steps, clusters), abs=1e-6)
 

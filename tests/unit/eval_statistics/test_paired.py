@@ -1,53 +1,17 @@
 """Paired tests against scipy and brute force."""
 
-import itertools
 import random
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from tuneyard.eval.statistics.f1 import count_labels, f1_differences, macro_f1
 from tuneyard.eval.statistics.family import DifferenceTest, estimates
-from tuneyard.eval.statistics.ratings import holm, sign_flip
 from tuneyard.eval.statistics.spread import spread_of
 
 COUNTS = st.integers(0, 400)
-
-
-def mcnemar(better: int, worse: int) -> float:
-    """McNemar's test is the sign flips of single rows."""
-    return sign_flip([1] * better + [-1] * worse)
-
-
-@given(COUNTS, COUNTS)
-def test_mcnemar_is_the_binomial_test_of_the_discordant_rows(better: int, worse: int) -> None:
-    expected = binomtest(better, better + worse).pvalue if better + worse else 1.0
-    assert mcnemar(better, worse) == pytest.approx(expected, rel=1e-9)
-
-
-def test_mcnemar_by_hand() -> None:
-    assert mcnemar(0, 5) == pytest.approx(2 / 32)
-    assert mcnemar(1, 7) == pytest.approx(2 * (1 + 8) / 256)
-    assert mcnemar(0, 0) == pytest.approx(1.0) and mcnemar(4, 4) == pytest.approx(1.0)
-    assert mcnemar(6000, 0) == 0.0  # 2^-5999 is under the smallest float
-
-
-@given(st.lists(st.integers(-4, 4).filter(bool), max_size=9))
-def test_sign_flip_counts_every_swap(nets: list[int]) -> None:
-    sums = [abs(int(np.dot(nets, signs))) for signs in itertools.product((1, -1), repeat=len(nets))]
-    expected = sum(total >= abs(sum(nets)) for total in sums) / len(sums)
-    assert sign_flip(nets) == pytest.approx(expected, rel=1e-9)
-
-
-def test_holm_by_hand() -> None:
-    # sorted 0.005 0.01 0.03 0.04, times 4 3 2 1, each at least the one before
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def f1_of(gold: list[str], old: list[str], new: list[str], groups: list[str] | None = None) -> DifferenceTest:

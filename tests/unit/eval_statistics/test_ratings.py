@@ -1,4 +1,6 @@
-"""Wins, ties and agreement: worked out by hand, and against published figures and another library."""
+"""Wins, ties and equal verdicts: worked out by hand, and against another library."""
+
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -8,11 +10,13 @@ from tuneyard.eval.statistics.ratings import (
     CRITERIA,
     OVERALL,
     Rating,
-    agreement,
-    krippendorff_alpha,
+    equal_verdicts,
     mean_marks,
     outcomes,
+    sign_test,
 )
+
+MODELS = ("base", "tuned")
 
 
 def rated(rater: str, prompt: int, model: str, *marks: int) -> Rating:
@@ -57,7 +61,7 @@ def test_only_what_a_rater_marked_in_both_answers_counts() -> None:
     ]  # fmt: skip
     assert (of(ratings).wins, of(ratings).losses) == (1, 0)
     assert of(ratings, "correctness").share is None
-    assert of(ratings, "correctness").p == 1.0
+    assert of(ratings, "correctness").p is None  # one criterion decides nothing
 
 
 @given(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=40))
@@ -66,11 +70,11 @@ def test_p_and_interval_are_scipys(signs) -> None:
 
     marks = {-1: (3, 2), 0: (3, 3), 1: (3, 4)}
     ratings = [
-        rated("a", n, model, mark, 0, 0, 0, 0)
+        rated("a", n, model, *[mark] * 5)
         for n, sign in enumerate(signs, 1)
         for model, mark in zip(("base", "tuned"), marks[sign], strict=True)
     ]
-    one, decided = of(ratings, "correctness"), len(signs) - signs.count(0)
+    one, decided = of(ratings), len(signs) - signs.count(0)
     if not decided:
         assert one.share is None
         return
@@ -81,54 +85,45 @@ def test_p_and_interval_are_scipys(signs) -> None:
     assert found == pytest.approx((signs.count(1) / decided, limits.low, limits.high), abs=1e-12)
 
 
-def test_holm_is_over_models_and_the_first_is_the_base() -> None:
+def test_every_model_is_compared_with_the_first() -> None:
     ratings = [
         rated("a", n, model, *[mark] * 5)
         for n in range(1, 9)
         for model, mark in (("base", 2), ("one", 3), ("two", 1 + 2 * (n > 4)))
     ]
     models = ("base", "one", "two")
-    assert of(ratings, model="one", models=models).p_holm == pytest.approx(2 * 2 / 2**8)
+    assert of(ratings, model="one", models=models).p == pytest.approx(2 / 2**8)
     assert of(ratings, model="two", models=models).p == pytest.approx(1.0)
-    assert of(ratings, "depth", "one", models).p_holm == pytest.approx(10 * 2 / 2**8)
 
 
-def test_alpha_is_krippendorffs_published_example() -> None:
-    observers = (
-        "123321412___",
-        "12332241 25_3".replace(" ", ""),
-        "_333234225 1_".replace(" ", ""),
-        "12332441251_",
-    )
-    units = [[int(mark) for mark in unit if mark != "_"] for unit in zip(*observers, strict=True)]
-    assert krippendorff_alpha(units) == pytest.approx(0.849, abs=5e-4)
+def test_equal_verdicts_of_two_raters_by_hand() -> None:
+    def judged(rater: str, steps: list[int]) -> list[Rating]:
+        ratings = []
+        for n, step in enumerate(steps):
+            ratings += [rated(rater, n, "base", *[3] * 5), rated(rater, n, "tuned", *[3 + step] * 5)]
+        return ratings
 
-
-def test_alpha_of_full_agreement_of_none_and_of_nothing() -> None:
-    assert krippendorff_alpha([[1, 1], [5, 5, 5], [3]]) == 1.0
-    assert krippendorff_alpha([[1, 2], [2, 1]]) == pytest.approx(-0.5)  # by hand: 1 - 1 / (2/3)
-    assert krippendorff_alpha([[3, 3], [3, 3]]) is None
-    assert krippendorff_alpha([[1], [2]]) is None
-
-
-def test_agreement_is_over_prompts_and_models() -> None:
-    ratings = [
-        rated(rater, prompt, model, 0, 0, 0, mark, 0)
-        for rater in "ab"
-        for prompt, model, mark in ((1, "base", 1), (1, "tuned", 5), (2, "base", 2))
-    ]
-    assert agreement(ratings, "depth") == 1.0
-    assert agreement(ratings, "relevance") is None
+    anna, ben = judged("anna", [1, 0, -1, 1]), judged("ben", [2, 0, 1])
+    assert equal_verdicts([*anna, *ben], MODELS) == Fraction(2, 3)  # the fourth prompt has one rater
+    carl = judged("carl", [1, 1, 1])
+    assert equal_verdicts([*anna, *ben, *carl], MODELS) == Fraction(2 + 1 + 2, 9)
+    assert equal_verdicts(anna, MODELS) is None
 
 
 def test_prompts_of_one_cluster_are_one_toss() -> None:
     """Of a cluster with a win and a loss nothing is left; two clusters that are won leave 2 of 4 tosses."""
     marks = {1: 4, 2: 2, 3: 4, 4: 4}
     ratings = [
-        rated("a", prompt, model, mark, 0, 0, 0, 0)
+        rated("a", prompt, model, *[mark] * 5)
         for prompt, tuned in marks.items()
         for model, mark in (("base", 3), ("tuned", tuned))
     ]
     found = outcomes(ratings, ("base", "tuned"), {1: "x", 2: "x", 3: "y", 4: "z"})
-    (one,) = [one for one in found if one.criterion == "correctness"]
+    (one,) = [one for one in found if one.criterion == OVERALL]
     assert (one.wins, one.losses, one.p) == (3, 1, 0.5)
+
+
+def test_the_sign_test_by_hand() -> None:
+    assert sign_test([False] * 5, range(5)) == pytest.approx(2 / 32)
+    assert sign_test([True] + [False] * 7, range(8)) == pytest.approx(2 * (1 + 8) / 256)
+    assert sign_test([], []) == 1.0 and sign_test([True, False], range(2)) == 1.0
