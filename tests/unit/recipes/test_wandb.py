@@ -2,7 +2,9 @@
 
 import pytest
 
+from tuneyard.core.installation.checkout import ROOT
 from tuneyard.recipes import train
+from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.train import is_wandb_configured
 
 
@@ -13,6 +15,11 @@ def machine(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(train, "find_spec", lambda name: name)
+
+
+@pytest.mark.parametrize("name", ["defect-lora", "defect-full"])
+def test_the_recipes_of_the_document_with_monitoring_name_no_tracker(name):
+    assert "report_to" not in read_recipe(ROOT / f"recipes/{name}.yaml").settings
 
 
 def test_without_configuration_nothing_is_added():
