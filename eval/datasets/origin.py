@@ -219,7 +219,11 @@ def training_rows_of_file(prints: "NDArray[np.uint64]", origin: Origin) -> Train
 
     compiled = origin.compile
     if not compiled.is_training_file(origin.file):
-        return rows_in_training(prints, [compiled])
+        found = rows_in_training(prints, [compiled])
+        if found is None:
+            return None
+        other_names = [name for name in found.held_out if compiled.manifest.file_of(name) != origin.file]
+        return replace(found, held_out=other_names)
     dataset = compiled.dataset_of(TRAIN_SPLIT) or origin.file
     for name in compiled.training_datasets():
         if compiled.manifest.file_of(name) == origin.file:

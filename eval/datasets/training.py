@@ -121,12 +121,11 @@ def training_rows_of(dataset: EvalDataset, count: int) -> dict[str, object] | No
     examples = int(training_rows.flags[:count].sum())
     if not examples:
         return None
-    held_out = [name for name in training_rows.held_out if name != dataset.name]
     return {
         "examples": examples,
         "drawn": training_rows.drawn,
         "datasets": list(training_rows.datasets),
-        "held_out": held_out,
+        "held_out": list(training_rows.held_out),
     }
 
 
