@@ -187,6 +187,9 @@ def _paths(recipe: Recipe) -> Iterator[Problem]:
         elif isinstance(value, str) and not value.isprintable():
             message = f"found {show_value(value)}, expected a path without control characters"
             yield recipe.problem("E311", key, message)
+        elif isinstance(value, str) and "${" in value:
+            message = f"found {show_value(value)}: LLaMA-Factory would make a folder of this name"
+            yield recipe.problem("E311", key, message, "write the path itself")
     value = recipe.settings.get("resume_from_checkpoint")
     if isinstance(value, str) and not Path(value).is_dir():
         yield recipe.problem("E311", "resume_from_checkpoint", f"{value}: folder not found")
@@ -201,6 +204,9 @@ def _output_dir(recipe: Recipe) -> Iterator[Problem]:
     if not isinstance(out, str) or not out.strip() or not out.isprintable():
         return
     folder, there = recipe.output_dir.resolve(), existing(recipe.output_dir)
+    if there.is_file():
+        yield recipe.problem("E341", "output_dir", f"{there} is a file, expected a folder", CHOOSE)
+        return
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         message = f"{there} is no folder that can be written to"
         yield recipe.problem("E343", "output_dir", message, CHOOSE)

@@ -75,7 +75,7 @@ def test_a_sound_recipe_has_no_problems():
         ({"model_name_or_path": "models/Qwen3"}, ("E306", "model_name_or_path")),
         ({"model_name_or_path": "a\0/b"}, ("E306", "model_name_or_path")),
         ({"output_dir": "a\0b"}, ("E311", "output_dir")),
-        ({"output_dir": str(ROOT / "README.md" / "x")}, ("E343", "output_dir")),
+        ({"output_dir": str(ROOT / "README.md" / "x")}, ("E341", "output_dir")),
         ({"fp16": True}, ("E312", "fp16")),
         ({**EVALUATES, "metric_for_best_model": "eval_accuracy"}, ("E314", "metric_for_best_model")),
         ({**EVALUATES, "metric_for_best_model": "rouge-l"}, ("E314", "metric_for_best_model")),
