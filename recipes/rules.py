@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from tuneyard.core.errors import ContentError, Problem, nearest, problems_of_file, show_value
+from tuneyard.core.errors import ContentError, Problem, problems_of_file, show_value
 from tuneyard.core.files import existing
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.installation.packages import install_command
@@ -15,7 +15,7 @@ from tuneyard.core.training.training_stage import TRAINING_STAGES
 from tuneyard.recipes.hardware import Gpu, Machine, is_set, world_size
 from tuneyard.recipes.method_rules import learning_rate, packing, ppo, value_head
 from tuneyard.recipes.recipe import Recipe
-from tuneyard.recipes.schema import known_keys, setting_problems
+from tuneyard.recipes.schema import known_keys, meant, setting_problems
 from tuneyard.recipes.token_weights import read_weights, weights_file
 from tuneyard.recipes.trainer_rules import trainer_problems
 
@@ -68,7 +68,7 @@ def _missing(recipe: Recipe) -> Iterator[Problem]:
     works = [key for key in ("do_train", "do_eval", "do_predict") if recipe.settings.get(key) is True]
     for key, meaning in REQUIRED.items():
         evaluates = key == "dataset" and works and "do_train" not in works
-        misspelt = any(nearest(other, [key]) for other in recipe.settings if other not in known_keys())
+        misspelt = any(meant(other, [key]) for other in recipe.settings if other not in known_keys())
         if not recipe.names(key) and not evaluates and not misspelt:
             yield recipe.problem("E304", key, f"is missing, expected {meaning}")
     if not works and not recipe.settings.get("tokenized_path"):  # which is written without a training

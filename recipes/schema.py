@@ -7,7 +7,7 @@ import enum
 import json
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,17 @@ BOUNDS: tuple[tuple[dict[str, float], str], ...] = (
     ({"minimum": -1}, "max_steps"),
     ({"minimum": 0, "maximum": 2**32 - 1}, "seed"),
 )
+OTHER_NAMES = {
+    "batch_size": "per_device_train_batch_size", "train_batch_size": "per_device_train_batch_size",
+    "micro_batch_size": "per_device_train_batch_size", "per_device_batch_size": "per_device_train_batch_size",
+    "gradient_accumulation": "gradient_accumulation_steps",
+    "lr": "learning_rate", "epochs": "num_train_epochs", "num_epochs": "num_train_epochs",
+    "max_seq_length": "cutoff_len", "max_seq_len": "cutoff_len", "sequence_len": "cutoff_len",
+    "base_model": "model_name_or_path", "model": "model_name_or_path", "target_modules": "lora_target",
+    "adapter": "finetuning_type", "load_in_4bit": "quantization_bit", "load_in_8bit": "quantization_bit",
+    "flash_attention_2": "fa2", "flash_attention_3": "fa3", "eager": "disabled",
+}  # fmt: skip
+"""Keys and values of TRL, axolotl and transformers, and what LLaMA-Factory calls the same."""
 CODES = {"type": "E302", "enum": "E303", "anyOf": "E303"}  # by the keyword that a value fails; else E313
 
 
@@ -57,7 +68,7 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
     """Yield the keys that LLaMA-Factory does not know, and the values that its schema refuses."""
     for key, value in recipe.settings.items():
         if key not in known_keys():
-            hint = nearest(key, known_keys()) or "LLaMA-Factory has no such setting"
+            hint = meant(key, known_keys()) or "LLaMA-Factory has no such setting"
             yield recipe.problem("E301", key, "unknown key", hint)
             continue
         if value is None:
@@ -67,7 +78,19 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
             code = CODES.get(violation.keyword, "E313")
             if key == "template" and code == "E303":
                 code = "E305"
-            yield recipe.problem(code, key, violation.message, violation.hint)
+            hint = violation.hint
+            if code == "E303" and value in OTHER_NAMES:
+                hint = meant(str(value), [OTHER_NAMES[str(value)]])
+            yield recipe.problem(code, key, violation.message, hint)
+
+
+def meant(name: str, choices: Iterable[str]) -> str:
+    """Suggest the choice that another trainer calls `name`, or the nearest one; "" if there is neither."""
+    choices = list(choices)
+    other_name = OTHER_NAMES.get(name, name)
+    if other_name in choices:
+        return f'did you mean "{other_name}"?'
+    return nearest(name, choices)
 
 
 def schema_text() -> str:

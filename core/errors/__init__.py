@@ -334,10 +334,16 @@ def size_words(size: float) -> str:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Suggest the choice nearest to `name` as `did you mean "x"?`, "" if none is similar."""
+    """Suggest the choice nearest to `name` as `did you mean "x"?`, "" if none is similar.
+
+    A choice that goes on where `name` ends (`adamw_torch` for `adamw`) is nearer than one of similar letters.
+    """
     import difflib
 
-    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    choices = list(choices)
+    close = [choice for choice in choices if choice.startswith(f"{name}_")]
+    if not close:
+        close = difflib.get_close_matches(name, choices, n=1, cutoff=0.7)
     if not close:
         return ""
     return f'did you mean "{close[0]}"?'
