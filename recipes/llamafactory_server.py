@@ -4,6 +4,7 @@ Each runs in a process of its own, so that the devices and seeds of one recipe n
 family ends with it, or with the command that asked.
 """
 
+import atexit
 import multiprocessing
 import os
 import sys
@@ -73,15 +74,18 @@ def train(recipe: str, weights: Path | None, log: Path, lock: Any) -> None:
     """Train a recipe with LLaMA-Factory, everything printed to `log`; `lock` stays open until the end."""
     os.set_inheritable(lock.detach(), True)
     _redirect(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
-    if weights is not None:
-        from tuneyard.recipes.token_weights import train_weighted
+    try:
+        if weights is not None:
+            from tuneyard.recipes.token_weights import train_weighted
 
-        train_weighted(weights, recipe)
-        return
-    from llamafactory.cli import main
+            train_weighted(weights, recipe)
+        else:
+            from llamafactory.cli import main
 
-    sys.argv = ["llamafactory-cli", "train", recipe]
-    main()
+            sys.argv = ["llamafactory-cli", "train", recipe]
+            main()
+    finally:
+        atexit._run_exitfuncs()  # a fork ends without them, and wandb writes its records in one
 
 
 def _redirect(descriptor: int) -> None:

@@ -186,7 +186,7 @@ def write_lora(adapter: LoraAdapter, architecture: Architecture, path: Path) -> 
     with contextlib.closing(GGUFWriter(path, architecture.name)) as writer:
         writer.add_type(GGUFType.ADAPTER)
         writer.add_string("adapter.type", "lora")
-        writer.add_float32("adapter.config.alpha", adapter.config.alpha)
+        writer.add_float32("adapter.lora.alpha", adapter.config.alpha)
         for module_path, module in adapter.modules.items():
             a, b = adapter.factors(module_path)
             name = f"{architecture.gguf_name(module_path)}.weight"

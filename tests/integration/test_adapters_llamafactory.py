@@ -15,6 +15,7 @@ from tests.unit.adapters.make import factors, make
 from tests.unit.adapters.test_commands import call
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import ContentError
+from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.weights.tensors import open_weights
 
 pytestmark = pytest.mark.slow
@@ -66,7 +67,7 @@ def test_a_dora_adapter_that_a_recipe_trained_is_fused_as_llamafactory_exports_i
     }
     (tmp_path / "r.yaml").write_text(json.dumps(recipe))
     command = [sys.executable, "-m", "recipes", "train", tmp_path / "r.yaml"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     adapter = tmp_path / "run"
     assert json.loads((adapter / "adapter_config.json").read_text())["use_dora"]
@@ -96,7 +97,7 @@ def test_what_a_recipe_trained_is_what_is_fused(tiny_model, tmp_path, name):
     recipe = settings(tmp_path, str(tiny_model), "run", learning_rate=0.01, **METHODS[name])
     (tmp_path / "r.yaml").write_text(json.dumps(recipe))
     command = [sys.executable, "-m", "recipes", "train", tmp_path / "r.yaml"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     adapter = tmp_path / "run"
     if name == "pissa":

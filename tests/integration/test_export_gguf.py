@@ -209,7 +209,7 @@ def test_a_lora_beside_llama_is_the_same_change(models, tmp_path):
     export(adapter, "--to", "gguf", "--base", folder, "--out", out)
     reader = GGUFReader(out)
     read = {tensor.name: tensor.data.astype(np.float64) for tensor in reader.tensors}
-    alpha = fields(out)["adapter.config.alpha"]
+    alpha = fields(out)["adapter.lora.alpha"]
     assert (fields(out)["general.type"], fields(out)["adapter.type"]) == ("adapter", "lora")
 
     from tuneyard.adapters.store import open_adapter

@@ -83,5 +83,5 @@ def test_adapters(run, llama_cpp, model, tmp_path):
     convert = [llama_cpp / "convert_lora_to_gguf.py", adapter, "--base", model, "--outtype", "f32"]
     subprocess.run([sys.executable, *map(str, convert), "--outfile", str(theirs)], cwd=ROOT, check=True)
     (found, fields), (wanted, others) = read(ours), read(theirs)
-    assert fields["adapter.config.alpha"] == others["adapter.config.alpha"] == 16
+    assert fields["adapter.lora.alpha"] == others["adapter.lora.alpha"] == 16
     assert found == wanted

@@ -123,7 +123,7 @@ CASES = {
     "another prompt: BOS": ("base.gguf", {**LORA, "chat_template": DOUBLED}, (BOS, "from token 1 on")),
     "another prompt: thinking": (
         "base.gguf", {**LORA, "default_template_kwargs": {"enable_thinking": "true"}},
-        ("</think>", "--chat-template-kwargs"),
+        ("<think>", "--chat-template-kwargs"),
     ),
     "another prompt: template": ("base.gguf", {"lora": "walks"}, ("--chat-template-file",)),
     "another prompt: ChatML": ("no_template.gguf", {"lora": "walks"}, ("--chat-template-file",)),
