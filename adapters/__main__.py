@@ -165,7 +165,7 @@ def _run(plan: "MergePlan | FusePlan", dry_run: bool, command: Sequence[object])
         last = f"{plan.request.out}  {time.monotonic() - started:.1f} s"
     click.echo("\n".join([summary, *details, last]))
     if dry_run:
-        next_step("", command_line("adapter", ("--dry-run",)))
+        next_step(None, command_line("adapter", ("--dry-run",)))
     else:
         next_step(plan.request.out, command)
 
@@ -228,14 +228,12 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     if needing_base:
         folder, base = needing_base[0].folder, needing_base[0].config.base or "BASE"
         out = f"models/{needing_base[0].name}"
-        next_step(plot or "", ["tuneyard", "adapter", "fuse", folder, "--base", base, "--out", out])
+        next_step(plot, ["tuneyard", "adapter", "fuse", folder, "--base", base, "--out", out])
     elif len(adapters) > 1:
         weighted = [f"{reference}={1 / len(adapters):.2g}" for reference in adapters]
-        next_step(plot or "", ["tuneyard", "adapter", "merge", *weighted, "--out", "saves/merge"])
+        next_step(plot, ["tuneyard", "adapter", "merge", *weighted, "--out", "saves/merge"])
     else:
-        next_step(
-            plot or "", ["tuneyard", "adapter", "export", adapters[0], "--to", "gguf", "--out", "lora.gguf"]
-        )
+        next_step(plot, ["tuneyard", "adapter", "export", adapters[0], "--to", "gguf", "--out", "lora.gguf"])
 
 
 @command(
@@ -288,7 +286,7 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
     elif target == "ollama":
         next_step(out, ["ollama", "create", name_of(Path(reference)), "-f", out])
     elif options["dry_run"]:
-        next_step("", command_line("adapter", ("--dry-run",)))
+        next_step(None, command_line("adapter", ("--dry-run",)))
     else:
         next_step(f"https://huggingface.co/{options['repo']}", ["hf", "download", options["repo"]])
 
@@ -336,7 +334,7 @@ def serve(references: tuple[str, ...], dry_run: bool, **options: Any) -> None:  
         absence = missing_engine(plan)
         if absence:
             click.echo(f"note: {absence}", err=True)
-        next_step("", after_engine_setup(plan, command_line("adapter", ("--dry-run",))))
+        next_step(None, after_engine_setup(plan, command_line("adapter", ("--dry-run",))))
         return
     plan.write()
 

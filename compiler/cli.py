@@ -186,7 +186,7 @@ def check_command(name: str, **options: Any) -> None:
         "--workers",
         "--ray",
     )
-    next_step("", ["tuneyard", "data", "compile", name, *given_again])
+    next_step(None, ["tuneyard", "data", "compile", name, *given_again])
 
 
 def _report(
@@ -274,7 +274,7 @@ def list_command(out: Path) -> None:
     datasets = [*dataset_lines(Registry.settled(out))] or [wrong_folder(out) or "none"]
     lines += [f"datasets in {out}", *(f"  {line}" for line in datasets)]
     click.echo("\n".join(lines))
-    next_step("", ["tuneyard", "data", "compile", "demo_rte", *same_options("--dataset-dir")])
+    next_step(None, ["tuneyard", "data", "compile", "demo_rte", *same_options("--dataset-dir")])
 
 
 @_command("show demo_rte --row 3", "show demo_rte --row 3 --template qwen")
@@ -320,7 +320,7 @@ def show_command(
         click.echo(f"without --source, as {spec.name} was compiled: {', '.join(sources)}", err=True)
     for title, text in trace(spec, sources, row, template, rows):
         click.echo(f"{title}\n{text}\n")
-    next_step("", ["tuneyard", "data", "compile", name, *same_options("--source", "--column")])
+    next_step(None, ["tuneyard", "data", "compile", name, *same_options("--source", "--column")])
 
 
 def _show_tokens(
@@ -335,7 +335,7 @@ def _show_tokens(
     for line in token_lines(dataset, folder, settings, row, rows):
         click.echo(line)
     given_again = same_options("--recipe", "--model", "--template", "--dataset-dir")
-    next_step("", ["tuneyard", "data", "view", name, *given_again])
+    next_step(None, ["tuneyard", "data", "view", name, *given_again])
 
 
 @_command(
@@ -403,7 +403,7 @@ def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: 
 
     difference = diff(first, second, out)
     _print(as_json, difference.as_json, difference.lines(every))
-    next_step("", ["tuneyard", "data", "stats", second, *same_options("--dataset-dir")])
+    next_step(None, ["tuneyard", "data", "stats", second, *same_options("--dataset-dir")])
     ctx.exit(int(difference.different))
 
 
@@ -426,7 +426,7 @@ def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, 
         command = ["tuneyard", "data", "init", name]
     else:
         command = ["tuneyard", "data", "verify", name, *same_options("--dataset-dir", "--model")]
-    next_step(drawn or "", command)
+    next_step(drawn, command)
 
 
 @_command("compile demo_rte --out build/old", "remove demo_rte --out build/old")
@@ -499,9 +499,9 @@ def verify_command(
     if model is not None and not_checked:
         raise RequestError(f"--model {model}: not checked with it: {not_checked[0]}")
     if recipe:
-        next_step("", ["tuneyard", "recipe", "check", recipe, *same_options("--model")])
+        next_step(None, ["tuneyard", "recipe", "check", recipe, *same_options("--model")])
     else:
-        next_step("", new_recipe(datasets, out, model))
+        next_step(None, new_recipe(datasets, out, model))
 
 
 @_command(

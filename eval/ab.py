@@ -121,7 +121,7 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     else:
         folder = sheets[0].parent / "tally"
         words = ["tuneyard", "eval", "ab", "tally", *sheets, *same_options("--key"), "--out", folder]
-        next_step("", words)
+        next_step(None, words)
 
 
 cli.add_command(tally)

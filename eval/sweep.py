@@ -118,7 +118,7 @@ def cli(
         searching = True
     if dry_run:
         click.echo(_forecast(request, axes, sets, searching=searching))
-        next_step("", command_line(COMMAND, ("--dry-run",)))
+        next_step(None, command_line(COMMAND, ("--dry-run",)))
         return
     sweep = Sweep(request.out, axes.names, axes.points, splits, metric)
     with workers_of(request) as workers:

@@ -75,7 +75,7 @@ def command(out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="tuneyard-base-") as fetched, staging(out) as staged:
         fetch(Path(fetched))
         dtype = "bfloat16" if find_gpus() or cpu_computes_bf16() else "float32"
-        click.echo(f"converting to {dtype}, the fastest on this machine (about half a minute)", err=True)
+        click.echo(f"converting to {dtype} (about half a minute)", err=True)
         convert(Path(fetched) / GGUF, staged, dtype)
         with recovered(out.parent):
             publish(staged, out)

@@ -156,7 +156,7 @@ def command(
             failed += 1
     if failed:
         raise ContentError(f"{failed} of {len(paths)} recipes cannot be trained as they are")
-    next_step("", ["tuneyard", "recipe", "plan", paths[0], *overrides, *same_options("--model")])
+    next_step(None, ["tuneyard", "recipe", "plan", paths[0], *overrides, *same_options("--model")])
 
 
 def _refuse_unused(options: CheckOptions, show_weights: int | None, watch: bool) -> None:

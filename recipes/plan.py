@@ -109,7 +109,7 @@ def command(
     following = ["train", recipe, *overrides]
     if expected is not None:  # check names the datasets that are missing
         following = ["check", recipe, *overrides, *same_options("--model")]
-    next_step("", ["tuneyard", "recipe", *following])
+    next_step(None, ["tuneyard", "recipe", *following])
 
 
 def read_offer(text: str) -> Offer:

@@ -17,7 +17,7 @@ _NEXT_STEP = f"{__name__}.next_step"
 
 @dataclass(frozen=True, slots=True)
 class NextStep:
-    """The place of a command's result ("": it is printed), and the next command ("": there is none)."""
+    """The line with the place of a command's result, and the next command; each may be ""."""
 
     place: str
     command: str
@@ -27,19 +27,15 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
     """Note where the result of the running command is, and the words of the next command.
 
     They are printed to stderr when the command ends, unless an error stops it, but not with `-q` or
-    `--json`. A `place` of "" means that the result is printed and in no file, None that the command has
-    named its files itself.
+    `--json`. A `place` of None means that the result is printed, or that the command has named its files.
     """
     context = click.get_current_context(silent=True)
     if context is None or is_quiet() or context.params.get("as_json"):
         return
     if not isinstance(command, str):
         command = shlex.join(str(word) for word in command)
-    if place is None:
-        line = ""
-    elif place == "":
-        line = tr("result: printed above; no file was written")
-    else:
+    line = ""
+    if place is not None:
         line = tr("result: {place}", place=place)
     context.meta[_NEXT_STEP] = NextStep(line, command)
 

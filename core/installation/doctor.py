@@ -65,7 +65,7 @@ def cli(ctx: click.Context, as_json: bool) -> None:
             if finding.fix:
                 click.echo(f"{'':<22} fix: {finding.fix}")
     if healthy:
-        next_step("", after_setup("tuneyard demo", "llamafactory"))
+        next_step(None, after_setup("tuneyard demo", "llamafactory"))
     ctx.exit(0 if healthy else 1)
 
 

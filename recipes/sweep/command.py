@@ -102,14 +102,14 @@ def command(
             words += ["--eval", evaluation]
         for line in commands(recipes, words, evaluation, target):
             click.echo(line)
-        next_step("", command_line("recipe.sweep", ("--list", "--dry-run")))
+        next_step(None, command_line("recipe.sweep", ("--list", "--dry-run")))
         return
     place = _place(ray, recipes, gpus_each, folder)
     with place.executor:
         check_first(recipes, trained_metric, place.target)
         if dry_run:
             click.echo("\n".join(str(recipe.output_dir) for recipe in recipes))
-            next_step("", command_line("recipe.sweep", ("--dry-run",)))
+            next_step(None, command_line("recipe.sweep", ("--dry-run",)))
             return
         sweep(runs, settings, evaluation, metric, place)
         next_step(folder / "sweep.md", ["tuneyard", "recipe", "best", runs[0][1].output_dir])

@@ -91,10 +91,33 @@ STEPS = [
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def cpu(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file with the flags of a CPU without AMX."""
+    file = tmp_path_factory.mktemp("cpu") / "cpuinfo"
+    file.write_text("flags : fpu avx512f avx512_bf16\n")
+    monkeypatch.setattr(demo, "CPU_INFO", file)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("most", "dtype"),
+    [("", ["--dtype", "bf16"]), ("AVX512_CORE_AMX", ["--dtype", "bf16"]), ("AVX512_CORE_BF16", [])],
+)
+def test_a_cpu_with_amx_scores_in_bf16(
+    run_demo: Demo, cpu: Path, monkeypatch: pytest.MonkeyPatch, most: str, dtype: list[str]
+) -> None:
+    cpu.write_text("flags : fpu avx512_bf16 amx_bf16 amx_tile\n")
+    if most:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
+    assert run_demo()[5][-2:] == (dtype or ["--out", "results/demo"])
+
+
 def test_every_step_runs_in_every_demo(run_demo: Demo) -> None:
     first = run_demo()
     assert names(first) == STEPS
-    assert first[5][-2:] == ["--dtype", "bf16"] and "--grid" not in first[5]
+    assert first[5][-2:] == ["--out", "results/demo"] and "--grid" not in first[5]
     assert "1 of the 2 other pairs are not shown to be worse than rte=1,mnli=1" in demo.pair_lines()[-1]
     second = run_demo()
     assert second[5] == [*first[5], "--resume"]

@@ -10,7 +10,8 @@ from tests.conftest import ROOT
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import ContentError
-from tuneyard.recipes.schema import known_keys
+from tuneyard.recipes.recipe import read_recipe
+from tuneyard.recipes.schema import known_keys, meant, setting_problems
 from tuneyard.recipes.token_weights import read_weights
 
 FILES = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "compiler/specs").glob("*.yaml")])
@@ -69,3 +70,27 @@ def test_the_schema_of_weights_accepts_what_the_reader_reads(tmp_path, text):
 def test_a_refused_value_is_told_what_is_expected(key, value, expected):
     found = next(violations(known_keys()[key], value, exact=True))
     assert f", expected {expected}" in found.message
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("learning_rat", "learning_rate"),
+        ("batch_size", "per_device_train_batch_size"),
+        ("lr", "learning_rate"),
+        ("model_name", "model_name_or_path"),
+        ("colour", ""),
+    ],
+)
+def test_the_key_that_was_meant(name, expected):
+    assert meant(name, known_keys()) == (expected and f'did you mean "{expected}"?')
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [("optim", "adamw", "adamw_torch"), ("flash_attn", "flash_attention_2", "fa2")],
+)
+def test_the_value_that_was_meant(tmp_path, key, value, expected):
+    (tmp_path / "r.yaml").write_text(f"{key}: {value}\n")
+    (problem,) = setting_problems(read_recipe(tmp_path / "r.yaml"))
+    assert (problem.code, problem.hint) == ("E303", f'did you mean "{expected}"?')
