@@ -36,7 +36,7 @@ class Checkout:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=1500,
+            timeout=2400,
         )
         assert done.returncode == code, f"$ {command}\nexit {done.returncode}\n{done.stdout[-4000:]}"
         return done.stdout

@@ -7,7 +7,7 @@ import pytest
 
 from tests.integration.conftest import Demo, user_dataset
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 
 
 def results(demo: Demo, model: str, dataset: str) -> dict[str, float]:

@@ -22,7 +22,7 @@ from tests.integration.conftest import Demo
 from tuneyard.core.cli import reference
 from tuneyard.core.cli.main import examples_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "recipes/README.md", *sorted(DOCS.rglob("*.md"))]
 # A page and its translation have the same commands (tests/unit/test_pages.py): one of the two runs.
