@@ -144,6 +144,8 @@ def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
         f"cutoff_len   {counts.cutoff.tokens}: {counts.cutoff.reason}",
         *expected,
     ]
+    if request.machine_name == "gpu":
+        summary.append("machine      an A100-80 is assumed: --for names yours (this, cpu, 4xT4, …)")
     setting = zero_setting(deepspeed, request.out)
     if setting != deepspeed:
         summary.append(f"deepspeed    {setting}: a copy, which travels with the recipe")

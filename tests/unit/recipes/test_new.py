@@ -349,6 +349,9 @@ def test_a_whole_recipe(written: Any) -> None:
     assert settings["eval_steps"] == settings["save_steps"] == 19
     assert settings["load_best_model_at_end"] is True and settings["metric_for_best_model"] == "eval_loss"
     assert settings["output_dir"] == "saves/my-recipe"
+    assert "--for" in written.summary  # the machine is an assumption
+    written("--for", "A100-80")
+    assert "--for" not in written.summary
     assert (
         "longest of 1,000 rows has 1,000 tokens" in text and "tuneyard recipe train 'my recipe.yaml'" in text
     )
