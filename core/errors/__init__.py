@@ -343,7 +343,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     choices = list(choices)
     close = [choice for choice in choices if choice.startswith(f"{name}_")]
     if not close:
-        close = difflib.get_close_matches(name, choices, n=1, cutoff=0.7)
+        close = difflib.get_close_matches(name, choices, n=1, cutoff=0.66)
     if not close:
         return ""
     return f'did you mean "{close[0]}"?'

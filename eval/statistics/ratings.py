@@ -5,6 +5,7 @@ averaged before two models are compared: more raters do not make more prompts.
 """
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,15 +69,14 @@ def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping
 
 def sign_test(won: Sequence[bool], groups: Sequence[Hashable]) -> float:
     """Exact two-sided p that clusters are won and lost equally often; equal counts in a cluster are a tie."""
-    from scipy.stats import binomtest
-
     nets: defaultdict[Hashable, int] = defaultdict(int)
     for is_won, group in zip(won, groups, strict=True):
         nets[group] += 1 if is_won else -1
     decided = [net for net in nets.values() if net]
-    if not decided:
-        return 1.0
-    return float(binomtest(sum(net > 0 for net in decided), len(decided)).pvalue)
+    wins = sum(net > 0 for net in decided)
+    fewer = min(wins, len(decided) - wins)
+    one_tail = sum(math.comb(len(decided), count) for count in range(fewer + 1))
+    return min(1.0, 2 * one_tail / 2 ** len(decided))
 
 
 def equal_verdicts(ratings: Sequence[Rating], models: Sequence[str]) -> Fraction | None:

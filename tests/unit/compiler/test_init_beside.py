@@ -100,20 +100,22 @@ def test_of_pairs_both_answers_are_shown_and_the_bundled_spec_of_pairs_is_named(
     first = said.splitlines().index(example[0])
     assert said.splitlines()[first : first + 3] == example
     assert "  answer:" not in said and "this is what spec pairs-chat reads" in said
-    line_with(said, "recipes/dpo-lora.yaml", "dataset=rows", "output_dir=saves/rows")
+    line_with(said, "recipe new --dataset rows", "--model Qwen/Qwen2.5-1.5B-Instruct", "rows-lora.yaml")
 
 
-def test_media_and_plain_text_get_the_recipes_that_train_them(tmp_path):
+def test_media_and_plain_text_get_a_model_that_reads_them(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     talk = [*ASK, *GOOD]
     (seen := tmp_path / "seen.jsonl").write_text(json.dumps({"messages": talk, "images": ["a.png"]}) + "\n")
     said = propose(seen)[1]
     assert "this is what spec media reads" in said
-    line_with(said, "recipes/vl-lora.yaml", "dataset=seen", f"media_dir={tmp_path}", "output_dir=saves/seen")
+    line_with(said, "recipe new --dataset seen", "--model Qwen/Qwen2.5-VL-3B-Instruct", "seen-lora.yaml")
     (text := tmp_path / "text.jsonl").write_text(
         json.dumps({"text": "The Rhine is a river in Europe."}) + "\n"
     )
-    line_with(propose(text)[1], "recipes/text-lora.yaml", "dataset=text", "output_dir=saves/text")
+    line_with(
+        propose(text)[1], "recipe new --dataset text", "--model Qwen/Qwen2.5-1.5B-Instruct", "text-lora.yaml"
+    )
 
 
 def test_llavas_image_is_read(tmp_path):
