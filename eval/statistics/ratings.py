@@ -76,7 +76,7 @@ def sign_test(won: Sequence[bool], groups: Sequence[Hashable]) -> float:
     wins = sum(net > 0 for net in decided)
     fewer = min(wins, len(decided) - wins)
     one_tail = sum(math.comb(len(decided), count) for count in range(fewer + 1))
-    return min(1.0, 2 * one_tail / 2 ** len(decided))
+    return min(1.0, 2 * one_tail / (1 << len(decided)))
 
 
 def equal_verdicts(ratings: Sequence[Rating], models: Sequence[str]) -> Fraction | None:
