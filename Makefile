@@ -86,21 +86,21 @@ test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (about 30 m
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "(slow or peer) and not gpu"
 
 stages: .venv/.all ## every stage with every method, for the table in docs/recipes.md: make stages [ARGS='--only dpo/lora']
-	$(PY) -m tests.stages $(ARGS)
+	$(PY) -m tools.stages $(ARGS)
 
 lint: .venv/.all ## ruff and mypy --strict
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy --strict tuneyard samples/generate.py
+	$(PY) -m mypy --strict tuneyard samples/generate.py tools
 
 bench: .venv/.all ## ratios against the plain way, measured in one run on this machine
-	$(PY) -m tests.bench
+	$(PY) -m tools.bench
 
 mutate: .venv/.all ## put 300 seeded errors into the code, one by one; tests must see 95 % of them (about an hour)
-	$(PY) -m tests.mutate $(ARGS)
+	$(PY) -m tools.mutate $(ARGS)
 
 fuzz: .venv/.all ## mutated and random files through the compiler: make fuzz MINUTES=10 [SEED=1]
-	$(PY) -m tests.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),0)
+	$(PY) -m tools.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),0)
 
 reference: .venv/.all ## write docs/reference.md from the commands, and docs/zh/problems.md from the codes
 	$(PY) -m core.cli.reference > docs/reference.md.new && mv docs/reference.md.new docs/reference.md

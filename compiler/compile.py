@@ -25,7 +25,7 @@ from tuneyard.core.execution import Executor, InThisProcess
 from tuneyard.core.execution.options import default_workers, executor_of
 from tuneyard.core.files import staging
 
-SEVERAL_PAY = 1 << 25  # bytes of the sources from which several processes pay (tests/bench/compile.py)
+SEVERAL_PAY = 1 << 25  # bytes of the sources from which several processes pay (tools/bench/compile.py)
 
 
 def executor_for(spec: Spec, request: CompileRequest, inputs: Sequence[Input]) -> Executor:

@@ -200,7 +200,7 @@ class Term(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """Costs of a training besides matrix products. `python -m tests.bench.plan_time` fits the values.
+    """Costs of a training besides matrix products. `python -m tools.bench.plan_time` fits the values.
 
     `moved` is in bytes that the GPU's memory moves for each activation of a layer, `unpacked` in bytes for
     each quantised weight and micro batch. The others are in seconds for each micro batch: `launched` for a

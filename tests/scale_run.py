@@ -1,4 +1,4 @@
-"""One simulated scoring run for `tests.bench.scale`: pairs of an adapter and a dataset, through the seam.
+"""One simulated scoring run for `tools.bench.scale`: pairs of an adapter and a dataset, through the seam.
 
 A task takes the model's time by sleeping, as a process does that waits for its GPU. So more workers than
 cores can run side by side, and the CPU that is left over is what the seam itself takes.

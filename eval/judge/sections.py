@@ -317,7 +317,7 @@ def _skewed(dataset: str, data: PairedRows, base: str, metric: Metric) -> list[s
     """A warning if a few examples decide a difference.
 
     The interval of the mean of very skewed values is too narrow
-    (`python -m tests.bench.coverage`: lognormal with σ = 2, Pareto with α = 1.5).
+    (`python -m tools.bench.coverage`: lognormal with σ = 2, Pareto with α = 1.5).
     """
     others = [model for model in data.values if model != base]
     pairs = list(combinations(others, 2))

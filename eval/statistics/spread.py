@@ -4,7 +4,7 @@ Most intervals fail with few clusters of unequal size. The standard error here i
 2002): a cluster's residual counts more if the cluster pulls the mean more towards itself. With equal clusters
 it is the textbook's. The critical value is Student's with Satterthwaite's degrees of freedom by the clusters'
 sizes. A skewed mean is tested on the scale of Hall 1992.
-`python -m tests.bench.coverage` prints how often the limits contain the true value.
+`python -m tools.bench.coverage` prints how often the limits contain the true value.
 """
 
 import math

@@ -235,7 +235,7 @@ def test_an_adapter_is_scored_as_peft_has_it_with_images_of_its_recipe(models, h
 
 
 def test_answers_of_pairs_are_as_probable_as_the_same_answers_alone(models, home) -> None:
-    """LLaMA-Factory's own figure for such pairs: tests/stages, stage `dpo with images`."""
+    """LLaMA-Factory's own figure for such pairs: tools/stages, stage `dpo with images`."""
     question = talk("<image>Which colour?")
     answers = {"chosen": "red", "rejected": "a blue one"}
     rows = [

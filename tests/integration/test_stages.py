@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages.cells import METHODS, STAGES, cell_name
-from tests.stages.harness import Harness
-from tests.stages.table import OUTCOMES
+from tools.stages.cells import METHODS, STAGES, cell_name
+from tools.stages.harness import Harness
+from tools.stages.table import OUTCOMES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 CROSS = [cell_name(stage, "lora") for stage in STAGES]

@@ -6,10 +6,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.fuzz import differential, mutations, structures
-from tests.fuzz.execute import Outcome, execute, scratch
-from tests.fuzz.invariants import leftovers, miscounts, records_of, rows_of
-from tests.fuzz.structures import KINDS
+from tools.fuzz import differential, mutations, structures
+from tools.fuzz.execute import Outcome, execute, scratch
+from tools.fuzz.invariants import leftovers, miscounts, records_of, rows_of
+from tools.fuzz.structures import KINDS
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.write.render import Filled, Renderer
 

@@ -2,9 +2,9 @@
 
 import json
 
-from tests.mutate.found import Found, checkout
-from tests.mutate.mutants import mutants
-from tests.mutate.notes import Entered
+from tools.mutate.found import Found, checkout
+from tools.mutate.mutants import mutants
+from tools.mutate.notes import Entered
 
 SOURCE = b'''
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""The table of stages and methods in docs/recipes.md is what tests/stages/outcomes.json renders."""
+"""The table of stages and methods in docs/recipes.md is what tools/stages/outcomes.json renders."""
 
 import json
 
-from tests.stages.cells import CELLS
-from tests.stages.table import OUTCOMES, PAGE, page_with, table
+from tools.stages.cells import CELLS
+from tools.stages.table import OUTCOMES, PAGE, page_with, table
 
 TEXT = OUTCOMES.read_text(encoding="utf-8")
 

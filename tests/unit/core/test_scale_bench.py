@@ -1,4 +1,4 @@
-"""`python -m tests.bench.scale` with tiny numbers, without Ray."""
+"""`python -m tools.bench.scale` with tiny numbers, without Ray."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ TINY = "--adapters 3 --datasets 4 --rows 10 --row-us 500 --load-s 0 --workers 2 
 
 
 def test_each_run_gives_the_same_records_and_only_the_lost_task_runs_again() -> None:
-    command = [sys.executable, "-m", "tests.bench.scale", *TINY.split()]
+    command = [sys.executable, "-m", "tools.bench.scale", *TINY.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()[2:]]

@@ -1,9 +1,9 @@
-"""The designs in which intervals once failed hold the truth: some of `tests.bench.coverage`, fewer pages."""
+"""The designs in which intervals once failed hold the truth: some of `tools.bench.coverage`, fewer pages."""
 
 import numpy as np
 import pytest
 
-from tests.bench.coverage import ALL_PAGES, Page, designs, line
+from tools.bench.coverage import ALL_PAGES, Page, designs, line
 
 FORMERLY = (
     "accuracy | 5 clusters, ICC 0.3",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import sem, t
 
-from tests.bench.coverage import Trained, contradicts, trained_units, trainings
-from tests.bench.verdict import luckiest
+from tools.bench.coverage import Trained, contradicts, trained_units, trainings
+from tools.bench.verdict import luckiest
 from tuneyard.eval.statistics.estimate import DifferenceTest
 from tuneyard.eval.statistics.family import Trainings, estimates, mean_over_seeds, shrunk, units_of
 

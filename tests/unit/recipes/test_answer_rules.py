@@ -25,7 +25,7 @@ from tuneyard.recipes.recipe import read_recipe
 def test_a_reward_model_that_cannot_be_saved_is_named(
     tmp_path: Path, settings: dict[str, object], tied: bool, codes: list[str]
 ) -> None:
-    """tests/stages trained each: the first ends in a RuntimeError, PiSSA leaves no pissa_converted."""
+    """tools/stages trained each: the first ends in a RuntimeError, PiSSA leaves no pissa_converted."""
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump({"stage": "rm", **settings}))
     problems = reward_problems(read_recipe(path), {"model": {"tied": tied}})

@@ -85,7 +85,7 @@ def test_the_time_measured_lies_between_both_ends(case):
 def test_times_of_a_model_size_that_the_constants_have_not_seen():
     """Fitted to the other sizes alone; the constants in the code are those of all sizes together."""
     pytest.importorskip("scipy")
-    from tests.bench.plan_time import fit, judged
+    from tools.bench.plan_time import fit, judged
 
     cases = [case for by_size in judged().values() for case in by_size]
     assert len(cases) == 81
