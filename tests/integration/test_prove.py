@@ -91,7 +91,10 @@ def broken(found: dict) -> tuple[list[str], list[str]]:
 
 def test_all_is_equal(home: Path) -> None:
     found = prove(home, "--data", home / "free.json")
-    assert found["reference"] == "LLaMA-Factory template qwen" and found["not_checked"] == ["no --url"]
+    assert found["reference"] == "LLaMA-Factory template qwen"
+    parameters, url = found["not_checked"]
+    check_facts(parameters, ("PARAMETERs", home / "Modelfile"))
+    assert url == "no --url"
     assert [one["way"][: len(way)] for one, way in zip(found["prompts"], WAYS * 2, strict=True)] == WAYS * 2
     assert [one["n"] for one in found["prompts"]] == [8] * 4 + [2] * 4
     assert [(Path(one["model"]).name, one["dataset"], one["flips"]) for one in found["answers"]] == [
@@ -106,7 +109,9 @@ def test_a_recipe_without_a_template_trained_with_what_llamafactory_reads_of_the
     (home / "lora" / "training.json").write_text(json.dumps({"inputs": {"settings": {"stage": "sft"}}}))
     found = prove(home, "--data", home / "free.json")
     assert found["reference"].startswith("LLaMA-Factory's reading of the base's chat template")
-    assert found["not_checked"] == ["no --url"] and len(found["prompts"]) == 2 * len(WAYS)
+    parameters, url = found["not_checked"]
+    check_facts(parameters, ("PARAMETERs", home / "Modelfile"))
+    assert url == "no --url" and len(found["prompts"]) == 2 * len(WAYS)
     template = TEMPLATES["qwen"].replace("created by", "made by")
     (home / "lora" / "chat_template.jinja").write_text(template)
     assert broken(prove(home, holds=False)) == (["chat template of"], [])
@@ -174,9 +179,10 @@ def test_prompts_alone_need_no_answers(home: Path) -> None:
     cli.main([*map(str, words), "--out", str(home / "proof")], standalone_mode=False)
     found = json.loads((home / "proof" / "prove.json").read_text())
     assert found["proved"] and found["answers"] == []
-    template, *options = found["not_checked"]
+    template, fused, gguf, parameters, url = found["not_checked"]
     check_facts(template, ("--template",))
-    assert options == ["no --fused", "no --gguf", "no --url"]
+    check_facts(parameters, ("PARAMETERs", home / "Modelfile"))
+    assert [fused, gguf, url] == ["no --fused", "no --gguf", "no --url"]
 
 
 @pytest.mark.parametrize(
