@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +101,8 @@ def make_base(folder: Path, layers: int) -> Path:
         }
         shapes |= {f"{at}.mlp.up_proj.weight": (inner, hidden), f"{at}.mlp.down_proj.weight": (hidden, inner)}
         shapes |= {f"{at}.{name}_layernorm.weight": (hidden,) for name in ("input", "post_attention")}
-    names, places = list(shapes), {}
+    names = list(shapes)
+    places: dict[str, Any] = {}
     noise = np.random.default_rng(0).standard_normal(1 << 22, np.float32) * np.float32(0.03)
     pool = (noise.view(np.uint32) >> 16).astype(np.uint16).tobytes()
     for number, part in enumerate((names[: len(names) * 2 // 3], names[len(names) * 2 // 3 :]), 1):
@@ -222,7 +223,7 @@ def deviation(base: Path, pair: list[Path], out: Path) -> str:
             a, b = part.factors(module)
             total += 0.5 * part.config.scale_of(module) * (b.astype(np.float64) @ a.astype(np.float64))
         off = np.abs(places(found.read(name)) - places(to_odd(total)))
-        count, wrong, worst = count + off.size, wrong + np.count_nonzero(off), max(worst, int(off.max()))
+        count, wrong, worst = count + off.size, wrong + int(np.count_nonzero(off)), max(worst, int(off.max()))
     return f"elements other than the rounded sum: {wrong:,} of {count:,}, by {worst} units at most"
 
 

@@ -9,10 +9,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from tools.bench.compile import made_up
 from tests.peers import installed
+from tools.bench.compile import made_up
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.spec.file import Source
@@ -42,8 +43,8 @@ def main(rows: int) -> None:
             path = Path(folder) / "rows.json"
             path.write_text(text, encoding="utf-8")
             items = "data.item" if name == "wrapped" else "item"
-            ours = least_seconds(lambda path=path: count_ours(path), rows)
-            theirs = least_seconds(lambda path=path, items=items: count_by_ijson(path, items), rows)
+            ours = least_seconds(partial(count_ours, path), rows)
+            theirs = least_seconds(partial(count_by_ijson, path, items), rows)
             print(f"{name:20} {ours:.2f} CPU s, ijson {theirs:.2f} CPU s: {ours / theirs:.2f} x", flush=True)
 
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -110,7 +111,7 @@ def main() -> None:
             with llama_server(gguf, options.slots) as url:
                 report = read_report(Connection(url))
                 server = open_choice_server(find_endpoint(report, "", False), report, tokenizer, ends)
-                there = score(lambda server=server: server.choosing(prompts, labels))
+                there = score(partial(server.choosing, prompts, labels))
         largest, flips = differences(here, there)
         name = f"llama.cpp, {gguf_type}"
         print(f"  {name:<24} {there.rate:7.2f} rows/s {there.cpu_seconds:8.1f} CPU s")

@@ -19,8 +19,9 @@ from scipy.stats import norm
 
 from tuneyard.eval.judge.sections import RARE, SKEWED
 from tuneyard.eval.statistics import family
+from tuneyard.eval.statistics.estimate import DifferenceTest
 from tuneyard.eval.statistics.f1 import LabelCounts, f1_differences, macro_f1
-from tuneyard.eval.statistics.family import DifferenceTest, Units, estimates, skewness, units_of
+from tuneyard.eval.statistics.family import Units, estimates, skewness, units_of
 from tuneyard.eval.statistics.rates import mean_of, rate_of
 
 LARGEST_CLUSTER = 60
@@ -261,10 +262,10 @@ def designs() -> dict[str, Draw]:
     for seeds in SEEDS:
         for spread in SPREADS:
             for settings in (2, 3):
-                design = Trained([0.7, 0.75, 0.7][:settings], seeds, spread)
+                trained = Trained([0.7, 0.75, 0.7][:settings], seeds, spread)
                 name = f"replicates | {settings} settings × {seeds} seeds, sd {100 * spread:g} points"
-                found[f"{name}, n = 300"] = replicates(design, 300, 0)
-                found[f"{name}, 12 clusters"] = replicates(design, 0, 12)
+                found[f"{name}, n = 300"] = replicates(trained, 300, 0)
+                found[f"{name}, 12 clusters"] = replicates(trained, 0, 12)
     return found
 
 

@@ -38,7 +38,9 @@ WORDS = [
 def noise(generator: np.random.Generator, n: int, columns: int, clusters: np.ndarray) -> np.ndarray:
     """Return noise [n, columns], half of it shared by a cluster, half of that by the models."""
     shared = generator.normal(size=(clusters.max() + 1, columns))[clusters]
-    return (shared + generator.normal(size=(n, columns)) + generator.normal(size=(n, 1))) / np.sqrt(3)
+    total: np.ndarray = shared + generator.normal(size=(n, columns)) + generator.normal(size=(n, 1))
+    scaled: np.ndarray = total / np.sqrt(3)
+    return scaled
 
 
 def loss(generator: np.random.Generator, drawn: np.ndarray, gain: float) -> Drawn:

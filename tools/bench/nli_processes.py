@@ -14,9 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools.bench.nli import as_record, random_adapter
 from tests.conftest import ROOT
 from tests.peer_lm_eval import lm_eval, lm_eval_environment
+from tools.bench.nli import as_record, random_adapter
 from tuneyard.eval.backends.load import load_model
 
 TASK = """task: own

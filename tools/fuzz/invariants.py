@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,11 +56,12 @@ def miscounts(out: Path, read: int | None) -> list[str]:
     return wrong
 
 
-def records_of(path: Path) -> list[dict]:
+def records_of(path: Path) -> list[dict[str, Any]]:
     """Return the records of a written file, read by Python's json."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
-        return json.loads(text)
+        records: list[dict[str, Any]] = json.loads(text)
+        return records
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
@@ -75,13 +77,13 @@ def rows_of(name: str, data: bytes) -> list[object] | None:
             return value if isinstance(value, list) else None
         if inner.endswith(".csv"):
             rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
-            return rows[1:] if rows and len(rows[0]) > 1 else None
+            return list(rows[1:]) if rows and len(rows[0]) > 1 else None
     except (ValueError, OSError, EOFError, csv.Error, RecursionError):
         return None
     return None
 
 
-def _whole(record: dict) -> bool:
+def _whole(record: dict[str, Any]) -> bool:
     """Whether the fields that are trained on are there, as texts or lists of turns."""
     keys = ("instruction", "input", "output", "text", "conversations", "messages")
     found = [record[key] for key in keys if key in record]

@@ -196,12 +196,12 @@ def mixed(rng: random.Random) -> list[str]:
         ):
             wrong.append(f"{len(records)} records, wanted {total} in all")
         for name, share in zip(names, shares, strict=True):
-            rows = [number for number in found if number in wanted[name]]
+            drawn = [number for number in found if number in wanted[name]]
             most = min(len(wanted[name]), round(total * share) + 1)
             least = min(len(wanted[name]), max(0, round(total * share) - 1))
-            if not least <= len(rows) <= most:
+            if not least <= len(drawn) <= most:
                 wrong.append(
-                    f"{name}: {len(rows)} rows, wanted {share} of {total} out of {len(wanted[name])}"
+                    f"{name}: {len(drawn)} drawn, wanted {share} of {total} out of {len(wanted[name])}"
                 )
         for record in records:
             (number,) = numbers([record])

@@ -23,4 +23,10 @@ IMPORTED = (
 for library in IMPORTED:
     importlib.import_module(library)
 llamafactory_client.CONTEXT = multiprocessing.get_context("fork")
-llamafactory_client.start_forkserver = lambda _: None
+
+
+def keep_the_fork(preload: list[str]) -> None:
+    """Start no server: this process has imported everything already."""
+
+
+llamafactory_client.start_forkserver = keep_the_fork
