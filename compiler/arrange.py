@@ -26,7 +26,7 @@ def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dic
     Memory: 4 bytes a row for the result and up to 17 while it is made.
     """
     rows = seen.take(order)
-    units = numbered(rows.column("units")) if split.group else None
+    units = None if split.by_hash and not split.group else numbered(_units(split, rows))
     if split.by_hash:
         keys_of_rows = rows.column("stable")
         keys = keys_of_rows if units is None else _firsts(keys_of_rows, units)
@@ -40,6 +40,27 @@ def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dic
     for row, home in zip(order, homes_of_rows, strict=True):
         rows_of_split[home].append(row)
     return dict(zip((PART, *split.shares), rows_of_split, strict=True))
+
+
+def _units(split: Split, rows: Fingerprints) -> "array[int]":
+    """The key of what stays together: a group, or equal rows.
+
+    Equal rows that are all of a class do not stay together: each split has a share of each class.
+    """
+    units = rows.column("units")
+    if not split.stratify or split.group:
+        return units
+    classes = rows.column("classes")
+    units_of_class: dict[int, set[int]] = {}
+    for code, unit in zip(classes, units, strict=True):
+        units_of_class.setdefault(code, set()).add(unit)
+    return array(
+        units.typecode,
+        (
+            row if len(units_of_class[code]) == 1 else unit
+            for row, (code, unit) in enumerate(zip(classes, units, strict=True))
+        ),
+    )
 
 
 def _firsts(values: "array[int]", units: "array[int]") -> "array[int]":

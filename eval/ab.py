@@ -107,7 +107,12 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
         sheet_of[rater] = require(sheet, "sheet")
     if len(sheet_of) < len(sheets):
         raise RequestError("a sheet is named twice: give each rater's sheet once")
-    answer_key = read_key(require(key or sheets[0].with_name(KEY), "key"))
+    key_path = key or sheets[0].with_name(KEY)
+    if key is None and not key_path.is_file():
+        raise RequestError(
+            f"{key_path}: no key beside the sheet; give the one that `ab make` wrote: --key PATH"
+        )
+    answer_key = read_key(require(key_path, "key"))
     ratings = []
     for rater, sheet in sheet_of.items():
         ratings += read_sheet(sheet, answer_key, rater)

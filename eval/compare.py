@@ -267,6 +267,7 @@ def lay_out(
     if not compared.comparison.is_accuracy:
         document_text = json_text({**facts, **document(compared, [])})
         return {TABLE: text.encode(), TABLE_JSON: document_text.encode()}
+    from tuneyard.core.drawing.plots import list_of
     from tuneyard.eval.show.plots import draw_plots
     from tuneyard.eval.show.report import render
 
@@ -274,6 +275,9 @@ def lay_out(
     files = {plot.name: plot.png for plot in plots}
     document_text = json_text({**facts, **document(compared, list(files))})
     files[PAGE] = render(compared, page.title, page.errors, page.module, tables, plots, page.note).encode()
+    for plot in plots:
+        if plot.numbered:
+            files[str(Path(plot.name).with_suffix(".txt"))] = list_of(plot.numbered).encode()
     files[TABLE] = text.encode()
     files[CHANGED] = changed_examples(compared).encode()
     files[TABLE_JSON] = document_text.encode()

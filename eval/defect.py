@@ -119,7 +119,7 @@ def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapp
             reports=tr_counted(figures["n"], "report"),
             name=name,
         )
-        chart = replace(kinds_chart([scored], "subtype", model), title=title)
+        chart = replace(kinds_chart([scored], "subtype", model, most=len(predictions)), title=title)
         save(draw_lying(chart), folder / PLOT)
     rows = []
     for line, is_correct in zip(predictions, correct, strict=True):

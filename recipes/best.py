@@ -191,4 +191,6 @@ def plot(curve: list[tuple[int, float]], best: Best, path: Path, meaning: Metric
         text = "Best at step {step}: {metric} {value:.4g}"
         title = tr(text, step=best.step, metric=best.metric, value=best.value)
         axes.set_title(title)
+        axes.locator_params(axis="x", integer=True)
+        axes.ticklabel_format(axis="y", useOffset=False)
         axes.set(xlabel=tr("step"), ylabel=direction(best.metric, meaning))

@@ -27,7 +27,10 @@ class AnswerReader(ColumnReader):
         if not self.tally[OTHERS]:
             return []
         rows = counted(self.tally[OTHERS], "row")
-        return [f"{self.column.name}: {rows} with several different answers, of which the first is learned"]
+        return [
+            f"{self.column.name}: {rows} with several different answers, of which the first is learned, as "
+            "of alternatives; if they are parts of one answer, write `is: list` for the column"
+        ]
 
 
 ANSWER = Kind(

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
@@ -141,7 +141,10 @@ def _refuse_order(turn: Turn, before: list[Turn]) -> None:
 
 
 def _order_results(value: list[dict[str, object]], turns: list[Turn]) -> None:
-    """Sort results by the ids of OpenAI's calls, which no record keeps. Refuse results of other calls."""
+    """Sort results by the ids of OpenAI's calls, which no record keeps. Refuse results of other calls.
+
+    Another number of results than of calls is trained as it is: `look_at` warns of it.
+    """
     for number, item in enumerate(value):
         calls = item.get("tool_calls") if turns[number].role == CALL else None
         after = list(takewhile(lambda turn: turn.role == OBSERVATION, turns[number + 1 :]))
@@ -151,17 +154,27 @@ def _order_results(value: list[dict[str, object]], turns: list[Turn]) -> None:
         result_ids = [value[turn.number - 1].get("tool_call_id") for turn in after]
         all_have_ids = all(result_ids) and all(call_ids)
         same_ids = Counter(map(str, result_ids)) == Counter(map(str, call_ids))
-        if len(result_ids) != len(call_ids) or (all_have_ids and not same_ids):
-            results, expected = f"{len(result_ids)}", f"{len(call_ids)}"
-            if all(result_ids):
-                results = ", ".join(map(show_value, result_ids))
-            if all_have_ids:
-                expected = ", ".join(map(show_value, call_ids))
+        if len(result_ids) != len(call_ids):
+            continue
+        if all_have_ids and not same_ids:
+            results = ", ".join(map(show_value, result_ids))
+            expected = ", ".join(map(show_value, call_ids))
             raise WrongValueError(f"turn {number + 1}: found the results {results}, expected {expected}")
         text_by_id = {str(name): turn.text for name, turn in zip(result_ids, after, strict=True)}
         if all_have_ids and len(text_by_id) == len(call_ids):
             for position, (name, turn) in enumerate(zip(call_ids, after, strict=True), number + 1):
                 turns[position] = turn._replace(text=text_by_id[str(name)])
+
+
+def _uneven_results(items: Sequence[Any]) -> Iterator[str]:
+    """Yield a sentence for each turn of OpenAI's calls that another number of results follows."""
+    for number, item in enumerate(items, 1):
+        calls = item.get("tool_calls") if isinstance(item, dict) else None
+        if not isinstance(calls, list) or not calls:
+            continue
+        results = len(list(takewhile(lambda turn: turn.get("role") == "tool", items[number:])))
+        if results not in (0, len(calls)):
+            yield f"turn {number}: {counted(len(calls), 'call')}, and {counted(results, 'result')} after it"
 
 
 def _turn(number: int, item: dict[str, object], keys: TurnKeys, keeps_text_with_calls: bool) -> Turn:
@@ -441,7 +454,7 @@ class TurnsReader(ColumnReader):
         refuse_masked(marked, sorted(answers), keys)
 
     def look_at(self, raw: Sequence[Any], values: Sequence[Any], place: Callable[[int], str]) -> None:
-        """Warn of calls whose arguments are JSON inside JSON text."""
+        """Warn of calls whose arguments are JSON inside JSON text, and of calls without a result each."""
         for number, talk in enumerate(values):
             if not any(turn.role == CALL for turn in talk):
                 continue
@@ -451,6 +464,8 @@ class TurnsReader(ColumnReader):
                     called = ", ".join(map(show_value, names))
                     message = f"turn {turn}: the arguments of {called} are JSON inside JSON text: unwrapped"
                     self.file.warn(Problem("W220", place(number), message))
+            for message in _uneven_results(raw[number]):
+                self.file.warn(Problem("W223", place(number), message))
 
     def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
         """Refuse a row with two different system texts: a turn and a column."""

@@ -21,8 +21,16 @@ LINT_CODES = ("W204", "W205", "W206", "W207", "W214")
 """The warnings that `Lint` gives."""
 LONG = 1_000_000
 _WORD = 1 << 63
+# The tokens of LLaMA-Factory's templates in this form. Another `<|…|>` is a text's own, as a list's mark.
+_SPECIAL = (
+    "system|user|assistant|observation|tool|image|video|audio|img|think|message|channel|return|call|start|end|eos|"
+    "eot|eot_id|eom|eom_id|python_tag|endoftext|startoftext|(?:begin|end)_of_(?:text|sentence)|"
+    "(?:start|end)_of_role|role_end|(?:start|end)_header_id|header_(?:start|end)|im_[a-z]+|endof[a-z]+|"
+    "tool_(?:call|response)_(?:start|end)|[a-z]+_?pad|(?:audio|vision)_(?:bos|eos|start|end)|fim_[a-z]+"
+)
 TOKENS = re.compile(
-    r"<\|[A-Za-z_0-9 ]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<｜[^｜]{1,40}｜>"
+    rf"<\|(?:{_SPECIAL})\|>|"
+    r"</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<｜[^｜]{1,40}｜>"
 )
 # An answer that is a program, or a question for one: its tags are meant, and no scraps of a web page.
 MARKUP = re.compile(
@@ -62,13 +70,14 @@ class Lint:
             if groups is None:
                 groups = [repr(value).encode() for value in batch.columns[self.spec.group]]
             columns["groups"] = keys_of_texts(groups)
+        answers = self._answers(batch, plain)
         if not seen.counted_only:
             columns["prompts"] = keys_of_texts(_joined(prompts, len(batch)))
-            columns["answers"] = short_keys_of_texts(_joined(self._answers(batch, plain), len(batch)))
+            columns["answers"] = short_keys_of_texts(_joined(answers, len(batch)))
             if "idx" in batch.columns and not self.spec.share:
                 ids = batch.columns["idx"] if numbered else [None] * len(batch)
                 columns["ids"] = keys_of_ids(ids)
-        seen.add(batch.prefix, batch.lines, columns | self._keys_for_split(batch, prompts))
+        seen.add(batch.prefix, batch.lines, columns | self._keys_for_split(batch, prompts, answers))
         if self.spec.labels and not self.spec.share:
             seen.add_values("labels", batch.columns["label"])
         if self.spec.split and self.spec.split.stratify:
@@ -87,12 +96,17 @@ class Lint:
             answers.append(list(map(text_by_value.__getitem__, batch.columns[name])))
         return answers
 
-    def _keys_for_split(self, batch: Batch, prompts: Sequence[list[bytes]]) -> dict[str, Iterable[int]]:
-        """What a split is drawn by: a key of the group, or a hash that is the same in every run."""
+    def _keys_for_split(
+        self, batch: Batch, prompts: Sequence[list[bytes]], answers: Sequence[list[bytes]]
+    ) -> dict[str, Iterable[int]]:
+        """What a split is drawn by: a key of the group or row, or a hash that is the same in every run."""
         split = self.spec.split
         keys: dict[str, Iterable[int]] = {}
         if split and split.group:
             keys["units"] = map(unit_key, batch.columns[split.group])
+        elif split and not split.by_hash:  # equal rows stay together, so that none is trained on and tested
+            rows = zip(*prompts, *answers, strict=True)
+            keys["units"] = map(unit_key, rows)
         if split and split.by_hash:
             values = batch.columns[split.group] if split.group else zip(*prompts, strict=True)
             keys["stable"] = [int.from_bytes(_digest(value)) for value in values]

@@ -5,10 +5,10 @@ matplotlib looks for each letter in one list of font families: its own, then the
 
 import contextlib
 import functools
-import re
+import itertools
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ import click
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.errors.warn import reported
-from tuneyard.core.files import write_bytes
+from tuneyard.core.files import write_bytes, write_text
 from tuneyard.core.language.reader_language import ENGLISH, current, in_language
 from tuneyard.core.language.translation import catalogue, tr
 
@@ -52,12 +52,11 @@ NOT_WRITTEN = (
     "The plots are in English: no installed font has Chinese letters; "
     "install one (fonts-noto-cjk; see tuneyard doctor)."
 )
-BOXES = (
-    "No installed font has these letters, which the plots show as boxes: {letters}. "
-    "Install a font that has them (fonts-noto-cjk for Chinese; see tuneyard doctor)."
+NUMBERED = (
+    "No installed font has some letters of the plots: their texts are numbered, and a .txt beside each plot "
+    "lists them. Install a font that has them (fonts-noto-cjk for Chinese; see tuneyard doctor)."
 )
-MISSING_GLYPH = re.compile(r"Glyph (\d+) \(.*\) missing from", re.S)  # matplotlib's warning
-MOST_LETTERS = 40  # that a warning names
+MISSING_GLYPH = r"Glyph \d+ \("  # matplotlib's warning
 
 
 def font_families() -> list[str]:
@@ -82,14 +81,19 @@ def _register_new_fonts() -> None:
 
 def has_font_for(text: str) -> bool:
     """True if the installed fonts have every letter of the text."""
+    return set(map(ord, text)) <= _letters_of(tuple(font_families()))
+
+
+@functools.cache
+def _letters_of(families: tuple[str, ...]) -> set[int]:
+    """The letters, by their code points, that some of these fonts have."""
     from matplotlib import font_manager
     from matplotlib.ft2font import FT2Font
 
-    missing = set(map(ord, text))
-    for family in font_families():
-        if missing:
-            missing -= FT2Font(font_manager.findfont(family)).get_charmap().keys()
-    return not missing
+    letters: set[int] = set()
+    for family in families:
+        letters.update(FT2Font(font_manager.findfont(family)).get_charmap())
+    return letters
 
 
 def plot_language() -> str:
@@ -103,7 +107,7 @@ def plot_language() -> str:
 def plotting() -> Iterator[None]:
     """Draw plots inside the block, in one style and with the fonts and the language of plots.
 
-    stderr reports plots in English for want of a font, and letters that no installed font has.
+    stderr reports plots in English for want of a font.
     """
     import matplotlib
 
@@ -112,25 +116,10 @@ def plotting() -> Iterator[None]:
     if language != current() and NOT_WRITTEN not in texts:
         texts.add(NOT_WRITTEN)
         click.echo(tr(NOT_WRITTEN), err=True)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.filterwarnings("always", MISSING_GLYPH.pattern)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", MISSING_GLYPH)  # those letters are numbered
         with in_language(language), matplotlib.rc_context({"font.family": font_families()}, STYLE):
             yield
-    letters: list[str] = []
-    for warning in caught:
-        glyph = MISSING_GLYPH.match(str(warning.message))
-        if glyph is None:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-            continue
-        letter = chr(int(glyph[1]))
-        if letter not in texts:
-            texts.add(letter)
-            letters.append(letter)
-    if letters:
-        names = [letter if letter.isprintable() else ascii(letter)[1:-1] for letter in letters[:MOST_LETTERS]]
-        if len(letters) > MOST_LETTERS:
-            names.append("…")
-        click.echo(tr("warning: {what}", what=tr(BOXES, letters=" ".join(names))), err=True)
 
 
 @contextlib.contextmanager
@@ -167,7 +156,51 @@ def save(figure: "Figure", path: Path) -> None:
     `RequestError` if it would replace a file that Tuneyard did not draw.
     """
     check_replaceable(path)
+    texts: list[str] = []
+    if path.suffix.lower() != ".svg":  # its text is drawn by the program that shows it
+        texts = number_unreadable(figure)
     write_bytes(path, figure_bytes(figure, path.suffix[1:].lower()))
+    if texts:
+        write_text(path.with_suffix(".txt"), list_of(texts))
+
+
+def number_unreadable(figure: "Figure") -> list[str]:
+    """Put [1], [2], … in place of the texts that no installed font can draw. The texts, by their numbers.
+
+    A picture never has boxes in place of letters.
+    """
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter
+
+    letters = _letters_of(tuple(font_families()))
+    number_by_text: dict[str, int] = {}
+
+    def readable(text: str) -> str:
+        pieces = []
+        for is_drawn, run in itertools.groupby(text, lambda letter: letter == "\n" or ord(letter) in letters):
+            piece = "".join(run)
+            if not is_drawn:
+                piece = f"[{number_by_text.setdefault(piece, len(number_by_text) + 1)}]"
+            pieces.append(piece)
+        return "".join(pieces)
+
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            formatter = axis.get_major_formatter()
+            if isinstance(formatter, FixedFormatter):
+                formatter.seq = [readable(label) for label in formatter.seq]
+    for text in figure.findobj(Text):
+        if isinstance(text, Text):
+            text.set_text(readable(text.get_text()))
+    if number_by_text and NUMBERED not in reported():
+        reported().add(NUMBERED)
+        click.echo(tr("warning: {what}", what=tr(NUMBERED)), err=True)
+    return list(number_by_text)
+
+
+def list_of(texts: Sequence[str]) -> str:
+    """The file beside a plot with numbered texts: a line for each."""
+    return "".join(f"[{number}] {text}\n" for number, text in enumerate(texts, 1))
 
 
 def figure_bytes(figure: "Figure", form: str) -> bytes:

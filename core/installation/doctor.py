@@ -215,7 +215,7 @@ def _fonts() -> Finding:
     if not has_font_for("中文"):
         fix = "sudo apt-get install fonts-noto-cjk (or another Chinese font)"
         return Finding(
-            "fonts", "warning", "no Chinese font: plots show boxes instead of Chinese letters", fix
+            "fonts", "warning", "no Chinese font: plots show numbers instead of Chinese texts", fix
         )
     return Finding("fonts", "ok", ", ".join(font_families()[1:]))
 

@@ -14,7 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.core.drawing.plots import COLOURS, figure_bytes, legend_below, new_plot, plotting
+from tuneyard.core.drawing.plots import (
+    COLOURS,
+    figure_bytes,
+    legend_below,
+    new_plot,
+    number_unreadable,
+    plotting,
+)
 from tuneyard.core.language.number_format import points, show_p
 from tuneyard.core.language.translation import joined, tr, tr_counted
 from tuneyard.eval.judge.conclusions import Comparison, Section
@@ -47,6 +54,8 @@ AXIS = "accuracy, % (whiskers: 95 % interval)"
 BELOW_MAJORITY = "{model} is better than the base, but worse than the majority class ({where})"
 GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
 STUB = 1.5  # percent
+BEHIND: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}
+"""The box behind a figure, over the line of the majority class."""
 Share = tuple[float, float, float]  # value, low and high limit
 Kind = tuple[list[bool], list[str]]  # each row's correctness and cluster; no clusters: independent rows
 Draw = Callable[[], "Figure"]
@@ -68,11 +77,15 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class DrawnPlot:
-    """A plot that was drawn once: its PNG file, and its SVG for the page. `name` is the path below OUT."""
+    """A plot that was drawn once: its PNG file, and its SVG for the page. `name` is the path below OUT.
+
+    `numbered` are the texts that no installed font has: the PNG shows their numbers.
+    """
 
     name: str
     png: bytes
     svg: str
+    numbered: Sequence[str] = ()
 
 
 def draw_plots(comparison: Comparison, runs: Sequence[ScoredRun]) -> list[DrawnPlot]:
@@ -84,7 +97,9 @@ def draw_plots(comparison: Comparison, runs: Sequence[ScoredRun]) -> list[DrawnP
         plots = list(_plots(comparison, runs))
         for name, draw in tqdm(plots, desc="plots", delay=2, leave=False):
             figure = draw()
-            drawn.append(DrawnPlot(name, figure_bytes(figure, "png"), figure_bytes(figure, "svg").decode()))
+            svg = figure_bytes(figure, "svg").decode()
+            numbered = number_unreadable(figure)
+            drawn.append(DrawnPlot(name, figure_bytes(figure, "png"), svg, numbered))
     return drawn
 
 
@@ -185,9 +200,12 @@ def _finding(comparison: Comparison, section: Section) -> str:
     return tr(beats, model=best, base=comparison.base, gain=gain, where=where, p=p) + rivals
 
 
-def kinds_chart(runs: Sequence[ScoredRun], kind: str, base: str) -> Chart:
-    """Each model's accuracy by `kind` (type or subtype), the most common kinds first."""
-    names = _commonest(runs[0].kinds[kind])
+def kinds_chart(runs: Sequence[ScoredRun], kind: str, base: str, most: int = KINDS) -> Chart:
+    """Each model's accuracy by `kind` (type or subtype), the most common kinds first.
+
+    Of more than `most` kinds, and of rare ones beside others, the rest is one bar.
+    """
+    names = _commonest(runs[0].kinds[kind], most)
     counts = {run.model: _by_kind(run, kind, names) for run in runs}
     places = []
     for name, (correct, _) in counts[runs[0].model].items():
@@ -204,15 +222,17 @@ def kinds_chart(runs: Sequence[ScoredRun], kind: str, base: str) -> Chart:
     return Chart(_kinds_finding(counts, kind, base), places, series)
 
 
-def _commonest(kinds: Sequence[str]) -> list[str]:
+def _commonest(kinds: Sequence[str], most: int) -> list[str]:
     """Names by number of rows; the rest, if it is several names, is one name (`others`).
 
-    The rest is all but the first 24 names, and all rare names if some name is not rare.
+    The rest is all but the first ones, and all rare names if some name is not rare.
     """
     counted = Counter(kinds)
     names = sorted(counted, key=lambda name: (-counted[name], name))
+    if most >= len(kinds):
+        return names
     frequent = [name for name in names if counted[name] >= RARE]
-    kept = (frequent or names)[: KINDS - 1]
+    kept = (frequent or names)[: most - 1]
     if len(names) <= len(kept) + 1:
         return names
     return [*kept, OTHERS]
@@ -264,7 +284,10 @@ def draw_standing(chart: Chart) -> "Figure":
         axes.bar(at, _seen(values), 0.75 / count, **_look(index, name))
         axes.errorbar(at, values, errors, fmt="none", ecolor="black", elinewidth=1, capsize=3)
         for place, value, above in zip(at, values, errors[1], strict=True):
-            axes.text(place, value + above + 1.5, f"{value:.1f}", ha="center", va="bottom", fontsize=8)
+            over = value + above + 1.5
+            axes.text(
+                place, over, f"{value:.1f}", ha="center", va="bottom", fontsize=8, bbox=BEHIND, zorder=4
+            )
     for place, share in enumerate(chart.baselines):
         axes.plot([place - GAP, place + GAP], [100 * share] * 2, **_mark(place))
     axes.set_xticks(range(len(chart.places)), chart.places)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "sweep.json"  # all runs of a grid; it has the key "grid", which that of `tuneyard eval sweep` lacks
 PLOT = "sweep.png"
+MOST_DIGITS = 9
 SCORING_RUN = "run.json"  # in a folder that a scoring command has written
 
 
@@ -231,16 +232,25 @@ def _point(row: Row, axes: dict[str, list[str]]) -> str:
     return ", ".join(str(row[key]) for key in axes)
 
 
+def telling_digits(values: Sequence[float]) -> int:
+    """The digits, four at least, that show different values as different: as different as their colours."""
+    digits = 4
+    while digits < MOST_DIGITS and len({f"{value:.{digits}g}" for value in values}) < len(set(values)):
+        digits += 1
+    return digits
+
+
 def _heat_map(
     panel: "Axes", rows: Sequence[Row], axes: dict[str, list[str]], metric: str, meaning: Metric
 ) -> None:
     (down, downs), (across, acrosses) = axes.items()
     values = [[math.nan] * len(acrosses) for _ in downs]
     box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
+    digits = telling_digits([row[metric] for row in rows])
     for row in rows:
         y, x = downs.index(row[down]), acrosses.index(row[across])
         values[y][x] = row[metric]
-        panel.text(x, y, f"{row[metric]:.4g}", ha="center", va="center", bbox=box)
+        panel.text(x, y, f"{row[metric]:.{digits}g}", ha="center", va="center", bbox=box)
     colours = "cividis_r"
     if meaning.higher:
         colours = "cividis"

@@ -19,6 +19,7 @@ from tuneyard.compiler.init.proposal import (
     question_proposal,
 )
 from tuneyard.compiler.init.shapes.labelled import OR
+from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import TOOLS
 from tuneyard.core.records.calls import WrongValueError, parse_calls
@@ -56,9 +57,24 @@ def answered_question(profile: FileProfile) -> Proposal | None:
     }
     proposal = question_proposal(profile, "Questions and answers", question, columns, answer)
     proposal.guesses += guesses
+    if _has_several_answers(profile, answer):
+        proposal.guesses.append(
+            f"{answer.path} is a list, of which the first text is learned, as of alternatives; if they are "
+            "parts of one answer, write `is: list` for the column, which joins them"
+        )
     if kind == "any" and len(answer.values) <= MOST_VALUES < profile.rows:
         proposal.guesses.append(f"{answer.path} has few values, all numbers: they may stand for labels")
     return proposal
+
+
+def _has_several_answers(profile: FileProfile, answer: Leaf) -> bool:
+    """True if a row has a list of different answers."""
+    value_of = walker(answer.path)
+    for row in profile.first:
+        value = value_of(row)
+        if isinstance(value, list) and len(set(map(str, value))) > 1:
+            return True
+    return False
 
 
 def yes_or_no_question(profile: FileProfile, question: Leaf, answer: Leaf) -> Proposal:

@@ -34,13 +34,14 @@ def test_cosines_are_readable_on_dark_cells_and_the_colour_bar_is_whole() -> Non
     assert heat.get_window_extent().width > 80  # pixels: the long name leaves room for the cells
 
 
-def test_letters_of_names_that_no_font_has_are_listed(
+def test_letters_of_names_that_no_font_has_are_numbered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tuneyard.core.drawing.plots.CJK", ())
     written = draw(tmp_path, [adapter("适配器")], [[1.0]])
     assert [path.name for path in written] == ["norms.png", "spectrum.png", "values-适配器.png"]
-    assert "适 配 器" in capsys.readouterr().err
+    assert "fonts-noto-cjk" in capsys.readouterr().err
+    assert (tmp_path / "norms.txt").read_text(encoding="utf-8") == "[1] 适配器\n"
 
 
 @pytest.mark.parametrize("ending", ["png", "SVG", "pdf"])

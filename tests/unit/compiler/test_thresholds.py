@@ -64,12 +64,13 @@ def test_every_control_character_and_no_other_is_told(bench):
     assert told == sorted(CONTROLS)
 
 
-def test_tokens_of_templates_have_one_to_forty_characters(bench):
+def test_tokens_of_templates_are_those_that_templates_have(bench):
     shapes = ["<|{}|>", "<｜{}｜>"]
-    names = ["", "x", "a b_9" + "x" * 35, "x" * 41]
+    names = ["", "im_end", "vision_start", "x" * 41]
     texts = [shape.format(name) for shape in shapes for name in names]
     others = ["<s>", "</s>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<start_of_turn>", "<end_of_turn>"]
     usual = ["<t>", "<//s>", "[SINST]", "<<SYSTEM>>", "<|a-b|>", "<|a|", "INST]", "<middle_of_turn>"]
+    usual += ["<|x|>", "<|list|>", "<| |>"]
     rows = [{"question": f"{n}.", "answer": f"a {t} b"} for n, t in enumerate([*texts, *others, *usual])]
     assert warned(bench, rows, "W205") == [1, 2, 5, 6, *range(8, 16)]
 

@@ -174,10 +174,15 @@ def test_results_get_the_order_of_their_calls_since_no_record_keeps_ids(bench):
     assert turns[2]["value"] == "5\n</tool_response>\n<tool_response>\n6"
 
 
+def test_another_number_of_results_than_of_calls_is_trained_and_a_warning(bench):
+    report = bench.compile("messages", bench.rows("t.jsonl", [{"messages": [ASK, TWO, RESULTS[0], SAY]}]))
+    assert (report.kept, bench.codes(report)) == (1, [("W223", "t.jsonl:1")])
+    assert bench.records("messages.jsonl")[0]["conversations"][2] == {"from": "observation", "value": "5"}
+
+
 @pytest.mark.parametrize(
     ("talk", "says"),
     [
-        ([ASK, TWO, RESULTS[0], SAY], 'turn 2: found the results "x", expected "x", "y"'),
         ([ASK, TWO, RESULTS[0], RESULTS[0], SAY], 'turn 2: found the results "x", "x", expected "x", "y"'),
         ([ASK, TWO, ASK, SAY], "turn 3: found user, expected the result of the call before it"),
         ([ASK, SAY, RESULT, SAY], "turn 3: found the result of a tool, and no call before it"),

@@ -160,14 +160,10 @@ def test_a_completion_that_does_not_fit_is_refused(bench, prompt, completion, co
     assert [problem.code for problem in report.problems.errors] == [code]
 
 
-@pytest.mark.parametrize(
-    ("ids", "shown"),
-    [(["a", None], "found the results 2, expected 3"), (["a", "x"], 'found the results "a", "x"')],
-)
-def test_results_without_ids_are_counted_where_calls_lack_some(bench, ids, shown):
+@pytest.mark.parametrize("ids", [["a", None], ["a", "x"]])
+def test_another_number_of_results_than_of_calls_is_a_warning(bench, ids):
     use = [{"id": name, "type": "function", "function": {"name": name, "arguments": "{}"}} for name in "abc"]
     results = [{"role": "tool", "content": "1", **({"tool_call_id": name} if name else {})} for name in ids]
     row = {"messages": [ASK, {"role": "assistant", "content": "", "tool_calls": use}, *results, ANSWER]}
     report = bench.compile("messages", bench.rows("a.jsonl", [row]))
-    (problem,) = report.problems.errors
-    assert shown in problem.line()
+    assert (report.kept, report.problems.counts["W223"]) == (1, 1)

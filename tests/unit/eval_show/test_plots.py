@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +11,21 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from tests.conftest import ROOT
 from tests.fake_runs import compare, write_run
 from tests.messages import printed
 from tests.unit.eval_judge.test_sections import flags, make
 from tuneyard.core.drawing import plots as drawing
-from tuneyard.core.drawing.plots import CJK, MOST_LETTERS, font_families, has_font_for, plot, plotting, save
+from tuneyard.core.drawing.plots import (
+    CJK,
+    font_families,
+    has_font_for,
+    number_unreadable,
+    plotting,
+    save,
+)
 from tuneyard.eval.compare import cli
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.panels import _commonest_error, _matrix
@@ -51,7 +58,7 @@ def draw(chart: Chart, folder: Path) -> None:
             assert (folder / f"{number}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_letters_that_no_font_has_are_listed_once_in_a_command(
+def test_letters_that_no_font_has_are_numbered_and_listed_beside_the_plot(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -61,22 +68,26 @@ def test_letters_that_no_font_has_are_listed_once_in_a_command(
     with click.Context(click.Command("x")):
         draw(CHINESE, tmp_path)
         draw(replace(CHINESE, places=["网络", "主页\t"]), tmp_path)
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("warning: ") and ": 网 络 主 机 基 座. " in first and "fonts-noto-cjk" in first
-    assert ": 页 \\t. " in second
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: ") and "fonts-noto-cjk" in line
+    for number in (0, 1):
+        listed = (tmp_path / f"{number}.txt").read_text(encoding="utf-8").splitlines()
+        texts = [each.split(" ", 1)[1] for each in listed]
+        assert [each.split(" ", 1)[0] for each in listed] == [f"[{n}]" for n in range(1, len(listed) + 1)]
+        assert {"网络", "主页\t"} <= set(texts) and len(set(texts)) == len(texts)
     assert not list(recwarn)  # matplotlib's own
 
 
-def test_many_letters_are_cut_and_other_warnings_stay(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_figure_without_its_letters_has_numbers_in_every_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "CJK", ())
-    with pytest.warns(UserWarning, match="of another kind"), plotting():
-        warnings.warn("of another kind", stacklevel=1)
-        with plot("".join(map(chr, range(0x4E00, 0x4E64))), (6, 4), tmp_path / "x.svg"):
-            pass
-    letters = capsys.readouterr().err.partition("boxes: ")[2].partition(".")[0].split()
-    assert letters == [*map(chr, range(0x4E00, 0x4E00 + MOST_LETTERS)), "…"]
+    with plotting():
+        figure = draw_lying(CHINESE)
+        texts = number_unreadable(figure)
+        figure.draw_without_rendering()
+        shown = [text.get_text() for text in figure.findobj(Text)]
+    assert texts and all(has_font_for(text.replace("\n", "")) for text in shown)
+    assert any(text.startswith("[") for text in shown)
+    assert number_unreadable(figure) == []
 
 
 def test_an_installed_cjk_font_is_used(
