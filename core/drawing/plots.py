@@ -170,7 +170,6 @@ def number_unreadable(figure: "Figure") -> list[str]:
     A picture never has boxes in place of letters.
     """
     from matplotlib.text import Text
-    from matplotlib.ticker import FixedFormatter
 
     letters = _letters_of(tuple(font_families()))
     number_by_text: dict[str, int] = {}
@@ -186,9 +185,9 @@ def number_unreadable(figure: "Figure") -> list[str]:
 
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            formatter = axis.get_major_formatter()
-            if isinstance(formatter, FixedFormatter):
-                formatter.seq = [readable(label) for label in formatter.seq]
+            labels = [label.get_text() for label in axis.get_ticklabels()]
+            if any(readable(label) != label for label in labels):
+                axis.set_ticks(axis.get_ticklocs(), list(map(readable, labels)))
     for text in figure.findobj(Text):
         if isinstance(text, Text):
             text.set_text(readable(text.get_text()))

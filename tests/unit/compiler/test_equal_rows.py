@@ -11,7 +11,11 @@ columns:
   kind: {{names: [kind], default: a}}
 split: {{{split}}}
 write:
-- {{dataset: "mine_{{split}}", file: "mine_{{split}}.jsonl", format: alpaca, instruction: "{{question}}", output: "{{answer}}"}}
+- dataset: mine_{{split}}
+  file: mine_{{split}}.jsonl
+  format: alpaca
+  instruction: "{{question}}"
+  output: "{{answer}}"
 """
 
 
