@@ -51,16 +51,15 @@ def _units(split: Split, rows: Fingerprints) -> "array[int]":
     if not split.stratify or split.group:
         return units
     classes = rows.column("classes")
-    units_of_class: dict[int, set[int]] = {}
+    first_of_class: dict[int, int] = {}
+    classes_of_several: set[int] = set()
     for code, unit in zip(classes, units, strict=True):
-        units_of_class.setdefault(code, set()).add(unit)
-    return array(
-        units.typecode,
-        (
-            row if len(units_of_class[code]) == 1 else unit
-            for row, (code, unit) in enumerate(zip(classes, units, strict=True))
-        ),
-    )
+        if first_of_class.setdefault(code, unit) != unit:
+            classes_of_several.add(code)
+    keys = array(units.typecode)
+    for row, (code, unit) in enumerate(zip(classes, units, strict=True)):
+        keys.append(unit if code in classes_of_several else row)
+    return keys
 
 
 def _firsts(values: "array[int]", units: "array[int]") -> "array[int]":

@@ -34,7 +34,7 @@ def draw_splits(
     for number, share in enumerate(shares.values(), start=1):
         exact = {code: class_rows[code] * share for code in sorted(class_rows)}
         quotas = _quotas(exact, free_rows, round(total * share))
-        if sum(quotas.values()) >= sum(free_rows.values()):  # the last row is one to train on
+        if 0 < sum(free_rows.values()) <= sum(quotas.values()):  # the last row is one to train on
             quotas[max(quotas, key=lambda code: quotas[code])] -= 1
         taken_rows = _fill(homes, number, order, quotas, sizes, classes)
         for code, rows in taken_rows.items():

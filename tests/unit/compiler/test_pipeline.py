@@ -36,7 +36,9 @@ def seen_of(classes, groups=None) -> Fingerprints:
 
 
 @given(
-    st.lists(st.sampled_from("aaaabbc"), min_size=1, max_size=60),
+    st.lists(st.sampled_from("aaaabbc"), min_size=4, max_size=60).filter(
+        lambda found: len(set(found)) < len(found)
+    ),
     st.sampled_from([0.1, 0.2, 0.5]),
     st.integers(0, 9),
 )

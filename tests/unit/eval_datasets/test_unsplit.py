@@ -53,7 +53,7 @@ def compiled(folder: Path, *, twice: bool = False, **changes: object) -> Path:
             {
                 "instruction": f"{'first' if twice else name} {n}?",
                 "input": f"case {n}" if n % 2 else "",
-                "output": f"It is {n}.",
+                "output": f"It is {n}, as {name} says.",
             }
             for n in range(40)
         ]
