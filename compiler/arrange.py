@@ -10,6 +10,7 @@ from tuneyard.compiler.lint.matching import numbered
 from tuneyard.compiler.spec.model import PART, Split
 
 Order = Sequence[int]
+_MIXER = 0x5851F42D  # below 2^31, so that the product with 4 bytes fits into 8
 
 
 def sampled(order: Order, size: float, seed: int) -> Order:
@@ -43,12 +44,18 @@ def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dic
 
 
 def _units(split: Split, rows: Fingerprints) -> "array[int]":
-    """The key of what stays together: a group, or equal rows.
+    """The key of what stays together: a group, or equal rows, so that none is trained on and tested.
 
     Equal rows that are all of a class do not stay together: each split has a share of each class.
     """
     units = rows.column("units")
-    if not split.stratify or split.group:
+    if split.group:
+        return units
+    if not rows.counted_only:
+        prompts, answers = rows.column("prompts"), rows.column("answers")
+        row_keys = (prompt ^ answer * _MIXER for prompt, answer in zip(prompts, answers, strict=True))
+        units = array(units.typecode, row_keys)
+    if not split.stratify:
         return units
     classes = rows.column("classes")
     first_of_class: dict[int, int] = {}
@@ -56,10 +63,10 @@ def _units(split: Split, rows: Fingerprints) -> "array[int]":
     for code, unit in zip(classes, units, strict=True):
         if first_of_class.setdefault(code, unit) != unit:
             classes_of_several.add(code)
-    keys = array(units.typecode)
+    own = array(units.typecode)
     for row, (code, unit) in enumerate(zip(classes, units, strict=True)):
-        keys.append(unit if code in classes_of_several else row)
-    return keys
+        own.append(unit if code in classes_of_several else row)
+    return own
 
 
 def _firsts(values: "array[int]", units: "array[int]") -> "array[int]":

@@ -77,7 +77,11 @@ class Lint:
             if "idx" in batch.columns and not self.spec.share:
                 ids = batch.columns["idx"] if numbered else [None] * len(batch)
                 columns["ids"] = keys_of_ids(ids)
-        seen.add(batch.prefix, batch.lines, columns | self._keys_for_split(batch, prompts, answers))
+        seen.add(
+            batch.prefix,
+            batch.lines,
+            columns | self._keys_for_split(batch, prompts, answers, seen.counted_only),
+        )
         if self.spec.labels and not self.spec.share:
             seen.add_values("labels", batch.columns["label"])
         if self.spec.split and self.spec.split.stratify:
@@ -97,16 +101,19 @@ class Lint:
         return answers
 
     def _keys_for_split(
-        self, batch: Batch, prompts: Sequence[list[bytes]], answers: Sequence[list[bytes]]
+        self,
+        batch: Batch,
+        prompts: Sequence[list[bytes]],
+        answers: Sequence[list[bytes]],
+        counted_only: bool,
     ) -> dict[str, Iterable[int]]:
         """What a split is drawn by: a key of the group or row, or a hash that is the same in every run."""
         split = self.spec.split
         keys: dict[str, Iterable[int]] = {}
         if split and split.group:
             keys["units"] = map(unit_key, batch.columns[split.group])
-        elif split and not split.by_hash:  # equal rows stay together, so that none is trained on and tested
-            rows = zip(*prompts, *answers, strict=True)
-            keys["units"] = map(unit_key, rows)
+        elif split and not split.by_hash and counted_only:  # otherwise prompts and answers tell equal rows
+            keys["units"] = map(unit_key, zip(*prompts, *answers, strict=True))
         if split and split.by_hash:
             values = batch.columns[split.group] if split.group else zip(*prompts, strict=True)
             keys["stable"] = [int.from_bytes(_digest(value)) for value in values]

@@ -171,12 +171,11 @@ def number_unreadable(figure: "Figure") -> list[str]:
     """
     from matplotlib.text import Text
 
-    letters = _letters_of(tuple(font_families()))
     number_by_text: dict[str, int] = {}
 
     def readable(text: str) -> str:
         pieces = []
-        for is_drawn, run in itertools.groupby(text, lambda letter: letter == "\n" or ord(letter) in letters):
+        for is_drawn, run in itertools.groupby(text, lambda letter: letter == "\n" or has_font_for(letter)):
             piece = "".join(run)
             if not is_drawn:
                 piece = f"[{number_by_text.setdefault(piece, len(number_by_text) + 1)}]"
@@ -186,10 +185,10 @@ def number_unreadable(figure: "Figure") -> list[str]:
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             labels = [label.get_text() for label in axis.get_ticklabels()]
-            if any(readable(label) != label for label in labels):
+            if not has_font_for("".join(labels).replace("\n", "")):
                 axis.set_ticks(axis.get_ticklocs(), list(map(readable, labels)))
     for text in figure.findobj(Text):
-        if isinstance(text, Text):
+        if isinstance(text, Text) and not has_font_for(text.get_text().replace("\n", "")):
             text.set_text(readable(text.get_text()))
     if number_by_text and NUMBERED not in reported():
         reported().add(NUMBERED)

@@ -76,8 +76,6 @@ class Rows:
                 columns["stable"] = keys
             if split.group:
                 columns["units"] = [unit_key(f"page {row // 2}") for row in rows]
-            elif split.shares and not split.by_hash:
-                columns["units"] = keys
             seen.add("file:", rows, columns)
             if split.stratify:
                 seen.add_values("classes", [f"kind {row % 5}" for row in rows])

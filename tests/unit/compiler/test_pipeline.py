@@ -28,7 +28,7 @@ MANY = [
 
 
 def seen_of(classes, groups=None) -> Fingerprints:
-    seen = Fingerprints()
+    seen = Fingerprints(counted_only=True)
     units = map(unit_key, groups or range(len(classes)))
     seen.add("file:", range(len(classes)), {"units": units})
     seen.add_values("classes", classes)
