@@ -44,6 +44,10 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
     """
     try:
         with zipfile.ZipFile(file) as archive:
+            names = [entry.filename for entry in archive.infolist()]
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            if twice:
+                raise DamagedError(f"it contains {twice[0]} twice, of which only one could be read")
             files: list[Member] = []
             for entry in archive.infolist():
                 member = Member(archive, entry.filename)
