@@ -59,8 +59,6 @@ def _bundled_specs() -> tuple[Spec, ...]:
 
 def _matched(spec: Spec, profile: FileProfile, proposal: Proposal | None) -> BundledSpec | None:
     """Match each column of a spec with a column of the file; None if the spec does not read it."""
-    if proposal is not None and sum(bool(output.dataset) for output in spec.outputs) > 1:
-        return None  # init proposes one dataset
     fixed_wording = bool(spec.labels) or proposal is None
     paths: dict[str, str] = {}
     changes: dict[str, ProposedColumn] = {}
@@ -88,9 +86,6 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal | None) -> Bun
             paths[column.name] = path
         elif column.required:
             return None
-    for column in spec.columns:
-        if kind_of(column.kind).bundled_spec == spec.name and column.name not in paths:
-            return None  # what the spec is for
     candidate = BundledSpec(spec, paths, changes)
     if not _fits(candidate, profile, proposal):
         return None

@@ -59,25 +59,24 @@ def proposed_spec(
 
 
 def _renamed_outputs(spec: Spec, stem: str, has_splits: bool, ending: str) -> list[dict[str, object]]:
-    """New names for the datasets of a bundled spec. An output for other programs keeps its name.
+    """New names for the outputs of a bundled spec up to the dataset that is trained.
 
-    Several datasets keep their endings: messages, messages_openai become talk, talk_openai.
+    An output for other programs keeps its name. Further datasets, which word the same rows otherwise, are
+    left out.
     """
-    first = _stem_of_output(trained_output(spec))
+    trained = trained_output(spec)
+    name = stem
+    if has_splits:
+        name = f"{stem}_{{split}}"
     outputs: list[dict[str, object]] = []
     for output in spec.outputs:
-        if not output.dataset:
+        if output is trained:
+            outputs.append({"dataset": name, "file": name + ending})
+        elif output.dataset:
+            break
+        else:
             outputs.append({})
-            continue
-        name = stem + _stem_of_output(output).removeprefix(first)
-        if has_splits:
-            name += "_{split}"
-        outputs.append({"dataset": name, "file": name + ending})
     return outputs
-
-
-def _stem_of_output(output: Output) -> str:
-    return str(output.dataset).replace("{split}", "").strip("_-")
 
 
 def _ending(proposal: Proposal) -> str:

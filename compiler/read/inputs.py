@@ -419,7 +419,11 @@ def _unread(sources: Sequence[str], inputs: Sequence[Input]) -> Iterator[str]:
         left_out = []
         for file in sorted(folder.rglob("*")):
             is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-            is_data = suffix(file) in readers() and file.name not in (*markers, "dataset_info.json")
+            is_data = (
+                suffix(file) in readers()
+                and suffix(file) != ".md"
+                and file.name not in (*markers, "dataset_info.json")
+            )
             if is_data and not is_hidden and file not in read_paths and file.is_file():
                 left_out.append(file)
         if left_out:
