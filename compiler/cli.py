@@ -58,6 +58,7 @@ _SOURCE = click.option(
 _COLUMN = click.option(
     "--column", "columns", multiple=True, metavar="TARGET=SOURCE", help="What the file calls a column."
 )
+_TABLE = click.option("--table", default="", metavar="NAME", help="The table of an SQLite database.")
 _ALL = click.option("--all", "every", is_flag=True, help="Show every problem or place, not the first 20.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, with every problem and place.")
 CLOSING = ("result: ", "next: ", "then: ")  # lines that --quiet leaves out
@@ -117,6 +118,7 @@ def _common(command: Any) -> Any:
         _SOURCE,
         _OUT,
         _COLUMN,
+        _TABLE,
         click.option(
             "--split", "shares", multiple=True, metavar="SPLIT=SHARE", help="Another share, as test=0.3."
         ),
@@ -178,6 +180,7 @@ def check_command(name: str, **options: Any) -> None:
         "--source",
         "--dataset-dir",
         "--column",
+        "--table",
         "--split",
         "--limit",
         "--seed",
@@ -194,13 +197,14 @@ def _report(
     name: str,
     columns: Texts,
     shares: Texts,
+    table: str,
     seed: int | None,
     every: bool,
     as_json: bool,
     **settings: Any,
 ) -> list[str]:
     """Compile or check a spec, and print the report; the registered datasets. `ContentError` if it fails."""
-    spec, over = _changed(name, columns, shares)
+    spec, over = _changed(name, columns, shares, table)
     request = CompileRequest(**settings, over=over, every_problem=every or as_json)
     if seed is not None:
         if spec.without_seed:
@@ -226,10 +230,14 @@ def _report(
     return [output for output in report.datasets if any(each.dataset for each in spec.outputs)]
 
 
-def _changed(name: str, columns: Texts, shares: Texts = ()) -> tuple[Spec, dict[str, object]]:
-    """The spec with the shares and columns of the command line, and these changes as a mapping."""
+def _changed(
+    name: str, columns: Texts, shares: Texts = (), table: str = ""
+) -> tuple[Spec, dict[str, object]]:
+    """The spec with the shares, columns and table of the command line, and these changes as a mapping."""
     spec = load_spec(name)
     over: dict[str, Any] = {}
+    if table:
+        over["source"] = {"table": table}
     share_by_split = dict(spec.split.shares) if spec.split else {}
     for text in shares:
         if not share_by_split:
@@ -523,9 +531,15 @@ def verify_command(
     type=_Share(0, 1, max_open=True),
     help="The share of rows for evaluation; 0 for no split.  [default: 0.1 from 20 rows on]",
 )
+@_TABLE
 @click.option("--out", type=_FILE, help="Write the spec there, not to stdout.")
 def init_command(
-    file: str, share: float | None, out: Path | None, texts: tuple[str, ...], **columns: str | None
+    file: str,
+    share: float | None,
+    out: Path | None,
+    texts: tuple[str, ...],
+    table: str,
+    **columns: str | None,
 ) -> None:
     """Look at a file or folder and propose a spec that compiles it: init data.csv --out mine.yaml."""
     from tuneyard.compiler.init.propose import FailingSpecError, propose
@@ -539,7 +553,7 @@ def init_command(
     if out and out.exists():
         raise RequestError(f"--out {out}: it exists; name another file, or delete it first")
     try:
-        spec, report = propose(existing_source(file), share, out, **user_columns)
+        spec, report = propose(existing_source(file), share, out, table, **user_columns)
     except FailingSpecError as error:
         if out is None:  # to be corrected by hand
             click.echo(error.spec, nl=False)

@@ -33,6 +33,8 @@ def encoding_of(path: Readable) -> str:
     except NotTextError as error:
         return error.guess
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)
+    if b"\0" in data:
+        raise ContentError(f"{path}: not a text file: it contains NUL bytes; is its name right?")
     if text.count("\ufffd") <= FEW * len(text):  # UTF-8, at most with broken places that compile names
         return "utf-8"
     try:
@@ -59,10 +61,24 @@ def dialects(path: Readable, encoding: str) -> Iterator[Source]:
     if not counts[usual]:
         delimiter = max(counts, key=lambda sign: counts[sign])
     named_delimiter = None if delimiter == usual else delimiter
+    if not is_csv and _has_doubled_quotes(text, delimiter):
+        is_csv = True
     header = _guessed_header(text, delimiter, quoted=is_csv)
-    yield Source({}, {}, {}, encoding, named_delimiter, None, header)
+    usually_quoted = suffix(path) == ".csv"
+    quoted = None if is_csv == usually_quoted else is_csv
+    yield Source({}, {}, {}, encoding, named_delimiter, quoted, header)
     header = _guessed_header(text, delimiter, quoted=not is_csv)
-    yield Source({}, {}, {}, encoding, named_delimiter, not is_csv, header)
+    quoted = None if is_csv != usually_quoted else not is_csv
+    yield Source({}, {}, {}, encoding, named_delimiter, quoted, header)
+
+
+def _has_doubled_quotes(text: str, delimiter: str) -> bool:
+    """True if a field is in quotes and has doubled quotes inside, and all quotes are in pairs."""
+    fields = [field for line in text.splitlines()[:-1] for field in line.split(delimiter)]
+    in_quotes = [field for field in fields if field.startswith('"')]
+    if not all(len(field) > 1 and field.endswith('"') and field.count('"') % 2 == 0 for field in in_quotes):
+        return False
+    return any('""' in field[1:-1] for field in in_quotes)
 
 
 def _guessed_header(text: str, delimiter: str, quoted: bool) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
 """The labels of a proposed spec: which column has them, and the words that they become."""
 
+import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
+from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import CLASS_ENDINGS, USUAL_NAMES
 
 VALUE_TYPES = ("text", "number", "truth value", "fraction")
@@ -14,6 +17,14 @@ NLI_MEANINGS: dict[object, str] = {
 }  # fmt: skip
 GLUE_ORDER = {2: ("yes", "no"), 3: ("yes", "maybe", "no")}
 IN_CHINESE = {"yes": "是", "no": "否", "maybe": "可能", "unlabelled": "unlabelled"}
+REPEATS = 5
+LONGEST_CLASS = 30  # characters on average
+ABOUT_ROWS = (
+    "source", "split", "lang", "language", "license", "licence", "dataset", "subset", "url", "domain", "date",
+    "created", "created_at", "version", "author", "annotator", "model", "语言", "来源", "日期",
+)  # fmt: skip
+"""Names of columns with few values that say where a row is from, and not what it is."""
+_DATE = re.compile(r"\d{4}-\d\d-\d\d|https?:")
 UNLABELLED = (-1, "-", "")
 """Values of rows without a label."""
 
@@ -42,9 +53,25 @@ def class_leaf(profile: FileProfile) -> Leaf | None:
     """The first leaf of few texts whose name ends as the name of classes does."""
     for leaf in profile.leaves.values():
         is_short_list = leaf.kind == "text" and 2 <= len(leaf.values) <= MOST_VALUES
-        if is_short_list and leaf.name.endswith(CLASS_ENDINGS):
+        if is_short_list and (leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0")):
             return leaf
     return None
+
+
+def repeated_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
+    """Columns of short texts with 2 to 30 values, each five times on average, the most even one first."""
+    found: list[tuple[float, Leaf]] = []
+    for leaf in profile.leaves.values():
+        is_class = leaf.kind == "text" and 2 <= len(leaf.values) <= MOST_VALUES and leaf is not text
+        if not is_class or leaf.name in ABOUT_ROWS or leaf.filled < REPEATS * len(leaf.values):
+            continue
+        if leaf.characters > LONGEST_CLASS * leaf.filled or any(map(_DATE.match, map(str, leaf.values))):
+            continue
+        value_of = walker(leaf.path)
+        counts = Counter(str(value_of(row)) for row in profile.first)
+        evenness = -sum(count * math.log(count / counts.total()) for count in counts.values())
+        found.append((evenness, leaf))
+    return [leaf for _, leaf in sorted(found, key=lambda item: -item[0])]
 
 
 def label_values(leaf: Leaf) -> list[object]:

@@ -2,19 +2,24 @@
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
 from tuneyard.compiler.init.dialects import dialects, encoding_of, head_of
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
+from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.remote import SourceFile, SourcePath
 from tuneyard.compiler.read.scan import LOOKED_AT, is_rows, is_turn, layout_of
 from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, Readable, suffix
+from tuneyard.compiler.read.tables import SPEAKER, SPEAKERS
 from tuneyard.compiler.read.zips import members
+from tuneyard.compiler.spec.column_meanings import role_of_names
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.errors import ContentError
@@ -25,20 +30,28 @@ SPLITS = {
     "test": ("test", "测试"),
 }
 SAMPLE = 20_000
+COMPARED_FILES = 20
+FEWEST_ANSWERS = 5
+TEXTS = (".txt", ".md")
 SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
 KEPT = 1000
+ONE_CHOICE = ".value.choices"
+"""The end of the path to a label of Label Studio: a list, of one choice if there is one label a row."""
 SCALARS = ("text", "number", "truth value", "fraction")
 TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction", dict: "object"}
 
 
-def look(path: SourcePath) -> Iterator[FileProfile]:
+def look(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
     """Read the first 20,000 rows, for each list that may hold them, the outermost first.
 
-    It reads one data file of a folder or an archive, the file of train if there is one.
+    It reads one data file of a folder or an archive, the file of train if there is one. Of texts that are
+    documents it reads each. `table` is that of a database.
     `RequestError` or `ContentError` if no rows can be read.
     """
     files = data_files(path)
     paths_by_split = _paths_by_split(files)
+    if not paths_by_split:
+        _refuse_other_columns(path, files)
     first: Readable = files[0]
     if "train" in paths_by_split:
         first = next(file for file in files if str(file) == paths_by_split["train"][0])
@@ -52,8 +65,15 @@ def look(path: SourcePath) -> Iterator[FileProfile]:
             encoding = "utf-8"
             if find_reader(suffix(first), str(first)).text:
                 encoding = encoding_of(first)
-            for sources in _sources_to_try(first, encoding):
+            texts = [file for file in files if suffix(file) in TEXTS]
+            documents = texts if texts and not paths_by_split and len(texts) == len(files) else []
+            for sources in _sources_to_try(first, encoding, table, len(documents) > 1):
                 profile = _best_reading(path, first, sources)
+                if _is_answers_by_question(profile):
+                    profile = _best_reading(path, first, [replace(profile.source, answers_by_question=True)])
+                for document in documents:
+                    if document is not first and profile.rows < SAMPLE:
+                        _read_rows(profile, document)
                 if not profile.rows:
                     errors = profile.problems.errors
                     reason = errors[0].line() if errors else f"{path}: no rows"
@@ -111,8 +131,52 @@ def _read_rows(profile: FileProfile, file: Readable) -> None:
                 del profile.leaves[path]
 
 
-def _sources_to_try(path: Readable, encoding: str) -> Iterator[Iterable[Source]]:
+def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None:
+    """`ContentError` if two of the first files of a folder share less than half of their columns."""
+    columns: dict[str, set[str]] = {}
+    for file in files[:COMPARED_FILES] if len(files) > 1 else ():
+        for rows in islice(read(file, str(file), Source(), Problems()), 1):
+            columns[str(file)] = set(rows.names())
+    first = next(iter(columns), "")
+    for other, names in columns.items():
+        if 2 * len(columns[first] & names) < min(len(columns[first]), len(names)):
+            raise ContentError(
+                f"{path}: its files hold different data: {first} has the columns "
+                f"{', '.join(sorted(columns[first]))}, and {other} has {', '.join(sorted(names))}; give one "
+                f"file: tuneyard data init {shlex.quote(other)}"
+            )
+
+
+def _is_answers_by_question(profile: FileProfile) -> bool:
+    """True if the only row of a JSON document is {question: answer, …}: many texts under unusual names."""
+    leaves = profile.leaves.values()
+    is_one_object = profile.rows == 1 and len(leaves) >= FEWEST_ANSWERS and not profile.source.rows
+    if not is_one_object or ".json" not in str(profile.path):
+        return False
+    return all(leaf.kind == "text" and leaf.path in profile.first[0] for leaf in leaves) and not any(
+        role_of_names([leaf.path]) for leaf in leaves
+    )
+
+
+def _sources_to_try(
+    path: Readable, encoding: str, table: str, is_one_of_several: bool
+) -> Iterator[Iterable[Source]]:
     """Yield, for each list of a file that may hold its rows, the ways in which the file may be written."""
+    if suffix(path) in TEXTS:
+        lines = [
+            line for line in head_of(path, encoding).decode(errors="replace").splitlines() if line.strip()
+        ]
+        speakers = {SPEAKERS[found[1].lower()] for found in map(SPEAKER.match, lines) if found is not None}
+        rows: dict[str, tuple[str, ...]] = {}
+        if suffix(path) == ".txt" and {"user", "assistant"} <= speakers and SPEAKER.match(lines[0]):
+            rows = {"": ("turns",)}
+        elif suffix(path) == ".txt" and is_one_of_several:
+            rows = {"": ("file",)}
+        yield [Source({}, {}, {}, encoding, rows=rows)]
+        return
+    if table:
+        yield [Source({}, {}, {}, table=table)]
+        return
     if suffix(path) in (".csv", ".tsv"):
         yield dialects(path, encoding)
         return
@@ -150,7 +214,7 @@ def _note(leaves: dict[str, Leaf], lists_of_objects: set[str], path: str, value:
         for key, inner in cast("dict[str, object]", value).items():
             _note(leaves, lists_of_objects, f"{path}.{key}" if path else str(key), inner)
         return
-    if value_type == "one object":
+    if value_type == "one object" or (path.endswith(ONE_CHOICE) and len(cast("list[object]", value)) == 1):
         _note(leaves, lists_of_objects, f"{path}.0", cast("list[object]", value)[0])
         return
     if not path:

@@ -16,7 +16,7 @@ class Proposal:
 
     `prompts` are the leaves of the texts that the model reads, by target column. `answer` is the leaf of the
     answer. `guesses` are sentences about choices that the file does not prove. `answer_sources` are the
-    prompts that an answer is taken from.
+    prompts that an answer is taken from. `turns` are the columns of a table with one turn a row.
     """
 
     about: str
@@ -27,6 +27,7 @@ class Proposal:
     answer: Leaf | None = None
     guesses: list[str] = field(default_factory=list)
     answer_sources: Collection[str] = ("context",)
+    turns: dict[str, str] = field(default_factory=dict)
 
 
 def alpaca_output(instruction: str, output: str = "", context: str = "") -> dict[str, str]:

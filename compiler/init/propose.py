@@ -18,7 +18,7 @@ from tuneyard.compiler.init.look import look
 from tuneyard.compiler.init.profile import FEWEST_ROWS, FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file, trained_output
-from tuneyard.compiler.init.warnings import warnings_of
+from tuneyard.compiler.init.warnings import minor_columns, warnings_of
 from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.remote import SourcePath
@@ -49,11 +49,16 @@ class FailingSpecError(ContentError):
 
 
 def propose(
-    path: SourcePath, share: float | None = None, out: Path | None = None, **user_columns: str
+    path: SourcePath,
+    share: float | None = None,
+    out: Path | None = None,
+    table: str = "",
+    **user_columns: str,
 ) -> tuple[str, str]:
     """The spec as YAML, and what to print next to it: warnings, examples, the try on all rows, commands.
 
-    `share` is that of eval (None: a tenth, if there are rows enough). `out` is the spec's file.
+    `share` is that of eval (None: a tenth, if there are rows enough). `out` is the spec's file, `table` that
+    of a database.
     `user_columns` are paths by role: text, text2 (the second of a pair), label, answer.
 
     Raises `RequestError` if the file has no rows or cannot be split as requested, `ContentError` if no role
@@ -61,18 +66,19 @@ def propose(
     """
     if {"label", "answer"} <= user_columns.keys():
         raise RequestError("--label and --answer: give one; --label is for classes, --answer for free text")
-    profile, proposal, base = _guessed(path, user_columns)
+    profile, proposal, base = _guessed(path, table, user_columns)
     _check_split(profile, share)
     if base is not None and base.spec.split and share is not None and proposal.columns:
         base = None  # it would split otherwise than requested
-    spec_as_dict = proposed_spec(profile, proposal, base, USUAL_SHARE if share is None else share)
-    name = out.stem if out else stem_of_file(path)
+    name = stem_of_file(out.with_suffix("") if out else path)
+    spec_as_dict = proposed_spec(profile, proposal, base, USUAL_SHARE if share is None else share, name)
     with tempfile.TemporaryDirectory(prefix="tuneyard-init-") as folder:
         file = Path(folder) / f"{name}.yaml"
         spec_text = dump_short_yaml(spec_as_dict)
         file.write_text(spec_text, encoding="utf-8")
         spec = load_spec(str(file))
         report = check_spec(spec, CompileRequest())
+        minor = minor_columns(profile, proposal, spec)
         warnings = list(dict.fromkeys(map(_printable, warnings_of(profile, proposal, spec))))
         examples = _preview(spec)
     comments = [f"Proposed by `tuneyard data init {shlex.quote(str(path))}` after {profile.rows} rows."]
@@ -85,8 +91,15 @@ def propose(
     outcome = _outcome(path, report, text)
     lines = [f"warning: {warning}" for warning in warnings] + examples
     if base is not None:
-        lines.append(f"this is what spec {base.spec.name} reads: the proposal changes what differs")
+        file_name = out.name if out else "the proposal"
+        lines.append(
+            f"This file fits the bundled spec {base.spec.name}; {file_name} holds only the differences."
+        )
+    if minor:
+        lines.append(f"left out: {_printable(minor)}")
     options = dict(user_columns)
+    if table:
+        options["table"] = table
     if share is not None:
         options["split"] = f"{share:g}"
     lines += [f"tried on the whole file: {outcome}"]
@@ -218,11 +231,11 @@ def _registry_of(path: SourcePath) -> Path:
 
 
 def _guessed(
-    path: SourcePath, user_columns: dict[str, str]
+    path: SourcePath, table: str, user_columns: dict[str, str]
 ) -> tuple[FileProfile, Proposal, BundledSpec | None]:
     """The proposal for the outermost list of rows that fits: of a bundled spec, or by its columns' roles."""
     refusal: ContentError | RequestError
-    for profile in look(path):
+    for profile in look(path, table):
         profile.user_columns = user_columns
         try:
             proposal = guess(profile)

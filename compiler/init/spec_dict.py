@@ -12,15 +12,17 @@ from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import Output, Spec
 
 REPEATED = 0.01
-ENDINGS = re.compile(r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|arrow|xlsx|zip))?(\.(gz|zst))?$")
+ENDINGS = re.compile(
+    r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|md|arrow|xlsx|zip|db|sqlite3?))?(\.(gz|zst))?$"
+)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d\b")
 _KEY = re.compile(r"(?:^|[_ .-])(?:id|key|uid|group|title)$|编号$|标题$", re.IGNORECASE)
 
 
 def proposed_spec(
-    profile: FileProfile, proposal: Proposal, base: BundledSpec | None, share: float
+    profile: FileProfile, proposal: Proposal, base: BundledSpec | None, share: float, stem: str
 ) -> dict[str, object]:
-    """The spec as a mapping in the order of its lines."""
+    """The spec as a mapping in the order of its lines. `stem` begins the names of its dataset."""
     columns = dict(proposal.columns)
     column_by_path: dict[str, str] = {}
     if base is not None:
@@ -31,11 +33,13 @@ def proposed_spec(
         split, group = {}, {}
     if group:
         columns["group"] = group
-    stem = stem_of_file(profile.path)
     spec: dict[str, object] = {"about": proposal.about}
     if base is not None:
         spec["like"] = base.spec.name
-    spec["source"] = _source(str(profile.path), profile.source)
+    source = _source(str(profile.path), profile.source)
+    if proposal.turns:
+        source["turns"] = proposal.turns
+    spec["source"] = source
     if columns:
         spec["columns"] = columns
     if base is None and proposal.labels:
@@ -55,25 +59,24 @@ def proposed_spec(
 
 
 def _renamed_outputs(spec: Spec, stem: str, has_splits: bool, ending: str) -> list[dict[str, object]]:
-    """New names for the datasets of a bundled spec. An output for other programs keeps its name.
+    """New names for the outputs of a bundled spec up to the dataset that is trained.
 
-    Several datasets keep their endings: messages, messages_openai become talk, talk_openai.
+    An output for other programs keeps its name. Further datasets, which word the same rows otherwise, are
+    left out.
     """
-    first = _stem_of_output(trained_output(spec))
+    trained = trained_output(spec)
+    name = stem
+    if has_splits:
+        name = f"{stem}_{{split}}"
     outputs: list[dict[str, object]] = []
     for output in spec.outputs:
-        if not output.dataset:
+        if output is trained:
+            outputs.append({"dataset": name, "file": name + ending})
+        elif output.dataset:
+            break
+        else:
             outputs.append({})
-            continue
-        name = stem + _stem_of_output(output).removeprefix(first)
-        if has_splits:
-            name += "_{split}"
-        outputs.append({"dataset": name, "file": name + ending})
     return outputs
-
-
-def _stem_of_output(output: Output) -> str:
-    return str(output.dataset).replace("{split}", "").strip("_-")
 
 
 def _ending(proposal: Proposal) -> str:
@@ -97,6 +100,8 @@ def _source(path: str, source: Source) -> dict[str, object]:
     if source.rows:
         rows = {split: list(steps) for split, steps in source.rows.items()}
         settings["rows"] = rows.get("", rows)
+        if settings["rows"] in (["file"], ["turns"]):
+            settings["rows"] = rows[""][0]
     if source.encoding != "utf-8":
         settings["encoding"] = source.encoding
     if source.delimiter is not None:
@@ -105,6 +110,10 @@ def _source(path: str, source: Source) -> dict[str, object]:
         settings["header"] = list(source.header)
     if source.quoted is not None:
         settings["quoted"] = source.quoted
+    if source.table:
+        settings["table"] = source.table
+    if source.answers_by_question:
+        settings["answers_by_question"] = True
     return settings
 
 

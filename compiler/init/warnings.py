@@ -24,7 +24,8 @@ def warnings_of(profile: FileProfile, proposal: Proposal, spec: Spec) -> Iterato
         yield f"the file has no header: the columns {', '.join(profile.source.header)} are named by content"
     yield from proposal.guesses
     yield from _fields_in_lines(profile)
-    yield from _columns_left_out(profile, spec)
+    left_out = [leaf for leaf in unused_leaves(profile, proposal, spec) if _may_matter(profile, leaf)]
+    yield from _columns_left_out(left_out)
     yield from _answers_given_away(profile, proposal)
 
 
@@ -44,19 +45,32 @@ def _fields_in_lines(profile: FileProfile) -> Iterator[str]:
             return
 
 
-def _columns_left_out(profile: FileProfile, spec: Spec) -> Iterator[str]:
-    """Name the columns that hold prose, lists or a known role and that the spec does not use."""
+def minor_columns(profile: FileProfile, proposal: Proposal, spec: Spec) -> str:
+    """The names of the other unused columns, such as ids and dates."""
+    unused = unused_leaves(profile, proposal, spec)
+    names = [leaf.path for leaf in unused if not _may_matter(profile, leaf)]
+    return ", ".join(names)
+
+
+def unused_leaves(profile: FileProfile, proposal: Proposal, spec: Spec) -> list[Leaf]:
+    """The fields of the rows that the spec does not use."""
     used_paths = {name.lower() for column in spec.columns for name in column.names}
     used_paths |= {name.lower() for name in spec.ignore}
-    left_out = []
+    used_paths |= {name.lower() for name in proposal.turns.values()}
+    unused = []
     for leaf in profile.leaves.values():
         steps = leaf.path.lower().split(".")
         prefixes = {".".join(steps[:count]) for count in range(1, len(steps) + 1)}
-        if prefixes.isdisjoint(used_paths) and _may_matter(profile, leaf):
-            left_out.append(f"{leaf.path} ({leaf.kind})")
+        if prefixes.isdisjoint(used_paths):
+            unused.append(leaf)
+    return unused
+
+
+def _columns_left_out(left_out: list[Leaf]) -> Iterator[str]:
+    """Name the columns that hold prose, lists or a known role and that the spec does not use."""
     if not left_out:
         return
-    names = ", ".join(left_out[:SHOWN_COLUMNS])
+    names = ", ".join(f"{leaf.path} ({leaf.kind})" for leaf in left_out[:SHOWN_COLUMNS])
     if len(left_out) > SHOWN_COLUMNS:
         names += f" and {len(left_out) - SHOWN_COLUMNS} more"
     yield (

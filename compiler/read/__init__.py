@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read.chatgpt import with_shown_branches
 from tuneyard.compiler.read.scan import row_of
 from tuneyard.compiler.read.stream import (
     GET_AGAIN,
@@ -21,6 +22,7 @@ from tuneyard.compiler.read.stream import (
     opened,
     suffix,
 )
+from tuneyard.compiler.read.turn_rows import conversations_of
 from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART, Spec
@@ -38,6 +40,7 @@ class OpenFile:
     - `display_path`: the path as in places and messages. `kind`: its suffix.
     - `source`: how the file is written, by the spec.
     - `split`: the split to read from a file that has the rows of several (`rows:` of a source).
+    - `path`: the file itself, for a reader that must open it by its name.
     """
 
     stream: io.BufferedReader
@@ -45,6 +48,7 @@ class OpenFile:
     kind: str
     source: Source
     split: str
+    path: Readable
 
 
 ReadRows = Callable[[OpenFile, Problems], Iterator[Rows]]
@@ -192,10 +196,13 @@ def read(
     encoding = source.encoding if file_reader.text else "utf-8"
     try:
         with opened(path, encoding, in_order=file_reader.text, moved=moved) as stream:
-            file = OpenFile(stream, display_path, kind, source, split)
-            for rows in file_reader.function(file, problems):
+            file = OpenFile(stream, display_path, kind, source, split, path)
+            batches = file_reader.function(file, problems)
+            if source.turns:
+                batches = conversations_of(batches, source.turns, problems)
+            for rows in batches:
                 if rows.lines:
-                    yield rows
+                    yield with_shown_branches(rows)
                 problems.end_batch()  # the caller has checked these rows
     except NotTextError as error:
         problems.bad_file(Problem("E001", display_path, str(error), hint=error.hint))

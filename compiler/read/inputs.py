@@ -85,7 +85,7 @@ class Sources:
 def find_sources(spec: Spec, sources: Sequence[str]) -> Sources:
     """The files to read, as `find_inputs` finds them, and what people should know of the files left out."""
     inputs = find_inputs(spec, sources)
-    return Sources(inputs, list(_unread(sources, inputs)), list(_texts_by_line(inputs)))
+    return Sources(inputs, list(_unread(sources, inputs)), list(_texts_by_line(spec, inputs)))
 
 
 def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
@@ -342,7 +342,13 @@ def _files_of_folder(folder: Path) -> list[Path]:
     """The data files of a folder: as its reader lists them, or all that have a reader."""
     files_by_split = files_of_folder(folder)
     if files_by_split is None:
-        return _data_files_among(folder, [file for file in sorted(folder.iterdir()) if file.is_file()])
+        entries = sorted(folder.iterdir())
+        for entry in entries:
+            if entry.is_symlink() and not entry.exists() and suffix(entry) in readers():
+                raise RequestError(
+                    f"{entry}: a link to {entry.readlink()}, which is not there: mend the link, or delete it"
+                )
+        return _data_files_among(folder, [file for file in entries if file.is_file()])
     if PART in files_by_split:
         return files_by_split[PART]
     if len(files_by_split) == 1:
@@ -360,7 +366,7 @@ def _data_files_among(folder: Path | RemoteFolder, files: Iterable[F]) -> list[F
     if not readable:
         raise RequestError(f"{folder}: no data files in this folder (known: {known_suffixes()})")
     # Next to data, a text is a licence or a description.
-    return [file for file in readable if suffix(file) != ".txt"] or readable
+    return [file for file in readable if suffix(file) not in (".txt", ".md")] or readable
 
 
 def existing_source(text: str) -> SourcePath:
@@ -413,7 +419,11 @@ def _unread(sources: Sequence[str], inputs: Sequence[Input]) -> Iterator[str]:
         left_out = []
         for file in sorted(folder.rglob("*")):
             is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-            is_data = suffix(file) in readers() and file.name not in (*markers, "dataset_info.json")
+            is_data = (
+                suffix(file) in readers()
+                and suffix(file) != ".md"
+                and file.name not in (*markers, "dataset_info.json")
+            )
             if is_data and not is_hidden and file not in read_paths and file.is_file():
                 left_out.append(file)
         if left_out:
@@ -421,18 +431,19 @@ def _unread(sources: Sequence[str], inputs: Sequence[Input]) -> Iterator[str]:
             yield f"{folder}: {count}: name them with --source"
 
 
-def _texts_by_line(inputs: Sequence[Input]) -> Iterator[Problem]:
+def _texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
     """Warn of each folder with several .txt files: they may be documents, and their lines become rows."""
     folders: Counter[tuple[Path, str]] = Counter()
     for item in inputs:
-        if isinstance(item.path, Path) and suffix(item.path) == ".txt":
+        source = spec.mix.parts[item.split].source if spec.mix else spec.source
+        if isinstance(item.path, Path) and suffix(item.path) == ".txt" and not source.steps(item.split):
             folders[item.path.parent, item.split] += 1
     for (folder, _), files in folders.items():
         if files > 1:
             message = (
                 f"{files} .txt files: each line that is not blank is a row; no file is kept as a document"
             )
-            hint = 'for a document a row write .jsonl with one {"text": …} a line (docs/compiler.md)'
+            hint = "for a document a row, write `rows: file` into the spec under `source:` (docs/compiler.md)"
             yield Problem("W221", str(folder), message, "", hint)
 
 

@@ -27,6 +27,11 @@ OVER_LINES = (
     "an object over several lines, where each line is a row: name the file .json if that is all of it, "
     "else write each object on one line, as `jq -c .` does"
 )
+AS_JSON = (
+    'python -c "import ast, json, sys; [print(json.dumps(ast.literal_eval(line))) for line in sys.stdin '
+    'if line.strip()]" < OLD > NEW.jsonl'
+)
+"""The command that writes lines of Python's notation as JSON."""
 Steps = tuple[str, ...]
 Fields = dict[str, object]
 Found = tuple[Line, object, Wrong | None]
@@ -59,6 +64,11 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         if not head:
             return
     whole = chain([head], blocks(stream))
+    if source.answers_by_question:
+        yield from read_array(
+            Scanner(whole, start), display_path, (), False, problems, set(), by_question=True
+        )
+        return
     in_lines = kind != ".json" and head.lstrip()[:1] != b"["
     layout = LINES if in_lines else layout_of(head, len(head) < LOOKED_AT, source.is_row)
     if layout.description and not (steps or in_lines or len(layout.lists) > 1):
@@ -88,14 +98,17 @@ def read_array(
     guessed: bool,
     problems: Problems,
     other_rows: set[str],
+    *,
+    by_question: bool = False,
 ) -> Iterator[ObjectRows]:
     """Yield the rows under these keys, item by item; () are the rows of the root, None: the root is a row.
 
     A list on the way is walked item by item. A row keeps the other fields of the objects around it, and the
     scalar fields of the outermost. Other fields of the outermost are noted as left out, without the keys of
     `other_rows`. If the keys are `guessed`, a second list of objects next to theirs is a problem.
+    `by_question`: the keys of the root are questions, and its values their answers.
     """
-    walk = _Walk(scanner, guessed)
+    walk = _Walk(scanner, guessed, by_question)
     rows: list[Fields] = []
     lines: list[Line] = []
     count = done = 0
@@ -139,8 +152,8 @@ def read_array(
 class _Walk:
     """The way from the root of a document to its rows."""
 
-    def __init__(self, scanner: Scanner, guessed: bool) -> None:
-        self.scanner, self.guessed = scanner, guessed
+    def __init__(self, scanner: Scanner, guessed: bool, by_question: bool) -> None:
+        self.scanner, self.guessed, self.by_question = scanner, guessed, by_question
         self.last_line = -1
         self.late: list[str] = []
         self.nested: list[str] = []
@@ -223,6 +236,8 @@ class _Walk:
         for number in self.scanner.items("}"):
             key = self.scanner.key()
             line, value, wrong = self.scanner.row()
+            if self.by_question:
+                value = {"question": key, "answer": value}
             if not isinstance(value, dict):
                 message = f"key {show_value(key)}: found {show_value(value)}"
                 raise BrokenError("E007", f"{message}, expected a list of records or an object of rows")
@@ -346,7 +361,11 @@ def _broken(text: bytes, place: Place, offset: int, error: orjson.JSONDecodeErro
     if constant:
         message = f"found {constant} at column {error.colno}: not JSON"
         return Problem("E002", place, message, hint="write null or a number")
-    return Problem("E002", place, f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}")
+    hint = ""
+    if text.lstrip().startswith((b"{'", b"[{'")):
+        hint = f"this is Python's notation, not JSON: {AS_JSON}"
+    message = f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}"
+    return Problem("E002", place, message, hint=hint)
 
 
 def _some_repeat(texts: list[bytes], rows: list[dict[str, object]]) -> bool:

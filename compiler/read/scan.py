@@ -304,6 +304,12 @@ def layout_of(head: bytes, whole: bool, is_row: Callable[[object], bool] = no_ro
     lists = {} if any(map(_is_talk, members.values())) else {k: v for k, v in members.items() if is_rows(v)}
     if lists:
         return Layout((next(iter(lists)),), f"a list of rows under {show_value(next(iter(lists)))}", lists)
+    inner = [(key, value) for key, value in members.items() if isinstance(value, dict)]
+    if len(inner) == 1:
+        inner_lists = [key for key, value in inner[0][1].items() if is_rows(value) and not _is_talk(value)]
+        if len(inner_lists) == 1:
+            steps = (inner[0][0], inner_lists[0])
+            return Layout(steps, f"a list of rows under {'.'.join(steps)}")
     if members and all(isinstance(value, dict) for value in members.values()):
         return Layout((), "an object whose values are the rows")
     return LINES if alone or not (whole or others) else Layout((), "")

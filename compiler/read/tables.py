@@ -16,11 +16,23 @@ from tuneyard.compiler.read.stream import (
     too_long,
     whole_lines,
 )
-from tuneyard.compiler.rows import Place, TableRows
+from tuneyard.compiler.rows import ObjectRows, Place, Rows, TableRows
 from tuneyard.compiler.spec.file import Source
-from tuneyard.core.errors import Problem
+from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
+QUESTIONS = ("问", "问题", "提问", "q", "question")
+"""Speakers of questions that stand alone, in small letters."""
+SPEAKERS = {
+    **dict.fromkeys((*QUESTIONS, "user", "human", "用户"), "user"),
+    **dict.fromkeys(
+        ("答", "回答", "答案", "a", "answer", "assistant", "ai", "bot", "gpt", "助手"), "assistant"
+    ),
+    **dict.fromkeys(("system", "系统"), "system"),
+}
+"""Roles by the names with which turns in a text begin."""
+_LONGEST_FIRST = "|".join(sorted(SPEAKERS, key=len, reverse=True))
+SPEAKER = re.compile(rf"[ \t#*]*({_LONGEST_FIRST})[ \t*]*[:：][ \t*]*", re.I)
 _SURROGATE = re.compile("[\udc80-\udcff]")
 Fields = list[str]
 Lines = Iterator[tuple[Sequence[int], list[Fields]]]  # their numbers and fields, some hundreds at a time
@@ -60,9 +72,76 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
         yield TableRows(f"{display_path}:", lines, columns, typed=False)
 
 
-@reader(".txt")
-def read_text(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
-    """Yield lines as rows with the field `text`, without blank ones. Broken UTF-8 is a problem."""
+@reader(".txt", ".md")
+def read_text(file: OpenFile, problems: Problems) -> Iterator[Rows]:
+    """Yield lines as rows with the field `text`, without blank ones. Broken UTF-8 is a problem.
+
+    A .md is one row; what a .txt is, `rows` of its source says.
+    """
+    form = file.source.steps(file.split)
+    if file.kind == ".md" or form == ("file",):
+        yield from _document(file, problems)
+    elif form == ("turns",):
+        yield from _dialogues(_text_rows(file, problems), f"{file.display_path}:", problems)
+    else:
+        yield from _text_rows(file, problems)
+
+
+def _document(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
+    """Yield one row for a whole file, none for a blank one."""
+    place = f"{file.display_path}:1"
+    data = file.stream.read(RECORD + 1)
+    if len(data) > RECORD:
+        problems.bad_file(too_long(place))
+        return
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8: 0x{data[error.start]:02x} at byte {error.start + 1} of the file"
+        problems.bad_row(
+            [Problem("E001", Place(f"{file.display_path}:", 1), message, hint=encoding_hint())], ""
+        )
+        return
+    if text.strip():
+        text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
+        yield TableRows(f"{file.display_path}:", [1], {"text": [text]}, typed=False)
+
+
+def _dialogues(batches: Iterator[TableRows], prefix: str, problems: Problems) -> Iterator[ObjectRows]:
+    """Yield a row of `messages` for each dialogue; lines without a speaker belong to the turn before them.
+
+    A question begins a dialogue. So does a user's turn after a blank line.
+    """
+    first = 0
+    turns: list[dict[str, object]] = []
+    last_line = 0
+    for batch in batches:
+        for line, text in zip(batch.lines, batch.columns["text"], strict=True):
+            number, spoken = int(str(line)), str(text)
+            speaker = SPEAKER.match(spoken)
+            if speaker is None:
+                if turns:
+                    between = "\n" * (number - last_line)
+                    turns[-1]["content"] = f"{turns[-1]['content']}{between}{spoken.rstrip()}"
+                else:
+                    message = f"found {show_value(spoken)}, expected a speaker, as User: or 问："
+                    problems.bad_row([Problem("E005", Place(prefix, number), message)], {"text": spoken})
+                last_line = number
+                continue
+            name = speaker[1].lower()
+            role = SPEAKERS[name]
+            if turns and role == "user" and (name in QUESTIONS or number > last_line + 1):
+                yield ObjectRows(prefix, [first], [{"messages": turns}])
+                turns = []
+            if not turns:
+                first = number
+            turns.append({"role": role, "content": spoken[speaker.end() :].strip()})
+            last_line = number
+    if turns:
+        yield ObjectRows(prefix, [first], [{"messages": turns}])
+
+
+def _text_rows(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     text = _Text(file.stream, file.display_path)
     for numbers, rows in _unquoted(text, "\n", problems):
         kept = {}
@@ -123,7 +202,10 @@ def _unquoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
     start = 1
     try:
         for block in text.blocks():
-            block = block.replace("\r\n", "\n").removesuffix("\r") if "\r" in block else block
+            if "\r" in block:
+                block = block.replace("\r\n", "\n").removesuffix("\r")
+                if delimiter == "\n":  # plain text: a carriage return alone ends a line, too
+                    block = block.replace("\r", "\n")
             rows = [line.split(delimiter) for line in block.removesuffix("\n").split("\n")]
             yield range(start, start + len(rows)), rows
             start += len(rows)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -44,6 +45,10 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
     """
     try:
         with zipfile.ZipFile(file) as archive:
+            names = [entry.filename for entry in archive.infolist()]
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            if twice:
+                raise DamagedError(f"it contains {twice[0]} twice, of which only one could be read")
             files: list[Member] = []
             for entry in archive.infolist():
                 member = Member(archive, entry.filename)

@@ -45,6 +45,9 @@ class Source:
     header: tuple[str, ...] = ()
     media_dir: str = ""
     rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    turns: Mapping[str, str] = field(default_factory=dict)
+    table: str = ""
+    answers_by_question: bool = False
     is_row: Callable[[object], bool] = no_row
 
     def steps(self, split: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from tuneyard.compiler.init.shapes.labelled import labelled_pair, labelled_text
 from tuneyard.compiler.init.shapes.pairs import pair_of_answers, rated_answers
 from tuneyard.compiler.init.shapes.questions import answered_by_calls, answered_question, summarized_text
 from tuneyard.compiler.init.shapes.threads import refuse_loose_messages, refuse_trees
+from tuneyard.compiler.init.shapes.turn_rows import turn_rows
 
 
 class Shape(NamedTuple):
@@ -41,6 +42,7 @@ SHAPES = (
     Shape("question answered by calls", answered_by_calls),
     Shape("question", answered_question, ({"answer"}, {"text", "answer"}, {"text", "text2", "answer"})),
     Shape("exchanges", exchanges),
+    Shape("turns in rows", turn_rows),
     Shape("trees of messages", refuse_trees),
     Shape("messages of threads", refuse_loose_messages),
     Shape("summary", summarized_text),

@@ -8,7 +8,9 @@ from tuneyard.compiler.init.proposal import (
     system_column,
 )
 from tuneyard.compiler.kinds.turn_forms import exchange_keys
+from tuneyard.compiler.read.jsons import AS_JSON
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.core.errors import ContentError
 
 
 def conversations(profile: FileProfile) -> Proposal | None:
@@ -64,5 +66,17 @@ def plain_text(profile: FileProfile) -> Proposal | None:
         return None
     if not profile.user_columns and profile.named(USUAL_NAMES["question"]):
         return None
+    _refuse_rows_in_lines(profile, text.path)
     write = {"format": "text", "text": "{text}"}
     return Proposal("Plain text for pretraining", {"text": [text.path]}, write, prompts={"text": text})
+
+
+def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
+    """`ContentError` if the lines of a .txt are objects, as JSON or in Python's notation."""
+    lines = [str(row.get(path, "")).strip() for row in profile.first]
+    if not lines or not all(line.startswith("{") and line.endswith("}") for line in lines):
+        return
+    fix = "its lines are JSON: name it .jsonl"
+    if any(line.startswith("{'") for line in lines):
+        fix = f"its lines are in Python's notation; write them as JSON: {AS_JSON}"
+    raise ContentError(f"{profile.path}: each line is an object, expected plain text; {fix}")

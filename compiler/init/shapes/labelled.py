@@ -12,6 +12,7 @@ from tuneyard.compiler.init.labels import (
     label_map,
     label_values,
     named_labels,
+    repeated_leaves,
 )
 from tuneyard.compiler.init.profile import PROSE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
@@ -160,6 +161,13 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
         label = class_leaf(profile)
         if label is not None:
             guesses.append(f"{label.path} is used as the label: it has few values. --label names another")
+    if label is None and text is not None:
+        repeated = repeated_leaves(profile, text)
+        if repeated:
+            label = repeated[0]
+            others = "".join(f", as {leaf.path} has" for leaf in repeated[1:])
+            guess = f"{label.path} is used as the label: it has few values{others}. --label names another"
+            guesses.append(guess)
     if text is None or label is None or text is label:
         return None
     chinese = text.in_chinese

@@ -305,7 +305,7 @@ def test_chinese_pairs_get_a_chinese_prompt_and_the_bundled_spec_is_named(bench)
     ]
     source = bench.rows("对.jsonl", rows)
     text, said = propose(source)
-    assert "this is what spec ocnli reads" in said and yaml.safe_load(text)["like"] == "ocnli"
+    assert "This file fits the bundled spec ocnli;" in said and yaml.safe_load(text)["like"] == "ocnli"
     bench.compile(bench.write("mine.yaml", text))
     records = bench.records("*_train.jsonl")
     assert {record["output"] for record in records} == {"是", "否", "可能"}

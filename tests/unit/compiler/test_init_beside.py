@@ -99,7 +99,7 @@ def test_of_pairs_both_answers_are_shown_and_the_bundled_spec_of_pairs_is_named(
     example = ["  user: Name a river.", "  chosen: The Rhine.", "  rejected: A river."]
     first = said.splitlines().index(example[0])
     assert said.splitlines()[first : first + 3] == example
-    assert "  answer:" not in said and "this is what spec pairs-chat reads" in said
+    assert "  answer:" not in said and "This file fits the bundled spec pairs-chat;" in said
     line_with(said, "recipe new --dataset rows", "--model Qwen/Qwen2.5-1.5B-Instruct", "rows-lora.yaml")
 
 
@@ -108,7 +108,7 @@ def test_media_and_plain_text_get_a_model_that_reads_them(tmp_path):
     talk = [*ASK, *GOOD]
     (seen := tmp_path / "seen.jsonl").write_text(json.dumps({"messages": talk, "images": ["a.png"]}) + "\n")
     said = propose(seen)[1]
-    assert "this is what spec media reads" in said
+    assert "This file fits the bundled spec media;" in said
     line_with(said, "recipe new --dataset seen", "--model Qwen/Qwen2.5-VL-3B-Instruct", "seen-lora.yaml")
     (text := tmp_path / "text.jsonl").write_text(
         json.dumps({"text": "The Rhine is a river in Europe."}) + "\n"
@@ -135,7 +135,7 @@ def test_marks_of_kto_as_words_or_numbers(marks, tmp_path):
     )
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert proposed(path, tmp_path)[1].kept == 2
-    assert "this is what spec kto reads" in propose(path)[1]
+    assert "This file fits the bundled spec kto;" in propose(path)[1]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_system_text_beside_instructions_is_read_and_no_spec_without_it_is_nam
     ]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     text, said = propose(source)
-    assert re.findall("this is what spec (.+) reads", said) == named and "kept 4" in said
+    assert re.findall("bundled spec (.+);", said) == named and "kept 4" in said
     (tmp_path / "mine.yaml").write_text(text)
     compile_spec(load_spec(str(tmp_path / "mine.yaml")), CompileRequest(out=tmp_path / "out"))
     lines = (tmp_path / "out" / "mine" / "t.jsonl").read_text().splitlines()
@@ -161,4 +161,4 @@ def test_earlier_turns_beside_instructions_are_read(tmp_path):
     source.write_text(json.dumps({**row, "history": []}) + "\n" + json.dumps(row) + "\n")
     spec, report = proposed(source, tmp_path)
     assert "history" in {column.kind for column in spec.columns} and report.kept == 2
-    assert "this is what spec alpaca reads" in propose(source)[1]
+    assert "This file fits the bundled spec alpaca;" in propose(source)[1]

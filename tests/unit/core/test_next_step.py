@@ -78,8 +78,8 @@ def test_from_a_file_to_a_recipe_by_the_printed_commands(folder: Path) -> None:
     verify, new = command.split(" && ")
     assert verify == "tuneyard data verify mine --dataset-dir 'my data'"
     assert new == (
-        "tuneyard recipe new --dataset my_rows_train --model Qwen/Qwen2.5-1.5B-Instruct "
-        "--dataset-dir 'my data' --out my_rows-lora.yaml"
+        "tuneyard recipe new --dataset mine_train --model Qwen/Qwen2.5-1.5B-Instruct "
+        "--dataset-dir 'my data' --out mine-lora.yaml"
     )
 
 

@@ -1,0 +1,76 @@
+"""ChatGPT's export: each row of conversations.json is a tree of messages, of which one branch was shown."""
+
+from collections.abc import Mapping
+
+from tuneyard.compiler.rows import ObjectRows, Rows
+
+NOT_SHOWN = ("user_editable_context", "thoughts", "reasoning_recap")
+"""Types of contents that ChatGPT sends along with a conversation and does not show as its text."""
+Fields = dict[str, object]
+
+
+def with_shown_branches(rows: Rows) -> Rows:
+    """Put `messages`, the branch that was shown, in place of each tree. Rows without trees stay."""
+    if not isinstance(rows, ObjectRows) or not rows.rows or not _has_tree(rows.rows[0]):
+        return rows
+    return ObjectRows(rows.prefix, rows.lines, [_with_shown_branch(row) for row in rows.rows], rows.typed)
+
+
+def _has_tree(row: Mapping[str, object]) -> bool:
+    return isinstance(row.get("mapping"), dict) and isinstance(row.get("current_node"), str)
+
+
+def _with_shown_branch(row: Fields) -> Fields:
+    if not _has_tree(row):
+        return row
+    others = {key: value for key, value in row.items() if key not in ("mapping", "current_node")}
+    return {"messages": _shown_branch(row), **others}
+
+
+def _shown_branch(row: Fields) -> list[Fields]:
+    """The turns from the first message to the current one. Two messages of one speaker are one turn."""
+    nodes = row["mapping"]
+    if not isinstance(nodes, dict):
+        return []
+    branch: list[Mapping[str, object]] = []
+    seen: set[object] = set()
+    name = row["current_node"]
+    while name in nodes and name not in seen:
+        seen.add(name)
+        node = nodes[name]
+        if not isinstance(node, dict):
+            break
+        message = node.get("message")
+        if isinstance(message, dict):
+            branch.append(message)
+        name = node.get("parent")
+    turns: list[Fields] = []
+    for message in reversed(branch):
+        role, text = _speaker(message), _text(message)
+        if not text or role not in ("system", "user", "assistant"):
+            continue
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] = f"{turns[-1]['content']}\n\n{text}"
+        else:
+            turns.append({"role": role, "content": text})
+    return turns
+
+
+def _speaker(message: Mapping[str, object]) -> object:
+    """The role of a message's author, "" for a message that is hidden or goes to a tool."""
+    author, about = message.get("author"), message.get("metadata")
+    is_hidden = isinstance(about, dict) and about.get("is_visually_hidden_from_conversation")
+    if is_hidden or message.get("recipient") not in (None, "all") or not isinstance(author, dict):
+        return ""
+    return author.get("role")
+
+
+def _text(message: Mapping[str, object]) -> str:
+    """The text of a message; pictures among its parts are left out."""
+    content = message.get("content")
+    if not isinstance(content, dict) or content.get("content_type") in NOT_SHOWN:
+        return ""
+    parts = content.get("parts")
+    if not isinstance(parts, list):
+        return ""
+    return "\n".join(part for part in parts if isinstance(part, str)).strip()

@@ -1,0 +1,66 @@
+"""SQLite databases: the rows of one table (`table` of a source)."""
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from urllib.parse import quote
+
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read import OpenFile, reader
+from tuneyard.compiler.rows import TableRows
+from tuneyard.core.errors import Problem
+
+BATCH = 1000
+
+
+@reader(".db", ".sqlite", ".sqlite3", text=False)
+def read_sqlite(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
+    """Yield the rows of a table in its order. The database is opened for reading alone."""
+    with ExitStack() as stack:
+        if isinstance(file.path, Path) and file.path.suffix.lower() == file.kind:
+            path = file.path
+        else:  # packed or remote
+            copy = stack.enter_context(tempfile.NamedTemporaryFile(suffix=file.kind))
+            shutil.copyfileobj(file.stream, copy)
+            copy.flush()
+            path = Path(copy.name)
+        try:
+            address = f"file:{quote(str(path.absolute()))}?mode=ro"
+            database = stack.enter_context(closing(sqlite3.connect(address, uri=True)))
+            table = _table(database, file, problems)
+            if table:
+                yield from _rows(database, table, file.display_path)
+        except sqlite3.DatabaseError as error:
+            message = f"the database cannot be read: {error}"
+            problems.bad_file(Problem("E012", file.display_path, message))
+
+
+def _table(database: sqlite3.Connection, file: OpenFile, problems: Problems) -> str:
+    """The table that the source names, or the only one; "" after a problem."""
+    found = database.execute("select name from sqlite_master where type in ('table', 'view') order by name")
+    tables = [str(name) for (name,) in found if not name.startswith("sqlite_")]
+    wanted = file.source.table
+    if wanted in tables:
+        return wanted
+    if not wanted and len(tables) == 1:
+        return tables[0]
+    message = f"found the tables {', '.join(tables) or 'none'}"
+    if wanted:
+        message = f"no table {wanted!r}: {message}"
+    hint = "name one with --table, or in a spec under `source:`: `table: NAME`"
+    problems.bad_file(Problem("E007", file.display_path, message, hint=hint))
+    return ""
+
+
+def _rows(database: sqlite3.Connection, table: str, display_path: str) -> Iterator[TableRows]:
+    quoted_name = table.replace('"', '""')
+    cursor = database.execute(f'select * from "{quoted_name}"')  # a name that the database lists
+    names = [column[0] for column in cursor.description]
+    start = 1
+    while rows := cursor.fetchmany(BATCH):
+        columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+        yield TableRows(f"{display_path} row ", range(start, start + len(rows)), columns)
+        start += len(rows)

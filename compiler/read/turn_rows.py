@@ -1,0 +1,56 @@
+"""Tables with one turn a row: the rows of a conversation become one row (`turns` of a source)."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
+
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.rows import Line, ObjectRows, Rows
+from tuneyard.core.errors import Problem, show_value
+
+MESSAGES = "messages"
+"""The column of the turns in the rows that come out."""
+Fields = dict[str, object]
+Turn = tuple[object, Line, Fields]  # the value by which the turns are ordered, the row's line, the turn
+
+
+def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems: Problems) -> Iterator[Rows]:
+    """Yield a row for each value of the column `by`: {by: value, messages: [turns]}.
+
+    `turns` names the columns `by`, `role` and `text`, and `order`, without which the turns stay in the order
+    of the file. The other columns stay in each turn. A file is held in memory as a whole.
+    """
+    by, order = turns["by"], turns.get("order", "")
+    columns = [by, turns["role"], turns["text"]]
+    if order:
+        columns.append(order)
+    conversations: dict[tuple[str, object], list[Turn]] = {}
+    count = 0
+    for rows in batches:
+        for number, line in enumerate(rows.lines):
+            row = cast("Fields", rows.row(number))
+            count += 1
+            missing = next((name for name in columns if row.get(name) in (None, "")), "")
+            if missing or isinstance(row[by], list | dict):
+                message = f"found {show_value(row.get(missing or by))}, expected a value: `turns` names it"
+                problems.bad_row([Problem("E005", rows.place(number), message, missing or by)], row)
+                continue
+            others = {key: value for key, value in row.items() if key not in columns}
+            turn = {"role": row[turns["role"]], "content": row[turns["text"]], **others}
+            conversations.setdefault((rows.prefix, row[by]), []).append((row.get(order), line, turn))
+    if conversations:
+        one, several = next(iter(conversations))[0].rstrip(":"), len(conversations)
+        problems.notes.append(f"{one}: {count:,} rows are the turns of {several:,} conversations")
+    for (prefix, value), items in conversations.items():
+        ordered = _ordered(items) if order else items
+        messages = [turn for _, _, turn in ordered]
+        yield ObjectRows(prefix, [items[0][1]], [{by: value, MESSAGES: messages}])
+
+
+def _ordered(items: list[Turn]) -> list[Turn]:
+    """Turns by their numbers if all of them have one, otherwise by the text of their values (dates)."""
+    try:
+        numbers = [float(str(value)) for value, _, _ in items]
+    except ValueError:
+        return sorted(items, key=lambda item: str(item[0]))
+    by_number = sorted(zip(numbers, range(len(items)), strict=True))
+    return [items[place] for _, place in by_number]

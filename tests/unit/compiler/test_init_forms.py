@@ -1,0 +1,253 @@
+"""Forms of own files that `data init` once took for plain text: each compiles to the right records."""
+
+import json
+import sqlite3
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tuneyard.compiler.init.propose import propose
+from tuneyard.core.errors import ContentError, RequestError, TuneyardError
+
+COUNT = 30
+
+
+def question(n: int) -> str:
+    return f"What does report number {n} say about the {n} harbours?"
+
+
+def answer(n: int) -> str:
+    return f"It says that there were {n} of them in the north."
+
+
+def asked(n: int) -> list[tuple[str, str]]:
+    return [("user", question(n)), ("assistant", answer(n))]
+
+
+def records(bench, source: Path, **settings: str) -> list[dict]:
+    """All records of the proposed spec, in the order of the file."""
+    text, _ = propose(source, 0, bench.folder / "mine.yaml", **settings)
+    report = bench.compile(str(bench.write("mine.yaml", text)))
+    assert not report.problems.errors
+    (path,) = (bench.folder / "out").rglob("mine*.jsonl")
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(found) == report.kept
+    return found
+
+
+def spoken(record: dict) -> list[tuple[str, str]]:
+    """The turns of a record as (role, text)."""
+    roles = {"human": "user", "gpt": "assistant"}
+    return [(roles[turn["from"]], turn["value"]) for turn in record["conversations"]]
+
+
+def answered(record: dict) -> tuple[str, str]:
+    return record["instruction"], record["output"]
+
+
+def test_turns_in_rows_that_are_shuffled_become_conversations(bench) -> None:
+    lines = ["conversation_id,turn,role,text"]
+    for turn in (10, 9, 2, 1):  # as numbers: as texts 10 comes before 2
+        role = "user" if turn in (1, 9) else "assistant"
+        lines += [f"c{talk},{turn},{role},{talk} says {turn}" for talk in range(COUNT)]
+    found = records(bench, bench.write("talk.csv", "\n".join(lines)))
+    roles = ("user", "assistant", "user", "assistant")
+    expected = [
+        [(role, f"{talk} says {turn}") for role, turn in zip(roles, (1, 2, 9, 10), strict=True)]
+        for talk in range(COUNT)
+    ]
+    assert [spoken(record) for record in found] == expected
+
+
+def test_customers_and_agents_are_users_and_assistants(bench) -> None:
+    rows = []
+    for talk in range(COUNT):
+        rows.append({"session_id": talk, "role": "customer", "content": question(talk)})
+        rows.append({"session_id": talk, "role": "Agent", "content": answer(talk)})
+    found = records(bench, bench.rows("talk.jsonl", rows))
+    assert [spoken(record) for record in found] == list(map(asked, range(COUNT)))
+
+
+def test_turns_without_a_column_that_names_the_conversation_are_refused(bench) -> None:
+    rows = [{"role": "user" if n % 2 else "assistant", "content": question(n)} for n in range(COUNT)]
+    with pytest.raises(ContentError, match="to which conversation it belongs"):
+        propose(bench.rows("talk.jsonl", rows))
+
+
+@pytest.mark.parametrize(
+    ("ask", "say"), [("问：", "答："), ("Q: ", "A: "), ("User: ", "Assistant: "), ("**Human:** ", "**AI:** ")]
+)
+def test_a_text_of_dialogues_is_read_by_its_speakers(bench, ask: str, say: str) -> None:
+    blocks = [f"{ask}{question(n)}\n{say}{answer(n)}\nIt goes on.\n" for n in range(COUNT)]
+    found = records(bench, bench.write("talk.txt", "\n".join(blocks)))
+    expected = [[("user", question(n)), ("assistant", f"{answer(n)}\nIt goes on.")] for n in range(COUNT)]
+    assert [spoken(record) for record in found] == expected
+
+
+def test_a_user_who_goes_on_without_a_blank_line_is_in_the_same_dialogue(bench) -> None:
+    block = "User: one?\nAssistant: 1.\nUser: two?\nAssistant: 2.\n\n"
+    (first, *_) = records(bench, bench.write("talk.txt", block * COUNT))
+    assert spoken(first) == [("user", "one?"), ("assistant", "1."), ("user", "two?"), ("assistant", "2.")]
+
+
+def test_a_chinese_table_with_a_column_of_few_values_has_a_class(bench) -> None:
+    values = ("正面", "负面", "中性")
+    lines = [f"这家店的第{n}道菜真的非常好吃而且服务也很周到,{values[n % 3]}" for n in range(COUNT)]
+    found = records(bench, bench.write("table.csv", "\n".join(["评论,情感", *lines])))
+    assert [record["output"] for record in found] == [values[n % 3] for n in range(COUNT)]
+    assert found[1]["instruction"].startswith("这家店的第1道菜")
+
+
+def test_of_two_classes_the_other_one_is_named(bench) -> None:
+    lines = [f"{question(n)},{'low' if n % 9 else 'high'},{'ab'[n % 2]},{n}" for n in range(COUNT)]
+    text, report = propose(bench.write("t.csv", "\n".join(["ticket,priority,team,number", *lines])))
+    assert "label: [team]" in text and "as priority has" in report and "left out: priority, number" in report
+
+
+def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
+    def node(name: str, parent: str | None, role: str, *parts: str) -> dict:
+        content = {"content_type": "text", "parts": list(parts)}
+        return {"id": name, "parent": parent, "message": {"author": {"role": role}, "content": content}}
+
+    talks = []
+    for n in range(COUNT):
+        nodes = [
+            {"id": "root", "parent": None, "message": None},
+            node("a", "root", "system", ""),
+            node("b", "a", "user", question(n)),
+            node("old", "b", "assistant", "another answer"),
+            node("new", "b", "assistant", answer(n)),
+        ]
+        mapping = {each["id"]: each for each in nodes}
+        talks.append({"title": f"talk {n}", "mapping": mapping, "current_node": "new"})
+    found = records(bench, bench.write("conversations.json", json.dumps(talks)))
+    assert [spoken(record) for record in found] == list(map(asked, range(COUNT)))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {question(n): answer(n) for n in range(COUNT)},
+        {f"q{n}": {"question": question(n), "answer": answer(n)} for n in range(COUNT)},
+        {"data": {"items": [{"question": question(n), "answer": answer(n)} for n in range(COUNT)]}},
+        {"count": 30, "data": {"v": 1, "items": [{"q": question(n), "a": answer(n)} for n in range(COUNT)]}},
+    ],
+    ids=["answers by question", "rows by id", "two levels", "two levels beside numbers"],
+)
+def test_objects_of_rows(bench, document) -> None:
+    found = records(bench, bench.write("data.json", json.dumps(document)))
+    assert [answered(record) for record in found] == [(question(n), answer(n)) for n in range(COUNT)]
+
+
+def test_a_table_of_a_database(bench) -> None:
+    path = bench.folder / "x.db"
+    with sqlite3.connect(path) as database:
+        database.execute("create table t(question text, answer text, n int)")
+        rows = [(question(n), answer(n), n) for n in range(COUNT)]
+        database.executemany("insert into t values(?, ?, ?)", rows)
+    expected = [(question(n), answer(n)) for n in range(COUNT)]
+    assert [answered(record) for record in records(bench, path)] == expected
+    with sqlite3.connect(path) as database:
+        database.execute("create table other(text text)")
+    with pytest.raises(ContentError, match="found the tables other, t; name one with --table"):
+        propose(path)
+    assert [answered(record) for record in records(bench, path, table="t")] == expected
+    (bench.folder / "y.db").write_bytes(path.read_bytes()[:-1000].replace(b"question", b"\xff\0ues\0ion"))
+    with pytest.raises(TuneyardError, match="E012"):
+        propose(bench.write("z.db", "no database"))
+
+
+@pytest.mark.parametrize("ending", ["txt", "md"])
+def test_a_folder_of_documents_has_a_row_for_each(bench, ending: str) -> None:
+    folder = bench.folder / "docs"
+    folder.mkdir()
+    texts = [f"# {n}\n\n{question(n)}\r\n\n{answer(n)}\n" for n in range(9)]
+    for n, text in enumerate(texts):
+        (folder / f"{n}.{ending}").write_bytes(text.encode())
+    found = records(bench, folder)
+    assert [record["text"] for record in found] == [text.replace("\r", "").strip("\n") for text in texts]
+
+
+def test_labels_of_label_studio(bench) -> None:
+    rows = []
+    for n in range(COUNT):
+        result = {"from_name": "s", "type": "choices", "value": {"choices": [["pos", "neg"][n % 2]]}}
+        rows.append({"id": n, "data": {"text": question(n)}, "annotations": [{"id": n, "result": [result]}]})
+    found = records(bench, bench.write("export.json", json.dumps(rows)))
+    assert [record["output"] for record in found] == ["pos", "neg"] * (COUNT // 2)
+
+
+def test_doubled_quotes_of_a_tsv_are_read_as_quotes(bench) -> None:
+    lines = [f'"He said ""{n}"" to me."\t"It is ""{n}"" then."' for n in range(COUNT)]
+    found = records(bench, bench.write("q.tsv", "\n".join(["question\tanswer", *lines]) + "\n"))
+    assert answered(found[3]) == ('He said "3" to me.', 'It is "3" then.')
+
+
+def test_carriage_returns_alone_end_lines_of_a_text(bench) -> None:
+    found = records(bench, bench.write("old.txt", "\r".join(map(question, range(COUNT)))))
+    assert [record["text"] for record in found] == list(map(question, range(COUNT)))
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "told"),
+    [
+        ("a.txt", "{{'question': 'why {}', 'answer': 'so'}}", "Python's notation"),
+        ("a.jsonl", "{{'question': 'why {}', 'answer': 'so'}}", "Python's notation"),
+        ("a.txt", '{{"question": "why {}", "answer": "so"}}', "name it .jsonl"),
+    ],
+)
+def test_lines_that_are_objects_are_no_plain_text(bench, name: str, line: str, told: str) -> None:
+    with pytest.raises(ContentError, match=told):
+        propose(bench.write(name, "\n".join(line.format(n) for n in range(COUNT))))
+
+
+def test_a_picture_with_the_name_of_a_table_is_no_text(bench) -> None:
+    path = bench.folder / "p.csv"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 9)
+    with pytest.raises(ContentError, match="not a text file"):
+        propose(path)
+
+
+def test_a_broken_link_in_a_folder_is_not_passed_over(bench) -> None:
+    folder = bench.folder / "data"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text(json.dumps({"question": "one?", "answer": "1"}) + "\n")
+    (folder / "b.jsonl").symlink_to(bench.folder / "gone.jsonl")
+    with pytest.raises(RequestError, match=r"b\.jsonl: a link to .*gone\.jsonl"):
+        propose(folder)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_archive_with_two_members_of_one_name_is_refused(bench) -> None:
+    path = bench.folder / "two.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for text in ("one", "two"):
+            archive.writestr("a.jsonl", json.dumps({"question": text, "answer": "x"}) + "\n")
+    with pytest.raises(ContentError, match=r"it contains a\.jsonl twice"):
+        propose(path)
+
+
+def test_a_folder_of_different_data_is_refused(bench) -> None:
+    folder = bench.folder / "data"
+    folder.mkdir()
+    (folder / "a.csv").write_text("question,answer\none?,1\n")
+    (folder / "b.jsonl").write_text(json.dumps({"text": "good", "label": "pos"}) + "\n")
+    with pytest.raises(ContentError, match=r"a\.csv has the columns answer, question, and .*b\.jsonl has"):
+        propose(folder)
+
+
+def test_one_dataset_is_proposed_and_named_by_the_spec(bench) -> None:
+    calls = [
+        {"from": "human", "value": "What is it?"},
+        {"from": "function_call", "value": '{"name": "f", "arguments": {}}'},
+        {"from": "observation", "value": "{}"},
+        {"from": "gpt", "value": "It is f."},
+    ]
+    tools = json.dumps(
+        [{"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}]
+    )
+    source = bench.rows("talk.jsonl", [{"conversations": calls, "tools": tools}] * COUNT)
+    text, report = propose(source, out=bench.folder / "calls of mine.yaml")
+    assert text.count("dataset:") == 1 and "dataset: calls_of_mine" in text
+    assert "calls of mine.yaml holds only the differences." in report
