@@ -119,7 +119,8 @@ def good(adapter: Adapter) -> Evidence:
     return Evidence(
         facts=facts, parts=parts, tokenizer=TOKENIZER,
         expected_ids=ids, served_ids=ids, expected=expected, served=expected,
-        chat=expected.texts, ends=[2], tolerance=Tolerance(0, 0.1), answers_of=answers_of, max_new_tokens=8, refusals=[], ask_chat=lambda _: answers("yes", "no"),
+        chat=expected.texts, ends=[2], tolerance=Tolerance(0, 0.1), answers_of=answers_of,
+        max_new_tokens=8, refusals=[], ask_chat=lambda _: answers("yes", "no"),
     )  # fmt: skip
 
 
