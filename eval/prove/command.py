@@ -205,9 +205,11 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
                 f"training's template{of_adapter}: no recipe beside the adapter names one (--template NAME)"
             )
         if candidate is opened.candidates[0]:
-            ways = prompt_ways(replace(inputs, template=template), candidate, opened.tokenizer, modelfile)
+            ways = prompt_ways(
+                replace(inputs, template=template), candidate, opened.backend.tokenizer, modelfile
+            )
         else:
-            ways = prompt_ways(ParityInputs(template), candidate, opened.tokenizer, None)
+            ways = prompt_ways(ParityInputs(template), candidate, opened.backend.tokenizer, None)
         encoders = dict(ways)
         reference_ways.append(next(iter(encoders)))
         references[candidate.name] = []
@@ -266,13 +268,13 @@ def _prove_ways(job: Job, encoders: Mapping[str, Encode]) -> tuple[Reference, li
         ids_by_way[way] = dict(enumerate(map(encode, conversations)))
     trained_way = next(iter(ids_by_way))
     trained_ids = ids_by_way[trained_way]
-    tokenizer = job.opened.tokenizer
+    tokenizer = job.backend.tokenizer
     prompts = []
     for way, ids in ids_by_way.items():
         if way != trained_way:
             prompts.append(prove_prompts(way, job.dataset.name, trained_ids, ids, tokenizer.decode))
     scored_ids = ids_by_way[job.candidate.prompting.source]
-    too_long = prompts_too_long(scored_ids, job.request.max_new_tokens, job.opened.context)
+    too_long = prompts_too_long(scored_ids, job.request.max_new_tokens, job.backend.context)
     rows = [row for row in scored_ids if row not in too_long]
     ends = training_ends(job.candidate, tokenizer)
     return Reference(job, trained_ids, scored_ids, rows, ends), prompts
@@ -290,7 +292,7 @@ def _facts(
     for candidate in opened.candidates:
         parts += candidate.parts
     adapters = [{"folder": str(part.adapter.folder), "weight": part.weight} for part in parts]
-    hashes = {"model": opened.digest}
+    hashes = {"model": opened.backend.digest}
     for part in parts:
         hashes[f"adapter {part.adapter.name}"] = part.adapter.digest
     for name, path in (("gguf", inputs.gguf), ("modelfile", inputs.modelfile)):
@@ -301,8 +303,8 @@ def _facts(
     return {
         "model": request.model,
         "adapters": adapters,
-        "dtype": opened.local.dtype,
-        "device": opened.local.device,
+        "dtype": opened.backend.dtype,
+        "device": opened.backend.device,
         "servers": [_server_facts(served) for served in servers],
         "limit": request.limit,
         "max_new_tokens": request.max_new_tokens,

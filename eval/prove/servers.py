@@ -97,7 +97,7 @@ def connect(url: str, served_name: str | None, timeout: float, opened: Opened, r
                 if candidate.name in same:
                     name = candidate.name
                 break
-    model = opened.local
+    model = opened.backend.local
     return open_served(
         report, name, is_exact, model.tokenizer, model.net.generation_config.eos_token_id or []
     )
@@ -286,7 +286,7 @@ class PairingCheck:
         prompts = self._prompts(title, asked)
         answers = None
         if asked.answers.labels is not None or asked.answers.tokens is not None:
-            decode = job.model.tokenizer.decode
+            decode = job.backend.tokenizer.decode
             answers = prove_answers(title, job.dataset.name, self.expected, asked.answers, decode)
             proofs.answers.append(answers)
         chat = self._chat(title, asked)
@@ -302,14 +302,14 @@ class PairingCheck:
             return None
         job = self.reference.job
         trained = {row: self.reference.trained_ids[row] for row in self.reference.rows}
-        return prove_prompts(title, job.dataset.name, trained, asked.ids, job.model.tokenizer.decode)
+        return prove_prompts(title, job.dataset.name, trained, asked.ids, job.backend.tokenizer.decode)
 
     def _chat(self, title: str, asked: Asked) -> ChatProof | None:
         """Compare the server's chat answers with its greedy ones. None if it gives none."""
         if asked.chat is None or self.expected.texts is None:
             return None
         job = self.reference.job
-        decode = job.model.tokenizer.decode
+        decode = job.backend.tokenizer.decode
         encode = _encoder(job)
         return prove_chat(title, job.dataset.name, self.expected, asked.answers, asked.chat, encode, decode)
 
@@ -329,12 +329,12 @@ class PairingCheck:
         reference, job, served = self.reference, self.reference.job, self.pairing.served
 
         def labels_of(parts: Sequence[WeightedAdapter]) -> Labels | None:
-            with job.opened.applied(replace(job.candidate, parts=tuple(parts))):
-                return score_labels(job, reference.rows)
+            job.backend.apply(tuple(parts))
+            return score_labels(job, reference.rows)
 
         def texts_of(parts: Sequence[WeightedAdapter]) -> "Mapping[int, Generated]":
-            with job.opened.applied(replace(job.candidate, parts=tuple(parts))):
-                return generate_rows(job, reference.rows, reference.ends)
+            job.backend.apply(tuple(parts))
+            return generate_rows(job, reference.rows, reference.ends)
 
         def ask_chat(more: Mapping[str, object]) -> "Mapping[int, Generated]":
             talks = job.messages(reference.rows)
@@ -347,7 +347,7 @@ class PairingCheck:
             model=served.name,
             dataset=job.dataset.name,
             parts=job.candidate.parts,
-            tokenizer=job.model.tokenizer,
+            tokenizer=job.backend.tokenizer,
             expected_ids={row: reference.trained_ids[row] for row in reference.rows},
             served_ids=asked.ids,
             expected=self.expected,
@@ -387,7 +387,7 @@ def _ask(served: ServedModel, reference: Reference) -> Asked:
         prompt_texts = {row: prompt.text for row, prompt in served_prompts.items()}
     if "texts" in answers:
         texts = _part("answer", answers["texts"])
-        tokens = tokens_of(texts, job.model.tokenizer)
+        tokens = tokens_of(texts, job.backend.tokenizer)
         prompts = {row: prompts[row] for row in texts}
     if "chat" in answers:
         chat = _part("answer", answers["chat"])
@@ -399,7 +399,7 @@ def _ask_labels(served: ServedModel, job: Job, prompts: Prompts) -> Labels | Non
     forms = label_forms(job.dataset)
     if served.choice is None or forms is None:
         return None
-    _, spellings = tokenise(job.model.tokenizer, served.ends, forms)
+    _, spellings = tokenise(job.backend.tokenizer, served.ends, forms)
     longest = max(map(len, spellings))
     fitting = {row: ids for row, ids in prompts.items() if len(ids) + longest <= served.choice.context}
     if not fitting:
@@ -424,7 +424,7 @@ def _encoder(job: Job) -> Callable[[str], Ids]:
     """The tokenizer of a job as a function from text to ids."""
 
     def encode(text: str) -> Ids:
-        return list(job.model.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(job.backend.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     return encode
 
