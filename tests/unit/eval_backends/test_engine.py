@@ -198,7 +198,9 @@ def test_the_same_ids_are_asked_greedily_of_the_base_and_of_both_adapters(
     assert by_choice[1][0].logprob_token_ids
     assert base[2] == [None] * 5
     for number, (name, call) in enumerate((("one", one), ("two", two)), 1):
-        assert [(lora.lora_int_id, lora.lora_path) for lora in call[2]] == [(number, str(tmp_path / name))] * 5
+        assert [(lora.lora_int_id, lora.lora_path) for lora in call[2]] == [
+            (number, str(tmp_path / name))
+        ] * 5
     assert one[2][0].lora_name != two[2][0].lora_name
     texts = [row["instruction"] for row in ROWS]
     for prompts, sampling, _ in (one, two):
