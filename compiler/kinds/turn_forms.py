@@ -152,20 +152,21 @@ def _joined(
     others: dict[str, object] = {}
     for part in parts:
         kind = str(part.get("type", "text"))
-        text, used = part.get("value"), {"value"}
+        text: object
         if kind in _IMAGE_PARTS:
-            text, used = _image(part)
-            images.append(text)
-            texts.append(IMAGE_PLACEHOLDER)
-        elif kind in _TEXT_PARTS:
-            if text is None:
-                text, used = part.get(_TEXT_PARTS[kind]), {_TEXT_PARTS[kind]}
-            (thoughts if kind in _THOUGHTS else texts).append(text)
-        if kind not in (*_IMAGE_PARTS, *_TEXT_PARTS) or not isinstance(text, str) or not used:
+            text, key = _image(part)
+        else:
+            key = "value" if "value" in part else _TEXT_PARTS.get(kind, "")
+            text = part.get(key)
+        if kind not in (*_IMAGE_PARTS, *_TEXT_PARTS) or not isinstance(text, str) or not key:
             return None
-        for key in part.keys() - used - {"type"}:
-            if key not in others or masks(key, part[key]):
-                others[key] = part[key]
+        if kind in _IMAGE_PARTS:
+            images.append(text)
+            text = IMAGE_PLACEHOLDER
+        (thoughts if kind in _THOUGHTS else texts).append(text)
+        for other in part.keys() - {key, "type"}:
+            if other not in others or masks(other, part[other]):
+                others[other] = part[other]
     turn = {**others, **rest, content: "".join(texts)}
     turn |= {key: value for key, value in others.items() if masks(key, value)}
     if thoughts:
@@ -175,12 +176,12 @@ def _joined(
     return turn
 
 
-def _image(part: Mapping[str, Any]) -> tuple[str, set[str]]:
-    """The path of an image in a part ("" if there is none), and the keys that it takes."""
+def _image(part: Mapping[str, Any]) -> tuple[str, str]:
+    """The path of an image in a part, and its key; both are "" if there is none."""
     for key in ("image_url", "image", "path", "url", "value"):
         place = part.get(key)
         if isinstance(place, dict) and place.keys() <= {"url", "detail"}:
             place = place.get("url")
         if isinstance(place, str) and place:
-            return place.removeprefix("file://"), {key}
-    return "", set()
+            return place.removeprefix("file://"), key
+    return "", ""

@@ -85,7 +85,9 @@ def test_an_image_that_is_no_file_is_refused(bench, url):
 
 def test_results_of_several_calls_are_read_in_the_order_of_the_calls(bench):
     use = [{"id": name, "type": "function", "function": {"name": name, "arguments": "{}"}} for name in "ab"]
-    results = [{"role": "tool", "content": text, "tool_call_id": name} for name, text in (("b", "2"), ("a", "1"))]
+    results = [
+        {"role": "tool", "content": text, "tool_call_id": name} for name, text in (("b", "2"), ("a", "1"))
+    ]
     row = {"messages": [ASK, {"role": "assistant", "content": "", "tool_calls": use}, *results, ANSWER]}
     bench.compile("messages", bench.rows("a.jsonl", [row]))
     turns = bench.records("messages.jsonl")[0]["conversations"]
