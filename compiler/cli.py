@@ -292,35 +292,12 @@ def list_command(out: Path) -> None:
 @click.option("--row", type=_COUNT, default=1, show_default=True, help="Which kept row, from 1.")
 @click.option("--rows", type=_COUNT, default=1, show_default=True, help="How many rows from it on.")
 @click.option("--template", help="Also show the text that a model sees with this LLaMA-Factory template.")
-@click.option(
-    "--tokens", is_flag=True, help="Show rows of a registered dataset token by token: learned, masked, cut."
-)
-@_RECIPE
-@_MODEL
-@_DATASET_DIR
 def show_command(
-    name: str,
-    sources: Texts,
-    columns: Texts,
-    row: int,
-    rows: int,
-    template: str | None,
-    tokens: bool,
-    recipe: Path | None,
-    model_name_or_path: str | None,
-    dataset_dir: Path | None,
+    name: str, sources: Texts, columns: Texts, row: int, rows: int, template: str | None
 ) -> None:
     """Show rows on their way: raw, as checked columns, as records, as the text that a model sees."""
     from tuneyard.compiler.commands.trace import sources_before, trace
 
-    if tokens:
-        if sources or columns:
-            raise RequestError("--tokens shows a registered dataset: leave --source and --column out")
-        options = {"model_name_or_path": model_name_or_path, "template": template}
-        _show_tokens(name, registry_folder(dataset_dir, name), recipe, row, rows, options)
-        return
-    if recipe or model_name_or_path or dataset_dir:
-        raise RequestError("--recipe, --model and --dataset-dir need --tokens: add it, or leave them out")
     spec, _ = _changed(name, columns)
     compiled_from = () if sources else sources_before(spec, DEFAULT_FOLDER)
     if compiled_from:
@@ -329,21 +306,6 @@ def show_command(
     for title, text in trace(spec, sources, row, template, rows):
         click.echo(f"{title}\n{text}\n")
     next_step(None, ["tuneyard", "data", "compile", name, *same_options("--source", "--column")])
-
-
-def _show_tokens(
-    name: str, folder: Path, recipe: Path | None, row: int, rows: int, options: dict[str, str | None]
-) -> None:
-    from tuneyard.compiler.verify.dataset import datasets_of, read_settings, require_tokenizer
-    from tuneyard.compiler.view.terminal import token_lines
-
-    settings = read_settings(recipe, options)
-    require_tokenizer(settings, options)
-    dataset, *_ = datasets_of(name, folder)
-    for line in token_lines(dataset, folder, settings, row, rows):
-        click.echo(line)
-    given_again = same_options("--recipe", "--model", "--template", "--dataset-dir")
-    next_step(None, ["tuneyard", "data", "view", name, *given_again])
 
 
 @_command(
@@ -362,12 +324,6 @@ def _show_tokens(
     type=click.Path(path_type=Path, exists=True),
     help="Colour tokens by their loss: results of `tuneyard eval text --token-losses` for this dataset.",
 )
-@click.option(
-    "--loss",
-    metavar="MODEL",
-    help="Score the first --rows rows with this model folder, and colour their tokens by loss.",
-)
-@click.option("--adapter", metavar="ADAPTER", help="--loss: with this adapter, a folder or a name in saves/.")
 @click.option("--force", is_flag=True, help="Replace a file that is not a page of this command.")
 @lang_option
 def view_command(
@@ -379,20 +335,15 @@ def view_command(
     out: Path | None,
     rows: int,
     results: Path | None,
-    loss: str | None,
-    adapter: str | None,
     force: bool,
 ) -> None:
     """Write a page that shows which tokens of each example are learned, masked or cut."""
     from tuneyard.compiler.view.command import ViewOptions, view
 
-    if loss and results:
-        raise RequestError("--results has losses and --loss computes them: give one of both")
-    if adapter and not loss:
-        raise RequestError("--adapter is for --loss MODEL: add it, or leave --adapter out")
-    token_options = {"model_name_or_path": model_name_or_path or loss, "template": template}
-    folder = registry_folder(dataset_dir, name)
-    view(name, ViewOptions(folder, recipe, token_options, out, rows, results, force, loss, adapter))
+    token_options = {"model_name_or_path": model_name_or_path, "template": template}
+    view(
+        name, ViewOptions(registry_folder(dataset_dir, name), recipe, token_options, out, rows, results, force)
+    )
 
 
 @_command(
