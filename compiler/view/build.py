@@ -33,6 +33,7 @@ from tuneyard.core.datasets.manifest import Manifest, read_manifests
 from tuneyard.core.drawing.page import embedded
 from tuneyard.core.errors import ProblemsError, TuneyardError
 from tuneyard.core.installation.checkout import version
+from tuneyard.core.prompt.token_weights import weights_of
 from tuneyard.core.training.training_run import names_in
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def _read(
         if dataset.rows is None:  # why LLaMA-Factory cannot load the file, at the record
             dataset.finish()
         page_rows = PageRows(scan, dataset.verdict, dataset.rows, request.losses)
+        if recipe is not None and page_rows.tokens and request.name in names_in(settings.get("dataset")):
+            page_rows.tokens.weights = weights_of(recipe.path)
         page_rows.choose(request.rows, request.seed)
         with row_bar(f"tokens of {request.name}", page_rows.chosen) as bar:
             for page_row in page_rows.read(dataset.dataset):

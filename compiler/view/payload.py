@@ -11,8 +11,9 @@ from typing import Any
 MASKED, LEARNED, CUT = 0, 1, 2
 """States of a token: no loss, loss, cut (LLaMA-Factory drops it because of cutoff_len)."""
 
-TokenSpan = tuple[int, int] | tuple[int, int, float | None]
-"""One token over its turn's text: length in characters, state, and its loss if losses were read.
+TokenSpan = tuple[int, int] | tuple[int, int, float | None] | tuple[int, int, float | None, float]
+"""One token over its turn's text: length in characters, state, its loss if losses were read, and its weight
+if it is learned with key-token weights.
 
 A token that is a part of a character has the length 0, and the last token of that character has its length.
 """

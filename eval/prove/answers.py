@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.generate import Generated, generate_until
 from tuneyard.eval.backends.load import load_gguf, load_model
 from tuneyard.eval.backends.scorers import Fields, Scorer, choosing, plan_batches, score_all
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import MOST, spellings
-from tuneyard.eval.prove.proof import AnswerProof, Answers, Ids, Labels, ParityInputs, prove_answers
+from tuneyard.eval.prove.proof import AnswerProof, Answers, Ids, ParityInputs, prove_answers
 from tuneyard.eval.scoring.candidates import Candidate
 from tuneyard.eval.scoring.task import Job
 
@@ -34,9 +35,12 @@ class Reference:
     rows: Sequence[int]
     ends: Sequence[int]
 
-    def answers(self) -> Answers:
-        """Answer the rows with the unmerged adapter."""
-        with self.job.opened.applied(self.job.candidate):
+    def answers(self, parts: Sequence[WeightedAdapter] | None = None) -> Answers:
+        """Answer the rows with the unmerged adapter, or with other adapters and weights."""
+        candidate = self.job.candidate
+        if parts is not None:
+            candidate = replace(candidate, parts=tuple(parts))
+        with self.job.opened.applied(candidate):
             return answer_rows(self.job, self.rows, self.ends)
 
 
@@ -64,13 +68,6 @@ def answer_rows(job: Job, rows: Sequence[int], ends: Sequence[int]) -> Answers:
 
     `ends` end an answer in addition to the model's own end tokens.
     """
-    texts = generate_rows(job, rows, ends)
-    tokens = tokens_of(texts, job.model.tokenizer)
-    return Answers(tokens, score_labels(job, rows), texts)
-
-
-def generate_rows(job: Job, rows: Sequence[int], ends: Sequence[int]) -> Mapping[int, Generated]:
-    """Greedy answers to the rows. `ends` end an answer in addition to the model's own end tokens."""
     prompts = job.prompts(rows)
     longest = job.request.max_new_tokens
     all_ends = sorted({*ends, *(job.model.net.generation_config.eos_token_id or [])})
@@ -81,16 +78,12 @@ def generate_rows(job: Job, rows: Sequence[int], ends: Sequence[int]) -> Mapping
 
     lengths = {row: len(ids) + longest for row, ids in prompts.items()}
     scorer = Scorer(plan_batches(lengths, job.opened.budget), {}, score)
-    return {row: fields["answer"] for row, fields in score_all(scorer, "generating").items()}
-
-
-def score_labels(job: Job, rows: Sequence[int]) -> Labels | None:
-    """Log-probabilities of the labels by row. None if the dataset has no set of labels."""
-    forms = label_forms(job.dataset)
-    if forms is None:
-        return None
-    chosen = score_all(choosing(job.model, job.prompts(rows), forms, job.opened.budget), "labels")
-    return {row: fields["choices"] for row, fields in chosen.items()}
+    texts = {row: fields["answer"] for row, fields in score_all(scorer, "generating").items()}
+    labels, forms = None, label_forms(job.dataset)
+    if forms is not None:
+        chosen = score_all(choosing(job.model, prompts, forms, job.opened.budget), "labels")
+        labels = {row: fields["choices"] for row, fields in chosen.items()}
+    return Answers(tokens_of(texts, job.model.tokenizer), labels, texts)
 
 
 def label_forms(dataset: EvalDataset) -> dict[str, list[str]] | None:

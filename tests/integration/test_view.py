@@ -14,6 +14,7 @@ from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.dataset import load
+from tuneyard.compiler.verify.trained import read_recipe_file
 from tuneyard.compiler.view.build import ViewRequest, build
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, ViewPayload
 from tuneyard.core.errors import RequestError
@@ -362,6 +363,31 @@ def test_losses_go_to_tokens_with_the_same_ids(registered, tiny_model, tmp_path)
     known = [loss for loss in losses if loss is not None]
     assert first.loss == pytest.approx(sum(known) / len(known))
     assert second.loss is None and "other tokens" in second.note
+
+
+def test_each_learned_token_has_the_weight_that_the_training_gives_it(registered, tiny_model, tmp_path):
+    answers = ("no, it is not", "yes")
+    folder = registered([{"instruction": "Is 7 even?", "output": answer} for answer in answers], PLAIN)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"model_name_or_path: {tiny_model}\ntemplate: qwen\ndataset: mine\n")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/mine.yaml").write_text("rules: [{words: ['no', 'yes'], weight: 5}]")
+    for dataset, expected in (
+        ("mine", {5.0: "noyes", 1.0: ", it is not<|im_end|>\n<|im_end|>\n"}),
+        ("other", {}),
+    ):
+        settings = {"model_name_or_path": str(tiny_model), "template": "qwen", "dataset": dataset}
+        payload = build(ViewRequest("mine", folder, settings, read_recipe_file(recipe, settings)))
+        weighed: dict[float, str] = {}
+        for row in seen(payload):
+            for turn in row.sides[0].turns:
+                place = 0
+                for length, state, *numbers in turn.spans:
+                    if len(numbers) == 2:
+                        assert state == LEARNED
+                        weighed[numbers[1]] = weighed.get(numbers[1], "") + turn.text[place : place + length]
+                    place += length
+        assert weighed == expected
 
 
 def test_images_are_small_and_their_tokens_have_their_own_part(tmp_path, registered):

@@ -200,6 +200,8 @@ function token(text, spans, number, total) {
   const classes = ["t", STATES[spans[spans.length - 1][1]]];
   if (states.length > 1) classes.push("mixed");
   if (/^\s*\n\s*$/.test(text)) classes.push("nl");
+  const weight = Math.max(...spans.map((span) => span[3] ?? 1));
+  if (weight !== 1) classes.push(weight > 1 ? "heavy" : "light");
   if (losses.length > 0) {
     const level = Math.round((Math.max(...losses) / topLoss) * LOSS_LEVELS);
     classes.push(`l${Math.max(0, Math.min(LOSS_LEVELS, level))}`);
@@ -210,15 +212,17 @@ function token(text, spans, number, total) {
   return made;
 }
 
-// "token 57 of 96 · learned · loss 0.02 (p 0.98)"
+// "token 57 of 96 · learned · weight 5 · loss 0.02 (p 0.98)"
 function factsText({ number, total, spans }) {
   const values = { number: grouped(number), last: grouped(number + spans.length - 1), total: grouped(total) };
   const place = spans.length > 1
     ? tr("tokens {number} to {last} of {total}, one character", values)
     : tr("token {number} of {total}", values);
-  const facts = spans.map(([, state, loss]) => {
-    if (typeof loss !== "number") return stateName(state);
-    return `${stateName(state)} · ${tr("loss")} ${loss.toFixed(3)} (p ${Math.exp(-loss).toFixed(3)})`;
+  const facts = spans.map(([, state, loss, weight]) => {
+    const parts = [stateName(state)];
+    if (typeof weight === "number") parts.push(`${tr("weight")} ${weight}`);
+    if (typeof loss === "number") parts.push(`${tr("loss")} ${loss.toFixed(3)} (p ${Math.exp(-loss).toFixed(3)})`);
+    return parts.join(" · ");
   });
   return [place, ...new Set(facts)].join(" · ");
 }
