@@ -15,7 +15,7 @@ from tuneyard.compiler.request import SEED, CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.cli.main import examples
 from tuneyard.core.cli.next_step import TuneyardCommand, is_quiet, next_step, same_options
-from tuneyard.core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
+from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, registry_folder, wrong_folder
 from tuneyard.core.errors import CLI, ContentError, RequestError, counted, one_line, resumed_by, summarise
 from tuneyard.core.execution.options import execution_options, workers_option
 from tuneyard.core.installation.packages import after_setup
@@ -270,7 +270,7 @@ def _changed(
 @_command("list", "list --out dataset_info")
 @_REGISTRY
 def list_command(out: Path) -> None:
-    """List specs and datasets; compiled ones with their rows, and whether they are stale or changed."""
+    """List datasets, compiled ones with their rows and whether they are stale or changed, and specs."""
     from tuneyard.compiler.publish.listing import dataset_lines
     from tuneyard.compiler.publish.registry import Registry
     from tuneyard.compiler.spec.file import known_specs
@@ -278,11 +278,14 @@ def list_command(out: Path) -> None:
 
     specs = [load_spec(name) for name in known_specs()]
     width = max(len(spec.name) for spec in specs)
-    lines = ["specs", *(f"  {spec.name:{width}}  {spec.about}" for spec in specs)]
-    datasets = [*dataset_lines(Registry.settled(out))] or [wrong_folder(out) or "none"]
-    lines += [f"datasets in {out}", *(f"  {line}" for line in datasets)]
+    datasets = list(dataset_lines(Registry.settled(out)))
+    lines = [f"datasets in {out}", *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"])]
+    lines += ["specs", *(f"  {spec.name:{width}}  {spec.about}" for spec in specs)]
     click.echo("\n".join(lines))
-    next_step(None, ["tuneyard", "data", "compile", "demo_rte", *same_options("--dataset-dir")])
+    command = ["compile", "demo_rte"]
+    if datasets:
+        command = ["verify", datasets[0].partition("  ")[0]]
+    next_step(None, ["tuneyard", "data", *command, *same_options("--dataset-dir")])
 
 
 @_command("show demo_rte --row 3", "show demo_rte --row 3 --template qwen")
@@ -295,9 +298,22 @@ def list_command(out: Path) -> None:
 def show_command(
     name: str, sources: Texts, columns: Texts, row: int, rows: int, template: str | None
 ) -> None:
-    """Show rows on their way: raw, as checked columns, as records, as the text that a model sees."""
-    from tuneyard.compiler.commands.trace import sources_before, trace
+    """Show rows on their way: raw, as checked columns, as records, as the text that a model sees.
 
+    Of a registered dataset that no spec of this name makes, show the records.
+    """
+    from tuneyard.compiler.commands.trace import registered_rows, sources_before, trace
+    from tuneyard.compiler.spec.file import known_specs
+
+    is_spec = name in known_specs() or name.endswith((".yaml", ".yml"))
+    folder = registry_folder(None, name)
+    if not is_spec and name in read_registry(folder):
+        if sources or columns:
+            raise RequestError(f"{name} is a registered dataset: leave --source and --column out")
+        for title, text in registered_rows(name, folder, row, template, rows):
+            click.echo(f"{title}\n{text}\n")
+        next_step(None, ["tuneyard", "data", "view", name])
+        return
     spec, _ = _changed(name, columns)
     compiled_from = () if sources else sources_before(spec, DEFAULT_FOLDER)
     if compiled_from:
@@ -341,9 +357,8 @@ def view_command(
     from tuneyard.compiler.view.command import ViewOptions, view
 
     token_options = {"model_name_or_path": model_name_or_path, "template": template}
-    view(
-        name, ViewOptions(registry_folder(dataset_dir, name), recipe, token_options, out, rows, results, force)
-    )
+    folder = registry_folder(dataset_dir, name)
+    view(name, ViewOptions(folder, recipe, token_options, out, rows, results, force))
 
 
 @_command(
