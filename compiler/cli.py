@@ -452,7 +452,7 @@ def verify_command(
         require_tokenizer,
         verify,
     )
-    from tuneyard.compiler.verify.trained import read_recipe_file
+    from tuneyard.compiler.verify.recipe_file import read_recipe_file
 
     settings = read_settings(recipe, options)
     recipe_file = read_recipe_file(recipe, settings) if recipe else None

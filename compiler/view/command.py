@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tuneyard.compiler.verify.dataset import datasets_of, has_tokenizer, read_settings, require_tokenizer
-from tuneyard.compiler.verify.trained import read_recipe_file
+from tuneyard.compiler.verify.recipe_file import read_recipe_file
 from tuneyard.compiler.view.build import LOADER_ERRORS, TOKEN_KEYS, ViewRequest, build
 from tuneyard.compiler.view.page import MARK, percentage, render_page
 from tuneyard.compiler.view.payload import ViewPayload

@@ -10,7 +10,7 @@ from tests.messages import raises
 from tests.tiny import make_seeing
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.verify.dataset import load
-from tuneyard.compiler.verify.trained import read_recipe_file
+from tuneyard.compiler.verify.recipe_file import read_recipe_file
 from tuneyard.compiler.view.build import ViewRequest, build
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, ViewPayload
 from tuneyard.core.errors import RequestError
