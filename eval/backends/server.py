@@ -1,16 +1,18 @@
-"""Generate answers with an OpenAI-compatible server, which applies its own chat template."""
+"""The backend of a server: answers after its own chat template, and labels after our token ids."""
 
 import hashlib
 import json
 import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.prompt import openai_messages
+from tuneyard.core.prompt import Encode, openai_messages
+from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.choice_server import (
+    NO_LIMIT,
     ChoiceServer,
     Completions,
     LabelSource,
@@ -20,7 +22,7 @@ from tuneyard.eval.backends.choice_server import (
 from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.endpoint import find_endpoint, read_report, writable
 from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Messages, Plan, TooLong
+from tuneyard.eval.backends.scorers import Messages, Plan, Prompts, Scorer, TooLong
 
 if TYPE_CHECKING:
     import httpx
@@ -62,8 +64,8 @@ def check_url(url: str) -> str:
     return address
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+@dataclass(eq=False)
+class Server(Backend):
     """A served model. `facts` is its identity at the beginning of the run."""
 
     source: LabelSource
@@ -72,6 +74,16 @@ class Server:
     """With --mode choice: the same model, for log-probabilities of labels."""
     device: str = "server"
     dtype: str = "server"
+    budget: int = 0
+    context: int = NO_LIMIT
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.choice:
+            self.tokenizer, self.context = self.choice.tokenizer, self.choice.context
+        # the settings of every request choose the adapter; without a report, the address is the identity
+        identity = [self.facts or f"{self.url} {self.name}", self.source.endpoint.settings]
+        self.digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property
     def connection(self) -> Connection:
@@ -84,31 +96,34 @@ class Server:
         return self.source.endpoint.model
 
     @property
-    def digest(self) -> str:
-        """Hash of the model's identity, or of its address if the server reports nothing of it.
-
-        The settings of every request are a part of it: they choose the adapter.
-        """
-        facts = self.facts or f"{self.url} {self.name}"
-        identity = json.dumps([facts, self.source.endpoint.settings], sort_keys=True)
-        return hashlib.sha256(identity.encode()).hexdigest()
-
-    @property
     def url(self) -> str:
         """Address before /chat/completions, e.g. http://localhost:8000/v1."""
         return self.connection.url
 
-    def plan(self, talks: Mapping[int, Messages], _longest: int) -> Plan:
+    def choosing(
+        self,
+        prompts: Prompts,
+        spellings: Mapping[str, Sequence[str]],
+        images: Mapping[int, Sequence[str]] | None = None,  # noqa: ARG002  open_models refuses images
+    ) -> Scorer:
+        """Scorer that compares labels after each prompt."""
+        if self.choice is None:
+            raise RequestError(
+                "--backend openai: this command only generates over a server; leave --backend out"
+            )
+        return self.choice.choosing(prompts, spellings)
+
+    def plan(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:  # noqa: ARG002
         """Plan batches of a few conversations in the data's order. The server itself finds the long ones."""
         rows = sorted(talks)
         return [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)], {}
 
-    def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> Sequence[str | TooLong]:
+    def chat(self, talks: Sequence[Messages], encode: Encode, longest: int) -> Sequence[str | TooLong]:  # noqa: ARG002
         """Fetch the greedy answers. `RequestError` if the server does not answer, or refuses for another
         reason than the length."""
-        return self._answers(talks, {"max_tokens": max_new_tokens, "temperature": 0})
+        return self._answers(talks, {"max_tokens": longest, "temperature": 0})
 
-    def chat(self, talk: Messages, settings: Mapping[str, object]) -> str:
+    def answer(self, talk: Messages, settings: Mapping[str, object]) -> str:
         """Fetch an answer with these settings, such as `temperature`. `RequestError` if there is none."""
         (answer,) = self._answers([talk], settings)
         if isinstance(answer, TooLong):

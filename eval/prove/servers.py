@@ -56,7 +56,7 @@ def connect(url: str, served_name: str | None, timeout: float, opened: Opened, r
     if name is None:
         report = _let_vllm_load(report, opened.candidates)
         name = next(_names_of(opened.candidates, report.names), None)
-    model = opened.local
+    model = opened.backend.local
     ends = model.net.generation_config.eos_token_id or []
     return open_served(report, name or reference, name is not None, model.tokenizer, ends)
 
@@ -192,7 +192,7 @@ def prove_served(
 ) -> None:
     """Compare everything that a served model offers on a dataset, and name the causes of differences."""
     title, job = pairing.title, reference.job
-    dataset, tokenizer = job.dataset.name, job.model.tokenizer
+    dataset, tokenizer = job.dataset.name, job.backend.tokenizer
     evidence = ask(pairing.served, reference, expected, tolerance)
     comparisons = Proof(proof.reference, {})
     if evidence.served_ids is not None:
@@ -241,7 +241,7 @@ def ask(served: ServedModel, reference: Reference, expected: Answers, tolerance:
         ids = {row: prompt.ids for row, prompt in served_prompts.items()}
     if "texts" not in served.missing:
         texts = fields("texts", "answer", served.answering(prompts, longest))
-        answers = Answers(tokens_of(texts, job.model.tokenizer), None, texts)
+        answers = Answers(tokens_of(texts, job.backend.tokenizer), None, texts)
         prompts = {row: prompts[row] for row in texts}
     if "chat" not in served.missing:
         chat = chatting({})
@@ -250,7 +250,7 @@ def ask(served: ServedModel, reference: Reference, expected: Answers, tolerance:
         refused += [served.missing[part] for part in ("labels", "texts") if part in served.missing]
     forms = label_forms(job.dataset)
     if served.choice is not None and forms is not None:
-        _, spellings = tokenise(job.model.tokenizer, served.ends, forms)
+        _, spellings = tokenise(job.backend.tokenizer, served.ends, forms)
         room = served.choice.context - max(map(len, spellings))
         fitting = {row: prompt for row, prompt in prompts.items() if len(prompt) <= room}
         if fitting:
@@ -258,7 +258,7 @@ def ask(served: ServedModel, reference: Reference, expected: Answers, tolerance:
     return Evidence(
         facts=served.facts,
         parts=job.candidate.parts,
-        tokenizer=job.model.tokenizer,
+        tokenizer=job.backend.tokenizer,
         expected_ids={row: reference.trained_ids[row] for row in reference.rows},
         served_ids=ids,
         expected=expected,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import ROOT
 from tests.fake_runs import answers, compare, demo, write_run
-from tests.messages import printed, printed_line, raises
+from tests.messages import golden_text, printed, printed_line, raises
 from tuneyard.core import version
 from tuneyard.core.drawing.page import content_policy, hash_source
 from tuneyard.core.errors import ContentError, RequestError
@@ -86,7 +86,7 @@ def test_the_decision_is_the_first_line_then_what_was_compared_then_the_deciding
     first_line = re.search(r"<header>\s*<h1 class=\"verdict\"><span>(.*?)</span></h1>", body)
     assert first_line is not None
     text = re.sub("<.*?>", "", first_line[1])
-    printed(text, "Ship mnli", "83.5 %", "41.7 %", "the base", "merge", "+7.8", "0.004")
+    golden_text(text, "Ship mnli", "83.5 %", "41.7 %", "the base", "merge", "+7.8", "0.004")
     assert page.count("Ship mnli") == 1
     marks = [
         '<h1 class="verdict">', '<section id="compared">', "<span>The models", "<span>The datasets",
