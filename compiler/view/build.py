@@ -18,7 +18,6 @@ from tuneyard.compiler.view.page_rows import CUT_CODE, DROPPED, PageRows
 from tuneyard.compiler.view.payload import (
     CodeCount,
     LengthHistogram,
-    Packing,
     PageRow,
     Totals,
     ViewPayload,
@@ -185,11 +184,6 @@ def _add_token_counts(payload: ViewPayload, audit: Audit, verdict: Verdict) -> N
     if not is_packed_text:
         over = sum(rows for length, rows in audit.lengths.items() if length > verdict.cutoff)
     payload.lengths = LengthHistogram(histogram(audit.lengths, BARS), verdict.cutoff, over)
-    sequences = audit.packed
-    if verdict.stage == "pt":
-        sequences = audit.blocks if is_packed_text else audit.uncut // verdict.cutoff
-    if sequences:
-        payload.packing = Packing(sequences, audit.rows)
 
 
 def _problems(read: _Read, payload: ViewPayload) -> Iterator[CodeCount]:

@@ -121,16 +121,14 @@ def test_one_talk_in_three_formats_is_the_same(bench):
         assert diff(str(files[0]), str(file), bench.out).same == 1
 
 
-def test_stats_count_lengths_labels_languages_and_duplicates(bench, tmp_path):
+def test_stats_count_lengths_labels_languages_and_duplicates(bench):
     rows = [record(0), record(0), record(0, "no"), record(1), {**record(2), "instruction": "问题二是什么？"}]
     source = bench.rows("set.jsonl", rows)
     found = stats(str(source), bench.out, None)
     assert (found.examples, found.duplicates, found.conflicts) == (5, 1, 1)
     assert found.labels == {"yes": 4, "no": 1} and found.languages["Chinese"] == 1
     assert found.as_json()["lengths"]["prompts"] == {"min": 7, "median": 11, "p95": 11, "max": 11}
-    said = run("stats", source, "--plot", tmp_path / "lengths.png")
-    printed_line(said.stdout, source, "5", "1")
-    assert (tmp_path / "lengths.png").stat().st_size > 5000
+    printed_line(run("stats", source).stdout, source, "5", "1")
     assert json.loads(run("stats", source, "--json").stdout)["labels"] == {"yes": 4, "no": 1}
 
 
