@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.compiler.draw import apportioned
 from tuneyard.compiler.problems import WARNINGS
-from tuneyard.compiler.publish.compiled_entries import compiled_entries
+from tuneyard.compiler.publish.registry import compiled_entries
 from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.comparison import row_bar
 from tuneyard.compiler.verify.dataset import Settings, loaded

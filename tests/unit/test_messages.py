@@ -111,9 +111,7 @@ def test_regenerate_rewrites_the_entries_of_the_tests_that_ran(project: pytest.P
     stale = "test_inner.py::test_gone\n    of a test that is gone\n"
     file.write_text(f"{other}\n{stale}")
     assert run(project, "--regenerate", "-n", "2").ret == 0
-    assert (
-        file.read_text() == f"{other}\ntest_inner.py::test_rows\n    a.jsonl:3: found 5 rows\n"
-    )
+    assert file.read_text() == f"{other}\ntest_inner.py::test_rows\n    a.jsonl:3: found 5 rows\n"
     assert run(project).ret == 0
 
 
