@@ -51,7 +51,11 @@ def drawn(patterns: list[str], count: int, seed: int) -> list[Mutant]:
     """Draw errors of each package, each by itself: a change of other code draws no other errors."""
     by_package = defaultdict(list)
     for path in tracked():
-        in_scope = package_of(path) in TESTS and not any(fnmatch.fnmatch(path, one) for one in NOT)
+        in_scope = (
+            path.endswith(".py")
+            and package_of(path) in TESTS
+            and not any(fnmatch.fnmatch(path, one) for one in NOT)
+        )
         if in_scope and any(fnmatch.fnmatch(path, one) for one in patterns):
             by_package[package_of(path)] += mutants(path, (ROOT / path).read_bytes())
     entries = yaml.safe_load(EQUIVALENT.read_bytes())

@@ -60,7 +60,7 @@ class Sandbox:
             (self.copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, self.copy / name)
         for package in (ROOT / "tuneyard").iterdir():
-            if package.is_symlink():
+            if package.is_symlink() and package.is_dir():
                 (self.copy / "tuneyard" / package.name).symlink_to(package.readlink())
         os.environ.setdefault("TUNEYARD_DATA", str(ROOT.parent / "shared" / "data"))
         os.environ |= dict.fromkeys(("HOME", "XDG_CACHE_HOME", "TMPDIR"), str(folder))
