@@ -19,6 +19,7 @@ from tuneyard.core.cli.main import cli_command
 from tuneyard.core.errors import RequestError, TuneyardError, for_terminal, run_command, show_value
 from tuneyard.core.prompt import Encode, Message
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
+from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
 from tuneyard.eval.backends.model import Model
 from tuneyard.eval.backends.server import Server, check_url, open_server
@@ -125,7 +126,7 @@ def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "Served
     for option in SERVED_SAMPLING:
         if options[option] is not None:
             settings[option] = options[option]
-    server = open_server(connection, request.served_model or "", bool(request.served_model))
+    server = open_server(read_report(connection), request.served_model or "", bool(request.served_model))
     return ServedChat(server, settings, request.think)
 
 

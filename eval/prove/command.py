@@ -27,8 +27,8 @@ from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.load import check_gguf
 from tuneyard.eval.backends.modelfile import read_modelfile
 from tuneyard.eval.backends.scorers import prompts_too_long
-from tuneyard.eval.backends.served import ServedModel, ServerFacts
-from tuneyard.eval.backends.server import check_url
+from tuneyard.eval.backends.served import ServerFacts
+from tuneyard.eval.backends.server import Server, check_url
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
 from tuneyard.eval.datasets.prompts import trained_template
 from tuneyard.eval.prove.answers import Reference, prove_files, training_ends
@@ -263,7 +263,7 @@ def _facts(
     inputs: ParityInputs,
     opened: Opened,
     datasets: Sequence[EvalDataset],
-    servers: Sequence[ServedModel],
+    servers: Sequence[Server],
 ) -> dict[str, object]:
     """Settings, hashes and versions of the check, as prove.json has them."""
     parts: list[WeightedAdapter] = []

@@ -26,9 +26,8 @@ from tuneyard.core.training.training_run import model_sha256
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.apply import check_fits
-from tuneyard.eval.backends.choice_server import open_choice_server
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
-from tuneyard.eval.backends.endpoint import Endpoint, find_endpoint, read_report
+from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.engine import load_engine
 from tuneyard.eval.backends.load import find_model, load_model, open_tokenizer
 from tuneyard.eval.backends.model import Model
@@ -295,10 +294,10 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
     if not chooses:
         if request.bos:
             raise RequestError("--bos: the server makes the prompt: leave it out")
-        server = open_server(connection, name, bool(request.served_model))
-        _warn_of_adapters(server.source.endpoint, candidate_name)
+        server = open_server(read_report(connection), name, bool(request.served_model))
+        _warn_of_adapters(server, candidate_name)
         if server.name != name and not request.served_model:
-            click.echo(f"{connection.url}: its only model is {show_value(server.name)}", err=True)
+            click.echo(f"{server.url}: its only model is {show_value(server.name)}", err=True)
         prompting = Prompting(lambda _: [], lambda _: Turns([]), "the server's own", server.digest)
         candidate = Candidate(candidate_name, (), prompting)
         server.budget = request.batch_tokens or 0
@@ -307,22 +306,20 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
     prompting = choose_prompting(tokenizer, (), request.template, request.think, request.bos)
     if request.bos and prompting.source != AFTER_BOS:
         raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
-    report = read_report(connection)
-    endpoint = find_endpoint(report, name, bool(request.served_model))
-    _warn_of_adapters(endpoint, candidate_name)
-    choice = open_choice_server(endpoint, report, tokenizer, ends)
-    server = Server(choice.engine, choice.facts, choice)
+    server = open_server(read_report(connection), name, bool(request.served_model))
+    _warn_of_adapters(server, candidate_name)
+    server = server.with_labels(tokenizer, ends)
     candidate = Candidate(candidate_name, (), prompting)
     server.budget = request.batch_tokens or 0
     return Opened(server, [candidate])
 
 
-def _warn_of_adapters(endpoint: Endpoint, candidate_name: str) -> None:
+def _warn_of_adapters(server: Server, candidate_name: str) -> None:
     """Warn of adapters that the server applies, and whose results would pass for those of another model."""
-    for name in endpoint.applied:
+    for name in server.dialect.endpoint.applied:
         word = one_line(shlex.quote(name))
         warn(
-            f"{endpoint.connection.url}: it applies the adapter {show_value(name)} to every request, and the "
+            f"{server.url}: it applies the adapter {show_value(name)} to every request, and the "
             f"results have the name {candidate_name}. For the adapter under its own name, add "
             f"--served-model {word}"
         )
