@@ -94,10 +94,10 @@ def report(sample: list[Mutant], results: Found) -> int:
     """Print the errors that no test saw and the shares of those that one saw; 1 if a share is too small."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for one in sample:
-        became = results.by_key[one.key()]
-        counts[package_of(one.path)][became] += 1
-        counts["all"][became] += 1
-        if became == "survived":
+        outcome = results.by_key[one.key()]
+        counts[package_of(one.path)][outcome] += 1
+        counts["all"][outcome] += 1
+        if outcome == "survived":
             print(f"survived: {one.path}:{one.start[0]}: {one.change()}   in   {one.line}")
     is_enough = True
     for package, became in counts.items():
