@@ -46,7 +46,7 @@ MOST_IN_TITLE = 3
 @cli_command(
     "compare",
     "tuneyard eval compare results/demo --out build/verdict",
-    "tuneyard eval compare before=results/demo/base after=results/demo/rte=1,mnli=0 --out build/named",
+    "tuneyard eval compare one=results/demo/held-out/base two=results/demo/held-out/rte --out build/named",
 )
 @click.argument("results", nargs=-1, required=True, metavar="[NAME=]RESULTS…")
 @click.option(

@@ -1,16 +1,14 @@
 """`tuneyard data view`: build the payload of a dataset, and write its page within the size limit."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from tuneyard.compiler.verify.dataset import datasets_of, has_tokenizer, read_settings, require_tokenizer
-from tuneyard.compiler.verify.trained import read_recipe_file
+from tuneyard.compiler.verify.recipe_file import read_recipe_file
 from tuneyard.compiler.view.build import LOADER_ERRORS, TOKEN_KEYS, ViewRequest, build
-from tuneyard.compiler.view.losses import LossRequest, scored_losses
 from tuneyard.compiler.view.page import MARK, percentage, render_page
 from tuneyard.compiler.view.payload import ViewPayload
 from tuneyard.core.cli.next_step import next_step
@@ -38,8 +36,6 @@ class ViewOptions:
     rows: int
     results: Path | None
     force: bool
-    loss: str | None = None
-    adapter: str | None = None
 
 
 def view(name: str, options: ViewOptions) -> None:
@@ -67,19 +63,10 @@ def view(name: str, options: ViewOptions) -> None:
     recipe_file = None
     if options.recipe:
         recipe_file = read_recipe_file(options.recipe, settings)
-    with ExitStack() as stack:
-        losses = None
-        if options.results:
-            losses = TokenLossFile(find_losses(options.results, dataset))
-        elif options.loss:
-            request = LossRequest(
-                options.loss, options.adapter, dataset, options.folder, options.rows,
-                settings.get("template"), settings.get("cutoff_len"),
-            )  # fmt: skip
-            losses = TokenLossFile(stack.enter_context(scored_losses(request)))
-        payload = build(
-            ViewRequest(dataset, options.folder, settings, recipe_file, options.rows, losses=losses)
-        )
+    losses = None
+    if options.results:
+        losses = TokenLossFile(find_losses(options.results, dataset))
+    payload = build(ViewRequest(dataset, options.folder, settings, recipe_file, options.rows, losses=losses))
     recipe_here = None
     if not payload.model:
         recipe_here = _recipe_here(dataset)

@@ -14,7 +14,7 @@ PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard data view">'
 """Mark in the head of every page, by which `data view` recognises its own pages."""
 MOST_NAMES = 200
-"""Labels or sources that the page lists."""
+"""Labels that the page lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,21 +225,9 @@ def _facets(payload: ViewPayload) -> list[Facet]:
     no_problem = ""
     if not problems:
         no_problem = tr("✓ No problem in any row.")
-    repeats = [
-        FilterItem(split, tr("also in {split}", split=split), count, percentage(count, rows))
-        for split, count in payload.leaks
-    ]
-    if payload.duplicates:
-        share = percentage(payload.duplicates, rows)
-        repeats.insert(0, FilterItem("", tr("duplicate"), payload.duplicates, share))
-    no_repeat = ""
-    if not repeats:
-        no_repeat = tr("✓ No duplicates, no leaks.")
     facets = [
         Facet("label", tr("Labels"), _names(payload.labels, rows), _balance(payload.labels)),
-        Facet("source", tr("Sources"), _names(payload.sources, rows)),
         Facet("problem", tr("Problems"), problems, no_problem),
-        Facet("repeat", tr("Duplicates and leaks between splits"), repeats, no_repeat),
     ]
     return [facet for facet in facets if facet.items or facet.remark]
 

@@ -87,7 +87,7 @@ def tr(english: str, **values: object) -> str:
 
 
 def _closed_up(template: str, values: Mapping[str, object]) -> str:
-    """The template without the spaces around values that are Chinese: there are none between Chinese words."""
+    """The template without spaces around Chinese values: there are none between Chinese words."""
     for name, value in values.items():
         if CHINESE_START.match(str(value)):
             template = template.replace(f" {{{name}}}", f"{{{name}}}")

@@ -32,13 +32,13 @@ from tuneyard.eval.show.places import command_line, without_places
 from tuneyard.eval.show.plots import DrawnPlot, caption
 from tuneyard.eval.show.setup import compared_tables
 from tuneyard.eval.show.tables import left_out, method, section_text
-from tuneyard.eval.show.verdict import called, decisions, headline
+from tuneyard.eval.show.verdict import decisions, headline
 
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
 STATIC = 10  # examples that are there without JavaScript
 FEW = 4  # plots of no more models are unfolded
-DRAWN = "accuracy.png"  # what the page draws itself
+DRAWN = ("accuracy.png", "overall_accuracy_comparison.png")  # what the page draws itself
 BREAK = re.compile(r"(?<=[,/+_=])(?=\S)")
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
@@ -68,8 +68,9 @@ def page(
         notes.append(NOT_WRITTEN)
     pictures = []
     for plot in plots:
-        if not plot.name.endswith(DRAWN) and not plot.name.endswith("overall_accuracy_comparison.png"):
-            pictures.append({"caption": caption(plot.name, comparison), "data": _data_uri(plot.svg)})
+        if Path(plot.name).name not in DRAWN:
+            description = caption(plot.name, comparison)
+            pictures.append({"caption": description, "data": _data_uri(plot.svg)})
     best = [recommended(section, comparison.base) for section in comparison.deciding]
     models = models_of(compared.runs)
     functions = {function.__name__: function for function in (tr, section_name, section_text, method, terms)}
@@ -212,8 +213,8 @@ GLOSSARY = {
     "p": "How often chance alone gives a difference as large, in any of the comparisons made together.",
     "minimum detectable effect": "The least difference, in points, that these examples show with 80 % power.",
     "not shown": "No significant difference at 5 % here, which does not show them to be equal.",
-    "calibration": "How well a model's confidence (the probability of the label that was chosen, out of that of "
-    "all labels) agrees with its accuracy.",
+    "calibration": "How well a model's confidence (the probability of the label that was chosen, out of that "
+    "of all labels) agrees with its accuracy.",
     "ECE": "Expected calibration error: the mean distance between confidence and accuracy.",
     "95th percentile if calibrated": "The ECE that a perfectly calibrated model exceeds 5 times of 100.",
     "unparsed": "Answers in which no label was found; they count as incorrect.",

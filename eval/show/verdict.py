@@ -32,9 +32,7 @@ NO_EVIDENCE = (
 )
 KEEP_BRIEFLY = "Keep {base}: all others are worse."
 UNDECIDED_BRIEFLY = "Keep {base}: there is no evidence that another model is better."
-SHIP_NONE = (
-    "Ship none: even the best model, {best}, is worse than always giving the commonest answer. {wrong}"
-)
+SHIP_NONE = "Ship none: the best model, {best}, is worse than always giving the commonest answer. {wrong}"
 WORSE = " {model} is worse ({gain}, p {p})."
 LEFT_OUT = " Left out: {rows} without a value."
 WITHIN = " {model} is {shown} to be within {margin:g} points of {other}: {gain}."
@@ -227,7 +225,7 @@ def _second(section: Section, best: str) -> str:
 
 
 def _rivals(section: Section, tests: Sequence[PairedTest], best: str, *, brief: bool) -> str:
-    """List rivals by their figures, the best first and at most `MOST_RIVALS`, with gain and p if not `brief`."""
+    """List rivals, the best first and at most `MOST_RIVALS`, with gain and p if not `brief`."""
     ranked = sorted(tests, key=lambda test: section.ranked.index(test.against))
     listed_rivals = []
     for test in ranked[:MOST_RIVALS]:

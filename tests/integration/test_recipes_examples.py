@@ -18,6 +18,7 @@ import pytest
 
 from tests.conftest import REAL, ROOT
 from tests.integration.recipes_examples import PLANNED
+from tests.messages import golden_text
 
 EXAMPLES = sorted((ROOT / "tests/examples/recipes").glob("*/*.yaml"))
 GOOD = [path for path in EXAMPLES if path.parent.name == "good"]
@@ -99,21 +100,11 @@ SILENT = {
 }
 
 
-def fast_examples() -> list[Path]:
-    """One wrong recipe of each code, and the recipes that a test here names."""
-    named = {*SAID, *SILENT, *PLANNED, "model-on-hub"}
-    codes: set[str] = set()
-    chosen = []
-    for path in [*GOOD, *BAD]:
-        is_first = path.parent.name == "bad" and path.stem.partition("-")[0] not in codes
-        if is_first or path.stem in named:
-            chosen.append(path)
-        if is_first:
-            codes.add(path.stem.partition("-")[0])
-    return chosen
-
-
-FAST = fast_examples()
+FIRST_OF_CODE = {path.stem.partition("-")[0]: path for path in reversed(BAD)}
+"""One wrong recipe of each code."""
+_NAMED = {*SAID, *SILENT, *PLANNED, "model-on-hub"}
+"""The recipes that a test here names."""
+FAST = [path for path in [*GOOD, *BAD] if path in FIRST_OF_CODE.values() or path.stem in _NAMED]
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
@@ -212,6 +203,13 @@ def test_wrong_recipes_are_named_and_good_ones_are_not_refused(all_of_ours, caps
         print(f"\n{score}")
     assert not refused
     assert named >= NAMED_SHARE * len(by_cause), missed
+
+
+@pytest.mark.parametrize("code", FIRST_OF_CODE)
+def test_a_message_of_each_code(ours, code):
+    """The others vary its names and figures."""
+    outcome = ours[str(FIRST_OF_CODE[code])]
+    golden_text("\n".join(line for line in outcome["lines"] if code == "E" or f" {code} " in line))
 
 
 def lines(ours: dict[str, dict], name: str) -> str:

@@ -51,10 +51,7 @@ def test_every_count_is_a_filter_with_its_rows_and_share() -> None:
     values: dict[str, object] = {
         "totals": Totals(rows=1000, rows_on_page=2),
         "labels": [("no", 250), ("yes", 750)],
-        "sources": [("rte", 1000)],
         "problems": [CodeCount("W203", "decide which label is right", 14), CodeCount("cut", "raise it", 3)],
-        "leaks": [("eval", 7)],
-        "duplicates": 9,
     }
     page = render_page(payload(rows(2), **values))
     items = page.split('<li><button type="button" ')[1:]
@@ -66,11 +63,8 @@ def test_every_count_is_a_filter_with_its_rows_and_share() -> None:
     assert [(name, value, count, share) for name, value, _text, count, share in figures] == [
         ("label", "no", "250", "25.0 %"),
         ("label", "yes", "750", "75.0 %"),
-        ("source", "rte", "1,000", "100.0 %"),
         ("problem", "W203", "14", "1.4 %"),
         ("problem", "cut", "3", "0.3 %"),
-        ("repeat", "", "9", "0.9 %"),
-        ("repeat", "eval", "7", "0.7 %"),
     ]
     has(visible(page), "decide which label is right", "3.0 : 1")
 
@@ -103,10 +97,8 @@ def test_texts_that_packing_continues_in_the_next_block_are_not_cut() -> None:
 
 
 def test_hostile_rows_stay_inside_the_data() -> None:
-    hostile = row(
-        1, chat(HOSTILE, HOSTILE), HOSTILE, raw=HOSTILE, problems=[HOSTILE], note=HOSTILE, source=HOSTILE
-    )
-    page = render_page(payload([hostile], dataset=HOSTILE, note=HOSTILE, file=HOSTILE, leaks=[(HOSTILE, 1)]))
+    hostile = row(1, chat(HOSTILE, HOSTILE), HOSTILE, raw=HOSTILE, problems=[HOSTILE], note=HOSTILE)
+    page = render_page(payload([hostile], dataset=HOSTILE, note=HOSTILE, file=HOSTILE))
     page.encode()  # a lone surrogate has become `?`
     assert page.count("<script") == 2 and page.count("</script>") == 2 and "<!--" not in page
     assert "<img" not in page

@@ -97,12 +97,12 @@ def test_the_first_screen_has_verdict_plot_and_command_then_come_table_examples_
     text = re.sub("<.*?>", "", heading[1]).replace("\N{NO-BREAK SPACE}", " ")
     assert text == "Ship mnli: 83.5 %, against 41.7 % for the base."  # one sentence, and no p
     marks = [
-        "<nav", '<section id="verdict">', "<h1>", "<dt>the base</dt>", '<figure class="chart"', "Next command:",
-        '<section id="accuracy">', "<span>Accuracy of every model", LEFT_OUT,
+        "<nav", '<section id="verdict">', "<h1>", "<dt>the base</dt>", '<figure class="chart"',
+        "Next command:", '<section id="accuracy">', "<span>Accuracy of every model", LEFT_OUT,
         '<section id="errors">', '<section id="differences">', "<summary>mean</summary>", "p = 0.004",
         "<summary>demo_mnli_eval</summary>", "<summary>demo_rte_eval</summary>",
-        '<section id="figures">', "<summary>Predicted by actual labels", '<section id="compared">', "<span>The models",
-        '<details id="provenance">',
+        '<section id="figures">', "<summary>Predicted by actual labels", '<section id="compared">',
+        "<span>The models",        '<details id="provenance">',
     ]  # fmt: skip
     places = [body.index(mark) for mark in marks]
     assert places == sorted(places)
