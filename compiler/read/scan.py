@@ -288,7 +288,7 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
     text = head.decode(errors="replace").strip()
     if text[:1] != "{":
         return Layout((), "a list of rows" if text[:1] == "[" else "")
-    members, rest, ended = _members(text)
+    members, rest, ended = members_of(text)
     line, _, others = text.partition("\n")
     alone = line.rstrip().endswith("}") and (whole or bool(others))
     if rest or (alone and not ended and others.lstrip()[:1] in ("", "{")):
@@ -299,12 +299,16 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
     lists = {} if any(map(_is_talk, members.values())) else {k: v for k, v in members.items() if is_rows(v)}
     if lists:
         return Layout((next(iter(lists)),), f"a list of rows under {show_value(next(iter(lists)))}", lists)
+    steps: tuple[str, ...] = ()
     inner = [(key, value) for key, value in members.items() if isinstance(value, dict)]
-    if len(inner) == 1:
-        inner_lists = [key for key, value in inner[0][1].items() if is_rows(value) and not _is_talk(value)]
+    while len(inner) == 1:
+        key, value = inner[0]
+        steps = (*steps, key)
+        inner_lists = [key for key, item in value.items() if is_rows(item) and not _is_talk(item)]
         if len(inner_lists) == 1:
-            steps = (inner[0][0], inner_lists[0])
+            steps = (*steps, inner_lists[0])
             return Layout(steps, f"a list of rows under {'.'.join(steps)}")
+        inner = [(key, item) for key, item in value.items() if isinstance(item, dict)]
     if members and all(isinstance(value, dict) for value in members.values()):
         return Layout((), "an object whose values are the rows")
     return LINES if alone or not (whole or others) else Layout((), "")
@@ -343,7 +347,7 @@ def is_rows(value: object) -> TypeGuard[list[object]]:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
-def _members(text: str) -> tuple[dict[str, object], str, bool]:
+def members_of(text: str) -> tuple[dict[str, object], str, bool]:
     """The members so far of the object at the start of a text, the text after it, and whether it ends."""
     members: dict[str, object] = {}
     scanner = Scanner([text.encode()], 1)
