@@ -81,7 +81,6 @@ def render_page(payload: ViewPayload) -> str:
     words = json.dumps(catalogue(current()), ensure_ascii=False)
     return fill_page(
         PAGE,
-        inline_styles=False,
         mark=MARK,
         tr=tr,
         dataset=payload.dataset,
