@@ -10,19 +10,20 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object, sha256, versions, write_text
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.recipes.answer import Answer, Rows, record
 
+A = TypeVar("A", Answer, Rows)
 CODE = (
-    Path(__file__).with_name("data.py"),
-    Path(__file__).with_name("inspection.py"),
-    Path(__file__).with_name("layout.py"),
-    Path(__file__).with_name("rows.py"),
+    *(Path(__file__).with_name(f"{name}.py") for name in ("answer", "data", "inspection", "layout", "rows")),
     ROOT / "core/training/llamafactory.py",
     ROOT / "core/prompt/template_fit.py",
     ROOT / "core/records/answers.py",
@@ -30,23 +31,26 @@ CODE = (
 """Answers of an older version of these files are not used again."""
 MODEL_WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx"}
 """Files of a model folder that no answer depends on."""
+ERROR = re.compile(r'error": "[^"]')
+"""A field for an error that is not empty."""
 LARGEST = 64 << 20
 """Bytes of answers to keep. An answer takes some kilobytes."""
 
 
-def remembered(kind: str, depends_on: object, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Read an answer from the cache, or compute and store it.
+def remembered(kind: str, depends_on: object, of: type[A], compute: Callable[[], A]) -> A:
+    """Read an answer, a record of the type `of`, from the cache, or compute and store it.
 
-    An answer with an "error" is not stored, since a missing file may exist the next time. A cache that is
+    An answer with an error is not stored, since a missing file may exist the next time. A cache that is
     broken or cannot be written only costs time.
     """
     path = _path(kind, depends_on)
     kept_answer = _read(path)
     if kept_answer is not None:
-        return kept_answer
+        answer: A = record(of, kept_answer)
+        return answer
     answer = compute()
-    text = json.dumps(answer)
-    if '"error":' not in text:
+    text = json.dumps(asdict(answer))
+    if not ERROR.search(text):
         with contextlib.suppress(OSError):
             write_text(path, text)
             remove_oldest(path.parent, LARGEST)

@@ -16,6 +16,7 @@ from tuneyard.core.files import files_of, sha256
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.training.llamafactory import Launch
 from tuneyard.recipes import llamafactory_server
+from tuneyard.recipes.answer import Answer
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.data import dataset_dir, locate
 from tuneyard.recipes.hardware import Gpu, is_set, uses_torchrun
@@ -26,7 +27,8 @@ from tuneyard.recipes.schema import known_keys
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-Answer = dict[str, Any]  # LLaMA-Factory's, as recipes/inspection.py gives it
+    from tuneyard.recipes.new.template import TemplateChoice
+
 PRELOAD = "tuneyard.recipes.llamafactory_preload"
 CONTEXT: Any = get_context("forkserver")
 
@@ -129,15 +131,15 @@ def ask(llamafactory: LlamaFactory, recipe: Recipe, model: str, gpus: Sequence[G
     data = _data(recipe)
     if data is None:
         return answer()
-    return remembered("recipe", [settings, launch, data, folder_hashes(Path(model))], answer)
+    return remembered("recipe", [settings, launch, data, folder_hashes(Path(model))], Answer, answer)
 
 
 def ask_measures(
     llamafactory: LlamaFactory, recipe: Recipe, gpus: Sequence[Gpu], rows: dict[str, bool]
-) -> Answer:
+) -> "tuple[Answer, TemplateChoice | None]":
     """Measure data and model for a new recipe; `rows` describes them (inspection.measure)."""
-    measures: Answer = llamafactory.ask("measure", recipe.settings, _launch(recipe, gpus), rows)
-    return measures
+    answer, template = llamafactory.ask("measure", recipe.settings, _launch(recipe, gpus), rows)
+    return answer, template
 
 
 def _launch(recipe: Recipe, gpus: Sequence[Gpu]) -> Launch:
