@@ -1,9 +1,8 @@
 """Cache in $XDG_CACHE_HOME/tuneyard/inspect, by a hash of the inputs.
 
 It keeps whole answers of LLaMA-Factory, and rows with their lengths.
-The folder takes at most `LARGEST` bytes: each new answer removes the least recently used ones. Other
-processes may use the folder at any moment. They read an answer in one piece, and compute a removed answer
-again.
+Each new answer removes those that were not used for a month. Other processes may use the folder at any
+moment. They read an answer in one piece, and compute a removed answer again.
 """
 
 import contextlib
@@ -11,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -33,8 +33,8 @@ MODEL_WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpac
 """Files of a model folder that no answer depends on."""
 ERROR = re.compile(r'error": "[^"]')
 """A field for an error that is not empty."""
-LARGEST = 64 << 20
-"""Bytes of answers to keep. An answer takes some kilobytes."""
+KEPT = 30 * 86400
+"""Seconds since the last use."""
 
 
 def remembered(kind: str, depends_on: object, of: type[A], compute: Callable[[], A]) -> A:
@@ -53,27 +53,16 @@ def remembered(kind: str, depends_on: object, of: type[A], compute: Callable[[],
     if not ERROR.search(text):
         with contextlib.suppress(OSError):
             write_text(path, text)
-            remove_oldest(path.parent, LARGEST)
+            remove_unused(path.parent)
     return answer
 
 
-def remove_oldest(folder: Path, largest: int) -> None:
-    """Remove the answers that were used least recently, until the rest takes at most `largest` bytes.
-
-    The newest answer stays even if it is larger. Files whose names begin with a dot stay: other processes are
-    writing them.
-    """
-    newest_first: list[tuple[float, int, Path]] = []
+def remove_unused(folder: Path) -> None:
+    """Remove the answers that were not used for so long. A name with a dot before it is being written."""
     for path in folder.glob("[!.]*.json"):
         with contextlib.suppress(FileNotFoundError):  # another process removed it
-            status = path.stat()
-            newest_first.append((status.st_mtime, status.st_size, path))
-    newest_first.sort(reverse=True)
-    total = 0
-    for place, (_, size, path) in enumerate(newest_first):
-        total += size
-        if place > 0 and total > largest:
-            path.unlink(missing_ok=True)
+            if time.time() - path.stat().st_mtime > KEPT:
+                path.unlink()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

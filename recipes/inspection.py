@@ -27,13 +27,6 @@ from tuneyard.recipes.rows import epoch, expected_errors, look, words
 
 # Settings that only the training machine can judge; recipes/rules.py does.
 MACHINE_SETTINGS = ("fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
-# Model arguments that LLaMA-Factory's load_tokenizer, patch_tokenizer and patch_processor read.
-OF_TOKENIZER = (
-    "model_name_or_path", "model_revision", "use_fast_tokenizer", "split_special_tokens", "add_tokens",
-    "add_special_tokens", "new_special_tokens_config", "resize_vocab", "trust_remote_code",
-    "image_max_pixels", "image_min_pixels", "image_do_pan_and_scan", "crop_to_patches", "video_max_pixels",
-    "video_min_pixels", "video_fps", "video_maxlen", "use_audio_in_video", "audio_sampling_rate",
-)  # fmt: skip
 # Data arguments that choose, mix and group rows, but never change one.
 OF_EPOCH = (
     "dataset", "eval_dataset", "val_size", "mix_strategy", "interleave_probs", "packing", "neat_packing",
@@ -192,22 +185,16 @@ class Inspection:
     def _epoch(self) -> Epoch:
         """Rows of an epoch. `UntrainableEpochError` if LLaMA-Factory rejects it."""
         sets = [self.rows(name).lengths for name in self.trained]
-        others = [self.rows(name).lengths for name in self.evaluated]
-        return epoch(self.arguments, sets, others, self.settings.get("preprocessing_num_workers"))
+        return epoch(self.arguments, sets, self.settings.get("preprocessing_num_workers"))
 
     @cached_property
     def _tokenizer_key(self) -> list[object]:
         """Key of the token ids of a row: stage, tokenizer and template."""
-        model_args = vars(self.arguments.model_args)
-        model = str(model_args["model_name_or_path"])
-        read_by_tokenizer = {name: model_args.get(name) for name in OF_TOKENIZER}
-        data_args = _without(vars(self.arguments.data_args), OF_EPOCH)
-        return [
-            self.arguments.finetuning_args.stage,
-            read_by_tokenizer,
-            data_args,
-            folder_hashes(Path(model)),
-        ]
+        arguments = self.arguments
+        model_args = vars(arguments.model_args)
+        data_args = {key: value for key, value in vars(arguments.data_args).items() if key not in OF_EPOCH}
+        hashes = folder_hashes(Path(str(model_args["model_name_or_path"])))
+        return [arguments.finetuning_args.stage, model_args, data_args, hashes]
 
     def _rows_key(self, name: str) -> list[object] | None:
         """Key of the rows of a dataset. None if they also depend on other files or services."""
@@ -226,10 +213,6 @@ class Inspection:
         generates = training_args.predict_with_generate and not trained
         workers = training_args.dataloader_num_workers
         return [self._tokenizer_key, vars(attributes), hashes, generates, workers]
-
-
-def _without(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in names}
 
 
 def _arguments(settings: Mapping[str, object], launch: Launch | None = None, **changes: object) -> RecipeData:

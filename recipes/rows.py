@@ -297,46 +297,32 @@ def _summary(lengths: Lengths, cutoff: int, share: float) -> TokenCounts:
     return TokenCounts(rows, round(seen * share), longest, round(tokens * share), round(cut * share))
 
 
-def epoch(reader: RecipeData, sets: Sequence[Lengths], others: list[Lengths], workers: object) -> Epoch:
+def epoch(reader: RecipeData, sets: Sequence[Lengths], workers: object) -> Epoch:
     """The rows or packed blocks of an epoch.
 
-    `others` are the datasets for evaluation. `UntrainableEpochError` if LLaMA-Factory rejects the held-out
-    share or the probabilities, or if the packed rows do not fill a block.
+    `UntrainableEpochError` if LLaMA-Factory rejects the held-out share or the probabilities, or if the packed
+    rows do not fill a block.
     """
     from datasets import Dataset
 
     whole, seed = copy.copy(reader.data_args), reader.training_args.seed
     whole.streaming = False
-    _, train, held_out_parts = mixed_and_split(
-        [Dataset.from_dict({"lengths": rows}) for rows in sets], whole, seed
-    )
+    _, train, _ = mixed_and_split([Dataset.from_dict({"lengths": rows}) for rows in sets], whole, seed)
     cutoff = int(whole.cutoff_len)
     if not whole.packing:
         cut = [[min(length, cutoff) for length in row] for row in train["lengths"]]
         return Epoch(len(cut), sum(map(sum, cut)), max(map(max, cut), default=0))
-    held_out: list[Lengths] = []
-    if others and all(others):
-        held_out = others
-        if not whole.eval_on_each_dataset:
-            held_out = [list(itertools.chain(*others))]
-    blocks, size = [], whole.preprocessing_batch_size
-    validation_sets = [Dataset.from_dict({"lengths": lengths}) for lengths in held_out]
-    most_shares = 1
-    if isinstance(workers, int):
-        most_shares = workers
-    for rows in [train, *held_out_parts.values(), *validation_sets]:
-        count = max(1, min(most_shares, len(rows)))
-        blocks_of_rows = 0
-        for number in range(count):
-            share = rows.shard(count, number, contiguous=True)
-            for batch in share.iter(size):
-                blocks_of_rows += _blocks(list(itertools.chain(*batch["lengths"])), cutoff, reader.stage)
-        blocks.append(blocks_of_rows)
-        if not blocks_of_rows:
-            total = sum(map(sum, rows["lengths"]))
-            message = f"{total} tokens in all fill no block of {cutoff} (packing, cutoff_len)"
-            raise UntrainableEpochError(message, "stage", "packing", "cutoff_len")
-    return Epoch(blocks[0], blocks[0] * cutoff, cutoff)
+    count = max(1, min(workers if isinstance(workers, int) else 1, len(train)))
+    blocks = 0
+    for number in range(count):  # each worker packs a share
+        share = train.shard(count, number, contiguous=True)
+        for batch in share.iter(whole.preprocessing_batch_size):
+            blocks += _blocks(list(itertools.chain(*batch["lengths"])), cutoff, reader.stage)
+    if not blocks:
+        total = sum(map(sum, train["lengths"]))
+        message = f"{total} tokens in all fill no block of {cutoff} (packing, cutoff_len)"
+        raise UntrainableEpochError(message, "stage", "packing", "cutoff_len")
+    return Epoch(blocks, blocks * cutoff, cutoff)
 
 
 def _blocks(lengths: list[int], cutoff: int, stage: str) -> int:

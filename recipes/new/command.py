@@ -4,11 +4,11 @@ The stage follows the rows, the template the model's chat template, cutoff_len t
 the memory plan. Each value has its reason above it. The recipe is checked before it is written.
 """
 
+import itertools
 import math
 import os
 import shlex
 import tempfile
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,6 @@ from tuneyard.recipes.new.dataset import STAGES, training_data
 from tuneyard.recipes.new.memory import GpuFit, gpu_fit, write_zero_file, zero_setting
 from tuneyard.recipes.new.settings import (
     METHODS,
-    ROUND_LENGTHS,
     VAL_SIZE,
     Cutoff,
     Measured,
@@ -42,7 +41,7 @@ from tuneyard.recipes.new.settings import (
     sequence_lengths,
 )
 from tuneyard.recipes.new.template import TemplateChoice
-from tuneyard.recipes.new.text import WIDTH, paragraphs, recipe_text
+from tuneyard.recipes.new.text import paragraphs, recipe_text
 from tuneyard.recipes.plan import Offer, gigabytes, make_plan, time_words
 from tuneyard.recipes.recipe import Recipe, read_recipe
 
@@ -265,27 +264,14 @@ def _fit(request: RecipeRequest, model: Model, rows: int, cutoff: Cutoff, longes
         f"--for {request.machine_name}: {request.model} with rows of {longest:,} tokens (cutoff_len "
         f"{cutoff.tokens:,}) needs more than the {gpu.memory / 1e9:.0f} GB of a GPU, even one row at a time"
     )
-    as_large = [name for name, other in GPUS.items() if other.memory >= gpu.memory]
-    as_large.sort(key=lambda name: GPUS[name].memory)
-    machines = [
-        f"{ranks}x{name}"
-        for ranks in MOST_GPUS
-        for name in as_large
-        if fit(longest, ranks, GPUS[name]) is not None
-    ]
     fixes = []
-    if machines:
-        fixes.append(f"take a larger machine: --for {machines[0]}")
-    else:
-        message += ", and more than any machine that is known"
+    for ranks, name in itertools.product(MOST_GPUS, sorted(GPUS, key=lambda name: GPUS[name].memory)):
+        if fit(longest, ranks, GPUS[name]):
+            fixes.append(f"take a larger machine: --for {ranks}x{name}")
+            break
     if METHODS[request.method].is_adapter and not settings.get("quantization_bit"):
         fixes.append("try --method qlora, whose base takes a quarter of the memory")
-    shorter = [size for size in ROUND_LENGTHS if size < longest and fit(size, request.ranks, gpu)]
-    if shorter:
-        fixes.append(f"compile shorter rows (up to {shorter[-1]:,} tokens fit)")
-    else:
-        fixes.append("take a smaller model")
-    raise RequestError(f"{message}; {', or '.join(fixes)}")
+    raise RequestError(f"{message}; {', or '.join([*fixes, 'take shorter rows or a smaller model'])}")
 
 
 def _as_recipe(text: str, out: Path) -> Recipe:
@@ -358,15 +344,11 @@ def _header(request: RecipeRequest, counts: Measured, expected: Sequence[str]) -
         f"{METHODS[request.method].trains} of {request.model} on {data.name} ({stage}), on "
         f"{request.machine_words}."
     )
-    first, *more = textwrap.wrap(
-        shlex.join(words), WIDTH - 20, break_long_words=False, break_on_hyphens=False
-    )
-    made_by_lines = [f"  made by    {first}", *(f"             {line}" for line in more)]
-    made_by_lines[:-1] = [f"{line} \\" for line in made_by_lines[:-1]]
     return [
         *paragraphs(about),
         "",
-        *made_by_lines,
+        *paragraphs(f"Made by {shlex.join(words)}"),
+        "",
         f"  train      tuneyard recipe train {out}      (checks first; run again, it resumes)",
         f"  or         {plain}",
         f"  then       {shlex.join(best)}",

@@ -104,7 +104,10 @@ def test_rows_that_are_trained_on_are_not_evaluated_on(tmp_path):
 @pytest.mark.parametrize(
     ("content", "facts"),
     [
-        (b'[{"instruction": "a", "output": "b"},]', ["set.json:1", "column 38", "remove the comma before it"]),
+        (
+            b'[{"instruction": "a", "output": "b"},]',
+            ["set.json:1", "column 38", "remove the comma before it"],
+        ),
         ('[{"instruction": "你", "output": "b"}]'.encode("gbk"), ["set.json", "byte 18", "save it as UTF-8"]),
     ],
 )
