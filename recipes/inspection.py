@@ -17,13 +17,13 @@ from tuneyard.core.files import files_of, sha256
 from tuneyard.core.prompt.template_fit import TemplateFinding, with_fitted_template
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.training.llamafactory import Launch, RecipeData, read_arguments, replaced
-from tuneyard.core.training.trained_rows import UntrainableEpochError
 from tuneyard.recipes.answer import Answer, Epoch, Model, Rows
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.costs import Shapes
 from tuneyard.recipes.layout import with_trained
 from tuneyard.recipes.new.template import TemplateChoice, fitting_templates
 from tuneyard.recipes.rows import epoch, expected_errors, look, words
+from tuneyard.recipes.trained_rows import UntrainableEpochError
 
 # Settings that only the training machine can judge; recipes/rules.py does.
 MACHINE_SETTINGS = ("fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")

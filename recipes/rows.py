@@ -19,9 +19,9 @@ from tuneyard.core.records import PAIR, SHAREGPT_TAGS, RecordFormat, RecordReade
 from tuneyard.core.records.answers import answer_codes
 from tuneyard.core.training import llamafactory
 from tuneyard.core.training.llamafactory import WHOLE, RecipeData, RetypedColumnError, replaced, times_refused
-from tuneyard.core.training.trained_rows import UntrainableEpochError, mixed_and_split
 from tuneyard.core.training.training_stage import MARKED, TRAINING_STAGES
 from tuneyard.recipes.answer import AnswerFinding, Epoch, Rows, TokenCounts
+from tuneyard.recipes.trained_rows import UntrainableEpochError, mixed_and_split
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
 ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}  # columns without `columns`

@@ -13,7 +13,7 @@ from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view.encoding import RowEncoder, TokenSequence
 from tuneyard.compiler.view.payload import CUT, LEARNED, PageRow
-from tuneyard.compiler.view.scan import Scan, label_of, source_of
+from tuneyard.compiler.view.scan import Scan, label_of
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.turns import PageTurns
 from tuneyard.core.datasets import Dataset
@@ -89,10 +89,7 @@ class PageRows:
                     row=number + 1,
                     raw=raw_text(record),
                     label=label_of(example) if self.scan.labels else "",
-                    source=source_of(record) if self.scan.sources else "",
                     problems=self.codes[row],
-                    duplicate="W202" in self.codes[row],
-                    leak=self.scan.leaks_of(row),
                 )
                 if self.loaded:
                     self._add_loaded(row, page_row, example, self.loaded)

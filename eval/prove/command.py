@@ -27,8 +27,8 @@ from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.load import check_gguf
 from tuneyard.eval.backends.modelfile import read_modelfile
 from tuneyard.eval.backends.scorers import prompts_too_long
-from tuneyard.eval.backends.served import ServedModel, ServerFacts
-from tuneyard.eval.backends.server import check_url
+from tuneyard.eval.backends.served import ServerFacts
+from tuneyard.eval.backends.server import Server, check_url
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
 from tuneyard.eval.datasets.prompts import trained_template
 from tuneyard.eval.prove.answers import Reference, prove_files, training_ends
@@ -205,7 +205,7 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
             )
         others = replace(inputs, template=template) if candidate is first else ParityInputs(template)
         served = modelfile if candidate is first else None
-        ways[candidate.name] = dict(prompt_ways(others, candidate, opened.tokenizer, served))
+        ways[candidate.name] = dict(prompt_ways(others, candidate, opened.backend.tokenizer, served))
     facts = _facts(request, inputs, opened, datasets, servers)
     proof = Proof(next(iter(ways[first.name])), facts, [served.facts for served in servers])
     proof.unchecked.extend(unchecked)
@@ -242,7 +242,7 @@ def _common_template(candidate: Candidate, model: str) -> str | None:
 def _prove_ways(job: Job, encoders: Mapping[str, Encode], proof: Proof) -> Reference:
     """Compare the ways of making prompts on a dataset with the first one, which is the training's."""
     conversations = [example.messages for example in job.rows]
-    tokenizer = job.opened.tokenizer
+    tokenizer = job.backend.tokenizer
     ids_by_way = {way: dict(enumerate(map(encode, conversations))) for way, encode in encoders.items()}
     trained_way = next(iter(ids_by_way))
     trained_ids = ids_by_way[trained_way]
@@ -250,7 +250,7 @@ def _prove_ways(job: Job, encoders: Mapping[str, Encode], proof: Proof) -> Refer
         if way != trained_way:
             proof.prompts.append(prove_prompts(way, job.dataset.name, trained_ids, ids, tokenizer.decode))
     scored_ids = ids_by_way[job.candidate.prompting.source]
-    too_long = prompts_too_long(scored_ids, job.request.max_new_tokens, job.opened.context)
+    too_long = prompts_too_long(scored_ids, job.request.max_new_tokens, job.backend.context)
     if too_long:
         rows = counted(len(too_long), "row")
         proof.unchecked.append(f"answers to {rows} of {job.dataset.name}: too long for the context")
@@ -263,14 +263,14 @@ def _facts(
     inputs: ParityInputs,
     opened: Opened,
     datasets: Sequence[EvalDataset],
-    servers: Sequence[ServedModel],
+    servers: Sequence[Server],
 ) -> dict[str, object]:
     """Settings, hashes and versions of the check, as prove.json has them."""
     parts: list[WeightedAdapter] = []
     for candidate in opened.candidates:
         parts += candidate.parts
     adapters = [{"folder": str(part.adapter.folder), "weight": part.weight} for part in parts]
-    hashes = {"model": opened.digest}
+    hashes = {"model": opened.backend.digest}
     for part in parts:
         hashes[f"adapter {part.adapter.name}"] = part.adapter.digest
     for name, path in (("gguf", inputs.gguf), ("modelfile", inputs.modelfile)):
@@ -281,8 +281,8 @@ def _facts(
     return {
         "model": request.model,
         "adapters": adapters,
-        "dtype": opened.local.dtype,
-        "device": opened.local.device,
+        "dtype": opened.backend.dtype,
+        "device": opened.backend.device,
         "servers": [_plain(served.facts) for served in servers],
         "limit": request.limit,
         "max_new_tokens": request.max_new_tokens,

@@ -8,10 +8,11 @@ from typing import Any
 
 from tuneyard.core.errors import RequestError, counted, one_line
 from tuneyard.eval.backends.connection import Connection, RefusedError
-from tuneyard.eval.backends.endpoint import OfferedModel, ServerReport, json_object, read_report
+from tuneyard.eval.backends.endpoint import OWNER_VLLM, OfferedModel, ServerReport, json_object, read_report
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import Fields, Ids, Scorer, score_all, tokenise
-from tuneyard.eval.backends.served import LLAMA_CPP, OWNER_VLLM, VLLM, ServedModel, open_served
+from tuneyard.eval.backends.served import LLAMA_CPP, VLLM
+from tuneyard.eval.backends.server import Server, open_served
 from tuneyard.eval.prove.answers import Reference, label_forms, tokens_of
 from tuneyard.eval.prove.diagnosis import Evidence, above_max_lora_rank, diagnose
 from tuneyard.eval.prove.proof import (
@@ -34,19 +35,19 @@ OFFERED = {
     "texts": "greedy texts after our ids",
     "chat": "chat answers",
 }
-"""What servers are asked for, by the names in `ServedModel.missing`."""
+"""What servers are asked for, by the names in `Server.missing`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
     """A served model and the candidate that it should answer like. `title` is its name in the tables."""
 
-    served: ServedModel
+    served: Server
     title: str
     candidate: Candidate
 
 
-def connect(url: str, served_name: str | None, timeout: float, opened: Opened, reference: str) -> ServedModel:
+def connect(url: str, served_name: str | None, timeout: float, opened: Opened, reference: str) -> Server:
     """Open the server's model: `served_name`, otherwise the first adapter's name if the server has it.
 
     `reference` is the base's name, for a server of one model under any name.
@@ -56,7 +57,7 @@ def connect(url: str, served_name: str | None, timeout: float, opened: Opened, r
     if name is None:
         report = _let_vllm_load(report, opened.candidates)
         name = next(_names_of(opened.candidates, report.names), None)
-    model = opened.local
+    model = opened.backend.local
     ends = model.net.generation_config.eos_token_id or []
     return open_served(report, name or reference, name is not None, model.tokenizer, ends)
 
@@ -92,7 +93,7 @@ def _let_vllm_load(report: ServerReport, candidates: Sequence[Candidate]) -> Ser
     return read_report(connection, asks_props=False)
 
 
-def pair_models(served: ServedModel, candidates: Sequence[Candidate]) -> tuple[list[Pairing], list[str]]:
+def pair_models(served: Server, candidates: Sequence[Candidate]) -> tuple[list[Pairing], list[str]]:
     """Pair each model and adapter of a server with the candidate of its name; the others are not checked.
 
     The model next to adapters is paired with the base, a server's only model with the only candidate.
@@ -150,7 +151,7 @@ def _named(offer: OfferedModel, candidates: Sequence[Candidate]) -> Candidate | 
     return next((by_name[name] for name in offer.names if name in by_name), None)
 
 
-def _open(served: ServedModel, offer: OfferedModel) -> ServedModel:
+def _open(served: Server, offer: OfferedModel) -> Server:
     """The server's model of this name."""
     if offer.name == served.name:
         return served
@@ -158,7 +159,7 @@ def _open(served: ServedModel, offer: OfferedModel) -> ServedModel:
 
 
 def prove_servers(
-    servers: Sequence[ServedModel],
+    servers: Sequence[Server],
     references: Mapping[str, Sequence[Reference]],
     candidates: Sequence[Candidate],
     tolerance: Tolerance,
@@ -192,7 +193,7 @@ def prove_served(
 ) -> None:
     """Compare everything that a served model offers on a dataset, and name the causes of differences."""
     title, job = pairing.title, reference.job
-    dataset, tokenizer = job.dataset.name, job.model.tokenizer
+    dataset, tokenizer = job.dataset.name, job.backend.tokenizer
     evidence = ask(pairing.served, reference, expected, tolerance)
     comparisons = Proof(proof.reference, {})
     if evidence.served_ids is not None:
@@ -218,7 +219,7 @@ def prove_served(
     proof.unchecked.extend(_unchecked(pairing, reference, evidence, comparisons.chats))
 
 
-def ask(served: ServedModel, reference: Reference, expected: Answers, tolerance: Tolerance) -> Evidence:
+def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tolerance) -> Evidence:
     """Ask a served model for all that it offers, on the rows of a dataset."""
     job = reference.job
     talks, longest = job.messages(reference.rows), job.request.max_new_tokens
@@ -237,11 +238,10 @@ def ask(served: ServedModel, reference: Reference, expected: Answers, tolerance:
     ids, chat, labels = None, None, None
     answers = Answers(None, None)
     if "prompts" not in served.missing:
-        served_prompts = fields("prompts", "prompt", served.prompting(talks))
-        ids = {row: prompt.ids for row, prompt in served_prompts.items()}
+        ids = fields("prompts", "prompt", served.prompting(talks))
     if "texts" not in served.missing:
         texts = fields("texts", "answer", served.answering(prompts, longest))
-        answers = Answers(tokens_of(texts, job.model.tokenizer), None, texts)
+        answers = Answers(tokens_of(texts, job.backend.tokenizer), None, texts)
         prompts = {row: prompts[row] for row in texts}
     if "chat" not in served.missing:
         chat = chatting({})
@@ -249,16 +249,16 @@ def ask(served: ServedModel, reference: Reference, expected: Answers, tolerance:
     if served.facts.engine in (LLAMA_CPP, VLLM):  # they offer both: a refusal is about the model or adapter
         refused += [served.missing[part] for part in ("labels", "texts") if part in served.missing]
     forms = label_forms(job.dataset)
-    if served.choice is not None and forms is not None:
-        _, spellings = tokenise(job.model.tokenizer, served.ends, forms)
-        room = served.choice.context - max(map(len, spellings))
+    if served.gives_labels and forms is not None:
+        _, spellings = tokenise(job.backend.tokenizer, served.ends, forms)
+        room = served.context - max(map(len, spellings))
         fitting = {row: prompt for row, prompt in prompts.items() if len(prompt) <= room}
         if fitting:
-            labels = fields("labels", "choices", served.labels(fitting, forms))
+            labels = fields("labels", "choices", served.choosing(fitting, forms))
     return Evidence(
         facts=served.facts,
         parts=job.candidate.parts,
-        tokenizer=job.model.tokenizer,
+        tokenizer=job.backend.tokenizer,
         expected_ids={row: reference.trained_ids[row] for row in reference.rows},
         served_ids=ids,
         expected=expected,
@@ -282,7 +282,7 @@ def _unchecked(
     for part, description in OFFERED.items():
         if part in served.missing and (part != "labels" or has_labels):
             yield f"{description} of {title}: {served.missing[part]}"
-    if served.choice is not None and has_labels:
+    if served.gives_labels and has_labels:
         answered = reference.rows
         if evidence.served.texts is not None:
             answered = list(evidence.served.texts)

@@ -6,7 +6,7 @@ import json
 import jsonschema_rs
 
 from tests.conftest import ROOT
-from tests.messages import printed
+from tests.messages import golden_text
 from tuneyard.eval.prove.page import markdown, to_json
 from tuneyard.eval.prove.proof import (
     Answers,
@@ -83,8 +83,10 @@ def test_the_verdict_and_the_page() -> None:
     flip = prove_answers("x.gguf", "s", live, Answers({0: [2]}, {0: {"yes": -3.0, "no": -1.1}}), decode)
     good, bad = proof([same], [near]), proof([same, other], [near, flip])
     assert not good.failures(NONE) and len(bad.failures(NONE)) == 2
-    printed(good.verdict(NONE), "Equal", "1 example", "1 other way", "1 served model", "0 flips", "0 nats")
-    printed(bad.verdict(NONE), "Not equal", "TEMPLATE of M|F", "1 of 1 row of s", "x.gguf", "2 nats")
+    golden_text(
+        good.verdict(NONE), "Equal", "1 example", "1 other way", "1 served model", "0 flips", "0 nats"
+    )
+    golden_text(bad.verdict(NONE), "Not equal", "TEMPLATE of M|F", "1 of 1 row of s", "x.gguf", "2 nats")
     page = markdown(bad, NONE)
     assert 'row 0, token 0: 97 "a" became 98 "b"' in page and "TEMPLATE of M\\|F" in page
     assert "## Not checked\n\n- no --gguf" in page and "Allowed: 0 flips, 0.1 nats." in page

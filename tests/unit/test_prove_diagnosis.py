@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from tests.messages import check_facts, record
+from tests.messages import golden_text
 from tests.unit.adapters.make import factors, make
 from tuneyard.adapters.kinds.lora import LoraConfig
 from tuneyard.adapters.store import Adapter, open_adapter
@@ -128,8 +128,7 @@ def only(evidence: Evidence, name: str, *facts: object) -> Cause:
     """The only cause; its sentence contains the facts."""
     (cause,) = diagnose(evidence)
     assert cause.name == name, cause.sentence
-    check_facts(cause.sentence, facts)
-    record(cause.sentence)
+    golden_text(cause.sentence, *facts)
     return cause
 
 

@@ -65,10 +65,8 @@ const learnedShare = (row) => (row.tokens ? row.learned / row.tokens : 0);
 
 const FACETS = {
   label: (row, value) => row.label === value,
-  source: (row, value) => row.source === value,
   problem: (row, value) =>
     row.problems.includes(value) || (value === "dropped" && row.dropped !== "") || (value === "cut" && row.cut > 0),
-  repeat: (row, value) => (value === "" ? row.duplicate : row.leak.includes(value)),
   length: (row, value) => {
     const [from, to] = value.split("-").map(Number);
     return view.model !== "" && length(row) >= from && length(row) <= to;
@@ -79,7 +77,7 @@ const searchTexts = new Map();
 function searchText(row) {
   if (!searchTexts.has(row)) {
     const turns = row.sides.flatMap((side) => side.turns.map((turn) => turn.text));
-    const text = [`#${row.row}`, row.label, row.source, ...row.problems, row.dropped, row.raw, turns.join("")];
+    const text = [`#${row.row}`, row.label, ...row.problems, row.dropped, row.raw, turns.join("")];
     searchTexts.set(row, text.join("\n").toLowerCase());
   }
   return searchTexts.get(row);
@@ -387,10 +385,7 @@ function head(row) {
   const made = element("div", "head", number);
   const chip = (text, kind = "") => made.append(element("bdi", `chip ${kind}`, text));
   if (row.label) chip(row.label);
-  if (row.source) chip(row.source);
   row.problems.forEach((code) => chip(code === "cut" ? tr("cut off") : code === "dropped" ? tr("dropped") : code, "problem"));
-  if (row.duplicate) chip(tr("duplicate"), "problem");
-  row.leak.forEach((split) => chip(tr("also in {split}", { split }), "problem"));
   if (row.loss !== null) chip(`${tr("loss")} ${row.loss.toFixed(2)}`, "loss");
   if (row.tokens > 0) {
     const figures = [counted(row.tokens, "token"), tr("{count:,} learned", { count: grouped(row.learned) })];

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.messages import check_facts, printed
+from tests.messages import printed
 from tuneyard.core.errors import relative_paths
 from tuneyard.recipes.data import read_datasets
 from tuneyard.recipes.recipe import Recipe
@@ -115,7 +115,7 @@ def test_a_broken_file_is_mended_in_the_file(tmp_path, content, facts):
     register(tmp_path, GOOD).write_bytes(content)
     settings = {"dataset_dir": str(tmp_path), "dataset": "set"}
     _, (problem,) = read_datasets(Recipe(Path("r.yaml"), settings, {}))
-    check_facts(problem.line(), facts)
+    printed(problem.line(), *facts)
     assert (problem.code, problem.hint) == ("E320", "")
 
 
@@ -123,7 +123,7 @@ def test_a_misspelt_file_name_leads_to_the_file(tmp_path):
     register(tmp_path, GOOD, {"file_name": "set/sat.json"})
     _, codes, messages = look(tmp_path)
     assert codes == ["E320"]
-    check_facts(messages[0], ["sat.json", 'did you mean "set.json"?', "file_name"])
+    printed(messages[0], "sat.json", 'did you mean "set.json"?', "file_name")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_misspelt_file_name_leads_to_the_file(tmp_path):
 )
 def test_rows_without_the_columns_of_an_entry_that_names_none(row, facts):
     fix = _missing_column_fix(KeyError("input"), row)
-    check_facts(fix, facts)
+    printed(fix, *facts)
     assert bool(fix) == bool(facts[0]) and _missing_column_fix(ValueError("odd"), row) == ""
 
 
