@@ -8,7 +8,7 @@ from tuneyard.recipes.costs import Shapes
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
+class EpochCounts:
     """Rows or packed blocks of an epoch, the tokens `seen` in them, and those of the longest.
 
     Without rows they are not counted.
@@ -20,7 +20,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenCounts(Epoch):
+class TokenCounts(EpochCounts):
     """Tokens of a dataset before the cut and `seen` after it, and how many rows cutoff_len cuts."""
 
     tokens: int = 0
@@ -59,7 +59,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class LaidOut:
     """The model with its adapter, or the `error` for which its config is not at hand.
 
     - `rejected`: why LLaMA-Factory cannot adapt it or load it. `at_fault`: settings without which it can.
@@ -84,7 +84,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Facts:
     """LLaMA-Factory's answer: `rejected` says why it refuses the settings, `at_fault` which of them.
 
     `template` are findings on template and model, or `template_error` why there are none. `train` counts the
@@ -96,8 +96,8 @@ class Answer:
     template: list[TemplateFinding] = field(default_factory=list)
     template_error: str = ""
     data: dict[str, Rows] = field(default_factory=dict)
-    train: Epoch = Epoch()
-    model: Model = field(default_factory=Model)
+    train: EpochCounts = EpochCounts()
+    model: LaidOut = field(default_factory=LaidOut)
 
     @classmethod
     def of(cls, raw: object) -> Self:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tuneyard.core.errors import Problem
 from tuneyard.core.records.answers import MESSAGES, code_for
-from tuneyard.recipes.answer import Answer, Rows
+from tuneyard.recipes.answer import Facts, Rows
 from tuneyard.recipes.data import NamedDataset, dataset_dir, locate
 from tuneyard.recipes.recipe import Recipe
 
@@ -17,7 +17,7 @@ CUTOFF_LEN = 2048
 """LLaMA-Factory's default of cutoff_len."""
 
 
-def problems_of_answer(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
+def problems_of_answer(recipe: Recipe, answer: Facts, datasets: list[NamedDataset]) -> Iterator[Problem]:
     """Yield the problems of template, answers, cutoff_len, new tokens, experts and reward models."""
     yield from template_problems(recipe, answer)
     yield from answer_text_problems(recipe, answer, datasets)
@@ -30,13 +30,13 @@ def problems_of_answer(recipe: Recipe, answer: Answer, datasets: list[NamedDatas
     yield from reward_problems(recipe, answer)
 
 
-def template_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def template_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Report the problems that core/prompt/template_fit.py found."""
     for finding in answer.template:
         yield recipe.problem(finding.code, "template", finding.message, finding.hint)
 
 
-def answer_text_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
+def answer_text_problems(recipe: Recipe, answer: Facts, datasets: list[NamedDataset]) -> Iterator[Problem]:
     """Yield empty answers, and pairs of equal ones: an error if every row of a dataset is affected."""
     for dataset in datasets:
         for warning, finding in answer.data.get(dataset.name, Rows()).answers.items():
@@ -50,7 +50,7 @@ def answer_text_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDat
             yield Problem(code, str(path), f"{share}: {MESSAGES[warning]}", dataset.name)
 
 
-def mark_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def mark_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield that all answers of a KTO training are marked alike, over all of its datasets."""
     marks = [answer.data.get(name, Rows()).marks for name in recipe.names("dataset")]
     if not all(marks):
@@ -66,7 +66,7 @@ def mark_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
         )
 
 
-def thought_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def thought_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield the answers to which a reasoning template adds an empty thought, or whose thought it removes.
 
     With `enable_thinking: null` answers with and without thoughts are trained as they are.
@@ -100,7 +100,7 @@ def packs(recipe: Recipe) -> bool:
     return bool(packing) and stage in ("pt", "sft")
 
 
-def cut_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def cut_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield the datasets whose rows cutoff_len cuts: an error if it cuts every row."""
     is_running_text = recipe.settings.get("stage") == "pt" and packs(recipe)
     for name, about in answer.data.items():
@@ -117,7 +117,7 @@ def cut_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
             yield recipe.problem("W353", "cutoff_len", message)
 
 
-def position_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def position_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield a cutoff_len above the model's positions, unless recipe or model scale them (RoPE).
 
     The default of cutoff_len counts only if rows are as long as that.
@@ -132,7 +132,7 @@ def position_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
         yield recipe.problem("E333", "cutoff_len", message, f"cutoff_len: {positions}")
 
 
-def new_token_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def new_token_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield that the embeddings of new tokens stay random."""
     keys = [key for key in NEW_TOKENS if recipe.settings.get(key)]
     if not keys or answer.model.rejected or answer.model.trains_embeddings:
@@ -142,7 +142,7 @@ def new_token_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
     yield recipe.problem("W356", keys[0], message, hint)
 
 
-def expert_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def expert_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield that `lora_target: all` leaves out the experts, which are no Linear layers in transformers."""
     model = answer.model
     if not model.experts or model.trains_experts or "all" not in recipe.names("lora_target"):
@@ -156,7 +156,7 @@ def expert_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
     yield recipe.problem("W358", "lora_target", message, hint)
 
 
-def reward_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def reward_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield a reward model that LLaMA-Factory cannot save, and a PiSSA adapter that it does not convert.
 
     Its trainer saves the value head's wrapper, of which transformers and PEFT know neither tied weights nor

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object, sha256, versions, write_text
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.recipes.answer import Answer, Rows, record
+from tuneyard.recipes.answer import Facts, Rows, record
 
-A = TypeVar("A", Answer, Rows)
+A = TypeVar("A", Facts, Rows)
 CODE = (
     *(Path(__file__).with_name(f"{name}.py") for name in ("answer", "data", "inspection", "layout", "rows")),
     ROOT / "core/training/llamafactory.py",

@@ -34,7 +34,7 @@ from tuneyard.core.files import existing
 from tuneyard.core.language.translation import explanation_option
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
-from tuneyard.recipes.answer import Answer, Rows
+from tuneyard.recipes.answer import Facts, Rows
 from tuneyard.recipes.answer_rules import packs, problems_of_answer
 from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of
 from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, read_datasets
@@ -66,7 +66,7 @@ class Checked:
     target: Machine
     datasets: list[NamedDataset]
     problems: list[Problem]
-    answer: Answer = field(default_factory=Answer)
+    answer: Facts = field(default_factory=Facts)
 
     @property
     def schedule(self) -> Schedule:
@@ -292,7 +292,7 @@ def is_explained(problems: list[Problem]) -> bool:
     return any(each.is_error and isinstance(each, SettingProblem | MachineProblem) for each in problems)
 
 
-def answer_problems(recipe: Recipe, answer: Answer, explained: bool) -> Iterator[Problem]:
+def answer_problems(recipe: Recipe, answer: Facts, explained: bool) -> Iterator[Problem]:
     """Report errors of LLaMA-Factory, at the line of the setting at fault, unless our rules explain them."""
     model = answer.model
     for key, names in model.unfit.items():
@@ -343,7 +343,7 @@ def _values(recipe: Recipe, key: str) -> set[str]:
     return {name.lower() for name in recipe.names(key)}
 
 
-def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
+def data_problems(recipe: Recipe, answer: Facts, datasets: list[NamedDataset]) -> Iterator[Problem]:
     """Yield the rows that LLaMA-Factory rejects or drops, after their number if it is large."""
     for dataset in datasets:
         rows = answer.data.get(dataset.name, Rows())
@@ -363,7 +363,7 @@ def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) 
             yield Problem("E323", place, why, dataset.name)
 
 
-def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule) -> Iterator[Problem]:
+def disk_problems(recipe: Recipe, answer: Facts, schedule: Schedule) -> Iterator[Problem]:
     """Report checkpoints that do not fit on the disk."""
     shapes = answer.model.shapes
     if not schedule.rows or not shapes.trainable:
@@ -382,7 +382,7 @@ def regroups(recipe: Recipe) -> bool:
     return packs(recipe) or str(recipe.settings.get("mix_strategy")).startswith("interleave")
 
 
-def not_checked(recipe: Recipe, answer: Answer, model: str) -> Iterator[str]:
+def not_checked(recipe: Recipe, answer: Facts, model: str) -> Iterator[str]:
     """Report the checks that were not made. If the model is missing, name the way to make them."""
     hint = "" if Path(model).is_dir() else "; give a model folder with --model DIR"
     adapted = (

@@ -17,7 +17,7 @@ from tuneyard.core.files import files_of, sha256
 from tuneyard.core.prompt.template_fit import TemplateFinding, with_fitted_template
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.training.llamafactory import Launch, RecipeData, read_arguments, replaced
-from tuneyard.recipes.answer import Answer, Epoch, Model, Rows
+from tuneyard.recipes.answer import EpochCounts, Facts, LaidOut, Rows
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.costs import Shapes
 from tuneyard.recipes.layout import with_trained
@@ -38,19 +38,19 @@ LOADED_WHOLE = ("mxfp4", "fp8")
 EXPERTS = ".experts."  # in the names of parameters; shared experts are Linear layers of their own
 
 
-def inspect(settings: dict[str, object], launch: Launch) -> Answer:
+def inspect(settings: dict[str, object], launch: Launch) -> Facts:
     """Judge a recipe by LLaMA-Factory."""
     try:
         arguments = _arguments(settings, launch)
     except expected_errors() as error:
         message = words(error)
-        return Answer(message, at_fault(settings, launch, message))
+        return Facts(message, at_fault(settings, launch, message))
     return Inspection(arguments, settings, launch).answer()
 
 
 def measure(
     settings: dict[str, object], launch: Launch, rows: Mapping[str, bool]
-) -> tuple[Answer, TemplateChoice | None]:
+) -> tuple[Facts, TemplateChoice | None]:
     """Lengths of the rows and shapes of the model, for a recipe that is being written, and its template.
 
     `rows`: whether its data `has_media` and `has_thoughts`. The lengths depend on the settings of the
@@ -59,7 +59,7 @@ def measure(
     try:
         arguments = _arguments(settings, launch)
     except expected_errors() as error:
-        return Answer(words(error)), None
+        return Facts(words(error)), None
     names = [*(arguments.data_args.dataset or []), *(arguments.data_args.eval_dataset or [])]
     template: TemplateChoice | None = None
     inspection = Inspection(arguments, settings, launch)
@@ -76,9 +76,9 @@ def measure(
             if choice.findings or not rows["has_media"] or inspection.rows(names[0]).lengths:
                 break  # a template for media of other models cannot read a row
     except expected_errors() as error:
-        return Answer(template_error=words(error)), None
+        return Facts(template_error=words(error)), None
     data = {name: inspection.rows(name) for name in names}
-    return Answer(data=data, model=inspection.layout()), template
+    return Facts(data=data, model=inspection.layout()), template
 
 
 def at_fault(settings: Mapping[str, object], launch: Launch, message: str) -> list[str]:
@@ -104,11 +104,11 @@ class Inspection:
     settings: Mapping[str, object]
     launch: Launch
 
-    def answer(self) -> Answer:
+    def answer(self) -> Facts:
         """The whole answer."""
         findings: list[TemplateFinding] = []
         keys: tuple[str, ...] = ()
-        template_error, rejected, train = "", "", Epoch()
+        template_error, rejected, train = "", "", EpochCounts()
         try:
             _, findings = with_fitted_template(self.arguments, _has_tools(self.arguments))
         except expected_errors() as error:
@@ -120,7 +120,7 @@ class Inspection:
                 train = self._epoch()
             except UntrainableEpochError as error:
                 rejected, keys = str(error), error.keys
-        return Answer(rejected, list(keys), findings, template_error, data, train, model)
+        return Facts(rejected, list(keys), findings, template_error, data, train, model)
 
     @property
     def trained(self) -> list[str]:
@@ -140,13 +140,13 @@ class Inspection:
         except expected_errors():
             return self.arguments
 
-    def layout(self) -> Model:
+    def layout(self) -> LaidOut:
         """The model with its adapter."""
         reader = self.reader  # LLaMA-Factory sets `resize_vocab` as it loads a tokenizer with new tokens
         try:
             layout = self._model(reader, reader.module.get("tokenizer"))
         except expected_errors() as error:
-            return Model(error=words(error))
+            return LaidOut(error=words(error))
         if layout.rejected:
             keys = self.settings.keys() & {
                 *vars(self.arguments.finetuning_args), *vars(self.arguments.model_args),
@@ -164,7 +164,7 @@ class Inspection:
             return False
         return not layout.rejected
 
-    def _model(self, arguments: RecipeData, tokenizer: Any) -> Model:
+    def _model(self, arguments: RecipeData, tokenizer: Any) -> LaidOut:
         splits_weights = {"zero_3": self.launch.zero_stage == 3, "fsdp": bool(self.settings.get("fsdp"))}
         return _model(arguments.model_args, arguments.finetuning_args, tokenizer, **splits_weights)
 
@@ -182,7 +182,7 @@ class Inspection:
     def _looked_at(self) -> dict[str, Rows]:
         return {}
 
-    def _epoch(self) -> Epoch:
+    def _epoch(self) -> EpochCounts:
         """Rows of an epoch. `UntrainableEpochError` if LLaMA-Factory rejects it."""
         sets = [self.rows(name).lengths for name in self.trained]
         return epoch(self.arguments, sets, self.settings.get("preprocessing_num_workers"))
@@ -228,7 +228,7 @@ def _has_tools(reader: RecipeData) -> bool:
     return any(tools)
 
 
-def _model(model_args: Any, finetuning_args: Any, tokenizer: Any, *, zero_3: bool, fsdp: bool) -> Model:
+def _model(model_args: Any, finetuning_args: Any, tokenizer: Any, *, zero_3: bool, fsdp: bool) -> LaidOut:
     """The model from its config alone.
 
     `zero_3` and `fsdp`: the weights are split among the GPUs.
@@ -258,7 +258,7 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any, *, zero_3: boo
         vocabulary=len(model.get_input_embeddings().weight),
         model_type=config.model_type,
     )
-    facts = Model(
+    facts = LaidOut(
         shapes,
         positions=getattr(text, "max_position_embeddings", None),
         scaled_positions=_scales_positions(text),
@@ -295,8 +295,8 @@ def _scales_positions(config: Any) -> bool:
 
 
 def _adapted(
-    facts: Model, config: Any, model: Any, model_args: Any, finetuning_args: Any, embeddings: str
-) -> Model:
+    facts: LaidOut, config: Any, model: Any, model_args: Any, finetuning_args: Any, embeddings: str
+) -> LaidOut:
     """Add the facts about trainable parameters. LLaMA-Factory prepares the model for that and changes it.
 
     `embeddings` is the path of the input embeddings.

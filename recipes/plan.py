@@ -13,7 +13,7 @@ from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError, counted
 from tuneyard.core.language.number_format import Table, grid
 from tuneyard.recipes import costs
-from tuneyard.recipes.answer import Epoch
+from tuneyard.recipes.answer import EpochCounts
 from tuneyard.recipes.answer_rules import CUTOFF_LEN, packs, problems_of_answer
 from tuneyard.recipes.check import Checked, answer_problems, ask_check, is_explained, noted, quick_check
 from tuneyard.recipes.hardware import GPUS, Machine, gpu_model, machine
@@ -271,7 +271,7 @@ def _check_without_data(
     return replace(checked, answer=answer, problems=noted(problems, target))
 
 
-def epoch_of(recipe: Recipe, expected: ExpectedRows) -> Epoch:
+def epoch_of(recipe: Recipe, expected: ExpectedRows) -> EpochCounts:
     """Rows or packed blocks of an epoch, the tokens in them, and the longest row.
 
     Rows longer than cutoff_len are cut. The longest row is taken to reach cutoff_len. `RequestError` if the
@@ -282,7 +282,7 @@ def epoch_of(recipe: Recipe, expected: ExpectedRows) -> Epoch:
     rows = costs.training_rows(recipe, int(min(expected.rows, limit)))
     if not packs(recipe):
         sides = costs.setup_of(recipe, cutoff, 1).sequences
-        return Epoch(rows, rows * min(expected.tokens, cutoff) * sides, cutoff)
+        return EpochCounts(rows, rows * min(expected.tokens, cutoff) * sides, cutoff)
     if recipe.settings.get("stage") == "pt":
         blocks = rows * expected.tokens // cutoff  # running text is split anywhere, its rest dropped
     else:
@@ -290,7 +290,7 @@ def epoch_of(recipe: Recipe, expected: ExpectedRows) -> Epoch:
     if not blocks:
         message = f"{rows} rows of {expected.tokens} tokens fill no block of {cutoff} (packing, cutoff_len)"
         raise RequestError(f"{recipe.path}: {message}")
-    return Epoch(blocks, blocks * cutoff, cutoff)
+    return EpochCounts(blocks, blocks * cutoff, cutoff)
 
 
 def is_cut(recipe: Recipe, expected: ExpectedRows | None) -> bool:

@@ -20,7 +20,7 @@ from tuneyard.core.records.answers import answer_codes
 from tuneyard.core.training import llamafactory
 from tuneyard.core.training.llamafactory import WHOLE, RecipeData, RetypedColumnError, replaced, times_refused
 from tuneyard.core.training.training_stage import MARKED, TRAINING_STAGES
-from tuneyard.recipes.answer import AnswerFinding, Epoch, Rows, TokenCounts
+from tuneyard.recipes.answer import AnswerFinding, EpochCounts, Rows, TokenCounts
 from tuneyard.recipes.trained_rows import UntrainableEpochError, mixed_and_split
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
@@ -297,7 +297,7 @@ def _summary(lengths: Lengths, cutoff: int, share: float) -> TokenCounts:
     return TokenCounts(rows, round(seen * share), longest, round(tokens * share), round(cut * share))
 
 
-def epoch(reader: RecipeData, sets: Sequence[Lengths], workers: object) -> Epoch:
+def epoch(reader: RecipeData, sets: Sequence[Lengths], workers: object) -> EpochCounts:
     """The rows or packed blocks of an epoch.
 
     `UntrainableEpochError` if LLaMA-Factory rejects the held-out share or the probabilities, or if the packed
@@ -311,7 +311,7 @@ def epoch(reader: RecipeData, sets: Sequence[Lengths], workers: object) -> Epoch
     cutoff = int(whole.cutoff_len)
     if not whole.packing:
         cut = [[min(length, cutoff) for length in row] for row in train["lengths"]]
-        return Epoch(len(cut), sum(map(sum, cut)), max(map(max, cut), default=0))
+        return EpochCounts(len(cut), sum(map(sum, cut)), max(map(max, cut), default=0))
     count = max(1, min(workers if isinstance(workers, int) else 1, len(train)))
     blocks = 0
     for number in range(count):  # each worker packs a share
@@ -322,7 +322,7 @@ def epoch(reader: RecipeData, sets: Sequence[Lengths], workers: object) -> Epoch
         total = sum(map(sum, train["lengths"]))
         message = f"{total} tokens in all fill no block of {cutoff} (packing, cutoff_len)"
         raise UntrainableEpochError(message, "stage", "packing", "cutoff_len")
-    return Epoch(blocks, blocks * cutoff, cutoff)
+    return EpochCounts(blocks, blocks * cutoff, cutoff)
 
 
 def _blocks(lengths: list[int], cutoff: int, stage: str) -> int:

@@ -21,7 +21,7 @@ from tuneyard.core.errors import ContentError, Problem, RequestError, counted, s
 from tuneyard.core.files import existing, write_text
 from tuneyard.core.training.training_stage import OBJECTIVES
 from tuneyard.recipes import costs
-from tuneyard.recipes.answer import Answer, Model, Rows
+from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked, ask_check, quick_check
 from tuneyard.recipes.hardware import GPUS, GpuModel, Machine, gpu_model, machine, target_option
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask_measures
@@ -165,7 +165,7 @@ def _template_words(template: TemplateChoice | None) -> str:
     return template.name or "none: the chat template of the tokenizer"
 
 
-def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Answer, TemplateChoice | None]:
+def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts, TemplateChoice | None]:
     """LLaMA-Factory's measures. `RequestError` if the model, its template or a fitting method is missing."""
     data, model = request.data, request.model
     settings = {**request.basic_settings(), "output_dir": request.output_dir, "overwrite_cache": True}
@@ -205,7 +205,7 @@ def _untrainable(name: str, rows: Rows) -> str:
     return f"{name}: no row can be trained on: {reason or 'it has none'}; tuneyard data verify {name}"
 
 
-def _counts(request: RecipeRequest, answer: Answer, template: TemplateChoice | None) -> Measured:
+def _counts(request: RecipeRequest, answer: Facts, template: TemplateChoice | None) -> Measured:
     """Rows or blocks, cutoff_len and the fit to memory. `RequestError` if no setup fits the machine."""
     data, positions = request.data, answer.model.positions
     lengths = answer.data[data.name].lengths
@@ -246,7 +246,7 @@ def _refuse_idle_gpus(request: RecipeRequest, rows: int) -> None:
     )
 
 
-def _fit(request: RecipeRequest, model: Model, rows: int, cutoff: Cutoff, longest: int) -> GpuFit | None:
+def _fit(request: RecipeRequest, model: LaidOut, rows: int, cutoff: Cutoff, longest: int) -> GpuFit | None:
     """The fit to the machine's memory, None if it is not planned. `RequestError` if no setup fits."""
     if not request.machine.gpus or model.rejected:
         return None

@@ -11,7 +11,7 @@ from tests.messages import printed, printed_line
 from tuneyard.core.datasets import REMOTE_SOURCES
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.recipes import check
-from tuneyard.recipes.answer import Answer, Epoch, Rows
+from tuneyard.recipes.answer import EpochCounts, Facts, Rows
 from tuneyard.recipes.check import Checked, disk_problems
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.data import NamedDataset, read_datasets
@@ -28,7 +28,7 @@ LIMITED = {"save_steps": 10, "save_total_limit": 3}
 def disk_lines(tmp_path: Path, trainable: int, **settings: object) -> list[str]:
     recipe = Recipe(Path("r.yaml"), {"output_dir": str(tmp_path / "a/b"), **settings}, {"output_dir": 4})
     model = {**SHAPES, "trainable": trainable}
-    answer = Answer.of({"model": {"shapes": model}})
+    answer = Facts.of({"model": {"shapes": model}})
     return [problem.line() for problem in disk_problems(recipe, answer, schedule_of(recipe, 800, 1))]
 
 
@@ -47,7 +47,7 @@ def test_checkpoints_that_fit_or_are_never_written_are_none(tmp_path):
 def test_an_unknown_model_is_not_judged(tmp_path):
     recipe = Recipe(Path("r.yaml"), {"output_dir": str(tmp_path)}, {})
     assert (
-        list(disk_problems(recipe, Answer.of({"model": {"error": "offline"}}), schedule_of(recipe, 8, 1)))
+        list(disk_problems(recipe, Facts.of({"model": {"error": "offline"}}), schedule_of(recipe, 8, 1)))
         == []
     )
 
@@ -69,7 +69,9 @@ def test_without_an_output_dir_every_other_problem_is_still_said(tmp_path, monke
     (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
     (tmp_path / "r.yaml").write_text(f"dataset: a\ndataset_dir: {tmp_path}\n")
     monkeypatch.setattr(
-        check, "ask", lambda *_: Answer.of({"model": {"shapes": SHAPES}, "template_error": "none at hand"})
+        check,
+        "ask",
+        lambda *_: Facts.of({"model": {"shapes": SHAPES}, "template_error": "none at hand"}),
     )
     done = CliRunner().invoke(check.command, [str(tmp_path / "r.yaml")])
     assert "E304 output_dir: is missing" in done.output
@@ -138,7 +140,7 @@ def test_recipes_that_do_not_train_are_recipes(tmp_path):
 def test_packed_and_interleaved_rows_are_known_from_the_answer_alone():
     """The file has 600 rows; how many blocks they make is LLaMA-Factory's to say."""
     datasets = [NamedDataset("dataset", "a", 600)]
-    answer = Answer(train=Epoch(31, 31 * 64, 64))
+    answer = Facts(train=EpochCounts(31, 31 * 64, 64))
     for settings in ({"packing": True}, {"stage": "pt"}, {"mix_strategy": "interleave_over"}):
         recipe = Recipe(Path("r.yaml"), {**settings, "val_size": 0.5, "max_steps": -1}, {})
         assert Checked(recipe, machine("cpu"), datasets, []).schedule.rows == 0
@@ -151,7 +153,7 @@ def test_a_model_option_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     (tmp_path / "r.yaml").write_text(f"output_dir: {tmp_path}\n")
     words = [str(tmp_path / "r.yaml"), "--model", "TYPO"]
     for answer in ({"template_error": "none at hand"}, {"model": {"error": "none at hand"}}):
-        monkeypatch.setattr(check, "ask", lambda *_, answer=answer: Answer.of(answer))
+        monkeypatch.setattr(check, "ask", lambda *_, answer=answer: Facts.of(answer))
         done = CliRunner().invoke(check.command, words)
         assert isinstance(done.exception, RequestError)
         printed(str(done.exception), "--model TYPO", "none at hand", "config.json")
@@ -175,13 +177,13 @@ def test_rows_that_cannot_be_read_are_counted_against_the_file(tmp_path):
         60: "40 of 60 rows cannot be trained on",
     }
     for count, message in messages.items():
-        answer = Answer(data={"a": Rows(count, 40, rows)})
+        answer = Facts(data={"a": Rows(count, 40, rows)})
         problems = check.data_problems(recipe, answer, [NamedDataset("dataset", "a", 40)])
         assert next(iter(problems)).message == message
 
 
 def test_what_is_not_checked_is_named_by_the_method():
-    answer = Answer.of({"model": {"error": "none at hand"}})
+    answer = Facts.of({"model": {"error": "none at hand"}})
     for method, what in (("lora", "lora_target"), ("full", "parameters"), ("freeze", "parameters")):
         recipe = Recipe(Path("r.yaml"), {"finetuning_type": method}, {})
         (line,) = check.not_checked(recipe, answer, "a/b")
@@ -220,7 +222,7 @@ def test_a_refusal_names_the_setting_that_it_is_about(message, at_fault, key):
 
 def test_a_refusal_has_a_line():
     recipe = Recipe(Path("r.yaml"), {"streaming": True}, {"streaming": 7})
-    answer = Answer("not in streaming mode", ["streaming"])
+    answer = Facts("not in streaming mode", ["streaming"])
     (problem,) = check.answer_problems(recipe, answer, explained=False)
     printed(problem.line(), "r.yaml:7", "E350", "streaming", "not in streaming mode")
 
@@ -247,7 +249,7 @@ def test_data_for_another_stage_is_one_finding(tmp_path, stage, entry, count, re
     settings = {"stage": stage, "dataset_dir": str(tmp_path), "dataset": "set"}
     recipe = Recipe(Path("r.yaml"), settings, {"stage": 3})
     bad = max(1, count)
-    answer = Answer(data={"set": Rows(count, bad, [(n, reason) for n in range(bad)])})
+    answer = Facts(data={"set": Rows(count, bad, [(n, reason) for n in range(bad)])})
     datasets, quick = read_datasets(recipe)
     problems = [*quick, *check.data_problems(recipe, answer, datasets)]
     assert [problem.code for problem in problems] == codes
@@ -269,7 +271,7 @@ def test_every_row_that_cannot_be_trained_on_is_listed_with_all(tmp_path, capsys
     (tmp_path / "dataset_info.json").write_text(json.dumps({"set": {"file_name": "set.json"}}))
     (tmp_path / "set.json").write_text("[]")
     recipe = Recipe(Path("r.yaml"), {"dataset_dir": str(tmp_path), "dataset": "set"}, {})
-    answer = Answer(data={"set": Rows(50, 30, [(n, "LLaMA-Factory drops it") for n in range(1, 31)])})
+    answer = Facts(data={"set": Rows(50, 30, [(n, "LLaMA-Factory drops it") for n in range(1, 31)])})
     datasets = [NamedDataset("dataset", "set", None)]
     problems = list(check.data_problems(recipe, answer, datasets))
     assert len(problems) == 31 and "30 of 50 rows" in problems[0].message

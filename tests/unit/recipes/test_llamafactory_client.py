@@ -17,7 +17,7 @@ from tests.unit.recipes.test_launch import alive
 from tuneyard.core.errors import ContentError
 from tuneyard.core.training.llamafactory import Launch
 from tuneyard.recipes import inspection, llamafactory_client, rows
-from tuneyard.recipes.answer import Answer
+from tuneyard.recipes.answer import Facts
 from tuneyard.recipes.hardware import Gpu
 from tuneyard.recipes.launch import LOG
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
@@ -30,7 +30,7 @@ class Questions:
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def __call__(self, settings: dict[str, object], launch: Launch) -> Answer:
+    def __call__(self, settings: dict[str, object], launch: Launch) -> Facts:
         with self.file.open("a") as file:
             file.write("asked\n")
         os.write(1, b"noise of a library")
@@ -41,7 +41,7 @@ class Questions:
         if stage == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         launched = [launch.distributed, launch.zero_stage]
-        return Answer(json.dumps({"pid": os.getpid(), "settings": settings, "launch": launched}))
+        return Facts(json.dumps({"pid": os.getpid(), "settings": settings, "launch": launched}))
 
     @property
     def count(self) -> int:

@@ -18,7 +18,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.prompt.template_fit import TemplateFinding
 from tuneyard.core.training.training_stage import OBJECTIVES, TRAINING_STAGES, objectives_of
-from tuneyard.recipes.answer import Answer, Model, Rows
+from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked
 from tuneyard.recipes.costs import Shapes, estimate, setup_of, total_bytes
 from tuneyard.recipes.hardware import GPUS, machine
@@ -294,7 +294,7 @@ def test_basic_settings_are_settings_of_llamafactory(folder: Path, method: str, 
 
 QWEN = TemplateChoice("qwen")
 LENGTHS = {"answers_train": [[n] for n in range(1, 1001)], "answers_eval": [[50]] * 100}
-MODEL = Model(QWEN_7B, positions=32_768)
+MODEL = LaidOut(QWEN_7B, positions=32_768)
 
 
 class Measures:
@@ -303,11 +303,11 @@ class Measures:
     def __init__(self, **changed: Any) -> None:
         self.changed = {"template": QWEN, "lengths": LENGTHS, "model": MODEL} | changed
 
-    def ask(self, *_: object) -> tuple[Answer, TemplateChoice | None]:
+    def ask(self, *_: object) -> tuple[Facts, TemplateChoice | None]:
         lengths, template = self.changed.pop("lengths"), self.changed.pop("template")
         problems = [(3, "LLaMA-Factory drops it")]
         data = {name: Rows(3, 3, problems, lengths=rows) for name, rows in lengths.items()}
-        return Answer(data=data, **self.changed), template
+        return Facts(data=data, **self.changed), template
 
 
 @pytest.fixture
@@ -443,7 +443,7 @@ def test_the_summary_says_why_there_is_no_template(
     [
         ([], {"rejected": "Cannot use PiSSA for current training stage."}, ["--method lora", "PiSSA"]),
         ([], {"template_error": "not on this machine"}, ["--model me/model", "hf download me/model"]),
-        ([], {"model": Model(error="no config")}, ["--model me/model", "no config"]),
+        ([], {"model": LaidOut(error="no config")}, ["--model me/model", "no config"]),
         (
             [],
             {"template": TemplateChoice("yi", findings=(TemplateFinding("E325", "at token 3"),))},
@@ -458,7 +458,7 @@ def test_the_summary_says_why_there_is_no_template(
         (
             ["--for", "8xB200", "--method", "full"],
             {"lengths": {"answers_train": [[10_000_000]] * 8, "answers_eval": [[1]]},
-             "model": Model(QWEN_7B)},
+             "model": LaidOut(QWEN_7B)},
             ["10,000,000 tokens", "shorter rows", "smaller model"],
         ),
     ],
@@ -486,5 +486,5 @@ def test_a_gpu_of_the_list_is_named_for_a_machine_that_is_too_small(written: Any
 
 def test_several_gpus_are_named_if_no_single_one_is_large_enough(written: Any) -> None:
     largest = max(GPUS, key=lambda name: GPUS[name].memory)
-    model = Model(replace(QWEN_7B, parameters=110 * GB, linear=108 * GB), positions=32_768)
+    model = LaidOut(replace(QWEN_7B, parameters=110 * GB, linear=108 * GB), positions=32_768)
     printed(str(written("--for", largest, model=model)), "--for 2xB200")

@@ -14,7 +14,7 @@ from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.training.metrics import UNKNOWN, metric_of
 from tuneyard.recipes import check
-from tuneyard.recipes.answer import Answer, Model
+from tuneyard.recipes.answer import Facts, LaidOut
 from tuneyard.recipes.schema import known_keys
 from tuneyard.recipes.sweep import command, results, run, state
 from tuneyard.recipes.sweep.grid import Grid, parse_grid, run_names
@@ -165,7 +165,7 @@ def test_a_plug_ins_metric_is_read_and_ranked_as_it_declares(untrained, monkeypa
         (recipe.output_dir / "results/results.json").write_text(json.dumps({"metrics": declared}))
         (recipe.output_dir / run.SCORED).write_text('{"command": "true"}')
 
-    monkeypatch.setattr(check, "ask", lambda *_: Answer())
+    monkeypatch.setattr(check, "ask", lambda *_: Facts())
     monkeypatch.setattr(run, "require_model", lambda *_: None)
     monkeypatch.setattr(run, "train", train)
     swept(untrained[0], "rank=4,8", judge="true", metric="surprise")
@@ -303,7 +303,7 @@ def test_runs_are_named_by_short_values():
 def untrained(tmp_path, monkeypatch):
     """Return a recipe that evaluates nothing, and the lists of what is asked about and trained."""
     asked, trained = [], []
-    monkeypatch.setattr(check, "ask", lambda _process, recipe, *_: asked.append(recipe.settings) or Answer())
+    monkeypatch.setattr(check, "ask", lambda _process, recipe, *_: asked.append(recipe.settings) or Facts())
     monkeypatch.setattr(run, "train", lambda recipe, **_: trained.append(recipe.output_dir.name))
     monkeypatch.setattr(run, "evaluate", lambda *_: None)
     monkeypatch.setattr(run, "require_model", lambda *_: None)
@@ -398,7 +398,7 @@ def test_a_refusal_of_the_last_run_comes_before_the_first_is_trained(untrained, 
 
     def answer(_process, recipe, *_):
         name = recipe.settings["lora_target"]
-        return Answer(model=Model(unfit={"lora_target": [] if name == "q_proj" else [name]}))
+        return Facts(model=LaidOut(unfit={"lora_target": [] if name == "q_proj" else [name]}))
 
     monkeypatch.setattr(check, "ask", answer)
     with raises(ContentError, "E351 lora_target"):
