@@ -157,9 +157,10 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
         if text is not None:
             guesses.append(f"{text.path} is used as the text: it is the longest. --text names another")
     if label is None and text is not None:
-        label, *others = [*class_leaves(profile, text), None]
-        if label is not None:
-            also = "".join(f", as {leaf.path} has" for leaf in others if leaf is not None)
+        leaves = class_leaves(profile, text)
+        if leaves:
+            label = leaves[0]
+            also = "".join(f", as {leaf.path} has" for leaf in leaves[1:])
             guess = f"{label.path} is used as the label: it has few values{also}. --label names another"
             guesses.append(guess)
     if text is None or label is None or text is label:
