@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.weighted import WeightedAdapter, parse_named
 from tuneyard.core import version
 from tuneyard.core.cli.main import cli_command, command_line
 from tuneyard.core.cli.next_step import next_step, same_options
@@ -37,7 +37,16 @@ from tuneyard.eval.prove.proof import ParityInputs, Proof, Tolerance, prove_prom
 from tuneyard.eval.prove.servers import connect, prove_servers
 from tuneyard.eval.prove.ways import prompt_ways
 from tuneyard.eval.scoring.candidates import Candidate, Opened, open_models
-from tuneyard.eval.scoring.options import PATH, Finite, ScoringRequest, data_options, dtype, number, same_base
+from tuneyard.eval.scoring.options import (
+    PATH,
+    Finite,
+    ScoringRequest,
+    adapter_option,
+    data_options,
+    dtype,
+    number,
+    same_base,
+)
 from tuneyard.eval.scoring.task import Job
 
 FILES = ("fused", "gguf", "modelfile")
@@ -51,13 +60,7 @@ PACKAGES = ("torch", "transformers", "tokenizers", "llamafactory", "gguf")
     "--dataset demo_rte_eval --limit 4 --out results/parity",
 )
 @click.option("--model", required=True, metavar="DIR|ID", help="The base (or a LoRA folder that names it).")
-@click.option(
-    "--adapter",
-    "adapters",
-    multiple=True,
-    metavar="NAME[=DIR]",
-    help="An adapter; NAME alone means saves/NAME. Repeatable: files are compared with the first.",
-)
+@adapter_option("The adapters to compare. Files are compared with the first.")
 @same_base
 @click.option(
     "--template", metavar="NAME", help="LLaMA-Factory's template of the training. [its training.json]"
@@ -158,7 +161,7 @@ def _chat_server(facts: ServerFacts, adapters: Sequence[str]) -> list[str]:
     words = same_options("--url", "--served-model")
     if "--served-model" in words or not adapters:
         return words
-    name = Path(adapters[0].partition("=")[0]).name
+    name, _ = parse_named(adapters[0])
     for offer in facts.adapters:
         if name in offer.names:
             return [*words, "--served-model", offer.name]
