@@ -21,7 +21,7 @@ from tuneyard.core.prompt import Encode, Message
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
 from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
-from tuneyard.eval.backends.model import Model
+from tuneyard.eval.backends.load import Model
 from tuneyard.eval.backends.server import Server, check_url, open_server
 from tuneyard.eval.datasets.prompts import trained_system
 from tuneyard.eval.metrics.answers import cut_thought

@@ -28,8 +28,7 @@ from tuneyard.eval.backends.apply import check_fits
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
 from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.engine import load_engine
-from tuneyard.eval.backends.load import find_model, load_model, open_tokenizer
-from tuneyard.eval.backends.model import Model
+from tuneyard.eval.backends.load import Model, find_model, load_model, open_tokenizer
 from tuneyard.eval.backends.replay import Replay
 from tuneyard.eval.backends.server import Server, check_url, open_server
 from tuneyard.eval.backends.vision import open_vision
@@ -234,7 +233,7 @@ def _open_replay(source: Path) -> Opened:
     for name, identity in run["models"].items():
         prompting = Prompting(lambda _: [], lambda _: Turns([]), "kept outputs", run["prompts"].get(name, ""))
         candidates.append(Candidate(name, (), prompting, kept=identity))
-    return Opened(Replay(source, run["settings"]), candidates)
+    return Opened(Replay(run["settings"]), candidates)
 
 
 def choose_candidates(
