@@ -72,28 +72,6 @@ class _OnError(click.Choice[str]):
         return super().convert(value, param, ctx) == "reject"
 
 
-class _Share(click.FloatRange):
-    """A share such as 0.1; for a number above 1 the message shows the percentage as a share."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        hint = percent_hint(str(value))
-        if hint:
-            self.fail(f"{value} is not a share: {hint}", param, ctx)
-        return float(super().convert(value, param, ctx))
-
-
-def percent_hint(text: str) -> str:
-    """Hint `10 % is 0.1` for `10` or `10%`, which is probably meant as a percentage; "" for other texts."""
-    number = text.removesuffix("%").strip()
-    if not re.fullmatch(r"\d+(\.\d+)?", number):
-        return ""
-    percentage = float(number)
-    is_percentage = text.endswith("%") or percentage > 1
-    if not is_percentage or percentage >= 100:
-        return ""
-    return f"{percentage:g} % is {percentage / 100:g}"
-
-
 @click.group(
     context_settings=CLI,
     epilog=examples("tuneyard data compile demo_rte", "tuneyard data show demo_rte --row 3"),
@@ -128,11 +106,6 @@ def _common(command: Any) -> Any:
             type=int,
             show_default=str(SEED),
             help="For sampling and splitting. Refused if the spec draws no rows with it.",
-        ),
-        click.option(
-            "--duplicates/--no-duplicates",
-            default=True,
-            help="Look for rows that came before, conflicts and leaks.",
         ),
         click.option("--strict", is_flag=True, help="Take warnings for errors."),
         execution_options,
@@ -184,7 +157,6 @@ def check_command(name: str, **options: Any) -> None:
         "--split",
         "--limit",
         "--seed",
-        "--duplicates",
         "--strict",
         "--workers",
         "--ray",
@@ -249,9 +221,6 @@ def _changed(
         if split not in share_by_split or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
             message = f"--split {text}: expected SPLIT=SHARE, as test=0.3, with a SPLIT of "
             message += ", ".join(share_by_split)
-            hint = percent_hint(share)
-            if hint:
-                message += f"; {hint}"
             raise RequestError(message)
         share_by_split[split] = over.setdefault("split", {})[split] = float(share)
     total = sum(share_by_split.values())
@@ -381,26 +350,23 @@ def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: 
     ctx.exit(int(difference.different))
 
 
-@_command("stats demo_rte_train --model models/demo-base", "stats demo_rte_eval --plot results/lengths.png")
+@_command("stats demo_rte_train --model models/demo-base", "stats demo_rte_eval")
 @click.argument("name", metavar="NAME|FILE")
 @_REGISTRY
 @click.option("--model", type=click.Path(path_type=Path), help="A model folder: count lengths in its tokens.")
-@click.option("--plot", "drawn", type=_FILE, help="Draw the lengths there (.png, .svg, .pdf).")
 @_JSON
 @lang_option
-def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, as_json: bool) -> None:
+def stats_command(name: str, out: Path, model: Path | None, as_json: bool) -> None:
     """Count lengths, labels, languages and duplicates of a dataset."""
-    from tuneyard.compiler.commands.stats import plot, stats
+    from tuneyard.compiler.commands.stats import stats
 
     counts = stats(name, out, model)
     _print(as_json, counts.as_json, counts.lines())
-    if drawn:
-        plot(counts, drawn)
     if Path(name).is_file():
         command = ["tuneyard", "data", "init", name]
     else:
         command = ["tuneyard", "data", "verify", name, *same_options("--dataset-dir", "--model")]
-    next_step(drawn, command)
+    next_step(None, command)
 
 
 @_command("compile demo_rte --out build/old", "remove demo_rte --out build/old")
@@ -494,7 +460,7 @@ def verify_command(
 @click.option(
     "--split",
     "share",
-    type=_Share(0, 1, max_open=True),
+    type=click.FloatRange(0, 1, max_open=True),
     help="The share of rows for evaluation; 0 for no split.  [default: 0.1 from 20 rows on]",
 )
 @_TABLE

@@ -46,7 +46,7 @@ MOST_IN_TITLE = 3
 @cli_command(
     "compare",
     "tuneyard eval compare results/demo --out build/verdict",
-    "tuneyard eval compare before=results/demo/base after=results/demo/rte=1,mnli=0 --out build/named",
+    "tuneyard eval compare one=results/demo/held-out/base two=results/demo/held-out/rte --out build/named",
 )
 @click.argument("results", nargs=-1, required=True, metavar="[NAME=]RESULTS…")
 @click.option(
@@ -164,8 +164,10 @@ def cli(
             sources.append(tr("{more} more", more=len(results) - MOST_IN_TITLE))
         title = tr("Report on {names}", names=listed(sources))
     compared = compare_results(results, questions)
-    write(compared, out, Page(title, note=note, errors=errors), force=force)
-    next_step(out / (TABLE if metric else PAGE), after_comparison(results, compared))
+    next_words = after_comparison(results, compared)
+    page = Page(title, note=note, errors=errors, next_command=shlex.join(next_words))
+    write(compared, out, page, force=force)
+    next_step(out / (TABLE if metric else PAGE), next_words)
 
 
 def after_comparison(results: Sequence[str], compared: "ComparedRuns") -> list[str]:
@@ -211,12 +213,14 @@ def compare_results(results: Sequence[str], questions: "Sequence[Question]") -> 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The report's title and the user's note, the command that makes it, and its most incorrect examples."""
+    """The report's title and the user's note, the command that makes it, its most incorrect examples, and the
+    command to run next."""
 
     title: str
     module: str = "eval.compare"
     errors: int = MOST_ERRORS
     note: str = ""
+    next_command: str = ""
 
 
 def write(
@@ -274,7 +278,10 @@ def lay_out(
     plots = draw_plots(compared.comparison, compared.run_list)
     files = {plot.name: plot.png for plot in plots}
     document_text = json_text({**facts, **document(compared, list(files))})
-    files[PAGE] = render(compared, page.title, page.errors, page.module, tables, plots, page.note).encode()
+    rendered = render(
+        compared, page.title, page.errors, page.module, tables, plots, page.note, page.next_command
+    )
+    files[PAGE] = rendered.encode()
     for plot in plots:
         if plot.numbered:
             files[str(Path(plot.name).with_suffix(".txt"))] = list_of(plot.numbered).encode()

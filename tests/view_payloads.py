@@ -10,7 +10,6 @@ from tuneyard.compiler.view.payload import (
     MASKED,
     CodeCount,
     LengthHistogram,
-    Packing,
     PageRow,
     PageSide,
     PageTurn,
@@ -115,7 +114,6 @@ def payload(rows: list[PageRow], **values: object) -> ViewPayload:
         lengths=LengthHistogram(bins, 2048, sum(each.cut > 0 for each in rows)),
         labels=sorted(labels.items()),
         problems=[CodeCount(code, f"message of {code}", count) for code, count in problems.items()],
-        packing=Packing(12, len(rows)),
         rows=rows,
     )
     for name, value in values.items():

@@ -23,6 +23,8 @@ class ToolsReader(ColumnReader):
 
     def read(self, value: object) -> str:
         """The tools as a JSON list in text, "" without any."""
+        if isinstance(value, list):
+            value = [tool for item in value for tool in common_tools(item)]
         return tools_text(value)
 
     def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
@@ -45,6 +47,21 @@ class ToolsReader(ColumnReader):
                 message = f"turn {turn.number}: {OPEN} in an answer: neither checked nor scored as a call"
                 self.file.warn(Problem("W216", place, message, "", "give the turn the role function_call"))
         return {}
+
+
+def common_tools(item: object) -> list[object]:
+    """The tools in an item of a list, in OpenAI's form: Gemini's item has several, Anthropic names the schema
+    `input_schema`."""
+    if not isinstance(item, dict):
+        return [item]
+    for key in ("functionDeclarations", "function_declarations"):
+        if item.keys() == {key} and isinstance(item[key], list):
+            tools: list[object] = item[key]
+            return tools
+    if "input_schema" in item and "parameters" not in item:
+        rest = {key: value for key, value in item.items() if key != "input_schema"}
+        return [{**rest, "parameters": item["input_schema"]}]
+    return [item]
 
 
 class ToolsKind(Kind):

@@ -1,13 +1,14 @@
 """Convert the turns of other tools into OpenAI's form: role, content, tool_calls.
 
-It knows contents in parts (texts, reasoning, images), dialogues in one text and conversations as JSON text. A
-part of another type stays, and reading its turn refuses it. Unused keys of a part move to its turn, which
-counts them or checks them as marks.
+It knows Gemini's `parts`, Anthropic's blocks, the parts of LLaMA-Factory's v1 files, images of OpenAI's
+requests, dialogues in one text and conversations as JSON text. A part of another type stays, and reading its
+turn refuses it. Unused keys of a part move to its turn, which counts them or checks them as marks.
 """
 
+import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from tuneyard.compiler.check.marks import masks
 from tuneyard.core.records.calls import read_strict
@@ -44,11 +45,9 @@ EXCHANGES = (
 )
 """The keys of a question and its answer in one object of a conversation (Capybara, MOSS)."""
 _SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
-_TEXT_PARTS = dict.fromkeys(("text", "input_text", "output_text"), "text")
-_THOUGHTS = ("thinking", "reasoning")
-_TEXT_PARTS |= dict.fromkeys(_THOUGHTS, "thinking")
-"""The key of the text in a part by the part's type, unless it has a `value` (files of LLaMA-Factory's v1)."""
-_IMAGE_PARTS = ("image_url", "image", "input_image")
+_TEXTS = ("text", "input_text", "output_text")
+_THOUGHTS = {"thinking": "thinking", "reasoning": "value"}
+"""The key of the text in a part of reasoning, by the type of the part."""
 
 
 def role_and_content(turn: Mapping[str, object]) -> tuple[str, str]:
@@ -120,7 +119,7 @@ def exchange_keys(item: Mapping[str, object]) -> tuple[str, str] | None:
 
 
 def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
-    """One turn in OpenAI's form, or the two turns of an exchange."""
+    """One turn in OpenAI's form, after the results of tools that it begins with."""
     if not isinstance(turn, dict):
         return [turn]
     name, content = role_and_content(turn)
@@ -132,56 +131,147 @@ def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
         return [{"role": USER, "content": turn[question]}, reply]
     if turn.get(name) in roles:
         turn = {**turn, name: roles[str(turn[name])]}
-    parts = turn.get(content, turn.get("parts"))
+    if "parts" in turn and content not in turn:
+        parts = turn["parts"]
+        rest = {key: value for key, value in turn.items() if key != "parts"}
+        if isinstance(parts, list):
+            parts = [_gemini_part(part) for part in parts]
+    else:
+        parts = turn.get(content)
+        rest = {key: value for key, value in turn.items() if key != content}
     if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
         return [turn]
-    rest = {key: value for key, value in turn.items() if key not in (content, "parts")}
-    return [_joined(parts, rest, content) or {**rest, content: parts}]
+    form = _Parts()
+    if not all(form.add(part) for part in parts):
+        return [{**rest, content: parts}]
+    return form.turns(rest, name, content)
 
 
-def _joined(
-    parts: Sequence[Mapping[str, Any]], rest: Mapping[str, object], content: str
-) -> dict[str, object] | None:
-    """A turn with the texts, the reasoning and the images of its parts; None if one of them is not known.
+class _Parts:
+    """Contents of the parts of one turn."""
 
-    `rest` are the turn's other keys. Those of a part join them, first of all its marks.
-    """
-    texts: list[str] = []
-    thoughts: list[str] = []
-    images: list[str] = []
-    others: dict[str, object] = {}
-    for part in parts:
-        kind = str(part.get("type", "text"))
-        text: object
-        if kind in _IMAGE_PARTS:
-            text, key = _image(part)
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.thoughts: list[str] = []
+        self.calls: list[Any] = []
+        self.results: list[dict[str, object]] = []
+        self.images: list[str] = []
+        self.other_keys: dict[str, object] = {}
+
+    def add(self, part: Mapping[str, Any]) -> bool:
+        """Take in a part; False if it is not known."""
+        kind = part.get("type")
+        text_key = "value" if "value" in part else "text"
+        if kind in _TEXTS and isinstance(part.get(text_key), str):
+            self.texts.append(part[text_key])
+            used = {text_key}
+        elif kind in _THOUGHTS and isinstance(part.get(_THOUGHTS[kind]), str):
+            self.thoughts.append(part[_THOUGHTS[kind]])
+            used = {_THOUGHTS[kind]}
+        elif kind == "tool_call" and "value" in part:
+            self.calls += _calls(part["value"])
+            used = {"value"}
+        elif kind == "tool_use" and "name" in part:
+            call = {"name": part["name"], "arguments": part.get("input") or {}}
+            self.calls.append({"id": part.get("id"), "function": call})
+            used = {"id", "name", "input"}
+        elif kind == "tool_result":
+            text = _result(part.get("content"))
+            if text is None:
+                return False
+            others = {key: part[key] for key in part.keys() - {"type", "content", "tool_use_id"}}
+            turn = {"role": "tool", "content": text, "tool_call_id": part.get("tool_use_id")}
+            self.results.append(turn | others)
+            return True
+        elif kind in ("image_url", "image", "input_image"):
+            path, used = _image(part)
+            if not path:
+                return False
+            self.images.append(path)
+            self.texts.append(IMAGE_PLACEHOLDER)
         else:
-            key = "value" if "value" in part else _TEXT_PARTS.get(kind, "")
-            text = part.get(key)
-        if kind not in (*_IMAGE_PARTS, *_TEXT_PARTS) or not isinstance(text, str) or not key:
-            return None
-        if kind in _IMAGE_PARTS:
-            images.append(text)
-            text = IMAGE_PLACEHOLDER
-        (thoughts if kind in _THOUGHTS else texts).append(text)
-        for other in part.keys() - {key, "type"}:
-            if other not in others or masks(other, part[other]):
-                others[other] = part[other]
-    turn = {**others, **rest, content: "".join(texts)}
-    turn |= {key: value for key, value in others.items() if masks(key, value)}
-    if thoughts:
-        turn["thinking"] = "\n".join(thoughts)
-    if images:
-        turn[IMAGES] = images
-    return turn
+            return False
+        for key in part.keys() - used - {"type"}:
+            if key not in self.other_keys or masks(key, part[key]):
+                self.other_keys[key] = part[key]
+        return True
+
+    def turns(self, rest: dict[str, object], name: str, content: str) -> list[dict[str, object]]:
+        """The results of tools, and the turn unless it has nothing else; `rest` are the turn's other keys."""
+        if self.results and not (self.texts or self.thoughts or self.calls):
+            first, *others = self.results
+            other_keys = {key: value for key, value in rest.items() if key != name}
+            return [{**other_keys, **first, **self.other_keys}, *others]
+        turn = {**self.other_keys, **rest, content: "".join(self.texts)}
+        turn |= {key: value for key, value in self.other_keys.items() if masks(key, value)}
+        if self.thoughts:
+            key = "thinking" if "reasoning_content" in rest else "reasoning_content"
+            turn[key] = "\n".join(self.thoughts)
+        if self.calls:
+            turn["tool_calls"] = self.calls
+            before = rest.get("tool_calls")
+            if isinstance(before, list):
+                turn["tool_calls"] = [*before, *self.calls]
+        if self.images:
+            turn[IMAGES] = self.images
+        return [*self.results, turn]
 
 
-def _image(part: Mapping[str, Any]) -> tuple[str, str]:
-    """The path of an image in a part, and its key; both are "" if there is none."""
+def _calls(value: object) -> list[Any]:
+    """The calls in a part of a v1 file, which has them as JSON text; a wrong one is refused with its turn."""
+    if isinstance(value, str):
+        try:
+            value = read_strict(value)
+        except ValueError:
+            return [value]
+    if isinstance(value, list):
+        return value
+    return [value]
+
+
+def _result(content: object) -> str | None:
+    """The text of a tool's result in Anthropic's form; None if it contains more than text."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        return None
+    texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    if len(texts) != len(content) or not all(isinstance(text, str) for text in texts):
+        return None
+    return "\n".join(cast("list[str]", texts))
+
+
+def _image(part: Mapping[str, Any]) -> tuple[str, set[str]]:
+    """The path of an image in a part ("" if there is none), and the keys that it takes."""
     for key in ("image_url", "image", "path", "url", "value"):
         place = part.get(key)
         if isinstance(place, dict) and place.keys() <= {"url", "detail"}:
             place = place.get("url")
         if isinstance(place, str) and place:
-            return place.removeprefix("file://"), key
-    return "", ""
+            return place.removeprefix("file://"), {key}
+    return "", set()
+
+
+def _gemini_part(part: object) -> object:
+    """A part of Gemini's as one of Anthropic's; any other stays."""
+    if not isinstance(part, dict) or "type" in part:
+        return part
+    rest = dict(part)
+    if isinstance(part.get("text"), str):
+        if rest.get("thought") is not True:
+            return {"type": "text", **rest}
+        del rest["text"], rest["thought"]
+        return {"type": "thinking", "thinking": part["text"], **rest}
+    for spelling in ("functionCall", "function_call"):
+        call = rest.get(spelling)
+        if isinstance(call, dict):
+            del rest[spelling]
+            use = {"id": call.get("id"), "name": call.get("name"), "input": call.get("args")}
+            return {"type": "tool_use", **use, **rest}
+    for spelling in ("functionResponse", "function_response"):
+        answer = rest.get(spelling)
+        if isinstance(answer, dict):
+            del rest[spelling]
+            text = json.dumps(answer.get("response"), ensure_ascii=False)
+            return {"type": "tool_result", "tool_use_id": answer.get("id"), "content": text, **rest}
+    return part

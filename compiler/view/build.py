@@ -18,7 +18,6 @@ from tuneyard.compiler.view.page_rows import CUT_CODE, DROPPED, PageRows
 from tuneyard.compiler.view.payload import (
     CodeCount,
     LengthHistogram,
-    Packing,
     PageRow,
     Totals,
     ViewPayload,
@@ -27,7 +26,7 @@ from tuneyard.compiler.view.payload import (
 from tuneyard.compiler.view.scan import Scan
 from tuneyard.core.datasets import Dataset, locate_dataset
 from tuneyard.core.drawing.page import embedded
-from tuneyard.core.errors import ProblemsError, TuneyardError
+from tuneyard.core.errors import ProblemsError
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.prompt.token_weights import weights_of
 from tuneyard.core.training.training_run import names_in
@@ -98,10 +97,10 @@ class _Read:
     rows: KeptRows
 
 
-def _read(request: ViewRequest, settings: Settings, recipe: RecipeFile | None) -> _Read:
+def _read(request: ViewRequest) -> _Read:
     """Verify and count all records, then read those of the page again."""
     scan, rows = Scan(), KeptRows()
-    with loaded(request.name, request.folder, settings, recipe) as dataset:
+    with loaded(request.name, request.folder, request.settings, request.recipe) as dataset:
         records = scan.counted(dataset.numbered())
         dataset.compare(records)
         with suppress(ProblemsError):  # records after the last row; `verify` reports what cannot be read
@@ -111,7 +110,8 @@ def _read(request: ViewRequest, settings: Settings, recipe: RecipeFile | None) -
         if dataset.rows is None:  # why LLaMA-Factory cannot load the file, at the record
             dataset.finish()
         page_rows = PageRows(scan, dataset.verdict, dataset.rows, request.losses)
-        if recipe is not None and page_rows.tokens and request.name in names_in(settings.get("dataset")):
+        recipe, names = request.recipe, names_in(request.settings.get("dataset"))
+        if recipe is not None and page_rows.tokens and request.name in names:
             page_rows.tokens.weights = weights_of(recipe.path)
         page_rows.choose(request.rows, request.seed)
         with row_bar(f"tokens of {request.name}", page_rows.chosen) as bar:
@@ -126,25 +126,15 @@ def _read(request: ViewRequest, settings: Settings, recipe: RecipeFile | None) -
 def build(request: ViewRequest) -> ViewPayload:
     """Everything that the page of a dataset shows.
 
-    `RequestError` if the dataset is not registered or its file is missing. If the model or the template
-    cannot be used, the rows have no tokens and `note` has the reason.
+    `RequestError` if the dataset is not registered, if its file is missing, or if the model or the template
+    cannot be used. If LLaMA-Factory cannot load the file, the rows have no tokens and `note` has the reason.
     """
     dataset = locate_dataset(request.name, request.folder)
-    reasons = []
-    try:
-        read = _read(request, request.settings, request.recipe)
-    except TuneyardError as error:
-        if not request.settings.keys() & TOKEN_KEYS:
-            raise
-        reasons.append(str(error))
-        settings = {key: value for key, value in request.settings.items() if key not in TOKEN_KEYS}
-        read = _read(request, settings, None)
+    read = _read(request)
     payload = _payload(request, dataset, read)
     if not payload.model:
-        loader_errors = [
-            problem.message for problem in read.verdict.problems if problem.code in LOADER_ERRORS
-        ]
-        payload.note = ". ".join(reasons or read.verdict.not_checked or loader_errors)
+        problems = [problem.message for problem in read.verdict.problems if problem.code in LOADER_ERRORS]
+        payload.note = ". ".join(read.verdict.not_checked or problems)
     return payload
 
 
@@ -185,11 +175,6 @@ def _add_token_counts(payload: ViewPayload, audit: Audit, verdict: Verdict) -> N
     if not is_packed_text:
         over = sum(rows for length, rows in audit.lengths.items() if length > verdict.cutoff)
     payload.lengths = LengthHistogram(histogram(audit.lengths, BARS), verdict.cutoff, over)
-    sequences = audit.packed
-    if verdict.stage == "pt":
-        sequences = audit.blocks if is_packed_text else audit.uncut // verdict.cutoff
-    if sequences:
-        payload.packing = Packing(sequences, audit.rows)
 
 
 def _problems(read: _Read, payload: ViewPayload) -> Iterator[CodeCount]:

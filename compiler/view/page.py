@@ -81,7 +81,6 @@ def render_page(payload: ViewPayload) -> str:
     words = json.dumps(catalogue(current()), ensure_ascii=False)
     return fill_page(
         PAGE,
-        inline_styles=False,
         mark=MARK,
         tr=tr,
         dataset=payload.dataset,
@@ -95,7 +94,6 @@ def render_page(payload: ViewPayload) -> str:
         bins=_bins(payload),
         cutoff_at=_cutoff_at(payload),
         cutoff_text=_cutoff_text(payload),
-        packing=_packing_text(payload),
         facets=_facets(payload),
         sampled=_sampled_text(payload),
         made_by=tr("Made by Tuneyard {version}", version=payload.made_by),
@@ -195,23 +193,6 @@ def _cutoff_text(payload: ViewPayload) -> str:
         "cutoff_len {cutoff} (dashed line) cuts {rows}.",
         cutoff=cutoff,
         rows=tr_counted(lengths.over_cutoff, "row"),
-    )
-
-
-def _packing_text(payload: ViewPayload) -> str:
-    packing = payload.packing
-    if packing is None:
-        return ""
-    packed = tr_counted(packing.sequences, "sequence")
-    unpacked = f"{packing.unpacked_sequences:,}"
-    saved = packing.unpacked_sequences - packing.sequences
-    if saved <= 0:  # long texts for pretraining, which packing does not cut
-        return tr("With packing: {packed} instead of {unpacked}.", packed=packed, unpacked=unpacked)
-    return tr(
-        "With packing: {packed} instead of {unpacked}, {share} fewer.",
-        packed=packed,
-        unpacked=unpacked,
-        share=percentage(saved, packing.unpacked_sequences),
     )
 
 

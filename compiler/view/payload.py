@@ -121,14 +121,6 @@ class CodeCount:
 
 
 @dataclass(slots=True)
-class Packing:
-    """Sequences that `packing: true` would make, and sequences without it."""
-
-    sequences: int
-    unpacked_sequences: int
-
-
-@dataclass(slots=True)
 class ViewPayload:
     """Everything that the page shows.
 
@@ -148,7 +140,6 @@ class ViewPayload:
     lengths: LengthHistogram = field(default_factory=LengthHistogram)
     labels: list[NamedCount] = field(default_factory=list)
     problems: list[CodeCount] = field(default_factory=list)
-    packing: Packing | None = None
     rows: list[PageRow] = field(default_factory=list)
 
     def to_json(self) -> str:

@@ -52,9 +52,10 @@ class SweepPlot:
 
     @property
     def title(self) -> str:
-        """Two lines: the chosen point on the choosing half, which is drawn, then on the held-out half."""
+        """Two lines: the chosen point on the choosing half, which is drawn, then the model to ship on the
+        held-out half."""
         drawn = self.accuracies[self.chosen]
-        held_out = self.choice.held_out.scores[self.choice.model].accuracy
+        held_out = self.choice.held_out.scores[self.ship].accuracy
         coordinates = []
         for axis, value in zip(self.axes, self.chosen, strict=True):
             label = axis
@@ -73,7 +74,7 @@ class SweepPlot:
             first += tr(" (ties: {count})", count=equal)
         share = interval((held_out.value, held_out.low, held_out.high))
         examples = tr_counted(held_out.n, "example")
-        second = tr("Held out (the figure to report): {share} of {examples}", share=share, examples=examples)
+        second = tr("Held out, {name}: {share} of {examples}", name=self.ship, share=share, examples=examples)
         return f"{first}\n{second}"
 
 

@@ -30,6 +30,9 @@ NO_EVIDENCE = (
     "No evidence of a difference from {base} here: {model} is at {gain}, p {p}; "
     "minimum detectable effect at n = {n:,}: {smallest}."
 )
+KEEP_BRIEFLY = "Keep {base}: all others are worse."
+UNDECIDED_BRIEFLY = "Keep {base}: there is no evidence that another model is better."
+SHIP_NONE = "Ship none: the best model, {best}, is worse than always giving the commonest answer. {wrong}"
 WORSE = " {model} is worse ({gain}, p {p})."
 LEFT_OUT = " Left out: {rows} without a value."
 WITHIN = " {model} is {shown} to be within {margin:g} points of {other}: {gain}."
@@ -74,16 +77,25 @@ def verdict(section: Section, base: str) -> str:
     return text
 
 
-def decision(section: Section, base: str) -> str:
+def headline(section: Section, comparison: Comparison) -> str:
+    """The decision of a section in one or two short sentences, without p values: what a page begins with."""
+    text = decision(section, comparison.base, brief=True)
+    if len(comparison.deciding) == 1:
+        return text
+    return tr("On {name}: {verdict}", name=section.name, verdict=text)
+
+
+def decision(section: Section, base: str, *, brief: bool = False) -> str:
     """The decision that one section supports: ship a model, keep the base, or ship none.
 
-    A section that does not decide says which model is better or worse.
+    A section that does not decide says which model is better or worse. `brief`: without tests and their
+    figures.
     """
     if not section.against_base:
         return tr("Nothing to compare: {why}.", why=_only(section, base))
     best = section.best
     if best is None:
-        return _not_better(section, base)
+        return _not_better(section, base, brief=brief)
     value, base_value = _values(section, best, base)
     if not section.is_accuracy:
         value = f"{section.metric.name} {value}"
@@ -96,11 +108,14 @@ def decision(section: Section, base: str) -> str:
         template,
         best=called(best), base=called(base), ours=value, theirs=base_value, name=section.name,
     )  # fmt: skip
-    text += _alternatives(section, best)
+    text += _alternatives(section, best, brief=brief)
     over = section.over_majority.get(best)
     if over and not (over.shown and over.value > 0):
         text += tr(NOT_OVER_MAJORITY, share=percent(section.majority))
-    return text + _below_elsewhere(section, best) + _higher(section, best, base)
+    text += _below_elsewhere(section, best)
+    if brief:
+        return text
+    return text + _higher(section, best, base)
 
 
 def notes(section: Section, base: str) -> str:
@@ -168,7 +183,7 @@ def _subject(model: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _alternatives(section: Section, best: str) -> str:
+def _alternatives(section: Section, best: str, *, brief: bool) -> str:
     """The models that the best one is not shown to be better than. Otherwise the second best.
 
     A single adapter is simpler than a merge. Models of a better figure are left to `_higher`.
@@ -177,7 +192,7 @@ def _alternatives(section: Section, best: str) -> str:
     best_rank = rank(section.figures[best].value)
     better_figure = [model for model in section.ranked if rank(section.figures[model].value) < best_rank]
     rivals = [test for test in section.rivals if test.against not in better_figure]
-    if not rivals and not better_figure:
+    if not rivals and not better_figure and not brief:
         return _second(section, best)
     parts = len(_merge_weights(best))
     simpler, others = [], []
@@ -191,9 +206,9 @@ def _alternatives(section: Section, best: str) -> str:
         template = SIMPLER
         if len(simpler) > 1:
             template = ALL_SIMPLER
-        text += tr(template, rivals=_rivals(section, simpler, best))
+        text += tr(template, rivals=_rivals(section, simpler, best, brief=brief))
     if others:
-        text += tr(NOT_BETTER, rivals=_rivals(section, others, best))
+        text += tr(NOT_BETTER, rivals=_rivals(section, others, best, brief=brief))
     return text
 
 
@@ -209,16 +224,19 @@ def _second(section: Section, best: str) -> str:
     return ""
 
 
-def _rivals(section: Section, tests: Sequence[PairedTest], best: str) -> str:
-    """List rivals by their figures, the best first and at most `MOST_RIVALS`, with gain and p."""
+def _rivals(section: Section, tests: Sequence[PairedTest], best: str, *, brief: bool) -> str:
+    """List rivals, the best first and at most `MOST_RIVALS`, with gain and p if not `brief`."""
     ranked = sorted(tests, key=lambda test: section.ranked.index(test.against))
     listed_rivals = []
     for test in ranked[:MOST_RIVALS]:
         name = called(test.against)
         if test.against in _merge_weights(best):
             name = tr("{model} alone", model=name)
-        gain = _gain(section, test.value)
-        listed_rivals.append(tr("{model} ({gain}, p {p})", model=name, gain=gain, p=show_p(test.p)))
+        if not brief:
+            name = tr(
+                "{model} ({gain}, p {p})", model=name, gain=_gain(section, test.value), p=show_p(test.p)
+            )
+        listed_rivals.append(name)
     more = len(ranked) - MOST_RIVALS
     if more > 0:
         listed_rivals.append(tr("{more} more", more=more))
@@ -262,8 +280,15 @@ def _interval(section: Section, test: PairedTest) -> str:
     return limits(section.metric.signed_text, figures, section.metric.difference_unit)
 
 
-def _not_better(section: Section, base: str) -> str:
+def _not_better(section: Section, base: str, *, brief: bool) -> str:
     """No model to ship: all are worse, there is no evidence, or the best is below the majority class."""
+    if brief:
+        template = KEEP_BRIEFLY
+        if section.better:
+            template = SHIP_NONE
+        elif not all(test.shown for test in section.against_base):
+            template = UNDECIDED_BRIEFLY
+        return tr(template, base=called(base), best=called((section.better or [base])[0]), wrong=tr(WRONG))
     if section.better:
         return _all_below_majority(section, section.better[0], base)
     below = _base_below_majority(section, base) + _below_elsewhere(section, base)

@@ -333,7 +333,7 @@ def test_the_page_in_chinese(tmp_path: Path) -> None:
 
 def test_without_tokens_the_raw_rows_are_the_page(tmp_path: Path) -> None:
     raw = [PageRow(number, json.dumps({"instruction": f"q{number}"})) for number in range(1, 4)]
-    page = render_page(payload(raw, model="", note="name a model", lengths=LengthHistogram(), packing=None))
+    page = render_page(payload(raw, model="", note="name a model", lengths=LengthHistogram()))
     seen = at(page, """
       return [texts("details.raw[open] pre").length, document.querySelector("header .notice").textContent,
         document.querySelectorAll(".histogram, .shares, .legend, .figures").length, numbers()];

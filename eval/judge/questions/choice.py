@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from tuneyard.eval.judge.questions.against_base import (
     section_name,
 )
 from tuneyard.eval.judge.sections import Recipes, candidates, majority_class, mean_figures, paired_rows
-from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of, without
+from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, models_of, without
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import average
 from tuneyard.eval.statistics.selection import split_halves
@@ -76,15 +76,14 @@ class Choice:
 class HeldOutChoice(Question):
     """Choose a model on one half of the rows. The comparison reads the other half alone.
 
-    The choice is by accuracy, or by the metric `by`, whose values the runs have. `rows` names each dataset's
-    rows to choose on, by default one half of the clusters. The base can be chosen if `base_is_candidate`: it
-    is one point of a sweep. A recipe of `recipes` is one candidate. `has_accuracy` is False if the runs have
-    the metric alone.
+    The choice is by accuracy, or by the metric `by`, whose values the runs have. The choosing half has half
+    of the clusters. In a sweep the runs are on this half alone, `held_out` are those of some models on the
+    other, and the base can be chosen: it is one of the points. A recipe of `recipes` is one candidate.
+    `has_accuracy` is False if the runs have the metric alone.
     """
 
     by: str = ACCURACY_NAME
-    rows: Mapping[str, Collection[str]] = field(default_factory=dict)
-    base_is_candidate: bool = False
+    held_out: RunsByDataset | None = None
     recipes: Recipes = field(default_factory=dict)
     has_accuracy: bool = True
     key = "choice"
@@ -98,27 +97,30 @@ class HeldOutChoice(Question):
         models = models_of(runs)
         names = candidates(models, self.recipes)
         chosen_from = names
-        if not self.base_is_candidate:
+        if self.held_out is None:
             chosen_from = [name for name in names if name != base]
             if len(chosen_from) < 2 or base not in names:
                 raise RequestError(
                     f"--choose-on half: found {', '.join(names)}, expected {base} and two others or more"
                 )
         metric = meaning(self.by, runs)
-        choices: list[Choice] = []
-        held_out_runs: dict[str, dict[str, ScoredRun]] = {}
-        for dataset, by_model in runs.items():
-            missing = [model for model in models if model not in by_model]
-            if missing:
-                raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(missing)}")
-            choosing_runs, held_out_runs[dataset] = halves(dataset, by_model, self.rows.get(dataset))
-            choosing = self._half(dataset, choosing_runs, chosen_from, metric)
-            held_out = self._half(dataset, held_out_runs[dataset], chosen_from, metric)
-            choices.append(Choice(dataset, _best(choosing, metric), metric, choosing, held_out))
-        if len(choices) > 1:
-            choosing = _mean_half([choice.choosing for choice in choices])
-            held_out = _mean_half([choice.held_out for choice in choices])
-            choices.append(Choice(MEAN, _best(choosing, metric), metric, choosing, held_out))
+        reported = chosen_from
+        held_out_runs = self.held_out
+        if held_out_runs is None:
+            for dataset, by_model in runs.items():
+                missing = [model for model in models if model not in by_model]
+                if missing:
+                    raise RequestError(
+                        f"--choose-on half: {dataset} was not scored with {', '.join(missing)}"
+                    )
+            runs, held_out_runs = halves(runs)
+        else:
+            reported = [name for name in chosen_from if name in models_of(held_out_runs)]
+        choosing = self._halves(runs, chosen_from, metric)
+        held_out = self._halves(held_out_runs, reported, metric)
+        choices = []
+        for dataset, half in choosing.items():
+            choices.append(Choice(dataset, _best(half, metric), metric, half, held_out[dataset]))
         chosen = choices[-1].model
         if base not in names:
             base = chosen
@@ -127,6 +129,21 @@ class HeldOutChoice(Question):
         for dataset, by_model in held_out_runs.items():
             compared[dataset] = {model: run for model, run in by_model.items() if model in kept}
         return AnsweredQuestion(self, choices, compared, base)
+
+    def best(self, runs: RunsByDataset) -> str:
+        """The best model on the choosing half, of equal ones the first. `runs` are on this half alone."""
+        metric = meaning(self.by, runs)
+        *_, decision = self._halves(runs, models_of(runs), metric).values()
+        return _best(decision, metric)
+
+    def _halves(self, runs: RunsByDataset, names: Sequence[str], metric: Metric) -> dict[str, Half]:
+        """A half for each dataset, then their mean if there are several."""
+        by_dataset = {
+            dataset: self._half(dataset, by_model, names, metric) for dataset, by_model in runs.items()
+        }
+        if len(by_dataset) > 1:
+            by_dataset[MEAN] = _mean_half([*by_dataset.values()])
+        return by_dataset
 
     def _half(self, dataset: str, runs: RunsByModel, names: Sequence[str], metric: Metric) -> Half:
         """The candidates on the rows of these runs."""
@@ -164,20 +181,15 @@ class HeldOutChoice(Question):
         return {self.key: choices}
 
 
-def halves(
-    dataset: str, by_model: RunsByModel, rows_to_choose_on: Collection[str] | None
-) -> tuple[dict[str, ScoredRun], dict[str, ScoredRun]]:
-    """The runs on the rows to choose on, and on the others.
-
-    Without a list of rows the split is drawn. Rows of a cluster then stay in one half.
-    """
-    first = next(iter(by_model.values()))
-    if not rows_to_choose_on:
-        places, _ = split_halves(first.groups or first.rows, CHOICE_SEED, dataset)
-        rows_to_choose_on = {first.rows[place] for place in places}
-    others = {row for row in first.rows if row not in rows_to_choose_on}
-    choosing = {model: without(run, others) for model, run in by_model.items()}
-    held_out = {model: without(run, rows_to_choose_on) for model, run in by_model.items()}
+def halves(runs: RunsByDataset) -> tuple[RunsByDataset, RunsByDataset]:
+    """The runs on the rows to choose on, and on the others. Rows of a cluster stay in one half."""
+    choosing, held_out = {}, {}
+    for dataset, by_model in runs.items():
+        first = next(iter(by_model.values()))
+        split = split_halves(first.groups or first.rows, CHOICE_SEED, dataset)
+        to_choose, others = ({first.rows[place] for place in places} for places in split)
+        choosing[dataset] = {model: without(run, others) for model, run in by_model.items()}
+        held_out[dataset] = {model: without(run, to_choose) for model, run in by_model.items()}
     return choosing, held_out
 
 
@@ -225,6 +237,8 @@ def _choices_table(choices: Sequence[Choice]) -> Table:
     rows = []
     for choice in choices:
         halves = (choice.choosing, choice.held_out)
+        if choice.model not in choice.held_out.scores:  # of a sweep: the mean has chosen another one
+            continue
         scores = [_score_cell(half.scores[choice.model], choice.metric) for half in halves]
         held_out = choice.held_out
         name = section_name(choice.dataset)

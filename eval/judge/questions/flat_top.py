@@ -13,10 +13,10 @@ from tuneyard.core.training.metrics import Metric
 from tuneyard.eval.judge.cells import DIFFERENCES, MEASURED, translated
 from tuneyard.eval.judge.conclusions import PairedTest
 from tuneyard.eval.judge.question import AnsweredQuestion, Question
-from tuneyard.eval.judge.questions.against_base import paired_test_json
-from tuneyard.eval.judge.questions.choice import HeldOutChoice, halves
+from tuneyard.eval.judge.questions.against_base import meaning, paired_test_json
+from tuneyard.eval.judge.questions.choice import HeldOutChoice
 from tuneyard.eval.judge.sections import paired_family, paired_rows
-from tuneyard.eval.read.scored_run import RunsByDataset
+from tuneyard.eval.read.scored_run import RunsByDataset, models_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +42,15 @@ class NotShownWorse(Question):
 
     def answer(self, runs: RunsByDataset, base: str) -> AnsweredQuestion:
         """One record, none if there is a single point. The runs stay as they are."""
-        decision = self.choice.answer(runs, base).records[-1]
-        others = [model for model in decision.choosing.scores if model != decision.model]
+        metric = meaning(self.choice.by, runs)
+        best = self.choice.best(runs)
+        others = [model for model in models_of(runs) if model != best]
         records = []
         if others:
-            data = []
-            for dataset, by_model in runs.items():
-                choosing, _ = halves(dataset, by_model, self.choice.rows.get(dataset))
-                data.append(paired_rows(dataset, choosing, decision.metric))
-            tests = paired_family([(decision.model, model) for model in others], data, decision.metric)
-            tests.sort(key=lambda test: decision.metric.rank(test.value))
-            records = [FlatTop(decision.model, decision.metric, tests)]
+            data = [paired_rows(dataset, by_model, metric) for dataset, by_model in runs.items()]
+            tests = paired_family([(best, model) for model in others], data, metric)
+            tests.sort(key=lambda test: metric.rank(test.value))
+            records = [FlatTop(best, metric, tests)]
         return AnsweredQuestion(self, records, runs, base)
 
     def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:

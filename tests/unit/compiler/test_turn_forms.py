@@ -84,11 +84,12 @@ def test_an_image_that_is_no_file_is_refused(bench, url):
 
 
 def test_results_of_several_calls_are_read_in_the_order_of_the_calls(bench):
-    use = [{"id": name, "type": "function", "function": {"name": name, "arguments": "{}"}} for name in "ab"]
+    use = [{"type": "tool_use", "id": name, "name": name, "input": {}} for name in ("a", "b")]
     results = [
-        {"role": "tool", "content": text, "tool_call_id": name} for name, text in (("b", "2"), ("a", "1"))
+        {"type": "tool_result", "tool_use_id": name, "content": text}
+        for name, text in (("b", "2"), ("a", "1"))
     ]
-    row = {"messages": [ASK, {"role": "assistant", "content": "", "tool_calls": use}, *results, ANSWER]}
+    row = {"messages": [ASK, ANSWER | {"content": use}, ASK | {"content": results}, ANSWER]}
     bench.compile("messages", bench.rows("a.jsonl", [row]))
     turns = bench.records("messages.jsonl")[0]["conversations"]
     assert turns[2] == {"from": "observation", "value": "1\n</tool_response>\n<tool_response>\n2"}
@@ -106,10 +107,9 @@ def test_an_answer_that_is_json_stays_text(bench):
         [None],
         [1],
         [{}],
-        [{"type": []}],
+        [{"type": 1}],
         [{"type": "text"}],
         [{"type": "text", "text": None}],
-        [{"type": "tool_use", "id": "a", "name": "a", "input": {}}],
         {"a": 1},
         [],
     ],
