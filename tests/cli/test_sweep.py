@@ -336,7 +336,7 @@ def test_chinese_tables_have_the_same_figures(folders, tmp_path) -> None:
     assert (english / "sweep.json").read_bytes() == (chinese / "sweep.json").read_bytes()
     tables = [(out / "table.md").read_text(encoding="utf-8") for out in (english, chinese)]
     assert "majority-class baseline" in tables[0] and "多数类基线" in tables[1]
-    figures = [re.findall(r"\d+\.\d %", table) for table in tables]
+    figures = [re.findall(r"(\d+\.\d) ?%", table) for table in tables]
     assert figures[0] == figures[1] and figures[0]
 
 
