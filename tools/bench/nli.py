@@ -4,6 +4,8 @@ In one process, on the same rows and dtype, each the best of two turns taken in 
  choice mode against a plain loop that generates 16 tokens one prompt at a time;
  choice mode's tokens per second against the bare forward on random tokens of the same batches;
  the base with a live adapter (rank 16 on every linear) against the base alone.
+
+Run it after a change of the backend hf or of the plan of its batches.
 """
 
 import argparse
@@ -19,8 +21,7 @@ from tuneyard.core.prompt import conversation
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import generate
 from tuneyard.eval.backends.likelihood import choosing, shared_prefix
-from tuneyard.eval.backends.load import load_model
-from tuneyard.eval.backends.model import Model
+from tuneyard.eval.backends.load import Model, load_model
 from tuneyard.eval.datasets.prompts import choose_prompting
 from tuneyard.eval.metrics.labels import spellings
 

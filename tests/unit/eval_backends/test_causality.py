@@ -8,8 +8,7 @@ import pytest
 from tests.messages import raises
 from tests.tiny import SIZES
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.backends.causality import check_causal
-from tuneyard.eval.backends.load import load_model
+from tuneyard.eval.backends.load import check_causal, load_model
 from tuneyard.eval.nli import cli
 
 ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(4)]
@@ -34,14 +33,14 @@ def doge(tiny_model: Path, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_a_model_that_reads_ahead_is_refused(doge, dtype) -> None:
-    with raises(ContentError):
+    with raises(ContentError, "doge", "not causal"):
         load_model(doge, dtype)
 
 
 def test_it_is_refused_before_anything_is_written(doge, tmp_path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps(ROWS))
     given = ["--model", doge, "--data", tmp_path / "rows.json", "--out", tmp_path / "out"]
-    with raises(ContentError):
+    with raises(ContentError, "doge", "not causal"):
         cli.main(list(map(str, given)), standalone_mode=False)
     assert not (tmp_path / "out").exists()
 
