@@ -5,7 +5,7 @@ Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md exp
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from tuneyard.core.language.number_format import NONE, Table, grid, interval, pe
 from tuneyard.core.language.translation import lang_option, tr
 from tuneyard.eval import compare
 from tuneyard.eval.__main__ import cli as eval_commands
-from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.read.results import RESULTS, TABLE, TABLE_JSON, check_new, suite_run
 from tuneyard.eval.scoring.candidates import Opened, open_models
 from tuneyard.eval.scoring.command import Prepared, ScoringCommand
@@ -134,11 +133,7 @@ def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], mode
         steps[name] = labels
     facts: dict[str, object] = {"steps": steps}
     if judged:
-        compared = compare.compare_results(judged, [AgainstBase()])
-        sections = [replace(section, decided_by="") for section in compared.comparison.sets]
-        # different tasks have no mean
-        comparison = replace(compared.comparison, sets=sections, mean=None)
-        compared = replace(compared, comparison=comparison)
+        compared = compare.compare_results(judged, has_mean=False)  # different tasks have no mean
         tables = {tr(CAPTION): table}
         title = tr("Suite {name}", name=request.out.name)
         page = compare.Page(title, COMMAND)

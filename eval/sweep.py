@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,12 @@ from tuneyard.core.errors import RequestError, resumed_by, run_command
 from tuneyard.core.errors.warn import warn
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import write_json, write_text
-from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import lang_option, tr, tr_counted
+from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.judge.ask import ComparedRuns, compare_runs
-from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, AgainstBase
-from tuneyard.eval.judge.questions.choice import Choice, HeldOutChoice
-from tuneyard.eval.judge.questions.flat_top import NotShownWorse
+from tuneyard.eval.judge.question import Question
+from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.metrics import find_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
 from tuneyard.eval.read.find import ANSWERS_ONLY, Reading, read_scored_run
@@ -47,7 +47,7 @@ from tuneyard.eval.scoring.pipeline import score_opened
 from tuneyard.eval.scoring.remote import workers_of
 from tuneyard.eval.scoring.weights import MOST_POINTS, Axes, checkpoint_axes, weight_axes
 from tuneyard.eval.show.sweep import SweepPlot, draw, plot_name
-from tuneyard.eval.show.tables import comparison_json, other_answers_json, question_tables, text_of
+from tuneyard.eval.show.tables import judged, text_of
 from tuneyard.eval.statistics.selection import Split, split_halves
 
 COMMAND = "eval.sweep"
@@ -79,7 +79,7 @@ NO_ADAPTER = "No weights have a better figure than {base} on the choosing half: 
 @click.option(
     "--seed", type=int, default=42, show_default=True, help="Seed that divides the examples into halves."
 )
-@click.option("--metric", default=ACCURACY_NAME, show_default=True, metavar="NAME", help="What to choose by.")
+@click.option("--metric", default=ACCURACY.name, show_default=True, metavar="NAME", help="What to choose by.")
 @click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
 @run_options
 @lang_option
@@ -97,7 +97,7 @@ def cli(
         raise RequestError(
             f"--backend {request.backend}: a sweep weights adapters, which only hf does: leave it out"
         )
-    if metric != ACCURACY_NAME:
+    if metric != ACCURACY.name:
         find_metric(metric)
     check_new(request.out, COMMAND, resume=request.resume, force=request.force)
     sets = read_datasets(request.datasets, request.data, request.cluster, folder=request.dataset_dir)
@@ -160,7 +160,7 @@ def _report(request: ScoringRequest, axes: Axes, sweep: "Sweep") -> None:
     compared = judge(sweep, read_points(sweep))
     for warning in compared.warnings:
         warn(warning)
-    ship = _choices(compared)[-1].model
+    ship = compared.choices[-1].model
     parts = axes.models[ship]
     recipe = request.out / RECIPE
     if parts:
@@ -202,13 +202,13 @@ class Sweep:
     axes: Sequence[str]
     points: Mapping[str, tuple[float, ...]]
     splits: Mapping[str, Split]
-    metric: str = ACCURACY_NAME
+    metric: str = ACCURACY.name
 
 
 def read_points(sweep: Sweep) -> RunsByDataset:
     """Read every point's scored rows once."""
     reading = ANSWERS_ONLY
-    if sweep.metric != ACCURACY_NAME:
+    if sweep.metric != ACCURACY.name:
         reading = Reading(next_to_answers=[sweep.metric])
     runs: dict[str, dict[str, ScoredRun]] = {}
     for dataset in sweep.splits:
@@ -220,47 +220,34 @@ def read_points(sweep: Sweep) -> RunsByDataset:
 
 def choose(sweep: Sweep, runs: RunsByDataset) -> str:
     """The best point on the choosing half, of equal ones the first."""
-    answer = _choice(sweep).answer(runs, next(iter(sweep.points)))
-    choice: Choice = answer.records[-1]
-    return choice.model
+    return _choice(sweep)(runs, next(iter(sweep.points))).choices[-1].model
 
 
 def judge(sweep: Sweep, runs: RunsByDataset) -> ComparedRuns:
     """Choose a point on one half, and compare it with the base on the other half.
 
-    These are the questions of `eval compare --choose-on half`, but the base is one of the candidates.
-    `RequestError` if no row has the metric.
+    This is `eval compare --choose-on half`, but the base is one of the candidates. `RequestError` if no row
+    has the metric.
     """
-    choice = _choice(sweep)
-    return compare_runs(runs, [NotShownWorse(choice), choice, AgainstBase(sweep.metric)])
+    return compare_runs(runs, [_choice(sweep)], metric=sweep.metric)
 
 
-def _choice(sweep: Sweep) -> HeldOutChoice:
+def _choice(sweep: Sweep) -> Question:
     """The question which point is the best on the choosing half."""
     rows_to_choose_on = {}
     for dataset, (choosing, _) in sweep.splits.items():
         rows_to_choose_on[dataset] = {str(row) for row in choosing}
-    return HeldOutChoice(sweep.metric, rows_to_choose_on, base_is_candidate=True)
-
-
-def _choices(compared: ComparedRuns) -> Sequence[Choice]:
-    """The choice of each dataset, and last that on the mean of several."""
-    for answer in compared.answers:
-        if isinstance(answer.question, HeldOutChoice):
-            return answer.records
-    raise ValueError("no question chooses")
+    return partial(choose_on_half, metric=sweep.metric, rows=rows_to_choose_on, is_sweep=True)
 
 
 def write(sweep: Sweep, compared: ComparedRuns) -> str:
     """Write a plot for each dataset, table.md and, last, sweep.json; return the text of table.md."""
-    choices = _choices(compared)
+    choices = compared.choices
     ship = choices[-1].model
     for dataset, choice in zip(sweep.splits, choices, strict=False):  # the last choice is that on the mean
         draw(SweepPlot(choice, sweep.axes, sweep.points, ship), sweep.out / plot_name(dataset))
-    text = text_of(compared, question_tables(compared))
+    text = text_of(compared, compared.tables)
     write_text(sweep.out / TABLE, text)
-    with in_language(ENGLISH):  # programs read the same JSON in every language
-        judged = {**comparison_json(compared.comparison), **other_answers_json(compared)}
     sweep_facts = {
         "axes": list(sweep.axes),
         "metric": sweep.metric,
@@ -268,7 +255,7 @@ def write(sweep: Sweep, compared: ComparedRuns) -> str:
         "ship": ship,
         "rows_to_choose_on": {dataset: choosing for dataset, (choosing, _) in sweep.splits.items()},
     }
-    write_json(sweep.out / SWEEP, {**judged, **sweep_facts})
+    write_json(sweep.out / SWEEP, {**judged(compared), **sweep_facts})
     return text
 
 

@@ -8,7 +8,6 @@ from tests.fake_runs import write_run
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.compare import compare_results
-from tuneyard.eval.judge.questions.against_base import AgainstBase
 
 GOLD = ["yes", "no", "yes", "no", "yes", "no"]
 CHOSE = [0, 1, 2]
@@ -40,7 +39,7 @@ def write(folder, told):
 
 
 def test_base_singles_and_the_choice_on_the_other_half(sweep):
-    comparison = compare_results([str(sweep)], [AgainstBase()]).comparison
+    comparison = compare_results([str(sweep)]).comparison
     (section,) = comparison.sets
     assert comparison.models == ["base", "rte", "mnli", "rte=0.5,mnli=0.5"]
     assert section.n == 3
@@ -50,20 +49,20 @@ def test_base_singles_and_the_choice_on_the_other_half(sweep):
 
 
 def test_it_is_said(sweep, capsys):
-    said = compare_results([str(sweep)], [AgainstBase()]).warnings
+    said = compare_results([str(sweep)]).warnings
     assert any("examples that it did not choose on" in text for text in said)
 
 
 def test_a_point_that_is_named_is_compared_on_all(sweep):
     named = [str(sweep / "base"), str(sweep / "rte=1,mnli=1")]
-    (section,) = compare_results(named, [AgainstBase()]).comparison.sets
+    (section,) = compare_results(named).comparison.sets
     assert section.n == 6
 
 
 def test_a_single_adapter_that_was_chosen_stands_once(sweep):
     told = json.loads((sweep / "sweep.json").read_text())
     write(sweep, {**told, "ship": "rte=1,mnli=0"})
-    assert compare_results([str(sweep)], [AgainstBase()]).comparison.models == ["base", "rte", "mnli"]
+    assert compare_results([str(sweep)]).comparison.models == ["base", "rte", "mnli"]
 
 
 @pytest.mark.parametrize("name", ["points", "axes", "rows_to_choose_on"])
@@ -72,4 +71,4 @@ def test_a_damaged_sweep_is_named(sweep, name, value):
     told = json.loads((sweep / "sweep.json").read_text())
     write(sweep, {**told, name: value} if value else {k: v for k, v in told.items() if k != name})
     with raises(ContentError, "sweep.json", name):
-        compare_results([str(sweep)], [AgainstBase()])
+        compare_results([str(sweep)])
